@@ -53,9 +53,9 @@ enum Side {
 struct Report {
     kind: &'static str,
     peers: u16,
-    /// Connections that failed.
+    /// Number of connections that failed.
     failed: usize,
-    /// Until the last connection stood, seconds.
+    /// Seconds until the last connection was established.
     connected_s: f64,
     /// The seconds before the standstill.
     share_before: Vec<f64>,
@@ -73,7 +73,7 @@ const BEFORE: u64 = 5;
 /// Seconds that are looked at after the standstill, and after the machine was busy.
 const AFTER: u64 = 10;
 
-/// The TCP port of the hub in the network.
+/// TCP port of the hub in the network.
 const PORT: u16 = 2000;
 
 /// Time from one line of the hub to the next.
@@ -83,7 +83,7 @@ const LINES: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 ///
-/// The system's, if nodes cannot be started for want of threads or descriptors.
+/// The system cannot start the nodes for lack of threads or descriptors.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {
@@ -208,7 +208,7 @@ fn seconds_now() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
-/// Connects, says when that was, and goes on sending.
+/// Connects, returns the time it took, and goes on sending.
 async fn talk(node: Node, hub: SocketAddr, begin: Instant) -> Option<Duration> {
     let stream = TcpStream::connect_on(&node, hub).await;
     let mut stream = stream.inspect_err(|error| eprintln!("peersock-bench: {error}")).ok()?;
@@ -222,7 +222,7 @@ async fn talk(node: Node, hub: SocketAddr, begin: Instant) -> Option<Duration> {
     Some(took)
 }
 
-/// Starts a node in a network that lists these, and says where the hub listens.
+/// Starts a node in a network that lists these members, and returns the hub's address in the network.
 fn start(number: u16, port: u16, members: impl IntoIterator<Item = u16>) -> io::Result<(Node, SocketAddr)> {
     let member = |number: u16| {
         let key = Identity::from_seed(&seed(number)).public().to_string();

@@ -1,5 +1,5 @@
-//! peersock's sockets as real file descriptors: the same work as [`crate::overlay`], with the kernel's read
-//! and write on descriptors that the node in this process pumps.
+//! peersock sockets as real file descriptors. The work is that of [`crate::overlay`], with the system calls
+//! read and write on descriptors that the node in this process pumps.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -17,7 +17,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::overlay::NodeOptions;
 use crate::workload::{Datagrams, Listener, Stream, Transport, User};
 
-/// A node that serves descriptors, with a table of descriptors of its own as in a program in C.
+/// A node that serves descriptors, with a separate table of descriptors like that of a C program.
 pub(crate) struct Descriptors {
     address: IpAddr,
     client: Arc<Client>,
@@ -29,7 +29,7 @@ impl Descriptors {
     ///
     /// # Errors
     ///
-    /// When the node cannot start or the network cannot be joined.
+    /// The node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Descriptors> {
         let host = Host::start(options.builder())?;
         let network = Network::ad_hoc(options.network());
@@ -121,7 +121,7 @@ impl Write for FdStream {
 
 impl Stream for FdStream {
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        // IPPROTO_TCP and TCP_NODELAY.
+        // These are IPPROTO_TCP and TCP_NODELAY.
         Ok(overlay(&self.0)?.set_option(6, 1, &i32::from(on).to_ne_bytes())?)
     }
 
@@ -134,7 +134,7 @@ impl Stream for FdStream {
     }
 }
 
-/// A descriptor for datagrams.
+/// A datagram descriptor.
 pub(crate) struct FdDatagrams(OwnedFd);
 
 impl Datagrams for FdDatagrams {

@@ -1,9 +1,9 @@
-//! How the cost of a packet grows with the members that a network has, the peers that have sessions, and the
-//! networks that a node is in: the overlay's part, without a stack and without a kernel. That with flows is
-//! `cargo xtask bench tcp --only cpu`.
+//! Benchmark of how the cost of a packet grows with the network's members, the peers with sessions, and the
+//! node's networks. It covers the overlay's part, without a stack and without a kernel. `cargo xtask bench
+//! tcp --only cpu` includes flows.
 //!
-//! One node is measured. Its peers are in this process, and are no more than keys. Packets come from and go
-//! to them in a random order, so that nothing is in the processor's caches but what fits in there.
+//! One node is measured. Its peers are in this process, and are only keys. Packets come from and go to them
+//! in a random order, so that the processor's caches hold only what fits.
 
 use std::hint::black_box;
 use std::io;
@@ -35,24 +35,24 @@ pub(crate) struct Options {
     packets: u32,
 }
 
-/// What is printed. All times are of the node alone, nanoseconds for each packet.
+/// The printed result. All times are of the node alone, in nanoseconds per packet.
 #[derive(Serialize)]
 struct Report {
     kind: &'static str,
     members: u32,
     peers: u32,
     networks: u32,
-    /// Finding the peer of an address, and its session.
+    /// Time to find the peer of an address, and the peer's session.
     route_ns: f64,
-    /// Sealing.
+    /// Time to seal a packet.
     seal_ns: f64,
-    /// Finding the session of a datagram.
+    /// Time to find the session of a datagram.
     find_ns: f64,
-    /// Opening, with the window against replays, and whether the peer may have sent that.
+    /// Time to open a packet, with the replay window and the check that the peer may send it.
     open_ns: f64,
 }
 
-/// Packets that are ready before the clock runs.
+/// Number of packets prepared before the clock runs.
 const BATCH: usize = 256;
 
 /// Measures, and prints one JSON object.
@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks at the node alone.
+/// Measures the node alone.
 fn measure(crowd: &Crowd, now: Instant, options: &Options, others: &mut [Adversary]) -> io::Result<Report> {
     let mut random = Random::from_seed(1);
     let size = usize::from(options.size);

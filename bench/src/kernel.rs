@@ -1,4 +1,4 @@
-//! The kernel's TCP and UDP as a [`Transport`].
+//! Kernel TCP and UDP as a [`Transport`].
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,10 +8,10 @@ use socket2::SockRef;
 
 use crate::workload::{self, Datagrams, Listener, Stream, Transport, User};
 
-/// Congestion control of both sides. The system's default may be anything; CUBIC is what most machines run.
+/// Congestion control of both sides. The system's default may vary; CUBIC is what most machines run.
 const CONGESTION_CONTROL: &[u8] = b"cubic";
 
-/// The kernel's TCP and UDP.
+/// Transport over kernel TCP and UDP.
 pub(crate) struct Kernel;
 
 impl Transport for Kernel {
@@ -27,7 +27,7 @@ impl Transport for Kernel {
 
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let listener = TcpListener::bind(address)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit the setting.
         choose_congestion_control(&SockRef::from(&listener));
         Ok(listener)
     }
@@ -44,7 +44,7 @@ impl Transport for Kernel {
     }
 }
 
-/// A kernel without it, or one that reserves it for root, keeps its default.
+/// Sets the congestion control. A kernel that lacks it, or reserves it for root, keeps its default.
 fn choose_congestion_control(socket: &SockRef<'_>) {
     if let Err(e) = socket.set_tcp_congestion(CONGESTION_CONTROL) {
         eprintln!("the default congestion control stays: {e}");

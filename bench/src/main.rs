@@ -1,6 +1,6 @@
-//! The load program of the benchmarks. One side serves, the other runs one workload and prints one JSON
-//! object; goodput is counted where the bytes arrive. `cargo xtask bench` runs it in rounds and makes the
-//! table, and any pair of its commands also works by hand between two machines:
+//! The load program of the benchmarks. One side serves, and the other runs one workload and prints one JSON
+//! object. Goodput is counted where the bytes arrive. `cargo xtask bench` runs it in rounds and makes the
+//! table. Any pair of its commands also works by hand between two machines:
 //!
 //! ```text
 //! b$ peersock-bench kernel serve 10.0.0.2:5001
@@ -13,17 +13,17 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`descriptors`] | peersock's sockets as file descriptors |
-//! | [`kernel`] | the kernel's TCP, not encrypted |
+//! | [`kernel`] | kernel TCP, not encrypted |
 //! | [`limit`] | UDP with GSO, GRO and AES-256-GCM, no TCP above it: what a lossless layer could reach |
 //! | [`overlay`] | peersock |
 //! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
 //!
-//! [`udp_server`], [`growth`] and [`crowd`] have no contender: they are what a server on the overlay itself
-//! does for each datagram, how that grows, and how many peers at once are received.
+//! [`udp_server`], [`growth`] and [`crowd`] have no contender. They measure an overlay server's work per
+//! datagram, the growth of that work, and the number of peers that a node accepts at once.
 //!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and
-//! peersock run identical code; [`role`] holds the two sides, [`report`] what a client prints, [`usage`] what
-//! a process has used.
+//! peersock run identical code. [`role`] holds the two sides, [`report`] the client's output, and [`usage`]
+//! the resources that a process has used.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::process::ExitCode;

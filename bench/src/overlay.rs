@@ -51,7 +51,7 @@ impl Cipher {
 }
 
 impl NodeOptions {
-    /// The node that they describe.
+    /// Returns the builder of the node that these options describe.
     pub(crate) fn builder(&self) -> NodeBuilder {
         let identity = match self.seed {
             Some(seed) => IdentitySource::Seed(Seed([seed; 32])),
@@ -69,7 +69,7 @@ impl NodeOptions {
         }
     }
 
-    /// The network to join.
+    /// Returns the network to join.
     pub(crate) fn network(&self) -> NetworkId {
         self.network
     }
@@ -86,7 +86,7 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// When the node cannot start or the network cannot be joined.
+    /// The node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Overlay> {
         let node = options.builder().start()?;
         let joined = node.join(Network::ad_hoc(options.network)).map_err(io::Error::other)?;
@@ -125,7 +125,7 @@ impl Transport for Overlay {
     }
 }
 
-/// A listener on all of the node's addresses, and the one that clients use.
+/// A listener on all of the node's addresses, and the address that clients use.
 pub(crate) struct OverlayListener {
     listener: TcpListener,
     address: SocketAddr,

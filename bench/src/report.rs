@@ -1,4 +1,4 @@
-//! What a client prints: one JSON object on one line, so that any script can read it.
+//! A client's output: one JSON object on one line, so that any script can read it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,16 +41,17 @@ pub(crate) enum Report {
     Connect {
         /// Completed per second: connect, a message each way, close.
         per_s: f64,
-        /// How many succeeded.
+        /// Number of successes.
         count: u64,
-        /// How many did not.
+        /// Number of failures.
         failed: u64,
-        /// How often threads of both processes went to sleep for each; none if nobody has counted.
+        /// Number of times that threads of both processes went to sleep per connection; None if it was not
+        /// counted.
         switches_each: Option<f64>,
     },
     /// Messages over many connections in turn.
     Messages {
-        /// How many connections.
+        /// Number of connections.
         connections: usize,
         /// Messages per second.
         per_s: f64,
@@ -59,29 +60,29 @@ pub(crate) enum Report {
     },
     /// Datagrams, counted by the receiver.
     Datagrams {
-        /// How many arrived per second.
+        /// Datagrams that arrived per second.
         per_s: f64,
-        /// How many were sent.
+        /// Number of datagrams sent.
         sent: u64,
-        /// How many arrived.
+        /// Number of datagrams that arrived.
         received: u64,
-        /// CPU time that both processes used for each that arrived, microseconds.
+        /// CPU time that both processes used for each datagram that arrived, microseconds.
         cpu_us_each: f64,
     },
     /// A byte of a new connection arrived.
     Byte,
     /// Connections that do nothing.
     Hold {
-        /// How many.
+        /// Number of connections.
         connections: usize,
-        /// Resident memory of this process for each, KiB.
+        /// Resident memory of this process per connection, KiB.
         kib_each: f64,
     },
     /// A process that is connected and does nothing.
     Idle {
         /// Resident memory, KiB.
         rss_kib: u64,
-        /// The part of it that is not backed by a file, KiB.
+        /// Part of that memory that is not backed by a file, KiB.
         anonymous_kib: u64,
         /// Share of one core, percent.
         cpu_percent: f64,
@@ -106,14 +107,14 @@ impl Report {
     }
 }
 
-/// What a receiver counted. Crosses the wire as five little-endian numbers.
+/// A receiver's counts. The wire form has five little-endian numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Received {
     /// Payload bytes up to the end.
     pub(crate) bytes: u64,
-    /// From the beginning to the end.
+    /// Time from the beginning to the end.
     pub(crate) elapsed: Duration,
-    /// What the receiving process used in that time.
+    /// Resources that the receiving process used in that time.
     pub(crate) usage: Usage,
 }
 
@@ -121,7 +122,7 @@ impl Received {
     /// Length of the wire form.
     pub(crate) const LEN: usize = 40;
 
-    /// The wire form.
+    /// Returns the wire form.
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
         let Usage { cpu, faults, switches } = self.usage;
@@ -146,8 +147,8 @@ impl Received {
         }
     }
 
-    /// The report of several streams that ran together between the same two processes, of which the sender
-    /// used `sender`.
+    /// Reports several streams that ran together between the same two processes. `sender` is the sender's
+    /// usage.
     pub(crate) fn report(streams: &[Received], sender: Usage) -> Report {
         let bytes: u64 = streams.iter().map(|r| r.bytes).sum();
         let elapsed = streams.iter().map(|r| r.elapsed).max().unwrap_or_default();
@@ -164,8 +165,7 @@ impl Received {
         }
     }
 
-    /// The report of datagrams of `size` bytes, of which so many were `sent`, for which the sender used
-    /// `sender`.
+    /// Reports datagrams of `size` bytes, of which `sent` were sent. `sender` is the sender's usage.
     pub(crate) fn datagrams(self, sent: u64, size: usize, sender: Usage) -> Report {
         let received = self.bytes / size as u64;
         let cpu = sender.cpu + self.usage.cpu;
@@ -178,7 +178,7 @@ impl Received {
     }
 }
 
-/// Tells whoever started this server that it is ready, and where.
+/// Prints the server's address, which tells the starting process that the server is ready.
 pub(crate) fn print_ready(address: SocketAddr) {
     println!("{}", serde_json::json!({ "address": address.to_string() }));
 }

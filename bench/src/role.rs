@@ -1,4 +1,4 @@
-//! The two sides of a measurement, as they stand on a command line.
+//! The two sides of a measurement, as written on a command line.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ pub(crate) enum Role {
     },
 }
 
-/// Has this process end when its parent does, however that happens.
+/// Makes this process end when its parent ends, however that happens.
 pub(crate) fn follow_parent() {
     let kill = Some(rustix::process::Signal::KILL);
     if let Err(e) = rustix::process::set_parent_process_death_signal(kill) {

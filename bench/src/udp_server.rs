@@ -1,8 +1,8 @@
-//! What a UDP server costs that answers many clients in turn: the node's own work, without a kernel's.
+//! Benchmark of a UDP server that answers many clients in turn: the node's own work, without a kernel.
 //!
 //! All nodes are in this process, on a network in memory. The clock runs while the server takes in a
-//! datagram, reads it and answers; what the clients do is not counted. Each datagram is from another client
-//! than the one before.
+//! datagram, reads it and answers. The clients' work does not count. Consecutive datagrams come from
+//! different clients.
 
 use std::hint::black_box;
 use std::io;
@@ -33,15 +33,15 @@ pub(crate) struct Options {
     secs: f64,
 }
 
-/// What is printed.
+/// The printed result.
 #[derive(Serialize)]
 struct Report {
     kind: &'static str,
     clients: u16,
-    /// Payload that came in and went back, by the time that the server took for it.
+    /// Payload received and returned, divided by the server's time for it.
     gbps: f64,
     datagrams_per_s: f64,
-    /// How often the server took the lock of its control state machine, for each datagram.
+    /// Number of times per datagram that the server took the lock of its control state machine.
     control_locked: f64,
 }
 

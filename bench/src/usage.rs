@@ -1,4 +1,4 @@
-//! What this process has used of the machine.
+//! Resources that this process has used.
 
 use std::fs;
 use std::ops::Sub;
@@ -7,25 +7,26 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Counted since the process began, or between two times.
+/// Usage since the start of the process, or between two times.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
     /// Processor time of all threads.
     pub(crate) cpu: Duration,
-    /// Pages that the kernel had to give or map, none of which was read from a disk.
+    /// Pages that the kernel had to provide or map without reading from a disk.
     pub(crate) faults: u64,
-    /// How often threads went to sleep, those that run now; 0 if that was not asked for.
+    /// Number of times that present threads went to sleep; 0 if not requested.
     pub(crate) switches: u64,
 }
 
 impl Usage {
-    /// Until now.
+    /// Returns the usage until now.
     pub(crate) fn now() -> Usage {
         let cpu = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
         Usage { cpu, faults: faults().unwrap_or(0), switches: 0 }
     }
 
-    /// Until now, with the switches: all threads are asked, which takes long where there are many.
+    /// Returns the usage until now, with the switches. It reads every thread, which takes long if there are
+    /// many.
     pub(crate) fn with_switches() -> Usage {
         Usage { switches: switches(), ..Usage::now() }
     }
@@ -34,7 +35,7 @@ impl Usage {
 impl Sub for Usage {
     type Output = Usage;
 
-    /// What was used between two times. Threads that have ended meanwhile are missing.
+    /// Returns the usage between two times. Threads that have ended meanwhile are missing.
     fn sub(self, before: Usage) -> Usage {
         Usage {
             cpu: self.cpu.saturating_sub(before.cpu),
@@ -44,20 +45,20 @@ impl Sub for Usage {
     }
 }
 
-/// Minor faults, the tenth field of proc_pid_stat(5). The second one, in brackets, may have spaces.
+/// Reads the minor faults, the tenth field of proc_pid_stat(5). The second one, in brackets, may have spaces.
 fn faults() -> Option<u64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
-/// Voluntary context switches, from proc_pid_status(5) of each thread.
+/// Sums the voluntary context switches from proc_pid_status(5) of each thread.
 fn switches() -> u64 {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     // A thread may end meanwhile.
     threads.filter_map(|thread| in_status(&thread.path().join("status"), "voluntary_ctxt_switches:")).sum()
 }
 
-/// The number behind a key in a file as proc_pid_status(5) has it.
+/// Returns the number after a key in a file in the format of proc_pid_status(5).
 pub(crate) fn in_status(file: &Path, key: &str) -> Option<u64> {
     let status = fs::read_to_string(file).ok()?;
     status.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()

@@ -1,11 +1,11 @@
-//! What the two ends of a receipt of files say to each other, and codes as people type them.
+//! Messages of the two ends of a file transfer, and codes as people type them.
 
 use std::path::{Component, Path};
 
 use peersock_files::{Code, Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Manifest, limits};
 
-/// Frames of both ends, one behind the other: what is understood is written so that it is understood again,
-/// and no manifest that is accepted leads out of its folder.
+/// Checks the frames of both ends, one after the other. Each parsed message parses again from its written
+/// form, and no accepted manifest leads out of its folder.
 pub fn file_messages(data: &[u8]) {
     let mut manifest = Manifest::default();
     let mut rest = data;
@@ -34,7 +34,7 @@ fn check_entry(entry: &Entry) {
     let names = Path::new(entry.path.as_str()).components();
     assert!(names.into_iter().all(|name| matches!(name, Component::Normal(_))), "{}", entry.path);
     if let Kind::Link { target } = &entry.kind {
-        // From the folder of the link, as many names up as the target says at its beginning, and no more.
+        // Starting at the link's folder, the target's leading `..` names must stay inside the root.
         let mut depth = entry.path.depth() - 1;
         for name in target.as_str().split('/') {
             depth = if name == ".." { depth - 1 } else { depth + 1 };
@@ -43,7 +43,7 @@ fn check_entry(entry: &Entry) {
     }
 }
 
-/// Texts of codes, paths and targets of links: what is understood is written so that it is understood again.
+/// Checks texts of codes, paths and link targets. Each parsed text parses again from its written form.
 pub fn file_texts(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(code) = text.parse::<Code>() {

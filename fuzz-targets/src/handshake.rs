@@ -1,5 +1,4 @@
-//! The messages of the handshake, with their cryptography: altered ones are refused, the true one still
-//! works.
+//! Handshake messages with their cryptography. Altered messages are refused, and the genuine one still works.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
@@ -14,10 +13,10 @@ use peersock_overlay::{Identity, NetworkId, Psk, SessionIndex, Suite, SuiteSet};
 
 use crate::input::{Damage, damaged, instant, one};
 
-/// MAC1 and MAC2, which the Noise message does not cover.
+/// Length of MAC1 and MAC2, which the Noise message does not cover.
 const MACS: usize = 32;
 
-/// What two nodes say to each other, and what happens to it.
+/// Messages of two nodes, and the damage to them.
 #[derive(Debug, Arbitrary)]
 struct Exchange {
     network: u64,
@@ -48,7 +47,7 @@ impl Exchange {
         if self.chacha { Suite::ChaCha20Poly1305 } else { Suite::Aes256Gcm }
     }
 
-    /// The initiation, complete with its MACs.
+    /// Makes the initiation, complete with its MACs.
     fn initiate(&self) -> (Initiator, MacWriter, Vec<u8>) {
         let mut message = Vec::new();
         let index = SessionIndex::from_be_bytes(self.indices[0]);
@@ -60,7 +59,7 @@ impl Exchange {
         (initiator, macs, message)
     }
 
-    /// Bob's answer to Alice's initiation, without MACs of use.
+    /// Makes Bob's response to Alice's initiation, without valid MACs.
     fn respond(&self, initiation: &[u8]) -> (SessionKeys, Vec<u8>) {
         let received = Received::read(bob(), initiation).expect("the true initiation");
         let mut message = Vec::new();
@@ -83,7 +82,8 @@ impl Exchange {
     }
 }
 
-/// Initiations: read as written; with any other byte in front of the MACs refused, and not by a panic.
+/// Checks initiations. They read as written, and with any altered byte before the MACs they are refused
+/// without a panic.
 pub fn initiation(data: &[u8]) {
     let Some(exchange) = one::<Exchange>(data) else { return };
     let (_, _, message) = exchange.initiate();
@@ -106,8 +106,8 @@ pub fn initiation(data: &[u8]) {
     assert!(!jar.check_mac2(instant(), SOURCE, &altered), "no cookie was given");
 }
 
-/// Responses: both sides get the same keys; an altered response, or one under another pre-shared key, gives
-/// none and leaves the true one valid.
+/// Checks responses. Both sides get the same keys. An altered response, or one under another pre-shared key,
+/// gives none and leaves the genuine one valid.
 pub fn response(data: &[u8]) {
     let Some(exchange) = one::<Exchange>(data) else { return };
     let (initiator, _, initiation) = exchange.initiate();
@@ -127,8 +127,8 @@ pub fn response(data: &[u8]) {
     stale_reply(&exchange);
 }
 
-/// Stale replies: an altered one says nothing; the true one says the newest timestamp, to its initiation
-/// alone.
+/// Checks stale replies. An altered one tells nothing. The genuine one tells the newest timestamp, but only
+/// for its initiation.
 fn stale_reply(exchange: &Exchange) {
     let (initiator, _, initiation) = exchange.initiate();
     let received = Received::read(bob(), &initiation).expect("the true message");
@@ -145,7 +145,8 @@ fn stale_reply(exchange: &Exchange) {
     assert!(Timestamp::after(Duration::ZERO, Some(newest)) >= newest);
 }
 
-/// Cookie replies: an altered one is no cookie; the true one makes the next MAC2 good, for its address only.
+/// Checks cookie replies. An altered one gives no cookie. The genuine one makes the next MAC2 valid, for its
+/// address only.
 pub fn cookie(data: &[u8]) {
     let Some(exchange) = one::<Exchange>(data) else { return };
     let now = instant();
@@ -172,7 +173,7 @@ pub fn cookie(data: &[u8]) {
 
 const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
-/// Made once: generating keys is dear.
+/// Identities, made once because key generation is expensive.
 static NODES: LazyLock<[Identity; 2]> = LazyLock::new(|| [1, 2].map(|seed| Identity::from_seed(&[seed; 32])));
 
 fn alice() -> &'static Identity {
@@ -183,7 +184,7 @@ fn bob() -> &'static Identity {
     &NODES[1]
 }
 
-/// A message without its last bytes.
+/// Returns a message without its last bytes.
 fn without(message: &[u8], tail: usize) -> &[u8] {
     &message[..message.len().saturating_sub(tail)]
 }

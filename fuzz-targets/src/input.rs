@@ -1,11 +1,11 @@
-//! From the fuzzer's bytes to operations and to damaged messages.
+//! Conversion of the fuzzer's bytes to operations and to damaged messages.
 
 use std::time::Instant;
 
 use arbitrary::{Arbitrary, Unstructured};
 
-/// Reads values off the front of the input until it ends, at most `most`. So a fuzzer that appends, cuts or
-/// swaps bytes appends, cuts or swaps operations.
+/// Reads up to `most` values from the front of the input. So a fuzzer that appends, cuts or swaps bytes does
+/// the same to operations.
 pub(crate) fn sequence<'a, T: Arbitrary<'a>>(data: &'a [u8], most: usize) -> Vec<T> {
     let mut input = Unstructured::new(data);
     let mut values = Vec::new();
@@ -18,33 +18,33 @@ pub(crate) fn sequence<'a, T: Arbitrary<'a>>(data: &'a [u8], most: usize) -> Vec
     values
 }
 
-/// One value from the whole input; `None` if it does not make one.
+/// Reads one value from the whole input; `None` if the input does not suffice.
 pub(crate) fn one<'a, T: Arbitrary<'a>>(data: &'a [u8]) -> Option<T> {
     T::arbitrary_take_rest(Unstructured::new(data)).ok()
 }
 
-/// The element that a byte names, wherever it points.
+/// Returns the element at `which` modulo the length.
 pub(crate) fn pick<T>(list: &[T], which: u8) -> Option<&T> {
     list.get(usize::from(which) % list.len().max(1))
 }
 
-/// What happens to a message on its way.
+/// Damage to a message under way.
 #[derive(Debug, Clone, Arbitrary)]
 pub(crate) enum Damage {
-    /// Turns bits of one byte over.
+    /// Flips bits of one byte.
     Flip { at: u16, bits: u8 },
     /// Writes a 16-bit field, big-endian.
     Field { at: u16, value: u16 },
     /// Cuts the end off.
     Truncate { to: u16 },
-    /// Puts something behind the end.
+    /// Appends bytes.
     Extend { by: [u8; 4] },
     /// Repeats bytes from elsewhere in the message.
     Copy { from: u16, to: u16, len: u8 },
 }
 
 impl Damage {
-    /// Does it. Offsets count modulo the message's length.
+    /// Applies the damage. Offsets count modulo the message's length.
     pub(crate) fn apply(&self, message: &mut Vec<u8>) {
         let len = message.len().max(1);
         match *self {
@@ -72,14 +72,14 @@ impl Damage {
     }
 }
 
-/// The message after all of that.
+/// Returns the message with all damages applied.
 pub(crate) fn damaged(message: &[u8], damages: &[Damage]) -> Vec<u8> {
     let mut message = message.to_vec();
     damages.iter().for_each(|damage| damage.apply(&mut message));
     message
 }
 
-/// Some point in time. Nothing but differences matters, so an input replays whenever it runs.
+/// Returns some point in time. Only differences matter, so an input replays at any time.
 pub(crate) fn instant() -> Instant {
     Instant::now()
 }

@@ -1,18 +1,18 @@
 //! The bodies of the fuzz targets.
 //!
 //! Each target is a plain function of bytes that panics if something is wrong. `fuzz/` hands it to libFuzzer,
-//! one small program per target; the test in this crate replays the committed inputs of `fuzz/corpus/`
-//! without libFuzzer, so that what a fuzzer found once stays found. Targets keep nothing between two calls
-//! that could change an outcome, and take time and randomness from nowhere but the input.
+//! with one small program per target. The test in this crate replays the committed inputs of `fuzz/corpus/`
+//! without libFuzzer, so regressions show. Targets keep no state between two calls that could change an
+//! outcome. They take time and randomness only from the input.
 //!
-//! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
-//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
+//! There is one target per parser, with three kinds of oracle. First, parsed input is written and parsed
+//! again ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
 //! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
-//! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`websocket_messages`]); a valid message is altered and must then be refused
-//! ([`hello`], [`initiation`], [`response`], [`cookie`],
-//! [`session`], [`meeting`], [`root_directory`]); and sequences of operations run against a model that knows what may come out
-//! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]). [`dns_names`] and
-//! [`rest_requests`] hold what must be so of any answer.
+//! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`websocket_messages`]). Second,
+//! a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
+//! [`session`], [`meeting`], [`root_directory`]). Third, sequences of operations run against a model of the
+//! permitted results ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
+//! [`dns_names`] and [`rest_requests`] check invariants of any answer.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -60,12 +60,12 @@ pub use streams::{frames, proxy_answers, turn_frames};
 pub use text::{identifiers, identity_file, network_file};
 pub use wire::{control, hello, wire};
 
-/// One target.
+/// A fuzz target.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// The name of its program in `fuzz/fuzz_targets/` and of its folder in `fuzz/corpus/`.
+    /// Name of its program in `fuzz/fuzz_targets/` and of its folder in `fuzz/corpus/`.
     pub name: &'static str,
-    /// Its body; panics on a finding.
+    /// Body of the target, which panics on a finding.
     pub run: fn(&[u8]),
 }
 

@@ -1,4 +1,4 @@
-//! What nodes read in a DHT: anybody can put anything there.
+//! Data that nodes read in a DHT, where anyone can store anything.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -26,8 +26,8 @@ struct Input {
     damages: Vec<Damage>,
 }
 
-/// Records and knocks: any bytes are refused, what is signed and sealed is read, what is altered is refused.
-/// And plans for any pair of contacts, which aim at nothing but what was named and what lies near it.
+/// Checks records and knocks: random bytes are refused, signed and sealed data is read, and altered data is
+/// refused. Plans for any two contacts aim only at named endpoints and ports near them.
 pub fn meeting(data: &[u8]) {
     let (keys, node) = (keys(80), Identity::from_seed(&[1; 32]));
     let reader = NodeTail::of(&Identity::from_seed(&[2; 32]).node_id());
@@ -47,7 +47,7 @@ pub fn meeting(data: &[u8]) {
     let knock = Knock { identity, sequence, start, contact: contact.clone() };
     assert_eq!(Knock::verify(&keys, &reader, &knock.sign(&keys, &node, &reader)), Ok(knock.clone()));
     let unix = Duration::from_secs(input.unix.into());
-    // Neither fails at any time.
+    // Neither call fails at any time.
     let _ = (read.check_age(unix), knock.check_age(unix));
     assert!(knock.start_in(unix) <= Knock::MAX_START);
 
@@ -65,14 +65,14 @@ fn altered(keys: &MeetingKeys, node: &Identity, plain: &[u8; PLAIN_LEN], input: 
     let mut bad = item.clone();
     bad.value = damaged(&item.value, &input.damages);
     assert_eq!(keys.open(&own, epoch, &bad).is_ok(), bad == item);
-    // A member that can seal, but not sign for the node.
+    // The author can seal as a member, but cannot sign for the node.
     let bytes = damaged(plain, &input.damages);
     if let Ok(record) = Record::verify(keys, &bytes) {
         assert_eq!(Record::verify(keys, plain), Ok(record), "only what is behind the signature has changed");
     }
 }
 
-/// What a node of the DHT answers to a ping: whatever is altered, at most another place is read.
+/// Checks a DHT node's answer to a ping. An altered answer yields at most another endpoint.
 fn pinged(input: &Input) {
     let head = b"d2:ip6:\xcb\0\x71\x07\x1c\xfc1:rd2:id20:abcdefghij01234567895:nodesl1:a1:be1:xi-7ee1:t4:";
     let answer = [&head[..], &input.unix.to_be_bytes(), b"1:v4:RS\0\x011:y1:re"].concat();

@@ -1,4 +1,4 @@
-//! What STUN and TURN servers and routers answer: anybody on the way can.
+//! Answers of STUN servers, TURN servers and routers, which anyone on the path can forge.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ struct Answered {
     damages: Vec<Damage>,
 }
 
-/// Answers of STUN servers: what is read is written and read again.
+/// Checks answers of STUN servers. Each parsed answer parses again from its written form.
 pub fn stun(data: &[u8]) {
     read_again(data);
     let _ = request_id(data);
@@ -43,7 +43,7 @@ enum Operation {
         port: u8,
         length: u8,
     },
-    /// The server grants what was asked, or says something like that.
+    /// The server grants a request, or sends a similar answer.
     Grant {
         which: u8,
         lifetime: u32,
@@ -55,7 +55,7 @@ enum Operation {
         code: u16,
         damages: Vec<Damage>,
     },
-    /// A peer's datagram, as it is said without a channel.
+    /// A peer's datagram without a channel.
     Data {
         peer: u8,
         port: u8,
@@ -74,18 +74,18 @@ enum Operation {
     Close,
 }
 
-/// Operations at most.
+/// Maximum number of operations.
 const MOST: usize = 200;
 
-/// Requests that the server may still answer.
+/// Number of requests that the server may still answer.
 const MOST_REQUESTS: usize = 64;
 
-/// What a client says to the server in one go at most: a request for each permission and channel, what waits
-/// for permissions, and a little more.
+/// Maximum number of client messages at once: a request for each permission and channel, the datagrams that
+/// wait for permissions, and a little more.
 const MOST_SENT: usize = 64 + 256 + 2 * 64 + 8;
 
-/// A client of a TURN server: whatever the server says, it comes to rest, takes datagrams from nobody whom it
-/// has not sent to, and does nothing after its end.
+/// Checks a client of a TURN server. Whatever the server sends, the client comes to rest, accepts datagrams
+/// only from peers it has sent to, and does nothing after its end.
 pub fn turn(data: &[u8]) {
     let mut now = instant();
     let server = "turn:alice:sesame@192.0.2.1".parse().expect("a server");
@@ -121,7 +121,7 @@ pub fn turn(data: &[u8]) {
                 Some(damaged(&message, &damages))
             }
             Operation::Channel { number, length, data } => {
-                // Those that are bound first come most often.
+                // Use the channels that are bound first most often.
                 let number = if number % 2 == 0 { 0x4000 + number % 16 } else { number };
                 Some([&number.to_be_bytes()[..], &(length % 8).to_be_bytes(), &data].concat())
             }
@@ -156,7 +156,7 @@ fn peer_at(peer: u8, port: u8) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(198, 51, 100, peer).into(), 7000 + u16::from(port % 16))
 }
 
-/// The answer that grants a request.
+/// Makes the answer that grants a request.
 fn granted(request: &[u8], lifetime: u32, mapped: u8) -> Vec<u8> {
     let (method, id) = request_of(request);
     let relayed = xored(SocketAddr::from(([203, 0, 113, 9], 50_000)));
@@ -173,7 +173,7 @@ fn granted(request: &[u8], lifetime: u32, mapped: u8) -> Vec<u8> {
 
 fn refused(request: &[u8], code: u16) -> Vec<u8> {
     let (method, id) = request_of(request);
-    // What changes the client's course comes most often.
+    // Use the codes that change the client's course most often.
     let usual = [300, 400, 401, 403, 437, 438, 440, 486, 508];
     let code = usual.get(usize::from(code % 16)).copied().unwrap_or(300 + code % 400);
     let reason = [0, 0, (code / 100) as u8, (code % 100) as u8, b'n', b'o'];
@@ -185,15 +185,16 @@ fn refused(request: &[u8], code: u16) -> Vec<u8> {
     )
 }
 
-/// The method of a request, with what answers repeat.
+/// Returns the method of a request, and the transaction ID that answers repeat.
 fn request_of(request: &[u8]) -> (u16, [u8; 16]) {
     let method = request.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
     let id = request.get(4..20).and_then(|id| id.try_into().ok());
-    // Channels' frames and indications are sent, too; no answer is one to them.
+    // Channel frames and indications are sent, too, but no answer matches them.
     (method & 0x3eef, id.unwrap_or_default())
 }
 
-/// RFC 8489 (5, 14): a message with these attributes. An ID of zeros gets the magic cookie.
+/// Makes a message with these attributes (RFC 8489, sections 5 and 14). The magic cookie replaces the first
+/// four bytes of the ID.
 fn message(kind: u16, id: &[u8; 16], attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut id = *id;
     id[..4].copy_from_slice(&COOKIE);
@@ -207,7 +208,7 @@ fn message(kind: u16, id: &[u8; 16], attributes: &[(u16, &[u8])]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &(body.len() as u16).to_be_bytes(), &id, &body].concat()
 }
 
-/// RFC 8489 (14.2): an IPv4 address.
+/// Encodes an IPv4 address (RFC 8489, 14.2).
 fn xored(address: SocketAddr) -> [u8; 8] {
     let IpAddr::V4(ip) = address.ip() else { unreachable!("all are IPv4") };
     let mut value = [0, 1, 0, 0, 0, 0, 0, 0];
@@ -219,7 +220,7 @@ fn xored(address: SocketAddr) -> [u8; 8] {
     value
 }
 
-/// STUN's magic cookie.
+/// Magic cookie of STUN.
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 #[derive(Debug, Arbitrary)]
@@ -232,8 +233,8 @@ struct Router {
     damages: Vec<Damage>,
 }
 
-/// What routers answer by PCP, NAT-PMP and UPnP: a mapping is what its answer says and for who asked for it,
-/// and calls go to the device that has described itself.
+/// Checks router answers of PCP, NAT-PMP and UPnP. A mapping must match its answer and its requester, and
+/// calls go to the device that has described itself.
 pub fn port_mapping(data: &[u8]) {
     let _ = (portmap::pcp(data, [7; 12], 7420), portmap::nat_pmp(data, 7420));
     let _ = portmap::nat_pmp_address(data);
@@ -260,7 +261,7 @@ pub fn port_mapping(data: &[u8]) {
     }
 }
 
-/// Nothing in a path makes up another line of a request.
+/// Checks that a path cannot inject another line into a request.
 fn plain(path: &str) {
     assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{path:?}");
 }

@@ -1,4 +1,4 @@
-//! Texts that say where nodes are: somebody else writes them.
+//! Texts with node addresses, which others write.
 
 use std::io::Write as _;
 
@@ -6,8 +6,8 @@ use data_encoding::BASE64URL_NOPAD;
 use flate2::{Compression, write::ZlibEncoder};
 use peersock_pipe::NodeAddress;
 
-/// Address texts of nodes: what is taken is written, and read as the same. The input is a text, and what is
-/// packed in one: a fuzzer would not find out the checksum.
+/// Checks address texts of nodes. Each parsed text is written and parses to the same value. The input is a
+/// text, and also data to pack into one, because a fuzzer would not find the checksum.
 pub fn node_address(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         written_and_read(text);
@@ -22,7 +22,7 @@ fn written_and_read(text: &str) {
     let Ok(address) = text.parse::<NodeAddress>() else { return };
     assert_eq!(address.public_key.node_id(), address.id);
     assert!(address.port > 0 && address.networks.values().any(|addresses| !addresses.is_empty()));
-    // Numbers may be longer in our form than in the other one, and a text has a bound.
+    // Our form may spell numbers longer than the input does, and a text has a bound.
     if let Ok(again) = address.to_string().parse() {
         assert_eq!(address, again);
     }

@@ -1,13 +1,13 @@
-//! What clients of a proxy send, and the texts that name places and users.
+//! Messages of a proxy's clients, and the texts that name places and users.
 
 use peersock_proxy::socks::{DatagramHeader, Greeting, Login, Request};
 use peersock_proxy::{Credentials, Forward, Host, Place, Target};
 
-/// The longest message of SOCKS: a login.
+/// Length of the longest SOCKS message, a login.
 const LONGEST: usize = 513;
 
-/// Messages of SOCKS 5. One that is complete is so without what follows it, and not before; the header of a
-/// datagram that was written is read as it was meant.
+/// Checks messages of SOCKS 5. A complete message needs no bytes after its end, and no prefix of it is
+/// complete. A written datagram header reads as intended.
 pub fn socks_messages(data: &[u8]) {
     ends_where_it_says(data, |data| Some(Greeting::parse(data).ok()??.length));
     ends_where_it_says(data, |data| Some(Login::parse(data).ok()??.length));
@@ -31,7 +31,7 @@ fn ends_where_it_says(data: &[u8], length: impl Fn(&[u8]) -> Option<usize>) {
     assert_eq!(length(&data[..end - 1]), None);
 }
 
-/// Texts of places, forwards, hosts and users: what is understood is written so that it is understood again.
+/// Checks texts of places, forwards, hosts and users. Each parsed text parses again from its written form.
 pub fn forward_places(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let (local, remote) = text.split_once('\n').unwrap_or((text, ""));
@@ -43,7 +43,7 @@ pub fn forward_places(data: &[u8]) {
     }
     if let Ok(forward) = Forward::parse(local, remote) {
         let text = forward.to_string();
-        // A path may have a space.
+        // A path may contain a space.
         let again =
             text.match_indices(' ').find_map(|(at, _)| Forward::parse(&text[..at], &text[at + 1..]).ok());
         assert!(again.is_some(), "{text}");

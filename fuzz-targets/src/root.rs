@@ -1,4 +1,4 @@
-//! The root: members with valid keys, who send whatever they like, also in the name of others.
+//! Fuzzing of the root by members with valid keys, who send arbitrary messages, also in the name of others.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -15,10 +15,10 @@ use peersock_testnet::{Adversary, Credit, Heard, Random};
 
 use crate::input::{Damage, damaged, instant, pick, sequence};
 
-/// Operations in one input.
+/// Maximum number of operations in one input.
 const MOST: usize = 100;
 
-/// What members want to be called.
+/// Nicknames that members claim.
 const NAMES: [&str; 2] = ["alice", "bob"];
 
 #[derive(Debug, Arbitrary)]
@@ -77,7 +77,7 @@ enum Operation {
         from: From,
         bytes: Vec<u8>,
     },
-    /// Something from before, altered or as it was.
+    /// Repeats an earlier datagram, altered or unchanged.
     Again {
         which: u8,
         who: u8,
@@ -90,14 +90,14 @@ enum Operation {
     Drain,
 }
 
-/// From where somebody sends.
+/// Source of a datagram.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum From {
-    /// Where he receives.
+    /// The member's first endpoint, where it receives.
     Home,
-    /// Where he receives, too.
+    /// The member's second endpoint, where it receives too.
     Away,
-    /// Where somebody else is, who has nothing to do with all this.
+    /// The endpoint of an uninvolved third party.
     Victim,
 }
 
@@ -120,8 +120,8 @@ struct World {
     now: std::time::Instant,
 }
 
-/// No message makes the root panic, send somebody else's victim more than came from there, send anything to
-/// strangers, or pass a frame on in another member's name.
+/// Checks that no message makes the root panic. The root must not send a victim more than came from its
+/// address, send strangers anything, or pass on a frame in another member's name.
 pub fn root_ops(data: &[u8]) {
     let mut world = World::new();
     for operation in sequence::<Operation>(data, MOST) {
@@ -212,7 +212,7 @@ impl World {
             Operation::Frame { who, from, token_of, to, len } => {
                 let (token, channel) =
                     (self.members[member(token_of)].token, self.members[member(to)].channel);
-                // What is in it tells who has sent it.
+                // The content tells who sent the frame.
                 let inner = vec![member(who) as u8; usize::from(len)];
                 let frame = [&Relayed { token, channel }.to_bytes()[..], &inner].concat();
                 self.send(member(who), from, frame);
@@ -259,7 +259,7 @@ impl World {
         self.take();
     }
 
-    /// Takes what the root sends, and judges it.
+    /// Takes and checks the datagrams that the root sends.
     fn take(&mut self) {
         let mut datagram = Vec::new();
         while let Some(to) = self.root.poll_transmit(&mut datagram) {

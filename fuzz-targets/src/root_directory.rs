@@ -1,4 +1,4 @@
-//! Data that roots read from the directory that they share in Redis.
+//! Data that roots read from their shared directory in Redis.
 
 use arbitrary::Arbitrary;
 use peersock_overlay::Identity;
@@ -14,7 +14,7 @@ struct Written {
     record: Vec<Damage>,
 }
 
-/// Finds what was written; whatever is found is signed by the node that was asked for, and by a root.
+/// Checks that written data is found, and that all found data is signed by the requested node and by a root.
 pub fn root_directory(data: &[u8]) {
     let [node, root] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]));
     let asked = node.node_id();
@@ -36,7 +36,7 @@ pub fn root_directory(data: &[u8]) {
     check(std::slice::from_ref(&bad), &good_record);
     check(std::slice::from_ref(&good), &bad_record);
     check(&[bad.clone(), bad.clone()], &bad_record);
-    // What others have written beside it hides it at most.
+    // Data of others beside it can at most hide it.
     if let Some(beside) = check(&[bad, good], &good_record) {
         assert_eq!(beside.identity, found.identity);
     }

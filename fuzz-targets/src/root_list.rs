@@ -1,8 +1,8 @@
-//! Lists of roots in the DNS: whoever forges an answer, or has a domain, writes them.
+//! Lists of roots in the DNS, which a forger of answers or an owner of a domain can write.
 
-/// Lists of roots in the DNS: none is longer, or believed for longer, than it may be, and none has tokens.
+/// Checks lists of roots in the DNS. No list exceeds the limits of length and lifetime, and none has tokens.
 ///
-/// The first byte is the length of the question, which comes next; the rest is the answer.
+/// The first byte is the length of the query, which follows. The rest is the answer.
 pub fn root_list(data: &[u8]) {
     let (question, answer) = match data {
         [length, rest @ ..] if usize::from(*length) <= rest.len() => rest.split_at((*length).into()),
@@ -16,5 +16,5 @@ pub fn root_list(data: &[u8]) {
     assert!(its.is_none_or(|its| its == (roots, ttl)));
 }
 
-/// The most roots of one domain that a node uses.
+/// Maximum number of roots of one domain that a node uses.
 const MOST_LISTED: usize = 8;

@@ -1,4 +1,4 @@
-//! What roots and their clients say to each other inside a session, and what others have signed in it.
+//! Messages of roots and their clients inside a session, with data signed by others.
 
 use arbitrary::Arbitrary;
 use peersock_overlay::wire::{
@@ -19,9 +19,9 @@ struct Introduction {
     damages: Vec<Damage>,
 }
 
-/// Messages of roots and of their clients: what parses is written to bytes that parse to the same. A referral
-/// that was altered is not signed, unless it names another node or another root; nor is a claim of a nickname,
-/// unless it names another node. Texts of nicknames are written as they are read.
+/// Checks messages of roots and of their clients. A parsed message parses again from its written form. An
+/// altered referral is not validly signed, unless it names another node or another root. The same holds for a
+/// nickname claim, unless it names another node. Texts of nicknames are written as they are read.
 pub fn root_messages(data: &[u8]) {
     read_again(data);
     if let Ok(text) = std::str::from_utf8(data)

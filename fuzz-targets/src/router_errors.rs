@@ -17,8 +17,8 @@ struct Error {
     damages: Vec<Damage>,
 }
 
-/// An error is read as it was written, and of what was altered nothing is believed but for the sender of the
-/// packet that it quotes: the error goes to him.
+/// Checks that an error reads as written. Of an altered error, only the sender of the quoted packet is
+/// believed, because the error goes to that sender.
 pub fn router_errors(data: &[u8]) {
     to_sender(data);
     let Some(Error { router, sender, target, kind, behind, damages }) = one::<Error>(data) else { return };

@@ -1,4 +1,4 @@
-//! Requests of this machine's programs: names by DNS, requests and WebSockets of `rest`.
+//! Requests of local programs: names by DNS, and requests and WebSockets of `rest`.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -8,10 +8,10 @@ use peersock_tun::Names;
 
 use crate::input::{Damage, damaged, one, sequence};
 
-/// A token that inputs may show.
+/// Token that inputs may contain.
 const TOKEN: &str = "first-token-of-the-target";
 
-/// A DNS message gets a reply to the same question, or none.
+/// Checks that a DNS message gets a reply to the same question, or none.
 pub fn dns_names(data: &[u8]) {
     let address = |text: &str| text.parse().expect("an address");
     let alpha = ("alpha", vec![address("fd77::1"), address("10.77.0.1")]);
@@ -20,12 +20,13 @@ pub fn dns_names(data: &[u8]) {
     let Some(reply) = names.reply(data) else { return };
     assert!(reply.len() >= 12 && reply[..2] == data[..2], "it has the query's number");
     assert_eq!((data[2] & 0x80, reply[2] & 0x80), (0, 0x80), "queries get replies, and replies nothing");
-    // What answers one question fits into a message of TCP.
+    // The answer to one question fits into a TCP message.
     assert!(reply.len() <= 512 + data.len(), "{} bytes for {}", reply.len(), data.len());
     assert_eq!(names.reply(&reply), None, "two servers that answer each other would do so for ever");
 }
 
-/// A request of HTTP, and its parts: nobody is served who shows no token, and names stay within their place.
+/// Checks an HTTP request and its parts. No request without the token is served, and names stay within their
+/// place.
 pub fn rest_requests(data: &[u8]) {
     let head = data.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut lines = head.take_while(|line| !line.is_empty());
@@ -38,7 +39,7 @@ pub fn rest_requests(data: &[u8]) {
             Some((&line[..colon], line[colon + 1..].trim_ascii()))
         })
         .collect();
-    // No input has the hash of itself in it.
+    // No input contains its own hash.
     let mut hasher = DefaultHasher::new();
     data.hash(&mut hasher);
     let unknown = format!("{:016x}", hasher.finish());
@@ -65,7 +66,7 @@ struct Frame {
     message: Vec<u8>,
 }
 
-/// The frames of a WebSocket's client: whole messages come as they were sent, whatever follows them.
+/// Checks the frames of a WebSocket's client. Whole messages arrive as sent, whatever follows them.
 pub fn websocket_messages(data: &[u8]) {
     assert!(fuzzing::websocket(data).iter().map(Vec::len).sum::<usize>() <= data.len());
     let Some((frames, damages)) = one::<(Vec<Frame>, Vec<Damage>)>(data) else { return };
@@ -80,7 +81,7 @@ pub fn websocket_messages(data: &[u8]) {
     assert!(fuzzing::websocket(&behind).starts_with(&expected), "what came before is whole");
 }
 
-/// A whole message in one frame (RFC 6455, 5.2).
+/// Makes a whole message in one frame (RFC 6455, 5.2).
 fn masked(opcode: u8, mask: [u8; 4], message: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match message.len() {

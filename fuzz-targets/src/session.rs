@@ -9,35 +9,35 @@ use peersock_overlay::{DATA_OVERHEAD, OpenError, Session, data_index};
 use crate::input::{Damage, damaged, pick, sequence};
 use crate::overlay::{LISTED, Net};
 
-/// Operations in one input; far fewer packets than the replay window holds.
+/// Maximum number of operations in one input, far fewer packets than the replay window holds.
 const MOST: usize = 200;
 
 #[derive(Debug, Arbitrary)]
 enum Operation {
     /// Seals a packet at one end.
     Seal { first: bool, len: u8, fill: u8 },
-    /// Opens a packet at the end that it is for, or where it comes from.
+    /// Opens a packet at its destination, or at its source.
     Open { which: u8, turn: bool, damages: Vec<Damage> },
 }
 
-/// A packet and what has become of it.
+/// A packet and its state.
 struct Packet {
-    /// Sealed at the first end, for the second.
+    /// True if sealed at the first end, for the second.
     first: bool,
     plaintext: Vec<u8>,
     datagram: Vec<u8>,
     opened: bool,
 }
 
-/// A packet is opened once, at the right end, in any order; never if anything of it was altered; and every
-/// refusal is counted.
+/// Checks that a packet opens once, at the right end, in any order, and never if altered. Every refusal is
+/// counted.
 pub fn session(data: &[u8]) {
     PAIR.with(|(net, ends)| run(net, ends, data));
 }
 
 thread_local! {
-    /// A handshake is far dearer than all the packets of an input, so there is one for all. Each input seals
-    /// packets of its own, with numbers that no input before it had.
+    /// Session shared by all inputs, because a handshake costs far more than all the packets of an input.
+    /// Each input seals new packets, with numbers that no earlier input had.
     static PAIR: (Net, [Arc<Session>; 2]) = connected();
 }
 
@@ -59,7 +59,7 @@ fn run(net: &Net, ends: &[Arc<Session>; 2], data: &[u8]) {
                 let datagram = damaged(&packet.datagram, &damages);
                 let end = usize::from(packet.first != turn);
                 let result = open(&ends[end], &datagram);
-                // Damage that makes another packet of one, whole, is none.
+                // Damage that turns a packet into another genuine packet does not count.
                 let genuine =
                     packets.iter_mut().find(|one| one.datagram == datagram && usize::from(one.first) == end);
                 refusals[end] += u64::from(result.is_err());
@@ -81,7 +81,7 @@ fn run(net: &Net, ends: &[Arc<Session>; 2], data: &[u8]) {
     assert_eq!(refused(net), [before[0] + refusals[0], before[1] + refusals[1]]);
 }
 
-/// Two nodes and the two ends of a session between them.
+/// Makes two nodes and a session between them, and returns both ends.
 fn connected() -> (Net, [Arc<Session>; 2]) {
     let mut net = Net::new(2);
     (0..2).for_each(|node| net.join(node, LISTED));
@@ -94,7 +94,7 @@ fn connected() -> (Net, [Arc<Session>; 2]) {
     (net, [sender.session, other])
 }
 
-/// How many data packets each node has refused so far.
+/// Returns the number of data packets that each node has refused so far.
 fn refused(net: &Net) -> [u64; 2] {
     [0, 1].map(|node| {
         let counters = net.nodes[node].endpoint.counters();

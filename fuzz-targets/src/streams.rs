@@ -1,11 +1,11 @@
-//! What a root's clients, their proxies and TURN servers send by TCP.
+//! TCP streams of a root's clients, their proxies and TURN servers.
 
 use peersock_streams::{
     ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, NotTurn, Proxy, ProxySettings, SocksReply,
     TurnReader, UpgradeRequest,
 };
 
-/// Frames in a stream: however it is cut, the same ones are found, and what was found is what was there.
+/// Checks frames in a stream. Any cut yields the same frames, and they equal the stream's content.
 pub fn frames(data: &[u8]) {
     let [cut, stream @ ..] = data else { return };
     let (whole, found) = read([stream]);
@@ -26,7 +26,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// The frames of a stream that arrives in these pieces, and what is left of the last one.
+/// Reads the frames of a stream that arrives in these pieces. Returns the length of the rest and the frames.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, FrameTooLong>, Vec<Vec<u8>>) {
     let (mut reader, mut found) = (FrameReader::default(), Vec::new());
     for piece in pieces {
@@ -37,17 +37,17 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, FrameT
     (Ok(reader.pending()), found)
 }
 
-/// The longest message of a TURN server: a header of 20 bytes and attributes.
+/// Maximum length of a TURN server's message: a header of 20 bytes and attributes.
 const MAX_TURN: usize = 20 + 0xffff + 1;
 
-/// Messages of TURN in a stream: however it is cut, the same ones are found, they are what was there, and
+/// Checks TURN messages in a stream. Any cut yields the same messages, they equal the stream's content, and
 /// little is kept.
 pub fn turn_frames(data: &[u8]) {
     let [cut, stream @ ..] = data else { return };
     let (whole, found) = read_turn([stream]);
     let (pieces, found_in_pieces) = read_turn(stream.chunks(usize::from(*cut).max(1)));
     assert_eq!(whole, pieces);
-    // A byte that is wrong is seen as soon as it is there, and what came before it was found.
+    // A wrong byte is detected on arrival, after all messages before it were found.
     assert_eq!(found, found_in_pieces);
     let found = found.concat();
     assert!(stream.starts_with(&found));
@@ -57,7 +57,7 @@ pub fn turn_frames(data: &[u8]) {
     }
 }
 
-/// As [`read`].
+/// Reads TURN messages, as [`read`] reads frames.
 fn read_turn<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, NotTurn>, Vec<Vec<u8>>) {
     let (mut reader, mut found) = (TurnReader::default(), Vec::new());
     for piece in pieces {
@@ -68,8 +68,8 @@ fn read_turn<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, N
     (Ok(reader.pending()), found)
 }
 
-/// Answers of proxies, requests of HTTP, and the texts that name proxies. A message that is complete is so
-/// without what follows it, and not before.
+/// Checks answers of proxies, HTTP requests, and the texts that name proxies. A complete message needs no
+/// bytes after its end, and no prefix of it is complete.
 pub fn proxy_answers(data: &[u8]) {
     ends_where_it_says(data, ConnectAnswer::parse, |answer| answer.length);
     ends_where_it_says(data, UpgradeRequest::parse, |request| request.length);

@@ -9,8 +9,8 @@ use peersock::state::StateDir;
 use peersock::{Network, RootSource};
 use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
-/// Names of roots and their lists; network IDs, node IDs and public identities: one spelling each
-/// (hexadecimal also in capitals), which parses again.
+/// Checks names of roots and their lists, network IDs, node IDs and public identities. Each has one spelling,
+/// which parses again (hexadecimal also in capitals).
 pub fn identifiers(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         spelled_once::<NetworkId>(text, &text.to_ascii_lowercase());
@@ -35,7 +35,8 @@ pub fn identifiers(data: &[u8]) {
     }
 }
 
-/// Roots and lists of them: what is written parses to the same, but for tokens, which are not written.
+/// Checks roots and lists of roots. The written form parses to the same value, except for tokens, which are
+/// not written.
 fn root_source(text: &str) {
     let Ok(source) = text.parse::<RootSource>() else { return };
     let again: RootSource = source.to_string().parse().expect("its own form");
@@ -54,11 +55,11 @@ fn spelled_once<T: FromStr + Display + Debug>(text: &str, canonical: &str) {
     }
 }
 
-/// The TOML file of a static network: what the parser takes, the core takes too.
+/// Checks the TOML file of a static network. The core accepts whatever the parser accepts.
 pub fn network_file(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if text.contains("passphrase") {
-        // Stretching it takes tens of milliseconds, as it should.
+        // Stretching a passphrase takes tens of milliseconds, as intended.
         return;
     }
     if let Ok(network) = Network::parse_toml(text) {
@@ -71,7 +72,7 @@ pub fn network_file(data: &[u8]) {
     }
 }
 
-/// The identity file: any content is read or refused, and never replaced.
+/// Checks the identity file. Any content is read or refused, and never replaced.
 pub fn identity_file(data: &[u8]) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("identity.key");

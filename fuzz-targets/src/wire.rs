@@ -1,4 +1,4 @@
-//! The overlay's messages: layouts, and hellos, which are the only ones that are sealed as a whole.
+//! The overlay's messages: layouts, and hellos, which are the only messages sealed as a whole.
 
 use arbitrary::Arbitrary;
 use peersock_overlay::wire::{
@@ -9,10 +9,11 @@ use peersock_overlay::{DATA_HEADER, DiscoveryKey, Identity, NetworkId, SuiteSet,
 
 use crate::input::{Damage, damaged, one};
 
-/// MAC1 and MAC2 behind a handshake's Noise message.
+/// Length of MAC1 and MAC2 behind a handshake's Noise message.
 const MACS: usize = 32;
 
-/// Every type of datagram: whatever parses is written back byte by byte, and is what its first byte says.
+/// Checks every type of datagram. A parsed message is written back byte by byte and has the type of its first
+/// byte.
 pub fn wire(data: &[u8]) {
     let written = [
         (MessageType::Initiation, initiation(data)),
@@ -64,7 +65,7 @@ fn sealed_data(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What fills it up is ignored, and written as zeros.
+/// Writes an announcement back. Its padding is ignored, and written as zeros.
 fn announcement(data: &[u8]) -> Option<Vec<u8>> {
     let announcement = Announcement::parse(data).ok()?;
     let mut out = Vec::new();
@@ -74,7 +75,7 @@ fn announcement(data: &[u8]) -> Option<Vec<u8>> {
     data[66..].iter().all(|byte| *byte == 0).then_some(out)
 }
 
-/// Beacons are written in order; one that is not in order keeps its tags all the same.
+/// Writes a beacon back. Beacons are written in order, but an unordered one keeps its tags too.
 fn beacon(data: &[u8]) -> Option<Vec<u8>> {
     let beacon = Beacon::parse(data).ok()?;
     assert!(beacon.tags().iter().all(|tag| beacon.contains(tag)));
@@ -87,7 +88,7 @@ fn beacon(data: &[u8]) -> Option<Vec<u8>> {
     beacon.tags().is_sorted().then_some(out)
 }
 
-/// An answer is the head of a data packet under another type.
+/// Writes an answer back, which is the head of a data packet under another type.
 fn unknown_session(data: &[u8]) -> Option<Vec<u8>> {
     let message = UnknownSession::parse(data).ok()?;
     let mut packet = [&[0; DATA_HEADER], &message.echo[..]].concat();
@@ -97,13 +98,13 @@ fn unknown_session(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Control messages: what parses is written to bytes that parse to the same.
+/// Checks control messages. A parsed message parses again from its written form.
 pub fn control(data: &[u8]) {
     if Candidates::is_one(data) {
         let Ok(message) = Candidates::parse(data) else { return };
         let mut out = Vec::new();
         message.emit(&mut out);
-        // Candidates that nobody can be at are left out.
+        // Impossible candidates are left out.
         assert!(out.len() <= data.len());
         assert_eq!(Candidates::parse(&out), Ok(message));
         return;
@@ -115,9 +116,9 @@ pub fn control(data: &[u8]) {
     assert!(out.len() <= data.len());
     match message {
         Control::Probe { .. } => assert_eq!(out.len(), data.len(), "its size is what it is for"),
-        // Of its flags one is known, and nobody looks at what fills it up.
+        // One of the flags is known, and the padding is ignored.
         Control::Challenge { .. } => assert_eq!(out[..9], data[..9]),
-        // The same of its flags, which may be missing.
+        // The same applies to these flags, which may be missing.
         Control::Birthday { .. } => assert_eq!(out[..6], data[..6]),
         _ => assert_eq!(out, data[..out.len()]),
     }
@@ -134,7 +135,7 @@ struct Introduction {
     damages: Vec<Damage>,
 }
 
-/// Hellos: opened as they were sealed, and not at all when altered or under another network's key.
+/// Checks hellos. They open as sealed, and not at all if altered or under another network's key.
 pub fn hello(data: &[u8]) {
     let Some(input) = one::<Introduction>(data) else { return };
     let hello = Hello {

@@ -1,4 +1,4 @@
-//! Replays the committed inputs of every fuzz target.
+//! Replay of the committed inputs of every fuzz target.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -47,7 +47,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// The files in a folder, in order.
+/// Returns the files in a folder, in order.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();

@@ -1,8 +1,8 @@
-//! Random inputs of `overlay_ops` in which the adversary is at work as a member, without libFuzzer.
+//! Random inputs of `overlay_ops` in which the adversary acts as a member, without libFuzzer.
 
 use peersock_testnet::Random;
 
-/// As many kinds of operations has the target; those used here are the numbers of `Operation`'s variants.
+/// Number of the target's operation kinds. The numbers below belong to `Operation`'s variants.
 const KINDS: u32 = 18;
 const JOIN: u32 = 0;
 const SEND: u32 = 2;
@@ -10,10 +10,10 @@ const WAIT: u32 = 5;
 const DELIVER: u32 = 7;
 const RESTART: u32 = 14;
 const MEMBER: u32 = 17;
-/// Kinds of sources, and of messages of a member.
+/// Numbers of source kinds and of member message kinds.
 const SOURCES: u32 = 3;
 const ACTS: u32 = 18;
-/// Bytes of the fields of each message, in the order of `Act`'s variants; an empty list takes one.
+/// Bytes of the fields of each message, in the order of `Act`'s variants. An empty list takes one.
 const FIELDS: [usize; ACTS as usize] = [1, 2, 1, 0, 0, 0, 0, 1, 1, 6, 1, 9, 8, 4, 9, 0, 1, 0];
 const INITIATE: u32 = 3;
 const KEEPALIVE: u32 = 8;
@@ -27,7 +27,7 @@ fn nothing_that_a_member_sends_does_harm() {
     }
 }
 
-/// Two nodes in the adversary's network, and what it sends them while they talk.
+/// Makes an input with two nodes in the adversary's network, and the adversary's messages while they talk.
 fn input(seed: u64) -> Vec<u8> {
     let mut random = Random::from_seed(seed);
     let mut input = Input::default();
@@ -37,7 +37,7 @@ fn input(seed: u64) -> Vec<u8> {
     input.operation(SEND, &[0, 1, 0, 9]);
     input.operation(DELIVER, &[32]);
     for target in 0..2 {
-        // From home, so that it has sessions with both.
+        // Send from home, so that the adversary has sessions with both.
         for act in [INITIATE, KEEPALIVE] {
             input.operation(MEMBER, &[target]);
             input.choice(0, SOURCES);
@@ -69,7 +69,7 @@ fn input(seed: u64) -> Vec<u8> {
     input.0
 }
 
-/// Bytes as `arbitrary` reads them.
+/// Input bytes in the format that `arbitrary` reads.
 #[derive(Default)]
 struct Input(Vec<u8>);
 
@@ -79,7 +79,7 @@ impl Input {
         self.0.extend(fields);
     }
 
-    /// One of so many variants.
+    /// Chooses variant `which` of `of`.
     fn choice(&mut self, which: u32, of: u32) {
         let middle = (u64::from(which) * 2 + 1) * (1 << 31) / u64::from(of);
         self.0.extend((middle as u32).to_le_bytes());

@@ -7,8 +7,8 @@ use pyo3::IntoPyObjectExt as _;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-/// Understands an address whose host is a number in the socket's family. `None` for all else: names have to
-/// be resolved before, and of what is wrong CPython's own socket complains best.
+/// Parses an address whose host is a number in the socket's family. Returns `None` for all else, because
+/// names must be resolved before, and CPython's own socket has the best errors.
 pub(crate) fn numeric(address: &Bound<'_, PyAny>, is_v6: bool) -> Option<SocketAddr> {
     let tuple = address.cast::<PyTuple>().ok()?;
     if !(2..=4).contains(&tuple.len()) || (!is_v6 && tuple.len() != 2) {
@@ -28,16 +28,16 @@ pub(crate) fn numeric(address: &Bound<'_, PyAny>, is_v6: bool) -> Option<SocketA
         return None;
     }
     let ip = host.parse::<Ipv6Addr>().ok()?;
-    // As C has it: in the order of the network.
+    // C keeps the flow label in network byte order.
     Some(SocketAddrV6::new(ip, port, flow.to_be(), scope).into())
 }
 
-/// An address that a call needs.
+/// Parses an address that a call requires.
 pub(crate) fn needed(address: &Bound<'_, PyAny>, is_v6: bool) -> PyResult<SocketAddr> {
     numeric(address, is_v6).ok_or_else(|| crate::errors::errno(address.py(), Errno::INVAL))
 }
 
-/// The tuple of an address.
+/// Returns the tuple of an address.
 pub(crate) fn tuple(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyAny>> {
     match address {
         SocketAddr::V4(v4) => (v4.ip().to_string(), v4.port()).into_bound_py_any(py),
@@ -48,12 +48,12 @@ pub(crate) fn tuple(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, P
     }
 }
 
-/// The tuple of an address, or what stands for none.
+/// Returns the tuple of an address, or Python's `None`.
 pub(crate) fn optional(py: Python<'_>, address: Option<SocketAddr>) -> PyResult<Bound<'_, PyAny>> {
     address.map_or_else(|| Ok(py.None().into_bound(py)), |address| tuple(py, address))
 }
 
-/// An address without a port, from its text.
+/// Parses an address without a port.
 pub(crate) fn ip(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }

@@ -15,26 +15,26 @@ use crate::errors::errno;
 use crate::sides::rules;
 use crate::wait::{self, Patience, at_once};
 
-/// The overlay socket that a descriptor is, for a call that knows it to be one.
+/// Returns the overlay socket behind a descriptor. The caller knows that it is one.
 pub(crate) fn overlay<'fd>(fd: RawFd) -> Result<Socket<'fd>, Errno> {
     borrow(fd).and_then(Socket::of).ok_or(Errno::BADF)
 }
 
-/// The overlay socket that a descriptor is, and whether it is an IPv6 one.
+/// Returns the overlay socket behind a descriptor, and whether it is an IPv6 socket.
 fn with_family<'fd>(py: Python<'_>, fd: RawFd) -> PyResult<(Socket<'fd>, bool)> {
     let socket = overlay(fd).map_err(|error| errno(py, error))?;
     let is_v6 = socket.family() == Family::V6;
     Ok((socket, is_v6))
 }
 
-/// Whether a descriptor is an overlay socket.
+/// Returns true if a descriptor is an overlay socket.
 #[pyfunction]
 pub(crate) fn is_overlay(fd: RawFd) -> bool {
     borrow(fd).and_then(Socket::of).is_some()
 }
 
-/// What ECONNRESET or EPIPE of the kernel's means on a descriptor: if it is an overlay stream, the node
-/// knows.
+/// Returns the meaning of the kernel error ECONNRESET or EPIPE on a descriptor. For an overlay stream, the
+/// node knows it.
 #[pyfunction]
 pub(crate) fn stream_error(py: Python<'_>, fd: RawFd, number: i32) -> i32 {
     let error = Errno::from_raw_os_error(number);
@@ -42,7 +42,7 @@ pub(crate) fn stream_error(py: Python<'_>, fd: RawFd, number: i32) -> i32 {
     py.detach(meaning).raw_os_error()
 }
 
-/// Family, type and protocol of an overlay socket; `None` for every other descriptor.
+/// Returns family, type and protocol of an overlay socket; `None` for every other descriptor.
 #[pyfunction]
 pub(crate) fn socket_of(fd: RawFd) -> Option<(i32, i32, i32)> {
     let socket = Socket::of(borrow(fd)?)?;
@@ -59,7 +59,7 @@ pub(crate) fn socket_of(fd: RawFd) -> Option<(i32, i32, i32)> {
     Some((family, kind, protocol))
 }
 
-/// Opens an overlay socket. Gives its descriptor.
+/// Opens an overlay socket. Returns its descriptor.
 #[pyfunction]
 pub(crate) fn open_socket(py: Python<'_>, family: i32, kind: i32, protocol: i32) -> PyResult<RawFd> {
     let rules = rules().ok_or_else(|| errno(py, Errno::NETDOWN))?;
@@ -87,7 +87,7 @@ pub(crate) fn listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<()> {
     })
 }
 
-/// accept(2). Gives the descriptor, which is not inherited, and the address of the other end.
+/// accept(2). Returns the descriptor, which is not inheritable, and the peer's address.
 #[pyfunction]
 pub(crate) fn accept(py: Python<'_>, fd: RawFd, timeout: Option<f64>) -> PyResult<(RawFd, Bound<'_, PyAny>)> {
     let accept = || overlay(fd)?.accept(SocketFlags::CLOEXEC);
@@ -95,7 +95,7 @@ pub(crate) fn accept(py: Python<'_>, fd: RawFd, timeout: Option<f64>) -> PyResul
     Ok((accepted.into_raw_fd(), tuple(py, peer)?))
 }
 
-/// connect(2), as `connect_ex` gives it: 0 or an `errno`, EWOULDBLOCK when the time was over.
+/// connect(2), with the result of `connect_ex`: 0 or an `errno`, EWOULDBLOCK after the timeout.
 #[pyfunction]
 pub(crate) fn connect(
     py: Python<'_>,
@@ -126,29 +126,29 @@ pub(crate) fn connect(
     Ok(error.map_or(0, Errno::raw_os_error))
 }
 
-/// close(2), with SO_LINGER. The node is told, so that who connects to a listener that was closed is refused
-/// from then on.
+/// close(2), with SO_LINGER. It notifies the node, so that connections to a closed listener are refused from
+/// then on.
 #[pyfunction]
 pub(crate) fn close(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let borrowed = borrow(fd).ok_or_else(|| errno(py, Errno::BADF))?;
-    // Of connections the node hears by itself.
+    // The node notices closed connections by itself.
     let listens = sockopt::socket_acceptconn(borrowed).unwrap_or(false);
     let told = Socket::of(borrowed).filter(|_| listens).map(|socket| (socket.client(), socket.which()));
     let closed = py.detach(|| {
         let closed = peersock_bsd::close(fd);
         if let Some((client, Which::Opened(opened))) = told {
-            // Without a node there is nobody to tell.
+            // Without a node there is no one to notify.
             let _ = client.ask(Request::Closed(opened));
         }
         closed
     });
-    // Only with SO_LINGER it fails because of the other end: CPython passes over ECONNRESET, which Linux
-    // never gives here.
+    // The close fails because of the peer only with SO_LINGER. CPython ignores ECONNRESET, which Linux never
+    // returns here.
     match closed {
         Ok(_) => Ok(()),
         Err(error) => {
             if error == Errno::INTR {
-                // What the handler raises comes first.
+                // An exception of the handler comes first.
                 py.check_signals()?;
             }
             Err(errno(py, error))

@@ -15,7 +15,7 @@ use pyo3::types::PyBytes;
 
 use crate::errors::{described, invalid, io_error, state_error};
 
-/// Settings of a node that is to be started.
+/// Settings of a node before its start.
 #[pyclass(frozen, module = "peersock._peersock")]
 pub(crate) struct Config {
     pub(crate) settings: NodeBuilder,
@@ -23,8 +23,8 @@ pub(crate) struct Config {
 
 #[pymethods]
 impl Config {
-    /// With neither a directory nor a seed the identity is a fresh one that is forgotten. Of interfaces
-    /// `None` means all, an empty list the loopback alone.
+    /// Makes settings. With neither a directory nor a seed, the identity is a fresh one that is not kept.
+    /// `None` as interfaces means all, an empty list means loopback alone.
     #[new]
     #[pyo3(signature = (*, state=None, seed=None, interfaces=None, port=0, discovery=true, discovery_port=None, buffers=None))]
     fn new(
@@ -62,8 +62,8 @@ impl Config {
         Ok(Self { settings })
     }
 
-    /// The same with these TURN servers, each text as `PEERSOCK_TURN` has it, in place of those of the
-    /// environment.
+    /// Returns the same settings with these TURN servers, which replace those from the environment. Each text
+    /// has the form of `PEERSOCK_TURN`.
     fn with_turn(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
         let mut all = Vec::new();
         for text in texts {
@@ -75,24 +75,24 @@ impl Config {
         Ok(Self { settings: self.settings.clone().turn(all) })
     }
 
-    /// The same with these STUN servers, each text as `PEERSOCK_STUN` has it, in place of those of the
-    /// environment.
+    /// Returns the same settings with these STUN servers, which replace those from the environment. Each text
+    /// has the form of `PEERSOCK_STUN`.
     fn with_stun(&self, texts: Vec<String>) -> PyResult<Self> {
         let servers = load_stun_servers(&texts.join(" ")).map_err(invalid)?;
         Ok(Self { settings: self.settings.clone().stun(servers) })
     }
 
-    /// The same with the DHT that the text names, as `PEERSOCK_DHT` has it.
+    /// Returns the same settings with the DHT that the text names in the form of `PEERSOCK_DHT`.
     fn with_dht(&self, text: &str) -> PyResult<Self> {
         let dht: Dht = text.parse().map_err(invalid)?;
         Ok(Self { settings: self.settings.clone().dht(dht) })
     }
 
-    /// The same without asking routers for a port, or without looking for direct paths by many ports or by
-    /// TCP.
+    /// Returns the same settings without port mapping by routers, or without the search for direct paths by
+    /// many ports or by TCP.
     fn without(&self, port_mapping: bool, birthday: bool, tcp_punch: bool) -> Self {
         let mut settings = self.settings.clone();
-        // What is on by default is not asked for: a build may lack it.
+        // Do not request what is on by default, because a build may lack it.
         if port_mapping {
             settings = settings.port_mapping(false);
         }
@@ -102,8 +102,8 @@ impl Config {
         Self { settings: settings.birthday(!birthday) }
     }
 
-    /// What network a node with these settings would be in, as JSON. The STUN servers, each text `HOST:PORT`,
-    /// take the place of those of the environment.
+    /// Examines the network around a node with these settings, and returns JSON. The STUN servers, each
+    /// `HOST:PORT`, replace those from the environment.
     fn netcheck(&self, py: Python<'_>, stun: Option<Vec<String>>) -> PyResult<String> {
         let mut check = self.settings.netcheck();
         if let Some(stun) = stun {
@@ -118,7 +118,8 @@ impl Config {
         })
     }
 
-    /// The same with these roots, each text as `PEERSOCK_ROOTS` has it, in place of those of the environment.
+    /// Returns the same settings with these roots, in the form of `PEERSOCK_ROOTS`, replacing the
+    /// environment's roots.
     fn with_roots(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
         let mut all = Vec::new();
         for text in texts {
@@ -131,27 +132,27 @@ impl Config {
     }
 }
 
-/// A new secret seed, 32 bytes of the system's randomness.
+/// Generates a secret seed, 32 bytes of the system's randomness.
 #[pyfunction]
 pub(crate) fn generate_seed(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
     let seed = Seed::generate().map_err(|error| io_error(py, error))?;
     Ok(PyBytes::new(py, &seed.0))
 }
 
-/// The public key that belongs to a seed, as the file of a static network lists it.
+/// Returns a seed's public key, as the file of a static network lists it.
 #[pyfunction]
 pub(crate) fn public_key(seed: &[u8]) -> PyResult<String> {
     Ok(read_seed(seed)?.public_identity().to_string())
 }
 
-/// The ID of the node that has this public key.
+/// Returns the ID of the node with this public key.
 #[pyfunction]
 pub(crate) fn node_id(public_key: &str) -> PyResult<String> {
     let key: PublicIdentity = public_key.parse().map_err(invalid)?;
     Ok(key.node_id().to_string())
 }
 
-/// A node's address in a network that follows from its ID: nobody else can have it.
+/// Returns a node's self-certifying address in a network. No other node can have it.
 #[pyfunction]
 pub(crate) fn address_of(network: u64, id: &str) -> PyResult<String> {
     let id: NodeId = id.parse().map_err(invalid)?;
@@ -162,7 +163,7 @@ fn read_seed(seed: &[u8]) -> PyResult<Seed> {
     Ok(Seed(seed.try_into().map_err(|_| invalid("a seed has 32 bytes"))?))
 }
 
-/// The network with this ID.
+/// Returns the network with this ID.
 pub(crate) fn by_id(id: u64) -> PyResult<Network> {
     let id = NetworkId::new(id).map_err(invalid)?;
     Network::by_id(id).map_err(|error| match error {
@@ -171,7 +172,7 @@ pub(crate) fn by_id(id: u64) -> PyResult<Network> {
     })
 }
 
-/// The network that a file describes.
+/// Returns the network that a file describes.
 pub(crate) fn by_file(py: Python<'_>, path: PathBuf) -> PyResult<Network> {
     Network::from_file(path).map_err(|error| match error {
         peersock::ConfigError::File(error) => state_error(py, &error),
@@ -179,7 +180,7 @@ pub(crate) fn by_file(py: Python<'_>, path: PathBuf) -> PyResult<Network> {
     })
 }
 
-/// With what lets members in: a passphrase, or a key of 32 bytes.
+/// Adds the secret of members to a network: a passphrase, or a key of 32 bytes.
 pub(crate) fn with_secret(
     py: Python<'_>,
     network: Network,
@@ -188,7 +189,7 @@ pub(crate) fn with_secret(
 ) -> PyResult<Network> {
     match (passphrase, key) {
         (Some(passphrase), None) if passphrase.is_empty() => Err(invalid("the passphrase is empty")),
-        // It takes a while on purpose.
+        // Stretching the passphrase takes a while on purpose.
         (Some(passphrase), None) => Ok(py.detach(|| network.with_passphrase(&passphrase))),
         (None, Some(key)) => {
             let key = key.try_into().map_err(|_| invalid("a network's key has 32 bytes"))?;

@@ -14,10 +14,10 @@ use crate::calls::overlay;
 use crate::errors::errno;
 use crate::wait::{self, Patience};
 
-/// The most that one datagram is, with its header, bytes.
+/// Maximum size of one datagram with its header, in bytes.
 pub(crate) const LONGEST: usize = 1 << 16;
 
-/// send(2) of a datagram socket that is connected.
+/// send(2) of a connected datagram socket.
 #[pyfunction]
 pub(crate) fn send(
     py: Python<'_>,
@@ -58,8 +58,8 @@ pub(crate) fn recv(
     receive(py, fd, size, flags, timeout).map(|(data, _)| data)
 }
 
-/// recvfrom(2) of a datagram socket: the length that it gives, which with MSG_TRUNC is the whole datagram's,
-/// data, and an address.
+/// recvfrom(2) of a datagram socket. Returns the call's length (with MSG_TRUNC that of the whole datagram),
+/// the data, and an address.
 #[pyfunction]
 pub(crate) fn recvfrom(
     py: Python<'_>,
@@ -72,8 +72,8 @@ pub(crate) fn recvfrom(
     Ok((received.length, data, optional(py, received.remote)?))
 }
 
-/// The address of whom a datagram is from that came from a node's end of this name, as the kernel tells it.
-/// `None` if the name is no such end's, or if the node has only told of an error.
+/// Returns the sender of a datagram that came from the node's end with this kernel name. Returns `None` if no
+/// such end has the name, or if the node only reported an error.
 #[pyfunction]
 pub(crate) fn sender_of<'py>(py: Python<'py>, fd: RawFd, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let sender = || {
@@ -110,7 +110,7 @@ fn overlay_datagram<'fd>(fd: RawFd, flags: i32) -> Result<Socket<'fd>, Errno> {
     }
 }
 
-/// A broken pipe is an exception, not a signal.
+/// Adds MSG_NOSIGNAL, because a broken pipe must be an exception, not a signal.
 fn sending(flags: i32) -> SendFlags {
     SendFlags::from_bits_retain(flags as u32) | SendFlags::NOSIGNAL
 }

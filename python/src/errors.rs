@@ -1,4 +1,4 @@
-//! Errors as Python knows them.
+//! Errors as Python exceptions.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,30 +8,29 @@ use peersock_bsd::Errno;
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-/// The exception of an `errno`: the subclass of `OSError` that Python has for it, as
-/// `ConnectionRefusedError`.
+/// Makes the exception of an `errno`: Python's subclass of `OSError`, such as `ConnectionRefusedError`.
 pub(crate) fn os_error(py: Python<'_>, errno: i32) -> PyErr {
     let mut text = [0 as libc::c_char; 128];
-    // SAFETY: the buffer is as long as we say; the function ends what it writes with a zero.
+    // SAFETY: the buffer has the given length; the function ends what it writes with a zero.
     let failed = unsafe { libc::strerror_r(errno, text.as_mut_ptr(), text.len()) };
     let text = match failed {
         // SAFETY: as above.
         0 => unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy(),
         _ => "".into(),
     };
-    // Called with both arguments the class gives an object of the right subclass.
+    // With both arguments the class returns an object of the right subclass.
     match py.get_type::<PyOSError>().call1((errno, text)) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }
 }
 
-/// The exception of a failed call.
+/// Makes the exception of a failed call.
 pub(crate) fn errno(py: Python<'_>, error: Errno) -> PyErr {
     os_error(py, error.raw_os_error())
 }
 
-/// The exception of what failed in the node: its `errno` if it has one, otherwise its text.
+/// Makes the exception of a failure in the node: its `errno` if it has one, else its text.
 pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(number) => os_error(py, number),
@@ -48,7 +47,7 @@ pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
     }
 }
 
-/// An exception with a number that Python has a class for, and a text that says more than the number's.
+/// Makes an exception of the number's class, with a more specific text.
 pub(crate) fn described(py: Python<'_>, number: i32, error: impl std::fmt::Display) -> PyErr {
     match py.get_type::<PyOSError>().call1((number, error.to_string())) {
         Ok(error) => PyErr::from_value(error),
@@ -56,7 +55,7 @@ pub(crate) fn described(py: Python<'_>, number: i32, error: impl std::fmt::Displ
     }
 }
 
-/// The exception of a file or directory that cannot be used.
+/// Makes the exception of an unusable file or directory.
 pub(crate) fn state_error(py: Python<'_>, error: &StateError) -> PyErr {
     let number = match error {
         StateError::NoDefaultPath => libc::ENOENT,
@@ -71,12 +70,12 @@ pub(crate) fn state_error(py: Python<'_>, error: &StateError) -> PyErr {
     described(py, number, error)
 }
 
-/// As CPython's own sockets say it.
+/// Makes the timeout exception with the text of CPython's sockets.
 pub(crate) fn timed_out() -> PyErr {
     PyTimeoutError::new_err("timed out")
 }
 
-/// What was configured makes no sense.
+/// Makes the exception of an invalid setting.
 pub(crate) fn invalid(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
 }

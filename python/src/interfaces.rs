@@ -1,4 +1,4 @@
-//! The machine's own interfaces. What they are made of in Python is in `peersock/interfaces`.
+//! The machine's own interfaces. `peersock/interfaces` makes Python objects of them.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use pyo3::prelude::*;
 
 use crate::errors::io_error;
 
-/// The names of the interfaces that are up, the default one first.
+/// Returns the names of the interfaces that are up, the default one first.
 #[pyfunction]
 pub(crate) fn interface_names(py: Python<'_>) -> PyResult<Vec<String>> {
     py.detach(list_interfaces).map_err(|error| io_error(py, error))
 }
 
-/// An interface with its routes, as JSON: the default one without a name.
+/// Returns an interface with its routes, as JSON. Without a name it is the default one.
 #[pyfunction]
 pub(crate) fn load_interface(
     py: Python<'_>,
@@ -29,7 +29,7 @@ pub(crate) fn load_interface(
     py.detach(load).map(|nic| nic.to_json()).map_err(|error| io_error(py, error))
 }
 
-/// An interface with the NAT in front of it and without external addresses, as JSON.
+/// Returns an interface with the NAT in front of it and without external addresses, as JSON.
 #[pyfunction]
 pub(crate) fn load_nat(
     py: Python<'_>,
@@ -46,7 +46,7 @@ pub(crate) fn load_nat(
     py.detach(load).map(|nic| nic.to_json()).map_err(|error| io_error(py, error))
 }
 
-/// The servers of the caller, else those of the environment.
+/// Returns the caller's servers, else those from the environment.
 fn targets(stun: Option<Vec<String>>) -> PyResult<Vec<Target>> {
     let target = |text: &String| {
         let wrong = || PyValueError::new_err(format!("'{text}' is not HOST:PORT"));

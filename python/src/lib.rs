@@ -1,12 +1,12 @@
-//! The Python package's own calls: a node in this process, and sockets on descriptors.
+//! Native calls of the Python package: a node in this process, and sockets on descriptors.
 //!
-//! `peersock/socket.py` builds CPython's `socket` module of them, `peersock/session.py` the node. Here are
-//! only what Python cannot do itself: everything about overlay descriptors, and the node's
-//! [`peersock_descriptors::Host`]. Sockets are known by their descriptors alone, so nothing has to be told of
-//! `dup`, `fork` and `close`.
+//! `peersock/socket.py` builds CPython's `socket` module on them, and `peersock/session.py` builds the node.
+//! This crate has only what Python cannot do itself: the overlay descriptors and the node's
+//! [`peersock_descriptors::Host`]. Descriptors alone identify sockets, so `dup`, `fork` and `close` need no
+//! notification.
 //!
-//! While a call waits the interpreter's lock is released, and signals run their handlers in between as PEP
-//! 475 says.
+//! While a call waits, the interpreter's lock is released, and signals run their handlers in between as in
+//! PEP 475.
 #![allow(unsafe_code)]
 
 mod address;

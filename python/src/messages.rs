@@ -1,4 +1,4 @@
-//! Messages: pieces, and ancillary data.
+//! Messages: multiple buffers, and ancillary data.
 
 use std::io::IoSlice;
 use std::mem::zeroed;
@@ -15,11 +15,11 @@ use crate::calls::overlay;
 use crate::errors::{errno, os_error};
 use crate::wait::{self, Patience};
 
-/// What `recvmsg` gives: the length that recvmsg(2) gives, data, ancillary data, flags, and an address.
+/// Result of `recvmsg`: the call's length, data, ancillary data, flags, and an address.
 type Message<'py> =
     (usize, Bound<'py, PyBytes>, Vec<(i32, i32, Bound<'py, PyBytes>)>, i32, Bound<'py, PyAny>);
 
-/// sendmsg(2). The pieces are bytes already, and the ancillary data triples of level, type and bytes.
+/// sendmsg(2). The pieces are bytes already, and the ancillary data consists of triples (level, type, bytes).
 #[pyfunction]
 pub(crate) fn sendmsg(
     py: Python<'_>,
@@ -39,11 +39,11 @@ pub(crate) fn sendmsg(
         let (mut message, mut name): (msghdr, sockaddr_storage) = unsafe { (zeroed(), zeroed()) };
         if let Some(remote) = remote {
             let mut length = size_of::<sockaddr_storage>() as socklen_t;
-            // SAFETY: the storage is as long as we say.
+            // SAFETY: the storage has the given length.
             unsafe { peersock_bsd::write_address(remote, (&raw mut name).cast(), &raw mut length) }?;
             (message.msg_name, message.msg_namelen) = ((&raw mut name).cast(), length);
         }
-        // `IoSlice` is guaranteed to be an `iovec`; nothing is written to what it points to.
+        // `IoSlice` is guaranteed to be an `iovec`, and the call does not write to its data.
         message.msg_iov = pieces.as_ptr().cast_mut().cast::<iovec>();
         message.msg_iovlen = pieces.len() as _;
         if !control.is_empty() {
@@ -84,12 +84,12 @@ pub(crate) fn recvmsg(
             message.msg_control = control.as_mut_ptr().cast();
             message.msg_controllen = ancillary as _;
         }
-        // SAFETY: everything that the message points to lives until the call returns, and is of the length it
-        // says.
+        // SAFETY: everything that the message points to lives until the call returns, and has the given
+        // length.
         let received = unsafe { peersock_bsd::recvmsg(&overlay(fd)?, &raw mut message, flags) }?;
         let remote = match message.msg_namelen {
             0 => None,
-            // SAFETY: so much of the storage was written.
+            // SAFETY: this many bytes of the storage were written.
             length => unsafe { peersock_bsd::read_address((&raw const name).cast(), length) }.ok().flatten(),
         };
         // The field's type differs between C libraries.
@@ -103,7 +103,7 @@ pub(crate) fn recvmsg(
     Ok((received, data, told, flags, optional(py, remote)?))
 }
 
-/// Control messages one after the other, aligned as the kernel wants them.
+/// Encodes control messages one after the other, aligned as the kernel requires.
 fn encode(ancillary: &[(i32, i32, Bound<'_, PyBytes>)]) -> Vec<u64> {
     // SAFETY: it only computes.
     let space = |length: usize| unsafe { libc::CMSG_SPACE(length as u32) } as usize;
@@ -128,24 +128,24 @@ fn encode(ancillary: &[(i32, i32, Bound<'_, PyBytes>)]) -> Vec<u64> {
     control
 }
 
-/// The control messages in the first `used` bytes.
+/// Returns the control messages in the first `used` bytes.
 fn decode<'py>(py: Python<'py>, control: &[u64], used: usize) -> Vec<(i32, i32, Bound<'py, PyBytes>)> {
     let mut found = Vec::new();
     // SAFETY: zeros are valid.
     let mut message: msghdr = unsafe { zeroed() };
     message.msg_control = control.as_ptr().cast_mut().cast();
     message.msg_controllen = used as _;
-    // SAFETY: the control buffer has so many bytes.
+    // SAFETY: the control buffer has this many bytes.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !next.is_null() {
-        // SAFETY: these functions give headers within the control buffer, which is aligned for them.
+        // SAFETY: these functions return headers within the control buffer, which is aligned for them.
         let (header, data) = unsafe { (*next, libc::CMSG_DATA(next)) };
         let end = control.as_ptr() as usize + used;
         #[allow(clippy::unnecessary_cast)]
         // SAFETY: it only computes.
         let length = (header.cmsg_len as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
         let length = length.min(end.saturating_sub(data as usize));
-        // SAFETY: so many bytes are left in the buffer.
+        // SAFETY: this many bytes are left in the buffer.
         let data = unsafe { std::slice::from_raw_parts(data, length) };
         found.push((header.cmsg_level, header.cmsg_type, PyBytes::new(py, data)));
         // SAFETY: as above.

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use crate::address::ip;
 use crate::sides::rules;
 
-/// The addresses of the member that has this name, as texts.
+/// Returns the addresses of the member with this name, as texts.
 #[pyfunction]
 pub(crate) fn resolve(py: Python<'_>, name: &str) -> Vec<String> {
     let Some(rules) = rules().filter(|_| !name.is_empty() && ip(name).is_none()) else { return Vec::new() };
@@ -16,7 +16,7 @@ pub(crate) fn resolve(py: Python<'_>, name: &str) -> Vec<String> {
     }
 }
 
-/// The name of the member that has an address.
+/// Returns the name of the member with this address.
 #[pyfunction]
 pub(crate) fn name_of(py: Python<'_>, address: &str) -> Option<String> {
     let (rules, ip) = (rules()?, ip(address)?.to_canonical());
@@ -26,14 +26,14 @@ pub(crate) fn name_of(py: Python<'_>, address: &str) -> Option<String> {
     }
 }
 
-/// Whether an address is the overlay's.
+/// Returns true if an address belongs to the overlay.
 #[pyfunction]
 pub(crate) fn is_overlays(py: Python<'_>, address: &str) -> bool {
     let Some((rules, ip)) = rules().zip(ip(address)) else { return false };
     !ip.to_canonical().is_loopback() && py.detach(|| rules.is_overlays(ip)) == Some(true)
 }
 
-/// The node's own addresses in its networks, as texts.
+/// Returns the node's own addresses in its networks, as texts.
 #[pyfunction]
 pub(crate) fn own_addresses(py: Python<'_>) -> Vec<String> {
     let Some(rules) = rules() else { return Vec::new() };
@@ -41,7 +41,7 @@ pub(crate) fn own_addresses(py: Python<'_>) -> Vec<String> {
     found.into_iter().flat_map(|found| found.addresses).map(|own| own.address.to_string()).collect()
 }
 
-/// The networks as interfaces: index and name.
+/// Returns the networks as interfaces: index and name.
 #[pyfunction]
 pub(crate) fn interfaces(py: Python<'_>) -> Vec<(u32, String)> {
     let Some(rules) = rules() else { return Vec::new() };

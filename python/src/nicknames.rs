@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::errors::{described, invalid, io_error, os_error};
 use crate::node::{Node, STEP};
 
-/// As `Node.nickname`.
+/// Implements `Node.nickname`.
 pub(crate) fn claim(
     node: &Node,
     py: Python<'_>,
@@ -22,7 +22,7 @@ pub(crate) fn claim(
     Ok(ask_roots(node, py, timeout, claim)?.map(|text| text.to_string()))
 }
 
-/// As `Node.find_nickname`.
+/// Implements `Node.find_nickname`.
 pub(crate) fn find(node: &Node, py: Python<'_>, text: &str, timeout: f64) -> PyResult<Option<(String, u16)>> {
     let text: NicknameText = text.parse().map_err(invalid)?;
     let find = move |node: &peersock::Node, step| node.find_nickname(&text, step);
@@ -30,14 +30,14 @@ pub(crate) fn find(node: &Node, py: Python<'_>, text: &str, timeout: f64) -> PyR
     Ok(found.map(|found| (found.identity.node_id().to_string(), found.port)))
 }
 
-/// As `Node.release_nickname`.
+/// Implements `Node.release_nickname`.
 pub(crate) fn release(node: &Node, py: Python<'_>, nickname: &str) -> PyResult<bool> {
     let nickname: Nickname = nickname.parse().map_err(invalid)?;
     py.detach(|| node.host().run(move |node| node.release_nickname(&nickname)))
         .map_err(|error| io_error(py, error))
 }
 
-/// Waits in steps, between which signals have their handlers run.
+/// Waits in steps, between which signals run their handlers.
 fn ask_roots<T: Send + 'static>(
     node: &Node,
     py: Python<'_>,

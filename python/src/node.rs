@@ -1,4 +1,4 @@
-//! The node: starting, stopping, networks, and what it says of itself.
+//! The node: start, stop, networks, and status.
 
 use std::net::IpAddr;
 use std::os::fd::{IntoRawFd as _, RawFd};
@@ -19,10 +19,10 @@ use crate::errors::{described, invalid, io_error, os_error, state_error};
 use crate::nicknames;
 use crate::process;
 
-/// How long a wait goes on without looking for signals.
+/// Maximum time of a wait without a check for signals.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
 
-/// A node in threads of its own.
+/// A node in separate threads.
 #[pyclass(frozen, module = "peersock._peersock")]
 pub(crate) struct Node {
     host: Arc<Host>,
@@ -30,7 +30,7 @@ pub(crate) struct Node {
 
 #[pymethods]
 impl Node {
-    /// Starts it.
+    /// Starts the node.
     #[new]
     fn new(py: Python<'_>, config: &Config) -> PyResult<Self> {
         let settings = config.settings.clone();
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Joins the network with this ID, or finds that it is joined in the same way. Gives the ID.
+    /// Joins the network with this ID, or finds that it is joined in the same way. Returns the ID.
     #[pyo3(signature = (id, passphrase=None, key=None))]
     fn join_id(
         &self,
@@ -56,7 +56,7 @@ impl Node {
         self.join(py, with_secret(py, by_id(id)?, passphrase, key)?)
     }
 
-    /// As `join_id`, for the static network that a file describes.
+    /// Joins the static network that a file describes, as `join_id` does.
     #[pyo3(signature = (path, passphrase=None, key=None))]
     fn join_file(
         &self,
@@ -68,66 +68,66 @@ impl Node {
         self.join(py, with_secret(py, by_file(py, path)?, passphrase, key)?)
     }
 
-    /// Leaves a network. False if it was not joined.
+    /// Leaves a network. Returns false if it was not joined.
     fn leave(&self, py: Python<'_>, network: u64) -> PyResult<bool> {
         let id = NetworkId::new(network).map_err(invalid)?;
         py.detach(|| self.host.run(move |node| node.leave(id))).map_err(|error| io_error(py, error))
     }
 
-    /// The own addresses in a network, the self-certifying one first.
+    /// Returns the node's addresses in a network, the self-certifying one first.
     fn addresses(&self, py: Python<'_>, network: u64) -> PyResult<Vec<String>> {
         let texts = |joined: Joined| joined.addresses().iter().map(ToString::to_string).collect();
         self.in_network(py, network, texts)
     }
 
-    /// Everything about the node, as JSON.
+    /// Returns everything about the node, as JSON.
     fn status(&self, py: Python<'_>) -> PyResult<String> {
         let status = py.detach(|| self.host.run(|node| serde_json::to_string(&node.status())));
         status.map_err(|error| io_error(py, error))?.map_err(invalid)
     }
 
-    /// The peers known, as JSON.
+    /// Returns the known peers, as JSON.
     fn peers(&self, py: Python<'_>) -> PyResult<String> {
         let peers = py.detach(|| self.host.run(|node| serde_json::to_string(&node.peers())));
         peers.map_err(|error| io_error(py, error))?.map_err(invalid)
     }
 
-    /// The node's ID.
+    /// Returns the node's ID.
     fn id(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.host.run(|node| node.id().to_string())).map_err(|error| io_error(py, error))
     }
 
-    /// The node's public key.
+    /// Returns the node's public key.
     fn public_key(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.host.run(|node| node.public_identity().to_string()))
             .map_err(|error| io_error(py, error))
     }
 
-    /// What `PEERSOCK_NODE` has to be for processes that shall use this node.
+    /// Returns the value of `PEERSOCK_NODE` for processes that use this node.
     fn environment(&self) -> String {
         self.host.environment()
     }
 
-    /// Takes the socket calls of programs that those with the preloaded library start and that it does not
-    /// reach: see `process::admit`. `words` are what `PEERSOCK_RULES` is for them.
+    /// Handles the socket calls of programs that the preloaded library does not reach, when programs with the
+    /// library start them: see `process::admit`. `words` is the programs' `PEERSOCK_RULES`.
     fn admit_programs(&self, py: Python<'_>, words: &str) -> PyResult<()> {
         process::admit(py, &self.host.environment(), words)?;
         self.host.note_unseen_calls().map_err(|error| io_error(py, error))
     }
 
-    /// Waits until the node has its addresses in the network. False if the time was over.
+    /// Waits until the node has its addresses in the network. Returns false after the timeout.
     fn wait_ready(&self, py: Python<'_>, network: u64, timeout: Option<f64>) -> PyResult<bool> {
         self.wait(py, network, timeout, |joined, step| joined.wait_ready(step))
     }
 
-    /// Waits until there is a session with the member that has this address. False if the time was over.
+    /// Waits until there is a session with the member at this address. Returns false after the timeout.
     fn wait_peer(&self, py: Python<'_>, network: u64, address: &str, timeout: Option<f64>) -> PyResult<bool> {
         let ip =
             address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
         self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
     }
 
-    /// The ID of the member that has an address; `None` if the node knows none.
+    /// Returns the ID of the member with an address; `None` if the node knows none.
     fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
         let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
         let found =
@@ -135,48 +135,48 @@ impl Node {
         found.map(|id| id.map(|id| id.to_string())).map_err(|error| io_error(py, error))
     }
 
-    /// Claims a nickname, with the port of who goes by it. Gives its text; `None` if no root has answered in
-    /// time: then the node goes on trying.
+    /// Claims a nickname, with a port for its users. Returns its text, or `None` if no root has answered in
+    /// time. The node then goes on trying.
     fn nickname(&self, py: Python<'_>, nickname: &str, port: u16, timeout: f64) -> PyResult<Option<String>> {
         nicknames::claim(self, py, nickname, port, timeout)
     }
 
-    /// Finds who has a nickname: the ID and the port. `None` if no root has answered in time.
+    /// Finds the owner of a nickname: the ID and the port. Returns `None` if no root has answered in time.
     fn find_nickname(&self, py: Python<'_>, text: &str, timeout: f64) -> PyResult<Option<(String, u16)>> {
         nicknames::find(self, py, text, timeout)
     }
 
-    /// Gives a nickname back. False if it was not claimed.
+    /// Releases a nickname. Returns false if it was not claimed.
     fn release_nickname(&self, py: Python<'_>, nickname: &str) -> PyResult<bool> {
         nicknames::release(self, py, nickname)
     }
 
-    /// A descriptor from which one read gives one event as JSON.
+    /// Returns a descriptor from which each read returns one event as JSON.
     fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
         let fd = py.detach(|| self.host.event_socket(encode)).map_err(|error| io_error(py, error))?;
         Ok(fd.into_raw_fd())
     }
 
-    /// Whether calls can succeed: the node was not stopped, and this is the process that has it.
+    /// Returns true if calls can succeed: the node was not stopped, and runs in this process.
     fn is_running(&self, py: Python<'_>) -> bool {
         py.detach(|| self.host.is_running())
     }
 
-    /// Whether this is the process that has the node.
+    /// Returns true if the node belongs to this process.
     fn is_here(&self) -> bool {
         self.host.is_here()
     }
 
-    /// Ends the node; waits up to `linger` seconds until everything is delivered. True if it was. Connections
-    /// that are open are reset.
+    /// Ends the node, and waits up to `linger` seconds for the delivery of all data. Returns true if all was
+    /// delivered. Open connections are reset.
     fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
         let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
         Ok(py.detach(|| self.host.stop(linger)))
     }
 
-    /// Ends the node of a process that is about to exit: connections that are open end in order. Without a
-    /// time it waits for as long as peers take what was sent, and as signals let it. Says what was lost,
-    /// `None` if nothing was.
+    /// Ends the node of a process that is about to exit. Open connections end in order. Without `linger` it
+    /// waits as long as peers accept the sent data and signals permit. Returns a description of lost data, or
+    /// `None`.
     #[pyo3(signature = (linger=None))]
     fn finish(&self, py: Python<'_>, linger: Option<f64>) -> PyResult<Option<String>> {
         let linger = linger.map(Duration::try_from_secs_f64).transpose().map_err(invalid)?;
@@ -236,7 +236,7 @@ impl Node {
         result.map_err(|error| io_error(py, error))?.ok_or_else(|| os_error(py, libc::ENETDOWN))
     }
 
-    /// Waits in steps, between which signals have their handlers run.
+    /// Waits in steps, between which signals run their handlers.
     fn wait(
         &self,
         py: Python<'_>,
@@ -275,7 +275,7 @@ fn encode(event: &Event) -> Vec<u8> {
         Event::PathChanged { id, relayed, turn } => ("path_changed", id, Some((relayed, turn))),
         Event::PeerLost { id } => ("peer_lost", id, None),
         Event::PeerUnreachable { id } => ("peer_unreachable", id, None),
-        // A later node may tell more.
+        // A later node may report more kinds.
         _ => return b"{}".to_vec(),
     };
     let (relayed, turn) = relays.unzip();

@@ -9,10 +9,10 @@ use pyo3::types::PyBytes;
 use crate::calls::overlay;
 use crate::wait::at_once;
 
-/// The longest value that is asked for, bytes: CPython's limit.
+/// Maximum length in bytes of a requested value, CPython's limit.
 const MAX_VALUE: usize = 1024;
 
-/// getsockopt(2): an int if `room` is 0, otherwise bytes.
+/// getsockopt(2). Returns an int if `room` is 0, else bytes.
 #[pyfunction]
 pub(crate) fn getsockopt(
     py: Python<'_>,
@@ -26,7 +26,7 @@ pub(crate) fn getsockopt(
         let asked = if room == 0 { size_of::<i32>() } else { room.min(MAX_VALUE) };
         let mut length = asked as libc::socklen_t;
         let socket = overlay(fd)?;
-        // SAFETY: both pointers are to live variables of the lengths that are told.
+        // SAFETY: both pointers are to live variables of the given lengths.
         unsafe {
             peersock_bsd::getsockopt(&socket, level, name, value.as_mut_ptr().cast(), &raw mut length)
         }?;
@@ -38,12 +38,12 @@ pub(crate) fn getsockopt(
     }
 }
 
-/// Returns true if a socket of the kernel's is to refuse an option, because it may become the overlay's,
-/// which does not have it.
+/// Returns true if a kernel socket must refuse an option, because it may become an overlay socket, which
+/// lacks that option.
 #[pyfunction]
 pub(crate) fn is_refused_early(fd: RawFd, level: i32, name: i32, value: &[u8]) -> bool {
     let length = value.len() as libc::socklen_t;
-    // SAFETY: the value is as long as is told.
+    // SAFETY: the value has the given length.
     unsafe { peersock_bsd::is_refused_early(fd, level, name, value.as_ptr().cast(), length) }
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn is_refused_early(fd: RawFd, level: i32, name: i32, value: &[u8]) -
 pub(crate) fn setsockopt(py: Python<'_>, fd: RawFd, level: i32, name: i32, value: &[u8]) -> PyResult<()> {
     at_once(py, || {
         let socket = overlay(fd)?;
-        // SAFETY: the value is as long as is told.
+        // SAFETY: the value has the given length.
         unsafe {
             peersock_bsd::setsockopt(
                 &socket,

@@ -1,4 +1,4 @@
-//! What a launcher of programs needs of the system.
+//! System calls that a launcher of programs needs.
 
 use std::ffi::OsStr;
 
@@ -11,13 +11,13 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::errors::{described, errno, invalid, io_error};
 
-/// Others do not remove its file for as long as this process runs.
+/// The provided library. Other processes do not remove its file while this process runs.
 static LIBRARY: PyOnceLock<Library> = PyOnceLock::new();
 
-/// Answers calls for as long as this process runs.
+/// Supervisor that answers calls while this process runs.
 static SUPERVISOR: PyOnceLock<Supervisor> = PyOnceLock::new();
 
-/// Puts the library that reaches programs in other languages where they can load it, and gives its path.
+/// Provides the library that reaches programs in other languages as a loadable file, and returns its path.
 #[pyfunction]
 pub(crate) fn provide_library(py: Python<'_>) -> PyResult<&'static OsStr> {
     Ok(library(py)?.path().as_os_str())
@@ -27,11 +27,11 @@ fn library(py: Python<'_>) -> PyResult<&'static Library> {
     LIBRARY.get_or_try_init(py, || Library::provide().map_err(|error| described(py, libc::EIO, error)))
 }
 
-/// Takes the socket calls of programs that make them themselves, static ones and those of Go, when a program
-/// with the preloaded library and the word `admits` in its rules starts them.
+/// Handles the socket calls of programs that make them directly, such as static programs and Go programs.
+/// They must be started by a program with the preloaded library and the word `admits` in its rules.
 ///
 /// # Errors
-/// Those of [`Supervisor::new`] and [`Supervisor::admit`].
+/// The errors of [`Supervisor::new`] and [`Supervisor::admit`].
 pub(crate) fn admit(py: Python<'_>, environment: &str, words: &str) -> PyResult<()> {
     let supervise = || {
         let client = Client::of_variable(environment).ok_or_else(|| invalid("it names no node"))?;
@@ -43,23 +43,23 @@ pub(crate) fn admit(py: Python<'_>, environment: &str, words: &str) -> PyResult<
     SUPERVISOR.get_or_try_init(py, supervise).map(drop)
 }
 
-/// Has the kernel filter the system calls of the calling thread, and of all that it starts from now on: they
-/// gain no privileges, with which the system would not preload the library, and have no io_uring, which
-/// passes by it. With `only` they get no sockets of the Internet: what cannot be put on the overlay reaches
-/// nothing.
+/// Makes the kernel filter the system calls of the calling thread and of its future children. They gain no
+/// privileges, because the system does not preload the library into privileged programs. They have no
+/// io_uring, because it bypasses the library. With `only` they get no Internet sockets, so sockets outside
+/// the overlay reach nothing.
 #[pyfunction]
 pub(crate) fn filter_calls(py: Python<'_>, only: bool) -> PyResult<()> {
     filter::apply(only).map_err(|error| described(py, libc::ENOSYS, error))
 }
 
-/// Makes this process the parent of what its descendants leave behind.
+/// Makes this process the parent of its orphaned descendants.
 #[pyfunction]
 pub(crate) fn adopt_orphans(py: Python<'_>) -> PyResult<()> {
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(|error| errno(py, error))
 }
 
-/// Has this process leave no dump of its memory when a signal ends it.
+/// Makes this process leave no core dump when a signal ends it.
 #[pyfunction]
 pub(crate) fn forbid_dumps(py: Python<'_>) -> PyResult<()> {
     let maximum = rustix::process::getrlimit(Resource::Core).maximum;

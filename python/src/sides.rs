@@ -1,4 +1,4 @@
-//! Which sockets are the overlay's, and their becoming so.
+//! Choice between kernel and overlay sockets, and the conversion to overlay sockets.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, RwLock};
@@ -12,16 +12,16 @@ use crate::epoll;
 use crate::errors::{errno, invalid};
 use crate::wait::at_once;
 
-/// The rules of this process. The lock is only taken by who has the interpreter's, and so not held when it
-/// forks.
+/// The rules of this process. Only a thread with the interpreter's lock takes this lock, so it is free during
+/// a fork.
 static RULES: RwLock<Option<Arc<Rules>>> = RwLock::new(None);
 
-/// The rules; `None` while there is no node.
+/// Returns the rules; `None` while there is no node.
 pub(crate) fn rules() -> Option<Arc<Rules>> {
     RULES.read().ok()?.clone()
 }
 
-/// Has sockets use the node that `environment` names (the value of `PEERSOCK_NODE`), by the rules of `words`.
+/// Makes sockets use the node in `environment` (the value of `PEERSOCK_NODE`), by the rules in `words`.
 #[pyfunction]
 pub(crate) fn set_rules(environment: &str, words: &str) -> PyResult<()> {
     let client = Client::of_variable(environment);
@@ -30,27 +30,27 @@ pub(crate) fn set_rules(environment: &str, words: &str) -> PyResult<()> {
     Ok(())
 }
 
-/// Has new sockets be the kernel's.
+/// Makes new sockets kernel sockets.
 #[pyfunction]
 pub(crate) fn clear_rules() -> PyResult<()> {
     *RULES.write().map_err(invalid)? = None;
     Ok(())
 }
 
-/// Whether there is a node to use.
+/// Returns true if there is a node to use.
 #[pyfunction]
 pub(crate) fn has_rules() -> bool {
     rules().is_some()
 }
 
-/// It is the kernel's, or it is the overlay's and the call is still to be made, or it is made: what choosing
-/// a side gives.
+/// Results of a choice: a kernel socket, an overlay socket whose call is still to come, or an overlay socket
+/// whose call is done.
 const KERNEL: i32 = 0;
 const OVERLAY: i32 = 1;
 const DONE: i32 = 2;
 
-/// Whether the socket is the kernel's and stays so, now that it wants to reach `address`, whose host has to be a
-/// number. False is no answer: [`choose_by_remote`] has one.
+/// Returns true if the socket remains a kernel socket for a connection to `address`, whose host must be a
+/// number. False is no decision: [`choose_by_remote`] makes it.
 #[pyfunction]
 pub(crate) fn stays_kernels(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>, is_v6: bool) -> bool {
     let (Some(remote), Some(rules)) = (numeric(address, is_v6), rules()) else { return false };
@@ -58,8 +58,8 @@ pub(crate) fn stays_kernels(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny
         && py.detach(|| rules.of_remote(remote)) == Side::Kernel
 }
 
-/// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address
-/// is.
+/// Returns true if the socket is an overlay socket for a connection to `address`. It becomes one if the
+/// address belongs to the overlay.
 #[pyfunction]
 pub(crate) fn choose_by_remote(
     py: Python<'_>,
@@ -74,7 +74,7 @@ pub(crate) fn choose_by_remote(
     choose(py, fd, towards).map(|chosen| chosen != KERNEL)
 }
 
-/// Which side the socket is on, now that it is to be bound to `address`. A UDP socket of both is bound.
+/// Returns the socket's side for a bind to `address`. If a UDP socket is on both sides, this call binds it.
 #[pyfunction]
 pub(crate) fn choose_by_local(
     py: Python<'_>,
@@ -86,15 +86,15 @@ pub(crate) fn choose_by_local(
     choose(py, fd, |sides| sides.by_local(fd, local))
 }
 
-/// Which side the socket is on, now that it is to be reached where it is bound, which was left open so far. A
-/// stream of both listens, with this backlog.
+/// Returns the socket's side for a listen on its bound address, if the side was open so far. If a stream is
+/// on both sides, this call makes it listen with this backlog.
 #[pyfunction]
 pub(crate) fn choose_by_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
     choose(py, fd, |sides| sides.by_listen(fd, backlog))
 }
 
-/// Has a UDP socket at any port be reached from the overlay, too. Where that has no room for it, it stays the
-/// kernel's.
+/// Makes a UDP socket at any port reachable from the overlay, too. It stays a kernel socket if the overlay
+/// has no room for it.
 #[pyfunction]
 pub(crate) fn share(py: Python<'_>, fd: RawFd) {
     if let Some(rules) = rules() {
@@ -102,7 +102,7 @@ pub(crate) fn share(py: Python<'_>, fd: RawFd) {
     }
 }
 
-/// Has the node forget closed sockets that are bound to a port. False if there is no node.
+/// Makes the node forget closed sockets that are bound to a port. Returns false if there is no node.
 #[pyfunction]
 pub(crate) fn vacate(py: Python<'_>, port: u16) -> bool {
     rules().is_some_and(|rules| py.detach(|| alongside::vacate(&rules.client, port)).is_ok())

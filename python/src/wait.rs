@@ -1,5 +1,5 @@
-//! Waiting as CPython's sockets do: without the interpreter's lock, until a deadline, and through signals
-//! (PEP 475).
+//! Waits with the semantics of CPython's sockets: without the interpreter's lock, until a deadline, and
+//! through signals (PEP 475).
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::epoll;
 use crate::errors::{errno, timed_out};
 
-/// Calls that wait longer than this wait for ever.
+/// Timeout above which calls wait for ever.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A socket's timeout: `None` blocks, 0 does not.
+/// Timeout of a socket: `None` blocks, 0 does not block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     deadline: Option<Instant>,
 }
 
 impl Patience {
-    /// From what `gettimeout()` gives. Sockets with a timeout are non-blocking ones for the kernel.
+    /// Converts the result of `gettimeout()`. Sockets with a timeout are non-blocking for the kernel.
     pub(crate) fn new(timeout: Option<f64>) -> Self {
         let span = timeout
             .filter(|seconds| *seconds > 0.0)
@@ -54,7 +54,7 @@ pub(crate) fn call<T: Send>(
         match py.detach(&mut call) {
             Ok(result) => return Ok(result),
             Err(Errno::INTR) => py.check_signals()?,
-            // Somebody else was faster.
+            // Another thread or process was faster.
             Err(Errno::AGAIN) if patience.deadline.is_some() => {
                 py.check_signals()?;
                 if patience.is_over() {
@@ -71,13 +71,13 @@ pub(crate) fn call<T: Send>(
     }
 }
 
-/// Whether the node has ended the socket. Then the kernel calls it ready for ever, and who watches it, as
-/// asyncio does, would never rest: it is told once.
+/// Returns true if the node has ended the socket. The kernel then reports it ready for ever, so a watcher
+/// such as asyncio would never rest. The caller therefore drops it from epoll sets, and reports it once.
 fn has_ended(fd: RawFd) -> bool {
     borrow(fd).and_then(Socket::of).is_some_and(|socket| socket.end().is_some())
 }
 
-/// Waits for `events`. False if the time was over.
+/// Waits for `events`. Returns false after the timeout.
 pub(crate) fn ready(py: Python<'_>, fd: RawFd, events: PollFlags, patience: Patience) -> PyResult<bool> {
     let Some(fd) = borrow(fd) else { return Err(errno(py, Errno::BADF)) };
     loop {

@@ -1,4 +1,4 @@
-//! Measures the table of cells, and one cell again.
+//! Commands that measure the table of cells, and that run one cell again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use peersock_sim::Violation;
 use peersock_sim::cells::{Cell, Expected, Kind, Outcome, Shared, Table, Together};
 
-/// The heading of the part of the file that this command does not make.
+/// Heading of the part of the file that this command does not write.
 const REAL: &str = "\n## Real processes\n";
 
-/// Runs every cell with so many seeds, prints or writes the table, and says which were not as expected.
+/// Runs every cell with `seeds` seeds, prints or writes the table, and reports the cells with unexpected
+/// results.
 #[expect(clippy::print_stdout, reason = "the table is the program's result")]
 pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usize) -> ExitCode {
     let named = |kind: Kind| only.contains(&kind.to_string());
@@ -58,7 +59,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     let text = table.to_markdown(&command);
     match out {
         Some(path) => {
-            // What real processes did stands below; it is made by cargo xtask cells.
+            // Keep the results of real processes at the end of the file, which `cargo xtask cells` writes.
             let old = std::fs::read_to_string(path).unwrap_or_default();
             let real = old.find(REAL).map_or("", |at| &old[at..]);
             if let Err(error) = std::fs::write(path, text + real) {
@@ -75,7 +76,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     }
     eprintln!("{} of {} as expected", cells.len() - failed, cells.len());
     let mut rare = 0;
-    // By a handful of seeds nothing is shown.
+    // A handful of seeds proves nothing about the share.
     for ([a, b], share) in table.unlikely().filter(|_| seeds >= ENOUGH) {
         rare += 1;
         eprintln!(
@@ -86,7 +87,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     ExitCode::from(u8::from(failed + rare > 0))
 }
 
-/// With so many seeds the share of those that are direct means something.
+/// Minimum number of seeds at which the direct share is meaningful.
 const ENOUGH: u64 = 20;
 
 /// Runs one seed of one cell.
@@ -134,7 +135,7 @@ impl Place {
         }
     }
 
-    /// Runs it, prints what came of it, and fails if that is not as expected.
+    /// Runs the place, prints its outcome, and fails if the outcome is not the expected one.
     fn judge(&self, trace: bool) -> ExitCode {
         let Some(outcome) = self.run(trace) else { return ExitCode::FAILURE };
         let expected = self.expected();
@@ -142,7 +143,7 @@ impl Place {
         ExitCode::from(u8::from(!outcome.fits(expected)))
     }
 
-    /// `None` if something happened that must never happen; it is printed.
+    /// Returns `None`, and prints the violation, if an event occurred that must never happen.
     fn run(&self, trace: bool) -> Option<Outcome> {
         let (name, seed) = self.name();
         let run = || -> Result<Outcome, Violation> {

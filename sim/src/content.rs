@@ -1,11 +1,11 @@
-//! Bytes that say where they belong.
+//! Byte streams in which each byte can be checked against its position.
 
 use peersock_overlay::NetworkId;
 
-/// A pseudo-random stream that only one direction of one conversation in one network has.
+/// A pseudo-random stream that is unique to one direction of one conversation in one network.
 ///
-/// Whoever reads can check each byte against its place in the stream, so bytes that are lost, doubled, out of
-/// order, altered, or from another stream or network are all noticed.
+/// A reader can check each byte against its place in the stream. It detects bytes that are lost, doubled,
+/// reordered, altered, or from another stream or network.
 ///
 /// ```
 /// use peersock_sim::Content;
@@ -23,18 +23,18 @@ pub struct Content {
 }
 
 impl Content {
-    /// The stream of this direction of this conversation.
+    /// Returns the stream of this direction of this conversation.
     pub fn new(network: NetworkId, conversation: u64, direction: u64) -> Self {
         let key = mix(mix(network.as_u64()) ^ mix(conversation ^ direction << 63));
         Self { key }
     }
 
-    /// Writes the stream's bytes from `offset` on.
+    /// Writes the stream's bytes starting at `offset`.
     pub fn write(&self, offset: u64, part: &mut [u8]) {
         self.walk(offset, part.len(), |at, bytes| part[at..at + bytes.len()].copy_from_slice(bytes));
     }
 
-    /// Checks bytes that were read at `offset`; an error is the place of the first wrong one.
+    /// Checks bytes that were read at `offset`. The error is the position of the first wrong byte.
     pub fn check(&self, offset: u64, part: &[u8]) -> Result<(), u64> {
         let mut wrong = None;
         self.walk(offset, part.len(), |at, bytes| {
@@ -46,7 +46,7 @@ impl Content {
         wrong.map_or(Ok(()), Err)
     }
 
-    /// Visits the bytes from `offset` on, in pieces, each with its position from there.
+    /// Visits the bytes from `offset` on in pieces, each with its position relative to `offset`.
     fn walk(&self, offset: u64, len: usize, mut visit: impl FnMut(usize, &[u8])) {
         let mut at = 0;
         while at < len {
@@ -60,7 +60,7 @@ impl Content {
     }
 }
 
-/// splitmix64's step and finaliser.
+/// Applies one step of splitmix64 with its finaliser.
 fn mix(number: u64) -> u64 {
     let mut hash = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

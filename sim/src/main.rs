@@ -1,4 +1,4 @@
-//! `peersock-sim`: runs many seeds, or one again, and measures the table of cells.
+//! `peersock-sim`: runs many seeds, repeats one, and measures the table of cells.
 
 mod cells_command;
 
@@ -112,7 +112,7 @@ fn or_processors(jobs: Option<usize>) -> usize {
 }
 
 fn run(seeds: std::ops::Range<u64>, limit: Option<Duration>, jobs: usize, verbose: bool) -> ExitCode {
-    // A panic in a scenario becomes its violation; the default hook would print it among the progress.
+    // A panic in a scenario becomes a violation. The default hook would print it amid the progress.
     std::panic::set_hook(Box::new(|_| ()));
     let started = Instant::now();
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
@@ -157,7 +157,7 @@ struct Totals {
     sent: u64,
     /// Seeds with an adversary.
     attacked: u64,
-    /// Seeds in which some node, and in which every node, must be left without any connection.
+    /// Number of seeds in which some node, and in which every node, must end up without any connection.
     idle: (u64, u64),
     slowest_recovery: (Duration, u64),
 }

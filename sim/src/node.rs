@@ -1,4 +1,4 @@
-//! One node: both real cores, joined by the real data path, with the programs that use it.
+//! A node with its programs: both real cores, joined by the real data path.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use crate::apps::{Context, Conversation, EchoClient, EchoServer, Ledger, Outcome
 use crate::net::split_segments;
 use crate::{Random, Time};
 
-/// What a node is started with.
+/// Configuration for the start of a node.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The seed of its identity.
+    /// Seed of the node's identity.
     pub identity: [u8; 32],
-    /// The seed of everything random in it; differs at each start.
+    /// Seed of the node's random numbers, different at each start.
     pub seed: [u8; 32],
-    /// The wall clock at its start.
+    /// Wall clock at the start.
     pub unix_time: Duration,
-    /// Bytes of its UDP receive buffer.
+    /// Size of the node's UDP receive buffer in bytes.
     pub receive_buffer: u32,
-    /// Whether it has the portable ciphers only, and so no AES.
+    /// True if the node has only the portable ciphers, and so no AES.
     pub portable: bool,
-    /// The most datagrams of one batch (UDP GSO), at least 1.
+    /// Maximum number of datagrams in one batch (UDP GSO), at least 1.
     pub max_segments: usize,
-    /// Bounds on its memory and work.
+    /// Bounds on the node's memory and work.
     pub limits: Limits,
-    /// Connections that wait for its programs at most.
+    /// Maximum number of connections that wait for the node's programs.
     pub backlog: usize,
 }
 
 impl NodeConfig {
-    /// A node as most are: with all ciphers, Linux's usual buffers and batches, and the usual bounds.
+    /// Returns the usual configuration: all ciphers, Linux's usual buffers and batches, and the usual bounds.
     pub fn usual(identity: [u8; 32]) -> Self {
         Self {
             identity,
@@ -54,7 +54,7 @@ impl NodeConfig {
     }
 }
 
-/// A running node. What it sends is taken with [`Node::take_sent`] after every call.
+/// A running node. Take its datagrams with [`Node::take_sent`] after every call.
 pub struct Node {
     number: usize,
     datapath: Datapath,
@@ -66,16 +66,16 @@ pub struct Node {
     random: Random,
     programs: Programs,
     scratch: Vec<u8>,
-    /// The extra sockets that are open.
+    /// Extra sockets that are open.
     extra: Vec<SocketIndex>,
-    /// The streams to roots that it wants.
+    /// Streams to roots that the node wants.
     streams: Vec<WantedStream>,
-    /// Bytes of the datagrams that it has taken in.
+    /// Bytes of the datagrams that the node has taken in.
     received: u64,
-    /// Datagrams that it has taken in since the world asked last.
+    /// Datagrams taken in since the last `take_moved`.
     moved: usize,
     overlay: Arc<Counters>,
-    /// The most networks that it was in at a time.
+    /// Maximum number of networks that the node was in at one time.
     most_networks: u64,
     backlog: usize,
 }
@@ -83,22 +83,22 @@ pub struct Node {
 /// A datagram that a node has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// From which socket.
+    /// Socket that sent the datagram.
     pub socket: SocketIndex,
-    /// Where to.
+    /// Destination.
     pub to: SocketAddr,
     /// The UDP payload.
     pub payload: Vec<u8>,
 }
 
-/// What runs on a node.
+/// Programs that run on a node.
 #[derive(Default)]
 struct Programs {
     listeners: Vec<Arc<Listener>>,
     conversations: Vec<Conversation>,
     echo_servers: Vec<EchoServer>,
     echo_clients: Vec<EchoClient>,
-    /// Connections that their programs have closed.
+    /// Connections closed by their programs.
     closed: Vec<Weak<Flow>>,
 }
 
@@ -144,24 +144,24 @@ impl Node {
         node
     }
 
-    /// The junction of its cores.
+    /// Returns the data path, which joins the node's cores.
     pub fn datapath(&self) -> &Datapath {
         &self.datapath
     }
 
-    /// Its sockets or their addresses have changed.
+    /// Tells the node that its sockets or their addresses have changed.
     pub fn set_sockets(&mut self, at: Instant, sockets: Vec<SocketInfo>) {
         self.datapath.set_sockets(at, sockets, &mut self.batch);
     }
 
-    /// Opens and closes the extra sockets as the overlay wants them.
+    /// Opens and closes extra sockets as the overlay requests.
     pub(crate) fn serve_extra_sockets(&mut self, at: Instant) {
         loop {
             let Some(wanted) = self.outbox.wanted.lock().expect("one thread").take() else { return };
             self.extra = wanted.iter().map(|one| one.index).collect();
             let info = |one: &WantedSocket| SocketInfo {
                 index: one.index,
-                // As the world has them.
+                // Same properties as the world's sockets.
                 ipv4: one.like == SocketIndex(0),
                 loopback: false,
                 max_datagram: 65_507,
@@ -172,32 +172,32 @@ impl Node {
         }
     }
 
-    /// The extra sockets that are open.
+    /// Returns the extra sockets that are open.
     pub(crate) fn extra_sockets(&self) -> &[SocketIndex] {
         &self.extra
     }
 
-    /// The streams to roots that it wants, if that has changed.
+    /// Returns the streams to roots that the node wants, if their set has changed.
     pub(crate) fn take_wanted_streams(&mut self) -> Option<Vec<WantedStream>> {
         let wanted = self.outbox.streams.lock().expect("one thread").take()?;
         self.streams.clone_from(&wanted);
         Some(wanted)
     }
 
-    /// Whether it wants a stream that this stands for.
+    /// Returns true if the node wants the stream that this socket represents.
     pub(crate) fn wants_stream(&self, socket: SocketIndex) -> bool {
         self.streams.iter().any(|stream| stream.socket == socket)
     }
 
-    /// There is a stream to a root, or none any more.
+    /// Tells the node that a stream to a root has opened or closed.
     pub(crate) fn set_stream(&mut self, at: Instant, root: &NodeId, is_open: bool) {
         self.datapath.set_stream(at, root, is_open, None, &mut self.batch);
     }
 
-    /// Joins a network, and listens on the ports given.
+    /// Joins a network, and listens on the given ports.
     ///
     /// # Errors
-    /// What the overlay says.
+    /// The overlay refuses the network.
     pub fn join(
         &mut self,
         at: Instant,
@@ -219,7 +219,7 @@ impl Node {
         Ok(network)
     }
 
-    /// Leaves a network: its programs there end.
+    /// Leaves a network and ends the node's programs there.
     pub fn leave(&mut self, at: Instant, id: NetworkId) {
         let Some(network) = self.network(id) else { return };
         let here = Some(network.interface);
@@ -247,48 +247,49 @@ impl Node {
         self.datapath.leave(at, id, &mut self.batch);
     }
 
-    /// A network that it has joined.
+    /// Returns a network that the node has joined.
     pub fn network(&self, id: NetworkId) -> Option<JoinedNetwork> {
         self.datapath.network(id)
     }
 
-    /// Lets a program run here that has a connection.
+    /// Adds a program that has a connection.
     pub(crate) fn add_conversation(&mut self, conversation: Conversation) {
         self.programs.conversations.push(conversation);
     }
 
-    /// Lets a program run here that sends UDP datagrams.
+    /// Adds a program that sends UDP datagrams.
     pub(crate) fn add_echo_client(&mut self, client: EchoClient) {
         self.programs.echo_clients.push(client);
     }
 
-    /// Sends what a connection has to send.
+    /// Sends the connection's pending segments.
     pub(crate) fn pump(&mut self, at: Instant, flow: &Arc<Flow>) {
         self.datapath.pump(at, flow, &mut self.batch);
     }
 
-    /// A datagram has come to a socket. False if the receive buffer is full and it is lost.
+    /// Enqueues a datagram for a socket. Returns false if the receive buffer is full and the datagram is
+    /// lost.
     pub fn enqueue(&mut self, meta: RecvMeta, payload: Vec<u8>) -> bool {
         self.inbox.push(meta, payload)
     }
 
-    /// Returns the number of X25519 operations that it has done.
+    /// Returns the number of the node's X25519 operations so far.
     pub(crate) fn x25519(&self) -> u64 {
         self.overlay.handshake_x25519.get()
     }
 
-    /// Returns the number of datagrams that it has taken in since the last call.
+    /// Returns the number of datagrams taken in since the last call.
     pub(crate) fn take_moved(&mut self) -> usize {
         std::mem::take(&mut self.moved)
     }
 
-    /// Whether there is anything to [receive](Self::receive).
+    /// Returns true if there is a datagram to [receive](Self::receive).
     pub fn has_received(&self) -> bool {
         !self.inbox.queue.is_empty()
     }
 
-    /// Takes in what has come, in batches as a kernel's UDP GRO would make them, and as many at a time as a
-    /// driver does.
+    /// Takes in queued datagrams, in batches as UDP GRO in a kernel would make them. It takes as many at a
+    /// time as a driver does.
     pub fn receive(&mut self, at: Instant) {
         let mut batch = Vec::new();
         for _ in 0..BATCHES {
@@ -303,26 +304,26 @@ impl Node {
         self.datapath.finish_receive(at, &mut self.ingress);
     }
 
-    /// Takes in one datagram past the receive buffer. [`Node::receive`] ends the batch.
+    /// Takes in one datagram, bypassing the receive buffer. [`Node::receive`] ends the batch.
     pub(crate) fn take_in(&mut self, at: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.received += datagram.len() as u64;
         self.datapath.receive(at, &mut self.ingress, meta, datagram, datagram.len(), false);
     }
 
-    /// Bytes of the datagrams that it has taken in, and the most networks that it was in at a time.
+    /// Returns the bytes of all datagrams taken in, and the maximum number of networks at one time.
     pub(crate) fn burden(&self) -> (u64, u64) {
         (self.received, self.most_networks)
     }
 
-    /// Does what is due.
+    /// Does all work that is due.
     pub fn handle_timeout(&mut self, at: Instant) {
         self.datapath.handle_timeout(at, &mut self.batch);
     }
 
-    /// Lets the programs run until none can go on; gives those clients that could not connect.
+    /// Runs the programs until none can make progress. Returns the clients that could not connect.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub(crate) fn run_programs(
         &mut self,
         now: Time,
@@ -372,46 +373,46 @@ impl Node {
         problem.map_or(Ok(unconnected), Err)
     }
 
-    /// When the data path wants to be called.
+    /// Returns the data path's next timeout.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.datapath.poll_timeout()
     }
 
-    /// When a program wants to run.
+    /// Returns the time of the next run of a program.
     pub(crate) fn next_wake(&self) -> Option<Time> {
         let conversations = self.programs.conversations.iter().filter_map(Conversation::next_wake);
         let clients = self.programs.echo_clients.iter().filter_map(EchoClient::next_wake);
         conversations.chain(clients).min()
     }
 
-    /// How many conversations its programs hold.
+    /// Returns the number of conversations that the programs hold.
     pub fn conversations(&self) -> usize {
         self.programs.conversations.len()
     }
 
-    /// How far this node's ends of a conversation got.
+    /// Describes the progress of this node's ends of a conversation.
     pub fn describe(&self, conversation: u64) -> Vec<String> {
         let all = self.programs.conversations.iter().map(Conversation::describe);
         all.filter(|(id, _)| *id == Some(conversation)).map(|(_, text)| text).collect()
     }
 
-    /// The connections that their programs have closed and that are not gone.
+    /// Returns the connections that their programs have closed and that still exist.
     pub fn lingering(&self) -> Vec<Arc<Flow>> {
         self.programs.closed.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Takes the datagrams that it has sent.
+    /// Takes the datagrams that the node has sent.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut *self.outbox.sent.lock().expect("one thread"))
     }
 
-    /// Takes the next event that its overlay has reported.
+    /// Takes the next event that the overlay has reported.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.try_next()
     }
 }
 
-/// Closed connections remembered before those that are gone are dropped.
+/// Number of closed connections remembered before the ones that no longer exist are dropped.
 const MAX_CLOSED: usize = 64;
 
 fn seeded(seed: &[u8; 32]) -> Random {
@@ -419,18 +420,18 @@ fn seeded(seed: &[u8; 32]) -> Random {
     Random::from_seed(words.fold(0, |all, word| all.rotate_left(17) ^ word))
 }
 
-/// Buffers of different sizes, small ones too, so that windows fill.
+/// Draws buffer sizes, including small ones so that windows fill.
 fn stack_config(random: &mut Random) -> Config {
     let sizes = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
     Config { send_buffer: *random.pick(&sizes), receive_buffer: *random.pick(&sizes), ..Config::default() }
 }
 
-/// Keeps what the data path sends until the world takes it.
+/// Queue of the data path's datagrams until the world takes them.
 struct Outbox {
     sent: Mutex<Vec<Sent>>,
-    /// The extra sockets that are wanted, if that has changed.
+    /// Wanted extra sockets, if their set has changed.
     wanted: Mutex<Option<Vec<WantedSocket>>>,
-    /// The streams to roots that are wanted, if that has changed.
+    /// Wanted streams to roots, if their set has changed.
     streams: Mutex<Option<Vec<WantedStream>>>,
     max_segments: usize,
 }
@@ -460,7 +461,7 @@ impl Sink for Outbox {
 #[derive(Default)]
 struct Inbox {
     queue: VecDeque<(RecvMeta, Vec<u8>)>,
-    /// Bytes that the queue holds, as a kernel would account them.
+    /// Bytes charged for the queue, by a kernel's accounting.
     held: usize,
     limit: usize,
 }
@@ -475,7 +476,7 @@ impl Inbox {
         room
     }
 
-    /// Takes datagrams of one source and one size, the last of which may be shorter; gives their origin and
+    /// Takes datagrams of one source and one size, the last of which may be shorter. Returns their origin and
     /// size.
     fn pop_batch(&mut self, batch: &mut Vec<u8>) -> Option<(RecvMeta, usize)> {
         let (meta, first) = self.queue.pop_front()?;
@@ -499,13 +500,13 @@ impl Inbox {
     }
 }
 
-/// Batches that are taken in before timers and programs have their turn.
+/// Maximum number of batches taken in before timers and programs run.
 const BATCHES: usize = 16;
 
-/// Bytes of one GRO batch.
+/// Maximum size of one GRO batch in bytes.
 const MAX_GRO: usize = 65_507;
 
-/// What Linux charges for a datagram: its memory, which is more than its bytes.
+/// Returns the memory that Linux charges for a datagram, which exceeds its length.
 fn charge(payload: &[u8]) -> usize {
     payload.len() + 768
 }

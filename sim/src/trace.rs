@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::Time;
 
-/// What has happened, as one number: two runs of a seed must come to the same.
+/// Hash of the event history. Two runs of a seed must produce the same hash.
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: u64,
@@ -11,12 +11,12 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A trace that also writes every event to standard error if `print` is set.
+    /// Makes a trace that also writes every event to standard error if `print` is set.
     pub fn new(print: bool) -> Self {
         Self { print, ..Self::default() }
     }
 
-    /// Notes an event, with the bytes that belong to it.
+    /// Notes an event and its bytes.
     pub fn note(&mut self, now: Time, what: fmt::Arguments<'_>, bytes: &[u8]) {
         self.lines += 1;
         self.mix(now.as_nanos() as u64);
@@ -26,17 +26,17 @@ impl Trace {
         }
     }
 
-    /// All events as one number.
+    /// Returns the hash of all events.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// How many there were.
+    /// Returns the number of events.
     pub fn len(&self) -> u64 {
         self.lines
     }
 
-    /// Whether there were none.
+    /// Returns true if there were no events.
     pub fn is_empty(&self) -> bool {
         self.lines == 0
     }

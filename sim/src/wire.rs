@@ -1,4 +1,4 @@
-//! What an observer of the whole wire can check: that no nonce is ever used twice.
+//! An observer of the whole wire, which checks that no nonce is ever used twice.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,11 +7,11 @@ use peersock_overlay::wire::{Data, MessageType};
 
 use crate::apps::Violation;
 
-/// Watches every datagram that any node sends.
+/// Observer of every datagram that any node sends.
 #[derive(Debug, Default)]
 pub struct WireObserver {
-    /// The counters that were seen, by sender, receiver and receiver's index. Two receivers may choose one
-    /// index.
+    /// Counters seen, by sender, receiver and receiver's index. The key has the receiver because two
+    /// receivers may choose the same index.
     sessions: BTreeMap<(Sender, Option<usize>, [u8; 3]), Seen>,
     /// Data packets seen.
     pub data_packets: u64,
@@ -19,27 +19,27 @@ pub struct WireObserver {
     pub bytes: u64,
 }
 
-/// One start of one node: its sessions end with it.
+/// One run of a node. The node's sessions end with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sender {
-    /// Which node.
+    /// Number of the node.
     pub node: usize,
-    /// How often it had been started.
+    /// Number of the node's starts so far.
     pub start: u32,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// One bit per counter.
+    /// Bitmap with one bit per counter.
     counters: Vec<u64>,
     packets: u64,
 }
 
 impl WireObserver {
-    /// Sees a datagram leave a node for a socket that is or was `receiver`'s, if that is known.
+    /// Observes a datagram for a socket that is or was `receiver`'s, if the receiver is known.
     ///
     /// # Errors
-    /// It has the counter of an earlier one of the same session, or one that cannot have been reached.
+    /// The counter repeats an earlier one of the session, or is too high to be reached.
     pub fn see(
         &mut self,
         sender: Sender,
@@ -57,7 +57,7 @@ impl WireObserver {
         let index = data.receiver.to_be_bytes();
         let seen = self.sessions.entry((sender, receiver, index)).or_default();
         seen.packets += 1;
-        // Some packets are sealed and never sent, but not millions.
+        // A node may seal some packets and never send them, but not millions.
         if data.counter > seen.packets + MAX_GAP {
             return Err(Violation(format!(
                 "node {node} jumped to counter {} on session {index:02x?} after {} packets",
@@ -78,13 +78,13 @@ impl WireObserver {
         Ok(())
     }
 
-    /// Directions of sessions seen.
+    /// Returns the number of session directions seen.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 }
 
-/// Packets of one session that may be sealed without being sent; tests seal many by themselves.
+/// Packets of one session that may be sealed without being sent. Tests seal many themselves.
 const MAX_GAP: u64 = 1 << 24;
 
 #[cfg(test)]

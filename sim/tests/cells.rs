@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peersock_sim::cells::{Cell, Expected, Kind, PathKind, Shared, Table, Together};
 
-/// Others than the command's first ones.
+/// Seeds different from the command's first ones.
 const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 
 #[test]
@@ -28,12 +28,13 @@ fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     assert_soon(direct, 120);
 }
 
-/// What is promised of paths that can be direct: after a second in the median, and after five at most. In
-/// virtual time it is the same on each machine.
+/// Promised times until a path is direct where it can be: a second in the median, and five seconds at most.
+/// Virtual time makes them the same on each machine.
 const DIRECT_IN_THE_MEDIAN: Duration = Duration::from_secs(1);
 const DIRECT_ALWAYS: Duration = Duration::from_secs(5);
 
-/// These times from the call to connect to a direct path are within the targets. There are so many at least.
+/// Checks that the times from the call to connect to a direct path are within the targets, and at least
+/// `least` in number.
 fn assert_soon(mut times: Vec<Duration>, least: usize) {
     times.sort_unstable();
     assert!(times.len() >= least, "{} cells are direct", times.len());
@@ -61,8 +62,8 @@ fn two_nodes_behind_one_box_reach_each_other_directly_where_it_lets_them() {
     assert_soon(direct, 8);
 }
 
-/// Of each such pair the first byte waits for a second without an answer by UDP, a stream's three round trips
-/// and the usual ones.
+/// In each such pair the first byte waits for a second without an answer by UDP, the stream's three round
+/// trips, and the usual ones.
 #[test]
 fn whoever_reaches_roots_by_streams_alone_talks_by_them() {
     for other in Kind::all() {
@@ -94,19 +95,19 @@ fn little_is_relayed_before_a_usual_pair_is_direct() {
     assert!(mean <= MOST_RELAYED, "{mean} bytes are relayed before the path is direct");
 }
 
-/// What roots carry on average of a pair whose path becomes direct, bytes. The two programs write 4,000 at
-/// first, of which half goes straight. Nodes behind a NAT64 show a voucher for each family.
+/// Mean number of bytes that roots carry for a pair whose path becomes direct. The two programs write 4,000
+/// at first, half of which takes the direct path. Nodes behind a NAT64 show a voucher for each family.
 const MOST_RELAYED: u64 = 4000;
 
-/// The same where many ports are tried. The programs write some 5,400 of that until a port is found. Were the
-/// roots compared meanwhile, it would be 8,410.
+/// The same mean where the nodes try many ports. The programs write some 5,400 of it until a port is found.
+/// If the roots were compared meanwhile, it would be 8,410.
 const MOST_RELAYED_MEANWHILE: u64 = 8400;
 
-/// To the first byte in the median half a second, a question and its answer by the relay, 0.3 s until the other
+/// Median time to the first byte: half a second, a query and its answer by the relay, 0.3 s until the other
 /// side has its mappings, and 175 ports at 800 a second.
 const FOUND_IN_THE_MEDIAN: Duration = Duration::from_millis(2000);
 
-/// Those that depend on luck, with enough seeds to tell luck from its absence.
+/// Runs pairs that depend on luck, with enough seeds to tell luck from its absence.
 #[test]
 fn a_port_that_nobody_can_guess_is_found_among_many() {
     let seeds = 2_000_000..2_000_020;
@@ -116,10 +117,10 @@ fn a_port_that_nobody_can_guess_is_found_among_many() {
     let pairs = [
         ["ei-apd", "apd-apd"],
         ["cgn-apd", "double"],
-        // These reach roots by IPv6, and the other side has IPv4 only.
+        // These nodes reach roots by IPv6, and the other side has only IPv4.
         ["ei-apd", "nat64-apd"],
         ["dual", "20s"],
-        // By IPv6, of which one side has a firewall, and IPv4 that nobody can guess the ports of.
+        // Paths by IPv6 with a firewall on one side, and by IPv4 with unpredictable ports.
         ["nat66", "nat66-apd"],
         ["dual", "nat66-apd"],
     ];

@@ -1,11 +1,11 @@
-//! A few seeds in every test run, each seed the same every time, and any seed again.
+//! A few seeds in every test run, the same ones every time, and any seed on request.
 //!
-//! `PEERSOCK_SIM_SEED=1234 cargo test -p peersock-sim --test seeds` runs that seed. Many more run with
-//! `cargo run --release -p peersock-sim -- run`.
+//! `PEERSOCK_SIM_SEED=1234 cargo test -p peersock-sim --test seeds` runs that seed. Run many more with `cargo
+//! run --release -p peersock-sim -- run`.
 
 use peersock_sim::scenario::{Report, Scenario};
 
-/// Unoptimised builds run fewer.
+/// Number of seeds. Unoptimised builds run fewer.
 const SEEDS: u64 = if cfg!(debug_assertions) { 60 } else { 200 };
 
 #[test]
@@ -13,7 +13,7 @@ fn random_seeds_hold_every_promise() {
     if let Some(seed) = std::env::var("PEERSOCK_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return expect_no_violation(&Scenario::new(seed).run());
     }
-    // Others than the command's first ones.
+    // Seeds different from the command's first ones.
     (1_000_000..1_000_000 + SEEDS).for_each(|seed| expect_no_violation(&Scenario::new(seed).run()));
 }
 

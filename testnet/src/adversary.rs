@@ -13,10 +13,10 @@ use peersock_overlay::{
 
 use crate::Random;
 
-/// A member of one network who attacks one node of it, its *target*.
+/// A network member who attacks one node of that network, its *target*.
 ///
-/// It takes part in handshakes and holds their keys, and it decides by itself when to send which message. It
-/// answers nothing unless it is told to.
+/// The adversary takes part in handshakes and holds their keys. Its caller decides when it sends which
+/// message, and it answers nothing unless told to.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,15 +42,15 @@ pub struct Adversary {
     discovery: DiscoveryKey,
     macs: MacWriter,
     random: Random,
-    /// Initiations take timestamps from here on, each newer than the one before.
+    /// Timestamp of the last initiation. Each new one is later.
     next_timestamp: Duration,
     oldest_timestamp: Duration,
     instance: u64,
-    /// Its initiations that the target may still answer.
+    /// Initiations that the target may still answer.
     pending: VecDeque<Initiator>,
-    /// Those of the target that it may still answer, by the index in them.
+    /// Initiations of the target that the adversary may still answer.
     initiations: VecDeque<Vec<u8>>,
-    /// The sessions that it has the keys of, the newest last.
+    /// Sessions whose keys the adversary has, the newest last.
     sessions: VecDeque<Keys>,
 }
 
@@ -62,25 +62,25 @@ struct Keys {
     counter: u64,
 }
 
-/// What a datagram from the target is.
+/// Meaning of a datagram from the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    /// A response that completes a handshake: [`Adversary::seal`] works now.
+    /// A response that completes a handshake. [`Adversary::seal`] works from now on.
     Session,
     /// An initiation; [`Adversary::respond`] and [`Adversary::forge_response`] answer it.
     Initiation,
-    /// The plaintext of a data packet of one of its sessions.
+    /// The plaintext of a data packet of one of the adversary's sessions.
     Plaintext(Vec<u8>),
     /// Anything else.
     Other,
 }
 
-/// Handshakes and sessions that it remembers of each kind.
+/// Number of handshakes and sessions of each kind that the adversary remembers.
 const MOST: usize = 8;
 
 impl Adversary {
-    /// `identity` as a member of `network`, against `target`. `clock` is the wall clock that its initiations
-    /// show.
+    /// Makes `identity` a member of `network` that attacks `target`. `clock` is the wall clock in its
+    /// initiations.
     pub fn new(
         identity: Arc<Identity>,
         network: &NetworkConfig,
@@ -106,44 +106,45 @@ impl Adversary {
         }
     }
 
-    /// `identity` as a client of the root `target`.
+    /// Makes `identity` a client of the root `target`.
     pub fn of_root(identity: Arc<Identity>, target: PublicIdentity, clock: Duration, random: Random) -> Self {
         let any = NetworkId::ad_hoc(1..=1).expect("one port");
         let network = NetworkConfig::AdHoc { id: any, psk: None };
         Self { network: NetworkId::ROOTS, ..Self::new(identity, &network, target, clock, random) }
     }
 
-    /// Its node ID.
+    /// Returns the adversary's node ID.
     pub fn id(&self) -> &NodeId {
         &self.id
     }
 
-    /// Its public keys.
+    /// Returns the adversary's public keys.
     pub fn identity(&self) -> &PublicIdentity {
         self.identity.public()
     }
 
-    /// Whom it attacks.
+    /// Returns the target's public keys.
     pub fn target(&self) -> &PublicIdentity {
         &self.target
     }
 
-    /// Its network.
+    /// Returns the adversary's network.
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
-    /// The instance that its next messages show. Two that take turns are two nodes with one identity.
+    /// Sets the instance in the next messages. Two alternating instances look like two nodes with one
+    /// identity.
     pub fn set_instance(&mut self, instance: u64) {
         self.instance = instance;
     }
 
-    /// How many sessions it has the keys of.
+    /// Returns the number of sessions whose keys the adversary has.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// A beacon of its network.
+    /// Makes a beacon of the network.
     pub fn beacon(&mut self) -> Vec<u8> {
         let salt = self.random.bytes();
         let tags = [self.discovery.beacon_tag(&salt)];
@@ -152,13 +153,13 @@ impl Adversary {
         datagram
     }
 
-    /// A hello in its own name.
+    /// Makes a hello in the adversary's name.
     pub fn hello(&mut self, reply_wanted: bool) -> Vec<u8> {
         let identity = *self.identity.public();
         self.hello_of(identity, reply_wanted)
     }
 
-    /// A hello in anybody's name: hellos prove no identity.
+    /// Makes a hello in any name, because hellos prove no identity.
     pub fn hello_of(&mut self, identity: PublicIdentity, reply_wanted: bool) -> Vec<u8> {
         let hello = Hello {
             identity,
@@ -172,15 +173,15 @@ impl Adversary {
         datagram
     }
 
-    /// An initiation that is newer than all before.
+    /// Makes an initiation that is newer than all earlier ones.
     pub fn initiate(&mut self, now: Instant) -> Vec<u8> {
         self.next_timestamp += Duration::from_millis(1);
         let time = self.next_timestamp;
         self.initiation(now, time)
     }
 
-    /// An initiation that is authentic and not newer than the first: no copy of any, so the target has to
-    /// read it.
+    /// Makes an initiation that is authentic but not newer than the first. It copies no other, so the target
+    /// has to read it.
     pub fn initiate_stale(&mut self, now: Instant) -> Vec<u8> {
         let time = self.oldest_timestamp;
         self.initiation(now, time)
@@ -206,7 +207,7 @@ impl Adversary {
         datagram
     }
 
-    /// Reads what the target has sent to one of its addresses.
+    /// Reads a datagram that the target has sent to one of the adversary's addresses.
     pub fn hear(&mut self, datagram: &[u8]) -> Heard {
         match MessageType::of(datagram) {
             Some(MessageType::Initiation) => {
@@ -239,7 +240,7 @@ impl Adversary {
         Some(plaintext)
     }
 
-    /// The response that completes the target's last initiation, with the keys of that session.
+    /// Makes the response that completes the target's last initiation, and keeps the session's keys.
     pub fn respond(&mut self, now: Instant) -> Option<Vec<u8>> {
         let received = Received::read(&self.identity, self.initiations.back()?).ok()?;
         let index = SessionIndex::from_be_bytes(self.random.bytes());
@@ -252,7 +253,8 @@ impl Adversary {
         Some(datagram)
     }
 
-    /// Garbage in the form of a response to the target's last initiation, with its index and a valid MAC1.
+    /// Makes garbage in the form of a response to the target's last initiation, with its index and a valid
+    /// MAC1.
     pub fn forge_response(&mut self, now: Instant) -> Option<Vec<u8>> {
         let index = Initiation::parse(self.initiations.back()?).ok()?.sender;
         let own = SessionIndex::from_be_bytes(self.random.bytes());
@@ -264,7 +266,7 @@ impl Adversary {
         Some(datagram)
     }
 
-    /// A data packet with any plaintext on its newest session, if it has one.
+    /// Makes a data packet with any plaintext on the newest session, if there is one.
     pub fn seal(&mut self, plaintext: &[u8]) -> Option<Vec<u8>> {
         let keys = self.sessions.back_mut()?;
         let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
@@ -274,7 +276,7 @@ impl Adversary {
         Some(datagram)
     }
 
-    /// Its own generator, to choose what to do next.
+    /// Returns the adversary's generator, which callers use to choose the next act.
     pub fn random(&mut self) -> &mut Random {
         &mut self.random
     }

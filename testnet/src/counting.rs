@@ -1,9 +1,9 @@
-//! What a thread holds of memory, and how often it has asked for some.
+//! Memory that a thread holds, and the number of its allocations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, counted for each thread: tests beside each other do not disturb each other.
+/// The system's allocator with counters per thread, so that concurrent tests do not disturb each other.
 ///
 /// ```
 /// use peersock_testnet::Counting;
@@ -25,13 +25,13 @@ thread_local! {
 }
 
 impl Counting {
-    /// Bytes that this thread has asked for and not given back; less than none if it has given back what
-    /// others have asked for. Only the difference of two looks means something.
+    /// Returns the bytes that this thread has allocated and not freed. The value is negative if it has freed
+    /// memory of other threads. Only differences are meaningful.
     pub fn in_use() -> isize {
         IN_USE.get()
     }
 
-    /// How often this thread has asked for memory.
+    /// Returns the number of this thread's allocations.
     pub fn calls() -> usize {
         CALLS.get()
     }
@@ -41,7 +41,7 @@ impl Counting {
 #[expect(unsafe_code, reason = "an allocator is unsafe to implement")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that ends has no such values any more.
+        // A thread that ends no longer has these values.
         let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get() + layout.size() as isize));
         let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
         // SAFETY: as the caller promises.

@@ -2,11 +2,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The account of addresses whose owners have never received anything: victims whose addresses somebody
-/// forges.
+/// Account of addresses whose owners have never received anything: victims whose addresses someone forges.
 ///
-/// To such an address a node may send at most as many bytes as came from there (docs/PROTOCOL.md, section 4).
-/// One account is for one node: each may answer with as much as it has got.
+/// A node may send such an address at most the bytes that came from it (docs/PROTOCOL.md, section 4). One
+/// account is for one node, because each may answer with the bytes it has received.
 ///
 /// ```
 /// use peersock_testnet::Credit;
@@ -31,27 +30,27 @@ struct Account {
     answers: usize,
 }
 
-/// More was sent to a victim than had come from its address.
+/// Error: more bytes were sent to a victim than came from its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overdrawn {
     /// The victim.
     pub victim: SocketAddr,
-    /// Bytes of datagrams from its address.
+    /// Bytes of datagrams from the victim's address.
     pub received: usize,
-    /// Bytes of datagrams to it.
+    /// Bytes of datagrams to the victim's address.
     pub sent: usize,
 }
 
 impl Credit {
-    /// Somebody sends `bytes` from the victim's address.
+    /// Records `bytes` sent in the victim's name.
     pub fn forge(&mut self, victim: SocketAddr, bytes: usize) {
         self.accounts.entry(victim).or_default().received += bytes;
     }
 
-    /// The node sends `bytes` to an address, which need not be a victim's.
+    /// Records `bytes` that the node sends to an address, which need not belong to a victim.
     ///
     /// # Errors
-    /// More has been sent there than had come from there.
+    /// More bytes were sent there than came from there.
     pub fn spend(&mut self, to: SocketAddr, bytes: usize) -> Result<(), Overdrawn> {
         let Some(account) = self.accounts.get_mut(&to) else { return Ok(()) };
         account.sent += bytes;
@@ -64,12 +63,12 @@ impl Credit {
         }
     }
 
-    /// Whether somebody has forged that address.
+    /// Returns true if someone has forged that address.
     pub fn is_victim(&self, address: &SocketAddr) -> bool {
         self.accounts.contains_key(address)
     }
 
-    /// Datagrams sent to victims so far.
+    /// Returns the number of datagrams sent to victims so far.
     pub fn answers(&self) -> usize {
         self.accounts.values().map(|account| account.answers).sum()
     }

@@ -1,4 +1,4 @@
-//! One node, and as many members of its networks as one likes.
+//! A node, and any number of members of its networks.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,14 +14,14 @@ use peersock_overlay::{
 use crate::{Adversary, Heard, Random, receive};
 
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
-/// The number of the node itself.
+/// Number of the node itself.
 const SELF: u32 = u32::MAX;
-/// The length of IPv6's header, bytes.
+/// Length of IPv6's header in bytes.
 const IPV6_HEADER: usize = 40;
 
-/// A node in static networks with many members, whose others are no more than keys: for what peers cost.
+/// A node in static networks with many members that are only keys. It measures the cost of peers.
 ///
-/// Members are told by numbers from 0 on.
+/// Members have numbers, from 0 on.
 ///
 /// ```
 /// use std::time::Instant;
@@ -37,15 +37,16 @@ const IPV6_HEADER: usize = 40;
 pub struct Crowd {
     /// The node.
     pub endpoint: Endpoint,
-    /// The network in which members are met.
+    /// Network in which the node meets members.
     pub network: NetworkIndex,
 }
 
 impl Crowd {
-    /// A node in a network with so many members besides it, and in so many others that are as large.
+    /// Makes a node in a network with `members` other members, and in `others` more networks of the same
+    /// size.
     ///
     /// # Errors
-    /// Those of [`Endpoint::join`].
+    /// The errors of [`Endpoint::join`].
     pub fn new(now: Instant, members: u32, others: u32) -> Result<Crowd, JoinError> {
         let mut endpoint = endpoint(now);
         let mut join = |number| {
@@ -59,7 +60,7 @@ impl Crowd {
         Ok(Crowd { endpoint, network })
     }
 
-    /// Makes a session with a member, who begins the handshake; `None` if none comes of it.
+    /// Makes a session with a member, who begins the handshake; `None` if the handshake fails.
     pub fn meet(&mut self, now: Instant, peer: u32) -> Option<Adversary> {
         let (own, known) = (member(peer), member(SELF));
         let target = known.identity;
@@ -72,11 +73,11 @@ impl Crowd {
             receive(&mut self.endpoint, now, Self::meta(peer), &datagram);
             while self.endpoint.poll_transmit(now, &mut answer).is_some() {
                 match other.hear(&answer) {
-                    // The node sends nothing over it before it has opened something.
+                    // The node sends nothing on the session before it has opened a packet.
                     Heard::Session => {
                         to_node.extend(other.seal(&Self::packet(Self::address(peer), IPV6_HEADER)));
                     }
-                    // It asks whether the peer is where it seems to be.
+                    // The node challenges the peer's address.
                     Heard::Plaintext(control) => {
                         if let Ok(Control::Challenge { data, .. }) = Control::parse(&control) {
                             to_node.extend(other.control(&Control::Answer { data }));
@@ -93,25 +94,25 @@ impl Crowd {
         }
     }
 
-    /// The node's own address in its networks.
+    /// Returns the node's address in its networks.
     pub fn own_address() -> IpAddr {
         Self::address(SELF)
     }
 
-    /// A member's address in the networks.
+    /// Returns a member's address in the networks.
     pub fn address(member: u32) -> IpAddr {
         let [high, low] = [(member >> 16) as u16, member as u16];
         Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, high, low).into()
     }
 
-    /// How datagrams of a member come in: from where it is.
+    /// Returns the receive metadata of a member's datagrams, with the member's endpoint.
     pub fn meta(member: u32) -> RecvMeta {
         let [_, b, c, d] = member.to_be_bytes();
         let remote = SocketAddr::from(([10, b, c, d], 4000));
         RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }
     }
 
-    /// A packet of so many bytes from this address (RFC 8200).
+    /// Makes a packet of `size` bytes from this address (RFC 8200).
     pub fn packet(source: IpAddr, size: usize) -> Vec<u8> {
         let mut packet = vec![0; size];
         packet[0] = 0x60;

@@ -3,10 +3,10 @@ use std::time::Instant;
 
 use peersock_overlay::{Attention, Endpoint, Opened, Peer, Place, RecvMeta, Session, data_index};
 
-/// Does what a driver does with a datagram that has come in. Gives the inner packet in it, if it is one, with
-/// its session.
+/// Handles a received datagram like a driver. Returns the inner packet with its session, if the datagram
+/// contains one.
 ///
-/// What the endpoint has to say then is for the caller to take, as after every call of it.
+/// The caller must then take the endpoint's events and datagrams, as after every call.
 pub fn receive(
     endpoint: &mut Endpoint,
     now: Instant,
@@ -31,8 +31,8 @@ pub fn receive(
     Some((session, plaintext))
 }
 
-/// Seals an inner packet for a peer. Gives the datagram, and where it is to be sent; if there is no session
-/// or no path, the endpoint is asked for one, and the packet has to wait.
+/// Seals an inner packet for a peer, and returns its destination and the datagram. Without a session or path,
+/// it requests one from the endpoint, and the packet has to wait.
 pub fn send(
     endpoint: &mut Endpoint,
     now: Instant,

@@ -14,8 +14,7 @@ use peersock_overlay::{
 
 use crate::Random;
 
-/// A root that does what a node needs of one, or lies about it. It has no limits, so it is none for the
-/// Internet.
+/// A root that serves nodes, or lies to them. It has no limits, so it is not fit for the Internet.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -32,54 +31,55 @@ pub struct FakeRoot {
     random: Random,
     sessions: BTreeMap<SessionIndex, RootSession>,
     clients: BTreeMap<NodeId, Client>,
-    /// Each is the last one's that has claimed it.
+    /// Owners of nicknames. The last claim wins.
     nicknames: BTreeMap<Nickname, NicknameOwner>,
-    /// The last frames that it has passed on, if it repeats them.
+    /// The last frames passed on, if the root repeats them.
     passed: Out,
-    /// How it lies.
+    /// The lies of this root.
     pub lies: Lies,
-    /// Datagrams that it has relayed, and their bytes.
+    /// Numbers of relayed datagrams and of their bytes.
     pub relayed: (usize, usize),
-    /// Look-ups that came in.
+    /// Number of look-ups received.
     pub look_ups: usize,
-    /// Registrations that came in.
+    /// Number of registrations received.
     pub registrations: usize,
-    /// What the last of them showed for access.
+    /// Access data in the last registration.
     pub shown: Vec<u8>,
-    /// All that has come in, and what of it was for the root, opened; if it is curious.
+    /// All datagrams received, and the opened content of those for the root. `None` unless the test records
+    /// them.
     pub heard: Option<Vec<Vec<u8>>>,
-    /// What it says of nodes that it does not have, and gives for access there.
+    /// Referrals for nodes that the root does not have, with the pass for the other root.
     pub referrals: Vec<(Referral, [u8; 32])>,
 }
 
-/// What a root does wrong.
+/// Misbehaviour of a root.
 #[derive(Debug, Clone, Default)]
 pub struct Lies {
-    /// Look-ups find this entry, whoever was asked for.
+    /// Look-ups of any node find this entry.
     pub entry: Option<Entry>,
-    /// Look-ups find the right node with a channel that is not its own.
+    /// Look-ups find the right node with a wrong channel.
     pub wrong_channel: bool,
-    /// It takes frames and passes none on.
+    /// The root takes frames and passes none on.
     pub swallows: bool,
-    /// It passes no frames on, and says of each that it was too much.
+    /// The root passes no frames on, and reports each as over the rate.
     pub over_rate: bool,
-    /// Vouchers are signed by somebody else.
+    /// Vouchers are signed by another identity.
     pub wrong_voucher: bool,
-    /// Relayed frames seem to come from a channel of nobody.
+    /// Relayed frames appear to come from a channel that no node has.
     pub wrong_origin: bool,
-    /// Frames go to another node than the one that they are for, if only to the one that they come from.
+    /// Frames go to the first client that is not their receiver, which may be their sender.
     pub misdelivers: bool,
-    /// With each frame the last few come again, as they were.
+    /// The last few frames are repeated unchanged with each new frame.
     pub repeats: bool,
-    /// Vouchers are for this address, well signed.
+    /// Vouchers are for this address, validly signed.
     pub seen_at: Option<SocketAddr>,
-    /// It says that it relays handshakes and a few messages, and no more.
+    /// The root says that it relays only handshakes and a few messages.
     pub is_scarce: bool,
-    /// It registers nobody.
+    /// The root refuses all registrations.
     pub refuses: bool,
-    /// It registers those only who show this.
+    /// The root registers only nodes that show this access data.
     pub wants: Option<[u8; 32]>,
-    /// Every nickname is this one's, or nobody's.
+    /// Every nickname belongs to this owner, or has none.
     pub owner: Option<Option<NicknameOwner>>,
 }
 
@@ -103,7 +103,7 @@ struct Client {
 type Out = Vec<(SocketAddr, Vec<u8>)>;
 
 impl FakeRoot {
-    /// A root with these keys that knows nobody.
+    /// Makes a root with these keys and no registered nodes.
     pub fn new(identity: Identity, unix_time: Duration, random: Random) -> Self {
         Self {
             identity,
@@ -123,20 +123,20 @@ impl FakeRoot {
         }
     }
 
-    /// Its keys.
+    /// Returns the root's public keys.
     pub fn identity(&self) -> &PublicIdentity {
         self.identity.public()
     }
 
-    /// What it would say of a node that is registered.
+    /// Returns the root's entry for a registered node.
     pub fn entry(&self, node: &NodeId) -> Option<Entry> {
         let client = self.clients.get(node)?;
         let Client { identity, channel, registration, .. } = *client;
         Some(Entry { identity, channel, registration })
     }
 
-    /// What another root of the same set would say of a node that is registered here; this root listens at
-    /// `endpoints`.
+    /// Returns the referral that another root of the same set would give for a node registered here. This
+    /// root listens at `endpoints`.
     pub fn referral(&self, node: &NodeId, endpoints: &str) -> Option<Referral> {
         let Client { identity, registration, .. } = *self.clients.get(node)?;
         let root = RootRecord::sign(&self.identity, self.unix_time.as_secs(), endpoints)?;
@@ -149,7 +149,7 @@ impl FakeRoot {
         self.clients.clear();
     }
 
-    /// Forgets registrations alone, and says so to each node.
+    /// Forgets only registrations, and notifies each node.
     pub fn forget_clients(&mut self) -> Out {
         let clients = std::mem::take(&mut self.clients);
         let notice = RootMessage::Notice { code: NoticeCode::NotRegistered, channel: Channel(0) };
@@ -160,7 +160,7 @@ impl FakeRoot {
         clients.iter().filter_map(tell).collect()
     }
 
-    /// Tells a node that is registered the same once more, with another relay token, though nobody has asked.
+    /// Sends a registered node its registration again without a request, with another relay token.
     pub fn register_again(&mut self, node: &NodeId) -> Out {
         let token = RelayToken::from_be_bytes(self.random.bytes());
         if let Some(client) = self.clients.get_mut(node) {
@@ -170,7 +170,7 @@ impl FakeRoot {
         self.say(node, &message)
     }
 
-    /// Says something to a node in its newest session.
+    /// Sends a message to a node in its newest session.
     pub fn say(&mut self, node: &NodeId, message: &RootMessage) -> Out {
         let Some(client) = self.clients.get(node) else { return Vec::new() };
         let session = self.sessions.values_mut().filter(|one| one.client.node_id() == *node);
@@ -178,7 +178,7 @@ impl FakeRoot {
         session.map(|session| (client.address, session.say(message))).into_iter().collect()
     }
 
-    /// Takes a datagram and gives those that it answers with or passes on.
+    /// Handles a datagram. Returns the answers and the relayed datagrams.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Out {
         let opened = self.heard.is_some().then(|| self.open(datagram)).flatten();
         if let Some(heard) = &mut self.heard {
@@ -212,7 +212,7 @@ impl FakeRoot {
     fn on_data(&mut self, from: SocketAddr, datagram: &[u8]) -> Out {
         let Some((index, plaintext)) = self.open(datagram) else { return Vec::new() };
         let node = self.sessions[&index].client.node_id();
-        // It moves nobody.
+        // This message does not move the client's address.
         if RootMessage::parse(&plaintext) == Ok(RootMessage::Vouch) {
             let say = self.clients.contains_key(&node).then(|| self.voucher(&node, from));
             let session = self.sessions.get_mut(&index).expect("it was there just now");
@@ -237,7 +237,7 @@ impl FakeRoot {
                 _ => None,
             },
         };
-        // It is told where it is seen now.
+        // Tell a node that has moved where the root sees it now.
         let moved = has_moved.then(|| self.registered(&node)).flatten().map(Say::Root);
         let session = self.sessions.get_mut(&index).expect("it was there just now");
         answer.into_iter().chain(moved).map(|say| (from, session.say_any(&say))).collect()
@@ -303,7 +303,7 @@ impl FakeRoot {
         Some(Say::Root(RootMessage::Nickname(answer)))
     }
 
-    /// What it tells a node that is registered.
+    /// Returns the answer to a registered node.
     fn registered(&self, node: &NodeId) -> Option<RootMessage> {
         let Client { address, token, channel, registration, .. } = *self.clients.get(node)?;
         Some(RootMessage::Registered(Registered {
@@ -319,7 +319,7 @@ impl FakeRoot {
         }))
     }
 
-    /// What it says of a node that it sees at this address.
+    /// Returns a voucher for a node that the root sees at this address.
     fn voucher(&self, node: &NodeId, address: SocketAddr) -> Voucher {
         let stranger = Identity::from_seed(&[0xee; 32]);
         let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
@@ -370,7 +370,7 @@ impl FakeRoot {
     }
 }
 
-/// How many frames a root that repeats them keeps.
+/// Number of frames that a repeating root keeps.
 const REPEATED: usize = 10;
 
 enum Say {

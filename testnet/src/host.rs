@@ -4,7 +4,7 @@ use peersock_stack::{
     Batch, Coalescer, Config, Egress, Flow, InterfaceConfig, InterfaceId, MAX_PACKET, Stack,
 };
 
-/// A flow that sends so many super-segments at one moment will never stop: no window holds them.
+/// Number of super-segments at one moment after which a flow counts as endless. No window holds this many.
 const ENDLESS: usize = 100_000;
 
 /// A stack with one interface, driven as a node drives it.
@@ -28,9 +28,9 @@ const ENDLESS: usize = 100_000;
 pub struct StackHost {
     /// The stack.
     pub stack: Stack,
-    /// Its interface.
+    /// The stack's interface.
     pub net: InterfaceId,
-    /// What the calls since the last round have touched.
+    /// Flows and replies that the calls since the last round have touched.
     pub batch: Batch,
     coalescer: Option<Coalescer>,
     buffer: Vec<u8>,
@@ -38,8 +38,8 @@ pub struct StackHost {
 }
 
 impl StackHost {
-    /// A stack with these settings and this secret. `coalesces`: what arrives is joined first, as a node
-    /// joins it, which packets with checksums cannot be.
+    /// Makes a stack with these settings and this secret. If `coalesces` is set, arriving packets are
+    /// coalesced first, as in a node. That is not possible for packets with checksums.
     pub fn new(
         config: Config,
         secret: [u8; 32],
@@ -54,7 +54,7 @@ impl StackHost {
         Self { stack, net, batch: Batch::new(), coalescer, buffer, max_flows }
     }
 
-    /// Takes a packet in. [`Self::flush`] or [`Self::finish`] is to follow after the last of a round.
+    /// Receives a packet. Call [`Self::flush`] or [`Self::finish`] after the last packet of a round.
     pub fn receive(&mut self, now: Instant, packet: &[u8]) {
         let Self { stack, net, batch, coalescer, .. } = self;
         let Some(coalescer) = coalescer else {
@@ -73,22 +73,22 @@ impl StackHost {
         }
     }
 
-    /// Gives the stack what is still to be joined.
+    /// Gives the stack the packets that wait in the coalescer.
     pub fn flush(&mut self, now: Instant) {
         if let Some(flushed) = self.coalescer.as_mut().and_then(Coalescer::flush) {
             self.stack.receive(now, self.net, flushed.packet, &mut self.batch);
         }
     }
 
-    /// Lets timers fire. [`Self::finish`] is to follow.
+    /// Fires the timers. Call [`Self::finish`] afterwards.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.stack.handle_timeout(now, &mut self.batch);
     }
 
-    /// Does what a driver does after a round: flushes, and sends what there is to send, answers first.
+    /// Ends a round like a driver: flushes, and sends all pending packets, answers first.
     ///
     /// # Panics
-    /// If the stack breaks a promise of [`Self::kick`], or has more flows than its settings allow.
+    /// The stack breaks a promise of [`Self::kick`], or has more flows than its settings allow.
     pub fn finish(&mut self, now: Instant, limits: &Egress, mut send: impl FnMut(&[u8])) {
         self.flush(now);
         let mut batch = std::mem::take(&mut self.batch);
@@ -104,10 +104,10 @@ impl StackHost {
         assert!(self.stack.flows() <= self.max_flows);
     }
 
-    /// Sends what a flow has to send.
+    /// Sends a flow's pending packets.
     ///
     /// # Panics
-    /// If the flow sends without end, more than `limits` allow, or packets that are not in sum what it had
+    /// The flow sends without end, more than `limits` allow, or packets whose sum differs from what it
     /// announced.
     pub fn kick(&mut self, now: Instant, flow: &Flow, limits: &Egress, mut send: impl FnMut(&[u8])) {
         for _ in 0..ENDLESS {

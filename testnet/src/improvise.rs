@@ -7,11 +7,11 @@ use peersock_overlay::wire::{Control, ProbeSize};
 use crate::Adversary;
 
 impl Adversary {
-    /// Any message that it can make now, each kind as likely as others. `others` are nodes in whose name it
-    /// may speak; `elsewhere` is an address that it may name.
+    /// Makes a random message that is possible now, all kinds being equally likely. `others` are nodes in
+    /// whose name the adversary may speak. `elsewhere` is an address that it may name.
     ///
-    /// Among them are those that claim that it receives where it sends them from: responses, and answers to
-    /// probes and challenges that it may not have seen.
+    /// Some messages claim that the adversary receives where it sends from. These are responses, and answers
+    /// to probes and challenges that it may not have seen.
     pub fn improvise(
         &mut self,
         now: Instant,
@@ -33,14 +33,14 @@ impl Adversary {
             5 => self.respond(now),
             6 => self.forge_response(now),
             7 => {
-                // Two nodes with one identity.
+                // Look like two nodes with one identity.
                 let instance = self.random().number() % 2;
                 self.set_instance(instance);
                 Some(self.initiate(now))
             }
             8 => {
                 let mut data = self.seal(&KEEPALIVE)?;
-                // A session that the target does not know.
+                // Name a session that the target does not know.
                 data[1] ^= 0x80;
                 Some(data)
             }
@@ -48,7 +48,7 @@ impl Adversary {
             10 => {
                 let mut unknown = vec![0; 1 + self.random().below(60)];
                 self.random().fill(&mut unknown);
-                // The messages that there are have small numbers.
+                // Existing message types have small numbers.
                 unknown[0] = 8 + unknown[0] % 8;
                 self.seal(&unknown)
             }
@@ -57,7 +57,7 @@ impl Adversary {
                 self.control(&Control::Probe { id, len: ProbeSize::new(len)? })
             }
             12 => {
-                // The ids of a node that counts.
+                // Guess the ids of a node that counts them.
                 let id = self.random().below(64) as u32;
                 self.control(&Control::ProbeAck { id, size: 35 })
             }
@@ -73,7 +73,7 @@ impl Adversary {
                 let (data, here) = (self.random().bytes(), self.random().chance(0.5));
                 let mut plaintext = Vec::new();
                 Control::Challenge { data, here }.emit(&mut plaintext);
-                // One that is shorter than it must be.
+                // Shorten the message below its required length.
                 plaintext.truncate(Control::CHALLENGE_LEN + self.random().below(plaintext.len()));
                 self.seal(&plaintext)
             }
@@ -87,7 +87,7 @@ impl Adversary {
         }
     }
 
-    /// Something that a challenge may be.
+    /// Guesses the data of a challenge.
     fn guess(&mut self) -> [u8; 8] {
         match self.random().below(3) {
             0 => self.random().bytes(),
@@ -96,7 +96,7 @@ impl Adversary {
         }
     }
 
-    /// A control message on its newest session, if it has one.
+    /// Makes a control message on the newest session, if there is one.
     pub fn control(&mut self, control: &Control) -> Option<Vec<u8>> {
         let mut plaintext = Vec::new();
         control.emit(&mut plaintext);
@@ -104,5 +104,5 @@ impl Adversary {
     }
 }
 
-/// The plaintext of a keepalive as nodes send it.
+/// Plaintext of a keepalive as nodes send it.
 const KEEPALIVE: [u8; 7] = [0; 7];

@@ -1,4 +1,4 @@
-//! A laboratory of network namespaces with real NATs, made by the program `natlab`.
+//! A laboratory of network namespaces with real NATs, built by the program `natlab`.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,13 +14,13 @@ use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// Another program of this kind than the one here.
+/// Environment variable that names another natlab program.
 const PROGRAM: &str = "PEERSOCK_NATLAB";
 
-/// What the names of all namespaces begin with.
+/// Environment variable with the prefix of all namespace names.
 const PREFIX: &str = "NATLAB_PREFIX";
 
-/// A laboratory, until it is dropped.
+/// A laboratory, which exists until it is dropped.
 pub struct Lab {
     program: PathBuf,
     prefix: String,
@@ -29,11 +29,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds a lab; `None`, with a line that says why, if that cannot be done on this machine. Only tests of
+    /// Builds a lab; `None`, with a printed reason, if this machine does not support it. Only tests of
     /// different names may run at the same time in one process.
     ///
     /// # Panics
-    /// The topology is wrong, or the system refuses what it allows otherwise.
+    /// The topology is wrong, or the system refuses an operation that it should allow.
     pub fn build(test: &str, topology: &str) -> Option<Self> {
         let missing = |what: &str| {
             eprintln!("SKIP {test}: {what}");
@@ -71,10 +71,10 @@ impl Lab {
         Some(lab)
     }
 
-    /// Runs a command of natlab and gives its output.
+    /// Runs a natlab command and returns its output.
     ///
     /// # Panics
-    /// It fails.
+    /// The command fails.
     pub fn natlab(&self, words: &[&str]) -> String {
         let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
         let mut command = Command::new(&self.program);
@@ -84,33 +84,33 @@ impl Lab {
         String::from_utf8(output.stdout).expect("natlab writes text")
     }
 
-    /// A program that runs outside, and finds natlab and this lab in its environment.
+    /// Returns a command that runs outside, with natlab and this lab in its environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env("NATLAB", &self.program).env(PREFIX, &self.prefix);
         command
     }
 
-    /// A node's IPv4 address.
+    /// Returns a node's IPv4 address.
     ///
     /// # Panics
-    /// It has none.
+    /// The node has none.
     pub fn ip4(&self, node: &str) -> IpAddr {
         self.ip(node, "ip4")
     }
 
-    /// A node's IPv6 address.
+    /// Returns a node's IPv6 address.
     ///
     /// # Panics
-    /// It has none.
+    /// The node has none.
     pub fn ip6(&self, node: &str) -> IpAddr {
         self.ip(node, "ip6")
     }
 
-    /// The router of a node for `ip4` or `ip6`: the first address of its network.
+    /// Returns the router of a node for `ip4` or `ip6`, which has the first address of its network.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no router.
     pub fn router(&self, node: &str, which: &str) -> IpAddr {
         let text = self.nodes[node][which.replace("ip", "gw")].as_str();
         text.unwrap_or_else(|| panic!("{node} has no {which}")).parse().expect("an address")
@@ -121,8 +121,9 @@ impl Lab {
         text.parse().expect("an address")
     }
 
-    /// Has a router with `upnp` and `v6=open` drop what comes in by IPv6, unless it is an answer or miniupnpd
-    /// lets it in. The firewall of `v6=firewall` is a chain of its own, which drops what another one accepts.
+    /// Makes a router with `upnp` and `v6=open` drop inbound IPv6, except answers and packets that miniupnpd
+    /// lets in. The firewall of `v6=firewall` is a separate chain, which drops packets that another chain
+    /// accepts.
     ///
     /// # Panics
     /// There is no such router.
@@ -134,10 +135,10 @@ impl Lab {
         self.natlab(&["exec", router, "--", "nft", rules]);
     }
 
-    /// What natprobe says of a node's NAT, as JSON.
+    /// Returns natprobe's JSON report about a node's NAT.
     ///
     /// # Panics
-    /// It fails.
+    /// The probe fails.
     pub fn natprobe(&self, node: &str, server: IpAddr) -> Value {
         let natprobe = self.program.with_file_name("natprobe");
         let natprobe = natprobe.to_str().expect("a path of text");
@@ -145,11 +146,11 @@ impl Lab {
         serde_json::from_str(&said).expect("natprobe writes JSON")
     }
 
-    /// Does something inside a node, in a thread of its own. Threads and processes that it starts are inside
-    /// too, and stay there.
+    /// Runs `work` inside a node, in a new thread. Threads and processes that it starts are inside too, and
+    /// stay there.
     ///
     /// # Panics
-    /// What was done has panicked.
+    /// The work has panicked.
     pub fn within<T: Send>(&self, node: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = format!("/run/netns/{}{node}", self.prefix);
         thread::scope(|scope| {
@@ -166,7 +167,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // The command that natlab runs ends with its input, and natlab removes the lab then.
+        // natlab's command ends with its input, and natlab then removes the lab.
         drop(self.owner.stdin.take());
         let mut rest = Vec::new();
         if let Some(mut output) = self.owner.stdout.take() {
@@ -176,7 +177,7 @@ impl Drop for Lab {
     }
 }
 
-/// From the variable, from PATH, or this crate's own.
+/// Returns the program from the variable, from PATH, or from this crate.
 fn program() -> Option<PathBuf> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
     let own =
@@ -184,7 +185,7 @@ fn program() -> Option<PathBuf> {
     named.or_else(|| find_in_path("natlab")).or_else(own)
 }
 
-/// Where a program is; servers are often where users' paths do not look.
+/// Finds a program. Server programs are often in folders outside a user's PATH.
 pub fn find_in_path(program: &str) -> Option<PathBuf> {
     let mut folders: OsString = env::var_os("PATH").unwrap_or_default();
     folders.push(":/usr/sbin:/sbin");

@@ -1,20 +1,18 @@
-//! What the tests of the cores, the simulator and the fuzz targets share.
+//! Tools shared by the tests of the cores, the simulator and the fuzz targets.
 //!
 //! * [`Random`]: chance from one seed.
-//! * [`Queue`]: what happens later, in order of time.
-//! * [`receive`] and [`send`]: what a driver does with an endpoint of the overlay; [`StackHost`]: what it
-//!   does with a stack.
-//! * [`Adversary`]: a member of a network who keeps to no rule. It has an identity and the keys of its
-//!   sessions, so what it makes is authentic, and it makes whatever it likes: its datagrams may be sent from
-//!   any address.
+//! * [`Queue`]: later events, in order of time.
+//! * [`receive`] and [`send`]: a driver's work with an endpoint of the overlay; [`StackHost`]: with a stack.
+//! * [`Adversary`]: a network member who keeps to no rule. It has an identity and its session keys, so its
+//!   messages are authentic. It makes any message, and the caller may send its datagrams from any address.
 //! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
-//! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
-//! * [`Crowd`]: one node, and as many members of its networks as one likes.
-//! * [`Counting`]: an allocator that says how much is in use.
-//! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT that leads nowhere else.
+//! * [`Credit`]: limit of the bytes sent to addresses whose owners have never received anything.
+//! * [`Crowd`]: one node, and any number of members of its networks.
+//! * [`Counting`]: an allocator that reports the memory in use.
+//! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT without a connection to any other.
 //!
-//! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for
-//! each test network to say.
+//! Nothing else here transports data. Each test network decides how datagrams and packets travel, and which
+//! are lost.
 
 #[cfg(feature = "overlay")]
 mod adversary;

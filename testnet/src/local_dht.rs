@@ -1,4 +1,4 @@
-//! A DHT of BitTorrent (BEP 5, BEP 44) that leads nowhere else.
+//! A BitTorrent DHT (BEP 5, BEP 44) without a connection to any other.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -6,13 +6,13 @@ use futures_lite::future::block_on;
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, Testnet};
 
-/// The nodes of a DHT, until it is dropped.
+/// Nodes of a DHT, which run until it is dropped.
 pub struct LocalDht {
     nodes: Vec<AsyncDht>,
 }
 
 impl LocalDht {
-    /// Nodes that know each other, on loopback only.
+    /// Starts nodes that know each other, on loopback only.
     ///
     /// # Panics
     /// The system has no sockets or threads left.
@@ -21,7 +21,8 @@ impl LocalDht {
         Self { nodes: testnet.expect("sockets").nodes.into_iter().map(Dht::as_async).collect() }
     }
 
-    /// One node on each address from `first` on, which this machine must have; each enters by the first one.
+    /// Starts one node on each address from `first` on, which this machine must have. Each enters by the
+    /// first node.
     ///
     /// # Panics
     /// As [`Self::new`].
@@ -56,17 +57,17 @@ impl LocalDht {
         self.nodes.push(node);
     }
 
-    /// Ends the last `count` of them.
+    /// Ends the last `count` nodes.
     pub fn kill(&mut self, count: usize) {
         self.nodes.truncate(self.nodes.len().saturating_sub(count));
     }
 
-    /// Where they are.
+    /// Returns the nodes' addresses.
     pub fn addresses(&self) -> Vec<SocketAddrV4> {
         self.nodes.iter().map(|node| block_on(node.info()).local_addr()).collect()
     }
 
-    /// Those by which the DHT is entered.
+    /// Returns the nodes by which others enter the DHT.
     pub fn entries(&self) -> Vec<SocketAddrV4> {
         self.addresses().into_iter().take(3).collect()
     }

@@ -1,9 +1,9 @@
-//! Where a test has a log written, so that it can look at it.
+//! A log that a test can inspect.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// A log in memory; clones write to the same one.
+/// A log in memory. Clones write to the same log.
 ///
 /// ```
 /// use std::io::Write;
@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex};
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// What was written so far.
+    /// Returns the text written so far.
     ///
     /// # Panics
-    /// If it is not UTF-8.
+    /// The text is not UTF-8.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("no panic").clone()).expect("text")
     }

@@ -1,8 +1,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Things that happen later, in order of time; what is due at one time happens in the order of entry. `Time`
-/// is that of whoever has the queue.
+/// Events in order of time. Events due at the same time come in order of entry. The user of the queue defines
+/// `Time`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,29 +30,29 @@ struct Entry<Time, T> {
 }
 
 impl<Time: Copy + Ord, T> Queue<Time, T> {
-    /// Enters something that happens at `at`.
+    /// Enters an event due at `at`.
     pub fn push(&mut self, at: Time, item: T) {
         self.heap.push(Reverse(Entry { at, number: self.entered, item }));
         self.entered += 1;
     }
 
-    /// When the next thing happens.
+    /// Returns the time of the next event.
     pub fn next_at(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse(entry)| entry.at)
     }
 
-    /// Takes the next thing that has happened by `now`, and its time.
+    /// Takes the next event due by `now`, with its time.
     pub fn pop_due(&mut self, now: Time) -> Option<(Time, T)> {
         self.next_at().filter(|&at| at <= now)?;
         self.heap.pop().map(|Reverse(entry)| (entry.at, entry.item))
     }
 
-    /// How much is still to happen.
+    /// Returns the number of events in the queue.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Whether nothing will happen any more.
+    /// Returns true if the queue has no event.
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }

@@ -1,11 +1,11 @@
-//! Randomness that replays: one seed, from which every component draws its own generator.
+//! Replayable randomness: one seed, from which every component gets a separate generator.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A component's generator. Which numbers it draws disturbs no other component.
+/// A component's generator. Its draws do not disturb any other component.
 ///
 /// ```
 /// use peersock_testnet::Random;
@@ -18,53 +18,53 @@ use std::time::Duration;
 pub struct Random(ChaCha8Rng);
 
 impl Random {
-    /// The generator at the root of a scenario.
+    /// Makes the generator at the root of a scenario.
     pub fn from_seed(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A generator for one component.
+    /// Makes a generator for one component.
     pub fn fork(&mut self) -> Self {
         Self(ChaCha8Rng::from_seed(self.bytes()))
     }
 
-    /// Any bytes.
+    /// Draws random bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.0.fill_bytes(&mut bytes);
         bytes
     }
 
-    /// Overwrites `bytes` with any.
+    /// Overwrites `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill_bytes(bytes);
     }
 
-    /// Any number.
+    /// Draws a random number.
     pub fn number(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// A number from 0 to `bound` - 1.
+    /// Draws a number from 0 to `bound` - 1.
     ///
     /// # Panics
-    /// If `bound` is 0.
+    /// `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0.random_range(0..bound)
     }
 
-    /// A number in the range, both ends included.
+    /// Draws a number in the range, both ends included.
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
         self.0.random_range(range)
     }
 
-    /// A length of time in the range, both ends included.
+    /// Draws a duration in the range, both ends included.
     pub fn duration(&mut self, range: RangeInclusive<Duration>) -> Duration {
         let nanos = |duration: &Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.within(nanos(range.start())..=nanos(range.end())))
     }
 
-    /// A size in the range, small ones as likely as large ones: its logarithm is uniform.
+    /// Draws a size in the range with a uniform logarithm, so small sizes are as likely as large ones.
     pub fn size(&mut self, range: RangeInclusive<u64>) -> u64 {
         let bits = |n: u64| u64::from(n.max(1).ilog2());
         let exponent = self.within(bits(*range.start())..=bits(*range.end()));
@@ -72,15 +72,15 @@ impl Random {
         self.within(octave).clamp(*range.start(), *range.end())
     }
 
-    /// True with a probability from 0 to 1.
+    /// Returns true with this probability, from 0 to 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.0.random_bool(probability.min(1.0))
     }
 
-    /// One of the items.
+    /// Draws one of the items.
     ///
     /// # Panics
-    /// If there are none.
+    /// There are no items.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }

@@ -6,7 +6,7 @@ use peersock_root::Source;
 
 use crate::{FakeRoot, Lies, RealRoot};
 
-/// A root of a test network: the one that serves nodes, or one that lies to them.
+/// A root of a test network: one that serves nodes, or one that lies to them.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -20,14 +20,14 @@ use crate::{FakeRoot, Lies, RealRoot};
 /// assert!(root.handle(now, from, b"not a message").is_empty());
 /// ```
 pub enum TestRoot {
-    /// Serves, with the limits and budgets that it has by default.
+    /// Serves with the default limits and budgets.
     Real(Box<RealRoot>),
-    /// Has no limits, and lies if it is told to.
+    /// Has no limits, and lies on request.
     Fake(Box<FakeRoot>),
 }
 
 impl TestRoot {
-    /// Its keys.
+    /// Returns the root's public keys.
     pub fn identity(&self) -> &PublicIdentity {
         match self {
             Self::Real(root) => root.root().identity(),
@@ -35,7 +35,7 @@ impl TestRoot {
         }
     }
 
-    /// Takes a datagram and gives those that it answers with or passes on.
+    /// Handles a datagram. Returns the answers and the relayed datagrams.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         match self {
             Self::Real(root) => root.handle(now, from, datagram),
@@ -43,8 +43,8 @@ impl TestRoot {
         }
     }
 
-    /// The same for a datagram that may come by a stream, as the answers may go by one. The one that lies
-    /// knows UDP alone.
+    /// Handles a datagram that may come by a stream. The results may go by a stream, too. A fake root
+    /// supports only UDP.
     pub fn hear(&mut self, now: Instant, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
         match self {
             Self::Real(root) => root.hear(now, from, datagram),
@@ -52,14 +52,14 @@ impl TestRoot {
         }
     }
 
-    /// A stream has ended.
+    /// Tells the root that a stream has ended.
     pub fn lose(&mut self, source: Source) {
         if let Self::Real(root) = self {
             root.lose(source);
         }
     }
 
-    /// As [`Self::handle_timeout`], and says which datagrams go by streams.
+    /// Does [`Self::handle_timeout`], and returns the datagrams with their sockets or streams.
     pub fn pass_time(&mut self, now: Instant) -> Vec<(Source, Vec<u8>)> {
         match self {
             Self::Real(root) => root.pass_time(now),
@@ -67,7 +67,7 @@ impl TestRoot {
         }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// Returns the time of the next [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
         match self {
             Self::Real(root) => root.root().poll_timeout(),
@@ -75,7 +75,7 @@ impl TestRoot {
         }
     }
 
-    /// Does what is due, and gives what it sends.
+    /// Does the work that is due, and returns the resulting datagrams.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
         match self {
             Self::Real(root) => root.handle_timeout(now),
@@ -83,7 +83,7 @@ impl TestRoot {
         }
     }
 
-    /// Forgets everything but its keys.
+    /// Forgets everything but the keys.
     pub fn restart(&mut self, now: Instant) {
         match self {
             Self::Real(root) => root.restart(now),
@@ -91,7 +91,7 @@ impl TestRoot {
         }
     }
 
-    /// How many datagrams it has relayed, and their bytes without the header of the relay.
+    /// Returns the number of relayed datagrams, and their bytes without the relay header.
     pub fn relayed(&self) -> (u64, u64) {
         match self {
             Self::Real(root) => root.relayed(),
@@ -99,7 +99,7 @@ impl TestRoot {
         }
     }
 
-    /// Look-ups that came in since its start.
+    /// Returns the number of look-ups received since the start.
     pub fn look_ups(&self) -> u64 {
         match self {
             Self::Real(root) => root.root().counters().look_ups.get(),
@@ -107,18 +107,18 @@ impl TestRoot {
         }
     }
 
-    /// How it lies.
+    /// Returns the root's lies, for changes.
     ///
     /// # Panics
-    /// It is the real one, which does not.
+    /// The root is the real one, which does not lie.
     pub fn lies(&mut self) -> &mut Lies {
         &mut self.fake().lies
     }
 
-    /// The one that lies.
+    /// Returns the fake root.
     ///
     /// # Panics
-    /// It is the real one.
+    /// The root is the real one.
     pub fn fake(&mut self) -> &mut FakeRoot {
         match self {
             Self::Real(_) => panic!("the real root does not lie"),
@@ -126,10 +126,10 @@ impl TestRoot {
         }
     }
 
-    /// The one that serves.
+    /// Returns the real root.
     ///
     /// # Panics
-    /// It is one that lies.
+    /// The root is a fake one.
     pub fn real(&self) -> &RealRoot {
         match self {
             Self::Real(root) => root,

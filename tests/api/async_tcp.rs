@@ -1,4 +1,4 @@
-//! Asynchronous sockets: on tokio, and on an executor that knows nothing of tokio.
+//! Asynchronous sockets: on tokio, and on an executor without tokio.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -118,7 +118,7 @@ fn any_executor_will_do() {
     });
 }
 
-/// The smallest executor: one thread that sleeps until its future is woken.
+/// Runs a future on the smallest executor: one thread that sleeps until its future is woken.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

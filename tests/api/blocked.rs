@@ -1,5 +1,5 @@
-//! Who waits for room to write when the node ends, or leaves the network: each is told at once, and nobody
-//! uses a processor, neither before nor afterwards.
+//! Writers that wait for buffer space when the node ends, or leaves the network. Each gets its error at once,
+//! and none uses a processor, neither before nor afterwards.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -15,17 +15,17 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::common::{PATIENCE, alone, pair};
 
-/// How long a wait is watched.
+/// Time for which a wait is watched.
 const WATCHED: Duration = Duration::from_secs(2);
 
-/// The most processor time while everybody waits: a small part of that. Who asks again and again uses all
-/// that there is.
+/// Maximum processor time while all writers wait, a small part of the watched time. A writer that polls in a
+/// loop would use all of it.
 const BUSY: Duration = Duration::from_millis(200);
 
-/// What a busy machine may take to run a thread that was woken. Every timer is longer.
+/// Time that a busy machine may take to run a woken thread. Every timer is longer.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Nothing was written for so long: everybody waits.
+/// Time without a write after which all writers are taken to wait.
 const STILL: Duration = Duration::from_millis(500);
 
 const WRITERS: usize = 3;
@@ -42,7 +42,7 @@ fn who_waits_to_write_when_the_network_is_left_is_told_at_once() {
     alone(test, || play(|_, joined| assert!(joined.leave())));
 }
 
-/// The node hopes for a peer that reads, and who waits does not have to wait with it.
+/// The node lingers for a peer that reads, but a waiting writer does not wait with it.
 #[test]
 fn who_waits_to_write_does_not_wait_as_long_as_the_node_lingers() {
     let test = "blocked::who_waits_to_write_does_not_wait_as_long_as_the_node_lingers";
@@ -57,7 +57,7 @@ fn who_waits_to_write_does_not_wait_as_long_as_the_node_lingers() {
     });
 }
 
-/// Another connection owes something to a peer that does not read, for which the node lingers.
+/// The node lingers because another connection has unsent data for a peer that does not read.
 #[test]
 fn who_waits_to_read_does_not_wait_as_long_as_the_node_lingers() {
     let [(node, _joined), (other, there)] = pair();
@@ -66,7 +66,7 @@ fn who_waits_to_read_does_not_wait_as_long_as_the_node_lingers() {
     let [mut owing, mut idle] = [(); 2].map(|()| TcpStream::connect_on(&node, to).expect("a connection"));
     let _peers = [(); 2].map(|()| listener.accept().expect("a connection").0);
     owing.set_nonblocking(true).expect("it can");
-    // What there is no room for now may find some when the peer has taken the rest in.
+    // Data that does not fit now may fit when the peer has received the rest.
     while owing.write(&[0; 1 << 16]).is_ok() {
         while owing.write(&[0; 1 << 16]).is_ok() {}
         thread::sleep(STILL);
@@ -82,7 +82,7 @@ fn who_waits_to_read_does_not_wait_as_long_as_the_node_lingers() {
     assert!(!ending.join().expect("no panic"), "the other one's data is lost");
 }
 
-/// Has threads and tasks of the first node write until there is no room, then ends what they use.
+/// Lets threads and tasks of the first node write until the buffers are full, then ends the node or network.
 fn play(end: impl FnOnce(&Node, &Joined)) {
     let [(node, joined), (other, there)] = pair();
     let listener = TcpListener::bind_on(&other, (there.address(), 1000)).expect("a port");
@@ -128,7 +128,7 @@ fn play(end: impl FnOnce(&Node, &Joined)) {
     assert!(used <= by_kernel + BUSY, "{used:?} of the processor afterwards");
 }
 
-/// Writes until that fails: the error, and when it came.
+/// Writes until an error, and returns the error and its time.
 fn fill(mut stream: TcpStream, written: &AtomicUsize) -> (io::Error, Instant) {
     let block = vec![7; 1 << 16];
     loop {
@@ -136,7 +136,7 @@ fn fill(mut stream: TcpStream, written: &AtomicUsize) -> (io::Error, Instant) {
             Ok(count) => written.fetch_add(count, Ordering::Relaxed),
             Err(error) => {
                 let told = Instant::now();
-                // Where the connection was cut off this sends no end.
+                // If the connection was cut off, this sends no end.
                 let _ = stream.shutdown(Shutdown::Write);
                 return (error, told);
             }
@@ -144,7 +144,7 @@ fn fill(mut stream: TcpStream, written: &AtomicUsize) -> (io::Error, Instant) {
     }
 }
 
-/// The same in a task, by `write` or by `writable` and `try_write`.
+/// Does the same in a task, by `write` or by `writable` and `try_write`.
 async fn fill_asynchronously(
     mut stream: peersock::TcpStream,
     written: Arc<AtomicUsize>,
@@ -171,7 +171,7 @@ async fn fill_asynchronously(
     }
 }
 
-/// The processor time of as many waits with the kernel's sockets.
+/// Returns the processor time of the same number of waits with kernel sockets.
 fn kernel_s() -> Duration {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = listener.local_addr().expect("an address");
@@ -206,7 +206,7 @@ fn wait_until_still(written: &AtomicUsize) {
     }
 }
 
-/// What all threads of this process use of the processors meanwhile.
+/// Returns the processor time of all threads of this process during `work`.
 fn processor_time_of(work: impl FnOnce()) -> Duration {
     let now = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("a time since the start");
     let before = now();

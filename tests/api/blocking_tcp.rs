@@ -262,7 +262,7 @@ fn non_blocking_mode_never_waits() {
         }
     };
     assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    // The engine moves what was written although nobody waits for it.
+    // The engine moves written data even if no thread waits for it.
     let mut left = written;
     let mut buf = vec![0; 1 << 16];
     while left > 0 {
@@ -355,7 +355,7 @@ fn linger_zero_resets_and_a_positive_linger_waits_for_delivery() {
         server.read_to_end(&mut got).expect("read");
         got.len()
     });
-    // More than the buffers may hold while nobody reads.
+    // More than the buffers may hold while no thread reads.
     client.write_all(&pattern(6, 1 << 20)).expect("write");
     drop(client);
     assert_eq!(reader.join().expect("the reader ends"), 1 << 20);
@@ -424,7 +424,7 @@ fn a_restarted_peer_with_the_same_identity_is_reached_again() {
         let listener = TcpListener::bind_on(&server, "[::]:1000").expect("bind");
         let deadline = Instant::now() + PATIENCE;
         let mut stream = loop {
-            // The first attempt may still go to the node that has gone.
+            // The first attempt may still go to the old node.
             match TcpStream::connect_on(&client, (joined.address(), 1000)) {
                 Ok(stream) => break stream,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),

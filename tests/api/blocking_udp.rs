@@ -55,7 +55,7 @@ fn the_largest_datagrams_pass_between_nodes_and_within_one() {
     let to = one.local_addr().expect("address");
     one.set_read_timeout(Some(PATIENCE)).expect("set");
     let mut buf = vec![0; 70_000];
-    // The first waits for the session as a whole.
+    // The first datagram waits as a whole for the session.
     for len in [65_507, 1125, 9000, 30_000, 65_527] {
         let data = pattern(3, len);
         for sender in [&two, &one] {

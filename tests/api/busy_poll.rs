@@ -1,4 +1,4 @@
-//! Threads that look for packets before they sleep.
+//! Threads that poll for packets before they sleep.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{PATIENCE, alone_on_its_loopback, network};
 
-/// Longer than it may be, so that it would be seen if it were taken as it is.
+/// Busy-poll time beyond the maximum, so that the test detects a missing clamp.
 const BUSY: Duration = Duration::from_secs(3600);
 
-/// How long nothing happens.
+/// Time without any traffic.
 const IDLE: Duration = Duration::from_secs(2);
 
 fn member(network: NetworkId) -> (Node, Joined) {
@@ -24,7 +24,7 @@ fn member(network: NetworkId) -> (Node, Joined) {
     (node, joined)
 }
 
-/// Processor time of all threads of this process.
+/// Returns the processor time of all threads of this process.
 fn used() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").expect("threads");
     let nanoseconds = tasks.filter_map(|task| {
@@ -36,13 +36,13 @@ fn used() -> Duration {
 
 #[test]
 fn they_answer_and_sleep_when_nothing_happens() {
-    // Beacons of other tests' nodes would wake these, and each time they look for packets for a while.
+    // Beacons of other tests' nodes would wake these threads, which then poll for a while each time.
     alone_on_its_loopback("busy_poll::they_answer_and_sleep_when_nothing_happens", || {
         let network = network();
         let [(alpha, home), (beta, _)] = [member(network), member(network)];
         let listener = TcpListener::bind_on(&alpha, "[::]:1000").expect("a free port");
         let address = (home.address(), 1000);
-        // Nobody waits for it if something fails here.
+        // The thread is not joined if something fails here.
         let echo = thread::spawn(move || {
             for _ in 0..2 {
                 let (mut stream, _) = listener.accept().expect("a connection");
@@ -65,7 +65,7 @@ fn they_answer_and_sleep_when_nothing_happens() {
         let used = used() - before;
         assert!(used < IDLE / 4, "{used:?} of a processor in {IDLE:?}, while nothing happens");
         drop(stream);
-        // Tasks wait for the engine thread, which looks for packets, too.
+        // Tasks wait for the engine thread, which polls for packets, too.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let answers = async {
             let mut stream = peersock::TcpStream::connect_on(&beta, address).await.expect("connected");

@@ -1,4 +1,4 @@
-//! Nodes for tests: ephemeral identities, the loopback interface only, and a network that no other test has.
+//! Nodes for tests: ephemeral identities, the loopback interface only, and a separate network per test.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node};
 
-/// Longer than anything takes; tests do not depend on speed.
+/// Timeout longer than anything takes, because tests do not depend on speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An ad-hoc network with a random port range that includes 1000 to 2000.
+/// Returns an ad-hoc network with a random port range that includes 1000 to 2000.
 pub(crate) fn network() -> NetworkId {
     let random = RandomState::new().hash_one(());
     let first = random % 1000;
@@ -30,14 +30,14 @@ pub(crate) fn node() -> Node {
         .expect("a node starts on the loopback interface")
 }
 
-/// A node that has joined `network`.
+/// Starts a node and joins `network`.
 pub(crate) fn member(network: NetworkId) -> (Node, Joined) {
     let node = node();
     let joined = node.join(Network::ad_hoc(network)).expect("the network is joined");
     (node, joined)
 }
 
-/// Two nodes on one network.
+/// Starts two nodes on one network.
 pub(crate) fn pair() -> [(Node, Joined); 2] {
     let network = network();
     [member(network), member(network)]
@@ -64,7 +64,7 @@ pub(crate) fn exchange((alpha, home): (&Node, &Joined), (beta, away): (&Node, &J
     echo.join().expect("no panic");
 }
 
-/// `len` bytes that differ from place to place and from `seed` to `seed`.
+/// Returns `len` bytes that differ from place to place and from `seed` to `seed`.
 pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut step = || {
@@ -76,13 +76,13 @@ pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|_| step()).collect()
 }
 
-/// Does `work` in a process of its own, where no other test is: for what is counted for a whole process.
-/// `test` is the test that calls this.
+/// Does `work` in a separate process without other tests, for values that are counted per process. `test` is
+/// the test that calls this.
 pub(crate) fn alone(test: &str, work: impl FnOnce()) {
     alone_by(Command::new(env::current_exe().expect("this program")), test, work);
 }
 
-/// The same, on a loopback interface that no other process has, where that can be had.
+/// Does the same, with a private loopback interface if the machine permits it.
 pub(crate) fn alone_on_its_loopback(test: &str, work: impl FnOnce()) {
     let script = "ip link set lo up && exec \"$0\" \"$@\"";
     let unshared = |words: &[&str]| {

@@ -1,4 +1,4 @@
-//! Whoever sends is told whether it arrived.
+//! Reports to a sender on whether its data has arrived.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{PATIENCE, pair};
 
-/// More than all buffers between two nodes hold.
+/// Bytes that exceed all buffers between two nodes.
 const TOO_MUCH: usize = 24 << 20;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Networks that are joined for a device: what another IP makes and takes, here by hand.
+//! Networks joined for a device. The tests make and take the packets of another IP stack by hand.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -16,13 +16,14 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 58;
 
-/// What is sent until the other one answers: a node of a busy machine may be found too late for the first.
+/// Datagram repeated until the other node answers. On a busy machine the node may be found too late for the
+/// first one.
 const GREETING: &[u8] = b"greeting";
 
-/// Bytes of IPv6's header, and of UDP's.
+/// Header lengths of IPv6 and of UDP in bytes.
 const IP: usize = 40;
 
-/// Keeps what it gets.
+/// Device that keeps the packets it gets.
 #[derive(Debug)]
 struct Shelf(SyncSender<(Vec<u8>, Offload)>);
 
@@ -32,7 +33,7 @@ impl Device for Shelf {
     }
 }
 
-/// A node whose network a device has.
+/// A node with a network joined for a device.
 struct Host {
     node: Node,
     joined: Joined,
@@ -54,12 +55,12 @@ impl Host {
         self.sender.flush();
     }
 
-    /// The next packet of a protocol.
+    /// Returns the next packet of a protocol.
     fn next(&self, protocol: u8) -> (Vec<u8>, Offload) {
         self.next_within(protocol, PATIENCE).expect("a packet")
     }
 
-    /// The same; `None` if nothing has come for so long.
+    /// Returns the next packet of a protocol; `None` if none comes within `wait`.
     fn next_within(&self, protocol: u8, wait: Duration) -> Option<(Vec<u8>, Offload)> {
         loop {
             let got = self.next_of_any(wait)?;
@@ -78,7 +79,7 @@ impl Host {
         }
     }
 
-    /// Greets until one greeting has come, for which `has_come` waits a second.
+    /// Sends greetings until one has come, for which `has_come` waits a second.
     fn greet(&mut self, to: SocketAddr, mut has_come: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !has_come() {
@@ -87,7 +88,7 @@ impl Host {
         }
     }
 
-    /// A UDP datagram of this host.
+    /// Makes a UDP datagram of this host.
     fn datagram(&self, from: u16, to: SocketAddr, data: &[u8]) -> Vec<u8> {
         let length = (8 + data.len()) as u16;
         let header = [from.to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
@@ -101,7 +102,7 @@ fn ip(from: Ipv6Addr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     [&[0x60, 0, 0, 0, length[0], length[1], protocol, 64], &from.octets()[..], &to.octets(), payload].concat()
 }
 
-/// A TCP segment without options.
+/// Makes a TCP segment without options.
 fn segment((from, to): (SocketAddr, SocketAddr), (seq, ack): (u32, u32), flags: u8, data: &[u8]) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let numbers = [seq.to_be_bytes(), ack.to_be_bytes()].concat();
@@ -114,7 +115,7 @@ fn number(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Another member, with a UDP socket.
+/// Starts another member, with a UDP socket.
 fn member_with_socket(id: NetworkId) -> (Node, Joined, UdpSocket) {
     let (node, joined) = member(id);
     let socket = UdpSocket::bind_on(&node, (joined.address(), 1700)).expect("a port");
@@ -128,7 +129,7 @@ fn datagrams_pass_between_a_host_and_a_socket() {
     let mut host = Host::start(id);
     let (_other, away, socket) = member_with_socket(id);
     let to = socket.local_addr().expect("it is bound");
-    // They wait for the session, and some perhaps too long.
+    // The datagrams wait for the session, and some perhaps too long.
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     let mut buf = [0; 2000];
     host.greet(to, || socket.recv_from(&mut buf).is_ok());
@@ -150,7 +151,7 @@ fn datagrams_pass_between_a_host_and_a_socket() {
         assert_eq!(packet[IP + 8..], data);
         assert_eq!(offload.checksum, Some(PartialChecksum { start: 40, offset: 6 }));
     }
-    // Perhaps larger than the path: then it comes in parts, whose checksum was made before.
+    // The datagram may exceed the path MTU. Then it comes in fragments, with a complete checksum.
     let data = pattern(4, 60_000);
     socket.send_to(&data, (host.joined.address(), 40_900)).expect("it is sent");
     let mut received = vec![0; 8 + data.len()];
@@ -172,7 +173,7 @@ fn datagrams_pass_between_a_host_and_a_socket() {
     assert!(is_whole || is_right(&host, away.address(), &received));
 }
 
-/// Whether the checksum of a UDP datagram from `from` is (RFC 768, RFC 8200 8.1).
+/// Returns true if the checksum of a UDP datagram from `from` is correct (RFC 768, RFC 8200 8.1).
 fn is_right(host: &Host, from: Ipv6Addr, datagram: &[u8]) -> bool {
     let length = (datagram.len() as u32).to_be_bytes();
     let pseudo = [&from.octets()[..], &host.joined.address().octets(), &length, &[0, 0, 0, UDP]].concat();
@@ -202,7 +203,7 @@ fn a_large_packet_becomes_segments_and_they_one_packet() {
     let theirs = number(&answer, IP + 4).wrapping_add(1);
     host.send(&segment(ends, (1001, theirs), 0x10, &[]), Offload::default());
     let (mut stream, _) = listener.accept().expect("a connection");
-    // More in each segment than any path takes: the kernel's idea of it may be old.
+    // The segments exceed every path's size, because a kernel may have an outdated path MTU.
     for payload in [500, 9000] {
         let data = pattern(7, 40_000);
         let at = if payload == 500 { 1001 } else { 41_001 };
@@ -224,7 +225,7 @@ fn a_large_packet_becomes_segments_and_they_one_packet() {
             Some(segments) => assert!(segments.header_len == 60 && segments.payload < payload.len()),
             None => assert!(packet.len() < 1500),
         }
-        // What is acknowledged late comes again.
+        // Data acknowledged late comes again.
         let at = number(&packet, IP + 4).wrapping_sub(theirs) as usize;
         received[at..at + payload.len()].copy_from_slice(payload);
         count = count.max(at + payload.len());
@@ -240,7 +241,7 @@ fn what_may_not_pass_does_not_and_the_host_is_told() {
     let mut host = Host::start(id);
     let (_other, away, socket) = member_with_socket(id);
     let to = socket.local_addr().expect("it is bound");
-    // Addresses of others as source, and no IP packets at all: they are dropped, so the last one comes first.
+    // These have a foreign source, or are no IP packets. They are dropped, so the last datagram comes first.
     let mut forged = host.datagram(40_900, to, b"forged");
     forged[8..24].copy_from_slice(&away.address().octets());
     for packet in [&forged[..], &[], &[0x60; 10], &[0xff; 60]] {
@@ -251,12 +252,12 @@ fn what_may_not_pass_does_not_and_the_host_is_told() {
     assert_eq!(socket.recv(&mut buf).expect("a datagram"), 3);
     // A port that the network does not allow.
     let forbidden = SocketAddr::new(to.ip(), away.allowed_ports().end() + 1);
-    // From a port that is not allowed either: else it may be an answer to a client.
+    // Use a forbidden source port too, else the datagram may be an answer to a client.
     host.send(&host.datagram(forbidden.port(), forbidden, b"x"), Offload::default());
     let (error, _) = host.next(ICMP);
     assert_eq!(error[IP..IP + 2], [1, 1], "administratively prohibited");
     assert_eq!(error[8..24], away.address().octets());
-    // Nobody can have this address, or has that.
+    // The first address cannot exist in the network, and the second belongs to no node.
     let elsewhere = SocketAddr::new("2001:db8::1".parse().expect("an address"), 1700);
     host.send(&host.datagram(40_900, elsewhere, b"x"), Offload::default());
     assert_eq!(host.next(ICMP).0[IP..IP + 2], [1, 0], "no route");
@@ -264,8 +265,8 @@ fn what_may_not_pass_does_not_and_the_host_is_told() {
     nobody[15] ^= 1;
     host.send(&host.datagram(40_900, SocketAddr::new(nobody.into(), 1700), b"x"), Offload::default());
     assert_eq!(host.next(ICMP).0[IP..IP + 2], [1, 3], "address unreachable");
-    // Too large for the path, and it must be told how much that takes; but a path that takes less than IPv6
-    // asks of each gets fragments. What it takes is found out meanwhile.
+    // A datagram too large for the path must yield an error with the path MTU. A path below IPv6's minimum
+    // gets fragments instead. The node finds the path MTU meanwhile.
     let large = pattern(1, 65_527);
     let end = Instant::now() + PATIENCE;
     let (error, offload) = loop {
@@ -312,8 +313,8 @@ fn sockets_are_not_in_a_network_that_a_device_has() {
     assert!(host.node.leave(id));
 }
 
-/// Routers behind a gateway have addresses that nobody has here; a member without anything behind it has no
-/// such routers, and could have another machine's kernel believe that one speaks.
+/// Routers behind a gateway have addresses outside the network. A member without a gateway has no such
+/// routers. If accepted, it could make another machine's kernel believe in a router's error.
 #[test]
 fn a_member_does_not_speak_for_routers_that_it_has_not() {
     let id = network();
@@ -323,12 +324,12 @@ fn a_member_does_not_speak_for_routers_that_it_has_not() {
     let own = SocketAddr::new(forger.joined.address().into(), 1700);
     let quoted = host.datagram(40_900, own, b"quoted");
     let router = "2001:db8::1".parse().expect("an address");
-    // Too big, with an MTU of 1280 bytes.
+    // Packet too big, with an MTU of 1280 bytes.
     let error = [&[2, 0, 0, 0, 0, 0, 5, 0], &quoted[..]].concat();
     forger.send(&ip(router, to.ip(), ICMP, &error), Offload::default());
     forger.send(&ip(forger.joined.address(), to.ip(), ICMP, &error), Offload::default());
     forger.send(&forger.datagram(40_900, to, b"own"), Offload::default());
-    // What it says of itself comes, and nothing in a router's name.
+    // The error in the member's own name comes, but none in a router's name.
     for protocol in [ICMP, UDP] {
         let (packet, _) = host.next_of_any(PATIENCE).expect("a packet");
         assert_eq!((packet[6], &packet[8..24]), (protocol, &forger.joined.address().octets()[..]));

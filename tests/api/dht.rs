@@ -1,4 +1,4 @@
-//! Nodes that know nothing of each other but an overlay address, and a DHT.
+//! Nodes that know only an overlay address of each other, and a DHT.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -43,7 +43,7 @@ fn two_nodes_meet_by_the_dht_and_talk_directly() {
         stream.read_to_end(&mut all).expect("all of it");
         stream.write_all(&all).expect("room");
     });
-    // Without waiting for the peer first: the connection itself waits until it is found.
+    // Do not wait for the peer first: the connection itself waits until the peer is found.
     let address = SocketAddr::new(target.into(), 1000);
     let mut stream = peersock::blocking::TcpStream::connect_on(&alpha, address).expect("connected");
     stream.write_all(b"by nobody's server").expect("room");
@@ -84,7 +84,7 @@ fn a_node_that_starts_again_needs_none_of_those_by_which_it_entered() {
     let file = place.path().join("state/dht-nodes");
     wait("they are kept", || file.exists());
     drop(node);
-    // The one that is named has gone for ever.
+    // The named node has gone for ever.
     swarm.kill(1);
     let mut silent = None;
     wait("its port is free", || {
@@ -136,7 +136,7 @@ fn who_was_in_a_false_dht_once_finds_others_in_the_true_one_after_a_restart() {
 #[test]
 fn who_gets_answers_of_a_false_dht_alone_leaves_it_when_a_named_node_is_there() {
     let (mut truth, lie) = (LocalDht::new(20), LocalDht::new(20));
-    // Nobody answers there yet.
+    // No node answers there yet.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let entry = silent.local_addr().expect("bound").to_string().parse().expect("IPv4");
     let place = tempfile::tempdir().expect("a folder");
@@ -155,7 +155,7 @@ fn who_gets_answers_of_a_false_dht_alone_leaves_it_when_a_named_node_is_there() 
     home.wait_peer(target.into(), PATIENCE).expect("it is found");
 }
 
-/// A state directory in which a node finds these as nodes of the DHT that has this entry.
+/// Makes a state directory in which a node finds `nodes` as remembered nodes of the DHT with this entry.
 fn remember(place: &Path, entry: SocketAddrV4, nodes: &[SocketAddrV4]) -> PathBuf {
     let state = peersock::state::StateDir::open(&place.join("state")).expect("it is ours");
     let file = state.path().join("dht-nodes");

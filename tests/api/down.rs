@@ -1,4 +1,4 @@
-//! What sockets say when their node was shut down, or has left their network: ENETDOWN, as in C and Python.
+//! Errors of sockets whose node was shut down, or has left their network: ENETDOWN, as in C and Python.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! axum and hyper on the sockets as they are.
+//! axum and hyper on the sockets without adapters.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -114,7 +114,7 @@ async fn clients_that_reset_or_end_before_they_are_accepted_do_not_stop_the_serv
     for round in 0..60 {
         let mut stream = TcpStream::connect_on(&client, (joined.address(), 1000)).await.expect("connect");
         match round % 3 {
-            // With a linger of zero a stream that is dropped is reset.
+            // With a linger of zero, dropping the stream resets it.
             0 => stream.set_linger(Some(Duration::ZERO)).expect("it stands"),
             // Half of a request, and the end.
             1 => {
@@ -128,7 +128,7 @@ async fn clients_that_reset_or_end_before_they_are_accepted_do_not_stop_the_serv
     }
     serve(axum::serve(listener, Router::new().route("/", get("hello"))));
     assert_eq!(get_text(&web(&client), &joined, 1000).await, "hello");
-    // Those go on while it accepts.
+    // These connections are reset while the server accepts.
     for _ in 0..60 {
         let stream = TcpStream::connect_on(&client, (joined.address(), 1000)).await.expect("connect");
         stream.set_linger(Some(Duration::ZERO)).expect("it stands");
@@ -233,7 +233,7 @@ async fn a_server_whose_node_is_shut_down_waits_for_its_signal() {
     let serving = serve(server);
     tokio::task::yield_now().await;
     node.shutdown(Duration::ZERO);
-    // This runtime has one thread: a server that tried again and again would never let it go on.
+    // This runtime has one thread, so a server that retries in a loop would block it.
     tokio::task::yield_now().await;
     assert!(!serving.is_finished());
     stop.send(()).expect("the server runs");
@@ -252,7 +252,7 @@ async fn buffers_that_are_written_together_arrive_in_order() {
         let mut stream = std::pin::pin!(stream);
         let mut at = 0;
         while at < sent.len() {
-            // Many pieces, empty ones among them, and more than there is room for.
+            // Many pieces, including empty ones, with more bytes than there is room for.
             let mut pieces = vec![std::io::IoSlice::new(&[])];
             pieces.extend(sent[at..].chunks(70_001).map(std::io::IoSlice::new));
             let written = poll_fn(|cx| hyper::rt::Write::poll_write_vectored(stream.as_mut(), cx, &pieces));
@@ -280,12 +280,12 @@ async fn connections_leave_small_writes_at_once_unless_told_otherwise() {
     }
 }
 
-/// An application that answers with the client's address.
+/// Makes an application that answers with the client's address.
 fn peer_app() -> Router {
     Router::new().route("/", get(async |ConnectInfo(from): ConnectInfo<PeerAddr>| from.to_string()))
 }
 
-/// A client on a node.
+/// Makes a client on a node.
 fn web(node: &Node) -> Client<Connector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build(Connector::on(node))
 }
@@ -310,7 +310,7 @@ async fn text(answer: Response<Incoming>) -> String {
     String::from_utf8(body.to_vec()).expect("text")
 }
 
-/// Sends ten million bytes to a server that gives them back.
+/// Sends ten million bytes to an echo server and checks the answer.
 async fn assert_echo(client: &Node, at: &Joined) {
     let data = Bytes::from(pattern(2, 10_000_000));
     let request = hyper::Request::post(uri(at, 1000)).body(Full::new(data.clone())).expect("a request");
@@ -320,7 +320,7 @@ async fn assert_echo(client: &Node, at: &Joined) {
     assert!(back == data, "{} of {} bytes", back.len(), data.len());
 }
 
-/// The error of the sockets in an error of hyper's.
+/// Returns the socket error inside a hyper error.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a std::io::Error {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -332,7 +332,7 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a std::io::Error {
     panic!("no I/O error in {error}")
 }
 
-/// Connects until the listener is gone. What it has not accepted then is reset.
+/// Connects until the listener is gone. Connections not accepted by then are reset.
 async fn connect_until_refused(client: &Node, at: &Joined) {
     let is_refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
     while !TcpStream::connect_on(client, (at.address(), 1000)).await.is_err_and(is_refused) {

@@ -21,7 +21,7 @@ fn threads_join_and_leave_while_others_use_sockets() {
         let nodes = pair();
         let shared = ad_hoc(99);
         let counts = Counts::default();
-        // What is made once and stays.
+        // The first play makes all permanent resources.
         play(&nodes, shared, 1, &counts);
         let before = descriptors();
         play(&nodes, shared, ROUNDS, &counts);
@@ -40,7 +40,7 @@ fn threads_join_and_leave_while_others_use_sockets() {
     });
 }
 
-/// What happened in all threads.
+/// Event counts of all threads.
 #[derive(Default)]
 struct Counts {
     answers: AtomicUsize,
@@ -113,7 +113,7 @@ fn play(nodes: &[(Node, Joined); 2], shared: NetworkId, rounds: usize, counts: &
     }
 }
 
-/// An exchange in the network that stays: nothing of it may fail.
+/// Exchanges data in the permanent network, where no call may fail.
 fn use_sockets(node: &Node, to: SocketAddr, seed: u8) {
     let mut stream = TcpStream::connect_on(node, to).expect("a connection");
     let data = pattern(seed, 20_000);
@@ -144,7 +144,7 @@ fn come_and_go(node: &Node, thread: usize, round: usize) {
     stream.write_all(b"x").expect("room");
     accepted.read_exact(&mut [0]).expect("a byte");
     thread::scope(|scope| {
-        // In half of the rounds somebody waits.
+        // In half of the rounds threads wait.
         let waits = round.is_multiple_of(2).then(|| {
             [
                 scope.spawn(|| listener.accept().map(drop)),
@@ -184,14 +184,14 @@ fn come_and_go_together(node: &Node, shared: NetworkId, (joined, left): (&Atomic
     }
 }
 
-/// A network of this test's own, for one of its threads.
+/// Returns a separate network for one thread of this test.
 fn ad_hoc(thread: usize) -> NetworkId {
     // The second half is random.
     let random = network().to_string();
     format!("ff{:04x}{}", 200 + thread, &random[6..]).parse().expect("an ad-hoc network ID")
 }
 
-/// How many this process has open.
+/// Returns the number of this process's open descriptors.
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("Linux").count()
 }

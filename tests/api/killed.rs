@@ -1,4 +1,4 @@
-//! A peer whose process is killed: its machine still answers, so its connections end soon.
+//! A peer whose process is killed. Its machine still answers, so its connections end soon.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use peersock::blocking::{TcpListener, TcpStream};
 use crate::common::{PATIENCE, member, network};
 use crate::process::{self, Process};
 
-/// How long nothing is sent before somebody is killed who waits.
+/// Idle time before the kill of a process that waits.
 const IDLE: Duration = Duration::from_secs(4);
 
 #[test]
@@ -46,7 +46,7 @@ fn who_uploads_to_a_process_that_is_killed_hears_of_it() {
     victim.kill();
     let killed = Instant::now();
     let error = loop {
-        // Little, now and then, as a keep-alive would be.
+        // Send little, now and then, as a keepalive would.
         if let Err(error) = stream.write_all(b"still there?") {
             break error;
         }
@@ -65,7 +65,7 @@ fn who_only_waits_for_a_process_that_is_killed_hears_of_it() {
     let mut stream = TcpStream::connect_on(&node, victim.address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
-    // Everything is acknowledged, and nothing that was sent is under way any more.
+    // All data is acknowledged, and no packet is under way any more.
     std::thread::sleep(IDLE);
     kill_and_wait(victim, stream);
 }
@@ -84,7 +84,7 @@ fn who_has_accepted_a_process_that_is_killed_hears_of_it() {
     kill_and_wait(victim, stream);
 }
 
-/// The process that is killed while nobody sends.
+/// Runs the victim that is killed while both ends are silent.
 #[test]
 fn victim_that_waits() {
     let Some(network) = process::order() else { return };
@@ -96,7 +96,7 @@ fn victim_that_waits() {
     std::thread::sleep(2 * PATIENCE);
 }
 
-/// The same, as the one who has connected.
+/// Runs the same victim as the connecting side.
 #[test]
 fn victim_that_connects() {
     let Some(order) = process::order() else { return };
@@ -109,7 +109,7 @@ fn victim_that_connects() {
     std::thread::sleep(2 * PATIENCE);
 }
 
-/// The process that is killed: sends to whoever connects. Without being asked to it does nothing.
+/// Runs the victim, which sends to any client. Without an order it does nothing.
 #[test]
 fn victim_of_the_others() {
     let Some(network) = process::order() else { return };
@@ -117,7 +117,7 @@ fn victim_of_the_others() {
     let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
     process::say(listener.local_addr().expect("an address"));
     let (mut stream, _) = listener.accept().expect("a connection");
-    // Whoever should have killed this process is not there any more.
+    // Stop if the parent that should have killed this process is gone.
     let end = Instant::now() + 2 * PATIENCE;
     while Instant::now() < end && stream.write_all(&[7; 65_536]).is_ok() {}
 }
@@ -130,7 +130,7 @@ fn idle_victim(network: NetworkId) -> Process {
     Process::start("killed::victim_that_waits", &network.to_string())
 }
 
-/// A reader that has everything hears that the process is gone.
+/// Checks that a reader with all data gets an error when the process is killed.
 fn kill_and_wait(mut victim: Process, mut stream: TcpStream) {
     victim.kill();
     let killed = Instant::now();
@@ -139,8 +139,8 @@ fn kill_and_wait(mut victim: Process, mut stream: TcpStream) {
     check(killed);
 }
 
-/// On one machine an end is known within 2 s: after at most 0.6 s the peer is asked, and refused for another
-/// 0.6 s.
+/// Checks that an end on one machine is known within 2 s. After at most 0.6 s the node asks the peer, and the
+/// peer's machine refuses for another 0.6 s.
 fn check(since: Instant) {
     let took = since.elapsed();
     eprintln!("noticed after {:.2} s", took.as_secs_f64());

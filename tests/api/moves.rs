@@ -1,12 +1,12 @@
-//! Data goes on while addresses change: those of machines, and those that NAT boxes have outside; and while
-//! the way begins to lose long packets without a word.
+//! Data goes on while addresses of machines or outer addresses of NAT boxes change, and while the path starts
+//! to lose long packets silently.
 //!
-//! Two nodes and a root in network namespaces. One node sends at an even pace; every arrival is noted, and so
-//! is the longest time without one around the change. It is promised to be 1 s at most, and four round trips:
-//! half a second of silence, two fifths of one in which a question to the path is not answered, a handshake
-//! by the root, and the way of the data itself; of an MTU that shrinks, a round trip and a half for each size
-//! that is tried. A busy machine may add to that: it is tried three times, and the best of them keeps the
-//! promise but for a second. The simulator measures the same without a machine's pauses. This needs root and
+//! Two nodes and a root run in network namespaces. One node sends at an even pace. The test records every
+//! arrival, and the longest time without one around the change. The promised maximum is 1 s plus four round
+//! trips. That is half a second of silence, two fifths of a second for an unanswered path probe, a handshake
+//! by the root, and the data's own path. For a shrinking MTU it includes a round trip and a half per probed
+//! size. A busy machine may add to that, so each case has three tries. The best try keeps the promise with a
+//! slack of a second. The simulator measures the same without a machine's pauses. This needs root and
 //! `natlab`; tests skip otherwise.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -24,25 +24,24 @@ use peersock_testnet::Lab;
 use crate::common::{PATIENCE, network, pattern};
 use crate::streams::Root;
 
-/// What is promised where a round trip takes no time, and what a busy machine may add to the best of all
-/// tries.
+/// Promised stall without a round-trip time, and slack that a busy machine may add to the best try.
 const STALL: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(1);
 
-/// The round trip between nodes that are far apart: 50 ms for each crossing of a line.
+/// Round trip between distant nodes: 50 ms for each crossing of a line.
 const FAR: Duration = Duration::from_millis(200);
 
-/// A busy machine gets so many tries.
+/// Number of tries, because the machine may be busy.
 const TRIES: usize = 3;
 
-/// Data flows for so long before the change, and after it.
+/// Duration of the data flow before and after the change.
 const BEFORE: Duration = Duration::from_millis(700);
 const AFTER: Duration = Duration::from_millis(4000);
 
-/// Without a byte for so long it is over.
+/// Time without a byte after which the flow counts as lost.
 const LOST: Duration = Duration::from_secs(30);
 
-/// The sender's pace.
+/// Pace of the sender.
 const CHUNK: usize = 6000;
 const PAUSE: Duration = Duration::from_millis(4);
 
@@ -133,7 +132,7 @@ fn longest_packets_shrink(build: impl Fn() -> Option<Pair>) {
     for longest in [1400, 1000, 500] {
         let what = format!("packets of {longest} bytes at most");
         let is_kept = || {
-            // Another pair each time: the size is known afterwards.
+            // Use a new pair each time, because a pair knows the size afterwards.
             let Some(pair) = build() else { return true };
             pair.stalls(&what, 0, |pair| pair.carry_at_most(longest)) <= pair.promised()
         };
@@ -141,7 +140,7 @@ fn longest_packets_shrink(build: impl Fn() -> Option<Pair>) {
     }
 }
 
-/// Two nodes that have found each other, on a direct way.
+/// Two nodes that have found each other, on a direct path.
 struct Pair {
     nodes: [(Node, Joined); 2],
     _root: Root,
@@ -150,18 +149,18 @@ struct Pair {
 }
 
 impl Pair {
-    /// Each behind a NAT of its own that filters by address and port.
+    /// Builds a pair, each node behind a separate NAT that filters by address and port.
     fn behind_nats(test: &str) -> Option<Pair> {
         Pair::build(test, "root=public home=port-restricted work=port-restricted", ["home1", "work1"])
     }
 
-    /// The same with a round trip of 200 ms between them, and one of 100 ms to the root.
+    /// Builds the same pair with a round trip of 200 ms between the nodes, and one of 100 ms to the root.
     fn far_apart(test: &str) -> Option<Pair> {
         let topology = "root=public home=port-restricted:link.delay=50 work=port-restricted:link.delay=50";
         Some(Pair { round_trip: FAR, ..Pair::build(test, topology, ["home1", "work1"])? })
     }
 
-    /// Each behind a firewall that lets answers in, and nothing but IPv6.
+    /// Builds a pair with IPv6 only, each node behind a firewall that lets answers in.
     fn behind_firewalls(test: &str) -> Option<Pair> {
         Pair::by_ipv6(test, "root=public home=v6only work=v6only", ["home1", "work1"])
     }
@@ -186,7 +185,7 @@ impl Pair {
         let address = format!("{}@{}", root.identity(), root.udp()[0]);
         let id = network();
         let nodes = hosts.map(|host| {
-            // Otherwise several datagrams cross the lab as one packet, which is longer than any of them.
+            // Otherwise several datagrams cross the lab as one packet, which is longer than each of them.
             lab.natlab(&["exec", host, "--", "ip", "link", "set", "eth0", "gso_max_segs", "1"]);
             lab.within(host, || start(&address, id))
         });
@@ -209,9 +208,9 @@ impl Pair {
         }
     }
 
-    /// Gives a machine, or a NAT box outside, the next free address, and takes away the one that it has.
+    /// Gives a machine, or a NAT box outside, the next free address in place of its current one.
     ///
-    /// Meanwhile a NAT box passes nothing on: else it could give old mappings to its new table.
+    /// A NAT box passes nothing on meanwhile, because it could add old mappings to its new table.
     fn readdress(&self, name: &str) {
         let hold = "{ chain passing { type filter hook forward priority -10; policy drop; }; }";
         self.nft(name, &format!("table inet hold {hold}"));
@@ -224,7 +223,7 @@ impl Pair {
         assert!(self.lab.within(node, nft), "{rules}");
     }
 
-    /// Has one NAT box drop longer packets, both ways.
+    /// Makes one NAT box drop longer packets, both ways.
     fn carry_at_most(&self, bytes: u32) {
         let hook = "type filter hook forward priority 0";
         let rules =
@@ -232,7 +231,7 @@ impl Pair {
         self.nft("home", &rules);
     }
 
-    /// The change happens while the first node sends, and again while it receives.
+    /// Makes the change while the first node sends, and again while it receives.
     fn both_ways(&self, what: &str, change: impl Fn(&Pair)) {
         for sender in [0, 1] {
             let is_kept = || {
@@ -244,12 +243,12 @@ impl Pair {
         }
     }
 
-    /// What the best of all tries keeps to.
+    /// Returns the bound for the best of all tries.
     fn promised(&self) -> Duration {
         STALL + 4 * self.round_trip + SLACK
     }
 
-    /// Has data flow, makes the change meanwhile, and gives the time without arrivals after it.
+    /// Makes the change while data flows, and returns the time without arrivals after it.
     fn stalls(&self, what: &str, sender: usize, change: impl Fn(&Pair)) -> Duration {
         let [(from, _), (to, at)] = [&self.nodes[sender], &self.nodes[1 - sender]];
         let listener = TcpListener::bind_on(to, "[::]:1500").expect("a free port");
@@ -295,7 +294,7 @@ impl Pair {
         let gaps = arrivals.windows(2).filter(|pair| pair[1] >= began);
         let longest = gaps.max_by_key(|pair| pair[1] - pair[0]).expect("data arrives after the change");
         let gap = longest[1] - longest[0];
-        // Without a way there is nothing to be done: the time counts from when there is one again.
+        // Without a path no recovery is possible, so the time counts from when a path exists again.
         let stall = longest[1].saturating_duration_since(ended.max(longest[0]));
         let which = ["sends", "receives"][sender];
         eprintln!(

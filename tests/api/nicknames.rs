@@ -1,4 +1,4 @@
-//! Nicknames, between nodes that know nothing of each other but a root.
+//! Nicknames, between nodes that know only a root in common.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn nickname(text: &str) -> Nickname {
     text.parse().expect("a nickname")
 }
 
-/// A node that uses a root, and finds nobody without it.
+/// Starts a node that uses a root, and finds no other node without it.
 fn member(root: &Root, seed: [u8; 32], network: peersock::NetworkId) -> (Node, Joined) {
     let text = format!("{}@{}", root.identity(), root.udp()[0]);
     let roots = RootSource::load(&text).expect("a root");
@@ -59,7 +59,7 @@ fn a_node_is_found_and_reached_by_its_nickname() {
     assert!(beta.release_nickname(&nickname("a")) && !beta.release_nickname(&nickname("a")));
     beta.nickname(&nickname("e"), 1, PATIENCE).expect("nobody has it");
 
-    // Another process of the same node has its nickname, which nobody else could have meanwhile.
+    // Another process of the same node has its nickname, which no other node could claim meanwhile.
     alpha.shutdown(Duration::ZERO);
     assert_eq!(alpha.nickname(&nickname("f"), 1, PATIENCE), Err(NicknameError::Stopped));
     assert_eq!(alpha.find_nickname(&full, PATIENCE), Err(NicknameError::Stopped));

@@ -141,7 +141,7 @@ fn a_node_that_does_not_introduce_itself_sees_the_others() {
 #[test]
 fn leaving_tells_the_peers() {
     let [(_a, ja), (b, jb)] = pair();
-    // Both ends must have confirmed the session: before that, the one that answered cannot seal a goodbye.
+    // Both ends must have confirmed the session, because before that the responder cannot seal a goodbye.
     jb.wait_peer(ja.address().into(), PATIENCE).expect("the peer is found");
     ja.wait_peer(jb.address().into(), PATIENCE).expect("the peer is found");
     let events = b.events();

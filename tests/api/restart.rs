@@ -1,6 +1,6 @@
-//! A server that is killed and started again, with the same identity and port, while requests are made: each
-//! is answered right or fails soon, and once the server is back they succeed. The same with the kernel's
-//! sockets, for comparison.
+//! A server that is killed and restarted, with the same identity and port, while requests are made. Each
+//! request is answered correctly or fails soon, and requests succeed once the server is back. For comparison,
+//! the same with kernel sockets.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -15,16 +15,16 @@ use peersock::{IdentitySource, Interfaces, Network, Node};
 use crate::common::{PATIENCE, member, network, pattern};
 use crate::process::{self, Process};
 
-/// How often the server is killed.
+/// Number of times the server is killed.
 const RESTARTS: usize = 4;
 
-/// Requests that succeed before and after each restart.
+/// Number of requests that succeed before and after each restart.
 const ENOUGH: usize = 20;
 
-/// How long a client waits for a connection, and for the next bytes of an answer.
+/// Timeout of a client for a connection, and for the next bytes of an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An answer, bytes: several round trips, so that some are under way when the server is killed.
+/// Length of an answer in bytes: several round trips, so that some are under way when the server is killed.
 const ANSWER: usize = 300_000;
 
 #[test]
@@ -39,7 +39,7 @@ fn requests_are_answered_or_fail_while_their_server_is_restarted() {
         Ok(stream)
     });
     for (error, took) in failures {
-        // A shorter answer would be an end that looks complete.
+        // A shorter answer would mean an end that looks complete.
         assert_ne!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
         assert!(took < 5 * TIMEOUT, "{error} after {took:?}");
     }
@@ -51,7 +51,7 @@ fn the_kernel_s_requests_are_answered_or_fail_while_their_server_is_restarted() 
         let address = before.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
         Process::start(SERVER, &format!("kernel {address}"))
     };
-    // A process that is killed may end its connections as if all was said: a short answer is a failure here.
+    // The kernel may end a killed process's connections in order, so a short answer counts as a failure here.
     play(start, |address| {
         let stream = std::net::TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -59,8 +59,8 @@ fn the_kernel_s_requests_are_answered_or_fail_while_their_server_is_restarted() 
     });
 }
 
-/// Makes requests while the server is killed and started again and again, and gives what failed, and how long
-/// that took. `start` is told where the server was before.
+/// Makes requests while the server is killed and restarted repeatedly. Returns the failures and their
+/// durations. `start` gets the server's previous address.
 fn play<S: Read + Write>(
     start: impl Fn(Option<SocketAddr>) -> Process,
     connect: impl Fn(SocketAddr) -> io::Result<S> + Sync,
@@ -88,10 +88,10 @@ fn play<S: Read + Write>(
     failures
 }
 
-/// Makes one request after another.
+/// Client that makes one request after another.
 #[derive(Default)]
 struct Client {
-    /// Right ones.
+    /// Number of correct answers.
     answers: AtomicUsize,
     failures: Mutex<Vec<(io::Error, Duration)>>,
     is_done: AtomicBool,
@@ -108,7 +108,7 @@ impl Client {
                 Ok(()) => drop(self.answers.fetch_add(1, Ordering::Relaxed)),
                 Err(error) => {
                     self.failures().push((error, began.elapsed()));
-                    // A refused port is refused again at once.
+                    // A refused port would be refused again at once.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -119,7 +119,7 @@ impl Client {
         self.failures.lock().expect("no panic under this lock")
     }
 
-    /// Waits until requests have succeeded, also such as were made after this was called.
+    /// Waits until more requests have succeeded, including some made after this call.
     fn wait_for_answers(&self) {
         let deadline = Instant::now() + PATIENCE;
         let wanted = self.answers.load(Ordering::Relaxed) + ENOUGH;
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-/// Has the client stop, also if the test fails.
+/// Guard that stops the client, also if the test fails.
 struct End<'a>(&'a Client);
 
 impl Drop for End<'_> {
@@ -152,13 +152,13 @@ fn request(mut stream: impl Read + Write, number: u8) -> io::Result<()> {
 
 const SERVER: &str = "restart::server_of_the_others";
 
-/// The server. Without being asked to it does nothing.
+/// Runs the server. Without an order it does nothing.
 #[test]
 fn server_of_the_others() {
     let Some(order) = process::order() else { return };
     let (first, second) = order.split_once(' ').expect("two words");
     if first == "kernel" {
-        // What others do on their connections may keep the port for a moment.
+        // Connections of other processes may keep the port for a moment.
         let deadline = Instant::now() + PATIENCE;
         let listener = loop {
             match std::net::TcpListener::bind(second) {
@@ -179,13 +179,13 @@ fn server_of_the_others() {
     serve(|| Ok(listener.accept()?.0));
 }
 
-/// Answers requests until this process is killed, or whoever should have done so is gone.
+/// Answers requests until this process is killed, or until long after the parent should have done so.
 fn serve<S: Read + Write>(accept: impl Fn() -> io::Result<S>) {
     let end = Instant::now() + 5 * PATIENCE;
     while Instant::now() < end {
         let mut stream = accept().expect("a connection");
         let mut number = [0];
-        // A client that has given up is none of the server's business.
+        // Errors of a client that has given up do not concern the server.
         let _ = stream.read_exact(&mut number).and_then(|()| stream.write_all(&pattern(number[0], ANSWER)));
     }
 }

@@ -1,4 +1,4 @@
-//! A peer that is started again while connections to it are idle.
+//! A peer that restarts while connections to it are idle.
 
 use std::io::{ErrorKind, Read as _};
 
@@ -28,7 +28,7 @@ fn who_only_waits_for_a_peer_that_is_started_again_hears_of_it() {
     assert!(reached.elapsed() < PROMISED, "{:?}", reached.elapsed());
 }
 
-/// The other process. Without being asked to it does nothing.
+/// Runs the peer's process. Without an order it does nothing.
 #[test]
 fn the_peer() {
     peer::be_one();

@@ -1,4 +1,4 @@
-//! A node whose machine changes its network while a stream leads to its root.
+//! A node whose machine changes its network while a stream leads to the node's root.
 //!
 //! ```text
 //!  alpha 10.95.1.2 ---- 10.95.1.1  \
@@ -6,8 +6,8 @@
 //!  alpha 10.95.2.2 ---- 10.95.2.1  /
 //! ```
 //!
-//! Two network namespaces, of which alpha's lets no UDP out. Only one of the links is there at a time. This
-//! needs root and `ip`; tests skip otherwise.
+//! There are two network namespaces, and alpha's lets no UDP out. Only one of the links exists at a time.
+//! This needs root and `ip`; tests skip otherwise.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -26,7 +26,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::common::{PATIENCE, network};
 use crate::streams::Root;
 
-/// Silence alone is noticed after 25 s. Far more than what it should take, and less than that.
+/// Bound for the node to notice. Silence alone is noticed after 25 s, so this is less, but far more than
+/// needed.
 const NOTICED: Duration = Duration::from_secs(12);
 
 #[test]
@@ -41,11 +42,11 @@ fn a_stream_may_leave_by_an_interface_that_was_not_there_at_the_start() {
     place.roam(Interfaces::Named(vec!["first".into(), "second".into()]));
 }
 
-/// No root, no DHT: what finds the peer are beacons, and they go by the interface that was not there before.
+/// Without root and DHT, beacons find the peer, over the interface that did not exist before.
 #[test]
 fn an_interface_that_appears_later_is_used_and_so_is_one_that_comes_back() {
     let Some(place) = Place::build("an_interface_that_appears_later") else { return };
-    // Without the rule that keeps UDP in.
+    // Remove the rule that keeps UDP in.
     assert!(ip(&["-n", &place.0[0], "rule", "del", "pref", "10"]));
     let network = network();
     let node = |names: &[&str]| {
@@ -75,7 +76,7 @@ fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
     let Some(place) = Place::build("the_dht_is_entered_from_the_address") else { return };
     place.connect("first", "10.95.1");
     let [alpha, others] = &place.0;
-    // It is no node of the DHT, and notes who asks.
+    // This socket is not a DHT node, and records who asks.
     let entry = place.within(1, || UdpSocket::bind("10.95.0.1:0")).expect("a port");
     entry.set_read_timeout(Some(Duration::from_millis(5))).expect("not zero");
     let entries = vec![entry.local_addr().expect("bound").to_string().parse().expect("IPv4")];
@@ -87,7 +88,8 @@ fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
     assert!(ip(&["-n", alpha, "rule", "del", "pref", "10"]));
     let node = place.within(0, start);
     node.join(Network::ad_hoc(network())).expect("joined");
-    // Its own sockets ask, too, as what they are seen, and are bound to no address.
+    // Ignore requests by the node's other sockets, which ask for their observed address and are bound to no
+    // address.
     let own: Vec<_> = node.status().endpoints.iter().map(SocketAddr::port).collect();
     let asked_from = |address: &str| {
         let since = Instant::now();
@@ -153,7 +155,7 @@ fn a_node_in_the_dht_costs_little_while_nothing_happens() {
     };
     let node = place.within(0, start);
     node.join(Network::ad_hoc(network())).expect("joined");
-    // A node that was busy lately reads its mailbox often.
+    // A recently busy node reads its mailbox often.
     thread::sleep(Duration::from_secs(180));
     assert_eq!(node.status().dht.expect("it is used").published, 1);
     let before = place.within(0, traffic);
@@ -162,11 +164,11 @@ fn a_node_in_the_dht_costs_little_while_nothing_happens() {
     let [received, packets_in, sent, packets_out] =
         std::array::from_fn(|i| (after[i] - before[i]) / u64::from(MINUTES));
     eprintln!("in a minute: {packets_out} packets, {sent} B out; {packets_in} packets, {received} B in");
-    // Ten minutes in an hour it reads its mailbox in two epochs, which costs twice as much.
+    // For ten minutes in an hour it reads its mailbox in two epochs, which costs twice as much.
     assert!(packets_out < 900 && packets_in < 900, "{packets_out} packets out, {packets_in} in");
 }
 
-/// Bytes and packets received, bytes and packets sent, on the link of this thread's namespace.
+/// Returns bytes and packets received, bytes and packets sent, on the link of this thread's namespace.
 fn traffic() -> [u64; 4] {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("Linux");
     let line = text.lines().find_map(|line| line.trim().strip_prefix("first:")).expect("the link");
@@ -177,11 +179,11 @@ fn traffic() -> [u64; 4] {
 /// Alpha's namespace, and the one of the others.
 struct Place([String; 2]);
 
-/// How many there were in this process: tests may run in threads of one.
+/// Number of places in this process, because tests may run in threads of one process.
 static PLACES: AtomicU32 = AtomicU32::new(0);
 
 impl Place {
-    /// `None`, and a line that says why, where there can be none.
+    /// Builds the namespaces; `None`, with a printed reason, if that is not possible.
     fn build(test: &str) -> Option<Place> {
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let names = ["a", "r"].map(|which| format!("peersock-roam-{}-{number}{which}", std::process::id()));
@@ -210,7 +212,7 @@ impl Place {
         assert!(ip(&["-n", a, "route", "add", "default", "via", &format!("{net}.1")]));
     }
 
-    /// Has alpha talk to beta, change its network, and talk on.
+    /// Makes alpha talk to beta, change its network, and talk on.
     fn roam(&self, interfaces: Interfaces) {
         self.connect("first", "10.95.1");
         let inside = "10.95.0.1:0".parse().expect("an address");
@@ -254,7 +256,7 @@ impl Place {
         echo.join().expect("no panic");
     }
 
-    /// Does something inside; threads that it starts stay there.
+    /// Runs `work` inside a namespace. Threads that it starts stay there.
     fn within<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.0[which])).expect("it is there");
         let worker = || {

@@ -1,4 +1,4 @@
-//! Nodes that know nothing of each other but a root.
+//! Nodes that know only a root in common.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use peersock_testnet::{Random, RealRoot};
 use crate::common::{PATIENCE, exchange};
 use crate::streams;
 
-/// Two nodes that know nothing but a root.
+/// Starts two nodes that know only a root.
 fn two_nodes(text: &str) -> [Node; 2] {
     [(), ()].map(|()| {
         let roots = RootAddress::parse_list(text).expect("a root");
@@ -36,8 +36,7 @@ fn two_nodes_meet_at_a_root_and_go_on_directly() {
     let at_root = &status.roots[0];
     assert_eq!((at_root.state, at_root.path), (RootState::Registered, Some(root.address)));
     assert!(status.endpoints.contains(&at_root.observed.expect("a voucher")));
-    // What the root has seen, or an interface has, is where they reach each other, as soon as both have been
-    // told.
+    // They reach each other at an endpoint that the root or an interface has seen, once both know it.
     let there = beta.status().endpoints;
     let since = Instant::now();
     let mut path = status.peers[0].path;
@@ -91,7 +90,7 @@ fn a_node_learns_its_address_in_each_family_in_which_it_has_a_root() {
         );
         return;
     }
-    // The session goes by one family, and so does what the root vouches for.
+    // The session uses one family, and so does the root's voucher.
     let root = streams::Root::listen(&[v4, v6], v4);
     let [v4, v6] = root.udp() else { panic!("two sockets") };
     let roots = RootAddress::parse_list(&format!("{}@{v4},{v6}", root.identity())).expect("a root");
@@ -113,7 +112,7 @@ fn a_node_learns_its_address_in_each_family_in_which_it_has_a_root() {
 #[test]
 fn a_root_that_announces_itself_is_used_by_those_who_want_that() {
     let (root, _) = Root::start();
-    // A port for discovery that nobody else has: it is kept until the nodes share it.
+    // Reserve a discovery port that no other test has, until the nodes share it.
     let kept = UdpSocket::bind("0.0.0.0:0").expect("a port");
     let port = kept.local_addr().expect("its address").port();
     drop(kept);
@@ -150,7 +149,7 @@ fn events_say_that_a_path_is_direct() {
         }
         _ => false,
     };
-    // The direct path is looked for while packets flow.
+    // The node searches for the direct path while packets flow.
     let since = Instant::now();
     for sequence in 0.. {
         let _ = ping.ping(sequence, b"", Duration::from_millis(50));
@@ -174,7 +173,7 @@ struct Root {
 }
 
 impl Root {
-    /// Starts one; gives the text that names it, too.
+    /// Starts a root, and returns it with the text that names it.
     fn start() -> (Root, String) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time");
@@ -208,7 +207,7 @@ impl Root {
 }
 
 impl Root {
-    /// Announces it on the loopback interface.
+    /// Announces the root on the loopback interface.
     fn announce(&self, port: u16) {
         let mut datagram = Vec::new();
         Announcement { identity: self.identity }.emit(&mut datagram);

@@ -1,4 +1,4 @@
-//! A peer from whose machine nothing comes any more, and which only those notice that want to.
+//! A peer whose machine falls silent. Only connections with keepalives notice it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::common::{PATIENCE, member, network};
 use crate::process::{self, Process};
 
-/// A probe at each of these, and given up after nine.
+/// Interval of keepalive probes. The connection fails after nine.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 #[test]
@@ -24,7 +24,7 @@ fn who_only_waits_gives_up_as_its_keepalive_says() {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
     without.read_exact(&mut [0]).expect("data");
-    // As long as the peer answers, it stands.
+    // The connection survives as long as the peer answers.
     stream.set_read_timeout(Some(12 * INTERVAL)).expect("a timeout");
     let error = stream.read(&mut [0]).expect_err("nothing comes");
     assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
@@ -35,9 +35,9 @@ fn who_only_waits_gives_up_as_its_keepalive_says() {
     let error = stream.read(&mut [0]).expect_err("nothing comes");
     let took = stopped.elapsed();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    // 4.5 s, and what a busy machine adds.
+    // 4.5 s, plus what a busy machine adds.
     assert!(took < PATIENCE / 2, "{took:?}");
-    // Who has not asked for it waits on.
+    // A connection without keepalives waits on.
     without.set_read_timeout(Some(INTERVAL)).expect("a timeout");
     assert_eq!(without.read(&mut [0]).expect_err("nothing comes").kind(), ErrorKind::WouldBlock);
 }
@@ -58,7 +58,7 @@ async fn who_awaits_gives_up_as_its_keepalive_says() {
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
 }
 
-/// The process that stops when it is connected to for the third time: as if its machine had lost its power.
+/// Runs the process that stops at the third connection, as if its machine had lost power.
 #[test]
 fn victim_that_stops() {
     let Some(network) = process::order() else { return };

@@ -1,4 +1,4 @@
-//! Nodes whose datagrams have no answer: they reach their root by TCP, TLS or a WebSocket.
+//! Nodes whose datagrams get no answer. They reach their root by TCP, TLS or a WebSocket.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn two_nodes_meet_by_streams_where_udp_has_no_answer() {
             assert_eq!((status.peers[0].path, status.peers[0].root), (None, Some(at_root.id)));
         }
     }
-    // Something was asked there first, and nobody answered.
+    // The node asked there first, and got no answer.
     silent.set_read_timeout(Some(Duration::from_millis(1))).expect("a time");
     assert!(silent.recv(&mut [0; 2000]).is_ok());
 }
@@ -69,7 +69,7 @@ fn a_stream_is_left_for_udp_when_that_answers() {
         assert!(since.elapsed() < PATIENCE, "the stream stays open");
         thread::sleep(Duration::from_millis(5));
     }
-    // And back, when nothing answers any more.
+    // And back, when the datagrams get no answer any more.
     gate.open.store(false, Ordering::SeqCst);
     wait(&node, |root| {
         root.stream.is_some() && root.state == RootState::Registered && root.observed.is_none()
@@ -108,7 +108,7 @@ fn what_is_wrong_with_a_way_is_said() {
     assert_eq!(at_root.stream, None);
 }
 
-/// Waits until the state of a node's only root is as it should be.
+/// Waits until a node's only root is in the wanted state.
 fn wait(node: &Node, is_right: impl Fn(&RootStatus) -> bool) -> RootStatus {
     let since = Instant::now();
     loop {
@@ -121,7 +121,7 @@ fn wait(node: &Node, is_right: impl Fn(&RootStatus) -> bool) -> RootStatus {
     }
 }
 
-/// A root on the loopback interface. Dropping it is as if it was killed.
+/// A root on the loopback interface. Dropping it has the effect of a kill.
 pub(crate) struct Root {
     identity: peersock::PublicIdentity,
     udp: Vec<SocketAddr>,
@@ -132,7 +132,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// At these addresses for UDP and streams, or any.
+    /// Starts a root at these addresses for UDP and streams, or at any.
     fn start(at: Option<(SocketAddr, SocketAddr)>) -> Root {
         let any = "127.0.0.1:0".parse().expect("an address");
         let (udp, stream) = at.unwrap_or((any, any));
@@ -174,17 +174,17 @@ impl Root {
         self.stream
     }
 
-    /// A node that knows these endpoints of the root, in a network.
+    /// Starts a node in a network. The node knows these endpoints of the root.
     fn node(&self, endpoints: &str, network: NetworkId) -> (Node, Joined) {
         let roots = RootSource::load(&format!("{}@{endpoints}", self.identity)).expect("a root");
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-        // By TCP the nodes would be connected to each other soon, and what is to be seen here is the root.
+        // With TCP punching the nodes would soon connect to each other, but this tests the root.
         let node = builder.discovery(false).tcp_punch(false).roots(roots).start().expect("loopback sockets");
         let joined = node.join(Network::ad_hoc(network)).expect("joined");
         (node, joined)
     }
 
-    /// Stream connections that are open.
+    /// Returns the number of open stream connections.
     fn streams(&self) -> usize {
         (self.count)()
     }
@@ -192,13 +192,13 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Whoever fails has a thread less to wait for.
+        // After a failure there is one thread less to wait for.
         let _ = self.kill.take().map(|kill| kill.send(()));
         let _ = self.thread.take().map(thread::JoinHandle::join);
     }
 }
 
-/// Passes the datagrams of one node on to a root and back, while it is open.
+/// Relay of one node's datagrams to a root and back, while it is open.
 struct Gate {
     address: SocketAddr,
     open: Arc<AtomicBool>,

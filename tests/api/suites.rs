@@ -1,4 +1,4 @@
-//! The cipher of data, where a node does not leave the choice to chance.
+//! Cipher of data, for nodes with a fixed choice.
 
 use std::io::ErrorKind;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! What a program is told of paths over a TURN server, coturn. Needs root, `natlab` and coturn; the test
-//! skips otherwise.
+//! Events about paths over a TURN server, coturn. Needs root, `natlab` and coturn; the test skips otherwise.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -10,11 +9,11 @@ use peersock_testnet::{Lab, LocalDht, find_in_path};
 
 use crate::common::{PATIENCE, network};
 
-/// Where the nodes of the DHT are: free addresses of the lab's public network.
+/// First address of the DHT nodes, which use free addresses of the lab's public network.
 const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
 const NODES: u32 = 20;
 
-/// The nodes meet by a DHT: a root that is as near as the server would relay, and the path would stay there.
+/// The nodes meet by a DHT. A root as near as the TURN server would relay, and the path would stay there.
 #[test]
 fn events_say_that_a_path_leads_over_a_turn_server() {
     const TEST: &str = "events-turn";
@@ -61,7 +60,7 @@ fn events_say_that_a_path_leads_over_a_turn_server() {
     }
 }
 
-/// Whether the next event says that the path to this peer leads over a TURN server, and no root.
+/// Returns true if the next event says that the path to this peer uses a TURN server and no root.
 fn says_turn(events: &Events, peer: NodeId) -> bool {
     match events.next_timeout(Duration::from_millis(20)) {
         Some(Event::PeerReachable { id, relayed, turn } | Event::PathChanged { id, relayed, turn }) => {

@@ -1,5 +1,5 @@
-//! Every delivery of the table, on the faces of the library and with the kernel's TCP: delivered, or an
-//! error.
+//! Every delivery of the table, by each interface of the library and by kernel TCP. Each is delivered or
+//! yields an error.
 
 mod receiver;
 mod scenario;
@@ -18,14 +18,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use self::receiver::{Stream, receive};
 use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 
-/// Longer than anything takes.
+/// Timeout longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a receiver's buffer may grow to, bytes. It grows with what is read; without a bound it may hold half
-/// of the largest size, and of what it holds TCP cannot tell.
+/// Bound of a receiver's buffer in bytes. The buffer grows with the data read. Without a bound it may hold
+/// half of the largest size, and TCP cannot report on buffered data.
 const RECEIVE_BUFFER: usize = 1 << 18;
 
-/// After this time without an answer a receiver that has stopped is given up.
+/// Time without an answer after which the node gives up a stopped receiver.
 const SILENCE: Duration = Duration::from_secs(3);
 
 #[test]
@@ -60,7 +60,7 @@ fn a_blocking_sender_is_told() {
             move |connected| send_blocking(&node, address, &content(size), connected, None),
         )
     });
-    // Whatever failed has been told, and the rest was delivered.
+    // Every failure was reported, and all other data was delivered.
     assert!(nodes[1].0.shutdown(PATIENCE), "{:?}", nodes[1].0.undelivered());
 }
 
@@ -107,7 +107,7 @@ fn senders_are_told_that_the_receiver_has_died_or_stopped() {
 
 const VICTIM: &str = "receiver_of_the_others";
 
-/// The receiver that dies or stops. Without being asked to it does nothing.
+/// Runs the receiver that dies or stops. Without an order it does nothing.
 #[test]
 fn receiver_of_the_others() {
     victim::be_one();
@@ -115,7 +115,7 @@ fn receiver_of_the_others() {
 
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Outcome, Vec<u8>)) {
     let (scenarios, sizes) = table();
-    // The receivers here have no process of their own.
+    // The receivers here have no separate process.
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (told, read) = run(scenario, size);
@@ -124,7 +124,7 @@ fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Outcome, Vec<u8>)) {
     }
 }
 
-/// Both ends at once: what the sender was told, and what the receiver has read.
+/// Runs both ends at once. Returns the sender's outcome, and the bytes that the receiver has read.
 fn exchange<L: Send, S: Stream>(
     scenario: &Scenario,
     size: usize,
@@ -135,7 +135,7 @@ fn exchange<L: Send, S: Stream>(
     let (connected, is_connected): (_, Receiver<()>) = mpsc::channel();
     let run = move || receive(scenario, size, listener, &is_connected, accept);
     if scenario.steps == [Step::Refuse] {
-        // Before the sender begins.
+        // Receive before the sender begins.
         let read = run();
         return (outcome(send(connected)), read);
     }
@@ -159,7 +159,7 @@ fn send_blocking(
 ) -> io::Result<()> {
     let mut stream = blocking::TcpStream::connect_on(node, address)?;
     let _ = connected.send(());
-    // With eight probes.
+    // The keepalive has eight probes.
     stream.set_keepalive(silence.map(|silence| silence / 9))?;
     stream.set_user_timeout(silence)?;
     stream.write_all(data)?;
@@ -195,11 +195,11 @@ fn send_with_kernel(address: SocketAddr, data: &[u8], connected: Sender<()>) -> 
     while awaits_acknowledgement(local, address) {
         thread::sleep(Duration::from_millis(1));
     }
-    // What has ended it is known before it is seen to have ended.
+    // The error that ended the connection is known before its end is visible.
     stream.take_error()?.map_or(Ok(()), Err)
 }
 
-/// Whether the kernel's connection waits for the acknowledgement of its FIN: FIN-WAIT-1, LAST-ACK or CLOSING.
+/// Returns true if the kernel connection waits for the ACK of its FIN: FIN-WAIT-1, LAST-ACK or CLOSING.
 fn awaits_acknowledgement(local: SocketAddr, remote: SocketAddr) -> bool {
     let ports = [local, remote].map(|address| format!(":{:04X}", address.port()));
     let connections = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
@@ -234,7 +234,7 @@ impl Stream for Kernel {
     }
 }
 
-/// Two nodes of their own network on the loopback interface.
+/// Starts two nodes of a separate network on the loopback interface.
 fn pair() -> [(Node, Joined); 2] {
     let random = RandomState::new().hash_one(());
     let (first, last) = (random % 1000, 60_000 + (random >> 16) % 5000);

@@ -1,4 +1,4 @@
-//! Another process of the test's own program, with one test to run there, and a node of its own. Tests of
+//! Another process of the test's own program, with one test to run there, and a separate node. Tests of
 //! several crates include this file.
 
 use std::env;
@@ -9,18 +9,18 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Set in the process: what its test is to do.
+/// Variable set in the process. It has the order for its test.
 const VARIABLE: &str = "PEERSOCK_TEST_VICTIM";
 
-/// The process. It is killed when this is dropped.
+/// The process, which is killed on drop.
 pub(crate) struct Process {
     child: Child,
-    /// Where it listens, or from where it has connected.
+    /// Address on which it listens, or from which it has connected.
     pub(crate) address: SocketAddr,
 }
 
 impl Process {
-    /// Starts the program with `test` alone, which finds `order`, and waits for the address that it says.
+    /// Starts the program with only `test`, which gets `order`, and waits for the address that it prints.
     pub(crate) fn start(test: &str, order: &str) -> Process {
         let mut child = Command::new(env::current_exe().expect("this program"))
             .args(["--exact", "--nocapture", test])
@@ -35,17 +35,17 @@ impl Process {
         Process { child, address: address.expect("it says where it is") }
     }
 
-    /// Lets it go on, where it waits for that.
+    /// Lets the process go on, if it waits for that.
     pub(crate) fn go_on(&mut self) {
         self.child.stdin.take().expect("it is told once").write_all(b"\n").expect("it listens");
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
-    /// Kills it, if it has not ended, and waits until it has.
+    /// Kills the process, if it has not ended, and waits for its end.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -58,18 +58,18 @@ impl Drop for Process {
     }
 }
 
-/// The order, in such a process; `None` in that of the tests.
+/// Returns the order in such a process; `None` in the process of the tests.
 pub(crate) fn order() -> Option<String> {
     env::var(VARIABLE).ok()
 }
 
-/// Says to who has started this process where it is.
+/// Prints this process's address for its parent.
 pub(crate) fn say(address: impl Display) {
     // The test harness may have begun a line.
     eprintln!("\n{address}");
 }
 
-/// Waits until who has started this process says [`Process::go_on`].
+/// Waits until the parent calls [`Process::go_on`].
 pub(crate) fn wait_to_go_on() {
     let read = io::stdin().read_line(&mut String::new()).expect("a pipe");
     assert_ne!(read, 0, "nobody says so any more");

@@ -9,11 +9,11 @@ use rustix::process::Signal;
 
 use super::scenario::{Scenario, Step};
 
-/// What a receiver needs of a stream.
+/// Stream operations that a receiver needs.
 pub(crate) trait Stream: Read {
     fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
-    /// SO_LINGER of zero.
+    /// Sets SO_LINGER to zero.
     fn reset_on_close(&self) -> io::Result<()>;
 }
 
@@ -31,8 +31,8 @@ impl Stream for peersock::blocking::TcpStream {
     }
 }
 
-/// Does the steps; gives what it has read. `accept` waits for the sender; `listener` is dropped where the
-/// scenario says so, after something has come through `connected`.
+/// Runs the steps, and returns the bytes read. `accept` waits for the sender. `listener` is dropped where the
+/// scenario says so, after a message through `connected`.
 pub(crate) fn receive<L, S: Stream>(
     scenario: &Scenario,
     size: usize,
@@ -47,7 +47,7 @@ pub(crate) fn receive<L, S: Stream>(
         match step {
             Step::Refuse => return got,
             Step::Unlisten => {
-                // A sender that has failed already says nothing.
+                // A sender that has already failed sends no message.
                 let _ = connected.recv();
                 return got;
             }
@@ -85,10 +85,10 @@ pub(crate) fn receive<L, S: Stream>(
     got
 }
 
-/// This process, which is a receiver's alone, sends itself a signal that ends it or stops it.
+/// Sends a signal that ends or stops this process, which only runs a receiver.
 fn end_process(signal: Signal) -> ! {
     rustix::process::kill_process(rustix::process::getpid(), signal).expect("it may do that to itself");
-    // The signal may meet other threads first, and the connection shall not be closed meanwhile.
+    // The signal may reach other threads first, and the connection must not be closed meanwhile.
     loop {
         std::thread::park();
     }

@@ -1,6 +1,5 @@
-//! A peer that is started again while connections to it are idle: its earlier process stands still, so that
-//! nothing but the new instance says that it is gone. Tests of several crates include this file, beside
-//! `process`.
+//! A peer that restarts while connections to it are idle. Its earlier process is stopped, so that only the
+//! new instance reveals the restart. Tests of several crates include this file, beside `process`.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -13,10 +12,10 @@ use rustix::process::Signal;
 
 use super::process::{self, Process};
 
-/// What is promised to those who wait for the earlier instance, once the new one is reached.
+/// Promised time until waiters on the earlier instance get an error, once the new instance is reached.
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 
-/// Longer than anything takes.
+/// Timeout longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A peer that accepts one connection, sends a byte, and is silent.
@@ -27,24 +26,24 @@ pub(crate) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    /// Starts it. `test` is the test that calls [`be_one`].
+    /// Starts the peer. `test` is the test that calls [`be_one`].
     pub(crate) fn start(test: &'a str, network: &'a str) -> Peer<'a> {
         Peer { test, network, process: Process::start(test, network) }
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.process.address
     }
 
-    /// Kills it.
+    /// Kills the peer.
     #[allow(dead_code, reason = "not all who include this do so")]
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Stops it and starts it again, and says when its new instance was answered by the witness: from then
-    /// on the witness knows of it.
+    /// Stops the peer and starts it again. Returns the new process, and the time at which the witness
+    /// answered it. From then on the witness knows the new instance.
     pub(crate) fn restart(&self, witness: IpAddr) -> (Process, Instant) {
         self.process.signal(Signal::STOP);
         let again = Process::start(self.test, &format!("{} {witness}", self.network));
@@ -52,7 +51,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Is the peer, where this is its process; otherwise does nothing.
+/// Acts as the peer if this is its process, else does nothing.
 pub(crate) fn be_one() {
     let Some(order) = process::order() else { return };
     let (network, witness) = order.split_once(' ').map_or((&*order, None), |(id, at)| (id, Some(at)));
@@ -63,7 +62,7 @@ pub(crate) fn be_one() {
         None => serve_one(&node, &joined),
         Some(witness) => ask(&node, witness.parse().expect("an address")),
     }
-    // Whoever has started it ends it.
+    // The parent ends this process.
     thread::sleep(2 * PATIENCE);
 }
 
@@ -75,7 +74,7 @@ fn serve_one(node: &Node, joined: &Joined) {
     thread::sleep(2 * PATIENCE);
 }
 
-/// As long as the earlier instance is there, too, an answer may go to it.
+/// Pings the witness until it answers. An answer may go to the earlier instance while that exists.
 fn ask(node: &Node, witness: IpAddr) {
     let ping = Ping::open_on(node, witness).expect("a socket");
     let deadline = Instant::now() + PATIENCE;

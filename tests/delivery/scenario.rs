@@ -1,23 +1,23 @@
-//! The table of deliveries: what a receiver does to a sender, and what the sender must be told. Tests of
-//! several crates include this file; the table is in `scenarios.txt` beside it.
+//! The table of deliveries: a receiver's behaviour towards a sender, and the outcome that the sender must
+//! see. Tests of several crates include this file; the table is in `scenarios.txt` beside it.
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) name: String,
-    /// What the kernel's TCP makes of it; `None`: an error if it is much.
+    /// Outcome with kernel TCP; `None` means an error only for many bytes.
     pub(crate) outcome: Option<Outcome>,
     pub(crate) steps: Vec<Step>,
 }
 
-/// What a sender finds out.
+/// Outcome that a sender sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Delivered,
     Error,
 }
 
-/// What a receiver does.
+/// One action of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Refuse,
@@ -34,7 +34,7 @@ pub(crate) enum Step {
     Stopped,
 }
 
-/// How much of what the sender writes.
+/// Part of the sender's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Amount {
     Half,
@@ -53,13 +53,13 @@ impl Amount {
 }
 
 impl Scenario {
-    /// Whether the receiver needs a process of its own, which does not survive it.
+    /// Returns true if the scenario ends the receiver's process, which then must be a separate one.
     pub(crate) fn ends_process(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Killed | Step::Stopped))
     }
 }
 
-/// The scenarios, and the numbers of bytes that each is played with.
+/// Returns the scenarios, and the numbers of bytes for each.
 pub(crate) fn table() -> (Vec<Scenario>, Vec<usize>) {
     let (mut scenarios, mut sizes) = (Vec::new(), Vec::new());
     let lines = include_str!("scenarios.txt").lines();
@@ -103,12 +103,12 @@ fn step(text: &str) -> Step {
     }
 }
 
-/// The bytes that a sender writes.
+/// Returns the bytes that a sender writes.
 pub(crate) fn content(size: usize) -> Vec<u8> {
     (0..size as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-/// The rule: what the sender was told against what the receiver's program has read.
+/// Checks the sender's outcome against the bytes that the receiver's program has read.
 #[track_caller]
 pub(crate) fn judge(scenario: &Scenario, size: usize, face: &str, told: Outcome, read: &[u8]) {
     let Scenario { name, outcome, .. } = scenario;
@@ -121,5 +121,5 @@ pub(crate) fn judge(scenario: &Scenario, size: usize, face: &str, told: Outcome,
     assert!(outcome.is_none_or(|outcome| outcome == told), "{name}, {size} bytes, {face}: {told:?}");
 }
 
-/// More than what all buffers on the way hold while nobody reads.
+/// Bytes that exceed all buffers on the path while the receiver does not read.
 const MUCH: usize = 10_000_000;

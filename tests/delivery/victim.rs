@@ -1,5 +1,5 @@
-//! A receiver with a process and a node of its own, which end before the scenario does. Tests of several
-//! crates include this file; the process is that of the test itself, with one test to run.
+//! A receiver with a separate process and node, which end before the scenario does. Tests of several crates
+//! include this file; the process is that of the test itself, with one test to run.
 
 #[path = "process.rs"]
 #[allow(dead_code, reason = "not all who include this send signals")]
@@ -16,18 +16,18 @@ use self::process::Process;
 use super::receiver::receive;
 use super::scenario::{Outcome, Scenario, judge, table};
 
-/// What one victim is to do, and who it is.
+/// Order for one victim.
 pub(crate) struct Order<'a> {
     test: &'a str,
     network: &'a str,
     scenario: &'a Scenario,
-    /// How much the sender is to send.
+    /// Number of bytes the sender sends.
     pub(crate) size: usize,
 }
 
 impl Order<'_> {
-    /// Starts the victim: it connects to `sender`, and waits for [`Process::go_on`] then; or listens if there
-    /// is none.
+    /// Starts the victim. It connects to `sender` and then waits for [`Process::go_on`]. Without a sender it
+    /// listens.
     pub(crate) fn start(&self, sender: Option<SocketAddr>) -> Process {
         let Order { network, scenario, size, .. } = self;
         let sender = sender.map_or_else(String::new, |sender| sender.to_string());
@@ -35,7 +35,7 @@ impl Order<'_> {
     }
 }
 
-/// Plays the scenarios in which the receiver's process ends, those of one kind beside each other. `test` is
+/// Plays the scenarios in which the receiver's process ends, all sizes of one scenario in parallel. `test` is
 /// the test that calls [`be_one`]; `send` starts the victim and sends.
 pub(crate) fn play(face: &str, test: &str, network: &str, send: impl Fn(&Order<'_>) -> Outcome + Sync) {
     let (scenarios, sizes) = table();
@@ -53,7 +53,7 @@ pub(crate) fn play(face: &str, test: &str, network: &str, send: impl Fn(&Order<'
     }
 }
 
-/// Receives, where this is the process of a receiver; otherwise does nothing.
+/// Receives, if this is the process of a receiver, else does nothing.
 pub(crate) fn be_one() {
     let Some(order) = process::order() else { return };
     let words: Vec<_> = order.split_whitespace().collect();
@@ -74,8 +74,8 @@ pub(crate) fn be_one() {
         receive(scenario, size, (), &is_connected, |()| {
             let stream = TcpStream::connect_on(&node, sender)?;
             process::say(stream.local_addr()?);
-            // The sender may not have heard yet that the connection stands, and who is dead by then was never
-            // there.
+            // The sender may not know yet that the connection is established. A receiver that died by then
+            // would never have existed for it.
             process::wait_to_go_on();
             Ok(stream)
         });

@@ -1,8 +1,8 @@
-//! The end of a process that has a node: what is open is reset, what is left is delivered for as long as the
-//! peer takes it, and what is lost is said.
+//! The end of a process that has a node. Open connections are reset, remaining data is delivered as long as
+//! the peer takes it, and lost data is reported.
 //!
-//! The exit handler runs on the main thread after its thread-local values are gone, so the program under test
-//! is this one's own `main`, without the test harness.
+//! The exit handler runs on the main thread after the destruction of thread-local values. So the program
+//! under test is this `main` itself, without the test harness.
 
 #![expect(clippy::print_stdout, reason = "a test harness reports there")]
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Network, Node};
 
-/// What a process does, in whose order this is, and what is to come of it.
+/// Tests by name, each with the function that runs in the ending process. The name says what must happen.
 const ENDS: [(&str, End); 4] = [
     ("a_process_may_end_with_everything_open", end_with_everything_open),
     ("what_is_left_at_the_end_of_main_is_delivered_while_the_peer_takes_it", end_with_much_left),
@@ -24,14 +24,14 @@ const ENDS: [(&str, End); 4] = [
     ("what_was_lost_by_a_node_that_is_dropped_is_said_on_stderr", end_without_the_process_s_node),
 ];
 
-/// Ends a process.
+/// Function that ends a process.
 type End = fn(Member) -> Result<(), Box<dyn Error>>;
 
-/// Set in the process that is to end.
+/// Variable set in the process that must end.
 const ENDING: &str = "PEERSOCK_TEST_ENDING";
 
-/// The peer reads a part of what is left at the end in each hundredth of a second: in seven seconds all.
-/// Earlier versions spent five on it.
+/// Number of parts in which the peer reads the remaining data, one per hundredth of a second: seven seconds
+/// in all. Earlier versions gave it five seconds.
 const PARTS: usize = 700;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -77,7 +77,7 @@ fn run(name: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A member that ends, and the address of the other one, which does not.
+/// A member that ends, and the other one, which does not, with its listener.
 struct Member {
     node: Node,
     other: Node,
@@ -92,7 +92,7 @@ impl Member {
             builder.identity(IdentitySource::Ephemeral).tcp_buffers(16 << 20, 1 << 12)
         };
         peersock::attach::at_exit(report);
-        // With the port 7000, and no other test's.
+        // Allow port 7000, and differ from other tests' networks.
         let id = format!("ff{:04x}ffff000000", 1 + std::process::id() % 6000).parse()?;
         let other = builder().start()?;
         let node = if is_dropped { builder().start()? } else { builder().install()? };
@@ -135,7 +135,7 @@ fn end_with_much_left(member: Member) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes until all buffers are full, and closes the connection. Gives how much it was.
+/// Writes until all buffers are full, and closes the connection. Returns the number of bytes.
 fn fill(mut client: TcpStream) -> Result<usize, Box<dyn Error>> {
     client.set_write_timeout(Some(Duration::from_millis(500)))?;
     let mut sent = 0;
@@ -150,10 +150,10 @@ fn fill(mut client: TcpStream) -> Result<usize, Box<dyn Error>> {
     Ok(sent)
 }
 
-/// Reads slowly, and says what has come.
+/// Thread that reads slowly and returns a text about the received bytes.
 static READER: Mutex<Option<JoinHandle<String>>> = Mutex::new(None);
 
-/// Is called when the process's node has ended: exit handlers run in the order that is the reverse of theirs.
+/// Reports at exit, after the process's node has ended, because exit handlers run in reverse order.
 extern "C" fn report() {
     let reader = READER.lock().ok().and_then(|mut reader| reader.take());
     if let Some(said) = reader.and_then(|reader| reader.join().ok()) {
@@ -165,7 +165,7 @@ fn end_beside_a_peer_that_resets(member: Member) -> Result<(), Box<dyn Error>> {
     let Member { listener, client, other, .. } = member;
     fill(client)?;
     let (server, _) = listener.accept()?;
-    // It has not read everything, and says nothing else.
+    // The server has not read everything, and reports nothing else.
     server.set_linger(Some(Duration::ZERO))?;
     drop(server);
     std::mem::forget((listener, other));

@@ -1,7 +1,7 @@
-//! `cargo xtask cells`: processes behind every pair of kinds of NATs, in network namespaces; what was seen is
-//! written into `docs/CELLS.md`.
+//! `cargo xtask cells`: runs processes behind every pair of kinds of NATs, in network namespaces, and writes
+//! the results into `docs/CELLS.md`.
 //!
-//! The tests are `cli/tests/program/cells`; each leaves a line of JSON here.
+//! The tests are `cli/tests/program/cells`. Each writes a line of JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,14 +13,14 @@ use serde::Deserialize;
 
 use crate::{Result, cargo, root};
 
-/// Shown by `--help`.
+/// Text for `--help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask cells --write             all cells, and what was seen goes into docs/CELLS.md
   cargo xtask cells --only all::ei_apd  some of them
 
 This needs root.";
 
-/// The kinds of the table, in its order.
+/// Kinds of the table, in its order.
 const KINDS: [&str; 17] = [
     "open",
     "ei-ei",
@@ -41,7 +41,7 @@ const KINDS: [&str; 17] = [
     "nat66-apd",
 ];
 
-/// What stands before the section in the document; the simulator's command leaves it and all below alone.
+/// Heading of the section in the document. The simulator's command preserves it and all text below it.
 const HEADING: &str = "\n## Real processes\n";
 
 /// Options of `cells`.
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     write: bool,
 }
 
-/// What a test has seen.
+/// Result of one test.
 #[derive(Deserialize)]
 struct Seen {
     kinds: [String; 2],
@@ -66,22 +66,23 @@ struct Seen {
     direct: bool,
     first_byte_ms: u64,
     direct_ms: Option<u64>,
-    /// When the program that dials was registered at a root, and so could begin.
+    /// Time until the dialling program was registered at a root, and so could begin.
     ready_ms: Option<u64>,
-    /// Bytes that the roots have relayed for both, to the end.
+    /// Bytes that the roots have relayed for both, until the end.
     relayed: Option<u64>,
 }
 
-/// Runs the cells and prints the table. False if one was not as expected.
+/// Runs the cells and prints the table. Returns false if a result was unexpected.
 ///
 /// # Errors
 ///
-/// When nothing was seen, or a file cannot be written.
+/// There are no results, or a file cannot be written.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let results = root().join("target/cells.jsonl");
     let _ = fs::remove_file(&results);
     let mut command = cargo();
-    // The whole workspace, as the other tests: a package alone has other features, and all is built again.
+    // Test the whole workspace, as the other tests do: a package alone has other features, which would force
+    // a rebuild.
     command.args(["test", "--workspace", "--test", "program", "--"]);
     command.args(["--ignored", "--test-threads", &options.jobs.to_string(), "--skip", "selection"]);
     command.arg(format!("cells::{}", options.only)).env("PEERSOCK_CELLS", &results);
@@ -103,18 +104,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(success && missed.is_empty())
 }
 
-/// What is promised of the cells whose path becomes direct without a search by many ports.
+/// Promised times of the cells whose path becomes direct without a search by many ports.
 const DIRECT_IN_THE_MEDIAN: u64 = 1000;
 const DIRECT_ALWAYS: u64 = 5000;
 /// Three round trips of 30 ms to a root, and 200 ms.
 const FIRST_BYTE: u64 = 3 * 30 + 200;
 const RELAYED: u64 = 4096;
 
-/// What a busy machine may add to a time: all that runs at once shares its processors.
+/// Allowance for a busy machine, because all concurrent tests share its processors.
 const SLACK: u64 = 500;
 
-/// The targets that were missed, in words. Those with one number for each cell hold in the median, and of the
-/// times the greatest is bounded, too; a machine with other work adds to them.
+/// Returns the missed targets as texts. Each target holds in the median, and the direct time also has a
+/// maximum. Other work on the machine adds to the times.
 fn missed(all: &[Seen]) -> Vec<String> {
     let figures = Figures::of(all);
     let checks = [
@@ -130,11 +131,11 @@ fn missed(all: &[Seen]) -> Vec<String> {
     checks.iter().filter(is_missed).map(say).collect()
 }
 
-/// What the targets are about.
+/// Figures for the targets.
 struct Figures {
     direct: Option<u64>,
     direct_at_most: Option<u64>,
-    /// Until the first byte over a relay, from when the program that dials could begin.
+    /// Time until the first byte over a relay, from the moment when the dialling program could begin.
     first_byte: Option<u64>,
     relayed: Option<u64>,
 }
@@ -143,9 +144,10 @@ impl Figures {
     fn of(all: &[Seen]) -> Self {
         let is_punched = |seen: &&Seen| seen.expected == "direct" && seen.direct;
         let direct = || all.iter().filter(is_punched).filter_map(|seen| seen.direct_ms);
-        // A byte cannot come before that; the time when it was registered is known to some milliseconds.
+        // Saturate at zero: a byte cannot come earlier, and the registration time is known only to some
+        // milliseconds.
         let waited = |seen: &Seen| Some(seen.first_byte_ms.saturating_sub(seen.ready_ms?));
-        // Where no UDP passes, a stream comes first, and by a second without an answer later.
+        // Without UDP the node opens a stream first, after a second without an answer.
         let by_stream = |seen: &&Seen| seen.kinds.iter().any(|kind| STREAM_KINDS.contains(&kind.as_str()));
         let first_bytes = all.iter().filter(|seen| !by_stream(seen)).filter_map(waited);
         let relayed = all.iter().filter(is_punched).filter(|seen| !by_stream(seen));
@@ -158,7 +160,7 @@ impl Figures {
     }
 }
 
-/// Kinds in which roots are reached by streams.
+/// Kinds whose nodes reach roots by streams.
 const STREAM_KINDS: [&str; 2] = ["no-udp", "only-443"];
 
 fn median(mut numbers: Vec<u64>) -> Option<u64> {
@@ -166,7 +168,7 @@ fn median(mut numbers: Vec<u64>) -> Option<u64> {
     numbers.get(numbers.len() / 2).copied()
 }
 
-/// The section of the document.
+/// Returns the section of the document.
 fn section(all: &[Seen]) -> String {
     let by_kinds: BTreeMap<[&str; 2], &Seen> =
         all.iter().map(|seen| ([seen.kinds[0].as_str(), seen.kinds[1].as_str()], seen)).collect();
@@ -234,7 +236,7 @@ comes a second later.
 |---|---|---|
 ";
 
-/// The median and the greatest of some numbers.
+/// Formats the median and the maximum of some numbers.
 fn spread(mut numbers: Vec<u64>) -> String {
     numbers.sort_unstable();
     match numbers[..] {

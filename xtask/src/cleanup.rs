@@ -1,7 +1,7 @@
-//! Undoes what a command did to the machine, whichever way it ends.
+//! Reverts a command's changes to the machine, however the command ends.
 //!
-//! A [`Guard`] undoes its action when it is dropped, which covers success and errors. Ctrl-C and SIGTERM end
-//! the process without unwinding, so guards are also listed here, and a signal undoes them all.
+//! A [`Guard`] undoes its action when dropped, which covers success and errors. Ctrl-C and SIGTERM end the
+//! process without unwinding. So guards are also listed here, and a signal undoes them all.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::Result;
 
-/// Something to undo.
+/// An action to undo.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Undo {
     /// End a process that was started here.
@@ -26,7 +26,7 @@ impl Undo {
     fn run(&self) {
         match self {
             Undo::End(pid) => {
-                // It may have ended by itself.
+                // The process may have ended by itself.
                 let _ = kill_process(*pid, Signal::TERM);
             }
             Undo::RemoveNamespace(name) => {
@@ -46,16 +46,16 @@ fn pending() -> MutexGuard<'static, Vec<Undo>> {
     sync::lock(&PENDING)
 }
 
-/// Undoes its action when dropped.
+/// Guard that undoes its action when dropped.
 #[derive(Debug)]
 pub(crate) struct Guard(Undo);
 
 impl Guard {
-    /// Starts a process and registers its end in one step: a signal comes before both or after both.
+    /// Starts a process and registers its end in one step, so that a signal comes before both or after both.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// The process cannot be started.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Guard)> {
         let mut pending = pending();
         let child = command.spawn()?;
@@ -64,7 +64,7 @@ impl Guard {
         Ok((child, Guard(undo)))
     }
 
-    /// Registers an action; call it right after what it undoes.
+    /// Registers an action. Call it right after the change that it undoes.
     pub(crate) fn new(undo: Undo) -> Guard {
         pending().push(undo.clone());
         Guard(undo)
@@ -76,7 +76,7 @@ impl Guard {
         std::mem::forget(self);
     }
 
-    /// False if it was not registered any more.
+    /// Removes the action from the list. Returns false if it was no longer registered.
     fn unregister(&self) -> bool {
         let mut pending = pending();
         let found = pending.iter().rposition(|undo| *undo == self.0);
@@ -92,14 +92,14 @@ impl Drop for Guard {
     }
 }
 
-/// From now on SIGINT and SIGTERM undo everything, newest first, and exit with code 130.
+/// Makes SIGINT and SIGTERM undo everything, newest first, and exit with code 130.
 ///
 /// # Errors
 ///
-/// When a handler was set before.
+/// A handler was set before.
 pub(crate) fn on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {
-        // Held until the exit, so that nothing new can be registered.
+        // Hold the lock until the exit, so that no new action can be registered.
         let mut pending = pending();
         while let Some(undo) = pending.pop() {
             undo.run();
@@ -111,10 +111,10 @@ pub(crate) fn on_interrupt() -> Result<()> {
     Ok(())
 }
 
-/// Waits for children to end, but not for long.
+/// Waits a short time for children to end.
 fn reap() {
     let deadline = Instant::now() + Duration::from_secs(2);
-    // An error says that there are no more.
+    // An error means that no children are left.
     while let Ok(ended) = wait(WaitOptions::NOHANG)
         && Instant::now() < deadline
     {

@@ -1,29 +1,29 @@
-//! The C library's header, made from its source code by cbindgen.
+//! The C library's header, made from the library's source code by cbindgen.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::{Result, root};
 
-/// Makes the header and writes it where it belongs.
+/// Makes the header and writes it to its place.
 ///
 /// # Errors
-/// When the source code cannot be read, or the header not be written.
+/// The source code cannot be read, or the header cannot be written.
 pub(crate) fn write() -> Result<()> {
     fs::write(path(), make()?)?;
     println!("{}", path().display());
     Ok(())
 }
 
-/// Whether the header is what the source code makes.
+/// Returns true if the header matches the source code.
 ///
 /// # Errors
-/// When the source code or the header cannot be read.
+/// The source code or the header cannot be read.
 pub(crate) fn is_current() -> Result<bool> {
     Ok(fs::read(path())? == make()?)
 }
 
-/// Where the header is.
+/// Returns the path of the header.
 pub(crate) fn path() -> PathBuf {
     root().join("ffi/lib/include/peersock.h")
 }
@@ -31,7 +31,7 @@ pub(crate) fn path() -> PathBuf {
 fn make() -> Result<Vec<u8>> {
     let folder = root().join("ffi/lib");
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml"))?;
-    // Each file by itself: no other crate has anything to do with it, and cargo need not be asked.
+    // Pass each file by itself, because no other crate matters and cargo is not needed.
     let mut builder = cbindgen::Builder::new().with_config(config);
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder.join("src"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -41,11 +41,11 @@ fn make() -> Result<Vec<u8>> {
     }
     let mut header = Vec::new();
     builder.generate().map_err(|error| format!("cbindgen: {error}"))?.write(&mut header);
-    // What Rust calls safety, C's documentation says of pointers.
+    // Rust documentation says "Safety", and the C documentation says "Pointers".
     Ok(String::from_utf8(header)?.replace("// # Safety\n", "// Pointers:\n").into_bytes())
 }
 
-/// In which order the files appear: what a reader wants to know first.
+/// Returns the place of a file in the header. Files that readers want to see first come first.
 fn order(file: &std::path::Path) -> usize {
     const FIRST: [&str; 6] = ["result.rs", "registry.rs", "config.rs", "node.rs", "networks.rs", "bsd.rs"];
     let name = file.file_name().unwrap_or_default();

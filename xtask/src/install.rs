@@ -12,13 +12,13 @@ use crate::{Result, cargo, root};
 #[path = "../../ffi/lib/shared_library.rs"]
 mod shared_library;
 
-/// Shown under `cargo xtask install --help`.
+/// Text for `cargo xtask install --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask install --prefix ~/.local
   cargo xtask install --prefix /usr --destdir debian/tmp --libdir lib/x86_64-linux-gnu
   PKG_CONFIG_PATH=~/.local/lib/pkgconfig cc program.c $(pkg-config --cflags --libs peersock)";
 
-/// The library's version.
+/// Version of the library.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What `install` can be told.
@@ -38,10 +38,10 @@ pub(crate) struct Options {
     debug: bool,
 }
 
-/// Builds the library, installs it, and says what compilers have to be told to find it.
+/// Builds and installs the library, and prints the compiler settings that find it.
 ///
 /// # Errors
-/// When it cannot be built, or a file not be written.
+/// The library cannot be built, or a file cannot be written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let built = build(if options.debug { DEV } else { "release" })?;
     let prefix = std::path::absolute(&options.prefix)?;
@@ -60,19 +60,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How the installed files call the folder that they are in.
+/// Reference from the installed files to their folder.
 #[derive(Clone, Copy)]
 pub(crate) enum Prefix<'a> {
-    /// They lie there.
+    /// The absolute path of the folder.
     Fixed(&'a Path),
-    /// They may be moved together: each tells by its own place.
+    /// A relative path from each file, so that all files may be moved together.
     Movable,
 }
 
-/// Copies a library that was built to a prefix; gives the files that were written.
+/// Copies a built library to a prefix. Returns the files that were written.
 ///
 /// # Errors
-/// When a file is missing or cannot be written.
+/// A file is missing or cannot be written.
 pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &Path) -> Result<Vec<PathBuf>> {
     let (lib, include) = (place.join(libdir), place.join("include"));
     let (pkgconfig, cmake) = (lib.join("pkgconfig"), lib.join("cmake/peersock"));
@@ -108,13 +108,13 @@ pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &P
     Ok(files)
 }
 
-/// The profile of Cargo.toml for debugging, whose folder has another name.
+/// Profile of Cargo.toml for debugging, whose folder has another name.
 const DEV: &str = "dev";
 
-/// Builds the library; gives the folder that it is in.
+/// Builds the library. Returns its folder.
 ///
 /// # Errors
-/// When it does not build.
+/// The library does not build.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     if !command(profile).status()?.success() {
         return Err("the library cannot be built".into());
@@ -134,22 +134,22 @@ fn link_shared(built: &Path) -> Result<PathBuf> {
     Ok(linked)
 }
 
-/// What builds it.
+/// Returns the command that builds the library.
 pub(crate) fn command(profile: &str) -> Command {
     let mut command = cargo();
-    // The program has no library. It is named because cargo chooses features for all that is named together:
-    // so what both need, which is nearly all, is built once for both.
+    // The program has no library. Name it anyway, because cargo unifies the features of all named packages.
+    // So the shared dependencies, nearly all, are built once for both.
     command.args(["build", "--package", "peersock-ffi", "--package", "peersock-cli", "--lib"]);
     command.args(["--profile", profile]);
     command
 }
 
-/// Whether compilers, pkg-config and the loader look there by themselves.
+/// Returns true if compilers, pkg-config and the loader search this prefix by default.
 fn is_searched(prefix: &Path) -> bool {
     ["/usr", "/"].iter().any(|searched| prefix == Path::new(searched))
 }
 
-/// One of the files that tell build systems where the library is.
+/// Fills in one of the files that tell build systems where the library is.
 fn fill_in(name: &str, prefix: Prefix<'_>, libdir: &Path) -> Result<String> {
     let template = fs::read_to_string(root().join(format!("ffi/lib/{name}.in")))?;
     let up = |below: usize| vec![".."; libdir.components().count() + below].join("/");
@@ -178,7 +178,7 @@ fn link(target: &str, at: &Path) -> Result<()> {
     symlink(target, at).map_err(|error| format!("{}: {error}", at.display()).into())
 }
 
-/// Writes a file anew: a library that a program runs with must not be written over.
+/// Replaces a file. It must not overwrite in place, because programs may run with the library.
 pub(crate) fn write(to: &Path, content: &[u8], mode: u32) -> Result<()> {
     remove(to)?;
     fs::write(to, content).map_err(|error| format!("{}: {error}", to.display()))?;

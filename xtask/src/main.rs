@@ -7,11 +7,11 @@
 //! - `cargo xtask cells` runs real processes behind every pair of kinds of NATs ([`cells`]);
 //! - `cargo xtask header` makes the C library's header ([`header`]); `cargo xtask install` installs the
 //!   library ([`install`]);
-//! - `cargo xtask dist` makes what is given to users ([`dist`]);
-//! - `cargo xtask bench tcp` measures its TCP alone, over impaired links in virtual time.
+//! - `cargo xtask dist` makes the products for users ([`dist`]);
+//! - `cargo xtask bench tcp` measures peersock's TCP alone, over impaired links in virtual time.
 //!
-//! Both leave nothing behind: what they start or create is registered in [`cleanup`] and is gone at the end,
-//! also after an error or Ctrl-C.
+//! Commands leave nothing behind. The processes and namespaces they create are registered in [`cleanup`] and
+//! removed at the end, also after an error or Ctrl-C.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::path::Path;
@@ -28,7 +28,7 @@ mod install;
 mod process;
 mod test;
 
-/// What a command fails with: a text for the person in front of it.
+/// Result of a command. The error is a text for the user.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Builds, checks and measures peersock.
@@ -100,12 +100,12 @@ fn with_cleanup(task: impl FnOnce() -> Result<bool>) -> Result<bool> {
     task()
 }
 
-/// The workspace's root folder.
+/// Returns the workspace's root folder.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }
 
-/// The cargo that runs this, in the workspace's root.
+/// Returns the cargo that runs this, in the workspace's root.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());

@@ -1,4 +1,4 @@
-//! A child process whose output arrives line by line, with the time at which each line came.
+//! A child process whose output arrives line by line, with the time of each line.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,9 +14,9 @@ use rustix::process::Pid;
 use crate::Result;
 use crate::cleanup::{Guard, Undo};
 
-/// Lines of standard error that are kept for an error message.
+/// Number of standard error lines kept for an error message.
 const KEPT_ERRORS: usize = 5;
-/// How often a wait looks whether the process has ended.
+/// Interval at which a wait polls for the end of the process.
 const WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// A running child. Dropping it kills it.
@@ -31,7 +31,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command; `name` is for messages.
+    /// Starts a command. `name` is for messages.
     pub(crate) fn spawn(name: &str, mut command: Command) -> Result<Process> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("cannot start {name}: {e}"))?;
@@ -58,16 +58,16 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, stdin, lines, errors, readers, guard })
     }
 
-    /// Its process ID.
+    /// Returns the process ID.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for the next line of output, and says when it came.
+    /// Waits for the next line of output, and returns it with its time.
     ///
     /// # Errors
     ///
-    /// When the time is over, or the process ends without another line.
+    /// The timeout passes, or the process ends without another line.
     pub(crate) fn line(&self, timeout: Duration) -> Result<(Instant, String)> {
         self.lines.recv_timeout(timeout).map_err(|e| match e {
             RecvTimeoutError::Timeout => self.error("says nothing"),
@@ -75,17 +75,17 @@ impl Process {
         })
     }
 
-    /// Writes a line to its standard input.
+    /// Writes a line to the process's standard input.
     pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().ok_or("its standard input is closed")?;
         writeln!(stdin, "{line}").map_err(|_| self.error("reads nothing"))
     }
 
-    /// Waits for its end and returns the last line that was not read yet.
+    /// Waits for the end of the process and returns the last unread line.
     ///
     /// # Errors
     ///
-    /// When it fails, prints nothing, or does not end in time.
+    /// The process fails, prints nothing, or does not end in time.
     pub(crate) fn finish(mut self, timeout: Duration) -> Result<String> {
         drop(self.stdin.take());
         let status = self.wait(timeout)?;
@@ -97,10 +97,10 @@ impl Process {
         last.map(|(_, line)| line).ok_or_else(|| self.error("printed nothing"))
     }
 
-    /// Asks it to end, so that it can end its own children, and kills it if it does not.
+    /// Asks the process to end, so that it can end its own children. Kills it if it does not end in time.
     pub(crate) fn end(mut self, timeout: Duration) {
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.wait(timeout);
@@ -122,12 +122,12 @@ impl Process {
 
     fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
-            // It only panics if a lock is poisoned, which the others then report.
+            // A reader only panics if a lock is poisoned, which the other readers then report.
             let _ = reader.join();
         }
     }
 
-    /// The process has been reaped: its id may belong to another one.
+    /// Disarms the guard after the process was reaped, because its ID may belong to another process now.
     fn forget(&mut self) {
         if let Some(guard) = self.guard.take() {
             guard.disarm();

@@ -1,8 +1,8 @@
 //! The load program `peersock-bench` over iroh: the same workloads and the same output, on the streams of one
 //! connection. `cargo xtask bench rivals` builds and runs it.
 //!
-//! Peers know each other's address, so there is no relay and no look-up. Its windows and all else are as iroh
-//! sets them.
+//! Peers know each other's addresses, so there is no relay and no look-up. Windows and all other settings are
+//! iroh's defaults.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::io;
@@ -31,7 +31,7 @@ use role::Role;
 use workload::Workload;
 
 const ALPN: &[u8] = b"peersock-bench";
-/// The keys of the server and of the client. They are no secret: this only measures.
+/// Keys of the server and of the client. They are not secret, because this only measures.
 const SERVER_KEY: [u8; 32] = [1; 32];
 const CLIENT_KEY: [u8; 32] = [2; 32];
 

@@ -1,4 +1,4 @@
-//! The limit's datagram and its seal.
+//! Format and encryption of the limit's datagrams.
 //!
 //! ```text
 //!  0        1                8                    n - 16        n
@@ -7,23 +7,23 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-/// A full datagram, bytes: what fits into an IPv4 packet of 1500.
+/// Size in bytes of a full datagram, which fits into an IPv4 packet of 1500.
 pub(super) const SIZE: usize = 1472;
-/// Kind and sequence number, bytes.
+/// Size in bytes of kind and sequence number.
 pub(super) const HEADER: usize = 8;
-/// The AEAD's tag, bytes.
+/// Size in bytes of the AEAD's tag.
 pub(super) const TAG: usize = 16;
-/// Payload of a full datagram, bytes.
+/// Payload in bytes of a full datagram.
 pub(super) const MAX_PAYLOAD: usize = SIZE - HEADER - TAG;
 
-/// What a datagram is for. Also separates the nonces: every kind has its own sequence.
+/// Purpose of a datagram. It also separates the nonces, because every kind has its own sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     /// Bulk payload; sequence 0 starts a transfer.
     Data = 0,
     /// The highest sequence received.
     Ack = 1,
-    /// To be echoed.
+    /// Asks for an echo.
     Ping = 2,
     /// Asks for the count.
     Result = 3,
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// AES-256-GCM under a key that everybody knows: this measures, it does not protect.
+/// AES-256-GCM under a publicly known key, because this only measures and does not protect.
 pub(super) struct Cipher(LessSafeKey);
 
 impl Cipher {
@@ -65,7 +65,7 @@ impl Cipher {
         self.seal_in_place(kind, sequence, out);
     }
 
-    /// Opens a datagram in place. None if it is not one of ours.
+    /// Opens a datagram in place. Returns None if it is not one of ours.
     pub(super) fn open<'a>(&self, datagram: &'a mut [u8]) -> Option<(Kind, u64, &'a mut [u8])> {
         let (header, sealed) = datagram.split_at_mut_checked(HEADER)?;
         let kind = Kind::from_byte(header[0])?;

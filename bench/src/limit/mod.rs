@@ -1,9 +1,10 @@
 //! The limit: encrypted datagrams and nothing above them.
 //!
 //! One thread per side copies application bytes into full datagrams, seals each with AES-256-GCM and sends 44
-//! of them with one system call (UDP GSO); the receiver takes what the kernel merged (UDP GRO), opens each
-//! and copies it out. There is no retransmission; acknowledgements only keep the sender from flooding the
-//! receiver. It is a yardstick and not a bound: an overlay that uses two threads per side can pass it.
+//! of them with one system call (UDP GSO). The receiver takes what the kernel merged (UDP GRO), opens each
+//! and copies it out. There is no retransmission. Acknowledgements only keep the sender from flooding the
+//! receiver. It is a yardstick and not a bound, because an overlay that uses two threads per side can pass
+//! it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,16 +20,16 @@ mod socket;
 use datagram::{Cipher, HEADER, Kind, MAX_PAYLOAD, SIZE, TAG};
 use socket::{Inbox, Socket};
 
-/// Datagrams in flight, about 2.6 MB.
+/// Maximum number of datagrams in flight, about 2.6 MB.
 const WINDOW: u64 = 40 * 44;
-/// The receiver acknowledges once per so many datagrams, and when there is nothing more to read.
+/// Number of datagrams per acknowledgement. The receiver also acknowledges when nothing is left to read.
 const ACK_EVERY: u64 = 88;
-/// The sender goes on after this long without an acknowledgement: the tail of the window was lost.
+/// Time without an acknowledgement after which the sender goes on, because the tail of the window was lost.
 const STALL: Duration = Duration::from_millis(20);
-/// The application's buffers at both ends, bytes. They exceed the caches a little, as real ones do.
+/// Size in bytes of the application's buffers at both ends. They slightly exceed the caches, as real ones do.
 const APPLICATION_BUFFER: usize = 1 << 20;
 
-/// What the server counts between two starts of a transfer.
+/// Counts of the server since the start of a transfer.
 struct Count {
     start: Instant,
     before: Usage,
@@ -51,7 +52,7 @@ impl Count {
     }
 }
 
-/// Receives bulk datagrams, echoes pings and tells its count, until the process is ended.
+/// Receives bulk datagrams, echoes pings and answers with its count, until the process is ended.
 pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::bind(address)?;
     report::print_ready(socket.local_addr()?);
@@ -113,7 +114,7 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Runs a workload; only `bulk` with one stream, `ping-pong` and `datagrams` exist without connections.
+/// Runs a workload. Without connections only `bulk` with one stream, `ping-pong` and `datagrams` exist.
 pub(crate) fn client(server: SocketAddr, workload: &Workload) -> io::Result<()> {
     match *workload {
         Workload::Bulk { secs, streams: 1 } => bulk(server, secs)?.print(),
@@ -162,7 +163,7 @@ fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
     Ok(Received::report(&[received], usage))
 }
 
-/// Datagrams of an application, sealed and sent one by one, without waiting for the receiver.
+/// Seals and sends an application's datagrams one by one, without waiting for the receiver.
 fn datagrams(server: SocketAddr, secs: f64) -> io::Result<Report> {
     let socket = Socket::bind(any_port(server))?;
     let (cipher, mut inbox) = (Cipher::new(), Inbox::new());
@@ -181,7 +182,7 @@ fn datagrams(server: SocketAddr, secs: f64) -> io::Result<Report> {
     Ok(result(&socket, &cipher, &mut inbox, server)?.datagrams(sent, DATAGRAM_SIZE, usage))
 }
 
-/// One system call's worth of acknowledgements. False when there was nothing.
+/// Reads the acknowledgements of one system call. Returns false if there were none.
 fn read_acks(
     socket: &Socket,
     cipher: &Cipher,
@@ -197,7 +198,7 @@ fn read_acks(
     })
 }
 
-/// Asks for the count until it comes.
+/// Asks for the count until the answer comes.
 fn result(socket: &Socket, cipher: &Cipher, inbox: &mut Inbox, server: SocketAddr) -> io::Result<Received> {
     let mut out = Vec::new();
     for attempt in 0..50 {
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn datagrams_are_counted_and_echoed() {
-        // The server runs until the process ends, so a port is chosen for it beforehand.
+        // The server runs until the process ends, so choose a port for it beforehand.
         let server = Socket::bind(([127, 0, 0, 1], 0).into()).and_then(|s| s.local_addr()).expect("a port");
         std::thread::spawn(move || serve(server));
         std::thread::sleep(Duration::from_millis(100));

@@ -12,10 +12,10 @@ use rustix::net::sockopt::{
 
 use super::datagram::SIZE;
 
-/// Kernel buffer that is asked for, bytes. Beyond `net.core.rmem_max` only root gets it.
+/// Requested kernel buffer in bytes. Only root gets more than `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 16 << 20;
 const SEND_BUFFER: usize = 4 << 20;
-/// The largest UDP payload, bytes.
+/// Maximum size of a UDP payload in bytes.
 const MAX_BATCH: usize = 65507;
 
 pub(super) struct Socket {
@@ -37,7 +37,7 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// How many full datagrams one system call may carry.
+    /// Returns the number of full datagrams that one system call may carry.
     pub(super) fn max_segments(&self) -> usize {
         self.state.max_gso_segments().min(MAX_BATCH / SIZE)
     }
@@ -57,7 +57,7 @@ impl Socket {
         }
     }
 
-    /// Waits for datagrams. False when the time is over.
+    /// Waits for datagrams. Returns false after the timeout.
     pub(super) fn wait_readable(&self, time: Duration) -> io::Result<bool> {
         self.wait(PollFlags::IN, time)
     }
@@ -80,7 +80,7 @@ impl Inbox {
         Inbox { buffers: vec![vec![0; 1 << 16]; count], meta: vec![RecvMeta::default(); count] }
     }
 
-    /// Passes on the datagrams of one system call. False when there were none.
+    /// Passes on the datagrams of one system call. Returns false if there were none.
     pub(super) fn receive(
         &mut self,
         socket: &Socket,

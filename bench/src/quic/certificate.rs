@@ -7,8 +7,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Accepts whoever answers. Signatures are checked all the same, so that a handshake costs what it always
-/// does.
+/// Verifier that accepts any server. It still checks signatures, so that a handshake has its usual cost.
 #[derive(Debug)]
 pub(super) struct AcceptAny(pub(super) Arc<CryptoProvider>);
 

@@ -1,8 +1,8 @@
 //! QUIC streams by quinn, tuned: windows of several MiB and full-size packets from the start.
 //!
-//! One connection carries everything; a `connect` workload opens a new stream each time, which is what a new
-//! TCP connection inside a tunnel compares to. AES-128-GCM is quinn's fastest suite. Certificates are not
-//! checked: this only measures.
+//! One connection carries everything. A `connect` workload opens a new stream each time, the counterpart of a
+//! new TCP connection inside a tunnel. AES-128-GCM is quinn's fastest suite. Certificates are not checked,
+//! because this only measures.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ const SERVER_NAME: &str = "bench";
 const ALPN: &[u8] = b"peersock-bench";
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// UDP payload of a 1500-byte packet over IPv6, bytes; quinn's discovery ends there too.
+/// UDP payload in bytes of a 1500-byte packet over IPv6, where quinn's discovery ends too.
 const INITIAL_MTU: u16 = 1452;
 
 /// Serves until the process is ended.

@@ -1,5 +1,5 @@
-//! The workloads over the streams of one QUIC connection. A module above it gives the types: they have the
-//! same methods in quinn and in iroh.
+//! The workloads over the streams of one QUIC connection. The parent module provides the types, which have
+//! the same methods in quinn and in iroh.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::workload::{
     Command, MAX_CONNECTIONS, MESSAGE_SIZE, PING_SIZE, READ_SIZE, WARM_UP, WRITE_SIZE, Workload, same_count,
 };
 
-/// Answers all streams, until the connection ends.
+/// Answers all streams until the connection ends.
 pub(super) async fn serve(connection: &Connection) {
     while let Ok((tx, rx)) = connection.accept_bi().await {
         tokio::spawn(async move {
@@ -140,7 +140,7 @@ async fn stream_rate(connection: &Connection, secs: f64, size: usize) -> Report 
     Report::Connect { per_s, count, failed, switches_each: None }
 }
 
-/// A new stream, over which `size` bytes go there and as many come back.
+/// Opens a stream, sends `size` bytes over it, and reads as many back.
 async fn exchange(connection: &Connection, size: usize) -> io::Result<()> {
     let (mut tx, mut rx) = connection.open_bi().await?;
     let mut message = [0; MESSAGE_SIZE];

@@ -1,4 +1,4 @@
-//! As much as goes, over one stream or several.
+//! Bulk transfer over one stream or several.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use super::{CONNECT_TIMEOUT, Command, Stream, Transport, WRITE_SIZE};
 use crate::report::{Received, Report};
 use crate::usage::Usage;
 
-/// A receiver answers within this after the end of the stream.
+/// Time within which a receiver answers after the end of the stream.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends for so long.
+/// Sends for `secs` seconds.
 pub(super) fn send<T: Transport + Sync>(
     transport: &T,
     address: SocketAddr,
@@ -54,7 +54,7 @@ fn send_for<S: Stream>(mut stream: S, time: Duration) -> io::Result<Received> {
     Ok(received)
 }
 
-/// Fails unless every byte that was sent was counted.
+/// Fails unless the receiver counted every sent byte.
 pub(crate) fn same_count(sent: u64, received: u64) -> io::Result<()> {
     if sent == received {
         return Ok(());

@@ -1,4 +1,4 @@
-//! New connections, and those that are held.
+//! New connections, and connections that are held open.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use super::{CONNECT_TIMEOUT, Command, MAX_CONNECTIONS, MESSAGE_SIZE, Stream, Tra
 use crate::report::{Received, Report};
 use crate::usage::Usage;
 
-/// Between two attempts to connect to a server that is starting.
+/// Pause between two attempts to connect to a server that is starting.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Makes connections one after another; over each, `size` bytes go there and come back.
+/// Makes connections one after another. Over each, `size` bytes go there and come back.
 pub(super) fn rate<T: Transport>(
     transport: &T,
     address: SocketAddr,
@@ -44,7 +44,7 @@ pub(super) fn rate<T: Transport>(
     Ok(Report::Connect { per_s, count: made, failed, switches_each })
 }
 
-/// A connection over which a command of `size` bytes went there and as many came back.
+/// Opens a connection, sends a command of `size` bytes and reads as many back.
 fn exchange<T: Transport>(
     transport: &T,
     address: SocketAddr,
@@ -66,7 +66,7 @@ fn begin<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stre
     Ok(stream)
 }
 
-/// What the server has received of messages, and used; `command` says of what.
+/// Asks the server for its usage and the received messages. `command` selects if switches count.
 pub(super) fn ask<T: Transport>(transport: &T, address: SocketAddr, command: u8) -> io::Result<Received> {
     let mut stream = begin(transport, address)?;
     stream.write_all(&[command])?;
@@ -75,8 +75,7 @@ pub(super) fn ask<T: Transport>(transport: &T, address: SocketAddr, command: u8)
     Ok(Received::from_bytes(&count))
 }
 
-/// Exchanges one byte; a server that is not up yet is tried again, as a program that waits for its peer
-/// would.
+/// Exchanges one byte. It retries while the server is not up, as a program that waits for its peer would.
 pub(super) fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<T::Stream> {
     let start = Instant::now();
     loop {
@@ -91,13 +90,13 @@ pub(super) fn byte_once_up<T: Transport>(transport: &T, address: SocketAddr) -> 
     }
 }
 
-/// Exchanges a byte, and again for each line on standard input.
+/// Exchanges a byte, and repeats that for each line on standard input.
 pub(super) fn recover<T: Transport>(transport: &T, address: SocketAddr) -> io::Result<()> {
     let mut connection = byte_once_up(transport, address)?;
     Report::Byte.print()?;
     for line in io::stdin().lines() {
         line?;
-        // The old one stays open meanwhile, as it does in a program that has not noticed yet.
+        // The old connection stays open meanwhile, as in a program that has not noticed its end yet.
         connection = byte_once_up(transport, address)?;
         Report::Byte.print()?;
     }
@@ -105,7 +104,7 @@ pub(super) fn recover<T: Transport>(transport: &T, address: SocketAddr) -> io::R
     Ok(())
 }
 
-/// Connections that have exchanged one byte, held open together.
+/// Makes connections that have exchanged one byte, and holds them open together.
 pub(super) fn hold<T: Transport>(
     transport: &T,
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! UDP: as many datagrams as go.
+//! UDP datagrams at the maximum rate.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use crate::usage::Usage;
 /// Payload of a datagram, bytes.
 pub(crate) const DATAGRAM_SIZE: usize = 1200;
 
-/// The first byte: a transfer is to begin, goes on, or is to be told of. The answer to all but the second one
-/// begins with the same byte; a result is behind it.
+/// The first byte: begin a transfer, data, or ask for the result. The answers to the first and the last begin
+/// with the same byte, and a result follows it.
 const BEGIN: u8 = 0;
 const DATA: u8 = 1;
 const RESULT: u8 = 2;
 
-/// So often an answer is asked for, and so long it is waited for each time.
+/// Number of requests for an answer, and the timeout of each.
 const ATTEMPTS: u32 = 50;
 const ANSWERED: Duration = Duration::from_millis(100);
 
-/// Counts what comes, and tells who asks. Ends when nothing can be received any more.
+/// Counts datagrams and answers requests. Ends when the socket fails.
 pub(super) fn count<D: Datagrams>(socket: &D) {
     let mut buf = [0; DATAGRAM_SIZE];
     let mut received = Received::default();
@@ -56,7 +56,7 @@ pub(super) fn count<D: Datagrams>(socket: &D) {
     }
 }
 
-/// Sends for so long; what has arrived counts.
+/// Sends for `secs` seconds. Only the datagrams that arrive count.
 pub(super) fn send<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> io::Result<Report> {
     let socket = transport.bind(any_port(address))?;
     ask(&socket, BEGIN, address)?;
@@ -73,14 +73,14 @@ pub(super) fn send<T: Transport>(transport: &T, address: SocketAddr, secs: f64) 
     Ok(Received::from_bytes(result).datagrams(sent, DATAGRAM_SIZE, usage))
 }
 
-/// Asks until the answer comes, and gives what is behind its first byte.
+/// Sends a request until its answer comes, and returns the answer after its first byte.
 fn ask<D: Datagrams>(socket: &D, what: u8, address: SocketAddr) -> io::Result<Vec<u8>> {
     socket.set_read_timeout(Some(ANSWERED))?;
     let mut buf = [0; DATAGRAM_SIZE];
     for _ in 0..ATTEMPTS {
         socket.send_to(&[what], address)?;
         let Ok((length, _)) = socket.recv_from(&mut buf) else { continue };
-        // It may be another answer to the last question.
+        // Compare the first byte, because this may be a late answer to the previous request.
         if let Some((&first, answer)) = buf[..length].split_first()
             && first == what
         {

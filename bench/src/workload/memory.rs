@@ -1,4 +1,4 @@
-//! What a process needs that does nothing, and may have.
+//! Resources that an idle process uses, and limits of the process.
 
 use std::io;
 use std::path::Path;
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use crate::report::Report;
 use crate::usage::{Usage, in_status};
 
-/// As many descriptors as the system lets this process have: a connection may take two.
+/// Raises the descriptor limit as far as the system allows, because a connection may take two.
 pub(super) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const WANTED: Option<u64> = Some(65_536);
-    // Where it is not allowed, opening fails later.
+    // If it is not allowed, opening fails later.
     if setrlimit(Resource::Nofile, Rlimit { current: WANTED, maximum: WANTED }).is_err() {
         let limit = getrlimit(Resource::Nofile);
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
 
-/// So long after its start a node has sent the beacons of the start, knows the size of its path's datagrams,
-/// and has answered the nodes that it was found by: from then on it is idle.
+/// Time after which a started node is idle. By then it has sent its first beacons, knows its path MTU, and
+/// has answered the nodes that found it.
 const SETTLES: Duration = Duration::from_secs(5);
 
-/// Does nothing, and says what that costs.
+/// Does nothing, and returns the cost of that.
 pub(super) fn idle(time: Duration) -> io::Result<Report> {
     thread::sleep(SETTLES);
     let (start, before) = (Instant::now(), Usage::now());
@@ -34,7 +34,7 @@ pub(super) fn idle(time: Duration) -> io::Result<Report> {
     Ok(Report::Idle { rss_kib, anonymous_kib, cpu_percent })
 }
 
-/// What the kernel says of this process's memory.
+/// Reads a value of this process's memory from the kernel.
 pub(super) fn kib(key: &str) -> io::Result<u64> {
     let value = in_status(Path::new("/proc/self/status"), key);
     value.ok_or_else(|| io::Error::other(format!("the kernel does not say {key}")))

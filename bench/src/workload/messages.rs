@@ -1,4 +1,4 @@
-//! Many connections, of which each sends a little.
+//! Many connections, each with a little traffic.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use super::{CONNECT_TIMEOUT, Command, MESSAGE_SIZE, Stream, Transport, memory, o
 use crate::report::Report;
 use crate::usage::Usage;
 
-/// Messages that are sent each millisecond, over all connections together.
+/// Messages sent each millisecond, over all connections together.
 const PER_MS: usize = 10;
 
-/// After the last connection was made, so long until the first message.
+/// Pause between the last connection and the first message.
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// The last message arrives within this.
+/// Time within which the last message arrives.
 const ARRIVES: Duration = Duration::from_secs(10);
 
 /// Sends 10,000 messages a second, over the connections in turn.

@@ -1,17 +1,17 @@
 //! The work, written once over any [`Transport`] with blocking byte streams and datagrams.
 //!
-//! A client's first byte says what it wants ([`Command`]); the [`server`] then swallows a stream and says
-//! what it counted, echoes 64-byte messages, or answers at once. Bulk transfers end with a half close, and
+//! A client's first byte selects the work ([`Command`]). The [`server`] then swallows a stream and answers
+//! with its counts, echoes 64-byte messages, or answers at once. Bulk transfers end with a half-close, and
 //! both sides must have counted the same number of bytes.
 //!
 //! | module | what it measures |
 //! |---|---|
-//! | [`bulk`] | as much as goes |
+//! | [`bulk`] | maximum throughput |
 //! | [`ping_pong`] | round trips |
-//! | [`connections`] | new connections, and what those cost that are held |
-//! | [`messages`] | connections of which each sends a little |
+//! | [`connections`] | new connections, and the cost of connections held open |
+//! | [`messages`] | many connections, each with a little traffic |
 //! | [`datagrams`] | UDP |
-//! | [`memory`] | a process that does nothing |
+//! | [`memory`] | an idle process |
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -117,19 +117,19 @@ pub(crate) trait Transport {
     /// Binds a socket for datagrams.
     fn bind(&self, address: SocketAddr) -> io::Result<Self::Datagrams>;
 
-    /// Listens, and swallows what comes over any number of connections, by few threads, until `user` is gone.
+    /// Listens, and swallows data of any number of connections, on few threads, until `user` has left.
     ///
-    /// A program that waits in tasks is served in another way by its node: so nothing of this is left.
+    /// A node serves a program that waits in tasks differently, so all state of this must go afterwards.
     fn swallow(&self, address: SocketAddr, user: User<Self::Stream>) -> io::Result<()>;
 }
 
-/// Who wants messages to be swallowed.
+/// Connection of the client that wants messages to be swallowed.
 pub(crate) struct User<S> {
     stream: S,
 }
 
 impl<S: Stream> User<S> {
-    /// Accepts connections by `accept` and swallows what they bring, until the user is gone.
+    /// Accepts connections by `accept` and swallows their data, until the user has left.
     pub(crate) async fn serve<A: AsyncRead + Unpin + Send + 'static>(
         mut self,
         mut accept: impl AsyncFnMut() -> io::Result<A>,
@@ -149,37 +149,37 @@ impl<S: Stream> User<S> {
 
 /// A listening socket.
 pub(crate) trait Listener {
-    /// What it accepts.
+    /// Type of accepted connections.
     type Stream;
 
     /// Waits for the next connection.
     fn accept(&self) -> io::Result<Self::Stream>;
 
-    /// Where it listens.
+    /// Returns the listening address.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// The calls on a connection besides reading and writing.
+/// Calls on a connection besides reading and writing.
 pub(crate) trait Stream: Read + Write + Send + 'static {
     /// Turns Nagle's algorithm off or on.
     fn set_nodelay(&self, on: bool) -> io::Result<()>;
 
-    /// Bounds how long a read waits.
+    /// Bounds the time that a read waits.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
     /// Sends FIN after what was written.
     fn shutdown_write(&self) -> io::Result<()>;
 }
 
-/// A socket for datagrams, whose calls carry one each.
+/// A datagram socket. Each call carries one datagram.
 pub(crate) trait Datagrams: Send + 'static {
-    /// Sends one.
+    /// Sends one datagram.
     fn send_to(&self, datagram: &[u8], address: SocketAddr) -> io::Result<()>;
 
-    /// Waits for one, no longer than the timeout. Gives its length and who sent it.
+    /// Waits for one datagram, no longer than the timeout. Returns its length and sender.
     fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
 
-    /// Bounds how long that waits.
+    /// Bounds the time that a receive waits.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 }
 
@@ -195,34 +195,34 @@ impl Command {
     pub(crate) const HOLD: u8 = b'H';
     /// Answer this byte.
     pub(crate) const BYTE: u8 = b'C';
-    /// Read the rest of a request, and answer it by as much.
+    /// Read the rest of a request, and answer with the same number of bytes.
     pub(crate) const REQUEST: u8 = b'R';
     /// Answer this byte, and swallow messages as long as this connection is open.
     pub(crate) const MESSAGES: u8 = b'M';
-    /// Answer what has come of messages, and what this process has used until now: a
+    /// Answer with the message bytes received, and this process's usage until now: a
     /// [`Received`](crate::report::Received).
     pub(crate) const COUNT: u8 = b'N';
     /// The same with context switches.
     pub(crate) const USAGE: u8 = b'U';
 }
 
-/// How much a bulk sender writes at once, bytes.
+/// Bytes that a bulk sender writes at once.
 pub(crate) const WRITE_SIZE: usize = 128 << 10;
-/// How much a bulk receiver reads at most at once, bytes.
+/// Maximum number of bytes that a bulk receiver reads at once.
 pub(crate) const READ_SIZE: usize = 256 << 10;
-/// Length of a request, of its answer, and of a message, bytes.
+/// Length in bytes of a request, of its answer, and of a message.
 pub(crate) const MESSAGE_SIZE: usize = 1 << 10;
-/// Length of a ping-pong message, bytes.
+/// Length in bytes of a ping-pong message.
 pub(crate) const PING_SIZE: usize = 64;
 /// Round trips that are not measured, while caches and windows warm up.
 pub(crate) const WARM_UP: usize = 50;
-/// A connection test ends here: each leaves a port in TIME-WAIT, and a host has 28,000 by default.
+/// Limit of a connection test. Each leaves a port in TIME-WAIT, and a host has 28,000 by default.
 pub(crate) const MAX_CONNECTIONS: u64 = 20_000;
 
-/// Where messages go: the port so far behind that of everything else.
+/// Offset of the message port from the main port.
 const MESSAGES_PORT: u16 = 10;
 
-/// How long a connection may take, and the answer to what is answered at once.
+/// Timeout of a connection, and of an immediate answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one workload against a server and prints the result.
@@ -253,12 +253,12 @@ pub(crate) fn run<T: Transport + Sync>(
     }
 }
 
-/// A runtime of one thread.
+/// Makes a single-threaded runtime.
 pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Reads to the end, which an error is, too: the client sees that bytes are missing.
+/// Reads to the end. An error is an end too, because the client sees that bytes are missing.
 async fn swallow(mut stream: impl AsyncRead + Unpin) {
     let mut message = [0; MESSAGE_SIZE];
     while let Ok(count @ 1..) = stream.read(&mut message).await {
@@ -266,12 +266,12 @@ async fn swallow(mut stream: impl AsyncRead + Unpin) {
     }
 }
 
-/// The address at which messages are swallowed.
+/// Returns the address at which messages are swallowed.
 fn of_messages(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port() + MESSAGES_PORT)
 }
 
-/// The unspecified address of the same family, any port.
+/// Returns the unspecified address of the same family, with any port.
 pub(crate) fn any_port(like: SocketAddr) -> SocketAddr {
     match like {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::kernel::Kernel;
 
-    /// A server of every workload on a loopback port.
+    /// Starts a server of every workload on a loopback port.
     fn server() -> SocketAddr {
         let listener = Kernel.listen(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = Listener::local_addr(&listener).expect("bound");

@@ -1,4 +1,4 @@
-//! The side that serves all workloads.
+//! The serving side of all workloads.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -13,17 +13,17 @@ use super::{
 use crate::report::{Received, print_ready};
 use crate::usage::Usage;
 
-/// A client that says nothing for so long is dropped, so that it cannot hold up the others.
+/// Time without a command after which a client is dropped, so that it cannot block the others.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of messages that have come.
+/// Message bytes received.
 pub(super) static MESSAGES: AtomicU64 = AtomicU64::new(0);
 
 /// Serves clients until the process is ended.
 pub(crate) fn serve<T: Transport + Sync>(transport: &T, address: SocketAddr) -> io::Result<()> {
     memory::raise_descriptor_limit();
     let listener = transport.listen(address)?;
-    // The ports go by that number.
+    // The other ports derive from that port.
     let address = SocketAddr::new(address.ip(), listener.local_addr()?.port());
     let sockets = transport.bind(address)?;
     thread::spawn(move || datagrams::count(&sockets));
@@ -33,7 +33,7 @@ pub(crate) fn serve<T: Transport + Sync>(transport: &T, address: SocketAddr) -> 
         loop {
             let stream = listener.accept()?;
             match answer(transport, scope, of_messages(address), stream) {
-                // Another workload: those of the last one are over.
+                // Another workload begins, so the held connections of the last one are over.
                 Ok(None) => held.clear(),
                 Ok(Some(stream)) => held.push(stream),
                 Err(e) => eprintln!("connection: {e}"),
@@ -42,8 +42,8 @@ pub(crate) fn serve<T: Transport + Sync>(transport: &T, address: SocketAddr) -> 
     })
 }
 
-/// Reads the command; the short ones are done right here, since starting a thread would cost more than the
-/// connection. Gives a connection that is to be held. Messages are swallowed at an address of their own.
+/// Reads the command. Short ones are handled right here, because a thread would cost more than the
+/// connection. Returns a connection that must be held. Messages are swallowed at the address `messages`.
 pub(super) fn answer<'scope, T: Transport + Sync>(
     transport: &'scope T,
     scope: &'scope Scope<'scope, '_>,
@@ -92,7 +92,7 @@ pub(super) fn answer<'scope, T: Transport + Sync>(
     Ok(None)
 }
 
-/// Echoes until the other side is gone, which is how a ping-pong ends.
+/// Echoes until the other side leaves, which is how a ping-pong ends.
 fn echo<S: Stream>(mut stream: S) {
     let mut message = [0; PING_SIZE];
     while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {}

@@ -1,4 +1,4 @@
-//! What the adversary sends as a member.
+//! Messages that the adversary sends as a member.
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use peersock_overlay::wire::{Control, ProbeSize};
 use super::net::{Datagram, Net};
 use super::node::identity;
 
-/// Where a datagram of the adversary's seems to come from.
+/// Apparent source of the adversary's datagram.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 pub(super) enum Source {
-    /// Where it receives answers.
+    /// The endpoint where the adversary receives answers.
     Home,
-    /// An address of a third party, who never receives anything.
+    /// An address of a third party, which never receives anything.
     Forged(u8),
     /// The address of a node.
     Node(u8),
 }
 
-/// One message. Those that are sealed go over its newest session with the node, if there is one.
+/// A message. Sealed ones use the adversary's newest session with the node, if there is one.
 #[derive(Debug, Arbitrary)]
 pub(super) enum Act {
     Hello {
@@ -66,14 +66,14 @@ pub(super) enum Act {
         port: u8,
     },
     Close,
-    /// Anything that is no IP packet.
+    /// Any bytes that are not an IP packet.
     Plaintext {
         bytes: Vec<u8>,
     },
     Packet,
 }
 
-/// Does it. Instances are the adversary's own affair, and change what it says next.
+/// Runs the act. Setting an instance sends nothing, and only changes the adversary's next messages.
 pub(super) fn run(net: &mut Net, target: usize, from: Source, act: Act) {
     let now = net.now;
     let nodes = net.nodes.len();

@@ -13,16 +13,17 @@ pub(crate) use net::Net;
 pub(crate) use node::LISTED;
 use operation::Operation;
 
-/// Operations in one input.
+/// Maximum number of operations in one input.
 const MOST: usize = 150;
 
-/// Three nodes, five networks and an adversary who drops, repeats, reorders, alters and invents datagrams. It
-/// is a member of one of the networks, too, and sends authentic messages of every kind from any address.
+/// Runs three nodes, five networks and an adversary who drops, repeats, reorders, alters and invents
+/// datagrams. The adversary is also a member of one network, and sends authentic messages of every kind from
+/// any address.
 ///
-/// Packets arrive at most once, unaltered, from whom they seem to come and in the network where they were
-/// sent (`Net::receive`); no address that proved nothing is sent more than came from it, and none that never
-/// received anything becomes a path; tables and queues stay small (`Net::check`). And when the adversary goes
-/// away, those who share a network find each other.
+/// Packets arrive at most once, unaltered, from their apparent sender and in the network where they were sent
+/// (`Net::receive`). No address without proof is sent more than came from it, and an address that never
+/// received anything never becomes a path. Tables and queues stay small (`Net::check`). After the adversary
+/// has left, nodes that share a network find each other.
 pub fn overlay_ops(data: &[u8]) {
     let mut net = Net::new(3);
     for operation in sequence::<Operation>(data, MOST) {

@@ -1,4 +1,4 @@
-//! Endpoints in virtual time, and the datagrams between them, which go nowhere by themselves.
+//! Endpoints in virtual time, and the datagrams between them, which move only on request.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,16 +10,16 @@ use peersock_testnet::{Adversary, Credit, Random};
 use super::node::{self, GROUP, LISTED, Node, identity, network};
 use crate::input::instant;
 
-/// Datagrams kept on the way, and of the past; older ones are lost.
+/// Maximum number of datagrams kept under way, and kept of the past. Excess ones are lost.
 const MOST_DATAGRAMS: usize = 256;
 /// Handles of peers kept per node.
 const MOST_KNOWN: usize = 8;
 /// Sessions and handshakes of a node: a few for each of two peers in three networks at a time.
 const MOST_SESSIONS: usize = 64;
-/// Candidates of one peer: eight, and those that are configured.
+/// Candidates of one peer: eight, and the configured ones.
 const MOST_CANDIDATES: usize = 9;
 
-/// A datagram on its way, for the node that has this address when it arrives.
+/// A datagram under way, for the node that has this address when it arrives.
 #[derive(Debug, Clone)]
 pub(crate) struct Datagram {
     pub(crate) from: SocketAddr,
@@ -28,7 +28,7 @@ pub(crate) struct Datagram {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// An inner packet as it was sent. Its number in [`Net::packets`] stands in it.
+/// An inner packet as it was sent. It contains its number in [`Net::packets`].
 #[derive(Debug)]
 struct Packet {
     from: usize,
@@ -48,12 +48,12 @@ pub(crate) struct Net {
     packets: Vec<Packet>,
     /// The adversary as a member, once for each node that it attacks.
     pub(crate) members: Vec<Adversary>,
-    /// For each node, what it owes to the addresses that the adversary forges.
+    /// Each node's account with the addresses that the adversary forges.
     credit: Vec<Credit>,
 }
 
 impl Net {
-    /// So many nodes, which have not joined anything.
+    /// Makes `nodes` nodes, which have not joined any network.
     pub(crate) fn new(nodes: usize) -> Self {
         let start = instant();
         Self {
@@ -68,22 +68,22 @@ impl Net {
         }
     }
 
-    /// Virtual time since the start.
+    /// Returns the virtual time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
-    /// One of the addresses that the adversary forges. What is sent there is counted, and gone.
+    /// Returns one of the addresses that the adversary forges. Datagrams to it are counted and dropped.
     pub(crate) fn adversary(port: u8) -> SocketAddr {
         SocketAddr::from(([203, 0, 113, 1], 1000 + u16::from(port) % 4))
     }
 
-    /// Where the adversary receives.
+    /// Returns the endpoint where the adversary receives.
     pub(crate) fn home() -> SocketAddr {
         SocketAddr::from(([203, 0, 113, 2], 1000))
     }
 
-    /// Has a node join a network, if it may.
+    /// Makes a node join a network, if the node may.
     pub(crate) fn join(&mut self, number: usize, which: usize) {
         let node = &mut self.nodes[number];
         let twin = node.joined.keys().any(|&other| network(other).id() == network(which).id());
@@ -99,14 +99,14 @@ impl Net {
         self.drain(number);
     }
 
-    /// Puts a datagram of the nodes' on the way.
+    /// Puts a datagram of a node under way.
     pub(crate) fn put(&mut self, datagram: Datagram) {
         if self.in_flight.len() < MOST_DATAGRAMS {
             self.in_flight.push_back(datagram);
         }
     }
 
-    /// Lets a datagram reach the node that has its address now.
+    /// Delivers a datagram to the node that has its address now.
     pub(crate) fn arrive(&mut self, datagram: &Datagram) {
         let Some(number) = self.nodes.iter().position(|node| node.address == datagram.to) else { return };
         if datagram.from.ip() == Self::adversary(0).ip() {
@@ -122,7 +122,7 @@ impl Net {
         self.drain(number);
     }
 
-    /// What a driver does with a datagram; what comes out of it must be what somebody sent.
+    /// Handles a datagram like a driver. An inner packet must be one that a node sent.
     fn receive(&mut self, number: usize, meta: RecvMeta, bytes: &[u8]) {
         let endpoint = &mut self.nodes[number].endpoint;
         if let Some((session, packet)) = peersock_testnet::receive(endpoint, self.now, meta, bytes) {
@@ -145,7 +145,7 @@ impl Net {
         assert_eq!(index, Some(&session.peer().network()), "from another network");
     }
 
-    /// Sends an inner packet if there is a session, else asks for one. Gives the packet's number if it left.
+    /// Sends an inner packet, or requests a session if there is none. Returns the packet's number if it left.
     pub(crate) fn send(&mut self, from: usize, to: usize, which: usize, len: usize) -> Option<usize> {
         let (now, id) = (self.now, self.packets.len());
         let node = &mut self.nodes[from];
@@ -179,7 +179,7 @@ impl Net {
         left
     }
 
-    /// Lets virtual time pass, and what is due happen. Nothing arrives.
+    /// Advances virtual time and handles the timers due. No datagram arrives.
     pub(crate) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..100_000 {
@@ -197,7 +197,7 @@ impl Net {
         panic!("timers that never rest");
     }
 
-    /// Takes what a node has to say, as a driver does after every call.
+    /// Takes a node's events and datagrams, as a driver does after every call.
     fn drain(&mut self, number: usize) {
         let mut buf = Vec::new();
         for _ in 0..1000 {
@@ -242,7 +242,7 @@ impl Net {
         }
     }
 
-    /// Brings everything up to date and checks what must hold at any time.
+    /// Drains every node and checks the invariants.
     pub(crate) fn check(&mut self) {
         for number in 0..self.nodes.len() {
             self.drain(number);
@@ -265,7 +265,7 @@ impl Net {
         }
     }
 
-    /// The adversary goes away: whatever happened before, nodes that share a network can talk within `limit`.
+    /// Removes the adversary. Nodes that share a network must then be able to talk within `limit`.
     pub(crate) fn recover(&mut self, limit: Duration) {
         let end = self.now + limit;
         self.in_flight.clear();
@@ -294,7 +294,7 @@ impl Net {
         panic!("the nodes never stop talking");
     }
 
-    /// Who shares which network with whom.
+    /// Returns all triples (from, to, network) of nodes that share a network.
     fn pairs(&self) -> Vec<(usize, usize, usize)> {
         let mut pairs = Vec::new();
         for (from, node) in self.nodes.iter().enumerate() {
@@ -307,7 +307,7 @@ impl Net {
     }
 }
 
-/// The adversary as a member of the first network, against one node.
+/// Makes the adversary as a member of the first network, against one node.
 fn member(target: usize) -> Adversary {
     let (random, clock) = (Random::from_seed(target as u64), Duration::from_secs(1_800_000_000));
     Adversary::new(node::adversary().clone(), network(0), *identity(target).public(), clock, random)

@@ -1,4 +1,4 @@
-//! One endpoint and what its driver would hold, and the networks that there are.
+//! An endpoint with its driver's state, and the networks.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use peersock_overlay::{
     SocketInfo, StaticMember, StaticNetwork,
 };
 
-/// Where beacons go.
+/// Destination of beacons.
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 
-/// The number of the first network that lists its members: the first two nodes.
+/// Number of the first network that lists its members. The list has the first two nodes.
 pub(crate) const LISTED: usize = 3;
 
-/// The adversary's, which is a member of the first network.
+/// Identity of the adversary, which is a member of the first network.
 static ADVERSARY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::from_seed(&[66; 32])));
 
-/// All nodes that there can be. Key generation is the dearest part of a short run, so it is done once.
+/// Identities of all possible nodes, made once because key generation dominates a short run.
 static IDENTITIES: LazyLock<[Arc<Identity>; 3]> =
     LazyLock::new(|| [1, 2, 3].map(|seed| Arc::new(Identity::from_seed(&[seed; 32]))));
 
-/// An open network, one of the same ID with a key, another open one, and two of one ID and list with
-/// different keys. Those of one ID must not meet.
+/// An open network, one of the same ID with a key, another open one, and two with the same ID and list but
+/// different keys. Networks of the same ID must not meet.
 static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
     let id = |port| NetworkId::ad_hoc(port..=port).expect("one port");
     let member = |which: usize| StaticMember {
@@ -50,38 +50,38 @@ static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
     ]
 });
 
-/// One of the networks, by number.
+/// Returns a network by its number.
 pub(crate) fn network(number: usize) -> &'static NetworkConfig {
     &NETWORKS[number]
 }
 
-/// How many networks there are.
+/// Returns the number of networks.
 pub(crate) fn networks() -> usize {
     NETWORKS.len()
 }
 
-/// One of the identities, by the node's number.
+/// Returns an identity by its node's number.
 pub(crate) fn identity(node: usize) -> &'static Arc<Identity> {
     &IDENTITIES[node]
 }
 
-/// Who the adversary is.
+/// Returns the adversary's identity.
 pub(crate) fn adversary() -> &'static Arc<Identity> {
     &ADVERSARY
 }
 
-/// A node's first address.
+/// Returns a node's first address.
 fn home(node: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, node as u8], 4000))
 }
 
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
-    /// Of its one UDP socket, as others see it.
+    /// Address of the node's only UDP socket, as others see it.
     pub(crate) address: SocketAddr,
-    /// Its handles of the networks, by their numbers.
+    /// Handles of the joined networks, by network number.
     pub(crate) joined: BTreeMap<usize, NetworkIndex>,
-    /// The last peers that it looked up, whether they still are peers or not.
+    /// The last peers that the node looked up, including those that are no longer peers.
     pub(crate) known: Vec<Arc<Peer>>,
     starts: u8,
 }
@@ -92,7 +92,7 @@ impl Node {
         Self::start(number, 0, now, Duration::from_secs(1_800_000_000))
     }
 
-    /// Starts the node anew, with all forgotten but its keys, when its clock shows `unix_time`.
+    /// Restarts the node with only its keys, and with its clock at `unix_time`.
     pub(crate) fn restart(&mut self, number: usize, now: Instant, unix_time: Duration) {
         let address = self.address;
         *self = Self { address, ..Self::start(number, self.starts.wrapping_add(1), now, unix_time) };
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// Each node's only socket.
+/// Returns each node's only socket.
 pub(crate) fn socket() -> SocketInfo {
     SocketInfo {
         index: SocketIndex(0),

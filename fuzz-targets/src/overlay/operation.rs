@@ -1,4 +1,4 @@
-//! What may happen to the nodes and to their network.
+//! Operations on the nodes and on their network.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::net::{Datagram, Net};
 use super::node::{self, network, networks};
 use crate::input::{Damage, damaged, pick};
 
-/// Numbers of nodes, networks and datagrams count modulo how many there are.
+/// An operation. Numbers of nodes, networks and datagrams count modulo their totals.
 #[derive(Debug, Arbitrary)]
 pub(super) enum Operation {
     Join {
@@ -22,7 +22,7 @@ pub(super) enum Operation {
         node: u8,
         network: u8,
     },
-    /// Sends an inner packet, or asks for a session if there is none.
+    /// Sends an inner packet, or requests a session if there is none.
     Send {
         from: u8,
         to: u8,
@@ -34,7 +34,7 @@ pub(super) enum Operation {
         network: u8,
         address: IpAddr,
     },
-    /// Uses a handle of a peer that may be gone by now.
+    /// Uses a handle of a peer that may no longer exist.
     Remembered {
         node: u8,
         which: u8,
@@ -62,7 +62,7 @@ pub(super) enum Operation {
         which: u8,
         damage: Damage,
     },
-    /// Sends a datagram of the past once more, from its old source or from an address of the adversary's.
+    /// Replays an old datagram, from its old source or from an address of the adversary.
     Replay {
         which: u8,
         to: u8,
@@ -76,7 +76,7 @@ pub(super) enum Operation {
         multicast: bool,
         bytes: Vec<u8>,
     },
-    /// Kills a node and starts it again, with its clock that much later or earlier.
+    /// Kills a node and restarts it with its clock shifted by `hours`.
     Restart {
         node: u8,
         hours: i8,
@@ -86,12 +86,12 @@ pub(super) enum Operation {
         node: u8,
         port: u8,
     },
-    /// Takes a node's socket, or gives it back.
+    /// Takes a node's socket away, or returns it.
     Sockets {
         node: u8,
         there: bool,
     },
-    /// The adversary sends a node something as a member.
+    /// Makes the adversary send a node a message as a member.
     Member {
         target: u8,
         from: Source,
@@ -187,7 +187,7 @@ fn leave(net: &mut Net, number: usize, which: usize) {
     }
 }
 
-/// The self-certifying address of a node in a network.
+/// Returns the self-certifying address of a node in a network.
 fn identity_address(number: usize, which: usize) -> IpAddr {
     network(which).id().address_of(&node::identity(number).node_id()).into()
 }

@@ -1,4 +1,4 @@
-//! Packets that are joined before they arrive mean the same as packets that are not.
+//! Coalesced packets have the same effect as the separate packets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use peersock_testnet::StackHost;
 use super::host::{A, B, Travel, address, host, listen};
 use crate::input::{instant, sequence};
 
-/// Operations in one input.
+/// Maximum number of operations in one input.
 const MOST: usize = 200;
 
-/// Bytes. Shorter segments could leave more gaps in the sender's buffer of data on the way than a receiver
-/// keeps track of, and then joined ones would rightly get further.
+/// Minimum segment length in bytes. Shorter segments could leave more gaps in the data under way than a
+/// receiver tracks, and then coalesced ones would rightly advance further.
 const MIN_SEGMENT: usize = 1000;
 const MIN_WRITE: u16 = 1200;
 
 #[derive(Debug, Arbitrary)]
 enum Operation {
-    /// The sender writes, and what leaves is cut at `segment` bytes.
+    /// The sender writes, and its data is cut into segments of `segment` bytes.
     Write {
         len: u16,
         segment: u16,
     },
     Finish,
-    /// A packet on the way arrives, perhaps once more later, with other fields that do not concern the
+    /// A packet under way arrives, perhaps to arrive again later, with other fields that do not affect the
     /// stream.
     Arrive {
         which: u8,
@@ -39,19 +39,19 @@ enum Operation {
     Lose {
         which: u8,
     },
-    /// Something else arrives between them.
+    /// An unrelated packet arrives in between.
     Noise {
         bytes: Vec<u8>,
     },
-    /// A slot is taken for a datagram that turns out not to open.
+    /// A slot is taken for a datagram that does not open.
     GiveUp {
         len: u16,
     },
-    /// A batch ends, that much later.
+    /// A batch ends `millis` later.
     Flush {
         millis: u16,
     },
-    /// Behind a packet on the way comes one of the other family with the next sequence number.
+    /// A packet under way is followed by one of the other family with the next sequence number.
     OtherFamily {
         which: u8,
         options: u8,
@@ -59,8 +59,8 @@ enum Operation {
     },
 }
 
-/// One sender and two receivers that are the same, except that one coalesces. The first one's answers go back
-/// to the sender. What the two read must be equal.
+/// Checks one sender and two identical receivers, except that one coalesces. The first receiver's answers
+/// return to the sender. Both receivers must read the same.
 pub fn coalescer(data: &[u8]) {
     let mut world = World::new(data.first().is_some_and(|byte| byte & 1 == 1));
     for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
@@ -75,7 +75,7 @@ struct World {
     sender: StackHost,
     source: Arc<Flow>,
     receivers: [(StackHost, Arc<Flow>); 2],
-    /// Packets on their way to the receivers.
+    /// Packets under way to the receivers.
     wire: Vec<Vec<u8>>,
 }
 
@@ -90,7 +90,7 @@ impl World {
         let mut wire = Vec::new();
         sender.kick(now, &source, &limits, |packet| wire.push(packet.to_vec()));
 
-        // Of one seed, so that both choose the same initial sequence number.
+        // Use one seed, so that both choose the same initial sequence number.
         let mut hosts = [Travel::Plain, Travel::Coalesced].map(|travel| host(B, now, travel));
         let listeners = hosts.each_ref().map(|host| listen(host, now, ipv6, 1));
         let [plain, _] = answers(&mut hosts, now, &limits, &wire);
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Ends the batch, compares what can be read, and lets the sender hear of it.
+    /// Ends the batch, compares the readable data, and passes the answers to the sender.
     fn flush(&mut self) {
         let Self { now, limits, sender, receivers, wire, .. } = self;
         let (mut answers, mut read) = ([Vec::new(), Vec::new()], Vec::new());
@@ -176,7 +176,7 @@ impl World {
     }
 }
 
-/// What both hosts answer to the same packets.
+/// Returns both hosts' answers to the same packets.
 fn answers(
     hosts: &mut [StackHost; 2],
     now: Instant,
@@ -191,7 +191,7 @@ fn answers(
     })
 }
 
-/// Everything that can be read now, and what comes after it.
+/// Returns all data that can be read now, and the result that follows it.
 fn read_all(flow: &Flow, now: Instant) -> (Vec<u8>, Result<usize, Error>) {
     let (mut stream, mut buf) = (Vec::new(), [0; 4096]);
     loop {
@@ -202,7 +202,8 @@ fn read_all(flow: &Flow, now: Instant) -> (Vec<u8>, Result<usize, Error>) {
     }
 }
 
-/// What follows a TCP packet in the other family: of no connection, but with its ports and the next number.
+/// Makes a packet of the other family without a connection, but with the TCP packet's ports and next sequence
+/// number.
 fn other_family(packet: &[u8], options: u8, len: u8) -> Vec<u8> {
     let ipv6 = packet[0] >> 4 == 6;
     let tcp = &packet[if ipv6 { 40 } else { 20 }..];
@@ -230,7 +231,7 @@ fn other_family(packet: &[u8], options: u8, len: u8) -> Vec<u8> {
     [ip, next].concat()
 }
 
-/// Changes fields in which packets of one stream may differ.
+/// Changes fields that may differ within one stream.
 fn decorate(packet: &mut [u8], hop_limit: Option<u8>, class: Option<u8>, push: bool) {
     let ipv6 = packet[0] >> 4 == 6;
     let (hop_at, flags_at) = if ipv6 { (7, 53) } else { (8, 33) };
@@ -238,7 +239,7 @@ fn decorate(packet: &mut [u8], hop_limit: Option<u8>, class: Option<u8>, push: b
         packet[hop_at] = hop_limit.max(1);
     }
     if let Some(class) = class {
-        // ECN marks and the like: the low half of the second byte in IPv6, all of it in IPv4.
+        // ECN marks and similar bits: the low half of the second byte in IPv6, all of it in IPv4.
         packet[1] = if ipv6 { packet[1] & 0x0f | class << 4 } else { class };
     }
     if push {

@@ -1,4 +1,4 @@
-//! One connection of which a stranger knows everything but how to stop it.
+//! A connection about which a stranger knows everything except a way to stop it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,13 +11,14 @@ use super::model::Connection;
 use super::pair::Pair;
 use crate::input::{pick, sequence};
 
-/// Operations in one input.
+/// Maximum number of operations in one input.
 const MOST: usize = 300;
 
-/// After the last forged segment everything has arrived within this time, if all of them were harmless.
+/// Time after the last forged segment within which all data has arrived, if all forged segments were
+/// harmless.
 const RECOVERY: Duration = Duration::from_secs(120);
 
-/// No honest sequence number is so far from the next one that is expected.
+/// Distance from the next expected sequence number that no honest number reaches.
 const FAR: u32 = 1 << 20;
 
 const FIN: u8 = 1;
@@ -41,7 +42,7 @@ enum Operation {
     Inject { to: bool, forged: Forged },
 }
 
-/// A segment that neither end has sent. Its sender is the other end for all that can be seen.
+/// A segment that neither end has sent. It appears to come from the other end.
 #[derive(Debug, Arbitrary)]
 struct Forged {
     seq: Number,
@@ -57,11 +58,11 @@ struct Forged {
 
 #[derive(Debug, Arbitrary)]
 enum Number {
-    /// So far beyond (or before) the next number.
+    /// A distance after (or before) the next number.
     Near(i16),
     /// The same in units of 256.
     About(i16),
-    /// So much beyond it, and a megabyte: outside of any window.
+    /// A distance after the next number, plus a megabyte: outside any window.
     Far(u32),
 }
 
@@ -79,9 +80,9 @@ enum Options {
     Any(Vec<u8>),
 }
 
-/// Two ends exchange data while segments of every kind are forged to both: nothing panics, nothing goes on
-/// for ever, and queues stay within their bounds. What is read is what was written until forged *data* could
-/// be in the window; if all that was forged lies outside of it, everything arrives.
+/// Checks two ends that exchange data while segments of every kind are forged to both. Nothing panics,
+/// nothing runs for ever, and queues stay within their bounds. The read data equals the written data until
+/// forged *data* could be in the window. If all forged segments lie outside the window, everything arrives.
 pub fn connection(data: &[u8]) {
     let mut world = World::new(data.first().copied().unwrap_or_default());
     for operation in sequence::<Operation>(data.get(1..).unwrap_or_default(), MOST) {
@@ -94,30 +95,30 @@ pub fn connection(data: &[u8]) {
 
 struct World {
     ipv6: bool,
-    /// The stranger does not know the window, or has no data.
+    /// True if the stranger does not know the window. `mute` is true if the stranger sends no data.
     blind: bool,
     mute: bool,
     pair: Pair,
     connection: Connection,
     /// Ports by host.
     ports: [u16; 2],
-    /// The last acknowledgement that each host has sent.
+    /// Last acknowledgement that each host has sent.
     acked: [u32; 2],
-    /// One end has said that no more comes, so that its connection may be gone already.
+    /// True once one end has finished its stream, so that its connection may no longer exist.
     ending: bool,
 }
 
 impl World {
     fn new(kind: u8) -> Self {
         let [ipv6, checksums, blind, mute] = [1, 2, 4, 8].map(|bit| kind & bit != 0);
-        // Timestamps are used where packets have checksums.
+        // Packets with checksums also use timestamps.
         let mut pair = Pair::new(if checksums { Travel::Checked } else { Travel::Plain });
         let (a, b) = pair.connected(ipv6);
         let ports = [a.local().port(), b.local().port()];
         let mut connection = Connection::new(A, a, pair.now);
         assert!(connection.accept(B, &b));
         let mut world = Self { ipv6, blind, mute, pair, connection, ports, acked: [0; 2], ending: false };
-        // A byte each way shows where both ends are.
+        // A byte each way reveals the sequence numbers of both ends.
         for side in [A, B] {
             world.connection.write(side, world.pair.now, 1, false);
             world.settle();
@@ -181,7 +182,7 @@ impl World {
         let ack = forged.ack.from(self.acked[1 - to]);
         let counts = forged.payload > 0 || forged.flags & FIN != 0;
         let outside = matches!(forged.seq, Number::Far(_));
-        // A connection that has ended gives way to a SYN, whatever its number.
+        // A connection that has ended gives way to a SYN with any number.
         if !outside || self.ending && forged.flags & (SYN | RST) != 0 {
             self.connection.excused = true;
             if counts {
@@ -206,7 +207,7 @@ impl World {
         ip_packet(source, destination, forged.ecn & 3, tcp)
     }
 
-    /// Lets both ends send, learns what they have sent, and looks at their queues.
+    /// Lets both ends send, records what they have sent, and checks their queues.
     fn settle(&mut self) {
         self.pair.finish();
         for side in [A, B] {
@@ -221,7 +222,7 @@ impl World {
             let from = 1 - packet.to;
             let tcp = &packet.bytes[if self.ipv6 { 40 } else { 20 }..];
             let field = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().expect("four bytes"));
-            // A reset answers numbers that may be a stranger's.
+            // A reset repeats numbers that may come from the stranger.
             let tells = tcp[13] & (ACK | RST) == ACK;
             let known = self.acked[from];
             if tells && (known == 0 || (field(8).wrapping_sub(known) as i32) > 0) {
@@ -230,7 +231,7 @@ impl World {
         }
     }
 
-    /// Nothing is forged any more, and the network is well: what is owed arrives.
+    /// Checks that all outstanding data arrives when no segment is forged and the network works.
     fn recover(&mut self) {
         let end = self.pair.now + RECOVERY;
         self.pair.limits.in_flight_cap = usize::MAX;
@@ -245,8 +246,8 @@ impl World {
         }
     }
 
-    /// Both ends are closed: nothing stays. Ends that a stranger has made to disagree may keep each other
-    /// alive by contradicting, until they are told to stop.
+    /// Closes both ends and checks that no state remains. Ends that a stranger has desynchronized may keep
+    /// each other alive by contradicting, until they are aborted.
     fn end(&mut self) {
         for side in [A, B] {
             self.connection.close(side, self.pair.now);
@@ -305,7 +306,7 @@ impl Options {
     }
 }
 
-/// An IP packet with right checksums.
+/// Makes an IP packet with correct checksums.
 fn ip_packet(source: IpAddr, destination: IpAddr, ecn: u8, mut tcp: Vec<u8>) -> Vec<u8> {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -331,7 +332,7 @@ fn ip_packet(source: IpAddr, destination: IpAddr, ecn: u8, mut tcp: Vec<u8>) -> 
     header
 }
 
-/// RFC 1071.
+/// Computes the Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let sum: u32 = words.sum();

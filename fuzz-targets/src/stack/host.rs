@@ -1,4 +1,4 @@
-//! The two hosts: settings, addresses, and how packets travel between them.
+//! The two hosts: settings, addresses, and the way packets travel between them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use peersock_testnet::StackHost;
 pub(super) const A: usize = 0;
 pub(super) const B: usize = 1;
 
-/// The port that is listened on.
+/// Port of the listeners.
 pub(super) const PORT: u16 = 80;
 
 /// Bytes of a flow's queues.
 pub(super) const SEND_BUFFER: usize = 16 << 10;
 pub(super) const RECEIVE_BUFFER: usize = 64 << 10;
-/// Flows of one stack.
+/// Maximum number of flows of one stack.
 pub(super) const MOST_FLOWS: usize = 64;
 
-/// How packets travel. They cannot be coalesced if they have checksums.
+/// Way that packets travel. Packets with checksums cannot be coalesced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Travel {
     Plain,
@@ -27,7 +27,7 @@ pub(super) enum Travel {
     Checked,
 }
 
-/// Host A or B, with an address of each family.
+/// Makes host A or B, with an address of each family.
 pub(super) fn host(side: usize, now: Instant, travel: Travel) -> StackHost {
     let config = Config {
         send_buffer: SEND_BUFFER,
@@ -50,7 +50,7 @@ pub(super) fn listen(host: &StackHost, now: Instant, ipv6: bool, backlog: usize)
     host.stack.tcp_listen(now, Some(host.net), any, backlog, options).expect("the port is free")
 }
 
-/// Where a host listens.
+/// Returns the address of a host's listener.
 pub(super) fn address(side: usize, ipv6: bool) -> SocketAddr {
     let ip = match (side, ipv6) {
         (A, true) => "fd00::a",

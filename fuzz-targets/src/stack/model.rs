@@ -1,4 +1,4 @@
-//! What a connection may deliver, as a model that knows no packets.
+//! Model of the data a connection may deliver, without packets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use peersock_stack::{Error, Flow, Ready};
 
 use super::host::A;
 
-/// A connection this old may have run into a timeout if the network was bad; the shortest is three times as
-/// long.
+/// Age at which a connection may have run into a timeout if the network was bad. The shortest timeout is
+/// three times as long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One direction of a connection.
 #[derive(Default)]
 struct Stream {
-    /// Written and not read yet.
+    /// Bytes written and not read yet.
     pending: VecDeque<u8>,
-    /// Bytes written so far; the next byte follows from it.
+    /// Number of bytes written so far, which determines the next byte.
     written: u32,
-    /// The writer has said that no more comes.
+    /// True once the writer has finished the stream.
     shut: bool,
-    /// A stranger may have added to it: nothing is known of its bytes any more.
+    /// True if a stranger may have added data, so that the model no longer knows the bytes.
     forged: bool,
 }
 
@@ -33,30 +33,30 @@ struct End {
     closed: bool,
 }
 
-/// A connection, its ends in the order of hosts, and what it owes to the readers.
+/// A connection with its ends in the order of hosts, and the data still owed to the readers.
 pub(super) struct Connection {
     ends: [End; 2],
-    /// By the host that writes.
+    /// Streams by the host that writes.
     streams: [Stream; 2],
     opened: Instant,
-    /// It may fail from now on: something happened for which TCP gives no guarantee.
+    /// True if the connection may fail, after an event for which TCP gives no guarantee.
     pub(super) excused: bool,
 }
 
 impl Connection {
-    /// A connection that host `side` has begun.
+    /// Makes a connection begun by host `side`.
     pub(super) fn new(side: usize, flow: Arc<Flow>, now: Instant) -> Self {
         let mut ends = [End::default(), End::default()];
         ends[side].flow = Some(flow);
         Self { ends, streams: Default::default(), opened: now, excused: false }
     }
 
-    /// The flow at host `side`, if it is the application's.
+    /// Returns the flow at host `side`, if the application has it.
     pub(super) fn flow(&self, side: usize) -> Option<&Arc<Flow>> {
         self.ends[side].flow.as_ref()
     }
 
-    /// Whether `flow`, accepted by host `side`, is the other end of this connection.
+    /// Returns true if `flow`, accepted by host `side`, is the other end of this connection.
     pub(super) fn accept(&mut self, side: usize, flow: &Arc<Flow>) -> bool {
         let mine = self.ends[side].flow.is_none()
             && self.ends[1 - side]
@@ -69,12 +69,12 @@ impl Connection {
         mine
     }
 
-    /// Forgets the guarantees of a connection on which so much time has passed on a bad network.
+    /// Drops the guarantees of a connection that has spent this much time on a bad network.
     pub(super) fn grow_old(&mut self, now: Instant) {
         self.excused |= now > self.opened + PATIENCE;
     }
 
-    /// What host `side` writes may be mixed with a stranger's data from now on.
+    /// Records that a stranger's data may be mixed with host `side`'s data from now on.
     pub(super) fn forge(&mut self, side: usize) {
         self.streams[side].forged = true;
     }
@@ -90,7 +90,7 @@ impl Connection {
                 assert!(!stream.shut && written <= len);
                 stream.pending.extend(&data[..written]);
                 stream.written += written as u32;
-                // Whoever has closed his end resets the connection when more comes.
+                // An end that has closed resets the connection when more data comes.
                 self.excused |= written > 0 && self.ends[1 - side].closed;
             }
             Err(Error::WouldBlock) => assert!(!ready.contains(Ready::WRITABLE), "{ready:?}"),
@@ -143,8 +143,7 @@ impl Connection {
         *read_shut |= flow.shutdown_read(now).is_ok();
     }
 
-    /// Closes one end. Nothing that it has written may be lost by that, unless there is something that it did
-    /// not read.
+    /// Closes one end. That must not lose any data the end has written, unless the end has unread data.
     pub(super) fn close(&mut self, side: usize, now: Instant) {
         let End { flow: Some(flow), closed, .. } = &mut self.ends[side] else { return };
         let connected = flow.readiness().contains(Ready::CONNECTED);
@@ -161,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Reads all there is at both ends.
+    /// Reads all available data at both ends.
     pub(super) fn read_all(&mut self, now: Instant) {
         for side in [A, 1 - A] {
             for _ in 0..64 {
@@ -170,7 +169,7 @@ impl Connection {
         }
     }
 
-    /// Whether everything that was written for a reader who is still there has been read.
+    /// Returns true if all data written for readers that still exist has been read.
     pub(super) fn is_complete(&self) -> bool {
         let arrived = |side: usize| {
             let reader = &self.ends[1 - side];
@@ -184,7 +183,7 @@ impl Connection {
     }
 }
 
-/// Each byte of the two streams, so that a shift or a mix-up shows.
+/// Returns one byte of one of the two streams. The values reveal a shift or a mix-up.
 fn byte(side: usize, at: u32) -> u8 {
     let hash = (at + 1).wrapping_mul(0x9e37_79b1).rotate_left(side as u32 * 7 + 5);
     (hash >> 24) as u8

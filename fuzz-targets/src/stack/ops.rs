@@ -12,14 +12,14 @@ use super::model::Connection;
 use super::pair::Pair;
 use crate::input::sequence;
 
-/// Operations and connections in one input.
+/// Maximum numbers of operations and connections in one input.
 const MOST: usize = 300;
 const MOST_CONNECTIONS: usize = 8;
 
-/// After the adversary is gone, everything has arrived within this time, whatever timers had backed off to.
+/// Time after the adversary has left within which everything has arrived, whatever the timers' backoff.
 const RECOVERY: Duration = Duration::from_secs(120);
 
-/// Numbers of connections, sides and packets count modulo how many there are.
+/// An operation. Numbers of connections, sides and packets count modulo their totals.
 #[derive(Debug, Arbitrary)]
 enum Operation {
     Connect {
@@ -67,7 +67,7 @@ enum Operation {
         side: u8,
         on: bool,
     },
-    /// The path's size and what may be in flight on it change.
+    /// Changes the path's segment size and limits.
     Path {
         segment: u16,
         max_segments: u8,
@@ -100,9 +100,9 @@ enum Operation {
     },
 }
 
-/// Connections between two hosts while packets are lost, doubled and reordered: each byte is read once and in
-/// order, an end of the stream comes only after all of it, and no connection fails without a reason. And when
-/// the adversary goes away, everything arrives, and after closing nothing is left.
+/// Checks connections between two hosts while packets are lost, doubled and reordered. Each byte is read once
+/// and in order. The end of a stream comes only after all its bytes, and no connection fails without a
+/// reason. After the adversary has left, everything arrives, and nothing remains after the close.
 pub fn stack_ops(data: &[u8]) {
     let kind = data.first().copied().unwrap_or_default();
     let travels = [Travel::Plain, Travel::Coalesced, Travel::Checked];
@@ -192,7 +192,7 @@ impl World {
         let options = TcpOptions { nodelay, ..TcpOptions::default() };
         let flow = stack.tcp_connect(self.pair.now, *net, None, address(1 - side, self.ipv6), options);
         let mut connection = Connection::new(side, flow.expect("ports are free"), self.pair.now);
-        // It may be refused.
+        // The connection may be refused.
         connection.excused = self.listeners[1 - side].is_none();
         self.connections.push(connection);
     }
@@ -210,8 +210,9 @@ impl World {
         }
     }
 
-    /// A listener that keeps no handshakes cannot tell an acknowledgement that comes twice from a new
-    /// connection, and resets what comes after one that it had no place for.
+    /// Returns true if a host has sent SYN cookies. Such a listener keeps no handshakes, so it takes a
+    /// duplicate ACK for a new connection. It also resets segments that follow an ACK for which it had no
+    /// place.
     fn gave_cookies(&self) -> bool {
         let gave = |host: &StackHost| {
             let counts = host.stack.counters().snapshot();
@@ -253,7 +254,7 @@ impl World {
         self.connections.iter_mut().for_each(|one| one.grow_old(self.pair.now));
     }
 
-    /// Lets all flows send, as a driver does after each call of an application.
+    /// Lets all flows send, as a driver does after each application call.
     fn kick(&mut self) {
         for connection in &self.connections {
             for side in [A, B] {
@@ -265,7 +266,7 @@ impl World {
         self.pair.finish();
     }
 
-    /// The network is well from now on: what is owed arrives.
+    /// Repairs the network and checks that all outstanding data arrives.
     fn recover(&mut self) {
         let end = self.pair.now + RECOVERY;
         self.pair.limits.in_flight_cap = usize::MAX;
@@ -285,7 +286,7 @@ impl World {
         (0..MOST_CONNECTIONS).for_each(|_| self.accept(side));
     }
 
-    /// Both ends of everything are closed: nothing stays.
+    /// Closes both ends of all connections and checks that no state remains.
     fn end(&mut self) {
         for side in [A, B] {
             self.listen(side, false, 0);

@@ -1,4 +1,4 @@
-//! Two stacks in virtual time, and the packets between them, which go nowhere by themselves.
+//! Two stacks in virtual time, and the packets between them, which move only on request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use peersock_testnet::StackHost;
 use super::host::{A, B, Travel, address, host, listen};
 use crate::input::instant;
 
-/// Packets on the way; further ones are lost.
+/// Maximum number of packets under way. Further ones are lost.
 const MOST_PACKETS: usize = 512;
 
-/// A packet on its way to one of the hosts.
+/// A packet under way to one of the hosts.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
     pub(super) to: usize,
@@ -28,7 +28,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Two hosts that know nothing of each other.
+    /// Makes two hosts that know nothing of each other.
     pub(super) fn new(travel: Travel) -> Self {
         let now = instant();
         let checksums = travel == Travel::Checked;
@@ -40,7 +40,7 @@ impl Pair {
         }
     }
 
-    /// A connection from A to B and both its ends. Nobody listens any more.
+    /// Makes a connection from A to B, returns both ends, and closes the listener.
     pub(super) fn connected(&mut self, ipv6: bool) -> (Arc<Flow>, Arc<Flow>) {
         let listener = listen(&self.hosts[B], self.now, ipv6, 8);
         let client = self.connect(A, ipv6);
@@ -59,13 +59,13 @@ impl Pair {
         flow
     }
 
-    /// Puts what a flow has to send on the wire.
+    /// Puts a flow's pending segments on the wire.
     pub(super) fn kick(&mut self, side: usize, flow: &Flow) {
         let Self { now, hosts, wire, limits } = self;
         hosts[side].kick(*now, flow, limits, |packet| put(wire, 1 - side, packet));
     }
 
-    /// Has the first packets on the wire arrive, in one round.
+    /// Delivers the first `count` packets on the wire, in one round.
     pub(super) fn deliver(&mut self, count: usize) {
         for _ in 0..count {
             let Some(packet) = self.wire.pop_front() else { break };
@@ -74,7 +74,7 @@ impl Pair {
         self.finish();
     }
 
-    /// Has everything arrive, and what follows from it, until the wire is empty.
+    /// Delivers all packets and their consequences until the wire is empty.
     pub(super) fn deliver_all(&mut self) {
         for _ in 0..10_000 {
             if self.wire.is_empty() {
@@ -85,7 +85,7 @@ impl Pair {
         panic!("the hosts never stop talking");
     }
 
-    /// Ends a round: puts what both hosts have to send on the wire.
+    /// Ends a round: puts the pending packets of both hosts on the wire.
     pub(super) fn finish(&mut self) {
         let Self { now, hosts, wire, limits } = self;
         for side in [A, B] {
@@ -93,8 +93,8 @@ impl Pair {
         }
     }
 
-    /// Lets time pass and timers fire. Nothing arrives unless the network is `well`; then everything does, at
-    /// once.
+    /// Advances time and fires timers. If the network is `well`, every packet arrives at once, else none
+    /// does.
     pub(super) fn wait(&mut self, time: Duration, well: bool) {
         let end = self.now + time;
         for _ in 0..100_000 {

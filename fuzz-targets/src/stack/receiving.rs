@@ -1,4 +1,4 @@
-//! Any bytes may arrive at a stack.
+//! Arbitrary bytes that arrive at a stack.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use super::host::{A, B, PORT, RECEIVE_BUFFER, Travel, address, listen};
 use super::pair::Pair;
 use crate::input::{Damage, damaged, pick, sequence};
 
-/// Packets in one input.
+/// Maximum number of packets in one input.
 const MOST: usize = 200;
 
-/// Duplicate acknowledgements stand for the segments that were coalesced, but for no more than this.
+/// Maximum number of answers. Duplicate acknowledgements represent the coalesced segments, up to this number.
 const MOST_ANSWERS: usize = 3;
 
 #[derive(Debug, Arbitrary)]
 enum Arriving {
-    /// Whatever it is.
+    /// Any bytes.
     Anything {
         bytes: Vec<u8>,
     },
-    /// Something for this host, behind a good IP header.
+    /// A payload for this host, behind a valid IP header.
     Addressed {
         ipv6: bool,
         protocol: Protocol,
         hop_limit: u8,
         bytes: Vec<u8>,
     },
-    /// The same, to one of the sockets.
+    /// The same, addressed to one of the sockets.
     ForSocket {
         ipv6: bool,
         protocol: Protocol,
@@ -44,7 +44,7 @@ enum Arriving {
     Wait {
         millis: u16,
     },
-    /// A part of a packet, perhaps of one that other parts have come of.
+    /// A fragment, perhaps of a packet whose other fragments have arrived.
     Fragment {
         ipv6: bool,
         protocol: Protocol,
@@ -53,20 +53,20 @@ enum Arriving {
         more: bool,
         bytes: Vec<u8>,
     },
-    /// Extension headers, right in themselves, before something.
+    /// Valid extension headers before a payload.
     Extended {
         first: Extension,
         headers: Vec<(Extension, [u8; 6])>,
         bytes: Vec<u8>,
     },
-    /// Something for a group that sockets have joined.
+    /// A payload for a group that sockets have joined.
     ForGroup {
         ipv6: bool,
         protocol: Protocol,
         port: u16,
         bytes: Vec<u8>,
     },
-    /// An error about something that this host may have sent.
+    /// An error about a packet that this host may have sent.
     Complaint {
         ipv6: bool,
         kind: u8,
@@ -83,7 +83,7 @@ enum Protocol {
     Tcp,
     Udp,
     Icmp,
-    /// Taken by nothing but a raw socket.
+    /// A protocol that only a raw socket accepts.
     Other,
 }
 
@@ -112,12 +112,13 @@ impl Extension {
     }
 }
 
-/// The last bytes of the groups' addresses.
+/// Multicast groups that sockets join, by address family.
 const GROUPS: [&str; 2] = ["239.0.0.9", "ff05::9"];
-/// The protocol of the raw sockets.
+/// Protocol of the raw sockets.
 const OTHER: u8 = 200;
 
-/// IP packets out of nowhere, at a host with sockets of every kind: no answer but to their source, nor many.
+/// Checks unsolicited IP packets at a host with sockets of every kind. Answers are few and go only to the
+/// source.
 pub fn packets(data: &[u8]) {
     let mut pair = Pair::new(Travel::Plain);
     let StackHost { stack, net, .. } = &pair.hosts[B];
@@ -209,7 +210,7 @@ pub fn packets(data: &[u8]) {
     assert_eq!(pair.hosts[B].stack.flows(), 0, "nobody answers, so all must come to an end");
 }
 
-/// An IP packet from A to B.
+/// Makes an IP packet from A to B.
 fn ip_to_b(ipv6: bool, protocol: Protocol, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
     let addresses = [A, B].map(|side| match address(side, ipv6).ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -255,9 +256,9 @@ fn for_socket(protocol: Protocol, port: u16, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A fragment of one of two packets from A to B.
+/// Makes a fragment of one of two packets from A to B.
 fn fragment(ipv6: bool, protocol: Protocol, ident: bool, eighths: u8, more: bool, bytes: &[u8]) -> Vec<u8> {
-    // Short ones, mostly of a length that may be followed by more, have a chance to fit each other.
+    // Short fragments, mostly of a length that permits a successor, have a chance to fit each other.
     let mut bytes = bytes[..bytes.len().min(1000)].to_vec();
     if more && bytes.len() % 16 > 1 {
         bytes.resize(8 * (1 + bytes.len() % 2), 0);
@@ -279,8 +280,8 @@ fn fragment(ipv6: bool, protocol: Protocol, ident: bool, eighths: u8, more: bool
     packet
 }
 
-/// Headers of any bytes, but for their lengths, that a program wants a datagram to have: they are refused, or
-/// make packets that fit and have them.
+/// Sends datagrams with headers of arbitrary bytes but valid lengths. The headers are refused, or make
+/// packets that fit and contain them.
 fn send_headers(data: &[u8], host: &StackHost, udp: &UdpSocket, now: Instant) {
     let parts: Vec<Vec<u8>> = data
         .chunks(data.len().div_ceil(4).max(1))
@@ -308,7 +309,7 @@ fn send_headers(data: &[u8], host: &StackHost, udp: &UdpSocket, now: Instant) {
     }
 }
 
-/// A packet from A to B with extension headers of eight bytes each.
+/// Makes a packet from A to B with extension headers of eight bytes each.
 fn extended(first: Extension, headers: &[(Extension, [u8; 6])], bytes: &[u8]) -> Vec<u8> {
     let chain = headers
         .iter()
@@ -320,7 +321,7 @@ fn extended(first: Extension, headers: &[(Extension, [u8; 6])], bytes: &[u8]) ->
     packet
 }
 
-/// The same packet to a group.
+/// Redirects a packet to a group.
 fn for_group(ipv6: bool, mut packet: Vec<u8>) -> Vec<u8> {
     match GROUPS[usize::from(ipv6)].parse().expect("an address") {
         IpAddr::V4(v4) => packet[16..20].copy_from_slice(&v4.octets()),
@@ -329,7 +330,7 @@ fn for_group(ipv6: bool, mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// The same packet the other way, as B would have sent it.
+/// Returns the packet in the opposite direction, as B would have sent it.
 fn swapped(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let (addresses, ports) = if packet[0] >> 4 == 4 { (12..20, 20) } else { (8..40, 40) };
@@ -359,13 +360,13 @@ enum Segment {
         options: Vec<u8>,
         payload: u16,
     },
-    /// A packet of the past with any damage, to either side.
+    /// An old packet with any damage, to either side.
     Damaged {
         which: u8,
         to_b: bool,
         damages: Vec<Damage>,
     },
-    /// The next packets on the wire arrive, or get lost.
+    /// The next packets on the wire arrive, or are lost.
     Pass {
         count: u8,
         lost: bool,
@@ -386,8 +387,8 @@ enum Segment {
     },
 }
 
-/// Segments for a live connection, almost right: whatever they do to it, queues stay within bounds, readiness
-/// is the truth, and everything ends.
+/// Checks almost valid segments for a live connection. Queues stay within bounds, readiness is correct, and
+/// everything ends.
 pub fn segments(data: &[u8]) {
     let mut pair = Pair::new(Travel::Plain);
     let (a, b) = pair.connected(true);
@@ -456,7 +457,7 @@ fn read(pair: &Pair, flow: &Flow, len: usize) {
     }
 }
 
-/// A segment like `sample`, an IPv6 packet with a plain TCP header.
+/// Makes a segment like `sample`, which is an IPv6 packet with a plain TCP header.
 fn altered(
     sample: &[u8],
     numbers: [i32; 2],

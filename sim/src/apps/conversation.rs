@@ -13,11 +13,11 @@ pub(crate) struct Conversation {
     network: NetworkId,
     node: usize,
     side: Side,
-    /// A server knows it once it has read the client's greeting.
+    /// Set once a server has read the client's greeting.
     known: Option<Known>,
     greeting: Vec<u8>,
     step: usize,
-    /// Bytes written in the present step, and in all without the greeting.
+    /// Bytes written in the present step, and in total without the greeting.
     in_step: u64,
     written: u64,
     read: u64,
@@ -42,21 +42,21 @@ impl Known {
     }
 }
 
-/// What became of an end.
+/// State of one end after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It goes on.
+    /// The conversation goes on.
     Going,
-    /// Everything was said and heard, and the connection is closed.
+    /// Everything was written and read, and the connection is closed.
     Done,
-    /// The connection failed before it stood.
+    /// The connection failed before it was established.
     Unconnected(u64, Error),
-    /// The connection failed; the ledger knows.
+    /// The connection failed, and the ledger knows it.
     Failed,
 }
 
 impl Conversation {
-    /// The end that has just begun to connect.
+    /// Makes the end that has just begun to connect.
     pub(crate) fn client(flow: Arc<Flow>, id: u64, plan: Arc<Plan>) -> Self {
         let greeting = id.to_be_bytes().to_vec();
         let (network, node) = (plan.network, plan.client);
@@ -64,7 +64,7 @@ impl Conversation {
         Self { known, greeting, ..Self::new(flow, network, node, Side::Client) }
     }
 
-    /// The end that has just been accepted by `node` in `network`.
+    /// Makes the end that `node` has just accepted in `network`.
     pub(crate) fn server(flow: Arc<Flow>, network: NetworkId, node: usize) -> Self {
         Self::new(flow, network, node, Side::Server)
     }
@@ -88,12 +88,12 @@ impl Conversation {
         }
     }
 
-    /// Its connection.
+    /// Returns the connection.
     pub(crate) fn flow(&self) -> &Arc<Flow> {
         &self.flow
     }
 
-    /// Which conversation it is, and how far it got.
+    /// Returns the conversation's number and a text that describes its progress.
     pub(crate) fn describe(&self) -> (Option<u64>, String) {
         let (side, flow) = (self.side, &self.flow);
         let text = format!(
@@ -110,13 +110,13 @@ impl Conversation {
         (self.known.as_ref().map(|known| known.id), text)
     }
 
-    /// When it wants to be run even if nothing comes.
+    /// Returns the time of the next run if no data comes.
     pub(crate) fn next_wake(&self) -> Option<Time> {
         let rests = Some(self.rests_until).filter(|at| *at > Time::ZERO && !self.saw_end);
         self.paused_until.into_iter().chain(rests).min()
     }
 
-    /// Does what can be done now.
+    /// Makes all progress that is possible now.
     pub(crate) fn run(&mut self, context: &mut Context<'_>) -> Result<Outcome, Violation> {
         let ready = self.flow.readiness();
         if ready.contains(Ready::ERROR)
@@ -168,7 +168,7 @@ impl Conversation {
         context.datapath.pump(context.at, &self.flow, context.batch);
     }
 
-    /// Reads and checks what is there; an inner error is the connection's.
+    /// Reads and checks the data that has come. The inner error is the connection's error.
     fn read(&mut self, context: &mut Context<'_>) -> Result<Result<(), Error>, Violation> {
         while !self.saw_end {
             if self.known.is_none() && !self.read_greeting(context)? {
@@ -215,14 +215,14 @@ impl Conversation {
         Violation(format!("the {side:?} of conversation {id} (node {node}) {what}"))
     }
 
-    /// Reads the number of the conversation. False if there is not all of it.
+    /// Reads the number of the conversation. Returns false while a part of it is missing.
     fn read_greeting(&mut self, context: &mut Context<'_>) -> Result<bool, Violation> {
         while self.greeting.len() < GREETING {
             let mut rest = [0; GREETING];
             let missing = GREETING - self.greeting.len();
             match self.flow.read(context.at, &mut rest[..missing]) {
                 Ok(0) => {
-                    // Nobody said anything: the client crashed or left before it could.
+                    // The client crashed or left before it could say anything.
                     self.saw_end = true;
                     self.shut = true;
                     return Ok(false);
@@ -239,7 +239,7 @@ impl Conversation {
         Ok(true)
     }
 
-    /// Writes what the script says and the connection takes; true if there is something new to send.
+    /// Writes as much of the script as the connection takes. Returns true if there is new data to send.
     fn write(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
         let Some(known) = &self.known else { return Ok(false) };
         let mut changed = false;
@@ -295,7 +295,7 @@ impl Conversation {
     }
 }
 
-/// Bytes given to one call of write.
+/// Bytes passed to one call of `write`.
 const MAX_WRITE: usize = 16 * 1024;
-/// Bytes of the number that a client says first.
+/// Length in bytes of the conversation number that a client sends first.
 const GREETING: usize = 8;

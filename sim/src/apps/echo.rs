@@ -8,29 +8,30 @@ use peersock_stack::{Error, UdpSocket};
 use super::{Context, Side, Violation};
 use crate::{Content, Random, Time};
 
-/// In front of the content: the exchange, the datagram's number, and whether it is an answer.
+/// Bytes in front of the content: the exchange, the datagram's number, and its sender's side.
 const HEADER: usize = 17;
-/// Bytes of content at most.
+/// Maximum number of content bytes.
 const MAX_CONTENT: usize = 1400;
 
-/// Sends back every UDP datagram that comes to a port.
+/// Program that sends back every UDP datagram that comes to a port.
 pub(crate) struct EchoServer {
     pub(crate) socket: Arc<UdpSocket>,
     pub(crate) node: usize,
 }
 
-/// Sends datagrams to an [`EchoServer`], which may lose but not double or alter them.
+/// Program that sends datagrams to an [`EchoServer`]. The network may lose datagrams but not double or alter
+/// them.
 pub(crate) struct EchoClient {
     pub(crate) socket: Arc<UdpSocket>,
     pub(crate) node: usize,
     pub(crate) network: NetworkId,
     pub(crate) exchange: u64,
     pub(crate) server: SocketAddr,
-    /// How many it still sends, and in which intervals.
+    /// Number of datagrams still to send, and the interval between them.
     pub(crate) left: u32,
     pub(crate) interval: Duration,
     pub(crate) next: Time,
-    /// Whether one answer is enough.
+    /// True if one answer is enough.
     pub(crate) until_answered: bool,
     pub(crate) random: Random,
 }
@@ -44,7 +45,7 @@ impl EchoServer {
             let (exchange, number) = check(network, self.node, datagram, Side::Server)?;
             context.ledger.receive_datagram(exchange, number, Side::Server, network, self.node)?;
             make(network, exchange, number, datagram, Side::Server);
-            // What cannot be sent is lost, as everything may be here.
+            // Ignore the error, because any datagram may be lost here.
             let _ = context.datapath.send_udp(context.at, &self.socket, Some(received.source), datagram);
         }
         Ok(())
@@ -56,7 +57,8 @@ impl EchoClient {
         (self.left > 0).then_some(self.next)
     }
 
-    /// Whether it has sent everything and waited a while for the answers, or has got the one that it wanted.
+    /// Returns true once it has sent all datagrams and waited 5 s for answers, or has the one answer it
+    /// wanted.
     pub(crate) fn is_done(&self, context: &Context<'_>) -> bool {
         let answered = self.until_answered && context.ledger.datagrams(self.exchange, Side::Client) > 0;
         answered || self.left == 0 && context.now > self.next + Duration::from_secs(5)
@@ -72,7 +74,7 @@ impl EchoClient {
                     context.ledger.receive_datagram(exchange, number, Side::Client, network, self.node)?;
                 }
                 Err(Error::WouldBlock) => break,
-                // Port unreachable and the like: the other side may have crashed.
+                // An error such as port unreachable means that the other side may have crashed.
                 Err(_) => {}
             }
         }
@@ -96,7 +98,7 @@ fn network_of(context: &Context<'_>, interface: peersock_stack::InterfaceId) -> 
         .ok_or_else(|| Violation(format!("a datagram came over {interface:?}, which was left")))
 }
 
-/// Writes header and content over a datagram, as `side` sends it.
+/// Writes header and content into a datagram that `side` sends.
 fn make(network: NetworkId, exchange: u64, number: u64, datagram: &mut [u8], side: Side) {
     datagram[..8].copy_from_slice(&exchange.to_be_bytes());
     datagram[8..16].copy_from_slice(&number.to_be_bytes());
@@ -104,7 +106,7 @@ fn make(network: NetworkId, exchange: u64, number: u64, datagram: &mut [u8], sid
     content(network, exchange, side).write(place(number), &mut datagram[HEADER..]);
 }
 
-/// Checks a datagram that the other side of `side` made.
+/// Checks a datagram made by the side opposite to `side`.
 fn check(network: NetworkId, node: usize, datagram: &[u8], side: Side) -> Result<(u64, u64), Violation> {
     let wrong = || Violation(format!("node {node} received a UDP datagram that nobody wrote in {network}"));
     let header = datagram.get(..HEADER).ok_or_else(wrong)?;

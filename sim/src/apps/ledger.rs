@@ -8,7 +8,7 @@ use peersock_stack::Error;
 use super::{Plan, Side};
 use crate::Time;
 
-/// Something happened that must never happen.
+/// An event that must never happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation(pub String);
 
@@ -20,17 +20,17 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Who says what to whom, and how far they got: the truth that the programs on the nodes are checked against.
+/// Record of all conversations and their progress. The nodes' programs are checked against this truth.
 #[derive(Debug, Default)]
 pub struct Ledger {
     conversations: BTreeMap<u64, Entry>,
     exchanges: BTreeMap<u64, Exchange>,
     next: u64,
-    /// Grows with every end of a conversation that is reached.
+    /// Number of conversation ends that were reached.
     pub ends: u64,
-    /// Bytes of streams that were read and found right.
+    /// Stream bytes that were read and found correct.
     pub bytes_checked: u64,
-    /// UDP datagrams and echo replies that were received and found right.
+    /// UDP datagrams and echo replies that were received and found correct.
     pub datagrams_checked: u64,
 }
 
@@ -40,15 +40,16 @@ struct Entry {
     begun: Time,
     accepted: bool,
     done: [bool; 2],
-    /// One end crashed or left: it may end in any way, but still not deliver a wrong byte.
+    /// Set when one end crashed or left. The conversation may then end in any way, but never deliver a wrong
+    /// byte.
     disturbed: bool,
-    /// The ends whose other end went away by a crash or a leave: they may wait for ever.
+    /// Ends whose peer crashed or left. Such an end may wait for ever.
     cut_off: [bool; 2],
-    /// It failed, or was given up, which was in order.
+    /// Set when the conversation failed, or was given up, for an accepted reason.
     ended: bool,
 }
 
-/// UDP datagrams between two nodes.
+/// UDP datagrams exchanged by two nodes.
 #[derive(Debug)]
 struct Exchange {
     network: NetworkId,
@@ -59,7 +60,7 @@ struct Exchange {
 }
 
 impl Ledger {
-    /// Enters a conversation; gives its number.
+    /// Enters a conversation and returns its number.
     pub fn begin(&mut self, now: Time, plan: Arc<Plan>) -> u64 {
         self.next += 1;
         let entry = Entry {
@@ -75,10 +76,11 @@ impl Ledger {
         self.next
     }
 
-    /// The plan of the conversation that a client says it begins, if it may say so here.
+    /// Returns the plan of the conversation that a client claims to begin, if the claim is valid here.
     ///
     /// # Errors
-    /// There is no such conversation, it is between others or in another network, or it is going on already.
+    /// There is no such conversation, it belongs to other nodes or another network, or it is already under
+    /// way.
     pub fn accept(
         &mut self,
         id: u64,
@@ -103,7 +105,7 @@ impl Ledger {
         Ok(Arc::clone(plan))
     }
 
-    /// One side has said and heard everything.
+    /// Records that one side has written and read everything.
     pub fn done(&mut self, id: u64, side: Side) {
         if let Some(entry) = self.conversations.get_mut(&id) {
             entry.done[side as usize] = true;
@@ -111,10 +113,10 @@ impl Ledger {
         }
     }
 
-    /// A side's connection failed.
+    /// Records that a side's connection failed.
     ///
     /// # Errors
-    /// Nothing has happened to either end that could explain it.
+    /// No earlier event at either end explains the failure.
     pub fn failed(&mut self, id: u64, side: Side, error: Error) -> Result<(), Violation> {
         let Some(entry) = self.conversations.get_mut(&id) else { return Ok(()) };
         let excused = entry.disturbed;
@@ -129,7 +131,7 @@ impl Ledger {
         )))
     }
 
-    /// The client could not connect and lets go; nothing was said.
+    /// Records that the client could not connect and gives up. No data was exchanged.
     pub fn withdraw(&mut self, id: u64) {
         if let Some(entry) = self.conversations.get_mut(&id) {
             entry.ended = true;
@@ -137,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// A node has crashed or left networks: what it was saying there may end in any way.
+    /// Records that a node has crashed or left networks. Its conversations there may end in any way.
     pub fn disturb(&mut self, node: usize, network: Option<NetworkId>) {
         for entry in self.conversations.values_mut() {
             let concerned = entry.plan.client == node || entry.plan.server == node;
@@ -145,7 +147,7 @@ impl Ledger {
                 let ends = [entry.plan.client, entry.plan.server];
                 let open = !entry.ended && entry.done != [true; 2];
                 for (end, cut_off) in entry.cut_off.iter_mut().enumerate() {
-                    // Its own end goes with it.
+                    // The node's end of the conversation disappears with the node.
                     *cut_off = ends[end] != node && (*cut_off || open);
                 }
                 entry.disturbed = true;
@@ -153,33 +155,33 @@ impl Ledger {
         }
     }
 
-    /// A conversation's plan, and when it began.
+    /// Returns a conversation's plan and its start time.
     pub fn plan_of(&self, id: u64) -> Option<(Arc<Plan>, Time)> {
         self.conversations.get(&id).map(|entry| (Arc::clone(&entry.plan), entry.begun))
     }
 
-    /// How many conversations a node has had.
+    /// Returns the number of conversations a node has had.
     pub fn connections_of(&self, node: usize) -> usize {
         let concerns = |entry: &&Entry| entry.plan.client == node || entry.plan.server == node;
         self.conversations.values().filter(concerns).count()
     }
 
-    /// Whether a conversation may end in any way.
+    /// Returns true if a conversation may end in any way.
     pub fn is_disturbed(&self, id: u64) -> bool {
         self.conversations.get(&id).is_some_and(|entry| entry.disturbed)
     }
 
-    /// Whether both sides of a conversation have said and heard everything.
+    /// Returns true if both sides of a conversation have written and read everything.
     pub fn is_complete(&self, id: u64) -> bool {
         self.conversations.get(&id).is_some_and(|entry| entry.done == [true; 2])
     }
 
-    /// Whether a conversation of that plan, begun or repeated at any time, is complete.
+    /// Returns true if any conversation of that plan, first or repeated, is complete.
     pub fn is_fulfilled(&self, plan: &Arc<Plan>) -> bool {
         self.conversations.values().any(|entry| entry.done == [true; 2] && Arc::ptr_eq(&entry.plan, plan))
     }
 
-    /// How many connections a node may be left with for ever, because their other ends are gone.
+    /// Returns the number of connections that a node may keep for ever because their other ends are gone.
     pub fn cut_off(&self, node: usize) -> usize {
         let of_node = |entry: &Entry| {
             let ends = [entry.plan.client, entry.plan.server];
@@ -188,7 +190,7 @@ impl Ledger {
         self.conversations.values().map(of_node).sum()
     }
 
-    /// The conversations that should complete and have not: their numbers, plans, and since when.
+    /// Returns the conversations that should complete and have not: number, plan and start time.
     pub fn pending(&self) -> impl Iterator<Item = (u64, &Plan, Time)> {
         self.conversations
             .iter()
@@ -196,13 +198,13 @@ impl Ledger {
             .map(|(&id, entry)| (id, &*entry.plan, entry.begun))
     }
 
-    /// How many conversations have completed, and how many were entered.
+    /// Returns the number of completed conversations and the number of all conversations.
     pub fn completed(&self) -> (usize, usize) {
         let complete = self.conversations.values().filter(|entry| entry.done == [true; 2]).count();
         (complete, self.conversations.len())
     }
 
-    /// Enters an exchange of UDP datagrams; gives its number.
+    /// Enters an exchange of UDP datagrams and returns its number.
     pub fn begin_exchange(&mut self, network: NetworkId, client: usize, server: usize) -> u64 {
         self.next += 1;
         let exchange = Exchange { network, client, server, seen: Default::default(), sent: 0 };
@@ -210,17 +212,17 @@ impl Ledger {
         self.next
     }
 
-    /// The client sends its next datagram: its number.
+    /// Records that the client sends its next datagram, and returns the datagram's number.
     pub fn send_datagram(&mut self, id: u64) -> u64 {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return 0 };
         exchange.sent += 1;
         exchange.sent
     }
 
-    /// A datagram was received at the given side; its content was found right.
+    /// Records a datagram that `side` received and whose content was correct.
     ///
     /// # Errors
-    /// Nobody sent it, or not there, or it has been received before.
+    /// No one sent the datagram, it was sent elsewhere, or it was received before.
     pub fn receive_datagram(
         &mut self,
         id: u64,
@@ -246,7 +248,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// How many datagrams of an exchange came to that side.
+    /// Returns the number of an exchange's datagrams that reached `side`.
     pub fn datagrams(&self, id: u64, side: Side) -> usize {
         self.exchanges.get(&id).map_or(0, |exchange| exchange.seen[side as usize].len())
     }

@@ -1,4 +1,4 @@
-//! What runs on the nodes: small programs whose every byte can be checked.
+//! Small programs that run on the nodes. Every byte they exchange can be checked.
 
 mod conversation;
 mod echo;
@@ -17,13 +17,13 @@ pub(crate) use echo::{EchoClient, EchoServer};
 pub use ledger::{Ledger, Violation};
 pub use plan::{Plan, Reader, Script, Side, Step};
 
-/// What a program on a node may use while it runs.
+/// Resources that a program on a node may use while it runs.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
     pub(crate) at: Instant,
     pub(crate) datapath: &'a Datapath,
     pub(crate) batch: &'a mut Batch,
     pub(crate) ledger: &'a mut Ledger,
-    /// For reading into.
+    /// Buffer for reads.
     pub(crate) scratch: &'a mut [u8],
 }

@@ -7,14 +7,14 @@ use crate::{Content, Random};
 /// One of the two ends of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// Who connects.
+    /// The end that connects.
     Client,
-    /// Who accepts.
+    /// The end that accepts.
     Server,
 }
 
 impl Side {
-    /// The other end.
+    /// Returns the other end.
     pub fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
@@ -23,78 +23,78 @@ impl Side {
     }
 }
 
-/// What two programs say to each other over one TCP connection.
+/// Script of what two programs say to each other over one TCP connection.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// In which network.
+    /// Network of the connection.
     pub network: NetworkId,
     /// The node that connects, as the world numbers them.
     pub client: usize,
-    /// The node that accepts; may be the same.
+    /// The node that accepts, which may be the same node.
     pub server: usize,
-    /// The port that it listens on.
+    /// Port on which the server listens.
     pub port: u16,
-    /// What each side writes.
+    /// Script of each side.
     pub scripts: [Script; 2],
-    /// How each side reads.
+    /// Reading behaviour of each side.
     pub readers: [Reader; 2],
 }
 
 impl Plan {
-    /// What one side writes.
+    /// Returns the script of one side.
     pub fn script(&self, side: Side) -> &Script {
         &self.scripts[side as usize]
     }
 
-    /// How one side reads.
+    /// Returns the reading behaviour of one side.
     pub fn reader(&self, side: Side) -> Reader {
         self.readers[side as usize]
     }
 
-    /// The bytes that one side writes.
+    /// Returns the byte stream that one side writes.
     pub fn content(&self, conversation: u64, side: Side) -> Content {
         Content::new(self.network, conversation, side as u64)
     }
 }
 
-/// What one side writes, and when. At its end it closes its direction.
+/// The data one side writes, and when. At the end of its script, a side closes its direction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Script(pub Vec<Step>);
 
 /// One step of a [`Script`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Write so many bytes.
+    /// Write this number of bytes.
     Write(u64),
-    /// Wait until so many bytes in all have come from the other side.
+    /// Wait until this number of bytes in total has come from the other side.
     Await(u64),
-    /// Wait.
+    /// Wait this long.
     Pause(Duration),
 }
 
 impl Script {
-    /// Everything that it writes, bytes.
+    /// Returns the total number of bytes that the script writes.
     pub fn total(&self) -> u64 {
         let written = |step: &Step| if let Step::Write(bytes) = step { *bytes } else { 0 };
         self.0.iter().map(written).sum()
     }
 }
 
-/// How a side reads.
+/// Reading behaviour of a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reader {
-    /// At most so many bytes at a time.
+    /// Maximum number of bytes per read.
     pub chunk: usize,
-    /// After each chunk it rests so long; zero reads as fast as data comes.
+    /// Pause after each chunk. With zero, the side reads as fast as data comes.
     pub rest: Duration,
 }
 
 impl Reader {
-    /// Reads everything at once.
+    /// Reader that reads everything at once.
     pub const EAGER: Self = Self { chunk: 64 * 1024, rest: Duration::ZERO };
 
-    /// Any reader for a stream of `total` bytes: mostly eager, sometimes in small pieces, sometimes slow, but
-    /// never so slow that the stream takes more than a few seconds.
+    /// Draws a reader for a stream of `total` bytes: mostly eager, sometimes in small pieces, sometimes slow.
+    /// The stream never takes more than a few seconds.
     pub fn random(random: &mut Random, total: u64) -> Self {
         if random.chance(0.7) {
             return Self::EAGER;
@@ -109,7 +109,8 @@ impl Reader {
 
 /// The kinds of conversation that programs have.
 impl Plan {
-    /// A conversation of any kind, of at most `most` bytes per direction and with pauses of at most `pause`.
+    /// Draws a conversation of any kind, with at most `most` bytes per direction and pauses of at most
+    /// `pause`.
     pub fn random(
         random: &mut Random,
         network: NetworkId,
@@ -119,7 +120,7 @@ impl Plan {
         pause: Duration,
     ) -> Self {
         let scripts = match random.below(10) {
-            // Upload, and a short answer after the half close.
+            // Upload, and a short answer after the half-close.
             0..=2 => {
                 let bulk = random.size(10_000.min(most)..=most);
                 let answer = random.size(1..=1000);
@@ -145,7 +146,7 @@ impl Plan {
         Self::new(random, network, (client, server), port, scripts)
     }
 
-    /// One byte there and one back: whether the two can talk at all.
+    /// Plans one byte there and one byte back, to test that the two nodes can talk at all.
     pub fn greeting(network: NetworkId, (client, server): (usize, usize), port: u16) -> Self {
         let scripts =
             [Script(vec![Step::Write(1), Step::Await(1)]), Script(vec![Step::Await(1), Step::Write(1)])];
@@ -185,7 +186,7 @@ impl Plan {
     }
 }
 
-/// All pauses of one conversation together; less than the time in which it must be complete.
+/// Limit on the sum of all pauses of one conversation. It is less than the deadline for completion.
 const MAX_PAUSES: Duration = Duration::from_secs(100);
 
 #[cfg(test)]
@@ -200,7 +201,7 @@ mod tests {
             let plan = Plan::random(&mut random, network, (0, 1), 1, 1 << 20, Duration::from_secs(1));
             let mut written = [0u64; 2];
             let mut step = [0; 2];
-            // Each round lets both sides go on as far as they can.
+            // Each round lets both sides advance as far as they can.
             for _ in 0..100 {
                 for side in [Side::Client, Side::Server] {
                     let (own, other) = (side as usize, side.other() as usize);

@@ -1,54 +1,54 @@
-//! What NAT boxes allow, whatever the nodes do.
+//! Rules of what NAT boxes allow, independent of what the nodes do.
 
 use crate::net::Behaviour;
 
 use super::Kind;
 
-/// How two nodes must be connected in the end.
+/// The kind of connection that two nodes must have in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Directly.
+    /// A direct path.
     Direct,
-    /// Directly by luck, with a chance of 99.97 in 100 ([`Self::LIKELY`] of all seeds at least), and otherwise
-    /// through a root: a port is found by trying many.
+    /// A direct path with a probability of 99.97 % ([`Self::LIKELY`] percent of all seeds at least), else
+    /// through a root. The nodes find a port by trying many.
     Likely,
-    /// Directly or through a root: by what a node knows of itself it depends on luck, or on more packets than
-    /// a node spends.
+    /// A direct path or one through a root. A direct path depends on luck, or takes more packets than a node
+    /// spends.
     Either,
-    /// Through a root.
+    /// A path through a root.
     Relay,
 }
 
-/// What stands between a node and the outside in one address family, as others meet it.
+/// The box in front of a node in one address family, as other nodes see it.
 #[derive(Debug, Clone, Copy)]
 struct Front {
-    /// Whether the outer port is one for all destinations.
+    /// True if the outer port is the same for all destinations.
     is_fixed: bool,
-    /// Whether it is the one after the last, where it is not.
+    /// True if the outer port is not fixed but follows the previous one.
     is_predictable: bool,
     filtering: Behaviour,
 }
 
 impl Expected {
-    /// The share of seeds, in percent, that must be direct in a cell that is [likely](Self::Likely) to be.
+    /// Percentage of seeds that must be direct in a cell that is [likely](Self::Likely) to be direct.
     pub const LIKELY: usize = 98;
 
-    /// Of two nodes that are connected like this.
+    /// Returns the expectation for two nodes that are connected in these ways.
     ///
-    /// In a family that both have:
+    /// In a family that both nodes have:
     ///
-    /// * If both outer ports are fixed, both know them and send at the same time: direct.
-    /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
-    ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
-    ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
-    ///   if `D`'s ports follow each other. Otherwise it tries 2048 ports while `D` sends from 256: direct by
-    ///   a chance of 99.97 in 100. (`F`'s packets may reach `D`, if `D` filters nothing; the answers leave from
-    ///   the port that `F` does not know.)
-    /// * If both depend on the destination, each new packet may make a new port, and what is reachable
-    ///   depends on who is first: either.
+    /// * If both outer ports are fixed, both nodes know them and send at the same time: direct.
+    /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F` from a
+    ///   port that `F` does not know. `F`'s filter accepts that packet if it has no condition, or checks only
+    ///   the address, because `F` has sent to the address: direct. If the filter checks the port too, `F` has
+    ///   to guess `D`'s port. That is direct if `D`'s ports follow each other. Otherwise `F` tries 2048 ports
+    ///   while `D` sends from 256: direct with a probability of 99.97 %. (`F`'s packets may reach `D` if `D`
+    ///   filters nothing, but the answers leave from the port that `F` does not know.)
+    /// * If both depend on the destination, each new packet may make a new port. The result depends on which
+    ///   node is first: either.
     ///
-    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has no TCP but that
-    /// to roots.)
+    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has TCP only to
+    /// roots.)
     pub fn of(a: Kind, b: Kind) -> Self {
         let has_no_udp = |kind| matches!(kind, Kind::UdpBlocked | Kind::Only443);
         if has_no_udp(a) || has_no_udp(b) {
@@ -86,7 +86,7 @@ fn front_v4(kind: Kind) -> Option<Front> {
             is_predictable: predictable,
             filtering,
         }),
-        // The strictest filter on the way is what counts.
+        // The strictest filter on the path decides.
         Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
         Kind::Nat64 => Some(Front { filtering: Behaviour::AddressDependent, ..HOME }),
         Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {

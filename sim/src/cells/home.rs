@@ -1,4 +1,4 @@
-//! How a node of each kind is connected.
+//! Connects a node of each kind to the simulated network.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::{Random, Violation};
 
 use super::Kind;
 
-/// How long mappings live where it is not said otherwise (RFC 4787, REQ-5).
+/// Default lifetime of mappings (RFC 4787, REQ-5).
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects a new host in this way, and says what the driver of a node at that port finds out by STUN.
-/// `number` (1 to 200) makes its addresses.
+/// Connects a new host in this way. Returns what STUN tells the driver of a node at that port. `number` (1 to
+/// 200) determines the host's addresses.
 pub(super) fn connect(
     world: &mut World,
     random: &mut Random,
@@ -82,7 +82,7 @@ pub(super) fn connect(
                 ..NatConfig::new(public.into())
             };
             let outer = add_carrier(world, random, carrier, number);
-            // The home's box is a customer of the carrier's.
+            // The home's box is a customer of the carrier.
             gateway.nat = Some(home(Ipv4Addr::new(100, 64, number, 2), random));
             gateway.upstream = Some(outer);
         }
@@ -99,7 +99,7 @@ pub(super) fn connect(
             let timeout = TIMEOUT;
             let config = NatConfig { mapping, filtering, timeout, ports, ..NatConfig::new(public.into()) };
             let mut nat = Nat::new(config, random.fork());
-            // Roots are reached by IPv6. They see another mapping of this when they are asked by IPv4.
+            // Roots are reached by IPv6. An IPv4 STUN request makes a different mapping.
             let inner = v6.map(|net| SocketAddr::from((with_host(net), port)));
             mapped = inner.and_then(|inner| nat.outbound(world.now(), inner, STUN_SERVER));
             gateway.nat = Some(nat);
@@ -108,7 +108,7 @@ pub(super) fn connect(
             gateway.passes = if kind == Kind::Only443 { Passes::TcpTo443 } else { Passes::Tcp };
             gateway.nat = Some(home(public, random));
         }
-        // How it maps follows from what roots see.
+        // The node infers the NAT66's mapping behaviour from what roots see.
         Kind::Nat66 | Kind::Nat66Dependent => {
             let (mapping, ports) = match kind {
                 Kind::Nat66 => (Behaviour::EndpointIndependent, any_ports(random)),
@@ -125,7 +125,7 @@ pub(super) fn connect(
             let ports = unpredictable_ports(random);
             let config = NatConfig { mapping: apd, timeout: TIMEOUT, ports, ..NatConfig::new(public.into()) };
             let mut nat = Nat::new(config, random.fork());
-            // As above.
+            // See the NAT64 above.
             mapped =
                 nat.outbound(world.now(), SocketAddr::from(([192, 168, number, HOST], port)), STUN_SERVER);
             gateway.nat = Some(nat);
@@ -143,7 +143,7 @@ fn is_nat66(kind: Kind) -> bool {
     matches!(kind, Kind::Nat66 | Kind::Nat66Dependent)
 }
 
-/// The homes' public networks of IPv6 are a part of this.
+/// Prefix of the homes' public IPv6 networks.
 const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
 
 pub(super) fn as_found(mapping: Behaviour) -> Mapping {
@@ -154,12 +154,12 @@ pub(super) fn as_found(mapping: Behaviour) -> Mapping {
     }
 }
 
-/// The last byte of a host's addresses.
+/// Last byte of a host's addresses.
 const HOST: u8 = 10;
 
 const STUN_SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 1, 1), 7420));
 
-/// Adds a carrier's LAN, behind a box of this kind; homes connect to it.
+/// Adds a carrier's LAN behind a box of this kind. Homes connect to that LAN.
 pub(super) fn add_carrier(world: &mut World, random: &mut Random, nat: NatConfig, number: u8) -> LanId {
     let prefixes = Prefixes { ipv4: Some(Ipv4Addr::new(100, 64, number, 0)), ipv6: None };
     let lan = world.net.add_lan(prefixes);
@@ -173,7 +173,7 @@ pub(super) fn put_behind(world: &mut World, random: &mut Random, lan: LanId, nat
     world.net.set_gateway(lan, Some(Gateway { nat, ..Access::random(random).gateway() }));
 }
 
-/// Adds the LAN of a customer of a carrier's, behind a usual home router.
+/// Adds the LAN of a carrier's customer, behind a usual home router.
 pub(super) fn add_customer(world: &mut World, random: &mut Random, carrier: LanId, number: u8) -> LanId {
     let prefixes = Prefixes { ipv4: Some(Ipv4Addr::new(192, 168, number, 0)), ipv6: None };
     let lan = world.net.add_lan(prefixes);
@@ -192,7 +192,7 @@ pub(super) fn add_host(world: &mut World, lan: LanId, address: Ipv4Addr) -> Resu
     Ok(host)
 }
 
-/// Connects a host of a root, without any box; gives its addresses too.
+/// Connects a root's host without any box, and returns the host and its addresses.
 pub(super) fn connect_root(
     world: &mut World,
     random: &mut Random,
@@ -216,7 +216,7 @@ fn with_host(net: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(net.to_bits() | u128::from(HOST))
 }
 
-/// A line to the core.
+/// Line to the core.
 struct Access {
     delay: Duration,
     jitter: Duration,
@@ -244,7 +244,7 @@ impl Access {
     }
 }
 
-/// Between a host and its switch.
+/// Makes the link between a host and its switch.
 fn wire() -> Pipe {
     Pipe::new([
         Stage::Mtu(1500),
@@ -254,7 +254,7 @@ fn wire() -> Pipe {
 
 const STEPS: [i16; 5] = [1, 1, 2, 3, -1];
 
-/// Any rule of which one socket whose mapping depends on the destination cannot make use.
+/// Draws a port rule that does not help a single socket whose mapping depends on the destination.
 fn unpredictable_ports(random: &mut Random) -> PortDelta {
     let offset = random.within(1..=30_000) as u16;
     *random.pick(&[
@@ -265,7 +265,7 @@ fn unpredictable_ports(random: &mut Random) -> PortDelta {
     ])
 }
 
-/// Any rule for boxes that map like this.
+/// Draws a port rule for boxes with this mapping behaviour.
 pub(super) fn ports(mapping: Behaviour, random: &mut Random) -> PortDelta {
     match mapping {
         Behaviour::EndpointIndependent => any_ports(random),

@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::net::Behaviour;
 
-/// How one side of a cell is connected.
+/// The way one side of a cell is connected.
 ///
 /// ```
 /// use peersock_sim::cells::Kind;
@@ -16,30 +16,30 @@ pub enum Kind {
     Open,
     /// One NAT box.
     Nat {
-        /// What an outer port depends on.
+        /// The part of a destination on which the outer port depends.
         mapping: Behaviour,
-        /// Who may send to it.
+        /// The senders that the box accepts.
         filtering: Behaviour,
-        /// Whether a new mapping gets the outer port that follows the last one's.
+        /// True if a new mapping gets the outer port that follows the previous one.
         ///
-        /// To one socket whose mapping depends on the destination, all other ways to choose a port are alike:
-        /// its first mapping may have the inner port, and each further one has any. So the seed draws one of
-        /// those, and of all ways where the mapping does not depend on the destination.
+        /// All other port rules look alike to one socket whose mapping depends on the destination. Its first
+        /// mapping may have the inner port, and each further one has any port. So the seed draws one of those
+        /// rules. If the mapping does not depend on the destination, it draws any rule.
         predictable: bool,
     },
-    /// The usual home router (endpoint-independent mapping, address-and-port-dependent filtering) that
-    /// forgets a mapping after 20 s.
+    /// The usual home router (endpoint-independent mapping, address-and-port-dependent filtering), with a
+    /// mapping timeout of 20 s.
     ShortLived,
-    /// A usual home router behind another one.
+    /// A usual home router behind another home router.
     Double,
-    /// A usual home router behind a carrier's box as RFC 6888 wants it: endpoint-independent in both, with
+    /// A usual home router behind a carrier's box as RFC 6888 requires it: both endpoint-independent, with
     /// hairpinning.
     Cgn,
     /// A usual home router behind a carrier's box that maps each destination to any port.
     CgnDependent,
-    /// A usual home router that lets no UDP out: roots are reached by streams.
+    /// A usual home router that lets no UDP out. The node reaches roots by streams.
     UdpBlocked,
-    /// The same, and of TCP only what goes to port 443.
+    /// The same, and TCP passes only to port 443.
     Only443,
     /// A public IPv6 address, no filter, no IPv4.
     Ipv6,
@@ -47,21 +47,22 @@ pub enum Kind {
     Ipv6Firewall,
     /// A public IPv6 address behind a firewall, and IPv4 behind a box that maps each destination to any port.
     DualStack,
-    /// A public IPv6 address behind a firewall, and the IPv4 Internet by a NAT64 as RFC 6146 wants it.
+    /// A public IPv6 address behind a firewall, and the IPv4 Internet through a NAT64 as RFC 6146 requires
+    /// it.
     Nat64,
     /// The same with a NAT64 that maps each destination to any port.
     Nat64Dependent,
-    /// A private IPv6 address behind a NAT66 that is as the usual home router, no IPv4.
+    /// A private IPv6 address behind a NAT66 that behaves like the usual home router, no IPv4.
     Nat66,
     /// The same with a NAT66 that maps each destination to any port.
     Nat66Dependent,
 }
 
 impl Kind {
-    /// The kinds that most nodes are behind, for which it is measured how much roots relay.
+    /// The kinds that most nodes are behind. The table measures the relayed bytes for these.
     pub const USUAL: [Self; 4] = [Self::ShortLived, Self::Double, Self::Cgn, Self::Nat64];
 
-    /// All kinds, in the order of the table.
+    /// Returns all kinds, in the order of the table.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::Open];
         for mapping in Behaviour::ALL {
@@ -86,7 +87,7 @@ impl Kind {
         all
     }
 
-    /// What it says in the table's legend.
+    /// Returns the description in the table's legend.
     pub fn description(self) -> String {
         let depends = |behaviour| match behaviour {
             Behaviour::EndpointIndependent => "endpoint-independent",
@@ -121,7 +122,7 @@ impl Kind {
         }
     }
 
-    /// Whether it has addresses of IPv4, of IPv6 that lead outside.
+    /// Returns whether the node has an IPv4 address, and whether it has an IPv6 address, that leads outside.
     pub(super) fn families(self) -> [bool; 2] {
         match self {
             Self::Ipv6 | Self::Ipv6Firewall | Self::Nat64 | Self::Nat64Dependent => [false, true],
@@ -132,7 +133,7 @@ impl Kind {
     }
 }
 
-/// A short name: mapping and filtering as `ei`, `ad` and `apd`, and `+` where the next port can be predicted.
+/// A short name: mapping and filtering as `ei`, `ad` and `apd`, with `+` if the next port is predictable.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short = |behaviour| match behaviour {

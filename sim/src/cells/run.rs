@@ -11,7 +11,7 @@ use crate::{NodeConfig, Plan, Random, Reader, Script, Step, Time, Violation};
 
 use super::{Expected, Kind, Shared, home};
 
-/// Two kinds of connection, and a seed for everything else.
+/// Two kinds of connection, and a seed for all other parameters.
 ///
 /// ```
 /// use peersock_sim::cells::{Cell, Kind, PathKind};
@@ -22,14 +22,14 @@ use super::{Expected, Kind, Shared, home};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// How the two are connected. By an even seed the first one connects to the other, by an odd one it is
-    /// connected to.
+    /// The ways the two nodes are connected. With an even seed the first node connects to the second, with an
+    /// odd seed the second to the first.
     pub kinds: [Kind; 2],
-    /// The lines' delays and rates, the boxes' ports, and all that the nodes draw.
+    /// Seed of the lines' delays and rates, the boxes' ports, and the nodes' random numbers.
     pub seed: u64,
 }
 
-/// Two nodes behind one box, and a seed for everything else.
+/// Two nodes behind one box, and a seed for all other parameters.
 ///
 /// ```
 /// use peersock_sim::cells::{PathKind, Shared, Together};
@@ -39,41 +39,41 @@ pub struct Cell {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Together {
-    /// What they have in common.
+    /// The box or network that the two nodes share.
     pub shared: Shared,
-    /// As in a [`Cell`].
+    /// The seed, as in a [`Cell`].
     pub seed: u64,
 }
 
-/// What came of a cell with one seed.
+/// Result of a cell with one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether everything that the two programs wrote has arrived.
+    /// True if everything that the two programs wrote has arrived.
     pub is_complete: bool,
-    /// From the call to connect to the first byte that a program has read.
+    /// Time from the call to connect to the first byte that a program has read.
     pub first_byte: Option<Duration>,
-    /// The path in the end.
+    /// Path at the end.
     pub path: PathKind,
-    /// From the call to connect until the paths of both were direct.
+    /// Time from the call to connect until the paths of both nodes were direct.
     pub direct_after: Option<Duration>,
-    /// Bytes in sealed datagrams that roots have relayed for both, those included that were on their way when
-    /// the path became direct.
+    /// Bytes in sealed datagrams that roots have relayed for both nodes, including those under way when the
+    /// path became direct.
     pub relayed_bytes: u64,
 }
 
-/// Which path two nodes use.
+/// Kind of path between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathKind {
-    /// At least one has none.
+    /// At least one node has no path.
     Nothing,
-    /// At least one sends through a root.
+    /// At least one node sends through a root.
     Relayed,
-    /// Both send to each other.
+    /// Both nodes send to each other.
     Direct,
 }
 
 impl Outcome {
-    /// Whether this is how two nodes must be connected that can be connected as expected.
+    /// Returns true if the result satisfies the expectation.
     pub fn fits(&self, expected: Expected) -> bool {
         match expected {
             Expected::Relay => self.is_complete && self.path == PathKind::Relayed,
@@ -88,18 +88,18 @@ const ROOT_PORT: u16 = 7420;
 const ROOTS: u8 = 2;
 const CLOCK: Duration = Duration::from_secs(1_800_000_000);
 
-/// What each side writes at first, and then again and again, bytes.
+/// Bytes each side writes at first, and bytes of each later message.
 const FIRST: u64 = 2000;
 const AGAIN: u64 = 200;
-/// How often, and in which intervals.
+/// Number of the later messages, and the interval between them.
 const TIMES: u64 = 60;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 impl Cell {
-    /// Lets it happen; `trace` writes every event to standard error.
+    /// Runs the cell. `trace` writes every event to standard error.
     ///
     /// # Errors
-    /// Something happened that must never happen.
+    /// An event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         for (number, kind) in (1..).zip(self.kinds) {
@@ -113,10 +113,10 @@ impl Cell {
 }
 
 impl Together {
-    /// As [`Cell::run`].
+    /// Runs the cell, as [`Cell::run`] does.
     ///
     /// # Errors
-    /// Something happened that must never happen.
+    /// An event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         let Meeting { world, random, .. } = &mut meeting;
@@ -128,7 +128,7 @@ impl Together {
     }
 }
 
-/// Two nodes and the roots that they use.
+/// Two nodes and their roots.
 struct Meeting {
     world: World,
     random: Random,
@@ -147,7 +147,7 @@ impl Meeting {
         Ok(Self { world, random, places, roots, network })
     }
 
-    /// A node's UDP port.
+    /// Draws a node's UDP port.
     fn port(&mut self) -> u16 {
         self.random.within(1024..=60_000) as u16
     }
@@ -169,7 +169,7 @@ impl Meeting {
         let Self { mut world, places, network, .. } = self;
         let all_registered = |world: &World| (0..2).all(|node| is_registered(world, node));
         world.run_while(REGISTERED_BY, |world| !all_registered(world))?;
-        // Look-ups and the like are over.
+        // Wait until look-ups and similar work are over.
         let settled = world.now() + Duration::from_secs(1);
         world.run_until(settled)?;
 
@@ -200,11 +200,12 @@ impl Meeting {
     }
 }
 
-/// Registration takes a handshake and a round trip, where UDP is blocked by a stream after a second.
+/// Deadline for registration. It takes a handshake and a round trip, or, where UDP is blocked, a stream after
+/// 1 s.
 const REGISTERED_BY: Time = Duration::from_secs(5);
-/// So long an answer by UDP is waited for, as nodes do.
+/// Time that nodes wait for an answer by UDP before they open a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
-/// After that nothing is waited for.
+/// Time limit of the whole cell.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, Vec<RootConfig>), Violation> {
@@ -222,8 +223,8 @@ fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, 
     Ok((places, configs))
 }
 
-/// A few kilobytes both ways, and then a little now and then for twelve seconds. Nobody waits for that, so it
-/// takes no longer where round trips are long.
+/// Plans a few kilobytes both ways, then a small message now and then for twelve seconds. No step waits for
+/// those messages, so long round trips do not prolong the plan.
 fn plan(network: NetworkId, (client, server): (usize, usize)) -> Plan {
     let (mut asks, mut answers) =
         (vec![Step::Write(FIRST), Step::Await(FIRST)], vec![Step::Await(FIRST), Step::Write(FIRST)]);
@@ -243,7 +244,7 @@ fn is_registered(world: &World, node: usize) -> bool {
     roots.is_some_and(|roots| roots.iter().all(|root| root.state == RootState::Registered))
 }
 
-/// Bytes that the roots have relayed.
+/// Returns the number of bytes that the roots have relayed.
 fn relayed(world: &World, places: &[RootPlace]) -> u64 {
     places.iter().filter_map(|&place| world.root(place)).map(|root| root.relayed().1).sum()
 }

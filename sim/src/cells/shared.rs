@@ -11,7 +11,7 @@ use crate::{Random, Violation};
 
 use super::{Expected, home};
 
-/// What two nodes have in common.
+/// The box or network that two nodes share.
 ///
 /// ```
 /// use peersock_sim::cells::{Expected, Shared};
@@ -21,25 +21,25 @@ use super::{Expected, home};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shared {
-    /// The LAN behind a usual home router: they hear each other's beacons.
+    /// The LAN behind a usual home router, where the nodes hear each other's beacons.
     Home,
-    /// The same, but the hosts of the LAN reach nobody there but the router, as guests of an access point.
+    /// The same, but the LAN's hosts reach only the router, like guests of an access point.
     Guests(SharedBox),
-    /// A carrier's box in front of the two homes, each of which has a usual home router.
+    /// A carrier's box in front of two homes, each with a usual home router.
     Carrier(SharedBox),
 }
 
-/// How the box behaves behind which both are.
+/// Behaviour of the box that both nodes are behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SharedBox {
-    /// What an outer port depends on, and who may send to it.
+    /// The rule for both the mapping and the filter.
     pub behaviour: Behaviour,
-    /// Whether what one sends to the other's outer address comes back in (RFC 4787, REQ-9).
+    /// True if packets from one node to the other's outer address come back in (RFC 4787, REQ-9).
     pub hairpinning: bool,
 }
 
 impl Shared {
-    /// All of them, in the order of the table.
+    /// Returns all shared places, in the order of the table.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::Home];
         for make in [Self::Guests, Self::Carrier] {
@@ -50,11 +50,11 @@ impl Shared {
         all
     }
 
-    /// How the two must be connected in the end.
+    /// Returns the kind of connection that the two nodes must have in the end.
     ///
-    /// By the outer addresses, where the box sends back in what goes there: if the outer ports are fixed,
-    /// both know them, and send at the same time. If they depend on the destination, it is as between two
-    /// such boxes.
+    /// Without hairpinning, a root relays. With it, the nodes use the outer addresses. If the outer ports are
+    /// fixed, both nodes know them and send at the same time. If they depend on the destination, the result
+    /// is as between two such boxes.
     pub fn expected(self) -> Expected {
         match self {
             Self::Home => Expected::Direct,
@@ -66,7 +66,7 @@ impl Shared {
         }
     }
 
-    /// What it says in the table.
+    /// Returns the description in the table.
     pub fn description(self) -> String {
         let with = |one: SharedBox| {
             let depends = match one.behaviour {
@@ -83,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// Connects both hosts, and says what the drivers of nodes at these ports find out by STUN.
+    /// Connects both hosts. Returns what STUN tells the drivers of nodes at these ports.
     pub(super) fn connect(
         self,
         world: &mut World,
@@ -125,7 +125,7 @@ impl Shared {
     }
 }
 
-/// A LAN behind one box.
+/// Adds a LAN behind one box.
 fn home_lan(world: &mut World, random: &mut Random, nat: NatConfig) -> LanId {
     let lan = world.net.add_lan(Prefixes { ipv4: Some(Ipv4Addr::new(192, 168, 1, 0)), ipv6: None });
     home::put_behind(world, random, lan, nat);

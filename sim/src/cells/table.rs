@@ -11,42 +11,42 @@ pub struct Table {
     together: BTreeMap<Shared, Summary>,
 }
 
-/// The outcomes of one cell with all its seeds.
+/// The outcomes of one cell over all its seeds.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     outcomes: Vec<Outcome>,
-    /// Seeds whose outcome is not as expected, or in which something happened that must never happen.
+    /// Seeds with an unexpected outcome, or with an event that must never happen.
     failed: Vec<u64>,
 }
 
 impl Table {
-    /// All pairs of kinds, each once.
+    /// Returns all pairs of kinds, each once.
     pub fn pairs() -> Vec<[Kind; 2]> {
         let all = Kind::all();
         let with = |(at, &first): (usize, &Kind)| all[at..].iter().map(move |&second| [first, second]);
         all.iter().enumerate().flat_map(|pair| with(pair).collect::<Vec<_>>()).collect()
     }
 
-    /// Enters what came of a cell.
+    /// Enters the outcome of a cell.
     pub fn add(&mut self, cell: &Cell, outcome: Option<Outcome>) {
         let [a, b] = cell.kinds;
         self.cells.entry(cell.kinds).or_default().add(cell.seed, outcome, Expected::of(a, b));
     }
 
-    /// Enters what came of two nodes behind one box.
+    /// Enters the outcome of two nodes behind one box.
     pub fn add_together(&mut self, cell: &Together, outcome: Option<Outcome>) {
         let summary = self.together.entry(cell.shared).or_default();
         summary.add(cell.seed, outcome, cell.shared.expected());
     }
 
-    /// The cells that should mostly be direct and are too rarely, with the share that was, in percent.
+    /// Returns the cells that should mostly be direct but are too rarely, with the direct share in percent.
     pub fn unlikely(&self) -> impl Iterator<Item = ([Kind; 2], usize)> {
         let likely = self.cells.iter().filter(|([a, b], _)| Expected::of(*a, *b) == Expected::Likely);
         let shares = likely.map(|(&kinds, summary)| (kinds, summary.percent_direct()));
         shares.filter(|(_, share)| *share < Expected::LIKELY)
     }
 
-    /// The cells in which a seed failed, by their names, with what was expected and those seeds.
+    /// Returns the cells with failed seeds: name, expectation and seeds.
     pub fn failures(&self) -> impl Iterator<Item = (String, Expected, &[u64])> {
         let apart = self.cells.iter();
         let apart = apart.map(|([a, b], summary)| (format!("{a} and {b}"), Expected::of(*a, *b), summary));
@@ -56,8 +56,8 @@ impl Table {
         failed.map(|(name, expected, summary)| (name, expected, &summary.failed[..]))
     }
 
-    /// Bytes that roots relay on average before two of the [`Kind::USUAL`] are connected directly; `None`
-    /// if there is no outcome of such a cell.
+    /// Returns the mean number of bytes that roots relay before two nodes of the [`Kind::USUAL`] have a
+    /// direct connection. `None` if there is no outcome of such a cell.
     pub fn relayed_in_usual_cells(&self) -> Option<u64> {
         let is_usual = |kinds: &[Kind; 2]| kinds.iter().all(|kind| Kind::USUAL.contains(kind));
         let usual = self.cells.iter().filter(|(kinds, _)| is_usual(kinds));
@@ -67,7 +67,7 @@ impl Table {
         relayed.iter().sum::<u64>().checked_div(relayed.len() as u64)
     }
 
-    /// The table as Markdown, without anything that differs from run to run of the same seeds.
+    /// Renders the table as Markdown, without values that differ between runs of the same seeds.
     pub fn to_markdown(&self, command: &str) -> String {
         let mut out = INTRODUCTION.replace("COMMAND", command);
         let kinds: Vec<Kind> = Kind::all();
@@ -121,7 +121,7 @@ impl Summary {
         self.outcomes.extend(outcome);
     }
 
-    /// What the matrix says of this cell.
+    /// Returns this cell's entry in the matrix.
     fn entry(&self, expected: Expected) -> String {
         let mark = match expected {
             Expected::Direct => "D",
@@ -138,7 +138,7 @@ impl Summary {
         (direct * 100).checked_div(self.outcomes.len()).unwrap_or_default()
     }
 
-    /// What the list says of this cell.
+    /// Returns this cell's columns in the list.
     fn columns(&self, expected: Expected) -> String {
         let expected = match expected {
             Expected::Direct => "direct",
@@ -168,7 +168,7 @@ impl Summary {
     }
 }
 
-/// The median and the greatest of some numbers.
+/// Formats the median and the maximum of some numbers.
 fn spread(mut numbers: Vec<u64>) -> String {
     numbers.sort_unstable();
     match numbers[..] {
@@ -235,7 +235,7 @@ path became direct.
 
 ";
 
-/// Of usual pairs, as counted at the root frame by frame.
+/// Bytes relayed for usual pairs, as counted at the root frame by frame.
 const SHARES: &str = "\
 About 1,030 of them always are: a handshake by one root, whose response says where its sender is (650 bytes),
 what the initiator answers to that (180), and the first two segments of the TCP connection (200). The rest is

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use crate::Time;
 
-/// One UDP datagram on its way.
+/// A UDP datagram under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
     /// Its source, as the next hop sees it.
@@ -11,19 +11,19 @@ pub struct Datagram {
     pub to: SocketAddr,
     /// The UDP payload.
     pub payload: Vec<u8>,
-    /// When its first copy was sent.
+    /// Time at which its first copy was sent.
     pub sent: Time,
 }
 
 impl Datagram {
-    /// Bytes of the IP packet that carries it.
+    /// Returns the size in bytes of the IP packet that carries it.
     pub fn wire_len(&self) -> usize {
         let ip = if self.to.is_ipv4() { 20 } else { 40 };
         self.payload.len() + ip + 8
     }
 }
 
-/// Cuts a UDP GSO batch into its datagrams: all of `segment_size` bytes, but the last may be shorter.
+/// Splits a UDP GSO batch into datagrams of `segment_size` bytes. The last one may be shorter.
 ///
 /// ```
 /// let parts: Vec<_> = peersock_sim::net::split_segments(b"aabbc", Some(2)).collect();

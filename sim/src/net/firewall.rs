@@ -6,7 +6,7 @@ use super::Behaviour;
 use super::nat::Scope;
 use crate::Time;
 
-/// A firewall that translates nothing: it lets everything out, and in what somebody inside has asked for.
+/// A firewall without translation. It lets everything out, and only answers to inside hosts in.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,22 +23,23 @@ use crate::Time;
 pub struct Firewall {
     filtering: Behaviour,
     timeout: Duration,
-    /// Whom each inner endpoint has sent to, as wide as the filter looks, and when last.
+    /// Remote scopes each inner endpoint has sent to, as wide as the filter looks, with the time of the last
+    /// packet.
     allowed: BTreeMap<(SocketAddr, Scope), Time>,
 }
 
 impl Firewall {
-    /// A firewall that has seen nothing yet. Permissions end so long after the last outbound packet.
+    /// Makes a firewall without state. Permissions expire `timeout` after the last outbound packet.
     pub fn new(filtering: Behaviour, timeout: Duration) -> Self {
         Self { filtering, timeout, allowed: BTreeMap::new() }
     }
 
-    /// A packet leaves.
+    /// Records a packet that leaves.
     pub fn note_outbound(&mut self, now: Time, inner: SocketAddr, remote: SocketAddr) {
         self.allowed.insert((inner, self.filtering.scope(remote)), now);
     }
 
-    /// Whether a packet may come in.
+    /// Returns true if a packet may come in.
     pub fn lets_in(&self, now: Time, remote: SocketAddr, inner: SocketAddr) -> bool {
         let permission = self.allowed.get(&(inner, self.filtering.scope(remote)));
         permission.is_some_and(|at| now.saturating_sub(*at) < self.timeout)

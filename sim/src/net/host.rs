@@ -2,11 +2,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::LanId;
 
-/// Names a host of a [`Net`](super::Net).
+/// Identifier of a host of a [`Net`](super::Net).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub u32);
 
-/// One network card of a host, plugged into a LAN.
+/// A network card of a host, plugged into a LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment {
     /// The LAN.
@@ -18,7 +18,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// The card's address of the same family as `remote`.
+    /// Returns the card's address of the same family as `remote`.
     pub fn address_for(&self, remote: &SocketAddr) -> Option<IpAddr> {
         match remote {
             SocketAddr::V4(_) => self.ipv4.map(IpAddr::V4),
@@ -26,7 +26,7 @@ impl Attachment {
         }
     }
 
-    /// Whether the card has this address.
+    /// Returns true if the card has this address.
     pub fn owns(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.ipv4 == Some(v4),

@@ -1,4 +1,4 @@
-//! A network to simulate: hosts on LANs, joined by a core that stands for the Internet.
+//! A simulated network: hosts on LANs, joined by a core that represents the Internet.
 //!
 //! ```text
 //!   host ──up──▶ switch ──down──▶ host          one LAN; multicast and broadcast go to every host on it
@@ -8,11 +8,11 @@
 //!                  core ──in──▶ another LAN's gateway
 //! ```
 //!
-//! A gateway may lead to another LAN instead of the core: a NAT box behind a NAT box.
+//! A gateway may lead to another LAN instead of the core, for example a NAT box behind a NAT box.
 //!
 //! Every arrow is a [`Pipe`]: a row of small [`Stage`]s such as delay, loss or a rate with a queue. A fault
-//! is one more stage for a while. [`Net`] performs no I/O and has no clock: packets go in with the time,
-//! deliveries are polled out, and [`Net::next_arrival`] says when to ask again.
+//! is a temporary extra stage. [`Net`] performs no I/O and has no clock. Callers push packets with the time
+//! and poll deliveries. [`Net::next_arrival`] returns the time of the next poll.
 
 mod datagram;
 mod firewall;

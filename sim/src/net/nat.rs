@@ -1,4 +1,4 @@
-//! A NAT box as RFC 4787 describes them: how it maps and what it lets in are two separate matters.
+//! A NAT box as RFC 4787 describes it, with independent rules for mapping and filtering.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::{Random, Time};
 
-/// What a mapping or a filter depends on besides the inner address (RFC 4787 sections 4.1 and 5).
+/// The part of a remote endpoint on which a mapping or a filter depends (RFC 4787 sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Behaviour {
-    /// Nothing: one mapping for all destinations; everybody may send to it.
+    /// Nothing: one mapping for all destinations, and every endpoint may send to it.
     EndpointIndependent,
     /// The remote address.
     AddressDependent,
@@ -18,11 +18,11 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// All of them.
+    /// All behaviours.
     pub const ALL: [Self; 3] =
         [Self::EndpointIndependent, Self::AddressDependent, Self::AddressAndPortDependent];
 
-    /// The part of `remote` that matters.
+    /// Returns the part of `remote` that matters.
     pub(super) fn scope(self, remote: SocketAddr) -> Scope {
         match self {
             Self::EndpointIndependent => Scope::Anyone,
@@ -39,7 +39,7 @@ pub(super) enum Scope {
     Endpoint(SocketAddr),
 }
 
-/// Which outer port a new mapping gets. If that one is taken, it gets any.
+/// Rule for the outer port of a new mapping. If that port is taken, the mapping gets any port.
 ///
 /// ```
 /// use peersock_sim::net::PortDelta;
@@ -50,26 +50,26 @@ pub(super) enum Scope {
 pub enum PortDelta {
     /// The inner port.
     Equal,
-    /// The inner port and a constant, so that ports lie outside as far apart as inside.
+    /// The inner port plus a constant, so that outer ports are as far apart as inner ports.
     Preserving {
-        /// The constant, to which the inner port is added modulo the number of ports.
+        /// The constant, added to the inner port modulo the number of ports.
         offset: u16,
     },
-    /// The last mapping's and a constant, whatever the inner port is.
+    /// The last mapping's outer port plus a constant, whatever the inner port is.
     Independent {
         /// The constant.
         step: i16,
     },
-    /// The last mapping's and a constant if the inner port follows the last one's; otherwise any.
+    /// The last mapping's outer port plus a constant if the inner port follows the last one's, else any port.
     Dependent {
         /// The constant.
         step: i16,
     },
-    /// Any.
+    /// Any port.
     Random,
 }
 
-/// How a [`Nat`] behaves.
+/// Behaviour of a [`Nat`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,25 +84,25 @@ pub enum PortDelta {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
-    /// Its address outside. Packets of the other family are not translated but dropped.
+    /// The box's outer address. The box drops packets of the other family without translation.
     pub external: IpAddr,
-    /// When an inner endpoint gets another outer port.
+    /// Rule that decides if an inner endpoint gets another outer port.
     pub mapping: Behaviour,
-    /// Who may send to a mapping: those that the inner endpoint has sent to, taken this wide.
+    /// Rule that decides who may send to a mapping: remotes the inner endpoint has sent to, taken this wide.
     pub filtering: Behaviour,
-    /// How long a mapping lives after the last outbound packet (RFC 4787 REQ-5: at least 2 minutes).
+    /// Lifetime of a mapping after the last outbound packet (RFC 4787 REQ-5: at least 2 minutes).
     pub timeout: Duration,
-    /// Whether inbound packets keep a mapping alive too (REQ-6 leaves it open).
+    /// True if inbound packets refresh a mapping too (REQ-6 leaves it open).
     pub inbound_refresh: bool,
-    /// How it chooses outer ports.
+    /// Rule for outer ports.
     pub ports: PortDelta,
-    /// Whether inner endpoints reach each other by outer addresses (REQ-9).
+    /// True if inner endpoints reach each other by outer addresses (REQ-9).
     pub hairpinning: bool,
 }
 
 impl NatConfig {
-    /// The usual home router: endpoint-independent mapping, address-and-port-dependent filtering, two
-    /// minutes.
+    /// Returns the usual home router: endpoint-independent mapping, address-and-port-dependent filtering, a
+    /// timeout of two minutes.
     pub fn new(external: IpAddr) -> Self {
         Self {
             external,
@@ -116,15 +116,15 @@ impl NatConfig {
     }
 }
 
-/// A NAT box: translates what leaves, and what may come in.
+/// A NAT box, which translates outbound packets and permitted inbound packets.
 #[derive(Debug)]
 pub struct Nat {
     config: NatConfig,
     random: Random,
-    /// Outer port by inner endpoint and what its mapping depends on.
+    /// Outer port by inner endpoint and mapping scope.
     ports: BTreeMap<(SocketAddr, Scope), u16>,
     mappings: BTreeMap<u16, Mapping>,
-    /// The inner and the outer port of the mapping that was made last.
+    /// The inner and the outer port of the last mapping made.
     last: Option<(u16, u16)>,
 }
 
@@ -132,23 +132,24 @@ pub struct Nat {
 struct Mapping {
     inner: SocketAddr,
     scope: Scope,
-    /// Whom the inner endpoint has sent to through this mapping, as wide as the filter looks, and when last.
+    /// Remote scopes the inner endpoint has sent to by this mapping, as wide as the filter looks, and when
+    /// last.
     allowed: BTreeMap<Scope, Time>,
     used: Time,
 }
 
 impl Nat {
-    /// A box without any mapping.
+    /// Makes a box without any mapping.
     pub fn new(config: NatConfig, random: Random) -> Self {
         Self { config, random, ports: BTreeMap::new(), mappings: BTreeMap::new(), last: None }
     }
 
-    /// How it behaves.
+    /// Returns the configuration.
     pub fn config(&self) -> &NatConfig {
         &self.config
     }
 
-    /// The mappings that have not expired.
+    /// Returns the number of mappings that have not expired.
     pub fn live_mappings(&self, now: Time) -> usize {
         self.mappings.values().filter(|mapping| !self.is_expired(mapping.used, now)).count()
     }
@@ -160,8 +161,8 @@ impl Nat {
         self.last = None;
     }
 
-    /// The outer source of a packet from `inner` to `remote`, or `None` if it cannot pass. Of a NAT64 `inner`
-    /// is IPv6 and `remote` IPv4.
+    /// Returns the outer source of a packet from `inner` to `remote`, or `None` if it cannot pass. For a
+    /// NAT64, `inner` is IPv6 and `remote` is IPv4.
     pub fn outbound(&mut self, now: Time, inner: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
         if remote.is_ipv4() != self.config.external.is_ipv4() {
             return None;
@@ -178,7 +179,8 @@ impl Nat {
         Some(SocketAddr::new(self.config.external, port))
     }
 
-    /// The inner destination of a packet from `remote` to the outer `port`, or `None` if it is filtered.
+    /// Returns the inner destination of a packet from `remote` to the outer `port`, or `None` if it is
+    /// filtered.
     pub fn inbound(&mut self, now: Time, remote: SocketAddr, port: u16) -> Option<SocketAddr> {
         if !self.is_live(port, now) {
             return None;
@@ -211,7 +213,7 @@ impl Nat {
         Some(port)
     }
 
-    /// The outer port for the next mapping of an inner one, if the box has a rule for it.
+    /// Returns the outer port for the next mapping of an inner port, if the box has a rule for it.
     fn wanted_port(&self, inner: u16) -> Option<u16> {
         match (self.config.ports, self.last) {
             (PortDelta::Equal, _) => Some(inner),
@@ -241,10 +243,10 @@ impl Nat {
     }
 }
 
-/// Below are the ports of services, which no box gives to programs (RFC 4787, REQ-3).
+/// Lowest port given to programs. Lower ports belong to services (RFC 4787, REQ-3).
 const FIRST_PORT: u16 = 1024;
 
-/// A box with so many ports in use that none is found by chance is full.
+/// Maximum number of random draws for a free port. After that, the box counts as full.
 const MAX_DRAWS: usize = 256;
 
 #[cfg(test)]
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn each_mapping_kind_gives_new_ports_when_it_should() {
-        // The same outer port for another port of the same server; for another server.
+        // Same outer port for another port of the same server; for another server.
         let table = [
             (Behaviour::EndpointIndependent, [true, true]),
             (Behaviour::AddressDependent, [true, false]),
@@ -287,7 +289,7 @@ mod tests {
 
     #[test]
     fn each_filtering_kind_lets_in_whom_it_should() {
-        // From the server itself, from another port of it, from a stranger.
+        // Columns: from the server itself, from another port of the server, from a stranger.
         let table = [
             (Behaviour::EndpointIndependent, [true, true, true]),
             (Behaviour::AddressDependent, [true, true, false]),
@@ -342,13 +344,13 @@ mod tests {
 
     #[test]
     fn each_kind_of_delta_gives_the_ports_that_it_says() {
-        // The outer ports of mappings for inner ones, as distances from the first.
+        // Outer ports of the mappings for these inner ports, as distances from the first.
         let inner = [4000u16, 4001, 4010, 4011];
         let table: [(PortDelta, [Option<u16>; 3]); 5] = [
             (PortDelta::Equal, [Some(1), Some(10), Some(11)]),
             (PortDelta::Preserving { offset: 30_000 }, [Some(1), Some(10), Some(11)]),
             (PortDelta::Independent { step: 3 }, [Some(3), Some(6), Some(9)]),
-            // Of two ports that follow each other, the second follows outside too.
+            // If two inner ports follow each other, so do their outer ports.
             (PortDelta::Dependent { step: 2 }, [Some(2), None, None]),
             (PortDelta::Random, [None; 3]),
         ];
@@ -368,7 +370,7 @@ mod tests {
                 let distance = port.wrapping_sub(outer[0]);
                 match expected {
                     Some(expected) => assert_eq!(distance, expected, "{ports:?}"),
-                    // Chance gives none of the small distances that a rule would give.
+                    // A random port has none of the small distances that a rule would give.
                     None => assert!((32..65_500).contains(&distance), "{ports:?}: {distance}"),
                 }
             }

@@ -4,14 +4,14 @@ use super::Datagram;
 use super::stage::{Memory, Stage, Timed};
 use crate::{Random, Time};
 
-/// Names a fault, so that its end finds the stages that its begin added.
+/// Identifier of a fault, by which its end finds the stages that its start added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FaultId(pub u32);
 
-/// One direction of a link: a row of [`Stage`]s, and those that a fault has put behind them for a while.
+/// One direction of a link: a row of [`Stage`]s, followed by the temporary stages of faults.
 ///
-/// `Delay` and `Rate` take datagrams in the order in which they entered the pipe and keep it, so what changes
-/// the order (`Reorder`, `Duplicate`) belongs behind them.
+/// `Delay` and `Rate` keep the order in which datagrams entered the pipe. So stages that change the order
+/// (`Reorder`, `Duplicate`) belong behind them.
 #[derive(Debug, Clone, Default)]
 pub struct Pipe {
     stages: Vec<(Stage, Memory)>,
@@ -19,13 +19,13 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe that consists of these.
+    /// Makes a pipe from these stages.
     pub fn new(stages: impl IntoIterator<Item = Stage>) -> Self {
         let stages = stages.into_iter().map(|stage| (stage, Memory::default())).collect();
         Self { stages, faults: Vec::new() }
     }
 
-    /// How long datagrams take at least.
+    /// Returns the minimum delay of a datagram.
     pub fn delay(&self) -> Duration {
         let stages = self.stages.iter().map(|(stage, _)| stage);
         let delays = stages.filter_map(|stage| match stage {
@@ -40,17 +40,18 @@ impl Pipe {
         self.faults.push((fault, stage, Memory::default()));
     }
 
-    /// Takes the stages of a fault out again.
+    /// Removes the stages of a fault.
     pub fn repair(&mut self, fault: FaultId) {
         self.faults.retain(|(id, _, _)| *id != fault);
     }
 
-    /// Whether a fault is in force.
+    /// Returns true while a fault is in force.
     pub fn is_broken(&self) -> bool {
         !self.faults.is_empty()
     }
 
-    /// Passes a datagram that enters at `now`; gives what comes out and when, in no particular order.
+    /// Passes a datagram that enters at `now`. Returns the outgoing datagrams and their times, in no
+    /// particular order.
     pub fn pass(&mut self, random: &mut Random, now: Time, datagram: Datagram) -> Vec<(Time, Datagram)> {
         let mut inside: Vec<Timed> = vec![(now, datagram)];
         let faults = self.faults.iter_mut().map(|(_, stage, memory)| (&*stage, memory));

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Datagram;
 use crate::{Random, Time};
 
-/// One thing that a link does to the datagrams that pass it.
+/// One effect of a link on the datagrams that pass it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -16,54 +16,55 @@ use crate::{Random, Time};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
-    /// Takes time: always `base`, and up to `jitter` more, at random. Jitter alone does not change the order.
+    /// Delays each datagram by `base` plus a random time up to `jitter`. Jitter alone does not change the
+    /// order.
     Delay {
-        /// The least.
+        /// Minimum delay.
         base: Duration,
-        /// What comes on top at most.
+        /// Maximum additional delay.
         jitter: Duration,
     },
-    /// Holds some datagrams back, so that later ones overtake them.
+    /// Holds back some datagrams, so that later ones overtake them.
     Reorder {
-        /// How many, 0 to 1.
+        /// Share of the datagrams, 0 to 1.
         probability: f64,
-        /// For how long at most.
+        /// Maximum time for which a datagram is held back.
         delay: Duration,
     },
-    /// Loses some, 0 to 1.
+    /// Loses this share of the datagrams, 0 to 1.
     Loss(f64),
-    /// Delivers some twice, 0 to 1, the copy up to 20 ms later.
+    /// Delivers this share of the datagrams twice, 0 to 1, the copy up to 20 ms later.
     Duplicate(f64),
-    /// Flips one to three bits in some, 0 to 1, as if the UDP checksum had missed it.
+    /// Flips one to three bits in this share of the datagrams, 0 to 1, as if the UDP checksum had missed it.
     Corrupt(f64),
-    /// Carries so many bytes per second and lets so many wait; what comes to a full queue is lost (drop
+    /// Limits the rate. Datagrams wait in a bounded queue, and those that come to a full queue are lost (drop
     /// tail).
     Rate {
         /// Bytes per second, IP and UDP headers included; at least 1.
         bytes_per_second: u64,
-        /// Bytes that may wait.
+        /// Maximum number of bytes in the queue.
         queue: u64,
     },
-    /// Loses IP packets above this size without a word: a path MTU black hole.
+    /// Silently loses IP packets above this size, like a path MTU black hole.
     Mtu(usize),
-    /// Loses everything.
+    /// Loses every datagram.
     Cut,
 }
 
-/// What a stage remembers from one datagram to the next.
+/// State of a stage between datagrams.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Memory {
-    /// When the last datagram left, so that jitter does not reorder.
+    /// Time at which the last datagram left. It prevents reordering by jitter.
     last_out: Time,
-    /// Until when the line is busy.
+    /// Time until which the line is busy.
     busy_until: Time,
 }
 
-/// A datagram with the time at which it comes to the next stage.
+/// A datagram with the time at which it reaches the next stage.
 pub(super) type Timed = (Time, Datagram);
 
 impl Stage {
-    /// Passes one datagram; what comes out goes to `out`.
+    /// Passes one datagram. The results go to `out`.
     pub(super) fn pass(&self, memory: &mut Memory, random: &mut Random, timed: Timed, out: &mut Vec<Timed>) {
         let (at, mut datagram) = timed;
         match *self {

@@ -1,11 +1,11 @@
-//! TCP connections from a host to a server in the open: whether one can be made, and how long bytes take.
+//! TCP connections from a host to an unfiltered server: reachability and delay.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Gateway, HostId, Net};
 
-/// What a gateway lets out of its LAN.
+/// The protocols that a gateway lets out of its LAN.
 ///
 /// ```
 /// use peersock_sim::net::Passes;
@@ -24,32 +24,32 @@ pub enum Passes {
 }
 
 impl Passes {
-    /// Whether UDP passes.
+    /// Returns true if UDP passes.
     pub fn udp(self) -> bool {
         self == Self::All
     }
 
-    /// Whether TCP connections to that port pass.
+    /// Returns true if TCP connections to that port pass.
     pub fn tcp(self, port: u16) -> bool {
         self != Self::TcpTo443 || port == 443
     }
 }
 
-/// A way that TCP connections take.
+/// The path of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpWay {
     /// The host's IP address as the server sees it.
     pub seen: IpAddr,
-    /// How long bytes take in each direction.
+    /// One-way delay in each direction.
     pub delay: Duration,
 }
 
 impl Net {
-    /// The way of a TCP connection from a host to a server that no box is in front of; `None` if there is
-    /// none.
+    /// Returns the path of a TCP connection from a host to a server without a box in front; `None` if none
+    /// exists.
     ///
-    /// Of the links that it crosses the delays count: what is lost there is repeated, and the sender slows
-    /// down to their rates.
+    /// Only the delays of the crossed links count, because TCP repeats lost bytes and adapts to the links'
+    /// rates.
     pub fn tcp_way(&self, host: HostId, mut to: SocketAddr) -> Option<TcpWay> {
         let cards = self.hosts.get(&host)?;
         let card = cards.iter().find(|card| {
@@ -84,7 +84,7 @@ impl Net {
     }
 }
 
-/// What the source address becomes; `None` if the family does not pass.
+/// Returns the source address after translation; `None` if the family does not pass.
 fn outer(gateway: &Gateway, seen: IpAddr, to: &SocketAddr) -> Option<IpAddr> {
     match (&gateway.nat, &gateway.firewall) {
         (Some(nat), _) if gateway.translates(to.ip()) => Some(nat.config().external),

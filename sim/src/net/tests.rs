@@ -1,4 +1,4 @@
-//! The network against what its links, NAT boxes and addresses promise.
+//! Tests that the network keeps the promises of its links, NAT boxes and addresses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn a_cut_is_one_way_and_ends_with_its_repair() {
 
 #[test]
 fn a_rate_queues_and_drops_the_tail() {
-    // 1000-byte packets at 1 MB/s take 1 ms each; two fit into the queue beside the one on the line.
+    // 1000-byte packets at 1 MB/s take 1 ms each. Two fit into the queue beside the one on the line.
     let mut pipe = Pipe::new([Stage::Rate { bytes_per_second: 1_000_000, queue: 3000 }]);
     let passed: Vec<Time> = (0..5).flat_map(|_| pass(&mut pipe, 972)).map(|(at, _)| at).collect();
     assert_eq!(passed, [millis(1), millis(2), millis(3)]);
@@ -152,7 +152,7 @@ impl Office {
                 net.attach(host, lan, Some(address.into()), None, wire(1), wire(1));
                 host
             });
-        // Two links of 1 ms on each LAN, two of 10 ms between them.
+        // Two links of 1 ms on each LAN, two of 10 ms between the LANs.
         Self { net, lan, a, b, server, now: Time::ZERO }
     }
 
@@ -160,7 +160,7 @@ impl Office {
         self.net.send(self.now, from, PORT, to.parse().expect("an endpoint"), vec![1, 2, 3]);
     }
 
-    /// Everything that arrives, and how long it took.
+    /// Returns all arrivals and the time each took.
     fn arrivals(&mut self) -> Vec<(Time, HostId)> {
         let started = self.now;
         let mut arrivals = Vec::new();

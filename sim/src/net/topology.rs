@@ -8,7 +8,7 @@ use peersock_testnet::Queue;
 use super::{Attachment, Datagram, Firewall, HostId, Nat, Passes, Pipe};
 use crate::{Random, Time};
 
-/// Names a LAN of a [`Net`].
+/// Identifier of a LAN of a [`Net`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LanId(pub u32);
 
@@ -21,24 +21,24 @@ pub struct Prefixes {
     pub ipv6: Option<Ipv6Addr>,
 }
 
-/// A LAN's way to the core, or to another LAN.
+/// A LAN's connection to the core, or to another LAN.
 #[derive(Debug, Default)]
 pub struct Gateway {
-    /// Translates the family of its outer address. Without it the LAN's addresses are reachable from
-    /// everywhere.
+    /// The NAT box, which translates the family of its outer address. Without it, every host can reach the
+    /// LAN's addresses.
     pub nat: Option<Nat>,
-    /// The NAT box is a NAT64: it translates what the LAN sends by IPv6 to this prefix.
+    /// Set if the NAT box is a NAT64. It translates the LAN's IPv6 packets to this prefix.
     pub nat64: Option<Nat64Prefix>,
-    /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
-    /// pass.
+    /// The filter for packets that are not translated. With a NAT box but no firewall, the other family does
+    /// not pass.
     pub firewall: Option<Firewall>,
-    /// The protocols that it lets out of the LAN, and answers to them.
+    /// The protocols that the gateway lets out of the LAN, with the answers to them.
     pub passes: Passes,
-    /// The LAN that it leads to, in which the NAT box has its outer address. Without it, the core.
+    /// The LAN that the gateway leads to, in which the NAT box has its outer address. If `None`, the core.
     pub upstream: Option<LanId>,
-    /// From the LAN to the core.
+    /// Link from the LAN to the core.
     pub out: Pipe,
-    /// From the core to the LAN.
+    /// Link from the core to the LAN.
     pub into: Pipe,
 }
 
@@ -55,25 +55,25 @@ pub enum LinkId {
     In(LanId),
 }
 
-/// A datagram that has come to a host.
+/// A datagram that has arrived at a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The host.
     pub host: HostId,
-    /// What came.
+    /// The datagram.
     pub datagram: Datagram,
-    /// Whether it was sent to a group or a broadcast address, and so is for every node on the host.
+    /// True for a group or broadcast address: every node on the host gets the datagram.
     pub multicast: bool,
 }
 
-/// What became of the datagrams so far.
+/// Statistics of the datagrams so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetStats {
-    /// Sent by hosts.
+    /// Datagrams sent by hosts.
     pub sent: u64,
-    /// Delivered to hosts; with multicast and duplication that may be more.
+    /// Datagrams delivered to hosts. Multicast and duplication can make this exceed `sent`.
     pub delivered: u64,
-    /// No host, route or mapping for them.
+    /// Datagrams without a host, route or mapping.
     pub unroutable: u64,
 }
 
@@ -102,7 +102,7 @@ pub struct Net {
     pub(super) lans: BTreeMap<LanId, Lan>,
     pub(super) hosts: BTreeMap<HostId, Vec<Card>>,
     moving: Queue<Time, (Place, Datagram)>,
-    /// From which LAN to which one the core passes nothing.
+    /// Pairs of LANs (from, to) between which the core passes nothing.
     pub(super) blocked: BTreeSet<(LanId, LanId)>,
     random: Random,
     stats: NetStats,
@@ -112,7 +112,7 @@ pub struct Net {
 pub(super) struct Lan {
     pub(super) prefixes: Prefixes,
     pub(super) gateway: Option<Gateway>,
-    /// Its hosts hear nothing of each other.
+    /// True if the LAN's hosts cannot reach each other.
     is_isolated: bool,
 }
 
@@ -123,7 +123,7 @@ pub(super) struct Card {
     pub(super) down: Pipe,
 }
 
-/// Where a datagram is, when it has passed a pipe.
+/// Position of a datagram after it has passed a pipe.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     /// At the switch, from a host or from the gateway.
@@ -139,7 +139,7 @@ enum Place {
 }
 
 impl Net {
-    /// An empty network.
+    /// Makes an empty network.
     pub fn new(random: Random) -> Self {
         Self {
             lans: BTreeMap::new(),
@@ -151,42 +151,41 @@ impl Net {
         }
     }
 
-    /// Adds a LAN that leads nowhere else.
+    /// Adds a LAN without a gateway.
     pub fn add_lan(&mut self, prefixes: Prefixes) -> LanId {
         let id = LanId(self.lans.len() as u32);
         self.lans.insert(id, Lan { prefixes, gateway: None, is_isolated: false });
         id
     }
 
-    /// Joins a LAN to the core, or changes how it is joined.
+    /// Joins a LAN to the core, or changes its gateway.
     pub fn set_gateway(&mut self, lan: LanId, gateway: Option<Gateway>) {
         if let Some(lan) = self.lans.get_mut(&lan) {
             lan.gateway = gateway;
         }
     }
 
-    /// Changes what a LAN's gateway lets pass, if it has one.
+    /// Changes the protocols that a LAN's gateway passes, if it has one.
     pub fn set_passes(&mut self, lan: LanId, passes: Passes) {
         if let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) {
             gateway.passes = passes;
         }
     }
 
-    /// Keeps the hosts of a LAN from each other, as access points for guests do: they reach the gateway
-    /// alone.
+    /// Isolates the hosts of a LAN from each other, as guest access points do. They reach only the gateway.
     pub fn isolate(&mut self, lan: LanId) {
         if let Some(lan) = self.lans.get_mut(&lan) {
             lan.is_isolated = true;
         }
     }
 
-    /// A LAN's NAT box, if it has one.
+    /// Returns a LAN's NAT box, if it has one.
     pub fn nat_mut(&mut self, lan: LanId) -> Option<&mut Nat> {
         self.lans.get_mut(&lan)?.gateway.as_mut()?.nat.as_mut()
     }
 
-    /// From now on the core passes nothing from one LAN to another one, or again everything. Each is one that
-    /// the core leads to.
+    /// Blocks the core from passing anything from one LAN to another, or unblocks it. The core must lead to
+    /// both.
     pub fn block(&mut self, from: LanId, to: LanId, blocked: bool) {
         match blocked {
             true => self.blocked.insert((from, to)),
@@ -194,7 +193,7 @@ impl Net {
         };
     }
 
-    /// A LAN's firewall, if it has one.
+    /// Returns a LAN's firewall, if it has one.
     pub fn firewall_mut(&mut self, lan: LanId) -> Option<&mut Firewall> {
         self.lans.get_mut(&lan)?.gateway.as_mut()?.firewall.as_mut()
     }
@@ -206,7 +205,7 @@ impl Net {
         id
     }
 
-    /// Plugs a host into a LAN. If it is already, its addresses and links change.
+    /// Plugs a host into a LAN. If it is plugged in already, its addresses and links change.
     pub fn attach(
         &mut self,
         host: HostId,
@@ -229,12 +228,12 @@ impl Net {
         }
     }
 
-    /// Where a host is plugged in.
+    /// Returns the host's cards and their LANs.
     pub fn attachments(&self, host: HostId) -> Vec<Attachment> {
         self.hosts.get(&host).into_iter().flatten().map(|card| card.attachment).collect()
     }
 
-    /// The prefix that a host finds by DNS: the one of its network's NAT64, where it has no IPv4 (RFC 7050).
+    /// Returns the prefix that a host without IPv4 finds by DNS, that of its network's NAT64 (RFC 7050).
     pub fn nat64(&self, host: HostId) -> Option<Nat64Prefix> {
         let cards = self.hosts.get(&host)?;
         if cards.iter().any(|card| card.attachment.ipv4.is_some()) {
@@ -243,7 +242,7 @@ impl Net {
         cards.iter().find_map(|card| self.lans.get(&card.attachment.lan)?.gateway.as_ref()?.nat64)
     }
 
-    /// A link, to break or repair it.
+    /// Returns a link, which the caller can break or repair.
     pub fn link_mut(&mut self, link: LinkId) -> Option<&mut Pipe> {
         match link {
             LinkId::Up(host, lan) => self.card_mut(host, lan).map(|card| &mut card.up),
@@ -253,17 +252,17 @@ impl Net {
         }
     }
 
-    /// What became of the datagrams so far.
+    /// Returns the statistics of the datagrams so far.
     pub fn stats(&self) -> NetStats {
         self.stats
     }
 
-    /// Datagrams on their way.
+    /// Returns the number of datagrams under way.
     pub fn in_flight(&self) -> usize {
         self.moving.len()
     }
 
-    /// Sends a datagram from a port of a host. The source address is that of the card that leads to `to`.
+    /// Sends a datagram from a host's port. The source address is that of the card that leads to `to`.
     pub fn send(&mut self, now: Time, host: HostId, port: u16, to: SocketAddr, payload: Vec<u8>) {
         self.stats.sent += 1;
         let Some(cards) = self.hosts.get_mut(&host) else { return };
@@ -298,17 +297,17 @@ impl Net {
         }
     }
 
-    /// Puts a datagram with any source onto a LAN, as an attacker there can.
+    /// Injects a datagram with any source into a LAN, as an attacker there can.
     pub fn inject(&mut self, now: Time, lan: LanId, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         self.moving.push(now, (Place::Switch(lan), Datagram { from, to, payload, sent: now }));
     }
 
-    /// When something moves next.
+    /// Returns the time of the next movement.
     pub fn next_arrival(&self) -> Option<Time> {
         self.moving.next_at()
     }
 
-    /// Moves everything that is due by `now`, and gives what has come to hosts.
+    /// Moves everything due by `now`, and returns the datagrams that reached hosts.
     pub fn poll(&mut self, now: Time) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         while let Some((at, (place, datagram))) = self.moving.pop_due(now) {
@@ -390,8 +389,8 @@ impl Net {
         }
     }
 
-    /// Passes a datagram from the LAN `from` on to the one whose gateway leads to `upstream`, a LAN or the
-    /// core, and has its destination.
+    /// Passes a datagram from the LAN `from` to the LAN that has its destination. That LAN's gateway leads to
+    /// `upstream`, which is a LAN or the core.
     fn inwards(&mut self, at: Time, upstream: Option<LanId>, from: LanId, datagram: Datagram) {
         let to = datagram.to.ip();
         let lan = self.lans.iter_mut().find_map(|(&id, lan)| {
@@ -457,7 +456,7 @@ impl Prefixes {
         matches!(address, IpAddr::V4(v4) if v4.octets()[3] == 255) && self.contain(address)
     }
 
-    /// The IPv4 broadcast address.
+    /// Returns the IPv4 broadcast address.
     pub fn broadcast(&self) -> Option<Ipv4Addr> {
         self.ipv4.map(|net| Ipv4Addr::from(net.to_bits() | 0xff))
     }
@@ -467,5 +466,5 @@ fn positions(cards: &[Card], wanted: impl Fn(&Card) -> bool) -> Vec<usize> {
     (0..cards.len()).filter(|&at| wanted(&cards[at])).collect()
 }
 
-/// From one socket of a host to another.
+/// Delay from one socket of a host to another.
 const LOOPBACK_DELAY: Duration = Duration::from_micros(20);

@@ -1,4 +1,4 @@
-//! What is done to links and nodes. Every fault ends.
+//! Faults of links and nodes. Every fault ends.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::net::{FaultId, HostId, LinkId, Stage};
 use crate::world::{RootPlace, World};
 use crate::{Random, Time, Violation};
 
-/// One fault, from its begin to its end.
+/// One fault, from its start to its end.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) from: Time,
@@ -20,22 +20,22 @@ pub(super) struct Fault {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// Links do something for a while.
+    /// Links get an additional stage for a while.
     Links(Vec<LinkId>, Stage),
-    /// A node is killed, and started again.
+    /// A node is killed and restarted.
     Crash { node: usize, identity: Option<[u8; 32]>, port: Option<u16>, clock: Option<Duration> },
-    /// A root is killed, and started again.
+    /// A root is killed and restarted.
     RootCrash(RootPlace),
-    /// A node leaves a network, and joins it again.
+    /// A node leaves a network and rejoins it.
     Leave { node: usize, network: NetworkConfig },
     /// A host gets another address.
     Readdress(HostId),
-    /// A node goes on with another port.
+    /// A node switches to another port.
     Rebind { node: usize, port: u16 },
 }
 
 impl Fault {
-    /// Any faults, all over by `end`.
+    /// Draws random faults that all end by `end`.
     pub(super) fn schedule(random: &mut Random, topology: &Topology, world: &World, end: Time) -> Vec<Self> {
         let count = random.below(10);
         (0..count as u16)
@@ -47,7 +47,7 @@ impl Fault {
             .collect()
     }
 
-    /// It strikes.
+    /// Starts the fault.
     pub(super) fn begin(
         &self,
         world: &mut World,
@@ -78,7 +78,7 @@ impl Fault {
         }
     }
 
-    /// It is over.
+    /// Ends the fault.
     pub(super) fn end(
         &self,
         world: &mut World,
@@ -97,7 +97,7 @@ impl Fault {
             }
             Kind::Crash { node, identity, port, clock } => {
                 if world.machines()[*node].node().is_some() {
-                    // It crashed twice and is back already.
+                    // The node crashed twice and is running again already.
                     return Ok(());
                 }
                 if let Some(port) = port {
@@ -158,7 +158,7 @@ impl Kind {
                 let delay = random.duration(Duration::from_millis(1)..=Duration::from_millis(200));
                 Self::Links(some_links(random, topology), Stage::Reorder { probability, delay })
             }
-            // Room for the base datagram of 1200 bytes must stay.
+            // The base datagram of 1200 bytes must still fit.
             8 => Self::Links(some_links(random, topology), Stage::Mtu(random.within(1248..=1480) as usize)),
             9 => {
                 let bytes_per_second = random.size(20_000..=500_000);
@@ -196,12 +196,12 @@ impl Kind {
     }
 }
 
-/// A node may move if others find it again by themselves, which takes one LAN for all.
+/// Returns true if a node may move. Others must then find it by themselves, which requires a single LAN.
 fn is_movable(topology: &Topology) -> bool {
     topology.lans.len() == 1
 }
 
-/// One direction of one link, both directions of one, or those of several.
+/// Draws one direction of one link, both directions of one, or links of several hosts.
 fn some_links(random: &mut Random, topology: &Topology) -> Vec<LinkId> {
     let count = if random.chance(0.6) { 1 } else { random.within(1..=topology.hosts.len() as u64) };
     let directions = random.below(4);

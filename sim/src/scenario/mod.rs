@@ -1,10 +1,9 @@
-//! Scenarios: everything that happens in one, from hosts to faults, follows from its seed.
+//! Scenarios, in which everything from hosts to faults follows from the seed.
 //!
-//! A scenario has a **fault phase**, in which links break, nodes crash, move, leave and come back while their
-//! programs talk, and an adversary may be a member of their network; and a **calm phase**, in which nothing
-//! is done to anyone any more. Within [`Limits::recovery`] of its begin every pair of nodes that can reach
-//! one another must have a new connection, and within [`COMPLETION`] everything that was begun must have come
-//! to its end.
+//! A scenario begins with a **fault phase**. In it links break, nodes crash, move, leave and come back while
+//! their programs talk, and an adversary may be a member of their network. Then comes a **calm phase**
+//! without any faults. Within [`Limits::recovery`] of its start every pair of nodes that can reach one
+//! another must have a new connection. Within [`COMPLETION`] every conversation must have ended.
 
 mod faults;
 mod roots;
@@ -23,45 +22,45 @@ use faults::Fault;
 use topology::Topology;
 use workload::Talk;
 
-/// How long after the last fault everything that was begun before has come to its end. It is long because a
-/// TCP that loses packets on top of a retransmission time that has grown to a minute takes its time.
+/// Time after the last fault within which all earlier conversations must end. It is long because a TCP that
+/// still loses packets may have backed off to a retransmission timeout of a minute.
 pub const COMPLETION: Duration = Duration::from_secs(600);
 
-/// The share of the scenarios that have an adversary. It goes on until honest nodes have found each other
+/// Share of the scenarios that have an adversary. It stays active until honest nodes have found each other
 /// again.
 const ADVERSARIES: f64 = 0.4;
 
 /// One seed's story.
 #[derive(Debug)]
 pub struct Scenario {
-    /// What everything follows from.
+    /// Seed of the whole scenario.
     pub seed: u64,
-    /// Whether to write every event to standard error.
+    /// True to write every event to standard error.
     pub trace: bool,
 }
 
-/// What came of a scenario.
+/// Result of a scenario.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// What must never happen and did.
+    /// Event that must never happen, if one occurred.
     pub violation: Option<Violation>,
-    /// All events as one number.
+    /// Hash of all events.
     pub hash: u64,
-    /// Events noted.
+    /// Number of events noted.
     pub events: u64,
     /// Virtual time.
     pub virtual_time: Time,
-    /// How long after the last fault the slowest pair had a new connection.
+    /// Time after the last fault until the slowest pair had a new connection.
     pub recovery: Duration,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Roots.
+    /// Number of roots.
     pub roots: usize,
-    /// Faults.
+    /// Number of faults.
     pub faults: usize,
-    /// Conversations that completed, and all that were begun.
+    /// Conversations completed, and conversations begun.
     pub conversations: (usize, usize),
     /// Bytes of TCP streams that were checked.
     pub bytes: u64,
@@ -69,21 +68,21 @@ pub struct Report {
     pub datagrams: u64,
     /// Datagrams that nodes sent.
     pub sent: u64,
-    /// Directions of sessions seen on the wire.
+    /// Session directions seen on the wire.
     pub sessions: usize,
-    /// Messages of an adversary.
+    /// Messages sent by an adversary.
     pub intrusions: u64,
-    /// Nodes of which it was checked at the end that no connection is left, and all that ran then.
+    /// Nodes that must be left without any connection at the end, and nodes that run then.
     pub idle: (usize, usize),
 }
 
 impl Scenario {
-    /// The story of this seed.
+    /// Makes the scenario of this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed, trace: false }
     }
 
-    /// Lets it happen. A panic in a node is a violation like any other.
+    /// Runs the scenario. A panic in a node is a violation like any other.
     pub fn run(&self) -> Report {
         let mut report = Report {
             seed: self.seed,
@@ -163,7 +162,7 @@ fn play(world: &mut World, random: &mut Random, report: &mut Report) -> Result<(
     world.calm_intruder();
     report.idle = complete(world)?;
     if random.chance(0.15) {
-        // Idle until sessions need a new key or are forgotten; then everybody talks again.
+        // Idle until sessions need a rekey or are forgotten, then every node talks again.
         let idle = Duration::from_secs(random.within(100..=700));
         let end = world.now() + idle;
         world.run_until(end)?;
@@ -180,7 +179,7 @@ enum Act {
     Talk(Talk),
 }
 
-/// Every pair that can reach one another makes a new connection.
+/// Checks that every pair that can reach one another makes a new connection.
 fn recover(
     world: &mut World,
     random: &mut Random,
@@ -219,8 +218,8 @@ fn recover(
     }
 }
 
-/// Everything that was begun comes to its end, and leaves nothing behind. Gives what
-/// [`World::check_nothing_left`] does.
+/// Waits until all conversations have ended, and checks that no state is left behind. Returns the result of
+/// [`World::check_nothing_left`].
 fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
     let limit = world.now() + COMPLETION;
     let mut ends = None;
@@ -231,12 +230,12 @@ fn complete(world: &mut World) -> Result<(usize, usize), Violation> {
     })?;
     world.check_complete()?;
     loop {
-        // TIME-WAIT is the longest that a connection may outlive its programs.
+        // A connection may outlive its programs by TIME-WAIT at most.
         let end = world.now() + Duration::from_secs(70);
         world.run_until(end)?;
         let left = world.check_nothing_left();
-        // Conversations that a fault touched, but did not cut off, go on: their programs may pause for a long
-        // time.
+        // Conversations that a fault disturbed but did not cut off go on, because their programs may pause
+        // for long.
         if left.is_ok() || world.now() >= limit {
             return left;
         }

@@ -1,4 +1,4 @@
-//! Roots of a scenario: each on a LAN of its own, killed and cut off now and then.
+//! Roots of a scenario, each on a separate LAN, killed and cut off now and then.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::{Random, Violation};
 
 const PORT: u16 = 7420;
 
-/// How soon after the last fault all pairs have new connections that may need a root: a node learns from a
-/// question that it sends every 25 s that a root was started again, and tries one that was away every 30 s.
+/// Recovery time of pairs whose new connections may need a root. A node detects a restarted root by a query
+/// every 25 s, and retries an absent root every 30 s.
 pub(super) const RECOVERY: Duration = Duration::from_secs(60);
 
-/// A root and where it is.
+/// A root and its place.
 #[derive(Debug, Clone)]
 pub(super) struct RootPlan {
     pub(super) place: RootPlace,
@@ -24,7 +24,7 @@ pub(super) struct RootPlan {
 }
 
 impl RootPlan {
-    /// Starts root `number` with an address of each of these families.
+    /// Starts root `number` with an address of each selected family.
     pub(super) fn start(
         world: &mut World,
         random: &mut Random,

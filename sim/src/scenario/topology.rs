@@ -1,4 +1,4 @@
-//! Hosts, LANs, nodes and the networks that they are in.
+//! Hosts, LANs, nodes and their networks.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,21 +13,21 @@ use crate::net::{Behaviour, Gateway, HostId, LanId, Nat, NatConfig, Pipe, Prefix
 use crate::world::{IntruderConfig, MachineConfig, World};
 use crate::{NodeConfig, Random, Violation};
 
-/// The share of the scenarios that have roots.
+/// Share of the scenarios that have roots.
 const ROOTS: f64 = 0.3;
 
-/// What a scenario is made of.
+/// Components of a scenario.
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) lans: Vec<LanId>,
-    /// Those behind a NAT box.
+    /// LANs behind a NAT box.
     hidden: BTreeSet<LanId>,
-    /// Each host with the LAN it lives on.
+    /// Each host with its LAN.
     pub(super) hosts: Vec<(HostId, LanId)>,
-    /// Every network with the nodes that are its members while they run. Two may have one ID but different
-    /// keys.
+    /// Every network with its members, that is, the nodes that join it while they run. Two networks may have
+    /// the same ID but different keys.
     pub(super) networks: Vec<NetworkPlan>,
-    /// Every node uses all of them.
+    /// Roots. Every node uses all of them.
     pub(super) roots: Vec<RootPlan>,
     families: Families,
     wires: Vec<Wire>,
@@ -46,7 +46,7 @@ impl NetworkPlan {
         self.config.id()
     }
 
-    /// Whether it lists its members, perhaps with endpoints.
+    /// Returns true if the network lists its members, perhaps with endpoints.
     pub(super) fn is_listed(&self) -> bool {
         !self.config.members().is_empty()
     }
@@ -59,7 +59,7 @@ enum Families {
     Both,
 }
 
-/// What all links of one LAN are like.
+/// Properties shared by all links of one LAN.
 #[derive(Debug, Clone)]
 struct Wire {
     mtu: usize,
@@ -136,7 +136,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Lets an adversary into one of the networks, if there is one that strangers can be members of.
+    /// Adds an adversary to one of the networks, if one of them admits strangers.
     pub(super) fn admit_intruder(&mut self, world: &mut World, random: &mut Random) -> Result<(), Violation> {
         let open: Vec<_> = self.networks.iter().filter(|network| !network.is_listed()).collect();
         if open.is_empty() {
@@ -150,10 +150,11 @@ impl Topology {
         Ok(())
     }
 
-    /// Every ordered pair of nodes that can reach one another now, the client first, with the network.
+    /// Returns every ordered pair (network, client, server) of nodes that can reach one another now.
     ///
-    /// Those on one LAN find each other, and so do those of a network without a list if there is a root.
-    /// Others need a static network that says where the server is, and a server that is not behind a NAT box.
+    /// Nodes on one LAN find each other, and so do members of a network without a list if there is a root.
+    /// Otherwise the network must be static and list the server's endpoint, and the server must not be behind
+    /// a NAT box.
     pub(super) fn reachable_pairs(&self, world: &World) -> Vec<(NetworkId, usize, usize)> {
         let mut pairs = Vec::new();
         for network in &self.networks {
@@ -202,7 +203,7 @@ impl Topology {
             let config = NatConfig {
                 mapping: *random.pick(&Behaviour::ALL),
                 filtering: *random.pick(&Behaviour::ALL),
-                // Nothing keeps a mapping alive yet while nobody talks.
+                // Long, because no keepalive refreshes a mapping yet while no program talks.
                 timeout: Duration::from_secs(3600),
                 ..NatConfig::new([203, 0, 113, number].into())
             };
@@ -216,7 +217,7 @@ impl Topology {
     }
 
     fn add_node(&mut self, world: &mut World, random: &mut Random, number: usize) -> Result<(), Violation> {
-        // Several programs on one machine are several nodes.
+        // Several nodes on one machine are allowed.
         let host = match self.hosts.is_empty() || random.chance(0.8) {
             true => {
                 let host = world.net.add_host();
@@ -240,7 +241,7 @@ impl Topology {
                 limits: Limits::default(),
                 backlog: 32,
             },
-            // Wall clocks need not agree, not even on the decade.
+            // Wall clocks may disagree, even by decades.
             clock: Duration::from_secs(random.within(0..=4_000_000_000)),
             networks: Vec::new(),
             roots: Vec::new(),
@@ -250,7 +251,7 @@ impl Topology {
     }
 
     fn attach(&mut self, world: &mut World, host: HostId, lan: LanId) -> Result<(), Violation> {
-        // No address is used twice, so that an old one leads to nobody.
+        // No address is used twice, so an old one leads nowhere.
         self.addresses_used += 1;
         let last = self.addresses_used;
         let LanId(number) = lan;

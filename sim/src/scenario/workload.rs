@@ -1,4 +1,4 @@
-//! What the programs do.
+//! Workload of the programs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::topology::Topology;
 use crate::world::World;
 use crate::{Plan, Random, Time, Violation};
 
-/// The ports that programs listen on, in every network.
+/// Ports that programs listen on, in every network.
 pub(super) const PORTS: [u16; 3] = [2000, 2001, 2002];
 
-/// Something that begins at some time.
+/// A conversation or exchange with its start time.
 #[derive(Debug, Clone)]
 pub(super) struct Talk {
     pub(super) at: Time,
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Talk {
-    /// Conversations and exchanges between any pairs that can reach each other at the start, begun by `end`.
+    /// Draws conversations and exchanges of pairs that can reach each other at the start, begun by `end`.
     pub(super) fn schedule(random: &mut Random, topology: &Topology, world: &World, end: Time) -> Vec<Self> {
         let mut pairs = topology.reachable_pairs(world);
         if pairs.is_empty() {
@@ -47,7 +47,7 @@ impl Talk {
         talks
     }
 
-    /// The programs begin.
+    /// Starts the programs.
     pub(super) fn begin(&self, world: &mut World) -> Result<(), Violation> {
         match &self.kind {
             Kind::Conversation(plan) => world.converse(Arc::clone(plan)),
@@ -83,7 +83,7 @@ impl Talk {
     }
 }
 
-/// Many short connections, close together.
+/// Makes many short connections, close together.
 fn churn(random: &mut Random, pairs: &[(NetworkId, usize, usize)], end: Time) -> Vec<Talk> {
     let (network, client, server) = *random.pick(pairs);
     let at = random.duration(Time::ZERO..=end);

@@ -6,12 +6,12 @@ use peersock_stack::Flow;
 use super::{Violation, World};
 use crate::{Node, Plan};
 
-/// What the nodes promise.
+/// Promises of the nodes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// After the last fault, each pair that can reach one another has a new connection within this time.
+    /// Time after the last fault within which each pair that can reach one another has a new connection.
     pub recovery: Duration,
-    /// Events that the whole world may need for one second of virtual time.
+    /// Maximum number of the whole world's events per second of virtual time.
     pub events_per_second: u64,
 }
 
@@ -21,7 +21,7 @@ impl Default for Limits {
     }
 }
 
-/// Counts events, so that a node that never rests is found.
+/// Event counter that detects nodes that never rest.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     second: u64,
@@ -29,7 +29,7 @@ pub(super) struct Pace {
 }
 
 impl World {
-    /// The world must get on.
+    /// Counts an event, and fails if one second of virtual time has too many.
     pub(super) fn check_pace(&mut self) -> Result<(), Violation> {
         let second = self.now.as_secs();
         if second != self.pace.second {
@@ -45,7 +45,7 @@ impl World {
         Ok(())
     }
 
-    /// What nodes remember is bounded by what there is.
+    /// Checks that the nodes' memory is bounded by the number of peers and connections.
     pub(super) fn check_memory(&self) -> Result<(), Violation> {
         for (number, machine) in self.machines.iter().enumerate() {
             let Some(node) = machine.node() else { continue };
@@ -75,7 +75,7 @@ impl World {
         Ok(())
     }
 
-    /// What a node does for what comes in is in proportion to that, whoever has sent it.
+    /// Checks that each node's work is proportional to the bytes received, no matter who sent them.
     pub(super) fn check_work(&self) -> Result<(), Violation> {
         for (number, machine) in self.machines.iter().enumerate() {
             let Some((received, networks)) = machine.node().map(Node::burden) else { continue };
@@ -90,10 +90,10 @@ impl World {
         Ok(())
     }
 
-    /// Everything that was begun and not disturbed must have come to its end by now.
+    /// Checks that every undisturbed conversation has completed.
     ///
     /// # Errors
-    /// It has not.
+    /// A conversation has not completed.
     pub fn check_complete(&self) -> Result<(), Violation> {
         match self.ledger.pending().next() {
             None => Ok(()),
@@ -118,11 +118,11 @@ impl World {
         format!("{}; closed: {}; scripts {asks:?} and {answers:?}", ends.join("; "), left.join("; "))
     }
 
-    /// Nodes are left with no connections but those whose other end crashed or left. Gives the nodes that
-    /// must have none at all, and all that run.
+    /// Checks that only connections whose other end crashed or left remain. Returns the number of nodes that
+    /// must have none at all, and the number of running nodes.
     ///
     /// # Errors
-    /// There are more.
+    /// A node has more connections.
     pub fn check_nothing_left(&self) -> Result<(usize, usize), Violation> {
         let (mut idle, mut running) = (0, 0);
         for (number, machine) in self.machines.iter().enumerate() {
@@ -152,12 +152,12 @@ fn describe(flow: &Flow) -> String {
     )
 }
 
-/// Places at which a peer may be.
+/// Maximum number of candidate places per peer.
 const MAX_CANDIDATES: usize = 8;
-/// Confirmed sessions, unconfirmed ones, and initiations that wait for a response.
+/// Confirmed sessions, unconfirmed sessions, and initiations that wait for a response.
 const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 8;
-/// What counts bytes that were hashed, decrypted or copied for messages that may be anybody's.
+/// Counters of bytes hashed, decrypted or copied for messages that anyone may have sent.
 const BYTES_MOVED: [&str; 3] = ["bytes_tried", "ip_bytes_reassembled", "tcp_bytes_reordered"];
-/// A byte of a handshake is hashed twice and decrypted once; one out of order is copied up to four times. One
-/// of a hello or a beacon is gone over once for each network.
+/// Maximum number of passes over each byte. Handshake bytes are hashed twice and decrypted once, and
+/// reordered bytes are copied up to four times. Hellos and beacons take one pass per network.
 const MOST_PASSES: u64 = 4;

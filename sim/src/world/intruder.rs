@@ -1,4 +1,4 @@
-//! An adversary on a host of its own: a member of one network, who sends any message from any address.
+//! An adversary on a separate host: a network member who sends any message from any address.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,16 +12,16 @@ use super::{Event, Violation, World};
 use crate::Random;
 use crate::net::{HostId, LanId};
 
-/// Where the adversary is and what it is up to.
+/// Place and target of the adversary.
 #[derive(Debug, Clone)]
 pub struct IntruderConfig {
-    /// Its host, on which no node runs.
+    /// The adversary's host, on which no node runs.
     pub host: HostId,
-    /// The LAN that it is on; it attacks the nodes there.
+    /// The LAN of the host. The adversary attacks the nodes there.
     pub lan: LanId,
-    /// The network that it is a member of: not a static one.
+    /// The network that the adversary is a member of, which is not static.
     pub network: NetworkConfig,
-    /// The mean time between two of its messages.
+    /// Mean time between two of the adversary's messages.
     pub interval: Duration,
 }
 
@@ -29,9 +29,9 @@ pub struct IntruderConfig {
 pub(super) struct Intruder {
     config: IntruderConfig,
     identity: Arc<Identity>,
-    /// As it is towards each node.
+    /// The adversary's state towards each node.
     faces: BTreeMap<usize, Adversary>,
-    /// What each node may still send to the addresses that are forged.
+    /// Bytes each node may still send to forged addresses.
     pub(super) credit: BTreeMap<usize, Credit>,
     active: bool,
     messages: u64,
@@ -39,7 +39,7 @@ pub(super) struct Intruder {
 }
 
 impl World {
-    /// An adversary begins its work.
+    /// Starts an adversary.
     pub fn admit(&mut self, config: IntruderConfig) {
         let mut random = self.random.fork();
         let identity = Arc::new(Identity::from_seed(&random.bytes()));
@@ -56,19 +56,19 @@ impl World {
         self.queue.push(self.now, Event::Intrude);
     }
 
-    /// The adversary sends nothing more. What it did before is still held against the nodes.
+    /// Stops the adversary's messages. The nodes stay responsible for reactions to the earlier ones.
     pub fn calm_intruder(&mut self) {
         if let Some(intruder) = &mut self.intruder {
             intruder.active = false;
         }
     }
 
-    /// Messages that an adversary has sent.
+    /// Returns the number of messages that an adversary has sent.
     pub fn intrusions(&self) -> u64 {
         self.intruder.as_ref().map_or(0, |intruder| intruder.messages)
     }
 
-    /// It sends one message, and will send another.
+    /// Sends one of the adversary's messages and schedules the next one.
     pub(super) fn intrude(&mut self) {
         let Some(mut intruder) = self.intruder.take() else { return };
         if intruder.active {
@@ -85,7 +85,7 @@ impl World {
         self.intruder = Some(intruder);
     }
 
-    /// Its next datagram, with source and destination.
+    /// Returns the adversary's next datagram, with source and destination.
     fn think(&self, intruder: &mut Intruder) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
         let IntruderConfig { host, lan, network, .. } = &intruder.config;
         let there: Vec<(usize, SocketAddr)> = (0..self.machines.len())
@@ -119,7 +119,7 @@ impl World {
         Some((from, to, message))
     }
 
-    /// Where a node can be reached on one LAN.
+    /// Returns a node's endpoints on one LAN.
     fn endpoints_on(&self, number: usize, lan: LanId) -> Vec<SocketAddr> {
         let config = &self.machines[number].config;
         let cards = self.net.attachments(config.host);
@@ -130,7 +130,8 @@ impl World {
         addresses.map(|address| SocketAddr::new(address, config.port)).collect()
     }
 
-    /// No path may lead to somebody who never received anything, and none of an honest node to the adversary.
+    /// Checks that no path leads to an address that never received anything, or from an honest node to the
+    /// adversary.
     pub(super) fn check_paths(&self) -> Result<(), Violation> {
         let Some(intruder) = &self.intruder else { return Ok(()) };
         let own = intruder.identity.node_id();
@@ -159,7 +160,7 @@ impl World {
 }
 
 impl Intruder {
-    /// Something has come to its host, from that node if it is known.
+    /// Records a datagram that came to the adversary's host, from that node if it is known.
     pub(super) fn hear(&mut self, node: Option<usize>, payload: &[u8]) {
         if let Some(face) = node.and_then(|node| self.faces.get_mut(&node)) {
             face.hear(payload);
@@ -170,21 +171,21 @@ impl Intruder {
         self.config.host == host
     }
 
-    /// A node gets a datagram.
+    /// Records a datagram that a node receives.
     pub(super) fn note_received(&mut self, node: usize, from: SocketAddr, bytes: usize) {
         if is_victim(from.ip()) {
             self.credit.entry(node).or_default().forge(from, bytes);
         }
     }
 
-    /// A node sends a datagram.
+    /// Records a datagram that a node sends.
     pub(super) fn note_sent(&mut self, node: usize, to: SocketAddr, bytes: usize) -> Result<(), Violation> {
         let Some(credit) = self.credit.get_mut(&node) else { return Ok(()) };
         credit.spend(to, bytes).map_err(|overdrawn| Violation(format!("node {node}: {overdrawn}")))
     }
 }
 
-/// An address that nobody has.
+/// Returns an address that no host has.
 fn victim(ipv4: bool, number: u8) -> SocketAddr {
     match ipv4 {
         true => SocketAddr::from((Ipv4Addr::new(198, 18, 0, number), PORT)),
@@ -199,7 +200,7 @@ fn is_victim(address: IpAddr) -> bool {
     }
 }
 
-/// The adversary's UDP port, and that of those whose addresses it forges.
+/// UDP port of the adversary and of the addresses it forges.
 const PORT: u16 = 666;
-/// What the adversary's clock shows: its messages are ordered by themselves.
+/// Clock of the adversary. It is constant, because the messages' order needs no clock.
 const CLOCK: Duration = Duration::from_secs(1_800_000_000);

@@ -13,59 +13,59 @@ use crate::net::{Attachment, HostId, LanId, Pipe};
 use crate::wire::Sender;
 use crate::{Node, NodeConfig, Time};
 
-/// The port of the beacons on every host.
+/// Beacon port on every host.
 pub const DISCOVERY_PORT: u16 = 7777;
 
-/// A place where a node runs, is killed, and is started again.
+/// A place where a node runs, is killed, and is restarted.
 pub struct Machine {
     pub(super) config: MachineConfig,
     pub(super) node: Option<Node>,
     pub(super) starts: u32,
-    /// When its alarm rings next.
+    /// Time of the node's next alarm.
     pub(super) alarm: Option<Time>,
-    /// It is about to read its sockets.
+    /// True if the node is about to read its sockets.
     pub(super) receives: bool,
     pub(super) work: Work,
     number: usize,
 }
 
-/// What stays the same over the starts of a node, unless it is changed.
+/// Settings that persist over restarts of a node, unless a caller changes them.
 #[derive(Debug, Clone)]
 pub struct MachineConfig {
-    /// The host it runs on.
+    /// The node's host.
     pub host: HostId,
     /// Its UDP port.
     pub port: u16,
-    /// How it is started; seed and wall clock follow from the world at each start.
+    /// Configuration of the node. The world sets seed and wall clock at each start.
     pub node: NodeConfig,
-    /// How far its wall clock is off.
+    /// Offset of the node's wall clock.
     pub clock: Duration,
-    /// The networks that it joins when it starts, with the ports it listens on.
+    /// Networks joined at the start, with the ports to listen on.
     pub networks: Vec<(NetworkConfig, Vec<u16>)>,
-    /// The roots that it uses from its start on.
+    /// Roots used from the start on.
     pub roots: Vec<RootConfig>,
-    /// What its driver has found out besides the addresses of its cards: the box in front of it, and where
-    /// STUN servers see it.
+    /// Facts the driver has found out besides the cards' addresses: the box in front of the node, and the
+    /// node's addresses as STUN servers see them.
     pub contact: Contact,
 }
 
 impl Machine {
-    /// The node, if it is running.
+    /// Returns the node, if it is running.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
 
-    /// How it is started.
+    /// Returns the configuration.
     pub fn config(&self) -> &MachineConfig {
         &self.config
     }
 
-    /// Who it is.
+    /// Returns the node's ID.
     pub fn node_id(&self) -> NodeId {
         Identity::from_seed(&self.config.node.identity).node_id()
     }
 
-    /// Whether it is running and in that network.
+    /// Returns true if the node is running and in that network.
     pub fn is_in(&self, network: NetworkId) -> bool {
         self.node.as_ref().is_some_and(|node| node.network(network).is_some())
     }
@@ -76,7 +76,7 @@ impl Machine {
 }
 
 impl World {
-    /// Adds a node that does not run yet; gives its number.
+    /// Adds a node that does not run yet, and returns its number.
     pub fn add_machine(&mut self, config: MachineConfig) -> usize {
         let number = self.machines.len();
         self.sockets.insert((config.host, config.port), number);
@@ -92,21 +92,21 @@ impl World {
         number
     }
 
-    /// Changes what a node will be at its next start.
+    /// Changes a node's configuration for its next start.
     pub fn reconfigure(&mut self, number: usize, change: impl FnOnce(&mut MachineConfig)) {
         let before = self.machines[number].config.node.identity;
         let config = &mut self.machines[number].config;
         change(config);
         if config.node.identity != before {
-            // Whoever calls the old address calls in vain.
+            // Connections to the old address fail.
             self.ledger.disturb(number, None);
         }
     }
 
-    /// Starts a node; it joins its networks at once.
+    /// Starts a node, which joins its networks at once.
     ///
     /// # Errors
-    /// A program on it has seen what must not be.
+    /// A program on the node has observed a violation.
     pub fn start(&mut self, number: usize) -> Result<(), Violation> {
         let at = self.instant();
         let seed = self.random.bytes();
@@ -132,7 +132,7 @@ impl World {
         self.settle(number)
     }
 
-    /// Kills a node without a word.
+    /// Kills a node without notice to its peers.
     pub fn crash(&mut self, number: usize) {
         self.machines[number].node = None;
         self.end_streams_of(number);
@@ -140,10 +140,10 @@ impl World {
         self.trace.note(self.now, format_args!("{number} crashes"), &[]);
     }
 
-    /// A running node joins a network, and will do so after a restart.
+    /// Makes a running node join a network, now and after each restart.
     ///
     /// # Errors
-    /// A program on it has seen what must not be.
+    /// A program on the node has observed a violation.
     pub fn join(&mut self, number: usize, network: NetworkConfig, ports: Vec<u16>) -> Result<(), Violation> {
         let at = self.instant();
         let machine = &mut self.machines[number];
@@ -155,10 +155,10 @@ impl World {
         self.settle(number)
     }
 
-    /// A node leaves a network for good.
+    /// Makes a node leave a network for good.
     ///
     /// # Errors
-    /// A program on it has seen what must not be.
+    /// A program on the node has observed a violation.
     pub fn leave(&mut self, number: usize, network: NetworkId) -> Result<(), Violation> {
         let at = self.instant();
         self.trace.note(self.now, format_args!("{number} leaves {network}"), &[]);
@@ -171,11 +171,10 @@ impl World {
         self.settle(number)
     }
 
-    /// Plugs a host into a LAN, with links of these properties, or changes its addresses there. The nodes on
-    /// it notice.
+    /// Plugs a host into a LAN with these links, or changes its addresses there. The host's nodes notice.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn attach(
         &mut self,
         host: HostId,
@@ -190,10 +189,10 @@ impl World {
         concerned.into_iter().try_for_each(|number| self.refresh_sockets(number))
     }
 
-    /// A node goes on with another UDP port, as behind a NAT box that has forgotten it.
+    /// Moves a node to another UDP port, as if a NAT box had forgotten its mapping.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn change_port(&mut self, number: usize, port: u16) -> Result<(), Violation> {
         let config = &mut self.machines[number].config;
         self.sockets.remove(&(config.host, config.port));
@@ -203,11 +202,11 @@ impl World {
         self.refresh_sockets(number)
     }
 
-    /// A machine wakes up and was suspended for so long, in no time of the others: what is due by the clock
-    /// that counts it is done now, as the driver's timer has it.
+    /// Wakes a machine that was suspended for this long, while no time passed for the others. The node
+    /// handles now what is due by the clock that counts suspended time, as the driver's timer does.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn wake_up(&mut self, number: usize, suspended: Duration) -> Result<(), Violation> {
         let at = self.instant();
         self.trace.note(self.now, format_args!("{number} was suspended for {suspended:?}"), &[]);
@@ -218,7 +217,7 @@ impl World {
         self.settle(number)
     }
 
-    /// Where a node can be reached on its LANs.
+    /// Returns a node's endpoints on its LANs.
     pub fn endpoints(&self, number: usize) -> Vec<SocketAddr> {
         let config = &self.machines[number].config;
         let cards = self.net.attachments(config.host);
@@ -240,7 +239,7 @@ impl World {
         self.settle(number)
     }
 
-    /// What a node's driver knows of where it is.
+    /// Returns the driver's knowledge of the node's endpoints.
     fn contact(&self, number: usize) -> Contact {
         let interface = |address| Candidate { kind: CandidateKind::Interface, address };
         let found = &self.machines[number].config.contact;
@@ -254,8 +253,8 @@ impl World {
         }
     }
 
-    /// One socket per family that any card of the host has, or that a NAT64 leads to; beacons go to the group
-    /// and to each broadcast address.
+    /// Returns one socket per family that any card of the host has, or that a NAT64 leads to. Beacons go to
+    /// the group and to each broadcast address.
     fn socket_infos(&self, number: usize) -> Vec<SocketInfo> {
         let host = self.machines[number].config.host;
         let cards = self.net.attachments(host);

@@ -1,9 +1,9 @@
 //! All nodes and the network between them, in one virtual time.
 //!
-//! The world moves from event to event: a datagram arrives, a node reads its sockets, a deadline comes. After
-//! each it lets the programs of the node concerned run, puts what the node sent onto the wire, and sets the
-//! node's alarm. What the nodes send and what the programs read is checked all the while; the first thing
-//! that must not be ends the run as a [`Violation`].
+//! The world moves from event to event: a datagram arrives, a node reads its sockets, a deadline passes.
+//! After each event it runs the programs of the node concerned, puts the node's datagrams onto the wire, and
+//! sets the node's alarm. It checks all datagrams and all bytes that programs read. The first violation ends
+//! the run as a [`Violation`].
 
 mod checks;
 mod intruder;
@@ -36,11 +36,11 @@ pub use roots::RootPlace;
 
 use crate::trace::Trace;
 
-/// Nodes, hosts, LANs, and what is true about them.
+/// Nodes, hosts, LANs, and the truth about them.
 pub struct World {
     base: Instant,
     now: Time,
-    /// The network between the hosts.
+    /// Network between the hosts.
     pub net: Net,
     queue: Queue<Time, Event>,
     machines: Vec<Machine>,
@@ -50,16 +50,16 @@ pub struct World {
     /// Streams to roots, by their numbers.
     streams: BTreeMap<u64, streams::Stream>,
     next_stream: u64,
-    /// Every endpoint that a node has or had; none is used by two. Roots are numbered from the greatest
+    /// Every endpoint that a node has or had. No two nodes share one. Roots are numbered from the greatest
     /// number down.
     owners: BTreeMap<SocketAddr, usize>,
-    /// What the programs say to each other.
+    /// Record of what the programs say to each other.
     pub ledger: Ledger,
     wire: WireObserver,
     trace: Trace,
     random: Random,
     limits: Limits,
-    /// Since when nothing has been done to the network or the nodes; what fails long after is a violation.
+    /// Start of the current period without faults. A failure long after it is a violation.
     calm_since: Option<Time>,
     tap: Option<Tap>,
     intruder: Option<intruder::Intruder>,
@@ -67,19 +67,19 @@ pub struct World {
     next_check: Time,
 }
 
-/// Sees every datagram that a node sends.
+/// Callback for every datagram that a node sends.
 pub type Tap = Box<dyn FnMut(&Tapped<'_>)>;
 
 /// A datagram that leaves a node.
 #[derive(Debug)]
 pub struct Tapped<'a> {
-    /// When.
+    /// Time at which it leaves.
     pub now: Time,
     /// The node that sent it.
     pub node: usize,
     /// The source address that a receiver on the same LAN sees.
     pub from: SocketAddr,
-    /// Where to.
+    /// Destination.
     pub to: SocketAddr,
     /// The UDP payload.
     pub payload: &'a [u8],
@@ -87,22 +87,22 @@ pub struct Tapped<'a> {
 
 #[derive(Debug)]
 enum Event {
-    /// A node's thread gets to read its sockets.
+    /// A node's thread reads the node's sockets.
     Receive(Sender),
-    /// A node's alarm rings.
+    /// A node's alarm fires.
     Alarm(Sender),
-    /// A root's alarm rings.
+    /// A root's alarm fires.
     RootAlarm(RootPlace),
-    /// A client tries again.
+    /// A client retries a conversation.
     Converse(Arc<Plan>),
-    /// Something happens to a stream.
+    /// A stream event.
     Stream(streams::StreamEvent),
-    /// The adversary sends something.
+    /// The adversary sends a message.
     Intrude,
 }
 
 impl World {
-    /// A world without nodes.
+    /// Makes a world without nodes.
     pub fn new(mut random: Random, trace: Trace, limits: Limits) -> Self {
         Self {
             base: Instant::now(),
@@ -128,47 +128,47 @@ impl World {
         }
     }
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// The virtual time as the cores see it.
+    /// Returns the virtual time as the cores see it.
     pub fn instant(&self) -> Instant {
         self.base + self.now
     }
 
-    /// The nodes, running or not.
+    /// Returns the nodes, running or not.
     pub fn machines(&self) -> &[Machine] {
         &self.machines
     }
 
-    /// What has been seen on the wire.
+    /// Returns the observer of the wire.
     pub fn wire(&self) -> &WireObserver {
         &self.wire
     }
 
-    /// What has happened, as one number.
+    /// Returns the trace of events.
     pub fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// Shows every datagram that a node sends to `tap`.
+    /// Passes every datagram that a node sends to `tap`.
     pub fn set_tap(&mut self, tap: Option<Tap>) {
         self.tap = tap;
     }
 
-    /// What the nodes promise.
+    /// Returns the promises of the nodes.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Gives pairs another time to make a new connection in.
+    /// Changes the time in which pairs must make a new connection.
     pub fn set_recovery(&mut self, recovery: Duration) {
         self.limits.recovery = recovery;
     }
 
-    /// Faults are going on (`false`), or nothing is done to anyone any more (`true`).
+    /// Begins a period with faults (`false`) or without them (`true`).
     pub fn set_calm(&mut self, calm: bool) {
         self.calm_since = calm.then_some(self.now);
     }
@@ -178,18 +178,19 @@ impl World {
         self.trace.note(self.now, what, &[]);
     }
 
-    /// Lets time pass until `end`.
+    /// Advances time to `end`.
     ///
     /// # Errors
-    /// Something happened that must never happen.
+    /// An event occurred that must never happen.
     pub fn run_until(&mut self, end: Time) -> Result<(), Violation> {
         self.run_while(end, |_| true).map(|_| ())
     }
 
-    /// Lets time pass until `end` or until `going` is false, whatever comes first; true if it was `end`.
+    /// Advances time to `end`, or until `going` is false if that is earlier. Returns true if it reached
+    /// `end`.
     ///
     /// # Errors
-    /// Something happened that must never happen.
+    /// An event occurred that must never happen.
     pub fn run_while(
         &mut self,
         end: Time,
@@ -223,7 +224,7 @@ impl World {
         }
     }
 
-    /// Puts a datagram with any source onto a LAN, as an attacker there can.
+    /// Injects a datagram with any source into a LAN, as an attacker there can.
     pub fn inject(&mut self, lan: LanId, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         self.net.inject(self.now, lan, from, to, payload);
     }
@@ -296,7 +297,7 @@ impl World {
         };
         let extra = if multicast { None } else { self.with_extra_socket(host, port) };
         let receivers = extra.map_or(receivers, |(number, _)| vec![number]);
-        // As a node's driver does.
+        // A node's driver does the same.
         let remote = self.net.nat64(host).map_or(datagram.from, |prefix| prefix.restore(datagram.from));
         let usual = SocketIndex(u16::from(!remote.is_ipv4()));
         let socket = extra.map_or(usual, |(_, socket)| socket);
@@ -324,7 +325,7 @@ impl World {
         }
     }
 
-    /// Lets the programs of a node run, sends what it sends, and sets its alarm.
+    /// Runs the programs of a node, sends its datagrams, and sets its alarm.
     fn settle(&mut self, number: usize) -> Result<(), Violation> {
         let (now, at) = (self.now, self.base + self.now);
         let machine = &mut self.machines[number];
@@ -352,7 +353,7 @@ impl World {
             if let Some(intruder) = &mut self.intruder {
                 intruder.note_sent(number, sent.to, sent.payload.len())?;
             }
-            // What a root relays is sealed for a node behind it.
+            // A datagram for a root to relay contains one sealed for the node behind the root.
             let inside = Relayed::parse(&sent.payload).map_or(&sent.payload[..], |(_, inside)| inside);
             self.wire.see(sender, (sent.to, self.owners.get(&sent.to).copied()), inside)?;
             if let Some(tap) = &mut self.tap {
@@ -387,7 +388,7 @@ impl World {
         unconnected.into_iter().try_for_each(|(id, error)| self.retry(id, error))
     }
 
-    /// The node on that host that has an extra socket with this port.
+    /// Returns the node on that host that has an extra socket with this port.
     fn with_extra_socket(&self, host: HostId, port: u16) -> Option<(usize, SocketIndex)> {
         if port < EXTRA_PORTS {
             return None;
@@ -406,16 +407,16 @@ impl World {
     }
 }
 
-/// The ports of extra sockets are from here on.
+/// Lowest port of extra sockets.
 const EXTRA_PORTS: u16 = 61_000;
 
-/// The port of a node's extra socket. Nodes on one host have different ones, unless there are many.
+/// Returns the port of a node's extra socket. Nodes on one host have different ones, unless there are many.
 fn extra_port(node: usize, socket: SocketIndex) -> u16 {
     EXTRA_PORTS + (node as u16).wrapping_mul(0x100).wrapping_add(socket.0) % 0x1000
 }
 
-/// The time from a datagram's arrival until a thread of the node runs: mostly short, so that batches stay
-/// small.
+/// Draws the time from a datagram's arrival until a thread of the node runs. It is mostly short, so that
+/// batches stay small.
 fn wakeup_latency(random: &mut Random) -> Duration {
     let micros = match random.below(10) {
         0..=6 => random.within(0..=50),
@@ -444,7 +445,7 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
     }
 }
 
-/// A datagram in a few words.
+/// Describes a datagram in a few words.
 fn describe(payload: &[u8]) -> String {
     use peersock_overlay::wire::{Data, MessageType};
     match (MessageType::of(payload), Data::parse(payload)) {

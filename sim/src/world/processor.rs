@@ -1,4 +1,4 @@
-//! A node's processor: what it does takes time, and what comes meanwhile waits in its sockets.
+//! A node's processor. Work takes time, and meanwhile datagrams wait in the node's sockets.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::{Event, World};
 use crate::Time;
 use crate::wire::Sender;
 
-/// The time that a node's work takes. A node without one works in no time.
+/// Time that a node's work takes. Without a processor, work takes no time.
 #[derive(Debug, Clone, Copy)]
 pub struct Processor {
-    /// One X25519 operation.
+    /// Time of one X25519 operation.
     pub x25519: Duration,
-    /// All else that is done for a datagram that comes or goes.
+    /// Time of all other work for a datagram received or sent.
     pub datagram: Duration,
 }
 
@@ -78,8 +78,8 @@ impl World {
         self.machines[number].work.processor = Some(processor);
     }
 
-    /// A node's process stands still for so long, as by SIGSTOP, while its sockets take in what they have
-    /// room for.
+    /// Pauses a node's process for this long, as SIGSTOP does, while its sockets buffer what they have room
+    /// for.
     pub fn pause(&mut self, number: usize, time: Duration) {
         let (now, work) = (self.now, &mut self.machines[number].work);
         work.busy_until = work.busy_until.max(now + time);
@@ -103,7 +103,7 @@ impl World {
         is_busy
     }
 
-    /// Has what a node did just now take its time. `datagrams` have come or gone.
+    /// Charges a node for the work it has just done. `datagrams` is the number received or sent.
     pub(super) fn charge(&mut self, number: usize, datagrams: usize) {
         let machine = &mut self.machines[number];
         let (Some(processor), Some(node)) = (machine.work.processor, &machine.node) else { return };

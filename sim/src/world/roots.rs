@@ -1,4 +1,4 @@
-//! Roots: killed, restarted and cut off as nodes are.
+//! Roots, which are killed, restarted and cut off like nodes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::{Event, World, describe};
 use crate::Time;
 use crate::net::HostId;
 
-/// A place where a root runs, is killed, and is started again.
+/// A place where a root runs, is killed, and is restarted.
 pub(super) struct RootMachine {
     root: TestRoot,
-    /// As the observer of the wire knows it.
+    /// The root's number for the observer of the wire.
     number: usize,
     runs: bool,
-    /// When its alarm rings next.
+    /// Time of the root's next alarm.
     alarm: Option<Time>,
 }
 
@@ -31,7 +31,7 @@ impl RootMachine {
     }
 }
 
-/// Where a root listens: the host and its UDP port.
+/// Place of a root: its host and UDP port.
 pub type RootPlace = (HostId, u16);
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
     /// Starts a root that may lie.
     pub fn add_any_root(&mut self, place: RootPlace, root: TestRoot) {
         self.trace.note(self.now, format_args!("a root starts at {place:?}"), &[]);
-        // The observer of the wire tells sessions with one root from those with another.
+        // Give each root a number, by which the observer of the wire tells the roots' sessions apart.
         let number = usize::MAX - self.roots.len();
         for card in self.net.attachments(place.0) {
             let addresses = card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6));
@@ -53,7 +53,7 @@ impl World {
         self.roots.insert(place, RootMachine { root, number, runs: true, alarm: None });
     }
 
-    /// Kills a root without a word.
+    /// Kills a root without notice to its nodes.
     pub fn kill_root(&mut self, place: RootPlace) {
         self.trace.note(self.now, format_args!("the root at {place:?} is killed"), &[]);
         if let Some(machine) = self.roots.get_mut(&place) {
@@ -62,7 +62,7 @@ impl World {
         self.break_streams_to(place);
     }
 
-    /// Starts a root again, whether it runs or not: it has its keys, and knows nobody.
+    /// Restarts a root, whether it runs or not. It keeps its keys and forgets all nodes.
     pub fn restart_root(&mut self, place: RootPlace) {
         let at = self.instant();
         self.trace.note(self.now, format_args!("the root at {place:?} starts again"), &[]);
@@ -73,17 +73,17 @@ impl World {
         self.break_streams_to(place);
     }
 
-    /// The root at a place, running or not.
+    /// Returns the root at a place, running or not.
     pub fn root(&self, place: RootPlace) -> Option<&TestRoot> {
         self.roots.get(&place).map(|machine| &machine.root)
     }
 
-    /// The same, to change it.
+    /// Returns the root at a place, for changes.
     pub fn root_mut(&mut self, place: RootPlace) -> Option<&mut TestRoot> {
         self.roots.get_mut(&place).map(|machine| &mut machine.root)
     }
 
-    /// Gives a datagram to the root at a place; false if there is none.
+    /// Gives a datagram to the root at a place. Returns false if there is none.
     pub(super) fn root_receives(&mut self, place: RootPlace, from: SocketAddr, payload: &[u8]) -> bool {
         let is_root = self.roots.contains_key(&place);
         if is_root {
@@ -92,7 +92,7 @@ impl World {
         is_root
     }
 
-    /// A datagram comes to a root, by UDP or by a stream.
+    /// Gives a root a datagram that came by UDP or by a stream.
     pub(super) fn root_hears(&mut self, place: RootPlace, from: Source, payload: &[u8]) {
         let at = self.instant();
         let Some(machine) = self.roots.get_mut(&place).filter(|machine| machine.runs) else { return };
@@ -100,14 +100,14 @@ impl World {
         self.settle_root(place, sent);
     }
 
-    /// A root hears that a stream has ended.
+    /// Tells a root that a stream has ended.
     pub(super) fn root_loses(&mut self, place: RootPlace, source: Source) {
         if let Some(machine) = self.roots.get_mut(&place).filter(|machine| machine.runs) {
             machine.root.lose(source);
         }
     }
 
-    /// A root's alarm rings.
+    /// Handles a root's alarm.
     pub(super) fn root_alarm(&mut self, place: RootPlace) {
         let (now, at) = (self.now, self.instant());
         let Some(machine) = self.roots.get_mut(&place) else { return };
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Sends what a root sends, and sets its alarm.
+    /// Sends a root's datagrams and sets its alarm.
     fn settle_root(&mut self, place: RootPlace, sent: Vec<(Source, Vec<u8>)>) {
         let now = self.now;
         for (to, payload) in sent {

@@ -5,10 +5,10 @@ use peersock_overlay::RecvMeta;
 use super::{Violation, World};
 
 impl World {
-    /// Gives a running node datagrams as if they had just come in, in that order and in no time.
+    /// Gives a running node datagrams as if they had just arrived, in that order and in no time.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn strike<'a>(
         &mut self,
         number: usize,
@@ -23,8 +23,8 @@ impl World {
         self.settle(number)
     }
 
-    /// Every counter of a running node by its name: of the overlay, of the stack, and of what lies between
-    /// them.
+    /// Returns every counter of a running node by name: of the overlay, of the stack, and of the data path
+    /// between them.
     pub fn counters(&self, number: usize) -> BTreeMap<&'static str, u64> {
         let Some(node) = self.machines[number].node() else { return BTreeMap::new() };
         let datapath = node.datapath();

@@ -1,8 +1,8 @@
-//! Streams between nodes and roots, where no UDP passes.
+//! Streams between nodes and roots, for places where no UDP passes.
 //!
-//! A stream is modelled by what it promises: datagrams arrive whole, once and in order, each after the delay
-//! of the way. It takes the round trips of its kind until it is open: one for TCP, three for TLS with a
-//! WebSocket in it. It ends with the node or the root, and stays open whatever is done to links meanwhile.
+//! The model of a stream is its promise: datagrams arrive whole, once and in order, each after the delay of
+//! the path. A stream opens after the round trips of its kind: one for TCP, three for TLS with a WebSocket in
+//! it. It ends with the node or the root, and survives faults of links.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,44 +18,44 @@ use crate::wire::Sender;
 #[derive(Debug)]
 pub(super) struct Stream {
     node: Sender,
-    /// What stands for it at the node.
+    /// Socket index that represents the stream at the node.
     socket: SocketIndex,
     root: NodeId,
     place: RootPlace,
-    /// The other end, as the root sees it.
+    /// The node's end, as the root sees it.
     remote: SocketAddr,
     delay: Duration,
     is_open: bool,
 }
 
-/// What happens to a stream.
+/// Event of a stream.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
-    /// The node tries to open one.
+    /// The node tries to open a stream.
     Try { node: Sender, socket: SocketIndex, root: NodeId },
-    /// It is open.
+    /// The stream is open.
     Open(u64),
-    /// A datagram comes to the root.
+    /// A datagram reaches the root.
     ToRoot(u64, Vec<u8>),
-    /// A datagram comes to the node.
+    /// A datagram reaches the node.
     ToNode(u64, Vec<u8>),
-    /// The node learns that it has ended.
+    /// The node learns that the stream has ended.
     Broken(u64),
-    /// The root learns that it has ended.
+    /// The root learns that the stream has ended.
     Ended(Source, RootPlace),
 }
 
-/// The port of the web, where every root takes streams, too.
+/// The web's port, on which every root takes streams, too.
 const WEB: u16 = 443;
 /// Round trips until a stream is open: TCP to the root's own port, and TLS with a WebSocket in it.
 const ROUND_TRIPS: [(bool, u32); 2] = [(false, 1), (true, 3)];
-/// What does not answer is left alone for so long before the next way is tried, and then the first again.
+/// Time without an answer before the next way is tried, and then the first one again.
 const STAGGER: Duration = Duration::from_millis(500);
-/// Between two attempts that led to nothing.
+/// Pause between two failed attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl World {
-    /// The node has these streams from now on, and no others.
+    /// Sets the node's streams. All others end.
     pub(super) fn want_streams(&mut self, number: usize, wanted: &[WantedStream]) -> Result<(), Violation> {
         let node = self.machines[number].sender();
         let is_kept =
@@ -70,19 +70,19 @@ impl World {
         if has_ended { self.settle(number) } else { Ok(()) }
     }
 
-    /// A node is killed, and its streams end.
+    /// Ends the streams of a node that is killed.
     pub(super) fn end_streams_of(&mut self, number: usize) {
         self.end_streams(|stream| stream.node.node == number);
     }
 
-    /// A root is killed: its nodes hear of it, and try again.
+    /// Breaks the streams to a root that is killed. Its nodes learn of it and try again.
     pub(super) fn break_streams_to(&mut self, place: RootPlace) {
         for (number, stream) in self.streams.iter().filter(|(_, stream)| stream.place == place) {
             self.queue.push(self.now + stream.delay, Event::Stream(StreamEvent::Broken(*number)));
         }
     }
 
-    /// Ends streams from the node's side: it knows, and the root hears of it. Whether any was open.
+    /// Ends streams from the node's side and tells the root later. Returns true if any stream was open.
     fn end_streams(&mut self, is_one: impl Fn(&Stream) -> bool) -> bool {
         let at = self.instant();
         let mut were_open = false;
@@ -132,7 +132,7 @@ impl World {
         addresses.into_iter().find_map(reached)
     }
 
-    /// A node sends a datagram by a stream.
+    /// Sends a node's datagram by a stream.
     pub(super) fn send_by_stream(&mut self, node: Sender, socket: SocketIndex, payload: Vec<u8>) {
         let mut streams = self.streams.iter();
         let found = streams.find(|(_, stream)| stream.node == node && stream.socket == socket);
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// A root sends a datagram by a stream.
+    /// Sends a root's datagram by a stream.
     pub(super) fn answer_by_stream(&mut self, number: u64, payload: Vec<u8>) {
         if let Some(stream) = self.streams.get(&number) {
             let event = StreamEvent::ToNode(number, payload);
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Which root a node's stream leads to, as the observer of the wire numbers them.
+    /// Returns the root that a node's stream leads to, by its number for the observer of the wire.
     pub(super) fn root_behind(&self, node: Sender, socket: SocketIndex) -> Option<usize> {
         let mut streams = self.streams.values();
         let stream = streams.find(|stream| stream.node == node && stream.socket == socket)?;
@@ -218,5 +218,5 @@ impl World {
     }
 }
 
-/// The outer ports of streams.
+/// First outer port of streams.
 const FIRST_PORT: u16 = 40_000;

@@ -9,16 +9,16 @@ use super::{Event, Violation, World};
 use crate::apps::{Conversation, EchoClient, Plan};
 
 impl World {
-    /// A node's self-certifying address in a network.
+    /// Returns a node's self-certifying address in a network.
     pub fn address_of(&self, number: usize, network: NetworkId) -> IpAddr {
         network.address_of(&self.machines[number].node_id()).into()
     }
 
-    /// Begins a conversation; a client that cannot connect tries again. Does nothing if the client is not
-    /// there.
+    /// Begins a conversation. A client that cannot connect tries again. Does nothing if the client does not
+    /// run.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn converse(&mut self, plan: Arc<Plan>) -> Result<(), Violation> {
         let (now, at) = (self.now, self.instant());
         let remote = SocketAddr::new(self.address_of(plan.server, plan.network), plan.port);
@@ -48,10 +48,10 @@ impl World {
         self.settle(client)
     }
 
-    /// Sends one UDP datagram from a socket of a node. Does nothing if the node is not there.
+    /// Sends one UDP datagram from a socket of a node. Does nothing if the node does not run.
     ///
     /// # Errors
-    /// There is no way there, or a program has seen what must not be.
+    /// There is no route to the destination, or a program has observed a violation.
     pub fn send_udp(
         &mut self,
         number: usize,
@@ -66,10 +66,10 @@ impl World {
         self.settle(number)
     }
 
-    /// Sends `count` UDP datagrams to the echo server of another node; gives the number of the exchange.
+    /// Sends `count` UDP datagrams to the echo server of another node. Returns the number of the exchange.
     ///
     /// # Errors
-    /// A program has seen what must not be.
+    /// A program has observed a violation.
     pub fn exchange(
         &mut self,
         network: NetworkId,
@@ -107,7 +107,7 @@ impl World {
         Ok(exchange)
     }
 
-    /// A client could not connect: it tries again, if there is an excuse.
+    /// Retries a client that could not connect, if there is an excuse.
     pub(super) fn retry(&mut self, id: u64, error: Error) -> Result<(), Violation> {
         let Some((plan, begun)) = self.ledger.plan_of(id) else { return Ok(()) };
         let disturbed = self.ledger.is_disturbed(id);
@@ -127,5 +127,5 @@ impl World {
     }
 }
 
-/// How long a client waits before it tries again.
+/// Delay before a client tries again.
 const RETRY: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! A transfer between two homes, while every five seconds something else is done to the network.
+//! A transfer between two homes under a different network fault every five seconds.
 //!
 //! `PEERSOCK_SIM_SEED=6` runs one seed alone, `PEERSOCK_SIM_TRACE=1` prints every event.
 
@@ -10,7 +10,7 @@ use crate::SECOND;
 use crate::homes::{Homes, ROOT_PORT};
 
 const SEEDS: u64 = 12;
-/// Something happens so often, in each run.
+/// Number of faults in each run.
 const FAULTS: usize = 24;
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -24,23 +24,23 @@ fn a_transfer_stalls_for_less_than_two_seconds_whatever_fails() {
     stalls.sort_unstable_by_key(|(stall, ..)| *stall);
     let worst = &stalls[stalls.len() * 99 / 100..];
     assert!(worst[0].0 <= 2 * SECOND, "{worst:?}");
-    // What is beyond that ends soon, too.
+    // The worst 1 % ends soon, too.
     assert!(worst.iter().all(|(stall, ..)| *stall <= EVERY), "{worst:?}");
 }
 
-/// What is done. There is always another way, by a root at least.
+/// A fault. Another path always remains, at least through a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nothing passes between the two homes any more, and then again everything.
+    /// No packet passes between the two homes for a while.
     Flap,
-    /// The same in one direction.
+    /// No packet passes in one direction for a while.
     OneWay {
-        /// From whom.
+        /// Sender whose packets do not pass.
         from: usize,
     },
-    /// A root is killed, and started again.
+    /// A root is killed and restarted.
     Root(usize),
-    /// A root cannot be reached from one home, and then again it can.
+    /// One home cannot reach one root for a while.
     Partition { home: usize, root: usize },
     /// A node gets another address.
     Readdress(usize),
@@ -48,7 +48,7 @@ enum Fault {
     Reboot(usize),
 }
 
-/// The longest stall after each fault, and who sent.
+/// Returns the longest stall after each fault, with the sender.
 fn run(seed: u64) -> Vec<(Duration, usize, Fault)> {
     let mut random = Random::from_seed(seed);
     let mut homes = Homes::punchable(seed, 250_000);
@@ -59,7 +59,7 @@ fn run(seed: u64) -> Vec<(Duration, usize, Fault)> {
     let mut stalls: Vec<(Duration, usize, Fault)> = Vec::new();
     let (mut undo, mut watch) = (None, Watch::new(&homes));
     for number in 0..FAULTS {
-        // What was done before is over now: one fault at a time leaves another way.
+        // Undo the previous fault first. With one fault at a time, another path remains.
         if let Some(fault) = undo.take() {
             apply(&mut homes, fault, false, number);
         } else {
@@ -101,7 +101,7 @@ fn apply(homes: &mut Homes, fault: Fault, begins: bool, number: usize) {
     }
 }
 
-/// When something arrived last.
+/// Time and byte count of the last arrival.
 struct Watch {
     bytes: u64,
     since: Duration,
@@ -112,7 +112,7 @@ impl Watch {
         Self { bytes: homes.world.ledger.bytes_checked, since: homes.world.now() }
     }
 
-    /// The longest time in which nothing arrives; it may have begun before.
+    /// Returns the longest time without an arrival. It may have begun before the call.
     fn longest_stall(&mut self, homes: &mut Homes, time: Duration) -> Duration {
         let (end, mut longest) = (homes.world.now() + time, Duration::ZERO);
         while homes.world.now() < end {

@@ -1,4 +1,4 @@
-//! Many peers of one node: all at once, and after it stood still.
+//! Many peers of one node: all at once, and after the node was paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,14 @@ use peersock_sim::{
 use crate::SECOND;
 use crate::lab::{PORT, wire};
 
-/// Node 0 is the hub, in a LAN of its own. The others know where it is, and it knows nothing of where they
-/// are.
+/// Node 0 is the hub, on a separate LAN. The others know its endpoint, and it knows none of theirs.
 struct Crowd {
     world: World,
     network: NetworkId,
     peers: usize,
 }
 
-/// Peers of one IPv4 /24.
+/// Number of peers in one IPv4 /24.
 const NEIGHBOURS: usize = 200;
 
 impl Crowd {
@@ -86,7 +85,7 @@ impl Crowd {
         self.world.run_until(end).expect("no violation");
     }
 
-    /// Every peer connects now, and sends a kilobyte a second for so many seconds.
+    /// Connects every peer now. Each sends a kilobyte a second for `seconds` seconds.
     fn connect_all(&mut self, seconds: usize) {
         for client in 1..=self.peers {
             let write = [Step::Write(1000), Step::Pause(SECOND)].repeat(seconds);
@@ -97,7 +96,7 @@ impl Crowd {
         }
     }
 
-    /// Bytes that came in the next second, of those that are sent in one.
+    /// Returns the share of a second's data that arrives in the next second.
     fn share_of_a_second(&mut self) -> f64 {
         let before = self.world.ledger.bytes_checked;
         self.run(SECOND);
@@ -105,7 +104,7 @@ impl Crowd {
     }
 }
 
-/// One way through the core, half of it at each end.
+/// One-way delay through the core, half of it at each end.
 const WAY: Duration = Duration::from_millis(5);
 
 fn seed(number: usize) -> [u8; 32] {

@@ -1,8 +1,8 @@
-//! Round trips as long as they get: nobody has met before, and each is found.
+//! The longest round trips, between nodes that have never met and must still find each other.
 //!
-//! Nobody can tell a node that is ten seconds away from one that does not exist before ten seconds have
-//! passed. So the first connections fail as fast as those to nobody, while the node goes on looking: one that
-//! is tried again stands.
+//! Before ten seconds have passed, a node ten seconds away cannot be told from a nonexistent one. So the
+//! first connections fail as fast as those to a nonexistent node, while the node goes on searching. A retry
+//! then succeeds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use peersock_sim::net::{Gateway, Pipe, Prefixes, Stage};
 use crate::SECOND;
 use crate::lab::{Lab, PORT, node_config, open_network, wire};
 
-/// The longest round trip that a handshake is made for.
+/// Longest round trip for which a handshake works, in seconds.
 const LONGEST: u64 = 10;
 
 #[test]
@@ -35,7 +35,7 @@ fn one_datagram_is_enough_to_make_a_session() {
         let mut lab = strangers(seconds);
         let network = lab.networks[0].id();
         lab.world.exchange(network, (0, 1), PORT, 1, SECOND).expect("an exchange");
-        // It is given up after three seconds, but what was begun for it is completed.
+        // The node gives the datagram up after three seconds, but completes the handshake begun for it.
         lab.run(SECOND * 2 + SECOND * 2 * seconds as u32);
         let exchange = lab.world.exchange(network, (0, 1), PORT, 1, 20 * SECOND).expect("an exchange");
         lab.run(SECOND + SECOND * seconds as u32);
@@ -84,7 +84,7 @@ fn a_connection_waits_for_a_peer_that_is_back_after_half_a_minute() {
     assert_eq!(lab.world.ledger.completed().0, 1);
 }
 
-/// Two nodes on one LAN with this round trip in seconds, that have never heard of each other.
+/// Makes two nodes on one LAN with this round trip in seconds, which have never heard of each other.
 fn strangers(seconds: u64) -> Lab {
     let mut lab = Lab::new(2, &[open_network()]);
     lab.set_cut(true);
@@ -102,7 +102,7 @@ fn strangers(seconds: u64) -> Lab {
     lab
 }
 
-/// Two nodes on two LANs with this round trip in seconds between them, in a network that says where they are.
+/// Makes two nodes on two LANs with this round trip in seconds, in a network that lists their endpoints.
 fn configured(seconds: u64) -> Lab {
     let member = |number: u8, lan: u8| StaticMember {
         identity: *Identity::from_seed(&node_config(number).identity).public(),
@@ -135,13 +135,14 @@ fn configured(seconds: u64) -> Lab {
     lab
 }
 
-/// Up and down, there and back: each takes a quarter of a round trip. The nodes' wake-ups come on top.
+/// Makes a link with a quarter of the round trip (up and down, there and back). The nodes' wake-ups add to
+/// it.
 fn quarter(seconds: u64) -> Pipe {
     let base = Duration::from_millis(250 * seconds);
     Pipe::new([Stage::Mtu(1500), Stage::Delay { base, jitter: Duration::ZERO }])
 }
 
-/// A connection from node 0 to node 1 is given up after so long, or a little later.
+/// Checks that a connection from node 0 to node 1 fails after `time`, or up to `margin` later.
 fn expect_failure_after(lab: &mut Lab, time: Duration, margin: Duration) {
     let begun = lab.world.now();
     lab.world.converse(Arc::new(lab.greeting(0, 1))).expect("an attempt");

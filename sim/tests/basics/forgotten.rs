@@ -1,4 +1,4 @@
-//! Connections to a peer that was away for so long that it was forgotten.
+//! Connections to a peer that was away so long that the node has forgotten it.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
-//! How much of a transfer arrives while its path moves: from a relay to a direct path, back when that one
-//! dies, and from one direct path to another.
+//! Goodput of a transfer while its path moves: from a relay to a direct path, back when that one dies, and
+//! from one direct path to another.
 //!
-//! In the second around a move from a path that works, at least four fifths of what the lower of the two
-//! paths carries in a second arrive. When a path dies, all that is on its way is lost, and TCP begins anew
-//! with a small window: then it is seven tenths, in the second from the first byte on. All lines have a rate
-//! and a queue that drops what comes when it is full, and the two paths differ in their rates or round trips.
+//! In the second around a move from a working path, at least four fifths of one second's data on the slower
+//! of the two paths arrive. When a path dies, all data under way is lost and TCP restarts with a small
+//! window. Then the bound is seven tenths, in the second from the first byte on. All lines have a rate and a
+//! queue with drop tail, and the two paths differ in their rates or round trips.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::SECOND;
 use crate::homes::Homes;
 use crate::lab::{Lab, open_network};
 
-/// Of the lower path's second, percent: where the path before works, and where it has died.
+/// Least percentage of the slower path's rate: when the old path works, and when it has died.
 const LEAST: u64 = 80;
 const LEAST_AFTER_DEATH: u64 = 70;
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// Each home's line carries so many bytes per second, and each root's one of these.
+/// Bytes per second of each home's line, and of the roots' lines in the different runs.
 const HOME: u64 = 1_000_000;
 const ROOTS: [u64; 3] = [500_000, 1_000_000, 2_000_000];
 
@@ -53,7 +53,7 @@ fn little_goodput_is_lost_when_a_relayed_path_becomes_direct_and_back_again() {
                 block(&mut homes, true);
                 let moved = watch(&mut homes, &mut record, is_relayed);
                 follow(&mut homes, &mut record);
-                // Into a path of half the rate TCP sends too much at first, and repairs that for a second.
+                // Into a path of half the rate, TCP sends too much at first and repairs that for a second.
                 if root >= HOME {
                     record.judge(Around::Begin, moved, &format!("{what}, to the relay"));
                 }
@@ -75,7 +75,7 @@ fn limit(world: &mut World, lan: LanId, bytes_per_second: u64) {
     }
 }
 
-/// Lets time pass until the path has moved, and returns when it has.
+/// Runs until the path has moved, and returns the time of the move.
 fn watch(homes: &mut Homes, record: &mut Record, has_moved: impl Fn(&Homes) -> bool) -> Duration {
     let begun = homes.world.now();
     while !has_moved(homes) {
@@ -94,15 +94,15 @@ fn follow(homes: &mut Homes, record: &mut Record) {
     }
 }
 
-/// What had arrived at which time.
+/// Bytes that had arrived by each time.
 struct Record(Vec<(Duration, u64)>);
 
-/// Which second counts.
+/// The second that counts.
 #[derive(Debug, Clone, Copy)]
 enum Around {
-    /// The move is in its middle.
+    /// The move is in the middle of the second.
     Middle,
-    /// It begins with the first byte behind the move.
+    /// The second begins with the first byte after the move.
     Begin,
 }
 
@@ -115,7 +115,7 @@ impl Record {
         self.0.push((world.now(), world.ledger.bytes_checked));
     }
 
-    /// What has arrived in the second from then on.
+    /// Returns the bytes that arrived in the second from then on.
     fn second(&self, from: Duration) -> u64 {
         let at = |time: Duration| {
             let next = self.0.partition_point(|(noted, _)| *noted <= time);
@@ -124,12 +124,12 @@ impl Record {
         at(from + SECOND) - at(from)
     }
 
-    /// When something has arrived after that.
+    /// Returns the time of the next arrival.
     fn next_arrival(&self, after: Duration) -> Duration {
         let first = self.0.partition_point(|(noted, _)| *noted <= after).saturating_sub(1);
         let is_new = |pair: &&[(Duration, u64)]| pair[1].1 > pair[0].1;
         let next = self.0[first..].windows(2).find(is_new);
-        // The step in which it has arrived counts.
+        // Include the step of the arrival.
         next.map_or(after, |pair| pair[0].0)
     }
 
@@ -157,7 +157,7 @@ fn little_goodput_is_lost_when_a_direct_path_moves_to_a_better_one_and_back() {
 }
 
 fn two_ways(rates: [u64; 2], sender: usize, what: &str) {
-    // The round trip by the second way is shorter.
+    // The round trip by the second path is shorter.
     let [slow, quick] = [(rates[0], 20), (rates[1], 3)].map(|(bytes_per_second, millis)| {
         Pipe::new([
             Stage::Mtu(1500),
@@ -204,7 +204,7 @@ fn two_ways(rates: [u64; 2], sender: usize, what: &str) {
     record.judge(Around::Begin, back, &format!("{what}, back"));
 }
 
-/// The LAN on which a node reaches the other one.
+/// Returns the LAN on which a node reaches the other one.
 fn lan_of_path(lab: &Lab, node: usize) -> Option<usize> {
     let node = lab.world.machines()[node].node()?;
     let path = node.datapath().peers().into_iter().find_map(|info| info.path)?;

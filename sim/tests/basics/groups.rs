@@ -12,7 +12,7 @@ use crate::lab::{Lab, open_network};
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2500;
 
-/// A socket that listens to a group, on one node.
+/// Opens a socket that listens to a group, on one node.
 fn member(lab: &Lab, node: usize, network: usize, group: &str) -> Arc<UdpSocket> {
     let node = lab.world.machines()[node].node().expect("it runs");
     let network = node.network(lab.networks[network].id()).expect("it has joined");
@@ -36,7 +36,7 @@ fn send(lab: &mut Lab, node: usize, group: &str, data: &[u8], options: IpOptions
     lab.run(2 * SECOND);
 }
 
-/// What has come, and from whom.
+/// Returns the received datagrams with their senders.
 fn received(socket: &UdpSocket) -> Vec<(IpAddr, Vec<u8>)> {
     let mut buf = vec![0; 65_535];
     let next = || socket.recv_from(&mut buf).ok().map(|got| (got.source.ip(), buf[..got.len].to_vec()));
@@ -53,7 +53,7 @@ fn every_member_gets_one_copy_and_nobody_else_any() {
         let elsewhere = member(&lab, 2, 1, group);
         let deaf = member(&lab, 4, 0, "ff02::9999");
         let sender = lab.world.address_of(0, lab.networks[0].id());
-        // The first one makes the sessions, and waits for them.
+        // The first datagram makes the sessions, and waits for them.
         for text in [&b"first"[..], b"second"] {
             send(&mut lab, 0, group, text, IpOptions::default());
             for member in &members {

@@ -17,30 +17,30 @@ use crate::lab::{PORT, node_config, open_network, wire};
 const CLOCK: Duration = Duration::from_secs(1_800_000_000);
 pub(crate) const ROOT_PORT: u16 = 7420;
 
-/// Node 0 and node 1, each at home behind a NAT box, and roots elsewhere.
+/// Nodes 0 and 1, each at home behind a NAT box, and roots elsewhere.
 pub(crate) struct Homes {
     pub(crate) world: World,
     pub(crate) roots: Vec<HostId>,
     pub(crate) addresses: Vec<SocketAddr>,
-    /// The LANs of the two nodes, and of the roots.
+    /// The LANs of the two nodes, and the LANs of the roots.
     pub(crate) lans: [Vec<LanId>; 2],
     /// The nodes' hosts.
     pub(crate) hosts: Vec<HostId>,
 }
 
 impl Homes {
-    /// From each place to the core it takes `far`.
+    /// Makes homes and roots that are each `far` from the core.
     pub(crate) fn new(roots: u8, far: Duration) -> Self {
         Self::with_roots(1, roots, &|number| dependent(number), far_pipe(far), real)
     }
 
-    /// One root, and boxes that forget a mapping after so long without a packet from inside.
+    /// Makes homes with one root and boxes with this mapping timeout without an outbound packet.
     pub(crate) fn forgetful(timeout: Duration) -> Self {
         let nat = |number| NatConfig { timeout, ..dependent(number) };
         Self::with_roots(1, 1, &nat, far_pipe(Duration::from_millis(5)), real)
     }
 
-    /// Two roots, boxes that can be punched through, and lines of so many bytes per second.
+    /// Makes homes with two roots, punchable boxes, and lines with this rate in bytes per second.
     pub(crate) fn punchable(seed: u64, bytes_per_second: u64) -> Self {
         let delay = Duration::from_millis(10);
         let stages = [
@@ -52,14 +52,14 @@ impl Homes {
         Self::with_roots(seed, 2, &home, Pipe::new(stages), real)
     }
 
-    /// Two roots that take streams, and boxes that can be punched through or not.
+    /// Makes homes with two roots that take streams, and boxes that can be punched through or not.
     pub(crate) fn with_streams(seed: u64, can_be_punched: bool) -> Self {
         let home = |number| NatConfig::new([203, 0, 113, number].into());
         let nat = |number| if can_be_punched { home(number) } else { dependent(number) };
         Self::build(seed, 2, &nat, far_pipe(Duration::from_millis(10)), real, Some(SECOND))
     }
 
-    /// Roots that can lie, and do not yet, and boxes that cannot be punched through.
+    /// Makes homes with roots that can lie, and do not yet, and boxes that cannot be punched through.
     pub(crate) fn with_liars(roots: u8, far: Duration) -> Self {
         let fake = |identity, _, random| FakeRoot::new(identity, CLOCK, random).into();
         Self::with_roots(1, roots, &|number| dependent(number), far_pipe(far), fake)
@@ -148,14 +148,14 @@ impl Homes {
         self.world.converse(Arc::new(plan)).expect("a connection");
     }
 
-    /// A node gets another address on its LAN.
+    /// Gives a node another address on its LAN.
     pub(crate) fn readdress(&mut self, node: usize, last: u8) {
         let address = Ipv4Addr::new(192, 168, node as u8 + 1, last);
         let (host, lan) = (self.hosts[node], self.lans[0][node]);
         self.world.attach(host, lan, (Some(address), None), (wire(), wire())).expect("no violation");
     }
 
-    /// How long it takes until another byte arrives.
+    /// Runs until another byte arrives, and returns the time it took.
     pub(crate) fn stall(&mut self, limit: Duration) -> Duration {
         let (begin, before) = (self.world.now(), self.world.ledger.bytes_checked);
         while self.world.ledger.bytes_checked == before {
@@ -165,7 +165,7 @@ impl Homes {
         self.world.now() - begin
     }
 
-    /// The longest time without a byte of those that end, or begin, within `time`.
+    /// Returns the longest time without a byte among the stalls that begin within `time`.
     pub(crate) fn longest_stall(&mut self, time: Duration) -> Duration {
         let end = self.world.now() + time;
         let mut longest = Duration::ZERO;
@@ -180,7 +180,7 @@ impl Homes {
         datapath.roots(self.world.instant()).swap_remove(root)
     }
 
-    /// The root through which a node's path leads.
+    /// Returns the root through which a node's path leads.
     pub(crate) fn root_of_path(&self, node: usize) -> Option<usize> {
         let peers = self.world.machines()[node].node().expect("it runs").datapath().peers();
         match peers.first()?.path?.place {
@@ -194,12 +194,12 @@ fn real(identity: Identity, at: Instant, random: Random) -> TestRoot {
     RealRoot::new(identity, at, CLOCK, random).into()
 }
 
-/// A line to the core that takes so long.
+/// Makes a line to the core with this delay.
 fn far_pipe(far: Duration) -> Pipe {
     Pipe::new([Stage::Mtu(1500), Stage::Delay { base: far, jitter: far / 50 }])
 }
 
-/// A box that cannot be punched through: each destination gets any port of its own, and nobody else may
+/// Makes a box that cannot be punched through: each destination gets a random port, and no other host may
 /// answer.
 fn dependent(number: u8) -> NatConfig {
     NatConfig {

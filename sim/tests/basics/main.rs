@@ -63,7 +63,7 @@ fn a_restarted_peer_is_back_within_one_syn_repetition() {
         lab.world.start(1).expect("a start");
         lab.world.converse(Arc::new(lab.greeting(0, 1))).expect("a connection");
         let before = lab.world.ledger.completed().0;
-        // The SYN that goes out on the lost session is repeated after a second (RFC 6298 (2.1)).
+        // The SYN sent on the lost session is retransmitted after a second (RFC 6298 (2.1)).
         lab.run(SECOND * 11 / 10);
         assert_eq!(lab.world.ledger.completed().0, before + 1);
     }

@@ -1,4 +1,4 @@
-//! Paths that carry less than they seem to, and say nothing about it.
+//! Paths that carry less than they seem to and do not report it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn paths_of_any_size_carry_streams_and_datagrams() {
-    // The last one is good for a handshake, and beacons have to pass as well.
+    // The smallest size carries a handshake, and beacons have to pass as well.
     for mtu in [1279, 1228, 1200, 1000, 576, 303] {
         let mut lab = Lab::new(2, &[open_network()]);
         narrow(&mut lab, &[0, 1], mtu);
@@ -47,13 +47,13 @@ fn a_path_that_shrinks_stalls_a_transfer_for_less_than_a_second() {
     }
 }
 
-/// What the first node sends to the second, and what comes back.
+/// Plans the bytes from the first node to the second, and those that come back.
 fn bulk(lab: &Lab, forth: u64, back: u64) -> Plan {
     let scripts = [forth, back].map(|bytes| Script(vec![Step::Write(bytes)]));
     Plan { scripts, readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) }
 }
 
-/// What these hosts send is lost if it is larger.
+/// Drops larger packets from these hosts silently.
 fn narrow(lab: &mut Lab, hosts: &[usize], mtu: usize) {
     for host in hosts {
         let link = LinkId::Up(lab.hosts[*host], lab.lan);
@@ -61,7 +61,7 @@ fn narrow(lab: &mut Lab, hosts: &[usize], mtu: usize) {
     }
 }
 
-/// The longest time in the next three seconds in which the second node read nothing.
+/// Returns the longest time within the next three seconds in which the second node read nothing.
 fn longest_stall(lab: &mut Lab) -> Duration {
     let mut longest = Duration::ZERO;
     let mut since = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! A gateway that lets no UDP out any more while data flows: it goes on by a stream to a root.
+//! A gateway that stops passing UDP while data flows. The flow goes on by a stream to a root.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use peersock_sim::net::Passes;
 use crate::SECOND;
 use crate::homes::Homes;
 
-/// Two nodes and their roots, 10 ms each from the core.
+/// Round trip of two nodes and their roots, each 10 ms from the core.
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 
 #[test]

@@ -1,5 +1,5 @@
-//! Two nodes behind NAT boxes that cannot be punched: each destination gets a port of its own, and nobody
-//! else may answer. They have nothing in common but their roots.
+//! Two nodes behind NAT boxes that cannot be punched, because each destination gets another port and no other
+//! host may answer. The nodes have nothing in common but their roots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,12 @@ fn the_first_byte_comes_within_three_round_trips_to_the_root_and_200_ms() {
     }
 }
 
-/// What is wrong with a root of two while a connection begins.
+/// Fault of one of two roots while a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wrong {
-    /// It was killed a moment ago, and nobody knows yet.
+    /// The root was killed a moment ago, and no node knows yet.
     Dead(usize),
-    /// It says where the peer is, and drops all frames.
+    /// The root tells where the peer is, and drops all frames.
     Drops(usize),
 }
 
@@ -52,15 +52,15 @@ fn a_root_that_drops_all_frames_delays_the_first_byte_by_two_round_trips_and_a_l
             dropped.push(took.saturating_sub(usual));
         }
         eprintln!("round trip {to_root:?}, first byte {usual:?}; more if a root drops frames: {dropped:?}");
-        // Delays differ by a little from packet to packet.
+        // Delays differ slightly from packet to packet.
         let price = to_root * 21 / 10 + Duration::from_millis(20);
         assert!(dropped.iter().all(|more| *more <= price), "{millis}: {dropped:?}, {to_root:?}");
         assert!(dropped.iter().any(|more| *more >= to_root), "{millis}: one of them was asked first");
     }
 }
 
-/// From the call to connect to the first byte, in homes that are so far from the core as the two roots are;
-/// and the round trip to the first root.
+/// Returns the time from the call to connect to the first byte, and the round trip to the first root. The
+/// homes are as far from the core as the two roots.
 fn first_byte(millis: u64, wrong: Option<Wrong>) -> (Duration, Duration) {
     let mut homes = Homes::with_liars(2, Duration::from_millis(millis));
     homes.run(5 * SECOND);
@@ -90,7 +90,7 @@ fn a_connection_outlives_the_death_of_the_root_that_carries_it() {
             homes.run(3 * SECOND + phase * SECOND / 7);
             let used = homes.root_of_path(sender).expect("it is relayed");
             homes.world.kill_root((homes.roots[used], ROOT_PORT));
-            // What is under way arrives still.
+            // Data under way still arrives.
             homes.run(SECOND / 20);
             let stall = homes.stall(10 * SECOND);
             assert!(stall <= 2 * SECOND, "node {sender} sends, phase {phase}: {stall:?}");
@@ -114,8 +114,8 @@ fn a_root_that_swallows_frames_from_one_moment_on_is_left() {
     assert!(stall <= 2 * SECOND, "{stall:?}");
 }
 
-/// A new address behind the same box: the relay carries the traffic at once, and where the boxes can be
-/// punched the direct path comes back.
+/// A new address behind the same box: the relay carries the traffic at once. If the boxes can be punched, the
+/// direct path comes back.
 #[test]
 fn whoever_gets_a_new_address_behind_a_box_stalls_for_less_than_a_second() {
     for punchable in [false, true] {
@@ -131,7 +131,7 @@ fn whoever_gets_a_new_address_behind_a_box_stalls_for_less_than_a_second() {
                     homes.run(5 * SECOND + phase as u32 * SECOND / 7);
                     assert_eq!(homes.root_of_path(0).is_none(), punchable);
                     homes.readdress(mover, 77);
-                    // What is under way arrives still.
+                    // Data under way still arrives.
                     homes.run(SECOND / 20);
                     let stall = homes.stall(10 * SECOND);
                     let what = format!("punchable: {punchable}, node {mover} moves, node {sender} sends");
@@ -156,7 +156,7 @@ fn an_idle_node_can_be_reached_though_mappings_live_for_half_a_minute() {
 
 #[test]
 fn an_idle_node_can_be_reached_at_any_time_though_mappings_live_for_twenty_seconds() {
-    // The first look at the pauses, which are too long at the beginning.
+    // Seconds until the first adjustment of the keepalive pauses, which are too long at the beginning.
     let settles = 120;
     for after in (0..30).step_by(3) {
         let mut homes = Homes::forgetful(20 * SECOND);
@@ -183,7 +183,7 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
         let stall = homes.stall(10 * SECOND);
         assert!(stall <= 2 * SECOND, "turn {turn}: {stall:?}");
         homes.run(5 * SECOND);
-        // It comes back with no memory, and is found again.
+        // The root comes back without memory, and the nodes find it again.
         homes.world.restart_root(place);
         homes.run(60 * SECOND);
         assert_eq!(homes.info(0, turn % 2).state, RootState::Registered, "turn {turn}");
@@ -191,12 +191,10 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     assert!(homes.world.ledger.bytes_checked > 10_000_000);
 }
 
-/// Nodes that are so far from the core, and roots that are: the round trip between two of them is four times
-/// that.
+/// Distance of nodes and roots from the core. The round trip between two of them is four times that.
 const FAR: Duration = Duration::from_millis(5);
 
-/// Time within which what was lost is back: a second, two round trips by a root, and a few wake-ups of
-/// threads.
+/// Time within which lost data is back: a second, two round trips by a root, and a few wake-ups of threads.
 const BACK: Duration = Duration::from_millis(1000 + 2 * 40 + 20);
 
 #[test]
@@ -216,7 +214,8 @@ fn a_flow_goes_on_within_a_second_after_all_its_roots_have_come_back() {
                 let stall = homes.stall(60 * SECOND);
                 let what = format!("{roots} away for {} ms, {sender} sends: {stall:?}", away * 100);
                 eprintln!("{what}");
-                // It is a second from the return, or from the loss where that is noticed after the return.
+                // The second counts from the root's return, or from the detection of the loss if that comes
+                // later.
                 let bound = BACK + if away < 10 { SECOND / 2 } else { Duration::ZERO };
                 late.extend((stall > bound).then_some(what));
             }
@@ -225,7 +224,7 @@ fn a_flow_goes_on_within_a_second_after_all_its_roots_have_come_back() {
     assert!(late.is_empty(), "{late:#?}");
 }
 
-/// The direct path is gone, and a root that is far away has to carry everything.
+/// Cuts the direct path, so that a root far away has to carry everything.
 #[test]
 fn a_flow_whose_direct_path_is_cut_goes_on_by_a_far_root_within_a_second() {
     let mut late = Vec::new();
@@ -252,7 +251,7 @@ fn a_flow_whose_direct_path_is_cut_goes_on_by_a_far_root_within_a_second() {
                 let nodes = homes.lans[0].clone();
                 homes.world.net.block(nodes[0], nodes[1], true);
                 homes.world.net.block(nodes[1], nodes[0], true);
-                // What is under way arrives still.
+                // Data under way still arrives.
                 homes.run(SECOND / 20);
                 let stall = homes.stall(60 * SECOND);
                 let before = homes.world.ledger.bytes_checked;

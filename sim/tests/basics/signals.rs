@@ -1,4 +1,4 @@
-//! Connections over outages, changes of address, and the ends of their peers.
+//! Connections over outages, address changes, and the ends of their peers.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const STEP: Duration = Duration::from_millis(10);
 
 #[test]
 fn after_an_outage_bytes_flow_within_a_second() {
-    // Longer than a session lasts, too.
+    // Some outages outlast a session.
     for seconds in [3, 10, 30, 120, 250] {
         for sender in [0, 1] {
             let mut lab = Lab::new(2, &[open_network()]);
@@ -53,7 +53,7 @@ fn whoever_moves_bytes_stall_for_less_than_a_second() {
 fn a_connection_ends_when_its_peer_has_restarted() {
     for restarted in [0, 1] {
         let mut lab = Lab::new(2, &[open_network()]);
-        // Both wait for the other, for ever.
+        // Both sides wait for the other for ever.
         let scripts = [vec![Step::Write(100), Step::Await(1000)], vec![Step::Write(100), Step::Await(1000)]];
         let plan = Plan { scripts: scripts.map(Script), readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) };
         lab.world.converse(Arc::new(plan)).expect("a connection");
@@ -80,7 +80,7 @@ fn a_connection_that_is_being_made_goes_on_with_the_successor() {
     assert_eq!(lab.world.ledger.completed().0, 2);
 }
 
-/// Node `sender` sends for ten seconds.
+/// Lets node `sender` send for ten seconds.
 fn begin_transfer(lab: &mut Lab, sender: usize) {
     let mut scripts = [Script::default(), Script::default()];
     scripts[sender] = Script(vec![Step::Write(100_000_000)]);

@@ -1,4 +1,4 @@
-//! A machine that was suspended: its sessions have aged, its connections have not.
+//! A machine that was suspended. Its sessions have aged, its connections have not.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn sessions_age_while_a_machine_is_suspended_and_connections_do_not() {
     let index = session.expect("a session").index();
     assert!(has(&lab, index));
     lab.world.wake_up(0, 8 * 3600 * SECOND).expect("nothing is seen of it");
-    // A new one may be under way already.
+    // A new session may be under way already.
     assert!(!has(&lab, index), "its keys are gone");
     // The connection goes on with a new session.
     lab.run(40 * SECOND);
@@ -42,7 +42,7 @@ fn a_connection_goes_on_soon_after_a_night_in_which_both_boxes_have_forgotten_it
             homes.world.net.nat_mut(lan).expect("a box").reboot();
         }
         homes.world.wake_up(0, 8 * 3600 * SECOND).expect("no violation");
-        // What was under way arrives still.
+        // Data under way still arrives.
         homes.run(SECOND / 10);
         let stall = homes.stall(10 * SECOND);
         assert!(stall <= 2 * SECOND, "node {sender} sends: {stall:?}");
@@ -51,7 +51,7 @@ fn a_connection_goes_on_soon_after_a_night_in_which_both_boxes_have_forgotten_it
     }
 }
 
-/// Whether node 0 has a session of this index.
+/// Returns true if node 0 has a session of this index.
 fn has(lab: &Lab, index: SessionIndex) -> bool {
     let node = lab.world.machines()[0].node().expect("it runs");
     node.datapath().sessions().get(index).is_some()

@@ -1,4 +1,4 @@
-//! Two ways between two nodes, and round trips as long as they get.
+//! Two paths between two nodes, and the longest round trips.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::lab::{Lab, PORT, open_network};
 
 #[test]
 fn of_two_ways_the_quicker_one_is_used_and_kept() {
-    // Both nodes leave the slow way at about the same time, with packets under way there.
+    // Both nodes leave the slow path at about the same time, with packets under way there.
     for phase in 0..20 {
-        // The first is slow, the second quick, with some jitter.
+        // The first path is slow, the second quick, with some jitter.
         let mut lab = with_second_way(way(20), way(2));
         lab.run(phase * SECOND / 19);
         let took = wait_for_second_lan(&mut lab);
@@ -38,7 +38,7 @@ fn who_was_heard_of_is_reached_over_round_trips_of_up_to_ten_seconds() {
         let mut lab = Lab::new(2, &[open_network()]);
         for host in lab.hosts.clone() {
             let address = lab.world.net.attachments(host)[0].ipv4;
-            // Up and down, there and back; jitter adds something.
+            // Up and down, there and back. Jitter adds something.
             let pipe = || way(245 * seconds);
             lab.world.attach(host, lab.lan, (address, None), (pipe(), pipe())).expect("no violation");
         }
@@ -69,7 +69,7 @@ fn when_the_way_in_use_dies_in_silence_the_other_one_is_taken_within_a_second_an
                     .expect("a link")
                     .break_with(FaultId(0), Stage::Cut);
             }
-            // What is under way arrives still.
+            // Data under way still arrives.
             lab.run(SECOND / 20);
             let (cut, before) = (lab.world.now(), lab.world.ledger.bytes_checked);
             while lab.world.ledger.bytes_checked == before {
@@ -82,8 +82,8 @@ fn when_the_way_in_use_dies_in_silence_the_other_one_is_taken_within_a_second_an
     }
 }
 
-/// The nodes 0 and 1 on the LANs 192.0.2.0 and 198.51.100.0. They found each other on the first before there
-/// was the second.
+/// Connects nodes 0 and 1 by the LANs 192.0.2.0 and 198.51.100.0. They found each other on the first before
+/// the second existed.
 fn with_second_way(first: Pipe, second: Pipe) -> Lab {
     let mut lab = Lab::new(2, &[open_network()]);
     let other = lab.world.net.add_lan(Prefixes { ipv4: Some([198, 51, 100, 0].into()), ipv6: None });
@@ -109,19 +109,19 @@ fn with_second_way(first: Pipe, second: Pipe) -> Lab {
     lab
 }
 
-/// So many milliseconds one way, with jitter.
+/// Makes a link with this one-way delay in milliseconds, with jitter.
 fn way(millis: u64) -> Pipe {
     let base = Duration::from_millis(millis);
     Pipe::new([Stage::Mtu(1500), Stage::Delay { base, jitter: base / 50 }])
 }
 
-/// The same, with datagrams lost at random.
+/// Makes the same link with random loss.
 fn lossy(millis: u64, loss: f64) -> Pipe {
     let base = Duration::from_millis(millis);
     Pipe::new([Stage::Mtu(1500), Stage::Loss(loss), Stage::Delay { base, jitter: base / 50 }])
 }
 
-/// Lets node 0 send to node 1 until the path is on the second LAN; how long that takes.
+/// Lets node 0 send to node 1 until the path is on the second LAN. Returns the time it took.
 fn wait_for_second_lan(lab: &mut Lab) -> Duration {
     let begun = lab.world.now();
     let network = lab.networks[0].id();
@@ -133,7 +133,7 @@ fn wait_for_second_lan(lab: &mut Lab) -> Duration {
     lab.world.now() - begun
 }
 
-/// In ten more minutes of the same traffic the path does not move.
+/// Checks that the path does not move in ten more minutes of the same traffic.
 fn expect_to_stay(lab: &mut Lab) {
     let moved = |lab: &Lab| lab.world.counters(0)["paths_moved"];
     let before = moved(lab);
@@ -143,7 +143,7 @@ fn expect_to_stay(lab: &mut Lab) {
     assert!(moves <= 1, "the path flaps: {moves} moves in ten minutes");
 }
 
-/// The LAN on which node 0 reaches node 1.
+/// Returns the LAN on which node 0 reaches node 1.
 fn lan_of_path(lab: &Lab) -> Option<usize> {
     let node = lab.world.machines()[0].node()?;
     let path = node.datapath().peers().into_iter().find_map(|info| info.path)?;

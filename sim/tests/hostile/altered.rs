@@ -1,4 +1,4 @@
-//! Data packets with something changed.
+//! Altered data packets.
 
 use peersock_overlay::wire::{Data, MessageType};
 use peersock_overlay::{DATA_HEADER, DATA_OVERHEAD, SessionIndex};
@@ -8,7 +8,7 @@ use crate::siege::Siege;
 
 type Blows = Vec<(Vec<u8>, &'static str)>;
 
-/// The node that is hit.
+/// The node under attack.
 const TARGET: usize = 1;
 
 #[test]
@@ -51,7 +51,7 @@ fn packets_of_other_sessions_and_networks_are_noticed() {
     for _ in 0..20 * SCALE {
         let mut blows = Blows::new();
         for _ in 0..500 {
-            // A packet of any session of anybody, under the name of any session of the target.
+            // A packet of any session of any node, under the index of any session of the target.
             let mut packet = siege.random.pick(&packets).clone();
             let index = *siege.random.pick(&indices);
             if index_of(&packet) != index {
@@ -86,10 +86,10 @@ fn spliced_and_overwritten_packets_are_noticed() {
             let mut packet = siege.random.pick(&packets).clone();
             let other = siege.random.pick(&packets).clone();
             match siege.random.below(4) {
-                // Another packet's counter, or any.
+                // Use the counter of another packet, or a random one.
                 0 => packet[4..12].copy_from_slice(&other[4..12]),
                 1 => packet[6..12].copy_from_slice(&siege.random.bytes::<6>()),
-                // The end of another packet.
+                // Use the end of another packet.
                 2 => {
                     let at = siege.random.below(packet.len().min(other.len()) - DATA_HEADER) + DATA_HEADER;
                     packet.truncate(at);
@@ -110,14 +110,14 @@ fn spliced_and_overwritten_packets_are_noticed() {
     siege.conclude("spliced");
 }
 
-/// Some data packets for the target, of all sizes and sessions.
+/// Returns some data packets for the target, of all sizes and sessions.
 fn samples(siege: &mut Siege, count: usize) -> Vec<Vec<u8>> {
     let all = siege.live_data(TARGET);
     assert!(all.len() > 50, "there was traffic");
     (0..count).map(|_| siege.random.pick(&all).payload.clone()).collect()
 }
 
-/// A datagram that is not what any node has sent, with what the target must think of it.
+/// Pairs a datagram that no node has sent with the verdict expected of the target.
 fn judged(siege: &Siege, datagram: Vec<u8>) -> (Vec<u8>, &'static str) {
     let verdict = match MessageType::of(&datagram) {
         Some(MessageType::Data) if datagram.len() < DATA_OVERHEAD => "data_unknown_session",
@@ -126,7 +126,7 @@ fn judged(siege: &Siege, datagram: Vec<u8>) -> (Vec<u8>, &'static str) {
             Ok(data) if data.counter >= 1 << 60 => "data_expired",
             _ => "data_unauthentic",
         },
-        // One bit away from the type of a data packet.
+        // This type is one bit away from that of a data packet.
         Some(MessageType::Beacon) if datagram.len() != 274 => "discovery_malformed",
         Some(MessageType::Hello) if datagram.len() != 198 => "discovery_malformed",
         Some(MessageType::Hello) => "hellos_unknown",

@@ -1,4 +1,4 @@
-//! Too much of everything that a stranger can send.
+//! Floods of every kind of message that a stranger can send.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ use crate::SCALE;
 use crate::lab::{Lab, PORT, open_network};
 use crate::siege::{SECOND, endpoint};
 
-/// Datagrams per second of the flood: a tenth of what the link carries.
+/// Datagrams per second of the flood, a tenth of the link's capacity.
 const RATE: usize = 6000;
-/// The limits of the node that is flooded.
+/// Limits of the flooded node.
 const LIMITS: Limits = Limits {
     peers_per_network: 4096,
     handshakes_per_second: 100,
@@ -35,8 +35,8 @@ fn a_handshake_flood_costs_a_bounded_number_of_operations_and_no_place_in_the_qu
     let after = flooded.lab.world.counters(1);
     let grown = |name: &str| after[name] - before[name];
 
-    // Virtual time does not see what a processor spends: this is about the link and the receive buffer. The
-    // work is counted below.
+    // Virtual time ignores processor time, so this checks the link and the receive buffer. The work is
+    // counted below.
     assert!(
         took * 7 / 10 <= calm,
         "{took:?} under the flood, {calm:?} without: less than 0.7 of the goodput"
@@ -44,7 +44,7 @@ fn a_handshake_flood_costs_a_bounded_number_of_operations_and_no_place_in_the_qu
     // Two operations to read an initiation, three to answer it; twice the rate for those with cookies.
     let admitted = f64::from(LIMITS.handshakes_per_second) * 3.0 * took.as_secs_f64() + 200.0;
     assert!((grown("handshake_x25519") as f64) <= 5.0 * admitted, "{} operations", grown("handshake_x25519"));
-    // Both hashed and one decryption for each that came; the rest is the transfer's own.
+    // Both MACs hashed and one decryption for each arrival. The rest belongs to the transfer.
     let (tried, poured) = (grown("bytes_tried"), flood.poured as u64 * Initiation::MIN as u64);
     assert!((poured / 4..=3 * poured).contains(&tried), "{tried} bytes for {poured}");
     assert!(grown("cookies_sent") > 1000, "the node was under load");
@@ -90,10 +90,11 @@ fn a_hello_flood_fills_no_memory_and_pushes_out_no_friend() {
     let grown = |name: &str| after[name] - before[name];
     let hellos = 100 * 20 * SCALE as u64;
     assert!(grown("hellos_received") > hellos / 2, "{} of {hellos}", grown("hellos_received"));
-    // Nobody is searched for among the peers, and no key is agreed on.
+    // The node neither searches its peers nor agrees on a key.
     assert!(grown("eviction_steps") <= 2 * grown("hellos_received"), "{} steps", grown("eviction_steps"));
     assert_eq!(grown("handshake_x25519"), 0);
-    // Each is opened once, for the one network; those that are too many are not even that.
+    // The node opens each hello once, for the one network. Hellos beyond the rate limit are not opened at
+    // all.
     let opened = (grown("hellos_received") + grown("hellos_unknown")) * Hello::LEN as u64;
     let tried = grown("bytes_tried");
     assert!((opened..=opened + 100_000).contains(&tried), "{tried} bytes for {opened}");
@@ -126,10 +127,10 @@ fn beacons_and_data_of_nobody_bring_no_more_than_they_weigh() {
     flooded.check_bounds();
 }
 
-/// Two nodes with a session, the second of which is flooded, and an account of who sent it what.
+/// Two nodes with a session, the second of which is flooded, and an account of its traffic by address.
 struct Flooded {
     lab: Lab,
-    /// Bytes that came from each address that nobody has, and bytes that were sent there.
+    /// Bytes that came from each address that no host has, and bytes that were sent there.
     account: Rc<RefCell<BTreeMap<SocketAddr, (usize, usize)>>>,
 }
 
@@ -145,7 +146,7 @@ impl Flooded {
         let account: Rc<RefCell<BTreeMap<SocketAddr, (usize, usize)>>> = Rc::default();
         let books = account.clone();
         lab.world.set_tap(Some(Box::new(move |tapped| {
-            // A beacon reaches several nodes, and each may answer with as much.
+            // A beacon reaches several nodes, and each may answer with as many bytes.
             if tapped.node == 1
                 && let Some((_, sent)) = books.borrow_mut().get_mut(&tapped.to)
             {
@@ -164,7 +165,7 @@ impl Flooded {
         self.lab.world.inject(self.lab.lan, from, to, datagram);
     }
 
-    /// Memory is bounded, and nobody was sent more than had come from there.
+    /// Checks that memory is bounded, and that no address was sent more bytes than came from it.
     fn check_bounds(&self) {
         let node = self.lab.world.machines()[1].node().expect("it runs");
         let peers = node.datapath().peers().len();
@@ -177,7 +178,7 @@ impl Flooded {
     }
 }
 
-/// Moves some megabytes from node 0 to node 1 while something happens every 10 ms; how long that takes.
+/// Moves some megabytes from node 0 to node 1 with a callback every 10 ms. Returns the time it took.
 fn transfer_time(flooded: &mut Flooded, mut meanwhile: impl FnMut(&mut Flooded, Duration)) -> Duration {
     let begun = flooded.lab.world.now();
     let script = Script(vec![Step::Write(4_000_000 + 1_000_000 * SCALE as u64)]);
@@ -195,7 +196,7 @@ fn transfer_time(flooded: &mut Flooded, mut meanwhile: impl FnMut(&mut Flooded, 
     flooded.lab.world.now() - begun
 }
 
-/// Initiations from many sources: most with a valid MAC1 and nothing behind it, some genuine ones of
+/// Initiations from many sources: most with a valid MAC1 and garbage behind it, some genuine initiations of
 /// strangers, and noise.
 struct HandshakeFlood {
     random: Random,
@@ -228,7 +229,7 @@ impl HandshakeFlood {
                 }
                 _ => {
                     let mut forged = self.template[..self.template.len() - 32].to_vec();
-                    // The ephemeral key stands behind type, version and index.
+                    // The ephemeral key follows type, version and index.
                     self.random.fill(&mut forged[5..37]);
                     MacWriter::new(&self.target.node_id()).append(flooded.lab.world.instant(), &mut forged);
                     forged
@@ -240,7 +241,7 @@ impl HandshakeFlood {
     }
 }
 
-/// A genuine initiation of somebody new.
+/// Makes a genuine initiation of a new node.
 fn initiation(random: &mut Random, target: &Identity, flooded: &Flooded) -> Vec<u8> {
     let identity = Identity::from_seed(&random.bytes());
     let payload = InitiationPayload {
@@ -259,7 +260,7 @@ fn initiation(random: &mut Random, target: &Identity, flooded: &Flooded) -> Vec<
     datagram
 }
 
-/// One of many addresses that nobody has.
+/// Returns one of many addresses that no host has.
 fn stranger(random: &mut Random) -> SocketAddr {
     let [a, b, port] = random.bytes();
     SocketAddr::from(([198, 18, a, b], 1000 + u16::from(port)))

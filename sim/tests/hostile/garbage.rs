@@ -1,4 +1,4 @@
-//! Datagrams that nobody ever made.
+//! Datagrams of random bytes.
 
 use peersock_overlay::wire::{
     Beacon, CookieReply, Data, Hello, Initiation, MessageType, Response, StaleReply, UnknownSession,
@@ -35,7 +35,7 @@ fn noise_is_counted_by_what_it_looks_like() {
     siege.conclude("noise");
 }
 
-/// What node 1 must think of noise.
+/// Returns the verdict expected of node 1 on noise.
 fn judge(siege: &Siege, noise: &[u8]) -> &'static str {
     match MessageType::of(noise) {
         None | Some(MessageType::Announcement) => "unknown_message",

@@ -1,4 +1,4 @@
-//! Handshake messages with something changed, before the genuine ones arrive.
+//! Altered handshake messages that arrive before the genuine ones.
 
 use peersock_overlay::noise::{CookieJar, MacWriter};
 use peersock_overlay::wire::{CookieReply, Initiation, MessageType, Response, StaleReply};
@@ -33,8 +33,8 @@ fn altered_responses_are_noticed_and_the_genuine_one_still_works() {
     let mut siege = strangers_about_to_meet(0);
     let response = held_back(&siege, MessageType::Response, 0);
     let mut altered = alterations(&response);
-    // Only who has seen the initiation knows its index; a forged response costs an operation, and few are
-    // tried.
+    // Leave these out. Only an observer of the initiation knows its index, and a forged response costs an
+    // operation, so a node tries few.
     altered.retain(|altered| judge(&siege, 0, altered) != "handshake_unauthentic");
     let blows: Vec<_> =
         altered.into_iter().map(|altered| (altered.clone(), judge(&siege, 0, &altered))).collect();
@@ -53,7 +53,7 @@ fn whoever_knows_a_node_s_id_gets_no_further_than_one_key_agreement() {
         let mut blows = Vec::new();
         for _ in 0..40 {
             let mut forged = initiation[..initiation.len() - MACS].to_vec();
-            // Behind type, version and index: the ephemeral key, and what is sealed.
+            // The ephemeral key and the sealed part follow type, version and index.
             let bit = 5 * 8 + siege.random.below((forged.len() - 5) * 8);
             forged[bit / 8] ^= 1 << (bit % 8);
             writer.append(siege.lab.world.instant(), &mut forged);
@@ -82,7 +82,8 @@ fn initiations_for_others_and_of_other_networks_are_noticed() {
     siege.conclude("misdirected initiations");
 }
 
-/// Two nodes that have found each other, whose first handshake is under way while nothing reaches `deaf`.
+/// Makes two nodes that have found each other, with their first handshake under way while nothing reaches
+/// `deaf`.
 fn strangers_about_to_meet(deaf: usize) -> Siege {
     let mut siege = Siege::new(Lab::new(2, &[open_network(), secret_network()]));
     siege.lab.run(5 * SECOND);
@@ -94,14 +95,14 @@ fn strangers_about_to_meet(deaf: usize) -> Siege {
     siege
 }
 
-/// The message that has been sent to the deaf node and has not reached it.
+/// Returns the message that was sent to the deaf node and has not reached it.
 fn held_back(siege: &Siege, kind: MessageType, to: usize) -> Vec<u8> {
     let recording = siege.recording();
     let message = recording.iter().rfind(|r| r.kind() == Some(kind) && r.to == endpoint(to));
     message.expect("it was sent").payload.clone()
 }
 
-/// The link works again, and the next repetition of the message does its work.
+/// Restores the link, so that the next repetition of the message succeeds.
 fn let_through(siege: &mut Siege, deaf: usize) {
     let link = LinkId::Down(siege.lab.hosts[deaf], siege.lab.lan);
     siege.lab.world.net.link_mut(link).expect("a link").repair(FaultId(0));
@@ -110,8 +111,8 @@ fn let_through(siege: &mut Siege, deaf: usize) {
     assert!(siege.lab.world.counters(0)["handshakes_initiated"] > before, "the handshake is done");
 }
 
-/// Every bit flipped up to MAC2 (which is looked at under load only), cut everywhere, and longer by up to 100
-/// bytes.
+/// Returns copies with each bit up to MAC2 flipped, cut everywhere, and longer by up to 100 bytes. MAC2 is
+/// left out because a node checks it only under load.
 fn alterations(message: &[u8]) -> Vec<Vec<u8>> {
     let flips = (0..(message.len() - MACS / 2) * 8).map(|bit| {
         let mut altered = message.to_vec();
@@ -123,7 +124,7 @@ fn alterations(message: &[u8]) -> Vec<Vec<u8>> {
     flips.chain(cuts).chain(longer).collect()
 }
 
-/// What a node must think of an altered handshake message.
+/// Returns the verdict expected of a node on an altered handshake message.
 fn judge(siege: &Siege, node: usize, message: &[u8]) -> &'static str {
     let id = siege.lab.world.machines()[node].node_id();
     let jar = CookieJar::new(&id, [0; 32], siege.lab.world.instant());

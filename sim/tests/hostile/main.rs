@@ -1,7 +1,7 @@
 //! An attacker who sees every datagram, can send any from any address, and is a member of an open network.
 //!
-//! Whatever he sends, no packet of his is taken for another's, every datagram is counted once under the name
-//! of what is wrong with it, nobody is flooded through a node, and memory stays bounded.
+//! Whatever the attacker sends, no packet of his passes for that of another node. Every datagram is counted
+//! once, by its defect. No one is flooded through a node, and memory stays bounded.
 
 mod altered;
 mod flood;
@@ -13,5 +13,5 @@ mod members;
 mod replayed;
 mod siege;
 
-/// Unoptimised builds send a fraction of the packets.
+/// Scale of the packet numbers. Unoptimised builds send a fraction of the packets.
 const SCALE: usize = if cfg!(debug_assertions) { 1 } else { 20 };

@@ -1,4 +1,4 @@
-//! A member of the network whose packets are authentic and whose intentions are not.
+//! A hostile member of the network, who sends authentic packets.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::SCALE;
 use crate::lab::PORT;
 use crate::siege::{SECOND, Siege, endpoint};
 
-/// What the stack counts of a packet that belongs to nothing.
+/// The stack's counters of packets that belong to nothing.
 const DROPS: &[&str] = &[
     "ip_malformed",
     "ip_fragments",
@@ -34,7 +34,7 @@ fn packets_in_the_name_of_others_go_no_further() {
     let (own, target) = (member.address(0, 0), member.address(1, 0));
     let others: [Ipv6Addr; 5] = [
         member.address(2, 0),
-        // Its own and the target's in the other network, nobody's, and the target's own.
+        // Its own and the target's in the other network, an unused one, and the target's own.
         member.address(0, 1),
         member.address(1, 1),
         Ipv6Addr::LOCALHOST,
@@ -45,7 +45,7 @@ fn packets_in_the_name_of_others_go_no_further() {
             .map(|_| {
                 let mut source = *member.siege.random.pick(&others);
                 if member.siege.random.chance(0.5) {
-                    // One bit away from its own.
+                    // One bit away from the member's own address.
                     let bit = member.siege.random.below(128);
                     source = Ipv6Addr::from_bits(own.to_bits() ^ 1 << bit);
                 }
@@ -70,7 +70,7 @@ fn malformed_packets_are_counted_and_answered_by_nothing_that_matters() {
                 let random = &mut member.siege.random;
                 let mut packet = vec![0; 1 + random.below(200)];
                 random.fill(&mut packet);
-                // Control messages are another matter.
+                // Leave out control messages, which have a separate test.
                 packet[0] = packet[0].max(0x10);
                 if random.chance(0.8) {
                     packet[0] = 0x60;
@@ -136,7 +136,7 @@ fn control_messages_of_every_kind_do_no_harm() {
                 let random = &mut member.siege.random;
                 let mut message = vec![0; 1 + random.below(60)];
                 random.fill(&mut message);
-                // All but "close", which is a member's right.
+                // All but "close", which a member may send.
                 message[0] = *random.pick(&[0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
                 message
             })
@@ -149,10 +149,10 @@ fn control_messages_of_every_kind_do_no_harm() {
     member.siege.conclude("control messages");
 }
 
-/// As many connections may wait at a listener of the lab.
+/// Backlog of the lab's listeners.
 const BACKLOG: usize = 32;
 
-/// Node 0 of three turns against node 1.
+/// Node 0 of three attacks node 1.
 struct Member {
     siege: Siege,
 }
@@ -169,8 +169,8 @@ impl Member {
         }
     }
 
-    /// Seals packets on the present session and delivers them; gives by how much each counter of the target
-    /// grew.
+    /// Seals packets on the present session and delivers them. Returns the growth of each of the target's
+    /// counters.
     fn send(&mut self, packets: &[Vec<u8>]) -> impl Fn(&str) -> u64 + use<> {
         let session = self.session();
         self.siege.note("sent by a member", packets.len());
@@ -212,7 +212,7 @@ impl MapGrown for [&str] {
     }
 }
 
-/// An IPv6 packet with a TCP segment. Inside the tunnel there are no checksums.
+/// Makes an IPv6 packet with a TCP segment. There are no checksums inside the tunnel.
 fn tcp(source: Ipv6Addr, target: Ipv6Addr, from: u16, to: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 60];
     packet[0] = 0x60;

@@ -1,4 +1,4 @@
-//! Whole recorded sessions, again.
+//! Replays of whole recorded sessions.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn a_recorded_session_brings_nothing_while_it_stands() {
     for _ in 0..4 * SCALE {
         play(&mut siege, &tape);
     }
-    // An old packet from somewhere else moves nobody.
+    // An old packet from another address moves no path.
     assert_eq!(paths, self::paths(&siege));
     siege.conclude("replayed at once");
 }
@@ -41,7 +41,7 @@ fn a_recorded_session_brings_nothing_after_a_restart_of_either_side() {
 fn a_recorded_session_brings_nothing_after_its_end() {
     let mut siege = Siege::of_acquainted(2);
     let tape = tape(&siege);
-    // Rekeyed by then, and forgotten in the end.
+    // The session is rekeyed by then, and forgotten in the end.
     for idle in [130, 100, 600] {
         siege.converse(0, (0, 1), 1000);
         siege.lab.run(idle * SECOND);
@@ -52,8 +52,8 @@ fn a_recorded_session_brings_nothing_after_its_end() {
     siege.conclude("replayed after the session");
 }
 
-/// The recording of everything that has arrived and must not count twice: all but discovery, which proves
-/// nothing anyway, and probes that were too large for the link.
+/// Returns the recording of all arrived messages that must not count twice. Discovery is left out because it
+/// proves nothing, and so are probes too large for the link.
 fn tape(siege: &Siege) -> Vec<Recorded> {
     let counts =
         |kind| matches!(kind, Some(MessageType::Data | MessageType::Initiation | MessageType::Response));
@@ -64,10 +64,10 @@ fn tape(siege: &Siege) -> Vec<Recorded> {
     tape
 }
 
-/// What fits into the link's 1500 bytes.
+/// Largest datagram that fits into the link's 1500 bytes.
 const LARGEST: usize = 1472;
 
-/// Gives every datagram once more to the node that it was for, from where it came and from elsewhere.
+/// Gives every datagram once more to its receiver, from its source and from elsewhere.
 fn play(siege: &mut Siege, tape: &[Recorded]) {
     for node in 0..siege.lab.world.machines().len() {
         let blows: Vec<_> = tape
@@ -82,7 +82,8 @@ fn play(siege: &mut Siege, tape: &[Recorded]) {
     }
 }
 
-/// The same with time between portions: rates are limited, and a node may answer what it takes for news.
+/// Does the same with time between portions, because rates are limited and a node may answer a message that
+/// seems new.
 fn play_with_a_break(siege: &mut Siege, tape: &[Recorded], absent: usize) {
     for node in (0..2).filter(|node| *node != absent) {
         for portion in tape.chunks(100) {
@@ -94,7 +95,8 @@ fn play_with_a_break(siege: &mut Siege, tape: &[Recorded], absent: usize) {
     }
 }
 
-/// What a node must think of a packet that it has seen before, or that was for a session that is gone.
+/// Returns the verdict expected of a node on a packet it has seen before, or for a session that no longer
+/// exists.
 fn verdict(siege: &Siege, node: usize, recorded: &Recorded) -> &'static str {
     match recorded.kind() {
         Some(MessageType::Data) => match Data::parse(&recorded.payload) {
@@ -106,7 +108,7 @@ fn verdict(siege: &Siege, node: usize, recorded: &Recorded) -> &'static str {
     }
 }
 
-/// Where each node sends to.
+/// Returns each node's paths.
 fn paths(siege: &Siege) -> BTreeSet<(usize, String)> {
     let machines = siege.lab.world.machines().iter().enumerate();
     machines

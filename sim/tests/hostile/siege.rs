@@ -1,4 +1,4 @@
-//! The attacker's tools: a recording of the wire, blows, and the exact account of what became of them.
+//! The attacker's tools: a recording of the wire, blows, and an exact account of the verdicts on them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::lab::{Lab, PORT, open_network};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// What a node counts when it drops or takes a datagram. Each datagram is in exactly one of these.
+/// Counters of a dropped or accepted datagram. Each datagram is in exactly one of these.
 const VERDICTS: &[&str] = &[
     "data_malformed",
     "data_unauthentic",
@@ -44,7 +44,7 @@ const VERDICTS: &[&str] = &[
     "discovery_malformed",
 ];
 
-/// What must not happen because of any blow: something inside was accepted, or a session came to be.
+/// Counters that no blow may increase: inner packets accepted, or sessions established.
 const FORBIDDEN: &[&str] = &["ip_received", "sessions_established", "keepalives_received", "closes_received"];
 
 /// A datagram that was on the wire.
@@ -71,7 +71,7 @@ pub(crate) struct Siege {
 }
 
 impl Siege {
-    /// Nodes on one LAN that are all in an open and in a secret network, and have talked in both.
+    /// Makes nodes on one LAN that are all in an open and in a secret network, and have talked in both.
     pub(crate) fn of_acquainted(nodes: u8) -> Self {
         let mut siege = Self::new(Lab::new(nodes, &[open_network(), secret_network()]));
         let nodes = usize::from(nodes);
@@ -97,19 +97,19 @@ impl Siege {
         Self { lab, wire, random: Random::from_seed(7), tally: BTreeMap::new() }
     }
 
-    /// A conversation of that size in one of the networks.
+    /// Begins a conversation of that size in one of the networks.
     pub(crate) fn converse(&mut self, network: usize, pair: (usize, usize), most: u64) {
         let id = self.lab.networks[network].id();
         let plan = Plan::random(&mut self.random, id, pair, PORT, most, SECOND);
         self.lab.world.converse(plan.into()).expect("a conversation");
     }
 
-    /// Everything that was on the wire so far.
+    /// Returns everything that was on the wire so far.
     pub(crate) fn recording(&self) -> Vec<Recorded> {
         self.wire.borrow().clone()
     }
 
-    /// The data packets for node `to` whose session stands.
+    /// Returns the data packets for node `to` whose session exists.
     pub(crate) fn live_data(&self, to: usize) -> Vec<Recorded> {
         let here = endpoint(to);
         let is_live = |recorded: &Recorded| {
@@ -118,13 +118,13 @@ impl Siege {
         self.recording().into_iter().filter(|recorded| recorded.to == here && is_live(recorded)).collect()
     }
 
-    /// Whether a node has a session of that index.
+    /// Returns true if a node has a session of that index.
     pub(crate) fn knows(&self, node: usize, index: SessionIndex) -> bool {
         let node = self.lab.world.machines()[node].node().expect("it runs");
         node.datapath().sessions().get(index).is_some()
     }
 
-    /// Whether an initiation of that index was sent by a node.
+    /// Returns true if a node has sent an initiation of that index.
     pub(crate) fn waits_for(&self, node: usize, index: SessionIndex) -> bool {
         let own = |recorded: &&Recorded| recorded.from == endpoint(node);
         let recording = self.wire.borrow();
@@ -132,9 +132,8 @@ impl Siege {
         initiations.into_iter().any(|initiation| initiation.sender == index)
     }
 
-    /// Hits a node with datagrams from one address, and checks that each was counted as expected. Where
-    /// several verdicts may be right because rates are limited, the first of a class stands for all; see
-    /// [`class`].
+    /// Hits a node with datagrams from one address, and checks that each was counted as expected. Where rate
+    /// limits permit several verdicts, the first of a class represents all; see [`class`].
     #[track_caller]
     pub(crate) fn strike(&mut self, node: usize, from: SocketAddr, blows: &[(Vec<u8>, &'static str)]) {
         let before = self.lab.world.counters(node);
@@ -163,7 +162,7 @@ impl Siege {
         }
     }
 
-    /// The same in handy portions, from different addresses.
+    /// Hits a node with the blows in portions, from different addresses.
     #[track_caller]
     pub(crate) fn strike_all(&mut self, node: usize, blows: &[(Vec<u8>, &'static str)]) {
         for portion in blows.chunks(500) {
@@ -172,8 +171,8 @@ impl Siege {
         }
     }
 
-    /// Hits a node with one genuine datagram of the past, and checks that it was counted once, whatever as,
-    /// and that nothing came of it.
+    /// Hits a node with one genuine datagram of the past. Checks that any one verdict counted it once, and
+    /// that it had no effect.
     #[track_caller]
     pub(crate) fn strike_unjudged(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
         let before = self.lab.world.counters(node);
@@ -190,18 +189,18 @@ impl Siege {
         }
     }
 
-    /// Takes blows that were judged elsewhere into the account.
+    /// Adds blows with another kind of verdict to the account.
     pub(crate) fn note(&mut self, what: &'static str, blows: usize) {
         *self.tally.entry(what).or_default() += blows as u64;
     }
 
-    /// An address that nobody has.
+    /// Returns an address that no host has.
     pub(crate) fn stranger(&mut self) -> SocketAddr {
         let [a, b, port_high, port_low] = self.random.bytes();
         SocketAddr::from(([198, 18, a, b], u16::from_be_bytes([port_high, port_low]).max(1)))
     }
 
-    /// After it all, everybody can still talk to everybody, and the account is closed.
+    /// Checks that all nodes can still talk to each other, and closes the account.
     pub(crate) fn conclude(&mut self, name: &str) {
         let before = self.lab.world.ledger.completed();
         let nodes = self.lab.world.machines().len();
@@ -217,7 +216,7 @@ impl Siege {
     }
 }
 
-/// Verdicts between which only a rate decides.
+/// Returns the class of verdicts that differ only by a rate limit.
 fn class(verdict: &'static str) -> &'static str {
     match verdict {
         "hellos_limited" => "hellos_unknown",
@@ -227,7 +226,7 @@ fn class(verdict: &'static str) -> &'static str {
     }
 }
 
-/// Where node `number` of a lab is.
+/// Returns the endpoint of a lab's node `number`.
 pub(crate) fn endpoint(number: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number as u8 + 1], 4000))
 }

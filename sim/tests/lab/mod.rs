@@ -6,7 +6,7 @@ use peersock_overlay::{Contact, NetworkConfig, NetworkId};
 use peersock_sim::net::{HostId, LanId, Pipe, Prefixes, Stage};
 use peersock_sim::{Limits, MachineConfig, NodeConfig, Plan, Random, Trace, World};
 
-/// Where the programs listen.
+/// Port of the programs.
 pub(crate) const PORT: u16 = 2000;
 
 /// Nodes 0, 1, 2, … with the addresses 192.0.2.1, .2, .3, …, all in the same networks.
@@ -64,7 +64,7 @@ pub(crate) fn open_network() -> NetworkConfig {
     NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None }
 }
 
-/// 100 Mbit/s, half a millisecond.
+/// Makes a link with 100 Mbit/s and half a millisecond of delay.
 pub(crate) fn wire() -> Pipe {
     Pipe::new([
         Stage::Mtu(1500),

@@ -1,34 +1,34 @@
-//! Writes the results into a document, between two comments that stay where they are.
+//! Writes the results into a document, between two marker comments that stay in place.
 
 use std::fs;
 use std::path::Path;
 
 use crate::Result;
 
-/// A place for results: the comment above what is replaced, alone on its line, and that below it.
+/// A place for results: the marker comments above and below the replaced text, each alone on its line.
 pub(crate) type Place = [&'static str; 2];
-/// The results of `bench`.
+/// Place of the results of `bench`.
 pub(crate) const BENCH: Place = ["<!-- bench -->", "<!-- /bench -->"];
-/// Those of `bench rivals`.
+/// Place of the results of `bench rivals`.
 pub(crate) const RIVALS: Place = ["<!-- rivals -->", "<!-- /rivals -->"];
-/// Those of `bench stages`.
+/// Place of the results of `bench stages`.
 pub(crate) const STAGES: Place = ["<!-- stages -->", "<!-- /stages -->"];
 
-/// Fails if a document has no place for results; call it before minutes of measuring.
+/// Checks that a document has a place for results. Call it before minutes of measuring.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or the comments are not there.
+/// The file cannot be read, or the markers are missing.
 pub(crate) fn check(path: &Path, place: Place) -> Result<()> {
     replaced(&read(path)?, place, "").map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(())
 }
 
-/// Writes results into a document: a picture, if it lies in the document's folder, and a text as it is.
+/// Writes results into a document: a picture, if it lies in the document's folder, and a text.
 ///
 /// # Errors
 ///
-/// Those of [`check`], and when the file cannot be written.
+/// The errors of [`check`]; or the file cannot be written.
 pub(crate) fn write(path: &Path, place: Place, picture: Option<&Path>, text: &str) -> Result<()> {
     let picture = picture.filter(|picture| picture.parent() == path.parent());
     let picture = picture.and_then(|picture| picture.file_name()?.to_str());
@@ -43,7 +43,7 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()).into())
 }
 
-/// The document with `block` between the comments. They have to be there once, each on a line of its own.
+/// Returns the document with `block` between the markers. Each marker must occur once, alone on its line.
 fn replaced(document: &str, [begin, end]: Place, block: &str) -> std::result::Result<String, String> {
     let lines: Vec<&str> = document.split_inclusive('\n').collect();
     let places = |mark: &str| -> Vec<usize> {

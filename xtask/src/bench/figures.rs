@@ -1,4 +1,4 @@
-//! What is measured, of whom, and the figures of all rounds.
+//! Measured quantities, contenders, and the figures of all rounds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// Everybody, in the order of a round.
+    /// All contenders, in the order of a round.
     pub(crate) const ALL: [Contender; 7] = [
         Contender::Limit,
         Contender::Kernel,
@@ -38,12 +38,12 @@ impl Contender {
         Contender::PeersockChacha,
     ];
 
-    /// Whether there is a node in its processes.
+    /// Returns true if the contender's processes run a node.
     pub(crate) fn has_node(self) -> bool {
         !matches!(self, Contender::Limit | Contender::Kernel | Contender::Quinn)
     }
 
-    /// Its subcommand of the load program.
+    /// Returns the contender's subcommand of the load program.
     pub(crate) fn subcommand(self) -> &'static str {
         match self {
             Contender::PeersockBusy | Contender::PeersockChacha => Contender::Peersock.name(),
@@ -51,7 +51,7 @@ impl Contender {
         }
     }
 
-    /// Its name in the results.
+    /// Returns the contender's name in the results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Contender::Limit => "limit",
@@ -98,39 +98,39 @@ pub(crate) enum Quantity {
     Stream8,
     /// Median round trip of 64 bytes.
     PingP50,
-    /// 99th percentile of the same.
+    /// 99th percentile of that round trip.
     PingP99,
     /// New connections per second: one byte each way, one after another. For quinn, new streams of one
     /// connection.
     Connections,
-    /// How often threads of both processes go to sleep for each of them.
+    /// Number of times that threads of both processes go to sleep for each connection.
     Switches,
-    /// The same with a request of 1 KB and an answer of 1 KB.
+    /// New connections per second with a request of 1 KB and an answer of 1 KB.
     Requests,
     /// CPU of both processes for each message of 1 KB over 10 connections, 10,000 messages a second together.
     Message10,
-    /// The same over 10,000 connections.
+    /// CPU for each message of 1 KB over 10,000 connections.
     Message10k,
     /// Datagrams of 1,200 bytes that arrive per second.
     Datagrams,
-    /// CPU of both processes for each of them.
+    /// CPU of both processes for each datagram.
     DatagramCpu,
-    /// From starting a fresh process to the first byte from its peer.
+    /// Time from the start of a fresh process to the first byte from its peer.
     FirstByte,
-    /// From killing and restarting the peer to the first byte over a new connection.
+    /// Time from killing and restarting the peer to the first byte over a new connection.
     Recovery,
     /// Resident memory of a process for each of 10,000 connections.
     HeldRss,
     /// Resident memory of a node that is connected to one peer and idle.
     IdleRss,
-    /// The part of it that no file backs.
+    /// Part of that memory that no file backs.
     IdleAnonymous,
-    /// Share of one core of the same node.
+    /// CPU of the same node as a share of one core.
     IdleCpu,
 }
 
 impl Quantity {
-    /// Name in the results, and the unit.
+    /// Returns the name in the results, and the unit.
     pub(crate) fn name_and_unit(self) -> (&'static str, &'static str) {
         match self {
             Quantity::Stream1 => ("goodput_1_stream", "Gbit/s"),
@@ -160,7 +160,7 @@ impl Quantity {
 }
 
 impl Quantity {
-    /// What a figure of the same contender is divided by, in few words.
+    /// Returns a short description of the figure as a divisor of another figure of the same contender.
     pub(crate) fn divisor(self) -> &'static str {
         match self {
             Quantity::Stream1 => "1 stream",
@@ -208,7 +208,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None if there are no values.
+    /// Returns the spread, or None if there are no values.
     pub(crate) fn of(values: &[f64]) -> Option<Spread> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -219,26 +219,26 @@ impl Spread {
     }
 }
 
-/// A figure of one round, and what disturbed that.
+/// A figure of one round, and the disturbance of that round.
 pub(crate) type Measured = (f64, Disturbance);
 
 /// A figure over all its rounds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
     pub(crate) spread: Spread,
-    /// What disturbed the rounds.
+    /// Disturbances of the rounds.
     pub(crate) disturbances: Disturbances,
 }
 
 impl Row {
-    /// None if there are no rounds.
+    /// Returns the row, or None if there are no rounds.
     pub(crate) fn of(rounds: impl IntoIterator<Item = Measured>) -> Option<Row> {
         let (values, disturbances): (Vec<f64>, Vec<Disturbance>) = rounds.into_iter().unzip();
         Some(Row { spread: Spread::of(&values)?, disturbances: Disturbances::from_iter(disturbances) })
     }
 }
 
-/// All figures, by round, so that what ran at about the same time can be compared.
+/// All figures by round, so that figures measured at about the same time can be compared.
 pub(crate) struct Figures<C = Contender>(BTreeMap<(Quantity, C), BTreeMap<usize, Measured>>);
 
 impl<C> Default for Figures<C> {
@@ -253,20 +253,20 @@ impl<C: Copy + Ord> Figures<C> {
         self.0.entry((quantity, contender)).or_default().insert(round, measured);
     }
 
-    /// Everything measured, over its rounds, ordered by quantity.
+    /// Returns all measured figures with their rounds, ordered by quantity.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Quantity, C, Row)> {
         self.0.iter().filter_map(|((quantity, contender), rounds)| {
             Some((*quantity, *contender, Row::of(rounds.values().copied())?))
         })
     }
 
-    /// One of them.
+    /// Returns one figure.
     pub(crate) fn row(&self, quantity: Quantity, contender: C) -> Option<Row> {
         Row::of(self.0.get(&(quantity, contender))?.values().copied())
     }
 
-    /// The quotients of two figures, each within its round, which is as disturbed as the more disturbed of
-    /// the two.
+    /// Returns the quotients of two figures, each within its round. A quotient is as disturbed as the more
+    /// disturbed of the two.
     pub(crate) fn ratio(&self, of: (Quantity, C), to: (Quantity, C)) -> Option<Row> {
         let (of, to) = (self.0.get(&of)?, self.0.get(&to)?);
         Row::of(of.iter().filter_map(|(round, (value, disturbance))| {

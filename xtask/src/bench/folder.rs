@@ -1,23 +1,23 @@
-//! A folder for the files of one run.
+//! Folder for the files of one run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
 
-/// A folder of this run, removed at the end.
+/// Folder of this run, removed at the end.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it, among the temporary files.
+    /// Makes the folder among the temporary files.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// The folder cannot be made.
     pub(super) fn new() -> Result<Folder> {
         let path = std::env::temp_dir().join(format!("peersock-bench-{}", std::process::id()));
         fs::create_dir(&path)?;
-        // nginx's worker has another user.
+        // nginx's worker runs as another user.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&path, readable)?;
         Ok(Folder(path))
@@ -30,7 +30,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left lies among the temporary files.
+        // Any remaining files lie among the temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,7 +1,7 @@
-//! Whether the machine had nothing else to do while something was measured.
+//! Checks if the machine was idle otherwise during a measurement.
 //!
-//! A measurement is disturbed when the host took processors away (steal) or other processes ran for more than
-//! [`LIMIT`]. `docs/PERFORMANCE.md` says what is counted as what.
+//! A measurement is disturbed if the host took processors away (steal), or if other processes used more than
+//! [`LIMIT`]. `docs/PERFORMANCE.md` defines the accounting.
 
 use std::fmt;
 use std::thread;
@@ -11,15 +11,15 @@ use super::figures::Spread;
 use super::processor_time::Sample;
 use crate::Result;
 
-/// From this share of one processor on, steal or other processes' time counts as a disturbance.
+/// Share of one processor from which steal or other processes' time counts as a disturbance.
 pub(crate) const LIMIT: f64 = 0.05;
-/// Time of processes that cannot be seen counts from this share of one processor on. It is the rest of a
-/// subtraction of times that the kernel counts by ticks, and below this it is not told from chance.
+/// Share of one processor from which invisible processes' time counts. That time is a difference of
+/// tick-based kernel times, so smaller values are indistinguishable from chance.
 const UNSEEN_LIMIT: f64 = 0.25;
-/// The machine is watched for at least this long, because processor time comes in ticks of 10 ms.
+/// Minimum time of watching the machine, because processor time comes in ticks of 10 ms.
 pub(crate) const WINDOW: Duration = Duration::from_millis(500);
 
-/// What disturbed one measurement. Shares of one processor: on two processors at most 2.
+/// Disturbance of one measurement, in shares of one processor: on two processors at most 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Disturbance {
     /// Time that the host gave to others while this virtual machine wanted to run.
@@ -29,20 +29,20 @@ pub(crate) struct Disturbance {
 }
 
 impl Disturbance {
-    /// Whether the machine was idle but for the benchmark.
+    /// Returns true if the machine was idle except for the benchmark.
     pub(crate) fn is_idle(self) -> bool {
         self.steal < LIMIT && self.others < LIMIT
     }
 
-    /// The greater share of each kind.
+    /// Returns the greater share of each kind.
     pub(crate) fn max(self, other: Disturbance) -> Disturbance {
         Disturbance { steal: self.steal.max(other.steal), others: self.others.max(other.others) }
     }
 
-    /// What was used between two samples. `ticks` is the number of clock ticks in a second.
+    /// Returns the disturbance between two samples. `ticks` is the number of clock ticks in a second.
     fn between(first: &Sample, last: &Sample, elapsed: Duration, ticks: u64) -> Disturbance {
         let share = |used: u64| used as f64 / ticks as f64 / elapsed.as_secs_f64().max(1e-9);
-        // A sum is less than it was when a process has ended for which nobody waits.
+        // A sum shrinks if a process ended without a parent that waits for it.
         let used = |of: fn(&Sample) -> u64| of(last).saturating_sub(of(first));
         let (own, others, kernel) = (used(|s| s.own), used(|s| s.others), used(|s| s.kernel));
         let unseen = share(used(|s| s.busy).saturating_sub(own + others + kernel));
@@ -58,7 +58,7 @@ impl fmt::Display for Disturbance {
     }
 }
 
-/// The machine, watched from [`Watch::start`] on.
+/// The machine, watched since [`Watch::start`].
 pub(crate) struct Watch {
     start: Instant,
     first: Sample,
@@ -69,21 +69,21 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// When `/proc` cannot be read.
+    /// `/proc` cannot be read.
     pub(crate) fn start() -> Result<Watch> {
         Ok(Watch { first: Sample::now()?, start: Instant::now() })
     }
 
-    /// How long it has watched.
+    /// Returns the time watched so far.
     pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Says what disturbed, after a wait if it has watched for less than [`WINDOW`].
+    /// Returns the disturbance. It first waits until [`WINDOW`] has passed since the start.
     ///
     /// # Errors
     ///
-    /// When `/proc` cannot be read.
+    /// `/proc` cannot be read.
     pub(crate) fn finish(self) -> Result<Disturbance> {
         thread::sleep(WINDOW.saturating_sub(self.elapsed()));
         let (last, elapsed) = (Sample::now()?, self.elapsed());
@@ -92,22 +92,23 @@ impl Watch {
     }
 }
 
-/// What disturbed the rounds of one figure, or all measurements of a run.
+/// Disturbances of the rounds of one figure, or of all measurements of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Disturbances(Vec<Disturbance>);
 
 impl Disturbances {
-    /// How many there are, idle ones included.
+    /// Returns their number, idle ones included.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// During how many the machine was not idle.
+    /// Returns the number of measurements during which the machine was not idle.
     pub(crate) fn not_idle(&self) -> usize {
         self.0.iter().filter(|disturbance| !disturbance.is_idle()).count()
     }
 
-    /// The spreads of steal and of other processes' time, percent of one processor; None if there are none.
+    /// Returns the spreads of steal and of other processes' time, percent of one processor; None without
+    /// data.
     pub(crate) fn spreads(&self) -> Option<[Spread; 2]> {
         let spread = |of: fn(&Disturbance) -> f64| {
             Spread::of(&self.0.iter().map(|disturbance| of(disturbance) * 100.0).collect::<Vec<_>>())
@@ -115,13 +116,13 @@ impl Disturbances {
         Some([spread(|d| d.steal)?, spread(|d| d.others)?])
     }
 
-    /// The same as texts for a table, median and maximum with a slash between them.
+    /// Returns the spreads as texts for a table, median and maximum with a slash between them.
     pub(crate) fn columns(&self) -> [String; 2] {
         let texts = self.spreads().map(|both| both.map(|s| format!("{:.1}/{:.1}", s.median, s.max)));
         texts.unwrap_or_default()
     }
 
-    /// The mark of a figure, which is empty if the machine was idle in all its rounds.
+    /// Returns the mark of a figure, which is empty if the machine was idle in all its rounds.
     pub(crate) fn mark(&self) -> String {
         match self.not_idle() {
             0 => String::new(),
@@ -136,26 +137,26 @@ impl FromIterator<Disturbance> for Disturbances {
     }
 }
 
-/// Watches all measurements of a run, and repeats those that were disturbed.
+/// Watcher of all measurements of a run, which repeats the disturbed ones.
 pub(crate) struct Watcher {
     repeats: u32,
-    /// One for each measurement that counts.
+    /// Disturbance of each measurement that counts.
     pub(crate) counted: Disturbances,
-    /// How many times a measurement was repeated.
+    /// Number of repetitions.
     pub(crate) repeated: u32,
 }
 
 impl Watcher {
-    /// A measurement that was disturbed is repeated up to `repeats` times.
+    /// Makes a watcher that repeats a disturbed measurement up to `repeats` times.
     pub(crate) fn new(repeats: u32) -> Watcher {
         Watcher { repeats, counted: Disturbances::default(), repeated: 0 }
     }
 
-    /// Measures, with repetitions. If all were disturbed, the least disturbed one counts.
+    /// Measures, with repetitions. If all attempts were disturbed, the least disturbed one counts.
     ///
     /// # Errors
     ///
-    /// Those of `measure`, which are not repeated; and when `/proc` cannot be read.
+    /// The errors of `measure`, which are not repeated; or `/proc` cannot be read.
     pub(crate) fn measure<T>(&mut self, mut measure: impl FnMut() -> Result<T>) -> Result<(T, Disturbance)> {
         self.attempts(|| {
             let watch = Watch::start()?;
@@ -184,7 +185,7 @@ impl Watcher {
         Ok(best)
     }
 
-    /// Whether the machine was idle, as text for people: a line, or two.
+    /// Returns one or two lines of text about whether the machine was idle.
     pub(crate) fn summary(&self) -> String {
         let Some([steal, others]) = self.counted.spreads() else {
             return "Nothing was measured.".to_owned();
@@ -220,7 +221,7 @@ mod tests {
         Disturbance { steal: 0.0, others }
     }
 
-    /// What is used within two seconds of 100 ticks.
+    /// Returns the disturbance for the usage within two seconds of 100 ticks.
     fn between(last: Sample) -> Disturbance {
         let first = Sample { busy: 1000, steal: 1000, own: 1000, others: 1000, kernel: 1000 };
         let last = Sample {
@@ -243,7 +244,8 @@ mod tests {
     fn the_benchmarks_own_work_and_the_kernels_do_not_disturb() {
         let sample = Sample { busy: 400, steal: 0, own: 340, others: 0, kernel: 60 };
         assert_eq!(between(sample), Disturbance::default());
-        // Interrupts are in the processes' own times on many kernels, and never in the machine's busy time.
+        // Many kernels count interrupts in the processes' times, but no kernel counts them in the machine's
+        // busy time.
         assert_eq!(between(Sample { busy: 100, own: 180, ..Sample::default() }), Disturbance::default());
     }
 
@@ -277,7 +279,8 @@ mod tests {
         assert_eq!(Disturbances::from_iter([IDLE]).mark(), "");
     }
 
-    /// What a watcher keeps of attempts that are disturbed like this, by their number, and how many it made.
+    /// Runs a watcher with these attempts. Returns the number of the kept attempt, the total, and the
+    /// watcher.
     fn kept(repeats: u32, attempts: &[Disturbance]) -> (usize, usize, Watcher) {
         let mut watcher = Watcher::new(repeats);
         let mut made = 0;

@@ -1,4 +1,4 @@
-//! Figures with names of their own, a line each: for people, and as JSON for programs.
+//! Named figures, one per line: for people, and as JSON for programs.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::table::json_line;
 use crate::Result;
 
-/// What is printed as it is added, and written at the end.
+/// Printer of figures. Each figure is printed when added, and all are written as JSON at the end.
 pub(super) struct Lines {
     json: String,
 }
@@ -23,7 +23,7 @@ impl Lines {
         Lines { json: format!("{}\n", json!({ "machine": machine.json() })) }
     }
 
-    /// A figure and its rounds; nothing if there are none.
+    /// Adds a figure with its rounds; does nothing if there are none.
     pub(super) fn add(&mut self, name: &str, unit: &str, rounds: &[Measured]) {
         let Some(row) = Row::of(rounds.iter().copied()) else { return };
         let Spread { min, median, max } = row.spread;
@@ -33,17 +33,17 @@ impl Lines {
         self.json.push_str(&format!("{}\n", json_line(name, unit, &row)));
     }
 
-    /// The ratio of two figures, taken in each round.
+    /// Adds the ratio of two figures, taken in each round.
     pub(super) fn add_ratio(&mut self, name: &str, of: &[Measured], to: &[Measured]) {
         let ratios: Vec<_> = of.iter().zip(to).map(|(of, to)| (of.0 / to.0, of.1.max(to.1))).collect();
         self.add(name, "ratio", &ratios);
     }
 
-    /// Writes what was added to a file, one JSON object per line.
+    /// Writes the added figures to a file, one JSON object per line.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub(super) fn write(self, path: Option<&Path>) -> Result<()> {
         let Some(path) = path else { return Ok(()) };
         fs::write(path, self.json).map_err(|e| format!("cannot write {}: {e}", path.display()).into())

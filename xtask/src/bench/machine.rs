@@ -1,4 +1,4 @@
-//! The machine that measures, so that figures can be quoted with its name.
+//! Description of the measuring machine, to be quoted with the figures.
 
 use std::fmt;
 use std::fs;
@@ -6,15 +6,15 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// What is said of the machine.
+/// Properties of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Machine {
-    /// The processor's name, as it gives it itself.
+    /// The processor's own name.
     model: String,
     processors: usize,
-    /// How many of them this process may use.
+    /// Number of processors that this process may use.
     usable: usize,
-    /// Whether the processor says that there is a hypervisor. None if it does not say, as on ARM.
+    /// True if the processor reports a hypervisor. None if it does not report that, as on ARM.
     is_virtual: Option<bool>,
     /// Release and architecture.
     kernel: String,
@@ -23,7 +23,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Reads the properties of this machine.
     pub(crate) fn this() -> Machine {
         let names = rustix::system::uname();
         let kernel = format!("{} ({})", names.release().to_string_lossy(), names.machine().to_string_lossy());
@@ -34,7 +34,7 @@ impl Machine {
         Machine::of(&cpuinfo, usable, kernel, date.unwrap_or_default())
     }
 
-    /// As JSON, with the fields' names.
+    /// Returns the machine as JSON, with the fields' names.
     pub(crate) fn json(&self) -> Value {
         json!({
             "model": self.model, "processors": self.processors, "usable_processors": self.usable,

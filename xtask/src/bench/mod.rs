@@ -1,12 +1,12 @@
-//! `cargo xtask bench`: all contenders in one run, interleaved round by round, so that a machine that gets
-//! slower in between slows all of them.
+//! `cargo xtask bench`: measures all contenders in one run, interleaved round by round, so that a slowdown of
+//! the machine affects all of them.
 //!
-//! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
-//! what they measured, [`table`] prints it and [`picture`] draws it. The load itself is the program
-//! `peersock-bench`. [`idle`] says whether the machine had nothing else to do meanwhile.
+//! [`network`] makes the link, and [`session`] starts servers and runs one client at a time. [`figures`]
+//! keeps the results, [`table`] prints them and [`picture`] draws them. The load itself is the program
+//! `peersock-bench`. [`idle`] checks if the machine was idle otherwise.
 //!
-//! `cargo xtask bench tcp` hands everything to the program `peersock-stack-lab`, `cargo xtask bench root` to
-//! `peersock-root-lab`.
+//! `cargo xtask bench tcp` passes its arguments to the program `peersock-stack-lab`, `cargo xtask bench root`
+//! to `peersock-root-lab`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -41,7 +41,7 @@ use session::{Case, Session};
 
 use crate::{Result, cargo};
 
-/// Shown by `--help`.
+/// Text for `--help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
@@ -166,12 +166,12 @@ pub(crate) struct OffloadOptions {
     features: Vec<(String, bool)>,
 }
 
-/// Runs the benchmark and prints its table. False if something could not be measured.
+/// Runs the benchmark and prints its table. Returns false if a measurement failed.
 ///
 /// # Errors
 ///
-/// When the load program does not build, the link or a server cannot be set up, or the document that is to
-/// have the table has no place for it.
+/// The load program does not build, the link or a server cannot be set up, or the document has no place for
+/// the table.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     match &options.alone {
         Some(Alone::Tcp { options }) => {
@@ -191,7 +191,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }
-    // Before minutes of measuring.
+    // Check it before minutes of measuring.
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::BENCH))?;
     let program = build("peersock-bench", &options.profile)?;
     let (default_mode, reason) = Testbed::default_mode();
@@ -235,7 +235,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// Measures everything in turns. Returns the figures, and what could not be measured.
+/// Measures everything in turns. Returns the figures and the failed measurements.
 fn measure(
     options: &Options,
     network: &Testbed,
@@ -250,7 +250,7 @@ fn measure(
     for round in 0..options.rounds.reps as usize {
         println!("round {} of {}", round + 1, options.rounds.reps);
         for &case in &cases {
-            // Everybody is first in some round.
+            // Each contender is first in some round.
             for i in 0..contenders.len() {
                 let contender = contenders[(round + i) % contenders.len()];
                 if !case.applies_to(contender) {
@@ -281,11 +281,11 @@ fn alone(part: &str, options: &[OsString]) -> Result<bool> {
     run_watched(Command::new(build("peersock-bench", PROFILE)?).arg(part).args(options))
 }
 
-/// Runs a program that prints figures by itself, then says on which machine, and whether that was idle.
+/// Runs a program that prints its own figures. Then prints the machine, and whether it was idle otherwise.
 fn run_watched(command: &mut Command) -> Result<bool> {
     let watch = Watch::start()?;
     let success = command.status()?.success();
-    // A program that ends sooner has measured nothing: it printed a help, or an error.
+    // A program that ends sooner has measured nothing, and only printed a help or an error.
     if watch.elapsed() >= WINDOW {
         let disturbance = watch.finish()?;
         let verdict = if disturbance.is_idle() { "idle but for this" } else { "NOT IDLE" };
@@ -298,7 +298,7 @@ fn run_watched(command: &mut Command) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// When the kernel refuses.
+/// The kernel refuses.
 pub(crate) fn set_offloads(options: &OffloadOptions) -> Result<()> {
     let features: Vec<_> = options.features.iter().map(|(name, on)| (name.as_str(), *on)).collect();
     offload::set_features(&options.device, &features)
@@ -320,8 +320,7 @@ fn parse_feature(text: &str) -> std::result::Result<(String, bool), String> {
     }
 }
 
-/// The profile of Cargo.toml that programs are measured with: as packages are built, with link-time
-/// optimisation.
+/// Profile of Cargo.toml for the measured programs: as in packages, with link-time optimisation.
 const PROFILE: &str = "dist";
 
 /// Builds the program of a package and returns its path.
@@ -348,7 +347,7 @@ fn artifact(package: &str, profile: &str, pick: impl Fn(&Value) -> Option<PathBu
         .ok_or_else(|| format!("cargo has built nothing of {package}").into())
 }
 
-/// All, unless some were named.
+/// Returns the named items, or all if none were named.
 fn chosen<T: Copy + PartialEq>(all: &[T], named: &[T]) -> Vec<T> {
     all.iter().copied().filter(|item| named.is_empty() || named.contains(item)).collect()
 }
@@ -367,7 +366,7 @@ fn conditions(options: &Options, network: &Testbed) -> String {
     )
 }
 
-/// How this was called, for whoever wants to do it again.
+/// Returns the command line of this run, so that others can repeat it.
 fn command_line() -> String {
     let arguments = std::env::args_os().skip(1);
     arguments.fold("cargo xtask".to_owned(), |line, argument| format!("{line} {}", argument.display()))

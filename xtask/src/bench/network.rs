@@ -33,7 +33,8 @@ pub(crate) enum Side {
 const DEVICE: &str = "veth0";
 const NAME_PREFIX: &str = "peersock-bench-";
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 201, 0, 1), Ipv4Addr::new(10, 201, 0, 2)];
-/// What makes the pair like two machines: software segments on the way out, and merging on the way in.
+/// Offloads that make the pair behave like two machines: software segmentation on output, and merging on
+/// input.
 const WIRE_OFFLOADS: [(&str, bool); 7] = [
     ("tx-tcp-segmentation", false),
     ("tx-tcp6-segmentation", false),
@@ -43,21 +44,21 @@ const WIRE_OFFLOADS: [(&str, bool); 7] = [
     ("tx-generic-segmentation", false),
     ("rx-gro", true),
 ];
-/// New connections per second leave ports in TIME-WAIT: without these the kernel's own TCP would run out of
-/// them.
+/// Settings for many new connections per second. Without them, ports in TIME-WAIT would exhaust the kernel
+/// TCP.
 const SETTINGS: [(&str, &str); 2] =
     [("net/ipv4/ip_local_port_range", "1024 65000"), ("net/ipv4/tcp_tw_reuse", "1")];
 
 /// A link that exists until it is dropped.
 pub(crate) struct Testbed {
     mode: Mode,
-    /// Their names, if there are namespaces.
+    /// Names of the namespaces, if there are any.
     namespaces: Option<[String; 2]>,
     _guards: Vec<Guard>,
 }
 
 impl Testbed {
-    /// The best mode that this process may set up, and why it is not `wire`.
+    /// Returns the best mode that this process may set up, and the reason if it is not `wire`.
     pub(crate) fn default_mode() -> (Mode, Option<&'static str>) {
         if !rustix::process::geteuid().is_root() {
             (Mode::Loopback, Some("not root, so no network namespaces"))
@@ -75,7 +76,7 @@ impl Testbed {
     ///
     /// # Errors
     ///
-    /// When namespaces are wanted and cannot be made; what was made until then is removed.
+    /// Namespaces are required and cannot be made. Partial state is removed.
     pub(crate) fn new(mode: Mode) -> Result<Testbed> {
         if mode == Mode::Loopback {
             return Ok(Testbed { mode, namespaces: None, _guards: Vec::new() });
@@ -116,12 +117,12 @@ impl Testbed {
         Ok(network)
     }
 
-    /// The link's mode.
+    /// Returns the link's mode.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The address of a side.
+    /// Returns the address of a side.
     pub(crate) fn address(&self, side: Side) -> IpAddr {
         match self.namespaces {
             Some(_) => ADDRESSES[side as usize].into(),
@@ -129,7 +130,7 @@ impl Testbed {
         }
     }
 
-    /// A command that runs a program on one side.
+    /// Returns a command that runs a program on one side.
     pub(crate) fn command(&self, side: Side, program: &Path) -> Command {
         match &self.namespaces {
             Some(names) => {
@@ -152,7 +153,7 @@ fn ip(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command that prints only if it fails.
+/// Runs a command, and returns its output as the error if it fails.
 fn run(mut command: Command) -> Result<()> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
@@ -161,7 +162,7 @@ fn run(mut command: Command) -> Result<()> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
-/// Removes what a run that was killed has left behind. Namespaces of living runs stay.
+/// Removes namespaces that a killed run has left behind. Namespaces of living runs stay.
 fn remove_stale() {
     let Ok(output) = ip(&["netns", "list"]).output() else { return };
     for line in String::from_utf8_lossy(&output.stdout).lines() {

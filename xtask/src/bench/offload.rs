@@ -1,12 +1,12 @@
-//! Switches a network device's offloads over the kernel's ethtool netlink interface
-//! (Linux `Documentation/networking/ethtool-netlink.rst`), so that no other program is needed.
+//! Switches a network device's offloads over Linux's ethtool netlink interface (Linux
+//! `Documentation/networking/ethtool-netlink.rst`), without any other program.
 
 use std::io;
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
-/// One offload by the kernel's name, and whether it shall be on.
+/// One offload by its kernel name, and its wanted state.
 pub(crate) type Feature<'a> = (&'a str, bool);
 
 // <linux/netlink.h>
@@ -32,17 +32,16 @@ const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
 
-/// nlmsghdr and genlmsghdr, bytes.
+/// Size of nlmsghdr and genlmsghdr in bytes.
 const HEADER: usize = 16 + 4;
-/// nlattr, bytes.
+/// Size of nlattr in bytes.
 const ATTRIBUTE: usize = 4;
 
 /// Switches offloads of a device of the current network namespace.
 ///
 /// # Errors
 ///
-/// Whatever the kernel answers: no such device or feature, not permitted, or no ethtool netlink (before Linux
-/// 5.6).
+/// Linux's error: no such device or feature, not permitted, or no ethtool netlink (before Linux 5.6).
 pub(crate) fn set_features(device: &str, features: &[Feature<'_>]) -> io::Result<()> {
     let family = ethtool_family()?;
     request(family, ETHTOOL_MSG_FEATURES_SET, &features_message(device, features)).map(|_| ())
@@ -69,7 +68,7 @@ fn features_message(device: &str, features: &[Feature<'_>]) -> Vec<u8> {
     message
 }
 
-/// Generic netlink numbers its families at run time.
+/// Looks up the number of the ethtool family, which generic netlink assigns at run time.
 fn ethtool_family() -> io::Result<u16> {
     let mut name = Vec::new();
     put(&mut name, CTRL_ATTR_FAMILY_NAME, &c_string("ethtool"));
@@ -80,7 +79,7 @@ fn ethtool_family() -> io::Result<u16> {
         .ok_or_else(|| io::Error::other("the kernel does not know the ethtool netlink family"))
 }
 
-/// Sends one request and returns the attributes of its answer, or nothing if the answer is a bare
+/// Sends one request and returns the attributes of its answer, or no bytes if the answer is a bare
 /// acknowledgement.
 fn request(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let socket =
@@ -101,7 +100,7 @@ fn request(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
     if u16::from_ne_bytes([header[4], header[5]]) == NLMSG_ERROR {
-        // nlmsgerr: the code stands where another message has its genlmsghdr; 0 acknowledges.
+        // nlmsgerr has the code in the place of a genlmsghdr; 0 acknowledges.
         let code = i32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
         return if code == 0 { Ok(Vec::new()) } else { Err(io::Error::from_raw_os_error(-code)) };
     }

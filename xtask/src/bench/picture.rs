@@ -1,14 +1,14 @@
-//! The main figures as a picture: an SVG file that needs nothing else, for light and dark pages.
+//! Draws the main figures as a self-contained SVG file, for light and dark pages.
 //!
-//! Each quantity has bars of its own scale, one for each contender: the median, with a line from the least
-//! to the greatest round.
+//! Each quantity has a separate scale and one bar per contender: the median, with a line from the least to
+//! the greatest round.
 
 use std::fmt::Write as _;
 
 use super::figures::{Contender, Figures, Quantity, Row};
 use super::table::number;
 
-/// What is shown, and whether more is better.
+/// Quantities shown, and whether more is better.
 const SHOWN: [(Quantity, bool); 9] = [
     (Quantity::Stream1, true),
     (Quantity::Stream8, true),
@@ -24,17 +24,17 @@ const SHOWN: [(Quantity, bool); 9] = [
 // Lengths in pixels.
 const MARGIN: usize = 20;
 const COLUMN: usize = 440;
-/// Of the title and the lines below it.
+/// Height of the title and the lines below it.
 const HEAD: usize = 92;
-/// Of a quantity's name, and the gap below its bars.
+/// Height of a quantity's name and the gap below its bars.
 const PANEL: usize = 42;
 const ROW: usize = 20;
-/// Where bars begin, and how long the longest one is.
+/// Position of the bars, and length of the longest bar.
 const BAR_AT: usize = 145;
 const BAR_LENGTH: f64 = 200.0;
 const VALUE_AT: usize = COLUMN - 20;
 
-/// A background of its own keeps the text readable where a page's colours are not those of the system.
+/// Style sheet. The background keeps the text readable on pages whose colours differ from the system's.
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-size:18px;font-weight:600}.name{font-weight:600}
 .right{text-anchor:end}.back{fill:#fff}.spread{stroke:#1f2328;stroke-width:1.5}
@@ -44,7 +44,7 @@ text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-size:18px;font-weig
 .limit{fill:#6e7681}.kernel{fill:#9e6a03}.quinn{fill:#8957e5}.peersock{fill:#1f6feb}
 .peersock-fd{fill:#388bfd}.peersock-busy{fill:#2ea083}.peersock-chacha{fill:#db61a2}}";
 
-/// The picture, with lines of text that name the machine and the conditions.
+/// Returns the picture, with lines of text that name the machine and the conditions.
 pub(crate) fn svg(figures: &Figures, machine: &str, conditions: &str) -> String {
     let panels: Vec<_> = SHOWN
         .into_iter()
@@ -79,13 +79,13 @@ fn rows(figures: &Figures, quantity: Quantity) -> Vec<(Contender, Row)> {
     Contender::ALL.into_iter().filter_map(row).collect()
 }
 
-/// One quantity, with its name above the bars.
+/// Draws one quantity, with its name above the bars.
 fn panel(quantity: Quantity, more: bool, rows: &[(Contender, Row)], left: usize, top: usize) -> String {
     let (_, unit) = quantity.name_and_unit();
     let better = if more { "more" } else { "less" };
     let mut out = text(left, top + 16, "name", &format!("{quantity}, {unit} ({better} is better)"));
     let greatest = rows.iter().map(|(_, row)| row.spread.max).fold(0.0, f64::max);
-    // Were all zero, bars have no length.
+    // If all are zero, bars have no length.
     let length = |value: f64| value.max(0.0) / greatest.max(f64::MIN_POSITIVE) * BAR_LENGTH;
     for (i, (contender, row)) in rows.iter().enumerate() {
         let y = top + 24 + i * ROW;
@@ -126,7 +126,7 @@ mod tests {
 
     const BUSY: Disturbance = Disturbance { steal: 0.0, others: 1.0 };
 
-    /// Two rounds of everything, of which quinn was disturbed in the second one.
+    /// Makes two rounds of all figures, with quinn disturbed in the second one.
     fn figures() -> Figures {
         let mut figures = Figures::default();
         for (quantity, _) in SHOWN {

@@ -1,38 +1,38 @@
 //! Processor time of the machine and of its processes, from Linux's `/proc` (proc_stat(5), proc_pid_stat(5)).
 //!
-//! `/proc/PID/stat` has what a process and its dead children have used. The sum over a process and all its
-//! living descendants is therefore what the whole tree has used, dead processes included, as long as each
-//! parent waits for its children. The kernel takes these times from the scheduler's clock. Those of
-//! `/proc/stat` it counts by looking at each tick who runs, so that they are rough over short times.
+//! `/proc/PID/stat` has the time of a process and its dead children. So the sum over a process and its living
+//! descendants is the time of the whole tree, provided each parent waits for its children. The kernel takes
+//! these times from the scheduler's clock. The times in `/proc/stat` are rough over short intervals, because
+//! the kernel samples the running task at each tick.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 
-/// PF_KTHREAD of Linux's <linux/sched.h>: the process is a thread of the kernel.
+/// PF_KTHREAD of Linux's <linux/sched.h>: the process is a kernel thread.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-/// Processor time used until one moment, clock ticks.
+/// Processor time used until one moment, in clock ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
-    /// All processors in programs and in the kernel, without interrupts.
+    /// Time of all processors in programs and in the kernel, without interrupts.
     pub(crate) busy: u64,
-    /// What the host gave to others while this virtual machine wanted to run.
+    /// Time that the host gave to others while this virtual machine wanted to run.
     pub(crate) steal: u64,
-    /// This process and what it has started.
+    /// Time of this process and its descendants.
     pub(crate) own: u64,
-    /// All other processes that can be seen.
+    /// Time of all other visible processes.
     pub(crate) others: u64,
-    /// The kernel's threads.
+    /// Time of kernel threads.
     pub(crate) kernel: u64,
 }
 
 impl Sample {
-    /// Reads what was used until now.
+    /// Reads the times used until now.
     ///
     /// # Errors
     ///
-    /// When `/proc` cannot be read.
+    /// `/proc` cannot be read.
     pub(crate) fn now() -> io::Result<Sample> {
         let (busy, steal) =
             fs::read_to_string("/proc/stat").ok().as_deref().and_then(machine).ok_or_else(|| {
@@ -52,11 +52,11 @@ impl Sample {
     }
 }
 
-/// Processor time that a living process and its dead children have used until now, clock ticks.
+/// Returns the clock ticks that a living process and its dead children have used.
 ///
 /// # Errors
 ///
-/// When there is no such process.
+/// There is no such process.
 pub(crate) fn of_process(id: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, process) = process(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has no times"))?;
@@ -68,24 +68,24 @@ pub(crate) fn of_process(id: u32) -> io::Result<u64> {
 struct Process {
     parent: u32,
     is_kernel: bool,
-    /// Its own time and that of its dead children.
+    /// Time of the process and its dead children.
     ticks: u64,
 }
 
-/// The busy and the stolen time of all processors, from `/proc/stat`.
+/// Parses the busy and the stolen time of all processors from `/proc/stat`.
 fn machine(text: &str) -> Option<(u64, u64)> {
     let mut fields = text.lines().find_map(|line| line.strip_prefix("cpu "))?.split_whitespace();
     let mut next = || fields.next()?.parse::<u64>().ok();
     let (user, nice, system) = (next()?, next()?, next()?);
     let (_idle, _waiting, _interrupts, _soft_interrupts) = (next()?, next()?, next()?, next()?);
-    // Guests of this machine are counted in user and nice already.
+    // The times of this machine's guests are already in user and nice.
     Some((user + nice + system, next()?))
 }
 
-/// A process's ID and times, from `/proc/PID/stat`.
+/// Parses a process's ID and times from `/proc/PID/stat`.
 fn process(text: &str) -> Option<(u32, Process)> {
     let (id, rest) = text.split_once(" (")?;
-    // The program's name may have blanks and parentheses in it.
+    // The program's name may contain blanks and parentheses.
     let (_, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok());
@@ -97,7 +97,7 @@ fn process(text: &str) -> Option<(u32, Process)> {
     Some((id.parse().ok()?, process))
 }
 
-/// The time of the tree below and with `root`, of other processes, and of the kernel's threads.
+/// Returns the times of the tree at `root`, of other processes, and of kernel threads.
 fn sums(processes: &HashMap<u32, Process>, root: u32) -> (u64, u64, u64) {
     let (mut own, mut others, mut kernel) = (0, 0, 0);
     for (&id, process) in processes {
@@ -113,7 +113,7 @@ fn sums(processes: &HashMap<u32, Process>, root: u32) -> (u64, u64, u64) {
 }
 
 fn descends(processes: &HashMap<u32, Process>, mut id: u32, root: u32) -> bool {
-    // The list is not of one moment: were a number given anew meanwhile, there could be a ring.
+    // Bound the walk: the list is no atomic snapshot, and a reused ID could form a cycle.
     for _ in 0..processes.len() {
         if id == root {
             return true;
@@ -167,7 +167,7 @@ mod tests {
             (11, process(10, 4)),
             (12, process(11, 8)),
             (20, process(1, 16)),
-            // Two that say that they are each other's parents.
+            // Two processes that claim to be each other's parents.
             (30, process(31, 32)),
             (31, process(30, 0)),
             (40, thread),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_this_process_uses_is_its_own() {
         let first = Sample::now().expect("/proc");
-        // It goes on until the process's time has grown, so no speed is assumed.
+        // Repeat until the process's time has grown, so the test assumes no speed.
         let mut last = first;
         while last.own < first.own + 2 {
             last = Sample::now().expect("/proc");

@@ -1,5 +1,5 @@
-//! `cargo xtask bench programs`: unmodified programs under `peersock run` beside the same programs on the
-//! kernel's TCP, over the same link and interleaved round by round.
+//! `cargo xtask bench programs`: compares unmodified programs under `peersock run` with the same programs on
+//! the kernel TCP, over the same link and interleaved round by round.
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::Result;
 use crate::process::Process;
 use clap::Args;
 
-/// The file that curl fetches from nginx, bytes.
+/// Size of the file that curl fetches from nginx, in bytes.
 const FILE_SIZE: u64 = 256 << 20;
-/// Requests of one run of redis-benchmark.
+/// Requests in one run of redis-benchmark.
 const REQUESTS: &str = "60000";
-/// A server has to answer, and a client to have finished, within this.
+/// Time within which a server has to answer, and a client has to finish.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A server that is asked to end has ended within this.
+/// Time within which a server must end after the request to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 const HTTP_PORT: u16 = 8080;
 const REDIS_PORT: u16 = 6379;
@@ -38,14 +38,14 @@ pub(crate) struct Options {
     rounds: Rounds,
 }
 
-/// How the programs reach each other.
+/// Network that the programs use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Kernel,
     Overlay,
 }
 
-/// What is measured.
+/// Measured work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Work {
     /// curl fetches a large file from nginx.
@@ -63,11 +63,11 @@ impl Work {
     }
 }
 
-/// Runs the benchmark and prints its table. False if a program failed.
+/// Runs the benchmark and prints its table. Returns false if a program failed.
 ///
 /// # Errors
 ///
-/// When programs are missing, the link cannot be made, or a server does not start.
+/// Programs are missing, the link cannot be made, or a server does not start.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     for program in ["nginx", "curl", "redis-server", "redis-benchmark"] {
         if !has(program) {
@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(!failed)
 }
 
-/// Prints the figures and the ratio of the ways, and writes them.
+/// Prints the figures and the ratio of the two networks, and writes them.
 fn report(values: &[((Work, Way), Vec<Measured>)], machine: &Machine, json: Option<&Path>) -> Result<()> {
     let mut lines = Lines::new(machine);
     for work in [Work::Fetch, Work::Redis] {
@@ -127,12 +127,12 @@ fn report(values: &[((Work, Way), Vec<Measured>)], machine: &Machine, json: Opti
 
 struct Bench {
     network: Testbed,
-    /// The program `peersock`.
+    /// Path of the program `peersock`.
     program: PathBuf,
     folder: Folder,
 }
 
-/// The servers of both ways. Dropping it ends them.
+/// Servers of both networks. Dropping it ends them.
 struct Servers {
     processes: Vec<Process>,
     kernel: IpAddr,
@@ -157,7 +157,7 @@ impl Drop for Servers {
 impl Bench {
     fn serve(&self) -> Result<Servers> {
         fs::File::create(self.folder.path().join("file"))?.set_len(FILE_SIZE)?;
-        // Asked first, they make the identities: a running node has its directory to itself.
+        // Query the addresses first, which also makes the identities: a running node locks its directory.
         let overlay = self.address_of("nginx")?;
         self.address_of("redis")?;
         let mut processes = Vec::new();
@@ -169,7 +169,7 @@ impl Bench {
                 processes.push(Process::spawn(&format!("{name}, {way:?}"), command)?);
             }
         }
-        // One node for each program: they have different addresses, of which the client asks for the right
+        // Each program has a separate node with its own address. The client uses the address of the right
         // one.
         let kernel = self.network.address(Side::B);
         Ok(Servers { processes, kernel, overlay })
@@ -205,7 +205,7 @@ impl Bench {
         Ok(options.into_iter().chain(["--dir", &folder]).map(str::to_owned).collect())
     }
 
-    /// A program on one side, under `peersock run` if it is to use the overlay.
+    /// Returns a program's command on one side, under `peersock run` if it uses the overlay.
     fn command(&self, side: Side, way: Way, name: &str, arguments: &[String]) -> Command {
         match way {
             Way::Kernel => {
@@ -226,7 +226,7 @@ impl Bench {
         self.folder.path().join(format!("state-{name}"))
     }
 
-    /// The address that a node with this state has.
+    /// Returns the address of a node with this state.
     fn address_of(&self, name: &str) -> Result<IpAddr> {
         let mut command = Command::new(&self.program);
         command.args(["addr", NETWORK, "--state"]).arg(self.state(name));
@@ -303,13 +303,13 @@ impl Bench {
                 }
                 Ok(size * 8.0 / time / 1e9)
             }
-            // "GET","71428.57",…
+            // The line looks like "GET","71428.57",…
             Work::Redis => Ok(last.split('"').nth(3).ok_or_else(bad)?.parse()?),
         }
     }
 }
 
-/// Whether a program can be started.
+/// Returns true if a program can be started.
 pub(super) fn has(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,8 +1,8 @@
-//! `cargo xtask bench python`: the Python package beside Python's own sockets and beside descriptors without
-//! Python.
+//! `cargo xtask bench python`: compares the Python package with Python's own sockets and with descriptors
+//! without Python.
 //!
-//! The work is done by `python/bench/bench.py`; here is built what it needs. The package is put together as a
-//! wheel would install it, without asking a package index.
+//! `python/bench/bench.py` does the measuring, and this module builds its requirements. It assembles the
+//! package as a wheel would install it, without a package index.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use clap::Args;
 use super::{PROFILE, artifact, build, run_watched};
 use crate::{Result, root};
 
-/// What Python calls the extension, whatever its version.
+/// File name of the extension for any version of Python.
 const EXTENSION: &str = "_peersock.abi3.so";
 
 /// Options of `bench python`.
@@ -28,15 +28,15 @@ pub(crate) struct Options {
     options: Vec<OsString>,
 }
 
-/// Runs the benchmark, which prints its table. False if something could not be measured.
+/// Runs the benchmark, which prints its table. Returns false if a measurement failed.
 ///
 /// # Errors
 ///
-/// When something does not build.
+/// A part does not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let program = build("peersock-bench", PROFILE)?;
     let library = artifact("peersock-python", PROFILE, |message| {
-        // Of macros there are libraries as well.
+        // Skip the libraries of macros.
         message.pointer("/target/name").filter(|name| *name == "_peersock")?;
         let files = message.get("filenames")?.as_array()?.iter().filter_map(|file| file.as_str());
         files.map(PathBuf::from).find(|file| file.extension().is_some_and(|end| end == "so"))
@@ -45,11 +45,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut command = Command::new(&options.python);
     command.arg(root().join("python/bench/bench.py")).arg("--program").arg(program).args(&options.options);
     command.env("PYTHONPATH", package);
-    // Its servers end with it, however it ends.
+    // The servers of bench.py end with it, however it ends.
     run_watched(&mut command)
 }
 
-/// The package in a folder of its own, which is returned.
+/// Assembles the package in a separate folder, and returns the folder.
 fn package(library: &Path) -> Result<PathBuf> {
     let folder = library.with_file_name("python-bench");
     let target = folder.join("peersock");

@@ -45,15 +45,16 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    /// Whether this makes sense for a contender: plain datagrams know no connections.
+    /// Returns true if the case makes sense for a contender. For example, plain datagrams have no
+    /// connections.
     pub(crate) fn applies_to(self, contender: Contender) -> bool {
         match self {
             Case::Stream1 => true,
-            // It changes the cipher, and nothing else.
+            // This contender differs only in the cipher.
             _ if contender == Contender::PeersockChacha => false,
             Case::PingPong => true,
             Case::Connections => contender != Contender::Limit,
-            // It changes how threads wait, and nothing else.
+            // This contender differs only in how threads wait.
             _ if contender == Contender::PeersockBusy => false,
             Case::Stream8 | Case::Start => contender != Contender::Limit,
             Case::Recovery | Case::Idle => contender == Contender::Kernel || contender.has_node(),
@@ -67,7 +68,7 @@ impl Case {
 }
 
 impl Case {
-    /// The workload of a client that measures this alone, with its options.
+    /// Returns the workload, with its options, of a client that measures this case alone.
     pub(super) fn workload(self, secs: f64) -> Option<(&'static str, Vec<String>)> {
         let [full, short] = lengths(secs);
         Some(match self {
@@ -81,7 +82,7 @@ impl Case {
     }
 }
 
-/// What the report of a client that measures a case alone says.
+/// Returns the figures in the report of a client that measures a case alone.
 pub(super) fn figures(case: Case, report: &Value) -> Result<Vec<(Quantity, f64)>> {
     Ok(match case {
         Case::Stream1 => {
@@ -108,7 +109,7 @@ pub(super) fn figures(case: Case, report: &Value) -> Result<Vec<(Quantity, f64)>
     })
 }
 
-/// Connections per second that were made one after another; all of them must have succeeded.
+/// Returns the number of sequential connections per second. All of them must have succeeded.
 fn completed(report: &Value) -> Result<f64> {
     match field(report, "failed")? {
         0.0 => field(report, "per_s"),
@@ -116,7 +117,7 @@ fn completed(report: &Value) -> Result<f64> {
     }
 }
 
-/// How long a bulk transfer takes, and what is shorter, as options.
+/// Returns the options for the length of a bulk transfer and of a shorter one.
 fn lengths(secs: f64) -> [String; 2] {
     [secs, (secs / 2.0).max(0.5)].map(|secs| format!("--secs={secs}"))
 }
@@ -140,11 +141,11 @@ impl fmt::Display for Case {
     }
 }
 
-/// A server has to be ready, and a client to have finished, within this.
+/// Time within which a server has to be ready, and a client has to finish.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long busy threads look for packets, microseconds.
+/// Time that busy threads poll for packets, in microseconds.
 const BUSY_POLL: &str = "50";
-/// How long an idle process is watched.
+/// Time for which an idle process is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The running servers.
@@ -230,7 +231,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Starts a client that measures a case alone. Returns it, and the process of its server.
+    /// Starts a client that measures a case alone. Returns the client and its server's process ID.
     pub(super) fn begin(&self, case: Case, contender: Contender, secs: f64) -> Result<(Process, u32)> {
         let (workload, options) = case.workload(secs).ok_or("no client measures this alone")?;
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -238,9 +239,9 @@ impl<'a> Session<'a> {
         Ok((self.spawn(contender, workload, &options)?, server))
     }
 
-    /// Kills the server while a client is connected and restarts it in the same place. The client begins at
-    /// once to make its next connection, so the clock runs from the death of the server to the first byte
-    /// from its successor.
+    /// Kills the server while a client is connected and restarts it in the same place. The client tries to
+    /// reconnect at once, so the clock runs from the death of the server to the first byte from its
+    /// successor.
     fn recovery(&mut self, contender: Contender) -> Result<Duration> {
         let mut client = self.spawn(contender, "recover", &[])?;
         client.line(PATIENCE)?;
@@ -258,7 +259,7 @@ impl<'a> Session<'a> {
     fn serve(&self, contender: Contender, again: Option<String>) -> Result<Server> {
         let mut command = self.command(Side::B, contender);
         if contender.has_node() {
-            // The seed makes the node's address, wherever it runs.
+            // The seed determines the node's address, wherever it runs.
             let (seed, address) = match contender {
                 Contender::PeersockFd => ("2", "[::]:5002"),
                 Contender::PeersockBusy => ("3", "[::]:5003"),
@@ -277,7 +278,7 @@ impl<'a> Session<'a> {
         Ok(Server { process, address })
     }
 
-    /// Runs a client to its end and parses what it printed.
+    /// Runs a client to its end and parses its output.
     fn client(&self, contender: Contender, workload: &str, options: &[&str]) -> Result<Value> {
         let output = self.spawn(contender, workload, options)?.finish(PATIENCE)?;
         Ok(serde_json::from_str(&output)?)
@@ -308,7 +309,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// An ad-hoc network of this run only. Its ID holds the allowed ports, so runs differ in the lowest one.
+/// Returns an ad-hoc network for this run. Its ID holds the allowed ports, so runs differ in the lowest one.
 fn ad_hoc_network() -> String {
     let lowest = 1024 + std::process::id() % 1024;
     format!("ff{lowest:04x}ffff000000")

@@ -10,14 +10,14 @@ use super::figures::{Contender, Figures, Quantity, Row, Spread};
 use super::network::Mode;
 use crate::Result;
 
-/// What a figure is compared with.
+/// Comparison of a figure.
 struct Target {
     quantity: Quantity,
     of: Contender,
-    /// What the figure is divided by, within each round; None compares the figure itself.
+    /// Divisor of the figure, within each round; None compares the figure itself.
     to: Option<(Quantity, Contender)>,
     bound: Bound,
-    /// Only like two machines is this a fair comparison.
+    /// True if the comparison is fair only in wire mode, where the sides are like two machines.
     wire_only: bool,
 }
 
@@ -25,7 +25,7 @@ struct Target {
 enum Bound {
     AtLeast(f64),
     AtMost(f64),
-    /// For information.
+    /// No target; the ratio is for information.
     None,
 }
 
@@ -41,7 +41,7 @@ impl Bound {
     }
 }
 
-/// What this stage of the project aims at.
+/// Targets of the project's present stage.
 const TARGETS: &[Target] = &[
     Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Limit, Bound::AtLeast(1.15)).on_wire(),
     Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Kernel, Bound::AtLeast(0.95)).on_wire(),
@@ -53,7 +53,7 @@ const TARGETS: &[Target] = &[
         .on_wire(),
     Target::ratio(Quantity::Faults, Contender::Peersock, Contender::Limit, Bound::None),
     Target::within(Quantity::Stream1Busy, Quantity::Stream1, Contender::Kernel, Bound::None),
-    // It should fall no more than the kernel's.
+    // It should not fall more than the kernel TCP figure.
     Target::within(Quantity::Stream1Busy, Quantity::Stream1, Contender::Peersock, Bound::None),
     Target::ratio(Quantity::PingP50, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.0)).on_wire(),
     Target::ratio(Quantity::PingP99, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.1)).on_wire(),
@@ -79,7 +79,7 @@ const TARGETS: &[Target] = &[
     Target::figure(Quantity::IdleCpu, Contender::Peersock, Bound::AtMost(0.01)),
 ];
 
-/// The whole table.
+/// Returns the whole table.
 pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
     let mut out = String::new();
     line(&mut out, ["figure", "unit", "of", "min", "median", "max", "steal %", "others %", ""]);
@@ -119,7 +119,7 @@ pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// The file cannot be written.
 pub(crate) fn write_json(head: &Value, figures: &Figures, path: &Path) -> Result<()> {
     let mut out = format!("{head}\n");
     for (quantity, contender, row) in figures.rows() {
@@ -137,7 +137,7 @@ pub(crate) fn write_json(head: &Value, figures: &Figures, path: &Path) -> Result
     fs::write(path, out).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
 }
 
-/// A figure as JSON; steal and others are in percent of one processor.
+/// Returns a figure as JSON. Steal and others are in percent of one processor.
 pub(super) fn json_line(name: &str, unit: &str, row: &Row) -> Value {
     let Spread { min, median, max } = row.spread;
     let [steal, others] = row.disturbances.spreads().unwrap_or_default();
@@ -154,7 +154,7 @@ impl Target {
         Target { quantity, of, to: Some((quantity, to)), bound, wire_only: false }
     }
 
-    /// Two figures of one contender.
+    /// Makes a target for two figures of one contender.
     const fn within(quantity: Quantity, to: Quantity, of: Contender, bound: Bound) -> Target {
         Target { quantity, of, to: Some((to, of)), bound, wire_only: false }
     }
@@ -191,7 +191,7 @@ fn line(out: &mut String, [figure, unit, of, min, median, max, steal, others, no
     out.push('\n');
 }
 
-/// Three significant digits.
+/// Formats three significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
@@ -209,7 +209,7 @@ mod tests {
     const IDLE: Disturbance = Disturbance { steal: 0.0, others: 0.01 };
     const BUSY: Disturbance = Disturbance { steal: 0.02, others: 1.5 };
 
-    /// Ours is at 0.9 of the limit and at 1.2 of the kernel's.
+    /// Makes figures in which peersock has 0.9 of the limit and 1.2 of the kernel rate.
     fn figures() -> Figures {
         let mut figures = Figures::default();
         for (contender, value) in
@@ -256,7 +256,7 @@ mod tests {
         let [figure, to_limit] = marked[..] else { panic!("{text}") };
         assert!(figure.ends_with(" 1.0/2.0  75.5/150.0  * 1 of 2 not idle"), "{figure}");
         assert!(to_limit.contains("peersock / limit"), "{to_limit}");
-        // The kernel was not measured in that round, so nothing of it is in their ratio.
+        // The kernel was not measured in that round, so this ratio has no disturbance from it.
         assert!(to_limit.ends_with(">= 1.15  MISSED   * 1 of 2 not idle"), "{to_limit}");
     }
 

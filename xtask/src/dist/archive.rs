@@ -13,7 +13,7 @@ pub(super) fn pack(context: &Context, folder: &Path) -> Result<PathBuf> {
     let mut tar = Command::new("tar");
     tar.args(["--create", "--format=gnu", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
     tar.arg("--mode=u+rw,go+r-w").arg(format!("--mtime=@{}", context.time));
-    // Without the time of packing.
+    // Leave out the time of packing.
     tar.arg("--use-compress-program=gzip -9n").arg("--file").arg(&packed);
     tar.arg("--directory").arg(&context.stage).arg(name);
     run_quietly(&mut tar)?;

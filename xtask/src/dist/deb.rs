@@ -1,4 +1,4 @@
-//! The package for Debian and what is derived from it.
+//! The package for Debian and its derivatives.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::{Context, VERSION, run_quietly};
 use crate::Result;
 use crate::install::write;
 
-/// Makes the package; the reason if this machine lacks `dpkg-deb`.
+/// Makes the package. Returns the reason if this machine lacks `dpkg-deb`.
 pub(super) fn make(context: &Context, tree: &Tree) -> Result<std::result::Result<PathBuf, String>> {
     let architecture = match context.processor() {
         "x86_64" => "amd64",
@@ -63,7 +63,7 @@ Description: encrypted peer-to-peer sockets between programs
     Ok(Ok(package))
 }
 
-/// Debian's file of licences. The Apache licence is on every system of Debian's.
+/// Makes Debian's file of licences. Every Debian system has the text of the Apache licence.
 fn copyright(documents: &Path) -> Result<String> {
     let mit = fs::read_to_string(documents.join("LICENSE-MIT"))?;
     let (head, text) = mit.split_once("\n\nPermission").ok_or("the MIT licence has another form")?;
@@ -89,7 +89,7 @@ License: Apache-2.0
     ))
 }
 
-/// The newest version of the C library whose symbols a program, or a library that lies in it, needs.
+/// Returns the newest version of the C library whose symbols a program, or a library inside it, needs.
 fn newest_libc(program: &[u8]) -> Option<String> {
     const MARK: &[u8] = b"GLIBC_";
     let after = program.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
@@ -103,7 +103,7 @@ fn newest_libc(program: &[u8]) -> Option<String> {
     Some(newest.iter().map(u32::to_string).collect::<Vec<_>>().join("."))
 }
 
-/// Bytes of all files below a folder.
+/// Returns the bytes of all files below a folder.
 fn size(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder)? {

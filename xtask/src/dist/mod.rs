@@ -1,7 +1,7 @@
-//! `cargo xtask dist`: what is given to users, in `target/packages`.
+//! `cargo xtask dist`: makes the products for users, in `target/packages`.
 //!
-//! One build serves all, with link-time optimisation. Times in the archives are those of the last commit, or SOURCE_DATE_EPOCH;
-//! names are sorted and owners are root, so that the same files make the same archive.
+//! One build serves all, with link-time optimisation. Archive times come from the last commit, or from
+//! SOURCE_DATE_EPOCH. Names are sorted and owners are root, so that the same files make the same archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ mod program;
 mod sbom;
 mod wheel;
 
-/// The project's version.
+/// Version of the project.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Shown under `cargo xtask dist --help`.
+/// Text for `cargo xtask dist --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask dist                    everything, in target/packages
   cargo xtask dist --out /srv/files   elsewhere";
@@ -37,12 +37,12 @@ pub(crate) struct Options {
     python: PathBuf,
 }
 
-/// What was made, and what was not, and why.
+/// The products, with the reason for each one that was not made.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The program with its manual pages and completions.
     pub(crate) program: PathBuf,
-    /// The same as a package of Debian.
+    /// The same as a Debian package.
     pub(crate) deb: std::result::Result<PathBuf, String>,
     /// The C library.
     pub(crate) library: PathBuf,
@@ -52,25 +52,25 @@ pub(crate) struct Made {
     pub(crate) sbom: PathBuf,
 }
 
-/// The profile of Cargo.toml that packages are built with.
+/// Profile of Cargo.toml for packages.
 const PROFILE: &str = "dist";
 
-/// What all parts need to know.
+/// Parameters that all parts need.
 struct Context {
     out: PathBuf,
-    /// Where parts are put together.
+    /// Folder in which parts are assembled.
     stage: PathBuf,
-    /// The folder of the build, and its profile.
+    /// Folder of the build, and its profile.
     built: PathBuf,
     profile: &'static str,
-    /// What the compiler calls this machine, `x86_64-unknown-linux-gnu` for example.
+    /// Target triple of this machine, `x86_64-unknown-linux-gnu` for example.
     triple: String,
     /// Seconds since 1970.
     time: u64,
 }
 
 impl Context {
-    /// The processor's name.
+    /// Returns the processor's name.
     fn processor(&self) -> &str {
         self.triple.split('-').next().unwrap_or(&self.triple)
     }
@@ -79,7 +79,7 @@ impl Context {
 /// Makes everything and lists it.
 ///
 /// # Errors
-/// When something cannot be built or written.
+/// A product cannot be built or written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(|| root().join("target/packages"));
     let made = make(&out, &options.python, PROFILE)?;
@@ -90,10 +90,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes everything in a folder, from which what an earlier run has made is removed first.
+/// Makes everything in a folder, after removing the products of an earlier run.
 ///
 /// # Errors
-/// When something cannot be built or written.
+/// A product cannot be built or written.
 pub(crate) fn make(out: &Path, python: &Path, profile: &'static str) -> Result<Made> {
     let out = std::path::absolute(out)?;
     let stage = out.join("stage");
@@ -129,7 +129,7 @@ fn remove_earlier(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The C library, which may be unpacked anywhere.
+/// Packs the C library, which users may unpack anywhere.
 fn library(context: &Context) -> Result<PathBuf> {
     let folder = context.stage.join(format!("libpeersock-{VERSION}-{}", context.triple));
     install::copy_to(&folder, install::Prefix::Movable, Path::new("lib"), &context.built)?;
@@ -139,7 +139,7 @@ fn library(context: &Context) -> Result<PathBuf> {
     archive::pack(context, &folder)
 }
 
-/// The digests of all files, as `sha256sum --check` reads them.
+/// Writes the digests of all files in the format of `sha256sum --check`.
 fn sums(context: &Context) -> Result<()> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&context.out)? {
@@ -153,12 +153,12 @@ fn sums(context: &Context) -> Result<()> {
     Ok(fs::write(context.out.join("SHA256SUMS"), output.stdout)?)
 }
 
-/// Removes what only debuggers read; it is most of a file.
+/// Strips debug data, which is most of a file.
 fn strip(file: &Path, how: &str) -> Result<()> {
     run_quietly(Command::new("strip").args(["--enable-deterministic-archives", how]).arg(file))
 }
 
-/// Runs a command whose output matters only if it fails.
+/// Runs a command, and shows its output only if it fails.
 pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
     let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
     match output.status.success() {
@@ -180,7 +180,7 @@ fn triple() -> Result<String> {
     Ok(host.ok_or("the compiler does not say which machine this is")?.to_owned())
 }
 
-/// The time that everything bears.
+/// Returns the timestamp for all files.
 fn time() -> Result<u64> {
     if let Ok(time) = std::env::var("SOURCE_DATE_EPOCH") {
         return time.parse().map_err(|error| format!("SOURCE_DATE_EPOCH: {error}").into());
@@ -190,7 +190,7 @@ fn time() -> Result<u64> {
     Ok(commit.unwrap_or(0))
 }
 
-/// What cargo knows of all packages.
+/// Returns cargo's metadata of all packages.
 fn metadata(triple: &str) -> Result<Value> {
     let mut command = cargo();
     command.args(["metadata", "--format-version=1", "--locked", "--filter-platform", triple]);

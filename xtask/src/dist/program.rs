@@ -1,4 +1,4 @@
-//! The program with what belongs to it, laid out as below `/usr`.
+//! The program with its other files, laid out as below `/usr`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,23 @@ use super::{Context, VERSION, strip};
 use crate::install::write;
 use crate::{Result, root};
 
-/// Shells, and where they look for the completions of programs.
+/// Shells, and the paths of their completion files.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "share/bash-completion/completions/peersock"),
     ("fish", "share/fish/vendor_completions.d/peersock.fish"),
     ("zsh", "share/zsh/vendor-completions/_peersock"),
 ];
 
-/// A root as a service, which nobody starts unasked.
+/// Service unit of a root, which does not start by default.
 const UNIT: &str = "peersock-root.service";
 
-/// What was laid out.
+/// The staged files.
 pub(super) struct Tree {
     pub(super) folder: PathBuf,
     pub(super) program: PathBuf,
 }
 
-/// Lays it out.
+/// Stages the program and its files.
 pub(super) fn stage(context: &Context) -> Result<Tree> {
     let folder = context.stage.join(format!("peersock-{VERSION}-{}", context.triple));
     let program = folder.join("bin/peersock");
@@ -34,7 +34,7 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     fs::create_dir_all(folder.join("bin"))?;
     write(&program, &fs::read(context.built.join("peersock"))?, 0o755)?;
     strip(&program, "--strip-all")?;
-    // It runs, or it would be of no use to pack it.
+    // Run the program to make its pages. That also proves that it runs.
     let output = |arguments: &[&str]| -> Result<Vec<u8>> {
         let output = Command::new(&program).args(arguments).output()?;
         match output.status.success() {
@@ -56,7 +56,7 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     Ok(Tree { folder, program })
 }
 
-/// The licences, and what else there is to read: helps and texts of errors name these pages.
+/// Copies the licences, and the other documents that helps and error texts name.
 pub(super) fn licences(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("docs"))?;
     let documents = [

@@ -1,4 +1,4 @@
-//! The list of dependencies, in the form of SPDX 2.3.
+//! The list of dependencies, in SPDX 2.3 format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::{Context, VERSION, metadata};
 use crate::{Result, root};
 
-/// What is given to users.
+/// Products for users.
 const PRODUCTS: [&str; 3] = ["peersock-cli", "peersock-ffi", "peersock-python"];
 
-/// What the products include without depending on it, as cargo sees it.
+/// Parts that products include although cargo sees no dependency on them.
 const INCLUDED: [(&str, &str); 1] = [("peersock-cli", "peersock-preload")];
 
-/// Writes the list of what is linked into the products.
+/// Writes the list of all packages linked into the products.
 pub(super) fn write(context: &Context) -> Result<PathBuf> {
     let metadata = metadata(&context.triple)?;
     let lock: toml::Table = toml::from_str(&fs::read_to_string(root().join("Cargo.lock"))?)?;
@@ -30,7 +30,7 @@ pub(super) fn write(context: &Context) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The digests in the lock file, by name and version.
+/// Returns the digests in the lock file, by name and version.
 fn checksums(lock: &toml::Table) -> BTreeMap<(String, String), String> {
     let packages = lock.get("package").and_then(toml::Value::as_array).into_iter().flatten();
     let text = |package: &toml::Value, key: &str| Some(package.get(key)?.as_str()?.to_owned());
@@ -51,7 +51,7 @@ fn list(metadata: &Value, checksums: &BTreeMap<(String, String), String>, create
     let mut edges: BTreeSet<(&str, &str)> = BTreeSet::new();
     for node in metadata["resolve"]["nodes"].as_array()? {
         for dependency in node["deps"].as_array()? {
-            // Those of tests and build scripts are not in what is built.
+            // Dependencies of tests and build scripts are not in the products.
             if dependency["dep_kinds"].as_array()?.iter().any(|kind| kind["kind"].is_null()) {
                 edges.insert((node["id"].as_str()?, dependency["pkg"].as_str()?));
             }
@@ -115,7 +115,7 @@ fn list(metadata: &Value, checksums: &BTreeMap<(String, String), String>, create
     }))
 }
 
-/// SPDX allows letters, digits, full stops and hyphens.
+/// Makes an SPDX identifier. SPDX allows letters, digits, full stops and hyphens.
 fn identifier(package: &Value) -> Option<String> {
     let text = format!("SPDXRef-{}-{}", package["name"].as_str()?, package["version"].as_str()?);
     Some(text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-', "-"))

@@ -7,10 +7,10 @@ use std::process::Command;
 use super::{Context, run_quietly};
 use crate::{Result, root};
 
-/// Makes the wheel; the reason if there is no maturin.
+/// Makes the wheel. Returns the reason if there is no maturin.
 ///
-/// maturin looks at what the extension module needs, and names the oldest `manylinux` that has it: the tag is
-/// a fact, not a claim. It fails if the module needs a library that not every such system has.
+/// maturin checks the extension module's requirements and names the oldest matching `manylinux`, so the tag
+/// is a fact, not a claim. It fails if the module needs a library that some such systems lack.
 pub(super) fn make(context: &Context, python: &Path) -> Result<std::result::Result<PathBuf, String>> {
     let maturin = || {
         let mut command = Command::new(python);
@@ -25,7 +25,7 @@ pub(super) fn make(context: &Context, python: &Path) -> Result<std::result::Resu
     build
         .args(["build", "--profile", context.profile, "--locked", "--auditwheel", "check", "--out"])
         .arg(&folder);
-    // Without SOURCE_DATE_EPOCH: if it changes, the library of ciphers is built once more.
+    // Leave SOURCE_DATE_EPOCH unset, because each change of it rebuilds the library of ciphers.
     build.current_dir(root().join("python"));
     run_quietly(&mut build)?;
     let made = fs::read_dir(&folder)?.next().ok_or("maturin has made no wheel")??.path();

@@ -1,9 +1,9 @@
-//! Building ahead: what later steps need is built while tests wait.
+//! Builds ahead: later steps' requirements are built while tests wait.
 //!
-//! Tests wait for most of their time, those in Python above all. Meanwhile the release builds and the fuzz
-//! targets are built: in folders of their own, so that cargo's locks keep nobody waiting, and with the lowest
-//! priority, so that tests have the processors whenever they want them. A build that fails here says nothing:
-//! the step that needs it builds it again, and shows its output.
+//! Tests, in Python above all, wait for most of their time. Meanwhile this module builds the release builds
+//! and the fuzz targets. They go to separate folders, so that cargo's locks block no step. They have the
+//! lowest priority, so that tests get the processors whenever they need them. A failed build here is silent:
+//! the step that needs it builds again and shows the output.
 
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -15,12 +15,12 @@ use super::workspace::Workspace;
 use crate::cleanup::Guard;
 use crate::{Result, cargo, install};
 
-/// The steps in which processors are idle.
+/// Steps in which processors are idle.
 const WAITING: [&str; 2] = ["tests", "python"];
 
-/// Commands that build one thing; where one fails, the rest is of no use.
+/// Commands that build one thing. After a failure the rest is useless.
 struct Build {
-    /// The steps that need it.
+    /// Steps that need it.
     steps: &'static [&'static str],
     commands: Vec<Command>,
 }
@@ -28,17 +28,17 @@ struct Build {
 /// Builds in the background, one after another.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// What was started and is not known to have ended; each says so when it has.
+    /// Started builds that may still run, each with the receiver of its end.
     pending: Vec<(&'static [&'static str], Receiver<()>)>,
 }
 
 impl Ahead {
-    /// Sees to it that nothing disturbs a step: waits for what it needs, and before the first one that waits
-    /// itself starts what the ones after it need.
+    /// Prepares a step so that nothing disturbs it. It waits for the builds that the step needs. Before the
+    /// first waiting step it starts the builds of later steps.
     ///
     /// # Errors
     ///
-    /// When the search path is broken.
+    /// The search path is broken.
     pub(super) fn prepare(&mut self, step: &str, later: &[&str], workspace: &Workspace) -> Result<()> {
         if WAITING.contains(&step) && self.pending.is_empty() {
             let mut builds = builds(workspace)?;
@@ -52,7 +52,7 @@ impl Ahead {
     fn start(&mut self, builds: Vec<Build>) {
         let mut work = Vec::new();
         for build in builds {
-            // Dropping the sender is the message: so it is sent in any case.
+            // Dropping the sender is the signal, so it is sent in any case.
             let (sender, ended) = mpsc::sync_channel(0);
             self.pending.push((build.steps, ended));
             work.push((build.commands, sender));
@@ -74,7 +74,7 @@ impl Ahead {
     }
 }
 
-/// Everything that is worth it, in the order of the steps.
+/// Returns all worthwhile builds, in the order of the steps.
 fn builds(workspace: &Workspace) -> Result<Vec<Build>> {
     let release = |package| {
         let mut command = cargo();
@@ -92,7 +92,7 @@ fn builds(workspace: &Workspace) -> Result<Vec<Build>> {
     ])
 }
 
-/// The same command, to which the scheduler prefers all others.
+/// Returns the same command with the lowest scheduling priority.
 fn lowest_priority(command: Command) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(read("one").expect("the environment is the command's"), "said\n");
         assert_eq!(read("two").expect("the second command ran"), "19\n");
         assert!(read("useless").is_err(), "it goes on after a failure");
-        // Nothing is waited for twice, nor what only others need.
+        // No build is waited for twice, and no build that only other steps need.
         ahead.wait_for("second");
         assert_eq!(ahead.pending.len(), 1);
         fs::write(folder.path().join("go"), "").expect("a file");

@@ -1,7 +1,7 @@
-//! A machine with Rust, a C compiler and nothing else: how the README's two commands begin there.
+//! A machine with Rust, a C compiler and nothing else, on which the README's two commands begin.
 //!
-//! Programs are found in a folder of links alone, and cargo has a home without further tools. Steps and tests
-//! that need others say so and are skipped; nothing fails.
+//! The search path is a single folder of links, and cargo's home has no further tools. Steps and tests that
+//! need other programs report that and are skipped. Nothing fails.
 
 use std::env;
 use std::fs;
@@ -18,14 +18,14 @@ use super::workspace::{self, Workspace};
 use crate::cleanup::Guard;
 use crate::{Result, cargo, root};
 
-/// The compiler of C with what it calls, a shell, and what every system has (coreutils).
+/// The C compiler and its helpers, a shell, and the programs that every system has (coreutils).
 const PROGRAMS: &[&str] = &[
     "ar", "as", "cat", "cc", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "false", "head", "id",
     "ld", "ln", "ls", "mkdir", "mv", "nice", "printf", "pwd", "ranlib", "readlink", "rm", "sh", "sleep",
     "sort", "tail", "tee", "test", "touch", "tr", "true", "uname", "wc",
 ];
 
-/// The steps that begin there, and those that have to be skipped.
+/// Steps that begin there, and steps that must be skipped.
 const STEPS: &str = "format,sources,header,clippy,python";
 const SKIPPED: [&str; 3] = ["format", "clippy", "python"];
 
@@ -33,7 +33,7 @@ const SKIPPED: [&str; 3] = ["format", "clippy", "python"];
 ///
 /// # Errors
 ///
-/// When the folder cannot be made.
+/// The folder cannot be made.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("bare: the workspace does not build"));
@@ -41,10 +41,10 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let place = Place::make(&workspace.target.join("bare"))?;
     let mut outcome = Outcome::default();
 
-    // Not this process's own file, which has been replaced if the build above chose other features for it.
+    // Do not run this process's own file, which the build above replaces if it chooses other features.
     let mut steps = place.command(Command::new(workspace.target.join("debug/xtask")));
     steps.args(["test", "--only", STEPS]).current_dir(root());
-    // Nothing is built there: cargo would take what it has downloaded for something else.
+    // Nothing is built there, because cargo would mistake its downloads for something else.
     steps.env("CARGO_HOME", &place.home).env("CARGO", place.programs.join("cargo"));
     let (success, output) = quietly(steps)?;
     outcome.add(checked("bare: the first steps of cargo xtask test", success, &output));
@@ -53,7 +53,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         outcome.add(checked(format!("bare: {step} is skipped with a reason"), is_skipped, &output));
     }
 
-    // Most of these need a program that is not there.
+    // Most of these tests need a missing program.
     let mut tests = place.command(Command::new(built_test("run")?));
     tests.arg("--show-output").current_dir(root().join("cli"));
     let (success, output) = quietly(tests)?;
@@ -68,7 +68,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The program with the tests of this name, built as the step `tests` has it.
+/// Returns the program with the tests of this name, built as in the step `tests`.
 fn built_test(name: &str) -> Result<PathBuf> {
     let mut build = cargo();
     build.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "--workspace"]);
@@ -81,7 +81,7 @@ fn built_test(name: &str) -> Result<PathBuf> {
     programs.next().ok_or_else(|| format!("the tests `{name}` do not build").into())
 }
 
-/// One check; what was printed is shown if it failed.
+/// Makes the outcome of one check, and prints the output if it failed.
 fn checked(what: impl Into<String>, success: bool, output: &str) -> Outcome {
     if !success {
         println!("{output}");
@@ -89,7 +89,7 @@ fn checked(what: impl Into<String>, success: bool, output: &str) -> Outcome {
     Outcome::of(what, success)
 }
 
-/// The folder of links, and a home of cargo's without any of its subcommands.
+/// The folder of links, and a cargo home without any subcommands.
 struct Place {
     programs: PathBuf,
     home: PathBuf,
@@ -105,12 +105,12 @@ impl Place {
         for program in PROGRAMS {
             let found =
                 env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
-            // Those of coreutils that a machine lacks nobody needs there.
+            // A coreutils program that this machine lacks is not needed there.
             if let Some(found) = found {
                 symlink(found, programs.join(program))?;
             }
         }
-        // Without rustup, which would find its other components.
+        // Bypass rustup, which would find its other components.
         let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()).output()?;
         let tools = Path::new(String::from_utf8(sysroot.stdout)?.trim()).join("bin");
         for program in ["cargo", "rustc", "rustdoc"] {
@@ -119,14 +119,14 @@ impl Place {
         Ok(Place { programs, home })
     }
 
-    /// The same command there.
+    /// Returns the same command with the bare search path.
     fn command(&self, mut command: Command) -> Command {
         command.env("PATH", &self.programs);
         command
     }
 }
 
-/// Runs a command, and gives what it prints.
+/// Runs a command, and returns its output.
 fn quietly(mut command: Command) -> Result<(bool, String)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (mut child, guard) = Guard::spawn(&mut command)?;

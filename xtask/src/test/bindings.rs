@@ -11,18 +11,18 @@ use super::workspace::{self, Workspace};
 use crate::install::{self, Prefix};
 use crate::{Result, root};
 
-/// What the package for Node.js consists of, besides what is built.
+/// Source files of the package for Node.js.
 const NODE_FILES: &[&str] =
     &["addon.c", "build.sh", "index.js", "index.d.ts", "package.json", "README.md", "test"];
 
-/// What the package for Go consists of.
+/// Source files of the package for Go.
 const GO_FILES: &[&str] = &["go.mod", "node.go", "socket.go", "README.md"];
 
 /// Builds and tests the packages.
 ///
 /// # Errors
 ///
-/// When the library cannot be installed, or a file not be copied.
+/// The library cannot be installed, or a file cannot be copied.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = workspace.target.join("bindings");
     let mut total = Outcome::default();
@@ -46,16 +46,16 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(total)
 }
 
-/// What is missing for a package, if something is.
+/// The missing requirement of a package, if any.
 type Needs = std::result::Result<(), &'static str>;
 
-/// Tests one package, with what is installed in a folder.
+/// Tests one package, with the installed library in a folder.
 type Test = fn(&Path, &str) -> Result<Outcome>;
 
 /// Installs the library as `cargo xtask install` does.
 fn install(prefix: &Path, built: &Path) -> Result<()> {
     install::copy_to(prefix, Prefix::Fixed(prefix), Path::new("lib"), built)?;
-    // It is large, and nobody links with it here.
+    // Remove the static library, which is large and unused here.
     Ok(fs::remove_file(prefix.join("lib/libpeersock.a"))?)
 }
 
@@ -87,7 +87,7 @@ fn go(folder: &Path, what: &str) -> Result<Outcome> {
     let (_, unformatted) = run(program("gofmt", &["-l", &root().join("bindings/go").to_string_lossy()]))?;
     let mut total = named(what, "gofmt", unformatted.is_empty());
     total.add(named(what, "vet", run(go(&["vet", "."]))?.0));
-    // The detector of races is not there for every machine.
+    // The race detector does not exist for every machine.
     let mut test = vec!["test", "-count=1", "-v", "-race", "."];
     if !works(go(&["build", "-race", "runtime/race"])) {
         total.add(Outcome::skipped(&format!("{what}: races"), "Go comes without its race detector here"));
@@ -98,7 +98,7 @@ fn go(folder: &Path, what: &str) -> Result<Outcome> {
     Ok(total)
 }
 
-/// What `go test -v` says of tests. Their parts, which are indented, count with them.
+/// Counts the results of `go test -v`. Indented subtests count with their test.
 fn go_results(output: &str) -> Outcome {
     let mut outcome = Outcome::default();
     for line in output.lines() {
@@ -139,8 +139,7 @@ fn node(folder: &Path, what: &str) -> Result<Outcome> {
     Ok(total)
 }
 
-/// What Node.js says of tests in the Test Anything Protocol. Parts of tests, which are indented, count with
-/// them.
+/// Counts the results of Node.js in the Test Anything Protocol. Indented subtests count with their test.
 fn tap_results(output: &str) -> Outcome {
     let mut outcome = Outcome::default();
     for line in output.lines() {
@@ -154,7 +153,7 @@ fn tap_results(output: &str) -> Outcome {
     outcome
 }
 
-/// A run that fails has failed, also where no test did; one without tests has not tested anything.
+/// Adds a failure if the run failed without a failed test, or ran no tests.
 fn counted(what: &str, success: bool, mut outcome: Outcome) -> Outcome {
     if outcome.failed.is_empty() && (!success || outcome.passed == 0) {
         outcome.add(Outcome::failed(format!("{what}: the tests, before or after them")));
@@ -176,7 +175,7 @@ fn pkg_config_path(folder: &Path) -> PathBuf {
     folder.join("prefix/lib/pkgconfig")
 }
 
-/// Copies the packages' own files, without what was built among them.
+/// Copies the packages' source files, without built files.
 pub(super) fn copy_packages(folder: &Path) -> Result<()> {
     let own = root().join("bindings");
     copy(&own.join("node"), &folder.join("node"), NODE_FILES)?;

@@ -1,4 +1,4 @@
-//! Running commands in sight of the user.
+//! Runs commands with visible output.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use super::Outcome;
 use crate::cleanup::{Guard, Undo};
 use crate::{Result, cargo, root};
 
-/// Nothing takes longer, except when it hangs. Building all tests takes a slow machine half of it.
+/// Time limit of a command, which only a hang exceeds. Building all tests takes a slow machine half of it.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 const WAIT_STEP: Duration = Duration::from_millis(10);
 
@@ -21,21 +21,21 @@ pub(super) fn check(what: &str, command: Command) -> Result<Outcome> {
     Ok(Outcome::of(what, success))
 }
 
-/// Runs a command; its output is shown, and its standard output is returned too. False if it failed.
+/// Runs a command, shows its output, and returns its standard output too. Returns false if it failed.
 ///
 /// # Errors
 ///
-/// When it cannot be started, or hangs.
+/// The command cannot be started, or hangs.
 pub(super) fn run(command: Command) -> Result<(bool, String)> {
     let (status, output) = run_for_status(command)?;
     Ok((status.success(), output))
 }
 
-/// The same, and gives how it ended.
+/// Does the same, and returns the exit status.
 ///
 /// # Errors
 ///
-/// When it cannot be started, or hangs.
+/// The command cannot be started, or hangs.
 pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String)> {
     println!("$ {}", display(&command));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -64,13 +64,13 @@ pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String
     Ok((status, output))
 }
 
-/// Runs tests by nextest, and counts what its report of this profile says of them.
+/// Runs tests by nextest, and counts the results in its report of this profile.
 ///
 /// # Errors
 ///
-/// Fails if the command cannot be started or hangs, or if there is no report: the tests did not run.
+/// The command cannot be started or hangs, or there is no report because the tests did not run.
 pub(super) fn nextest(command: Command, profile: &str, what: &str) -> Result<Outcome> {
-    // Where .config/nextest.toml has it written.
+    // Path from .config/nextest.toml.
     let junit = root().join(format!("target/nextest/{profile}/junit.xml"));
     let _ = fs::remove_file(&junit);
     let (success, _) = run(command)?;
@@ -79,7 +79,7 @@ pub(super) fn nextest(command: Command, profile: &str, what: &str) -> Result<Out
     counted(what, success, Outcome::from_junit(&xml)?)
 }
 
-/// A runner that fails without naming a failed test has failed itself.
+/// Counts a runner's own failure if it fails without naming a failed test.
 pub(super) fn counted(what: &str, success: bool, mut outcome: Outcome) -> Result<Outcome> {
     if !success && outcome.failed.is_empty() {
         outcome.add(Outcome::failed(format!("{what}, before or after its tests")));
@@ -87,21 +87,21 @@ pub(super) fn counted(what: &str, success: bool, mut outcome: Outcome) -> Result
     Ok(outcome)
 }
 
-/// Returns true if the compiler, or somebody else, came with `cargo NAME`.
+/// Returns true if `cargo NAME` is installed.
 pub(super) fn has_component(name: &str) -> bool {
     let mut version = cargo();
     version.args([name, "--version"]);
     works(version)
 }
 
-/// Nothing of the user's settings helps or harms the command.
+/// Removes the user's settings from the command's environment.
 pub(super) fn without_settings(command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_")) {
         command.env_remove(name);
     }
 }
 
-/// Whether a command exists and works, without showing it.
+/// Returns true if a command exists and succeeds, without showing it.
 pub(super) fn works(mut command: Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
@@ -118,7 +118,7 @@ fn show(output: impl BufRead) -> io::Result<String> {
     Ok(all)
 }
 
-/// As one would type it.
+/// Returns the command as a user would type it.
 fn display(command: &Command) -> String {
     let mut words: Vec<String> = Vec::new();
     for (key, value) in command.get_envs() {

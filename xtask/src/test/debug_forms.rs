@@ -1,7 +1,7 @@
-//! Rust's Debug forms, which are for developers, are in nothing that people read: texts of errors, what is
-//! printed, and logs of every level.
+//! Checks that Rust's Debug forms, which are for developers, are in no text for users: error texts, printed
+//! texts, and logs of every level.
 //!
-//! Only what panics, and what is itself a Debug form, may have them.
+//! Only panics and Debug forms themselves may have them.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use super::sources::rust_files;
 use super::workspace::Package;
 use crate::{Result, root};
 
-/// Programs for those who work on peersock: nobody else reads what they say.
+/// Programs for peersock's developers, who are the only readers of their output.
 pub(super) const TOOLS: [&str; 7] = [
     "peersock-bench",
     "peersock-fuzz-targets",
@@ -25,11 +25,11 @@ pub(super) const TOOLS: [&str; 7] = [
     "xtask",
 ];
 
-/// Macros with a text; what panics is not among them.
+/// Macros with a text, except those that panic.
 const TEXTS: [&str; 10] =
     ["eprint", "eprintln", "format", "format_args", "json", "print", "println", "write", "writeln", "concat"];
 
-/// Macros that log. Their fields may be Debug forms by a `?`.
+/// Logging macros. A `?` makes one of their fields a Debug form.
 pub(super) const LOGS: [&str; 12] = [
     "debug",
     "debug_span",
@@ -45,11 +45,11 @@ pub(super) const LOGS: [&str; 12] = [
     "warn_span",
 ];
 
-/// The Debug forms in a crate's source code.
+/// Returns the Debug forms in a crate's source code.
 ///
 /// # Errors
 ///
-/// When a file cannot be read.
+/// A file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     if TOOLS.contains(&package.name.as_str()) {
         return Ok(Vec::new());
@@ -73,7 +73,7 @@ fn debug_forms(source: &str) -> Result<Vec<String>> {
 struct Forms(Vec<String>);
 
 impl Forms {
-    /// Looks at a macro that was called with this text.
+    /// Checks a macro call with this text.
     fn look_into(&mut self, name: &str, text: &str) {
         let is_log = LOGS.contains(&name);
         if (is_log || TEXTS.contains(&name)) && has_debug_text(text) || is_log && has_debug_field(text) {
@@ -81,14 +81,14 @@ impl Forms {
         }
     }
 
-    /// Looks for macros in the tokens of one with a grammar of its own, as those that log, `select!` and
-    /// `macro_rules!` have.
+    /// Searches for macros in the tokens of a macro with special grammar, such as the logging macros,
+    /// `select!` and `macro_rules!`.
     fn visit_tokens(&mut self, at: Cursor<'_>) {
         each_macro(at, &mut |name, group| self.look_into(name, &group.token_stream().to_string()));
     }
 }
 
-/// Gives the name and the tokens of each macro that is called at a place in the code and behind it.
+/// Passes on the name and the tokens of each macro call at a place in the code and after it.
 pub(super) fn each_macro(mut at: Cursor<'_>, found: &mut impl FnMut(&str, Cursor<'_>)) {
     let mut called: Option<(String, bool)> = None;
     while !at.eof() {
@@ -114,15 +114,15 @@ impl<'ast> Visit<'ast> for Forms {
     fn visit_macro(&mut self, called: &'ast Macro) {
         let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
         self.look_into(&name, &called.tokens.to_string());
-        // Within others there may be one of these.
+        // Other macros may contain such calls.
         match called.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
             Ok(arguments) => arguments.iter().for_each(|argument| self.visit_expr(argument)),
             Err(_) => self.visit_tokens(TokenBuffer::new2(called.tokens.clone()).begin()),
         }
     }
 
-    /// `#[error("…")]` on the variants of an error; `#[instrument]`, which logs arguments by their Debug
-    /// forms.
+    /// Checks `#[error("…")]` on the variants of an error, and `#[instrument]`, which logs arguments by their
+    /// Debug forms.
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         if let Meta::List(list) = &attribute.meta
             && list.path.is_ident("error")
@@ -135,7 +135,7 @@ impl<'ast> Visit<'ast> for Forms {
         }
     }
 
-    /// `fmt::Debug::fmt`, by which a Display form could be the Debug form, and `tracing::field::debug`.
+    /// Finds `fmt::Debug::fmt`, by which a Display form could be the Debug form, and `tracing::field::debug`.
     fn visit_expr_path(&mut self, path: &'ast ExprPath) {
         let names: Vec<_> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if let [.., of, name] = &names[..]
@@ -153,7 +153,7 @@ impl<'ast> Visit<'ast> for Forms {
         }
     }
 
-    /// By this name `tracing` hands over what was logged, in whichever form.
+    /// Skips `record_debug`, by which `tracing` passes logged values in any form.
     fn visit_impl_item_fn(&mut self, function: &'ast ImplItemFn) {
         if function.sig.ident != "record_debug" {
             visit::visit_impl_item_fn(self, function);
@@ -173,7 +173,7 @@ impl<'ast> Visit<'ast> for Forms {
     }
 }
 
-/// Whether something is there in tests alone.
+/// Returns true if an item exists only in tests.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
@@ -181,7 +181,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a text in the tokens of a macro asks for a Debug form, as `{x:?}` and `{:#?}` do.
+/// Returns true if a text in the tokens of a macro requests a Debug form, as `{x:?}` and `{:#?}` do.
 fn has_debug_text(tokens: &str) -> bool {
     tokens.match_indices("?}").any(|(at, _)| {
         let place = tokens[..at].rsplit('{').next().unwrap_or_default();
@@ -189,7 +189,7 @@ fn has_debug_text(tokens: &str) -> bool {
     })
 }
 
-/// Whether a field of an event is a Debug form: a `?` in front of it, as in `?x` and `name = ?x`.
+/// Returns true if a field of an event is a Debug form: a `?` before it, as in `?x` and `name = ?x`.
 fn has_debug_field(tokens: &str) -> bool {
     let (mut is_text, mut before) = (false, ',');
     let mut characters = tokens.chars();
@@ -200,7 +200,7 @@ fn has_debug_field(tokens: &str) -> bool {
                 continue;
             }
             '"' => is_text = !is_text,
-            // Elsewhere it stands behind what may fail.
+            // Elsewhere `?` follows a fallible expression.
             '?' if !is_text && matches!(before, ',' | '=' | '(' | '{') => return true,
             _ => {}
         }

@@ -1,8 +1,8 @@
-//! What `deny.toml` says of the dependencies: their licences, where they come from, and which are not wanted.
+//! Checks the rules of `deny.toml` for dependencies: licences, sources, and unwanted packages.
 //!
-//! These are checked from what cargo knows, on every machine; and that our own packages name no address,
-//! since the project has none. Advisories about vulnerabilities are in a database on the Internet: where that
-//! can be reached, cargo-deny looks them up.
+//! The check uses cargo's metadata and runs on every machine. It also checks that our packages name no web
+//! address, because the project has none. Advisories about vulnerabilities are in a database on the Internet.
+//! If that is reachable, cargo-deny checks them.
 
 use std::fs;
 use std::process::Command;
@@ -17,13 +17,13 @@ use super::tools::{provide, tool};
 use super::workspace::Workspace;
 use crate::{Result, cargo, root};
 
-/// The workspaces, each with a lock file of its own.
+/// The workspaces, each with a separate lock file.
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "examples/grpc/Cargo.toml", "fuzz/Cargo.toml"];
 
-/// Where packages may come from.
+/// Permitted source of packages.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// The database that cargo-deny fetches unless told otherwise.
+/// The database that cargo-deny fetches by default.
 const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
 
 /// The part of `deny.toml` that is checked here.
@@ -63,7 +63,7 @@ struct Banned {
 ///
 /// # Errors
 ///
-/// When `deny.toml` cannot be understood.
+/// `deny.toml` cannot be parsed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let rules: Rules = toml::from_str(&fs::read_to_string(root().join("deny.toml"))?)?;
     let mut outcome = Outcome::default();
@@ -101,7 +101,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What is wrong with a package, as cargo describes it.
+/// Returns a package's violations, from cargo's description.
 fn complaints(rules: &Rules, package: &Value) -> Vec<String> {
     let text = |key: &str| package[key].as_str().unwrap_or_default();
     let (name, version) = (text("name"), text("version"));
@@ -117,12 +117,12 @@ fn complaints(rules: &Rules, package: &Value) -> Vec<String> {
     if rules.bans.deny.iter().any(|banned| banned.package == name) {
         complain("is not wanted".to_owned());
     }
-    // What has no source lies here.
+    // A package without a source is local.
     if !matches!(text("source"), "" | REGISTRY) {
         complain(format!("comes from {}", text("source")));
     }
     if text("source").is_empty() {
-        // The project has no page yet, and who follows an address must not end up with somebody else.
+        // The project has no page yet, and an address must not lead users to a stranger.
         for key in ["homepage", "repository", "documentation"] {
             if let Some(address) = package[key].as_str() {
                 complain(format!("its {key} is {address}, which does not exist"));

@@ -1,4 +1,4 @@
-//! The example programs: each is run as its first lines say, in a network of its own.
+//! The example programs: each is run as its first lines say, in a separate network.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +10,12 @@ use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, cargo, root};
 
-/// Examples that are tried together.
+/// Examples that are tested together.
 struct Scene {
     name: &'static str,
-    /// The programs of `examples/` that it runs.
+    /// Programs of `examples/` that the scene runs.
     examples: &'static [&'static str],
-    /// A script of bash, which finds all that is built in its search path.
+    /// A bash script whose search path has everything that is built.
     script: &'static str,
 }
 
@@ -102,14 +102,14 @@ address() {
 }
 "#;
 
-/// Folders of examples that are programs by themselves.
+/// Folders of examples that are standalone programs.
 const FOLDERS: [&str; 3] = ["examples", "nat/examples", "streams/examples"];
 
-/// Builds and runs them.
+/// Builds and runs the examples.
 ///
 /// # Errors
 ///
-/// Fails if a folder cannot be made or read, or cargo cannot be started.
+/// A folder cannot be made or read, or cargo cannot be started.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let (built, _) = run(workspace::build())?;
     let mut outcome = Outcome::of("the example programs build", built);
@@ -120,7 +120,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
             outcome.add(play(workspace, scene, alone.as_ref())?);
         }
     }
-    // It is outside the workspace, and tests itself.
+    // This example is outside the workspace, and tests itself.
     let mut grpc = cargo();
     grpc.args(["run", "--locked", "--manifest-path", "examples/grpc/Cargo.toml", "--target-dir"]);
     grpc.arg(&workspace.target);
@@ -145,7 +145,7 @@ fn play(workspace: &Workspace, scene: &Scene, alone: Option<&Alone>) -> Result<O
     Ok(Outcome::of(name, run(command)?.0))
 }
 
-/// Examples that nothing runs. Those of other folders are run by their packages' tests.
+/// Returns examples that nothing runs. The examples of other folders are run by their packages' tests.
 fn without_a_scene() -> Result<Vec<String>> {
     let known: BTreeSet<_> = SCENES.iter().flat_map(|scene| scene.examples).copied().collect();
     let mut complaints = Vec::new();

@@ -1,5 +1,5 @@
-//! The claims of docs/FACES.md about interfaces that others have: each of their features has a row, and each
-//! test that a row names is there.
+//! Checks the claims of docs/FACES.md about other projects' interfaces. Each of their features has a row, and
+//! each test that a row names exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,14 +10,14 @@ use crate::{Result, root};
 /// The features of each list, by the number of the last one.
 const LISTS: [(&str, u32); 5] = [("S1", 90), ("S2", 35), ("S3", 26), ("S4", 18), ("S5", 10)];
 
-/// Folders that have no tests of ours.
+/// Folders without our tests.
 const OTHERS: [&str; 4] = ["target", "node_modules", "corpus", ".git"];
 
-/// Returns the claims that do not hold any more.
+/// Returns the claims that no longer hold.
 ///
 /// # Errors
 ///
-/// Fails if a file cannot be read.
+/// A file cannot be read.
 pub(super) fn complaints() -> Result<Vec<String>> {
     let text = fs::read_to_string(root().join("docs/FACES.md"))?;
     let mut tests = BTreeSet::new();
@@ -27,18 +27,18 @@ pub(super) fn complaints() -> Result<Vec<String>> {
     Ok(missing.chain(stale.map(|name| format!("docs/FACES.md: there is no test {name}"))).collect())
 }
 
-/// The features without a row.
+/// Returns the features without a row.
 fn missing(text: &str) -> Vec<String> {
     let rows: BTreeSet<String> = cells(text).flat_map(|(first, _)| ids(first)).collect();
     let all = LISTS.iter().flat_map(|(list, last)| (1..=*last).map(move |at| format!("{list}.{at}")));
     all.filter(|id| !rows.contains(id)).collect()
 }
 
-/// The tests that the tables name. A single word may be a module, and is not looked for.
+/// Returns the tests that the tables name. A single word may be a module, and is not searched for.
 fn named(text: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for (_, last) in cells(text) {
-        // What stands between the marks of code are files and options.
+        // Text between backticks names files and options.
         for prose in last.split('`').step_by(2) {
             let words = prose.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
             names.extend(words.filter(|word| word.contains('_')));
@@ -47,7 +47,7 @@ fn named(text: &str) -> BTreeSet<&str> {
     names
 }
 
-/// The first and the last cell of each row.
+/// Returns the first and the last cell of each row.
 fn cells(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
         let row = line.strip_prefix("| ")?.strip_suffix(" |")?;
@@ -55,7 +55,7 @@ fn cells(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The features that a cell names, also by their first and their last one.
+/// Returns the features that a cell names, singly or as a range.
 fn ids(cell: &str) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for part in cell.split(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '.' | '-')) {
@@ -72,7 +72,7 @@ fn id(text: &str) -> Option<(&str, u32)> {
     Some((LISTS.iter().find(|(name, _)| *name == list)?.0, at.trim_end_matches('.').parse().ok()?))
 }
 
-/// The functions of all Rust files, and the tests of all Python files, below a folder.
+/// Collects the functions of all Rust files, and the tests of all Python files, below a folder.
 fn collect(folder: &Path, tests: &mut BTreeSet<String>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,7 +1,7 @@
 //! Runs each fuzz target for a short while, from its committed corpus.
 //!
 //! cargo-fuzz needs compiler flags that are unstable, so `RUSTC_BOOTSTRAP=1` lets the stable compiler take
-//! them. What a run finds is kept in the build folder, not among the committed inputs.
+//! them. A run's findings are kept in the build folder, not among the committed inputs.
 
 use std::fs;
 use std::num::NonZero;
@@ -14,14 +14,14 @@ use super::tools::{installation, provide, tool};
 use super::workspace::Workspace;
 use crate::{Result, root};
 
-/// How long each target runs, seconds.
+/// Run time of each target in seconds.
 const SECONDS: u32 = 5;
 
 /// Runs all targets.
 ///
 /// # Errors
 ///
-/// When they do not build.
+/// The targets do not build.
 pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
     if !has_compiler() {
         return Ok(Outcome::skipped("fuzz", "the fuzzers' runtime needs a compiler for C++"));
@@ -52,11 +52,12 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What builds the targets, and first cargo-fuzz if it is missing; nothing on a machine that cannot.
+/// Returns the commands that build the targets, preceded by cargo-fuzz if it is missing; none if this machine
+/// cannot build them.
 ///
 /// # Errors
 ///
-/// When the search path is broken.
+/// The search path is broken.
 pub(super) fn builds(workspace: &Workspace) -> Result<Vec<Command>> {
     if !has_compiler() {
         return Ok(Vec::new());
@@ -69,7 +70,7 @@ pub(super) fn builds(workspace: &Workspace) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// The fuzzers' runtime is in C++.
+/// Returns true if there is a C++ compiler, which the fuzzers' runtime needs.
 fn has_compiler() -> bool {
     let mut compiler = Command::new("c++");
     compiler.arg("--version");
@@ -80,7 +81,7 @@ fn run_one(workspace: &Workspace, target: &str) -> Result<Outcome> {
     let found = workspace.target.join("fuzz-corpus").join(target);
     fs::create_dir_all(&found)?;
     let mut command = cargo_fuzz(workspace, &["run", target])?;
-    // The first folder takes what is found, all of them are read.
+    // The first folder receives findings, and all folders are read.
     command.arg(&found);
     let corpus = root().join("fuzz/corpus").join(target);
     if corpus.is_dir() {
@@ -91,11 +92,11 @@ fn run_one(workspace: &Workspace, target: &str) -> Result<Outcome> {
     check(&format!("fuzz target {target}"), command)
 }
 
-/// `cargo fuzz …`
+/// Returns the command `cargo fuzz …`.
 fn cargo_fuzz(workspace: &Workspace, arguments: &[&str]) -> Result<Command> {
     let mut command = tool(workspace, "fuzz", arguments)?;
     command.env("RUSTC_BOOTSTRAP", "1");
-    // Most of the time goes into building, and a run of seconds gains little by more.
+    // Most of the time goes into building, and a run of seconds gains little from optimisation.
     command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     Ok(command)
 }

@@ -1,5 +1,5 @@
-//! Fields of log lines have the same name wherever they mean the same: those that `docs/STATUS.md` lists, and
-//! no others, so that whoever looks for a peer or an address in a log knows what to look for.
+//! Checks that log fields with the same meaning have the same name everywhere. Only fields listed in
+//! `docs/STATUS.md` are allowed, so a reader of logs knows the names to search for.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,15 +11,15 @@ use super::sources::rust_files;
 use super::workspace::Workspace;
 use crate::{Result, root};
 
-/// Where the fields are listed, and the heading of the list.
+/// Document with the list of fields, and the heading of the list.
 const DOCUMENT: &str = "docs/STATUS.md";
 const HEADING: &str = "## Fields of log lines\n";
 
-/// Fields that are not listed, and those that are listed and that nothing has.
+/// Returns the unlisted fields, and the listed fields that nothing logs.
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or the list is not there.
+/// A file cannot be read, or the list is missing.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let document = fs::read_to_string(root().join(DOCUMENT))?;
     let listed = listed(&document).ok_or_else(|| format!("{DOCUMENT} has no list of fields"))?;
@@ -43,7 +43,7 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// The names in the first column of the list.
+/// Returns the names in the first column of the list.
 fn listed(document: &str) -> Option<BTreeSet<String>> {
     let (_, section) = document.split_once(HEADING)?;
     let section = section.split("\n## ").next()?;
@@ -52,7 +52,7 @@ fn listed(document: &str) -> Option<BTreeSet<String>> {
     Some(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-/// The names of all fields that something in a file logs.
+/// Returns the names of all fields that a file logs.
 fn fields(source: &str) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     each_macro(TokenBuffer::new2(source.parse()?).begin(), &mut |name, group| {
@@ -63,12 +63,12 @@ fn fields(source: &str) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// The names of the fields in one call.
+/// Returns the names of the fields in one call.
 fn fields_of(name: &str, mut at: Cursor<'_>) -> Vec<String> {
     let mut fields = Vec::new();
     while !at.eof() {
         if at.literal().is_some() {
-            // The name of a span, or the message, behind which is what its text has.
+            // This literal is the name of a span, or the message. Only its text's values follow a message.
             if !name.ends_with("span") {
                 break;
             }
@@ -80,7 +80,7 @@ fn fields_of(name: &str, mut at: Cursor<'_>) -> Vec<String> {
     fields
 }
 
-/// The name of a field, in any of the ways in which one is written: `%name`, `name`, `name = value`.
+/// Returns the name of a field in any of its notations: `%name`, `name`, `name = value`.
 fn field(at: Cursor<'_>) -> Option<String> {
     let (mut name, mut at) = (String::new(), at.punct().map_or(at, |(_, rest)| rest));
     while let Some((part, rest)) = at.ident() {
@@ -90,12 +90,12 @@ fn field(at: Cursor<'_>) -> Option<String> {
                 name.push('.');
                 at = rest;
             }
-            // `target: …`
+            // Matches `target: …`.
             Some((colon, _)) if colon.as_char() == ':' => return None,
             _ => break,
         }
     }
-    // What begins otherwise is no field, and the macro no one that logs.
+    // Other beginnings are not fields, and the macro does not log.
     Some(name).filter(|name| name.starts_with(|first: char| first.is_lowercase()))
 }
 

@@ -1,11 +1,11 @@
 //! `cargo xtask test` and `cargo xtask ci`: the checks, in the order in which mistakes are cheapest to find.
 //!
-//! `test` is for every change and for newcomers: it takes minutes and has one pass of everything. `ci` has the
-//! whole of it. [`steps`] lists the steps and says which command runs them; a step that fails does not stop the
-//! others. [`outcome`] counts results, [`sources`] are the checks of our own source code, [`dependencies`]
-//! those of other people's, [`readme`] and [`dist`] try the commands and packages that users get, and [`fuzz`]
-//! runs the fuzz targets. The builds that later steps need run while tests wait ([`ahead`]). A test that cannot
-//! run on this machine prints a line `SKIP name: reason` and counts as skipped.
+//! `test` is for every change and for newcomers: it takes minutes and has one pass of everything. `ci` has
+//! all checks. [`steps`] lists the steps and the commands that run them. A failed step does not stop the
+//! others. [`outcome`] counts results, [`sources`] checks our source code, and [`dependencies`] checks that
+//! of others. [`readme`] and [`dist`] try the commands and packages that users get, and [`fuzz`] runs the
+//! fuzz targets. The builds that later steps need run while tests wait ([`ahead`]). A test that cannot run on
+//! this machine prints a line `SKIP name: reason` and counts as skipped.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub(crate) const CI_EXAMPLES: &str = "Examples:
 
 A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";
 
-/// Tests that the final report names with their durations.
+/// Number of tests that the final report names with their durations.
 const SLOWEST: usize = 20;
 
 /// Options of `test`.
@@ -96,20 +96,20 @@ fn step_names() -> clap::builder::PossibleValuesParser {
     STEPS.iter().map(|step| step.name).into()
 }
 
-/// Runs the steps of `cargo xtask test`. False if something failed.
+/// Runs the steps of `cargo xtask test`. Returns false if a step failed.
 ///
 /// # Errors
 ///
-/// When the workspace itself cannot be read.
+/// The workspace itself cannot be read.
 pub(crate) fn test(options: &Options) -> Result<bool> {
     run(options, Part::Quick)
 }
 
-/// Runs the steps of `cargo xtask ci`. False if something failed.
+/// Runs the steps of `cargo xtask ci`. Returns false if a step failed.
 ///
 /// # Errors
 ///
-/// When the workspace itself cannot be read.
+/// The workspace itself cannot be read.
 pub(crate) fn ci(options: &CiOptions) -> Result<bool> {
     run(&options.common, if options.rest { Part::Rest } else { Part::All })
 }
@@ -155,7 +155,7 @@ fn run(options: &Options, part: Part) -> Result<bool> {
     Ok(total.failed.is_empty())
 }
 
-/// Prints what ran with its time, the slowest tests, what was skipped and why, and what failed.
+/// Prints the steps with their times, the slowest tests, the skipped checks with reasons, and the failures.
 fn report(total: &Outcome, done: &[Done], is_whole: bool) {
     println!("\nseconds  step");
     for step in done {
@@ -178,7 +178,7 @@ fn report(total: &Outcome, done: &[Done], is_whole: bool) {
     }
     for (what, text) in &total.failed {
         println!("FAILED {what}");
-        // Again, because a reader of a long log looks at its end.
+        // Repeat it, because a reader of a long log looks at its end.
         for line in text.lines() {
             println!("    {line}");
         }

@@ -1,8 +1,8 @@
-//! Every place that takes the file of a static network says how to make one, and where its fields are
-//! described.
+//! Checks that every place that takes the file of a static network explains how to make one, and where its
+//! fields are described.
 //!
-//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names,
-//! Python, and the packages over the C library.
+//! The program's tests check its helps. This module checks the library, the C header, libzt's names, Python,
+//! and the packages over the C library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,34 +12,35 @@ use super::sources::rust_files;
 use super::workspace::Workspace;
 use crate::{Result, root};
 
-/// What each place has to name.
+/// Texts that each place must contain.
 const NAMES: [&str; 2] = ["peersock network new", "docs/NETWORKS.md"];
 
-/// With which source code reads such a file.
+/// Code that reads such a file in Rust.
 const READS: &str = "Network::from_file(";
 
-/// With which code of other languages does, over the C library.
+/// Code that reads such a file in other languages, over the C library.
 const JOINS: [&str; 2] = ["peersock_join_file(", "peersock_open("];
 
-/// Where it does, and the place below that users see.
+/// Packages that read such a file, and the place below that users see.
 const PACKAGES: [(&str, &str); 3] = [
     ("bindings/go", "bindings/go/node.go"),
     ("bindings/node", "bindings/node/index.d.ts"),
     ("ffi/compat", "ffi/compat/zts/network.h"),
 ];
 
-/// In which folders it is looked for, and how its files end.
+/// Folders to search, and the endings of their files.
 const OTHERS: [&str; 2] = ["bindings", "ffi/compat"];
 const ENDINGS: [&str; 6] = ["c", "cpp", "go", "h", "js", "ts"];
 
-/// Where Rust does, and the place below that users see. The program's own source code is in [`PROGRAM`].
+/// Rust code that reads such a file, and the place below that users see. [`PROGRAM`] has the program's source
+/// code.
 const FACES: [(&str, &str); 2] =
     [("ffi/lib/src", "ffi/lib/include/peersock.h"), ("python/src", "python/peersock/session.py")];
 
-/// Its helps say it, which `cli/src/main.rs` tests.
+/// Source code of the program, whose helps `cli/src/main.rs` tests.
 const PROGRAM: &str = "cli/src";
 
-/// A file, and between which two texts of it the names have to stand.
+/// Files, each with two texts between which the names must occur.
 const PLACES: [(&str, &str, &str); 11] = [
     ("src/config/mod.rs", "/// Reads a static network", "pub fn from_file"),
     ("ffi/lib/src/networks.rs", "/// Joins the static network", "fn peersock_join_file"),
@@ -54,11 +55,11 @@ const PLACES: [(&str, &str, &str); 11] = [
     ("bindings/node/index.d.ts", "/** Joined at once:", "network?: string"),
 ];
 
-/// The places that do not say it, and readers of such files that have no place here.
+/// Returns the places without the names, and the readers of such files without a place here.
 ///
 /// # Errors
 ///
-/// When a file cannot be read.
+/// A file cannot be read.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (file, from, to) in PLACES {
@@ -71,7 +72,7 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
         for file in rust_files(&source)? {
             let code = fs::read_to_string(&file)?;
             let calls = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(READS));
-            // The library itself, and this file, are none of them.
+            // The library itself, and this file, do not count.
             if calls && !matches!(package.name.as_str(), "peersock" | "xtask") {
                 readers.insert(source.strip_prefix(root()).unwrap_or(&source).to_owned());
             }
@@ -116,7 +117,7 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// The files of a folder whose names end so, without what package managers have put there.
+/// Returns a folder's files with these endings, except those installed by package managers.
 fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -132,13 +133,13 @@ fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a place lacks.
+/// Returns the complaint about a place that lacks a name.
 fn complaint(text: &str, from: &str, to: &str) -> Option<String> {
     let Some((_, rest)) = text.split_once(from) else { return Some(format!("it has no '{from}' any more")) };
     let Some((place, _)) = rest.split_once(to) else {
         return Some(format!("it has no '{to}' after '{from}' any more"));
     };
-    // However the lines are broken, and whatever begins them.
+    // Ignore line breaks and comment prefixes.
     let words: Vec<_> =
         place.split_whitespace().filter(|word| !matches!(*word, "//" | "///" | "*" | "*/")).collect();
     let place = words.join(" ");

@@ -1,41 +1,42 @@
-//! Counting what passed, failed and was skipped, from what test runners print.
+//! Counts passed, failed and skipped checks in the output of test runners.
 
 use std::fmt;
 
 use crate::Result;
 
-/// How a line begins with which a test says that it cannot run here.
+/// Prefix of the line by which a test reports that it cannot run here.
 const SKIP: &str = "SKIP ";
 
-/// How much of what a failed test said is repeated in the end: as many lines of at most so many characters.
+/// Maximum number of lines of a failed test's output repeated at the end, and maximum length of each in
+/// characters.
 const LINES: usize = 25;
 const LINE: usize = 400;
 
-/// What one or more steps did.
+/// Result of one or more steps.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
-    /// How many checks passed.
+    /// Number of checks passed.
     pub(super) passed: usize,
-    /// What failed, and the end of what it said.
+    /// Failed checks, with the end of their output.
     pub(super) failed: Vec<(String, String)>,
-    /// What did not run, and why.
+    /// Skipped checks, with the reasons.
     pub(super) skipped: Vec<(String, String)>,
-    /// Names and durations of the tests whose runner tells them, in seconds.
+    /// Names and durations in seconds of the tests whose runner reports them.
     pub(super) durations: Vec<(String, f64)>,
 }
 
 impl Outcome {
-    /// One check that passed.
+    /// Makes one passed check.
     pub(super) fn passed() -> Outcome {
         Outcome { passed: 1, ..Outcome::default() }
     }
 
-    /// One check that failed.
+    /// Makes one failed check.
     pub(super) fn failed(what: impl Into<String>) -> Outcome {
         Outcome { failed: vec![(what.into(), String::new())], ..Outcome::default() }
     }
 
-    /// One check that has found all this wrong, or that passed if it has found nothing.
+    /// Makes one check that failed with these complaints, or passed if there are none.
     pub(super) fn of_complaints(complaints: Vec<String>) -> Outcome {
         if complaints.is_empty() {
             return Self::passed();
@@ -44,17 +45,17 @@ impl Outcome {
         Outcome { failed, ..Outcome::default() }
     }
 
-    /// One check that passed or failed.
+    /// Makes one check that passed or failed.
     pub(super) fn of(what: impl Into<String>, success: bool) -> Outcome {
         if success { Self::passed() } else { Self::failed(what) }
     }
 
-    /// One check that did not run.
+    /// Makes one skipped check.
     pub(super) fn skipped(what: &str, reason: impl Into<String>) -> Outcome {
         Outcome { skipped: vec![(what.to_owned(), reason.into())], ..Outcome::default() }
     }
 
-    /// Adds up.
+    /// Adds another outcome.
     pub(super) fn add(&mut self, other: Outcome) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
@@ -70,7 +71,7 @@ impl Outcome {
         all
     }
 
-    /// Counts what `cargo test` printed with `--show-output`, or without.
+    /// Counts the output of `cargo test`, with or without `--show-output`.
     pub(super) fn from_libtest(output: &str) -> Outcome {
         let mut outcome = Outcome::default();
         for line in output.lines() {
@@ -93,7 +94,7 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// When it is no such file.
+    /// It is not such a file.
     pub(super) fn from_junit(xml: &str) -> Result<Outcome> {
         let suites = tags(xml, "testsuites").next().ok_or("the JUnit file has no <testsuites>")?;
         let number = |name| attribute(suites, name).and_then(|text| text.parse::<usize>().ok());
@@ -121,13 +122,13 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// When it is no such file.
+    /// It is not such a file.
     pub(super) fn from_pytest(xml: &str) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         tags(xml, "testsuite").next().ok_or("the JUnit file has no <testsuite>")?;
         for case in xml.split("<testcase ").skip(1) {
             let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
-            // With a space, or it would be the end of `classname`.
+            // Include the space, or the text would match the end of `classname`.
             let name = format!("{} {}", part("classname"), part(" name"));
             outcome.durations.push((name.clone(), part("time").parse().unwrap_or(0.0)));
             if case.contains("<failure") || case.contains("<error") {
@@ -145,7 +146,7 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// The last line has another form.
     pub(super) fn from_last_line(what: &str, output: &str) -> Result<Outcome> {
         let last = output.lines().last().unwrap_or_default();
         if !last.contains(" passed, ") || !last.contains(" failed") {
@@ -155,16 +156,16 @@ impl Outcome {
         Ok(Outcome { passed: count_before(last, " passed"), failed, ..Outcome::default() })
     }
 
-    /// Tests that skipped themselves count as passed until here.
+    /// Moves self-skipped tests, which count as passed until here, to the skipped ones.
     fn take_skips(&mut self, output: &str) {
         for line in output.lines() {
-            // The runner's 'test NAME ... ' may stand in front of the test's first line.
+            // The runner's 'test NAME ... ' may precede the test's first line.
             let line = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
             if let Some((name, reason)) = line.strip_prefix(SKIP).and_then(|skip| skip.split_once(": ")) {
                 self.passed = self.passed.saturating_sub(1);
                 self.skipped.push((name.to_owned(), reason.trim_end().to_owned()));
             } else if line.starts_with(SKIP.trim_end()) {
-                // It would count as passed.
+                // Otherwise it would count as passed.
                 let what = "a test skips itself and does not say which it is";
                 self.failed.push((what.to_owned(), line.to_owned()));
             }
@@ -179,7 +180,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The end of what a failed test of a JUnit file said: its stderr, which holds more, or `<failure …>`.
+/// Returns the end of a failed test's output in a JUnit file: its stderr, which holds more, or `<failure …>`.
 fn failure_text(case: &str) -> String {
     let text = ["system-err", "failure", "error"].into_iter().find_map(|name| {
         let (_, rest) = case.split_once(&format!("<{name}"))?;
@@ -192,13 +193,13 @@ fn failure_text(case: &str) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
-/// The number in front of a word.
+/// Returns the number in front of a word.
 fn count_before(text: &str, word: &str) -> usize {
     let before = text.split(word).next().unwrap_or_default();
     before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// The attributes of every `<name …>`.
+/// Returns the attributes of every `<name …>`.
 fn tags<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let open = format!("<{name} ");
     xml.match_indices(&open)

@@ -1,5 +1,5 @@
-//! What the launchers' build script looks at to see whether the preloaded library has changed is all that the
-//! library is made of: an old library inside a new program is noticed by nobody.
+//! Checks that the launchers' build script watches all sources of the preloaded library. Otherwise an old
+//! library inside a new program would go unnoticed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,18 +7,18 @@ use std::fs;
 use super::workspace::Workspace;
 use crate::{Result, root};
 
-/// The script, and how its list begins and ends.
+/// The script, and the start and end of its list.
 const SCRIPT: &str = "ffi/run-library/build.rs";
 const LIST: (&str, &str) = ("const SOURCES", "];");
 
-/// The library.
+/// Package of the library.
 const LIBRARY: &str = "peersock-preload";
 
-/// What of the library's packages the script does not look at, and what it looks at for nothing.
+/// Returns the library's packages that the script does not watch, and those it watches needlessly.
 ///
 /// # Errors
 ///
-/// When the script cannot be read.
+/// The script cannot be read.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let script = fs::read_to_string(root().join(SCRIPT))?;
     let Some(listed) = listed(&script) else { return Ok(vec![format!("{SCRIPT}: it has no list any more")]) };
@@ -31,7 +31,7 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(compare(&listed, &folders))
 }
 
-/// The library's package and all of this workspace that it needs.
+/// Returns the library's package and all packages of this workspace that it needs.
 fn made_of(workspace: &Workspace) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     let mut left = vec![LIBRARY];
@@ -44,7 +44,7 @@ fn made_of(workspace: &Workspace) -> BTreeSet<&str> {
     found
 }
 
-/// The quoted texts of the list.
+/// Returns the quoted texts of the list.
 fn listed(script: &str) -> Option<BTreeSet<String>> {
     let (_, rest) = script.split_once(LIST.0)?;
     let (list, _) = rest.split_once(LIST.1)?;

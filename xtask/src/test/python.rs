@@ -1,4 +1,4 @@
-//! The Python package: built as a wheel, installed into a virtual environment of its own, and tested there.
+//! The Python package: built as a wheel, installed into a separate virtual environment, and tested there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, root};
 
-/// A package of a few kilobytes: whoever reaches PyPI can download it.
+/// A package of a few kilobytes, which serves to test if PyPI is reachable.
 const SMALL: &str = "iniconfig";
 
 /// Builds, installs and checks the package.
 ///
-/// The wheel is the one that users get: [`super::ahead`] builds what is in it while other tests wait. With
-/// the profile of development half of all crates would be compiled once more, because cargo chooses other
-/// features for one package than for all.
+/// The wheel is the one that users get: [`super::ahead`] builds its content while other tests wait. The
+/// development profile would recompile half of all crates, because cargo chooses other features for one
+/// package than for all.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = folder();
     let python = match interpreter()? {
@@ -64,11 +64,11 @@ fn folder() -> PathBuf {
     root().join("target/python")
 }
 
-/// A Python that has what builds and checks the package. If there is none here, why.
+/// Returns a Python with the tools that build and check the package, or the reason if there is none.
 ///
 /// # Errors
 ///
-/// When what it needs could be had, and yet cannot be installed.
+/// The tools are available but cannot be installed.
 pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, String>> {
     let mut venv = Command::new("python3");
     venv.args(["-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))"]);
@@ -78,8 +78,8 @@ pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, String>> {
     environment(&folder(), &[])
 }
 
-/// The environment's Python. If it cannot be made, without a network for instance, why. `options` are further
-/// ones of pip.
+/// Returns the environment's Python, or the reason if it cannot be made, for instance without a network.
+/// `options` are further options of pip.
 fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<PathBuf, String>> {
     let python = folder.join("venv/bin/python");
     let requirements = root().join("python/requirements-test.txt");
@@ -98,7 +98,7 @@ fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<Pa
     let mut install = module(&python, "pip");
     install.args(["install", "--quiet", "-r"]).arg(&requirements).args(options);
     if !run(install)?.0 {
-        // What cannot be reached says nothing about the package. What can be reached must have its tools.
+        // An unreachable index says nothing about the package. A reachable index must have the tools.
         let mut reach = module(&python, "pip");
         reach.args(["download", "--no-cache-dir", "--no-deps", "--retries", "0", "--dest"]);
         reach.arg(folder.join("reached")).arg(SMALL).args(options);
@@ -112,8 +112,8 @@ fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<Pa
 }
 
 fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome> {
-    // Some tests run other programs on the overlay: with the launcher as it is now, and none that was built
-    // earlier.
+    // Some tests run other programs on the overlay. Build the launcher anew, so that they do not use an old
+    // one.
     if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("python: the program peersock"));
     }
@@ -132,12 +132,12 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
     Ok(outcome)
 }
 
-/// Processes that share the tests. They wait for most of their time.
+/// Returns the number of processes that share the tests. The tests wait for most of their time.
 fn workers() -> String {
     thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)).to_string()
 }
 
-/// Runs in a copy of the tests that has no package beside it: what is tested is the wheel.
+/// Makes a command in a copy of the tests without the package beside it, so that it tests the wheel.
 fn tests(python: &Path, folder: &Path) -> Result<Command> {
     let place = folder.join("run");
     fs::create_dir_all(&place)?;
@@ -175,11 +175,11 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        // No wheel lies elsewhere, and nobody answers at port 1.
+        // No other wheel is available, and no server listens on port 1.
         let options = ["--isolated", "--retries", "0", "--index-url", "http://127.0.0.1:1/simple"];
         let reason = environment(folder.path(), &options).expect("no failure").expect_err("no tools");
         assert!(reason.contains("PyPI cannot be reached"), "{reason}");
-        // It is tried again next time.
+        // The next run tries again.
         assert!(!folder.path().join("installed.txt").exists());
     }
 }

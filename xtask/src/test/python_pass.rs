@@ -13,7 +13,7 @@ use crate::{Result, root};
 ///
 /// # Errors
 ///
-/// When a file cannot be linked.
+/// A file cannot be linked.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut python = Command::new("python3");
     python.args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]);

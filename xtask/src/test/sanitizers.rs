@@ -1,10 +1,9 @@
-//! The Rust code with the compiler's sanitizer of addresses, which finds reads and writes beyond what there
-//! is, uses of what was freed, and what is lost.
+//! The Rust code with the compiler's address sanitizer, which finds out-of-bounds accesses, uses after free,
+//! and leaks.
 //!
-//! The tests of the crates that have unsafe code are built with it, and so is the C library, which the
-//! programs of its tests load. These are built with the C compiler's own sanitizers: theirs is the runtime
-//! then. Flags of the compiler that are unstable are taken by the stable one with `RUSTC_BOOTSTRAP=1`, as for
-//! the fuzzers.
+//! The tests of the crates with unsafe code are built with it, and so is the C library, which the library's
+//! test programs load. Those programs are built with the C compiler's sanitizers, whose runtime is used then.
+//! `RUSTC_BOOTSTRAP=1` makes the stable compiler accept unstable flags, as for the fuzzers.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +14,7 @@ use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, cargo, root};
 
-/// The crates whose own tests are built with it.
+/// Crates whose tests are built with the sanitizer.
 const CRATES: [&str; 6] = [
     "peersock-bsd",
     "peersock-descriptors",
@@ -25,11 +24,11 @@ const CRATES: [&str; 6] = [
     "peersock-seccomp",
 ];
 
-/// Builds and runs them.
+/// Builds and runs the tests.
 ///
 /// # Errors
 ///
-/// Fails if cargo cannot be started, or nextest reports nothing.
+/// Cargo cannot be started, or nextest reports nothing.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let Some(host) = host()? else {
         return Ok(Outcome::skipped(
@@ -48,7 +47,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         return Ok(outcome);
     }
     let folder = target.join(&host).join("debug");
-    // Programs of the tests look for it beside the library. It is built as usual.
+    // The tests' programs search for the launcher beside the library. The launcher is the usual build.
     let launcher = folder.join("peersock");
     let _ = fs::remove_file(&launcher);
     std::os::unix::fs::symlink(workspace.target.join("debug/peersock"), &launcher)?;
@@ -59,7 +58,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The host's name as the compiler has it, if there is a runtime for it.
+/// Returns the host's name in the compiler's notation, if there is a runtime for it.
 fn host() -> Result<Option<String>> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--print", "host-tuple", "--print", "target-libdir"]).current_dir(root());
@@ -73,17 +72,17 @@ fn host() -> Result<Option<String>> {
     Ok(has_runtime.then(|| host.to_owned()))
 }
 
-/// Cargo with the sanitizer. With a target of its own, what runs while it builds is built without.
+/// Returns cargo with the sanitizer. The explicit target keeps build scripts and macros free of it.
 fn with_sanitizer(arguments: &[&str], host: &str, target: &Path) -> Command {
     let mut command = cargo();
     command.args(arguments).args(["--target", host, "--target-dir"]).arg(target);
     command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
-    // Its reports say where an error is.
+    // The sanitizer's reports contain source lines.
     command.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     command
 }
 
-/// Runs tests with the profile for nights.
+/// Runs tests with the nightly profile.
 fn slowly(mut command: Command, what: &str) -> Result<Outcome> {
     let what = format!("sanitizers: {what}");
     if !has_component("nextest") {

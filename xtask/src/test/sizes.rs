@@ -1,8 +1,9 @@
-//! Measures what the library costs a small program that wants none of its features: crates, processor time
-//! and bytes.
+//! Measures the library's cost for a small program without any of its features: crates, processor time and
+//! bytes.
 //!
-//! The program is built outside of the workspace, as its users build theirs: with the default profile and an
-//! empty target folder, so that this takes a minute or two. The library is checked with each feature alone, too.
+//! The program is built outside of the workspace, as users build their programs. It has the default profile
+//! and an empty target folder, so this takes a minute or two. The library is also checked with each feature
+//! alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,17 +15,17 @@ use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, cargo, root};
 
-/// So many crates may be in the tree, those of build scripts and macros and the program itself included.
+/// Maximum number of crates in the tree, including build scripts' and macros' crates and the program itself.
 const MAX_CRATES: usize = 90;
 
-/// The program may have so many bytes without symbols.
+/// Maximum size of the program in bytes, without symbols.
 const MAX_BYTES: u64 = 6_000_000;
 
 /// Measures the program, and checks the features.
 ///
 /// # Errors
 ///
-/// When the folder cannot be made, or cargo says what is not understood.
+/// The folder cannot be made, or cargo's output cannot be parsed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let program = Program::make(&workspace.target.join("sizes"))?;
     let mut outcome = Outcome::default();
@@ -48,14 +49,14 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let alone = if feature.is_empty() { "without features" } else { &format!("with {feature} alone") };
         outcome.add(step(&format!("sizes: the library {alone}"), command)?);
     }
-    // What a missing feature is answered with is tested where it is missing.
+    // The errors for a missing feature are tested without that feature.
     let mut tests = cargo();
     tests.args(["test", "--package", "peersock", "--lib", "--no-default-features"]);
     outcome.add(step("sizes: the tests of the library without features", tests)?);
     Ok(outcome)
 }
 
-/// Holds a project of ten lines that depends on the library by its path.
+/// A project of ten lines that depends on the library by its path.
 struct Program {
     folder: PathBuf,
     target: PathBuf,
@@ -63,7 +64,7 @@ struct Program {
 
 impl Program {
     fn make(folder: &Path) -> Result<Program> {
-        // Nothing of an earlier time is to be used.
+        // Remove all files of earlier runs.
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder.join("src"))?;
         let manifest = format!(
@@ -73,10 +74,10 @@ impl Program {
         );
         fs::write(folder.join("Cargo.toml"), manifest)?;
         fs::write(folder.join("src/main.rs"), SOURCE)?;
-        // The versions that everything else is tested with.
+        // Use the versions that everything else is tested with.
         fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
         let program = Program { folder: folder.to_owned(), target: folder.join("target") };
-        // Takes out of it what this program has not, so that what follows asks no registry.
+        // Remove the entries that this program lacks, so that later commands need no registry.
         run(program.cargo(&["update", "--offline", "--workspace", "--quiet"]))?;
         Ok(program)
     }
@@ -88,14 +89,14 @@ impl Program {
         command
     }
 
-    /// Counts the crates that it is built of.
+    /// Counts the crates that the program is built of.
     fn crates(&self) -> Result<usize> {
         let tree = ["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
         let output = self.cargo(&tree).output()?;
         if !output.status.success() {
             return Err(format!("cargo tree: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
-        // Name and version: paths and marks of what was there before may follow.
+        // Keep name and version, because paths and repetition marks may follow.
         let of_line = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
         let crates: BTreeSet<_> = String::from_utf8(output.stdout)?.lines().map(of_line).collect();
         Ok(crates.len())
@@ -112,14 +113,15 @@ fn features() -> Result<Vec<String>> {
 /// Returns the processor time of all children that have ended, in seconds.
 fn children_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // proc_pid_stat(5): cutime and cstime are the 14th and 15th behind the name, which may have blanks.
+    // proc_pid_stat(5): cutime and cstime are the 14th and 15th fields behind the name, which may contain
+    // blanks.
     let (_, behind_name) = stat.rsplit_once(')').ok_or("/proc/self/stat is not understood")?;
     let ticks = behind_name.split_whitespace().skip(13).take(2).map(str::parse::<u64>);
     let ticks = ticks.sum::<std::result::Result<u64, _>>()?;
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// The program joins a network and connects to a member.
+/// Source of the program, which joins a network and connects to a member.
 const SOURCE: &str = r#"use std::io::{Read, Write};
 
 use peersock::Network;

@@ -1,7 +1,7 @@
-//! Tests that run only when they are asked for (the attribute `ignore`): their reasons, and running them.
+//! Tests that run only on request (the attribute `ignore`): checks of their reasons, and the run itself.
 //!
-//! The reason of each names the command that runs it. Those of `cargo xtask test --only slow` are counted as
-//! skipped when everything else is run.
+//! Each reason names the command that runs the test. Tests of `cargo xtask test --only slow` count as skipped
+//! in all other runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,33 +11,33 @@ use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
 use crate::{Result, cargo};
 
-/// How the attribute begins, in two pieces: this file has no such test.
+/// Beginning of the attribute, in two pieces, because this file has no such test.
 const IGNORE: &str = concat!("#[", "ignore");
 
-/// How the reasons of those tests begin that this step runs.
+/// Prefix of the reasons of the tests that this step runs.
 const SLOW: &str = "cargo xtask test --only slow:";
 
-/// How the reasons of those begin of which `cargo xtask cells` runs all.
+/// Prefix of the reasons of the tests that `cargo xtask cells` runs.
 const CELLS: &str = "cargo xtask cells:";
 
-/// How other reasons may begin: what runs these tests.
+/// Other permitted prefixes, which say what runs these tests.
 const ELSEWHERE: [&str; 2] = [CELLS, "run by the test above:"];
 
-/// The tests that `cargo xtask cells` runs, or another test does, as nextest has it.
+/// Filter in nextest's notation that excludes tests run by `cargo xtask cells` or by another test.
 const OTHERS: &str = "not (test(/^cells::/) or test(=tls::roots_in_an_environment_of_their_own))";
 
-/// A test that does not run by itself.
+/// A test that does not run by default.
 #[derive(Debug, PartialEq, Eq)]
 struct Ignored {
     name: String,
     reason: String,
 }
 
-/// The tests that this step runs, each with its reason, and all cells together, as skipped.
+/// Returns this step's tests, each with its reason, and all cells together, as skipped.
 ///
 /// # Errors
 ///
-/// When a source file cannot be read.
+/// A source file cannot be read.
 pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut has_cells = false;
@@ -56,11 +56,11 @@ pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What is wrong with a crate's ignored tests: nothing runs them, as far as their reasons tell.
+/// Returns complaints about a crate's ignored tests whose reasons name nothing that runs them.
 ///
 /// # Errors
 ///
-/// When a source file cannot be read.
+/// A source file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     let is_run = |reason: &str| reason.starts_with(SLOW) || ELSEWHERE.iter().any(|by| reason.starts_with(by));
     let lost = ignored_in(package)?.into_iter().filter(|ignored| !is_run(&ignored.reason));
@@ -69,11 +69,11 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Runs them, one after the other: some measure.
+/// Runs the tests sequentially, because some of them measure.
 pub(super) fn check(_: &Workspace) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["nextest", "run", "--workspace", "--profile", "slow", "--run-ignored", "only"]);
-    // The profile inherits the filter of what is quick.
+    // The profile inherits the filter for quick tests.
     command.arg("--ignore-default-filter");
     command.args(["--test-threads", "1", "-E", OTHERS]);
     nextest(command, "slow", "the test run")
@@ -90,7 +90,7 @@ fn ignored_in(package: &Package) -> Result<Vec<Ignored>> {
     Ok(all)
 }
 
-/// All Rust files below a folder in a fixed order, those of tests among them.
+/// Returns all Rust files below a folder in a fixed order, including test files.
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,14 +1,14 @@
-//! Checks of our own source code that no compiler makes.
+//! Checks of our source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with,
-//! and the state machine of the root must stay pure: no clock, socket, thread, async or system randomness,
-//! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
-//! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
-//! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
-//! lines the same everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]).
-//! A test that is ignored says by its reason what runs it ([`slow`]). The library inside the program is never
-//! an old one ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that
-//! there are ([`faces`]).
+//! Every crate must take the workspace's lints. The two cores, their junction, their common primitives, and
+//! the state machine of the root must stay pure: no clock, socket, thread, async or system randomness. Only
+//! then does one seed of the simulation replay exactly. Decisions by the kind of a network are made in
+//! `overlay/src/network` alone. Texts for people contain no Debug forms of Rust ([`debug_forms`]), and
+//! explain the origin of network files ([`network_files`]). Log fields have the same names everywhere
+//! ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
+//! names what runs the test ([`slow`]). The library inside the program is never an old one
+//! ([`preload_sources`]). The list of other interfaces' features is complete, and names existing tests
+//! ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use super::workspace::{Package, Workspace};
 use super::{debug_forms, faces, log_fields, network_files, preload_sources, slow, threads};
 use crate::{Result, root};
 
-/// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
-/// of the root.
+/// The pure crates: the two cores, their junction, their common primitives, and the state machine of the
+/// root.
 const CORES: [(&str, Apart); 5] = [
     ("peersock-datapath", Apart::Nothing),
     ("peersock-overlay", Apart::Nothing),
@@ -30,15 +30,15 @@ const CORES: [(&str, Apart); 5] = [
 
 /// The part of a core that need not be pure.
 enum Apart {
-    /// There is none.
+    /// No part.
     Nothing,
-    /// The folder in which threads wait. It depends on no more than the rest.
+    /// The folder in which threads wait. It has no further dependencies.
     Waits(&'static str),
-    /// The folder with the driver, and the crates that only this depends on.
+    /// The folder with the driver, and the crates that only the driver depends on.
     Driver(&'static str),
 }
 
-/// What code in a core must not name, and why.
+/// Names that code in a core must not contain, with the reasons.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("Instant::now", "time is a parameter"),
     ("SystemTime", "time is a parameter"),
@@ -60,12 +60,12 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("rand::rng()", "seeds are parameters"),
 ];
 
-/// Crates that would bring the same in.
+/// Crates that would add the same facilities.
 const FORBIDDEN_DEPENDENCIES: &[&str] =
     &["async-std", "futures", "getrandom", "mio", "quinn-udp", "rustix", "smol", "socket2", "tokio"];
 
-/// Where the kinds of network may be told apart: the rules of each kind, the IDs that say which it is, and
-/// the list of what the crate exports. And here, where their names are looked for.
+/// Files that may tell kinds of network apart: the rules of each kind, the IDs that encode it, and the
+/// crate's exports. Also this file, which searches for their names.
 const KINDS: [&str; 4] =
     ["overlay/src/network", "overlay/src/id", "overlay/src/lib.rs", "xtask/src/test/sources.rs"];
 
@@ -73,7 +73,7 @@ const KINDS: [&str; 4] =
 ///
 /// # Errors
 ///
-/// When a source file cannot be read.
+/// A source file cannot be read.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut note = |complaints: Vec<String>| {
@@ -121,7 +121,7 @@ fn dependency_complaints(package: &Package) -> Vec<String> {
     forbidden.map(|name| format!("{}: must not depend on {name}", package.name)).collect()
 }
 
-/// What is impure in a crate's source, apart from one folder. Only a driver may have `unsafe` code.
+/// Returns the impure parts of a crate's source, apart from one folder. Only a driver may have `unsafe` code.
 fn core_complaints(package: &Package, apart: Option<&str>, has_driver: bool) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     let source = package.manifest.with_file_name("src");
@@ -142,7 +142,7 @@ fn core_complaints(package: &Package, apart: Option<&str>, has_driver: bool) -> 
     Ok(complaints)
 }
 
-/// Line numbers of the code that names something forbidden. Comments and tests may.
+/// Returns line numbers of code that names something forbidden. Comments and tests may name it.
 fn impure_lines(text: &str) -> impl Iterator<Item = (usize, &'static str, &'static str)> {
     code(text).filter_map(|(line, code)| {
         let (word, why) = FORBIDDEN.iter().find(|(word, _)| names(code, word))?;
@@ -150,10 +150,10 @@ fn impure_lines(text: &str) -> impl Iterator<Item = (usize, &'static str, &'stat
     })
 }
 
-/// The lines of code by number, from 1, without comments and the tests at the foot of the file.
+/// Returns the lines of code by number, from 1, without comments and the tests at the end of the file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().take_while(|(i, line)| {
-        // A test module in a file of its own is only declared here.
+        // A test module in a separate file is only declared here.
         let next = text.lines().nth(i + 1).unwrap_or_default();
         line.trim() != "#[cfg(test)]" || next.ends_with(';')
     });
@@ -176,7 +176,7 @@ fn kind_complaints(package: &Package) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Whether a line asks of which kind a network is. It may make a description of one.
+/// Returns true if a line matches on the kind of a network. Constructing a description is allowed.
 fn tells_kinds_apart(line: &str) -> bool {
     let is_pattern = |at: usize| {
         let (before, after) = line.split_at(at);
@@ -188,7 +188,7 @@ fn tells_kinds_apart(line: &str) -> bool {
             .any(|variant| line.match_indices(variant).any(|(at, _)| is_pattern(at)))
 }
 
-/// Whether a word stands in a line as a whole: `.await`, but not `.awaiting`.
+/// Returns true if a line contains a word as a whole: `.await`, but not `.awaiting`.
 fn names(line: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -199,7 +199,7 @@ fn names(line: &str, word: &str) -> bool {
     })
 }
 
-/// All Rust files below a folder in a fixed order, without those that hold only tests.
+/// Returns all Rust files below a folder in a fixed order, except files that hold only tests.
 pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {

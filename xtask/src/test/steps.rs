@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Result, cargo};
 
-/// Random seeds that the simulation runs: in `cargo xtask test`, and in all of `cargo xtask ci`.
+/// Number of random seeds that the simulation runs in `cargo xtask test`, and in all of `cargo xtask ci`.
 const QUICK_SEEDS: u32 = 100;
 const ALL_SEEDS: u32 = 2000;
 
@@ -34,9 +34,9 @@ pub(super) enum When {
     Quick,
     /// `cargo xtask test` runs a part of the step, and `cargo xtask ci` the whole.
     Both,
-    /// `cargo xtask ci` runs it.
+    /// `cargo xtask ci` runs the step.
     Ci,
-    /// It runs only if `--only` names it.
+    /// The step runs only if `--only` names it.
     Named,
 }
 
@@ -64,13 +64,13 @@ impl When {
 
 /// One step.
 pub(super) struct Step {
-    /// Its name for `--only`.
+    /// Name for `--only`.
     pub(super) name: &'static str,
-    /// Its purpose, for people.
+    /// Purpose, for people.
     pub(super) what: &'static str,
-    /// The commands that run it.
+    /// Commands that run the step.
     pub(super) when: When,
-    /// Runs one part of it. An error counts as one failure.
+    /// Runs one part of the step. An error counts as one failure.
     pub(super) run: fn(&Workspace, Part) -> Result<Outcome>,
 }
 
@@ -225,7 +225,7 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
     if !has_component("nextest") {
         println!("cargo-nextest is not installed: cargo test does it, one program after another");
         command.args(["test", "--workspace", "--no-fail-fast"]).args(match part {
-            // It knows no filter: the unit tests are the quick part.
+            // cargo test has no filter, so the unit tests are the quick part.
             Part::Quick => &["--lib", "--bins"][..],
             Part::Rest => &["--test", "*"],
             Part::All => &["--lib", "--bins", "--tests"],
@@ -234,10 +234,10 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
         let (success, output) = run(command)?;
         return counted("the test run", success, Outcome::from_libtest(&output));
     }
-    // Many tests wait for something: three per processor use it better than one.
+    // Many tests wait: three per processor use it better than one.
     let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
     command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
-    // The default filter of .config/nextest.toml is the quick part.
+    // The default filter of .config/nextest.toml selects the quick part.
     command.args(match part {
         Part::Quick => &[][..],
         Part::Rest => &["--ignore-default-filter", "-E", "not default()"],
@@ -261,8 +261,8 @@ fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
 }
 
 fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
-    // With the profile of development, in which it is optimised, and with the whole workspace: so it is built
-    // already.
+    // Use the development profile, which optimises the simulator, and the whole workspace, because that is
+    // built already.
     if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("the simulator does not build"));
     }

@@ -1,7 +1,9 @@
-//! `cargo xtask stress`: every test many times beside busy processes, to find the ones that fail now and then.
+//! `cargo xtask stress`: runs every test many times beside busy processes, to find the ones that fail now and
+//! then.
 //!
-//! One pass tells how long each test takes. Tests below a second are repeated often, because they are cheap
-//! and most of the suite, all others a few times. A test that fails once is named in the end, with how often.
+//! One pass measures each test's duration. Tests below a second are repeated often, because they are cheap
+//! and most of the suite. All others are repeated a few times. The final report names each test that failed,
+//! with the number of failures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +25,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask stress --part 2/5                         the second fifth of the tests
   cargo xtask stress --times 200 -E 'test(=connect::shutdown_ends_an_attempt_that_is_waited_for)'";
 
-/// Tests that take less than this are repeated often.
+/// Duration below which tests are repeated often.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Options of `stress`.
@@ -49,11 +51,11 @@ pub(crate) struct Options {
     filter: String,
 }
 
-/// Repeats the tests. False if one failed.
+/// Repeats the tests. Returns false if one failed.
 ///
 /// # Errors
 ///
-/// When cargo-nextest is missing, or the tests do not build.
+/// cargo-nextest is missing, or the tests do not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
     let mut failures = BTreeMap::new();
@@ -67,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     while runs.0 < options.times && Instant::now() < deadline {
         round(options, &format!("({}) - ({long})", options.filter), &mut failures)?;
         runs.0 += 1;
-        // Spread over the time: the long ones keep step with the short ones.
+        // Spread the long tests over the time, in step with the short ones.
         let due = 1
             + (options.long_times.saturating_sub(1)) * (runs.0 - 1) / options.times.saturating_sub(1).max(1);
         if runs.1 < due && Instant::now() < deadline {
@@ -90,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// Runs the tests once, and counts failures by name.
 fn round(options: &Options, filter: &str, failures: &mut BTreeMap<String, u32>) -> Result<Outcome> {
-    // Where .config/nextest.toml has it written.
+    // Path from .config/nextest.toml.
     let junit = root().join("target/nextest/default/junit.xml");
     let _ = fs::remove_file(&junit);
     let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
@@ -113,13 +115,13 @@ fn round(options: &Options, filter: &str, failures: &mut BTreeMap<String, u32>) 
     Ok(outcome)
 }
 
-/// The filterset of one test, from its name in the JUnit file: `BINARY TEST`.
+/// Returns the filterset of one test, from its name in the JUnit file: `BINARY TEST`.
 fn exact(name: &str) -> String {
     let (binary, test) = name.split_once(' ').unwrap_or(("", name));
     format!("(binary_id(={binary}) & test(={test}))")
 }
 
-/// Starts a process that takes all the time of a processor that it gets.
+/// Starts a process that uses all processor time it can get.
 fn busy_process() -> io::Result<Guard> {
     let mut command = Command::new("sh");
     command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());

@@ -1,7 +1,7 @@
-//! Threads are started so that a system which has none left is an error, and no panic: limits on processes
-//! and memory are nothing unusual.
+//! Checks that a failure to start a thread is an error, and not a panic, because limits on processes and
+//! memory are common.
 //!
-//! `std::thread::spawn` and `Scope::spawn` panic there. `thread::Builder` gives the error, and
+//! `std::thread::spawn` and `Scope::spawn` panic then. `thread::Builder` returns the error, and
 //! `peersock_primitives::beside` does the work on the calling thread.
 
 use std::fs;
@@ -11,14 +11,14 @@ use super::sources::rust_files;
 use super::workspace::Package;
 use crate::{Result, root};
 
-/// Calls that panic where no thread can be started, without white space.
+/// Calls that panic if no thread can be started, without white space.
 const PANICS: [&str; 4] = ["thread::spawn(", "scope.spawn(", "Runtime::new(", ".spawn(move||{}).expect("];
 
-/// The calls in a crate's source code, tests left out.
+/// Returns the calls in a crate's source code, except in tests.
 ///
 /// # Errors
 ///
-/// Fails if a file cannot be read.
+/// A file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     if TOOLS.contains(&package.name.as_str()) {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Cargo's subcommands that a machine may lack: they are installed into the build folder.
+//! Cargo subcommands that a machine may lack. They are installed into the build folder.
 
 use std::env;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use super::command::{run, works};
 use super::workspace::Workspace;
 use crate::{Result, cargo};
 
-/// `cargo NAME …`, also if it is installed in the build folder only.
+/// Returns `cargo NAME …`, also if it is installed only in the build folder.
 ///
 /// # Errors
 ///
-/// When the search path is broken.
+/// The search path is broken.
 pub(super) fn tool(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = cargo();
     let path = env::var_os("PATH").unwrap_or_default();
@@ -22,11 +22,11 @@ pub(super) fn tool(workspace: &Workspace, name: &str, arguments: &[&str]) -> Res
     Ok(command)
 }
 
-/// Installs `cargo-NAME` if it is missing. False if there is no network, or no compiler for it.
+/// Installs `cargo-NAME` if it is missing. Returns false if there is no network, or no compiler for it.
 ///
 /// # Errors
 ///
-/// When cargo cannot be started.
+/// Cargo cannot be started.
 pub(super) fn provide(workspace: &Workspace, name: &str) -> Result<bool> {
     if works(tool(workspace, name, &["--version"])?) {
         return Ok(true);
@@ -35,7 +35,7 @@ pub(super) fn provide(workspace: &Workspace, name: &str) -> Result<bool> {
     Ok(run(installation(workspace, name))?.0)
 }
 
-/// What installs `cargo-NAME`.
+/// Returns the command that installs `cargo-NAME`.
 pub(super) fn installation(workspace: &Workspace, name: &str) -> Command {
     let mut command = cargo();
     command.args(["install", "--quiet", "--locked", &format!("cargo-{name}"), "--root"]);

@@ -1,4 +1,4 @@
-//! What cargo knows of this workspace.
+//! Cargo's view of this workspace.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{Result, cargo};
 pub(super) struct Workspace {
     /// The members.
     pub(super) packages: Vec<Package>,
-    /// Where cargo builds.
+    /// Build folder of cargo.
     pub(super) target: PathBuf,
 }
 
@@ -19,16 +19,16 @@ pub(super) struct Workspace {
 pub(super) struct Package {
     pub(super) name: String,
     pub(super) manifest: PathBuf,
-    /// Names of its ordinary dependencies, without those of tests and build scripts.
+    /// Names of the package's ordinary dependencies, without dependencies of tests and build scripts.
     pub(super) dependencies: Vec<String>,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the workspace from cargo.
     ///
     /// # Errors
     ///
-    /// When a manifest is broken.
+    /// A manifest is broken.
     pub(super) fn read() -> Result<Workspace> {
         let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output()?;
         if !output.status.success() {
@@ -43,17 +43,17 @@ impl Workspace {
         Some(Workspace { packages, target: metadata["target_directory"].as_str()?.into() })
     }
 
-    /// A member by its name.
+    /// Returns a member by its name.
     pub(super) fn package(&self, name: &str) -> Option<&Package> {
         self.packages.iter().find(|package| package.name == name)
     }
 }
 
-/// What builds everything but the tests, and with the tests' features.
+/// Returns the command that builds everything but the tests, and with the tests' features.
 ///
-/// Cargo chooses features for all that is built together, and examples may use what the tests' own
-/// dependencies bring. Without the examples, or with one package alone, most dependencies would have other
-/// features, and be built once more.
+/// Cargo unifies the features of all packages built together, and examples may use features enabled by the
+/// tests' dependencies. Without the examples, or with one package alone, most dependencies would have other
+/// features and be rebuilt.
 pub(super) fn build() -> Command {
     let mut command = cargo();
     command.args(["build", "--workspace", "--lib", "--bins", "--examples"]);

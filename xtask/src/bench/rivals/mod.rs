@@ -1,10 +1,10 @@
-//! `cargo xtask bench rivals`: peersock beside programs and libraries that serve the same end, over the same
-//! link and interleaved round by round.
+//! `cargo xtask bench rivals`: compares peersock with programs and libraries for the same purpose, over the
+//! same link and interleaved round by round.
 //!
-//! [`rival`] says who they are. Libraries run the load program's workloads on their own connections. Tunnels
-//! carry the kernel's TCP: [`tunnel`] starts them, by what [`wireguard`], [`overlays`] and [`peersock`] know
-//! of each. [`report`] makes the tables. Rivals that are not installed are left out, and it is said how to
-//! get them.
+//! [`rival`] lists the rivals. Libraries run the load program's workloads on their own connections. Tunnels
+//! carry the kernel TCP: [`tunnel`] starts them, with details from [`wireguard`], [`overlays`] and
+//! [`peersock`]. [`report`] makes the tables. Missing rivals are left out, with a hint on how to install
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,9 @@ mod wireguard;
 use rival::{Kind, Rival};
 use tunnel::Tunnel;
 
-/// A rival has to be there, and a client to have finished, within this.
+/// Time within which a rival has to be up, and a client has to finish.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is asked of everybody, in the order of a round.
+/// Cases for every rival, in the order of a round.
 const CASES: [Case; 4] = [Case::Stream1, Case::Stream8, Case::PingPong, Case::Connections];
 
 /// Options of `bench rivals`.
@@ -54,11 +54,11 @@ pub(crate) struct Options {
     write: Option<PathBuf>,
 }
 
-/// Runs the benchmark and prints its table. False if something could not be measured.
+/// Runs the benchmark and prints its table. Returns false if a measurement failed.
 ///
 /// # Errors
 ///
-/// When there can be no namespaces, something does not build, or a rival that is installed cannot be started.
+/// Namespaces are not available, a part does not build, or an installed rival cannot be started.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::RIVALS))?;
     let (mode, reason) = Testbed::default_mode();
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(failures.is_empty())
 }
 
-/// Measures everything in turns. Returns the figures, and what could not be measured.
+/// Measures everything in turns. Returns the figures and the failed measurements.
 fn measure(
     options: &Options,
     lab: &Lab,
@@ -119,7 +119,7 @@ fn measure(
     let (mut measured, mut failures) = (Figures::default(), Vec::new());
     for round in 0..options.rounds.reps as usize {
         println!("round {} of {}", round + 1, options.rounds.reps);
-        // Everybody is first in some round.
+        // Each rival is first in some round.
         for runner in runners.iter().cycle().skip(round % runners.len()).take(runners.len()) {
             for case in CASES.into_iter().filter(|case| runner.rival.takes(*case)) {
                 match watcher.measure(|| lab.measure(runner, case, options.secs)) {
@@ -136,7 +136,7 @@ fn measure(
             }
         }
     }
-    // At the end, when each has done the same work.
+    // Measure memory at the end, when each rival has done the same work.
     for runner in runners {
         match runner.memory() {
             Ok(mib) => measured.add(0, Quantity::IdleRss, runner.rival, (mib, Default::default())),
@@ -146,14 +146,14 @@ fn measure(
     (measured, failures)
 }
 
-/// What all rivals need.
+/// Resources that all rivals need.
 struct Lab {
     network: Testbed,
-    /// The load program.
+    /// Path of the load program.
     load: PathBuf,
-    /// The program `peersock`; empty if that is not measured.
+    /// Path of the program `peersock`; empty if no rival needs it.
     peersock: PathBuf,
-    /// The load program over iroh; empty if that is not measured.
+    /// Path of the load program over iroh; empty if iroh is not measured.
     iroh: PathBuf,
     folder: Folder,
 }
@@ -161,15 +161,15 @@ struct Lab {
 /// A rival whose server runs.
 struct Runner {
     rival: Rival,
-    /// What carries the packets, if that are programs beside the load.
+    /// Tunnel that carries the packets; without processes if the rival is a library.
     tunnel: Tunnel,
     server: Process,
-    /// Where clients find the server.
+    /// Address at which clients find the server.
     address: String,
 }
 
 impl Runner {
-    /// Resident memory of the process that is the network on the server's side, or of onetun, MiB.
+    /// Returns the resident memory, in MiB, of the server side's network process, or of onetun.
     fn memory(&self) -> Result<f64> {
         let process = self.tunnel.carriers.last().unwrap_or(&self.server);
         let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
@@ -192,12 +192,13 @@ impl Lab {
             Kind::Tunnel(open) => open(self)?,
         };
         let (server, address) = tunnel::serve(rival, &tunnel, || self.load(rival, Side::B))?;
-        // A port that is forwarded has another address on the client's side.
+        // A forwarded port has another address on the client's side.
         let address = tunnel.entrance.clone().unwrap_or(address);
         Ok(Runner { rival, tunnel, server, address })
     }
 
-    /// The load program on one side, on the rival's own connections or on the kernel's.
+    /// Returns the load program's command on one side, over the rival's own connections or over kernel
+    /// sockets.
     fn load(&self, rival: Rival, side: Side) -> std::process::Command {
         let program = if rival == Rival::Iroh { &self.iroh } else { &self.load };
         let mut command = self.network.command(side, program);
@@ -225,7 +226,7 @@ impl Lab {
     }
 }
 
-/// Builds the load program over iroh, which is no part of the workspace.
+/// Builds the load program over iroh, which is not in the workspace.
 fn build_iroh() -> Result<PathBuf> {
     eprintln!("building peersock-bench-iroh");
     let target = root().join("target/rivals");
@@ -241,7 +242,7 @@ fn build_iroh() -> Result<PathBuf> {
     Err("peersock-bench-iroh does not build".into())
 }
 
-/// Writes a file that a rival reads, and returns its path.
+/// Writes a file for a rival, and returns its path.
 fn file(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     fs::write(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;

@@ -1,4 +1,4 @@
-//! Virtual networks of others, with an interface on both sides.
+//! Other virtual networks, with an interface on both sides.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,12 +12,12 @@ use crate::Result;
 use crate::bench::network::Side;
 use crate::process::Process;
 
-/// The two addresses in a tunnel whose network has this number.
+/// Returns the two addresses in the tunnel network with this number.
 fn addresses(number: u8) -> [Ipv4Addr; 2] {
     [1, 2].map(|host| Ipv4Addr::new(10, number, 0, host))
 }
 
-/// A tunnel whose other side answers.
+/// Waits until the other side answers, and returns the tunnel.
 fn answering(lab: &Lab, carriers: Vec<Process>, host: Ipv4Addr) -> Result<Tunnel> {
     let host = IpAddr::from(host);
     wait_for(&lab.network, host)?;
@@ -56,7 +56,7 @@ pub(super) fn nebula(lab: &Lab) -> Result<Tunnel> {
     };
     certify(&["ca", "-name", "rivals"])?;
     let mut carriers = Vec::new();
-    // The server's side is the lighthouse, but the last one of the carriers: so it is started last.
+    // The server's side is the lighthouse and is started last, because it must be the last carrier.
     for side in [Side::A, Side::B] {
         let name = format!("nebula-{side:?}");
         certify(&["sign", "-name", &name, "-ip", &format!("{}/24", hosts[side as usize])])?;
@@ -88,7 +88,7 @@ firewall:
     answering(lab, carriers, hosts[1])
 }
 
-/// Runs tinc on both sides, with the cipher that it takes by itself.
+/// Runs tinc on both sides, with its default cipher.
 pub(super) fn tinc(lab: &Lab) -> Result<Tunnel> {
     let hosts = addresses(204);
     let folders = [Side::A, Side::B].map(|side| lab.folder.path().join(format!("tinc-{side:?}")));

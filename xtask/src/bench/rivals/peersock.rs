@@ -1,4 +1,4 @@
-//! Our own.
+//! The peersock rivals.
 
 use super::tunnel::Tunnel;
 use super::{Lab, PATIENCE};
@@ -6,14 +6,14 @@ use crate::Result;
 use crate::bench::network::Side;
 use crate::process::Process;
 
-/// The network of the libraries, and where their servers listen.
+/// Network of the libraries, and the addresses of their servers.
 pub(super) const NETWORK: &str = "ff0501ffff000000";
 pub(super) const SERVER: &str = "[::]:5001";
 pub(super) const SERVER_OF_DESCRIPTORS: &str = "[::]:5002";
-/// The network of the interfaces.
+/// Network of the interfaces.
 const UP_NETWORK: &str = "ff0401ffff000000";
 const DEVICE: &str = "peersock0";
-/// That of WireGuard.
+/// MTU of WireGuard.
 const MTU: &str = "1420";
 
 /// Runs `peersock up` on both sides.

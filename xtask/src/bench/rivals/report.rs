@@ -1,4 +1,4 @@
-//! The table of rivals, a line each, and everything as JSON.
+//! The table of rivals, one line each, and all figures as JSON.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::bench::figures::{Figures, Quantity};
 use crate::bench::machine::Machine;
 use crate::bench::table::{json_line, number};
 
-/// The table's columns: what, the unit, and the heading.
+/// Columns of the table: quantity, unit and heading.
 const COLUMNS: [(Quantity, &str, &str); 7] = [
     (Quantity::Stream1, "Gbit/s", "1 stream"),
     (Quantity::Stream8, "Gbit/s", "8 streams"),
@@ -23,7 +23,7 @@ const COLUMNS: [(Quantity, &str, &str); 7] = [
     (Quantity::IdleRss, "MiB", "memory"),
 ];
 
-/// How it was measured.
+/// Describes the conditions of the measurement.
 pub(super) fn conditions(rounds: u32, secs: f64) -> String {
     format!(
         "wire: veth pair, MTU 1500, no segmentation offload, GRO at the receiver; medians of {rounds} rounds, \
@@ -31,7 +31,8 @@ pub(super) fn conditions(rounds: u32, secs: f64) -> String {
     )
 }
 
-/// A line for each rival. Figures with rounds in which the machine was not idle have an asterisk.
+/// Makes the table with a line for each rival. An asterisk marks figures with rounds in which the machine was
+/// not idle.
 pub(super) fn table(figures: &Figures<Rival>) -> String {
     let mut out = format!("{:<22}", "");
     for (quantity, unit, heading) in COLUMNS {
@@ -72,7 +73,7 @@ fn width(quantity: Quantity) -> usize {
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// The file cannot be written.
 pub(super) fn write_json(machine: &Machine, figures: &Figures<Rival>, path: &Path) -> Result<()> {
     let mut out = format!("{}\n", json!({ "machine": machine.json() }));
     for (quantity, rival, row) in figures.rows() {

@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The measured rivals.
 
 use std::fmt;
 
@@ -43,16 +43,16 @@ pub(super) enum Rival {
     Tinc,
 }
 
-/// How a rival carries a program's bytes.
+/// Way that a rival carries a program's bytes.
 pub(super) enum Kind {
-    /// In the load program itself.
+    /// Inside the load program itself.
     Library,
-    /// By programs beside it, which carry the kernel's TCP.
+    /// By separate programs, which carry the kernel TCP.
     Tunnel(fn(&Lab) -> Result<Tunnel>),
 }
 
 impl Rival {
-    /// How it carries bytes.
+    /// Returns the way the rival carries bytes.
     pub(super) fn kind(self) -> Kind {
         match self {
             Rival::Kernel
@@ -72,10 +72,10 @@ impl Rival {
         }
     }
 
-    /// How the load program is called for it: on its own connections, or on the kernel's.
+    /// Returns the load program's arguments: for the rival's own connections, or for kernel sockets.
     pub(super) fn words(self) -> &'static [&'static str] {
         match self {
-            // That is a program of its own, which ends with its parent by itself.
+            // The load program over iroh is a separate program, which ends with its parent by itself.
             Rival::Iroh => &[],
             Rival::Limit => &["--die-with-parent", "limit"],
             Rival::Quinn => &["--die-with-parent", "quinn"],
@@ -85,7 +85,7 @@ impl Rival {
         }
     }
 
-    /// What its server is called with besides: the seeds of identities, so that addresses are known.
+    /// Returns the server's further arguments: the seeds of identities, so that addresses are known.
     pub(super) fn words_of_server(self) -> &'static [&'static str] {
         match self {
             Rival::Peersock => &["--seed", "1"],
@@ -94,8 +94,8 @@ impl Rival {
         }
     }
 
-    /// Whether a case is measured of it. Plain datagrams know no connections, and onetun 0.3 takes an upload
-    /// faster than it sends it, until its memory ends.
+    /// Returns true if a case is measured with this rival. Plain datagrams have no connections. onetun 0.3
+    /// accepts uploads faster than it sends them until it runs out of memory.
     pub(super) fn takes(self, case: Case) -> bool {
         match self {
             Rival::Limit => matches!(case, Case::Stream1 | Case::PingPong),
@@ -104,7 +104,7 @@ impl Rival {
         }
     }
 
-    /// How to get it, if it is not installed.
+    /// Returns a hint on how to install the rival, if it is not installed.
     pub(super) fn missing(self) -> Option<&'static str> {
         const WIREGUARD: &str = "apt-get install wireguard-go wireguard-tools";
         let (programs, how): (&[&str], _) = match self {
@@ -120,7 +120,7 @@ impl Rival {
         (!programs.iter().all(|program| has(program))).then_some(how)
     }
 
-    /// Its name in the results.
+    /// Returns the rival's name in the results.
     pub(super) fn name(self) -> &'static str {
         match self {
             Rival::Kernel => "kernel",

@@ -1,4 +1,4 @@
-//! What carries the kernel's packets between the two sides, and the server behind it.
+//! Tunnels that carry kernel packets between the two sides, and the servers behind them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -14,39 +14,39 @@ use crate::bench::network::{Side, Testbed};
 use crate::bench::processor_time;
 use crate::process::Process;
 
-/// A tunnel that is asked to end has ended within this.
+/// Time within which a tunnel must end after the request to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A way between the two sides.
+/// A path between the two sides.
 pub(super) struct Tunnel {
-    /// The programs that carry packets. The last one is that whose memory counts: that of the server's side,
-    /// but for onetun, which is on the client's only.
+    /// Programs that carry packets. The memory figure is that of the last one: the server side's program,
+    /// except for onetun, which runs only on the client's side.
     pub(super) carriers: Vec<Process>,
-    /// The server's address in it.
+    /// Address of the server in the tunnel.
     pub(super) host: IpAddr,
-    /// The port on which it listens; 0 takes any.
+    /// Port of the server; 0 picks any.
     pub(super) port: u16,
-    /// Where the client's side finds the server, if that is not the server's address.
+    /// Address of the server on the client's side, if it differs.
     pub(super) entrance: Option<String>,
 }
 
 impl Tunnel {
-    /// The link itself.
+    /// Returns the bare link.
     pub(super) fn none(network: &Testbed) -> Tunnel {
         Tunnel::new(Vec::new(), network.address(Side::B))
     }
 
-    /// Programs that carry what is sent to an address.
+    /// Makes a tunnel of programs that carry packets to an address.
     pub(super) fn new(carriers: Vec<Process>, host: IpAddr) -> Tunnel {
         Tunnel { carriers, host, port: 0, entrance: None }
     }
 
-    /// Asks its programs to end, and waits for that.
+    /// Asks the tunnel's programs to end, and waits for that.
     pub(super) fn close(self) {
         self.carriers.into_iter().for_each(|carrier| carrier.end(ENDS_WITHIN));
     }
 
-    /// Processor time that its programs have used until now, seconds.
+    /// Returns the processor time that the tunnel's programs have used so far, in seconds.
     pub(super) fn processor_time(&self) -> Result<f64> {
         let mut ticks = 0;
         for carrier in &self.carriers {
@@ -56,9 +56,9 @@ impl Tunnel {
     }
 }
 
-/// Starts a rival's server behind a tunnel. Returns it with its address.
+/// Starts a rival's server behind a tunnel. Returns the server and its address.
 pub(super) fn serve(rival: Rival, tunnel: &Tunnel, load: impl Fn() -> Command) -> Result<(Process, String)> {
-    // The address may come to the interface a moment later.
+    // The interface may get its address a moment later.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut command = load();
@@ -80,7 +80,7 @@ pub(super) fn serve(rival: Rival, tunnel: &Tunnel, load: impl Fn() -> Command) -
     }
 }
 
-/// Runs a command on one side until it succeeds: an interface may come a moment later.
+/// Runs a command on one side until it succeeds, because an interface may come up a moment later.
 pub(super) fn try_until(network: &Testbed, side: Side, words: &[&str]) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,5 +1,5 @@
-//! WireGuard in programs of their own. All have the MTU that is usual for it, and addresses of IPv6, as those
-//! of an ad-hoc network, so that headers are alike.
+//! WireGuard in separate programs. All have WireGuard's usual MTU. Their addresses are IPv6 like in an ad-hoc
+//! network, so that headers have the same size.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,21 +13,21 @@ use crate::bench::network::Side;
 use crate::process::Process;
 
 const MTU: &str = "1420";
-/// The port on which the server behind onetun listens, and that on which onetun does.
+/// Port of the server behind onetun, and the address on which onetun listens.
 const ONETUN_SERVER_PORT: u16 = 5003;
 const ONETUN_ENTRANCE: &str = "127.0.0.1:7001";
-/// onetun has addresses of IPv4.
+/// IPv4 addresses of onetun.
 const ONETUN_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 206, 0, 1), Ipv4Addr::new(10, 206, 0, 2)];
-/// Memory that onetun may have: it takes an upload faster than it sends it.
+/// Memory limit of onetun, which accepts uploads faster than it sends them.
 const ONETUN_MEMORY: &str = "--as=3000000000";
 
 /// One program's tunnel.
 struct Implementation {
     /// Words of the command, before the interface's name.
     words: &'static [&'static str],
-    /// How its interfaces' names begin.
+    /// Prefix of the interfaces' names.
     prefix: &'static str,
-    /// The last part of its network's prefix, and of its port.
+    /// Last part of the network's prefix, and of the port.
     number: u16,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn go(lab: &Lab) -> Result<Tunnel> {
     both(lab, &Implementation { words: &["wireguard-go", "-f"], prefix: "wg", number: 1 })
 }
 
-/// Runs boringtun on both sides, with as many threads as there are processors on the usual machine.
+/// Runs boringtun on both sides, with as many threads as the usual machine has processors.
 pub(super) fn boringtun(lab: &Lab) -> Result<Tunnel> {
     let words = &["boringtun-cli", "-f", "--disable-drop-privileges", "-t", "2"];
     both(lab, &Implementation { words, prefix: "bt", number: 2 })
@@ -48,7 +48,7 @@ pub(super) fn gotatun(lab: &Lab) -> Result<Tunnel> {
     both(lab, &Implementation { words, prefix: "gt", number: 3 })
 }
 
-/// Runs onetun on the client's side, and wireguard-go on the server's: onetun only goes out.
+/// Runs onetun on the client's side, and wireguard-go on the server's, because onetun only connects out.
 pub(super) fn onetun(lab: &Lab) -> Result<Tunnel> {
     let implementation = Implementation { words: &["wireguard-go", "-f"], prefix: "ot", number: 4 };
     let keys = [key(lab, "ot", Side::A)?, key(lab, "ot", Side::B)?];
@@ -84,10 +84,10 @@ impl Implementation {
         (51820 + self.number).to_string()
     }
 
-    /// Runs it on one side, with that side's address and the other one's.
+    /// Runs the program on one side, with the addresses of that side and of the other.
     fn start(&self, lab: &Lab, side: Side, keys: &[Key; 2], addresses: [IpAddr; 2]) -> Result<Process> {
         let other = if side == Side::A { Side::B } else { Side::A };
-        // The sockets by which they are set up lie in a folder of the machine: names must differ.
+        // The control sockets of all namespaces lie in one folder, so names must differ.
         let device = format!("{}-{}-{side:?}", self.prefix, std::process::id() % 100_000);
         let mut command = lab.network.command(side, Path::new(self.words[0]));
         command.args(&self.words[1..]).arg(&device);
@@ -110,7 +110,7 @@ impl Implementation {
     }
 }
 
-/// A new private key's file, and the public key.
+/// File of a new private key, and the public key.
 struct Key {
     file: PathBuf,
     public: String,

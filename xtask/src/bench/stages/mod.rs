@@ -1,8 +1,7 @@
-//! `cargo xtask bench stages`: what a packet of one stream costs, stage by stage, on both sides.
+//! `cargo xtask bench stages`: measures the cost of a packet of one stream, by stage, on both sides.
 //!
-//! perf(1) looks many times a second what each processor does while one stream runs at full speed.
-//! [`samples`] reads what it has seen, [`stage`] says which stage that was, and the link's counters say how
-//! many packets it was for.
+//! perf(1) samples each processor many times a second while one stream runs at full speed. [`samples`] reads
+//! the samples, [`stage`] assigns them to stages, and the link's counters give the number of packets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,16 +31,16 @@ mod stage;
 use samples::{Sample, read};
 use stage::Stage;
 
-/// Looks per second and processor. A prime number: work that repeats is not always met at the same place.
+/// Samples per second and processor. It is prime, so that periodic work is not always sampled at the same
+/// place.
 const FREQUENCY: u32 = 1999;
-/// A stream has found its speed after this time.
+/// Time within which a stream reaches its speed.
 const SETTLED: Duration = Duration::from_millis(700);
-/// A stream goes on for so long before and after it is looked at, seconds: perf ends its own work in that
-/// time.
+/// Time in seconds that a stream runs beyond the sampling. perf finishes its own work in that time.
 const AROUND: f64 = 3.0;
-/// A client has to be done within this after its time.
+/// Time after the planned end within which a client has to finish.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Who carries one stream, and is looked at unless others are named.
+/// Contenders that carry one stream, sampled unless others are named.
 const USUAL: [Contender; 4] =
     [Contender::Peersock, Contender::PeersockFd, Contender::Limit, Contender::Kernel];
 
@@ -63,30 +62,30 @@ pub(crate) struct Options {
     write: Option<PathBuf>,
 }
 
-/// Who used a processor.
+/// User of a processor.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Side {
     Sender,
     Receiver,
-    /// Threads of the kernel that work for both.
+    /// Kernel threads that work for both.
     Kernel,
 }
 
-/// What was seen of one stream.
+/// Result of sampling one stream.
 struct Profile {
     contender: Contender,
     gbps: f64,
-    /// Packets of the sender on the link, a second.
+    /// Packets per second that the sender puts on the link.
     packets_per_s: f64,
-    /// Nanoseconds for each of these.
+    /// Nanoseconds per packet.
     costs: BTreeMap<(Stage, Side), f64>,
 }
 
-/// Measures and prints the table. Always true: what fails is an error.
+/// Measures and prints the table. Always returns true, because a failure is an error.
 ///
 /// # Errors
 ///
-/// When perf(1) is missing or may not look, there can be no namespaces, or a stream fails.
+/// perf(1) is missing or has no permission, namespaces are not available, or a stream fails.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::STAGES))?;
     if !has("perf") {
@@ -125,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// Runs one stream and looks at it.
+/// Runs one stream and samples it.
 fn profile(session: &Session<'_>, contender: Contender, secs: f64, folder: &Folder) -> Result<Profile> {
     let file = folder.path().join("perf.data");
     let looked_at = secs + 2.0 * SETTLED.as_secs_f64();
@@ -134,10 +133,10 @@ fn profile(session: &Session<'_>, contender: Contender, secs: f64, folder: &Fold
     let mut perf = Command::new("perf");
     perf.args(["record", "--all-cpus", "--event", "cpu-clock", "--call-graph", "fp", "--quiet"]);
     perf.args(["--freq", &FREQUENCY.to_string(), "--output"]).arg(&file);
-    // It says nothing, and a process here has to say something in the end.
+    // perf prints nothing, but a process here has to print something at the end.
     perf.args(["--", "sh", "-c", &format!("sleep {looked_at}; echo done")]);
     let perf = Process::spawn("perf record", perf)?;
-    // It takes a while to begin.
+    // perf takes a while to start.
     thread::sleep(SETTLED);
     let (begin, before) = (Instant::now(), sent_packets(client.id())?);
     thread::sleep(Duration::from_secs_f64(secs));
@@ -151,7 +150,7 @@ fn profile(session: &Session<'_>, contender: Contender, secs: f64, folder: &Fold
     Ok(Profile { contender, gbps, packets_per_s, costs: costs(&samples, sender, server, each) })
 }
 
-/// What the samples of each stage and side come to, if each is worth `each`.
+/// Returns the sum of the samples of each stage and side, with each sample worth `each`.
 fn costs(samples: &[Sample], sender: u32, receiver: u32, each: f64) -> BTreeMap<(Stage, Side), f64> {
     let mut costs = BTreeMap::new();
     for sample in samples {
@@ -166,13 +165,13 @@ fn costs(samples: &[Sample], sender: u32, receiver: u32, each: f64) -> BTreeMap<
     costs
 }
 
-/// How many packets the devices of a process's network have sent, without loopback.
+/// Returns the number of packets that a process's network devices have sent, without loopback.
 fn sent_packets(process: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/net/dev"))?;
     sent(&text).ok_or_else(|| "/proc/PID/net/dev is not as proc(5) has it".into())
 }
 
-/// Column 10 of /proc/net/dev, of all devices but loopback.
+/// Sums column 10 of /proc/net/dev over all devices except loopback.
 fn sent(text: &str) -> Option<u64> {
     let devices = text.lines().skip(2).filter_map(|line| line.split_once(':'));
     devices
@@ -181,7 +180,7 @@ fn sent(text: &str) -> Option<u64> {
         .sum()
 }
 
-/// The table: a row per stage, two columns per contender.
+/// Makes the table: a row per stage, two columns per contender.
 fn table(profiles: &[Profile]) -> String {
     let mut out = format!("{:<32}", "nanoseconds a packet");
     // Writing to a string cannot fail.

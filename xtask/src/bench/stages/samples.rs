@@ -1,20 +1,20 @@
-//! What perf(1) has seen.
+//! Samples taken by perf(1).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Result;
 
-/// What a processor did at one moment.
+/// Activity of a processor at one moment.
 #[derive(Debug, PartialEq)]
 pub(super) struct Sample {
     pub(super) process: u32,
-    /// The function that ran, its caller, and so on. In a program they are only sure of the first one:
-    /// callers are found by frame pointers, which programs lack. The kernel's are all right.
+    /// The running function, its caller, and so on. In a program only the first one is certain, because perf
+    /// finds callers by frame pointers, which programs lack. Kernel functions are all correct.
     pub(super) functions: Vec<Function>,
 }
 
-/// A function, and the file it is in.
+/// A function, and whether its file belongs to the kernel.
 #[derive(Debug, PartialEq)]
 pub(super) struct Function {
     pub(super) name: String,
@@ -23,19 +23,19 @@ pub(super) struct Function {
 
 impl Function {
     fn new(name: &str, file: &str) -> Function {
-        // Also `[kernel.vmlinux]`, where the system has that file.
+        // This includes `[kernel.vmlinux]`, where the system has that file.
         Function { name: name.to_owned(), is_kernel: file.starts_with("[kernel") }
     }
 }
 
 impl Sample {
-    /// Whether it is one of the kernel's own threads.
+    /// Returns true if the sample is of a kernel thread.
     pub(super) fn is_kernel_thread(&self) -> bool {
         self.functions.last().is_some_and(|function| function.is_kernel)
             && self.functions.iter().any(|function| function.name == "kthread")
     }
 
-    /// A sample of these functions, each with its file.
+    /// Makes a sample of these functions, each with its file.
     #[cfg(test)]
     pub(super) fn of(process: u32, functions: &[(&str, &str)]) -> Sample {
         let function = |(name, file): &(&str, &str)| Function::new(name, file);
@@ -43,11 +43,11 @@ impl Sample {
     }
 }
 
-/// Reads what `perf record` has written.
+/// Reads the file that `perf record` has written.
 ///
 /// # Errors
 ///
-/// When perf(1) fails, or has seen nothing.
+/// perf(1) fails, or has no samples.
 pub(super) fn read(file: &Path) -> Result<Vec<Sample>> {
     let output = Command::new("perf")
         .args(["script", "--no-inline", "--fields", "pid,ip,sym,dso", "--input"])
@@ -62,7 +62,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// The text of `perf script`: the process in a line, then its functions in a line each, from the inside.
+/// Parses the text of `perf script`: the process on one line, then one line per function, innermost first.
 fn parse(text: &str) -> Vec<Sample> {
     let mut samples: Vec<Sample> = Vec::new();
     for line in text.lines() {
@@ -77,7 +77,7 @@ fn parse(text: &str) -> Vec<Sample> {
     samples
 }
 
-/// `7f12ab memcpy (/lib/libc.so.6)`
+/// Parses a line such as `7f12ab memcpy (/lib/libc.so.6)`.
 fn function(line: &str) -> Option<Function> {
     let (_, rest) = line.split_once(' ')?;
     let (name, file) = rest.rsplit_once(" (")?;

@@ -1,10 +1,10 @@
-//! Which stage of a packet's way a function belongs to.
+//! Assignment of functions to the stages of a packet's path.
 
 use std::fmt;
 
 use super::samples::{Function, Sample};
 
-/// A part of what a packet costs.
+/// A part of a packet's cost.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Stage {
     Cipher,
@@ -24,7 +24,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// All, in the order of the table.
+    /// All stages, in the order of the table.
     pub(super) const ALL: [Stage; 14] = [
         Stage::Cipher,
         Stage::Copy,
@@ -42,7 +42,7 @@ impl Stage {
         Stage::Kernel,
     ];
 
-    /// What a processor was at.
+    /// Returns the stage of a sample.
     pub(super) fn of(sample: &Sample) -> Stage {
         match sample.functions.first() {
             Some(function) if function.is_kernel => Stage::of_kernel(&sample.functions),
@@ -51,7 +51,8 @@ impl Stage {
         }
     }
 
-    /// By the calls that led there: the innermost that is known counts, as packets arrive within any of them.
+    /// Returns the stage of a kernel sample by its callers. The innermost known one counts, because packets
+    /// may arrive within any of them.
     fn of_kernel(functions: &[Function]) -> Stage {
         const CALLS: [(&[&str], Stage); 5] = [
             (&["do_softirq", "__do_softirq", "handle_softirqs", "net_rx_action"], Stage::Link),
@@ -146,7 +147,7 @@ mod tests {
             let functions: Vec<_> = names.iter().map(|name| (*name, KERNEL)).collect();
             assert_eq!(Stage::of(&Sample::of(1, &functions)), stage, "{names:?}");
         }
-        // What calls the kernel says nothing: callers of a program's functions are not sure.
+        // The caller of the kernel does not count, because callers within a program are uncertain.
         let called = [("entry_SYSCALL_64", KERNEL), ("sys_sendmsg", "/lib/libc.so.6")];
         assert_eq!(Stage::of(&Sample::of(1, &called)), Stage::Kernel);
     }

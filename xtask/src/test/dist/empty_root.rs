@@ -1,4 +1,4 @@
-//! A place where there is nothing but what was put there, as in a container.
+//! An otherwise empty root folder, as in a container.
 
 use std::fs;
 use std::path::Path;
@@ -7,17 +7,18 @@ use std::process::Command;
 use crate::Result;
 use crate::test::command::{run, works};
 
-/// What a skipped test lacks.
+/// Requirements that a skipped test lacks.
 pub(super) const NEEDS: &str = "needs root and iproute2, for namespaces";
 
-/// A folder that programs have as their root, with a network and processes of their own.
+/// A folder that programs have as their root, with a separate network and separate processes.
 pub(super) struct EmptyRoot<'a> {
     place: &'a Path,
-    /// Whether the system's own programs are there, too: `/usr`, and what belongs to it.
+    /// True if the system's programs are there too: `/usr`, and the folders that belong to it.
     has_system: bool,
 }
 
-/// Sees to what is in there: `$0` is the folder, `$1` not empty if the system is, and the rest the command.
+/// Script that fills the root. `$0` is the folder, `$1` is not empty if the system is included, and the rest
+/// is the command.
 const ENTER: &str = r#"
 set -eu
 mkdir -p "$0/proc" "$0/tmp"
@@ -38,19 +39,19 @@ exec chroot "$0" "$@"
 "#;
 
 impl<'a> EmptyRoot<'a> {
-    /// One with nothing in it but what lies in the folder; `None` if this machine has no namespaces for us.
+    /// Makes a root with only the folder's files; `None` if this machine does not grant namespaces.
     pub(super) fn new(place: &'a Path) -> Option<EmptyRoot<'a>> {
         let mut enter = Command::new("unshare");
         enter.args(["--mount", "--net", "--pid", "--fork", "ip", "link", "set", "lo", "up"]);
         works(enter).then_some(EmptyRoot { place, has_system: false })
     }
 
-    /// One with the system's programs.
+    /// Makes a root with the system's programs.
     pub(super) fn with_system(place: &'a Path) -> Option<EmptyRoot<'a>> {
         EmptyRoot::new(place).map(|root| EmptyRoot { has_system: true, ..root })
     }
 
-    /// Adds a program at a path in it, and what the loader needs for it at the same places as here.
+    /// Adds a program at a path in the root, and the loader's files at the same places as here.
     pub(super) fn add(&self, program: &Path, at: &str) -> Result<()> {
         let copy = self.place.join(at.trim_start_matches('/'));
         if program != copy {
@@ -67,7 +68,7 @@ impl<'a> EmptyRoot<'a> {
         Ok(())
     }
 
-    /// Runs a command in it, without an environment. False if it failed; and what it said.
+    /// Runs a command in the root without an environment. Returns false if it failed, and its output.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<(bool, String)> {
         let mut command = Command::new("timeout");
         command.args(["300", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]);

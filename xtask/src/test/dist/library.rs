@@ -1,4 +1,4 @@
-//! The C library: unpacked anywhere, found by pkg-config and by CMake, and run where there is nothing else.
+//! The C library: unpacked anywhere, found by pkg-config and by CMake, and run in an otherwise empty root.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::dist::{Made, VERSION};
 use crate::test::command::{run, works};
 use crate::test::outcome::Outcome;
 
-/// A program in C that has a node of its own for a moment.
+/// A C program that starts a separate node for a moment.
 const PROGRAM: &str = r#"#include <peersock.h>
 #include <stdio.h>
 int main(void) {
@@ -35,7 +35,7 @@ foreach(kind peersock static)
 endforeach()
 ";
 
-/// Tries all of it.
+/// Tests the library.
 pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let prefix = place.join("anywhere");
@@ -72,7 +72,7 @@ pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Runs a program that was linked with the library, here and where there is nothing but both.
+/// Runs a program linked with the library, here and in a root with nothing else.
 fn works_alone(place: &Path, program: &str) -> Result<Outcome> {
     let what = format!("dist: {program}, linked with the C library");
     let is_version = |(success, output): (bool, String)| success && output.trim() == VERSION;

@@ -1,4 +1,4 @@
-//! What `cargo xtask dist` makes, installed into places where there is nothing else, and used there.
+//! Installs the products of `cargo xtask dist` into otherwise empty places and uses them there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::workspace::Workspace;
 use crate::dist::{self, Made, VERSION};
 use crate::{Result, root};
 
-/// What is beside the program in its archive, and in its package below `/usr`.
+/// Files beside the program in its archive, and in its package below `/usr`.
 const BESIDE: [&str; 9] = [
     "share/man/man1/peersock.1",
     "share/man/man1/peersock-run.1",
@@ -33,7 +33,7 @@ const BESIDE: [&str; 9] = [
 /// Completions for bash.
 const BASH: &str = "share/bash-completion/completions/peersock";
 
-/// Has bash complete by what an installed script has registered; `$0` is the script.
+/// Script that makes bash complete with an installed script's registration. `$0` is the installed script.
 const COMPLETE: &str = r#"
 set -e
 source "$0"
@@ -44,13 +44,13 @@ COMP_WORDS=(peersock li) COMP_CWORD=1
 echo "${COMPREPLY[@]}"
 "#;
 
-/// Makes everything, and tries each part.
+/// Makes everything, and tests each part.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let (python, without) = match python::interpreter() {
         Ok(Ok(python)) => (python, None),
-        // Another Python may have maturin. If it has not, this is why.
+        // Another Python may have maturin. If not, report this reason.
         Ok(Err(reason)) => (PathBuf::from("python3"), Some(reason)),
-        // The tests of the package fail by that.
+        // The tests of the package fail for this reason.
         Err(error) => (PathBuf::from("python3"), Some(error.to_string())),
     };
     let mut made = dist::make(&workspace.target.join("packages"), &python, "release")?;
@@ -71,7 +71,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The program in an empty root, with what belongs to it.
+/// Tests the program in an empty root, with its other files.
 fn archive(made: &Made, place: &Path) -> Result<Outcome> {
     let what = "dist: the program's archive";
     unpack(&made.program, place)?;
@@ -83,7 +83,8 @@ fn archive(made: &Made, place: &Path) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Whether everything else is there below a folder, manual pages with `suffix` at their names, and completes.
+/// Checks that the other files exist below a folder, and that completion works. Manual pages have `suffix` at
+/// their names.
 fn beside(what: &str, folder: &Path, suffix: &str) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for file in BESIDE {
@@ -105,7 +106,7 @@ fn beside(what: &str, folder: &Path, suffix: &str) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The package for Debian, installed by `dpkg` into an empty root, and removed again.
+/// Tests the Debian package, installed by `dpkg` into an empty root, and removed again.
 fn deb(made: &Made, place: &Path) -> Result<Outcome> {
     let what = "dist: the .deb";
     let package = match &made.deb {
@@ -142,11 +143,11 @@ fn deb(made: &Made, place: &Path) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Runs the program in a root that has nothing but it, what it is linked with, and `cat`.
+/// Runs the program in a root with only the program, the libraries it needs, and `cat`.
 fn in_empty_root(what: &str, place: &Path, program: &str) -> Result<Outcome> {
     let own = place.join(program.trim_start_matches('/'));
     let Some(root) = EmptyRoot::new(place) else {
-        // At least it starts.
+        // At least the program starts.
         let mut version = Command::new(&own);
         version.arg("--version");
         let (success, output) = run(version)?;
@@ -168,7 +169,7 @@ fn in_empty_root(what: &str, place: &Path, program: &str) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The list of dependencies: it names what everybody knows to be in there.
+/// Checks that the list of dependencies names the known packages.
 fn sbom(made: &Made) -> Result<Outcome> {
     let list: serde_json::Value = serde_json::from_slice(&fs::read(&made.sbom)?)?;
     let packages = list["packages"].as_array().ok_or("the list of dependencies has no packages")?;
@@ -184,7 +185,7 @@ fn sbom(made: &Made) -> Result<Outcome> {
     ))
 }
 
-/// Unpacks an archive without the folder that it has inside.
+/// Unpacks an archive without its top folder.
 fn unpack(archive: &Path, place: &Path) -> Result<()> {
     fs::create_dir_all(place)?;
     let mut tar = Command::new("tar");

@@ -1,4 +1,4 @@
-//! The wheel, in a virtual environment that has nothing else, on a system of which only `/usr` is seen.
+//! The wheel, in an otherwise empty virtual environment, on a system that shows only `/usr`.
 
 use std::fs;
 use std::path::Path;
@@ -10,24 +10,24 @@ use crate::dist::Made;
 use crate::test::command::run;
 use crate::test::outcome::Outcome;
 
-/// A program in Python that knows nothing of peersock.
+/// A Python program without any reference to peersock.
 const LISTENER: &str = "\
 import socket
 server = socket.create_server(('::', 7000), family=socket.AF_INET6)
 print('port', server.getsockname()[1])
 ";
 
-/// Finds programs by the search path, and by paths that begin in the current folder.
+/// Program that finds programs by the search path, and by paths relative to the current folder.
 const ENV: &str = "/usr/bin/env";
 
-/// Tries it.
+/// Tests the wheel.
 pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     let what = "dist: the wheel";
     let wheel = match &made.wheel {
         Ok(wheel) => wheel,
         Err(reason) => return Ok(Outcome::skipped(what, reason)),
     };
-    // For which systems it is, is a fact that was looked up.
+    // The name must state the supported systems, which maturin has verified.
     if !wheel.to_string_lossy().contains("-abi3-manylinux_") {
         return Ok(Outcome::failed(format!(
             "{what}: its name says nothing of where it works: {}",
@@ -51,11 +51,11 @@ pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     if !root.run(&[ENV, "python3", "--version"])?.0 {
         return Ok(Outcome::skipped(&alone, "the system's Python is not in /usr"));
     }
-    // There its root is the current folder.
+    // In the empty root, the root is the current folder.
     installed(&alone, name, |words| root.run(&[&[ENV], words].concat()))
 }
 
-/// Installs it by `run`, in the current folder of which it lies, and puts a program on a network by it.
+/// Installs the wheel by `run`, whose current folder has it, and runs a program on a network by it.
 fn installed(what: &str, wheel: &str, run: impl Fn(&[&str]) -> Result<(bool, String)>) -> Result<Outcome> {
     const OWN: &str = "venv/bin/python";
     if !run(&["python3", "-m", "venv", "venv"])?.0 {

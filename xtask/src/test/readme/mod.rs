@@ -1,9 +1,9 @@
-//! The README's commands, run as they stand there; and the guide's tours ([`guide`]).
+//! The README's commands, run as written, and the guide's tours ([`guide`]).
 //!
-//! Every command is found in the README itself: the lines of its `sh` blocks, and what its text has in
-//! backticks that begins with one of [`PROGRAMS`]. [`TRIES`] says how each is tried. A command that no entry
-//! knows fails, as does an entry without a command. The scripts get the commands as arguments and `eval`
-//! them; where the README writes a placeholder, a script puts in what stands for it.
+//! Every command is taken from the README itself. These are the lines of its `sh` blocks, and texts in
+//! backticks that begin with one of [`PROGRAMS`]. [`TRIES`] has the script for each. A command without an
+//! entry fails, and so does an entry without a command. The scripts get the commands as arguments and `eval`
+//! them. A script replaces the README's placeholders by real values.
 
 mod guide;
 mod tries;
@@ -23,13 +23,13 @@ use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, root};
 
-/// With which a command begins.
+/// Programs with which a command begins.
 const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", "python", "tar"];
 
-/// What the text calls by its name and nobody types so: it has to be told more.
+/// Names in the text that users do not type alone, because the command needs arguments.
 const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 
-/// Commands that are not run here, and why.
+/// Commands that are not run here, with the reasons.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo xtask test", "this is it"),
     ("cargo xtask ci", "this is it"),
@@ -38,10 +38,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo xtask bench python", "it measures, for minutes, and needs the machine for itself"),
 ];
 
-/// What every script needs.
+/// Programs that every script needs.
 const BASICS: [&str; 2] = ["bash", "timeout"];
 
-/// Tries all commands, and then the guide's tours with what they have installed.
+/// Runs all commands, and then the guide's tours with the programs that the commands have installed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let found = commands(&fs::read_to_string(root().join("README.md"))?);
     let mut outcome = unknown(&found);
@@ -51,7 +51,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let name = format!("README: {}", entry.name);
         let matches: Vec<_> = entry.commands.iter().map(|start| begin_with(&found, start)).collect();
         if matches.iter().any(Vec::is_empty) {
-            // Counted already.
+            // The failure is counted already.
             continue;
         }
         if let Some(missing) = BASICS.iter().chain(entry.needs).find(|program| !is_installed(program)) {
@@ -90,7 +90,7 @@ fn attempt(entry: &Try, name: &str, arguments: &[&str], scratch: &Scratch) -> Re
     })
 }
 
-/// Where commands are tried, with a home of their own.
+/// Folder in which commands run, with a separate home.
 struct Scratch {
     folder: PathBuf,
     home: PathBuf,
@@ -101,7 +101,7 @@ impl Scratch {
         Scratch { home: folder.join("home"), folder }
     }
 
-    /// Nothing of the user's is touched, and nothing of it helps.
+    /// Isolates a command from the user's files and settings.
     fn set_environment(&self, command: &mut Command) -> Result<()> {
         let path = env::var_os("PATH").unwrap_or_default();
         let system = ["/usr/sbin".into()];
@@ -121,7 +121,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Folders of programs that were installed here.
+    /// Returns the folders of programs that were installed here.
     fn own(&self) -> [PathBuf; 2] {
         [self.home.join("venv/bin"), self.folder.join("installed/bin")]
     }
@@ -131,7 +131,7 @@ impl Scratch {
     }
 }
 
-/// The README's commands that no entry knows, and entries without a command.
+/// Returns failures for the README's commands without an entry, and for entries without a command.
 fn unknown(found: &BTreeSet<String>) -> Outcome {
     let known = || {
         let tried = TRIES.iter().flat_map(|entry| entry.commands.iter().copied());
@@ -154,7 +154,7 @@ fn begin_with<'a>(found: &'a BTreeSet<String>, start: &str) -> Vec<&'a String> {
     found.iter().filter(|command| command.starts_with(start)).collect()
 }
 
-/// All commands in a text of Markdown.
+/// Returns all commands in a Markdown text.
 fn commands(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (number, part) in text.split("\n```").enumerate() {

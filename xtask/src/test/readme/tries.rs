@@ -1,21 +1,21 @@
-//! How each of the README's commands is tried.
+//! Scripts that run the README's commands.
 
 /// One or more commands that belong together.
 pub(super) struct Try {
     pub(super) name: &'static str,
-    /// How each of the commands begins; the script gets them in this order.
+    /// Beginning of each command. The script gets the commands in this order.
     pub(super) commands: &'static [&'static str],
-    /// Programs without which it is skipped.
+    /// Programs without which the entry is skipped.
     pub(super) needs: &'static [&'static str],
-    /// Whether it builds something, for which it may need the Internet. All others run where there is only
-    /// the loopback interface.
+    /// True if it builds something and so may need the Internet. All other entries run with only the loopback
+    /// interface.
     pub(super) builds: bool,
-    /// A script of bash. It fails with any status but 0 and 77; 77 skips it, with its last line as the
+    /// A bash script. It fails with any status but 0 and 77. Status 77 skips it, with its last line as the
     /// reason.
     pub(super) script: &'static str,
 }
 
-/// In the order in which they run: what one installs the next may use.
+/// The entries in the order in which they run, because later ones may use what earlier ones install.
 pub(super) const TRIES: &[Try] = &[
     Try {
         name: "demo",
@@ -29,7 +29,7 @@ pub(super) const TRIES: &[Try] = &[
         commands: &["cargo install --locked --path cli"],
         needs: &[],
         builds: true,
-        // There is nothing else beside the program.
+        // Only the program is installed.
         script: "cd \"$ROOT\"; eval \"$1\"; [ \"$(ls \"$CARGO_INSTALL_ROOT/bin\")\" = peersock ]",
     },
     Try {
@@ -37,8 +37,8 @@ pub(super) const TRIES: &[Try] = &[
         commands: &["cargo xtask bench"],
         needs: &[],
         builds: true,
-        // That everything is measured; what it measures in so short a time, on a machine that has other work,
-        // says nothing.
+        // Check only that everything is measured. The figures of such a short run on a busy machine mean
+        // nothing.
         script: r#"
             figures=$PWD/figures
             cd "$ROOT"
@@ -51,7 +51,8 @@ pub(super) const TRIES: &[Try] = &[
         commands: &["peersock --help"],
         needs: &[],
         builds: false,
-        // All is read: with `grep -q` alone, the program may find its pipe closed before it has written all.
+        // Read all output: with `grep -q` alone, the program may find its pipe closed before it has written
+        // all.
         script: "eval \"$1\" > said; grep -q status said",
     },
     Try {
@@ -71,8 +72,8 @@ pub(super) const TRIES: &[Try] = &[
         commands: &["peersock root", "peersock listen --root", "peersock dial --root"],
         needs: &["ip", "nsenter", "unshare"],
         builds: false,
-        // Each laptop has a network of its own, from which only the root's machine is reached: what they say
-        // to each other goes through the root.
+        // Each laptop has a separate network, from which only the root's machine is reachable. So their
+        // traffic goes through the root.
         script: r#"
             laptop() {
               XDG_STATE_HOME=$PWD/$1 unshare --net sleep 300 & local pid=$!
@@ -110,7 +111,8 @@ pub(super) const TRIES: &[Try] = &[
         ],
         needs: &[],
         builds: false,
-        // Also what the text names after `peersock --help`, and PEERSOCK_ROOTS in place of --root.
+        // Also test the names that the text mentions after `peersock --help`, and PEERSOCK_ROOTS in place of
+        // --root.
         script: r#"
             network=ff0001ffff000000
             as() { XDG_STATE_HOME=$PWD/$1 "${@:2}"; }
@@ -206,8 +208,8 @@ pub(super) const TRIES: &[Try] = &[
         ],
         needs: &["curl", "nginx"],
         builds: false,
-        // Alpha's web server has a port of the machine's; it, the proxy and the other forward are members of
-        // their own.
+        // Alpha's web server uses a kernel port. The server, the proxy and the other forward are separate
+        // members.
         script: r#"
             as() { XDG_STATE_HOME=$PWD/$1 bash -c "exec $2"; }
             (export XDG_STATE_HOME=$PWD/alpha; peersock network new office.toml --name alpha) > said
@@ -311,7 +313,7 @@ END
     },
 ];
 
-/// What the scripts have in common.
+/// Common prelude of the scripts.
 pub(super) const PRELUDE: &str = r#"
 set -eu -o pipefail
 SECONDS=0

@@ -1,24 +1,24 @@
-//! What a terminal shows beside what the guide says that it shows.
+//! Comparison of a terminal's lines with the guide's text.
 //!
-//! Two things in the guide's text stand for others: a name in angle brackets for text without spaces, which
-//! is the same wherever the tour has the name again, and `…` for any text, or alone in a line for any lines.
+//! The guide's text has two kinds of placeholders. A name in angle brackets matches text without spaces, the
+//! same wherever the tour repeats the name. A `…` matches any text, or alone in a line any lines.
 
 use std::collections::BTreeMap;
 
-/// The names that a tour has had, and what stood in their places.
+/// Names that a tour has used, and the texts in their places.
 pub(super) type Names = BTreeMap<String, String>;
 
-/// Stands for any text.
+/// Placeholder for any text.
 const ANYTHING: char = '…';
 
-/// How far what is there is what was expected.
+/// Degree to which the actual text matches the expected one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Match {
-    /// It is, and there is nothing more. With all names known so far.
+    /// All of it matches. Holds all names known so far.
     Whole(Names),
-    /// What is there is, and more has to come.
+    /// The actual text matches the beginning, and more has to come.
     Beginning,
-    /// It is not.
+    /// It does not match.
     No,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn compare(expected: &[String], actual: &[String], names: &Names) -> 
     best(compare_line(first, line, names).into_iter().map(|names| compare(rest, others, &names)))
 }
 
-/// The text with what its names stand for; those that are not known stay.
+/// Replaces the known names in a text. Unknown names stay.
 pub(super) fn fill_in(text: &str, names: &Names) -> String {
     let mut filled = text.to_owned();
     for (name, value) in names {
@@ -56,8 +56,8 @@ fn best(ways: impl Iterator<Item = Match>) -> Match {
     found
 }
 
-/// The names after each way in which a line is what was expected: none if it is not. Shorter texts in the
-/// places of names come first.
+/// Returns the names after each way in which a line matches: none if it does not. Shorter texts in the places
+/// of names come first.
 fn compare_line(expected: &str, actual: &str, names: &Names) -> Vec<Names> {
     if let Some(rest) = expected.strip_prefix(ANYTHING) {
         let tails = actual.char_indices().map(|(at, _)| &actual[at..]).chain([""]);
@@ -86,20 +86,20 @@ fn compare_line(expected: &str, actual: &str, names: &Names) -> Vec<Names> {
     }
 }
 
-/// `<name>` at the beginning of a text, and what follows it.
+/// Splits a text into a leading `<name>` and the rest.
 fn leading_name(text: &str) -> Option<(&str, &str)> {
     let (name, rest) = text.strip_prefix('<')?.split_once('>')?;
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
     is_name.then_some((name, rest))
 }
 
-/// What stands in a line of a terminal, without colours, and without what was drawn over.
+/// Returns a line's visible text on a terminal, without colours and overwritten text.
 pub(super) fn shown(line: &str) -> String {
     let mut shown = String::new();
     let mut characters = line.trim_end_matches('\r').chars();
     while let Some(c) = characters.next() {
         match c {
-            // An escape sequence ends with a letter; this one erases the line.
+            // An escape sequence ends with a letter. This one erases the line.
             '\x1b' => {
                 let mut sequence = String::new();
                 for c in characters.by_ref() {

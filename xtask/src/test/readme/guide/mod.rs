@@ -1,8 +1,8 @@
-//! The guide's tours: what they have typed is typed, and what is shown is compared.
+//! The guide's tours, whose commands are typed and whose output is compared.
 //!
-//! `docs/GUIDE.md` says in its own words how its blocks are to be read; [`tour`] takes them from the text,
-//! [`mod@play`] plays one in a network namespace that has the loopback interface alone, by a hidden command of
-//! this program, and [`expected`] compares lines.
+//! `docs/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`] plays
+//! a tour in a network namespace with only the loopback interface, by a hidden command of this program.
+//! [`expected`] compares lines.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,20 +25,20 @@ use crate::{Result, cargo, root};
 /// The guide, in the project's folder.
 const GUIDE: &str = "docs/GUIDE.md";
 
-/// What every tour needs.
+/// Programs that every tour needs.
 const BASICS: [&str; 6] = ["bash", "peersock", "script", "sed", "stty", "timeout"];
 
-/// What the tours call the project's folder, which lies beside the one in which they are.
+/// Name of the project's folder, which lies beside the tours' folder.
 const CHECKOUT: &str = "peersock";
 
-/// Programs of the project's that a tour runs by cargo.
+/// Example programs of the project that a tour runs by cargo.
 const EXAMPLES: [&str; 4] = ["echo", "echo_client_async", "echo_server", "pipe_node"];
 
-/// Plays all tours, with what the README's commands have installed.
+/// Plays all tours, with the programs that the README's commands have installed.
 ///
 /// # Errors
 ///
-/// When the guide cannot be understood, or a folder not be made.
+/// The guide cannot be parsed, or a folder cannot be made.
 pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome> {
     let guide = root().join(GUIDE);
     let tours = tour::read(&fs::read_to_string(&guide)?)?;
@@ -76,7 +76,7 @@ pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome>
         command.arg(&player).arg("tour").arg(&guide).arg(&tour.title).current_dir(work);
         scratch.set_environment(&mut command)?;
         command.env("EXAMPLES", workspace.target.join("debug/examples"));
-        // Go has its standard library to build, and nothing to load.
+        // Go builds its standard library and downloads nothing.
         command.env("GOCACHE", workspace.target.join("bindings/go"));
         command.env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
         command.env("npm_config_offline", "true").env("npm_config_update_notifier", "false");
@@ -88,15 +88,15 @@ pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome>
     Ok(outcome)
 }
 
-/// What a tour needs and is not there.
+/// Returns the first missing requirement of a tour.
 fn missing(needs: &[String], scratch: &Scratch) -> Option<String> {
     BASICS.into_iter().chain(needs.iter().map(String::as_str)).find_map(|need| reason(need, scratch))
 }
 
-/// Why a tour that needs this cannot be played here, if it cannot.
+/// Returns the reason why a tour with this requirement cannot be played here, if there is one.
 fn reason(need: &str, scratch: &Scratch) -> Option<String> {
     let (is_there, reason) = match need {
-        // Neither is called: the examples are built beforehand, and the test has all rights.
+        // These are not called: the examples are built beforehand, and the test has all rights.
         "cargo" | "sudo" => (true, String::new()),
         "libpeersock" => {
             let file = scratch.home.join(".local/lib/pkgconfig/peersock.pc");
@@ -116,7 +116,7 @@ fn reason(need: &str, scratch: &Scratch) -> Option<String> {
     (!is_there).then_some(reason)
 }
 
-/// Builds the examples, with the features that they have for all tests.
+/// Builds the examples with the same features as for all tests.
 fn examples() -> Result<bool> {
     let mut command = cargo();
     command.args(["build", "--workspace"]);
@@ -124,8 +124,8 @@ fn examples() -> Result<bool> {
     Ok(run(command)?.0)
 }
 
-/// The project's folder as a reader has it. What is built within the packages for other languages does not
-/// come into ours.
+/// Makes a copy of the project's folder as a reader has it. Builds within the packages for other languages
+/// stay out of ours.
 fn checkout(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     for entry in fs::read_dir(root())? {
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn its_links_lead_somewhere() {
         let guide = guide();
-        // As GitHub makes them of headings.
+        // GitHub makes anchors of headings this way.
         let anchor = |heading: &str| {
             let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
             kept.collect::<String>().to_lowercase().replace(' ', "-")

@@ -1,5 +1,5 @@
-//! Plays one tour as its reader would: each terminal is a terminal, in which bash runs one command after
-//! another.
+//! Plays one tour as its reader would: each terminal is a real pseudo-terminal, in which bash runs one
+//! command after another.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,15 +19,15 @@ use super::tour::{self, Step, Then};
 use crate::cleanup::Guard;
 use crate::{Result, root};
 
-/// How long a line may take to come, and a command to end. Only one that never does takes as long.
+/// Maximum time for a line to come, and for a command to end. Only a hang takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const WAIT_STEP: Duration = Duration::from_millis(5);
 
-/// The last line that is printed of a tour that is as the guide says.
+/// Last printed line of a tour that matches the guide.
 pub(super) const DONE: &str = "all as the guide says";
 
-/// What stands before each command. The test is the administrator already, and the examples are built
-/// already: cargo alone would choose other features for them, and build most dependencies again.
+/// Script before each command. The test is the administrator already, and the examples are built already.
+/// Cargo alone would choose other features for them, and rebuild most dependencies.
 const PRELUDE: &str = r#"
 stty -echo cols 120 rows 40
 set -o pipefail
@@ -50,11 +50,11 @@ pub(crate) struct Options {
     title: String,
 }
 
-/// Plays a tour in this folder. False if something is not as the guide says.
+/// Plays a tour in this folder. Returns false if it differs from the guide.
 ///
 /// # Errors
 ///
-/// When there is no such tour, or a file cannot be written.
+/// There is no such tour, or a file cannot be written.
 pub(crate) fn play(options: &Options) -> Result<bool> {
     let tours = tour::read(&fs::read_to_string(&options.guide)?)?;
     let found = tours.into_iter().find(|tour| tour.title == options.title);
@@ -107,7 +107,7 @@ impl Player {
         }
     }
 
-    /// Examples of the project stand in the guide as they are; all else is made by the reader.
+    /// Checks a file that is an example of the project, which must match the guide, or else makes the file.
     fn file(&self, name: &str, text: &str) -> Result<()> {
         if let Ok(own) = fs::read_to_string(root().join(name)) {
             let is_same = own == text;
@@ -122,7 +122,7 @@ impl Player {
         Ok(self.terminals.get_mut(terminal).ok_or("nothing runs there")?)
     }
 
-    /// Waits until a terminal shows the lines, and, if it is to, for the command's end.
+    /// Waits until a terminal shows the lines, and for the command's end if `then` says so.
     fn see(&mut self, terminal: &str, expected: &[String], then: Then) -> Result<()> {
         let names = self.names.clone();
         let running = self.running(terminal)?;
@@ -132,7 +132,7 @@ impl Player {
             let lines = running.lines(has_ended);
             let is_over = Instant::now() >= deadline;
             let found = match then {
-                // What comes next may be there already.
+                // The next output may be there already.
                 Then::GoesOn => (0..=lines.len()).find_map(|count| whole(expected, &lines[..count], &names)),
                 Then::Ends if has_ended => whole(expected, &lines, &names),
                 Then::Ends => None,
@@ -155,7 +155,7 @@ impl Player {
     }
 }
 
-/// How many lines there are, and the names, if these are all that was expected.
+/// Returns the number of lines, and the names, if the lines match completely.
 fn whole(expected: &[String], lines: &[String], names: &Names) -> Option<(usize, Names)> {
     match compare(expected, lines, names) {
         Match::Whole(names) => Some((lines.len(), names)),
@@ -173,14 +173,14 @@ fn difference(expected: &[String], lines: &[String], has_ended: bool) -> String 
 /// A command in a terminal.
 struct Running {
     child: Child,
-    /// Until it has ended.
+    /// Set until the command has ended.
     guard: Option<Guard>,
     stdin: ChildStdin,
     output: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<io::Result<()>>>,
-    /// How many lines of the output were looked at.
+    /// Number of output lines compared so far.
     seen: usize,
-    /// Where its status is written.
+    /// File with the command's exit status.
     status: PathBuf,
     was_interrupted: bool,
 }
@@ -190,8 +190,8 @@ impl Running {
         let file = |suffix: &str| folder.join(format!(".{terminal}.{suffix}"));
         let (state, status, text) = (file("state"), file("status"), file("command"));
         let _ = fs::remove_file(&status);
-        // Variables and the folder are the terminal's, and so those of its next command: all of them are
-        // exported, since what is not is not written down.
+        // Variables and the folder carry over to the terminal's next command. The script exports all
+        // variables, because only exported ones are saved.
         let (state, ended) = (state.display(), status.display());
         let script = format!(
             "{PRELUDE}[ ! -e '{state}' ] || . '{state}'\n{command}\nstatus=$?\n\
@@ -231,7 +231,7 @@ impl Running {
         self.stdin.write_all(b"\x03")
     }
 
-    /// Whether it has ended, and all its output is there.
+    /// Returns true if the command has ended and all its output has arrived.
     fn has_ended(&mut self) -> Result<bool> {
         if self.reader.is_none() {
             return Ok(true);
@@ -248,7 +248,7 @@ impl Running {
         Ok(true)
     }
 
-    /// The lines that were not looked at. One that does not end yet may change.
+    /// Returns the lines not compared yet. An incomplete last line may still change.
     fn lines(&self, has_ended: bool) -> Vec<String> {
         let output = String::from_utf8_lossy(&sync::lock(&self.output)).into_owned();
         let (whole, rest) = output.rsplit_once('\n').map_or(("", &*output), |(whole, rest)| (whole, rest));
@@ -263,7 +263,7 @@ impl Running {
         lines.split_off(self.seen.min(lines.len()))
     }
 
-    /// How it has ended. With what status a command ends that was stopped is its own affair.
+    /// Returns the exit status. The status of an interrupted command does not matter.
     fn status(&self) -> Result<i32> {
         if self.was_interrupted {
             return Ok(0);
@@ -274,7 +274,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Ends the terminal, and what runs in it.
+    /// Ends the terminal and its programs.
     fn drop(&mut self) {
         drop(self.guard.take());
         let _ = self.child.wait();
@@ -319,7 +319,7 @@ late
 ```
 ";
 
-    /// Whether a guide's tour is as it says; nothing where a terminal cannot be made.
+    /// Returns true if a guide's tour matches; None where a terminal cannot be made.
     fn is_as_said(guide: &str) -> Option<bool> {
         let mut script = Command::new("script");
         script.args(["-q", "-c", "bash -c 'stty -echo'", "/dev/null"]).stdin(Stdio::null());

@@ -1,54 +1,54 @@
-//! What the guide's tours consist of, taken from its text.
+//! The parts of the guide's tours, taken from the guide's text.
 
 #[cfg(test)]
 use std::collections::BTreeSet;
 
 use crate::Result;
 
-/// One of the guide's sections with something to do.
+/// A section of the guide that contains steps.
 #[derive(Debug)]
 pub(super) struct Tour {
-    /// Its heading.
+    /// Heading of the section.
     pub(super) title: String,
-    /// What its line `Needs` names, in the order of the line.
+    /// Names in the section's line `Needs`, in the order of the line.
     pub(super) needs: Vec<String>,
     pub(super) steps: Vec<Step>,
 }
 
-/// What is done, or seen.
+/// An action, or an observation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// A file with this text lies in the folder, or is one of the project's.
+    /// A file with this text is in the folder, or belongs to the project.
     File { name: String, text: String },
-    /// A command is typed in a terminal, and the lines are shown.
+    /// A command is typed in a terminal, and shows the lines.
     Type { terminal: String, command: String, shown: Vec<String>, then: Then },
-    /// A command that goes on shows more, after Ctrl-C or by itself.
+    /// A running command shows more, after Ctrl-C or by itself.
     Continue { terminal: String, interrupt: bool, shown: Vec<String>, then: Then },
 }
 
-/// What a command does when it has shown its lines.
+/// Behaviour of a command after it has shown its lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Then {
     Ends,
-    /// Its terminal has more of it further down.
+    /// The terminal shows more of the command's output further down.
     GoesOn,
 }
 
-/// Where the tours begin, and the headings of each.
+/// Start of each tour's heading.
 const HEADING: &str = "\n## ";
 
-/// With which the line begins that says what a tour needs.
+/// Prefix of the line with a tour's requirements.
 const NEEDS: &str = "Needs ";
 
 /// Reads the guide.
 ///
 /// # Errors
 ///
-/// When a block is of no known kind, or nobody is told the name of a file.
+/// A block is of an unknown kind, or a file has no name.
 pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
     let mut tours = Vec::new();
     for section in guide.split(HEADING).skip(1) {
-        // The text begins with the end of the heading's line: a block may stand right below.
+        // The text begins with the end of the heading's line, because a block may follow directly.
         let (title, text) = section.split_at(section.find('\n').unwrap_or(section.len()));
         let needs = text.lines().find_map(|line| line.strip_prefix(NEEDS));
         let needs = needs.map(|needs| needs.split('`').skip(1).step_by(2).map(str::to_owned).collect());
@@ -62,7 +62,7 @@ pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
     Ok(tours)
 }
 
-/// The lines of the blocks of `sh`, which are the README's and tried with it.
+/// Returns the lines of the `sh` blocks, which the README contains too and its tests run.
 #[cfg(test)]
 pub(super) fn readme_commands(guide: &str) -> BTreeSet<String> {
     let blocks = blocks(guide).into_iter().filter(|block| block.info == "sh");
@@ -70,10 +70,10 @@ pub(super) fn readme_commands(guide: &str) -> BTreeSet<String> {
 }
 
 struct Block<'a> {
-    /// What stands behind the fence.
+    /// Text after the fence.
     info: &'a str,
     text: &'a str,
-    /// The line of text before it.
+    /// The line of text before the block.
     before: &'a str,
 }
 
