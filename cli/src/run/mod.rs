@@ -213,7 +213,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Checks that /proc shows this process, because it is read later to see if the program has loaded the
-/// library. Without it, the errors would be those of missing files and old kernels.
+/// library. Without it, the errors would look like missing files and old kernels.
 fn check_proc() -> Outcome {
     Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
         Failure::new(

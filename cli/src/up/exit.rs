@@ -196,7 +196,7 @@ impl Chosen {
         ExitRoutes { user: user.id(), ipv6: self.ipv6 }
     }
 
-    /// Installs the exit's routes until the guard is released; on failure it is released at once.
+    /// Installs the exit's routes until the guard is released; on failure the guard ends.
     pub(super) fn start(routes: ExitRoutes, tun: &Tun, guard: Guard) -> Outcome<Guard> {
         let Err(error) = routes.set(tun) else { return Ok(guard) };
         let failure = match error.kind() {
