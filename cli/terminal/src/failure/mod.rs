@@ -27,7 +27,7 @@ const OUTPUT_CLOSED: u8 = 141;
 pub struct Failure {
     /// 1 for a failed operation, 2 for an impossible request, 141 for closed output.
     status: u8,
-    /// For stderr; empty for silence.
+    /// Text for stderr; empty for silence.
     message: String,
     /// `None` only if the message itself says what to do, as many texts of the library do.
     hint: Option<String>,
