@@ -72,8 +72,7 @@ impl<C> Admission<C> {
         Arrival::Waits
     }
 
-    /// Removes a served client and returns the client to serve next. It belongs to the peer with the fewest
-    /// served clients.
+    /// Removes a served client and returns the next one, of the peer with the fewest served clients.
     pub(crate) fn leave(&mut self, peer: Owner) -> Option<(Owner, C)> {
         if let Some(own) = self.peers.get_mut(&peer) {
             own.served -= 1;

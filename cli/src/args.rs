@@ -340,8 +340,7 @@ impl NetworksArgs {
 }
 
 impl NetworkArgs {
-    /// Returns shell options that join the same network elsewhere. `network` is the network they describe
-    /// here.
+    /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);

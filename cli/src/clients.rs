@@ -25,8 +25,7 @@ use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input, Output};
 
-/// Maximum length of a line in bytes. A longer line is written in parts, between which other clients' lines
-/// may appear.
+/// Maximum length of a line in bytes. Longer ones are split, and other clients' lines may come between.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// Serves clients until listening fails or stdout is closed.
@@ -193,8 +192,7 @@ fn no_more_clients(error: &io::Error) -> Failure {
     )
 }
 
-/// Whole lines of one client on the shared stdout. While no other client is connected, data is written at
-/// once.
+/// Whole lines of one client on the shared stdout. A client that is alone is written through at once.
 struct Lines<'a> {
     stdout: &'a Mutex<File>,
     connected: &'a AtomicUsize,

@@ -28,9 +28,9 @@ pub(crate) enum Partner {
     Latest,
 }
 
-/// Connects stdin and stdout with a socket until no datagram has arrived for `idle`, counted from the end of
-/// stdin or the last datagram, whichever is later. `None` means forever. Returns true if no datagram has
-/// arrived since the last one was sent.
+/// Connects stdin and stdout with a socket until no datagram has arrived for `idle`, counted from the later
+/// of the end of stdin and the last datagram. `None` means forever. Returns true if no datagram has arrived
+/// since the last one was sent.
 pub(crate) fn run(
     socket: &UdpSocket,
     stdin: Option<&Stdin>,

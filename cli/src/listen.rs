@@ -182,8 +182,7 @@ fn announce(session: &Session, local: SocketAddr) {
 
 /// Prints the command for the other end.
 fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
-    // In an open network the command needs no lasting identity; with --ephemeral it also works on this
-    // machine.
+    // An open network needs no lasting identity; with --ephemeral the command also works here.
     let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options(&session.network);

@@ -52,8 +52,7 @@ pub(crate) fn to_stderr(verbose: u8) -> Outcome {
 /// Returns the filter for this number of -v options.
 fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
-        // Hides warnings of third-party libraries, because they are not written for users and may repeat
-        // endlessly.
+        // Hides third-party warnings, because they are not written for users and may repeat endlessly.
         0 => "off,peersock=warn",
         1 => ONCE,
         2 => "debug",

@@ -129,8 +129,7 @@ fn main() -> ExitCode {
     output::end(outcome)
 }
 
-/// Parses the command line. A negative number is accepted as a value, so that its option can report what it
-/// expects.
+/// Parses the command line. A negative number counts as a value, so that its option reports the error.
 fn parse() -> Result<Cli, clap::Error> {
     let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
     Cli::from_arg_matches(&matches)

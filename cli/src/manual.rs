@@ -59,8 +59,7 @@ fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
     fs::write(folder.join(file), text)
 }
 
-/// Converts the notes below a help's options to roff. Indented lines, which are commands, stay separate
-/// lines.
+/// Converts the notes below a help's options to roff; indented lines, which are commands, stay separate.
 fn notes_as_roff(notes: &str) -> String {
     let mut text = String::new();
     let mut in_lines = false;

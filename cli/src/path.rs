@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 /// The current path of packets to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// Address that packets are sent to: the root's if a root relays, none if the root is reached by a
-    /// stream.
+    /// Address that packets are sent to: the relaying root's, or none if the root is reached by a stream.
     remote: Option<SocketAddr>,
     /// Stream to the root, if it is reached by one.
     stream: Option<String>,

@@ -80,8 +80,7 @@ enum Known {
 }
 
 impl RootMessages {
-    /// Returns the message about a root's state. `has_stream` is true if TCP, TLS or WebSocket are tried,
-    /// too.
+    /// Returns the message about a root's state. `has_stream`: TCP, TLS or WebSocket are tried, too.
     fn tell(
         &mut self,
         root: NodeId,
@@ -126,8 +125,7 @@ impl RootMessages {
         Some(format!("{} {text}", name()))
     }
 
-    /// Returns the message about a root's directory. `is_away` is true if the shared directory does not
-    /// answer.
+    /// Returns the message about a root's directory. `is_away`: the shared directory does not answer.
     fn tell_directory(
         &mut self,
         root: NodeId,

@@ -23,8 +23,7 @@ pub(crate) struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// Returns true if others need a passphrase to join this network. The place of their copy is unknown
-    /// here.
+    /// Returns true if others need a passphrase to join this network; where they keep it is unknown.
     pub(crate) fn is_for(&self, network: &Network) -> bool {
         !network.summary().by_file && network.is_secret()
     }

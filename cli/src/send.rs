@@ -23,12 +23,10 @@ use crate::session::Session;
 use crate::silence;
 use crate::stdio;
 
-/// Maximum number of receivers served at once, half of them of one member; further ones are told to come
-/// back.
+/// Maximum number of receivers served at once, half of them of one member; others are told to come back.
 const MOST_SERVED: usize = 32;
 
-/// Maximum number of receivers told so at once, half of them of one member; further connections are closed
-/// without a message.
+/// Maximum number of receivers told so at once, half of them of one member; others are just closed.
 const MOST_REFUSED: usize = 32;
 
 /// Maximum number of left-out entries that are named.
@@ -198,8 +196,7 @@ enum Event {
     Closed(io::Error),
 }
 
-/// A receiver being served. Dropping it reports the receiver's end, also if its thread panicked or never
-/// started.
+/// A receiver being served. Dropping it reports the end, also if its thread panicked or never started.
 struct Serving {
     place: Option<Slot>,
     events: Sender<Event>,
@@ -270,8 +267,7 @@ impl Server {
                 if let Some(line) = limit.pass(Instant::now(), line) {
                     self.meter.note(line);
                 }
-                // Refuses on a separate thread, because the receiver may read slowly while others want to
-                // connect.
+                // Uses a separate thread, because the receiver may read slowly while others want to connect.
                 let Some(place) = self.refused.take(owner) else { continue };
                 let refusal = thread::Builder::new().name("refusal".into()).spawn(move || {
                     refuse(&mut stream, "it serves as many receivers as it can", true);
@@ -285,8 +281,7 @@ impl Server {
             let serving = Serving { place: Some(place), events: events.clone(), has_all: false };
             let server = Arc::clone(self);
             let started = thread::Builder::new().name("receiver".into()).spawn(move || {
-                // Moves the whole value; capturing a field alone would leave the rest in the accepting
-                // thread.
+                // Moves the whole value; a captured field would leave the rest in the accepting thread.
                 let mut serving = serving;
                 serving.has_all = server.serve_one(stream, address);
             });

@@ -1,5 +1,4 @@
-//! Shared code of `proxy`, `forward` and `rest`: a node, a runtime, messages about problems, and a graceful
-//! end.
+//! Shared code of `proxy`, `forward` and `rest`: a node, a runtime, problem reports, and a graceful end.
 
 use std::collections::HashMap;
 use std::io;

@@ -212,8 +212,7 @@ fn builder(args: &UnderlayArgs, identity: IdentitySource, allowed: Interfaces) -
 }
 
 impl Drop for Session {
-    /// Says goodbye after a failure too, because the signal thread also holds the node, so dropping it would
-    /// not end it.
+    /// Says goodbye after a failure too; dropping the node is not enough, because the signal thread holds it.
     fn drop(&mut self) {
         self.node.shutdown(HURRY);
     }

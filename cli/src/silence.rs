@@ -71,8 +71,7 @@ struct Connection {
 }
 
 impl Watch {
-    /// Starts a watch of connections in a network. If `tells`, silences and their ends are reported on
-    /// stderr.
+    /// Starts a watch of connections in a network. If `tells`, silences and their ends are printed.
     pub(crate) fn start(joined: &Joined, timeout: Duration, tells: bool) -> io::Result<Watch> {
         let connections = Arc::<Mutex<Connections>>::default();
         if timeout.is_zero() {
@@ -170,8 +169,8 @@ impl Connection {
             let _ = self.stream.set_user_timeout(Some(user_timeout(timeout, is_silent)));
         }
         let info = self.stream.info().ok()?;
-        // Keepalives make a live peer answer repeatedly, except one with a closed window, which is probed
-        // less and less often.
+        // Keepalives make a live peer answer, except one with a closed window, which is probed ever less
+        // often.
         let is_due = info.unacked == 0 || info.peer_window > 0;
         if info.delivered != self.delivered.0 || info.unacked == 0 || !is_due {
             self.delivered = (info.delivered, now);
@@ -267,8 +266,8 @@ impl SilenceMessages {
         }
     }
 
-    /// Returns the message about lost data: nothing arrived for `stalled`, although the peer was heard
-    /// `silence` ago.
+    /// Returns the message about lost data, of which nothing arrived for `stalled`, from a peer that is
+    /// alive.
     fn tell_loss(&mut self, stalled: Duration, silence: Duration) -> Option<String> {
         match self.is_loss_told {
             false if stalled >= self.tell_after && silence < self.tell_after / 2 => {

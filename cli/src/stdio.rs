@@ -32,8 +32,7 @@ impl Stdin {
         self.terminal
     }
 
-    /// Reads available input, at least one byte. Returns 0 at the end of the input, and `None` once `token`
-    /// is cancelled.
+    /// Reads at least one byte of input. Returns 0 at its end, and `None` once `token` is cancelled.
     pub(crate) fn read(&self, buffer: &mut [u8], token: &Token) -> io::Result<Option<usize>> {
         loop {
             let mut fds = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&token.0, PollFlags::IN)];

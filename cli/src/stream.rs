@@ -1,7 +1,7 @@
 //! A TCP connection on the standard streams: two threads, one for each direction.
 //!
 //! The directions end independently. The end of stdin becomes a FIN while data from the peer is still written
-//! to stdout; after a FIN from the peer, stdin is still sent. The connection is done when both have ended and
+//! to stdout. After a FIN from the peer, stdin is still sent. The connection is done when both have ended and
 //! the peer has acknowledged everything.
 
 use std::fs::File;

@@ -8,8 +8,7 @@ const CHUNK: usize = 1 << 20;
 /// Interval of position stamps in bytes; they make all parts of the content different.
 const STAMPED: usize = 64 * 1024;
 
-/// Pseudo-random content of a given size: one generated chunk, repeated, with each 64 KiB stamped with its
-/// position.
+/// Pseudo-random content of a given size: one generated chunk, repeated, with its position in each 64 KiB.
 pub(super) struct Content {
     chunk: Vec<u8>,
     size: u64,
@@ -46,8 +45,7 @@ impl Content {
     }
 }
 
-/// Returns the next number of Steele, Lea and Flood's SplitMix64: fast and evenly distributed; not for
-/// secrets.
+/// Returns the next number of Steele, Lea and Flood's SplitMix64: fast and even; not for secrets.
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -67,8 +67,7 @@ fn run(cli: &Cli) -> Outcome {
     }
 }
 
-/// Returns a failure that points to the whole program, which `cargo run` in the workspace's root does not
-/// build.
+/// Returns a failure that names the whole program, which `cargo run` in the workspace's root does not build.
 fn is_elsewhere(words: &[OsString]) -> Failure {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     Failure::usage(

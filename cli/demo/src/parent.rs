@@ -199,8 +199,7 @@ impl Children {
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A separate process group, so that Ctrl-C reaches only the parent, which then ends both in
-            // order.
+            // A separate process group: Ctrl-C reaches only the parent, which then ends both in order.
             .process_group(0)
             .spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");

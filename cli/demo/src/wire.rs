@@ -19,8 +19,7 @@ pub(super) const FETCH: u8 = b'F';
 /// Size of a ping-pong message in bytes.
 pub(super) const PING_BYTES: usize = 64;
 
-/// A line from a child: its result, or the reason for its failure. Only the parent prints messages for
-/// people.
+/// A line from a child: its result, or the reason of its failure. Only the parent talks to people.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Said<T> {
     Done(T),

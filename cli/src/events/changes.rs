@@ -144,8 +144,7 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
             ..Change::new(what)
         };
         let was_there = was.map_or(Presence::Gone, Peer::state);
-        // Static members are known from the start, which is not news, so they count as found at the first
-        // sign of them.
+        // Static members are known from the start, so they count as found at the first sign of them.
         let is_found = !was.is_some_and(has_shown_itself) && peer.state() != Presence::Gone;
         if is_found && has_shown_itself(peer) {
             changes.push(Change { path: None, ..change(What::PeerFound) });

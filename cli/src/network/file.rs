@@ -70,8 +70,7 @@ pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
     Ok(network)
 }
 
-/// Checks that a text describes a network before it is written. `unchanged` says in the error what did not
-/// happen to the file.
+/// Checks that a text describes a network. `unchanged` says in the error what did not happen to the file.
 fn check(text: &str, unchanged: &str) -> Outcome<Network> {
     Network::parse_toml(text).map_err(|error| {
         let what = match error {

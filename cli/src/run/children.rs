@@ -88,8 +88,7 @@ pub(super) fn run(
     quiet: bool,
     started: impl FnOnce(Pid) -> Outcome,
 ) -> Outcome<Ended> {
-    // Becomes the subreaper, so that daemons of the program become children of this process and their end is
-    // noticed.
+    // Becomes the subreaper, so that the program's daemons become children here and their end is noticed.
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
     // Leaves signals ignored that nohup(1) has ignored, because the program inherits this but no handlers.
@@ -256,8 +255,7 @@ pub(super) fn describe(processes: &[Pid]) -> String {
     described.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the children of this process: the program, and mostly daemons whose parents have ended and that
-/// were reparented here.
+/// Returns this process's children: the program, and daemons that were reparented here.
 pub(super) fn children() -> Vec<Pid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());

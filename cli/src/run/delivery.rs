@@ -59,8 +59,8 @@ impl End {
 mod tests {
     use super::*;
 
-    /// Returns the duration in milliseconds, given the remaining data at each millisecond and the times of
-    /// requests to end.
+    /// Returns the duration in milliseconds, given the data left at each one and the times of requests to
+    /// end.
     fn lasts(asked_before: Option<u64>, asks: &[u64], left: impl Fn(u64) -> Remaining) -> u64 {
         let began = Instant::now() + Duration::from_secs(60);
         let requests = Requests::default();

@@ -28,8 +28,7 @@ pub(super) fn apply(only: bool) -> Outcome {
     }
 }
 
-/// Makes a supervisor handle the socket calls of the calling thread and of all processes it starts from now
-/// on.
+/// Makes a supervisor handle the socket calls of the calling thread and of processes it starts later.
 ///
 /// # Errors
 /// Fails if the kernel does not support it, because the program's calls would not be handled.

@@ -188,8 +188,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let _ = saying.join();
     drop(node.unanswered());
     let _ = unanswered.join();
-    // Only prints a note, because the program went on after the loss, as with the kernel; its exit status
-    // decides.
+    // Only a note: the program went on after the loss, as with the kernel, and its exit status decides.
     if outstanding.lost_before > 0 {
         let what = lost(outstanding.lost_before_bytes);
         let reset = "a peer had reset the connection, and no call has told the program";
@@ -276,8 +275,8 @@ fn refused(calls: &str, error: io::Error) -> Failure {
     }
 }
 
-/// Hides the passphrase from the program. An empty one replaces it, because then peersock commands that the
-/// program starts fail. Without the variable they would silently join a network without a passphrase, open to
+/// Hides the passphrase from the program by an empty one, with which peersock commands that the program
+/// starts fail. Without the variable they would silently join a network without a passphrase, open to
 /// everyone.
 fn hide_secret(command: &mut Command, networks: &[Network]) {
     let is_used = networks.iter().any(|network| network.is_secret() && !network.summary().by_file);

@@ -1,5 +1,4 @@
-//! Interception of the program's socket calls: by a preloaded library, or by seccomp notifications of the
-//! kernel.
+//! Interception of the program's socket calls: by a preloaded library, or by seccomp notifications.
 
 use std::env;
 use std::io;

@@ -1,5 +1,4 @@
-//! Verification that the preloaded library is loaded in the program, and in programs that it executes in its
-//! place (exec).
+//! Verification that the preloaded library is loaded in the program, and in programs that it execs.
 //!
 //! Without the library, a program would silently use the system's network. So it is killed as soon as its
 //! memory map shows that the loader has skipped the library. Preloaded libraries are mapped before all
@@ -31,8 +30,7 @@ const STEPS: [(Duration, Duration); 3] = [
     (Duration::MAX, Duration::from_secs(1)),
 ];
 
-/// Path of Valgrind's tools. They are static programs that load the examined program, and the library with
-/// it.
+/// Path of Valgrind's tools: static programs that load the examined program, and the library with it.
 const VALGRIND: &str = "/valgrind/";
 
 /// A thread that inspects the program.
@@ -147,8 +145,7 @@ impl Watch {
             Ok(Verdict::Passed) => false,
             // The library contacts the node before the program begins.
             Ok(Verdict::Unknown | Verdict::Unseen) | Err(_) if self.contacts.count() > 0 => true,
-            // The exit status counts, because a lack of descriptors does not prove that the library was
-            // missing.
+            // The exit status counts, because a lack of descriptors does not mean a missing library.
             Ok(Verdict::Unseen) => {
                 stdio::note(format_args!(
                     "this process had no descriptors to look whether {} has the library of peersock loaded, \

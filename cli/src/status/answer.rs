@@ -1,7 +1,6 @@
 //! A node's status answer, as far as this program shows it.
 //!
-//! The node may have another version than this program: newer fields may be missing, and unknown ones are
-//! skipped.
+//! The node's version may differ from this program's: newer fields may be missing, unknown ones are skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;

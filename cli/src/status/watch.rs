@@ -21,8 +21,8 @@ pub(super) fn repeat(interval: Duration, spaced: bool, look: impl Fn(bool) -> Ou
     let mut first = true;
     loop {
         let text = look(first).inspect_err(|_| {
-            // Ends the line, because a screen that was cut ends within a line, and the next message must not
-            // continue it.
+            // Ends the line, because a cut screen ends within a line, which the next message must not
+            // continue.
             if in_place && !first {
                 let _ = io::stdout().write_all(b"\n");
             }

@@ -81,8 +81,7 @@ impl Rates {
     }
 }
 
-/// Returns the rate, or `None` if a counter went back, for example because a peer was forgotten and found
-/// again.
+/// Returns the rate, or `None` if a counter went back, as for a peer that was forgotten and found again.
 fn rate(before: &Traffic, now: &Traffic, seconds: f64) -> Option<Rate> {
     let received = now.received_packets.saturating_sub(before.received_packets) as f64;
     // Packets that were late have arrived and no longer count as lost.

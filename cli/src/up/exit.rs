@@ -222,9 +222,8 @@ impl Chosen {
         Err(failure)
     }
 
-    /// Prints what the user must know. A resolver on this machine does not run as the node's user, so it asks
-    /// its servers through the exit unless they are on the local network. Then it cannot find the exit's
-    /// address.
+    /// Prints what the user must know. A resolver on this machine runs as another user than the node, so it
+    /// asks its servers through the exit unless they are local. Then it cannot find the exit's address.
     pub(super) fn describe(&self, roots: &[RootSource], resolvers: &[IpAddr]) {
         stdio::note(format_args!(
             "what is not on the local network goes by way of {}, {}",

@@ -89,8 +89,7 @@ impl Guard {
         self.is_closed = false;
     }
 
-    /// Makes the guard remove the exit's rules, and waits for that. Rules of a killed earlier run stay if
-    /// this run is not up.
+    /// Makes the guard remove the exit's rules, and waits. A killed run's rules stay if this run is not up.
     pub(super) fn release(mut self) {
         if self.is_closed {
             return self.leave();

@@ -124,8 +124,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
     let node = user.acting(|| Session::prepare_for_devices(&args.node, source, own))?;
-    // Handles signals now, because one before the node handles them would leave the rules and block the
-    // machine's traffic.
+    // Handles signals now, because an earlier one would leave the rules and block the machine's traffic.
     let noted = chosen.is_some().then(signals::note).transpose()?;
     let routes = chosen.as_mut().zip(user.goes_on_as()).map(|(chosen, user)| {
         chosen.ipv6 &= has_ipv6;
@@ -266,8 +265,7 @@ fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIden
     Ok((source, identity))
 }
 
-/// Returns true if new interfaces have no IPv6, because it is disabled, as in most containers, or missing in
-/// the kernel.
+/// Returns true if new interfaces have no IPv6, which most containers disable and some kernels lack.
 fn is_ipv6_off() -> bool {
     let is_off = |which| {
         let file = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");

@@ -16,8 +16,8 @@ const ENDS: [i32; 2] = [SIGINT, SIGTERM];
 /// Set once a signal has arrived, or the process ends for another reason.
 static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Calls `cleanup` on a separate thread after the first SIGINT or SIGTERM, and then ends the process with
-/// status 128 + signal (130 for Ctrl-C), unless it ends earlier. A second signal ends it at once.
+/// Ends the process on the first SIGINT or SIGTERM, after calling `cleanup` on a separate thread. The status
+/// is 128 + signal (130 for Ctrl-C), unless the process ends earlier. A second signal ends it at once.
 pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
     end_with(|signal| {
         cleanup();
@@ -54,8 +54,7 @@ pub fn note() -> io::Result<Arc<AtomicUsize>> {
 
 /// Returns the signals that were not ignored at the start of this process.
 pub fn heeded<const N: usize>(signals: [i32; N]) -> Vec<i32> {
-    // Uses `self`, because /proc may belong to another PID namespace, in which the PID could be another
-    // process.
+    // Uses `self`, because in /proc of another PID namespace the PID could be another process.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !ignores(one, "self"));
     signals.into_iter().filter(is_heeded).collect()
 }
@@ -86,8 +85,7 @@ fn ignores(signal: Signal, process: &str) -> bool {
     ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
-/// Blocks forever if a signal has arrived, because failures caused by the cleanup must not decide the exit
-/// status.
+/// Blocks forever after a signal, because failures due to the cleanup must not decide the exit status.
 pub fn leave_to_cleanup() {
     while ENDING.load(Ordering::SeqCst) {
         thread::park();

@@ -32,8 +32,7 @@ impl Cable {
         Some(cable)
     }
 
-    /// Lays a cable with IPv4 and a packet filter; returns `None`, after printing the reason, if there is no
-    /// filter.
+    /// Lays a cable with IPv4 and a packet filter; returns `None`, after printing it, if there is no filter.
     pub(crate) fn with_filter(name: &str) -> Option<Cable> {
         let cable = Cable::lay(name, &["10.98.7.1/24", "10.98.7.2/24"])?;
         let has_filter = cable.filters("");

@@ -1,6 +1,6 @@
 //! Data flows both ways between two programs behind NATs for forty seconds, with a disturbance of the network
 //! every two and a half. The direct path ends and returns, roots are killed and restarted, packets are lost
-//! in one direction, a host changes its address, a NAT box restarts and forgets all mappings. There is always
+//! in one direction. A host changes its address, a NAT box restarts and forgets all mappings. There is always
 //! another path, or one returns after the disturbance.
 //!
 //! No connection is reset, every byte is right, and no stall lasts much longer than promised. If nothing can

@@ -152,8 +152,7 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
     listening.wait_for_stdout("before\n");
     registered("dialer");
 
-    // Jumps by one or two days, in both directions, with the root and against it, and back to the original
-    // time.
+    // Jumps by one or two days, in both directions, with the root and against it, and finally back.
     let jumps = [[DAY, DAY, -DAY], [-DAY, 0, DAY], [0, 0, 0]];
     for (number, jump) in jumps.into_iter().enumerate() {
         let nodes = ["listener", "dialer"];

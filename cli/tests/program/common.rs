@@ -246,8 +246,7 @@ impl Drop for Running {
             eprintln!("process {} has said until the test failed: {}", self.id(), self.stderr.text());
         }
         if let Ok(None) = self.child.try_wait() {
-            // Kills all descendants, daemons too, which are children of the process because it is their
-            // subreaper.
+            // Kills all descendants; daemons are among its children, because it is their subreaper.
             for _ in 0..10 {
                 let running = descendants(self.id());
                 if running.is_empty() {

@@ -185,8 +185,7 @@ fn receiver_of_the_others() {
     victim::be_one();
 }
 
-/// The receiver dies or stops after the sender's first byte, or when it has read all data and the sender's
-/// end.
+/// The receiver dies or stops after the sender's first byte, or after all data and the sender's end.
 #[test]
 fn a_sender_is_told_when_its_peer_dies_or_stops() {
     kill_receivers(&["0"], &[false, true]);

@@ -44,8 +44,7 @@ impl Place {
         Some(Self { nats, entries: format!("--dht={}", entries.join(",")), _dht: dht })
     }
 
-    /// Lets two programs meet in a private network. Returns the time from the start of `dial` to the first
-    /// byte.
+    /// Lets two programs meet in a private network. Returns the time from `dial`'s start to the first byte.
     fn meet(&self) -> Duration {
         let lab = Lab::new();
         let node = |name: &str, words: &[&str]| {

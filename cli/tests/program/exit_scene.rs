@@ -6,8 +6,7 @@
 //!                               198.51.100.9 server
 //! ```
 //!
-//! The server returns the address that reached it: the client's own, or the exit's, which translates
-//! addresses.
+//! The server returns the address that reached it: the client's own, or the translating exit's.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

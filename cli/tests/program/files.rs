@@ -192,8 +192,7 @@ fn a_list_that_cannot_be_printed_is_an_error() {
     sender.interrupt().failure(130, &["stopped"]);
 }
 
-/// A receiver has the sender's code in the shell's environment; files sent from that shell are not for the
-/// sender.
+/// A receiver's shell has the sender's code; files sent from that shell are not for the sender.
 #[test]
 fn the_code_to_receive_with_is_not_the_one_to_send_with() {
     let folders = Folders::new();

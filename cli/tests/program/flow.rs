@@ -1,5 +1,5 @@
 //! Two programs behind NATs that exchange data at an even pace or at full speed, while the network is
-//! disturbed; arriving data is recorded all the while. Needs root and `natlab`.
+//! disturbed. Arriving data is recorded all the while. Needs root and `natlab`.
 
 use std::collections::VecDeque;
 use std::io::Write as _;

@@ -109,8 +109,8 @@ fn a_port_of_the_overlay_leads_to_services_here() {
 #[test]
 fn each_client_of_datagrams_has_its_own_answers_both_ways() {
     let scene = Scene::new();
-    // The target is an echo server on the overlay; the way back has one on this machine, which returns its
-    // sender's address.
+    // The target is an echo server on the overlay; the way back has one here that returns its sender's
+    // address.
     let there = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 2000];

@@ -40,8 +40,8 @@ fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
     }
 }
 
-/// Returns, for each try, the shares of the slower path's data that arrived in the second around the move to
-/// the direct path, and in the second from the move back.
+/// Returns for each try the shares of the slower path's data that arrived in a second: around the move to the
+/// direct path, and from the move back.
 fn measure(scene: &Scene) -> Vec<[f64; 2]> {
     let [home, work] = scene.outer();
     let block = || [(home, work), (work, home)].map(|(from, to)| scene.block(SITES[0], from, to));

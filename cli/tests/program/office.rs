@@ -108,8 +108,7 @@ struct Office {
 static OFFICES: AtomicU32 = AtomicU32::new(0);
 
 impl Office {
-    /// Builds a scene for a test with this proxy. Returns `None`, after printing the reason, if that is
-    /// impossible.
+    /// Builds a scene for a test with this proxy. Returns `None`, after printing why, if that is impossible.
     fn build(test: &str, proxy: &str) -> Option<Office> {
         if find_in_path(proxy).is_none() {
             eprintln!("SKIP {test}: the program {proxy} is missing");

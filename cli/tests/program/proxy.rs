@@ -101,8 +101,7 @@ fn plain_requests_lose_what_is_for_one_hop() {
     ] {
         assert_eq!(passed_on.contains(field), is_there, "{field}: {passed_on}");
     }
-    // A chunked request with a contradicting length: the length is not passed on, and no second request is
-    // smuggled.
+    // A chunked request with a contradicting length: the length is dropped, and nothing is smuggled.
     let smuggled = format!(
         "POST http://{at}/x HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: 4\r\n\
          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET http://{at}/smuggled HTTP/1.1\r\n\r\n"
@@ -345,8 +344,7 @@ fn users_show_their_password() {
     run(of_variable("anna")).failure(2, &["PEERSOCK_PROXY_AUTH", "line 1", "USER:PASSWORD"]);
 }
 
-/// Parallel connections do not speed up guessing, and do not delay clients of the same origin that were
-/// admitted.
+/// Parallel connections do not speed up guessing, nor delay admitted clients of the same origin.
 #[test]
 fn who_guesses_passwords_gets_one_answer_a_second() {
     let scene = Scene::new();

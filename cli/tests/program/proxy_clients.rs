@@ -1,5 +1,4 @@
-//! Shared code of tests of `proxy` and `forward`: the programs, a node of the test, and a SOCKS 5 client by
-//! hand.
+//! Shared code of tests of `proxy` and `forward`: the programs, the test's node, and a SOCKS 5 client.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

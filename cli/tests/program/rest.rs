@@ -185,8 +185,7 @@ fn a_client_in_go() {
     assert_eq!(run(go).success().text(), "all is well\n");
 }
 
-/// Starts a web server with one page, the same under every name. Returns the page's final messages through a
-/// channel.
+/// Starts a web server with one page for every name. Returns the page's final messages through a channel.
 fn serve_page(page: &str) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("it listens").port();

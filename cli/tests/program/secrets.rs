@@ -173,8 +173,7 @@ fn forms(secret: &[u8]) -> Vec<String> {
     forms
 }
 
-/// Starts a web proxy (RFC 9110, 9.3.6) for a, which admits every client. Also returns the headers of its
-/// requests.
+/// Starts a web proxy (RFC 9110, 9.3.6) for a, open to every client. Also returns its requests' headers.
 fn start_proxy(lab: &Blocked) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = lab.inside(2, || TcpListener::bind("10.97.1.1:0").expect("an address of it"));
     let address = listener.local_addr().expect("an address").to_string();

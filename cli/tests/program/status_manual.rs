@@ -13,8 +13,7 @@ fn the_manual_explains_every_field_of_a_status() {
         fields.extend(serialized_fields(&source));
     }
     assert!(fields.len() > 60 && fields.contains(&"stream_error".to_owned()), "{fields:?}");
-    // Fields appear as `name`, `group.name` or `group.name.name`, in the first column of a table or in a
-    // text.
+    // Fields appear as `name`, `group.name` or `group.name.name`, in a table's first column or in a text.
     let explained: BTreeSet<_> =
         manual.split('`').skip(1).step_by(2).flat_map(|code| code.split('.')).collect();
     let missing: Vec<_> = fields.iter().filter(|field| !explained.contains(field.as_str())).collect();

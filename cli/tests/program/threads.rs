@@ -19,8 +19,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["netcheck"],
 ];
 
-/// The limit counts all threads of a user (RLIMIT_NPROC), so that each thread is refused in turn; root has no
-/// limit.
+/// The limit counts all threads of a user (RLIMIT_NPROC), so each is refused in turn; root has no limit.
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
     const TEST: &str = "a_thread_that_cannot_be_started";

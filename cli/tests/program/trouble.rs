@@ -71,8 +71,7 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     joined.wait_peer(target.ip(), PATIENCE).unwrap();
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
-        // Writes in one piece, because a client's data is shown at once while it is alone, and other clients'
-        // lines follow.
+        // Writes in one piece, because data of a lone client is shown at once and other lines follow it.
         (&stream).write_all(format!("client {number}.\n").as_bytes()).unwrap();
         stream
     };

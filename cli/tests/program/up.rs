@@ -70,8 +70,8 @@ fn the_kernels_of_two_machines_talk_over_the_interfaces() {
     let Some(scene) = Scene::lay("upboth", 2) else { return };
     let [_, other] = scene.addresses[..] else { panic!("two addresses") };
     let other = other.to_string();
-    // Sends echo requests whole and in fragments, because the path carries less than the interface, or they
-    // are larger.
+    // Sends echo requests whole and in fragments: the path carries less than the interface, or they are
+    // larger.
     for size in ["8", "1372", "5000"] {
         let pinged = scene.run(0, &["ping", "-c", "3", "-i", "0.2", "-s", size, &other]).success();
         assert!(pinged.text().contains("3 received"), "{size}: {}\n{}", pinged.text(), scene.said());
@@ -300,8 +300,7 @@ fn members_have_names_for_all_programs() {
     let (up, address) = start(0, &["--dns"]);
     let (_other, _) = start(1, &[]);
     let told = std::fs::read_to_string(told).unwrap();
-    // The resolver does not see the addresses behind the interface, so the command passes their reverse
-    // zones.
+    // The resolver does not see addresses behind the interface, so it gets their reverse zones.
     let own = address.parse::<Ipv6Addr>().unwrap().octets();
     let v6: String = own[..6].iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4)).collect();
     let v4: String = (0..4).map(|host| format!(" ~{host}.0.97.10.in-addr.arpa")).collect();

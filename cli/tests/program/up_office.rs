@@ -1,5 +1,4 @@
-//! Two machines on one cable, both with an interface for a static network that has addresses of both
-//! families.
+//! Two machines on one cable, with interfaces for a static network that has addresses of both families.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -124,8 +124,7 @@ ask end.example
 resolve status | grep -c peersock || true
 "#;
 
-/// Name server on port 53 that returns the given address for every name, and prints the queries with their
-/// senders.
+/// Name server on port 53: returns the given address for every name, and prints the queries with senders.
 const SERVE_NAMES: &str = "import socket, struct, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -211,8 +210,7 @@ fn systemd_resolved_asks_behind_the_exit() {
         );
         let asked = far.shown();
         let asked: Vec<_> = asked.lines().filter(|line| line.starts_with(&format!("{name} by "))).collect();
-        // The queries come through the exit, which translates addresses, and no server on the local network
-        // has seen the name.
+        // The queries come through the translating exit; no server on the local network has seen the name.
         assert!(
             !asked.is_empty() && asked.iter().all(|line| OF_EXIT.iter().any(|own| line.ends_with(own))),
             "{asked:?}"
@@ -265,8 +263,7 @@ fn package(test: &str) -> Option<PathBuf> {
     found.filter(|_| !lacks(test, &["dbus-daemon", "setpriv", "unshare", "mount"]))
 }
 
-/// Returns the folder of the library that systemd's programs share, which depends on the system's
-/// architecture.
+/// Returns the folder of the library that systemd's programs share; it depends on the architecture.
 fn library(package: &Path) -> PathBuf {
     let has_it = |folder: &Path| {
         let names = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -31,8 +31,7 @@ fn an_exit_leads_to_nothing_on_the_links_of_its_machine_whenever_they_come() {
     let client = scene.client();
     let said = || [client.said(), gate.said()].concat();
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}", said());
-    // Behind the exit's router, the host counts as Internet. Then the exit joins its link, and later leaves
-    // it.
+    // Behind the exit's router, the host counts as Internet. Then the exit joins its link, and leaves it.
     scene.wait_until_reached(CLIENT, HOST, true, said);
     scene.run(EXIT, &["ip", "addr", "add", "203.0.113.2/24", "dev", "eth0"]).success();
     assert!(scene.is_reached(EXIT, HOST));

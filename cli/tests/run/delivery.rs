@@ -1,5 +1,4 @@
-//! Every delivery of the table between unmodified programs, which see the same results as with the kernel's
-//! TCP.
+//! Every delivery of the table between unmodified programs: the results are those of kernel sockets.
 
 #[path = "../../../tests/delivery/scenario.rs"]
 #[allow(dead_code, reason = "the receiver here reads the steps itself")]
@@ -34,7 +33,7 @@ fn programs_are_told_it_of_receivers_that_no_library_is_loaded_into() {
     play_table(test, [Face::Overlay, Face::Filter]);
 }
 
-/// Checks the test's programs: with the kernel's TCP they see the table's results.
+/// Checks the test's programs: over kernel sockets they see the table's results.
 #[test]
 fn the_kernel_tells_programs_what_the_table_says() {
     play_table("the_kernel_tells_programs_what_the_table_says", [Face::Kernel; 2]);

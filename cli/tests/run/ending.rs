@@ -152,7 +152,7 @@ fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) ->
     let program = dialing.wait_for_stdout(".");
     signal(Signal::TERM, dialing.id());
     wait_until_gone(program.trim_start_matches("connected\n").trim_end_matches('.'));
-    // Now it waits for the peer.
+    // The launcher now waits for the peer.
     thread::sleep(LINGER / 10);
     let began = Instant::now();
     signal(Signal::TERM, dialing.id());

@@ -10,8 +10,8 @@ use crate::common::{PATIENCE, Running, peersock, signal, vanish};
 use crate::ending::MODES;
 use crate::lab::Lab;
 
-/// The machine of a killed launcher still answers, so peers that wait for its programs notice within 2 s,
-/// with data flowing and after a long idle time.
+/// The machine of a killed launcher still answers. So peers that wait for its programs notice within 2 s,
+/// while data flows and after a long idle time.
 #[test]
 fn who_waits_for_a_program_whose_launcher_is_killed_hears_of_it() {
     let Some(lab) =

@@ -16,8 +16,7 @@ while True:
     c.close()
 ";
 
-/// Program that sends as much as the buffers accept at once, and waits for the reset without a call that
-/// fails.
+/// Program that sends as much as the buffers accept, and waits for the reset without a failing call.
 const SENDING: &str = "
 import select, socket, sys
 s = socket.create_connection(('10.77.0.1', 7000))
@@ -140,8 +139,7 @@ fn said_of(lab: &Lab, mode: &str, rounds: usize, then: &str) -> Vec<String> {
 #[test]
 fn what_is_reset_while_the_program_ends_is_said() {
     let Some(lab) = Lab::with("what_is_reset_while_the_program_ends_is_said", &["python3"]) else { return };
-    // Without the library it is unknown whether a call told the program of a reset while it had the
-    // connection open.
+    // Without the library it is unknown whether a call told the program of a reset of an open connection.
     for said in said_of(&lab, "preload", 8, "sign(); os._exit(0)") {
         assert!(said.contains("not delivered"), "{said}");
     }

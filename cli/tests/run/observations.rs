@@ -1,5 +1,4 @@
-//! A program observes the same behaviour of overlay sockets as of kernel sockets, except for known
-//! differences.
+//! A program observes overlay sockets and kernel sockets to behave alike, except for known differences.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,8 +6,7 @@ use std::process::Command;
 use crate::common::run;
 use crate::lab::Lab;
 
-/// Lines that differ from the kernel, each below the reason. Lines with a mode in brackets differ only in
-/// that mode.
+/// Lines that differ from the kernel, each below the reason; a mode in brackets limits a line to that mode.
 const KNOWN: &str = include_str!("observations.txt");
 
 #[test]

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 const NOT_OURS: &[(i32, i32)] =
     &[(41, 64), (41, 65), (41, 68), (41, 69), (41, 80), (0, 64), (17, 10), (17, 11)];
 
-/// Options with other answers than the kernel's, with the reasons.
+/// Options with other answers than kernel sockets give, with the reasons.
 const OTHERS: &[(&str, &str)] = &[
     ("SO_COOKIE", "each socket has its own"),
     ("SO_SNDBUF", "what it is at first depends on the system"),
@@ -88,7 +88,7 @@ fn are_alike(kernels: &[String], own: &[String]) -> bool {
 }
 
 /// Returns true if an option was accepted and reported, but is lost once the socket is an overlay socket.
-/// Some options are meant to be lost, because they apply only to the kernel's network.
+/// Some options are meant to be lost, because they apply only to kernel networks.
 fn is_lost(row: &Row, kernels: &[String], own: &[String]) -> bool {
     const KERNELS_ONLY: &[&str] = &[
         "SO_SNDBUFFORCE",

@@ -1,5 +1,4 @@
-//! State of a socket before its network is known: a port, and options. Also ports that a network does not
-//! allow.
+//! State of a socket before its network is known: a port, and options. Also ports outside a network's range.
 
 use std::path::Path;
 

@@ -105,8 +105,7 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     assert!(is_ignored(Signal::PIPE), "{mask:x}");
 }
 
-/// The program asks for a signal when its parent ends, and the kernel considers the starting thread the
-/// parent.
+/// The program asks for a signal at its parent's end, and the kernel takes the starting thread for that.
 #[test]
 fn a_program_that_is_not_to_outlive_its_parent_runs_to_its_end() {
     let Some(lab) = Lab::with("a_program_that_is_not_to_outlive_its_parent", &["sh"]) else { return };

@@ -3,8 +3,7 @@
 use crate::common::run;
 use crate::lab::{Lab, behind, is_root};
 
-/// Creates a lab for a test that makes namespaces; returns `None`, after printing the reason, if that is
-/// impossible.
+/// Creates a lab for a test that makes namespaces; returns `None`, after printing why, if it cannot.
 fn lab(test: &str, programs: &[&str]) -> Option<Lab> {
     if !is_root() {
         eprintln!("SKIP {test}: only root can make namespaces");

@@ -45,8 +45,7 @@ os.rename({path:?}, {path:?} + '.whole')",
     assert!(said.contains("python3 (") && said.contains("start them again under `peersock run`"), "{said}");
     let got = wait_for_file(&result.with_extension("whole"));
     let errors: u32 = got.split(' ').next().and_then(|errors| errors.parse().ok()).expect("a number");
-    // Without a pause there are thousands of errors, on any machine fast enough for these three seconds to
-    // matter.
+    // Without a pause there are thousands of errors on any machine with useful speed.
     assert!((1..=100).contains(&errors), "errors, and seconds of processor time: {got}");
     let said = serving.finish().stderr;
     assert_eq!(said.matches("was killed").count(), 1, "{said}");

@@ -21,13 +21,11 @@ const GROUP: usize = 5;
 /// knows nothing but the code.
 const SALT: &[u8] = b"peersock files v1";
 
-/// KiB of memory per guess, and passes over it. Both ends must agree on them, so they are part of the
-/// protocol.
+/// KiB of memory per guess, and passes over it. They are part of the protocol: both ends must agree.
 const MEMORY: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 
-/// The code that admits a receiver: 15 characters, 13 of them random (65 bits) and two that detect typing
-/// errors.
+/// The code that admits a receiver: 15 characters, 13 of them random (65 bits) and two as check symbols.
 ///
 /// The code is erased on drop, and `Debug` never prints it.
 ///

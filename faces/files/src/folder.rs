@@ -57,14 +57,12 @@ enum AtPartName {
     Part(Part),
 }
 
-/// Permissions of a partial file. Other users must not open it, because they could lock it and so block
-/// resuming.
+/// Permissions of a partial file. Others must not open it, because a lock of theirs blocks resuming.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Maximum number of attempts to open or create a part, because another receiver may finish or remove it
-/// meanwhile.
+/// Maximum number of attempts to open or create a part, which another receiver may finish or remove.
 const TRIES: usize = 16;
 
 /// Flags for regular files. NONBLOCK, because opening a pipe must not block.
@@ -241,8 +239,7 @@ fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
         // give it two names for a moment, but then it holds the lock.
         return match stat.st_nlink {
             1 => {
-                // A part that was about to be renamed, or that an earlier version made, may be accessible to
-                // others.
+                // A part of an earlier version, or one about to be renamed, may be accessible to others.
                 if Mode::from_raw_mode(stat.st_mode & 0o777) != PRIVATE {
                     rustix::fs::fchmod(&part.file, PRIVATE)?;
                 }
@@ -259,8 +256,7 @@ fn free_name(parent: &OwnedFd, name: &str) -> io::Result<()> {
     match at_part_name(parent, name)? {
         AtPartName::Nothing => Ok(()),
         AtPartName::Other => remove(parent, name),
-        // Holds the lock until the name is removed, so that a process that gets the lock later finds another
-        // file, or none.
+        // Holds the lock until the name is removed, so that a process that waits for it finds another file.
         AtPartName::Part(part) => part.remove(),
     }
 }

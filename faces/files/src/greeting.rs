@@ -68,8 +68,8 @@ impl<S: Stream> Greeted<'_, S> {
         Ok(self.stream.set_read_timeout(None)?)
     }
 
-    /// Tells the receiver why it gets nothing, and if it should come back soon. Waits until the receiver has
-    /// read that, as [`refuse()`] does.
+    /// Tells the receiver why it gets nothing, and whether it should come back soon. Waits until the receiver
+    /// has read that, as [`refuse()`] does.
     pub fn refuse(mut self, reason: &str, again: bool) {
         let reason = printable(reason);
         let told = wire::write_message(&mut self.writer, &FromSender::Failed { reason, again });
@@ -89,8 +89,8 @@ impl<S: Stream> Greeted<'_, S> {
     }
 }
 
-/// Tells a receiver that has not greeted yet why it is refused, and if it should come back soon. Waits until
-/// it has read that and ended the stream, for at most [`FAREWELL`](crate::limits::FAREWELL).
+/// Tells a receiver that has not greeted yet why it is refused, and whether it should come back soon. Waits
+/// until it has read that and ended the stream, for at most [`FAREWELL`](crate::limits::FAREWELL).
 pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
     let reason = printable(reason);
     let told = wire::write_greeting(stream)
@@ -107,8 +107,7 @@ pub(crate) fn end<S: Stream>(stream: &S, reader: &mut impl Read) {
     drain(stream, reader);
 }
 
-/// Tells the receiver why this end gives up, if the connection is still usable. Returns true if the message
-/// was sent.
+/// Tells the receiver why this end gives up, if the connection still works. Returns true if sent.
 pub(crate) fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
     let again = matches!(error, SendError::Thread { .. });
     let reason = match error {

@@ -68,8 +68,7 @@ pub fn silent_within(bytes: u64) -> Duration {
     (SILENT + Duration::from_secs(bytes / (2 << 20))).min(Duration::from_secs(30 * 86_400))
 }
 
-/// Timeout for a receiver that accepts nothing: 5 minutes. A slow disk may need as long to write received
-/// data.
+/// Timeout for a receiver that accepts nothing: 5 minutes. A slow disk may need as long to write.
 pub const STALLED: Duration = Duration::from_secs(300);
 
 /// Time the other end has to end the stream after it was told why this end gives up.

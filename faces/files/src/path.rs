@@ -160,8 +160,7 @@ impl LinkTarget {
         Ok(LinkTarget(text.to_owned()))
     }
 
-    /// Returns true if a link at `path` stays in the outermost folder of that path, regardless of other links
-    /// on the way.
+    /// Returns true if a link at `path` stays in that path's outermost folder, regardless of other links.
     pub fn stays_inside(&self, path: &EntryPath) -> bool {
         let up = self.0.split('/').take_while(|name| *name == "..").count();
         // The link's name and each `..` remove one name; the outermost name must remain.

@@ -24,8 +24,7 @@ const LARGE: u64 = 1 << 20;
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// If true, existing files and links that differ are replaced. Otherwise they are an error before any
-    /// transfer.
+    /// If true, differing files and links are replaced. Otherwise they are an error before any transfer.
     pub overwrite: bool,
     /// If true, only the manifest is requested.
     pub list_only: bool,
@@ -49,8 +48,7 @@ pub struct Receipt {
     pub left_out: u32,
 }
 
-/// Receives a sender's files into a folder. When this returns, all files are verified, written to disk and
-/// confirmed.
+/// Receives a sender's files into a folder. On return, all files are verified, written and confirmed.
 ///
 /// # Errors
 /// [`ReceiveError`]. Received data is kept in partial files and resumed next time. The sender is told this
@@ -324,8 +322,7 @@ impl<S: Stream> Receiver<'_, S> {
         }
     }
 
-    /// Syncs verified files, then gives them their names, so that after a power failure no named file is
-    /// empty.
+    /// Syncs verified files before they get their names, so no named file is empty after a power failure.
     fn name_verified(&mut self) -> Result<(), ReceiveError> {
         if self.verified.is_empty() {
             return Ok(());

@@ -145,8 +145,7 @@ fn ask<S: Stream>(
             other => return Err(unexpected(other)),
         }
     }
-    // Sends hashes only after all comparisons are read, because a receiver that writes does not read
-    // meanwhile.
+    // Sends no hash before all comparisons are read, because a receiver does not read while it writes.
     for (index, length) in compares {
         let (entry, _) = source.manifest().file(index).expect("it was checked");
         let hash = hash_of(source, entry, length)?;

@@ -70,8 +70,7 @@ macro_rules! streams {
 
 streams!(UnixStream, std::net::TcpStream, peersock::blocking::TcpStream);
 
-/// An observer of a receipt, for progress displays. Calls come from the transferring thread and should return
-/// quickly.
+/// An observer of a receipt, for progress. The transferring thread calls it, so calls must be short.
 ///
 /// ```
 /// struct Silent;
@@ -83,8 +82,7 @@ pub trait Observer: Sync {
         let _ = (manifest, left_out);
     }
 
-    /// The transfer begins. `bytes` and `files` count content to transfer, without files that are already
-    /// there.
+    /// The transfer begins. `bytes` and `files` count content to transfer, without existing files.
     fn begins(&self, bytes: u64, files: u32) {
         let _ = (bytes, files);
     }

@@ -38,8 +38,8 @@ pub enum SocketError {
         /// Number of bytes written before the failure.
         written: usize,
     },
-    /// The deadline or timeout expired, like Go's `ErrDeadlineExceeded`. With a new deadline the connection
-    /// works again.
+    /// The deadline or timeout expired, like Go's `ErrDeadlineExceeded`. A new deadline revives the
+    /// connection.
     #[error("{operation}: deadline exceeded")]
     Deadline {
         /// Operation that failed.
@@ -154,8 +154,7 @@ impl From<Infallible> for SocketError {
     }
 }
 
-/// Error of a text that is not an address, an address that does not fit its network, or an unknown name or
-/// service.
+/// Error of a malformed address, one that does not fit its network, or an unknown name or service.
 ///
 /// ```
 /// let error = peersock_net::split_host_port("::1:80").expect_err("an IPv6 address has brackets");

@@ -43,8 +43,7 @@ pub fn split_host_port(address: &str) -> Result<(&str, &str), AddressError> {
     Ok((host, port))
 }
 
-/// Joins a host and a port so that [`split_host_port`] returns them: the host gets brackets if it contains a
-/// colon.
+/// Joins a host and a port for [`split_host_port`]: the host gets brackets if it contains a colon.
 ///
 /// ```
 /// use peersock_net::join_host_port;
@@ -56,8 +55,7 @@ pub fn join_host_port(host: &str, port: impl fmt::Display) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Parses a port number, 0 for an empty text. Returns `None` for a text that is not a number and may be a
-/// service name.
+/// Parses a port number, 0 for an empty text; `None` for other texts, which may be service names.
 ///
 /// # Errors
 /// The number is out of range.

@@ -1,5 +1,4 @@
-//! Networks in the style of Go's package `net`: dialing and listening by text addresses, connections with
-//! deadlines.
+//! Networks in the style of Go's package `net`: dialing and listening by texts, connections with deadlines.
 //!
 //! ```
 //! use peersock_net as net;

@@ -112,8 +112,7 @@ impl ListenConfig {
         }
     }
 
-    /// Binds a UDP socket to an address; without one, to every local address and a port that the system
-    /// chooses.
+    /// Binds a UDP socket to an address; without one, to every local address and a port the system chooses.
     ///
     /// # Errors
     /// See [`ListenConfig::listen`], with the networks `udp`, `udp4` and `udp6`.

@@ -176,7 +176,7 @@ impl UnixListener {
         self.0.set_deadline(deadline.into())
     }
 
-    /// Sets if closing removes the path. Default: true.
+    /// Sets whether closing removes the path. Default: true.
     ///
     /// # Errors
     /// [`SocketError::Closed`].

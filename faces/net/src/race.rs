@@ -11,8 +11,7 @@ use crate::Addr;
 /// Delay before the next attempt starts alongside the current ones (RFC 8305, 8).
 pub(crate) const DELAY: Duration = Duration::from_millis(250);
 
-/// Interleaves the families, starting with the first address's family, and keeps the order within each (RFC
-/// 8305, 4).
+/// Alternates the families, the first address's first, and keeps the order within each (RFC 8305, 4).
 pub(crate) fn interleaved(addresses: Vec<Addr>) -> Vec<Addr> {
     let is_v6 = |address: &Addr| address.ip_addr().is_some_and(|ip| ip.is_ipv6());
     let Some(leads) = addresses.first().map(is_v6) else { return addresses };

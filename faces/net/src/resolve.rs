@@ -207,8 +207,7 @@ async fn service_port(service: &str, network: Network) -> Result<u16, AddressErr
     found.await.ok().flatten().ok_or_else(unknown)
 }
 
-/// Returns true if the host is an IP address or, by its ending, can only be one; such a host is never looked
-/// up.
+/// Returns true if the host is, or by its ending can only be, an IP address, which is never looked up.
 fn is_literal(host: &str) -> bool {
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let ends_as_number = !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit());

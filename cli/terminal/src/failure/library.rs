@@ -270,8 +270,7 @@ pub(super) mod samples {
 
     use super::*;
 
-    /// Returns a failure for each variant of each library error, and for each kind of system error that has a
-    /// hint.
+    /// Returns a failure for each variant of each library error, and each kind of system error with a hint.
     pub(in crate::failure) fn all() -> Vec<Failure> {
         let path = || PathBuf::from("/somewhere/peersock");
         let mut all =

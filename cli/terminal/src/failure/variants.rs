@@ -1,5 +1,4 @@
-//! Checks that the samples of texts include every variant of the library's errors, so that new variants are
-//! noticed.
+//! Checks that the samples of texts cover every variant of the library's errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +22,7 @@ const ERRORS: [(&str, &str, &str); 7] = [
 #[test]
 fn every_variant_of_the_library_s_errors_has_a_sample() {
     let samples = samples(&source("cli/terminal/src/failure/library.rs"));
-    // Skips a variant that exists only in builds of the library that lack a part, and whose text says what to
-    // do.
+    // Skips a variant that exists only in builds that lack a part, and whose text says what to do.
     let is_made = |variant: &&String| *variant != "MissingFeature";
     let mut missing = Vec::new();
     for (error, file, name) in ERRORS {

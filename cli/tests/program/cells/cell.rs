@@ -28,8 +28,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const DIRECT_BY: Duration = Duration::from_secs(5 + 10);
 /// Time limit if many ports are searched: at most 3 s more. A busy machine also sends late.
 const LIKELY_BY: Duration = Duration::from_secs(15 + 15);
-/// Number of tries. A search fails about twice in a hundred times, and practically never three times in a
-/// row.
+/// Number of tries. A search fails twice in a hundred times, and practically never three times in a row.
 const TRIES: usize = 3;
 /// Time for which a path that stays relayed is watched.
 const WATCHED: Duration = Duration::from_secs(6);

@@ -47,8 +47,7 @@ impl Access {
         }
     }
 
-    /// Returns natlab's words for a site of this name. The site's only host has the same name with a 1
-    /// appended.
+    /// Returns natlab's words for a site of this name, whose only host has the name with a 1 appended.
     ///
     /// Lines have a delay of 10 ms in each direction.
     ///
@@ -103,8 +102,7 @@ impl Access {
              oifname wan meta l4proto udp {masquerade}; oifname wan masquerade; }}; }}"
         );
         nats.natlab(&["exec", site, "--", "nft", &rules]);
-        // Inside there are only private addresses, so packets from outside to public addresses are not
-        // delivered.
+        // Inside there are only private addresses; packets from outside to public ones are not delivered.
         let host = format!("{site}1");
         let private = |node: &str, commands: &str| nats.natlab(&["exec", node, "--", "sh", "-c", commands]);
         private(site, &format!("ip addr add {PRIVATE_ROUTER}/64 dev lan nodad"));

@@ -9,8 +9,7 @@ use peersock_testnet::Lab as Nats;
 use super::cell::Meeting;
 use super::kind::{Access, SITES};
 
-/// Two customers of a carrier whose box hairpins: it forwards packets from one to the outer address of the
-/// other.
+/// Two customers of a carrier whose box hairpins: packets from one reach the outer address of the other.
 #[test]
 #[ignore = "cargo xtask cells: one of its cells"]
 fn behind_one_carrier_that_hairpins() {

@@ -1,5 +1,5 @@
-//! A node on an IPv6-only network with a real NAT64 (the program `tayga`) and a nameserver that announces it,
-//! and roots and a peer with IPv4 only.
+//! A node on an IPv6-only network with a real NAT64 (the program `tayga`) and a nameserver that announces it.
+//! The roots and a peer have IPv4 only.
 //!
 //! Needs root, `ip`, `tayga` and /dev/net/tun, one test also `nft`; skips otherwise. The namespaces are
 //! removed with the test.
@@ -137,8 +137,7 @@ fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
     let (begin, end) = (said.text().find('{').expect("JSON"), said.text().rfind('}').expect("JSON"));
     let nic: Value = serde_json::from_str(&said.text()[begin..=end]).expect("JSON");
     assert_eq!(nic["name"], "eth0", "{nic:#}");
-    // tayga gives each host a separate address, with all ports. Without answers, random ports would be
-    // assumed.
+    // tayga gives each host a separate address, with all ports. Without answers the NAT counts as random.
     assert_eq!(
         (&nic["nat"]["delta_info"], &nic["nat"]["nat_info"]),
         (&"equal".into(), &"restrict port".into())

@@ -23,8 +23,7 @@ macro_rules! address_with_port {
                 $name { at: at.into(), port }
             }
 
-            /// Creates an address without an IP address: every local address to listeners, this machine to
-            /// dialers.
+            /// Creates an address without an IP: every local address to listeners, this machine to dialers.
             pub fn any(port: u16) -> $name {
                 $name { at: IpAddr::default(), port }
             }

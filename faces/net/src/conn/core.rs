@@ -128,8 +128,7 @@ impl Core {
 
     pub(crate) async fn read_line(&self, limit: usize) -> Result<Vec<u8>, SocketError> {
         if !self.network.is_stream() {
-            // Datagrams have no lines: they would be truncated, and an empty datagram would look like the
-            // end.
+            // Datagrams have no lines: they would be cut, and an empty one would look like the end.
             return Err(SocketError::errno("read", libc::EOPNOTSUPP));
         }
         let read = self.endpoint.wait(Direction::Read, |socket, cx| self.poll_line(socket, cx, limit));

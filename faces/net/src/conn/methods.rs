@@ -56,8 +56,7 @@ macro_rules! connection_methods {
                 self.shutdown(std::net::Shutdown::Read)
             }
 
-            /// Closes the sending direction: the peer reaches the end of the stream after it has read all
-            /// data.
+            /// Closes the sending direction: the peer reaches the stream's end after reading all data.
             ///
             /// # Errors
             /// See [`shutdown`](Self::shutdown).

@@ -266,8 +266,7 @@ impl UnixConn {
         self.0.write_to(data, &Addr::Unix(addr.clone())).await
     }
 
-    /// Sets if closing removes the path to which the socket is bound. Default: false; listeners default to
-    /// true.
+    /// Sets whether closing removes the path of the socket. Default: false; listeners: true.
     ///
     /// # Errors
     /// [`SocketError::Closed`].

@@ -63,8 +63,7 @@ async fn kernel_stream(local: Option<SocketAddr>, remote: SocketAddr) -> io::Res
     }
     socket.set_nodelay(true)?;
     let stream = socket.connect(remote).await?;
-    // If no listener holds an ephemeral port, the kernel may choose that port for this socket, which then
-    // connects to itself.
+    // If no listener holds the remote port, the kernel may give this socket that port: it meets itself.
     let may_meet = local.is_some_and(|local| local.port() != 0);
     if !may_meet && stream.local_addr()? == stream.peer_addr()? {
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
@@ -81,8 +80,7 @@ fn wildcard(remote: SocketAddr) -> SocketAddr {
     if remote.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() }
 }
 
-/// Connects to a Unix domain socket, from a local address if given. On failure, removes the path it has
-/// bound.
+/// Connects to a Unix domain socket, from a local address if given. A failure removes its bound path.
 pub(crate) async fn connect_unix(
     is_stream: bool,
     local: Option<(&SockAddr, Option<&Path>)>,

@@ -119,8 +119,7 @@ impl UnixPackets {
         UnixPackets { socket, pause: Mutex::default() }
     }
 
-    /// Sends to an address. Retries at intervals, because poll(2) always reports room for an unconnected
-    /// socket.
+    /// Sends to an address, retrying at intervals, because poll(2) always reports room if unconnected.
     fn poll_send_to(&self, cx: &mut Context<'_>, data: &[u8], to: &SockAddr) -> Poll<io::Result<usize>> {
         let mut pause = sync::lock(&self.pause);
         loop {

@@ -94,8 +94,7 @@ impl Socket for OverlayStream {
             TcpOption::NoDelay(flag) => self.connection.set_nodelay(flag),
             TcpOption::KeepAlive(on) => {
                 self.connection.flow().set_keepalive(KeepAlive { on, ..KeepAlive::default() });
-                // This crate never sets another user timeout than the default; setting it makes the flow's
-                // timer follow.
+                // This crate always uses the default user timeout; setting it makes the flow's timer follow.
                 self.connection.set_user_timeout(None)?;
             }
             TcpOption::Linger(time) => self.connection.set_linger(time),
@@ -169,8 +168,7 @@ impl OverlayPackets {
 
 impl Socket for OverlayPackets {
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<(usize, Option<Addr>)>> {
-        // Dropping the future is safe, because it takes nothing before it is ready and its waker stays
-        // registered.
+        // Dropping the future loses nothing: it takes no data before it is ready, and its waker stays.
         let (n, sender) = ready!(pin!(self.socket.recv_from(room)).poll(cx))?;
         Poll::Ready(Ok((n, Some(Addr::of_socket(Kind::Udp, sender)))))
     }
