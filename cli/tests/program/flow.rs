@@ -171,7 +171,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Repeatedly writes `chunk` bytes and pauses; without a pause it writes as fast as the program accepts.
+    /// Writes `chunk` bytes and pauses, repeatedly; without a pause it writes as fast as the program accepts.
     pub(crate) fn start(side: usize, mut stdin: ChildStdin, chunk: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);

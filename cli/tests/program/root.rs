@@ -474,7 +474,7 @@ impl Client {
         assert!(self.try_register(access));
     }
 
-    /// Registers; returns false if the root refuses.
+    /// Registers the node; returns false if the root refuses.
     fn try_register(&mut self, access: &[u8]) -> bool {
         let millis = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
         let registration = Registration::sign(&self.identity, &self.root.node_id(), millis, 600);

@@ -43,7 +43,7 @@ pub(crate) fn send_much(from: &mut Running, to: &Running) {
     to.wait_for_stdout("end\n");
 }
 
-/// Only one side has a TURN server: the listener or the dialer.
+/// Tests that nodes meet if only one side has a TURN server: the listener or the dialer.
 fn meets_by_turn(test: &str, listener_has_it: bool) {
     let Some(nats) = build(test) else { return };
     add_dht_addresses(&nats, NODES);

@@ -77,22 +77,22 @@ streams!(UnixStream, std::net::TcpStream, peersock::blocking::TcpStream);
 /// impl peersock_files::Observer for Silent {}
 /// ```
 pub trait Observer: Sync {
-    /// The manifest has arrived; `left_out` is the number of entries that the sender left out.
+    /// Reports the received manifest; `left_out` is the number of entries that the sender left out.
     fn announced(&self, manifest: &Manifest, left_out: u32) {
         let _ = (manifest, left_out);
     }
 
-    /// The transfer begins. `bytes` and `files` count content to transfer, without existing files.
+    /// Reports the start of the transfer. `bytes` and `files` count content without existing files.
     fn begins(&self, bytes: u64, files: u32) {
         let _ = (bytes, files);
     }
 
-    /// `bytes` more bytes of content were sent or written.
+    /// Reports `bytes` more bytes of content that were sent or written.
     fn moved(&self, bytes: u64) {
         let _ = bytes;
     }
 
-    /// `bytes` more bytes of existing content were read for comparison.
+    /// Reports `bytes` more bytes of existing content that were read for comparison.
     fn compared(&self, bytes: u64) {
         let _ = bytes;
     }
