@@ -64,7 +64,7 @@ pub(crate) fn name(root: &RootStatus) -> String {
     }
 }
 
-/// Decides which messages are printed: each change once.
+/// Filter of root messages: each change is printed once.
 #[derive(Default)]
 struct RootMessages {
     known: BTreeMap<NodeId, Known>,

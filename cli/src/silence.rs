@@ -217,7 +217,7 @@ fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
     ages.into_iter().filter_map(|(address, age)| Some((address, age?))).collect()
 }
 
-/// Decides which messages are printed: each silence once, and its end.
+/// Filter of messages: each silence is printed once, and its end.
 struct SilenceMessages {
     tell_after: Duration,
     give_up_after: Duration,

@@ -33,9 +33,9 @@ const WAKE_AFTER: Duration = Duration::from_millis(200);
 /// The handling of stdin when the peer has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterPeer {
-    /// Sends stdin to its end, because a half-closed connection still carries data the other way.
+    /// Stdin is sent to its end, because a half-closed connection still carries data the other way.
     Continue,
-    /// Sends no more; the connection is done.
+    /// No more is sent; the connection is done.
     Stop,
 }
 

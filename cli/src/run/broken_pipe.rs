@@ -32,7 +32,7 @@ fn ignore() -> io::Result<()> {
     }
 }
 
-/// Reads the disposition before `main`, because Rust's runtime then ignores the signal.
+/// Constructor that reads the disposition before `main`, because Rust's runtime then ignores the signal.
 #[used]
 #[allow(unsafe_code)]
 // SAFETY: the section holds pointers to functions of this type, which the C library calls before `main`. This

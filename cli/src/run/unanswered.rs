@@ -45,7 +45,7 @@ fn line(node: &Node, described: &Network, named: &NamedServers, one: Unanswered)
     )
 }
 
-/// Decides which messages are printed.
+/// Filter of messages about unanswered members.
 #[derive(Default)]
 struct UnansweredMessages {
     last_message: BTreeMap<(NetworkId, IpAddr), Instant>,

@@ -21,8 +21,9 @@ impl ExitNamesArgs {
         &self.servers
     }
 
-    /// Rejects combinations that cannot work. `has_names` is true if the first network's interface has a
-    /// server for members' names, because systemd-resolved uses one list of servers per interface.
+    /// Rejects combinations that cannot work. `has_names`: the first network's interface has a server for
+    /// members' names. It excludes --exit-dns there, because systemd-resolved has one list of servers per
+    /// interface.
     pub(super) fn check(&self, exit: Option<&Chosen>, has_names: bool) -> Outcome {
         let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
         if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {

@@ -118,8 +118,9 @@ fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
-/// Checks the descriptors 0 to 2 before `main`, because Rust's runtime opens /dev/null in place of closed
-/// ones. Output would then be lost without an error, and `peersock run` would pass these to its program.
+/// Constructor that checks the descriptors 0 to 2 before `main`, because Rust's runtime opens /dev/null in
+/// place of closed ones. Output would then be lost without an error, and `peersock run` would pass these to
+/// its program.
 #[used]
 #[allow(unsafe_code)]
 // SAFETY: the section holds pointers to functions of this type, which the C library calls before `main`. This

@@ -270,7 +270,7 @@ impl Record {
     }
 }
 
-/// Sets a flag when it is dropped.
+/// A guard that sets a flag when it is dropped.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {

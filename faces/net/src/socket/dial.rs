@@ -105,7 +105,7 @@ pub(crate) async fn connect_unix(
     of_unix(socket, is_stream)
 }
 
-/// Removes a path when dropped, because a later attempt would otherwise find the path taken.
+/// A guard that removes a path when dropped, because a later attempt would find the path taken.
 struct Bound<'a>(&'a Path);
 
 impl Drop for Bound<'_> {
