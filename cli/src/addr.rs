@@ -26,7 +26,7 @@ pub(crate) struct Args {
     positional: Option<String>,
 
     /// The same, as other commands have it [env: PEERSOCK_NETWORK]
-    // Not an `env` of clap's: the variable would contradict the argument.
+    // Not clap's `env`, because the variable would then conflict with the argument.
     #[arg(short, long, value_name = "NETWORK")]
     network: Option<String>,
 

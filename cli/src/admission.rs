@@ -1,48 +1,48 @@
-//! Who of many clients is served, who waits, and who is refused: no peer keeps the others out.
+//! Admission of clients: which are served, wait or are refused, so that no peer can crowd out others.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use peersock_proxy::serving::Owner;
 
-/// Clients that are served at once.
+/// Maximum number of clients served at once.
 pub(crate) const MOST_SERVED: usize = 256;
 
-/// Clients of one peer that are served at once.
+/// Maximum number of clients of one peer served at once.
 pub(crate) const MOST_OF_PEER: usize = 64;
 
-/// Clients that are served at once if each beyond [`MOST_SERVED`] is the only one of its peer: a few peers
-/// that have all they may have leave room for the others.
+/// Limit for clients beyond [`MOST_SERVED`] that are the only ones of their peer. It keeps room for other
+/// peers when a few peers use their full share.
 const MOST_WITH_FIRST_ONES: usize = 2 * MOST_SERVED;
 
-/// Clients of one peer that wait to be served; more are refused.
+/// Maximum number of waiting clients of one peer; further ones are refused.
 pub(crate) const MOST_WAITING_OF_PEER: usize = 64;
 
-/// The same for all peers together.
+/// Maximum number of waiting clients of all peers together.
 pub(crate) const MOST_WAITING: usize = 1024;
 
-/// The clients of all peers; `C` is one of them.
+/// The clients of all peers; `C` is a client.
 pub(crate) struct Admission<C> {
     peers: BTreeMap<Owner, OfPeer<C>>,
     served: usize,
     waiting: usize,
-    /// How many have arrived so far.
+    /// Number of clients that have arrived so far.
     arrived: u64,
 }
 
 struct OfPeer<C> {
     served: usize,
-    /// With their numbers in the order of arrival.
+    /// Waiting clients with their arrival numbers, in that order.
     waiting: VecDeque<(u64, C)>,
 }
 
-/// What becomes of a client that has arrived.
+/// The fate of an arriving client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival<C> {
-    /// It is served, until [`Admission::leave`].
+    /// The client is served, until [`Admission::leave`].
     Served(C),
-    /// [`Admission::leave`] returns it when it is to be served.
+    /// The client waits; [`Admission::leave`] returns it when its turn comes.
     Waits,
-    /// Too many wait already.
+    /// The client is refused, because too many wait already.
     Refused(C),
 }
 
@@ -53,7 +53,7 @@ impl<C> Default for Admission<C> {
 }
 
 impl<C> Admission<C> {
-    /// Takes a client in, if there is room.
+    /// Admits a client if there is room.
     pub(crate) fn arrive(&mut self, peer: Owner, client: C) -> Arrival<C> {
         self.arrived += 1;
         let all = self.served;
@@ -72,8 +72,7 @@ impl<C> Admission<C> {
         Arrival::Waits
     }
 
-    /// A client has ended that was served: gives the one that is served instead. It is of the peer with
-    /// the fewest.
+    /// Removes a served client and returns the next one, of the peer with the fewest served clients.
     pub(crate) fn leave(&mut self, peer: Owner) -> Option<(Owner, C)> {
         if let Some(own) = self.peers.get_mut(&peer) {
             own.served -= 1;
@@ -100,7 +99,7 @@ impl<C> Admission<C> {
 }
 
 impl<C> OfPeer<C> {
-    /// Whether one more may be served, if so many of all peers are.
+    /// Returns true if one more client may be served while `all` clients of all peers are.
     fn may_have_more(&self, all: usize) -> bool {
         let most = if self.served == 0 { MOST_WITH_FIRST_ONES } else { MOST_SERVED };
         self.served < MOST_OF_PEER && all < most
@@ -133,7 +132,7 @@ mod tests {
         let refused = &arrivals[MOST_OF_PEER + MOST_WAITING_OF_PEER..];
         assert!(refused.iter().all(|arrival| matches!(arrival, Arrival::Refused(_))));
         assert_eq!(admission.arrive(peer(1), 500), Arrival::Served(500));
-        // Who leaves makes room for its own peer's, in the order of arrival.
+        // A leaving client makes room for clients of the same peer, in the order of arrival.
         assert_eq!(admission.leave(peer(0)), Some((peer(0), MOST_OF_PEER)));
         assert_eq!(admission.leave(peer(1)), None);
     }

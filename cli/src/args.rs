@@ -1,4 +1,4 @@
-//! Options that several commands share, and what they mean.
+//! Options that several commands share, and their interpretation.
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
@@ -17,20 +17,20 @@ use crate::failure::{Failure, Outcome};
 use crate::secret::SecretArgs;
 use crate::servers;
 
-/// Takes the place of `-n`.
+/// Environment variable for `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
-/// Takes the place of `--state`.
+/// Environment variable for `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
-/// Takes the place of `--interface`.
+/// Environment variable for `--interface`.
 pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
 
-/// Takes the place of `--dht`.
+/// Environment variable for `--dht`.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
-/// How long a peer is waited for: on a local network, or by roots; and by a DHT, where a node that has been
-/// idle reads what others leave for it every 15 s.
+/// Timeout for reaching a peer on a local network or by roots. It is longer with a DHT, because an idle node
+/// reads its mailbox there every 15 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
@@ -39,8 +39,7 @@ const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 pub(crate) struct StateArgs {
     /// Directory that holds this node's identity [env: PEERSOCK_STATE] [default: peersock under
     /// $XDG_STATE_HOME or ~/.local/state]
-    // Not an `env` of clap's: --ephemeral contradicts an option that is given, but overrules a variable that
-    // is set.
+    // Not clap's `env`, because --ephemeral conflicts with an explicit option but overrides a variable.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
@@ -50,7 +49,7 @@ pub(crate) struct StateArgs {
 }
 
 impl StateArgs {
-    /// The directory named, or the default one.
+    /// Returns the given directory, or the default one.
     pub(crate) fn path(&self) -> Outcome<PathBuf> {
         let of_environment =
             || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -67,7 +66,7 @@ impl StateArgs {
         }
     }
 
-    /// As [`StateArgs::path`], where a running node is to be asked.
+    /// Returns the directory of a running node to query; see [`StateArgs::path`].
     pub(crate) fn path_to_ask(&self) -> Outcome<PathBuf> {
         if self.ephemeral {
             return Err(Failure::usage(
@@ -78,7 +77,8 @@ impl StateArgs {
         self.path()
     }
 
-    /// As [`StateArgs::public_identity`], for a file in which it is to stay.
+    /// Returns the public identity for use in a file, which an ephemeral one cannot serve; see
+    /// [`StateArgs::public_identity`].
     pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
             return Err(Failure::usage(
@@ -89,7 +89,7 @@ impl StateArgs {
         self.public_identity()
     }
 
-    /// This node's public keys; creates the identity if there is none yet. Works while a node is running.
+    /// Returns this node's public keys; creates the identity if none exists. Works while a node is running.
     pub(crate) fn public_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
             let mut seed = Zeroizing::new([0; 32]);
@@ -135,7 +135,7 @@ pub(crate) struct UnderlayArgs {
     /// dns:DOMAIN for those that TXT records of _peersock.DOMAIN name, lan for those that announce
     /// themselves on the local network, or @FILE with such texts; may be given several times [env:
     /// PEERSOCK_ROOTS]
-    // One key of 64 begins with a hyphen.
+    // One key in 64 begins with a hyphen.
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
@@ -186,7 +186,7 @@ pub(crate) struct UnderlayArgs {
 }
 
 impl UnderlayArgs {
-    /// How long a peer is waited for unless an option says so.
+    /// Returns the timeout for reaching a peer unless an option sets it.
     pub(crate) fn patience(&self) -> Duration {
         match self.dht().is_on() {
             true => PATIENCE_WITH_DHT,
@@ -194,36 +194,36 @@ impl UnderlayArgs {
         }
     }
 
-    /// The DHT that the options name, or else the environment.
+    /// Returns the DHT from the options, or else from the environment.
     fn dht(&self) -> Dht {
         let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
         self.dht.clone().or_else(of_environment).unwrap_or(Dht::Off)
     }
 
-    /// Whether an option or the environment names a TURN server.
+    /// Returns true if an option or the environment names a TURN server.
     pub(crate) fn names_turn(&self) -> bool {
         !self.turn.is_empty() || is_set(TURN_VARIABLE)
     }
 
-    /// Whether options or the environment name a root or a DHT.
+    /// Returns true if options or the environment name a root or a DHT.
     pub(crate) fn names_meeting_place(&self) -> bool {
         !self.roots.is_empty() || is_set(ROOTS_VARIABLE) || self.dht().is_on()
     }
 
-    /// Whether no option names a root, and the variable that could is set and empty.
+    /// Returns true if no option names a root, and the variable is set but empty.
     pub(crate) fn has_empty_roots(&self) -> bool {
         self.roots.is_empty() && env::var_os(ROOTS_VARIABLE).is_some() && !is_set(ROOTS_VARIABLE)
     }
 
-    /// The roots that options or the environment name, as far as their texts can be read.
+    /// Returns the roots from options or the environment; texts that cannot be parsed are skipped.
     pub(crate) fn named_roots(&self) -> Vec<RootSource> {
         let of_environment = || env::var(ROOTS_VARIABLE).into_iter().collect();
         let texts: Vec<_> = if self.roots.is_empty() { of_environment() } else { self.roots.clone() };
         texts.iter().filter_map(|text| RootSource::load(text).ok()).flatten().collect()
     }
 
-    /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
-    /// have no secret.
+    /// Returns shell options with which a node elsewhere finds this one, each with a leading space. They
+    /// contain no secret.
     pub(crate) fn as_options(&self) -> String {
         let (mut options, mut has_token) = (String::new(), self.root_token_file.is_some());
         for source in self.named_roots() {
@@ -241,7 +241,7 @@ impl UnderlayArgs {
         options
     }
 
-    /// Has the node meet others as the options say; what they do not say is as in the environment.
+    /// Applies the options for meeting other nodes; the environment supplies the rest.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
         let node = node.tcp_punch(!self.no_tcp_punch);
@@ -262,7 +262,7 @@ impl UnderlayArgs {
     }
 }
 
-/// Whether a variable of the environment has something in it.
+/// Returns true if an environment variable is set and not blank.
 fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|text| !text.to_string_lossy().trim().is_empty())
 }
@@ -282,7 +282,7 @@ pub(crate) struct PeerTimeoutArgs {
 pub(crate) struct NetworkArgs {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
     /// network new` makes and docs/NETWORKS.md describes
-    // Not required by clap: its error would not say what a network is.
+    // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
 
@@ -303,7 +303,7 @@ pub(crate) struct OptionalNetworkArgs {
 }
 
 impl OptionalNetworkArgs {
-    /// The network as described, with its passphrase.
+    /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
         let Some(text) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
         Ok(self.secret.add_to(vec![parse_network(text)?])?.pop())
@@ -315,7 +315,7 @@ impl OptionalNetworkArgs {
 pub(crate) struct NetworksArgs {
     /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
     /// network new` makes and docs/NETWORKS.md describes; may be given several times
-    // Not required by clap: its error would not say what a network is.
+    // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long = "network", value_name = "NETWORK", env = NETWORK_VARIABLE)]
     #[arg(hide_env_values = true)]
     networks: Vec<String>,
@@ -325,7 +325,7 @@ pub(crate) struct NetworksArgs {
 }
 
 impl NetworksArgs {
-    /// The networks as described. The passphrase, if there is one, is that of all ad-hoc ones.
+    /// Returns the named networks. A passphrase applies to all ad-hoc networks.
     pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
         let named: Vec<_> =
             self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
@@ -340,7 +340,7 @@ impl NetworksArgs {
 }
 
 impl NetworkArgs {
-    /// The options that join the same network elsewhere, for a shell. `network` is what they describe here.
+    /// Returns shell options that join the same network elsewhere. `network` is what they describe here.
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
@@ -352,7 +352,7 @@ impl NetworkArgs {
         format!("-n {network}{}", if needs_secret { " --secret-file FILE" } else { "" })
     }
 
-    /// The network as described, with its passphrase.
+    /// Returns the named network, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Network> {
         let named = self.network.as_ref().filter(|text| !text.is_empty()).ok_or_else(no_network)?;
         let mut networks = self.secret.add_to(vec![parse_network(named)?])?;
@@ -360,7 +360,7 @@ impl NetworkArgs {
     }
 }
 
-/// Neither an option nor the environment names a network.
+/// Returns the error if neither an option nor the environment names a network.
 fn no_network() -> Failure {
     Failure::usage(
         "no network is named",
@@ -369,7 +369,7 @@ fn no_network() -> Failure {
     )
 }
 
-/// Understands an ID or the path of a static network's file.
+/// Parses a network's ID or the path of a static network's file.
 pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     let looks_like_path = text.contains('/') || text.ends_with(".toml") || Path::new(text).is_file();
     match text.parse::<NetworkId>() {
@@ -388,13 +388,13 @@ pub(crate) fn parse_network(text: &str) -> Outcome<Network> {
     }
 }
 
-/// Understands `IP` or, in a static network, the name of a member.
+/// Parses an IP address or, in a static network, a member's name.
 pub(crate) fn parse_host(network: &Network, text: &str) -> Outcome<IpAddr> {
-    // The first one is that which nobody else can be given.
+    // The first address is the one that no other member can be assigned.
     parse_hosts(network, text).map(|addresses| addresses[0])
 }
 
-/// As [`parse_host`]; a name stands for all addresses of the member, of which there is one at least.
+/// Parses a host as [`parse_host`] does; a name yields all addresses of the member, at least one.
 fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = text.parse() {
@@ -421,13 +421,13 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
     }
 }
 
-/// Whether it is an address or a name, and a port.
+/// Returns true if the text is an address or a name with a port.
 fn has_port(text: &str) -> bool {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(':'));
     text.parse::<SocketAddr>().is_ok() || port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
-/// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; gives one place at least.
+/// Parses `[IPV6]:PORT`, `IPV4:PORT` or `NAME:PORT`; returns at least one address.
 pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
     let targets = parse_any_targets(network, text)?;
     match targets[0].port() {
@@ -452,7 +452,7 @@ fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> 
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
-    // Without brackets nobody can tell where an IPv6 address ends and the port begins.
+    // An IPv6 address needs brackets, because otherwise its end and the port are ambiguous.
     if host.contains(':') && !host.starts_with('[') {
         return Err(wrong());
     }
@@ -460,7 +460,7 @@ fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> 
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// Understands the number of a port.
+/// Parses a port number.
 pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -473,7 +473,7 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     })
 }
 
-/// A number of seconds, with a fraction if need be.
+/// Parses a number of seconds, with an optional fraction.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()

@@ -1,5 +1,5 @@
-//! What peers have sent and this program has acknowledged is written before a signal ends the program: the
-//! senders take it for delivered.
+//! Delivery on signals: data that peers sent and this program acknowledged is written before a signal ends
+//! the program, because the senders consider it delivered.
 
 use std::io;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
@@ -9,10 +9,10 @@ use peersock::blocking::TcpStream;
 
 use crate::stdio;
 
-/// How long stdout may take for what has arrived when a signal comes.
+/// Time that stdout gets to accept received data after a signal.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 
-/// If it takes so long, whoever waits is told why.
+/// Delay after which the user is told why the program has not ended yet.
 const NOTE_AFTER: Duration = Duration::from_millis(300);
 
 /// The connections of this process whose data is written to stdout.
@@ -28,7 +28,7 @@ struct Arrivals {
 struct State {
     entries: Vec<Entry>,
     last: u64,
-    /// Nothing more is taken.
+    /// Set when no more data is accepted.
     ending: bool,
 }
 
@@ -38,11 +38,11 @@ struct Entry {
     is_written: bool,
 }
 
-/// A connection whose data is written to stdout, until this is dropped.
+/// Registration of a connection whose data is written to stdout, until dropped.
 pub(crate) struct Arriving(u64);
 
 impl Arriving {
-    /// Registers a connection. If the process is ending already, nothing more is taken from its peer.
+    /// Registers a connection. If the process is ending already, no more data is accepted from its peer.
     pub(crate) fn start(stream: &TcpStream) -> io::Result<Arriving> {
         let stream = stream.try_clone()?;
         let mut state = ARRIVALS.lock();
@@ -55,7 +55,7 @@ impl Arriving {
         Ok(Arriving(number))
     }
 
-    /// All that has come is written; the peer is still to hear of it.
+    /// Records that all received data is written; the peer is not yet informed.
     pub(crate) fn set_written(&self) {
         let mut state = ARRIVALS.lock();
         let own = state.entries.iter_mut().find(|entry| entry.number == self.0);
@@ -70,9 +70,9 @@ impl Drop for Arriving {
     }
 }
 
-/// A signal has come. What was sent has `within` to arrive. Then nothing more is taken from any peer, and
-/// those that have more to send are reset, so that they know; and what has been acknowledged has a while to
-/// be written. Returns how many bytes that were sent have not arrived.
+/// Finishes connections after a signal. Sent data has `within` to arrive. Then no more data is accepted,
+/// peers that have more to send are reset, and acknowledged data gets a while to be written. Returns the
+/// number of sent bytes that have not arrived.
 pub(crate) fn finish(within: Duration) -> u64 {
     let unacked = wait_sent(within);
     {
@@ -86,13 +86,13 @@ pub(crate) fn finish(within: Duration) -> u64 {
     unacked
 }
 
-/// Waits until peers have acknowledged what was sent; returns how much they have not.
+/// Waits until peers have acknowledged the sent data; returns the number of unacknowledged bytes.
 fn wait_sent(within: Duration) -> u64 {
     let streams: Vec<_> =
         ARRIVALS.lock().entries.iter().filter_map(|entry| entry.stream.try_clone().ok()).collect();
     let deadline = Instant::now() + within;
     for stream in streams.iter().filter(|stream| stream.unacked() > 0) {
-        // What is missing is counted below, whatever the reason.
+        // Missing bytes are counted below, whatever the reason.
         let _ = stream.wait_delivered(Some(deadline.saturating_duration_since(Instant::now())));
     }
     streams.iter().map(TcpStream::unacked).sum()
@@ -113,7 +113,7 @@ impl Arrivals {
         self.state.lock().expect("no panic under this lock")
     }
 
-    /// Waits until nothing is to be written any more; false if that takes longer than this.
+    /// Waits until no registration is left; returns false after the timeout.
     fn wait(&self, within: Duration) -> bool {
         let is_busy = |state: &mut State| !state.entries.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), within, is_busy);

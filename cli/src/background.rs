@@ -1,4 +1,4 @@
-//! Threads that run beside what the program does.
+//! Background threads.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -11,7 +11,7 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts a thread. It is to end as soon as the receiver that `run` gets is disconnected, which has a
+    /// Starts a thread that must end once the receiver passed to `run` is disconnected. The receiver gets a
     /// message for each [`wake`](Background::wake).
     pub(crate) fn start(
         name: &str,
@@ -22,9 +22,9 @@ impl Background {
         Ok(Background { end: Some(end), thread: Some(thread) })
     }
 
-    /// Tells the thread that there is something to do.
+    /// Tells the thread that it has work.
     pub(crate) fn wake(&self) {
-        // Nobody waits if it has ended by itself.
+        // Fails if the thread has already ended, which is fine.
         let _ = self.end.as_ref().map(|thread| thread.send(()));
     }
 }
@@ -32,7 +32,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         self.end = None;
-        // It has nothing to say if it has panicked.
+        // A panic of the thread has no result to report.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -1,4 +1,4 @@
-//! `listen -k`: many clients at once, of whom none waits for another.
+//! `listen -k`: many clients at once, none of which waits for another.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,10 +25,10 @@ use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input, Output};
 
-/// A line that is longer is written in parts, between which other clients' lines may come.
+/// Maximum length of a line in bytes. Longer ones are split, and other clients' lines may come between.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// Serves clients until nobody can connect any more, or nobody reads stdout.
+/// Serves clients until listening fails or stdout is closed.
 pub(crate) fn serve(
     session: &Session,
     listeners: Vec<TcpListener>,
@@ -62,23 +62,23 @@ struct Server {
     network: Network,
     stdin: Option<Stdin>,
     stdout: Mutex<File>,
-    /// Clients that are being served, at all addresses.
+    /// Number of clients being served, at all addresses.
     connected: AtomicUsize,
     admission: Mutex<Admission<Client>>,
     watch: silence::Watch,
     turns: Arc<Turns>,
 }
 
-/// A connection, from when it was accepted.
+/// An accepted connection.
 struct Client {
     address: SocketAddr,
-    // Dropped before the stream: it has a copy.
+    // Dropped before the stream, because it holds a copy.
     _watched: silence::Watched,
     stream: TcpStream,
 }
 
 impl Server {
-    /// Serves each client of a listener on a thread of its own; gives the reason why there are no more.
+    /// Accepts clients of a listener and serves each on a separate thread; returns the reason for stopping.
     fn accept_all(self: &Arc<Self>, listener: &TcpListener, ended: &Sender<Failure>) -> Failure {
         let (mut waiting, mut refused) = (LineLimit::default(), LineLimit::default());
         loop {
@@ -109,7 +109,7 @@ impl Server {
                     );
                 }
                 Arrival::Refused(client) => {
-                    // Not even the end of an empty stream: it might be taken for an answer.
+                    // Resets the connection, because the end of an empty stream might look like an answer.
                     let _ = client.stream.set_linger(Some(Duration::ZERO));
                     self.tell_limit(
                         &mut refused,
@@ -124,7 +124,7 @@ impl Server {
         }
     }
 
-    /// Says now and then what happens to connections that are not served at once.
+    /// Reports now and then the connections that are not served at once.
     fn tell_limit(&self, limit: &mut LineLimit, client: SocketAddr, what: fmt::Arguments<'_>) {
         let line = || format!("a connection of {} {what}", names::called(&self.network, client.ip()));
         if let Some(line) = limit.pass(Instant::now(), line) {
@@ -132,11 +132,11 @@ impl Server {
         }
     }
 
-    /// Serves a client on a thread of its own, which goes on with those who wait to be served.
+    /// Serves a client on a new thread, which then continues with waiting clients.
     fn start(self: &Arc<Self>, peer: Owner, client: Client, ended: &Sender<Failure>) {
         let (server, ended) = (Arc::clone(self), ended.clone());
         let address = client.address;
-        // Shares the connection, which is dropped with the closure where no thread starts.
+        // A second handle of the connection, because the closure is dropped if no thread starts.
         let stream = client.stream.try_clone();
         let serving = thread::Builder::new().name("client".into()).spawn(move || {
             let mut next = Some((peer, client));
@@ -148,12 +148,12 @@ impl Server {
         });
         if let Err(error) = serving {
             tracing::warn!(client = %address, %error, "there is no thread for this client");
-            // A reset: the end of an empty stream might be taken for an answer.
+            // Resets the connection, because the end of an empty stream might look like an answer.
             let reset = |stream: &TcpStream| {
                 let _ = stream.set_linger(Some(Duration::ZERO));
             };
             stream.iter().for_each(reset);
-            // Who waits would be served next, and there is no thread for that either.
+            // Resets waiting clients that would be next, because there is no thread for them either.
             let mut next = self.admission().leave(peer);
             while let Some((peer, client)) = next {
                 reset(&client.stream);
@@ -192,12 +192,11 @@ fn no_more_clients(error: &io::Error) -> Failure {
     )
 }
 
-/// Whole lines of one client on the stdout of all. As long as nobody else is connected, whatever comes is
-/// written at once.
+/// Whole lines of one client on the shared stdout. A client that is alone is written through at once.
 struct Lines<'a> {
     stdout: &'a Mutex<File>,
     connected: &'a AtomicUsize,
-    /// The beginning of a line.
+    /// Beginning of a line.
     pending: Vec<u8>,
 }
 
@@ -241,7 +240,7 @@ impl Drop for Lines<'_> {
     }
 }
 
-/// Who sends stdin: the client that has been connected longest.
+/// The turns of clients for stdin: the client connected longest sends it.
 #[derive(Default)]
 struct Turns {
     queue: Mutex<Queue>,
@@ -254,7 +253,7 @@ struct Queue {
     last: u64,
 }
 
-/// One client's place in the queue for stdin; left when dropped.
+/// A client's place in the queue for stdin; dropping it leaves the queue.
 pub(crate) struct Turn {
     turns: Arc<Turns>,
     number: u64,
@@ -275,7 +274,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// Waits for the client's turn; `false` if it has left the queue.
+    /// Waits for the client's turn; returns false if it has left the queue.
     pub(crate) fn wait(&self) -> bool {
         let mut queue = self.turns.lock();
         while queue.waiting.contains(&self.number) {
@@ -287,7 +286,7 @@ impl Turn {
         false
     }
 
-    /// Lets the next one have its turn.
+    /// Leaves the queue, so that the next client has its turn.
     pub(crate) fn leave(&self) {
         self.turns.lock().waiting.retain(|number| *number != self.number);
         self.turns.changed.notify_all();

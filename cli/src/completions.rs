@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     io::stdout().write_all(&script).map_err(Failure::output)
 }
 
-/// The program without the commands that it has for itself and that its help does not list.
+/// Returns the program without hidden commands.
 fn listed(program: &Command) -> Command {
     let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
     Command::new(env!("CARGO_BIN_NAME"))
@@ -43,8 +43,8 @@ fn listed(program: &Command) -> Command {
         .subcommands(commands)
 }
 
-/// What clap's script for bash does not complete, other than those for zsh and fish: files as arguments, and
-/// the program of `run` with its own arguments.
+/// Returns completions that clap's bash script lacks, unlike those for zsh and fish: files as arguments, and
+/// the program of `run` with its arguments.
 fn bash_additions(program: &Command) -> String {
     let takes_value = |arg: &&Arg| !arg.is_positional() && arg.get_action().takes_values();
     let run = program.get_subcommands().filter(|command| command.get_name() == "run");

@@ -1,5 +1,5 @@
-//! A UDP socket and the standard streams: each line of stdin is one datagram, and each datagram that comes
-//! in is written to stdout as it is.
+//! A UDP socket on the standard streams: each line of stdin becomes one datagram, and each received datagram
+//! is written to stdout unchanged.
 
 use std::fs::File;
 use std::io;
@@ -14,23 +14,23 @@ use crate::failure::{Failure, Outcome};
 use crate::reach;
 use crate::stdio::{self, Canceller, Stdin, Token};
 
-/// A line longer than this is sent as several datagrams. Small enough for every path, whatever it crosses.
+/// Maximum size of a datagram; longer lines are split. Small enough for every path.
 const MAX_DATAGRAM: usize = 1024;
 
-/// Whose datagrams are shown, and where those of stdin go.
+/// The senders whose datagrams are shown, and the destination of stdin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Partner {
-    /// This address only.
+    /// Only this address.
     Fixed(SocketAddr),
-    /// Whoever sends first, and nobody else from then on.
+    /// The first sender, and no other from then on.
     First,
-    /// Everyone; stdin goes to who sent last.
+    /// All senders; stdin goes to the latest.
     Latest,
 }
 
-/// Connects stdin and stdout with a socket until nothing has come for `idle`, counted from the end of stdin
-/// or from the last datagram, whichever is later; for ever if that is `None`. True if nothing has come since
-/// the last datagram was sent.
+/// Connects stdin and stdout with a socket until no datagram has arrived for `idle`, counted from the later
+/// of the end of stdin and the last datagram. `None` means forever. Returns true if no datagram has arrived
+/// since the last one was sent.
 pub(crate) fn run(
     socket: &UdpSocket,
     stdin: Option<&Stdin>,
@@ -80,7 +80,7 @@ struct Exchange<'a> {
 
 struct ExchangeState {
     partner: Option<SocketAddr>,
-    /// When stdin ended.
+    /// Time at which stdin ended.
     input_ended: Option<Instant>,
     is_unanswered: bool,
     stopped: bool,
@@ -88,7 +88,7 @@ struct ExchangeState {
 
 impl Exchange<'_> {
     fn receive(&self) -> Outcome {
-        /// How often the end of stdin is looked for while nothing arrives.
+        /// Interval of checks for the end of stdin while no datagram arrives.
         const LOOK: Duration = Duration::from_millis(100);
         let mut buffer = vec![0; 65_536];
         let mut last = Instant::now();
@@ -114,7 +114,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the datagrams of `sender` are wanted; takes it as the partner if there is none yet.
+    /// Returns true if the datagrams of `sender` are wanted; makes it the partner if there is none yet.
     fn accepts(&self, sender: SocketAddr) -> bool {
         let mut state = self.lock();
         match state.partner {
@@ -134,7 +134,7 @@ impl Exchange<'_> {
     fn send_lines(&self, stdin: &Stdin, token: Token) -> Outcome {
         let mut lines = Lines::default();
         let mut buffer = vec![0; 64 * 1024];
-        // Input stays where it is until there is somebody to send it to.
+        // Leaves input unread until a partner exists.
         while self.partner().is_some() {
             let read = stdin.read(&mut buffer, &token);
             match read.map_err(Failure::input)? {
@@ -157,7 +157,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Waits for a partner; `None` once the exchange has stopped.
+    /// Waits for a partner; returns `None` once the exchange has stopped.
     fn partner(&self) -> Option<SocketAddr> {
         let mut state = self.lock();
         while state.partner.is_none() && !state.stopped {
@@ -190,7 +190,7 @@ fn refused_or(error: io::Error) -> Failure {
     }
 }
 
-/// Cuts a stream of bytes into datagrams: after each line feed, and where a line exceeds [`MAX_DATAGRAM`].
+/// Splits a byte stream into datagrams: after each line feed, and where a line exceeds [`MAX_DATAGRAM`].
 #[derive(Default)]
 struct Lines {
     pending: Vec<u8>,
@@ -213,7 +213,7 @@ impl Lines {
         Ok(())
     }
 
-    /// What follows the last line feed.
+    /// Returns the bytes after the last line feed.
     fn rest(&self) -> &[u8] {
         &self.pending
     }

@@ -17,7 +17,7 @@ use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
-/// How long `--udp` waits for an answer after the end of stdin, unless told otherwise.
+/// Default time that `--udp` waits for an answer after the end of stdin.
 const UDP_IDLE: Duration = Duration::from_secs(1);
 
 /// Connect to a program in a network: stdin is sent, what comes back goes to stdout
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     session.close()
 }
 
-/// Connects to the first of a member's addresses where somebody listens.
+/// Connects to the first of a member's addresses that accepts.
 fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome<TcpStream> {
     let mut refused = Vec::new();
     for target in targets {
@@ -131,7 +131,7 @@ fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
     }
 }
 
-/// This node's address of the same family as `target`, and any port.
+/// Returns this node's address of the family of `target`, with any port.
 fn own_address(session: &Session, target: SocketAddr) -> SocketAddr {
     let own = session.joined.addresses().into_iter().find(|own| own.is_ipv4() == target.is_ipv4());
     SocketAddr::new(own.unwrap_or(session.joined.address().into()), 0)

@@ -1,4 +1,4 @@
-//! Networks that are named twice: what is different about the two descriptions.
+//! Networks that are named twice, and the differences between their descriptions.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use peersock::overlay::StaticMember;
 
 use crate::failure::{Failure, Outcome};
 
-/// Refuses networks of which two have the same ID. `names` is how they were named, in the same order.
+/// Fails if two networks have the same ID. `names` are the names given, in the same order.
 pub(crate) fn check(names: &[&str], networks: &[Network]) -> Outcome {
     for (at, network) in networks.iter().enumerate() {
         let Some(first) = networks[..at].iter().position(|other| other.id() == network.id()) else {
@@ -31,7 +31,7 @@ pub(crate) fn check(names: &[&str], networks: &[Network]) -> Outcome {
     Ok(())
 }
 
-/// What is different about two descriptions of a network.
+/// Returns the differences between two descriptions of a network.
 fn difference(one: &Network, other: &Network) -> Option<String> {
     let mut parts = Vec::new();
     let configs = [one, other].map(|network| network.clone().into_config());

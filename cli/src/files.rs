@@ -1,4 +1,4 @@
-//! What `send` and `receive` have in common: the line on the terminal, codes as options, and texts.
+//! Shared code of `send` and `receive`: the progress line, codes as options, and texts.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Mutex;
@@ -10,19 +10,19 @@ use peersock_files::{Code, Entry, Kind, Manifest};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// Takes the place of a code on the command line of `receive`, which other users of the machine see.
+/// Environment variable for the code of `receive`, because other users can see the command line.
 pub(crate) const CODE_VARIABLE: &str = "PEERSOCK_CODE";
 
-/// The same for `send`.
+/// Environment variable for the code of `send`.
 pub(crate) const SEND_CODE_VARIABLE: &str = "PEERSOCK_SEND_CODE";
 
-/// How often the line is drawn while nothing moves.
+/// Redraw interval of the line while no data moves.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How many of the outermost entries are named.
+/// Maximum number of outermost entries that are named.
 const NAMED: usize = 8;
 
-/// How much has been moved, how fast, and how long the rest takes: a line on stderr if that is a terminal.
+/// Progress line on stderr, if that is a terminal: bytes moved, rate, and remaining time.
 pub(crate) struct Meter {
     bar: Mutex<Option<ProgressBar>>,
     is_shown: bool,
@@ -33,7 +33,7 @@ impl Meter {
         Meter { bar: Mutex::default(), is_shown: !quiet && io::stderr().is_terminal() }
     }
 
-    /// So many bytes more are to be moved.
+    /// Adds to the number of bytes to move.
     pub(crate) fn expect(&self, bytes: u64) {
         if let (true, Ok(mut bar)) = (self.is_shown, self.bar.lock()) {
             bar.get_or_insert_with(new_bar).inc_length(bytes);
@@ -46,14 +46,14 @@ impl Meter {
         }
     }
 
-    /// Takes the line away: nothing more is moved, or it begins anew.
+    /// Removes the line, because the transfer has ended or starts again.
     pub(crate) fn clear(&self) {
         if let Some(bar) = self.bar.lock().ok().and_then(|mut bar| bar.take()) {
             bar.finish_and_clear();
         }
     }
 
-    /// Says something above the line.
+    /// Prints a text above the line.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         match self.bar.lock().as_deref() {
             Ok(Some(bar)) => bar.suspend(|| stdio::note(text)),
@@ -70,7 +70,7 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Understands a code; a typing error is found here, and nobody is asked.
+/// Parses a code; typing errors are detected here, without contacting a peer.
 pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
     text.parse().map_err(|error| {
         Failure::usage(
@@ -80,14 +80,14 @@ pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
     })
 }
 
-/// How many files and bytes, and what they are called: `3 files, 1.2 MiB (photos, notes.txt)`.
+/// Returns the number of files and bytes, with names: `3 files, 1.2 MiB (photos, notes.txt)`.
 pub(crate) fn summary(manifest: &Manifest) -> String {
     let (files, bytes) = (count(manifest.files().into(), "file"), HumanBytes(manifest.bytes()));
     format!("{files}, {bytes} ({})", first_of(manifest.outermost().map(shown)))
 }
 
-/// What is said of files and links that `ls` does not show; `None` if there are none. Some of them decide
-/// what the user's programs do (`.bashrc`, `.ssh/authorized_keys`).
+/// Returns a warning about files and links that `ls` does not show; `None` if there are none. Some of them
+/// affect the user's programs (`.bashrc`, `.ssh/authorized_keys`).
 pub(crate) fn hidden(manifest: &Manifest) -> Option<String> {
     let is_hidden = |entry: &&Entry| {
         !matches!(entry.kind, Kind::Folder) && entry.path.names().any(|name| name.starts_with('.'))
@@ -103,7 +103,7 @@ pub(crate) fn hidden(manifest: &Manifest) -> Option<String> {
     Some(format!("{all} {verbs} not shown by `ls`: {names}"))
 }
 
-/// The first names, and how many more there are.
+/// Returns the first names, and the number of further ones.
 fn first_of(mut names: impl Iterator<Item = String>) -> String {
     let first: Vec<_> = names.by_ref().take(NAMED).collect();
     match names.count() {
@@ -112,7 +112,7 @@ fn first_of(mut names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// The path of an entry, with a slash behind that of a folder.
+/// Returns the path of an entry, with a trailing slash for a folder.
 pub(crate) fn shown(entry: &Entry) -> String {
     match entry.kind {
         Kind::Folder => format!("{}/", entry.path),
@@ -127,7 +127,7 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     }
 }
 
-/// What was moved since `begin`: `2 files, 1.2 MiB in 0.5 s`.
+/// Returns the amount moved since `begin`: `2 files, 1.2 MiB in 0.5 s`.
 pub(crate) fn moved(files: u32, bytes: u64, begin: Instant) -> String {
     let seconds = begin.elapsed().as_secs_f64();
     format!("{}, {} in {seconds:.1} s", count(files.into(), "file"), HumanBytes(bytes))

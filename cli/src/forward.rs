@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     serving.run(&lines, stopper, listening.run())
 }
 
-/// Understands pairs of places.
+/// Parses pairs of places.
 fn forwards(places: &[String]) -> Outcome<Vec<Forward>> {
     let (pairs, rest) = places.as_chunks::<2>();
     if let [alone] = rest {
@@ -85,7 +85,7 @@ fn parse([local, remote]: &[String; 2]) -> Outcome<Forward> {
     })
 }
 
-/// Refuses what nobody can ever be led to: names that no member has, and ports that the network does not allow.
+/// Rejects impossible targets: names that no member has, and ports that the network does not allow.
 fn check_remote(session: &Session, forward: &Forward) -> Outcome {
     let remote = forward.remote.to_string();
     let Some(target) = remote.strip_prefix("overlay:") else { return Ok(()) };

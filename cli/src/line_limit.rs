@@ -1,20 +1,20 @@
-//! Lines on stderr about what peers do, of which there may be many: few are written, and the others counted.
+//! Rate limit for lines on stderr about peers' actions: few are written, the others counted.
 
 use std::time::{Duration, Instant};
 
-/// The time between two lines.
+/// Minimum interval between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets a line through now and then.
+/// A limiter that lets a line through now and then.
 #[derive(Default)]
 pub(crate) struct LineLimit {
     last: Option<Instant>,
-    /// Lines that were not let through since.
+    /// Number of lines suppressed since the last one.
     left_out: u64,
 }
 
 impl LineLimit {
-    /// The line, with how many like it were left out before, if it is time for one.
+    /// Returns the line, with the number of similar lines suppressed before it, if one is due.
     pub(crate) fn pass(&mut self, now: Instant, line: impl FnOnce() -> String) -> Option<String> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
             self.left_out += 1;

@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }),
         (false, false) => one_connection(args, &session, stdin.as_ref(), &stdout),
     };
-    // Even a client that failed may have others before it whose data is still on its way.
+    // Closes the session in any case, because earlier clients may have data in flight.
     result.and(session.close())
 }
 
@@ -111,7 +111,7 @@ fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout:
     stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress)
 }
 
-/// One listener for the address that was asked for, or one for each of this node's.
+/// Opens one listener for the given address, or one for each of this node's addresses.
 fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
     let addresses = args.bind.map_or_else(|| session.joined.addresses(), |address| vec![address]);
     let mut port = args.port;
@@ -120,11 +120,11 @@ fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
         let local = SocketAddr::new(address, port);
         let listener =
             TcpListener::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
-        // If the first one picked a port, the others get the same.
+        // If the first listener picked a port, the others use the same.
         port = listener.local_addr()?.port();
         listeners.push(listener);
     }
-    // Whoever reads that we listen may connect to any of the addresses.
+    // Announces only after all listeners are open, because readers of the line may connect to any address.
     for listener in &listeners {
         announce(session, listener.local_addr()?);
     }
@@ -134,8 +134,8 @@ fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// The first client of all listeners. Nobody else is going to be served, so all others are refused from then
-/// on, and reset if they are connected already.
+/// Accepts the first client of all listeners. Later clients are refused, and reset if they are already
+/// connected, because no other client will be served.
 fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     let (clients, first) = mpsc::channel();
     let close_all = || listeners.iter().for_each(TcpListener::close);
@@ -143,18 +143,18 @@ fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)
         for listener in &listeners {
             let clients = clients.clone();
             let waiting = thread::Builder::new().spawn_scoped(scope, move || {
-                // It is closed if there is a client elsewhere.
+                // The listener is closed once another one has a client.
                 let accepted = listener.accept();
                 let _ = clients.send(accepted);
             });
-            // Those that wait already end.
+            // Ends the threads that already wait.
             waiting.inspect_err(|_| close_all())?;
         }
         let accepted = first.recv().expect("`clients` is still here");
         close_all();
         drop(clients);
         for (other, _) in first.iter().flatten() {
-            // Not even the end of an empty stream: it might be taken for an answer.
+            // Resets the connection, because the end of an empty stream might look like an answer.
             other.set_linger(Some(Duration::ZERO))?;
         }
         accepted
@@ -164,7 +164,7 @@ fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)
 fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
     let address = args.bind.unwrap_or(session.joined.address().into());
     let local = SocketAddr::new(address, args.port);
-    // Binding is allowed: a client may have any port. Nobody would reach a server there.
+    // Binding would succeed, because a client may use any port, but no peer could reach a server there.
     if args.port != 0 && session.node.port_refusal(args.port).is_some() {
         return Err(explain(session, local, io::ErrorKind::PermissionDenied.into()));
     }
@@ -175,27 +175,27 @@ fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &Fil
     datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
 
-/// Says on stderr where peers find us. Scripts know it from `peersock addr`.
+/// Prints this node's address on stderr. Scripts use `peersock addr` instead.
 fn announce(session: &Session, local: SocketAddr) {
     stdio::note(format_args!("listening on {local} in network {}", session.network.id()));
 }
 
-/// Says what to type at the other end.
+/// Prints the command for the other end.
 fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
-    // Where anybody may dial, no identity is needed that lasts; so the command works beside this one too.
+    // An open network needs no lasting identity; with --ephemeral the command also works here.
     let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options(&session.network);
     let node = args.node.as_options();
     let target = own_name(session, local.ip()).map_or_else(
-        // Brackets mean something to shells.
+        // Quotes the address, because brackets are special to shells.
         || format!("'{local}'"),
         |name| format!("{name}:{}", local.port()),
     );
     stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network}{node} {target}"));
 }
 
-/// The name that a static network has for this node, if it stands for `address`.
+/// Returns the name of this node in a static network, if it maps to `address`.
 fn own_name(session: &Session, address: IpAddr) -> Option<&str> {
     let id = session.node.id();
     let member = session.network.members().iter().find(|member| member.identity.node_id() == id)?;

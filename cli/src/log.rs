@@ -1,4 +1,4 @@
-//! Logs on stderr: how much, and the filter in PEERSOCK_LOG.
+//! Logging to stderr: verbosity, and the filter in PEERSOCK_LOG.
 
 use std::env;
 use std::fmt;
@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::failure::{Failure, Outcome};
 use crate::style;
 
-/// The crates that log. A target is one of them, or a module in one.
+/// Crates that log. A filter's target is one of them, or a module in one.
 const TARGETS: [&str; 13] = [
     "peersock",
     "peersock_datapath",
@@ -27,11 +27,11 @@ const TARGETS: [&str; 13] = [
     "peersock_streams",
 ];
 
-/// What one -v shows.
+/// Filter for a single -v.
 const ONCE: &str =
     "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug";
 
-/// Sets the log up: `verbose` counts the -v, and the variable overrules it.
+/// Sets up logging: `verbose` counts the -v options, and the variable overrides it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
     let (filter, is_asked_for) = match env::var(VARIABLE) {
         Ok(text) if !text.trim().is_empty() => (parse(&text)?, true),
@@ -49,10 +49,10 @@ pub(crate) fn to_stderr(verbose: u8) -> Outcome {
     Ok(())
 }
 
-/// What so many -v show.
+/// Returns the filter for this number of -v options.
 fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
-        // What the libraries of others warn of is in words that are not for people, and may be said for ever.
+        // Hides third-party warnings, because they are not written for users and may repeat endlessly.
         0 => "off,peersock=warn",
         1 => ONCE,
         2 => "debug",
@@ -64,8 +64,7 @@ fn without_silent(filter: EnvFilter) -> EnvFilter {
     filter.add_directive(format!("{SILENT}=off").parse().expect("it is a directive"))
 }
 
-/// Understands `LEVEL` and `TARGET=LEVEL`, several with commas between; spans and fields as `EnvFilter` has
-/// them.
+/// Parses `LEVEL` and `TARGET=LEVEL`, separated by commas; spans and fields as in `EnvFilter`.
 fn parse(text: &str) -> Outcome<EnvFilter> {
     for directive in directives(text) {
         let target = directive.split(['=', '[']).next().unwrap_or_default().trim();
@@ -82,7 +81,7 @@ fn parse(text: &str) -> Outcome<EnvFilter> {
     EnvFilter::builder().parse(text).map(without_silent).map_err(|error| refuse(text, error))
 }
 
-/// What stands between the commas, those within brackets not counted.
+/// Splits a text at commas outside brackets.
 fn directives(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     let parts = text.split(move |c| {
@@ -132,7 +131,7 @@ mod tests {
                 Some(manifest.split("name = \"").nth(1)?.split('"').next()?.replace('-', "_"))
             })
             .collect();
-        // What is no part of this program, or is the program itself.
+        // Crates that are not part of this program, or are the program itself.
         let elsewhere = ["peersock_cli", "peersock_ffi", "peersock_pipe", "peersock_terminal"];
         for name in &logging {
             let is_known = TARGETS.contains(&name.as_str()) || elsewhere.contains(&name.as_str());

@@ -1,5 +1,5 @@
-//! `peersock`: the program. It translates between the command line and the library, and holds no logic of
-//! the overlay's own.
+//! `peersock`: the program. It translates between the command line and the library, and contains no logic of
+//! the overlay.
 //!
 //! One file per command; [`args`] and [`session`] hold what they share.
 
@@ -123,13 +123,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // First, because the demonstration measures from the start of the process.
+    // Starts the clock first, because the demonstration measures from the start of the process.
     clock::start();
     let outcome = parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
     output::end(outcome)
 }
 
-/// Understands the command line. A negative number is a value: what reads it says what is expected there.
+/// Parses the command line. A negative number counts as a value, so that its option reports the error.
 fn parse() -> Result<Cli, clap::Error> {
     let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
     Cli::from_arg_matches(&matches)
@@ -144,7 +144,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_numbers)
 }
 
-/// Shows what the parser has to say instead of running a command: an error, or the help that was asked for.
+/// Shows the parser's answer instead of running a command: an error, or the requested help.
 fn show(answer: &clap::Error) -> Outcome {
     if answer.use_stderr() {
         usage::report(answer, &Cli::command(), std::env::args_os());
@@ -194,7 +194,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// The last keep-alive may leave just before the time is over, which is a ninth of it.
+    /// The last keepalive may be sent just before the timeout, and its interval is a ninth of that.
     #[test]
     fn dial_and_listen_give_up_a_silent_peer_within_thirty_seconds() {
         let cli = Cli::command();
@@ -239,7 +239,7 @@ mod tests {
         assert!(seen >= 6, "{seen}");
     }
 
-    /// The commands that people see, with those within them.
+    /// Returns the visible commands and their subcommands.
     fn commands() -> Vec<clap::Command> {
         let mut found: Vec<_> = Cli::command().get_subcommands().cloned().collect();
         let inner: Vec<_> = found.iter().flat_map(clap::Command::get_subcommands).cloned().collect();

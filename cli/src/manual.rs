@@ -29,13 +29,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
         )
     };
     fs::create_dir_all(&args.out).map_err(failed)?;
-    // Without `help`, which says nothing that the pages do not say.
+    // Omits `help`, which repeats the pages.
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     write_pages(&program, &args.out).map_err(failed)
 }
 
-/// Writes the page of a command, and of those within it that its help lists.
+/// Writes the pages of a command and of its visible subcommands.
 fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
         write_pages(inner, folder)?;
@@ -59,8 +59,7 @@ fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
     fs::write(folder.join(file), text)
 }
 
-/// What stands below the options in a help, as roff: indented lines, which are commands, stay lines of their
-/// own.
+/// Converts the notes below a help's options to roff; indented lines, which are commands, stay separate.
 fn notes_as_roff(notes: &str) -> String {
     let mut text = String::new();
     let mut in_lines = false;

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What to do where nobody answers.
+/// Hint if no member answers.
 const HINT: &str = "hint: start a node in this network, with `peersock listen` for example; if one runs, \
     look whether it has the same network and secret, and what `peersock netcheck` says on both machines, or \
     give it more time with --wait";
@@ -95,8 +95,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// What the node says that runs with the state directory. `None` if there is none, or if it cannot say it and
-/// others can.
+/// Queries the node that runs with the state directory. Returns `None` if none runs, or if it cannot answer
+/// and other sources can.
 fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<List>> {
     if args.node.state.ephemeral {
         return Ok(None);
@@ -115,8 +115,7 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
         let id = network.id().to_string();
         answer.networks.retain(|joined| joined.id == id);
         if answer.networks.is_empty() {
-            // Where only certain nodes are admitted, the node that runs has the identity that this one would
-            // need.
+            // In a closed network only a member's identity can ask, and the running node holds it.
             return match network.summary().closed {
                 false => Ok(None),
                 true => Err(Failure::new(
@@ -129,10 +128,10 @@ fn ask_running_node(args: &Args, network: Option<&Network>) -> Outcome<Option<Li
     Ok(Some(List::new(&answer, Source::Node)))
 }
 
-/// Joins the network for a while and listens who answers, without a word about ourselves.
+/// Joins the network for a while and listens for answers, without announcing this node.
 fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     let closed = network.summary().closed;
-    // Elsewhere anyone may ask. Whose identity it is does not matter, since nobody is told.
+    // In an open network any identity may ask, and peers do not learn it.
     let identity = match closed && !args.node.state.ephemeral {
         true => IdentitySource::StateDir(args.node.state.path()?),
         false => IdentitySource::Ephemeral,
@@ -142,7 +141,7 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
         .interfaces(interfaces(&args.node.interfaces))
         .port(args.node.overlay_port)
         .introduce(false)
-        // Roots would learn of it.
+        // Uses no roots, because they would learn about this node.
         .roots(Vec::<RootSource>::new())
         .start()?;
     let interrupted = node.clone();
@@ -155,23 +154,23 @@ fn ask_around(args: &Args, network: &Network) -> Outcome<List> {
     node.shutdown(Duration::ZERO);
     let mut list = List::new(&Answer::parse(&status)?, Source::Beacons);
     if !closed {
-        // Its identity was made for this question.
+        // Removes this node, because its identity exists only for this query.
         list.networks.iter_mut().for_each(|network| network.members.retain(|m| m.state != Standing::This));
     }
     Ok(list)
 }
 
-/// Who knows it.
+/// The source of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Source {
     /// A running node.
     Node,
-    /// The answers to our beacons.
+    /// Answers to this program's beacons.
     Beacons,
 }
 
-/// The members of some networks.
+/// The members of several networks.
 #[derive(Serialize)]
 struct List {
     source: Source,
@@ -183,17 +182,17 @@ struct List {
 struct Members {
     id: String,
     kind: Option<String>,
-    /// Whether only certain nodes are admitted.
+    /// True if only certain nodes are admitted.
     #[serde(skip)]
     closed: bool,
     members: Vec<Member>,
-    /// How many are not listed, because there are too many, or because they are gone.
+    /// Number of members not listed, because there are too many or they are gone.
     omitted: usize,
 }
 
 #[derive(Serialize)]
 struct Member {
-    /// The address to dial.
+    /// Address to dial.
     address: Option<IpAddr>,
     addresses: Vec<IpAddr>,
     name: Option<String>,
@@ -201,9 +200,9 @@ struct Member {
     state: Standing,
     last_seen_s: Option<f64>,
     last_heard_s: Option<f64>,
-    /// Another node with its identity, if one was seen.
+    /// Another node with the same identity, if one was seen.
     conflict: Option<Conflict>,
-    /// For people: what is known of when it was there.
+    /// Text about the last sign of the member, for people.
     #[serde(skip)]
     sign: String,
 }
@@ -211,17 +210,17 @@ struct Member {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Standing {
-    /// The node that was asked.
+    /// The queried node.
     This,
-    /// There is a session with it.
+    /// A member with a session.
     Connected,
-    /// It was heard of, and is not gone.
+    /// A member that was heard of, and is not gone.
     Known,
-    /// It answered a moment ago.
+    /// A member that answered just now.
     Answered,
-    /// The network's file lists it, and nothing was heard of it.
+    /// A member of the network's file of which nothing was heard.
     Silent,
-    /// It has said goodbye or fallen silent.
+    /// A member that said goodbye or fell silent.
     Gone,
 }
 
@@ -243,7 +242,7 @@ impl List {
         List { source, networks: answer.networks.iter().map(|n| Members::new(answer, n, source)).collect() }
     }
 
-    /// A line for each member. With several networks each line ends with its network.
+    /// Returns a line for each member; with several networks each line ends with the network.
     fn table(&self) -> String {
         let rows = self.networks.iter().flat_map(|network| network.members.iter().map(move |m| (network, m)));
         let rows: Vec<_> = rows.collect();
@@ -254,7 +253,7 @@ impl List {
         let addresses = rows.iter().map(|(_, member)| address(member).len()).max().unwrap_or(0);
         let mut table = String::new();
         for (network, member) in &rows {
-            // The styles would count as width.
+            // Pads separately, because escape codes would count as width.
             let padding = " ".repeat(addresses - address(member).len());
             let (shown, name, state) = (paint(BOLD, address(member)), member.name(), member.state.text());
             let mut line = format!("{shown}{padding}  {name:<names$}  {state:<9}  {:<signs$}", member.sign);
@@ -304,7 +303,7 @@ impl Members {
         }
     }
 
-    /// Where only certain nodes are admitted they are listed all the same: they will come back.
+    /// Removes members that are gone, except in closed networks, whose members are expected back.
     fn leave_out_the_gone(&mut self) {
         let before = self.members.len();
         if !self.closed {
@@ -313,7 +312,7 @@ impl Members {
         self.omitted += before - self.members.len();
     }
 
-    /// Whether no member has answered.
+    /// Returns true if no member has answered.
     fn is_silent(&self) -> bool {
         !self.members.iter().any(|member| member.state == Standing::Answered)
     }
@@ -366,7 +365,7 @@ impl Member {
         self.name.as_deref().unwrap_or("-")
     }
 
-    /// Those with names first.
+    /// Orders members, those with names first.
     fn order(&self, other: &Member) -> Ordering {
         let key = |member: &Member| (member.name.is_none(), member.name.clone(), member.address);
         key(self).cmp(&key(other))

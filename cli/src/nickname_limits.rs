@@ -25,7 +25,7 @@ pub(crate) struct NicknameLimits {
 }
 
 impl NicknameLimits {
-    /// Puts them into a root's limits.
+    /// Applies the options to a root's limits.
     pub(crate) fn apply(&self, limits: &mut Limits) {
         limits.nicknames = self.max_nicknames;
         limits.nicknames_per_node = self.max_nicknames_per_node;

@@ -1,4 +1,4 @@
-//! Which way leads to a peer.
+//! The path to a peer.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,27 +6,27 @@ use std::net::{IpAddr, SocketAddr};
 use peersock::{AttemptStatus, Node, PeerStatus};
 use serde_json::{Value, json};
 
-/// The path that packets to a peer take now.
+/// The current path of packets to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// Where they are sent: to the root, if one relays; none if that is reached by a stream.
+    /// Address that packets are sent to: the relaying root's, or none if the root is reached by a stream.
     remote: Option<SocketAddr>,
-    /// The stream to the root, if it is reached by one.
+    /// Stream to the root, if it is reached by one.
     stream: Option<String>,
-    /// The node ID of the root that relays.
+    /// Node ID of the relaying root.
     root: Option<String>,
-    /// Whether a TURN server relays.
+    /// True if a TURN server relays.
     turn: bool,
-    /// Whether it is a TCP connection to the peer.
+    /// True if the path is a TCP connection to the peer.
     tcp: bool,
 }
 
-/// The member with this address, if it is known.
+/// Returns the member with this address, if it is known.
 pub(crate) fn peer_at(node: &Node, address: IpAddr) -> Option<PeerStatus> {
     node.peers().into_iter().find(|peer| peer.addresses.contains(&address))
 }
 
-/// Why the path to a peer is not direct, a line for each address that was tried.
+/// Returns the reasons why the path to a peer is not direct, a line for each address that was tried.
 pub(crate) fn reasons(peer: &PeerStatus) -> Vec<String> {
     match peer.attempts.as_slice() {
         _ if peer.root.is_none() && !peer.turn => Vec::new(),
@@ -41,10 +41,10 @@ fn reason(attempt: &AttemptStatus) -> String {
 }
 
 impl Path {
-    /// The path to a peer; `None` without a session.
+    /// Returns the path to a peer; `None` without a session.
     pub(crate) fn of(peer: &PeerStatus) -> Option<Path> {
         let (remote, stream) = (peer.path, peer.stream.clone());
-        // By a stream a root is reached, and a root relays: without it the stream has ended just now.
+        // A stream leads to a root, which relays. Without the root, the stream has just ended.
         let is_known = peer.connected && (remote.is_some() || peer.root.is_some());
         let root = peer.root.map(|root| root.to_string());
         is_known.then_some(Path { remote, stream, root, turn: peer.turn, tcp: peer.tcp })
@@ -54,7 +54,7 @@ impl Path {
         self.root.is_none() && !self.turn
     }
 
-    /// For programs to read.
+    /// Returns the path as JSON.
     pub(crate) fn json(&self) -> Value {
         json!({
             "direct": self.is_direct(),

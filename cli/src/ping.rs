@@ -22,10 +22,10 @@ use crate::reach;
 use crate::root_watch;
 use crate::session::Session;
 
-/// Bytes of payload in a request, as other programs of this name send.
+/// Payload of a request in bytes, the default of other ping programs.
 const PAYLOAD: u16 = 56;
 
-/// Requests until a direct path has to be there, unless it is said.
+/// Default number of requests until a direct path must exist.
 const COUNT_UNTIL_DIRECT: u64 = 30;
 
 /// Measure the round-trip time to a member of a network with ICMP echo requests
@@ -86,16 +86,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let measured = measure(args, &tally, &summary);
     match &measured {
         Ok(()) => summary.print(&tally, None)?,
-        // That it failed is told on stderr, too.
+        // The failure is also reported on stderr.
         Err(failure) if !failure.is_output_closed() => drop(summary.print(&tally, Some(failure.message()))),
         Err(_) => {}
     }
     measured
 }
 
-/// The one JSON object that is printed, whichever thread is the first to know how it ends.
+/// The JSON object, which the first thread that knows the outcome prints.
 struct Summary {
-    /// Whether it is still to be printed.
+    /// True until the object is printed.
     is_wanted: AtomicBool,
 }
 
@@ -104,7 +104,7 @@ impl Summary {
         Summary { is_wanted: AtomicBool::new(json) }
     }
 
-    /// Prints it, if it is wanted and was not printed before; there may be no tally yet.
+    /// Prints the object, if it is wanted and not yet printed; there may be no tally yet.
     fn print(&self, tally: &Mutex<Option<Tally>>, error: Option<&str>) -> Outcome {
         if !self.is_wanted.swap(false, Ordering::SeqCst) {
             return Ok(());
@@ -119,22 +119,22 @@ impl Summary {
     }
 }
 
-/// What a signal is told in JSON that came before any reply.
+/// JSON error text after a signal before the first reply.
 const STOPPED: &str = "stopped by a signal before there was a reply";
 
-/// Whoever prints has it.
+/// Lock of stdout, held while printing.
 static PRINTING: Mutex<()> = Mutex::new(());
 
 fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary>) -> Outcome {
     let (interrupted, summary) = (Arc::clone(tally), Arc::clone(summary));
     let json = args.json;
     let session = Session::open_until(&args.node, &args.network, move |signal, node| {
-        // Nothing comes behind the statistics: what waits for it waits until the process ends.
+        // Keeps the lock, so that no line follows the statistics; other threads block until the process ends.
         std::mem::forget(PRINTING.lock());
         let replies = match &*interrupted.lock().expect("no panic under this lock") {
             Some(tally) => {
                 if !json {
-                    // The process is about to end; there is nobody left to tell that stdout is closed.
+                    // Ignores errors, because the process is about to end.
                     let _ = print_end(node, tally);
                 }
                 tally.round_trips.len()
@@ -164,7 +164,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
         }
         sequence += 1;
         tally_of(tally, Tally::sending);
-        // The sequence number on the wire has 16 bits; requests in flight are far fewer.
+        // The sequence number on the wire has 16 bits; far fewer requests are in flight.
         let result = ping.ping(sequence as u16, &payload, args.wait);
         if let Ok(pong) = &result {
             tally_of(tally, |tally| tally.round_trips.push(pong.round_trip));
@@ -195,7 +195,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     let path = tally_of(tally, |tally| tally.path.clone());
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
-        // In the order of who ends by a signal.
+        // Locks in the same order as the signal handler.
         let _printing = PRINTING.lock();
         tally_of(tally, |tally| print_end(&session.node, tally))?;
     }
@@ -221,12 +221,12 @@ fn check_size(session: &Session, address: IpAddr, is_lost: bool, patience: Durat
     }
 }
 
-/// Looks which path the packets take now, and says so if it is another one than before. True if it is direct.
+/// Checks the current path and prints it if it has changed. Returns true if it is direct.
 fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> Outcome<bool> {
     let address = tally_of(tally, |tally| tally.address);
     let Some(peer) = peer_at(&session.node, address) else { return Ok(false) };
     tally_of(tally, |tally| tally.attempts = json!(peer.attempts));
-    // Without a session there is none at the moment: the last one is what counts.
+    // Without a session there is no current path, and the last one counts.
     let Some(path) = Path::of(&peer) else { return Ok(false) };
     let is_direct = path.is_direct();
     let before = tally_of(tally, |tally| tally.path.replace(path.clone()));
@@ -237,7 +237,7 @@ fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> 
     Ok(is_direct)
 }
 
-/// Says why the path is not direct, and what came of the requests.
+/// Prints why the path is not direct, and the statistics.
 fn print_end(node: &Node, tally: &Tally) -> Outcome {
     for reason in peer_at(node, tally.address).iter().flat_map(reasons) {
         print(format_args!("not direct: {reason}"))?;
@@ -245,22 +245,22 @@ fn print_end(node: &Node, tally: &Tally) -> Outcome {
     print(format_args!("\n{tally}"))
 }
 
-/// The tally is there once the peer was found.
+/// Accesses the tally, which exists once the peer was found.
 fn tally_of<T>(tally: &Mutex<Option<Tally>>, use_it: impl FnOnce(&mut Tally) -> T) -> T {
     use_it(tally.lock().expect("no panic under this lock").as_mut().expect("set before the first request"))
 }
 
-/// What has been sent and what came back.
+/// Statistics of requests and replies.
 struct Tally {
     address: IpAddr,
     begin: Instant,
-    /// When the last request was sent.
+    /// Time of the last request.
     last: Instant,
     sent: u64,
     round_trips: Vec<Duration>,
-    /// The path that was taken last.
+    /// Last path taken.
     path: Option<Path>,
-    /// Where a direct path was looked for, as `peersock status --json` has it.
+    /// Attempts of direct paths, as in `peersock status --json`.
     attempts: Value,
 }
 
@@ -283,13 +283,13 @@ impl Tally {
         }
     }
 
-    /// Minimum, median, mean and maximum.
+    /// Returns minimum, median, mean and maximum.
     fn summary(&self) -> Option<[Duration; 4]> {
         let mut sorted = self.round_trips.clone();
         sorted.sort_unstable();
         let (first, last) = (*sorted.first()?, *sorted.last()?);
         let mean = sorted.iter().sum::<Duration>().div_f64(sorted.len() as f64);
-        // The mean of the middle two, which are one and the same if their number is odd.
+        // Averages the middle two, which are the same element if the count is odd.
         let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2;
         Some([first, median, mean, last])
     }
@@ -338,7 +338,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Milliseconds to the nanosecond, which is as exact as clocks are.
+/// Returns milliseconds rounded to the nanosecond, the resolution of clocks.
 fn exact_millis(duration: Duration) -> f64 {
     round(millis(duration), 6)
 }

@@ -1,5 +1,4 @@
-//! How much of a transfer has been moved, and how fast: one line on the terminal, for whoever feeds a file or
-//! a pipe.
+//! Progress of a transfer from or to a file or a pipe: one line on the terminal with bytes moved and rate.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
@@ -9,14 +8,14 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
 
-/// How often the line is drawn while nothing moves.
+/// Redraw interval of the line while no data moves.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The line, or nothing where nobody would see it.
+/// The progress line, or nothing if it would not be visible.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     moved: Arc<Moved>,
-    /// What comes in is shown on the same terminal.
+    /// True if received data appears on the same terminal.
     shares_terminal: bool,
 }
 
@@ -27,12 +26,12 @@ struct Moved {
 }
 
 impl Progress {
-    /// Nothing is shown.
+    /// Returns a progress without a line.
     pub(crate) fn none() -> Progress {
         Progress { bar: None, moved: Arc::default(), shares_terminal: false }
     }
 
-    /// A line on stderr if that is a terminal, and stdin, if it is sent, or stdout is none.
+    /// Shows a line if stderr is a terminal, and either stdin (if it is sent) or stdout is not.
     pub(crate) fn start(sends: bool, quiet: bool) -> Progress {
         let (stdin, stdout) = (io::stdin(), io::stdout());
         let shares_terminal = stdout.is_terminal();
@@ -69,9 +68,9 @@ impl Progress {
     pub(crate) fn received(&self, bytes: usize) {
         self.moved.received.fetch_add(bytes as u64, Ordering::Relaxed);
         match &self.bar {
-            // The line would stand in the middle of what is printed.
+            // Clears the line, because it would mix with the printed data.
             Some(bar) if self.shares_terminal => bar.finish_and_clear(),
-            // A percentage is that of the file that is sent.
+            // A percentage refers to the file that is sent.
             Some(bar) if bar.length().is_none() => self.advance(bytes),
             _ => {}
         }
@@ -85,7 +84,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// The last line stays, with the figures of the whole transfer.
+    /// Keeps the last line, with the totals of the transfer.
     fn drop(&mut self) {
         if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
             bar.abandon();
@@ -93,7 +92,7 @@ impl Drop for Progress {
     }
 }
 
-/// How much there is to send, if stdin is a file.
+/// Returns the number of bytes left to send, if stdin is a file.
 fn left_in_file(stdin: &io::Stdin) -> Option<u64> {
     let stat = rustix::fs::fstat(stdin.as_fd()).ok()?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {

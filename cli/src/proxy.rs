@@ -12,10 +12,10 @@ use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{output, stdio};
 
-/// Takes users and passwords where `--auth-file` would be unhandy.
+/// Environment variable with users and passwords, an alternative to `--auth-file`.
 const AUTH_VARIABLE: &str = "PEERSOCK_PROXY_AUTH";
 
-/// How to give users and passwords.
+/// Format of users and passwords.
 const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 bytes each";
 
 /// Offer the network to browsers and other programs: a SOCKS5 and HTTP proxy
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     serving.run(&lines, stopper, proxy.run())
 }
 
-/// Where it listens.
+/// Returns the places to listen at.
 fn places(args: &Args, serving: &Serving) -> Outcome<Vec<Place>> {
     let activated = || serving.activated.names().into_iter().map(Place::Activated).collect::<Vec<_>>();
     Ok(match &args.listen[..] {
@@ -96,11 +96,11 @@ fn places(args: &Args, serving: &Serving) -> Outcome<Vec<Place>> {
     })
 }
 
-/// A place as the URL of a proxy.
+/// Returns a place as a proxy URL.
 fn url(place: &Place) -> String {
     match place {
         Place::System { host, port } => {
-            // Of all addresses of this machine one that leads there from here.
+            // Shows loopback for all addresses, because it works from this machine.
             let host = host.as_ref().map_or("127.0.0.1".to_owned(), ToString::to_string);
             format!("socks5h://{host}:{port}")
         }
@@ -112,7 +112,7 @@ fn url(place: &Place) -> String {
     }
 }
 
-/// Who may use it, if not everybody may.
+/// Returns the permitted users, if not everyone may connect.
 fn credentials(args: &Args) -> Outcome<Option<Credentials>> {
     let (text, origin) = match &args.auth_file {
         Some(path) => {

@@ -1,4 +1,4 @@
-//! What keeps this node from finding others, or others from finding it, as far as its settings show.
+//! Causes that keep this node from finding others, or others from finding it, as far as its settings show.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
-/// What the options and the environment say of servers, and the node's status does not.
+/// Settings of servers, from options and the environment, that the node's status lacks.
 pub(crate) struct NamedServers {
     turn: bool,
     has_empty_roots: bool,
@@ -24,8 +24,8 @@ impl NamedServers {
         NamedServers { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
     }
 
-    /// What lists of roots and TURN servers have to do with it that nobody is found: a clause for each, with
-    /// a semicolon behind it.
+    /// Returns clauses about root lists and TURN servers that may explain why no peer is found, each with a
+    /// trailing semicolon.
     pub(crate) fn to_check(&self, node: &Node) -> String {
         let mut said: Vec<String> = node.root_lists().iter().filter_map(list).collect();
         if self.has_empty_roots {
@@ -41,14 +41,14 @@ impl NamedServers {
             said.push(why.to_owned());
         }
         said.extend(node.status().dht.as_ref().and_then(dht));
-        // Two families of one server mostly fail for the same reason.
+        // Removes duplicates, because both families of a server usually fail for the same reason.
         let failed: BTreeSet<_> = turn.iter().filter_map(|one| turn_server(one, &turn)).collect();
         said.extend(failed);
         said.into_iter().map(|clause| clause + "; ").collect()
     }
 }
 
-/// What may keep the member with an address from being found.
+/// Returns the advice for a member that was not found.
 pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers, address: IpAddr) -> String {
     let summary = network.summary();
     let same = match (summary.by_file, summary.secret) {
@@ -85,7 +85,7 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
     )
 }
 
-/// What the node knows of the reason.
+/// Returns the cause, if the node knows it.
 fn known_cause(node: &Node, network: &Network, address: IpAddr, same: &str) -> Option<String> {
     let id = network.id();
     let peers = node.status().peers;
@@ -110,24 +110,24 @@ fn known_cause(node: &Node, network: &Network, address: IpAddr, same: &str) -> O
     }
 }
 
-/// What roots and other servers may have to do with it: a clause for each, with a semicolon behind it.
+/// Returns clauses about roots and other servers that may be the cause, each with a trailing semicolon.
 pub(crate) fn servers_to_check(node: &Node, named: &NamedServers, address: IpAddr) -> String {
-    // Roots that others have named are left out: the user can do nothing about them.
+    // Skips roots that other roots have named, because the user cannot change them.
     let roots = node.status().roots;
     let roots = roots.iter().filter(|root| !root.guest);
     let roots: String = roots.map(|root| root_to_check(root, address)).collect();
     roots + &named.to_check(node)
 }
 
-/// How long it may take until it is known whether a path carries too little.
+/// Time until the node knows that a path carries too little.
 pub(crate) const CHECK: Duration = Duration::from_secs(12);
 
-/// Whether a path that carries too little has caused the error.
+/// Returns true if the error is due to a path that carries too little.
 pub(crate) fn is_too_small(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
 }
 
-/// What has ended because the path carries too little, and what was lost by that.
+/// Returns the failure for a path that carries too little: `what` has ended, with `lost` as the damage.
 pub(crate) fn carries_too_little(what: &str, lost: &str) -> Failure {
     Failure::new(
         format_args!("{what}: the path carries too little{lost}"),
@@ -136,7 +136,7 @@ pub(crate) fn carries_too_little(what: &str, lost: &str) -> Failure {
     )
 }
 
-/// What a root has to do with it.
+/// Returns a clause about a root's possible part in the failure.
 fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     let name = root_watch::name(root);
     match root.state {
@@ -166,7 +166,7 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     }
 }
 
-/// What a list lacks, and what to do about it.
+/// Returns a clause about a list's shortcomings and a remedy.
 fn list(list: &RootListStatus) -> Option<String> {
     let RootListStatus { source, roots, error, .. } = list;
     let what_to_do = match *source == RootSource::Lan.to_string() {
@@ -180,7 +180,7 @@ fn list(list: &RootListStatus) -> Option<String> {
     }
 }
 
-/// Why nobody is found by the DHT, as far as it is known.
+/// Returns the reason why the DHT finds no peers, if it is known.
 fn dht(dht: &DhtStatus) -> Option<String> {
     match &dht.error {
         Some(error) => Some(format!("the DHT cannot be used: {error}")),
@@ -192,12 +192,12 @@ fn dht(dht: &DhtStatus) -> Option<String> {
     }
 }
 
-/// Why a TURN server does not relay; `None` if it does in one of the families.
+/// Returns the reason why a TURN server does not relay; `None` if it relays in one of the families.
 fn turn_server(one: &TurnStatus, all: &[TurnStatus]) -> Option<String> {
     if all.iter().any(|other| other.server == one.server && other.relayed.is_some()) {
         return None;
     }
-    // IPv4 is asked first, and what most peers need.
+    // Reports IPv4 only, because it is tried first and most peers need it.
     match &one.error {
         Some(error) if one.family == "ipv4" => Some(format!(
             "the TURN server {} does not relay: {error}, check its text and ask who runs it",
@@ -210,7 +210,7 @@ fn turn_server(one: &TurnStatus, all: &[TurnStatus]) -> Option<String> {
     }
 }
 
-/// Says that others look for this node at another UDP port than it has, if the network's file says so.
+/// Warns if the network's file gives this node another UDP port than it uses.
 pub(crate) fn warn_of_other_port(session: &Session, asked: u16) {
     let id = session.node.id();
     let members = session.network.members();
@@ -222,7 +222,7 @@ pub(crate) fn warn_of_other_port(session: &Session, asked: u16) {
     let Some(first) = wanted.first().filter(|_| wanted.is_disjoint(&used)) else { return };
     let ports = if used.len() == 1 { "port" } else { "ports" };
     let used: Vec<_> = used.iter().map(ToString::to_string).collect();
-    // Nobody can have a router forward a port to one that is drawn by lot.
+    // With a random port, a router cannot be set up to forward to it.
     let unless = if asked == 0 { "" } else { ", unless a router forwards that port to this one" };
     stdio::note(format_args!(
         "warning: the network's file says that this node is at {}, and it uses UDP {ports} {}: others do not \

@@ -26,10 +26,10 @@ use crate::silence;
 use crate::stdio;
 use crate::waiting;
 
-/// How long a receiver waits before it connects again.
+/// Pause of a receiver before it reconnects.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest line in which a code is looked for.
+/// Maximum length of a line with a code, in bytes.
 const LONGEST_LINE: u64 = 1024;
 
 /// Get the files and folders that `peersock send` offers under a code
@@ -132,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     session.close()
 }
 
-/// The code of the command line or the environment, or the one that is typed.
+/// Returns the code from the command line or environment, or reads it from stdin.
 fn code(args: &Args) -> Outcome<Code> {
     if let Some(text) = args.code.as_deref().filter(|text| !text.is_empty()) {
         return parse_code(text);
@@ -166,26 +166,26 @@ struct Receiver<'a> {
     watch: silence::Watch,
     meter: Meter,
     is_announced: AtomicBool,
-    /// Bytes of all files, whether they are here or not.
+    /// Bytes of all files, received or not.
     announced: AtomicU64,
     has_begun: AtomicBool,
-    /// Why the list could not be printed.
+    /// Error that prevented printing the list.
     unprinted: Mutex<Option<Failure>>,
-    /// Bytes that have come, in all attempts.
+    /// Bytes received in all attempts.
     moved: AtomicU64,
-    /// Bytes that were there and have been read.
+    /// Existing bytes that were read for comparison.
     compared: AtomicU64,
 }
 
-/// Reading so much of what is there takes long enough to be told.
+/// Number of existing bytes whose comparison takes long enough to be announced.
 const LONG_COMPARISON: u64 = 1 << 30;
 
 impl Receiver<'_> {
-    /// Connects and receives; again and again while the connection breaks and something comes in between.
+    /// Connects and receives. Reconnects after each break while data arrives in between.
     fn run(&self) -> Outcome<Receipt> {
         let mut stream = self.find()?;
         let mut before = 0;
-        // When the connection broke for the first time after something had come.
+        // Time of the first break since data last arrived.
         let mut since = None;
         loop {
             let result = self.attempt(&stream);
@@ -196,7 +196,7 @@ impl Receiver<'_> {
                 Err(error) => error,
             };
             self.meter.clear();
-            // A signal has ended the node.
+            // Ends here if a signal has shut down the node.
             signals::leave_to_cleanup();
             let moved = self.moved.load(Ordering::Relaxed);
             if moved != before {
@@ -222,7 +222,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// Looks for the sender, and connects once it is there.
+    /// Looks for the sender, and connects once it is found.
     fn find(&self) -> Outcome<TcpStream> {
         let within = self.args.timeout.unwrap_or_else(|| self.args.underlay.patience());
         let begin = Instant::now();
@@ -233,7 +233,7 @@ impl Receiver<'_> {
         let found = loop {
             let left = within.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
             match self.connect(left) {
-                // Its node is there before it listens.
+                // The sender's node is reachable before its program listens.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused && begin.elapsed() < within => {
                     thread::sleep(PAUSE / 10);
                 }
@@ -258,7 +258,7 @@ impl Receiver<'_> {
         })
     }
 
-    /// What may keep the sender from being found.
+    /// Returns the advice for a sender that was not found.
     fn what_to_check(&self) -> String {
         let servers = self.session.servers_to_check(self.address);
         format!(
@@ -387,7 +387,7 @@ impl Observer for Receiver<'_> {
     }
 }
 
-/// A line for each entry: its bytes and its path.
+/// Returns a line for each entry, with its size and path.
 fn list(manifest: &Manifest) -> String {
     let line = |entry: &peersock_files::Entry| match &entry.kind {
         Kind::Link { target } => format!("{:>12}  {} -> {}", "link", entry.path, target.as_str()),

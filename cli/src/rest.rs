@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{output, stdio};
 
-/// The file with the token, in the state directory.
+/// Name of the token's file in the state directory.
 const TOKEN_FILE: &str = "rest-token";
 
 /// Offer the node by HTTP to programs of this machine: its state, and pipes to members
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     serving.run(&lines, stopper, rest.run())
 }
 
-/// Where it listens.
+/// Returns the places to listen at.
 fn places(args: &Args, serving: &Serving) -> Vec<Place> {
     match &args.listen[..] {
         [] if serving.activated.is_empty() => RestSettings::default().listen,
@@ -110,7 +110,7 @@ fn places(args: &Args, serving: &Serving) -> Vec<Place> {
     }
 }
 
-/// A place as a URL.
+/// Returns a place as a URL.
 fn url(place: &Place) -> String {
     match place {
         Place::System { .. } => format!("http://{place}"),
@@ -118,7 +118,7 @@ fn url(place: &Place) -> String {
     }
 }
 
-/// The token, and where it is.
+/// Returns the token and the path of its file.
 fn token(args: &Args) -> Outcome<(Token, PathBuf)> {
     match &args.token_file {
         Some(path) if path.exists() => {
@@ -156,7 +156,7 @@ fn new_token(path: &Path) -> Outcome<(Token, PathBuf)> {
     Ok((token, path.to_owned()))
 }
 
-/// What to say where clients cannot connect.
+/// Returns the failure if clients cannot connect.
 fn failure(error: RestError) -> Failure {
     match error {
         RestError::Listen(error) => listen_failure(error, Said::Listen),

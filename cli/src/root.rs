@@ -25,7 +25,8 @@ use crate::output::{note, print};
 use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
 
-/// Where the identity is kept, unless something else is said: a node on the same machine has another one.
+/// Default name of the state directory. It differs from a node's, because a node on the same machine has
+/// another identity.
 const DIRECTORY: &str = "peersock-root";
 
 /// Serve as a root: where nodes find each other, and which relays what they cannot send directly
@@ -166,14 +167,14 @@ pub(crate) struct Args {
     drain: Duration,
 }
 
-/// An address to listen on; without a port, --port is meant.
+/// An address to listen on; without a port, --port applies.
 #[derive(Debug, Clone, Copy)]
 enum Where {
     Ip(IpAddr),
     Socket(SocketAddr),
 }
 
-/// Where to take streams; without an address, the addresses of --listen are meant.
+/// A place to accept streams; without an address, the addresses of --listen apply.
 #[derive(Debug, Clone, Copy)]
 enum StreamPlace {
     Port(u16),
@@ -181,7 +182,7 @@ enum StreamPlace {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    // Held until the end: nobody else uses the identity meanwhile.
+    // Held until the end, so that no other process uses the identity meanwhile.
     let (_state, identity) = args.identity()?;
     let config = args.config(identity)?;
     let directory = args.directory()?;
@@ -191,7 +192,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (begin_end, end) = oneshot::channel();
     let (has_ended, ended) = mpsc::channel::<()>();
     signals::end_with(move |_| {
-        // The program may be about to fail by itself.
+        // Fails if the program is already ending.
         let _ = begin_end.send(());
         let _ = ended.recv();
         0
@@ -232,7 +233,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             note(format_args!("metrics on http://{address}/metrics"));
         }
         let shutdown = async {
-            // Without the thread for signals there is nobody to end it.
+            // Without the signal thread the server runs on.
             if end.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -362,7 +363,7 @@ impl Args {
         })
     }
 
-    /// What others need to know of this root.
+    /// Returns the address under which others reach this root.
     fn announcement(&self, server: &mut Server) -> Outcome<RootAddress> {
         let identity = *server.root_mut().identity();
         if !self.advertise.is_empty() {
@@ -372,7 +373,7 @@ impl Args {
         let udp = advertised(&server.udp_addresses(), &own);
         let mut endpoints: Vec<_> =
             udp.into_iter().map(|address| RootEndpoint::at(RootTransport::Udp, address)).collect();
-        // Each way at all addresses before the next way: the list has an end.
+        // Lists each transport at all addresses before the next one, because the list is truncated.
         for way in [RootTransport::WebSocket, RootTransport::Tcp, RootTransport::Tls] {
             let addresses = advertised(server.stream_addresses(), &own);
             endpoints.extend(addresses.into_iter().map(|address| RootEndpoint::at(way, address)));
@@ -411,7 +412,7 @@ fn cannot_listen(error: &io::Error) -> Failure {
     Failure::new(format_args!("the root cannot serve: {error}"), hint)
 }
 
-/// As clap wants it.
+/// The port as text, as clap requires.
 const DISCOVERY_PORT_TEXT: &str = "7473";
 const _: () = assert!(DISCOVERY_PORT == 7473);
 
@@ -432,7 +433,7 @@ fn parse_advertised(text: &str) -> Result<RootEndpoint, String> {
     text.parse().map_err(|error: peersock::ParseRootError| error.to_string())
 }
 
-/// Understands `250000`, `250k`, `8M` and `1G`.
+/// Parses `250000`, `250k`, `8M` and `1G`.
 fn parse_rate(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 1_000),

@@ -1,5 +1,5 @@
-//! Says that a root is lost or refuses this node, or cannot ask for nodes of other roots, and that it is as
-//! it should be again.
+//! Messages about roots that are lost, refuse this node, or cannot ask for nodes of other roots, and about
+//! their recovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,28 +13,28 @@ use peersock::{Node, RootChanges, RootState, RootStatus};
 use crate::background::Background;
 use crate::stdio;
 
-/// The roots are looked at so long after one of them has changed: what is over by then is not told.
+/// Delay after a root's change before the roots are checked; changes that end sooner are not reported.
 const SETTLES: Duration = Duration::from_millis(500);
 
-/// Watches roots until it is dropped.
+/// A watch on roots; it ends when dropped.
 pub(crate) struct RootWatch {
     changes: Arc<RootChanges>,
     _thread: Background,
 }
 
-/// Watches the roots of a node until what this returns is dropped. Roots that other roots have named are left
-/// out: nobody has asked for them.
+/// Watches the roots of a node until the result is dropped. Skips roots that other roots have named, because
+/// the user has not asked for them.
 pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
     let node = node.clone();
     let changes = Arc::new(node.root_changes());
     let seen = Arc::clone(&changes);
     let thread = Background::start("root-watch", move |is_over| {
         let mut messages = RootMessages::default();
-        // At first for what has happened before the watch began.
+        // The first pass covers changes before the watch began.
         let mut goes_on = true;
         while goes_on && is_over.recv_timeout(SETTLES) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                // One that failed would have left an error.
+                // A stream that failed would have left an error.
                 let has_stream = root.stream.is_some() || root.stream_error.is_some();
                 let told = messages.tell(root.id, root.state, has_stream, || name(root));
                 told.into_iter().for_each(stdio::note);
@@ -48,13 +48,13 @@ pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
 }
 
 impl Drop for RootWatch {
-    /// Before the thread is waited for.
+    /// Ends the wait for changes before the thread is joined.
     fn drop(&mut self) {
         self.changes.end();
     }
 }
 
-/// A root with what people know of it: where it is.
+/// Returns a root's name for people: its location.
 pub(crate) fn name(root: &RootStatus) -> String {
     let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
     match (&root.stream, &endpoints[..]) {
@@ -64,7 +64,7 @@ pub(crate) fn name(root: &RootStatus) -> String {
     }
 }
 
-/// Decides what is said: each change once.
+/// Filter of root messages: each change is printed once.
 #[derive(Default)]
 struct RootMessages {
     known: BTreeMap<NodeId, Known>,
@@ -73,14 +73,14 @@ struct RootMessages {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// The node is registered there.
+    /// The node is registered at the root.
     Registered,
     Unreachable,
     Refused,
 }
 
 impl RootMessages {
-    /// `has_stream` if it is tried by TCP, TLS or WebSocket, too.
+    /// Returns the message about a root's state. `has_stream`: TCP, TLS or WebSocket are tried, too.
     fn tell(
         &mut self,
         root: NodeId,
@@ -92,7 +92,7 @@ impl RootMessages {
             RootState::Registered | RootState::Draining => Known::Registered,
             RootState::Unreachable => Known::Unreachable,
             RootState::Refused => Known::Refused,
-            // It is not known yet what comes of it.
+            // The result is not known yet.
             _ => return None,
         };
         let before = self.known.insert(root, now);
@@ -125,7 +125,7 @@ impl RootMessages {
         Some(format!("{} {text}", name()))
     }
 
-    /// `is_away` if the directory that a root shares with others does not answer it.
+    /// Returns the message about a root's directory. `is_away`: the shared directory does not answer.
     fn tell_directory(
         &mut self,
         root: NodeId,

@@ -1,4 +1,4 @@
-//! The passphrase of a network: where it comes from, and which networks it is for.
+//! The passphrase of a network: its sources, and the networks to which it applies.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Outcome};
 use crate::output::note;
 
-/// Takes the passphrase where `--secret-file` would be unhandy.
+/// Environment variable with the passphrase, an alternative to `--secret-file`.
 pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 
 /// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
@@ -23,15 +23,15 @@ pub(crate) struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// Whether others need a passphrase to join this network. Where they have it, only they know.
+    /// Returns true if others need a passphrase to join this network; where they keep it is unknown.
     pub(crate) fn is_for(&self, network: &Network) -> bool {
         !network.summary().by_file && network.is_secret()
     }
 
-    /// Requires the passphrase, if there is one, in those networks that no file describes.
+    /// Adds the passphrase, if one is given, to the networks that no file describes.
     ///
-    /// A file's members share the secret that stands in it. Another one in its place would part this node
-    /// from all of them without a word.
+    /// Members of a file's network share the secret in the file. Another one would silently separate this
+    /// node from all of them.
     pub(crate) fn add_to(&self, networks: Vec<Network>) -> Outcome<Vec<Network>> {
         if networks.iter().all(|network| network.summary().by_file) {
             self.refuse_for_files()?;
@@ -45,8 +45,8 @@ impl SecretArgs {
         Ok(networks.into_iter().map(with_secret).collect())
     }
 
-    /// Says that a passphrase is of no use for static networks. A variable may be set for other networks, so
-    /// it does not stop the command.
+    /// Reports that a passphrase does not apply to static networks. A variable may be set for other networks,
+    /// so it does not stop the command.
     fn refuse_for_files(&self) -> Outcome {
         if self.secret_file.is_some() {
             return Err(Failure::usage(
@@ -71,7 +71,7 @@ impl SecretArgs {
                 false => "write the passphrase into a file of mode 0600, and give its path",
             };
             let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
-            // A file written by an editor or by echo ends with a line feed that nobody means.
+            // Removes the line feed that editors and echo append to a file.
             let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
             (passphrase, path.display().to_string())
         } else {

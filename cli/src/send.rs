@@ -23,14 +23,13 @@ use crate::session::Session;
 use crate::silence;
 use crate::stdio;
 
-/// Connections of receivers that are served at once, half of them of one member; the next ones are told to
-/// come back.
+/// Maximum number of receivers served at once, half of them of one member; others are told to come back.
 const MOST_SERVED: usize = 32;
 
-/// Those that are told so at once, half of them of one member; further ones are closed without a word.
+/// Maximum number of receivers told so at once, half of them of one member; others are just closed.
 const MOST_REFUSED: usize = 32;
 
-/// How many of the entries that are not sent are named.
+/// Maximum number of left-out entries that are named.
 const NAMED: usize = 10;
 
 /// Send files and folders to whoever types the code that this prints
@@ -60,7 +59,7 @@ pub(crate) struct Args {
 
     /// The code of a sender that has ended, to go on; never one that somebody has made up. The list of
     /// processes shows it, PEERSOCK_SEND_CODE does not [default: a new one]
-    // Not the variable of `receive`: who has received would send under the other one's code.
+    // Not the variable of `receive`, because a receiver would then send under the sender's code.
     #[arg(long, value_name = "CODE", env = SEND_CODE_VARIABLE, hide_env_values = true)]
     code: Option<Zeroizing<String>>,
 
@@ -87,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     let meeting = code.meeting();
     let identity = IdentitySource::Seed(meeting.seed.clone());
-    // Kept as a code, which is wiped.
+    // Kept as a code, because that is erased on drop.
     let again = code.clone();
     let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
         stdio::note(format_args!(
@@ -118,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let left_out = server.source.lock().expect("no panic under this lock").left_out_count();
     match left_out {
         0 => Ok(()),
-        // The receiver has less than what was named.
+        // The receiver has less than the named files.
         count => Err(Failure::new(
             format_args!("not everything was sent: {count} left out, as was said at the start"),
             "give what is left out another name or another place, or send an archive (tar)",
@@ -148,13 +147,13 @@ fn scan(paths: &[PathBuf]) -> Outcome<Source> {
     })
 }
 
-/// Whether an error says no more than that the other end is no longer there.
+/// Returns true if the error only says that the peer has disconnected.
 fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// Prints the code, and says what is sent and what is not.
+/// Prints the code, and describes which files are sent and which are not.
 fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
     if !args.quiet {
         stdio::note(format_args!("sends {}", summary(source.manifest())));
@@ -177,28 +176,27 @@ fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
 
 struct Server {
     paths: Vec<PathBuf>,
-    /// As it was when the last receiver came.
+    /// Files at the time of the last receiver.
     source: Mutex<Arc<Source>>,
     meter: Meter,
     watch: silence::Watch,
     quiet: bool,
     node: Node,
-    /// Those that are served now.
+    /// Slots of receivers being served.
     served: Slots,
-    /// Those that are told now to come back.
+    /// Slots of receivers being told to come back.
     refused: Slots,
 }
 
-/// What a thread of the server has to say.
+/// An event from a thread of the server.
 enum Event {
-    /// A receiver has ended, and has everything or not.
+    /// A receiver has ended; `has_all` is true if it has everything.
     Ended { has_all: bool },
-    /// Nobody can connect any more.
+    /// Accepting connections has failed.
     Closed(io::Error),
 }
 
-/// A receiver that is served. Says that it has ended when this is dropped, also if its thread panicked or
-/// never began.
+/// A receiver being served. Dropping it reports the end, also if its thread panicked or never started.
 struct Serving {
     place: Option<Slot>,
     events: Sender<Event>,
@@ -207,14 +205,14 @@ struct Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // First, so that whoever hears of the end finds the place free.
+        // Releases the slot first, so that it is free when the event arrives.
         self.place = None;
         let _ = self.events.send(Event::Ended { has_all: self.has_all });
     }
 }
 
 impl Server {
-    /// Serves receivers, each on a thread of its own, until one has everything and no other is served.
+    /// Serves receivers, each on a separate thread, until one has everything and no other is being served.
     fn serve(self: &Arc<Self>, listener: &TcpListener, keep: bool) -> Outcome {
         let (events, event) = mpsc::channel();
         let (server, accepting) = (Arc::clone(self), listener.try_clone()?);
@@ -269,7 +267,7 @@ impl Server {
                 if let Some(line) = limit.pass(Instant::now(), line) {
                     self.meter.note(line);
                 }
-                // It may take its time to hear that, and others want to connect.
+                // Uses a separate thread, because the receiver may read slowly while others want to connect.
                 let Some(place) = self.refused.take(owner) else { continue };
                 let refusal = thread::Builder::new().name("refusal".into()).spawn(move || {
                     refuse(&mut stream, "it serves as many receivers as it can", true);
@@ -283,7 +281,7 @@ impl Server {
             let serving = Serving { place: Some(place), events: events.clone(), has_all: false };
             let server = Arc::clone(self);
             let started = thread::Builder::new().name("receiver".into()).spawn(move || {
-                // All of it, not the field alone, which would leave the rest to the accepting thread.
+                // Moves the whole value; a captured field would leave the rest in the accepting thread.
                 let mut serving = serving;
                 serving.has_all = server.serve_one(stream, address);
             });
@@ -293,7 +291,7 @@ impl Server {
         }
     }
 
-    /// Whether the receiver has everything in the end.
+    /// Serves a receiver. Returns true if it has everything in the end.
     fn serve_one(&self, stream: TcpStream, receiver: SocketAddr) -> bool {
         let receiver = receiver.ip();
         tracing::info!(%receiver, "connected");
@@ -313,8 +311,8 @@ impl Server {
             self.meter.note(line);
             false
         };
-        // The receiver waits for a greeting for a limited time only, and looking through all files can take
-        // longer.
+        // Greets first, because the receiver's timeout for the greeting is limited and the scan of all files
+        // can take longer.
         let greeted = match greet(&stream) {
             Ok(greeted) => greeted,
             Err(error) => return failed(error),
@@ -342,18 +340,18 @@ impl Server {
         }
     }
 
-    /// What there is to send now; the files may have changed since the last receiver came.
+    /// Returns the files to send now, because they may have changed since the last receiver.
     fn current_source(&self) -> Result<Arc<Source>, ScanError> {
         let now = Source::scan(&self.paths)?;
         let mut last = self.source.lock().expect("no panic under this lock");
-        // Receivers share what is the same: it may be large.
+        // Shares an unchanged source between receivers, because it may be large.
         if !last.is_same(&now) {
             *last = Arc::new(now);
         }
         Ok(Arc::clone(&last))
     }
 
-    /// Says what is no error.
+    /// Prints a message that is not an error.
     fn say(&self, text: impl std::fmt::Display) {
         if !self.quiet {
             self.meter.note(text);
@@ -379,7 +377,7 @@ mod tests {
         Serving { place: served.take(None), events: events.clone(), has_all: false }
     }
 
-    /// Without a message on stderr.
+    /// Panics without a message on stderr.
     fn panic_with(_serving: Serving) {
         std::panic::resume_unwind(Box::new(()));
     }
@@ -394,7 +392,7 @@ mod tests {
         assert!(matches!(event.try_recv(), Ok(Event::Ended { has_all: true })));
         let panics = begin(&served, &events);
         thread::spawn(move || panic_with(panics)).join().unwrap_err();
-        // What is given to a thread that cannot be started is dropped.
+        // A closure for a thread that cannot be started is dropped.
         let never_began = begin(&served, &events);
         drop(move || drop(never_began));
         for _ in 0..2 {

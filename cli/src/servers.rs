@@ -1,4 +1,4 @@
-//! Roots and TURN servers that options name: their texts, and files with them.
+//! Roots and TURN servers named by options: parsing of texts, and files with them.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome, ROOT_HINT, roots_failure};
 
-/// What to write for a TURN server.
+/// Format hint for TURN servers.
 const TURN_HINT: &str =
     "write % and two hexadecimal digits for a colon in the user name, and for spaces; docs/TURN.md says more";
 
-/// The roots that the texts of `--root` name, those with keys with the token from the file.
+/// Parses the texts of `--root`; roots with keys get the token from the file.
 pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<RootSource>> {
     let mut roots = Vec::new();
     for text in texts {
@@ -41,14 +41,14 @@ pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<
     Ok(roots)
 }
 
-/// The TURN servers that the texts of `--turn` name.
+/// Parses the texts of `--turn`.
 pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
     let mut servers = Vec::new();
     for text in texts {
         if text.trim().is_empty() {
             return Err(Failure::usage(format_args!("--turn: {}", TurnServerError::Empty), TURN_HINT));
         }
-        // The text is not repeated: it has a password.
+        // Errors do not repeat the text, because it contains a password.
         servers.extend(load_turn_servers(text).map_err(|error| match error {
             LoadTurnError::File(error) => {
                 Failure::file(error, "write the texts into a file of mode 0600, and give its path")
@@ -63,10 +63,10 @@ pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServe
     Ok(servers)
 }
 
-/// The least length of an access token that is not warned of, in bytes: that of 128 random bits in base64.
+/// Minimum length of an access token without a warning, in bytes: 128 random bits in base64.
 pub(crate) const STRONG_TOKEN: usize = 22;
 
-/// Makes an access token of 192 random bits, as text, and writes it into a new file of mode 0600.
+/// Generates an access token of 192 random bits, as text, and writes it to a new file of mode 0600.
 pub(crate) fn new_token(path: &Path) -> Outcome<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 24]);
     getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
@@ -88,17 +88,17 @@ pub(crate) fn new_token(path: &Path) -> Outcome<Zeroizing<String>> {
     Ok(token)
 }
 
-/// Reads where a STUN server is.
+/// Parses a STUN server's address.
 pub(crate) fn parse_stun_server(text: &str) -> Result<Target, String> {
     Target::parse(text, Transport::Udp).ok_or_else(|| format!("'{text}' is not HOST:PORT"))
 }
 
-/// Reads the text that a root wants to be shown.
+/// Reads the token that a root requires.
 pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
     let text = read_secret_file(path).map_err(|error| {
         Failure::file(error, "write the token into a file of mode 0600, and give its path")
     })?;
-    // A file written by an editor or by echo ends with a line feed that nobody means.
+    // Removes the line feed that editors and echo append to a file.
     let token = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if token.is_empty() || token.len() > RootAddress::MAX_TOKEN {
         return Err(Failure::usage(

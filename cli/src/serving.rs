@@ -1,5 +1,4 @@
-//! What `proxy`, `forward` and `rest` share: a node, a runtime, lines about what goes wrong, and an end that cuts
-//! nobody off at once.
+//! Shared code of `proxy`, `forward` and `rest`: a node, a runtime, problem reports, and a graceful end.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,10 +20,10 @@ use crate::root_watch::{self, RootWatch};
 use crate::session::Session;
 use crate::{reach, signals, stdio};
 
-/// Descriptors of the program besides those of the connections.
+/// Number of file descriptors reserved for other uses than connections.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// How long the end waits for the server, which has been stopped then.
+/// Time that the stopped server gets to end.
 const SERVER_END: Duration = Duration::from_secs(2);
 
 /// How many are served, and how they end.
@@ -58,7 +57,7 @@ impl ServingArgs {
 /// A node that serves clients.
 pub(crate) struct Serving {
     pub(crate) session: Session,
-    /// Sockets that the program was started with.
+    /// Sockets inherited at the start of the program (socket activation).
     pub(crate) activated: Activated,
     runtime: Runtime,
     ending: Arc<OnceLock<Ending>>,
@@ -66,21 +65,21 @@ pub(crate) struct Serving {
     _roots: RootWatch,
 }
 
-/// How serving ends when a signal comes.
+/// The end of serving after a signal.
 struct Ending {
     stopper: Stopper,
     node: Node,
     linger: Duration,
-    /// Closed when the server has ended.
+    /// Disconnected when the server has ended.
     served: Mutex<Receiver<()>>,
 }
 
 impl Serving {
     /// Starts a node.
     pub(crate) fn open(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
-        // Before there is a second thread: the variables are taken away.
+        // Runs before a second thread exists, because it removes environment variables.
         let activated = Activated::from_environment();
-        // By the system, and each may need one more there.
+        // Each connection uses a kernel socket, and may need a second one for its target.
         raise_descriptors(2 * u64::from(args.max_connections) + OTHER_DESCRIPTORS);
         let ending = Arc::<OnceLock<Ending>>::default();
         let at_signal = Arc::clone(&ending);
@@ -96,12 +95,12 @@ impl Serving {
         Ok(Serving { session, activated, runtime, ending, linger: args.linger, _roots: roots })
     }
 
-    /// Does something on the runtime, which may take the sockets that the program was started with.
+    /// Runs a function on the runtime, which may take inherited sockets.
     pub(crate) fn begin<T>(&mut self, listen: impl AsyncFnOnce(&Node, &mut Activated) -> T) -> T {
         self.runtime.block_on(listen(&self.session.node, &mut self.activated))
     }
 
-    /// Prints lines about where clients connect, and serves them until a signal ends the program.
+    /// Prints the lines about listening places, and serves clients until a signal ends the program.
     pub(crate) fn run(
         self,
         lines: &[String],
@@ -111,7 +110,7 @@ impl Serving {
         let (node, linger) = (self.session.node.clone(), self.linger);
         let (serves, served_until) = mpsc::channel();
         let served_until = Mutex::new(served_until);
-        // A signal that came before this has nobody to wait for.
+        // A signal that came earlier has no server to wait for.
         let _ = self.ending.set(Ending { stopper, node, linger, served: served_until });
         stdio::print(lines.join("\n"))?;
         let result = self.runtime.block_on(served);
@@ -126,8 +125,8 @@ impl Serving {
     }
 }
 
-/// Starts tokio's runtime. It panics where it cannot start its first thread, which is no fault of the
-/// program, and does without the others.
+/// Starts tokio's runtime. It panics if it cannot start its first thread; this becomes an error. It works
+/// without further threads.
 fn runtime() -> io::Result<Runtime> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
@@ -148,12 +147,12 @@ impl Ending {
             ));
         }
         let left = self.stopper.stop(self.linger);
-        // It removes the Unix domain sockets at which it has listened.
+        // The server then removes its Unix domain sockets.
         let _ = self.served.lock().expect("no panic under this lock").recv_timeout(SERVER_END);
         if left > 0 {
             stdio::note(format_args!("{} cut off", connections(left, "was", "were")));
         }
-        // What those have written that have ended may be on its way.
+        // Data of connections that have ended may still be in flight.
         self.node.shutdown(self.linger.saturating_sub(begin.elapsed()));
     }
 }
@@ -162,7 +161,7 @@ fn connections(count: usize, one: &str, several: &str) -> String {
     if count == 1 { format!("1 connection {one}") } else { format!("{count} connections {several}") }
 }
 
-/// Says now and then on stderr what goes wrong. No kind of event keeps another one from being said.
+/// Returns a function that prints problems on stderr now and then. Each kind of event has a separate limit.
 pub(crate) fn tell() -> Tell {
     let limits = Mutex::new(HashMap::<_, LineLimit>::new());
     Arc::new(move |event: Event| {
@@ -174,17 +173,17 @@ pub(crate) fn tell() -> Tell {
     })
 }
 
-/// Where a command says at which places clients connect.
+/// The part of the command line that names listening places.
 #[derive(Clone, Copy)]
 pub(crate) enum Said {
-    /// With the option --listen, or nowhere.
+    /// The option --listen, or its default.
     Listen,
-    /// With the first of two places.
+    /// The first of two places.
     Local,
 }
 
 impl Said {
-    /// How another place is given.
+    /// Returns advice on how to give another place.
     fn with(self, place: &str) -> String {
         match self {
             Said::Listen => format!("with `--listen {place}`"),
@@ -193,7 +192,7 @@ impl Said {
     }
 }
 
-/// What to say where clients cannot connect.
+/// Returns the failure if clients cannot connect.
 pub(crate) fn listen_failure(error: ListenError, said: Said) -> Failure {
     match error {
         ListenError::Exposed(place) => Failure::usage(
@@ -246,18 +245,18 @@ fn refused_hint(place: &str, kind: io::ErrorKind, said: Said) -> String {
     }
 }
 
-/// A place, as the command takes it, with another port.
+/// Returns a place in the command's format, with another port.
 fn place_with(place: &str, port: &str) -> String {
     let before = place.rsplit_once(':').map_or("", |(before, _)| before);
     match before {
-        // What a port alone means.
+        // These hosts are the default of a bare port.
         "" | "127.0.0.1" => port.to_owned(),
         "overlay:*" => format!("overlay:{port}"),
         _ => format!("{before}:{port}"),
     }
 }
 
-/// Lets the process have more descriptors, as far as its user may.
+/// Raises the process's limit of file descriptors, as far as the user's limit allows.
 fn raise_descriptors(wanted: u64) {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let Some(now) = limit.current.filter(|now| *now < wanted) else { return };

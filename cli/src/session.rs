@@ -1,4 +1,4 @@
-//! A running node that has joined the network it was started for.
+//! A running node that has joined its network.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,31 +14,31 @@ use crate::failure::{Failure, Outcome};
 use crate::waiting;
 use crate::{arrivals, names, reach, root_watch, signals, stdio};
 
-/// How long a node may take to have its sockets and addresses. It takes milliseconds.
+/// Timeout for a node's sockets and addresses to be ready, which normally takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long what was already written may take to arrive when the program ends by itself.
+/// Time for written data to arrive when the program ends by itself.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// The same when somebody presses Ctrl-C: enough to say goodbye to the peers.
+/// Time for data to arrive after Ctrl-C: enough to say goodbye to the peers.
 const HURRY: Duration = Duration::from_millis(300);
 
 pub(crate) struct Session {
     pub(crate) node: Node,
     pub(crate) joined: Joined,
     pub(crate) network: Network,
-    /// What the options say of servers, for when nobody is found.
+    /// Options about servers, for messages if no peer is found.
     named: reach::NamedServers,
 }
 
 impl Session {
-    /// Starts a node, joins, and sees to it that Ctrl-C ends both properly.
+    /// Starts a node, joins, and makes Ctrl-C end both properly.
     pub(crate) fn open(node: &NodeArgs, network: &NetworkArgs) -> Outcome<Session> {
         Session::open_until(node, network, |signal, _| 128 + signal)
     }
 
-    /// As [`Session::open`]; Ctrl-C calls `farewell` first, which is told the signal and the node, and
-    /// returns the exit status.
+    /// Opens a session as [`Session::open`] does. On Ctrl-C, `farewell` runs first; it gets the signal and
+    /// the node, and returns the exit status.
     pub(crate) fn open_until(
         args: &NodeArgs,
         network: &NetworkArgs,
@@ -53,8 +53,8 @@ impl Session {
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
-    /// Reads all that a node for devices needs, and gives the node before it starts. No peer is reached by
-    /// the interfaces `own`, which are those devices.
+    /// Prepares a node for devices: reads all it needs, but does not start it. `own` are the devices'
+    /// interfaces, over which no peer is reached.
     pub(crate) fn prepare_for_devices(
         args: &NodeArgs,
         identity: IdentitySource,
@@ -67,8 +67,8 @@ impl Session {
         builder(args, identity, allowed)
     }
 
-    /// Starts a node for a device, and for those of [`join_device`](Self::join_device). Ctrl-C calls
-    /// `farewell` first, which is told the signal and returns the exit status.
+    /// Starts a node for a device, to which [`join_device`](Self::join_device) can add more. On Ctrl-C,
+    /// `farewell` runs first; it gets the signal and returns the exit status.
     pub(crate) fn open_for_device(
         args: &NodeArgs,
         node: NodeBuilder,
@@ -80,7 +80,7 @@ impl Session {
         Session::open_with(args, node, network, join, |signal, _| farewell(signal))
     }
 
-    /// Starts a node that keeps nothing on the disk; Ctrl-C calls `farewell` as in [`Session::open_until`].
+    /// Starts a node that stores nothing on disk; `farewell` works as in [`Session::open_until`].
     pub(crate) fn open_as(
         args: &UnderlayArgs,
         network: Network,
@@ -116,15 +116,15 @@ impl Session {
         Ok(Session { node, joined, network, named: reach::NamedServers::of(args) })
     }
 
-    /// Has the node join one more network, for a device of its own.
+    /// Joins the node to one more network, for a separate device.
     pub(crate) fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Outcome<Joined> {
         let joined = self.node.join_device(network, device)?;
         wait_ready(&joined)?;
         Ok(joined)
     }
 
-    /// Waits until a peer is found and a session with it stands. Unless it is to be `quiet`, it says what it
-    /// waits for if that takes long.
+    /// Waits until a peer is found and a session with it is established. Unless `quiet`, prints what it waits
+    /// for if that takes long.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration, quiet: bool) -> Outcome {
         let text = self.looking_for(&names::called(&self.network, address), within);
         let waiting = if quiet { None } else { Some(waiting::start(text)?) };
@@ -157,18 +157,18 @@ impl Session {
         })
     }
 
-    /// Where somebody is looked for, for a line while that lasts.
+    /// Returns the text about a search, for a line while it lasts.
     pub(crate) fn looking_for(&self, whom: &str, within: Duration) -> impl FnOnce() -> String + use<> {
         let (node, id, whom) = (self.node.clone(), self.network.id(), whom.to_owned());
         move || looking_for(&node, &whom, id, within)
     }
 
-    /// What roots and other servers may have to do with it that nobody was found at an address.
+    /// Returns clauses about roots and other servers that may explain why no peer was found at an address.
     pub(crate) fn servers_to_check(&self, address: IpAddr) -> String {
         reach::servers_to_check(&self.node, &self.named, address)
     }
 
-    /// Says with -v where a peer that did not answer was looked for.
+    /// Logs with -v at which addresses a silent peer was tried.
     pub(crate) fn log_silence(&self, address: IpAddr, within: Duration) {
         let within = within.as_secs_f64();
         let tried = self.joined.peers().into_iter().find(|peer| peer.addresses.contains(&address));
@@ -179,7 +179,7 @@ impl Session {
         }
     }
 
-    /// What is wrong with a port that the network does not allow.
+    /// Returns the failure for a port that the network does not allow.
     pub(crate) fn port_outside(&self, port: u16) -> Failure {
         let ports = self.joined.allowed_ports();
         Failure::usage(
@@ -193,7 +193,7 @@ impl Session {
         )
     }
 
-    /// Ends the node once everything that was written has arrived.
+    /// Ends the node once all written data has arrived.
     pub(crate) fn close(self) -> Outcome {
         signals::leave_to_cleanup();
         match self.node.shutdown(LINGER) {
@@ -206,14 +206,13 @@ impl Session {
     }
 }
 
-/// A node that is to be started, as its options say.
+/// Returns a node builder with the options applied.
 fn builder(args: &UnderlayArgs, identity: IdentitySource, allowed: Interfaces) -> Outcome<NodeBuilder> {
     args.with_roots(Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port))
 }
 
 impl Drop for Session {
-    /// Says goodbye after a failure too. The thread that waits for signals has the node as well, so that
-    /// dropping it is not the end.
+    /// Says goodbye after a failure too; dropping the node is not enough, because the signal thread holds it.
     fn drop(&mut self) {
         self.node.shutdown(HURRY);
     }
@@ -228,10 +227,10 @@ fn wait_ready(joined: &Joined) -> Outcome {
     })
 }
 
-/// Where a peer is looked for, and for how long.
+/// Returns the text that says where and for how long a peer is searched.
 fn looking_for(node: &Node, whom: &str, network: NetworkId, within: Duration) -> String {
     let status = node.status();
-    // Roots that others have named are left out: the user does not know of them.
+    // Skips roots that other roots have named, because the user does not know them.
     let roots = status.roots.iter().filter(|root| !root.guest);
     let roots = roots.map(|root| format!("at {} ({})", root_watch::name(root), root.state));
     let dht = status.dht.iter().map(|_| "in the DHT".to_owned());
@@ -243,7 +242,7 @@ fn looking_for(node: &Node, whom: &str, network: NetworkId, within: Duration) ->
     )
 }
 
-/// What is to be said when a node could not deliver everything.
+/// Returns the message if a node could not deliver everything.
 fn lost(node: &Node) -> String {
     match node.undelivered().bytes {
         0 => "the peer did not confirm that everything arrived".to_owned(),
@@ -255,7 +254,7 @@ fn not_everything(bytes: u64) -> String {
     format!("not everything arrived: {bytes} bytes were not acknowledged")
 }
 
-/// The interfaces that `--interface` names. A variable may be empty.
+/// Returns the interfaces that `--interface` names. The variable may be empty.
 pub(crate) fn interfaces(names: &[String]) -> Interfaces {
     let named: Vec<_> = names.iter().filter(|name| !name.is_empty()).cloned().collect();
     match &named[..] {

@@ -1,9 +1,9 @@
-//! Gives connections up whose peer does not answer any more, and says that they stand still, because of
-//! that or because their packets are lost, and that they go on.
+//! Timeouts of connections whose peer has fallen silent. Also messages that a connection stalls, because of
+//! that or because its packets are lost, and that it goes on.
 //!
-//! What the node hears decides: any authentic packet of the peer shows that it is there, also where packets
-//! are lost so often that none of this connection has come for long. So a connection's own silence ends it
-//! late, as TCP does by itself, unless the node has heard nothing either.
+//! Any authentic packet of the peer at the node shows that the peer is alive, even if losses have stopped
+//! this connection for long. So a connection's own silence ends it late, as in plain TCP, unless the node has
+//! heard nothing either.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,35 +18,35 @@ use peersock::{Joined, PeerStatus};
 use crate::background::Background;
 use crate::stdio;
 
-/// A silence is told after this part of the time after which the connection is given up: three keep-alives.
+/// Divisor of the timeout: a silence is reported after this part, which is three keepalives.
 const TELL_AFTER_PART: u32 = 3;
 
-/// How often the peers are looked at while one is silent, and at most.
+/// Minimum interval of checks, used while a peer is silent.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Without a silence the connections are looked at so often within the time after which one would be told:
-/// that nothing arrives is told later by no more than that.
+/// Number of checks, without a silence, within the time after which one would be reported. A stall is
+/// reported late by at most one interval.
 const LOOKS: u32 = 4;
 
-/// If a look comes so late, this program was stopped itself, and the peer may have answered meanwhile.
+/// Delay of a check that shows that this program itself was stopped; the peer may have answered meanwhile.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// A silent peer is asked whether it lives this many times before it is given up.
+/// Number of probes sent to a silent peer before it is given up.
 const PROBES: u32 = 9;
 
-/// How long a connection may be unanswered whose peer is there: the library's own time (RFC 1122 4.2.3.5).
+/// Maximum time without acknowledgments from a live peer: the library's default (RFC 1122 4.2.3.5).
 const UNANSWERED: Duration = Duration::from_secs(924);
 
 /// Watches connections until it is dropped.
 pub(crate) struct Watch {
-    /// A peer that is silent for so long is given up; 0: never. Then there are no keep-alives, a silence says
+    /// Silence after which a peer is given up; 0 means never. Then there are no keepalives, so silence means
     /// nothing, and nothing is watched.
     timeout: Duration,
     connections: Arc<Mutex<Connections>>,
     thread: Option<Background>,
 }
 
-/// A connection that is watched until this is dropped.
+/// Registration of a watched connection, until dropped.
 pub(crate) struct Watched {
     connections: Arc<Mutex<Connections>>,
     number: u64,
@@ -61,23 +61,24 @@ struct Connections {
 struct Connection {
     stream: TcpStream,
     address: IpAddr,
-    /// When the peer is known to have been there last.
+    /// Time at which the peer was last known to be alive.
     seen: Instant,
     is_silent: bool,
-    /// The bytes that the peer has received, and when one came last, or there was none to come.
+    /// Number of bytes the peer has received, and the time of the last progress, or of the last check with
+    /// nothing outstanding.
     delivered: (u64, Instant),
     messages: SilenceMessages,
 }
 
 impl Watch {
-    /// A watch of connections in a network. If it `tells`, silences are told on stderr, and their ends.
+    /// Starts a watch of connections in a network. If `tells`, silences and their ends are printed.
     pub(crate) fn start(joined: &Joined, timeout: Duration, tells: bool) -> io::Result<Watch> {
         let connections = Arc::<Mutex<Connections>>::default();
         if timeout.is_zero() {
             return Ok(Watch { timeout, connections, thread: None });
         }
         let (watched, joined) = (Arc::clone(&connections), joined.clone());
-        // Returns when the next look is due.
+        // Checks the connections, and returns when the next check is due.
         let look = move |now, awake_since| {
             if lock(&watched).entries.is_empty() {
                 return None;
@@ -94,7 +95,7 @@ impl Watch {
         };
         let thread = Some(Background::start("silence", move |is_over| {
             let mut awake_since = Instant::now();
-            // While there is no connection nobody needs to look, and the first one wakes this thread.
+            // Sleeps while there is no connection; the first one wakes this thread.
             while is_over.recv().is_ok() {
                 let mut due = Some(Instant::now() + pause(timeout));
                 while let Some(at) = due {
@@ -114,8 +115,8 @@ impl Watch {
         Ok(Watch { timeout, connections, thread })
     }
 
-    /// Has a connection with the peer that has this address fail once that has been silent for too long,
-    /// whether it is to send or to acknowledge.
+    /// Makes a connection with the peer at this address fail once the peer has been silent for too long,
+    /// whether it must send or acknowledge.
     pub(crate) fn add(&self, stream: &TcpStream, address: IpAddr) -> io::Result<Watched> {
         let mut connections = lock(&self.connections);
         connections.last += 1;
@@ -133,7 +134,7 @@ impl Watch {
                 messages: SilenceMessages::new(self.timeout),
             };
             connections.entries.insert(number, connection);
-            // With others before it the thread looks early enough.
+            // If there are other connections, the thread checks early enough.
             if let Some(thread) = self.thread.as_ref().filter(|_| connections.entries.len() == 1) {
                 thread.wake();
             }
@@ -149,7 +150,7 @@ impl Drop for Watched {
 }
 
 impl Connection {
-    /// Looks whether the peer is there; what is to be said of it.
+    /// Checks if the peer is alive; returns the message to print, if any.
     fn look(
         &mut self,
         now: Instant,
@@ -157,19 +158,19 @@ impl Connection {
         ages: &HashMap<IpAddr, Duration>,
         timeout: Duration,
     ) -> Option<String> {
-        // A peer that the node does not know any more was there when it was last known.
+        // A peer that the node has forgotten was alive when it was last known.
         let seen = ages.get(&self.address).and_then(|age| now.checked_sub(*age));
         self.seen = self.seen.max(seen.unwrap_or(self.seen));
         let silence = now.saturating_duration_since(self.seen.max(awake_since));
         let is_silent = silence >= timeout;
         if is_silent != self.is_silent {
             self.is_silent = is_silent;
-            // Fails only for a time of zero. Whether an answer was due is known to the connection.
+            // Fails only for a timeout of zero. The connection itself knows if an answer was due.
             let _ = self.stream.set_user_timeout(Some(user_timeout(timeout, is_silent)));
         }
         let info = self.stream.info().ok()?;
-        // A peer that is there would say something again and again: keep-alives see to that, but for one that
-        // has no room for what is sent, which is asked less and less often.
+        // Keepalives make a live peer answer, except one with a closed window, which is probed ever less
+        // often.
         let is_due = info.unacked == 0 || info.peer_window > 0;
         if info.delivered != self.delivered.0 || info.unacked == 0 || !is_due {
             self.delivered = (info.delivered, now);
@@ -179,7 +180,7 @@ impl Connection {
         told.or_else(|| self.messages.tell_loss(stalled, silence))
     }
 
-    /// When it is to be looked at again, if it was looked at now.
+    /// Returns when the next check is due, after one at `now`.
     fn due(&self, now: Instant, awake_since: Instant, timeout: Duration) -> Instant {
         if self.messages.is_trouble_told() {
             return now + INTERVAL;
@@ -189,13 +190,12 @@ impl Connection {
     }
 }
 
-/// The time between two looks at connections that are as they should be. It is no longer than a stop of this
-/// program that is to be seen.
+/// Returns the interval of checks without trouble. It is short enough to detect a stop of this program.
 fn pause(timeout: Duration) -> Duration {
     (timeout / TELL_AFTER_PART / LOOKS).clamp(INTERVAL, STOPPED)
 }
 
-/// How long the connection itself may be unanswered.
+/// Returns the maximum time without acknowledgments on the connection.
 fn user_timeout(timeout: Duration, is_silent: bool) -> Duration {
     if is_silent { timeout } else { timeout.max(UNANSWERED) }
 }
@@ -204,8 +204,8 @@ fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
     connections.lock().expect("no panic under this lock")
 }
 
-/// How long ago something authentic came from the member with each address, if it is known. Of members that
-/// have the same one the first counts.
+/// Returns the time since the last authentic packet of the member with each address, if known. If members
+/// share an address, the first one counts.
 fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
     let mut ages = HashMap::new();
     for peer in peers {
@@ -217,14 +217,13 @@ fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
     ages.into_iter().filter_map(|(address, age)| Some((address, age?))).collect()
 }
 
-/// Decides what is said: each silence once, and its end.
+/// Filter of messages: each silence is printed once, and its end.
 struct SilenceMessages {
     tell_after: Duration,
     give_up_after: Duration,
-    /// The silence that the last message tells of, as long as it was when last looked at; none if it has
-    /// ended.
+    /// Duration of the reported silence at the last check; none if it has ended.
     last_message: Option<Duration>,
-    /// It was told that what is sent is lost.
+    /// True if the loss of sent data was reported.
     is_loss_told: bool,
 }
 
@@ -238,7 +237,7 @@ impl SilenceMessages {
         }
     }
 
-    /// It was told of a silence, or of packets that are lost, whose end is not told yet.
+    /// Returns true if a silence or loss was reported, but not yet its end.
     fn is_trouble_told(&self) -> bool {
         self.last_message.is_some() || self.is_loss_told
     }
@@ -267,7 +266,8 @@ impl SilenceMessages {
         }
     }
 
-    /// Nothing of what is sent has arrived for some time, and nothing was heard from the peer for another.
+    /// Returns the message about lost data, of which nothing arrived for `stalled`, from a peer that is
+    /// alive.
     fn tell_loss(&mut self, stalled: Duration, silence: Duration) -> Option<String> {
         match self.is_loss_told {
             false if stalled >= self.tell_after && silence < self.tell_after / 2 => {

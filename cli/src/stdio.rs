@@ -1,4 +1,4 @@
-//! Standard input and output as plain descriptors: no line buffering, and a read that can be cancelled.
+//! Standard input and output as plain descriptors: no line buffering, and reads that can be cancelled.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -11,7 +11,7 @@ use crate::failure::Outcome;
 use crate::output::check_open;
 pub(crate) use crate::output::{note, print};
 
-/// What is asked of the kernel for a pipe: fewer and larger reads and writes than with its usual 64 KiB.
+/// Requested size of a pipe's buffer: reads and writes are fewer and larger than with the default of 64 KiB.
 const PIPE_BYTES: usize = 1 << 20;
 
 /// Standard input.
@@ -32,7 +32,7 @@ impl Stdin {
         self.terminal
     }
 
-    /// Reads what is there, at least one byte; 0 at the end of the input; `None` once `token` is cancelled.
+    /// Reads at least one byte of input. Returns 0 at its end, and `None` once `token` is cancelled.
     pub(crate) fn read(&self, buffer: &mut [u8], token: &Token) -> io::Result<Option<usize>> {
         loop {
             let mut fds = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&token.0, PollFlags::IN)];
@@ -52,10 +52,10 @@ impl Stdin {
     }
 }
 
-/// What a cancellable read also waits for.
+/// Second event that a cancellable read waits for.
 pub(crate) struct Token(UnixStream);
 
-/// Cancels the reads with its [`Token`], when told to or when dropped.
+/// Cancels the reads with its [`Token`], explicitly or on drop.
 pub(crate) struct Canceller(UnixStream);
 
 impl Canceller {
@@ -65,13 +65,13 @@ impl Canceller {
     }
 
     pub(crate) fn cancel(&self) {
-        // The other end sees the end of the stream. A failure could only mean that it already has.
+        // The token sees the end of the stream. A failure means that it already has.
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }
 
-/// Standard output, unbuffered. An error if there is none: what comes in would be lost, and the peer told
-/// that it has arrived.
+/// Returns standard output, unbuffered. Fails if it is closed, because received data would be lost although
+/// the peer is told that it has arrived.
 pub(crate) fn stdout() -> Outcome<File> {
     check_open()?;
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -79,8 +79,7 @@ pub(crate) fn stdout() -> Outcome<File> {
     Ok(file)
 }
 
-/// Writes everything. Another program that shares the file may have made it non-blocking: then this waits for
-/// room, as it does otherwise.
+/// Writes all bytes. Waits for room if another program that shares the file has made it non-blocking.
 pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
@@ -94,7 +93,7 @@ pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns at an error of the file, too: the next write tells it.
+/// Also returns on an error of the file, because the next write reports it.
 fn wait_for_room(file: &File) -> io::Result<()> {
     match rustix::event::poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -103,7 +102,7 @@ fn wait_for_room(file: &File) -> io::Result<()> {
 }
 
 fn widen_pipe(file: &File) {
-    // Fails on what is not a pipe, and beyond the user's limit of pipe memory: then it stays as it was.
+    // Fails if the file is not a pipe, or beyond the user's limit of pipe memory; then the size stays.
     let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);
 }
 

@@ -1,7 +1,7 @@
-//! A TCP connection and the standard streams: two threads, one for each direction.
+//! A TCP connection on the standard streams: two threads, one for each direction.
 //!
-//! Each direction ends on its own. The end of stdin becomes a FIN while data from the peer is still written
-//! to stdout; a FIN from the peer leaves stdin being sent. The connection is done when both have ended and
+//! The directions end independently. The end of stdin becomes a FIN while data from the peer is still written
+//! to stdout. After a FIN from the peer, stdin is still sent. The connection is done when both have ended and
 //! the peer has acknowledged everything.
 
 use std::fs::File;
@@ -21,29 +21,29 @@ use crate::reach;
 use crate::signals;
 use crate::stdio::{self, Canceller, Stdin, Token};
 
-/// Bytes that are read and written at once. Large, so that a whole batch of packets leaves together.
+/// Size of reads and writes in bytes. It is large, so that a whole batch of packets is sent together.
 const BUFFER: usize = 256 * 1024;
 
-/// After this time somebody who waits for the end of stdin is told what the program waits for.
+/// Delay after which the user is told that the program waits for the end of stdin.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
-/// How long the sending thread may take to notice that the connection has been given up.
+/// Time that the sending thread gets to notice that the connection has been given up.
 const WAKE_AFTER: Duration = Duration::from_millis(200);
 
-/// What to do with stdin when the peer has finished.
+/// The handling of stdin when the peer has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterPeer {
-    /// Send it to its end: a half-closed connection still carries data the other way.
+    /// Stdin is sent to its end, because a half-closed connection still carries data the other way.
     Continue,
-    /// Nothing more; the connection is done.
+    /// No more is sent; the connection is done.
     Stop,
 }
 
-/// What is sent.
+/// The data to send.
 pub(crate) enum Input<'a> {
-    /// Nothing, and the peer learns that when all that it has sent is written: then it knows that it is.
+    /// No data. A FIN is sent after all received data is written, so the peer knows that it was.
     EmptyAtEnd,
-    /// Stdin, as soon as it is this connection's turn if several want it.
+    /// Stdin, once it is this connection's turn if several connections use it.
     Stdin { stdin: &'a Stdin, turn: Option<Turn> },
 }
 
@@ -64,11 +64,11 @@ impl Input<'_> {
     }
 }
 
-/// Where to write what comes in.
+/// The destination of received data.
 pub(crate) trait Output {
     fn write(&mut self, bytes: &[u8]) -> Outcome;
 
-    /// Nothing more comes.
+    /// Handles the end of the data.
     fn end(&mut self) -> Outcome;
 }
 
@@ -100,17 +100,17 @@ pub(crate) fn run(
     };
     thread::scope(|scope| {
         let sending = thread::Builder::new().name("send".into()).spawn_scoped(scope, move || {
-            // Dropped at the end, which is what the receiving thread waits for.
+            // Dropped at the end, which the receiving thread waits for.
             let _finished = finished;
             let sent = match input {
                 Input::Stdin { stdin, turn } => send(stream, stdin, turn.as_ref(), &token, progress),
-                // `finish` does it.
+                // `finish` sends the FIN.
                 Input::EmptyAtEnd => Ok(()),
             };
             turn.inspect(|turn| turn.leave());
             if sent.is_err() {
                 give_up(stream);
-                // Nothing that still comes is of use.
+                // Stops receiving, because further data is useless.
                 let _ = stream.shutdown(Shutdown::Read);
             }
             sent
@@ -119,7 +119,7 @@ pub(crate) fn run(
             Ok(sender) => sender,
             Err(error) => {
                 cancel();
-                // A reset: the end of an empty stream might be taken for an answer.
+                // Resets the connection, because the end of an empty stream might look like an answer.
                 give_up(stream);
                 return Err(Failure::from(error));
             }
@@ -128,15 +128,15 @@ pub(crate) fn run(
         let received = receive(stream, output, progress, &mut arriving);
         let is_enough = after_peer == AfterPeer::Stop || input.is_terminal();
         if !is_enough && sender_finished.try_recv() == Err(TryRecvError::Empty) {
-            // A signal cuts stdin off, and the peer is reset: there is nothing more to wait for.
+            // A signal cuts stdin off and resets the peer, so there is nothing more to wait for.
             arriving = None;
         }
         match &received {
             Ok(()) if is_enough => {
                 cancel();
                 if sender_finished.recv_timeout(WAKE_AFTER) == Err(RecvTimeoutError::Timeout) {
-                    // It waits for room that nobody makes, or for the end of the process: a signal waits for
-                    // neither.
+                    // The thread is blocked in a write without room, or waits for the end of the process; a
+                    // signal waits for neither.
                     arriving = None;
                 }
             }
@@ -151,18 +151,18 @@ pub(crate) fn run(
                 cancel();
                 give_up(stream);
                 if sender_finished.recv_timeout(WAKE_AFTER) == Err(RecvTimeoutError::Timeout) {
-                    // It waits for room that nobody is going to make.
+                    // Ends a write that waits for room in vain.
                     let _ = stream.shutdown(Shutdown::Both);
                 }
             }
         }
         let sent = sender.join().expect("the sending thread does not panic");
-        // What came in says more than a write that failed because of it.
+        // An error of receiving comes first, because it may have caused the failed write.
         received.and(sent).and_then(|()| finish(stream, arriving))
     })
 }
 
-/// Sends the input up to its end, or until that is cancelled.
+/// Sends the input until its end or cancellation.
 fn send(
     mut stream: &TcpStream,
     stdin: &Stdin,
@@ -189,14 +189,14 @@ fn send(
 /// Sends a FIN, unless that was done before.
 fn finish_sending(stream: &TcpStream) -> Outcome {
     match stream.shutdown(Shutdown::Write) {
-        // It is over in both directions. `finish` finds out whether the peer had everything.
+        // Both directions have ended. `finish` determines if the peer received everything.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Ends sending and waits until the peer has acknowledged that, and with it everything. For ever if it lives:
-/// a silent peer is given up after a while.
+/// Ends sending and waits until the peer has acknowledged everything. Waits indefinitely for a live peer; a
+/// silent one is given up after a while.
 fn finish(stream: &TcpStream, arriving: Option<Arriving>) -> Outcome {
     finish_sending(stream)?;
     let delivered = stream.wait_delivered(None);
@@ -204,12 +204,12 @@ fn finish(stream: &TcpStream, arriving: Option<Arriving>) -> Outcome {
     delivered.map_err(|error| broken(stream, &error))
 }
 
-/// A connection that is given up ends with a reset: the peer must not take it for complete.
+/// Makes the connection end with a reset, because the peer must not consider it complete.
 fn give_up(stream: &TcpStream) {
     let _ = stream.set_linger(Some(Duration::ZERO));
 }
 
-/// Writes what comes in. `arriving` is left when there is no more that a signal should wait for.
+/// Writes received data. `arriving` is dropped when a signal need not wait for more data.
 fn receive(
     mut stream: &TcpStream,
     output: &mut dyn Output,
@@ -238,9 +238,9 @@ fn receive(
     }
 }
 
-/// Says what has become of the connection, and how much of what was sent is lost for certain.
+/// Returns the failure of a broken connection, with the number of bytes that were not acknowledged.
 fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
-    // If a signal has ended the node, what was sent may still arrive: it is not thrown away here.
+    // Leaves to the cleanup if a signal has ended the node, because sent data may still arrive.
     signals::leave_to_cleanup();
     let lost = match stream.unacked() {
         0 => String::new(),

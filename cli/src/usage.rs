@@ -1,4 +1,4 @@
-//! What is said of a command line that the parser does not understand: its own words, and what to do next.
+//! Messages about invalid command lines: the parser's error, and a next step.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -10,32 +10,32 @@ use peersock_primitives::is_deceptive;
 use crate::output;
 use crate::style::HINT;
 
-/// What the parser ends its errors with, which names no command and shows none.
+/// Beginning of the parser's final advice, which names no command and shows no example.
 const ENDING: &str = "For more information, try";
 
-/// Says what is wrong, with an example of the command that was meant.
+/// Prints the error, with an example of the intended command.
 pub(crate) fn report(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) {
     let words: Vec<_> = words.collect();
     let is_plain = words.iter().all(|word| !word.to_string_lossy().contains(is_deceptive));
     let text = text(error, program, words.into_iter());
     let text = match is_plain {
         true => text,
-        // The words stand in it, and cannot be told from its styles.
+        // Removes styles and escapes the text, because the words could imitate styles.
         false => output::escape_lines(&anstream::adapter::strip_str(&text).to_string()),
     };
-    // Without a stderr there is nobody to tell.
+    // A failure is ignored, because there is no other output.
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The text, with styles in it.
+/// Returns the text with styles.
 fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) -> String {
     let said = error.render().ansi().to_string();
-    // A help that is shown in place of an error has all that there is to say.
+    // A help that replaces the error is complete.
     let Some((said, _)) = said.split_once(ENDING) else { return said };
     let words: Vec<_> = words.collect();
     let (name, command) = command_of(program, words.iter().cloned());
     if let Some(hint) = dash_hint(command, error, &words) {
-        // The parser's own tip is for values that belong to no option, and names their first two characters.
+        // Drops the parser's tip, because it is about values without an option and shows only two characters.
         let is_tip = |line: &&str| line.contains("to pass '") && line.contains("as a value");
         let said: Vec<_> = said.trim_end().split("\n\n").filter(|part| !is_tip(part)).collect();
         return format!("{}\n\n{HINT}hint:{HINT:#} {hint}; `{name} --help` says more\n", said.join("\n\n"));
@@ -48,7 +48,7 @@ fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsSt
     }
 }
 
-/// The command that these words begin with, and how it is called.
+/// Returns the command that these words begin with, and its full name.
 fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (String, &Command) {
     let (mut name, mut command) = (program.get_name().to_owned(), program);
     for word in words.skip(1) {
@@ -57,7 +57,7 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
                 name = format!("{name} {}", inner.get_name());
                 command = inner;
             }
-            // Options that stand before a command have no values.
+            // Options before a command take no values.
             None if word.to_string_lossy().starts_with('-') => {}
             None => break,
         }
@@ -65,13 +65,13 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
     (name, command)
 }
 
-/// How a value that begins with a dash is given, if that may be what was meant by an unknown option.
+/// Returns a hint on giving a value that begins with a dash, if an unknown option may be one.
 fn dash_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
     if error.kind() != ErrorKind::UnknownArgument || !unknown.starts_with('-') {
         return None;
     }
-    // Of several short options in one word the parser names the one that it does not know.
+    // For a word with several short options, the parser names only the unknown one.
     let is_meant = |word: &str| {
         word == unknown.as_str()
             || (!word.starts_with("--") && word.starts_with('-') && word.contains(&unknown[1..]))
@@ -91,7 +91,7 @@ fn dash_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Opti
     }
 }
 
-/// An example from the command's help: one with the option that is at fault, if there is any.
+/// Returns an example from the command's help: one with the faulty option, if there is any.
 fn example(command: &Command, error: &clap::Error) -> Option<String> {
     let help = command.get_after_help()?.to_string();
     let lines = help.lines().map(|line| line.split("  # ").next().unwrap_or(line).trim());
@@ -104,7 +104,7 @@ fn example(command: &Command, error: &clap::Error) -> Option<String> {
     examples.iter().find(has_option).or(examples.first()).map(ToString::to_string)
 }
 
-/// How the option is written that the parser names so: `--count <COUNT>`.
+/// Returns the spellings of an option that the parser shows as `--count <COUNT>`.
 fn spellings(command: &Command, argument: &str) -> Vec<String> {
     let Some(long) = argument.split([' ', '=']).next().and_then(|word| word.strip_prefix("--")) else {
         return Vec::new();
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::Cli;
 
-    /// What is said of a command line, without styles.
+    /// Returns the message for a command line, without styles.
     fn said_of(words: &[&str]) -> String {
         let mut program = crate::with_negative_numbers(Cli::command());
         program.build();

@@ -1,5 +1,4 @@
-//! Says what is waited for while a peer is looked for: on a terminal as a line that goes away, elsewhere
-//! once, after a while.
+//! Messages while a peer is searched: on a terminal a temporary line, elsewhere one line after a while.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::RecvTimeoutError;
@@ -10,16 +9,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::background::Background;
 use crate::stdio;
 
-/// Most peers are found before this.
+/// Delay before the line on a terminal; most peers are found sooner.
 const SHOW_AFTER: Duration = Duration::from_millis(500);
 
-/// After this time somebody who reads a log is told.
+/// Delay before the line in a log.
 const SAY_AFTER: Duration = Duration::from_secs(3);
 
-/// How often the line is drawn.
+/// Redraw interval of the line.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Says what `text` says when it is asked, until what this returns is dropped.
+/// Shows the text of `text` after a delay, until the result is dropped.
 pub(crate) fn start(text: impl FnOnce() -> String + Send + 'static) -> io::Result<Background> {
     Background::start("waiting", move |is_over| {
         let on_terminal = io::stderr().is_terminal();

@@ -1,4 +1,4 @@
-//! What both children of the demonstration have in common.
+//! Shared code of both children of the demonstration.
 
 use std::io::{self, BufRead as _};
 use std::sync::mpsc::{self, Receiver};
@@ -11,16 +11,16 @@ use peersock::{Dht, IdentitySource, Interfaces, Joined, Network, Node, RootSourc
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::signals;
 
-/// Enough to tell the peer goodbye.
+/// Time to say goodbye to the peer.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A node that stays on loopback and forgets its identity, in the demonstration's network.
+/// Starts a node on loopback with an ephemeral identity, in the demonstration's network.
 pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
-    // The environment may name roots and others for programs that leave this machine.
+    // Overrides the environment, which may name roots and other servers for programs that leave this machine.
     let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = node.roots([] as [RootSource; 0]).dht(Dht::Off).turn([]);
     let node = node.start().map_err(|error| match error {
-        // A demonstration has no option that names another one.
+        // A specific message, because the demonstration has no option for another interface.
         StartError::Io(error) if error.kind() == io::ErrorKind::NotFound => Failure::new(
             format_args!("the loopback interface cannot be used: {error}"),
             "run `ip link set lo up` as root, which brings it up; all of the demonstration stays on it",
@@ -35,13 +35,13 @@ pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
     Ok((node, joined))
 }
 
-/// The lines that the parent sends. When there are no more the parent is gone, and so is this process.
+/// Returns the lines that the parent sends. At their end the parent is gone, and this process ends.
 pub(super) fn lines_from_parent(node: &Node) -> Outcome<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     let node = node.clone();
     thread::Builder::new().name("parent".into()).spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
-            // Nobody may be interested; the end of the lines still is what this thread waits for.
+            // The receiver may be gone; this thread still waits for the end of the lines.
             let _ = sender.send(line);
         }
         signals::exit_after(0, || {

@@ -1,15 +1,14 @@
-//! What the demonstration transfers: bytes that no misdelivery can leave unnoticed, cheap to make.
+//! Content of the demonstration's transfer: cheap to generate, and any misdelivery changes its hash.
 
 use sha2::{Digest as _, Sha256};
 
-/// Bytes handed out at once.
+/// Size of a piece in bytes.
 const CHUNK: usize = 1 << 20;
 
-/// Every so many bytes carry their position, so that no two parts of the content are equal.
+/// Interval of position stamps in bytes; they make all parts of the content different.
 const STAMPED: usize = 64 * 1024;
 
-/// Pseudo-random content of a given size: one chunk from a generator, repeated, with each 64 KiB stamped with
-/// its number.
+/// Pseudo-random content of a given size: one generated chunk, repeated, with its position in each 64 KiB.
 pub(super) struct Content {
     chunk: Vec<u8>,
     size: u64,
@@ -22,7 +21,7 @@ impl Content {
         Content { chunk: chunk.take(CHUNK).collect(), size }
     }
 
-    /// Hands out the content from the first byte to the last, in pieces of at most 1 MiB.
+    /// Passes the content to `sink` in order, in pieces of at most 1 MiB.
     pub(super) fn pieces<E>(&mut self, mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut position = 0;
         while position < self.size {
@@ -46,7 +45,7 @@ impl Content {
     }
 }
 
-/// Steele, Lea and Flood's SplitMix64: fast and evenly distributed; not for secrets.
+/// Returns the next number of Steele, Lea and Flood's SplitMix64: fast and even; not for secrets.
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -15,14 +15,14 @@ use peersock_terminal::clock;
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::output::round;
 
-/// How long one step may take before the demonstration has failed.
+/// Timeout of one step of the demonstration.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What to do about failures that have no cause outside.
+/// Hints for failures without an external cause.
 pub(super) const RETRY: &str = "run the demonstration again, with -vv to see what happens";
 pub(super) const FAULT: &str = "report this as a fault of peersock, with the output of `peersock demo -vv`";
 
-/// Round trips that are not counted, then those that are.
+/// Numbers of uncounted and counted round trips.
 const WARM_UP: usize = 100;
 const ROUND_TRIPS: usize = 2000;
 
@@ -39,7 +39,7 @@ pub struct FetchArgs {
 ///
 /// # Errors
 ///
-/// A silent failure, which the parent was told.
+/// Returns a silent failure, after reporting it to the parent.
 pub fn run(args: &FetchArgs) -> Outcome {
     tell_parent(fetch(args))
 }
@@ -78,8 +78,7 @@ fn fetch(args: &FetchArgs) -> Outcome {
     Ok(())
 }
 
-/// When the first byte came, counted from the start of the process, and the round-trip times in order of
-/// size.
+/// Returns the time of the first byte, from the start of the process, and the sorted round-trip times.
 fn ping_pong(node: &Node, server: SocketAddr) -> Outcome<(Duration, Vec<Duration>)> {
     let mut stream = connect(node, server, ECHO)?;
     let message = [b'.'; PING_BYTES];
@@ -102,12 +101,12 @@ fn ping_pong(node: &Node, server: SocketAddr) -> Outcome<(Duration, Vec<Duration
     Ok((first_byte, times))
 }
 
-/// How long the content took to arrive, and its hash. It is kept in memory meanwhile, because hashing takes
-/// about as long as the transfer itself and would be measured with it.
+/// Returns the duration of the transfer, and the content's hash. The content is kept in memory, because
+/// hashing takes about as long as the transfer and would distort the measurement.
 fn transfer(node: &Node, server: SocketAddr, size: u64) -> Outcome<(Duration, [u8; 32])> {
     let size = usize::try_from(size)
         .map_err(|_| Failure::usage("the size does not fit into memory", "give a smaller --size"))?;
-    // Not zeroes: those would be mapped, page by page, while the clock runs.
+    // Filled with a nonzero value, because zero pages would only be mapped during the measurement.
     let mut content = vec![0xff; size];
     let begin = Instant::now();
     let mut stream = connect(node, server, FETCH)?;
@@ -128,7 +127,7 @@ fn connect(node: &Node, server: SocketAddr, purpose: u8) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
-/// The server's endpoint, the size of datagrams on the way there, and the cipher suite.
+/// Returns the server's endpoint, the size of datagrams on the path, and the cipher suite.
 fn describe_path(joined: &Joined, server: IpAddr) -> Outcome<(String, usize, String)> {
     let peer = joined.peers().into_iter().find(|peer| peer.addresses.contains(&server));
     let described = peer.and_then(|peer| Some((peer.path?.to_string(), peer.datagram_size?, peer.cipher?)));
@@ -143,7 +142,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Lower-case hexadecimal digits.
+/// Formats bytes as lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,6 @@
 //! `peersock demo`: the whole path on one machine, measured and verified.
 //!
-//! The library is what the program `peersock` calls; the program `peersock-demo` has the demonstration alone.
+//! The program `peersock` calls this library; the program `peersock-demo` contains only the demonstration.
 //!
 //! ```text
 //!                    parent: starts both, passes the address on, prints the report
@@ -8,9 +8,9 @@
 //!   server process ------ encrypted overlay on loopback (UDP) ------ client process
 //! ```
 //!
-//! Both processes are nodes of their own with ephemeral identities and join the same ad-hoc network. They
-//! find each other by discovery; the parent only tells the client which overlay address to ask for. A child
-//! whose stdin ends has lost its parent, and ends too.
+//! Both processes are separate nodes with ephemeral identities and join the same ad-hoc network. They find
+//! each other by discovery; the parent only tells the client the overlay address to contact. A child whose
+//! stdin ends has lost its parent, and ends too.
 
 mod child;
 mod content;

@@ -1,5 +1,4 @@
-//! `peersock-demo`: the demonstration as a program of its own, which builds in a fraction of the time that the
-//! whole program takes.
+//! `peersock-demo`: the demonstration as a separate program, which builds much faster than the whole program.
 
 use std::env;
 use std::ffi::OsString;
@@ -40,13 +39,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // First, because the demonstration measures from the start of the process.
+    // Starts the clock first, because the demonstration measures from the start of the process.
     clock::start();
     let outcome = Cli::try_parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
     output::end(outcome)
 }
 
-/// Shows the parser's answer instead of running a command: an error, or the help that was asked for.
+/// Shows the parser's answer instead of running a command: an error, or the requested help.
 fn show(answer: &clap::Error) -> Outcome {
     if !answer.use_stderr() {
         output::check_open()?;
@@ -68,7 +67,7 @@ fn run(cli: &Cli) -> Outcome {
     }
 }
 
-/// Leads to the whole program, which `cargo run` in the workspace's root does not build.
+/// Returns a failure that names the whole program, which `cargo run` in the workspace's root does not build.
 fn is_elsewhere(words: &[OsString]) -> Failure {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     Failure::usage(
@@ -81,7 +80,7 @@ fn is_elsewhere(words: &[OsString]) -> Failure {
     )
 }
 
-/// Logs as the whole program does, but for the filter in the variable: that has levels and targets alone.
+/// Logs as the whole program does, except that the variable's filter has only levels and targets.
 fn log_to_stderr(verbose: u8) -> Outcome {
     let of_variable = env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let is_asked_for = of_variable.is_some() || verbose > 0;

@@ -1,4 +1,4 @@
-//! The process that was asked for a demonstration: it starts the others, watches them and reports.
+//! The parent process of the demonstration: starts the others, watches them and reports.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -20,13 +20,13 @@ use super::wire::{Findings, Listening, Said};
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::signals;
 
-/// Time for everything but the transfer.
+/// Time limit for everything except the transfer.
 const BASE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A transfer slower than this, in bytes per second, has failed.
+/// Minimum rate of a transfer, in bytes per second.
 const SLOWEST: u64 = 2_000_000;
 
-/// How long a child may take to end when it is told to.
+/// Time that a child gets to end when asked.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Show that it works: two processes on this machine find each other and talk
@@ -55,7 +55,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// When a process cannot be started or fails, the time is over, or the content arrived altered.
+/// Fails if a process cannot be started or fails, the time limit passes, or the content arrives altered.
 pub fn run(args: &Args) -> Outcome {
     let (network, seed) = random_network()?;
     let deadline = Instant::now() + BASE_LIMIT + Duration::from_secs(args.size / SLOWEST);
@@ -94,8 +94,8 @@ fn demonstrate(
     Ok((server, findings))
 }
 
-/// The result of one child; a failure if either has none. The first reason that is told is the one that
-/// counts: what ends the one child often ends the other, too.
+/// Returns the result of one child, or a failure if either child fails. The first reported reason counts,
+/// because one child's failure often ends the other, too.
 fn next<T: DeserializeOwned>(
     lines: &Receiver<(Role, Option<String>)>,
     role: Role,
@@ -132,9 +132,9 @@ fn next<T: DeserializeOwned>(
     }
 }
 
-/// A network that nobody else is in, and a seed for the content.
+/// Returns a network that no other node is in, and a seed for the content.
 ///
-/// All that varies in the ID of an ad-hoc network is its port range: 30 bits of chance, on loopback only.
+/// Only the port range varies in the ID of an ad-hoc network: 30 random bits, on loopback only.
 fn random_network() -> Outcome<(NetworkId, u64)> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(Failure::no_randomness)?;
@@ -168,7 +168,7 @@ impl Role {
     }
 }
 
-/// The processes that were started. They end when their stdin does, so none can outlive this one.
+/// The started processes. They end when their stdin does, so they cannot outlive this process.
 #[derive(Clone, Default)]
 struct Children {
     running: Arc<Mutex<Started>>,
@@ -177,7 +177,7 @@ struct Children {
 #[derive(Default)]
 struct Started {
     children: Vec<(Role, Child)>,
-    /// From then on none is started: it would be left behind.
+    /// Set when no more children may be started, because they would be left behind.
     stopped: bool,
 }
 
@@ -189,7 +189,7 @@ impl Children {
         args: impl Iterator<Item = &'a String>,
         lines: &Sender<(Role, Option<String>)>,
     ) -> Outcome {
-        // Held until the child is in the list, so that whoever stops the others stops this one, too.
+        // Locked until the child is in the list, so that `stop` also ends it.
         let mut running = self.running.lock().expect("no panic under this lock");
         if running.stopped {
             return Err(Failure::new("the demonstration was stopped", RETRY));
@@ -199,7 +199,7 @@ impl Children {
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own: Ctrl-C comes to the parent alone, which then ends both in order.
+            // A separate process group: Ctrl-C reaches only the parent, which then ends both in order.
             .process_group(0)
             .spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -225,7 +225,7 @@ impl Children {
         Ok(())
     }
 
-    /// Ends all children: asks first, by closing their stdin, and kills those that do not listen.
+    /// Ends all children by closing their stdin, and kills those that do not end in time.
     fn stop(&self) {
         let mut running = self.running.lock().expect("no panic under this lock");
         running.stopped = true;
@@ -247,7 +247,7 @@ impl Children {
 }
 
 impl Drop for Children {
-    /// The last handle is gone on an early return or a panic, too.
+    /// Also runs for the last handle after an early return or a panic.
     fn drop(&mut self) {
         if Arc::strong_count(&self.running) == 1 {
             self.stop();

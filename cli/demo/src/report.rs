@@ -23,7 +23,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `sha256` is what the content should have.
+    /// Creates the report. `sha256` is the expected hash of the content.
     pub(super) fn new(network: NetworkId, server: Listening, findings: Findings, sha256: &str) -> Report {
         Report {
             network: network.to_string(),

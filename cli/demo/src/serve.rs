@@ -26,7 +26,7 @@ pub struct ServeArgs {
 ///
 /// # Errors
 ///
-/// A silent failure, which the parent was told.
+/// Returns a silent failure, after reporting it to the parent.
 pub fn run(args: &ServeArgs) -> Outcome {
     tell_parent(serve(args))
 }

@@ -1,7 +1,7 @@
-//! What the processes of the demonstration say to each other.
+//! Messages between the processes of the demonstration.
 //!
-//! Over pipes: one JSON object per line. Over the overlay: a connection begins with one byte that says what
-//! it is for, [`ECHO`] or [`FETCH`].
+//! Pipes carry one JSON object per line. A connection over the overlay begins with one byte for its purpose,
+//! [`ECHO`] or [`FETCH`].
 
 use std::net::Ipv6Addr;
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::output::print;
 
-/// The server returns every byte.
+/// Purpose of a connection: the server returns every byte.
 pub(super) const ECHO: u8 = b'E';
 
-/// The server sends the content and closes.
+/// Purpose of a connection: the server sends the content and closes.
 pub(super) const FETCH: u8 = b'F';
 
-/// Bytes of one ping-pong message.
+/// Size of a ping-pong message in bytes.
 pub(super) const PING_BYTES: usize = 64;
 
-/// A line from a child: its result, or why it has none. The parent is the only one that speaks to a person.
+/// A line from a child: its result, or the reason of its failure. Only the parent talks to people.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Said<T> {
     Done(T),
@@ -31,7 +31,7 @@ pub(super) fn say<T: Serialize>(said: &Said<T>) -> Outcome {
     print(serde_json::to_string(said).expect("the messages are made of texts and finite numbers"))
 }
 
-/// Lets a child's failure be told by the parent.
+/// Reports a child's failure to the parent, which prints it.
 pub(super) fn tell_parent(outcome: Outcome) -> Outcome {
     outcome.or_else(|failure| {
         say(&Said::<()>::Failed {
@@ -49,14 +49,14 @@ pub(super) struct Place {
     pub(super) address: Ipv6Addr,
 }
 
-/// What the server says once it is listening.
+/// Message of the server once it is listening.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listening {
     pub(super) place: Place,
     pub(super) port: u16,
 }
 
-/// What the client found out.
+/// Results of the client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Findings {
     pub(super) client: Place,
@@ -65,12 +65,12 @@ pub(super) struct Findings {
     /// Largest datagram on that path, in bytes.
     pub(super) datagram_bytes: usize,
     pub(super) cipher_suite: String,
-    /// From the start of the client's process until there was a session with the server.
+    /// Time from the start of the client's process until a session with the server exists.
     pub(super) found_ms: f64,
-    /// From the start of the client's process until the first byte from the server.
+    /// Time from the start of the client's process until the first byte from the server.
     pub(super) first_byte_ms: f64,
     pub(super) size: u64,
-    /// From the request until the last byte.
+    /// Time from the request until the last byte.
     pub(super) transfer_seconds: f64,
     pub(super) sha256: String,
     pub(super) round_trips: usize,

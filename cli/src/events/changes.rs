@@ -1,4 +1,4 @@
-//! What has happened at a node between two looks.
+//! Changes of a node between two status reports.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::status::{Answer, Look, Peer, Presence, Root};
 
-/// Something that happened, with what is known of it. Fields are called as in `peersock status --json`.
+/// An event with its known details. Fields have the names of `peersock status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Change {
     event: What,
@@ -19,15 +19,15 @@ pub(super) struct Change {
     peer: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<Path>,
-    /// The path before.
+    /// Path before the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
-    /// Of the root.
+    /// State of the root.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
-    /// Where another node with the same identity was seen.
+    /// Address at which another node with the same identity was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     remote: Option<String>,
 }
@@ -57,17 +57,17 @@ struct Named {
     address: Option<String>,
 }
 
-/// A path, by the words of `peersock status --prometheus`.
+/// A path, in the words of `peersock status --prometheus`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Path {
     kind: &'static str,
-    /// Where packets go; none if the root that relays is reached by a stream.
+    /// Address that packets are sent to; none if the relaying root is reached by a stream.
     address: Option<String>,
     stream: Option<String>,
     root: Option<String>,
 }
 
-/// What has changed from one look to another. `None` stands for a node that does not run.
+/// Returns the changes between two reports. `None` is a node that does not run.
 pub(super) fn changes(before: Option<&Look>, now: Option<&Look>) -> Vec<Change> {
     let is_same_run = match (before, now) {
         (Some(before), Some(now)) => now.since(before).is_some(),
@@ -105,7 +105,7 @@ fn networks(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
     changes.extend(old.iter().filter(|id| !new.contains(id)).map(|id| change(What::NetworkLeft, id)));
 }
 
-/// A root is reached while the node can be found there.
+/// Compares roots. A root counts as reached while the node is registered there.
 fn roots(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
     let roots = |answer: &'_ Answer| -> BTreeMap<String, (bool, String)> {
         let state = |root: &Root| (root.id.clone(), (root.registered_s.is_some(), root.state.clone()));
@@ -144,8 +144,7 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
             ..Change::new(what)
         };
         let was_there = was.map_or(Presence::Gone, Peer::state);
-        // Members of a static network are known from the start, which is no news: they are found when there
-        // is the first sign of them.
+        // Static members are known from the start, so they count as found at the first sign of them.
         let is_found = !was.is_some_and(has_shown_itself) && peer.state() != Presence::Gone;
         if is_found && has_shown_itself(peer) {
             changes.push(Change { path: None, ..change(What::PeerFound) });
@@ -163,7 +162,7 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
                 changes.extend([What::PeerDisconnected, What::PeerGone].map(change));
             }
             (Presence::Known, Presence::Gone) => changes.push(change(What::PeerGone)),
-            // It is heard of again.
+            // The peer is heard again.
             (Presence::Gone, Presence::Known) if was.is_some() && !is_found => {
                 changes.push(change(What::PeerFound));
             }
@@ -178,7 +177,7 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
     }));
 }
 
-/// Whether there ever was a sign of a peer.
+/// Returns true if there was ever a sign of the peer.
 fn has_shown_itself(peer: &Peer) -> bool {
     peer.state() == Presence::Connected || peer.last_seen_s.is_some() || peer.last_heard_s.is_some()
 }
@@ -217,7 +216,7 @@ impl Path {
     }
 }
 
-/// For people, in one line.
+/// Formats the event for people, in one line.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.event {
@@ -413,7 +412,7 @@ mod tests {
             "peers": peers, "roots": roots
         });
         let answer = Answer::parse(&status.to_string()).unwrap_or_else(|failure| panic!("{failure}"));
-        // The looks follow each other as fast as can be.
+        // The reports follow each other without delay.
         let at = *BEGIN;
         Look { answer, asked: at, answered: at }
     }

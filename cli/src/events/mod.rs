@@ -46,7 +46,7 @@ pub(crate) struct Args {
 /// An event with its time.
 #[derive(Serialize)]
 struct Timed<'a> {
-    /// When it was noticed: UTC, as RFC 3339 has it.
+    /// Time of detection: UTC, in RFC 3339 format.
     time: &'a str,
     #[serde(flatten)]
     change: &'a Change,
@@ -54,7 +54,7 @@ struct Timed<'a> {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let path = args.state.path_to_ask()?;
-    // Without a node the directory may be the wrong one, so that is said at the start.
+    // Fails at the start if no node runs, because the directory may be the wrong one.
     let first = Look::at(&path)?;
     signals::end_after(|| {}).map_err(Failure::from)?;
     note(format_args!("watching node {}; Ctrl-C ends", first.answer.node_id));
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let now = match Look::try_at(&path)? {
             Ok(look) => Some(look),
             Err(error) if has_ended(&error) => None,
-            // It is busy, or halted: what has happened meanwhile is seen when it answers again.
+            // The node is busy or stopped; changes meanwhile are seen when it answers again.
             Err(ManagementError::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
             {

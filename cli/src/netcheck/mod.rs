@@ -44,7 +44,7 @@ pub(crate) struct Args {
 
     /// A root to ask, as the option of the same name of `listen` and `dial` has it; may be given several
     /// times [env: PEERSOCK_ROOTS]
-    // One key of 64 begins with a hyphen.
+    // One key in 64 begins with a hyphen.
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 

@@ -8,10 +8,10 @@ use peersock_nat::{DeltaKind, Nat};
 
 use crate::style::{BOLD, HINT, paint};
 
-/// Where values begin.
+/// Column of the values.
 const WIDTH: usize = 13;
 
-/// The whole report, as lines without the last line's end.
+/// Returns the whole report, as lines without the final line feed.
 pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
     let network = &report.network;

@@ -12,7 +12,7 @@ use super::{Add, Member, New, Remove};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 
-/// What a new file begins with.
+/// Beginning of a new file.
 const HEAD: &str = "\
 # A static network of peersock: the members listed here, and nobody else, take part. All of them have this file.
 # `peersock network add` adds members; docs/NETWORKS.md describes every field.
@@ -99,9 +99,9 @@ pub(super) fn remove(args: &Remove) -> Outcome {
     ))
 }
 
-/// Appends a member, in the form in which the file has its members.
+/// Appends a member, in the form that the file uses for its members.
 fn push(document: &mut DocumentMut, key: &str, member: &Member, path: &Path) -> Outcome {
-    // RFC 6761 (6.3). What programs of the members mean by it must not reach this one.
+    // Rejects `localhost` (RFC 6761, 6.3), because members' programs that use it must not reach this member.
     if member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("localhost")) {
         return Err(Failure::usage(
             "`localhost` is what every machine calls itself, and would lead the members' programs to this one",
@@ -142,7 +142,8 @@ fn fill(table: &mut dyn TableLike, key: &str, member: &Member) {
     }
 }
 
-/// The library has understood the file, so this does not happen as long as both read TOML alike.
+/// Returns the error of a file that cannot be edited. The library has parsed the file, so this cannot happen
+/// while both parsers agree.
 fn odd(path: &Path) -> Failure {
     Failure::new(
         format_args!("the members in {} are not a list that can be edited", path.display()),
@@ -168,7 +169,7 @@ fn called(name: Option<&str>) -> String {
     name.map(|name| format!(" ({name})")).unwrap_or_default()
 }
 
-/// An ID of a static network that nobody else has: `fe` and 56 bits of chance.
+/// Returns a unique ID of a static network: `fe` and 56 random bits.
 fn random_id() -> Outcome<NetworkId> {
     let mut bytes = [0; 8];
     bytes[0] = 0xfe;
@@ -182,7 +183,7 @@ fn random<const N: usize>() -> Outcome<[u8; N]> {
     Ok(bytes)
 }
 
-/// Lower-case hexadecimal digits.
+/// Formats bytes as lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! A network's file on disk: read under a lock, checked by the library's own parser, replaced atomically.
+//! A network's file on disk: read under a lock, checked by the library's parser, replaced atomically.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -11,16 +11,16 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
 
-/// The mode of a file with a secret, and of one without.
+/// Modes of a file with a secret, and of one without.
 const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
-/// Longest file that is read, in bytes; the library takes no longer one.
+/// Maximum size of a file, in bytes; the library accepts no larger one.
 const LIMIT: u64 = 1 << 20;
 
-/// A file that exists, locked against other processes that edit it.
+/// An existing file, locked against other processes that edit it.
 pub(super) struct NetworkFile {
-    /// Where it is, links followed: a link stays one.
+    /// Path with symbolic links resolved, so that a link stays a link.
     path: PathBuf,
     mode: u32,
     pub(super) document: DocumentMut,
@@ -31,7 +31,7 @@ impl NetworkFile {
     /// Opens and locks a file that describes a network.
     pub(super) fn open(path: &Path) -> Outcome<NetworkFile> {
         let name = path.display().to_string();
-        // Says what is wrong with it in the library's words.
+        // Reports errors of the file in the library's words.
         Network::from_file(path).map_err(|error| Failure::network_file(&name, error))?;
         let failed = |error: io::Error| {
             Failure::new(
@@ -53,7 +53,7 @@ impl NetworkFile {
         Ok(NetworkFile { path, mode, document, _lock: file })
     }
 
-    /// Replaces the file by the changed document, if that still describes a network.
+    /// Replaces the file by the changed document, if the document still describes a network.
     pub(super) fn save(&self) -> Outcome<Network> {
         let text = Zeroizing::new(self.document.to_string());
         let network = check(&text, "was not changed")?;
@@ -62,7 +62,7 @@ impl NetworkFile {
     }
 }
 
-/// Writes a new file; one that exists is left alone.
+/// Writes a new file; fails if it exists.
 pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
     let text = Zeroizing::new(document.to_string());
     let network = check(&text, "was not made")?;
@@ -70,7 +70,7 @@ pub(super) fn create(path: &Path, document: &DocumentMut) -> Outcome<Network> {
     Ok(network)
 }
 
-/// Whether a text describes a network, before it is written; if not, the file has not become what was wanted.
+/// Checks that a text describes a network. `unchanged` says in the error what did not happen to the file.
 fn check(text: &str, unchanged: &str) -> Outcome<Network> {
     Network::parse_toml(text).map_err(|error| {
         let what = match error {
@@ -84,18 +84,19 @@ fn check(text: &str, unchanged: &str) -> Outcome<Network> {
     })
 }
 
-/// Writes the whole file to a new one beside it and renames that, so that nobody ever reads half of it.
+/// Writes the whole text to a temporary file in the same folder and renames it, so that readers never see a
+/// partial file.
 fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Outcome {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = (|| {
-        // With an `open` of our own, because tempfile's has its error say a name that nobody has given.
+        // Uses a custom `open`, because errors of tempfile's would contain a temporary name.
         let create =
             |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path);
         let mut file = tempfile::Builder::new().prefix(".peersock-network").make_in(folder, create)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         match replace {
-            // The mode that the file had, whatever the umask is.
+            // Keeps the file's mode, regardless of the umask.
             true => {
                 file.as_file().set_permissions(Permissions::from_mode(mode))?;
                 file.persist(path)
@@ -130,7 +131,7 @@ fn lock(path: &Path) -> io::Result<File> {
         let file = File::open(path)?;
         file.lock()?;
         let (locked, there) = (file.metadata()?, fs::metadata(path)?);
-        // Another process may have replaced it while this one waited.
+        // Another process may have replaced the file during the wait.
         if (locked.dev(), locked.ino()) == (there.dev(), there.ino()) {
             return Ok(file);
         }

@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// How many members there are, for people.
+/// Returns the number of members, for people.
 fn count(members: &[StaticMember]) -> String {
     match members.len() {
         1 => "1 member".to_owned(),

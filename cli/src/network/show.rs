@@ -37,7 +37,7 @@ pub(super) struct Show {
 pub(super) fn run(args: &Show) -> Outcome {
     let network = Network::from_file(&args.file)
         .map_err(|error| Failure::network_file(&args.file.display().to_string(), error))?;
-    // Only to mark it: who looks at a file need not have an identity.
+    // Only marks this node's row; viewing a file needs no identity.
     let state = (!args.state.ephemeral).then(|| args.state.path().ok()).flatten();
     let own = state.and_then(|path| StateDir::peek_identity(&path).ok().flatten());
     let shown = Shown { network: &network, own: own.map(|identity| identity.node_id()) };
@@ -52,7 +52,7 @@ struct Shown<'a> {
     own: Option<NodeId>,
 }
 
-/// One member's row of texts.
+/// The texts of a member's row.
 struct Row {
     name: Option<String>,
     key: String,
@@ -62,7 +62,7 @@ struct Row {
     endpoints: Vec<String>,
 }
 
-/// What the file has as `routes`.
+/// Returns all of a member's `routes`, as in the file.
 fn all_routes(member: &StaticMember) -> impl Iterator<Item = Prefix> {
     member.routes.iter().copied().chain(member.exit.default_routes())
 }

@@ -1,8 +1,8 @@
-//! What SIGPIPE does to the program: what it did when this program was started.
+//! The program's disposition of SIGPIPE: the one with which this process was started.
 //!
-//! Rust's runtime ignores the signal here, and the standard library sets it back to its default in whatever
-//! it starts. A program that was to ignore it, as systemd has its services do, would end when it writes to a
-//! client that has gone.
+//! Rust's runtime ignores the signal in this process, and the standard library resets it to the default in
+//! children. A program that must ignore it, as systemd arranges for services, would then end when it writes
+//! to a disconnected client.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,10 +11,10 @@ use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether the signal was ignored when this program began.
+/// True if the signal was ignored at the start of this process.
 static IGNORED_AT_START: AtomicBool = AtomicBool::new(false);
 
-/// Has the program ignore the signal if this one was started so.
+/// Makes the program ignore the signal if this process was started so.
 #[allow(unsafe_code)]
 pub(super) fn keep(command: &mut Command) {
     if IGNORED_AT_START.load(Ordering::Relaxed) {
@@ -25,14 +25,14 @@ pub(super) fn keep(command: &mut Command) {
 
 #[allow(unsafe_code)]
 fn ignore() -> io::Result<()> {
-    // SAFETY: SIG_IGN is no function, so nothing runs by it.
+    // SAFETY: SIG_IGN is not a function, so no code runs by it.
     match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Looks at the signal before `main`, that is before Rust's runtime ignores it.
+/// Constructor that reads the disposition before `main`, because Rust's runtime then ignores the signal.
 #[used]
 #[allow(unsafe_code)]
 // SAFETY: the section holds pointers to functions of this type, which the C library calls before `main`. This

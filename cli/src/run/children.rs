@@ -1,4 +1,4 @@
-//! The program and its descendants: started, told of signals, and waited for.
+//! The program and its descendants: starting them, passing on signals, and waiting.
 
 use std::fs;
 use std::io;
@@ -22,22 +22,22 @@ use crate::output::escape;
 use crate::signals::{heeded, is_ignored};
 use crate::stdio::note;
 
-/// After this time somebody who waits is told for what: most descendants end with the program.
+/// Delay after which a waiting user is told what runs on; most descendants end with the program.
 const SAY_AFTER: Duration = Duration::from_secs(1);
 
-/// How the program's system calls are filtered.
+/// The filter of the program's system calls.
 #[derive(Debug)]
 pub(super) enum Filter {
     None,
-    /// What the preloaded library does not see.
+    /// Blocks calls that the preloaded library does not see.
     Bypasses,
-    /// Whatever leaves the machine, too.
+    /// Also blocks Internet sockets.
     Internet,
-    /// Socket calls are taken by a supervisor.
+    /// Socket calls are handled by a supervisor.
     Notified(peersock_seccomp::Filter),
 }
 
-/// When signals came that ask for the end.
+/// Times of signals that asked for the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requests(Arc<Mutex<Vec<Instant>>>);
 
@@ -46,12 +46,12 @@ impl Requests {
         self.lock().push(at);
     }
 
-    /// When the last one came.
+    /// Returns the time of the last request.
     pub(super) fn last(&self) -> Option<Instant> {
         self.lock().last().copied()
     }
 
-    /// Those that have come since.
+    /// Returns the requests since a point in time.
     pub(super) fn since(&self, begin: Instant) -> Vec<Instant> {
         self.lock().iter().copied().filter(|at| *at >= begin).collect()
     }
@@ -61,25 +61,25 @@ impl Requests {
     }
 }
 
-/// How the program and its descendants have ended.
+/// The outcome of the program and its descendants.
 pub(super) struct Ended {
-    /// The program's exit status as a shell would give it.
+    /// Exit status of the program, as a shell would report it.
     pub(super) status: u8,
-    /// Descendants that run on: somebody has asked twice for the end, and they do not heed it.
+    /// Descendants that run on, because they did not end after a second request.
     pub(super) left: Vec<Pid>,
 }
 
 enum Event {
     ProgramEnded(u8),
     AllEnded,
-    /// Somebody asks for the end, and the program has ended already.
+    /// A request to end, after the program has ended.
     Asked,
     Failed(io::Error),
 }
 
-/// Runs the program until it and all its descendants have ended, and notes in `requests` who asks for its
-/// end, also afterwards. The `guard` is a child that is none of the program's. If the program leaves
-/// something behind, a line says so, unless it is to be `quiet`.
+/// Runs the program until it and all its descendants have ended, and records requests to end in `requests`,
+/// also afterwards. `guard` is a child that does not belong to the program. Unless `quiet`, a line reports
+/// descendants that the program leaves.
 pub(super) fn run(
     command: Command,
     filter: Filter,
@@ -88,14 +88,13 @@ pub(super) fn run(
     quiet: bool,
     started: impl FnOnce(Pid) -> Outcome,
 ) -> Outcome<Ended> {
-    // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
-    // end.
+    // Becomes the subreaper, so that the program's daemons become children here and their end is noticed.
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
-    // What nohup(1) has ignored stays so for the program, which inherits no handler.
+    // Leaves signals ignored that nohup(1) has ignored, because the program inherits this but no handlers.
     let passed = heeded([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH]);
     let mut signals = SignalsInfo::<WithOrigin>::new(passed)?;
-    // Where that is ignored nobody learns how a child has ended (wait(2)); a handler is enough.
+    // Installs a handler, because with SIGCHLD ignored the status of children is lost (wait(2)).
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let guard = guard.and_then(|guard| Pid::from_raw(guard as i32));
     let name = command.get_program().display().to_string();
@@ -131,8 +130,7 @@ pub(super) fn run(
     wait(&happened, &name, guard, quiet)
 }
 
-/// Waits until the last one has ended, or for the second time somebody asks for the end of those that are
-/// left.
+/// Waits until all processes have ended, or until the second request to end the remaining ones.
 fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool) -> Outcome<Ended> {
     let (mut status, mut has_ended, mut asked) = (0, false, 0);
     let mut to_say = false;
@@ -162,7 +160,7 @@ fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool)
     }
 }
 
-/// Waits for children, the program and those that it leaves, and tells what happens.
+/// Waits for children (the program and its orphans) and reports events.
 fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: &Sender<Event>) {
     loop {
         let event = match rustix::process::wait(WaitOptions::empty()) {
@@ -187,11 +185,10 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
     }
 }
 
-/// Starts the program with its system calls filtered, in a thread of its own: they are a thread's, and its
-/// children's.
+/// Starts the program with its system calls filtered, in a separate thread, because filters apply to a thread
+/// and its children.
 ///
-/// The thread stays: for a program that wants a signal when its parent ends (PR_SET_PDEATHSIG) the parent is
-/// the thread that has started it, and not the process.
+/// The thread stays, because for PR_SET_PDEATHSIG the parent is the starting thread, not the process.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     let (started, starts) = mpsc::channel();
     let start = move || {
@@ -223,32 +220,33 @@ fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     starts.recv().expect("starting a program does not panic")
 }
 
-/// Passes a signal on to the program, or to what it has left behind.
+/// Passes a signal on to the program, or to its remaining descendants.
 fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Option<Pid>) {
     let targets = match program {
-        // It has had it as well.
+        // The terminal has already sent the signal to the program.
         Some(_) if by_terminal => Vec::new(),
         Some(program) => vec![(program, signal)],
         None => left_behind(guard).into_iter().map(|child| (child, asking(signal, child))).collect(),
     };
     for (target, signal) in targets {
-        // It may have ended just now.
+        // The process may have ended just now.
         let _ = rustix::process::kill_process(target, signal);
     }
 }
 
-/// The signal that asks a process for what `signal` asks: shells have their background jobs ignore Ctrl-C.
+/// Returns the signal that makes a process end: SIGTERM if the process ignores `signal`, as background jobs
+/// of shells ignore Ctrl-C.
 fn asking(signal: Signal, process: Pid) -> Signal {
     let is_asking = matches!(signal, Signal::INT | Signal::QUIT);
     if is_asking && is_ignored(signal, process) { Signal::TERM } else { signal }
 }
 
-/// What the program has left behind, if it has ended.
+/// Returns the descendants that the program has left.
 fn left_behind(guard: Option<Pid>) -> Vec<Pid> {
     children().into_iter().filter(|child| Some(*child) != guard).collect()
 }
 
-/// Processes with their names, for people.
+/// Returns processes with their names, for people.
 pub(super) fn describe(processes: &[Pid]) -> String {
     let described = processes.iter().map(|process| {
         let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
@@ -257,8 +255,7 @@ pub(super) fn describe(processes: &[Pid]) -> String {
     described.collect::<Vec<_>>().join(", ")
 }
 
-/// The launcher's own children: beside the program daemons, mostly, whose parents have ended, and which are
-/// ours since.
+/// Returns this process's children: the program, and daemons that were reparented here.
 pub(super) fn children() -> Vec<Pid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -266,7 +263,7 @@ pub(super) fn children() -> Vec<Pid> {
     lists.flat_map(numbers).filter_map(Pid::from_raw).collect()
 }
 
-/// What a shell makes of it.
+/// Returns the exit status as a shell reports it.
 fn exit_status(status: WaitStatus) -> u8 {
     let status = ExitStatus::from_raw(status.as_raw());
     let signal = status.signal().map(|signal| 128 + signal);

@@ -1,4 +1,4 @@
-//! After the program has ended: what it has sent is delivered, for as long as that makes sense.
+//! Delivery of the program's sent data after it has ended.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use peersock_descriptors::{FdServer, Outstanding};
 
 use super::children::Requests;
 
-/// How long the end may take once somebody has asked for it.
+/// Maximum time of delivery after a request to end.
 const LINGER: Duration = Duration::from_secs(2);
-/// A signal that came so long before the program has ended was not what ended it.
+/// Maximum age of a signal that may have ended the program.
 const RECENT: Duration = Duration::from_secs(30);
 
-/// How often it is looked how far it has come.
+/// Polling interval of the progress.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Delivers what can be delivered; gives what cannot.
+/// Delivers data as far as possible; returns the rest.
 pub(super) fn deliver(server: &FdServer, requests: &Requests) -> Outstanding {
     server.begin_drain();
     let mut end = End::new(Instant::now(), requests.last());
@@ -30,11 +30,11 @@ pub(super) fn deliver(server: &FdServer, requests: &Requests) -> Outstanding {
     }
 }
 
-/// When to give up.
+/// The condition for giving up.
 struct End {
     patience: Patience,
     began: Instant,
-    /// Whether somebody has asked for the end before the program ended.
+    /// True if a request to end preceded the program's end.
     was_asked: bool,
 }
 
@@ -59,8 +59,8 @@ impl End {
 mod tests {
     use super::*;
 
-    /// How long it lasts, milliseconds, if this is left after each number of them, and somebody asks for the
-    /// end then.
+    /// Returns the duration in milliseconds, given the data left at each one and the times of requests to
+    /// end.
     fn lasts(asked_before: Option<u64>, asks: &[u64], left: impl Fn(u64) -> Remaining) -> u64 {
         let began = Instant::now() + Duration::from_secs(60);
         let requests = Requests::default();
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(lasts(Some(100), &[700], progress), 700);
         assert_eq!(lasts(None, &[300], progress), 2300);
         assert_eq!(lasts(None, &[300, 400], progress), 400);
-        // That was about something else.
+        // That request did not end the program.
         assert_eq!(lasts(Some(50_000), &[300], progress), 2300);
     }
 }

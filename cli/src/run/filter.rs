@@ -1,19 +1,18 @@
-//! What the kernel refuses a program and its descendants (seccomp(2)), because no preloaded library sees it.
+//! System calls that the kernel denies to a program and its descendants (seccomp(2)), because a preloaded
+//! library cannot see them.
 //!
-//! io_uring_setup(2) fails as in kernels without it, so that programs make the ordinary calls instead. Where
-//! nothing but the overlay is allowed, socket(2) fails for the Internet's families: so nobody gets past the
-//! library, not the C library's resolver, a static program, or one with a clean environment.
+//! io_uring_setup(2) fails as in kernels without it, so that programs make ordinary calls instead. If only
+//! the overlay is allowed, socket(2) fails for Internet families. Then even the C library's resolver, static
+//! programs and programs with a clean environment cannot bypass the library.
 
 use std::io;
 
 use crate::failure::{Failure, Outcome};
 
-/// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
-/// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
+/// Filters the system calls of the calling thread and of all processes it starts from now on. They can no
+/// longer gain privileges (PR_SET_NO_NEW_PRIVS), because the kernel requires that.
 ///
-/// # Errors
-/// When `only` the overlay is to be reached and the kernel does not filter. Otherwise it is done as far as it
-/// goes.
+/// Fails if `only` is set and the kernel cannot filter. Otherwise filters as far as possible.
 pub(super) fn apply(only: bool) -> Outcome {
     let applied = peersock_bsd::filter::apply(only);
     match applied {
@@ -29,10 +28,10 @@ pub(super) fn apply(only: bool) -> Outcome {
     }
 }
 
-/// Has socket calls of the calling thread and of all that it starts from now on be taken by a supervisor.
+/// Makes a supervisor handle the socket calls of the calling thread and of processes it starts later.
 ///
 /// # Errors
-/// When the kernel does not do it: then nobody would take the program's calls.
+/// Fails if the kernel does not support it, because the program's calls would not be handled.
 pub(super) fn notify(filter: peersock_seccomp::Filter) -> Outcome {
     filter.install().map_err(|error| {
         let hint = match error.kind() {

@@ -1,11 +1,11 @@
-//! A process beside the launcher that sees it die, and ends then what its programs wait for: connections and
-//! datagrams that will not come any more. It says so, too: nobody else is left who knows why.
+//! A process beside the launcher that detects its death. It then ends the connections and sockets that
+//! programs wait for, and prints the reason, because no other process knows it.
 //!
 //! ```text
 //! launcher ---- a pipe, the guard's stdin ----> guard
 //! ```
 //!
-//! One byte says how the launcher ends. An end without it means that the launcher was killed.
+//! One byte says how the launcher ends. End of file without it means that the launcher was killed.
 
 use std::env;
 use std::io::{self, Read as _, Write as _};
@@ -23,17 +23,17 @@ use crate::stdio;
 #[derive(clap::Args)]
 pub(crate) struct Args;
 
-/// The programs have ended.
+/// Byte sent when all programs have ended.
 const ALL_ENDED: u8 = 1;
 
-/// Some programs run on, and the launcher has said so.
+/// Byte sent when some programs run on, which the launcher has reported.
 const SOME_LEFT: u8 = 2;
 
-/// The guard of a launcher that runs.
+/// The guard of a running launcher.
 pub(super) struct Guard(Child);
 
 impl Guard {
-    /// Starts it. It does without where the system does not allow another process.
+    /// Starts the guard. Returns `None` if the system does not allow another process.
     pub(super) fn start(server: &FdServer) -> Option<Guard> {
         let mut command = Command::new("/proc/self/exe");
         command
@@ -41,11 +41,11 @@ impl Guard {
             .arg("run-guard")
             .env(peersock_descriptors::ENVIRONMENT, server.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        // Ctrl-C is not for it.
+        // Uses a separate process group, because Ctrl-C must not reach the guard.
         let started = command.process_group(0).spawn();
         let started = started.inspect_err(|error| tracing::debug!(%error, "nobody guards the launcher"));
         let guard = Guard(started.ok()?);
-        // It must be told from the program's children, or the launcher would wait for it.
+        // The guard must be distinguishable from the program's children, or the launcher would wait for it.
         if children().iter().all(|child| child.as_raw_pid() as u32 != guard.id()) {
             guard.dismiss();
             return None;
@@ -57,26 +57,26 @@ impl Guard {
         self.0.id()
     }
 
-    /// The programs have ended: there is nothing to guard any more.
+    /// Ends the guard after all programs have ended.
     pub(super) fn dismiss(mut self) {
         self.tell(ALL_ENDED);
         let _ = self.0.wait();
     }
 
-    /// The launcher ends, and programs run on: has the guard end their sockets.
+    /// Makes the guard close the sockets of programs that run on after the launcher.
     pub(super) fn leave(mut self) {
         self.tell(SOME_LEFT);
     }
 
     fn tell(&mut self, byte: u8) {
         if let Some(mut pipe) = self.0.stdin.take() {
-            // It may have been killed.
+            // The guard may have been killed.
             let _ = pipe.write_all(&[byte]);
         }
     }
 }
 
-/// The guard's process.
+/// Runs the guard's process.
 pub(crate) fn run(_: &Args) -> Outcome {
     let node = env::var(peersock_descriptors::ENVIRONMENT).unwrap_or_default();
     let (tag, _) =

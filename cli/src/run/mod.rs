@@ -111,7 +111,7 @@ pub(crate) struct Args {
     program: Vec<OsString>,
 }
 
-/// Understands `SIDE` and `PORT=SIDE`, and gives a rule of the preloaded library.
+/// Parses `SIDE` or `PORT=SIDE`, and returns a rule for the preloaded library.
 fn parse_bind(text: &str) -> Result<String, String> {
     let (port, side) = text.split_once('=').map_or((None, text), |(port, side)| (Some(port), side));
     if !matches!(side, "overlay" | "kernel" | "both") {
@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let guarding = guard.as_ref().map(Guard::id);
     let Ended { status, left } =
         children::run(command, filter, &requests, guarding, args.quiet, |program| {
-            // Only now: the program has the limit that its user has set.
+            // Raises the limit only now, because the program must get the limit that its user has set.
             FdServer::raise_descriptor_limit();
             if !is_notified {
                 let supervised = supervisor.as_ref().map(Supervisor::supervised).unwrap_or_default();
@@ -174,7 +174,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         })?;
     match guard {
         Some(guard) if left.is_empty() => guard.dismiss(),
-        // What runs on is its: it ends the sockets.
+        // The guard closes the sockets of programs that run on.
         Some(guard) => guard.leave(),
         None => {}
     }
@@ -183,12 +183,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let outstanding = delivery::deliver(&server, &requests);
     drop(roots);
     node.shutdown(Duration::ZERO);
-    // A new receiver takes the place of the other, which ends when all that it had is said.
+    // A new receiver replaces the old one, which ends after its remaining messages.
     drop(server.refusals());
     let _ = saying.join();
     drop(node.unanswered());
     let _ = unanswered.join();
-    // The program has gone on after it, as it does with the kernel: its own status says whether that matters.
+    // Only a note: the program went on after the loss, as with the kernel, and its exit status decides.
     if outstanding.lost_before > 0 {
         let what = lost(outstanding.lost_before_bytes);
         let reset = "a peer had reset the connection, and no call has told the program";
@@ -211,8 +211,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Makes sure that this process finds itself in /proc, where it looks later whether the program has the
-/// library loaded. Without it the errors would be those of missing files and of old kernels.
+/// Checks that /proc shows this process, because it is read later to see if the program has loaded the
+/// library. Without it, the errors would look like missing files and old kernels.
 fn check_proc() -> Outcome {
     Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
         Failure::new(
@@ -224,7 +224,7 @@ fn check_proc() -> Outcome {
     })
 }
 
-/// What of the program's data has not arrived; `None` if all has.
+/// Returns the reason why part of the program's data did not arrive; `None` if all did.
 fn loss(path: &Path, left: &Outstanding) -> Option<String> {
     let bytes = left.waiting + left.lost_bytes;
     if (bytes, left.lost) == (0, 0) {
@@ -264,7 +264,7 @@ fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
     Ok(node)
 }
 
-/// Names the system calls that a container may forbid: the error alone would be taken for one of a file.
+/// Names the system calls that a container may forbid, because the bare error looks like one of a file.
 fn refused(calls: &str, error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => Failure::new(
@@ -275,9 +275,9 @@ fn refused(calls: &str, error: io::Error) -> Failure {
     }
 }
 
-/// The passphrase is the node's, not the program's. In its place stands an empty one where there was one: a
-/// command of ours that the program starts refuses that. With none at all it would join the network that the
-/// environment names without a passphrase, in silence, and let everybody in.
+/// Hides the passphrase from the program by an empty one, with which peersock commands that the program
+/// starts fail. Without the variable they would silently join a network without a passphrase, open to
+/// everyone.
 fn hide_secret(command: &mut Command, networks: &[Network]) {
     let is_used = networks.iter().any(|network| network.is_secret() && !network.summary().by_file);
     match is_used || env::var_os(SECRET_VARIABLE).is_some() {
@@ -291,8 +291,8 @@ fn rules(args: &Args) -> String {
     only.into_iter().chain(args.bind.iter().cloned()).collect::<Vec<_>>().join(",")
 }
 
-/// The libraries to load: ours first, because it must take the calls before others do, but behind a
-/// sanitizer, which ends the program otherwise and calls what comes behind it.
+/// Returns the libraries to preload. This library is first, because it must take calls before others do,
+/// except that a sanitizer must precede it.
 fn preload(library: &Path, others: Option<OsString>) -> OsString {
     let own = library.as_os_str().to_owned();
     let Some(others) = others.filter(|others| !others.is_empty()) else { return own };

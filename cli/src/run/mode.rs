@@ -1,4 +1,4 @@
-//! How the program's socket calls are taken: by a preloaded library, or by the kernel's notices (seccomp).
+//! Interception of the program's socket calls: by a preloaded library, or by seccomp notifications.
 
 use std::env;
 use std::io;
@@ -29,18 +29,18 @@ pub(super) enum Mode {
     Seccomp,
 }
 
-/// What takes the program's calls, while it runs.
+/// The handlers of the program's calls, while it runs.
 pub(super) struct Taken {
     pub(super) filter: Filter,
-    /// Where the preloaded library takes them: of what it starts and cannot reach.
+    /// Supervisor of programs that the preloaded library cannot reach but its programs start.
     pub(super) supervisor: Option<Supervisor>,
 }
 
 impl Mode {
-    /// Whether the kernel is to ask.
+    /// Returns true if seccomp notifications are used.
     ///
     /// # Errors
-    /// If the program cannot be reached in this mode.
+    /// Fails if the program cannot be reached in this mode.
     pub(super) fn is_notified(self, args: &Args, path: &Path, reach: Reach) -> Outcome<bool> {
         let notified = match (self, reach) {
             (Self::Auto | Self::Preload, Reach::Library) => false,
@@ -63,18 +63,18 @@ impl Mode {
         Ok(notified)
     }
 
-    /// Whether what the program starts, and the library does not reach, is admitted to a supervisor. With
-    /// --only the filter refuses it its sockets; one that has the kernel's notices already hands them on.
+    /// Returns true if programs that the library cannot reach are admitted to a supervisor. With --only the
+    /// filter denies them sockets instead; under notifications they inherit them.
     fn admits(self, args: &Args, is_notified: bool) -> bool {
         self == Self::Auto && !is_notified && !args.no_filter && !args.only
     }
 
-    /// Returns true if the library is to be loaded into the program, or at least into what that starts.
+    /// Returns true if the library is preloaded into the program, or at least into its descendants.
     pub(super) fn preloads(self, reach: Reach) -> bool {
         self != Self::Seccomp && reach != Reach::Kernel(Bypass::Sanitizer)
     }
 
-    /// Prepares the program's environment, and what takes its calls.
+    /// Prepares the program's environment and the handlers of its calls.
     pub(super) fn prepare(
         self,
         args: &Args,
@@ -85,7 +85,7 @@ impl Mode {
     ) -> Outcome<Taken> {
         let admits = self.admits(args, is_notified);
         if preloads {
-            // Also for what static programs start.
+            // Set for static programs, too, because they may start programs that load the library.
             command.env(peersock_descriptors::ENVIRONMENT, server.environment());
             let mut words = rules(args);
             if admits {
@@ -107,7 +107,7 @@ impl Mode {
             });
             return Ok(Taken { filter, supervisor });
         }
-        // It is asked about the calls that make connections, not about those that use them.
+        // The supervisor handles calls that make connections, not calls that use them.
         server.note_unseen_calls();
         let client = client(server)?;
         let library = preloads.then(|| library.name().to_owned());
@@ -123,7 +123,7 @@ fn client(server: &FdServer) -> io::Result<Arc<Client>> {
     Ok(Client::new(tag, token))
 }
 
-/// What takes the calls of programs that those with the library start, and it does not reach.
+/// Creates the supervisor of descendants that the library cannot reach.
 fn supervise_others(args: &Args, server: &FdServer, library: &Library) -> io::Result<Supervisor> {
     let rules = Rules::new(client(server)?, &rules(args));
     let supervisor = Supervisor::new(rules, Some(library.name().to_owned()))?;
@@ -132,7 +132,7 @@ fn supervise_others(args: &Args, server: &FdServer, library: &Library) -> io::Re
     Ok(supervisor)
 }
 
-/// Says what becomes of programs that the library does not reach, and what can be done about it.
+/// Warns about programs that the library cannot reach, with a remedy.
 fn say_not_admitted(error: &io::Error) {
     const EFFECT: &str = "static programs and those of Go that this one starts may fail to start, or use the \
                           system's network";

@@ -1,4 +1,4 @@
-//! The program to run, and how its socket calls can be taken.
+//! The program to run, and how its socket calls can be intercepted.
 
 use std::env;
 use std::fs::{File, Metadata};
@@ -12,19 +12,19 @@ use peersock_bsd::elf::{is_32_bit, is_go, is_static, needs_sanitizer};
 
 use crate::failure::{Failure, Outcome};
 
-/// The bit of a file's mode that gives its process the file's user; those that give it the group, which
-/// without the permission to execute mean something else.
+/// Mode bit that makes a process run as the file's user, and bits that do so for the group. Set-group-ID
+/// without the group's execute bit has another meaning.
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2010;
 
-/// The exit statuses of shells for a program that is not there, and for one that cannot be run.
+/// Exit statuses of shells for a missing program, and for one that cannot be run.
 const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 
-/// Bytes of a file's beginning that are looked at.
+/// Number of bytes read from the beginning of a file.
 const HEAD: u64 = 64 << 10;
 
-/// How a program's socket calls are taken.
+/// The way in which a program's socket calls can be intercepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// By a preloaded library.
@@ -33,19 +33,19 @@ pub(super) enum Reach {
     Kernel(Bypass),
 }
 
-/// Why a preloaded library does not see a program's calls.
+/// The reason why a preloaded library does not see a program's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bypass {
     Go,
     Static,
-    /// Its file has capabilities, which root has anyway.
+    /// The file has capabilities, which root has anyway.
     Capabilities,
-    /// It needs AddressSanitizer's library.
+    /// The program needs AddressSanitizer's library.
     Sanitizer,
 }
 
 impl Bypass {
-    /// As a message says it of a program.
+    /// Returns the reason as part of a message about the program.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Go => "is written in Go: it makes system calls itself",
@@ -56,7 +56,7 @@ impl Bypass {
     }
 }
 
-/// Finds the program as a shell would, and how it can be reached; refuses one that cannot.
+/// Finds the program as a shell would, and how it can be reached; fails if it cannot.
 pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
     let path = find(program)?;
     let unreadable = |error: io::Error| {
@@ -106,7 +106,7 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
     Ok((path, reach))
 }
 
-/// A file's beginning.
+/// Reads the beginning of a file.
 pub(super) fn head(file: &File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     file.take(HEAD).read_to_end(&mut head)?;
@@ -153,7 +153,7 @@ fn find(program: &Path) -> Outcome<PathBuf> {
     }
 }
 
-/// As [`check`], for what the first line of `script` names.
+/// Checks the interpreter in the first line of `script`, as [`check`] does.
 fn check_interpreter(interpreter: &Path, script: &Path) -> Outcome<Reach> {
     check(interpreter).map(|(_, reach)| reach).map_err(|failure| match failure.status() {
         NOT_FOUND => Failure::with_status(
@@ -169,7 +169,7 @@ fn check_interpreter(interpreter: &Path, script: &Path) -> Outcome<Reach> {
     })
 }
 
-/// Whether the system gives a program another user or group than its caller's.
+/// Returns true if the system runs the program as another user or group than the caller's.
 fn changes_identity(metadata: &Metadata) -> bool {
     let user = metadata.mode() & SET_USER != 0 && metadata.uid() != rustix::process::geteuid().as_raw();
     let group =
@@ -177,7 +177,7 @@ fn changes_identity(metadata: &Metadata) -> bool {
     user || group
 }
 
-/// What a script's first line names.
+/// Returns the interpreter in a script's first line.
 fn script_interpreter(head: &[u8]) -> Option<String> {
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
@@ -187,7 +187,7 @@ fn script_interpreter(head: &[u8]) -> Option<String> {
     }
 }
 
-/// Whether a file gives capabilities to who runs it (capabilities(7)).
+/// Returns true if the file gives capabilities to its process (capabilities(7)).
 fn has_capabilities(path: &Path) -> bool {
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 64][..]).is_ok()
 }
@@ -211,7 +211,7 @@ mod tests {
             file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).expect("its owner may");
             file.as_file().metadata().expect("a file")
         };
-        // It is this process's user and group already.
+        // The file has this process's user and group already.
         assert!(!changes_identity(&with_mode(0o6755)));
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIP what_changes_its_user_is_refused_to_root_too: only root can give files away");
@@ -220,7 +220,7 @@ mod tests {
         std::os::unix::fs::chown(file.path(), Some(65534), Some(65534)).expect("root may");
         assert!(changes_identity(&with_mode(0o4755)));
         assert!(changes_identity(&with_mode(0o2755)));
-        // A lock on the file, in the old days.
+        // This mode bit once marked mandatory locking.
         assert!(!changes_identity(&with_mode(0o2644)));
         assert!(!changes_identity(&with_mode(0o755)));
     }

@@ -1,4 +1,4 @@
-//! Says that members to which the program connects or sends do not answer.
+//! Messages about members that do not answer the program's connections or datagrams.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,13 +14,13 @@ use crate::names;
 use crate::reach::{NamedServers, what_to_check};
 use crate::stdio;
 
-/// The least time between two lines about one address: many programs try again and again.
+/// Minimum interval between two lines about one address, because many programs retry.
 const AGAIN: Duration = Duration::from_secs(300);
 
-/// Most addresses that are remembered.
+/// Maximum number of remembered addresses.
 const MOST: usize = 1024;
 
-/// Writes such lines until [`Node::unanswered`] is called again, which ends the receiver.
+/// Prints messages until [`Node::unanswered`] is called again, which ends the receiver.
 pub(super) fn start(node: &Node, networks: Vec<Network>, named: NamedServers) -> io::Result<JoinHandle<()>> {
     let (unanswered, node) = (node.unanswered(), node.clone());
     thread::Builder::new().name("unanswered".into()).spawn(move || {
@@ -45,7 +45,7 @@ fn line(node: &Node, described: &Network, named: &NamedServers, one: Unanswered)
     )
 }
 
-/// Decides what is said.
+/// Filter of messages about unanswered members.
 #[derive(Default)]
 struct UnansweredMessages {
     last_message: BTreeMap<(NetworkId, IpAddr), Instant>,

@@ -1,9 +1,8 @@
-//! Whether the preloaded library has taken hold of the program, and of what that starts in its own place
-//! (exec).
+//! Verification that the preloaded library is loaded in the program, and in programs that it execs.
 //!
-//! A program without the library would use the system's network in silence. So it is ended as soon as its
-//! memory map shows that the loader has passed the library over: libraries that are preloaded are mapped
-//! before all others.
+//! Without the library, a program would silently use the system's network. So it is killed as soon as its
+//! memory map shows that the loader has skipped the library. Preloaded libraries are mapped before all
+//! others.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,71 +23,71 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::program;
 use crate::stdio;
 
-/// How often to look at first, when programs start others in their place, and later.
+/// Phases with their polling intervals: often at first, when programs exec others, and rarely later.
 const STEPS: [(Duration, Duration); 3] = [
     (Duration::from_millis(500), Duration::from_millis(5)),
     (Duration::from_secs(5), Duration::from_millis(25)),
     (Duration::MAX, Duration::from_secs(1)),
 ];
 
-/// Where Valgrind has its tools: static programs, which load the program that they examine, and the library
-/// with it.
+/// Path of Valgrind's tools: static programs that load the examined program, and the library with it.
 const VALGRIND: &str = "/valgrind/";
 
-/// A thread that looks at the program.
+/// A thread that inspects the program.
 pub(super) struct Watch {
-    /// Dropped, it ends the thread.
+    /// Dropping it ends the thread.
     stop: Sender<()>,
     thread: JoinHandle<Verdict>,
     contacts: Contacts,
 }
 
-/// What a watch has found.
+/// The result of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// The library was in it.
+    /// The library was loaded.
     Reached,
-    /// The library was not in it: it was ended.
+    /// The library was not loaded, and the program was killed.
     Passed,
-    /// It had ended before that could be told.
+    /// The program ended before that could be determined.
     Unknown,
-    /// The same, and this process has had no descriptors to look with.
+    /// As `Unknown`, because this process had no descriptors left for the inspection.
     Unseen,
 }
 
-/// The program that seemed to lack the library when it was looked at before.
+/// The program that lacked the library in the previous inspection.
 ///
-/// The kernel gives a memory map in pieces. If the program starts another in its place meanwhile, the rest is
-/// missing, and with it the library, which is mapped above the others; and while libraries are being loaded,
-/// a piece can be older than the next one. So one look proves nothing: the next one must find the same
-/// program without the library.
+/// One inspection proves nothing, because the kernel returns a memory map in pieces. If the program execs
+/// another meanwhile, the rest is missing, and with it the library, which is mapped above the others. While
+/// libraries are being loaded, a piece can be older than the next one. So the next inspection must find the
+/// same program without the library.
 #[derive(Debug, Default)]
 struct Suspicion(Option<Vec<u8>>);
 
 impl Suspicion {
-    /// Notes a look that did not find the library in this program; true if the look before did not, either.
+    /// Records an inspection that did not find the library. Returns true if the previous one did not find it
+    /// in the same program, either.
     fn is_confirmed_by(&mut self, image: Option<Vec<u8>>) -> bool {
         image.is_some() && std::mem::replace(&mut self.0, image.clone()) == image
     }
 }
 
-/// What a process's memory shows.
+/// The state that a process's memory map shows.
 #[derive(Debug, PartialEq, Eq)]
 enum Sight {
     Library,
-    /// Other libraries, or a program that loads none; and which program it is.
+    /// Other libraries, or a program that loads none; with the program's path.
     Passed(PathBuf),
-    /// It is still being loaded, or cannot be looked at.
+    /// The program is still being loaded, or cannot be inspected.
     Nothing,
-    /// This process has no descriptors to look with.
+    /// This process has no descriptors left for the inspection.
     Unseen,
     /// The process has ended.
     End,
 }
 
 impl Watch {
-    /// Begins to watch a child that has not been waited for. `library` is a name that its memory map shows,
-    /// unless its calls are taken without the library: then it is one of the `supervised`.
+    /// Starts watching a child that has not been waited for. `library` is a name in its memory map. A program
+    /// without the library is accepted if it is `supervised`.
     pub(super) fn start(
         program: Pid,
         library: &str,
@@ -96,7 +95,7 @@ impl Watch {
         contacts: Contacts,
     ) -> io::Result<Watch> {
         let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())?;
-        // Files below this are those of the same process, also when its number is another's.
+        // Files below this directory belong to the same process, even if its PID is reused.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = rustix::fs::open(format!("/proc/{program}"), flags, Mode::empty())?;
         let (stop, stopped) = mpsc::channel::<()>();
@@ -107,7 +106,7 @@ impl Watch {
             let mut image = None;
             let mut suspicion = Suspicion::default();
             loop {
-                // What the kernel tells each program anew, random addresses among it.
+                // The kernel generates this data anew for each exec, including random addresses.
                 let now = read(&process, "auxv").ok().filter(|auxv| !auxv.is_empty());
                 if now.is_none() || now != image {
                     match look(&process, &library) {
@@ -117,7 +116,7 @@ impl Watch {
                         }
                         Sight::Passed(_) if !suspicion.is_confirmed_by(now) => continue,
                         Sight::Passed(path) => {
-                            // It may have ended just now, or belong to another user since.
+                            // The process may have ended just now, or belong to another user since.
                             let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
                             complain(&path);
                             return Verdict::Passed;
@@ -138,15 +137,15 @@ impl Watch {
         Ok(Watch { stop, thread, contacts })
     }
 
-    /// Ends, when the program has ended too. True if the library was in it all the time.
+    /// Ends the watch after the program has ended. Returns true if the library was loaded all the time.
     pub(super) fn finish(self, program: &std::path::Path) -> bool {
         drop(self.stop);
         match self.thread.join() {
             Ok(Verdict::Reached) => true,
             Ok(Verdict::Passed) => false,
-            // The library asks the node before the program begins.
+            // The library contacts the node before the program begins.
             Ok(Verdict::Unknown | Verdict::Unseen) | Err(_) if self.contacts.count() > 0 => true,
-            // Its status says what has become of it: short descriptors are no sign of another library.
+            // The exit status counts, because a lack of descriptors does not mean a missing library.
             Ok(Verdict::Unseen) => {
                 stdio::note(format_args!(
                     "this process had no descriptors to look whether {} has the library of peersock loaded, \
@@ -172,14 +171,14 @@ fn complain(program: &std::path::Path) {
     ));
 }
 
-/// Looks at what is mapped into a process.
+/// Inspects the memory map of a process.
 fn look(process: &OwnedFd, library: &str) -> Sight {
     let maps = match read(process, "maps") {
         Ok(maps) if maps.is_empty() => return Sight::End,
         Ok(maps) => String::from_utf8_lossy(&maps).into_owned(),
         Err(rustix::io::Errno::SRCH | rustix::io::Errno::NOENT) => return Sight::End,
         Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => return Sight::Unseen,
-        // A process that protects itself (PR_SET_DUMPABLE).
+        // The process protects itself (PR_SET_DUMPABLE).
         Err(_) => return Sight::Nothing,
     };
     let Ok(program) = rustix::fs::readlinkat(process, "exe", Vec::new()) else { return Sight::Nothing };
@@ -203,7 +202,7 @@ fn judge(maps: &str, program: PathBuf, library: &str, is_static: impl FnOnce() -
     let has_begun = loaded.contains(&&*name);
     loaded.sort_unstable();
     loaded.dedup();
-    // The loader itself is one of them. A sanitizer is loaded before ours.
+    // The loader itself is one of them. A sanitizer is loaded before this library.
     let is_other = |path: &&&str| **path != name && !is_sanitizer(path.as_bytes());
     let libraries = loaded.iter().filter(is_other).count();
     match libraries > 1 || has_begun && is_static() {
@@ -212,9 +211,9 @@ fn judge(maps: &str, program: PathBuf, library: &str, is_static: impl FnOnce() -
     }
 }
 
-/// The file that a line of a memory map maps to be executed.
+/// Returns the file that a line of a memory map maps as executable.
 fn mapped_code(line: &str) -> Option<&str> {
-    // Addresses, permissions, offset, device, inode, and then the path, in which there may be spaces.
+    // Fields: addresses, permissions, offset, device, inode, and the path, which may contain spaces.
     let mut rest = line;
     let mut field = || {
         let (field, after) = rest.split_once(' ')?;
@@ -268,7 +267,7 @@ mod tests {
     fn static_programs_load_nothing_but_valgrind_s_tools_do() {
         let passed = Sight::Passed("/usr/bin/the program".into());
         assert_eq!(sight(PROGRAM, true), passed);
-        // Its code is not mapped yet.
+        // The program's code is not mapped yet.
         assert_eq!(sight("", true), Sight::Nothing);
         let maps = PROGRAM.replace("/usr/bin/the program", "/usr/libexec/valgrind/memcheck") + LIBC;
         assert_eq!(judge(&maps, "/usr/libexec/valgrind/memcheck".into(), "ours", || true), Sight::Nothing);
@@ -276,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_program_that_starts_another_while_it_is_looked_at_is_not_blamed() {
-        // The end of the map is missing, and the library in it.
+        // The end of the map is missing, and the library with it.
         let cut = format!("{LIBC}{PROGRAM}{OURS}");
         let cut = &cut[..cut.find("[stack]").unwrap()];
         assert_eq!(sight(cut, false), Sight::Passed("/usr/bin/the program".into()));
@@ -284,7 +283,7 @@ mod tests {
         assert!(!suspicion.is_confirmed_by(Some(b"the first".to_vec())));
         assert!(!suspicion.is_confirmed_by(Some(b"the second".to_vec())));
         assert!(suspicion.is_confirmed_by(Some(b"the second".to_vec())));
-        // It has ended.
+        // The program has ended.
         assert!(!suspicion.is_confirmed_by(None));
         assert!(!suspicion.is_confirmed_by(None));
     }

@@ -1,7 +1,6 @@
-//! What a node says of itself, as far as this program shows it.
+//! A node's status answer, as far as this program shows it.
 //!
-//! The node may be of another version than this program: fields that came later may be missing, and those
-//! that are not known here are skipped.
+//! The node's version may differ from this program's: newer fields may be missing, unknown ones are skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,7 +50,7 @@ pub(crate) struct Root {
     pub(crate) directory_away: bool,
 }
 
-/// Where the node can be reached.
+/// Addresses and NAT of the node.
 #[derive(Deserialize)]
 pub(crate) struct Contact {
     pub(crate) nat: Option<String>,
@@ -67,7 +66,7 @@ pub(crate) struct Candidate {
     pub(crate) by: Option<String>,
 }
 
-/// How an allocation on a TURN server is.
+/// State of an allocation on a TURN server.
 #[derive(Deserialize)]
 pub(crate) struct Turn {
     pub(crate) server: String,
@@ -76,7 +75,7 @@ pub(crate) struct Turn {
     pub(crate) error: Option<String>,
 }
 
-/// How the node meets others by the DHT.
+/// State of the node in the DHT.
 #[derive(Deserialize)]
 pub(crate) struct Dht {
     pub(crate) nodes: usize,
@@ -133,7 +132,7 @@ pub(crate) struct Peer {
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// Where a direct path to a peer was looked for.
+/// An attempt of a direct path to a peer.
 #[derive(Deserialize)]
 pub(crate) struct Attempt {
     pub(crate) address: SocketAddr,
@@ -166,7 +165,7 @@ pub(crate) struct Conflict {
 pub(crate) enum Presence {
     Connected,
     Gone,
-    /// Also what later versions may tell apart.
+    /// Also covers states that later versions may add.
     #[serde(other)]
     Known,
 }
@@ -184,7 +183,7 @@ pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
     pub(crate) received_packets: u64,
     pub(crate) received_bytes: u64,
-    /// Earlier versions do not tell.
+    /// Missing in earlier versions.
     #[serde(default)]
     pub(crate) lost_packets: u64,
 }
@@ -199,7 +198,7 @@ impl Answer {
         })
     }
 
-    /// Says that the node and this program differ, if they do.
+    /// Returns a message if the versions of the node and this program differ.
     pub(crate) fn difference(&self) -> Option<String> {
         let own = env!("CARGO_PKG_VERSION");
         let lacks = self.traffic.is_none();
@@ -211,7 +210,7 @@ impl Answer {
 }
 
 impl NetworkAnswer {
-    /// Peers without a session that are not gone.
+    /// Returns the number of peers without a session that are not gone.
     pub(crate) fn known(&self) -> usize {
         self.known.unwrap_or(self.peers.saturating_sub(self.connected + self.gone))
     }
@@ -222,7 +221,7 @@ impl Peer {
         self.state.unwrap_or(if self.connected { Presence::Connected } else { Presence::Known })
     }
 
-    /// The kind of the path, by the words of `peersock status --prometheus`; none without a session.
+    /// Returns the kind of the path, in the words of `peersock status --prometheus`; none without a session.
     pub(crate) fn path_kind(&self) -> Option<&'static str> {
         (self.state() == Presence::Connected).then_some(match self {
             Peer { root: Some(_), .. } => "root",
@@ -232,19 +231,19 @@ impl Peer {
         })
     }
 
-    /// The kind of the path with the root that relays, if one does.
+    /// Returns the kind of the path, with the relaying root if there is one.
     pub(crate) fn path_words(&self) -> Option<String> {
         let kind = self.path_kind()?;
         Some(self.root.as_ref().map_or_else(|| kind.to_owned(), |root| format!("{kind} {}", short(root))))
     }
 
-    /// Where its packets go, or by which stream.
+    /// Returns the address or stream that packets take.
     pub(crate) fn via(&self) -> Option<String> {
         self.path_kind()?;
         self.path.map(|path| path.to_string()).or_else(|| self.stream.clone())
     }
 
-    /// What people know it by: its name, else the address to dial, else its ID.
+    /// Returns the name for people: the member's name, else the address to dial, else the ID.
     pub(crate) fn shown_name(&self) -> String {
         let address = || self.addresses.first().map(IpAddr::to_string);
         self.name.clone().or_else(address).unwrap_or_else(|| self.id.clone())
@@ -261,7 +260,7 @@ impl Presence {
     }
 }
 
-/// The beginning of an ID, by which people tell IDs apart.
+/// Returns the beginning of an ID, which suffices for people.
 pub(crate) fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }

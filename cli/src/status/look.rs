@@ -1,4 +1,4 @@
-//! One look at a running node, and whether another one saw the same run of it.
+//! One status report of a running node, and its comparison with an earlier one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,24 +8,24 @@ use peersock::management::{self, ManagementError};
 use super::Answer;
 use crate::failure::{Failure, Outcome};
 
-/// Two clocks are read one after the other, so they may seem to differ by this much.
+/// Tolerance for two clocks that are read one after the other.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// What a node has said, and when.
+/// A node's answer, with its time.
 pub(crate) struct Look {
     pub(crate) answer: Answer,
-    /// Before it was asked, and after it has answered.
+    /// Times before the request and after the answer.
     pub(crate) asked: Instant,
     pub(crate) answered: Instant,
 }
 
 impl Look {
-    /// Looks at the node that runs with a state directory.
+    /// Queries the node that runs with a state directory.
     pub(crate) fn at(path: &Path) -> Outcome<Look> {
         Look::try_at(path)?.map_err(Failure::from)
     }
 
-    /// As [`Look::at`], for those who want to know why the node did not answer.
+    /// Queries as [`Look::at`] does, but returns the reason if the node did not answer.
     pub(crate) fn try_at(path: &Path) -> Outcome<Result<Look, ManagementError>> {
         let asked = Instant::now();
         let text = match management::status(path, usize::MAX) {
@@ -36,9 +36,9 @@ impl Look {
         Ok(Ok(Look { answer: Answer::parse(&text)?, asked, answered }))
     }
 
-    /// How long the node has run since an earlier look, by its own clock; `None` if it was another run, or
-    /// another node. A node that was restarted has been running for less time than has passed, also where
-    /// that is longer than before, and its counters are larger.
+    /// Returns how long the node has run since an earlier report, by its own clock; `None` for another run or
+    /// another node. A restarted node has run for less time than has passed, even if its uptime and counters
+    /// are larger than before.
     pub(crate) fn since(&self, before: &Look) -> Option<f64> {
         let gained = self.answer.uptime_s - before.answer.uptime_s;
         let least = self.asked.saturating_duration_since(before.answered).saturating_sub(SLACK);

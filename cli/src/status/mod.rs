@@ -20,7 +20,7 @@ use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::{note, print};
 use crate::status::show::Report;
 
-/// Peers that are listed unless --all is given.
+/// Maximum number of peers listed without --all.
 const MOST_PEERS: usize = 50;
 
 /// Show the state of the node that runs with a state directory
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// What is said when a node ends that is watched.
+/// Returns the failure for a query; a watched node may have ended.
 fn failure(error: ManagementError, path: &Path, first: bool) -> Failure {
     if first || !has_ended(&error) {
         return error.into();
@@ -84,7 +84,7 @@ fn failure(error: ManagementError, path: &Path, first: bool) -> Failure {
     )
 }
 
-/// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
+/// Queries the node, and returns its answer as text or JSON. `first` is false for repeated queries.
 fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
     if args.prometheus {
@@ -101,7 +101,7 @@ fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     Ok(Report { answer: &answer, all: args.all, most, counters: args.counters }.to_string())
 }
 
-/// A time between two looks: not so short that the node is kept busy.
+/// Parses an interval of queries; it must not be so short that it keeps the node busy.
 pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_seconds(text)?;
     match (0.1..=86_400.0).contains(&interval.as_secs_f64()) {

@@ -7,18 +7,18 @@ use anstyle::{AnsiColor, Style};
 use super::answer::{Answer, Conflict, Contact, Dht, NetworkAnswer, Peer, Presence, Root, Traffic, Turn};
 use crate::style::{BOLD, ERROR, paint};
 
-/// The words for a peer that is connected.
+/// Style of the state of a connected peer.
 const CONNECTED: Style = AnsiColor::Green.on_default();
 
-/// What matters less.
+/// Style of less important texts.
 const DIM: Style = Style::new().dimmed();
 
-/// A status to be printed. It has styles in it.
+/// A status to print, with styles.
 pub(super) struct Report<'a> {
     pub(super) answer: &'a Answer,
-    /// Peers that are gone are listed, too.
+    /// True if peers that are gone are listed, too.
     pub(super) all: bool,
-    /// Most peers to list.
+    /// Maximum number of peers to list.
     pub(super) most: usize,
     pub(super) counters: bool,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
-    /// One network; `left` peers may still be listed.
+    /// Writes one network; `left` is the number of peers that may still be listed.
     fn network(&self, f: &mut fmt::Formatter<'_>, network: &NetworkAnswer, left: &mut usize) -> fmt::Result {
         let kind = network.kind.as_ref().map(|kind| format!(" ({kind})")).unwrap_or_default();
         write!(f, "\n{}: {}", paint(BOLD, format_args!("network {}{kind}", network.id)), counts(network))?;
@@ -94,7 +94,7 @@ impl Report<'_> {
                 .iter()
                 .filter(|peer| peer.network == network.id && peer.state() == state)
                 .collect();
-            // Those with a name first.
+            // Peers with a name come first.
             peers.sort_by_key(|peer| (peer.name.is_none(), &peer.name, &peer.addresses));
             peers.truncate(*left);
             *left -= peers.len();
@@ -111,7 +111,7 @@ impl Report<'_> {
     }
 }
 
-/// The first line: how things stand in all networks.
+/// Returns the first line, a summary of all networks.
 pub(crate) fn summary(answer: &Answer) -> String {
     let sum = |count: fn(&NetworkAnswer) -> usize| answer.networks.iter().map(count).sum::<usize>();
     let (connected, known, gone) = (sum(|n| n.connected), sum(NetworkAnswer::known), sum(|n| n.gone));
@@ -138,7 +138,7 @@ fn counts(network: &NetworkAnswer) -> String {
     text
 }
 
-/// One peer, in two or three lines. The address to dial is first.
+/// A peer in two or three lines. The address to dial is first.
 struct Line<'a>(&'a Peer);
 
 impl fmt::Display for Line<'_> {
@@ -206,7 +206,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// What is in front of the node, and where others reach it besides its own addresses.
+/// The node's NAT, and addresses at which others reach it besides its own.
 struct ContactLine<'a>(&'a Contact);
 
 impl fmt::Display for ContactLine<'_> {
@@ -233,7 +233,7 @@ impl fmt::Display for ContactLine<'_> {
     }
 }
 
-/// What a TURN server does for the node.
+/// The service of a TURN server for the node.
 struct TurnLine<'a>(&'a Turn);
 
 impl fmt::Display for TurnLine<'_> {
@@ -249,7 +249,7 @@ impl fmt::Display for TurnLine<'_> {
     }
 }
 
-/// How the node meets others by the DHT.
+/// The node's state in the DHT.
 struct DhtLine<'a>(&'a Dht);
 
 impl fmt::Display for DhtLine<'_> {
@@ -271,7 +271,7 @@ impl fmt::Display for DhtLine<'_> {
     }
 }
 
-/// One root, in one or two lines.
+/// A root, in one or two lines.
 struct RootLine<'a>(&'a Root);
 
 impl fmt::Display for RootLine<'_> {
@@ -280,7 +280,7 @@ impl fmt::Display for RootLine<'_> {
         let style = if root.state == "registered" { CONNECTED } else { Style::new() };
         write!(f, "root {}: {}", root.id, paint(style, &root.state))?;
         match root.registered_s {
-            // How long it has been going to end is not known.
+            // The time since the start of draining is unknown.
             Some(_) if root.state == "draining" => write!(f, ", it is about to end")?,
             Some(seconds) => write!(f, " for {}", age(seconds))?,
             None => {}
@@ -310,7 +310,7 @@ impl fmt::Display for RootLine<'_> {
     }
 }
 
-/// When a peer was there last, by what it proved itself, or by what discovery heard.
+/// Returns when the peer was last there, by an authentic packet or by discovery.
 pub(crate) fn last_sign(peer: &Peer) -> String {
     match (peer.last_seen_s, peer.last_heard_s) {
         (Some(seen), heard)
@@ -323,7 +323,7 @@ pub(crate) fn last_sign(peer: &Peer) -> String {
     }
 }
 
-/// Says that an identity is in use at two places.
+/// Returns a warning that an identity is in use at two places.
 pub(crate) fn conflict(other: &Conflict) -> String {
     format!(
         "perhaps two nodes have this identity: {} has said so, unproven, {} ago",
@@ -353,7 +353,7 @@ pub(crate) fn counted(number: impl TryInto<u64>, thing: &str) -> String {
     }
 }
 
-/// A number of bytes with three digits or so.
+/// Returns a number of bytes with about three digits.
 pub(crate) fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -365,7 +365,7 @@ pub(crate) fn bytes(number: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// A length of time in its largest units.
+/// Returns a duration in its largest units.
 pub(crate) fn age(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {

@@ -1,4 +1,4 @@
-//! Showing something again and again: in place on a terminal, one after the other elsewhere.
+//! Repeated output: in place on a terminal, one after the other elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::thread;
@@ -10,18 +10,19 @@ use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::style;
 
-/// Rows and columns where the terminal does not say.
+/// Default rows and columns if the terminal does not report them.
 const USUAL_SIZE: (usize, usize) = (24, 80);
 
-/// Prints what `look` makes until it fails, or until nobody reads it any more. `look` is told when it is
-/// called for the first time.
+/// Prints the result of `look` repeatedly until it fails or stdout is closed. The argument of `look` is true
+/// in the first call.
 pub(super) fn repeat(interval: Duration, spaced: bool, look: impl Fn(bool) -> Outcome<String>) -> Outcome {
     let in_place =
         spaced && io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     let mut first = true;
     loop {
         let text = look(first).inspect_err(|_| {
-            // A screen that was cut ends within a line, and what is said next must not continue it.
+            // Ends the line, because a cut screen ends within a line, which the next message must not
+            // continue.
             if in_place && !first {
                 let _ = io::stdout().write_all(b"\n");
             }
@@ -37,17 +38,17 @@ pub(super) fn repeat(interval: Duration, spaced: bool, look: impl Fn(bool) -> Ou
     }
 }
 
-/// Draws over what was drawn before, without an empty screen in between.
+/// Draws over the previous text, without clearing the screen in between.
 fn redraw(text: &str, first: bool) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let coloured = style::is_on(&stdout);
     let screen = frame(text, size(), first);
-    // Not by way of anstream, which without colours would take the movements out, too.
+    // Bypasses anstream, because without colours it would also remove cursor movements.
     stdout.write_all(if coloured { screen } else { keep_movements(&screen) }.as_bytes())?;
     stdout.flush()
 }
 
-/// What has to be written so that the screen shows the beginning of `text`, as far as it fits.
+/// Returns the output that shows the beginning of `text`, as far as it fits.
 pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) -> String {
     let mut screen = if first { CLEAR.to_owned() } else { String::new() };
     screen += HOME;
@@ -58,7 +59,7 @@ pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) ->
         let width = strip_str(line).to_string().chars().count();
         let taken = width.div_ceil(columns.max(1)).max(1);
         if taken > left {
-            // Of a line that takes more rows than are left, what fits.
+            // Shows the beginning of a line that takes more rows than are left.
             if left > 0 {
                 screen += &format!("{}{END_LINE}\n", cut(line, left * columns));
             }
@@ -71,13 +72,13 @@ pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) ->
     screen + END_SCREEN
 }
 
-/// The first characters of a line, without those that follow, but with all its colours.
+/// Returns the first characters of a line, with all of its colours.
 fn cut(line: &str, most: usize) -> String {
     let (mut shown, mut left, mut is_sequence) = (String::new(), most, false);
     for one in line.chars() {
         is_sequence |= one == '\x1b';
         if is_sequence {
-            // It ends with its first letter.
+            // A sequence ends with its first letter.
             is_sequence = !one.is_ascii_alphabetic();
         } else if left > 0 {
             left -= 1;
@@ -89,7 +90,7 @@ fn cut(line: &str, most: usize) -> String {
     shown
 }
 
-/// Takes the colours out, and leaves the movements.
+/// Removes colours, but keeps cursor movements.
 pub(crate) fn keep_movements(screen: &str) -> String {
     let mut text = String::with_capacity(screen.len());
     let mut rest = screen;
@@ -115,9 +116,9 @@ pub(crate) fn size() -> (usize, usize) {
 
 const CLEAR: &str = "\x1b[2J";
 const HOME: &str = "\x1b[H";
-/// Clears what an earlier, longer line has left.
+/// Clears the rest of an earlier, longer line.
 const END_LINE: &str = "\x1b[K";
-/// Clears what an earlier, longer text has left.
+/// Clears the rest of an earlier, longer text.
 const END_SCREEN: &str = "\x1b[J";
 
 #[cfg(test)]
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(frame(text, (3, 80), false), "\x1b[Hone\x1b[K\ntwo\x1b[K\n…\x1b[K\x1b[J");
         // "three" takes two rows of three columns.
         assert_eq!(frame("three\nx", (4, 3), false), "\x1b[Hthree\x1b[K\nx\x1b[K\n\x1b[J");
-        // Of what does not fit, its beginning is there.
+        // A line that does not fit is shown in part.
         assert_eq!(frame("three\nx", (2, 3), false), "\x1b[Hthr\x1b[K\n…\x1b[K\x1b[J");
         let coloured = frame("a\n\x1b[1mthree\x1b[0m!\nx", (3, 3), false);
         assert_eq!(coloured, "\x1b[Ha\x1b[K\n\x1b[1mthr\x1b[0m\x1b[K\n…\x1b[K\x1b[J");

@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// For scripts: one table after the other, each with the rates since the one before.
+/// Prints one table after the other for scripts, each with the rates since the one before.
 fn print_tables(path: &Path, interval: Duration, form: Form, count: u64) -> Outcome {
     let mut before = Look::at(path)?;
     for number in 0..count {
@@ -86,7 +86,7 @@ fn print_tables(path: &Path, interval: Duration, form: Form, count: u64) -> Outc
     Ok(())
 }
 
-/// What the table is drawn anew for.
+/// An event after which the table is redrawn.
 enum News {
     Look(Box<Outcome<Look>>),
     Terminal(Event),
@@ -94,11 +94,11 @@ enum News {
 
 fn draw_tables(path: PathBuf, interval: Duration, form: Form) -> Outcome {
     let first = Look::at(&path)?;
-    // A terminal that is halted keeps the looks from being many.
+    // Capacity of one, so that reports do not accumulate while the terminal is stopped.
     let (news, receiver) = mpsc::sync_channel(1);
     let terminal = forwarded(news.clone())?;
     let screen = Screen::enter(&terminal).map_err(Failure::output)?;
-    // A node that takes its time must not keep keys waiting.
+    // Queries on a separate thread, because a slow node must not delay keys.
     let ask = move || {
         loop {
             thread::sleep(interval);
@@ -112,7 +112,7 @@ fn draw_tables(path: PathBuf, interval: Duration, form: Form) -> Outcome {
     view.follow(&screen, &receiver)
 }
 
-/// Events of the terminal go where looks go.
+/// Forwards events of the terminal into the channel of reports.
 fn forwarded(news: SyncSender<News>) -> Outcome<Sender<Event>> {
     let (sender, receiver) = mpsc::channel();
     let forward = move || receiver.into_iter().try_for_each(|event| news.send(News::Terminal(event)));
@@ -120,19 +120,19 @@ fn forwarded(news: SyncSender<News>) -> Outcome<Sender<Event>> {
     Ok(sender)
 }
 
-/// What is shown.
+/// The displayed state.
 struct View {
-    /// The last look but one, while the node answers.
+    /// Previous report, if that query succeeded.
     before: Option<Look>,
     now: Outcome<Look>,
     rates: Rates,
     form: Form,
-    /// Peers that the table has.
+    /// Number of peers in the table.
     count: usize,
 }
 
 impl View {
-    /// Draws until someone wants it to end.
+    /// Draws until the user ends the program.
     fn follow(&mut self, screen: &Screen, news: &Receiver<News>) -> Outcome {
         loop {
             let size = screen.size();
@@ -146,7 +146,7 @@ impl View {
                         return Ok(());
                     }
                 }
-                // The threads that tell never end before this one.
+                // The sending threads never end before this one.
                 Err(_) => return Ok(()),
             }
         }
@@ -161,7 +161,7 @@ impl View {
         };
     }
 
-    /// The table and the keys below it, or why there is none.
+    /// Returns the table and the keys below it, or the reason why there is none.
     fn text(&mut self, (rows, columns): (usize, usize)) -> String {
         let keys: Vec<_> = Sort::KEYS
             .iter()
@@ -173,7 +173,7 @@ impl View {
         let keys: String = format!("q quit  {}", keys.join("  ")).chars().take(columns).collect();
         let table = match &self.now {
             Ok(now) => {
-                // The last row stays empty, and one is for the keys.
+                // Leaves the last row empty, and reserves one for the keys.
                 let size = (rows.saturating_sub(2), columns);
                 let (table, count) = table(now, &self.rates, self.form, Some(size));
                 self.count = count;
@@ -186,14 +186,14 @@ impl View {
         format!("{table}\n{keys}")
     }
 
-    /// Does what keys mean; returns whether to go on.
+    /// Handles pressed keys; returns false if the program must end.
     fn press(&mut self, keys: &[u8], rows: usize) -> bool {
         let page = rows.saturating_sub(8).max(1);
         let form = &mut self.form;
         let last = self.count.saturating_sub(1);
         let mut rest = keys;
         while let Some((&key, after)) = rest.split_first() {
-            // Arrows and pages are sequences that begin with escape.
+            // Arrow and page keys are sequences that begin with escape.
             let (taken, steps) = match rest {
                 [0x1b, b'[' | b'O', b'A', ..] => (3, -1),
                 [0x1b, b'[' | b'O', b'B', ..] => (3, 1),
@@ -201,7 +201,7 @@ impl View {
                 [0x1b, b'[', b'6', b'~', ..] => (4, page as isize),
                 [b'k', ..] => (1, -1),
                 [b'j', ..] => (1, 1),
-                // Other sequences mean nothing, nor do their letters.
+                // Ignores other sequences, including their letters.
                 [0x1b, b'[' | b'O', ..] => return true,
                 _ => (0, 0),
             };
@@ -247,7 +247,7 @@ mod tests {
         assert!(view.press(b"j\x1b[6~", 24) && view.form.skipped == 4, "the last one stays");
         assert!(view.press(b"\x1b[Ak", 24) && view.form.skipped == 2);
         assert!(view.press(b"\x1b[5~", 24) && view.form.skipped == 0);
-        // F5 has letters and digits that are no keys.
+        // The sequence of F5 contains letters and digits that are not keys.
         assert!(view.press(b"\x1b[15~q", 24));
         assert!(!view.press(b"nq", 24));
     }

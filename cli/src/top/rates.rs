@@ -1,20 +1,20 @@
-//! What has changed between two looks at a node, for each second.
+//! Changes between two reports of a node, per second.
 
 use std::collections::HashMap;
 
 use crate::status::{Look, Traffic};
 
-/// Bytes per second, and the share of packets that have not come.
+/// Bytes per second, and the share of lost packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Rate {
     pub(super) received: f64,
     pub(super) sent: f64,
-    /// From 0 to 1; `None` if none was sent here, as far as is known.
+    /// Share from 0 to 1; `None` if no packet is known to have been sent to this node.
     pub(super) loss: Option<f64>,
 }
 
-/// The rates at one look. What is not known is `None`: at the first look, after a restart of the node, and of
-/// what was not there at the look before.
+/// The rates at one report. Unknown rates are `None`: at the first report, after a restart of the node, and
+/// for entries missing in the previous report.
 #[derive(Default)]
 pub(super) struct Rates {
     pub(super) node: Option<Rate>,
@@ -75,16 +75,16 @@ impl Rates {
         self.peers.get(&(network.to_owned(), id.to_owned())).copied()
     }
 
-    /// How fast a counter grows, or several together.
+    /// Returns the growth per second of one or several counters.
     pub(super) fn counters(&self, names: &[&str]) -> Option<f64> {
         names.iter().map(|name| self.counters.get(*name)).sum()
     }
 }
 
-/// `None` if a counter went back, as when a peer was forgotten and found again.
+/// Returns the rate, or `None` if a counter went back, as for a peer that was forgotten and found again.
 fn rate(before: &Traffic, now: &Traffic, seconds: f64) -> Option<Rate> {
     let received = now.received_packets.saturating_sub(before.received_packets) as f64;
-    // What was late has come.
+    // Packets that were late have arrived and no longer count as lost.
     let lost = now.lost_packets.saturating_sub(before.lost_packets) as f64;
     Some(Rate {
         received: now.received_bytes.checked_sub(before.received_bytes)? as f64 / seconds,
@@ -106,7 +106,7 @@ pub(super) mod tests {
     fn rates_are_of_the_node_s_own_time() {
         let begin = Instant::now();
         let before = look(begin, status(10.0, 1000));
-        // The answer took its time, so that 3 s have passed here and 2 s there.
+        // The answer was slow, so that 3 s have passed here and 2 s at the node.
         let mut now = look(begin + Duration::from_secs(2), status(12.0, 5000));
         now.answered += Duration::from_secs(1);
         let rates = Rates::between(&before, &now);
@@ -121,7 +121,7 @@ pub(super) mod tests {
     fn a_node_that_was_restarted_has_no_rates_until_the_next_look() {
         let begin = Instant::now();
         let before = look(begin, status(0.5, 1000));
-        // It has run for longer than before, and counts more than before, and yet it is another run.
+        // This is another run, although its uptime and counters are larger than before.
         let restarted = look(begin + Duration::from_secs(1), status(0.7, 9000));
         let rates = Rates::between(&before, &restarted);
         assert_eq!((rates.node, rates.peer("ff01", "bb")), (None, None));
@@ -129,10 +129,10 @@ pub(super) mod tests {
         let next = look(begin + Duration::from_secs(2), status(1.7, 9000));
         assert_eq!(Rates::between(&restarted, &next).node, Some(Rate::default()));
 
-        // Long before, with less time and smaller counters.
+        // The earlier run had a larger uptime and larger counters.
         let before = look(begin, status(500.0, 1_000_000));
         assert_eq!(Rates::between(&before, &restarted).node, None);
-        // Another node took the directory's place.
+        // Another node uses the directory now.
         let mut other = look(begin + Duration::from_secs(1), status(501.0, 2_000_000));
         other.answer.node_id = "ee".into();
         assert_eq!(Rates::between(&before, &other).node, None);

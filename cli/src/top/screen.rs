@@ -1,5 +1,5 @@
-//! The terminal while a table is drawn on it again and again: keys are read as they are pressed, and the
-//! screen is as before when the program ends, however it ends.
+//! The terminal while a table is redrawn on it. Keys are read as they are pressed, and the screen is restored
+//! however the program ends.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::Sender;
@@ -17,49 +17,49 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::status::{frame, keep_movements, size};
 use crate::style;
 
-/// Another screen than the one with the shell's lines, without a cursor.
+/// Escape sequences for the alternate screen without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// How long a signal waits for what is being drawn. A terminal that was halted (Ctrl-S) takes nothing.
+/// Time that a signal waits for drawing to finish. A terminal that was stopped (Ctrl-S) accepts nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What happens at the terminal.
+/// An event of the terminal.
 pub(super) enum Event {
     /// Bytes of pressed keys.
     Keys(Vec<u8>),
-    /// The screen has another size, or something else was on it.
+    /// The screen has another size, or must be redrawn.
     Changed,
 }
 
-/// The terminal as long as it is ours. Dropping it gives it back.
+/// The terminal while this program uses it. Dropping it restores the terminal.
 pub(super) struct Screen(());
 
-/// Whether our screen is shown. Held while something is written, so that nothing is drawn on the shell's
+/// True while the alternate screen is shown. Locked during writes, so that nothing is drawn on the shell's
 /// screen.
 static SHOWN: Mutex<bool> = Mutex::new(false);
 
-/// The modes that the terminal had before; `None` while they are as they were, or if stdin is no terminal:
-/// then there are no keys. Never held while something is written: a terminal that was halted takes modes.
+/// Previous modes of the terminal. `None` while they are unchanged, or if stdin is not a terminal, so there
+/// are no keys. Never locked during writes, because even a stopped terminal accepts modes.
 static MODES: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl Screen {
-    /// Whether stdout is a terminal that can be drawn on.
+    /// Returns true if stdout is a terminal that supports drawing.
     pub(super) fn is_there() -> bool {
         io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
-    /// Takes the terminal, and tells `events` of keys and changes. Signals end the program from now on with
-    /// status 128 + signal, as they would have, after the terminal was given back.
+    /// Takes over the terminal, and sends keys and changes to `events`. From now on signals restore the
+    /// terminal and then end the program with status 128 + signal.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns system errors.
     pub(super) fn enter(events: &Sender<Event>) -> io::Result<Screen> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let usual = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                // First, or what is said would be on a screen that goes away.
+                // Leaves first, because otherwise the message would appear on a screen that disappears.
                 leave();
                 usual(panic);
             }));
@@ -73,20 +73,20 @@ impl Screen {
         Ok(Screen(()))
     }
 
-    /// How many rows and columns there are.
+    /// Returns the numbers of rows and columns.
     pub(super) fn size(&self) -> (usize, usize) {
         size()
     }
 
-    /// Draws over what was drawn before.
+    /// Draws over the previous text.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns system errors.
     pub(super) fn draw(&self, text: &str) -> io::Result<()> {
         let screen = frame(text, size(), false);
         let screen = if style::is_on(&io::stdout()) { screen } else { keep_movements(&screen) };
         let is_shown = locked(&SHOWN);
-        // The terminal may have been given back for the end already.
+        // The terminal may have been restored already because the program is ending.
         if *is_shown { write(&screen) } else { Ok(()) }
     }
 }
@@ -109,8 +109,8 @@ fn enter() -> io::Result<()> {
     write(ENTER)
 }
 
-/// Has stdin give each key when it is pressed, and not show it; signals of keys stay. Returns the modes that
-/// it had.
+/// Makes stdin return each key when it is pressed, without echo; keys that send signals keep working. Returns
+/// the previous modes.
 fn read_at_once() -> io::Result<Termios> {
     let modes = rustix::termios::tcgetattr(io::stdin())?;
     let mut raw = modes.clone();
@@ -121,9 +121,9 @@ fn read_at_once() -> io::Result<Termios> {
     Ok(modes)
 }
 
-/// Gives the terminal back, once.
+/// Restores the terminal, once.
 fn leave() {
-    // The modes first: they matter more, and a terminal that was halted takes no text.
+    // Restores the modes first, because they matter more, and a stopped terminal accepts no text.
     if let Some(modes) = locked(&MODES).take() {
         let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
     }
@@ -132,7 +132,7 @@ fn leave() {
         match SHOWN.try_lock() {
             Ok(is_shown) => break is_shown,
             Err(TryLockError::Poisoned(error)) => break error.into_inner(),
-            // Whoever draws may be this very thread, in a panic: its `Screen` comes here again.
+            // The lock may be held by this very thread, in a panic; dropping `Screen` then calls this again.
             Err(TryLockError::WouldBlock) if Instant::now() > deadline => return,
             Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
         }
@@ -142,13 +142,13 @@ fn leave() {
     }
 }
 
-/// Whether the terminal takes text by then.
+/// Returns true if the terminal accepts text before the deadline.
 fn takes_text(deadline: Instant) -> bool {
     let stdout = io::stdout();
     let mut waits = [PollFd::new(&stdout, PollFlags::OUT)];
     let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(50));
     let patience = Timespec::try_from(patience).ok();
-    // A signal that comes in between is taken for a no: then it is the second one that ends the program.
+    // A signal in between counts as false; then a second signal ends the program.
     rustix::event::poll(&mut waits, patience.as_ref()).is_ok_and(|count| count > 0)
 }
 
@@ -165,7 +165,7 @@ fn attend_to_signals(events: Sender<Event>) -> io::Result<()> {
                 SIGTSTP => {
                     leave();
                     let _ = emulate_default_handler(SIGTSTP);
-                    // It was continued.
+                    // The process was continued.
                     let _ = enter();
                 }
                 signal => {
@@ -196,7 +196,7 @@ fn read_keys(events: &Sender<Event>) {
     }
 }
 
-/// Writes to stdout past its buffer, which another thread may hold at the end.
+/// Writes to stdout without its buffer, which another thread may have locked at the end.
 fn write(text: &str) -> io::Result<()> {
     let mut left = text.as_bytes();
     while !left.is_empty() {

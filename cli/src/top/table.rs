@@ -1,4 +1,4 @@
-//! A look at a node as a table of its peers, with how the node, its roots and its networks are above it.
+//! A report of a node as a table of its peers, below lines about the node, its roots and its networks.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ const CONNECTED: Style = AnsiColor::Green.on_default();
 const DIM: Style = Style::new().dimmed();
 const HEADS: Style = Style::new().invert();
 
-/// Counters of what was lost inside the node, and not by the network.
+/// Counters of losses inside the node, as opposed to the network.
 const DROPPED: [&str; 7] = [
     "transmits_dropped",
     "udp_send_errors",
@@ -54,39 +54,39 @@ impl Sort {
     ];
 }
 
-/// Least characters of a name on a narrow terminal.
+/// Minimum number of characters of a name on a narrow terminal.
 const MIN_NAME: usize = 12;
 
-/// How the table is made.
+/// Settings of the table.
 #[derive(Clone, Copy)]
 pub(super) struct Form {
     pub(super) sort: Sort,
-    /// The last ones come first.
+    /// True if the order is reversed.
     pub(super) reversed: bool,
-    /// Peers that are gone are listed, too.
+    /// True if peers that are gone are listed, too.
     pub(super) all: bool,
-    /// Peers to leave out at the beginning.
+    /// Number of peers to skip at the beginning.
     pub(super) skipped: usize,
 }
 
 /// A line with its style.
 struct Line(Style, String);
 
-/// Writes a look as lines with styles: at most so many rows of so many columns, if there is a limit. Returns
-/// how many peers there are, too.
+/// Formats a report as styled lines, limited to `size` (rows and columns) if it is given. Also returns the
+/// number of peers.
 pub(super) fn table(look: &Look, rates: &Rates, form: Form, size: Option<(usize, usize)>) -> (String, usize) {
     let columns = size.map_or(usize::MAX, |(_, columns)| columns);
     let is_too_much = |lines: &Vec<Line>| size.is_some_and(|(rows, _)| 2 * lines.len() > rows);
     let whole = head(look, rates).into_iter().flat_map(|line| wrapped(line, columns)).collect();
-    // On a low terminal peers are worth more than the ends of these lines.
+    // On a low terminal, rows for peers matter more than the ends of these lines.
     let mut lines = if is_too_much(&whole) { head(look, rates) } else { whole };
     let peers = sorted(look, rates, form);
     let count = peers.len();
-    // One more is for the heads of the columns, and one for what is left out.
+    // Reserves a row for the column heads, and one for the count of hidden peers.
     let rows_left = size.map_or(usize::MAX, |(rows, _)| rows.saturating_sub(lines.len() + 2));
     let mut rows = rows(&peers, look.answer.networks.len() > 1, columns).into_iter();
     lines.extend(rows.next());
-    // What is gone past must not hide everything when peers leave.
+    // Limits the offset, so that a peer remains visible when peers disappear.
     let skipped = form.skipped.min(count.saturating_sub(1));
     lines.extend(rows.skip(skipped).take(rows_left));
     let last = skipped.saturating_add(rows_left).min(count);
@@ -99,7 +99,7 @@ pub(super) fn table(look: &Look, rates: &Rates, form: Form, size: Option<(usize,
     (text.join("\n"), count)
 }
 
-/// A line as several ones, if it is longer than that and has places where it can be parted.
+/// Splits a line that is too long at places that allow it.
 fn wrapped(Line(style, text): Line, columns: usize) -> Vec<Line> {
     let mut lines: Vec<String> = Vec::new();
     for part in text.split_inclusive("; ") {
@@ -113,7 +113,7 @@ fn wrapped(Line(style, text): Line, columns: usize) -> Vec<Line> {
     lines.iter().map(|line| Line(style, line.trim_end().to_owned())).collect()
 }
 
-/// A line that is cut at so many columns.
+/// Formats a line, cut to the number of columns.
 fn shown(Line(style, text): &Line, columns: usize) -> String {
     let text = text.chars().map(|c| if is_deceptive(c) { '?' } else { c });
     let cut: String = text.take(columns).collect();
@@ -123,7 +123,7 @@ fn shown(Line(style, text): &Line, columns: usize) -> String {
     }
 }
 
-/// What is above the peers.
+/// Returns the lines above the peers.
 fn head(look: &Look, rates: &Rates) -> Vec<Line> {
     let answer = &look.answer;
     let up = age(answer.uptime_s);
@@ -196,7 +196,7 @@ fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
     rows.sort_by(|a, b| {
         let order = order(form.sort, a, b);
         let order = if form.reversed { order.reverse() } else { order };
-        // So that rows stay where they are between two looks.
+        // Keeps the order of rows stable between two reports.
         order.then_with(|| tie(a.peer).cmp(&tie(b.peer)))
     });
     rows
@@ -206,7 +206,7 @@ fn tie(peer: &Peer) -> (u8, String, &str, &str) {
     (rank(peer), peer.shown_name(), &peer.network, &peer.id)
 }
 
-/// Who is more likely to be there comes first.
+/// Returns the rank of a peer's state; peers that are more likely reachable come first.
 fn rank(peer: &Peer) -> u8 {
     match peer.state() {
         Presence::Connected => 0,
@@ -215,7 +215,7 @@ fn rank(peer: &Peer) -> u8 {
     }
 }
 
-/// What is largest comes first of rates, what is smallest of all else; what is not known comes last.
+/// Compares rows: for rates the largest comes first, for other keys the smallest; unknown values come last.
 fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
     let most = |value: fn(&Rate) -> f64| {
         let value = |row: &Row<'_>| row.rate.as_ref().map_or(-1.0, value);
@@ -240,18 +240,18 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
     }
 }
 
-/// The heads of the columns, what matters most first: narrow terminals show those that fit.
+/// Column heads, the most important first; narrow terminals show those that fit.
 const COLUMNS: [&str; 12] =
     ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "LOSS", "SEEN", "IN", "OUT", "STATE", "VIA"];
 
-/// What is between two columns.
+/// Separator of columns.
 const GAP: &str = "  ";
 
-/// Columns of numbers, which end in one place.
+/// Columns of numbers, which are right-aligned.
 const NUMBERS: std::ops::RangeInclusive<usize> = 2..=9;
 
-/// The heads of the columns, and then a line for each peer: the first columns that fit into so many
-/// characters, and the name in any case.
+/// Returns the column heads, and a line for each peer, limited to the first columns that fit into `most`
+/// characters. The name is always included.
 fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     let name_width = if most == usize::MAX { most } else { (most / 3).max(MIN_NAME) };
     let mut cells = vec![COLUMNS.map(str::to_owned).to_vec()];
@@ -309,7 +309,7 @@ fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
     std::iter::once(HEADS).chain(styles).zip(lines).map(|(style, text)| Line(style, text)).collect()
 }
 
-/// A text without its middle if it is longer than that: the ends of addresses differ.
+/// Shortens a text by removing its middle, because the ends of addresses differ.
 fn shortened(text: &str, most: usize) -> String {
     let length = text.chars().count();
     if length <= most {
@@ -320,7 +320,7 @@ fn shortened(text: &str, most: usize) -> String {
     format!("{begin}…{end}")
 }
 
-/// A share of packets.
+/// Formats a share of packets.
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
@@ -379,10 +379,10 @@ mod tests {
             assert!(busy.contains(words), "{words} is not in {busy}");
         }
         assert!(busy.ends_with(" 127.0.0.1:6"), "{busy}");
-        // All lines have the same columns, and 80 have what matters most.
+        // All lines have the same columns, and 80 columns show the most important ones.
         let narrow = plain(&looks(), FORM, Some((24, 80)));
         assert!(narrow.contains("OUT/s") && narrow.contains("SESSION"), "{narrow}");
-        // No line is cut: what is above is wrapped, and of the columns those are shown that fit.
+        // No line is cut: the upper lines are wrapped, and only columns that fit are shown.
         let heads: Vec<_> =
             narrow.lines().find(|line| line.starts_with("PEER")).unwrap().split(' ').collect();
         assert!(heads.iter().all(|head| head.is_empty() || COLUMNS.contains(head)), "{narrow}");
@@ -433,7 +433,7 @@ mod tests {
         let text = plain(&looks, Form { skipped: 1, ..FORM }, Some((6, 80)));
         assert!(text.contains("alpha") && !text.contains("fd00::2"), "{text}");
         assert_eq!(text.lines().last(), Some("… 2 to 2 of 3 peers"));
-        // Never past the last one, and not with a screen of nothing.
+        // The offset never passes the last peer, and tiny screens do not panic.
         let text = plain(&looks, Form { skipped: 99, ..FORM }, Some((7, 80)));
         assert!(text.contains("zeta"), "{text}");
         for size in [(0, 0), (1, 1), (2, 500)] {

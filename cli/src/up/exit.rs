@@ -1,4 +1,4 @@
-//! `peersock up --exit`: the Internet by way of a member, or for members.
+//! `peersock up --exit`: Internet access through a member, or for members.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct ExitArgs {
 }
 
 impl ExitArgs {
-    /// The user to go on as, if one is named.
+    /// Returns the user that the process changes to, if one is named.
     pub(super) fn user(&self) -> Outcome<Option<User>> {
         let Some(name) = &self.user else {
             return match self.exit {
@@ -69,10 +69,10 @@ impl ExitArgs {
         }
     }
 
-    /// Adds to what went wrong with files that they were opened as the user.
+    /// Adds to file errors that the files were opened as the user.
     pub(super) fn explain(&self, failure: Failure) -> Failure {
         let message = failure.message().to_lowercase();
-        // The system's words, and the library's for a state of somebody else.
+        // The first text is the system's, the second the library's for a state of another user.
         let is_foreign = ["permission denied", "belongs to user"].iter().any(|words| message.contains(words));
         match &self.user {
             Some(name) if is_foreign => Failure::with_status(
@@ -87,7 +87,7 @@ impl ExitArgs {
         }
     }
 
-    /// Has the networks lead to the exit that is named, or this node lead others where a file says so.
+    /// Configures the networks to use the named exit, or this node as an exit if a file says so.
     pub(super) fn choose(&self, networks: &mut [Network], own: &PublicIdentity) -> Outcome<Option<Chosen>> {
         let chosen = self.exit.as_deref().map(|name| find(networks, own, name)).transpose()?;
         for (at, network) in networks.iter_mut().enumerate() {
@@ -115,17 +115,18 @@ impl ExitArgs {
 /// The member that leads to the Internet.
 #[derive(Debug)]
 pub(super) struct Chosen {
-    /// The place of its network.
+    /// Index of the member's network.
     pub(super) at: usize,
     member: StaticMember,
     name: String,
-    /// It leads there in IPv6, too, and this machine has that.
+    /// True if the exit supports IPv6, and so does this machine.
     pub(super) ipv6: bool,
-    /// The host names at which the file says that it is reached.
+    /// Host names at which the file says the exit is reached.
     hosts: Vec<String>,
 }
 
-/// The member of that name or address, if it may be an exit and this node has an address to use it with.
+/// Finds the member with that name or address. Fails if it may not be an exit, or this node has no address to
+/// use it with.
 fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chosen> {
     let is_so = |network: &Network, member: &StaticMember| {
         let is_named = member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name));
@@ -190,12 +191,12 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
 }
 
 impl Chosen {
-    /// The routes and rules by which the machine uses the exit.
+    /// Returns the routes and rules that send the machine's traffic to the exit.
     pub(super) fn routes(&self, user: User) -> ExitRoutes {
         ExitRoutes { user: user.id(), ipv6: self.ipv6 }
     }
 
-    /// Has the machine use the exit, from now until the guard is released, which it is on failure.
+    /// Installs the exit's routes until the guard is released; on failure the guard ends.
     pub(super) fn start(routes: ExitRoutes, tun: &Tun, guard: Guard) -> Outcome<Guard> {
         let Err(error) = routes.set(tun) else { return Ok(guard) };
         let failure = match error.kind() {
@@ -213,7 +214,7 @@ impl Chosen {
                 format_args!("look what `ip rule` and `ip route show table {EXIT_TABLE}` say"),
             ),
         };
-        // Those of another one, which runs, are not this one's to remove.
+        // Existing rules belong to another running command and must not be removed.
         match error.kind() {
             io::ErrorKind::AlreadyExists => guard.dismiss(),
             _ => guard.release(),
@@ -221,8 +222,8 @@ impl Chosen {
         Err(failure)
     }
 
-    /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by
-    /// way of the exit, unless they are on the local network, and so cannot say where to find the exit.
+    /// Prints what the user must know. A resolver on this machine runs as another user than the node, so it
+    /// asks its servers through the exit unless they are local. Then it cannot find the exit's address.
     pub(super) fn describe(&self, roots: &[RootSource], resolvers: &[IpAddr]) {
         stdio::note(format_args!(
             "what is not on the local network goes by way of {}, {}",
@@ -247,7 +248,7 @@ impl Chosen {
     }
 }
 
-/// The names by which a root is found, if it has no addresses there.
+/// Returns the names by which a root is found, if it has no addresses.
 fn names_of(root: &RootSource) -> Vec<String> {
     match root {
         RootSource::Address(root) => {
@@ -259,7 +260,7 @@ fn names_of(root: &RootSource) -> Vec<String> {
     }
 }
 
-/// Says what an exit's kernel does not do yet.
+/// Warns if the kernel of an exit does not forward.
 fn warn_of_no_forwarding(exit: Exit) {
     let settings = [
         (exit.ipv4, "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
@@ -273,17 +274,17 @@ fn warn_of_no_forwarding(exit: Exit) {
     }
 }
 
-/// Refuses a machine whose kernel would drop what peers send to the node: with a strict reverse path filter
-/// (RFC 3704, 2.2) their packets come by another interface than the one that leads back, which is the exit's.
+/// Fails if the kernel would drop packets from peers to the node: with a strict reverse path filter (RFC
+/// 3704, 2.2), they arrive on another interface than the exit's, to which the route back leads.
 pub(super) fn check_filters() -> Outcome {
     let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let of = |interface: &str| number(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter")).unwrap_or(0);
-    // The kernel takes the larger one (ip-sysctl.rst).
+    // The kernel uses the larger value (ip-sysctl.rst).
     let strict = default_interfaces(&routes).into_iter().find(|name| of(name).max(of("all")) == 1);
     let Some(interface) = strict else { return Ok(()) };
     Err(Failure::new(
         format_args!("the kernel would drop what comes for the node by {interface}: its rp_filter is strict"),
-        // In a name of sysctl(8) a slash stands for a dot, as the interfaces of VLANs have.
+        // In names of sysctl(8) a slash replaces a dot, as in names of VLAN interfaces.
         format_args!(
             "set it to loose with `sysctl -w net.ipv4.conf.{}.rp_filter=2`",
             interface.replace('.', "/")
@@ -291,7 +292,7 @@ pub(super) fn check_filters() -> Outcome {
     ))
 }
 
-/// The interfaces of IPv4's default routes, from /proc/net/route.
+/// Returns the interfaces of IPv4 default routes in /proc/net/route.
 fn default_interfaces(routes: &str) -> Vec<&str> {
     let lines = routes.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let is_default = |words: &&Vec<&str>| words.len() > 7 && words[1] == "00000000" && words[7] == "00000000";
@@ -313,7 +314,7 @@ mod tests {
         *Identity::from_seed(&[seed; 32]).public()
     }
 
-    /// A network with this node, an exit of that family's routes, and a member that is none.
+    /// Returns a network with this node, an exit with these routes, and a member that is not an exit.
     fn network(own_address: &str, routes: &str) -> Network {
         let text = format!(
             "network = \"fe00000000000001\"\n\

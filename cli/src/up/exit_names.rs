@@ -1,4 +1,4 @@
-//! `peersock up --exit --exit-dns`: names are asked of a resolver behind the exit.
+//! `peersock up --exit --exit-dns`: name resolution by a resolver behind the exit.
 
 use std::net::IpAddr;
 
@@ -16,13 +16,14 @@ pub(super) struct ExitNamesArgs {
 }
 
 impl ExitNamesArgs {
-    /// The resolvers; none if names are asked where they were.
+    /// Returns the resolvers; empty if the resolvers stay unchanged.
     pub(super) fn servers(&self) -> &[IpAddr] {
         &self.servers
     }
 
-    /// Refuses what would not work. `has_names` if the first network's interface has a server for the names
-    /// of members: systemd-resolved asks one list of servers for all that it asks by an interface.
+    /// Rejects combinations that cannot work. `has_names`: the first network's interface has a server for
+    /// members' names. It excludes --exit-dns there, because systemd-resolved has one list of servers per
+    /// interface.
     pub(super) fn check(&self, exit: Option<&Chosen>, has_names: bool) -> Outcome {
         let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
         if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {
@@ -40,8 +41,8 @@ impl ExitNamesArgs {
         Ok(())
     }
 
-    /// Has the machine's resolver ask the servers for everything, by the exit's interface. It believes who
-    /// may set the interface up: call this before that privilege is given up.
+    /// Makes the machine's resolver send all queries to the servers through the exit's interface. Call this
+    /// before privileges are dropped, because systemd-resolved requires them.
     pub(super) fn announce(&self, interface: &str) -> Outcome {
         if self.servers.is_empty() {
             return Ok(());
@@ -49,14 +50,14 @@ impl ExitNamesArgs {
         let servers: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
         let mut words = vec!["dns", interface];
         words.extend(servers.iter().map(String::as_str));
-        // The domain of all names, before which those of other interfaces' servers do not count.
+        // Routes all names to this interface, with precedence over other interfaces' servers.
         let is_told = resolvectl(&words)
             && resolvectl(&["domain", interface, "~."])
             && resolvectl(&["default-route", interface, "yes"]);
         if is_told {
             return Ok(());
         }
-        // Names would be asked where the user does not want them to be.
+        // Fails, because names would otherwise be sent to unwanted servers.
         Err(Failure::new(
             "systemd-resolved cannot be told which resolver --exit-dns names",
             format_args!(
@@ -68,7 +69,7 @@ impl ExitNamesArgs {
     }
 }
 
-/// Whether the exit leads to an address, or may: what is the Internet's, and blocks behind members.
+/// Returns true if the exit may lead to an address: an Internet address, or one in a block behind members.
 fn is_reached(exit: &Chosen, server: IpAddr) -> bool {
     let is_own = server.is_loopback() || server.is_unspecified() || server.is_multicast();
     !is_own && (server.is_ipv4() || exit.ipv6)

@@ -1,4 +1,4 @@
-//! The filters of the interfaces, and what is said where the kernel has none.
+//! Packet filters of the interfaces, and the message if the kernel has none.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use peersock_tun::{Filter, Tun};
 use super::plan::Plan;
 use crate::stdio;
 
-/// Sets the filter of each interface. A machine whose kernel has none is as it would be without this
-/// program's filters, and its user is told so once.
+/// Sets the filter of each interface. If the kernel has no filters, the user is told once, and the machine
+/// works as if there were none.
 pub(super) fn set(
     networks: &[Network],
     identity: &PublicIdentity,
@@ -47,7 +47,7 @@ pub(super) fn set(
     filters
 }
 
-/// If this node may be an exit, the blocks of addresses that the network's file puts behind it besides.
+/// Returns the blocks of addresses that the network's file routes to this node, if it may be an exit.
 fn blocks_of_exit(network: &Network, identity: &PublicIdentity) -> Option<Vec<(IpAddr, u8)>> {
     let own = network.members().iter().find(|member| member.identity == *identity)?;
     let blocks = own.routes.iter().map(|block| (block.address(), block.length()));

@@ -1,14 +1,13 @@
-//! A process beside `peersock up` that keeps CAP_NET_ADMIN, which the node's own process gives up. It sets
-//! again what others take from the interfaces, and removes the exit's rules at the end.
+//! A process beside `peersock up` that keeps CAP_NET_ADMIN, which the node's process drops. It restores
+//! settings of the interfaces that others remove, and removes the exit's rules at the end.
 //!
 //! ```text
 //! node ---- one byte, then another ----> guard, with CAP_NET_ADMIN
 //! ```
 //!
-//! The guard is a copy of the node's process that never executes a program (fork without exec): so no command
-//! exists by which somebody else could start one. Besides the node's bytes it hears the kernel alone. An end
-//! without a last byte means that the node was killed: the exit's rules stay, and nothing leaves the machine
-//! past the exit that it was told to use.
+//! The guard is a fork of the node's process that never executes a program, so no command exists with which
+//! others could start one. It receives only the node's bytes and kernel events. End of file without a last
+//! byte means that the node was killed. The exit's rules then stay, so that no traffic bypasses the exit.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -28,36 +27,36 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// The node has set up what it wants: keep it.
+/// Message: the node has set up everything; keep it.
 const KEEP: u8 = 1;
 
-/// The node ends: the exit's rules are to go.
+/// Message: the node ends; remove the exit's rules.
 const RELEASE: u8 = 2;
 
-/// The node ends, and the exit's rules are not this node's.
+/// Message: the node ends, and the exit's rules belong to another command.
 const DISMISS: u8 = 3;
 
-/// The guard's answer when no signal ends it any more.
+/// Answer of the guard once signals no longer end it.
 const READY: u8 = 4;
 
-/// The names of what was set again, in one line, before the others are counted.
+/// Maximum number of restored settings named in one line; the others are counted.
 const NAMED: usize = 4;
 
-/// The guard of a node that runs.
+/// The guard of a running node.
 #[derive(Debug)]
 pub(super) struct Guard {
     process: Pid,
     pipe: UnixStream,
-    /// They are there until both processes have ended.
+    /// Kept until both processes have ended.
     _filters: Vec<Filter>,
     has_exit: bool,
-    /// A run that was killed has left rules, which keep the machine closed until a run is up again.
+    /// True if a killed run has left rules, which block the machine's traffic until a new run is up.
     is_closed: bool,
 }
 
 impl Guard {
-    /// Starts it, while this process still has its privileges, has one thread only, and has set no rules. The
-    /// guard goes on as `user`.
+    /// Starts the guard, while this process has its privileges and a single thread, and has set no rules. The
+    /// guard continues as `user`.
     pub(super) fn start(upkeep: Upkeep, has_exit: bool, user: Option<User>) -> Outcome<Guard> {
         let failed = |error: io::Error| {
             Failure::new(
@@ -65,7 +64,7 @@ impl Guard {
                 "check that the program may start processes here (a sandbox may forbid it, or `ulimit -u`)",
             )
         };
-        // Where nobody knows, nothing is opened.
+        // Assumes leftover rules if that cannot be determined.
         let is_closed = has_exit && has_exit_rules().unwrap_or(true);
         let (mut pipe, its) = UnixStream::pair().map_err(failed)?;
         let Some(process) = fork().map_err(failed)? else { be_the_guard(its, upkeep, has_exit, user) };
@@ -79,37 +78,36 @@ impl Guard {
         }
     }
 
-    /// From now on everything is kept as it is.
+    /// Makes the guard keep all settings from now on.
     pub(super) fn keep(&mut self) {
-        // Whether it is still there is seen at the end.
+        // A failure shows at the end.
         let _ = self.pipe.write_all(&[KEEP]);
     }
 
-    /// The node is up: when it ends now, the machine is opened.
+    /// Records that the node is up; from now on its end removes the rules.
     pub(super) fn note_up(&mut self) {
         self.is_closed = false;
     }
 
-    /// Has the exit's rules removed, and waits until they are. Where a run before was killed and this one is
-    /// not up, they stay.
+    /// Makes the guard remove the exit's rules, and waits. A killed run's rules stay if this run is not up.
     pub(super) fn release(mut self) {
         if self.is_closed {
             return self.leave();
         }
-        // It may have been killed.
+        // The guard may have been killed.
         let is_told = self.pipe.write_all(&[RELEASE]).is_ok();
         if !(self.has_ended_well() && is_told) && self.has_exit {
             stdio::note(format_args!("the exit's rules are still there: {REMOVAL}"));
         }
     }
 
-    /// Ends it without a word: the rules that there are, if any, are not this node's.
+    /// Ends the guard without a message; existing rules do not belong to this node.
     pub(super) fn dismiss(mut self) {
         let _ = self.pipe.write_all(&[DISMISS]);
         self.has_ended_well();
     }
 
-    /// Leaves the rules as they are. The guard says so.
+    /// Leaves the rules in place. The guard prints a message.
     pub(super) fn leave(self) {
         let _ = self.pipe.shutdown(std::net::Shutdown::Write);
         self.has_ended_well();
@@ -121,16 +119,16 @@ impl Guard {
     }
 }
 
-/// How the rules are removed by hand.
+/// Command for removing the rules by hand.
 const REMOVAL: &str = "remove the rules with `ip rule flush protocol 74` and `ip -6 rule flush protocol 74`";
 
-// The text has the table's number.
+// The text contains the table's number.
 const _: () = assert!(EXIT_TABLE == 74);
 
-/// Copies this process; the copy gets `None`.
+/// Forks this process; returns `None` in the child.
 #[allow(unsafe_code)]
 fn fork() -> io::Result<Option<Pid>> {
-    // In a copy other threads are gone, with their locks held.
+    // Other threads do not exist in a fork, but their locks stay held.
     if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
         return Err(io::Error::other("other threads run already"));
     }
@@ -141,7 +139,7 @@ fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// The guard's process, from its start to its end. Nothing of the node's is dropped in it.
+/// Runs the guard's process until it exits. Nothing that belongs to the node is dropped in it.
 fn be_the_guard(pipe: UnixStream, upkeep: Upkeep, has_exit: bool, user: Option<User>) -> ! {
     let done = catch_unwind(AssertUnwindSafe(|| guard(pipe, upkeep, has_exit, user)));
     std::process::exit(match done {
@@ -156,15 +154,15 @@ fn be_the_guard(pipe: UnixStream, upkeep: Upkeep, has_exit: bool, user: Option<U
 
 fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<User>) -> Outcome {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // They are for the node, whose last word comes by the pipe.
+        // Ignored, because these signals are for the node, whose last message comes by the pipe.
         signal_hook::flag::register(signal, Arc::default())?;
     }
-    // Ctrl-C is not for it.
+    // Leaves the process group, because Ctrl-C must not reach the guard.
     setpgid(None, None).map_err(io::Error::from)?;
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).map_err(io::Error::from)?;
     rustix::stdio::dup2_stdout(&nothing).map_err(io::Error::from)?;
-    // The interfaces go with the node.
+    // Closes the tun devices, so that the interfaces disappear with the node.
     close_all_but(upkeep.descriptors().chain([pipe.as_fd()]));
     keep_network_privilege(user)?;
     pipe.write_all(&[READY])?;
@@ -190,7 +188,7 @@ fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<
     }
 }
 
-/// The next byte of the node's; `None` at its end. Meanwhile everything is kept as it is.
+/// Returns the node's next byte; `None` at end of file. Keeps all settings meanwhile.
 fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Option<u8>> {
     loop {
         let timeout = upkeep.as_ref().and_then(|upkeep| upkeep.timeout());
@@ -223,7 +221,7 @@ fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Op
     }
 }
 
-/// Tells the user what others have changed.
+/// Tells the user about changes by others.
 fn tell(change: &Change) {
     match change {
         Change::Down { device } => stdio::note(format_args!(
@@ -251,7 +249,7 @@ fn names(parts: &[String]) -> String {
     if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
 }
 
-/// Closes all descriptors but standard ones and these.
+/// Closes all descriptors except the standard ones and these.
 #[allow(unsafe_code)]
 fn close_all_but<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) {
     let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();

@@ -89,7 +89,7 @@ pub(crate) struct Args {
     exit_names: ExitNamesArgs,
 }
 
-/// The advice that gives the program the right that it needs.
+/// Advice for giving the program its capability.
 const PRIVILEGE: &str = "run it as root, or give it to a group of users: sudo chgrp GROUP PROGRAM && sudo chmod 0750 PROGRAM && sudo \
      setcap cap_net_admin+ep PROGRAM (whoever may run it then may lead the traffic of the whole machine)";
 
@@ -109,9 +109,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
-    // They go with the process and its guard, however these end.
+    // The filters exist until the process and its guard have ended.
     let filters = filter::set(&networks, &identity, &plans, &tuns);
-    // The port may need a privilege, and is taken while there is no other thread.
+    // Binds the port now, because that may need a privilege and there is no other thread yet.
     let mut server =
         names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
     if let Some(server) = &mut server {
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
     let node = user.acting(|| Session::prepare_for_devices(&args.node, source, own))?;
-    // One that came before the node attends to it would leave the rules, and the machine closed.
+    // Handles signals now, because an earlier one would leave the rules and block the machine's traffic.
     let noted = chosen.is_some().then(signals::note).transpose()?;
     let routes = chosen.as_mut().zip(user.goes_on_as()).map(|(chosen, user)| {
         chosen.ipv6 &= has_ipv6;
@@ -132,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     });
     let upkeep = keep_up(&plans, &tuns, filters, routes)?;
     let closing = Closing(Arc::new(Mutex::new(Some(begin(upkeep, routes, &user)?))));
-    // Other threads would keep theirs.
+    // Changes the user now, because other threads would keep their privileges.
     user.become_it().and_then(|()| give_up_privileges()).map_err(|error| {
         Failure::new(
             format_args!("cannot give up the privileges that are not needed any more: {error}"),
@@ -170,7 +170,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for (joined, tun) in joined().zip(&tuns) {
         let sender = joined.device_sender().expect("it was joined for a device");
         let (tun, id, ended) = (tun.clone(), joined.id(), ended.clone());
-        // The main thread waits for the first, and ends the process.
+        // The main thread waits for the first end, and ends the process.
         thread::Builder::new().name(tun.name().into()).spawn(move || {
             let error = tun.serve(sender);
             let _ = ended.send((tun, id, error));
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         guard.note_up();
     }
     let (tun, id, error) = first_end.recv().expect("this has a sender itself");
-    // What went to the exit must not go elsewhere because the interface is gone.
+    // Leaves the rules, because traffic for the exit must not go elsewhere when the interface is gone.
     if let Some(guard) = closing.lock().take() {
         guard.leave();
     }
@@ -190,7 +190,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     ))
 }
 
-/// The exit's rules, which are removed when the command ends by itself or by a signal.
+/// The exit's rules, removed when the command ends by itself or by a signal.
 struct Closing(Arc<Mutex<Option<Guard>>>);
 
 impl Closing {
@@ -205,7 +205,7 @@ impl Drop for Closing {
     }
 }
 
-/// Has the exit's rules removed, unless they were left for good.
+/// Removes the exit's rules, unless they were left permanently.
 fn open_again(guard: &Mutex<Option<Guard>>) {
     let guard = guard.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(guard) = guard {
@@ -216,7 +216,7 @@ fn open_again(guard: &Mutex<Option<Guard>>) {
 /// The routes of an exit and its interface.
 type Leads<'a> = Option<(ExitRoutes, &'a Tun)>;
 
-/// Collects everything that is to stay as it is.
+/// Collects all settings that the guard keeps.
 fn keep_up(plans: &[Plan], tuns: &[Arc<Tun>], filters: Vec<Filter>, routes: Leads<'_>) -> Outcome<Upkeep> {
     let devices = tuns.iter().zip(plans).map(|(tun, plan)| (&**tun, &plan.settings));
     let mut upkeep = Upkeep::new(devices, filters)?;
@@ -226,7 +226,7 @@ fn keep_up(plans: &[Plan], tuns: &[Arc<Tun>], filters: Vec<Filter>, routes: Lead
     Ok(upkeep)
 }
 
-/// Starts the guard, and has the machine use the exit.
+/// Starts the guard, and sends the machine's traffic to the exit.
 fn begin(upkeep: Upkeep, routes: Leads<'_>, user: &GoesOnAs) -> Outcome<Guard> {
     let guard = Guard::start(upkeep, routes.is_some(), user.goes_on_as())?;
     let mut guard = match routes {
@@ -237,7 +237,7 @@ fn begin(upkeep: Upkeep, routes: Leads<'_>, user: &GoesOnAs) -> Outcome<Guard> {
     Ok(guard)
 }
 
-/// The networks and the identity, whose files are opened as the user that they belong to.
+/// Returns the networks and the identity, reading their files as their owner.
 fn described(args: &Args, user: &GoesOnAs) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
     user.acting(|| {
         let read = args.networks.resolve().and_then(|networks| Ok((networks, identity(args, user)?)));
@@ -245,12 +245,12 @@ fn described(args: &Args, user: &GoesOnAs) -> Outcome<(Vec<Network>, (IdentitySo
     })
 }
 
-/// Makes the interface of a network.
+/// Creates the interface of a network.
 fn open(plan: &Plan) -> Outcome<Arc<Tun>> {
     Tun::open(&plan.settings).map(Arc::new).map_err(|error| explain(&plan.settings.name, &error))
 }
 
-/// The identity, before there is a node: its addresses are the interface's, which is made first.
+/// Returns the identity before a node exists, because the interface needs its addresses and is created first.
 fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIdentity)> {
     if args.node.state.ephemeral {
         let seed = Seed::generate().map_err(Failure::no_randomness)?;
@@ -265,8 +265,7 @@ fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIden
     Ok((source, identity))
 }
 
-/// Returns true if new interfaces have no IPv6: it is switched off, as in most containers, or the kernel has
-/// none.
+/// Returns true if new interfaces have no IPv6, which most containers disable and some kernels lack.
 fn is_ipv6_off() -> bool {
     let is_off = |which| {
         let file = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
@@ -294,7 +293,7 @@ fn explain(name: &str, error: &OpenError) -> Failure {
         _ => "choose another one with --mtu",
     };
     match error {
-        // The step has the interface's name in it.
+        // The step contains the interface's name.
         OpenError::Kernel { step, source } => Failure::new(format_args!("{step} failed: {source}"), hint),
         _ => Failure::usage(format_args!("cannot make the interface {name}: {error}"), hint),
     }

@@ -1,4 +1,4 @@
-//! `peersock up --dns`: names of members for all programs of the machine.
+//! `peersock up --dns`: members' names for all programs of the machine.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use super::resolved::resolvectl;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// The names of the networks' members.
+/// Returns the names of the networks' members.
 pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
     let mut names = Names::default();
     for network in networks {
@@ -29,15 +29,15 @@ pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
     ))
 }
 
-/// The name server, which has its port.
+/// The name server, bound to its port.
 pub(super) struct Server {
     server: NameServer,
-    /// The machine's resolver knows of it.
+    /// True if the machine's resolver knows the server.
     is_announced: bool,
 }
 
 impl Server {
-    /// Takes the port at an address of the interface.
+    /// Binds the port at an address of the interface.
     pub(super) fn bind(address: IpAddr, port: u16, names: Names) -> Outcome<Server> {
         let at = SocketAddr::new(address, port);
         let server = NameServer::bind(at, names).map_err(|error| {
@@ -55,28 +55,28 @@ impl Server {
         Ok(Server { server, is_announced: false })
     }
 
-    /// Has the machine's resolver ask here for names of [`DOMAIN`] and of addresses with these prefixes, if
-    /// it is one that can be told. It believes who may set the interface up: call this before that privilege
-    /// is given up.
+    /// Makes the machine's resolver ask this server for names in [`DOMAIN`] and addresses with these
+    /// prefixes, if the resolver can be configured. Call this before privileges are dropped, because
+    /// systemd-resolved requires them.
     pub(super) fn announce(&mut self, interface: &str, prefixes: &[(IpAddr, u8)]) {
         let at = self.server.address();
         let server = match at.port() {
             53 => at.ip().to_string(),
             _ => at.to_string(),
         };
-        // It does not see the prefixes: the interface's addresses stand alone.
+        // Lists the prefixes, because the resolver sees only the interface's addresses.
         let zones = prefixes.iter().flat_map(|(address, length)| zones(*address, *length));
-        // Those are for routing alone.
+        // The tilde makes them routing domains only.
         let zones: Vec<_> = zones.map(|zone| format!("~{zone}")).collect();
         let mut domains = vec!["domain", interface, DOMAIN];
         domains.extend(zones.iter().map(String::as_str));
-        // Names of others are not asked for here.
+        // Other names are not sent to this server.
         self.is_announced = resolvectl(&["dns", interface, &server])
             && resolvectl(&domains)
             && resolvectl(&["default-route", interface, "no"]);
     }
 
-    /// Answers from now on.
+    /// Starts answering.
     pub(super) fn start(self) -> Outcome {
         let at = self.server.address();
         self.server.serve()?;

@@ -1,4 +1,4 @@
-//! Which interface each network gets, before any is made.
+//! Assignment of interfaces to networks, before any is created.
 
 use std::net::IpAddr;
 
@@ -8,15 +8,15 @@ use peersock_tun::Settings;
 
 use crate::failure::{Failure, Outcome};
 
-/// What becomes of one network.
+/// The plan of one network.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) settings: Settings,
-    /// The address that no other node can be given.
+    /// Address that no other node can be assigned.
     pub(super) first: IpAddr,
 }
 
-/// One plan for each network, in their order. `names` are the interfaces' as far as they are given.
+/// Returns a plan for each network, in order. `names` are the given interface names, which may be fewer.
 pub(super) fn of(
     networks: &[Network],
     identity: &PublicIdentity,
@@ -40,7 +40,7 @@ pub(super) fn of(
     Ok(plans)
 }
 
-/// Leaves IPv6 out of the plans, where the machine has none. Refuses a network that has nothing else.
+/// Removes IPv6 from the plans, for a machine without it. Fails for a network that has nothing else.
 pub(super) fn leave_out_ipv6(networks: &[Network], plans: &mut [Plan]) -> Outcome {
     for (network, plan) in networks.iter().zip(plans) {
         plan.settings.addresses.retain(|(address, _)| address.is_ipv4());
@@ -61,7 +61,7 @@ pub(super) fn leave_out_ipv6(networks: &[Network], plans: &mut [Plan]) -> Outcom
     Ok(())
 }
 
-/// The names of the interfaces: those that are given, and `peersock` with the network's place in the order.
+/// Returns the names of the interfaces: given ones, else `peersock` with the network's index.
 fn interface_names(networks: usize, given: &[String]) -> Outcome<Vec<String>> {
     if given.len() > networks {
         return Err(Failure::usage(
@@ -80,12 +80,12 @@ fn interface_names(networks: usize, given: &[String]) -> Outcome<Vec<String>> {
     }
 }
 
-/// Addresses and routes, each with the bits of its prefix.
+/// Addresses and routes, each with its prefix length.
 type Placed = (Vec<(IpAddr, u8)>, Vec<(IpAddr, u8)>);
 
-/// The addresses, each with the length of the network's prefix in which it lies; and all other prefixes that
-/// have an address of the same family to answer to. What lies behind this node is reached by its other
-/// interfaces.
+/// Returns the addresses, each with the length of the network's prefix that contains it, and the other
+/// prefixes as routes. A route needs an own address of its family as source. Prefixes behind this node are
+/// skipped, because its other interfaces reach them.
 fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) -> Placed {
     let own = network.members().iter().find(|member| member.identity == *identity);
     let behind = own.map(|member| member.routes.as_slice()).unwrap_or_default();
@@ -97,7 +97,7 @@ fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) ->
         (*address, prefix.map_or(whole(address), |prefix| prefix.length()))
     };
     let placed: Vec<_> = addresses.iter().map(within).collect();
-    // With an address the kernel makes the route to its prefix itself.
+    // For an address, the kernel creates the route to its prefix itself.
     let is_made = |prefix: &Prefix| {
         placed.iter().any(|(own, length)| prefix.contains(*own) && prefix.length() == *length)
     };
@@ -108,8 +108,8 @@ fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) ->
     (placed, routes)
 }
 
-/// Refuses networks whose members the kernel would look for at another network's interface: it takes the
-/// longest prefix, and of two that are the same the one that was there first.
+/// Rejects networks whose members the kernel would route to another network's interface. It uses the longest
+/// prefix, and of equal ones the first.
 fn check_apart(networks: &[Network], plans: &[Plan]) -> Outcome {
     let prefixes = plans.iter().enumerate().flat_map(|(at, plan)| {
         let all = plan.settings.addresses.iter().chain(&plan.settings.routes);
@@ -134,7 +134,7 @@ fn check_apart(networks: &[Network], plans: &[Plan]) -> Outcome {
         }
     }
     for (at, plan) in plans.iter().enumerate() {
-        // Addresses that are made of keys: no list says which of them members have.
+        // Addresses derived from keys; no list says which of them members have.
         let certified = plan.settings.addresses.first();
         let certified = certified.and_then(|(address, length)| Prefix::new(*address, *length));
         let is_inside = |prefix: &Prefix| {
@@ -149,7 +149,7 @@ fn check_apart(networks: &[Network], plans: &[Plan]) -> Outcome {
         for address in network.members().iter().flat_map(|member| &member.addresses) {
             let holding: Vec<_> = prefixes.iter().filter(|(_, prefix)| prefix.contains(*address)).collect();
             let longest = holding.iter().max_by_key(|(_, prefix)| prefix.length());
-            // Without an address of that family this node reaches none of the network's.
+            // Without an address of that family, this node reaches no such address in the network.
             let is_wanted = holding.iter().any(|(holder, _)| *holder == at);
             if let Some((other, _)) = longest.filter(|(other, _)| is_wanted && *other != at) {
                 return Err(clash(at, *other, address.to_string()));
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// A network of two members; the second one may have a block of addresses behind it.
+    /// Returns a network of two members, each with an optional block of addresses behind it.
     fn network(id: u64, addresses: [&str; 2], routes: [&str; 2]) -> Network {
         let member = |seed: usize| {
             let key = Identity::from_seed(&[seed as u8; 32]);
@@ -233,19 +233,19 @@ mod tests {
         assert!(said.contains("fe00000000000001 and fe00000000000002 both have 10.1.0.0/30"), "{said}");
         let same_route = network(2, ["10.2.0.1", "10.2.0.2"], ["", "192.168.5.0/24"]);
         assert!(refusal(&[one.clone(), same_route], &[]).contains("both have 192.168.5.0/24"));
-        // A member in the middle of another network's prefix.
+        // A member lies inside another network's prefix.
         let wide = network(2, ["10.1.0.9", "10.1.0.200"], ["", ""]);
         assert!(plans(&[network(1, ["10.1.0.1", "10.1.0.100"], ["", ""]), wide], &[]).is_err());
-        // A part of the addresses that are made of the first network's keys.
+        // A part of the addresses derived from keys of the first network.
         let certified = one.summary().prefixes[0];
         let part = format!("{}/{}", certified.address(), certified.length() + 8);
         let thief = network(2, ["10.2.0.1", "10.2.0.2"], ["", &part]);
         assert!(refusal(&[one.clone(), thief.clone()], &[]).contains(&part));
         assert!(refusal(&[thief, one.clone()], &[]).contains(&part));
-        // A block that holds another network's prefix: the kernel takes the longer one.
+        // A block contains another network's prefix; the kernel uses the longer prefix.
         let around = network(2, ["172.16.0.1", "172.16.0.2"], ["", "10.0.0.0/8"]);
         assert_eq!(plans(&[one, around], &[]).expect("plans")[1].settings.routes.len(), 1);
-        // This node leads both networks to one place, which is at none of their interfaces.
+        // This node is the gateway of both networks to one block, which is at neither interface.
         let gateways = [
             network(1, ["10.1.0.1", "10.1.0.2"], ["192.168.5.0/24", ""]),
             network(2, ["10.2.0.1", "10.2.0.2"], ["192.168.5.0/24", ""]),

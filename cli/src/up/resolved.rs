@@ -2,13 +2,14 @@
 
 use std::process::{Command, Stdio};
 
-/// The program that sets what it asks.
+/// Program that configures systemd-resolved.
 const RESOLVECTL: &str = "resolvectl";
 
-/// Whether systemd-resolved is there and does so. It forgets that when the interface is gone.
+/// Runs resolvectl; returns true if systemd-resolved accepted the setting. It forgets the setting when the
+/// interface is gone.
 pub(super) fn resolvectl(words: &[&str]) -> bool {
     if !rustix::process::geteuid().is_root() {
-        // It would ask for a password, and the option against that is unknown to versions before 256.
+        // resolvectl would ask for a password, and versions before 256 lack the option that prevents it.
         return false;
     }
     let mut command = Command::new(RESOLVECTL);

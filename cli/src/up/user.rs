@@ -1,4 +1,4 @@
-//! The user that `peersock up` goes on as.
+//! The user that `peersock up` changes to.
 
 use std::io;
 
@@ -12,19 +12,19 @@ use crate::args::StateArgs;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// The user that the program goes on as once the interfaces are there. Root stays nobody: without
-/// capabilities it still owns the system's files.
+/// The user that the program changes to once the interfaces exist. It does not stay root, because root
+/// without capabilities still owns the system's files.
 pub(super) enum GoesOnAs {
-    /// The user that has started it, who is not root.
+    /// The user that started the program, which is not root.
     Itself,
-    /// The user that is named, or that the state belongs to: files are opened as that user.
+    /// The named user, or the state's owner; files are opened as that user.
     Owner(User),
-    /// A user that nothing belongs to: files are opened as root before.
+    /// A user that owns nothing; files are opened as root before.
     Unlisted(User),
 }
 
 impl GoesOnAs {
-    /// The user that is `named`; the owner of the state otherwise, or an unlisted user if that is root.
+    /// Returns the `named` user, else the owner of the state, or an unlisted user if that is root.
     pub(super) fn of(named: Option<User>, state: &StateArgs) -> Outcome<GoesOnAs> {
         if let Some(user) = named {
             return Ok(GoesOnAs::Owner(user));
@@ -53,7 +53,7 @@ impl GoesOnAs {
         })
     }
 
-    /// The user to become, if it is another one.
+    /// Returns the user to change to, if it is another one.
     pub(super) fn goes_on_as(&self) -> Option<User> {
         match self {
             GoesOnAs::Itself => None,
@@ -61,7 +61,7 @@ impl GoesOnAs {
         }
     }
 
-    /// Opens files as the user whom they belong to.
+    /// Opens files as the user who owns them.
     pub(super) fn acting<T>(&self, open: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
         let GoesOnAs::Owner(user) = self else { return open() };
         let acting = user.act().map_err(|error| {
@@ -77,7 +77,7 @@ impl GoesOnAs {
         opened
     }
 
-    /// The identity in a state directory, and the directory if the node could not open it any more.
+    /// Returns the identity in a state directory, and the directory if the node could not open it later.
     pub(super) fn open_state(&self, state: &StateArgs) -> Outcome<(PublicIdentity, Option<StateDir>)> {
         let GoesOnAs::Unlisted(_) = self else { return Ok((state.public_identity()?, None)) };
         let opened = StateDir::open(&state.path()?)?.for_later()?;
@@ -89,7 +89,7 @@ impl GoesOnAs {
     }
 }
 
-/// Refuses a program whose file gives its right to everybody on this machine.
+/// Fails if the program's file gives its capability to all users of this machine.
 pub(super) fn check_file() -> Outcome {
     match is_privileged_for_all() {
         false => Ok(()),

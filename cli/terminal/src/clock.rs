@@ -1,16 +1,16 @@
-//! When this process began.
+//! The start time of this process.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Called first thing in `main`.
+/// Records the start time; called first in `main`.
 pub fn start() {
     START.get_or_init(Instant::now);
 }
 
-/// Time since [`start`].
+/// Returns the time since [`start`].
 pub fn since_start() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }

@@ -1,4 +1,4 @@
-//! Lines of the log on stderr.
+//! Log lines on stderr.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Takes a filter in the place of `-v`.
+/// Environment variable with a filter, an alternative to `-v`.
 pub const VARIABLE: &str = "PEERSOCK_LOG";
 
-/// Never shown: the STUN library warns of each malformed datagram, which anybody can send, and has keys in its
-/// spans.
+/// Crate that is never logged. The STUN library warns of each malformed datagram, which anyone can send, and
+/// its spans contain keys.
 pub const SILENT: &str = "stun_types";
 
-/// Formats warnings for people who have not asked for a log: as all else that a program says on stderr.
+/// Formats warnings for users without a log, like all other messages on stderr.
 pub struct Note;
 
 impl<S, N> FormatEvent<S, N> for Note

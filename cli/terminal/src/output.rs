@@ -1,4 +1,4 @@
-//! What the program prints: results on stdout, everything else on stderr.
+//! The program's output: results on stdout, everything else on stderr.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -13,8 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::signals;
 use crate::style::{self, ERROR, HINT};
 
-/// Prints lines of text to stdout, for commands that print a little. Styles in it are taken out where there
-/// are no colours.
+/// Prints text to stdout, for commands with little output. Removes styles if there are no colours.
 pub fn print(text: impl Display) -> Outcome {
     check_open()?;
     let mut stdout = anstream::stdout().lock();
@@ -29,8 +28,7 @@ pub fn check_open() -> Outcome {
     }
 }
 
-/// Has what is started from now on find those of the descriptors 0 to 2 closed that this program has found
-/// closed.
+/// Makes processes started from now on see the descriptors 0 to 2 closed if this program found them closed.
 pub fn leave_closed() -> io::Result<()> {
     for (_, fd) in (0..).zip(standard()).filter(|(number, _)| was_closed(*number)) {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
@@ -38,12 +36,12 @@ pub fn leave_closed() -> io::Result<()> {
     Ok(())
 }
 
-/// A text of somebody else, such as the name of a process, on one line and without what terminals act upon.
+/// Escapes foreign text, such as a process's name: one line, without characters that terminals act on.
 pub fn escape(text: &str) -> String {
     escape_all_but(text, &[])
 }
 
-/// The same of a text that has lines.
+/// Escapes a text as [`escape`] does, but keeps line feeds and tabs.
 pub fn escape_lines(text: &str) -> String {
     escape_all_but(text, &['\n', '\t'])
 }
@@ -59,19 +57,19 @@ fn escape_all_but(text: &str, kept: &[char]) -> String {
     escaped
 }
 
-/// Tells the person at the terminal something, in one write so that nobody reads half of it.
+/// Prints a message on stderr, in one write so that readers never see part of a line.
 pub fn note(text: impl Display) {
     let line = format!("peersock: {}\n", escape_lines(&text.to_string()));
-    // Without a stderr there is nobody to tell.
+    // A failure is ignored, because there is no other output.
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Says why the program stops; nothing for a silent failure.
+/// Prints why the program stops; nothing for a silent failure.
 pub fn report(failure: &Failure) {
     if failure.message().is_empty() {
         return;
     }
-    // What the user has typed may stand in it.
+    // Escapes the texts, because they may contain user input.
     let message = escape_lines(failure.message());
     let hint = failure.hint().map(escape_lines);
     let text = match style::is_on(&io::stderr()) {
@@ -87,7 +85,7 @@ pub fn report(failure: &Failure) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Says why a command has failed, and returns the exit status of the program.
+/// Reports a command's failure, and returns the program's exit status.
 pub fn end(outcome: Outcome) -> ExitCode {
     signals::leave_to_cleanup();
     match outcome {
@@ -99,30 +97,30 @@ pub fn end(outcome: Outcome) -> ExitCode {
     }
 }
 
-/// Rounds a number for JSON: what a measurement says, and no digits that only come from binary fractions.
+/// Rounds a number for JSON, which removes digits that only come from binary fractions.
 pub fn round(number: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (number * scale).round() / scale
 }
 
-/// The number of stdout.
+/// Number of stdout's descriptor.
 const STDOUT: u8 = 1;
 
-/// A bit for each of the descriptors 0 to 2: whether it was closed when the program began.
+/// Bit mask of the descriptors 0 to 2 that were closed at the start of the program.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
 fn was_closed(number: u8) -> bool {
     CLOSED_AT_START.load(Ordering::Relaxed) & 1 << number != 0
 }
 
-/// The descriptors 0 to 2, in order.
+/// Returns the descriptors 0 to 2, in order.
 fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
-/// Looks at the descriptors 0 to 2 before `main`: Rust's runtime puts /dev/null in the place of closed ones.
-/// What is printed would then be lost without an error, and `peersock run` would give its program
-/// what nobody has given it.
+/// Constructor that checks the descriptors 0 to 2 before `main`, because Rust's runtime opens /dev/null in
+/// place of closed ones. Output would then be lost without an error, and `peersock run` would pass these to
+/// its program.
 #[used]
 #[allow(unsafe_code)]
 // SAFETY: the section holds pointers to functions of this type, which the C library calls before `main`. This

@@ -10,15 +10,14 @@ use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The signals that ask a process for its end.
+/// Signals that ask a process to end.
 const ENDS: [i32; 2] = [SIGINT, SIGTERM];
 
-/// Set once a signal has come, or something else has decided that the process ends.
+/// Set once a signal has arrived, or the process ends for another reason.
 static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// On the first SIGINT or SIGTERM calls `cleanup` on a thread of its own and then ends the process with
-/// status 128 + signal (130 for Ctrl-C), unless the process ends otherwise before. A second signal ends it
-/// at once.
+/// Ends the process on the first SIGINT or SIGTERM, after calling `cleanup` on a separate thread. The status
+/// is 128 + signal (130 for Ctrl-C), unless the process ends earlier. A second signal ends it at once.
 pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
     end_with(|signal| {
         cleanup();
@@ -26,8 +25,8 @@ pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
     })
 }
 
-/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
-/// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
+/// Ends the process as [`end_after`] does, but `cleanup` gets the signal and returns the exit status. A
+/// signal ignored at the process's start stays ignored, because shells make background jobs ignore Ctrl-C.
 pub fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     let heeded = heeded(ENDS);
     for signal in &heeded {
@@ -43,8 +42,8 @@ pub fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result
     Ok(())
 }
 
-/// Has SIGINT and SIGTERM noted from now on, where they would end the process until [`end_after`] or
-/// [`end_with`] attends to them. The result is the last of them, zero if none has come.
+/// Records SIGINT and SIGTERM from now on, until [`end_after`] or [`end_with`] handles them; otherwise they
+/// would end the process. Returns the last signal, zero if none has arrived.
 pub fn note() -> io::Result<Arc<AtomicUsize>> {
     let noted = Arc::new(AtomicUsize::new(0));
     for signal in heeded(ENDS) {
@@ -53,29 +52,28 @@ pub fn note() -> io::Result<Arc<AtomicUsize>> {
     Ok(noted)
 }
 
-/// Those of the signals that were not ignored when this process was started.
+/// Returns the signals that were not ignored at the start of this process.
 pub fn heeded<const N: usize>(signals: [i32; N]) -> Vec<i32> {
-    // By its number it might be another process in /proc, which may be of another PID namespace.
+    // Uses `self`, because in /proc of another PID namespace the PID could be another process.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !ignores(one, "self"));
     signals.into_iter().filter(is_heeded).collect()
 }
 
-/// Calls `reload` with each SIGHUP, on a thread of its own.
+/// Calls `reload` on each SIGHUP, on a separate thread.
 pub fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     thread::Builder::new().name("reload".into()).spawn(move || signals.forever().for_each(|_| reload()))?;
     Ok(())
 }
 
-/// Ends the process with `status` after `cleanup`. The main thread may fail meanwhile: it has no say any
-/// more.
+/// Ends the process with `status` after `cleanup`, even if the main thread fails meanwhile.
 pub fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
     ENDING.store(true, Ordering::SeqCst);
     cleanup();
     std::process::exit(status);
 }
 
-/// Whether a process ignores a signal; false if nobody knows.
+/// Returns true if a process ignores a signal; false if that is unknown.
 pub fn is_ignored(signal: Signal, process: Pid) -> bool {
     ignores(signal, &process.to_string())
 }
@@ -87,7 +85,7 @@ fn ignores(signal: Signal, process: &str) -> bool {
     ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
-/// Does not return if a signal has come: what the cleanup broke off must not decide the exit status.
+/// Blocks forever after a signal, because failures due to the cleanup must not decide the exit status.
 pub fn leave_to_cleanup() {
     while ENDING.load(Ordering::SeqCst) {
         thread::park();

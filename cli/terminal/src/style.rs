@@ -1,7 +1,6 @@
-//! Colours: on terminals only, and as the variables NO_COLOR, CLICOLOR and CLICOLOR_FORCE say.
+//! Colours: on terminals only, subject to the variables NO_COLOR, CLICOLOR and CLICOLOR_FORCE.
 //!
-//! Text for stdout may have styles in it: [`print`](crate::output::print) takes them out where there are no
-//! colours.
+//! Text for stdout may contain styles; [`print`](crate::output::print) removes them if there are no colours.
 
 use std::fmt::Display;
 
@@ -10,16 +9,16 @@ use anstream::stream::RawStream;
 use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 
-/// What went wrong.
+/// Style of errors.
 pub const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// What to do about it.
+/// Style of hints.
 pub const HINT: Style = AnsiColor::Cyan.on_default();
 
-/// Names and headings.
+/// Style of names and headings.
 pub const BOLD: Style = Style::new().bold();
 
-/// The styles of `--help` and of errors in the command line.
+/// Styles of `--help` and of command line errors.
 pub const HELP: Styles = Styles::styled()
     .header(BOLD.underline())
     .usage(BOLD.underline())
@@ -27,12 +26,12 @@ pub const HELP: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default())
     .error(ERROR);
 
-/// Whether `stream` shall have colours.
+/// Returns true if `stream` gets colours.
 pub fn is_on(stream: &impl RawStream) -> bool {
     anstream::AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Wraps a text into a style.
+/// Wraps a text in a style.
 pub fn paint(style: Style, text: impl Display) -> impl Display {
     format!("{style}{text}{style:#}")
 }

@@ -1,7 +1,7 @@
-//! Which beacons a node heeds: those that came to a group or a broadcast address, and so from its own link.
+//! Acceptance of beacons: only those sent to a group or a broadcast address, and so from the node's own link.
 //!
 //! Three network namespaces in a row: the node, a router, and a stranger behind the router. Needs root and
-//! `ip`; skips otherwise. The namespaces belong to the test and go with it.
+//! `ip`; skips otherwise. The namespaces are removed with the test.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::common::{Lab, PATIENCE, PORT, Running, run};
 
-/// Where beacons are heard.
+/// Port on which nodes listen for beacons.
 const DISCOVERY_PORT: u16 = 7473;
 
 #[test]
@@ -30,7 +30,7 @@ fn beacons_count_if_they_came_to_everybody_on_the_link_and_not_by_unicast_from_e
     let counters =
         || Counters(run(lab.command("node", &["status", "--counters"])).success().text().to_owned());
 
-    // Whoever asks from elsewhere must know the address, and learns nothing.
+    // A remote sender must know the address, and gets no answer.
     let at = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), DISCOVERY_PORT);
     for (asked, target) in ["10.98.7.1", "fd98:7::1"].into_iter().enumerate() {
         let stray = || counters().get("udp_stray_beacons");
@@ -39,7 +39,7 @@ fn beacons_count_if_they_came_to_everybody_on_the_link_and_not_by_unicast_from_e
         assert_eq!(counters().get("hellos_sent"), 0, "{target}");
     }
 
-    // A neighbour reaches everybody on the link.
+    // A neighbour reaches all nodes on the link.
     for target in ["10.98.7.255", "239.255.112.115", "ff12::7065:6572"] {
         let heard = || counters().get("beacons_received");
         let (before, strays) = (heard(), counters().get("udp_stray_beacons"));
@@ -100,8 +100,8 @@ impl Row {
         Some(row)
     }
 
-    /// Sends beacons from one of the machines until the condition holds: the first may get lost while the
-    /// link comes up.
+    /// Sends beacons from one of the machines until the condition holds, because the first may be lost while
+    /// the link comes up.
     fn repeat_until(&self, from: usize, target: SocketAddr, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         for salt in 0.. {
@@ -117,7 +117,7 @@ impl Row {
         }
     }
 
-    /// Does something on a thread of its own on one of the machines.
+    /// Runs a function on a separate thread in a machine's namespace.
     fn within<T: Send>(&self, place: usize, work: impl FnOnce() -> T + Send) -> T {
         let space = File::open(format!("/var/run/netns/{}", self.spaces[place])).expect("a namespace");
         let inside = || {
@@ -136,7 +136,7 @@ impl Drop for Row {
     }
 }
 
-/// Sends a well-formed beacon of networks that nobody here is in.
+/// Sends a well-formed beacon of networks that the node is not in.
 fn send_beacon(salt: u64, target: SocketAddr) {
     let mut beacon = [0x77; 274];
     beacon[..2].copy_from_slice(&[0xd5, 1]);
@@ -152,11 +152,11 @@ fn send_beacon(salt: u64, target: SocketAddr) {
     };
     let socket = UdpSocket::bind(local).expect("a socket");
     socket.set_broadcast(true).expect("an option");
-    // While the link comes up there may be no way; the caller repeats it.
+    // There may be no route while the link comes up; the caller repeats the call.
     let _ = socket.send_to(&beacon, target);
 }
 
-/// What `status --counters` says.
+/// The output of `status --counters`.
 struct Counters(String);
 
 impl Counters {

@@ -1,5 +1,5 @@
-//! Two networks out of which TCP leads and no UDP: nodes there meet by a root that relays nothing but
-//! handshakes, and reach each other by a TURN server, coturn, over TCP and TLS.
+//! Two networks that let TCP out but no UDP. Their nodes meet by a root that relays only handshakes, and
+//! reach each other by a TURN server, coturn, over TCP and TLS.
 //!
 //! ```text
 //!  a 10.97.1.2 ---- 10.97.1.1 \
@@ -7,8 +7,8 @@
 //!  b 10.97.2.2 ---- 10.97.2.1 /
 //! ```
 //!
-//! Three network namespaces; the one in the middle forwards nothing and drops UDP that comes from the others.
-//! This needs root, `ip`, `nft` and `turnserver`; tests skip otherwise.
+//! Three network namespaces; the middle one does not forward, and drops UDP from the others. This needs root,
+//! `ip`, `nft` and `turnserver`; tests skip otherwise.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -28,13 +28,13 @@ use sha2::{Digest as _, Sha256};
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, without_variables};
 use crate::turn::{relayed, send_much};
 
-/// Where the servers are.
+/// Address of the servers.
 pub(crate) const SERVER: &str = "10.97.3.1";
 
-/// Where a's SOCKS proxy is, if there is one.
+/// Address of a's SOCKS proxy, if there is one.
 const PROXY: &str = "10.97.1.1:1080";
 
-/// A word that the status has nowhere else.
+/// A word that appears nowhere else in the status.
 const PROXY_PASSWORD: &str = "swordfish";
 
 #[test]
@@ -156,18 +156,18 @@ fn netcheck_says_of_each_turn_server_what_is_wrong_with_it() {
 }
 
 pub(crate) struct Blocked {
-    /// Of a, b and the servers.
+    /// Namespaces of a, b and the servers.
     names: [String; 3],
     lab: Lab,
-    /// The SHA-256 of coturn's certificate.
+    /// SHA-256 of coturn's certificate.
     fingerprint: String,
 }
 
-/// How many there were in this process: tests may run in threads of one.
+/// Number of scenes built in this process, because tests may run in threads of one process.
 static BUILT: AtomicU32 = AtomicU32::new(0);
 
 impl Blocked {
-    /// `None`, and a line that says why, where there can be none.
+    /// Builds the scene; returns `None`, after printing the reason, if that is impossible.
     pub(crate) fn build(test: &str) -> Option<Blocked> {
         for program in ["turnserver", "nft"] {
             if find_in_path(program).is_none() {
@@ -205,7 +205,7 @@ impl Blocked {
         Some(blocked)
     }
 
-    /// A command of ours that runs at a, b or beside the servers.
+    /// Returns a peersock command that runs at a, b or beside the servers.
     pub(crate) fn at(&self, which: usize, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[which]]).arg(env!("CARGO_BIN_EXE_peersock")).args(words);
@@ -239,12 +239,12 @@ impl Blocked {
         format!("turns:alice:sesame@{SERVER}?transport=tcp&sha256={}", self.fingerprint)
     }
 
-    /// A file for a program.
+    /// Returns a path for a program's file.
     pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
         self.lab.dir.path().join(name)
     }
 
-    /// A root that relays handshakes alone.
+    /// Returns the command of a root that relays only handshakes.
     pub(crate) fn root_command(&self) -> Command {
         let advertised = format!("tcp:{SERVER}:7421");
         let mut command = self.at(2, &["root", "--listen", SERVER, "--stream", "7421", "--no-relay"]);
@@ -252,7 +252,7 @@ impl Blocked {
         command
     }
 
-    /// Starts it. Returns its text, too.
+    /// Starts the root. Also returns its text.
     fn start_root(&self) -> (Running, String) {
         let running = Running::start(self.root_command());
         let text = running.wait_for_stdout("\n");
@@ -282,7 +282,7 @@ impl Blocked {
         running
     }
 
-    /// A SOCKS proxy for a, from where nothing but that is reached any more.
+    /// Starts a SOCKS proxy for a, and blocks all other traffic of a.
     fn start_proxy(&self) -> Running {
         let server = &self.names[2];
         let (address, port) = PROXY.split_once(':').expect("a port");
@@ -319,7 +319,7 @@ impl Blocked {
         }
     }
 
-    /// Does something in a's or b's namespace.
+    /// Runs a function in a's or b's namespace.
     pub(crate) fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.names[which])).expect("it was made");
         let worker = || {
@@ -339,7 +339,7 @@ impl Drop for Blocked {
     }
 }
 
-/// Writes a certificate that nobody vouches for, and its key. Returns the certificate's SHA-256.
+/// Writes a self-signed certificate and its key. Returns the certificate's SHA-256.
 fn certify(folder: &Path) -> String {
     let key = rcgen::KeyPair::generate().expect("randomness");
     let certificate = rcgen::CertificateParams::new(vec!["turn.test".to_owned()]).expect("a name");

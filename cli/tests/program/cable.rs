@@ -1,5 +1,5 @@
 //! Two machines on one cable: network namespaces joined by a veth pair, in which nodes find each other by
-//! beacon. They belong to a test and go with it. This needs root and `ip`.
+//! beacon. They are removed with the test. This needs root and `ip`.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -11,8 +11,7 @@ pub(crate) struct Cable {
 }
 
 impl Cable {
-    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, and none means that IPv4 is not
-    /// there.
+    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, empty for a cable without IPv4.
     pub(crate) fn lay(name: &str, addresses: &[&str]) -> Option<Cable> {
         let ends = ["a", "b"].map(|end| format!("ps-{}-{name}{end}", std::process::id()));
         if !ip(["netns", "add", &ends[0]]) {
@@ -33,8 +32,7 @@ impl Cable {
         Some(cable)
     }
 
-    /// The same with IPv4 and a program to filter packets; `None` where there is none, and a line that says
-    /// so.
+    /// Lays a cable with IPv4 and a packet filter; returns `None`, after printing it, if there is no filter.
     pub(crate) fn with_filter(name: &str) -> Option<Cable> {
         let cable = Cable::lay(name, &["10.98.7.1/24", "10.98.7.2/24"])?;
         let has_filter = cable.filters("");
@@ -44,34 +42,34 @@ impl Cable {
         has_filter.then_some(cable)
     }
 
-    /// Has several datagrams of a node that leave together cross the cable one by one. Otherwise they are one
-    /// packet there, which is longer than any of them.
+    /// Makes datagrams that a node sends as a batch cross the cable separately. Otherwise they are one packet
+    /// there, which is longer than each of them.
     pub(crate) fn takes_datagrams_one_by_one(&self) {
         for end in &self.ends {
             assert!(ip(["-n", end, "link", "set", "eth0", "gso_max_segs", "1"]));
         }
     }
 
-    /// Has both ends lose IP packets of more bytes without a word.
+    /// Makes both ends silently drop IP packets of more bytes.
     pub(crate) fn carries_at_most(&self, bytes: usize) {
         assert!(self.filters(&format!("meta length > {bytes} drop;")));
     }
 
-    /// Has both ends lose all, or nothing any more.
+    /// Makes both ends drop all packets, or none.
     pub(crate) fn carries(&self, anything: bool) {
         assert!(self.filters(if anything { "" } else { "drop;" }));
     }
 
-    /// Has both ends lose datagrams as long as short segments are, and carry shorter ones, as the nodes' own
-    /// probes are, and longer ones, as handshakes are.
+    /// Makes both ends drop datagrams of the length of short segments. Shorter ones, such as the nodes'
+    /// probes, and longer ones, such as handshakes, pass.
     pub(crate) fn loses_segments(&self) {
         assert!(self.filters("meta length 125-260 drop;"));
     }
 
-    /// Has both ends do this with what arrives by the cable; false if that cannot be done.
+    /// Sets this filter for arriving packets at both ends; returns false on failure.
     fn filters(&self, verdict: &str) -> bool {
         let rule = if verdict.is_empty() { String::new() } else { format!("iifname eth0 {verdict}") };
-        // In one transaction: what was there before goes at the same moment.
+        // Uses one transaction, so that the previous rules are replaced atomically.
         let rules = format!(
             "flush ruleset; table inet cable {{ chain arriving {{ type filter hook input priority 0; {rule} \
              }}; }}"
@@ -79,7 +77,7 @@ impl Cable {
         self.ends.iter().all(|end| ip(["netns", "exec", end, "nft", &rules]))
     }
 
-    /// A command of the program at one end, on all interfaces there.
+    /// Returns a command of the program at one end, on all interfaces there.
     pub(crate) fn command(&self, end: usize, lab: &Lab, node: &str, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.ends[end], env!("CARGO_BIN_EXE_peersock")]).args(words);
@@ -93,7 +91,7 @@ impl Cable {
         Running::start(self.command(end, lab, node, words))
     }
 
-    /// `listen` at the first end and `dial` at the second one, which talks to it.
+    /// Starts `listen` at the first end and `dial` at the second, connected to it.
     pub(crate) fn talk(&self, lab: &Lab) -> (Running, Running) {
         let listener = self.inside(0, lab, "listener", &["listen", &PORT.to_string()]);
         let target = listener.wait_for_target();

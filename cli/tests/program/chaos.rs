@@ -1,14 +1,14 @@
-//! Data flows both ways between two programs behind NATs, for forty seconds in which something is done to the
-//! network every two and a half: the direct path ends and is there again, roots are killed and started,
-//! packets are lost in one direction, a host gets another address, a NAT box is switched off and on and has
-//! forgotten everything. There is always another way, or there is one again when it is over.
+//! Data flows both ways between two programs behind NATs for forty seconds, with a disturbance of the network
+//! every two and a half. The direct path ends and returns, roots are killed and restarted, packets are lost
+//! in one direction. A host changes its address, a NAT box restarts and forgets all mappings. There is always
+//! another path, or one returns after the disturbance.
 //!
-//! No connection is reset, every byte is the right one, and no stall lasts much longer than is promised.
-//! Where nothing can pass for a while, the time counts from when it can again.
+//! No connection is reset, every byte is right, and no stall lasts much longer than promised. If nothing can
+//! pass for a while, the time counts from when it can again.
 //!
-//! The promise is that of a hundred stalls one at most lasts longer than two seconds. The simulator holds it
-//! to that (`sim/tests/basics/chaos`), over some three hundred of them, in virtual time. Here there are 32,
-//! which a busy machine makes longer.
+//! The promise: of a hundred stalls, at most one lasts longer than two seconds. The simulator checks that
+//! (`sim/tests/basics/chaos`) over some three hundred stalls in virtual time. Here there are 32, which a busy
+//! machine prolongs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 use crate::flow::{NODES, Record, SITES, Scene, assert_all_arrives, is_direct, write_to_both};
 use crate::nats::wait_for_status;
 
-/// What is promised of 99 in a hundred, and what a busy machine may add.
+/// Promised limit for 99 of a hundred stalls, and allowance for a busy machine.
 const STALL: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Something is done so often.
+/// Interval and number of disturbances.
 const EVERY: Duration = Duration::from_millis(2500);
 const STEPS: usize = 16;
 
-/// The pace of the two programs.
+/// Pace of the two programs.
 const CHUNK: usize = 2000;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -66,7 +66,7 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
     let (median, longest) = (stalls[stalls.len() / 2], stalls[stalls.len() - 1]);
     eprintln!("{median:?} in the median of {} stalls, at most {longest:?}", stalls.len());
     assert!(longest.0 <= STALL + SLACK, "{longest:?}");
-    // A machine that is busy for a while makes some of them long, not half of them.
+    // A machine that is busy for a while prolongs some stalls, but not half of them.
     assert!(median.0 <= STALL / 2, "{median:?} in the median");
 
     let in_the_end = wait_for_status(&scene.lab, NODES[0], |now| now["peers"][0]["path"].is_string());
@@ -74,7 +74,7 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
     eprintln!("{written:?} bytes written; the path in the end: {}", in_the_end["peers"][0]["path"]);
 }
 
-/// Does the next thing, and says what.
+/// Causes the next disturbance, and returns its description.
 fn act(scene: &mut Scene, step: usize) -> String {
     let [home, work] = scene.outer();
     let both = |scene: &Scene, is_blocked: bool| {

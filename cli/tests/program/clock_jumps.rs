@@ -1,5 +1,5 @@
 //! Wall clocks that jump by a day, forwards and backwards, at a root and at nodes that are registered there
-//! and talk: nothing of what runs ends or has to begin anew, and who comes later is met as before. Needs a C
+//! and connected. Nothing that runs ends or restarts, and later nodes are found as before. Needs a C
 //! compiler, root and `natlab`.
 
 use std::fs::{self, File, OpenOptions};
@@ -16,10 +16,10 @@ use crate::nats::{start, wait_for_status};
 
 const DAY: i64 = 86_400;
 
-/// The shortest registrations that nodes believe in: they are renewed after a third of that.
+/// The shortest lifetime of registrations that nodes accept, in seconds; they renew after a third of it.
 const LIFETIME: &str = "30";
 
-/// Takes the place of the C library's functions: the wall clock differs by what a file says, which changes.
+/// Library that replaces C library functions: the wall clock is offset by a number in a file, which changes.
 const CLOCK: &str = "
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -80,7 +80,7 @@ impl Clock {
         Self { library: library.to_owned(), path, file }
     }
 
-    /// From now on it differs by so many seconds.
+    /// Sets the offset to this number of seconds.
     fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a file");
     }
@@ -100,7 +100,7 @@ fn build_library(lab: &Lab) -> PathBuf {
     library
 }
 
-/// How often the root has registered a node, or renewed that.
+/// Returns the root's number of registrations and renewals.
 fn registrations(nats: &Nats) -> u64 {
     let text = nats.within("root", || http("127.0.0.1:9420", "/metrics"));
     let line = text.lines().find_map(|line| line.strip_prefix("peersock_root_registrations_total "));
@@ -120,7 +120,7 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
     let library = build_library(&lab);
     let clocks = ["root", "listener", "dialer"].map(|name| Clock::new(&lab, &library, name));
 
-    // It is a clock that jumps.
+    // Checks that the clock really jumps.
     clocks[0].set(-DAY);
     let mut date = Command::new("date");
     date.arg("+%s");
@@ -152,7 +152,7 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
     listening.wait_for_stdout("before\n");
     registered("dialer");
 
-    // By one day or two, in both directions, with the root and against it; and back to where they were.
+    // Jumps by one or two days, in both directions, with the root and against it, and finally back.
     let jumps = [[DAY, DAY, -DAY], [-DAY, 0, DAY], [0, 0, 0]];
     for (number, jump) in jumps.into_iter().enumerate() {
         let nodes = ["listener", "dialer"];
@@ -161,11 +161,11 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
             clock.set(seconds);
         }
         let since = Instant::now();
-        // What runs goes on.
+        // The running programs stay connected.
         let line = format!("after jump {number}\n");
         dialing.send(line.as_bytes());
         listening.wait_for_stdout(&line);
-        // Of two nodes that renew equally often, each does within any three times.
+        // Two nodes renew equally often, so each renews within any three renewals.
         let known = registrations(&nats);
         while registrations(&nats) < known + 3 {
             assert!(since.elapsed() < PATIENCE, "no renewals after {jump:?}; {}", listening.said());
@@ -176,7 +176,7 @@ fn clocks_that_jump_by_a_day_end_no_session_and_no_registration_and_hide_nobody(
             let now = registered(name);
             assert!(now > before, "{name} was away for a while after {jump:?}: {now} s, {before} s before");
         }
-        // Others, whose clock is right, or as wrong as one of them, find the one that listens.
+        // Other nodes, with a right clock or a wrong one, find the listener.
         for (which, clock) in [None, Some(&clocks[1]), Some(&clocks[2])].into_iter().enumerate() {
             let mut command = node(&format!("later-{number}-{which}"), &["dial", &target]);
             if let Some(clock) = clock {

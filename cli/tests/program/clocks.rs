@@ -1,19 +1,19 @@
-//! A clock that goes back between two runs of a program: its peers know the later time, and yet it is with
-//! them as soon as before.
+//! A clock that goes back between two runs of a program. Its peers know the later time, but the program
+//! reaches them as fast as before.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run};
 
-/// What a clock that went back may cost, and what a busy machine may add.
+/// Allowed delay after a clock went back, and allowance for a busy machine.
 const COST: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_millis(500);
 
-/// How often the clock goes back. A fault that shows once in five times is to be seen.
+/// Number of times the clock goes back, enough to detect a fault that shows once in five times.
 const TIMES: u32 = 20;
 
-/// Takes the place of the C library's function, with a wall clock that is an hour slower for each step.
+/// Library that replaces the C library's function: each step sets the wall clock an hour further back.
 const CLOCK: &str = "
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -64,11 +64,11 @@ fn a_clock_that_went_back_between_two_runs_costs_a_second_at_most() {
     };
     let usual = (0..3).map(|_| dial(0)).max().expect("three times");
     assert_eq!(stale(), 0);
-    // Each earlier than the one before.
+    // Each run is earlier than the one before.
     let back: Vec<_> = (1..=TIMES).map(dial).collect();
     assert!(stale() >= u64::from(TIMES), "the clock did not go back: {} stale initiations", stale());
     eprintln!("{usual:?} as usual, {back:?} after the clock went back");
-    // The machine may be busy at one time or another.
+    // One late run is allowed, because the machine may be busy.
     let late = back.iter().filter(|took| **took > usual + COST + SLACK).count();
     assert!(late <= 1, "{late} times: {usual:?} as usual, {back:?} after the clock went back");
     listening.running.interrupt();

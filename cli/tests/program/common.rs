@@ -1,5 +1,5 @@
 //! Runs the program as its users do: one state directory per node, one random network per test, and only the
-//! loopback interface. Nothing here depends on speed; the time limits only keep a hang from lasting.
+//! loopback interface. No test depends on speed; the time limits only end a hang.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,14 +18,14 @@ use peersock_testnet::find_in_path;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-/// Enough for the slowest machine under the heaviest load, and less than a test may take: what was waited for
-/// in vain is said.
+/// Timeout that suffices for the slowest machine under the heaviest load. It is shorter than a test's limit,
+/// so that the failed wait is reported.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A port that every [`Lab`]'s network allows.
 pub(crate) const PORT: u16 = 0x8000;
 
-/// A network of this test's own, and a place for the states of its nodes.
+/// A private network of this test, and a place for the states of its nodes.
 pub(crate) struct Lab {
     pub(crate) dir: TempDir,
     pub(crate) network: String,
@@ -43,14 +43,14 @@ impl Lab {
         self.dir.path().join(node)
     }
 
-    /// A command without a node, such as `id`.
+    /// Returns a command without a node, such as `id`.
     pub(crate) fn command(&self, node: &str, words: &[&str]) -> Command {
         let mut command = peersock(words);
         command.arg("--state").arg(self.state(node));
         command
     }
 
-    /// A command that runs a node in the lab's network.
+    /// Returns a command that runs a node in the lab's network.
     pub(crate) fn node(&self, node: &str, words: &[&str]) -> Command {
         self.node_in(&self.network, node, words)
     }
@@ -61,7 +61,7 @@ impl Lab {
         command
     }
 
-    /// Starts `listen` and waits until it says where.
+    /// Starts `listen` and waits until it prints its address.
     pub(crate) fn listen(&self, words: &[&str]) -> Listening {
         self.listen_with(self.node("listener", &["listen"]), words)
     }
@@ -90,7 +90,7 @@ pub(crate) struct Listening {
     pub(crate) running: Running,
 }
 
-/// The program itself.
+/// Returns a command of the program.
 pub(crate) fn peersock(words: &[&str]) -> Command {
     heed_interrupts();
     let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
@@ -99,7 +99,7 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
     command
 }
 
-/// Takes away what the environment may say to the program.
+/// Removes the program's environment variables.
 pub(crate) fn without_variables(command: &mut Command) {
     let variables = [
         "SECRET",
@@ -164,41 +164,41 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Waits until stdout holds `wanted`, wherever; returns what it holds.
+    /// Waits until stdout contains `wanted`; returns its content.
     pub(crate) fn wait_for_stdout(&self, wanted: &str) -> String {
         self.stdout.wait_for(wanted, false, || self.stderr.text());
         self.stdout.text()
     }
 
-    /// Waits for a line with `wanted` in it on stderr; returns what follows `wanted`.
+    /// Waits for a line on stderr that contains `wanted`; returns the text after `wanted`.
     pub(crate) fn wait_for_stderr(&self, wanted: &str) -> String {
         self.stderr.wait_for(wanted, true, || self.stderr.text());
         let text = self.stderr.text();
         text.split_once(wanted).unwrap().1.lines().next().unwrap().to_owned()
     }
 
-    /// What it has said on stderr so far.
+    /// Returns the content of stderr so far.
     pub(crate) fn said(&self) -> String {
         self.stderr.text()
     }
 
-    /// What has come on stdout so far.
+    /// Returns the content of stdout so far.
     pub(crate) fn shown(&self) -> String {
         self.stdout.text()
     }
 
-    /// How many bytes have come on stdout so far.
+    /// Returns the number of bytes on stdout so far.
     pub(crate) fn received(&self) -> usize {
         self.stdout.0.content.lock().unwrap().bytes.len()
     }
 
-    /// Waits until `listen` says where.
+    /// Waits until `listen` prints its address.
     pub(crate) fn wait_for_target(&self) -> String {
         let rest = self.wait_for_stderr("listening on ");
         rest.split(' ').next().unwrap().to_owned()
     }
 
-    /// Waits until the node of this name runs: then Ctrl-C is attended to.
+    /// Waits until the node of this name runs and so handles Ctrl-C.
     pub(crate) fn wait_for_state(&self, lab: &Lab, node: &str) {
         let deadline = Instant::now() + PATIENCE;
         while run(lab.command(node, &["status"])).status.code() != Some(0) {
@@ -207,19 +207,19 @@ impl Running {
         }
     }
 
-    /// Presses Ctrl-C, as it were, and waits for the end; stdin stays open meanwhile.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the end; stdin stays open.
     pub(crate) fn interrupt(mut self) -> Finished {
         signal(Signal::INT, self.id());
         self.wait()
     }
 
-    /// Ends stdin and waits for the end.
+    /// Closes stdin and waits for the end.
     pub(crate) fn finish(mut self) -> Finished {
         self.stdin = None;
         self.wait()
     }
 
-    /// Waits for the end; stdin stays open meanwhile.
+    /// Waits for the end; stdin stays open.
     pub(crate) fn wait_for_end(mut self) -> Finished {
         self.wait()
     }
@@ -246,7 +246,7 @@ impl Drop for Running {
             eprintln!("process {} has said until the test failed: {}", self.id(), self.stderr.text());
         }
         if let Ok(None) = self.child.try_wait() {
-            // All that it has started, daemons too, which are its children because it is their subreaper.
+            // Kills all descendants; daemons are among its children, because it is their subreaper.
             for _ in 0..10 {
                 let running = descendants(self.id());
                 if running.is_empty() {
@@ -257,19 +257,19 @@ impl Drop for Running {
                 }
                 thread::sleep(Duration::from_millis(5));
             }
-            // The whole group: a shell's programs do not end with it.
+            // Kills the whole group, because a shell's programs do not end with it.
             let _ = rustix::process::kill_process_group(process(self.id()), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-/// Not by kill(1), which some systems lack.
+/// Returns the process for a signal; kill(1) is not used, because some systems lack it.
 fn process(id: u32) -> Pid {
     Pid::from_raw(id.cast_signed()).expect("a process has a number")
 }
 
-/// The processes that a process has started, and those that they have.
+/// Returns all descendants of a process.
 fn descendants(process: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut left = vec![process];
@@ -292,7 +292,7 @@ impl Finished {
         self
     }
 
-    /// It failed with this status, and said something with each of these words in it.
+    /// Checks the exit status, and that stderr contains each of these words.
     #[track_caller]
     pub(crate) fn failure(&self, status: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(status), "stderr: {}", self.stderr);
@@ -306,12 +306,12 @@ impl Finished {
     }
 }
 
-/// Runs a command that needs no input to its end.
+/// Runs a command that needs no input until it ends.
 pub(crate) fn run(command: Command) -> Finished {
     Running::start(command).finish()
 }
 
-/// Whether a program that a test needs is not installed; then it has been said that the test does not run.
+/// Returns true if a program that a test needs is not installed; prints that the test is skipped.
 pub(crate) fn lacks(test: &str, programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| find_in_path(program).is_none());
     if let Some(program) = missing {
@@ -320,8 +320,8 @@ pub(crate) fn lacks(test: &str, programs: &[&str]) -> bool {
     missing.is_some()
 }
 
-/// Has what is started from now on heed Ctrl-C, also where the tests run as a shell's background job, which
-/// ignores it: what is handled here is the default in programs.
+/// Makes processes started from now on handle Ctrl-C, even if the tests run as a shell's background job,
+/// which ignores it. A signal handled here has the default action in programs.
 fn heed_interrupts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -335,7 +335,7 @@ pub(crate) fn signal(signal: Signal, id: u32) {
     rustix::process::kill_process(process(id), signal).unwrap();
 }
 
-/// Has a process vanish, as far as its peers can tell, by SIGSTOP or SIGKILL: none of its threads runs any
+/// Makes a process vanish for its peers, by SIGSTOP or SIGKILL; returns when none of its threads runs any
 /// more.
 pub(crate) fn vanish(how: Signal, id: u32) {
     signal(how, id);
@@ -343,7 +343,7 @@ pub(crate) fn vanish(how: Signal, id: u32) {
         |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X']));
     let runs = || {
         let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-        // One whose file is not there has ended.
+        // A thread whose file is missing has ended.
         tasks
             .into_iter()
             .any(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| !has_ended(&stat)))
@@ -360,7 +360,7 @@ pub(crate) fn write_file(path: &Path, content: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// What a pipe has delivered so far.
+/// Output of a pipe so far.
 #[derive(Clone, Default)]
 struct Collected(Arc<Pipe>);
 
@@ -396,7 +396,7 @@ impl Collected {
         (collected, reader)
     }
 
-    /// Waits until the content has `wanted` in it and, after that, the end of a line if `line` says so.
+    /// Waits until the content contains `wanted` and, if `line` is set, a line feed after that.
     fn wait_for(&self, wanted: &str, line: bool, context: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
         let mut content = self.0.content.lock().unwrap();
@@ -422,12 +422,12 @@ impl Collected {
     }
 }
 
-/// The address of a node that need not run.
+/// Returns the address of a node, which need not run.
 pub(crate) fn address_of(lab: &Lab, node: &str) -> String {
     run(lab.command(node, &["addr", &lab.network])).success().text().trim().to_owned()
 }
 
-/// What a server answers to a request for a path, with the head.
+/// Returns a server's response to a request for a path, with the header.
 pub(crate) fn http(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();

@@ -15,7 +15,7 @@ fn one_identity_at_two_places_is_said_by_both_and_by_their_peer() {
 
     let peer = lab.listen(&["-k", &PORT.to_string()]);
     let address = peer.target.split(']').next().unwrap().trim_start_matches('[');
-    // Each handshake of the one takes the peer's session from the other.
+    // Each handshake of one node takes the peer's session from the other.
     let nodes = ["one", "two"].map(|name| (name, Running::start(lab.node(name, &["ping", address]))));
     for (name, node) in &nodes {
         node.wait_for_stderr("another node runs with this identity");
@@ -31,7 +31,7 @@ fn one_identity_at_two_places_is_said_by_both_and_by_their_peer() {
     peer.running.interrupt().failure(130, &[]);
 }
 
-/// A node that is started again is no second one, killed or not.
+/// A node that is restarted is not a second one, killed or not.
 #[test]
 fn an_identity_that_is_started_again_accuses_nobody() {
     let lab = Lab::new();
@@ -43,7 +43,7 @@ fn an_identity_that_is_started_again_accuses_nobody() {
         if round % 2 == 0 {
             dialing.finish().success();
         } else {
-            // It is killed.
+            // The node is killed.
             drop(dialing);
         }
     }

@@ -26,7 +26,7 @@ use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 use self::victim::process::Process;
 use crate::common::{Finished, Lab, PATIENCE, Running, vanish};
 
-/// After this time a silent peer is dead.
+/// Silence after which a peer is considered dead.
 const SILENCE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -52,7 +52,7 @@ fn dial_tells_by_its_exit_status() {
                 while waits && node.status().flows.total == 0 {
                     thread::sleep(Duration::from_millis(1));
                 }
-                // Nobody waits for it in most scenarios.
+                // Most scenarios do not wait for this.
                 let _ = connected.send(());
             });
             let finished = dial();
@@ -75,9 +75,9 @@ fn listen_tells_by_its_exit_status() {
     });
 }
 
-/// It serves others, so it has no status that tells: it says on stderr what was not delivered. And it is done
-/// with a client that has ended its side, so scenarios in which a receiver does so first are left out: what
-/// has not been read of stdin by then is for the next one, and not lost.
+/// `listen -k` serves several clients, so its exit status does not tell; it reports failed deliveries on
+/// stderr. It is done with a client that has closed its side, so scenarios in which a receiver does so first
+/// are left out. Data of stdin that is not read by then goes to the next client, and is not lost.
 #[test]
 fn listen_that_keeps_on_tells_by_what_it_says() {
     let lab = Lab::new();
@@ -102,7 +102,7 @@ fn listen_that_keeps_on_tells_by_what_it_says() {
     });
 }
 
-/// What `listen -k -v` says of its first client when it has ended.
+/// Returns the outcome of the first client from the output of `listen -k -v`.
 fn said_of_client(listening: &Running) -> Outcome {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -116,7 +116,7 @@ fn said_of_client(listening: &Running) -> Outcome {
     }
 }
 
-/// How much of its stdin, which is a file, a program has read.
+/// Returns how much of its stdin, which is a file, a program has read.
 fn taken(running: &Running) -> usize {
     let info = fs::read_to_string(format!("/proc/{}/fdinfo/0", running.id())).expect("it runs");
     let position = info.lines().find_map(|line| line.strip_prefix("pos:")).expect("a position");
@@ -157,7 +157,7 @@ fn listen_tells_that_the_receiver_has_died_or_stopped() {
     });
 }
 
-/// A receiver that has connected to `listen -v`, which knows of it.
+/// Returns a receiver that is connected to `listen -v`, which has accepted it.
 fn victim_of(listening: &Running, order: &victim::Order<'_>) -> Process {
     let mut victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
     listening.wait_for_stderr("connected client=");
@@ -167,26 +167,25 @@ fn victim_of(listening: &Running, order: &victim::Order<'_>) -> Process {
 
 fn play_victims(face: &str, lab: &Lab, send: impl Fn(&victim::Order<'_>) -> Outcome + Sync) {
     let (_, sizes) = table();
-    // Before they are needed at once.
+    // Creates the files before they are needed concurrently.
     sizes.iter().for_each(|&size| drop(input(lab, size)));
     victim::play(face, "delivery::receiver_of_the_others", &lab.network, send);
 }
 
-/// A command with a node of its own in the lab's network, so that several may run at once.
+/// Returns a command with a separate node in the lab's network, so that several may run at once.
 fn ephemeral(lab: &Lab, words: &[&str]) -> Command {
     let mut command = crate::common::peersock(words);
     command.args(["--ephemeral", "--interface", "lo", "--peer-timeout", "5", "--network", &lab.network]);
     command
 }
 
-/// The receiver that dies or stops. Without being asked to it does nothing.
+/// The receiver that dies or stops. It does nothing unless another test orders it.
 #[test]
 fn receiver_of_the_others() {
     victim::be_one();
 }
 
-/// What becomes of the receiver, and when: after the sender's first byte, or when it has read all and the
-/// sender's end.
+/// The receiver dies or stops after the sender's first byte, or after all data and the sender's end.
 #[test]
 fn a_sender_is_told_when_its_peer_dies_or_stops() {
     kill_receivers(&["0"], &[false, true]);
@@ -194,7 +193,7 @@ fn a_sender_is_told_when_its_peer_dies_or_stops() {
 
 #[test]
 fn a_sender_is_told_when_its_peer_that_keeps_on_dies_or_stops() {
-    // At the end it has written everything, and is done.
+    // At that point it has written everything, and is done.
     kill_receivers(&["0", "-k"], &[false]);
 }
 
@@ -219,7 +218,7 @@ fn kill_receivers(listen: &[&str], stages: &[bool]) {
                 vanish(signal, listening.running.id());
                 stream.set_keepalive(Some(SILENCE / 9)).expect("keep-alives");
                 stream.set_user_timeout(Some(SILENCE)).expect("a timeout");
-                // Its stdin is still open, so it has not ended its side in order.
+                // Its stdin is still open, so it has not closed its side.
                 let told = stream
                     .write_all(&data[first..])
                     .and_then(|()| if at_the_end { Ok(()) } else { stream.shutdown(Shutdown::Write) })
@@ -236,8 +235,8 @@ fn kill_receivers(listen: &[&str], stages: &[bool]) {
     }
 }
 
-/// Whoever sees the end of a listener that only receives knows that what was sent is written. And a dialer at
-/// a terminal, for whom the peer's end is enough, can type.
+/// The end of a listener that only receives means that all sent data is written. A dialer at a terminal,
+/// which stops at the peer's end, can still send.
 #[test]
 fn a_listener_that_only_receives_ends_its_side_when_all_is_written() {
     let lab = Lab::new();
@@ -267,7 +266,7 @@ fn a_listener_that_only_receives_ends_its_side_when_all_is_written() {
     }
 }
 
-/// Plays the scenarios in which somebody takes the connection, or for `dial` all of them.
+/// Plays the scenarios in which the connection is accepted, or for `dial` all of them.
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
     play_outcomes(face, |scenario, size| {
         let (read, finished) = run(scenario, size);
@@ -275,10 +274,10 @@ fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
     });
 }
 
-/// The same; `None` where `run` has judged itself, or cannot do it.
+/// Plays scenarios; `run` returns `None` if it has judged the scenario itself or cannot run it.
 fn play_outcomes(face: &str, run: impl Fn(&Scenario, usize) -> Option<(Outcome, Vec<u8>)>) {
     let (scenarios, sizes) = table();
-    // The receivers here have no process of their own.
+    // The receivers here have no separate process.
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         if face != "dial" && scenario.steps[0] != Step::Accept {
             continue;
@@ -299,17 +298,17 @@ fn told(finished: &Finished) -> Outcome {
     }
 }
 
-/// A node of this test's own in the lab's network, and its address with any port.
+/// Returns a private node of this test in the lab's network, and its address with any port.
 pub(crate) fn member(lab: &Lab) -> (Node, SocketAddr) {
     let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-    // So that half of the largest size is more than its receive buffer holds, which grows with what is read.
+    // Half of the largest size must exceed the receive buffer, which grows with reads.
     let node = builder.tcp_buffers(16 << 20, 1 << 18).start().expect("a node");
     let network = Network::ad_hoc(lab.network.parse().expect("an ad-hoc network"));
     let joined = node.join(network).expect("joined");
     (node, SocketAddr::new(joined.address().into(), 0))
 }
 
-/// A file with what is sent.
+/// Returns a file with the content to send.
 fn input(lab: &Lab, size: usize) -> PathBuf {
     let path = lab.dir.path().join(format!("{size}-bytes"));
     if !path.exists() {
@@ -318,7 +317,7 @@ fn input(lab: &Lab, size: usize) -> PathBuf {
     path
 }
 
-/// The same command with a file as its stdin.
+/// Returns the command with a file as its stdin.
 pub(crate) fn fed(command: Command, input: &Path) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"exec "$@" < "$0""#]).arg(input);

@@ -1,5 +1,5 @@
-//! How long two programs behind real NATs take to meet by a DHT of 50 nodes and nothing else. Needs root and
-//! the program `natlab`; without them every test says so and does nothing.
+//! Time that two programs behind real NATs take to meet by a DHT of 50 nodes and nothing else. Needs root and
+//! the program `natlab`; without them every test prints that and does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::nats::{FIRST, add_dht_addresses, start};
 
 const NODES: u32 = 50;
 
-/// The median is taken of so many meetings.
+/// Number of meetings, of which the median is taken.
 const MEETINGS: usize = 10;
 
-/// The promise: from the start of `dial` until its first byte has come to the listener's stdout.
+/// The promised time from the start of `dial` until its first byte is on the listener's stdout.
 const PROMISED: Duration = Duration::from_secs(10);
 
 #[test]
@@ -27,7 +27,7 @@ fn the_first_byte_comes_within_ten_seconds_in_the_median_from_a_listener_that_ha
     assert!(median <= PROMISED, "{median:?} in the median of {times:?}");
 }
 
-/// A DHT on the open network, and two sites whose NATs let in only whom a node has sent to.
+/// A DHT on the open network, and two sites whose NATs admit only addresses that a node has contacted.
 struct Place {
     nats: Nats,
     entries: String,
@@ -44,8 +44,7 @@ impl Place {
         Some(Self { nats, entries: format!("--dht={}", entries.join(",")), _dht: dht })
     }
 
-    /// Two programs meet, in a network of their own. Tells how long the first byte takes from the start of
-    /// `dial`.
+    /// Lets two programs meet in a private network. Returns the time from `dial`'s start to the first byte.
     fn meet(&self) -> Duration {
         let lab = Lab::new();
         let node = |name: &str, words: &[&str]| {

@@ -1,4 +1,4 @@
-//! A root is told to end while it relays: both nodes go on by their other root before it is gone.
+//! A relaying root is asked to end: both nodes move to their other root before it is gone.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::flow::{NODES, ROOTS, Record, Scene, assert_all_arrives, write_to_both};
 use crate::nats::wait_for_status;
 
-/// Nothing is lost, so nothing has to be noticed: a path that works is left for another one. A busy machine
-/// may add to it.
+/// Maximum stall. No packet is lost and no failure must be detected, because a working path is exchanged for
+/// another; this allows for a busy machine.
 const STALL: Duration = Duration::from_secs(2);
 
 #[test]
@@ -46,8 +46,8 @@ fn bytes_flow_on_when_the_root_that_relays_them_is_told_to_end() {
     assert_all_arrives(programs, writers);
 }
 
-/// Neither few ports nor many lead anywhere between these two boxes. A round of tries takes 16 s, and ping
-/// says at its end what has come of it.
+/// Neither few ports nor many connect these two boxes. A round of tries takes 16 s, and ping reports the
+/// result at its end.
 #[test]
 fn ping_says_why_there_is_no_direct_path() {
     let Some(scene) = Scene::build("why", "root1=public root2=public home=symmetric work=symmetric") else {

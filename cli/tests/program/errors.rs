@@ -1,7 +1,7 @@
-//! What the program says when something is wrong: each error is provoked, and says what to do.
+//! Error messages: each error is provoked, and its message says what to do.
 //!
-//! That no text in the source lacks a hint is the matter of a unit test (`failure::texts`). Here are the
-//! texts as people see them, with what is put into them.
+//! A unit test (`failure::texts`) checks that every text in the source has a hint. These tests check the
+//! final texts, with inserted values.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -102,10 +102,10 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["is named twice", "name each network once"],
         ),
-        // What terminals act upon is not passed on to them.
+        // Control sequences are escaped.
         (lab.command("a", &["addr", "red\u{1b}[31m.toml"]), 1, &["red\\u{1b}[31m.toml"]),
         (peersock(&["addr", "--red\u{1b}[31m"]), 2, &["unexpected argument", "hint:"]),
-        // Nobody can be there: the peer is not looked for.
+        // The address cannot exist, so the peer is not searched.
         (lab.node_in("ff00500050000000", "a", &["dial", &nobody]), 2, &["outside the range 80-80"]),
         (lab.node_in("ff00500050000000", "a", &["dial", "--udp", &nobody]), 2, &["outside the range 80-80"]),
         (lab.node("a", &["dial", "[fd00::1]:0"]), 2, &["port 0", "`peersock listen` printed"]),
@@ -229,7 +229,7 @@ fn a_passphrase_may_come_through_a_pipe() {
         .args(["dial", &nobody, "--timeout", "0.1", "--interface", "lo", "-n", &lab.network, "--state"])
         .arg(lab.state("a"));
     without_variables(&mut command);
-    // It gets as far as looking for the peer.
+    // The command gets as far as looking for the peer.
     run(command).failure(1, &["nobody", "same passphrase"]);
 }
 
@@ -241,7 +241,7 @@ fn variables_are_the_defaults_of_the_network_and_the_state() {
     let by_option = run(lab.command("a", &["addr", &lab.network])).success();
     assert_eq!(run(by_variable).success().text(), by_option.text());
 
-    // An option overrules the variable, and so does --ephemeral.
+    // An option overrides the variable, and so does --ephemeral.
     let mut other = lab.command("b", &["id", "--key"]);
     other.env("PEERSOCK_STATE", lab.state("a"));
     let own = run(lab.command("a", &["id", "--key"])).success();
@@ -274,7 +274,7 @@ fn output_that_cannot_be_written_is_an_error() {
             is_well_said(&finished, &script);
         }
     }
-    // What came in would be lost, and the peer told that it has arrived.
+    // Received data would be lost although the peer is told that it has arrived.
     for words in ["listen 0 --receive-only", "listen -k 0", "listen -u 0", "dial [fd00::1]:80"] {
         let mut command = Command::new("sh");
         let script = format!("exec \"$0\" {words} --ephemeral --interface lo -n {} >&-", lab.network);
@@ -284,7 +284,7 @@ fn output_that_cannot_be_written_is_an_error() {
         finished.failure(1, &["cannot write to stdout", "Bad file descriptor"]);
         is_well_said(&finished, &script);
     }
-    // Nothing is wrong with /dev/null, however it was opened.
+    // /dev/null is a valid stdout, however it was opened.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
     assert!(peersock(&["--version"]).stdout(Stdio::from(null)).status().unwrap().success());
 }
@@ -325,7 +325,7 @@ fn a_demonstration_without_loopback_says_so_once() {
     assert_eq!(finished.stderr.matches("hint:").count(), 1, "{}", finished.stderr);
 }
 
-/// The text has the program's name and advice, and nothing that is meant for developers.
+/// Checks that the text has the program's name and advice, and nothing meant for developers.
 #[track_caller]
 pub(crate) fn is_well_said(finished: &Finished, command: &str) {
     let said = &finished.stderr;
@@ -333,7 +333,7 @@ pub(crate) fn is_well_said(finished: &Finished, command: &str) {
     assert!(of_the_parser || said.starts_with("peersock: "), "{command}: {said}");
     let lines: Vec<_> = said.lines().collect();
     assert!(lines.len() <= 2 || of_the_parser, "{command}: more than an error and a hint: {said}");
-    // Of the command that was meant.
+    // The example is for the intended command.
     let has_example =
         said.lines().last().is_some_and(|line| line.starts_with("hint: for example `peersock "));
     assert!(has_example || !of_the_parser, "{command}: no example: {said}");

@@ -1,5 +1,5 @@
-//! What the commands say when something is wrong that send files, serve programs, look at nodes, or are
-//! roots. What all commands share is in `errors`.
+//! Error messages of commands that send files, serve programs, query nodes, or are roots. `errors` covers the
+//! errors that all commands share.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -13,7 +13,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
     let path = |name: &str| lab.dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("file"), "content").unwrap();
     write_file(&lab.dir.path().join("exposed"), "0123456789abcdef0123\n", 0o644);
-    // None of them comes so far that it sends anything.
+    // All commands fail before they send anything.
     let with = |words: &[&str], more: &[&str]| {
         let mut command = peersock(words);
         command.args(more);
@@ -24,7 +24,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         |words: &[&str]| with(&["rest", "--ephemeral", "--interface", "lo", "-n", &lab.network], words);
     let root = |words: &[&str]| with(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"], words);
     let (file, exposed, missing) = (path("file"), path("exposed"), path("missing"));
-    // Ports that another program has.
+    // Ports that another program uses.
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
     let [tcp_port, udp_port] = [tcp.local_addr(), udp.local_addr()].map(|at| at.unwrap().port().to_string());

@@ -6,7 +6,7 @@
 //!                               198.51.100.9 server
 //! ```
 //!
-//! The server says by which address it was reached: the client's own, or that of the exit, which translates.
+//! The server returns the address that reached it: the client's own, or the translating exit's.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,14 +15,14 @@ use std::process::Command;
 use crate::cable::ip;
 use crate::common::{Finished, Lab, Running, lacks, run, without_variables};
 
-/// The user that a client's node goes on as.
+/// User that a client's node changes to.
 pub(crate) const USER: &str = "nobody";
 
 pub(crate) const SERVER: [&str; 2] = ["198.51.100.9", "2001:db8:100::9"];
 pub(crate) const OF_CLIENT: [&str; 2] = ["10.98.7.1", "2001:db8:7::1"];
 pub(crate) const OF_EXIT: [&str; 2] = ["10.98.8.2", "2001:db8:8::2"];
 
-/// What an exit's machine has nft do, as the document says it.
+/// Returns the document's nft rules for an exit's machine.
 fn translation() -> &'static str {
     let text = include_str!("../../../docs/NETWORKS.md");
     let rules = text.split_once("nft -f - <<END\n").and_then(|(_, rest)| rest.split_once("END\n"));
@@ -41,7 +41,7 @@ pub(crate) const EXIT: usize = 2;
 pub(crate) const INTERNET: usize = 3;
 
 impl Scene {
-    /// All machines, and a network whose member `gate` has these routes.
+    /// Creates all machines, and a network whose member `gate` has these routes.
     pub(crate) fn lay(name: &str, routes: &[&str]) -> Option<Scene> {
         if lacks(name, &["ip", "nft", "socat", "python3", "chown", "ping"]) {
             return None;
@@ -106,7 +106,7 @@ impl Scene {
         Some(scene)
     }
 
-    /// Makes the network's file, and lets the client's user read it and have its state.
+    /// Creates the network's file, and gives the client's user access to it and its state.
     fn describe(&self, routes: &[&str]) {
         let file = self.file();
         let of = |node: &str, words: &[&str]| run(self.lab.command(node, words)).success();
@@ -180,12 +180,12 @@ impl Scene {
         self.up(EXIT, "gate", &["--overlay-port", "7420"])
     }
 
-    /// The client, which uses the exit.
+    /// Starts the client, which uses the exit.
     pub(crate) fn client(&self) -> Running {
         self.up(CLIENT, "client", &["--exit", "gate", "--user", USER])
     }
 
-    /// By which address the server is reached from the client; what went wrong otherwise.
+    /// Returns the address by which the client reaches the server, or the error.
     pub(crate) fn seen(&self, server: &str) -> String {
         let address = if server.contains(':') { format!("[{server}]") } else { server.to_owned() };
         let target = format!("TCP:{address}:7000,connect-timeout=60");
@@ -196,11 +196,11 @@ impl Scene {
         }
     }
 
-    /// All rules of the client, and the routes that do not come by themselves.
+    /// Returns all rules of the client, and the routes that are not automatic.
     pub(crate) fn routing(&self) -> String {
         let show = |words: &[&str]| self.run(CLIENT, &[&["ip"], words].concat()).success().text().to_owned();
         let rules = [show(&["-4", "rule"]), show(&["-6", "rule"])].concat();
-        // Nobody has used the table yet, perhaps: then it is an error to show it.
+        // Shows all tables, because showing a single one fails if it was never used.
         let all =
             [show(&["-4", "route", "show", "table", "all"]), show(&["-6", "route", "show", "table", "all"])]
                 .concat();
@@ -217,14 +217,14 @@ impl Drop for Scene {
     }
 }
 
-/// A program of the system's on a machine.
+/// Returns a command that runs a system program on a machine.
 pub(crate) fn inside(place: &str, words: &[&str]) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", place]).args(words);
     command
 }
 
-/// Says to each that connects by TCP to port 7000 who it is.
+/// Program that sends each TCP client on port 7000 its address.
 const SAY_WHO: &str = "import socket, threading
 s = socket.create_server(('::', 7000), family=socket.AF_INET6, dualstack_ipv6=True)
 print('ready', flush=True)

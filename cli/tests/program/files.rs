@@ -1,4 +1,4 @@
-//! `send` and `receive`: two programs that know a code and nothing else of each other.
+//! `send` and `receive`: two programs that share only a code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish, without_variables};
 use crate::nats::{start, start_root};
 
-/// Large enough that it does not arrive at once.
+/// Size of a file that takes a while to arrive.
 const LARGE: u64 = 160 << 20;
 
 /// Folders to send from and to receive into.
@@ -39,13 +39,13 @@ impl Folders {
         self.dir.path().join("to").join(path)
     }
 
-    /// A file of [`LARGE`] bytes that takes little room here.
+    /// Writes a sparse file of [`LARGE`] bytes.
     fn write_large(&self, name: &str) {
         fs::write(self.from(name), format!("the beginning of {name}")).unwrap();
         fs::OpenOptions::new().write(true).open(self.from(name)).unwrap().set_len(LARGE).unwrap();
     }
 
-    /// A command whose home has nothing in it.
+    /// Returns a command with an empty home.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = peersock(words);
         let home = self.dir.path().join("home");
@@ -65,7 +65,7 @@ impl Folders {
         command
     }
 
-    /// Starts `send`; the code that it prints.
+    /// Starts `send`; returns the code that it prints.
     fn send(&self, words: &[&str], names: &[&str]) -> (Running, String) {
         let running = Running::start(self.send_command(&[&["--interface", "lo"], words].concat(), names));
         let code = running.wait_for_stdout("\n").trim().to_owned();
@@ -80,7 +80,7 @@ impl Folders {
         self.receive(code, words).finish()
     }
 
-    /// Waits until some of a file has come.
+    /// Waits until part of a file has arrived.
     fn wait_for_part(&self, name: &str) {
         let part = self.to(&format!(".{name}.peersock-part"));
         let begin = Instant::now();
@@ -102,7 +102,7 @@ fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// `ls` does not show them, and some of them decide what the user's programs do.
+/// `ls` does not show such files, and some of them affect the user's programs.
 #[test]
 fn names_that_begin_with_a_dot_are_told() {
     let folders = Folders::new();
@@ -138,7 +138,7 @@ fn files_and_folders_arrive_with_a_code_and_nothing_else() {
     assert_eq!(fs::read(folders.to("photos/sea.jpg")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::read(folders.to("notes.txt")).unwrap(), b"notes");
     assert!(folders.to("photos/empty").is_dir());
-    // No state, no settings.
+    // No state or settings were written.
     assert_eq!(fs::read_dir(folders.dir.path().join("home")).unwrap().count(), 0);
 }
 
@@ -167,7 +167,7 @@ fn what_comes_is_listed_first_and_nothing_is_overwritten_by_chance() {
     refused.failure(1, &["nothing was received: file is there already and different", "--overwrite"]);
     assert_eq!(fs::read(folders.to("file")).unwrap(), b"mine");
     sender.wait_for_stderr("does not have everything: the receiver has given up: other files are in the way");
-    // By stdin, where the list of processes does not show it.
+    // Passes the code by stdin, where the list of processes does not show it.
     let mut command = folders.command(&["receive", "--interface", "lo", "--overwrite", "--to"]);
     command.arg(folders.to(""));
     let mut receiver = Running::start(command);
@@ -192,8 +192,7 @@ fn a_list_that_cannot_be_printed_is_an_error() {
     sender.interrupt().failure(130, &["stopped"]);
 }
 
-/// Who has received has that code in the environment of the shell: what is sent from there is not for the one
-/// who made it.
+/// A receiver's shell has the sender's code; files sent from that shell are not for the sender.
 #[test]
 fn the_code_to_receive_with_is_not_the_one_to_send_with() {
     let folders = Folders::new();
@@ -322,7 +321,7 @@ fn several_receivers_are_served_at_once_and_one_after_the_other() {
     assert_eq!(sender.stderr.matches("has everything").count(), 4, "{}", sender.stderr);
 }
 
-/// As who exchanges a folder for a new version of it does, also when nothing has changed.
+/// A folder is replaced by a new version, even with unchanged content.
 #[test]
 fn a_folder_in_whose_place_a_copy_has_come_is_sent_from_there() {
     let folders = Folders::new();
@@ -330,7 +329,7 @@ fn a_folder_in_whose_place_a_copy_has_come_is_sent_from_there() {
     fs::create_dir(&site).unwrap();
     fs::write(site.join("page"), "hello").unwrap();
     let (sender, code) = folders.send(&["--keep"], &["site"]);
-    // With the same times.
+    // Copies with the same times.
     assert!(Command::new("cp").arg("-a").args([&site, &copy]).status().unwrap().success());
     fs::remove_dir_all(&site).unwrap();
     fs::rename(&copy, &site).unwrap();

@@ -1,5 +1,5 @@
-//! Two programs behind NATs between which data flows at an even pace or as fast as it can, while things are
-//! done to the network; what has arrived is watched all the while. Needs root and `natlab`.
+//! Two programs behind NATs that exchange data at an even pace or at full speed, while the network is
+//! disturbed. Arriving data is recorded all the while. Needs root and `natlab`.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -17,13 +17,13 @@ use rustix::process::Signal;
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, signal, vanish};
 use crate::nats::wait_for_status;
 
-/// The states of the two programs, and the sites of their hosts.
+/// States of the two programs, and sites of their hosts.
 pub(crate) const NODES: [&str; 2] = ["dialer", "listener"];
 pub(crate) const SITES: [&str; 2] = ["home", "work"];
 pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
 
-/// Two sites, `home` and `work`, each with a host whose name has a 1 behind it, and two roots, which have
-/// keys that stay.
+/// Two sites, `home` and `work`, each with a host of the same name with a 1 appended, and two roots, which
+/// keep their keys.
 pub(crate) struct Scene {
     roots: [Option<Running>; 2],
     texts: [String; 2],
@@ -34,12 +34,12 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// `None`, with a line that says why, if it cannot be built on this machine.
+    /// Builds the scene; returns `None`, after printing the reason, if that is impossible on this machine.
     pub(crate) fn build(test: &str, topology: &str) -> Option<Self> {
         Self::with(test, topology, &[])
     }
 
-    /// The same, where the roots take streams, too.
+    /// Builds a scene in which the roots also accept streams.
     pub(crate) fn with_streams(test: &str, topology: &str) -> Option<Self> {
         Self::with(test, topology, &["--stream", "443"])
     }
@@ -54,7 +54,7 @@ impl Scene {
         Some(scene)
     }
 
-    /// Starts a root, with the keys that it had before.
+    /// Starts a root, with its previous keys.
     pub(crate) fn start_root(&mut self, number: usize) {
         let name = ROOTS[number];
         let state: PathBuf = self.lab.state(name);
@@ -74,17 +74,17 @@ impl Scene {
         vanish(Signal::KILL, root.id());
     }
 
-    /// Tells a root to end.
+    /// Asks a root to end.
     pub(crate) fn end_root(&mut self, number: usize) -> Running {
         let root = self.roots[number].take().expect("it runs");
         signal(Signal::TERM, root.id());
         root
     }
 
-    /// Has one site drop what goes from one outer address to another, both ways through it.
+    /// Makes a site drop packets from one outer address to another, both ways through it.
     pub(crate) fn block(&self, at: &str, from: IpAddr, to: IpAddr) {
         let name = rule_name(from, to);
-        // The chain comes after the translation of what comes in, and before that of what leaves.
+        // The chains run after the translation of incoming packets, and before that of outgoing ones.
         let rules = format!(
             "table ip {name} {{ \
                chain raw {{ type filter hook prerouting priority -300; ip saddr {from} ip daddr {to} drop; }}; \
@@ -102,7 +102,7 @@ impl Scene {
         self.nats.natlab(&["exec", node, "--", "nft", rules]);
     }
 
-    /// The outer addresses of the two sites.
+    /// Returns the outer addresses of the two sites.
     pub(crate) fn outer(&self) -> [IpAddr; 2] {
         SITES.map(|site| self.nats.ip4(site))
     }
@@ -120,8 +120,8 @@ impl Scene {
         [dialing, listening]
     }
 
-    /// Starts `listen` and, once it is registered at all roots, another program that is told whom to reach:
-    /// by `dial` where, by others only at which address.
+    /// Starts `listen` and, once it is registered at all roots, another program with its target: address and
+    /// port for `dial`, for others only the address.
     pub(crate) fn listen_and(&self, words: &[&str]) -> [Running; 2] {
         let node = |name: &str, host: &str, words: &[&str]| {
             let mut command: Command = self.lab.command(name, words);
@@ -146,32 +146,32 @@ fn rule_name(from: IpAddr, to: IpAddr) -> String {
     format!("drop_{from}_{to}").replace('.', "_")
 }
 
-/// What stands at this place of what a side writes.
+/// Returns the byte at this position of a side's content.
 pub(crate) fn content(side: usize, at: usize) -> u8 {
     (at.wrapping_mul(2_654_435_761) >> 16) as u8 ^ (side as u8 * 0x5a)
 }
 
-/// Compares what has arrived with what the other side has written.
+/// Compares the received bytes with those written by the other side.
 pub(crate) fn assert_is_written(side: usize, arrived: &[u8], count: usize) {
     let wrong = (0..).zip(arrived).position(|(at, &byte)| byte != content(1 - side, at));
     assert_eq!(wrong, None, "a wrong byte at side {side}");
     assert_eq!(arrived.len(), count, "side {side} has received all and no more");
 }
 
-/// Whether the path that a log names last leads to the peer itself.
+/// Returns true if the last path in a log leads directly to the peer.
 pub(crate) fn is_direct(log: &str) -> bool {
     let last = log.lines().rev().find_map(|line| line.split_once(" path=").map(|(_, path)| path));
     last.is_some_and(|path| !path.starts_with("relay"))
 }
 
-/// Writes to a program until it is told to stop.
+/// A thread that writes to a program until it is stopped.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
 }
 
 impl Writer {
-    /// Writes `chunk` bytes, pauses, and so on; without a pause as fast as the program takes them.
+    /// Writes `chunk` bytes and pauses, repeatedly; without a pause it writes as fast as the program accepts.
     pub(crate) fn start(side: usize, mut stdin: ChildStdin, chunk: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -189,21 +189,21 @@ impl Writer {
         Self { stop, thread }
     }
 
-    /// Stops, and returns how many bytes were written.
+    /// Stops, and returns the number of bytes written.
     pub(crate) fn stop(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("it has not failed")
     }
 }
 
-/// Has both programs be written to, this many bytes at a time.
+/// Starts writers to both programs, with this number of bytes at a time.
 pub(crate) fn write_to_both(programs: &mut [Running; 2], chunk: usize, pause: Duration) -> [Writer; 2] {
     let stdins = programs.each_mut().map(|program| program.stdin.take().expect("it is open"));
     let mut side = 0..;
     stdins.map(|stdin| Writer::start(side.next().expect("two"), stdin, chunk, pause))
 }
 
-/// Ends what is written, and compares all that has arrived with it. Gives how much it was.
+/// Stops the writers, and compares all received data. Returns the numbers of bytes.
 pub(crate) fn assert_all_arrives(programs: [Running; 2], writers: [Writer; 2]) -> [usize; 2] {
     let written = writers.map(Writer::stop);
     for (side, program) in programs.into_iter().enumerate() {
@@ -213,14 +213,14 @@ pub(crate) fn assert_all_arrives(programs: [Running; 2], writers: [Writer; 2]) -
     written
 }
 
-/// What had arrived when, at each of two programs.
+/// Amounts of received data over time, at each of two programs.
 #[derive(Default)]
 pub(crate) struct Record {
     noted: Mutex<[VecDeque<(Instant, usize)>; 2]>,
 }
 
 impl Record {
-    /// Notes what has arrived until now.
+    /// Records the amounts received so far.
     pub(crate) fn note(&self, programs: &[Running; 2]) {
         let mut noted = self.noted.lock().expect("nothing panics while it is held");
         for (noted, program) in noted.iter_mut().zip(programs) {
@@ -228,7 +228,7 @@ impl Record {
         }
     }
 
-    /// Notes what arrives while something is done.
+    /// Records arrivals while a function runs.
     pub(crate) fn during<T>(&self, programs: &[Running; 2], work: impl FnOnce() -> T) -> T {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -238,21 +238,21 @@ impl Record {
                     thread::sleep(Duration::from_millis(10));
                 }
             });
-            // The other thread ends also if that panics.
+            // Ends the other thread even if the function panics.
             let _end = OnDrop(&is_over);
             work()
         })
     }
 
-    /// What had arrived at a side by then.
+    /// Returns the amount that a side had received by then.
     pub(crate) fn by(&self, side: usize, time: Instant) -> usize {
         let noted = &self.noted.lock().expect("nothing panics while it is held")[side];
         let next = noted.partition_point(|(at, _)| *at <= time);
         next.checked_sub(1).map_or(0, |at| noted[at].1)
     }
 
-    /// The longest time without a byte at a side that ends after `begin` and begins before `end`, without
-    /// what of it lies before `from`.
+    /// Returns the longest time without a byte at a side that ends after `begin` and begins before `end`,
+    /// without its part before `from`.
     pub(crate) fn stall(&self, side: usize, [begin, from, end]: [Instant; 3]) -> Duration {
         let noted = &self.noted.lock().expect("nothing panics while it is held")[side];
         let mut arrivals: Vec<Instant> = Vec::new();
@@ -270,7 +270,7 @@ impl Record {
     }
 }
 
-/// Sets a flag when it is dropped.
+/// A guard that sets a flag when it is dropped.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {

@@ -1,4 +1,4 @@
-//! `forward`, both ways: connections, datagrams, Unix domain sockets, and sockets that systemd has opened.
+//! `forward`, both ways: connections, datagrams, Unix domain sockets, and sockets from systemd.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, vanish};
 use crate::proxy_clients::Scene;
 
-/// The address in a place of TCP or UDP.
+/// Returns the address in a TCP or UDP place.
 fn address(place: &str) -> SocketAddr {
     let (_, rest) = place.split_once(':').expect("a protocol");
     let rest = rest.strip_prefix("overlay:").unwrap_or(rest);
@@ -33,7 +33,7 @@ fn connect(place: &str) -> TcpStream {
 fn a_port_here_leads_to_a_member_and_keeps_what_tcp_says() {
     let scene = Scene::new();
     let (forward, places) = scene.forward("a", &["0", &scene.own.to_string()]);
-    // Nobody listens there yet: that is no end of an empty stream.
+    // No listener exists yet, and the client sees a reset, not the end of an empty stream.
     let mut client = connect(&places[0]);
     assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
     assert!(forward.wait_for_stderr("cannot be connected to ").contains("refused"));
@@ -109,7 +109,8 @@ fn a_port_of_the_overlay_leads_to_services_here() {
 #[test]
 fn each_client_of_datagrams_has_its_own_answers_both_ways() {
     let scene = Scene::new();
-    // There: an echo on the overlay, and back: one of this machine, which says from whom it has heard.
+    // The target is an echo server on the overlay; the way back has one here that returns its sender's
+    // address.
     let there = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 2000];
@@ -160,7 +161,7 @@ fn each_client_of_datagrams_has_its_own_answers_both_ways() {
             let count = member.recv(&mut buffer).unwrap();
             assert_eq!(buffer[..count], [round, number as u8]);
         }
-        // Flows have ended by the next round, and new ones are made.
+        // Flows have ended by the next round, and new ones are created.
         thread::sleep(Duration::from_millis(700));
     }
 }
@@ -171,9 +172,9 @@ fn a_unix_domain_socket_is_its_owner_s_and_goes_with_the_program() {
     let listener = scene.listen();
     let path = scene.lab.dir.path().join("a socket");
     let place = format!("unix:{}", path.display());
-    // One that nobody serves any more is replaced.
+    // A stale socket without a listener is replaced.
     drop(UnixListener::bind(&path).unwrap());
-    // What looks whether it is served stays connected to nobody.
+    // The check for a listener leaves a connection behind that is not served.
     let (forward, places) = scene.forward("a", &[&place, &scene.own.to_string(), "--linger", "0.1"]);
     assert_eq!(forward.shown(), format!("{place} tcp:overlay:{}\n", scene.own));
     drop(places);
@@ -188,15 +189,15 @@ fn a_unix_domain_socket_is_its_owner_s_and_goes_with_the_program() {
     server.read_to_string(&mut text).unwrap();
     assert_eq!(text, "hello");
     drop(server);
-    // One that is served is not.
+    // A socket with a listener is not replaced.
     let taken = scene.lab.node("b", &["forward", &place, &scene.own.to_string()]);
     run(taken).failure(1, &["cannot listen at unix:", "in use", "choose another"]);
     forward.interrupt().failure(130, &[]);
     assert!(!path.exists());
 }
 
-/// Starts the program with two sockets as systemd passes them: as the descriptors from 3 on, with their names
-/// and the process that they are for.
+/// Starts the program with two sockets as systemd passes them: as descriptors from 3 on, with their names and
+/// the target process.
 fn activated(scene: &Scene, words: &[&str], names: &str, [first, second]: [OwnedFd; 2]) -> Child {
     let program = scene.lab.node("a", words);
     let script =
@@ -207,7 +208,7 @@ fn activated(scene: &Scene, words: &[&str], names: &str, [first, second]: [Owned
     bash.stdin(first).stdout(second).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What it has said until now, on both of its outputs.
+/// Kills the program and returns all it has printed.
 fn killed(mut child: Child) -> String {
     signal(Signal::KILL, child.id());
     child.wait().unwrap();
@@ -250,7 +251,7 @@ fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     );
 }
 
-/// The program that systemd has for trying a service with sockets.
+/// Uses systemd's program for testing services with sockets.
 #[test]
 fn the_first_connection_starts_a_forward_at_a_socket_of_systemd() {
     let test = "the_first_connection_starts_a_forward";
@@ -278,7 +279,7 @@ fn the_first_connection_starts_a_forward_at_a_socket_of_systemd() {
     }
 }
 
-/// All sockets of a unit have its name, unless the unit gives them names of their own.
+/// All sockets of a unit have its name, unless the unit names them separately.
 #[test]
 fn all_sockets_of_one_unit_are_served() {
     let test = "all_sockets_of_one_unit_are_served";
@@ -317,7 +318,7 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
     let port = service.local_addr().unwrap().port().to_string();
     thread::spawn(move || {
         let greet = |mut client: TcpStream| client.write_all(b"hello").map(|()| client);
-        // They stay open.
+        // The connections stay open.
         service.incoming().flatten().map(greet).collect::<Vec<_>>()
     });
     let there = format!("overlay:{PORT}");
@@ -332,7 +333,7 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
     greeting(&mut held).expect("the member is there");
     vanish(Signal::KILL, running.id());
     drop(running);
-    // Connections fail while nobody is there, each with a reset.
+    // Connections fail while the target is down, each with a reset.
     let failed = greeting(&mut connect(&here[0])).expect_err("nobody is there");
     assert_eq!(failed.kind(), ErrorKind::ConnectionReset);
     let _again = scene.forward("there", &[&there, &port]);
@@ -340,7 +341,7 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
     while let Err(error) = greeting(&mut connect(&here[0])) {
         assert!(error.kind() == ErrorKind::ConnectionReset && begin.elapsed() < PATIENCE, "{error}");
     }
-    // What stood before is reset, now or before: the member knows nothing of it.
+    // The old connection is reset, now or earlier, because the member does not know it.
     let asked = held.write_all(b"still there?").and_then(|()| held.read(&mut [0; 1]));
     assert_eq!(asked.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 }
@@ -352,7 +353,7 @@ fn what_nobody_can_be_led_to_is_refused_at_the_start() {
     {
         run(lab.node_in("ff00500050000000", "a", &["forward", "0", remote])).failure(2, &[said]);
     }
-    // What leads out of the network is the system's matter.
+    // A target outside the network is resolved by the system.
     let forward = lab.node_in("ff00500050000000", "a", &["forward", "overlay:80", "nobody.invalid:7"]);
     Running::start(forward).wait_for_stdout("tcp:overlay:");
 }

@@ -1,7 +1,7 @@
-//! What arrives while a transfer between two programs moves from a relay to a direct path, and back when that
-//! one dies. The lines have rates, so that what is measured does not depend on the machine: of what the lower
-//! path carries in a second four fifths arrive in the second around the move. When a path dies, all that is
-//! on its way is lost, and TCP begins anew with a small window: then it is seven tenths.
+//! Goodput of a transfer between two programs while it moves from a relay to a direct path, and back when
+//! that path dies. The lines have rates, so that results do not depend on the machine. Around the move, four
+//! fifths of a second's data on the slower path arrive within a second. When a path dies, all data in flight
+//! is lost and TCP restarts with a small window; then it is seven tenths.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crate::common::{PATIENCE, Running};
 use crate::flow::{Record, SITES, Scene, Writer, assert_is_written, is_direct};
 
-/// Of the lower path's second, percent: where the path before works, and where it has died.
+/// Minimum percentages of the slower path's data in a second: if the old path works, and if it has died.
 const LEAST: [usize; 2] = [80, 70];
 
-/// A busy machine may keep a program from running for tenths of a second: then it is measured again.
+/// Number of measurements, because a busy machine may delay a program by tenths of a second.
 const TRIES: usize = 3;
 
-/// Bytes per second that a path carries if it is measured at all; the lines carry at least 750,000.
+/// Minimum rate of a path in bytes per second for a valid measurement; the lines carry at least 750,000.
 const LEAST_RATE: usize = 100_000;
 
 const STEP: Duration = Duration::from_millis(10);
@@ -25,7 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
     let line = |rate: u32, delay: u32| format!("link.rate={rate}:link.delay={delay}");
-    // The relay is the lower one, and then the direct path is not better than it.
+    // The relay is the slower path, and then the direct path is not faster than it.
     for root_rate in [6, 40] {
         let sites = SITES.map(|site| format!("{site}=port-restricted:{}", line(12, 10))).join(" ");
         let root = line(root_rate, 5);
@@ -40,8 +40,8 @@ fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
     }
 }
 
-/// The shares of the lower path that arrived in the second around the move to the direct path, and in that
-/// which began with the move back; for each try.
+/// Returns for each try the shares of the slower path's data that arrived in a second: around the move to the
+/// direct path, and from the move back.
 fn measure(scene: &Scene) -> Vec<[f64; 2]> {
     let [home, work] = scene.outer();
     let block = || [(home, work), (work, home)].map(|(from, to)| scene.block(SITES[0], from, to));
@@ -62,14 +62,14 @@ fn measure(scene: &Scene) -> Vec<[f64; 2]> {
         pass(&programs, &record, 8 * SECOND);
         let arrived = |from: Instant, time: Duration| record.by(1, from + time) - record.by(1, from);
         let share = |moved: Instant, from: Instant| {
-            // What is read in order comes in bursts where something was lost: so a path's second is a mean.
+            // Averages a path's rate, because data read in order arrives in bursts after losses.
             let before = arrived(moved - 5 * SECOND, 4 * SECOND) / 4;
             let after = arrived(moved + SECOND, 6 * SECOND) / 6;
             let tenths = (0..20).map(|tenth| arrived(moved - SECOND + tenth * TENTH, TENTH));
             let tenths: Vec<usize> = tenths.collect();
             eprintln!("{before} B/s, then {after}; per 100 ms from a second before the move: {tenths:?}");
             let lower = before.min(after);
-            // Less is no transfer.
+            // A lower rate means that the transfer has stopped.
             if lower < LEAST_RATE { 0.0 } else { arrived(from, SECOND) as f64 / lower as f64 }
         };
         ratios.push([share(there, there - SECOND / 2), share(back, back)]);
@@ -94,7 +94,7 @@ fn pass(programs: &[Running; 2], record: &Record, time: Duration) {
     }
 }
 
-/// Waits until the path of the one that sends is direct, or is not.
+/// Waits until the sender's path is direct, or is not.
 fn until(programs: &[Running; 2], record: &Record, wanted: bool) -> Instant {
     let since = Instant::now();
     while is_direct(&programs[0].said()) != wanted {

@@ -1,6 +1,6 @@
-//! Two roots of a set, with a real redis-server between them: a node out of whose network nothing leads but
-//! TCP to port 443 reaches a peer that is at the other root. Needs root and the programs `natlab` and
-//! `redis-server`; skips otherwise.
+//! Two roots of a set that share a real redis-server. A node whose network lets out only TCP to port 443
+//! reaches a peer at the other root. Needs root and the programs `natlab` and `redis-server`; skips
+//! otherwise.
 
 use peersock_testnet::Lab as Nats;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `id`, `addr`, and what is refused before anything is sent.
+//! `id`, `addr`, and errors that are detected before any packet is sent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -134,7 +134,7 @@ fn a_second_process_on_a_state_directory_is_told_who_holds_it_and_what_to_do() {
     let second = run(lab.node("listener", &["dial", &listening.target]));
     let holder = listening.running.id().to_string();
     second.failure(1, &[&holder, "--state DIR", "--ephemeral"]);
-    // Looking at the identity is still possible.
+    // The identity can still be shown.
     run(lab.command("listener", &["id"])).success();
 }
 

@@ -1,4 +1,4 @@
-//! What programs cost that wait: how often their threads wake.
+//! Cost of waiting programs: the number of wake-ups of their threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::common::{Lab, PATIENCE, PORT, Running, run};
 use crate::root::Root;
 
-/// How long they are watched.
+/// Time for which they are watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// What begins with a program, or with a connection, is over after this.
+/// Time after which the start of a program or a connection has settled.
 const SETTLES: Duration = Duration::from_secs(3);
 
 #[test]
@@ -44,14 +44,14 @@ fn an_idle_connection_is_looked_at_now_and_then() {
     listening.running.wait_for_stdout("x");
     let woken = woken(dialing.id());
     assert!(woken["root-watch"] <= 3, "{woken:?}");
-    // Every two seconds.
+    // The thread wakes every two seconds.
     assert!(woken["silence"] <= 10, "{woken:?}");
     dialing.interrupt();
     listening.running.wait_for_end();
 }
 
-/// How often each thread of a process wakes within [`WATCHED`]: not the engine, which the nodes of other
-/// tests wake with their beacons.
+/// Returns how often each thread of a process wakes within [`WATCHED`], except the engine's, which beacons of
+/// other tests' nodes wake.
 fn woken(process: u32) -> BTreeMap<String, u64> {
     thread::sleep(SETTLES);
     let before = switches(process);
@@ -63,7 +63,7 @@ fn woken(process: u32) -> BTreeMap<String, u64> {
     switches(process).into_iter().map(since).collect()
 }
 
-/// How often each thread of a process has gone to sleep by itself (proc_pid_status(5)).
+/// Returns each thread's number of voluntary context switches (proc_pid_status(5)).
 fn switches(process: u32) -> BTreeMap<String, u64> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let switches = |task: fs::DirEntry| {

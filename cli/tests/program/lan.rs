@@ -1,4 +1,4 @@
-//! Two machines on one cable, on which nodes find each other by beacon, and what happens on the cable.
+//! Two machines on one cable, on which nodes find each other by beacon, with disturbances of the cable.
 
 use std::process::Command;
 use std::thread;
@@ -22,7 +22,7 @@ fn nodes_on_one_cable_find_each_other_with_nothing_but_link_local_ipv6() {
     carries_a_conversation(&cable);
 }
 
-/// The sockets of its node are the system's, though the launcher takes those of programs.
+/// The inner node uses kernel sockets, although the launcher intercepts sockets of programs.
 #[test]
 fn a_program_under_run_has_a_node_of_its_own_that_others_reach() {
     let Some(cable) = Cable::lay("inner", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
@@ -66,7 +66,7 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     }
     assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "down"]));
     say("while the cable was dead");
-    // So long that TCP's own timer is far off by then.
+    // Waits until TCP's retransmission timer has backed off far.
     thread::sleep(Duration::from_secs(14));
     assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "up"]));
     hear("while the cable was dead", Instant::now());
@@ -75,8 +75,8 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     hear("over less", Instant::now());
 }
 
-/// Segments of the connection are lost for three times as long as the peer may be silent, and what the nodes
-/// say to each other passes: the peer is there, and gets everything when segments pass again.
+/// Segments of the connection are lost for three times the peer timeout, while the nodes' own packets pass.
+/// The peer is alive, and gets all data when segments pass again.
 #[test]
 fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
     let Some(cable) = Cable::with_filter("lossy") else { return };
@@ -111,7 +111,7 @@ fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
             listener.wait_for_end();
         } else {
             assert!(!listener.said().contains("broke"), "{}", listener.said());
-            // It has vanished, and that is noticed as before.
+            // The peer vanishes, which is detected as before.
             vanish(Signal::STOP, dialer.id());
             listener.wait_for_stderr("the connection broke: the peer does not answer any more");
             listener.interrupt();
@@ -119,7 +119,7 @@ fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
     }
 }
 
-/// Whatever a root sees that is on the same cable, there is no NAT in between.
+/// A root on the same cable proves nothing about a NAT, because there is none in between.
 #[test]
 fn a_root_on_the_cable_says_nothing_about_a_nat() {
     let Some(cable) = Cable::lay("lan", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
@@ -139,7 +139,7 @@ fn a_root_on_the_cable_says_nothing_about_a_nat() {
         assert!(since.elapsed() < PATIENCE, "{}", status());
         thread::sleep(Duration::from_millis(50));
     }
-    // A probe of the root took so long.
+    // Waits longer than a probe of the root takes.
     thread::sleep(Duration::from_secs(6));
     let contact = &status()["contact"];
     assert!(contact["nat"].is_null() && contact["mapping"].is_null(), "{contact}");
@@ -148,7 +148,7 @@ fn a_root_on_the_cable_says_nothing_about_a_nat() {
     assert!(shown.text().contains("\n  NAT: not known (roots and STUN servers beyond"), "{}", shown.text());
 }
 
-/// How long nothing may arrive: the product's promise is a second, and a busy machine adds to it.
+/// Maximum time without data: the promised second, plus allowance for a busy machine.
 const AGAIN: Duration = Duration::from_secs(5);
 
 fn carries_a_conversation(cable: &Cable) {

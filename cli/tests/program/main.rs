@@ -1,4 +1,4 @@
-//! The program as its users run it.
+//! Tests that run the program as its users do.
 
 mod beacons;
 mod blocked;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::{peersock, run, write_file};
 
-/// The commands that `peersock --help` lists.
+/// Returns the commands that `peersock --help` lists.
 fn commands() -> Vec<String> {
     let help = run(peersock(&["--help"])).success();
     let (_, list) = help.text().split_once("Commands:\n").unwrap();
@@ -34,7 +34,7 @@ fn every_command_has_a_page_that_is_well_formed() {
     assert!(!pages.iter().any(|page| page.to_str().unwrap().contains("demo-serve")), "{pages:?}");
     let page = fs::read_to_string(dir.path().join("peersock-network-add.1")).unwrap();
     assert!(page.starts_with(".TH \"PEERSOCK-NETWORK-ADD\" \"1\""), "{page}");
-    // Commands that are filled as prose is cannot be copied.
+    // Commands must not be filled like prose, because then they cannot be copied.
     assert!(page.contains("\nExamples:\n.nf\n  peersock network add office.toml KEY"), "{page}");
     let mut mandoc = Command::new("mandoc");
     mandoc.args(["-T", "lint", "-W", "error"]).args(&pages);
@@ -102,12 +102,12 @@ fn bash_completes_commands_and_options() {
     assert_eq!(complete("peersock li"), "listen");
     assert_eq!(complete("peersock run --on"), "--only");
     assert_eq!(complete("peersock completions fi"), "fish");
-    // What `peersock --help` does not list is for this program itself.
+    // Commands that `peersock --help` does not list are for internal use and are not completed.
     assert_eq!(complete("peersock run"), "run");
     assert_eq!(complete("peersock dem"), "demo");
     assert_eq!(complete("peersock help run"), "run");
     assert_eq!(complete("peersock ma"), "man");
-    // Programs, their arguments, and files as arguments.
+    // Programs, their arguments, and files as arguments are completed.
     assert!(complete("peersock run bas").split_whitespace().any(|word| word == "bash"));
     assert!(
         complete("peersock -v run -n ff0001ffff000000 --only bas")

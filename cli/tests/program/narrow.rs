@@ -1,18 +1,18 @@
-//! A cable that carries less than the smallest datagram: every command says so within 15 s, and so do
+//! A cable that carries less than the smallest datagram: every command reports that within 15 s, and so do
 //! programs under `peersock run`.
 //!
-//! Each is tried twice: datagrams cross the cable one by one, and together, as one packet that is longer than
-//! any of them. The second way loses short datagrams that leave together, too.
+//! Each test runs twice: with datagrams that cross the cable separately, and with batches that cross it as
+//! one long packet. The second way also loses short datagrams of a batch.
 
 use std::time::{Duration, Instant};
 
 use crate::cable::Cable;
 use crate::common::{Lab, PORT, address_of, lacks};
 
-/// What is promised.
+/// Promised time limit.
 const TOLD: Duration = Duration::from_secs(15);
 
-/// Acknowledgements and keep-alives still pass.
+/// Maximum packet size in bytes that lets acknowledgments and keepalives pass.
 const BYTES: usize = 150;
 
 #[test]
@@ -39,7 +39,7 @@ fn dial_and_listen(name: &str, one_by_one: bool) {
     assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
     listener.finish().failure(1, &["the peer has reset it"]);
 
-    // From the beginning.
+    // Starts over with the narrow cable.
     let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
     let target = listener.wait_for_target();
     let dialer = cable.inside(1, &lab, "dialer", &["dial", &target]);
@@ -52,7 +52,7 @@ fn dial_and_listen(name: &str, one_by_one: bool) {
     listener.interrupt();
 }
 
-/// Nobody acknowledges datagrams: who waits for an answer is told of each that does not come.
+/// Datagrams are not acknowledged, so programs that wait for answers are told of each missing one.
 #[test]
 fn ping_and_datagrams_do_not_hang_on_a_cable_that_carries_too_little() {
     for (name, one_by_one) in [("ping-one", true), ("ping-all", false)] {
@@ -153,7 +153,7 @@ fn programs(name: &str, one_by_one: bool, mode: &str) {
         assert!(took.parse::<f64>().expect("seconds") < TOLD.as_secs_f64(), "{what}: {said}");
         finished.stderr
     };
-    // Without the library the kernel tells of a reset, and SO_ERROR says why.
+    // Without the library the kernel reports a reset, and SO_ERROR gives the reason.
     let by_call = if mode == "seccomp" { "so_error" } else { "recv" };
     told(client, by_call, &["EMSGSIZE"]);
     assert!(server.finish().text().ends_with("ECONNRESET\n"));

@@ -1,5 +1,5 @@
 //! Programs behind real NATs, in network namespaces. Needs root and the program `natlab`; without them every
-//! test says so and does nothing.
+//! test prints that and does nothing.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use crate::common::{Finished, Lab, PATIENCE, PORT, Running, peersock, run};
 
-/// Where the nodes of the DHT are: free addresses of the lab's public network.
+/// First address and number of the DHT's nodes: free addresses of the lab's public network.
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
 pub(crate) const NODES: u32 = 20;
 
-/// Gives the lab's node `root` the addresses for a DHT of so many nodes.
+/// Gives the lab's node `root` the addresses for a DHT of this size.
 pub(crate) fn add_dht_addresses(nats: &Nats, nodes: u32) {
     let add = format!(
         "dev=$(ip -o -4 addr | awk '/203.0.113/ {{ print $2; exit }}'); \
@@ -30,7 +30,7 @@ pub(crate) fn start(nats: &Nats, node: &str, command: Command) -> Running {
     nats.within(node, || Running::start(command))
 }
 
-/// Starts a root at the node `root`; gives its text, too.
+/// Starts a root at the node `root`; also returns its text.
 pub(crate) fn start_root(nats: &Nats, words: &[&str]) -> (Running, String) {
     let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
     command.arg(nats.ip4("root").to_string()).args(words);
@@ -44,7 +44,7 @@ fn status(lab: &Lab, node: &str) -> Value {
     serde_json::from_slice(&text.success().stdout).expect("JSON")
 }
 
-/// Asks for a node's status until it is as it should be.
+/// Polls a node's status until it is as wanted.
 pub(crate) fn wait_for_status(lab: &Lab, node: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -109,8 +109,8 @@ fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
     let node = |name: &str, words: &[&str]| {
         let mut command =
             lab.command(name, &["listen", "-k", "0", "--network", &lab.network, "--root", &address]);
-        // A root's one address does not tell the filter.
-        // The other server never answers, so that the NAT is still looked at while the port is open already.
+        // A root with a single address does not reveal the filter. The other server never answers, so that
+        // the NAT check still runs while the port is already open.
         let (stun, silent) = (nats.ip4("stun"), nats.ip4("root"));
         command.args(words).env("PEERSOCK_STUN", format!("{stun}:3478 {silent}:9"));
         command
@@ -147,8 +147,8 @@ fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
     root.interrupt();
 }
 
-/// Both NATs give each destination a port that nobody can guess, and let in only whom a node has sent to: no
-/// other way than that by the router's port is direct.
+/// Both NATs map each destination to an unpredictable port, and admit only addresses that a node has
+/// contacted. Only the router's forwarded port allows a direct path.
 #[test]
 fn a_node_is_reached_directly_at_the_port_that_its_router_forwards() {
     let topology = "root=public home=symmetric:upnp work=symmetric";

@@ -1,4 +1,4 @@
-//! `listen` and `dial`: what goes into one comes out of the other, and both end when they should.
+//! `listen` and `dial`: data passes between them, and both end at the right time.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ fn who_only_receives_gets_what_a_listener_for_many_is_given_later() {
     let lab = Lab::new();
     let mut listening = lab.listen(&["-k", "0"]);
     let dialing = lab.dial(&listening.target, &["--receive-only", "-v"]);
-    // It is connected, and has had the time to end its side.
+    // The dialer is connected, and had time to close its side.
     dialing.wait_for_stderr("session established");
     std::thread::sleep(std::time::Duration::from_millis(500));
     listening.running.send(b"late");
@@ -28,7 +28,7 @@ fn both_directions_carry_data_and_half_closing_keeps_the_other_open() {
     dialing.send(b"request\n");
     dialing.end_stdin();
     listening.running.wait_for_stdout("request\n");
-    // The dialer has finished sending long ago; the answer still arrives, in parts.
+    // The dialer finished sending long ago; the answer still arrives, in parts.
     listening.running.send(b"first ");
     dialing.wait_for_stdout("first ");
     listening.running.send(b"second");
@@ -162,7 +162,7 @@ fn a_reader_that_goes_away_ends_the_program_with_141() {
     );
     let dialing = Running::start(shell(&script, &[&listening.target]));
     let text = noise(3, 1 << 20);
-    // Sent until the connection breaks, which is what is waited for.
+    // Writes until the connection breaks.
     while let Some(stdin) = &mut listening.running.stdin {
         use std::io::Write as _;
         if stdin.write_all(&text).is_err() {
@@ -260,7 +260,7 @@ fn udp_to_a_closed_port_is_refused() {
     dialing.finish().failure(1, &["nothing listens"]);
 }
 
-/// What listens on one of a member's addresses only is reached by its name.
+/// A listener on only one of a member's addresses is reached by the member's name.
 #[test]
 fn a_name_stands_for_all_addresses_of_a_member() {
     let lab = Lab::new();
@@ -307,7 +307,7 @@ fn shell(script: &str, args: &[&str]) -> Command {
     command
 }
 
-/// Pseudo-random bytes (xorshift64).
+/// Returns pseudo-random bytes (xorshift64).
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd);
     let words = std::iter::repeat_with(|| {

@@ -1,4 +1,4 @@
-//! What the machine's network is found to be. Only by the loopback interface, with servers of our own there.
+//! Detection of the machine's network, only on the loopback interface, with test servers there.
 
 use std::net::UdpSocket;
 use std::thread;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::common::{peersock, run};
 use crate::root::Root;
 
-/// A STUN server of RFC 8489 that answers from where it is asked.
+/// Starts a STUN server (RFC 8489) that answers from the address that was asked.
 fn stun_server() -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -58,7 +58,7 @@ fn servers_and_roots_of_the_environment_are_asked() {
     assert_eq!(targets, [server.as_str(), root.as_str()]);
     assert_eq!(report["udp"], true);
 
-    // An option takes the variable's place.
+    // An option overrides the variable.
     let text = format!("{}@{root}", key.text().trim());
     let mut command = peersock(&["netcheck", "--json", &format!("--root={text}")]);
     command.env("PEERSOCK_INTERFACE", "lo").env("PEERSOCK_ROOTS", "nonsense");
@@ -92,7 +92,7 @@ fn roots_that_a_domain_lists_are_asked_and_their_origin_is_shown() {
     assert!(text.text().contains(&format!("(listed by {})", lists[0])), "{}", text.text());
 }
 
-/// The variable may be wrong: it is not used where servers were named.
+/// An invalid variable is ignored if servers are given by option.
 #[test]
 fn a_root_proves_its_key_whatever_the_variable_for_other_servers_says() {
     let (server, root) = (stun_server(), Root::start(&[]));
@@ -107,7 +107,7 @@ fn a_root_proves_its_key_whatever_the_variable_for_other_servers_says() {
     assert!(time.is_some_and(|time| time > 0.0), "{report}");
 }
 
-/// A nameserver that answers each question by one TXT record.
+/// Starts a nameserver that answers each question with one TXT record.
 fn nameserver(text: String) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -115,7 +115,7 @@ fn nameserver(text: String) -> String {
         let mut buffer = [0; 512];
         while let Ok((len, from)) = socket.recv_from(&mut buffer) {
             let mut answer = buffer[..len].to_vec();
-            // RFC 1035, 4.1.1: a response, with one answer.
+            // RFC 1035, 4.1.1: a response with one answer.
             answer[2] |= 0x80;
             answer[7] = 1;
             // The name of the question, TXT, IN, a minute.
@@ -139,7 +139,7 @@ fn silence_ends_within_six_seconds_and_is_told_from_a_missing_server() {
     let server = silent.local_addr().unwrap().to_string();
     let begin = Instant::now();
     let output = run(peersock(&["netcheck", "--interface", "lo", "--stun", &server])).success();
-    // The promise is 6 s of waiting; a machine that does other work may need longer for the rest.
+    // The promise is 6 s of waiting; a busy machine may need longer for the rest.
     assert!(begin.elapsed() < Duration::from_secs(60));
     assert!(output.text().contains("no server answers over UDP"), "{}", output.text());
 

@@ -1,4 +1,4 @@
-//! `peersock network`, and the way through docs/NETWORKS.md.
+//! `peersock network`, and the walkthrough in docs/NETWORKS.md.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +47,7 @@ fn a_network_is_made_edited_and_shown() {
     let mut unnamed = lab.command("b", &["network", "show"]);
     unnamed.env("PEERSOCK_NETWORK", path);
     assert_eq!(run(unnamed).success().text(), text.text());
-    // The addresses are those that the members have.
+    // The addresses are the members' own.
     let addresses = run(lab.command("b", &["addr", path])).success();
     assert_eq!(addresses.text().lines().next().unwrap(), members[1]["addresses"][0].as_str().unwrap());
 
@@ -103,7 +103,7 @@ fn what_people_wrote_into_a_file_stays_as_it_is() {
     run(peersock(&["network", "remove", path, "beta"])).success();
     assert!(fs::read_to_string(&real).unwrap().starts_with(text.trim_end_matches("# the end\n")));
 
-    // The other form that TOML has for a list of tables.
+    // Uses TOML's other form of a list of tables.
     write_file(
         &real,
         &format!("network = \"fe00000000000001\"\nmember = [{{ key = \"{a}\" }}, {{ key = \"{b}\" }}]\n"),
@@ -117,7 +117,7 @@ fn what_people_wrote_into_a_file_stays_as_it_is() {
     // A key may look like an option.
     run(peersock(&["network", "remove", path, "-Ikey"])).failure(2, &["-Ikey"]);
 
-    // A change that would spoil the file leaves it as it was.
+    // An invalid change leaves the file as it was.
     run(lab.command("c", &["network", "add", path])).failure(2, &["twice"]);
     assert_eq!(fs::read_to_string(&real).unwrap(), edited);
 }
@@ -138,8 +138,8 @@ fn additions_at_the_same_time_are_all_kept() {
     assert!(shown.text().contains("9 members"), "{}", shown.text());
 }
 
-/// Runs every command of the page on two machines, which are folders here: `scp` copies between them, the
-/// host name is that of this machine, and the programs stay on the loopback interface.
+/// Runs every command of the page on two machines, which are folders here. `scp` copies between them, the
+/// host name is this machine's, and the programs stay on the loopback interface.
 #[test]
 fn the_way_through_the_documentation_works() {
     if lacks("the_way_through_the_documentation_works", &["bash"]) {

@@ -1,4 +1,4 @@
-//! Nicknames at a root that is a process of its own, and is restarted.
+//! Nicknames at a root that runs in a separate process, and is restarted.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn a_nickname_outlives_the_process_of_the_root_and_goes_back_to_whom_it_was() {
     drop(root.running);
     let back = Root::start_with(&["--state", state, "--port", &port]);
     assert_eq!(back.identity, identity);
-    // The owner claims it again as soon as it is registered again.
+    // The owner claims the nickname again once it is registered again.
     let deadline = std::time::Instant::now() + PATIENCE;
     while find() != Ok((owner.public_identity(), 10001)) {
         assert!(std::time::Instant::now() < deadline, "it does not come back: {:?}", find());

@@ -47,7 +47,7 @@ fn ping_of_nobody_fails() {
     waiting.interrupt().failure(130, &[]);
 }
 
-/// What stdout has is one JSON object and nothing else.
+/// Parses stdout, which must be exactly one JSON object.
 fn one_object(finished: &Finished) -> Value {
     serde_json::from_str(finished.text()).unwrap_or_else(|error| panic!("{error}: {:?}", finished.text()))
 }
@@ -209,7 +209,7 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
     assert!(found.stderr.contains("1 member answered"), "{}", found.stderr);
     assert!(!found.stderr.contains("hint: "), "{}", found.stderr);
 
-    // So does one that could use its identity, but needs none here.
+    // A command that could use its identity, but needs none here, also gets the answer.
     let json = wait_for(|| {
         let json = run(lab.node("asker", &["members", "--json", "--wait", "0.3"])).success();
         json.text().contains(&address).then_some(json)
@@ -260,7 +260,7 @@ fn members_of_a_static_network_are_listed_with_their_names_whether_they_are_ther
     let address = listening.target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
     assert!(address == rows[0][0] || address == "10.7.0.2", "{address}");
 
-    // The running node is asked, and says the same of itself.
+    // A running node answers for itself, with the same members.
     let own = run(lab.command("alpha", &["members"])).success();
     assert!(own.text().lines().next().unwrap().contains("this node"), "{}", own.text());
     assert!(own.text().contains("not heard of"), "{}", own.text());
@@ -273,7 +273,7 @@ fn members_of_a_static_network_are_listed_with_their_names_whether_they_are_ther
     run(lab.node_in(network, "stranger", &["members"])).failure(1, &["not a member"]);
 }
 
-/// Calls `look` until it finds something.
+/// Calls `look` until it returns a value.
 fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -323,7 +323,7 @@ fn the_demonstration_speaks_json() {
 
 #[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
-    // Too much to be finished before the interrupt, and not enough to matter if it is not touched.
+    // The size takes too long to finish before the interrupt, but costs little if it is not used.
     let demo = Running::start(peersock(&["demo", "--size", "2GiB"]));
     let parent = demo.id();
     let children = wait_for_children(parent);
@@ -337,7 +337,7 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
 fn a_killed_demonstration_takes_its_processes_with_it() {
     let demo = Running::start(peersock(&["demo", "--size", "2GiB"]));
     let children = wait_for_children(demo.id());
-    // Dropping kills the parent, which then has no chance to tell its children.
+    // Dropping kills the parent, which then cannot notify its children.
     drop(demo);
     let deadline = Instant::now() + PATIENCE;
     while children.iter().any(|child| is_running(*child)) {
@@ -346,7 +346,7 @@ fn a_killed_demonstration_takes_its_processes_with_it() {
     }
 }
 
-/// The two processes that a demonstration starts.
+/// Returns the two processes that a demonstration starts.
 fn wait_for_children(parent: u32) -> Vec<u32> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -364,7 +364,7 @@ fn wait_for_children(parent: u32) -> Vec<u32> {
     }
 }
 
-/// A process that has ended but that nobody has waited for does not count.
+/// Returns true if the process runs; a zombie does not count.
 pub(crate) fn is_running(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))

@@ -1,5 +1,5 @@
-//! Two networks that nothing leads out of but a web proxy: no UDP, no DNS, no other TCP. Programs there reach
-//! each other by a root outside, with the same commands as everywhere.
+//! Two networks from which only a web proxy leads out: no UDP, no DNS, no other TCP. Programs there reach
+//! each other by a root outside, with the usual commands.
 //!
 //! ```text
 //!  a 10.98.1.2 ---- 10.98.1.1 \
@@ -7,7 +7,7 @@
 //!  b 10.98.2.2 ---- 10.98.2.1 /
 //! ```
 //!
-//! Four network namespaces; the proxy's machine forwards nothing. This needs root, `ip`, and a real proxy;
+//! Four network namespaces; the proxy's machine does not forward. This needs root, `ip`, and a real proxy;
 //! tests skip otherwise.
 
 use std::ffi::OsStr;
@@ -25,7 +25,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::common::{Lab, PATIENCE, PORT, Running, signal, without_variables};
 
-/// What the proxy's machine, and nobody else, takes for the root's address.
+/// Name of the root, which only the proxy's machine can resolve.
 const NAME: &str = "root.test";
 
 #[test]
@@ -51,7 +51,7 @@ fn programs_behind_squid_reach_each_other_and_survive_the_end_of_their_root() {
     let by = format!("wss:{NAME}:443 by way of http://10.98.2.1:3128");
     assert!(said.text().contains(&by), "{}", said.text());
 
-    // The root is killed. Its successor is found, and the connection between the two goes on.
+    // The root is killed. Its successor is found, and the connection between the two continues.
     signal(Signal::KILL, root.id());
     drop(root);
     let (_root, again) = office.start_root();
@@ -75,7 +75,7 @@ fn programs_behind_tinyproxy_reach_each_other() {
     let (_root, text) = office.start_root();
     let (mut listening, dialing) = office.meet(&text, 8888);
 
-    // A ping says that it goes by the root, and how that is reached.
+    // A ping reports that it goes through the root, and how the root is reached.
     let target = listening.wait_for_target();
     let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
     let ping = office.start_node(1, "pinger", &text, 8888, &["ping", "-c", "1", address]).finish().success();
@@ -98,18 +98,17 @@ fn programs_behind_tinyproxy_reach_each_other() {
 }
 
 struct Office {
-    /// Of a, b, the proxy and the root.
+    /// Namespaces of a, b, the proxy and the root.
     names: [String; 4],
     lab: Lab,
     proxy: Option<Child>,
 }
 
-/// How many there were in this process: tests may run in threads of one.
+/// Number of scenes built in this process, because tests may run in threads of one process.
 static OFFICES: AtomicU32 = AtomicU32::new(0);
 
 impl Office {
-    /// Builds one for a test that needs this proxy. `None`, and a line that says why, where there can be
-    /// none.
+    /// Builds a scene for a test with this proxy. Returns `None`, after printing why, if that is impossible.
     fn build(test: &str, proxy: &str) -> Option<Office> {
         if find_in_path(proxy).is_none() {
             eprintln!("SKIP {test}: the program {proxy} is missing");
@@ -137,7 +136,7 @@ impl Office {
             }
         }
         fs::write(office.file("hosts"), format!("127.0.0.1 localhost\n10.98.3.2 {NAME}\n")).unwrap();
-        // The proxy gives up root's rights and reads its files after that.
+        // The proxy drops root's privileges before it reads its files.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(office.lab.dir.path(), everybody).unwrap();
         Some(office)
@@ -147,7 +146,7 @@ impl Office {
         self.lab.dir.path().join(name)
     }
 
-    /// A command that runs in one of the namespaces.
+    /// Returns a command that runs in one of the namespaces.
     fn at(&self, name: &str, program: impl AsRef<OsStr>, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", name]).arg(program).args(words);
@@ -155,7 +154,7 @@ impl Office {
         command
     }
 
-    /// Runs the proxy, with the names that are known there, and waits until it listens.
+    /// Runs the proxy, with the names known there, and waits until it listens.
     fn run_proxy(&mut self, port: u16, program: &str, words: &[&str]) {
         let log = File::create(self.file("log")).unwrap();
         let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
@@ -171,7 +170,7 @@ impl Office {
         }
     }
 
-    /// Starts the root; it has the same identity each time. Returns what it prints, too.
+    /// Starts the root, with the same identity each time. Also returns its output.
     fn start_root(&self) -> (Running, String) {
         let words = ["root", "--listen", "10.98.3.2", "--stream", "443", "--advertise", "10.98.3.2:7420"];
         let mut command = self.at(&self.names[3], env!("CARGO_BIN_EXE_peersock"), &words);
@@ -181,7 +180,7 @@ impl Office {
         (running, text)
     }
 
-    /// A program at a listens, one at b dials it, and both have said something.
+    /// Starts a listener at a and a dialer at b, and exchanges data.
     fn meet(&self, roots: &str, proxy_port: u16) -> (Running, Running) {
         let node = |which: usize, words: &[&str]| {
             self.start_node(which, ["a", "b"][which], roots, proxy_port, words)
@@ -206,7 +205,7 @@ impl Office {
         Running::start(command)
     }
 
-    /// Shows that nothing but the proxy can be reached from inside.
+    /// Checks that only the proxy can be reached from inside.
     fn assert_closed(&self) {
         for which in 0..2 {
             self.inside(which, || {
@@ -222,7 +221,7 @@ impl Office {
         }
     }
 
-    /// Does something in a's or b's namespace.
+    /// Runs a function in a's or b's namespace.
     fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.names[which])).unwrap();
         let worker = || {
@@ -237,7 +236,7 @@ impl Office {
 impl Drop for Office {
     fn drop(&mut self) {
         if let Some(proxy) = &mut self.proxy {
-            // It has taken the place of ip, unshare and sh: this is its process.
+            // The child is the proxy itself, because ip, unshare and sh have executed it in their place.
             let _ = proxy.kill();
             let _ = proxy.wait();
         }

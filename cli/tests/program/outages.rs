@@ -1,5 +1,5 @@
-//! A cable that is cut for half a minute, or for two: who has something to send does so as soon as the nodes
-//! hear each other again.
+//! A cable that is cut for half a minute, or for two: pending data is sent as soon as the nodes hear each
+//! other again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use crate::cable::Cable;
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, lacks};
 
-/// TCP's own timer has doubled so often by then that the next segment leaves after 20 s or so.
+/// Outage after which TCP's retransmission timer has backed off to about 20 s.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// By then it waits for a minute, and a node has taken its peer for gone.
+/// Outage after which the timer has backed off to a minute, and a node considers its peer gone.
 const LONG: Duration = Duration::from_secs(130);
 
-/// While its peer does not answer a node tries a handshake so often.
+/// Interval of handshakes to a peer that does not answer.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 
-/// What is promised from the first packet on that is answered.
+/// Promised time from the first packet that is answered.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a busy machine adds at most, to each of several connections.
+/// Maximum delay that a busy machine adds to each of several connections.
 const SLACK: Duration = Duration::from_secs(3);
 
 const SERVER: &str = "
@@ -57,7 +57,7 @@ fn play(test: &str, name: &str, outage: Duration) {
     let Some(cable) = Cable::with_filter(name) else { return };
     let lab = Lab::new();
     let patience = PATIENCE.as_secs().to_string();
-    // Who sends, and who receives.
+    // Pairs of a sender and a receiver.
     let mut pairs: Vec<(Running, Running)> = Vec::new();
     for dialer_sends in [true, false, true, false] {
         let [one, other] = ["listener", "dialer"].map(|role| format!("{role}-{}", pairs.len()));

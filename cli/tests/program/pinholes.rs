@@ -1,6 +1,7 @@
-//! A node behind a router that lets nothing in unasked, by IPv4 with a NAT and by IPv6 with a firewall, asks
-//! the router, miniupnpd, for a way in, and a peer outside takes it. Punching is impossible: what the node
-//! itself begins towards the peer does not pass the router. Needs root, `natlab` and miniupnpd.
+//! A node behind a router that blocks unsolicited packets, by IPv4 with a NAT and by IPv6 with a firewall.
+//! The node asks the router, miniupnpd, for a port forwarding, and a peer outside uses it. Punching is
+//! impossible, because the router blocks the node's own packets to the peer. Needs root, `natlab` and
+//! miniupnpd.
 
 use std::net::IpAddr;
 use std::thread;
@@ -12,23 +13,23 @@ use serde_json::Value;
 use crate::common::{Lab, PORT, Running, peersock};
 use crate::nats::{start, wait_for_status};
 
-/// A path that is to stay relayed is watched for so long.
+/// Time for which a path that must stay relayed is watched.
 const WATCHED: Duration = Duration::from_secs(6);
 
-/// A router with miniupnpd, and on both sides of it what may be in question.
+/// A router with miniupnpd, a node behind it, and a peer outside.
 struct Scene {
     nats: Nats,
     lab: Lab,
     _root: Running,
-    /// What the root has printed.
+    /// Text that the root has printed.
     text: String,
-    /// Of the family in question.
+    /// Address family of the test.
     family: &'static str,
 }
 
 impl Scene {
-    /// `family` is `ip4` or `ip6`; the peer is reached by no other one. `None`, with a line that says why, if
-    /// it cannot be built on this machine.
+    /// Builds the scene. `family` is `ip4` or `ip6`; the peer is reached only by it. Returns `None`, after
+    /// printing the reason, if that is impossible on this machine.
     fn build(test: &str, family: &'static str) -> Option<Self> {
         let nats = Nats::build(test, "root=public far=public home=symmetric:upnp:v6=open")?;
         nats.leave_ipv6_to_miniupnpd("home");
@@ -52,7 +53,7 @@ impl Scene {
         Some(Self { nats, lab: Lab::new(), _root: root, text, family })
     }
 
-    /// The router says nothing to questions of PCP and NAT-PMP.
+    /// Makes the router ignore PCP and NAT-PMP requests.
     fn silence_pcp(&self) {
         let rule = "insert rule inet natlab_fw input iifname lan udp dport 5351 drop";
         self.nats.natlab(&["exec", "home", "--", "nft", rule]);
@@ -64,7 +65,7 @@ impl Scene {
         command
     }
 
-    /// The node behind the router listens, and is registered.
+    /// Starts a listener behind the router, and waits until it is registered.
     fn listen(&self, words: &[&str]) -> (Running, String) {
         let port = PORT.to_string();
         let command = self.node("listener", &[&["listen", &port], words].concat());
@@ -74,7 +75,7 @@ impl Scene {
         (listening, target)
     }
 
-    /// The peer outside dials it, and something has been said.
+    /// Dials from the peer outside, and exchanges data.
     fn dial(&self, target: &str, listening: &mut Running) -> Running {
         let mut dialing = start(&self.nats, "far", self.node("dialer", &["dial", "--no-portmap", target]));
         dialing.send(b"from outside\n");
@@ -84,7 +85,7 @@ impl Scene {
         dialing
     }
 
-    /// The port of the family in question that the router has opened for the node.
+    /// Returns the port of this family that the router has opened for the node.
     fn opened(&self, now: &Value, by: &str) -> Option<String> {
         let own = match self.family {
             "ip4" => address(&self.nats, "home", "ip4").to_string() + ":",
@@ -104,7 +105,7 @@ fn address(nats: &Nats, node: &str, family: &str) -> IpAddr {
     if family == "ip4" { nats.ip4(node) } else { nats.ip6(node) }
 }
 
-/// A peer outside reaches the node at the port that the router has opened, by this protocol.
+/// Tests that a peer outside reaches the node at the port that the router has opened, by this protocol.
 fn is_reached(test: &str, family: &'static str, by: &str) {
     let Some(scene) = Scene::build(test, family) else { return };
     if by == "UPnP" {
@@ -127,7 +128,7 @@ fn is_reached(test: &str, family: &'static str, by: &str) {
     dialing.finish().success();
 }
 
-/// Without being asked the router lets nobody in: what the other tests see is what it has opened.
+/// Tests that the router admits nothing unasked, so that the other tests depend on its opened ports.
 fn is_not_reached(test: &str, family: &'static str) {
     let Some(scene) = Scene::build(test, family) else { return };
     let (mut listening, target) = scene.listen(&["--no-portmap"]);

@@ -1,4 +1,4 @@
-//! `proxy`: SOCKS 5 and HTTP, by programs that speak them and by hand.
+//! `proxy`: SOCKS 5 and HTTP, with programs that speak them and by hand.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -29,7 +29,7 @@ fn curl_fetches_by_socks_and_by_http() {
     {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--globoff", "--max-time", "100", "--data", &body]).args(options);
-        // Twice, over one connection.
+        // Sends two requests over one connection.
         let url = format!("http://{at}/some/path?query");
         let got = run_curl(curl.args([&url, &url]));
         assert_eq!(got.matches("POST /SOME/PATH?QUERY HTTP/1.1\r\n").count(), 2, "{options:?}: {got:.500}");
@@ -38,7 +38,7 @@ fn curl_fetches_by_socks_and_by_http() {
     proxy.running.interrupt().failure(130, &[]);
 }
 
-/// The proxy knows the names of members, which nobody else does.
+/// Only the proxy knows the names of members.
 #[test]
 fn curl_reaches_members_by_their_names() {
     if lacks("curl_reaches_members_by_their_names", &["curl"]) {
@@ -101,7 +101,7 @@ fn plain_requests_lose_what_is_for_one_hop() {
     ] {
         assert_eq!(passed_on.contains(field), is_there, "{field}: {passed_on}");
     }
-    // Chunked, and with a length that says otherwise: the length is not passed on, and nothing is smuggled.
+    // A chunked request with a contradicting length: the length is dropped, and nothing is smuggled.
     let smuggled = format!(
         "POST http://{at}/x HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: 4\r\n\
          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET http://{at}/smuggled HTTP/1.1\r\n\r\n"
@@ -110,8 +110,8 @@ fn plain_requests_lose_what_is_for_one_hop() {
     assert!(!answer.contains("content-length: 4") && !answer.contains("smuggled"), "{answer}");
 }
 
-/// One server that answers each request with the same bytes and ends the connection, behind a port of the
-/// overlay; what it was asked comes back.
+/// Starts a server that answers each request with the same bytes and closes, behind an overlay port. Returns
+/// the requests through a channel.
 fn raw_server(scene: &Scene, answer: &'static str) -> (Running, String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -156,7 +156,7 @@ fn answers_come_whole_whatever_their_fields_say_of_their_length() {
     let answer = get(&at).to_lowercase();
     assert!(answer.contains("0123456789") && !answer.contains("content-length"), "{answer}");
     drop(web);
-    // Nobody takes this coding away, and the client would not know of it.
+    // The proxy does not remove this coding, and the client would not know it.
     let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     let (_web, at, _) = raw_server(&scene, coded);
     let answer = get(&at);
@@ -169,7 +169,7 @@ fn answers_come_whole_whatever_their_fields_say_of_their_length() {
     assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
 }
 
-/// Nobody has asked for another protocol: the field for that is not passed on.
+/// The client asked for no other protocol, and the proxy does not pass the field on.
 #[test]
 fn a_switch_of_protocols_that_nobody_has_asked_for_is_no_answer() {
     let scene = Scene::new();
@@ -183,7 +183,7 @@ fn a_switch_of_protocols_that_nobody_has_asked_for_is_no_answer() {
     let asked = asked.recv_timeout(PATIENCE).expect("it was asked");
     assert!(!asked.contains("upgrade"), "{asked}");
     drop(web);
-    // Another answer ends as it does for other requests, and not with a reset.
+    // Another answer ends as for other requests, and not with a reset.
     let (_web, at, _) = raw_server(&scene, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let request =
         format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: x\r\n\r\n");
@@ -203,7 +203,7 @@ fn a_get_keeps_its_body() {
     assert!(answer.ends_with("ok"), "{answer}");
     let asked = asked.recv_timeout(PATIENCE).expect("it was asked");
     assert!(asked.contains("transfer-encoding: chunked") && asked.contains("query"), "{asked}");
-    // One without a body gets none.
+    // A request without a body gets none.
     drop(web);
     let (_web, at, asked) = raw_server(&scene, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let request = format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -277,11 +277,11 @@ fn others_are_reached_by_the_system_if_that_is_asked_for() {
     let mut start = [0; 12];
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
-    // Nobody has that name; where the DNS does not answer, it takes too long to be told.
+    // The name does not exist; if the DNS does not answer, the proxy times out.
     let gone = proxy.answer(b"CONNECT nobody.invalid:1 HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(gone.starts_with("HTTP/1.1 502 ") || gone.starts_with("HTTP/1.1 504 "), "{gone}");
 
-    // Datagrams, too.
+    // Datagrams work, too.
     let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = echo.local_addr().unwrap();
     thread::spawn(move || {
@@ -330,7 +330,7 @@ fn users_show_their_password() {
             assert_eq!(stream.read(&mut [0; 1]).expect("an end"), 0);
         }
     }
-    // Where others could use it, a password is needed.
+    // A password is required if others could use the proxy.
     let open = scene.lab.node("open", &["proxy", "--listen", "0.0.0.0:0"]);
     run(open).failure(2, &["without a password", "--auth-file", "--no-password"]);
     let of_variable = |text: &str| {
@@ -344,7 +344,7 @@ fn users_show_their_password() {
     run(of_variable("anna")).failure(2, &["PEERSOCK_PROXY_AUTH", "line 1", "USER:PASSWORD"]);
 }
 
-/// Several connections at once do not make guessing faster, and hold up nobody who was let in from there.
+/// Parallel connections do not speed up guessing, nor delay admitted clients of the same origin.
 #[test]
 fn who_guesses_passwords_gets_one_answer_a_second() {
     let scene = Scene::new();
@@ -369,7 +369,7 @@ fn who_guesses_passwords_gets_one_answer_a_second() {
         }
     });
     assert!(begin.elapsed() >= Duration::from_secs(4), "{:?}", begin.elapsed());
-    // Of more than fit into ten seconds, the last ones are told so at once.
+    // If more guesses arrive than fit into ten seconds, the last ones are refused at once.
     thread::scope(|scope| {
         let guesses: Vec<_> = (0..16).map(|_| scope.spawn(wrong)).collect();
         let answers: Vec<_> = guesses.into_iter().map(|guess| guess.join().expect("no panic")).collect();
@@ -388,7 +388,7 @@ fn half_closed_connections_go_on_and_resets_are_passed_on() {
         let server = listener.accept().expect("a connection").0;
         (client, server)
     };
-    // The client's end comes first, and the answer in spite of it.
+    // The client closes its side first, and still gets the answer.
     let (mut client, mut server) = connect();
     client.write_all(b"request").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -400,7 +400,7 @@ fn half_closed_connections_go_on_and_resets_are_passed_on() {
     text.clear();
     client.read_to_string(&mut text).unwrap();
     assert_eq!(text, "answer");
-    // The other way round, through HTTP.
+    // The server closes its side first, through HTTP.
     let mut client = proxy.connect();
     write!(client, "CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\nearly ", scene.own).unwrap();
     let mut server = listener.accept().expect("a connection").0;
@@ -432,7 +432,7 @@ fn who_reads_slowly_slows_the_sender_down_and_loses_nothing() {
     let proxy = scene.proxy(&[]);
     let mut client = proxy.socks(scene.own);
     let mut server = listener.accept().expect("a connection").0;
-    // Beside the proxy's own room there is the kernel's, and machines differ in how much that is.
+    // Besides the proxy's buffer the kernel has one, whose size differs between machines.
     server.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let content: Vec<u8> = (0..1_000_000u32).map(|number| (number % 251) as u8).collect();
     let mut sent = 0;
@@ -458,7 +458,7 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
     let server = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     let (control, client) = associate(&proxy.place);
-    // What comes to its port by mistake is not the client's.
+    // A stray datagram to the client's port is not the client's.
     let mistaken = UdpSocket::bind("127.0.0.1:0").unwrap();
     mistaken.send_to(b"garbage", client.peer_addr().unwrap()).unwrap();
     let header = [&[0, 0, 0][..], &request(0, scene.own)[3..]].concat();
@@ -468,7 +468,7 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
         let mut datagram = [&header[..], &[number; 1000]].concat();
         datagram[2] = fragment;
         client.send(&datagram).unwrap();
-        // A fragment is refused; others wait for the peer to be found.
+        // A fragment is rejected; others wait until the peer is found.
         if fragment == 0 {
             let (count, from) = server.recv_from(&mut buffer).unwrap();
             heard.push(buffer[0]);
@@ -478,14 +478,14 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
         }
     }
     assert_eq!(heard, [1, 3]);
-    // Nobody else may use it, and answers come only from where the client has sent to.
+    // Other senders cannot use the relay, and answers come only from addresses that the client has contacted.
     let relay = client.peer_addr().unwrap();
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.send_to(&[&header[..], b"stranger"].concat(), relay).unwrap();
     client.send(&[&header[..], b"client"].concat()).unwrap();
     let (count, _) = server.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..count], b"client");
-    // What is not on the overlay is not reached.
+    // Addresses outside the overlay are not reached.
     let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
     outside.set_nonblocking(true).unwrap();
     let to = outside.local_addr().unwrap();
@@ -495,7 +495,7 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
     assert_eq!(&buffer[..count], b"last");
     assert_eq!(outside.recv_from(&mut buffer).expect_err("nothing").kind(), ErrorKind::WouldBlock);
     drop(control);
-    // The relay's port is closed then: a datagram to it is refused.
+    // The relay's port is then closed, so a datagram to it is refused.
     loop {
         match client.send(&header) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => break,
@@ -504,7 +504,7 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
     }
 }
 
-/// An association: its connection, and a socket that is connected to the relay.
+/// Opens an association: its connection, and a socket connected to the relay.
 fn associate(place: &str) -> (TcpStream, UdpSocket) {
     let mut control = TcpStream::connect(place).unwrap();
     control.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -539,7 +539,7 @@ fn a_member_connects_to_a_client_that_binds() {
     let mut text = String::new();
     member.read_to_string(&mut text).unwrap();
     assert_eq!(text, "world");
-    // It listens for one connection alone.
+    // The relay listens for a single connection.
     let second = blocking::TcpStream::connect_on(&scene.node, bound);
     assert_eq!(second.expect_err("nobody listens").kind(), ErrorKind::ConnectionRefused);
 }
@@ -556,9 +556,9 @@ fn clients_that_say_nothing_are_given_up_and_too_many_are_refused() {
         assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
         assert_ne!(client.read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     }
-    // Who is served makes no room.
+    // Clients being served are not displaced.
     let mut served = [associate(&proxy.place), associate(&proxy.place)];
-    // Whether it is refused before or after it has written.
+    // The connection may be refused before or after the client has written.
     let mut third = proxy.connect();
     let refused = third.write_all(&[5, 1, 0]).and_then(|()| third.read(&mut [0; 2]));
     assert_eq!(refused.expect_err("too many").kind(), ErrorKind::ConnectionReset);
@@ -578,7 +578,7 @@ fn connections_go_on_for_a_while_after_sigterm() {
     let mut server = listener.accept().expect("a connection").0;
     signal(Signal::TERM, proxy.running.id());
     proxy.running.wait_for_stderr("1 connection is still open");
-    // Nobody new is served; that takes a moment.
+    // New clients are refused; that takes a moment.
     while TcpStream::connect(&proxy.place).is_ok() {
         thread::sleep(Duration::from_millis(10));
     }
@@ -616,7 +616,7 @@ fn ssh_goes_through_the_proxy() {
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(key));
         assert!(keygen.status().unwrap().success());
     }
-    // Any free port; another program could take it, and then sshd says so.
+    // Any free port; if another program takes it, sshd reports that.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let shown = dir.display();
     let config = format!(

@@ -1,5 +1,4 @@
-//! What tests of `proxy` and `forward` have in common: the programs, a node of the test's own, and a client
-//! of SOCKS 5 by hand.
+//! Shared code of tests of `proxy` and `forward`: the programs, the test's node, and a SOCKS 5 client.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,11 +11,11 @@ use peersock::blocking;
 use crate::common::{Lab, PATIENCE, PORT, Running};
 use crate::delivery::member;
 
-/// A network with a node of the test's own in it.
+/// A network with a node of the test in it.
 pub(crate) struct Scene {
     pub(crate) lab: Lab,
     pub(crate) node: Node,
-    /// The test's own address, with a port that the network allows.
+    /// Address of the test's node, with a port that the network allows.
     pub(crate) own: SocketAddr,
 }
 
@@ -36,10 +35,10 @@ impl Scene {
         Proxy { place, running }
     }
 
-    /// Starts `forward`, and gives where it says that it listens.
+    /// Starts `forward`, and returns the places where it listens.
     pub(crate) fn forward(&self, node: &str, words: &[&str]) -> (Running, Vec<String>) {
         let running = Running::start(self.lab.node(node, &[&["forward"], words].concat()));
-        // One for each pair.
+        // Expects one line for each pair.
         let pairs = words.iter().take_while(|word| !word.starts_with("--")).count() / 2;
         let begin = Instant::now();
         while running.wait_for_stdout("\n").lines().count() < pairs || !running.shown().ends_with('\n') {
@@ -51,20 +50,20 @@ impl Scene {
         (running, lines.lines().map(local).collect())
     }
 
-    /// Leads a port of the overlay to a web server of the test's own; the address, and what does it.
+    /// Forwards an overlay port to a web server of the test; returns the program and the address.
     pub(crate) fn web(&self) -> (Running, String) {
         let (running, places) = self.forward("web", &["overlay:0", &web_server().to_string()]);
         let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay");
         (running, at.to_owned())
     }
 
-    /// A listener of the test's own on the overlay.
+    /// Opens a listener of the test on the overlay.
     pub(crate) fn listen(&self) -> blocking::TcpListener {
         blocking::TcpListener::bind_on(&self.node, self.own).expect("the port is free")
     }
 }
 
-/// A proxy that runs.
+/// A running proxy.
 pub(crate) struct Proxy {
     /// `127.0.0.1:PORT`
     pub(crate) place: String,
@@ -72,14 +71,14 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A connection to it.
+    /// Connects to the proxy.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.place).expect("the proxy listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("some time");
         stream
     }
 
-    /// A client of SOCKS whose request was granted.
+    /// Returns a SOCKS client whose request was granted.
     pub(crate) fn socks(&self, to: SocketAddr) -> TcpStream {
         let mut stream = self.connect();
         stream.write_all(&[5, 1, 0]).unwrap();
@@ -89,7 +88,7 @@ impl Proxy {
         stream
     }
 
-    /// The code with which a request is answered.
+    /// Returns the code of the reply to a request.
     pub(crate) fn code(&self, request: &[u8]) -> u8 {
         let mut stream = self.connect();
         stream.write_all(&[5, 1, 0]).unwrap();
@@ -98,7 +97,7 @@ impl Proxy {
         reply(&mut stream).0
     }
 
-    /// All that is answered to these bytes, up to the end.
+    /// Returns all bytes of the answer, until the end.
     pub(crate) fn answer(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -108,7 +107,7 @@ impl Proxy {
     }
 }
 
-/// A request of SOCKS 5.
+/// Returns a SOCKS 5 request.
 pub(crate) fn request(command: u8, to: SocketAddr) -> Vec<u8> {
     let mut message = vec![5, command, 0];
     match to {
@@ -131,14 +130,14 @@ pub(crate) fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
     (code, SocketAddr::new(ip, u16::from_be_bytes(read(stream))))
 }
 
-/// Reads so many bytes.
+/// Reads this number of bytes.
 pub(crate) fn read<const N: usize>(stream: &mut TcpStream) -> [u8; N] {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).expect("as many bytes");
     bytes
 }
 
-/// A web server of this machine, by which each request is answered with its head and body, in upper case.
+/// Starts a web server on this machine that answers each request with its header and body in upper case.
 pub(crate) fn web_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,7 +149,7 @@ pub(crate) fn web_server() -> SocketAddr {
     address
 }
 
-/// Serves one connection, request after request. Ends with the connection.
+/// Serves one connection, request after request, until it ends.
 fn serve_web(mut stream: TcpStream) {
     let mut came = Vec::new();
     let more = |came: &mut Vec<u8>, stream: &mut TcpStream| {

@@ -1,10 +1,10 @@
-//! Sandboxes that refuse system calls: what cannot work says so.
+//! Sandboxes that deny system calls: commands that cannot work say so.
 
 use std::process::Command;
 
 use crate::common::{Lab, lacks, run, without_variables};
 
-/// A script that has the kernel refuse a call, by its number, with an error, and becomes a program.
+/// Script that makes the kernel deny a call, by its number, with an error, and executes a program.
 const REFUSE: &str = "import ctypes, os, struct, sys
 number, error, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 # Loads the call's number; equal: the error, otherwise: allowed.

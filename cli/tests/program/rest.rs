@@ -1,4 +1,4 @@
-//! `rest`: a node by HTTP, by curl, Node.js, Go and pages in a browser.
+//! `rest`: a node over HTTP, with curl, Node.js, Go and pages in a browser.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::common::{Lab, PATIENCE, Running, lacks, run, write_file};
 
-/// A server that runs.
+/// A running server.
 struct Rest {
     lab: Lab,
     running: Running,
@@ -89,7 +89,7 @@ fn curl_shows_the_token_of_the_state_directory() {
     let refused = curl(&[], &format!("{}/v1/status", rest.url));
     assert_eq!(refused.status.code(), Some(22));
     assert!(String::from_utf8_lossy(&refused.stdout).contains("no-token"));
-    // A body from a file, as it comes.
+    // Sends a body from a file as it is read.
     let data: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
     let (path, back) = (rest.lab.dir.path().join("data"), rest.lab.dir.path().join("back"));
     fs::write(&path, &data).expect("written");
@@ -122,7 +122,7 @@ fn a_unix_domain_socket_and_a_token_of_one_s_own() {
     assert!(!lab.state("rest").join("rest-token").exists(), "nobody needs one");
     running.interrupt().failure(130, &[]);
     assert!(!socket.exists());
-    // A token that was there is used, and one that was not is made.
+    // An existing token is used, and a missing one is created.
     write_file(&token, "0123456789abcdef0123\n", 0o600);
     let words = ["rest", "--listen", "127.0.0.1:0", "--token-file", token.to_str().expect("a text")];
     let running = Running::start(lab.node("rest", &words));
@@ -180,12 +180,12 @@ fn a_client_in_go() {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/rest_clients/client.go");
     let mut go = Command::new("go");
     go.args(["run", program, &rest.url, &rest.token()]);
-    // One file without a module; what was compiled is kept from run to run, and not in the user's folder.
+    // Compiles one file without a module; the build cache is kept between runs, outside the user's folder.
     go.env("GO111MODULE", "off").env("GOCACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/go"));
     assert_eq!(run(go).success().text(), "all is well\n");
 }
 
-/// A web server with one page, which is the same under every name; and what the page has said at its end.
+/// Starts a web server with one page for every name. Returns the page's final messages through a channel.
 fn serve_page(page: &str) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("it listens").port();
@@ -210,7 +210,7 @@ fn serve_page(page: &str) -> (u16, Receiver<String>) {
     (port, heard)
 }
 
-/// The head and the body of a request.
+/// Reads the header and the body of a request.
 fn read_request(stream: &TcpStream) -> (String, String) {
     stream.set_read_timeout(Some(PATIENCE)).expect("some time");
     let (mut reader, mut head, mut length) = (BufReader::new(stream), String::new(), 0);
@@ -229,11 +229,11 @@ fn read_request(stream: &TcpStream) -> (String, String) {
     (head, String::from_utf8_lossy(&body).into_owned())
 }
 
-/// What a page says at its end, in a browser that takes some names for this machine's.
+/// Returns the page's final message, from a browser that maps some names to this machine.
 fn browse(rest: &Rest, profile: &str, url: &str, heard: &Receiver<String>) -> String {
     let mut chromium = Command::new("chromium");
     chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
-    // It stays until it is killed.
+    // The browser runs until it is killed.
     chromium.arg("--remote-debugging-port=0");
     chromium.arg(format!("--user-data-dir={}", rest.lab.dir.path().join(profile).display()));
     chromium.args(["--host-resolver-rules=MAP *.example 127.0.0.1", url]);
@@ -248,7 +248,7 @@ fn a_browser_uses_a_node_for_pages_that_may_and_for_no_others() {
         return;
     }
     let template = include_str!("rest_clients/page.html");
-    // The page is served before the server knows it: both need the other's port.
+    // The page is served before the server knows it, because both need the other's port.
     let reserved = TcpListener::bind("127.0.0.1:0").expect("a port");
     let place = format!("127.0.0.1:{}", reserved.local_addr().expect("it listens").port());
     drop(reserved);
@@ -261,7 +261,7 @@ fn a_browser_uses_a_node_for_pages_that_may_and_for_no_others() {
     let (rebound, heard_rebound) = serve_page(&to(&format!("http://evil.example:{port}")));
     let (allowed, evil) = (format!("http://app.example:{page}"), format!("http://evil.example:{rebound}"));
     let token = token_file.to_str().expect("a text");
-    // The origin under a name that leads here is allowed: Host alone keeps it out.
+    // The origin under a name that leads here is allowed, so only the Host check keeps it out.
     let words = ["rest", "--listen", &place, "--token-file", token, "--origin", &allowed, "--origin", &evil];
     let running = Running::start(lab.node("rest", &words));
     let url = running.wait_for_stdout("\n").trim().to_owned();

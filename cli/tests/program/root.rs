@@ -29,7 +29,7 @@ fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
     let (mut a, mut b) = (Client::new(1, &root), Client::new(2, &root));
     a.register(b"");
     b.register(b"");
-    // It finds itself, and the other one.
+    // The node finds itself and the other one.
     let prefix = b.identity.node_id().as_bytes()[..10].try_into().unwrap();
     for (key, identity, channel) in [
         (LookUpKey::Id(a.identity.node_id()), *a.identity.public(), a.channel),
@@ -46,7 +46,7 @@ fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
     assert_eq!(b.relayed(), (a.channel, large));
     b.relay(a.channel, b"back");
     assert_eq!(a.relayed(), (b.channel, b"back".to_vec()));
-    // As one train: in order, and complete.
+    // A train of frames arrives in order and complete.
     for n in 0..20u8 {
         a.relay(b.channel, &[n; 500]);
     }
@@ -72,12 +72,12 @@ fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
         let told = client.message(|message| matches!(message, RootMessage::Notice { .. }));
         assert_eq!(told, RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) });
     }
-    // So load balancers send nobody new there.
+    // Load balancers then send no new nodes there.
     let health = http(address, "/health");
     assert!(health.starts_with("HTTP/1.1 503") && health.ends_with("draining\n"), "{health}");
     a.relay(b.channel, b"still");
     assert_eq!(b.relayed(), (a.channel, b"still".to_vec()));
-    // When the last node has left, nothing is waited for any more.
+    // When the last node has left, the root ends without further waiting.
     let mut close = Vec::new();
     Control::Close { reason: 0 }.emit(&mut close);
     a.send(&close);
@@ -125,7 +125,7 @@ fn a_new_token_is_strong_private_and_made_once() {
     weak.running.wait_for_stderr("warning: the access token has 4 bytes only");
 }
 
-/// The root has the peer, and the node knows why it does not get through to it.
+/// The root has the peer registered, and the node knows why the handshake fails.
 #[test]
 fn whoever_has_another_secret_is_told_so() {
     let (lab, root) = (Lab::new(), Root::start(&[]));
@@ -140,7 +140,7 @@ fn whoever_has_another_secret_is_told_so() {
     dialer.finish().failure(1, &["another secret", "the same passphrase"]);
 }
 
-/// Both sides are told: who is not let in, and who has the older file.
+/// Both sides are told: the one that is not admitted, and the one with the older file.
 #[test]
 fn whoever_is_in_the_newer_of_two_files_only_is_told_so_and_so_is_the_other_side() {
     let (lab, root) = (Lab::new(), Root::start(&[]));
@@ -179,7 +179,7 @@ fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
     dial(&open.text())
         .failure(1, &["nobody", "127.0.0.1", "was reached", "was not met there", "the same root"]);
     dial(&closed.text()).failure(1, &["nobody", "does not take this node", "token"]);
-    // The key of another root.
+    // The text has the key of another root.
     let text = open.text();
     let (_, place) = text.split_once('@').unwrap();
     let wrong = format!("{}@{place}", closed.identity);
@@ -237,7 +237,7 @@ fn nodes_with_the_token_meet_at_the_root_and_see_how() {
         command.args(words);
         run(command)
     };
-    // On one machine both are found by beacon, too: whatever path there is first, it ends direct.
+    // On one machine beacons also work; whichever path is first, it ends direct.
     let finished = ping(&["--until-direct", "-c", "1000"]).success();
     assert!(finished.text().contains("path taken: ") && finished.text().contains("direct to 127.0.0.1:"));
     let json: Value = serde_json::from_slice(&ping(&["-c", "1", "--json"]).stdout).unwrap();
@@ -250,7 +250,7 @@ fn nodes_with_the_token_meet_at_the_root_and_see_how() {
 
 #[test]
 fn a_root_announces_itself_where_it_listens() {
-    // Nobody else has this port for discovery.
+    // No other program uses this port for discovery.
     let listener = UdpSocket::bind("0.0.0.0:0").unwrap();
     listener.set_read_timeout(Some(PATIENCE)).unwrap();
     let root = Root::start(&[&format!("--announce={}", listener.local_addr().unwrap().port())]);
@@ -265,7 +265,7 @@ fn a_directory_that_is_away_is_told_and_its_password_never() {
     let lab = Lab::new();
     let password = lab.dir.path().join("password");
     write_file(&password, "hush-hush\n", 0o600);
-    // Nobody listens there: the socket is one of UDP.
+    // There is no TCP listener, because the socket is a UDP socket.
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("redis://{free}");
     let words = ["--directory", &url, "--directory-password-file", password.to_str().unwrap()];
@@ -275,7 +275,7 @@ fn a_directory_that_is_away_is_told_and_its_password_never() {
     running.wait_for_stdout("\n");
     running.wait_for_stderr(&format!("sharing the directory at {free}"));
     running.wait_for_stderr("the shared directory is away");
-    // Who looks for somebody there is told at once, and not that the other one needs the same root.
+    // A node that looks for a peer there is told at once, and not that the peer needs the same root.
     let text = running.shown();
     let lab_root = ["--root", text.trim()];
     let target = format!("[{}]:{PORT}", address_of(&lab, "nobody"));
@@ -337,7 +337,7 @@ fn streams_are_announced_counted_and_their_certificate_is_read_again() {
     assert_eq!(ways, ["udp", "wss", "tcp", "tls"]);
     let stream = root.wait_for_stderr("taking streams on ");
     assert!(text.endpoints()[1..].iter().all(|way| way.address() == stream.parse().ok()), "{text}");
-    // A browser is told what this is; it is counted.
+    // A browser gets an explanation, and is counted.
     assert!(http(&stream, "/").contains("This is a root of peersock"));
     let metrics = root.wait_for_stderr("metrics on http://");
     let metrics = http(metrics.trim_end_matches("/metrics"), "/metrics");
@@ -359,7 +359,7 @@ fn streams_are_announced_counted_and_their_certificate_is_read_again() {
     run(command).failure(1, &["chain.pem", "--certificate"]);
 }
 
-/// Made by `openssl req -x509 -newkey ed25519 -nodes -subj /CN=root.example.org`.
+/// A certificate made by `openssl req -x509 -newkey ed25519 -nodes -subj /CN=root.example.org`.
 pub(crate) const CERTIFICATE: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBSjCB/aADAgECAhRfSNKnOmyCt/1EqjLEi5KQnhhSWDAFBgMrZXAwGzEZMBcG
@@ -385,7 +385,7 @@ fn a_port_in_use_is_told() {
     run(command).failure(1, &[&place, "--port"]);
 }
 
-/// A running root, and what it has printed of itself.
+/// A running root, with the values it has printed.
 pub(crate) struct Root {
     pub(crate) running: Running,
     pub(crate) identity: PublicIdentity,
@@ -393,7 +393,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// What goes into PEERSOCK_ROOTS.
+    /// Returns the text for PEERSOCK_ROOTS.
     pub(crate) fn text(&self) -> String {
         format!("{}@{}", self.identity, self.address)
     }
@@ -402,7 +402,7 @@ impl Root {
         Root::start_with(&[&["--port", "0", "--ephemeral"], words].concat())
     }
 
-    /// As [`Root::start`], with a port and an identity of the test's choice.
+    /// Starts a root as [`Root::start`] does, with the test's choice of port and identity.
     pub(crate) fn start_with(words: &[&str]) -> Root {
         let mut command = peersock(&["root", "--listen", "127.0.0.1"]);
         command.args(words);
@@ -415,7 +415,7 @@ impl Root {
     }
 }
 
-/// A node, as far as a root is concerned. What is lost it sends again.
+/// A minimal node, as far as a root can tell. It repeats lost messages.
 struct Client {
     identity: Identity,
     root: PublicIdentity,
@@ -426,7 +426,7 @@ struct Client {
     channel: Channel,
 }
 
-/// After so long without an answer something is sent again.
+/// Time without an answer after which a message is repeated.
 const REPEAT: Duration = Duration::from_millis(500);
 
 impl Client {
@@ -474,7 +474,7 @@ impl Client {
         assert!(self.try_register(access));
     }
 
-    /// False if the root refuses.
+    /// Registers the node; returns false if the root refuses.
     fn try_register(&mut self, access: &[u8]) -> bool {
         let millis = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
         let registration = Registration::sign(&self.identity, &self.root.node_id(), millis, 600);
@@ -520,7 +520,7 @@ impl Client {
         panic!("no answer to {message:?}");
     }
 
-    /// Waits for a message that comes unasked.
+    /// Waits for an unsolicited message.
     fn message(&mut self, is_it: impl Fn(&RootMessage) -> bool) -> RootMessage {
         self.wait_for(|client, datagram| RootMessage::parse(&client.open(datagram)?).ok().filter(&is_it))
     }
@@ -530,7 +530,7 @@ impl Client {
         self.socket.send(&[&header[..], datagram].concat()).unwrap();
     }
 
-    /// The next frame: from whom, and what is in it.
+    /// Returns the next frame: its sender and content.
     fn relayed(&mut self) -> (Channel, Vec<u8>) {
         let token = self.token;
         self.wait_for(|_, datagram| {

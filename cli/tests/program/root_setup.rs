@@ -1,5 +1,5 @@
-//! Whoever runs a root as its help, its unit for systemd or its container file say has one at which nodes
-//! register. Roots that listen on all addresses run in a network namespace.
+//! Roots run as described by the help, the systemd unit or the container file accept registrations. Roots
+//! that listen on all addresses run in a network namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,12 +14,12 @@ use crate::common::{Lab, Running, http, peersock, run, signal, write_file};
 use crate::nats::{start, wait_for_status};
 use crate::root::{CERTIFICATE, KEY};
 
-/// Examples name this domain, which the test has no nameserver for.
+/// Domain in the examples, for which the test has no nameserver.
 const NAME: &str = "root.example.org";
 
 const MACHINES: &str = "root=public node=public";
 
-/// What the unit and the container run.
+/// Path of the program in the unit and the container.
 const INSTALLED: &str = "/usr/bin/peersock";
 
 #[test]
@@ -33,7 +33,7 @@ fn every_example_of_the_help_runs_a_root_at_which_a_node_registers() {
     }
 }
 
-/// The examples take those options that they need; this one takes all that there are.
+/// The examples use some options; this test uses all.
 #[test]
 fn every_option_of_the_help_is_accepted_as_it_is_described() {
     let lab = Lab::new();
@@ -47,7 +47,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
         ("--certificate-key", file("key.pem", KEY)),
         ("--access-token-file", file("token", "open sesame\n")),
         ("--directory-password-file", file("password", "hush\n")),
-        // It makes that one.
+        // The root creates this file.
         ("--new-token", lab.dir.path().join("new-token").to_str().expect("UTF-8").to_owned()),
     ]);
     let state = lab.state("root");
@@ -65,7 +65,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
     };
     let options = options(&help("root"));
     assert!(options.len() > 20, "{options:?}");
-    // These exclude others.
+    // These options exclude others.
     let apart =
         [["--ephemeral", "--state"], ["--no-relay", "--relay-rate"], ["--new-token", "--access-token-file"]];
     for which in 0..2 {
@@ -78,7 +78,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
         let mut command = peersock(&["root"]);
         for (option, form) in options.iter().filter(|(option, _)| !left_out.contains(option.as_str())) {
             match form.strip_prefix("[=").and_then(|form| form.strip_suffix(']')) {
-                // A value of its own may be missing.
+                // The value may be missing.
                 Some(form) => command.arg(format!("{option}={}", value(option, form).replace('0', "7473"))),
                 None if form.is_empty() => command.arg(option),
                 None => command.args([option, &value(option, form)]),
@@ -95,7 +95,7 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
 fn whatever_the_help_of_a_root_names_is_there() {
     let text = help("root");
     let own: BTreeSet<String> = options(&text).into_iter().map(|(option, _)| option).collect();
-    // It says what nodes are to be told.
+    // Also accepts options of nodes, because the help tells what nodes need.
     let of_nodes: BTreeSet<String> = options(&help("listen")).into_iter().map(|(option, _)| option).collect();
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
     let words: Vec<&str> = text.split(|c| !is_word(c)).map(|word| word.trim_end_matches('.')).collect();
@@ -129,23 +129,23 @@ fn the_unit_is_one_that_systemd_understands_and_its_command_lines_run_a_root() {
     assert_eq!(words.last(), Some(&"$PEERSOCK_ROOT_OPTIONS"), "{start}");
     let fixed = &words[2..words.len() - 1];
 
-    // Where its state is, systemd makes a folder.
+    // systemd creates the state's folder.
     let variables: BTreeMap<&str, &str> =
         unit.all("Service", "Environment").filter_map(|setting| setting.split_once('=')).collect();
     let folder = unit.only("Service", "StateDirectory");
     assert_eq!(variables["PEERSOCK_STATE"], format!("/var/lib/{folder}"));
     assert!(unit.only("Service", "AmbientCapabilities").contains("CAP_NET_BIND_SERVICE"));
-    // The root has more time to end than it takes.
+    // The unit's timeout exceeds the root's drain time.
     let drain = "[default: 10]";
     assert!(help("root").contains(drain), "the drain of a root is not {drain}");
     assert!(unit.only("Service", "TimeoutStopSec").parse::<u32>().expect("seconds") > 2 * 10);
-    // `systemctl reload` has the certificate read again, as SIGHUP does.
+    // `systemctl reload` makes the root reread the certificate, by SIGHUP.
     assert_eq!(unit.only("Service", "ExecReload"), "/bin/kill -HUP $MAINPID");
 
     let dir = tempfile::tempdir().expect("a folder");
     if find_in_path("systemd-analyze").is_some() {
         let copy = dir.path().join("peersock-root.service");
-        // Its program need not be installed here.
+        // The program need not be installed here.
         fs::write(&copy, text.replace(INSTALLED, env!("CARGO_BIN_EXE_peersock"))).expect("a folder");
         let mut verify = Command::new("systemd-analyze");
         verify.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&copy);
@@ -160,7 +160,7 @@ fn the_unit_is_one_that_systemd_understands_and_its_command_lines_run_a_root() {
     let Some(nats) = Nats::build("root-unit", MACHINES) else { return };
     for options in options.iter().map(String::as_str).chain([""]) {
         let setup = Setup::new(&nats);
-        // Systemd has put credentials there.
+        // systemd puts credentials there.
         let options = options.replace("%d", setup.folder().to_str().expect("UTF-8"));
         assert!(!options.contains(['$', '%']), "systemd expands no variable in a value: {options}");
         let words = fixed.iter().copied().chain(options.split_whitespace());
@@ -177,7 +177,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
         let of_name = steps.iter().filter(|(instruction, _)| instruction == name);
         of_name.map(|(_, rest)| rest.as_str()).collect()
     };
-    // It is built from the folder of the source, all of it but what is left out.
+    // The image is built from the source folder, except ignored files.
     assert!(of("COPY").contains(&". ."));
     let left_out = fs::read_to_string(repository("dist/Containerfile.dockerignore")).expect("a list");
     let left_out: Vec<&str> = left_out.lines().filter(|line| !line.starts_with('#')).collect();
@@ -194,7 +194,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
     assert!(manifest.contains("[[bin]]\nname = \"peersock\""));
     let built = format!("{}/target/release/peersock", of("WORKDIR")[0]);
     assert!(of("COPY").contains(&format!("--from=build {built} {INSTALLED}").as_str()), "{text}");
-    // A directory by TLS needs the system's certificates, which a slim image lacks.
+    // A directory over TLS needs the system's certificates, which a slim image lacks.
     assert!(builds.last().is_some_and(|line| line.contains("ca-certificates")), "{builds:?}");
     assert_eq!(of("EXPOSE"), ["7420/udp 443/tcp"]);
 
@@ -204,7 +204,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
         of("ENV")[0].split_whitespace().map(|pair| pair.split_once('=').expect("NAME=VALUE")).collect();
     let state = variables.iter().find(|(name, _)| *name == "PEERSOCK_STATE").expect("its state").1;
     assert_eq!(of("VOLUME"), [state]);
-    // What its comment says to add.
+    // The words that its comment says to add.
     let comment = text.lines().find_map(|line| line.split_once(" peersock-root --")).expect("an example").1;
     let Some(nats) = Nats::build("root-container", MACHINES) else { return };
     for words in [vec![], format!("--{comment}").split_whitespace().map(str::to_owned).collect()] {
@@ -212,7 +212,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
     }
 }
 
-/// A folder with the files that examples name, on the machine where a root is to run.
+/// A folder with the files that examples name, on the root's machine.
 struct Setup<'a> {
     nats: &'a Nats,
     lab: Lab,
@@ -236,12 +236,12 @@ impl<'a> Setup<'a> {
         self.lab.dir.path()
     }
 
-    /// Runs a root, has a node register there, and ends both.
+    /// Runs a root, makes a node register there, and ends both.
     fn serves(&self, words: &[String], variables: &[(&str, &str)]) {
         let what = words.join(" ");
         let mut command = peersock(&["root"]);
         command.args(words).current_dir(self.folder()).envs(variables.iter().copied());
-        // Nobody has an identity of a root there.
+        // This state has no identity of a root yet.
         command.env("PEERSOCK_STATE", self.lab.state("root"));
         let root = start(self.nats, "root", command);
         let text = first_line(&root);
@@ -256,7 +256,7 @@ impl<'a> Setup<'a> {
             let place = words[at + 1].strip_prefix("redis://").expect("a URL");
             root.wait_for_stderr(&format!("sharing the directory at {place}"));
         }
-        // This stands for the nameserver.
+        // Replaces the nameserver.
         let mut roots = text.replace(NAME, &self.nats.ip4("root").to_string());
         if words.iter().any(|word| word == "--access-token-file") {
             roots += "?token=open%20sesame";
@@ -265,7 +265,7 @@ impl<'a> Setup<'a> {
             let token = fs::read_to_string(self.folder().join(&words[at + 1])).expect("it was made");
             roots += &format!("?token={}", token.trim());
         }
-        // Only those on the root's own machine reach its loopback interface.
+        // A root on loopback is reached only from its own machine.
         let node = if text.contains("@127.0.0.1:") { "root" } else { "node" };
         let mut listening =
             self.lab.command("node", &["listen", "0", "--no-portmap", "--network", &self.lab.network]);
@@ -281,7 +281,7 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// What a root prints for PEERSOCK_ROOTS.
+/// Returns the line that a root prints for PEERSOCK_ROOTS.
 fn first_line(root: &Running) -> String {
     let said = root.wait_for_stdout("\n");
     let line = said.lines().next().expect("a line");
@@ -293,11 +293,11 @@ fn help(command: &str) -> String {
     run(peersock(&[command, "--help"])).success().text().to_owned()
 }
 
-/// The words behind `peersock root` in the examples of its help.
+/// Returns the words after `peersock root` in the examples of its help.
 fn examples() -> Vec<Vec<String>> {
     let text = help("root");
     let (_, examples) = text.split_once("Examples:\n").expect("examples");
-    // A long one goes on in the next line, as the shell has it.
+    // Joins lines that a backslash continues, as in the shell.
     let examples = examples.replace("\\\n", "");
     let words = |line: &str| -> Vec<String> {
         let rest = line.trim().strip_prefix("peersock root").unwrap_or_else(|| panic!("{line}"));
@@ -306,9 +306,9 @@ fn examples() -> Vec<Vec<String>> {
     examples.lines().filter(|line| !line.trim().is_empty()).map(words).collect()
 }
 
-/// The options of a help, each with what stands behind it: `VALUE`, `[=VALUE]` or nothing.
+/// Returns the options of a help, each with the form of its value: `VALUE`, `[=VALUE]` or nothing.
 fn options(help: &str) -> Vec<(String, String)> {
-    // What describes them stands further to the right.
+    // Descriptions are indented further.
     let is_option = |line: &&str| line.trim_start().starts_with('-') && matches!(indent(line), 2 | 6);
     let lines = help.lines().filter(is_option);
     lines
@@ -330,7 +330,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The settings of a unit file, in their order.
+/// The settings of a unit file, in order.
 struct Unit {
     settings: Vec<(String, String, String)>,
     comments: Vec<String>,
@@ -365,18 +365,18 @@ impl Unit {
         one
     }
 
-    /// What comments give as values of a variable.
+    /// Returns the values of a variable that comments suggest.
     fn examples(&self, variable: &str) -> Vec<String> {
         let value = |line: &String| {
             let (_, value) = line.split_once(&format!("{variable}="))?;
-            // Of `Environment=` all of it is in quotation marks.
+            // In `Environment=` the whole setting is in quotation marks.
             Some(value.trim_end_matches('"').to_owned())
         };
         self.comments.iter().filter_map(value).collect()
     }
 }
 
-/// The instructions of a container file with what follows them, on one line each.
+/// Returns the instructions of a container file with their arguments, each on one line.
 fn instructions(text: &str) -> Vec<(String, String)> {
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let joined = lines.join("\n").replace("\\\n", " ");

@@ -1,4 +1,4 @@
-//! What `listen`, `dial` and `ping` say of their roots while they run.
+//! Messages of `listen`, `dial` and `ping` about their roots while they run.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -79,7 +79,7 @@ fn dial_and_ping_say_that_a_root_is_lost_as_a_listener_does() {
             thread::sleep(Duration::from_millis(20));
         }
     }
-    // It has been seen registered.
+    // Waits until the root was seen registered.
     thread::sleep(Duration::from_secs(2));
     signal(Signal::KILL, root.running.id());
     let lost = format!("peersock: the root at {} is lost", root.address);

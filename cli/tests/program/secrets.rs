@@ -1,8 +1,7 @@
-//! The most verbose logs of a root and of two nodes hold none of their secrets, whatever they do with them:
-//! the network's passphrase, the root's token, passwords of TURN servers and proxies, and identities. Neither
-//! does what they tell of themselves.
+//! The most verbose logs of a root and of two nodes contain none of their secrets: the network's passphrase,
+//! the root's token, passwords of TURN servers and proxies, and identities. Their status does not, either.
 //!
-//! Nodes whose UDP is blocked use all of that at once; [`Blocked`] says what their tests need.
+//! Nodes whose UDP is blocked use all of these at once; [`Blocked`] says what their tests need.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +21,7 @@ use crate::turn::relayed;
 const PASSPHRASE: &str = "correct horse battery";
 const TOKEN: &str = "Zugangswort-4711";
 const PROXY_PASSWORD: &str = "sw0rdf1sh";
-/// That of coturn in [`Blocked`].
+/// Password of coturn in [`Blocked`].
 const TURN_PASSWORD: &str = "sesame";
 
 #[test]
@@ -41,7 +40,7 @@ fn no_secret_is_in_the_most_verbose_logs_or_in_what_nodes_tell() {
     let _coturn = lab.start_coturn();
     let (proxy, heads) = start_proxy(&lab);
 
-    // Each secret comes by another way to each node.
+    // Each secret reaches each node in a different way.
     let with_token = format!("{text}?token={TOKEN}");
     let listener = |words: &[&str]| {
         let mut command = lab.command(0, &with_token, &lab.by_tcp(), words);
@@ -87,7 +86,7 @@ fn no_secret_is_in_the_most_verbose_logs_or_in_what_nodes_tell() {
     signal(Signal::TERM, root.id());
     add("root", root.finish().success());
 
-    // All of it was used, and the logs are as verbose as can be.
+    // All secrets were used, and the logs are as verbose as possible.
     let heads = heads.lock().expect("no panic").clone();
     let basic = format!("Basic {}", BASE64.encode(format!("me:{PROXY_PASSWORD}").as_bytes()));
     assert!(heads.iter().any(|head| head.contains(&basic)), "{heads:?}");
@@ -117,7 +116,7 @@ fn every_form_of_a_secret_is_looked_for() {
     for text in ["x sesame y", "736573616d65", "password=[115, 101, 115, 97, 109, 101]", "c2VzYW1l"] {
         assert!(is_found(text), "{text}");
     }
-    // Wherever it stands in something that is written so.
+    // A secret is found at any position in encoded text.
     for before in ["", "a", "ab", "alice:"] {
         let text = BASE64.encode(format!("{before}sesame!").as_bytes());
         assert!(is_found(&text), "{before} {text}");
@@ -125,7 +124,7 @@ fn every_form_of_a_secret_is_looked_for() {
     assert!(!is_found("c2VzYW0 7365 sesam"));
 }
 
-/// All secrets, by what they are.
+/// Returns all secrets with their names.
 fn secrets(lab: &Blocked) -> Vec<(String, Vec<u8>)> {
     let texts = [
         ("the passphrase", PASSPHRASE),
@@ -141,13 +140,13 @@ fn secrets(lab: &Blocked) -> Vec<(String, Vec<u8>)> {
         secrets
             .push((format!("the identity of {which}"), HEXLOWER.decode(digits.as_bytes()).expect("digits")));
     }
-    // The key of long-term credentials (RFC 8489, 9.2.2) is as good as the password.
+    // The key of long-term credentials (RFC 8489, 9.2.2) is equivalent to the password.
     let key = md5(&format!("alice:example.org:{TURN_PASSWORD}"));
     secrets.extend(key.map(|key| ("the key for TURN".to_owned(), key)));
     secrets
 }
 
-/// `None` where the program is not there that computes it.
+/// Computes an MD5 sum; returns `None` if the program for it is missing.
 fn md5(text: &str) -> Option<Vec<u8>> {
     let mut md5sum = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
     md5sum.stdin.take()?.write_all(text.as_bytes()).ok()?;
@@ -155,7 +154,7 @@ fn md5(text: &str) -> Option<Vec<u8>> {
     HEXLOWER.decode(output.stdout.get(..32)?).ok()
 }
 
-/// How a secret may stand in a log.
+/// Returns the forms in which a secret may appear in a log.
 fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms: Vec<String> = std::str::from_utf8(secret).ok().map(str::to_owned).into_iter().collect();
     forms.extend([HEXLOWER.encode(secret), HEXUPPER.encode(secret)]);
@@ -165,7 +164,7 @@ fn forms(secret: &[u8]) -> Vec<String> {
     forms.extend(std::str::from_utf8(secret).ok().map(|text| text.replace(' ', "%20")));
     for encoding in [BASE64, BASE64URL] {
         for before in 0..3 {
-            // What stands in front and behind has a part in the first and in the last character.
+            // Bytes before and after the secret affect its first and last characters, so those are cut off.
             let text = encoding.encode(&[&vec![0; before][..], secret].concat());
             let (first, last) = ((before * 8).div_ceil(6), (before + secret.len()) * 8 / 6);
             forms.push(text[first..last].to_owned());
@@ -174,13 +173,13 @@ fn forms(secret: &[u8]) -> Vec<String> {
     forms
 }
 
-/// A web proxy (RFC 9110, 9.3.6) for a, with the heads of what it is asked. It lets in whoever comes.
+/// Starts a web proxy (RFC 9110, 9.3.6) for a, open to every client. Also returns its requests' headers.
 fn start_proxy(lab: &Blocked) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = lab.inside(2, || TcpListener::bind("10.97.1.1:0").expect("an address of it"));
     let address = listener.local_addr().expect("an address").to_string();
     let heads = Arc::new(Mutex::new(Vec::new()));
     let asked = Arc::clone(&heads);
-    // Whatever it connects to is on its own machine.
+    // All of its targets are on its own machine.
     lab.inside(2, move || {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -192,7 +191,7 @@ fn start_proxy(lab: &Blocked) -> (String, Arc<Mutex<Vec<String>>>) {
     (address, heads)
 }
 
-/// Connects one client. What fails ends the connection.
+/// Serves one client; a failure ends the connection.
 fn serve(mut client: TcpStream, asked: &Mutex<Vec<String>>) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

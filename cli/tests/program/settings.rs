@@ -1,5 +1,5 @@
-//! Settings that are half right, or that do not apply: secrets, servers, ports, modes. Each is told with what
-//! to do. A wrong setting has status 2 wherever it stands, and what cannot be read has 1.
+//! Settings that are incomplete or do not apply: secrets, servers, ports, modes. Each error says what to do.
+//! A wrong setting yields status 2 regardless of its source, and an unreadable one yields 1.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, write_file};
 
-/// A static network with alpha, that is said to be at this endpoint, and beta.
+/// Creates a static network with alpha, whose endpoint is given, and beta.
 fn office(lab: &Lab, endpoint: &str) -> String {
     let path = lab.dir.path().join("office.toml").to_str().unwrap().to_owned();
     run(lab.command("alpha", &["network", "new", &path, "--name", "alpha", "--endpoint", endpoint]))
@@ -30,7 +30,7 @@ fn a_passphrase_does_not_part_a_node_from_its_static_network() {
     by_file.arg("--secret-file").arg(&secret);
     run(by_file).failure(2, &["--secret-file is for ad-hoc networks", "hint: leave --secret-file out"]);
 
-    // A variable may be there for another network: the node joins as the file says.
+    // A variable may be meant for another network, so the node joins as the file says.
     let mut listening = node("alpha", &["listen", "7000"]);
     listening.env("PEERSOCK_SECRET", "correct horse");
     let mut listening = Running::start(listening);
@@ -64,7 +64,7 @@ fn texts_of_turn_servers_that_are_half_right_are_refused() {
         let mut by_variable = dial();
         by_variable.env("PEERSOCK_TURN", text);
         match text {
-            // As a variable that is not set.
+            // An empty variable counts as unset.
             "" => run(by_variable).failure(1, &["nobody"]),
             _ => run(by_variable).failure(2, &["PEERSOCK_TURN", words, "hint: "]),
         }
@@ -118,7 +118,7 @@ fn a_turn_server_that_fails_is_told_where_nobody_is_found() {
     let lab = Lab::new();
     let nobody = format!("[{}]:{PORT}", address_of(&lab, "absent"));
     let (root, text) = root();
-    // Nobody else gets the port while this process has it.
+    // Other programs cannot get the port while this process holds it.
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let [gone, mute] = [&closed, &silent].map(|socket| socket.local_addr().unwrap());
@@ -156,7 +156,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
     let empty = lab.dir.path().join("empty");
     write_file(&empty, "# nothing\n", 0o600);
     let empty = format!("@{}", empty.display());
-    // Nobody else's announcements are heard, and the system's nameservers are not asked.
+    // Hears no announcements of others, and does not use the system's nameservers.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let domain = format!("dns:example.org@{}", silent.local_addr().unwrap());
     let missing = "@/no/such/file";
@@ -215,7 +215,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
 #[test]
 fn who_listens_elsewhere_than_its_networks_file_says_is_warned() {
     let lab = Lab::new();
-    // The dual socket of a listener may get either port.
+    // A listener's dual-stack socket may get the port of either family.
     let free = UdpSocket::bind("[::]:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -285,7 +285,7 @@ fn netcheck_tells_a_root_with_another_key_from_the_right_one() {
     let said = netcheck(&wrong, &[]);
     let finding = format!("something answers at {place}, but not as the root with the key that is named");
     assert!(said.text().contains(&finding), "{}", said.text());
-    // Nothing is said of a NAT where there is none.
+    // Without a NAT, no line describes one.
     assert!(said.text().contains("lo, IPv4: no NAT; "), "{}", said.text());
     assert!(!said.text().contains("how the NAT filters"), "{}", said.text());
     for (text, has_key) in [(&text, Value::from(true)), (&wrong, Value::Null)] {
@@ -296,7 +296,7 @@ fn netcheck_tells_a_root_with_another_key_from_the_right_one() {
     root.interrupt();
 }
 
-/// A root on the loopback interface, and its text.
+/// Starts a root on the loopback interface; returns it with its text.
 fn root() -> (Running, String) {
     let words = ["root", "--ephemeral", "--listen", "127.0.0.1", "--port", "0", "--drain", "0"];
     let root = Running::start(peersock(&words));

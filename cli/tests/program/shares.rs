@@ -1,5 +1,5 @@
-//! No member takes all places of a program that serves several: its connections are counted together, at
-//! whichever of its addresses.
+//! No member can take all slots of a program that serves several: its connections are counted together, at
+//! all of its addresses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use peersock_files::{Code, PORT as FILES_PORT};
 use crate::cable::{Cable, ip};
 use crate::common::{Lab, PATIENCE, Running, lacks, run};
 
-/// Opens as many connections from each address as the server says, one from each in turn, and keeps them.
+/// Program that opens the given number of connections from each address, in turn, and keeps them.
 const CONNECT: &str = "import socket, sys, time
 server, port, count, *own = sys.argv[1:]
 held = []
@@ -22,7 +22,7 @@ for _ in range(int(count)):
 print('connected', flush=True)
 time.sleep(3600)";
 
-/// A gateway has a whole block of addresses: it has no more places for that.
+/// A gateway has a whole block of addresses, but no more slots for that.
 #[test]
 fn a_member_with_a_block_of_addresses_has_one_share_of_a_listener() {
     let test = "a_member_with_a_block_of_addresses";
@@ -57,14 +57,14 @@ fn a_member_with_a_block_of_addresses_has_one_share_of_a_listener() {
             command
         })
     };
-    // 65, which is one more than a member's share, though 13 of each address.
+    // These are 65 connections, one more than a member's share, though only 13 per address.
     let client = connect("13");
     client.wait_for_stdout("connected");
     let said = listening.wait_for_stderr("a connection of ");
     assert!(said.contains("waits for its turn: 64 of one peer are served at once"), "{said}{}", up.said());
 }
 
-/// Whoever has the code may open connections and say nothing: other receivers are served meanwhile.
+/// A holder of the code may open idle connections; other receivers are still served.
 #[test]
 fn one_receiver_with_many_connections_does_not_shut_out_the_others() {
     let lab = Lab::new();
@@ -83,7 +83,7 @@ fn one_receiver_with_many_connections_does_not_shut_out_the_others() {
     let target = SocketAddr::new(meeting.address.into(), FILES_PORT);
     joined.wait_peer(target.ip(), PATIENCE).unwrap();
     let connect = || TcpStream::connect_timeout_on(&node, &target, PATIENCE);
-    // One that is told nothing any more may be reset before it is seen.
+    // A connection without any answer may be reset before it is seen.
     let held: Vec<_> = (0..33).filter_map(|_| connect().ok()).collect();
     assert!(held.len() >= 32, "{} connections", held.len());
     sender.wait_for_stderr("a receiver is told to come back");

@@ -1,4 +1,4 @@
-//! What a listener has acknowledged when a signal comes is written before it ends.
+//! Data that a listener has acknowledged before a signal is written before it ends.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
@@ -14,7 +14,8 @@ use rustix::process::Signal;
 use crate::common::{Lab, PATIENCE, signal, without_variables};
 use crate::delivery::member;
 
-/// More than a socket between programs holds, and not more than that, a read and a receive buffer together.
+/// Number of bytes: more than a socket between programs holds, but not more than that, a read and a receive
+/// buffer together.
 const MUCH: usize = 300_000;
 
 #[test]
@@ -25,7 +26,7 @@ fn what_was_acknowledged_is_written_after_a_signal() {
         let mut dialing = lab.dial(&listening.target, &[]);
         let content = content();
         dialing.send(&content);
-        // Stdin of the listener is at its end, so that the sender is content with the acknowledgement.
+        // The listener's stdin is at its end, so the sender is satisfied with the acknowledgment.
         dialing.finish().success();
         signal(sent, listening.child.id());
         assert_eq!(listening.read_all().len(), MUCH, "{options:?}, {sent:?}");
@@ -34,7 +35,7 @@ fn what_was_acknowledged_is_written_after_a_signal() {
     }
 }
 
-/// As shells have it for jobs in the background.
+/// Shells make background jobs ignore the signal.
 #[test]
 fn a_signal_that_is_ignored_from_the_start_ends_nothing() {
     let lab = Lab::new();
@@ -64,7 +65,7 @@ fn a_sender_that_is_not_done_is_reset_and_what_it_was_acknowledged_is_written() 
     stream.write_all(&content()).expect("somebody reads");
     stream.wait_delivered(Some(PATIENCE)).expect("there is room for it");
     signal(Signal::TERM, listening.child.id());
-    // The end of the listener's stdin comes first.
+    // The end of the listener's stdin arrives first.
     stream.read_to_end(&mut Vec::new()).ok();
     let error = loop {
         if let Err(error) = stream.write_all(b"more").and_then(|()| stream.wait_delivered(Some(PATIENCE))) {
@@ -101,7 +102,7 @@ fn content() -> Vec<u8> {
     (0..MUCH).map(|at| (at * 31 % 251) as u8).collect()
 }
 
-/// A listener whose stdin is at its end, and whose stdout nobody reads until [`Listening::read_all`].
+/// A listener whose stdin is at its end, and whose stdout is not read until [`Listening::read_all`].
 struct Listening {
     child: Child,
     target: String,
@@ -129,7 +130,7 @@ impl Listening {
         listening
     }
 
-    /// What follows these words on stderr.
+    /// Returns the text after these words on stderr.
     fn wait_for(&mut self, words: &str) -> String {
         loop {
             let mut line = String::new();
@@ -148,7 +149,7 @@ impl Listening {
         all
     }
 
-    /// Waits for the end; gives the exit status.
+    /// Waits for the end; returns the exit status.
     fn wait(&mut self) -> i32 {
         self.stderr.read_to_string(&mut self.said).expect("text");
         self.child.wait().expect("it is our child").code().expect("it ends by itself")

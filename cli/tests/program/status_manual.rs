@@ -1,4 +1,4 @@
-//! `docs/STATUS.md` explains what `peersock status --json` can print.
+//! `docs/STATUS.md` explains every field of `peersock status --json`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,14 @@ fn the_manual_explains_every_field_of_a_status() {
         fields.extend(serialized_fields(&source));
     }
     assert!(fields.len() > 60 && fields.contains(&"stream_error".to_owned()), "{fields:?}");
-    // As `name`, `group.name` or `group.name.name`, in the first column of a table or in a text.
+    // Fields appear as `name`, `group.name` or `group.name.name`, in a table's first column or in a text.
     let explained: BTreeSet<_> =
         manual.split('`').skip(1).step_by(2).flat_map(|code| code.split('.')).collect();
     let missing: Vec<_> = fields.iter().filter(|field| !explained.contains(field.as_str())).collect();
     assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
 }
 
-/// The texts of all files in a folder and those below it.
+/// Returns the texts of all files in a folder and its subfolders.
 fn sources(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the sources").map(|entry| entry.expect("a file").path());
     let texts = entries.flat_map(|path| match path.is_dir() {
@@ -30,7 +30,7 @@ fn sources(folder: &Path) -> Vec<String> {
     texts.collect()
 }
 
-/// Fields of structures that are printed as JSON, by the attribute of `serde`.
+/// Returns the fields of structures that are printed as JSON, according to `serde` attributes.
 fn serialized_fields(source: &str) -> Vec<String> {
     let file = syn::parse_file(source).expect("it compiles");
     let mut fields = Vec::new();

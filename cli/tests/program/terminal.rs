@@ -1,4 +1,4 @@
-//! What only terminals are shown: colours, and how far a transfer has come.
+//! Output for terminals only: colours, and the progress of a transfer.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use crate::common::{Lab, PORT, Running, run, without_variables};
 use crate::delivery::fed;
 
-/// A command line in a shell whose stdin, stdout and stderr are a terminal, which is what comes on stdout.
+/// Returns a command line in a shell with a terminal as stdin, stdout and stderr; the terminal's output
+/// appears on stdout.
 pub(crate) fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("script");
     command.args(["-qec", line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
-    // Services that build software say that their logs show colours, by the variable CI.
+    // Build services set CI to say that their logs show colours.
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(name);
     }
@@ -19,7 +20,7 @@ pub(crate) fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Whether the test can run here; says why not.
+/// Returns true if the test can run here; prints the reason if not.
 pub(crate) fn has_terminals(test: &str) -> bool {
     let version = Command::new("script").arg("--version").stdout(Stdio::null()).status();
     let found = version.is_ok_and(|status| status.success());
@@ -29,7 +30,7 @@ pub(crate) fn has_terminals(test: &str) -> bool {
     found
 }
 
-/// Whether a text has the sequence that selects a colour or a weight (SGR: `ESC [ … m`).
+/// Returns true if a text contains a sequence that selects a colour or weight (SGR: `ESC [ … m`).
 pub(crate) fn is_coloured(text: &str) -> bool {
     text.split("\x1b[").skip(1).any(|rest| {
         rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';' || c == ':').starts_with('m')
@@ -48,7 +49,7 @@ fn colours_are_on_terminals_unless_they_are_refused() {
     let nobody = run(lab.command("nobody", &["addr", &lab.network])).success().text().trim().to_owned();
     let ping = format!("ping {nobody} --timeout 0.1 --interface lo -n {} {}", lab.network, state("a"));
     let said = [
-        // A failure with its hint, the parser's own words, help, a log, and what goes to stdout.
+        // A failure with its hint, the parser's message, help, a log, and output on stdout.
         (format!("'{program}' addr nonsense {}", state("a")), "nonsense"),
         (format!("'{program}' nonsense"), "nonsense"),
         (format!("'{program}' listen --help"), "Examples:"),
@@ -61,7 +62,7 @@ fn colours_are_on_terminals_unless_they_are_refused() {
             assert!(shown.contains(words), "{line}: {words:?} is not in {shown:?}");
             shown
         };
-        // An empty NO_COLOR is as none (no-color.org).
+        // An empty NO_COLOR counts as unset (no-color.org).
         for variables in [&[][..], &[("NO_COLOR", "")], &[("TERM", "linux")]] {
             let shown = shown(line, variables);
             assert!(is_coloured(&shown), "{line} {variables:?}: {shown:?}");
@@ -78,17 +79,17 @@ fn colours_are_on_terminals_unless_they_are_refused() {
 /// Variables of an environment.
 type Variables = &'static [(&'static str, &'static str)];
 
-/// Environment, further options, and whether progress is shown then.
+/// Environment, further options, and if progress is shown.
 const WANTED: [(Variables, &str, bool); 5] = [
     (&[], "", true),
     (&[("NO_COLOR", "1")], "", true),
     (&[], "--quiet", false),
-    // Such a terminal cannot draw over a line.
+    // A dumb terminal cannot draw over a line.
     (&[("TERM", "dumb")], "", false),
     (&[], "2>&1 | cat", false),
 ];
 
-/// A command whose progress is looked for.
+/// Returns a command whose progress is checked.
 fn command(lab: &Lab, node: &str, words: &str) -> String {
     let (program, state) = (env!("CARGO_BIN_EXE_peersock"), lab.state(node));
     format!("'{program}' {words} --state '{}' --interface lo -n {}", state.display(), lab.network)
@@ -120,7 +121,7 @@ fn dial_shows_the_progress_of_a_file() {
     }
 }
 
-/// Starts `listen` on a terminal; gives where it listens, too.
+/// Starts `listen` on a terminal; also returns its address.
 fn listen(lab: &Lab, redirections: &str, variables: &[(&str, &str)]) -> (String, Running) {
     let line = format!("{} {redirections}", command(lab, "listener", "listen 0"));
     let listening = Running::start(on_terminal(&line, variables));
@@ -153,7 +154,7 @@ fn listen_shows_the_progress_of_what_goes_to_a_file() {
     let lab = Lab::new();
     let (input, output) = (lab.dir.path().join("input"), lab.dir.path().join("output"));
     fs::write(&input, vec![b'x'; 300_000]).unwrap();
-    // Not with a pipe, which would be the stdout as well.
+    // Skips the pipe, which would also be stdout.
     for (variables, options, is_wanted) in WANTED.into_iter().filter(|(_, options, _)| !options.contains('|'))
     {
         let redirections = format!("{options} < /dev/null > '{}'", output.display());

@@ -1,4 +1,4 @@
-//! A system that has no more threads for a program: it says so, or does without, and does not panic.
+//! A system without threads left for a program: it reports that, or works without, and does not panic.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 
 use crate::common::{lacks, run, without_variables};
 
-/// Commands that start a node or threads of their own.
+/// Commands that start a node or threads.
 const COMMANDS: [&[&str]; 9] = [
     &["listen", "--receive-only", "--ephemeral", "7000"],
     &["listen", "--keep", "--ephemeral", "7000"],
@@ -19,7 +19,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["netcheck"],
 ];
 
-/// The limit counts all threads of a user (RLIMIT_NPROC), so that each is refused in turn; root has none.
+/// The limit counts all threads of a user (RLIMIT_NPROC), so each is refused in turn; root has no limit.
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
     const TEST: &str = "a_thread_that_cannot_be_started";
@@ -30,14 +30,14 @@ fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
         eprintln!("SKIP {TEST}: other users need root");
         return;
     }
-    // Nobody else has these.
+    // Users with these IDs have no other processes.
     let first = 1_900_000_000 + std::process::id() % 1_000_000 * 100;
     std::thread::scope(|scope| {
         for (at, words) in (0..).zip(COMMANDS) {
             scope.spawn(move || {
                 for limit in 1..=8 {
                     let mut command = Command::new("timeout");
-                    // Those that have all that they need go on until then.
+                    // Commands with enough threads run until then.
                     command.args(["3", "setpriv", "--reuid", &(first + 10 * at + limit).to_string()]);
                     command.args(["--clear-groups", "prlimit", &format!("--nproc={limit}")]);
                     command.arg(env!("CARGO_BIN_EXE_peersock")).args(words);

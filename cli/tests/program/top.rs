@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::common::{Lab, Listening, PATIENCE, PORT, Running, peersock, run, signal};
 use crate::terminal::{has_terminals, is_coloured, on_terminal};
 
-/// A listener and a dialer that have a session.
+/// Starts a listener and a dialer with a session.
 fn pair(lab: &Lab) -> (Listening, Running) {
     let listening = lab.listen(&["-k", &PORT.to_string()]);
     let mut dialing = lab.dial(&listening.target, &[]);
@@ -70,7 +70,7 @@ fn prometheus_gets_every_counter_that_json_has() {
             assert!((1.0..=of_which[traffic][what].as_f64().unwrap()).contains(&number), "{which} {what}");
         }
     }
-    // Neither addresses nor keys.
+    // The output contains no addresses or keys.
     assert!(!text.text().contains("127.0.0.1"), "{}", text.text());
     assert!(!text.text().contains(status["public_key"].as_str().unwrap()));
     let both = run(lab.command("listener", &["status", "--prometheus", "--json"]));
@@ -98,20 +98,20 @@ fn top_prints_tables_as_plain_text_if_that_is_asked_for() {
     let twice = twice.finish().success();
     assert_eq!(twice.text().matches("PEER ").count(), 2, "{}", twice.text());
 
-    // Without a terminal there is nothing to draw on, and nothing is drawn.
+    // Without a terminal it cannot draw, and prints nothing.
     let nothing = run(lab.command("listener", &["top"]));
     nothing.failure(2, &["no terminal", "--once", "-c COUNT"]);
     assert!(nothing.text().is_empty());
     run(peersock(&["top", "--once", "--ephemeral"])).failure(2, &["ephemeral"]);
 
-    // One that is restarted in between has other counters, and no wrong rates.
+    // A restarted node has other counters, but yields no wrong rates.
     let restarted = Running::start(lab.command("listener", &["top", "-c", "1000", "-i", "0.1"]));
     restarted.wait_for_stdout("PEER ");
     listening.running.interrupt().failure(130, &[]);
     restarted.finish().failure(1, &[]);
 }
 
-/// `top` on a terminal, with its process ID and the terminal's name in files.
+/// Returns `top` on a terminal, with its process ID and the terminal's name in files.
 fn top_on_terminal(lab: &Lab, options: &str, variables: &[(&str, &str)]) -> Command {
     let dir = lab.dir.path().display();
     let (program, state) = (env!("CARGO_BIN_EXE_peersock"), lab.state("listener"));
@@ -122,7 +122,7 @@ fn top_on_terminal(lab: &Lab, options: &str, variables: &[(&str, &str)]) -> Comm
     on_terminal(&line, variables)
 }
 
-/// What makes way for the table, and what takes it away.
+/// Sequences that switch to the table's screen and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -133,7 +133,7 @@ fn top_draws_on_a_terminal_and_gives_it_back() {
     }
     let lab = Lab::new();
     let (_listening, _dialing) = pair(&lab);
-    // By a key, whose signal the terminal makes of it, and by signals; with the status that follows.
+    // Ends it by a key, whose signal the terminal generates, and by signals; with the resulting status.
     type End = fn(&Lab, &mut Running);
     let kill = |lab: &Lab, how| {
         let pid = fs::read_to_string(lab.dir.path().join("pid")).unwrap();
@@ -184,11 +184,11 @@ fn top_leaves_the_modes_of_the_terminal_as_they_were() {
     assert!(before.contains(" icanon") && before.contains(" echo "), "{before:?}");
     let after = after.split_once("status 0").expect("it ended well").1;
     assert_eq!(after.trim(), before.trim());
-    // Movements are there without colours, too.
+    // Cursor movements also appear without colours.
     assert!(!is_coloured(shown) && shown.contains("\x1b[H"), "{shown:?}");
 }
 
-/// A terminal that was halted by Ctrl-S takes no text, whether something is being drawn or not.
+/// A terminal that was stopped by Ctrl-S accepts no text, in the middle of drawing or not.
 #[test]
 fn top_gives_a_halted_terminal_its_echo_back_when_it_is_killed() {
     if !has_terminals("top_gives_a_halted_terminal_its_echo_back_when_it_is_killed") {
@@ -217,7 +217,7 @@ fn top_gives_a_halted_terminal_its_echo_back_when_it_is_killed() {
         }
         let pid = fs::read_to_string(dir.join("pid")).unwrap();
         signal(Signal::TERM, pid.trim().parse().unwrap());
-        // What the shell does next needs no terminal.
+        // The shell's next step needs no terminal.
         let deadline = Instant::now() + PATIENCE;
         while !fs::read_to_string(dir.join("ended")).is_ok_and(|text| text.ends_with('\n')) {
             assert!(Instant::now() < deadline, "top does not end, interval {interval}");
@@ -229,7 +229,7 @@ fn top_gives_a_halted_terminal_its_echo_back_when_it_is_killed() {
         stty.args(["-F", tty.trim(), "-a"]);
         let modes = run(stty).success();
         assert!(modes.text().contains(" icanon") && modes.text().contains(" echo "), "{}", modes.text());
-        // Ctrl-Q lets it go on.
+        // Ctrl-Q lets the terminal continue.
         top.send(b"\x11");
         top.wait_for_end().success();
     }
@@ -242,7 +242,7 @@ fn top_follows_the_size_of_the_terminal() {
     }
     let lab = Lab::new();
     let (_listening, _dialing) = pair(&lab);
-    // It draws anew for nothing else.
+    // It redraws for no other reason.
     let mut top = Running::start(top_on_terminal(&lab, "--interval 3600", &[("NO_COLOR", "1")]));
     top.wait_for_stdout("a age\x1b[K");
     let tty = fs::read_to_string(lab.dir.path().join("tty")).unwrap();
@@ -286,7 +286,7 @@ fn events_are_told_as_they_happen_over_restarts() {
     for said in ["peer found: ", "peer connected: ", ", direct 127.0.0.1:"] {
         events.wait_for_stdout(said);
     }
-    // Each looks at its own times, and what comes and goes between two looks is not seen.
+    // Each program polls at different times, and misses changes between two polls.
     objects.wait_for_stdout("peer-connected");
     dialing.interrupt().failure(130, &[]);
     events.wait_for_stdout("peer gone: ");
@@ -301,7 +301,7 @@ fn events_are_told_as_they_happen_over_restarts() {
         events.failure(130, &[]);
         assert!(!events.text().contains('\x1b'), "{form}");
     }
-    // In this order, as both say.
+    // Both report the events in this order.
     let wanted = [
         "peer-found",
         "peer-connected",
@@ -316,7 +316,7 @@ fn events_are_told_as_they_happen_over_restarts() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("an object in each line"))
         .collect();
-    // Where more nodes of this machine are, none of them is of this network.
+    // Other nodes of this machine may exist, but none in this network.
     let told: Vec<_> = objects.iter().map(|object| object["event"].as_str().unwrap()).collect();
     let told: Vec<_> = told.into_iter().filter(|event| wanted.contains(event)).collect();
     assert_eq!(told, wanted);
@@ -328,7 +328,7 @@ fn events_are_told_as_they_happen_over_restarts() {
     assert_eq!(objects[0]["peer"]["address"], objects[1]["peer"]["address"]);
 }
 
-/// What stands in for a node that is killed while it answers, and for the next one.
+/// A thread stands in for a node that is killed while it answers, and for its successor.
 #[test]
 fn an_answer_that_was_cut_is_an_end_of_the_node_and_no_error() {
     let lab = Lab::new();
@@ -349,7 +349,7 @@ fn an_answer_that_was_cut_is_an_end_of_the_node_and_no_error() {
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
-    // Nobody takes the beginning for all of it.
+    // A partial answer is not mistaken for a whole one.
     for form in ["--prometheus", "--json"] {
         let cut = run(lab.command("listener", &["status", form]));
         cut.failure(1, &["does not answer", "in the middle of its answer"]);

@@ -1,4 +1,4 @@
-//! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
+//! `listen` and `dial` when the other end fails, and their messages meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -49,15 +49,15 @@ fn a_client_that_does_nothing_or_is_stopped_or_dead_holds_up_nobody() {
         other.finish().success();
         listening.running.wait_for_stdout(&format!("\nbeside {name}\n"));
     }
-    // Stdin goes to who has been connected longest.
+    // Stdin goes to the client connected longest.
     listening.running.send(b"answer");
     idle.wait_for_stdout("answer");
     idle.finish().success();
     listening.running.interrupt().failure(130, &[]);
 }
 
-/// A member with more connections than it may have keeps nobody else out; those beyond that wait or are
-/// refused, and somebody says so.
+/// A member with more connections than its share does not block others; its excess connections wait or are
+/// refused, and a message says so.
 #[test]
 fn one_member_with_many_connections_does_not_shut_out_the_others() {
     const SERVED: usize = 64;
@@ -71,12 +71,11 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     joined.wait_peer(target.ip(), PATIENCE).unwrap();
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
-        // In one piece: what a client begins while it is alone is shown at once, and others' lines come
-        // behind.
+        // Writes in one piece, because data of a lone client is shown at once and other lines follow it.
         (&stream).write_all(format!("client {number}.\n").as_bytes()).unwrap();
         stream
     };
-    // They are not accepted in the order in which they were opened. One is too many.
+    // Connections may be accepted in another order than opened. One exceeds the limits.
     let mut greedy: BTreeMap<usize, TcpStream> =
         (0..=SERVED + WAITING).map(|number| (number, open(number))).collect();
     let wait_until_served = |count: usize| {
@@ -116,7 +115,7 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     other.finish().success();
     listening.running.wait_for_stdout("somebody else\n");
     assert_eq!(wait_until_served(SERVED), served);
-    // Those that wait have their turns when others end.
+    // Waiting clients are served when others end.
     greedy.retain(|number, _| !served.contains(number));
     assert!(!wait_until_served(SERVED + WAITING).contains(&refused));
     drop(greedy);
@@ -134,8 +133,8 @@ fn a_receiver_notices_that_its_silent_peer_is_dead() {
     listening.running.finish().failure(1, &["the connection broke"]);
 }
 
-/// What its peer's earlier instance had under way ends as soon as the new one is heard of: also where nothing
-/// says that the earlier one is gone.
+/// Connections with a peer's earlier instance end as soon as the new instance is heard, even if nothing shows
+/// that the earlier one is gone.
 #[test]
 fn a_listener_sees_within_a_second_that_its_peer_has_restarted() {
     for (how, options) in
@@ -178,17 +177,17 @@ fn who_has_dialed_sees_within_a_second_that_its_peer_has_restarted() {
     }
 }
 
-/// Starts a node with the identity of another one, which has ended or stands still, and waits until a third
-/// one, the witness, has heard of it.
+/// Starts a node with the identity of another one, which has ended or is stopped, and waits until a third
+/// node, the witness, has heard it.
 fn start_again(lab: &Lab, earlier: &str, (witness, running): (&str, &Running)) -> Running {
-    // One that is stopped keeps its directory locked.
+    // A stopped node keeps its directory locked.
     fs::create_dir(lab.state("again")).unwrap();
     let [own, again] = [earlier, "again"].map(|node| lab.state(node).join("identity.key"));
     fs::copy(own, again).unwrap();
     let witness = address_of(lab, witness);
     let again = Running::start(lab.node("again", &["ping", "-c", "100", "-i", "0.1", &witness]));
-    // As long as the earlier instance is there, too, an answer may go to it; and who has seen the new one may
-    // have ended before it answers.
+    // While the earlier instance also exists, an answer may go to it. The witness may end, after seeing the
+    // new instance, before it answers.
     let begun = Instant::now();
     while !again.shown().contains("from ") && !running.said().contains("the connection broke") {
         assert!(begun.elapsed() < PATIENCE, "nothing is heard: {}", again.said());
@@ -197,7 +196,7 @@ fn start_again(lab: &Lab, earlier: &str, (witness, running): (&str, &Running)) -
     again
 }
 
-/// Nothing comes back, no error either, and nothing is sent that would have to be acknowledged.
+/// The peer sends nothing back, not even an error, and no data is sent that needs an acknowledgment.
 #[test]
 fn who_only_waits_notices_that_its_peer_has_vanished() {
     for is_dialing in [false, true] {
@@ -235,7 +234,7 @@ fn a_peer_that_was_stopped_for_a_while_is_told_of_and_gets_everything() {
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
     vanish(Signal::STOP, listening.running.id());
-    // Nothing is sent: keep-alives find out.
+    // No data is sent; keepalives detect the silence.
     let told = dialing.wait_for_stderr("the peer has not answered for 1");
     assert!(told.contains("given up after 30 s (--peer-timeout)"), "{told}");
     dialing.send(b"y");
@@ -249,7 +248,7 @@ fn a_peer_that_was_stopped_for_a_while_is_told_of_and_gets_everything() {
     }
     let listening = listening.running.finish().success();
     assert_eq!(listening.text(), "xy");
-    // Who was stopped does not take that for the other's silence.
+    // The process that was stopped does not mistake this for the other's silence.
     assert!(!listening.stderr.contains("has not answered"), "{}", listening.stderr);
 }
 
@@ -276,8 +275,7 @@ fn whoever_is_interrupted_says_what_did_not_arrive() {
     dialing.send(b"x");
     listening.running.wait_for_stdout("x");
     vanish(Signal::STOP, listening.running.id());
-    // More than the pipe and one read of the dialer hold, so that what it read first is sent when this
-    // returns.
+    // The size exceeds the pipe and one read of the dialer, so that its first data is sent when this returns.
     dialing.send(&vec![b'y'; (1 << 20) + (256 << 10) + 1000]);
     dialing.interrupt().failure(130, &["bytes were not acknowledged"]);
 }
@@ -302,7 +300,7 @@ fn listen_prints_the_command_that_connects() {
 #[test]
 fn the_help_says_what_becomes_of_several_clients() {
     let help = run(peersock(&["listen", "--help"])).success();
-    // As lines, however they are broken.
+    // Compares words, regardless of line breaks.
     let help = help.text().split_whitespace().collect::<Vec<_>>().join(" ");
     for words in ["256 at once", "mixed by lines", "connected longest", "--peer-timeout", "--quiet"] {
         assert!(help.contains(words), "{words}");

@@ -1,5 +1,5 @@
-//! Nodes that reach each other by a TURN server, coturn, where nothing else leads from one to the other.
-//! Needs what the tests behind NATs need, and coturn.
+//! Nodes that reach each other by a TURN server, coturn, where no other path exists. Needs the prerequisites
+//! of tests behind NATs, and coturn.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::common::{Lab, PATIENCE, PORT, Running};
 use crate::nats::{FIRST, NODES, add_dht_addresses, start, start_root, wait_for_status};
 
-/// The account that the lab's coturn has.
+/// Account of the lab's coturn.
 const ACCOUNT: &str = "natlab:natlab";
 
 fn entries(dht: &LocalDht) -> String {
@@ -23,16 +23,16 @@ fn build(test: &str) -> Option<Nats> {
         eprintln!("SKIP {test}: there is no turnserver (coturn)");
         return None;
     }
-    // Both NATs take a new random port for each destination, so that no hole can be punched.
+    // Both NATs map each destination to a new random port, so that punching is impossible.
     Nats::build(test, "relay=turn root=public home=symmetric work=symmetric")
 }
 
-/// What TURN does for a node, as its status has it.
+/// Returns the relayed address in a node's status.
 pub(crate) fn relayed(status: &Value) -> Option<&str> {
     status["turn"].as_array()?.iter().find_map(|turn| turn["relayed"].as_str())
 }
 
-/// Sends more than a few packets, and waits until all of it has come.
+/// Sends more than a few packets, and waits until all have arrived.
 pub(crate) fn send_much(from: &mut Running, to: &Running) {
     let line = [b'x'; 1023];
     for _ in 0..1000 {
@@ -43,7 +43,7 @@ pub(crate) fn send_much(from: &mut Running, to: &Running) {
     to.wait_for_stdout("end\n");
 }
 
-/// One side alone has a TURN server. It does not matter which: who listens, or who dials.
+/// Tests that nodes meet if only one side has a TURN server: the listener or the dialer.
 fn meets_by_turn(test: &str, listener_has_it: bool) {
     let Some(nats) = build(test) else { return };
     add_dht_addresses(&nats, NODES);
@@ -73,7 +73,7 @@ fn meets_by_turn(test: &str, listener_has_it: bool) {
     listening.send(b"and back\n");
     dialing.wait_for_stdout("and back\n");
 
-    // What both know of the path: who has no TURN server reaches the other one on the server.
+    // The status of both nodes: the node without a TURN server reaches the other one at the server.
     let here = wait_for_status(&lab, with_turn, |now| now["peers"][0]["turn"] == true);
     let relay = relayed(&here).expect("an address on the server").to_owned();
     assert!(relay.starts_with(&format!("{}:", nats.ip4("relay"))), "{here:#}");
@@ -83,7 +83,7 @@ fn meets_by_turn(test: &str, listener_has_it: bool) {
     assert_eq!(there["peers"][0]["path"], *relay, "{there:#}");
     assert!(!format!("{here}").contains("natlab:"), "the password is not told: {here:#}");
 
-    // They go by a channel from then on.
+    // The data then goes through a channel.
     send_much(&mut dialing, &listening);
     dialing.end_stdin();
     listening.finish().success();
@@ -100,7 +100,7 @@ fn who_dials_from_behind_a_bad_nat_does_so_by_its_turn_server() {
     meets_by_turn("turn-dials", false);
 }
 
-/// The root is nearer, and answers whatever it is asked, but carries 2 kB/s.
+/// The root is nearer, and answers all requests, but relays only 2 kB/s.
 #[test]
 fn a_turn_server_carries_what_a_root_does_not_relay() {
     let Some(nats) = build("turn-off") else { return };
@@ -108,7 +108,7 @@ fn a_turn_server_carries_what_a_root_does_not_relay() {
     let lab = Lab::new();
     let node = |name: &str, words: &[&str]| {
         let mut command = lab.command(name, words);
-        // Else they would connect to each other by TCP.
+        // Prevents TCP connections between the nodes.
         command.args(["--network", &lab.network, "--root", &address, "--no-tcp-punch"]);
         command
     };
@@ -125,7 +125,7 @@ fn a_turn_server_carries_what_a_root_does_not_relay() {
         assert_eq!(now["roots"][0]["relays"], false, "{now:#}");
     }
 
-    // The root would take eight minutes for it.
+    // The root would take eight minutes for this data.
     send_much(&mut dialing, &listening);
     for name in ["dialer", "listener"] {
         wait_for_status(&lab, name, |now| now["peers"][0]["turn"] == true);

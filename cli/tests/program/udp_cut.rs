@@ -1,5 +1,5 @@
-//! A site begins to drop all UDP while data flows: it goes on by a stream to a root, and back by UDP when
-//! that passes again. Needs root and `natlab`.
+//! A site starts to drop all UDP while data flows: the data moves to a stream to a root, and back to UDP when
+//! that works again. Needs root and `natlab`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use crate::flow::{NODES, Record, SITES, Scene, assert_all_arrives, write_to_both};
 use crate::nats::wait_for_status;
 
-/// The promise: a second, and two round trips by the root.
+/// Promised time: a second, and two round trips by the root.
 const PROMISED: Duration = Duration::from_millis(1000 + 2 * 40);
 
-/// A busy machine may keep a program from running: it is measured so often, adds the first at most to the
-/// best of these, and the second to each. In the simulator there is none of that.
+/// Allowances for a busy machine: the number of measurements, an addition for the best of them, and one for
+/// each. The simulator needs none.
 const TRIES: usize = 3;
 const PAUSES: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Between two writes.
+/// Pause between two writes.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[test]
 fn bytes_flow_again_within_a_second_when_all_udp_is_dropped() {
-    // By the root from the beginning, and directly.
+    // The path is relayed from the beginning, or direct.
     for (kind, name) in [("symmetric", "udp-cut-relayed"), ("port-restricted", "udp-cut-direct")] {
         let sites = SITES.map(|site| format!("{site}={kind}:link.delay=5")).join(" ");
         let topology = format!("root1=public:link.delay=5 root2=public:link.delay=5 {sites}");
@@ -33,7 +33,7 @@ fn bytes_flow_again_within_a_second_when_all_udp_is_dropped() {
     }
 }
 
-/// The longest time without a byte at either side, for each time that UDP is dropped.
+/// Returns the longest time without a byte at either side, for each time that UDP is dropped.
 fn measure(scene: &Scene, is_direct: bool) -> Vec<Duration> {
     let by_udp = |node: &str| {
         wait_for_status(&scene.lab, node, |now| {

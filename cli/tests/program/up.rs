@@ -1,4 +1,4 @@
-//! Networks as interfaces of two machines: the kernels' own sockets talk over them.
+//! Networks as interfaces of two machines: kernel sockets communicate over them.
 
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use peersock_testnet::find_in_path;
 use crate::cable::{Cable, ip};
 use crate::common::{Finished, Lab, PATIENCE, PORT, Running, lacks, run};
 
-/// The interface of each machine.
+/// Interface of each machine.
 const NAME: &str = "peersock0";
 
-/// Two machines on one cable, on both of which the network is an interface, or on the first only.
+/// Two machines on one cable; the network is an interface on both, or only on the first.
 struct Scene {
     cable: Cable,
     lab: Lab,
@@ -38,7 +38,7 @@ impl Scene {
         Some(Scene { cable, lab, ups, addresses })
     }
 
-    /// A program of the system's on a machine.
+    /// Starts a system program on a machine.
     fn start(&self, machine: usize, words: &[&str]) -> Running {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.cable.ends[machine]]).args(words);
@@ -70,7 +70,8 @@ fn the_kernels_of_two_machines_talk_over_the_interfaces() {
     let Some(scene) = Scene::lay("upboth", 2) else { return };
     let [_, other] = scene.addresses[..] else { panic!("two addresses") };
     let other = other.to_string();
-    // Echo requests whole, and in fragments: the path takes less than the interface, or they are larger.
+    // Sends echo requests whole and in fragments: the path carries less than the interface, or they are
+    // larger.
     for size in ["8", "1372", "5000"] {
         let pinged = scene.run(0, &["ping", "-c", "3", "-i", "0.2", "-s", size, &other]).success();
         assert!(pinged.text().contains("3 received"), "{size}: {}\n{}", pinged.text(), scene.said());
@@ -99,7 +100,7 @@ fn datagrams_of_every_size_pass_between_the_kernels() {
     );
     let serving = scene.start(1, &["python3", "-c", &server]);
     serving.wait_for_stdout("ready");
-    // UDP_SEGMENT (103) has the kernel leave the cutting to the device.
+    // UDP_SEGMENT (103) makes the kernel leave the segmentation to the device.
     let client = format!(
         "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.settimeout(60)\n\
          s.connect(('{other}', {PORT}))\n\
@@ -121,7 +122,7 @@ fn a_machine_s_programs_talk_to_a_program_with_sockets_of_its_own() {
     }
     let Some(scene) = Scene::lay("upmixed", 1) else { return };
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at ^ at >> 7) as u8).collect();
-    // To the program's own stack.
+    // Sends to the program's own stack.
     let listener = scene.cable.inside(1, &scene.lab, "listener", &["listen", &PORT.to_string()]);
     let target = listener.wait_for_target();
     let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
@@ -130,7 +131,7 @@ fn a_machine_s_programs_talk_to_a_program_with_sockets_of_its_own() {
     sending.end_stdin();
     sending.finish().success();
     assert!(listener.finish().success().stdout == bytes);
-    // And from it.
+    // Sends from it.
     let serving = scene.start(0, &["socat", "-d", "-d", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
     serving.wait_for_stderr("listening on");
     let up = scene.addresses[0];
@@ -140,21 +141,21 @@ fn a_machine_s_programs_talk_to_a_program_with_sockets_of_its_own() {
     dialer.end_stdin();
     dialer.finish().success();
     assert!(serving.finish().success().stdout == bytes);
-    // Nobody has these addresses, or is there any more: the kernel is told.
+    // No node has these addresses, or none any more, and the kernel is told.
     for nobody in [address, nobody_in(up)] {
         let pinged = scene.run(0, &["ping", "-c", "2", "-W", "20", &nobody]);
         assert!(pinged.text().contains("Address unreachable"), "{nobody}: {}", pinged.text());
     }
 }
 
-/// An address of the same network that no node has.
+/// Returns an address of the same network that no node has.
 fn nobody_in(address: Ipv6Addr) -> String {
     let mut octets = address.octets();
     octets[15] ^= 1;
     Ipv6Addr::from(octets).to_string()
 }
 
-/// A network with two members that have IPv4 addresses, and a block of addresses behind the second.
+/// The network has two members with IPv4 addresses, and a block of addresses behind the second.
 #[test]
 fn a_gateway_passes_on_to_what_lies_behind_it() {
     if !has("a_gateway", &["ping"]) {
@@ -168,10 +169,10 @@ fn a_gateway_passes_on_to_what_lies_behind_it() {
     of("up0", &["network", "new", file, "--name", "one", "--address", "10.97.0.1"]);
     let add = ["network", "add", file, "--name", "two", "--address", "10.97.0.2"];
     of("up1", &[&add[..], &["--route", "192.168.77.0/24", "--route", "192.168.79.0/24"]].concat());
-    // Behind the second: an address that only its kernel knows.
+    // Behind the second member is an address that only its kernel knows.
     let [_, gateway] = &cable.ends;
     assert!(ip(["-n", gateway, "addr", "add", "192.168.77.1/24", "dev", "lo"]));
-    // And a machine, to which its kernel forwards, and which knows nothing of the network.
+    // There is also a machine to which the kernel forwards, and which does not know the network.
     let Some(site) = Cable::lay("upsite", &["192.168.79.9/24"]) else { return };
     let machine = &site.ends[0];
     assert!(ip(["-n", machine, "link", "del", "eth0"]));
@@ -205,12 +206,12 @@ fn a_gateway_passes_on_to_what_lies_behind_it() {
         let pinged = ping(to);
         assert!(pinged.text().contains("2 received"), "{to}: {}\n{}", pinged.text(), ups[0].said());
     }
-    // Of what does not lie behind it, nothing is passed on.
+    // The gateway does not forward packets outside its blocks.
     assert!(!ping("192.168.78.1").text().contains("2 received"));
 }
 
-/// With a prefix on an interface the kernel makes its last address one for broadcasts, and on a machine that
-/// forwards the first one of IPv6 its own (the anycast address of routers, RFC 4291, 2.6.1).
+/// For a prefix on an interface, the kernel makes the last address a broadcast address. On a forwarding
+/// machine, it makes the first IPv6 address its own (the routers' anycast address, RFC 4291, 2.6.1).
 #[test]
 fn members_with_the_first_and_the_last_address_of_a_prefix_are_reached() {
     if lacks("members_with_the_first", &["ping", "sysctl"]) {
@@ -250,7 +251,7 @@ fn members_with_the_first_and_the_last_address_of_a_prefix_are_reached() {
             let text = pinged.text();
             let is_there = text.contains("1 received") && text.contains(&format!("from {to}"));
             assert!(is_there, "{to}: {text}{}{}", pinged.stderr, ups[machine].said());
-            // By the address of the same prefix.
+            // The route uses the address of the same prefix.
             let way = run(inside(machine, &["ip", "route", "get", to])).success();
             assert!(
                 way.text().contains(&format!("dev {NAME} src {from}"))
@@ -262,7 +263,7 @@ fn members_with_the_first_and_the_last_address_of_a_prefix_are_reached() {
     }
 }
 
-/// The C library of one machine finds the members by their names, as its resolver is set; nobody else does.
+/// The C library of one machine resolves members' names with its configured resolver; other machines do not.
 #[test]
 fn members_have_names_for_all_programs() {
     if !has("members_have_names", &["ping", "unshare", "mount", "python3"]) {
@@ -276,7 +277,7 @@ fn members_have_names_for_all_programs() {
     let of = |node: &str, words: &[&str]| run(lab.command(node, words)).success();
     of("up0", &["network", "new", file, "--name", "one", "--address", "10.97.0.1"]);
     of("up1", &["network", "add", file, "--name", "two", "--address", "10.97.0.2"]);
-    // In the place of systemd's, which says what it is told.
+    // Replaces systemd's program by one that records its arguments.
     let told = path("told");
     std::fs::create_dir(path("bin")).unwrap();
     let resolvectl = path("bin").join("resolvectl");
@@ -299,7 +300,7 @@ fn members_have_names_for_all_programs() {
     let (up, address) = start(0, &["--dns"]);
     let (_other, _) = start(1, &[]);
     let told = std::fs::read_to_string(told).unwrap();
-    // The resolver does not see which addresses lie behind the interface: it is told where they have names.
+    // The resolver does not see addresses behind the interface, so it gets their reverse zones.
     let own = address.parse::<Ipv6Addr>().unwrap().octets();
     let v6: String = own[..6].iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4)).collect();
     let v4: String = (0..4).map(|host| format!(" ~{host}.0.97.10.in-addr.arpa")).collect();
@@ -321,7 +322,7 @@ fn members_have_names_for_all_programs() {
         let text = pinged.text();
         assert!(text.contains("(10.97.0.2)") && text.contains("2 received"), "{name}: {text}{}", up.said());
     }
-    // A member reaches the machine, and gets no answer there.
+    // A member reaches the machine, but gets no answer there.
     let ask = "import socket, sys
 question = bytes([7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3]) + b'two' + bytes([0, 0, 28, 0, 1])
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -352,7 +353,7 @@ fn the_interface_is_there_as_long_as_the_program_which_keeps_no_privilege() {
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         assert!(line.ends_with("0000000000000000"), "{line}");
     }
-    // A second one of that name cannot be made.
+    // A second interface of that name cannot be created.
     let again = scene.cable.inside(0, &scene.lab, "again", &["up"]).finish();
     assert_eq!(again.status.code(), Some(1));
     assert!(again.stderr.contains("choose another name with --name"), "{}", again.stderr);
@@ -360,7 +361,7 @@ fn the_interface_is_there_as_long_as_the_program_which_keeps_no_privilege() {
     assert!(!ip(["-n", &end, "link", "show", NAME]));
 }
 
-/// Another user's program with one capability makes the interface, and has no capability after that.
+/// Another user's program with one capability creates the interface, and then drops the capability.
 #[test]
 fn the_capability_for_interfaces_is_all_that_is_needed() {
     let test = "the_capability_for_interfaces";
@@ -378,7 +379,7 @@ fn the_capability_for_interfaces_is_all_that_is_needed() {
     })
     .success();
     std::fs::set_permissions(lab.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    // The device is everybody's on most systems, and root's in some containers.
+    // The device is accessible to all users on most systems, but only to root in some containers.
     let script = "set -e; lab=$1; shift; mkdir $lab/dev; mount -t tmpfs tmpfs $lab/dev; mknod $lab/dev/tun c 10 200
         chmod 666 $lab/dev/tun; mount --bind $lab/dev/tun /dev/net/tun
         exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set -all,+net_admin \
@@ -409,7 +410,7 @@ fn the_capability_for_interfaces_is_all_that_is_needed() {
     scene.ups.remove(0).interrupt().failure(130, &[]);
 }
 
-/// The interface has the size that is wanted, and where a path carries less the kernel is told.
+/// The interface has the requested size, and the kernel is told if a path carries less.
 #[test]
 fn the_kernel_is_told_what_interfaces_and_paths_carry() {
     if !has("the_kernel_is_told_what", &["ping"]) {
@@ -432,8 +433,8 @@ fn the_kernel_is_told_what_interfaces_and_paths_carry() {
         let shown = scene.run(machine, &["ip", "link", "show", NAME]).success();
         assert!(shown.text().contains(mtu), "{}", shown.text());
     }
-    // Of the interface's size, and more than the cable carries with what is around it. What is sent before
-    // the path is known may be lost.
+    // The packet has the interface's size, but exceeds the cable's with its headers. Packets sent before the
+    // path is known may be lost.
     let begin = Instant::now();
     let told = loop {
         let pinged = scene.run(0, &["ping", "-M", "do", "-c", "1", "-W", "1", "-s", "1372", &to]);
@@ -447,7 +448,7 @@ fn the_kernel_is_told_what_interfaces_and_paths_carry() {
     let mtu = route.text().split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next());
     let mtu: u32 = mtu.unwrap_or_else(|| panic!("{}{told}", route.text())).parse().unwrap();
     assert!((1280..1400).contains(&mtu), "{mtu}");
-    // What is that large passes.
+    // Packets of that size pass.
     let size = (mtu - 48).to_string();
     let pinged = scene.run(0, &["ping", "-M", "do", "-c", "1", "-W", "60", "-s", &size, &to]);
     assert!(pinged.text().contains("1 received"), "{}{}", pinged.text(), said());

@@ -1,4 +1,4 @@
-//! Others change the machine's network while `peersock up` runs, or have switched a part of it off before.
+//! Changes of the machine's network by others while `peersock up` runs, and features disabled before.
 
 use crate::common::{Running, run};
 use crate::up_office::{BLOCK, NAME, Office, V4};
@@ -27,7 +27,7 @@ fn what_others_take_from_an_interface_is_set_again_and_said() {
         (&["-6", "route", "del", &prefix, "dev", NAME], &prefix),
         (&["route", "del", BLOCK, "dev", NAME], BLOCK),
         (&["link", "set", NAME, "mtu", "1300"], "its MTU"),
-        // Less than IPv6 asks of a link: the kernel takes the family away.
+        // The MTU is below IPv6's minimum, so the kernel removes the family.
         (&["link", "set", NAME, "mtu", "1000"], &own_v6),
     ];
     for (words, name) in takes {
@@ -42,7 +42,7 @@ fn what_others_take_from_an_interface_is_set_again_and_said() {
     for address in [V4[1], &other_v6] {
         office.ping(0, address, "56");
     }
-    // Nothing of it is left at the end.
+    // Nothing remains after the end.
     one.interrupt().failure(130, &[]);
     assert!(!office.run(0, &["ip", "link", "show", NAME]).status.success());
 }
@@ -58,14 +58,14 @@ fn a_machine_without_ipv6_has_the_ipv4_part_of_a_network() {
     one.wait_for_stderr("this machine has IPv6 switched off");
     office.ping(0, V4[1], "56");
     office.ping(1, V4[0], "56");
-    // A network that has nothing else.
+    // A network that has only IPv6.
     let mut command =
         office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--ephemeral", "--name", "open0"]);
     command.args(["--network", &office.lab.network]);
     run(command).failure(1, &["no IPv4 address in network", "disable_ipv6=0"]);
 }
 
-/// Of the kernel's fragments some are too large for the path, and are split again.
+/// Some fragments of the kernel exceed the path, and are split again.
 #[test]
 fn datagrams_that_both_kernels_cut_pass_over_paths_of_any_size() {
     const ECHO: &str = "import socket
@@ -83,7 +83,7 @@ while True:
     for key, _ in all.select():
         data, who = key.fileobj.recvfrom(70000)
         key.fileobj.sendto(data, who)";
-    // IP_PMTUDISC_DONT, as name servers have it. What is sent before the path is known may be lost.
+    // Uses IP_PMTUDISC_DONT, like name servers. Packets sent before the path is known may be lost.
     const ASK: &str = "import os, socket, sys
 for size in (100, 1200, 1300, 1372, 1400, 3000, 20000):
     family, level, option = (socket.AF_INET6, 41, 23) if ':' in sys.argv[1] else (socket.AF_INET, 0, 10)

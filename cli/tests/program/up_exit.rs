@@ -1,4 +1,4 @@
-//! `peersock up --exit`: the Internet by way of a member.
+//! `peersock up --exit`: Internet access through a member.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -8,7 +8,7 @@ use crate::cable::ip;
 use crate::common::{Running, run, signal, vanish, without_variables};
 use crate::exit_scene::{CLIENT, EXIT, OF_CLIENT, OF_EXIT, ROUTER, SERVER, Scene, USER, inside};
 
-/// Waits for datagrams at port 7001, until one says `end`, and prints by whom each is.
+/// Program that prints the sender of each datagram on port 7001, until one says `end`.
 const HEAR: &str = "import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('10.97.0.1', 7001))
@@ -18,7 +18,7 @@ while True:
     print(who[0], flush=True)
     if data == b'end': break";
 
-/// Sends a datagram to the port of [`HEAR`].
+/// Program that sends a datagram to the port of [`HEAR`].
 const SEND: &str = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind((sys.argv[1], 0))
@@ -41,15 +41,15 @@ fn a_machine_reaches_the_internet_by_way_of_its_exit_and_its_local_network_direc
         let pinged = scene.run(CLIENT, &["ping", "-c", "2", "-W", "60", server]);
         assert!(pinged.text().contains("2 received"), "{}\n{}", pinged.text(), said());
     }
-    // The local network, whose machine here is the router.
+    // The local network, in which the router is the only machine, stays reachable.
     for address in ["10.98.7.254", "2001:db8:7::fe"] {
         let way = scene.run(CLIENT, &["ip", "route", "get", address]).success();
         assert!(way.text().contains("dev eth0"), "{}", way.text());
         let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", address]);
         assert!(pinged.text().contains("1 received"), "{}", pinged.text());
     }
-    // The node's own packets: as its user, the machine's route is the way there. Nothing of them comes back
-    // out of the interface, whose peer they carry.
+    // The node's own packets use the machine's route, because they belong to its user. They do not loop back
+    // into the interface, whose traffic they carry.
     let node = std::fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap();
     let uid = node.lines().find(|line| line.starts_with("Uid:")).unwrap();
     assert_eq!(uid.split_whitespace().skip(1).collect::<Vec<_>>(), ["65534"; 4]);
@@ -61,13 +61,13 @@ fn a_machine_reaches_the_internet_by_way_of_its_exit_and_its_local_network_direc
         let way = scene.run(CLIENT, &["ip", "route", "get", address, "uid", uid]).success();
         assert!(way.text().contains(&format!("dev {device}")), "{}", way.text());
     }
-    // The direct route changes, and is gone for a while: the exit is reached again by the new one.
+    // The direct route changes after a gap, and the exit is reached by the new route.
     let route = |words: &[&str]| scene.run(CLIENT, &[&["ip", "route"], words].concat()).success();
     assert!(ip(["-n", &scene.places[ROUTER], "addr", "add", "10.98.7.253/24", "dev", "to0"]));
     route(&["del", "default"]);
     route(&["add", "default", "via", "10.98.7.253"]);
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}", said());
-    // What is private behind the exit is not the Internet.
+    // Private addresses behind the exit are not part of the Internet.
     scene.run(EXIT, &["ip", "addr", "add", "10.56.0.1/32", "dev", "lo"]).success();
     let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "3", "10.56.0.1"]);
     assert!(!pinged.status.success(), "{}", pinged.text());
@@ -104,7 +104,7 @@ fn ipv6_goes_nowhere_where_the_exit_has_none_and_nothing_leaks_when_the_node_is_
     }
     let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", "10.98.7.254"]);
     assert!(pinged.text().contains("1 received"), "the local network: {}", pinged.text());
-    // One that fails, early or late, leaves the machine as closed as it was.
+    // A run that fails, early or late, leaves the machine blocked as before.
     let hold = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('0.0.0.0', 7777))
@@ -116,13 +116,13 @@ sys.stdin.read()";
     run(scene.up_command(CLIENT, "client", &more)).failure(1, &["7777"]);
     SERVER.iter().for_each(|server| is_blocked(server));
     drop(holder);
-    // The next run takes the place of what is left.
+    // The next run replaces the leftover rules.
     let client = scene.client();
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
     client.interrupt();
     assert_eq!(scene.routing(), before);
     assert_eq!(scene.seen(SERVER[1]), OF_CLIENT[1]);
-    // By hand, as it is said.
+    // Removes the rules by hand, as the message says.
     let client = scene.client();
     vanish(Signal::KILL, client.id());
     client.wait_for_end();
@@ -133,7 +133,7 @@ sys.stdin.read()";
     assert_eq!(scene.routing(), before);
 }
 
-/// Between the setting of the rules and the start of the node, too.
+/// Also covers signals between setting the rules and starting the node.
 #[test]
 fn a_signal_at_any_time_of_the_start_leaves_everything_as_it_was() {
     let Some(scene) = Scene::lay("exitearly", &BOTH) else { return };
@@ -167,11 +167,11 @@ fn only_a_member_that_the_file_allows_is_an_exit() {
     refused(&["--exit", "plain", "--user", USER], &["may not be an exit", "into its `routes`"]);
     refused(&["--exit", "gate"], &["--exit needs a user", "useradd"]);
     refused(&["--exit", "gate", "--user", "root"], &["past the exit", "useradd"]);
-    // Nor does a state that the user cannot read go unsaid.
+    // A state that the user cannot read is reported.
     let private = run(scene.up_command(CLIENT, "gate", &["--exit", "gate", "--user", USER]));
     private.failure(1, &["as user nobody", "install -d -m 700 -o nobody"]);
     assert_eq!(scene.routing(), before);
-    // A strict filter would drop what the exit's machine sends to the node.
+    // A strict filter would drop packets from the exit's machine to the node.
     scene.run(CLIENT, &["sysctl", "-w", "net.ipv4.conf.eth0.rp_filter=1"]).success();
     let strict = run(scene.up_command(CLIENT, "client", &["--exit", "gate", "--user", USER]));
     strict.failure(1, &["rp_filter is strict", "sysctl -w net.ipv4.conf.eth0.rp_filter=2"]);
@@ -193,14 +193,14 @@ fn a_second_exit_of_a_machine_is_refused_and_the_first_one_stays() {
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
 }
 
-/// What a network's file allows an exit counts for those who have chosen it only.
+/// The rights that a network's file gives an exit apply only to members that have chosen it.
 #[test]
 fn an_exit_speaks_for_the_internet_to_those_who_chose_it() {
     let Some(scene) = Scene::lay("exitspoof", &BOTH) else { return };
     for address in ["198.51.100.77/32", "192.168.9.9/32"] {
         scene.run(EXIT, &["ip", "addr", "add", address, "dev", "lo"]).success();
     }
-    // The exit's machine sends as it likes.
+    // The exit's machine may send any packets.
     let send = |from: &str, text: &str| {
         scene.run(EXIT, &["python3", "-c", SEND, from, text]).success();
     };
@@ -217,7 +217,7 @@ fn an_exit_speaks_for_the_internet_to_those_who_chose_it() {
         for from in ["192.168.9.9", "198.51.100.77"] {
             send(from, "forged");
         }
-        // They arrive in order.
+        // Datagrams arrive in order.
         send("10.97.0.2", "end");
         let heard = hearing.finish().success();
         let mut heard: Vec<_> = heard.text().lines().skip(1).map(str::to_owned).collect();
@@ -227,8 +227,8 @@ fn an_exit_speaks_for_the_internet_to_those_who_chose_it() {
     }
 }
 
-/// Who is on the exit's link, and no member, gets answers by it and begins nothing. What the file puts behind
-/// the exit's machine as a block begins what it likes.
+/// A non-member on the exit's link can answer through the exit, but not initiate. Hosts in the exit's blocks
+/// may initiate.
 #[test]
 fn an_exit_passes_nothing_to_members_but_answers_and_what_its_blocks_send() {
     let Some(scene) = Scene::lay("exitinward", &["0.0.0.0/0", "192.168.77.0/24"]) else { return };
@@ -248,7 +248,7 @@ fn an_exit_passes_nothing_to_members_but_answers_and_what_its_blocks_send() {
     };
     send(ROUTER, stranger, "hello");
     send(ROUTER, behind, "hello");
-    // Its answer comes behind them by the same link, and then what the exit's machine itself sends.
+    // The answer follows the datagrams on the same link, and then a datagram from the exit's machine.
     scene.run(ROUTER, &["ping", "-c", "1", "-W", "60", OF_EXIT[0]]).success();
     send(EXIT, "10.97.0.2", "end");
     let heard = hearing.finish().success();
@@ -256,7 +256,7 @@ fn an_exit_passes_nothing_to_members_but_answers_and_what_its_blocks_send() {
     assert_eq!(heard, [behind, "10.97.0.2"], "{}", gate.said());
 }
 
-/// Programs under `peersock run` are on the overlay with the members' addresses only, also as the exit itself.
+/// Programs under `peersock run` are on the overlay only with members' addresses, also on the exit itself.
 #[test]
 fn programs_with_sockets_of_their_own_do_not_take_the_internet_for_the_overlay() {
     let Some(scene) = Scene::lay("exitrun", &BOTH) else { return };
@@ -276,7 +276,7 @@ fn programs_with_sockets_of_their_own_do_not_take_the_internet_for_the_overlay()
     }
 }
 
-/// A router that has a private address, as those of providers often have: its errors pass all the same.
+/// A router with a private address, as providers often use: its errors still pass.
 #[test]
 fn a_router_behind_the_exit_says_what_is_too_large() {
     let Some(scene) = Scene::lay("exitmtu", &BOTH) else { return };
@@ -295,7 +295,7 @@ fn a_router_behind_the_exit_says_what_is_too_large() {
     assert!(ping("1272").contains("1 received"));
 }
 
-/// In the place of systemd's is a program that says what it is told.
+/// A program that records its arguments replaces systemd's.
 #[test]
 fn names_are_asked_of_a_resolver_behind_the_exit_or_the_start_fails() {
     let Some(scene) = Scene::lay("exitdns", &["0.0.0.0/0"]) else { return };

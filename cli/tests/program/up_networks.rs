@@ -7,18 +7,18 @@ use std::process::Command;
 use crate::cable::{Cable, ip};
 use crate::common::{Finished, Lab, PORT, Running, lacks, run, without_variables};
 
-/// Two machines on one cable, and the files of two networks that both of them are members of.
+/// Two machines on one cable, and the files of two networks with both as members.
 struct Scene {
     cable: Cable,
     lab: Lab,
 }
 
-/// What the networks are called, and the addresses that their two members have.
+/// Names of the networks, and addresses of their two members.
 const OFFICE: (&str, [&str; 2]) = ("office", ["10.97.0.1", "10.97.0.2"]);
 const HOME: (&str, [&str; 2]) = ("home", ["10.96.0.1", "10.96.0.2"]);
 
 impl Scene {
-    /// The first machine is one node; the second has a node for each network.
+    /// Lays the scene. The first machine is one node; the second has a node for each network.
     fn lay(name: &str) -> Option<Scene> {
         if !Path::new("/dev/net/tun").exists() {
             eprintln!("SKIP {name}: there is no /dev/net/tun");
@@ -32,7 +32,7 @@ impl Scene {
         Some(scene)
     }
 
-    /// Puts a node into a network's file, which gives it the name of its place.
+    /// Adds a node to a network's file, which names it by its place.
     fn describe(&self, network: &str, how: &str, node: &str, address: &str) {
         let file = self.file(network);
         let name = if how == "new" { "one" } else { "two" };
@@ -40,7 +40,7 @@ impl Scene {
         run(self.lab.command(node, &words)).success();
     }
 
-    /// The file that describes a network.
+    /// Returns the file that describes a network.
     fn file(&self, network: &str) -> String {
         self.path(&format!("{network}.toml"))
     }
@@ -49,7 +49,7 @@ impl Scene {
         self.lab.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A program of the system's on a machine.
+    /// Returns a command that runs a system program on a machine.
     fn inside(&self, machine: usize, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.cable.ends[machine]]).args(words);
@@ -71,7 +71,7 @@ impl Scene {
         command
     }
 
-    /// `peersock up`, once it says that packets pass in the last of its networks.
+    /// Starts `peersock up`, and waits until packets pass in the last of its networks.
     fn up(&self, machine: usize, node: &str, networks: &[(&str, [&str; 2])], more: &[&str]) -> Running {
         let files: Vec<_> = networks.iter().map(|(file, _)| *file).collect();
         let up = Running::start(self.up_command(machine, node, &files, more));
@@ -80,12 +80,12 @@ impl Scene {
         up
     }
 
-    /// The first machine in both networks.
+    /// Starts the first machine in both networks.
     fn both(&self, more: &[&str]) -> Running {
         self.up(0, "both", &[OFFICE, HOME], more)
     }
 
-    /// The second machine, each network by a program of its own.
+    /// Starts the second machine, with a separate program for each network.
     fn others(&self) -> [Running; 2] {
         let named = |network: (&'static str, _), name| self.up(1, network.0, &[network], &["--name", name]);
         [named(OFFICE, "office0"), named(HOME, "home0")]
@@ -95,7 +95,7 @@ impl Scene {
         ip(["-n", &self.cable.ends[0], "link", "show", name])
     }
 
-    /// The ID that a network's file has.
+    /// Returns the ID in a network's file.
     fn id(&self, network: &str) -> String {
         let text = std::fs::read_to_string(self.file(network)).unwrap();
         let line = text.lines().find(|line| line.starts_with("network")).unwrap();
@@ -112,7 +112,7 @@ fn one_node_has_two_networks_as_interfaces() {
     let up = scene.both(&[]);
     let others = scene.others();
     let said = || [up.said(), others[0].said(), others[1].said()].concat();
-    // The addresses are in the order of the networks, and each is at its interface.
+    // Addresses are in the order of the networks, and each is at its interface.
     let shown = up.shown();
     let place = |address| shown.lines().position(|line| line == address).unwrap();
     assert!(place("10.97.0.1") < place("10.96.0.1"), "{shown}");
@@ -124,7 +124,7 @@ fn one_node_has_two_networks_as_interfaces() {
         let pinged = scene.run(0, &["ping", "-c", "2", "-W", "60", to]);
         assert!(pinged.text().contains("2 received"), "{to}: {}\n{}", pinged.text(), said());
     }
-    // TCP through each at the same time: to the node in both, and from it.
+    // TCP runs through both at the same time: to the node in both networks, and from it.
     let bytes = |seed: u32| (0..3_000_000_u32).map(|at| (at ^ at >> seed) as u8).collect::<Vec<u8>>();
     let port = PORT.to_string();
     let ways = [(1, 0, "10.97.0.1", bytes(9)), (0, 1, "10.96.0.2", bytes(7))];
@@ -145,7 +145,7 @@ fn one_node_has_two_networks_as_interfaces() {
         let received = serving.finish().success().stdout;
         assert!(received == *bytes, "{address}: {} bytes\n{}", received.len(), said());
     }
-    // It has given everything up after both interfaces were there, and both go with it.
+    // The process dropped its privileges after both interfaces existed, and both disappear with it.
     let status = std::fs::read_to_string(format!("/proc/{}/status", up.id())).unwrap();
     let capabilities = status.lines().find(|line| line.starts_with("CapPrm")).unwrap();
     assert!(capabilities.ends_with("0000000000000000"), "{capabilities}");
@@ -163,17 +163,17 @@ fn what_one_of_the_networks_cannot_have_is_said_and_leaves_nothing_behind() {
     ended(&files, &["--name", "a", "--name", "a"]).failure(2, &["two networks would have the interface a"]);
     let three = ["--name", "a", "--name", "b", "--name", "c"];
     ended(&files, &three).failure(2, &["3 interfaces have names", "--name once for each network"]);
-    // Another network with the addresses of the first.
+    // Another network has the addresses of the first.
     scene.describe("same", "new", "both", "10.97.0.1");
     scene.describe("same", "add", "other", "10.97.0.2");
     let (office, same) = (scene.id(OFFICE.0), scene.id("same"));
     let said = format!("networks {office} and {same} both have 10.97.0.0/30");
     ended(&[OFFICE.0, "same"], &[]).failure(2, &[&said, "network namespace"]);
-    // One of which this node is no member.
+    // This node is not a member of the network.
     scene.describe("foreign", "new", "other", "10.95.0.1");
     let said = format!("not a member of network {}", scene.id("foreign"));
     ended(&[OFFICE.0, "foreign"], &[]).failure(1, &[&said]);
-    // The second interface cannot be made.
+    // The second interface cannot be created.
     assert!(ip(["-n", &scene.cable.ends[0], "link", "add", "peersock1", "type", "veth"]));
     ended(&files, &[]).failure(1, &["peersock1", "choose another name with --name"]);
     assert!(!scene.has_interface("peersock0"));
@@ -196,7 +196,7 @@ fn one_name_server_has_the_names_of_all_networks() {
         return;
     }
     let Some(scene) = Scene::lay("uptwodns") else { return };
-    // In the place of systemd's, which says what it is told.
+    // Replaces systemd's program by one that records its arguments.
     let (told, bin) = (scene.path("told"), scene.path("bin"));
     std::fs::create_dir(&bin).unwrap();
     let resolvectl = Path::new(&bin).join("resolvectl");

@@ -1,4 +1,4 @@
-//! Two machines on one cable that a static network with addresses of both families is an interface of.
+//! Two machines on one cable, with interfaces for a static network that has addresses of both families.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use crate::cable::{Cable, ip};
 use crate::common::{Finished, Lab, PATIENCE, Running, lacks, run, without_variables};
 use crate::exit_scene::inside;
 
-/// The interface of each machine.
+/// Interface of each machine.
 pub(crate) const NAME: &str = "peersock0";
 
-/// The addresses of the members in the network, and a block behind the second one.
+/// Addresses of the members in the network, and a block behind the second one.
 pub(crate) const V4: [&str; 2] = ["10.97.0.1", "10.97.0.2"];
 pub(crate) const BLOCK: &str = "192.168.77.0/24";
 
@@ -20,7 +20,7 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// Two machines, and the network's file. Nothing runs yet.
+    /// Creates two machines, and the network's file. No program runs yet.
     pub(crate) fn lay(name: &str) -> Option<Office> {
         if lacks(name, &["ip", "ping", "python3", "sysctl"]) {
             return None;
@@ -59,14 +59,14 @@ impl Office {
         command
     }
 
-    /// The command on a machine, once it is up.
+    /// Starts the command on a machine, and waits until it is up.
     pub(crate) fn up(&self, machine: usize) -> Running {
         let up = Running::start(self.up_command(machine));
         up.wait_for_stdout(V4[machine]);
         up
     }
 
-    /// Waits until one echo request of this size and no more is answered, whose packets may be cut.
+    /// Repeats echo requests of this size until one is answered; the packets may be fragmented.
     pub(crate) fn ping(&self, machine: usize, to: &str, size: &str) {
         let begin = Instant::now();
         loop {
@@ -78,7 +78,7 @@ impl Office {
         }
     }
 
-    /// Addresses, routes and size of the interface, as far as the command sets them.
+    /// Returns addresses, routes and MTU of the interface, as far as the command sets them.
     pub(crate) fn placed(&self, machine: usize) -> String {
         let shows: [&[&str]; 4] = [
             &["ip", "-o", "addr", "show", "dev", NAME],
@@ -87,7 +87,7 @@ impl Office {
             &["ip", "-o", "link", "show", "dev", NAME],
         ];
         let all: String = shows.iter().map(|words| self.run(machine, words).text().to_owned()).collect();
-        // The kernel gives it link-local addresses, which are others each time, and routes of its own.
+        // Skips the link-local addresses and routes that the kernel adds; the addresses differ each time.
         let is_own =
             |line: &&str| !["fe80:", "multicast ff00", "proto kernel"].iter().any(|no| line.contains(no));
         let lines = all.lines().filter(is_own);
@@ -98,7 +98,7 @@ impl Office {
         lines.join("\n")
     }
 
-    /// Waits until the interface has all this.
+    /// Waits until the interface has all these settings.
     pub(crate) fn wait_until_placed(&self, machine: usize, wanted: &str, said: impl Fn() -> String) {
         let begin = Instant::now();
         while self.placed(machine) != wanted {

@@ -1,6 +1,6 @@
-//! What a machine's neighbours on its local networks, who are no members, get from `peersock up`: nothing.
-//! Linux takes packets to any of its addresses by any interface (the weak host model of RFC 1122, 3.3.4.2),
-//! and in IPv6 from any source.
+//! Access of a machine's neighbours on local networks, who are not members, to `peersock up`: none. Linux
+//! accepts packets for any of its addresses on any interface (the weak host model of RFC 1122, 3.3.4.2), and
+//! in IPv6 from any source.
 
 use std::process::Command;
 
@@ -9,20 +9,20 @@ use rustix::process::Signal;
 use crate::cable::{Cable, ip};
 use crate::common::{Finished, Lab, Running, lacks, run, vanish, without_variables};
 
-/// A machine that is a member, and its neighbour, who is none.
+/// A machine that is a member, and its neighbour, which is not.
 const MEMBER: usize = 0;
 const NEIGHBOUR: usize = 1;
 
-/// Their addresses on the cable.
+/// Addresses of both on the cable.
 const ON_CABLE: [[&str; 2]; 2] = [["10.98.7.1", "2001:db8:7::1"], ["10.98.7.2", "2001:db8:7::2"]];
 
-/// The member's addresses in the network, and those of another one. With the third member's, the network's
-/// IPv4 prefix holds the addresses on the cable, too.
+/// Addresses of the member and of another member in the network. With the third member's address, the
+/// network's IPv4 prefix also contains the addresses on the cable.
 const OWN: [&str; 2] = ["10.97.0.1", "2001:db8:9::1"];
 const OTHERS: [&str; 2] = ["10.97.0.2", "2001:db8:9::2"];
 const FAR: &str = "10.127.0.1";
 
-/// Prints all datagrams that come to port 7001, until one says `end`.
+/// Program that prints all datagrams on port 7001, until one says `end`.
 const HEAR: &str = "import socket
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -31,7 +31,7 @@ print('ready', flush=True)
 while (text := s.recv(100)) != b'end':
     print(text.decode(), flush=True)";
 
-/// Sends one from an address to another.
+/// Program that sends a datagram from one address to another.
 const SEND: &str = "import socket, sys
 family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
 s = socket.socket(family, socket.SOCK_DGRAM)
@@ -92,7 +92,7 @@ impl Scene {
         up
     }
 
-    /// The filter's tables that there are.
+    /// Returns the filter's existing tables.
     fn tables(&self) -> String {
         self.run(MEMBER, &["nft", "list", "tables"]).text().to_owned()
     }
@@ -123,7 +123,7 @@ fn a_neighbour_reaches_no_address_of_the_network_and_speaks_for_no_member() {
             send(neighbour, OWN[family], "to the network's address");
         }
         send(OTHERS[family], member, "in another member's name");
-        // In the prefix of the network, but on the cable.
+        // The address is in the network's prefix, but on the cable.
         send(neighbour, member, "as a neighbour");
     }
     send(OWN[1], ON_CABLE[MEMBER][1], "in the machine's own name");
@@ -142,7 +142,7 @@ fn a_neighbour_reaches_no_address_of_the_network_and_speaks_for_no_member() {
     }
 }
 
-/// As with a kernel that has none.
+/// Simulates a kernel without filters.
 #[test]
 fn an_interface_without_a_filter_is_told() {
     let Some(scene) = Scene::lay("upoutno") else { return };
@@ -155,7 +155,7 @@ fn an_interface_without_a_filter_is_told() {
     assert_eq!(scene.tables(), before, "it is somebody else's");
 }
 
-/// However it ends.
+/// The filter disappears however the program ends.
 #[test]
 fn the_filter_is_there_as_long_as_the_program() {
     let Some(scene) = Scene::lay("upoutend") else { return };
@@ -163,7 +163,7 @@ fn the_filter_is_there_as_long_as_the_program() {
     for is_killed in [false, true] {
         let up = scene.up();
         assert!(scene.tables().contains("table inet peersock_peersock0"), "{}", scene.tables());
-        // What other programs do to all tables is not done to this one.
+        // A flush of all tables by other programs does not affect this table.
         scene.run(MEMBER, &["nft", "flush", "ruleset"]);
         assert!(scene.tables().contains("table inet peersock_peersock0"), "{}", scene.tables());
         match is_killed {

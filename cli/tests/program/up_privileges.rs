@@ -1,4 +1,4 @@
-//! The rights that `peersock up` keeps, and to whom it gives them.
+//! Privileges that `peersock up` keeps and drops, and the users it changes to.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,14 +9,14 @@ use crate::exit_scene::{CLIENT, OF_EXIT, SERVER, Scene};
 use crate::observe::is_running;
 use crate::up_office::{NAME, Office, V4};
 
-/// A field of a process's status.
+/// Returns a field of a process's status.
 fn field(process: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
     line.expect("a field").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The other process of a command.
+/// Returns the guard process of a command.
 fn guard_of(process: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).expect("it runs");
     children.trim().parse().unwrap_or_else(|_| panic!("one child, and not `{children}`"))
@@ -42,15 +42,15 @@ fn what_root_starts_goes_on_as_another_user_and_its_state_stays_root_s() {
     }
     for set in ["CapEff", "CapPrm"] {
         assert_eq!(field(up.id(), set), "0000000000000000", "{set}");
-        // CAP_NET_ADMIN alone.
+        // The guard has only CAP_NET_ADMIN.
         assert_eq!(field(guard, set), "0000000000001000", "{set}");
     }
-    // The guard has neither the interface nor a socket that hears others.
+    // The guard has neither the interface nor a socket that receives from others.
     let open = fs::read_dir(format!("/proc/{guard}/fd")).expect("it runs");
     let open: Vec<_> = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).collect();
     assert!(!open.iter().any(|path| path.ends_with("tun")), "{open:?}");
     office.ping(0, V4[1], "56");
-    // Root asks it, and finds all as it was.
+    // Root can query it, and the state's files are unchanged.
     let state = office.lab.state("up0");
     let asked = run(office.lab.command("up0", &["status", "--json"])).success();
     assert!(asked.text().contains("\"peers\""), "{}", asked.text());
@@ -61,7 +61,7 @@ fn what_root_starts_goes_on_as_another_user_and_its_state_stays_root_s() {
     office.up(0).interrupt().failure(130, &[]);
 }
 
-/// One that is killed takes its interface and its filter with it.
+/// A killed command takes its interface and its filter with it.
 #[test]
 fn nothing_is_left_of_a_command_that_is_killed() {
     let Some(office) = Office::lay("upkilled") else { return };
@@ -77,7 +77,7 @@ fn nothing_is_left_of_a_command_that_is_killed() {
     }
 }
 
-/// Rules that network managers flush at each change of theirs.
+/// Network managers flush such rules on each of their changes.
 #[test]
 fn rules_of_an_exit_that_somebody_removes_are_set_again_and_said() {
     let Some(scene) = Scene::lay("exitrules", &["0.0.0.0/0", "::/0"]) else { return };
@@ -106,7 +106,7 @@ fn rules_of_an_exit_that_somebody_removes_are_set_again_and_said() {
     assert!(!scene.routing().contains("74"), "{}", scene.routing());
 }
 
-/// File capabilities are for everybody who may run the file.
+/// File capabilities apply to every user who may run the file.
 #[test]
 fn a_file_that_gives_the_capability_to_everybody_is_refused() {
     if lacks("a_file_that_gives", &["setcap", "setpriv", "unshare", "mknod"]) {
@@ -139,11 +139,11 @@ fn a_file_that_gives_the_capability_to_everybody_is_refused() {
     };
     let up = ["up", "--ephemeral", "--network", &office.lab.network];
     run(start(&up)).failure(1, &["everybody may run it", "chmod 0750", "setcap"]);
-    // As it is advised.
+    // Follows the advice.
     assert!(give(0o750));
     let up = Running::start(start(&up));
     up.wait_for_stdout(":");
     up.interrupt().failure(130, &[]);
-    // No command is there by which a user who may run it gets at others' rules.
+    // No command lets a user who may run the file change other users' rules.
     run(start(&["up-guard"])).failure(2, &[]);
 }

@@ -1,9 +1,9 @@
-//! `peersock up --dns` and `--exit-dns` beside the real systemd-resolved, which knows whom to ask for names
-//! of members, and for all others behind an exit, while the interfaces are there, and no longer.
+//! `peersock up --dns` and `--exit-dns` with the real systemd-resolved. While the interfaces exist, it sends
+//! queries for members' names, and for all others behind an exit, to the right servers.
 //!
-//! It runs in namespaces of its own, with a system bus and a table of users that nobody else sees, so that the
-//! machine's resolver stays what it is. For the same reason its package need not be installed: the variable
-//! `PEERSOCK_TEST_RESOLVED` may name a folder that the package was unpacked into.
+//! It runs in private namespaces, with a private system bus and table of users, so that the machine's
+//! resolver stays unchanged. For the same reason its package need not be installed: the variable
+//! `PEERSOCK_TEST_RESOLVED` may name a folder with the unpacked package.
 
 use std::env;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::cable::Cable;
 use crate::common::{Lab, Running, lacks, run, without_variables};
 use crate::exit_scene::{CLIENT, INTERNET, OF_EXIT, ROUTER, Scene, inside};
 
-/// Where the package is, `/` if it is installed.
+/// Environment variable with the package's folder, `/` if it is installed.
 const FOLDER: &str = "PEERSOCK_TEST_RESOLVED";
 
-/// Starts what the resolver needs, and the resolver.
-/// $1: the folder of the package, $2: the lab's, $3: peersock, $4: the library that is the package's own.
+/// Script that starts the resolver and its prerequisites.
+/// $1: the folder of the package, $2: the lab's folder, $3: peersock, $4: the package's private library.
 const RESOLVER: &str = r#"
 set -eu
 package=$1 lab=$2 peersock=$3 library=$4
@@ -71,7 +71,7 @@ start_resolved
 PATH=$package/usr/bin:$PATH
 "#;
 
-/// Asks while `peersock up --dns` runs, and after its end.
+/// Script that queries while `peersock up --dns` runs, and after its end.
 const NAMES: &str = r#"
 "$peersock" up --dns --network "$lab/office.toml" --state "$lab/state" --interface lo \
   2>"$lab/up.log" >"$lab/shown" &
@@ -86,8 +86,8 @@ wait $up || true
 resolve status | grep -c peersock || true
 "#;
 
-/// Asks while `peersock up` leads to an exit behind which a resolver is, first alone and then with `--dns`
-/// for another network; in between the resolver of the machine is started again.
+/// Script that queries while `peersock up` uses an exit with a resolver behind it, first alone and then with
+/// `--dns` for another network. In between, the machine's resolver is restarted.
 const EXIT: &str = r#"
 resolvectl dns eth0 10.98.7.254
 resolvectl domain eth0 lan
@@ -124,8 +124,7 @@ ask end.example
 resolve status | grep -c peersock || true
 "#;
 
-/// A server for names at port 53: every name has the address that is given. Says by whom it was asked for
-/// what.
+/// Name server on port 53: returns the given address for every name, and prints the queries with senders.
 const SERVE_NAMES: &str = "import socket, struct, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -151,7 +150,7 @@ fn systemd_resolved_asks_for_names_of_members() {
     let Some(cable) = Cable::lay("upresolved", &["10.98.7.1/24"]) else { return };
     let lab = Lab::new();
     let folder = lab.dir.path();
-    // Another user's program passes through.
+    // The folder is accessible to another user's program.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     let file = folder.join("office.toml");
     let file = file.to_str().unwrap();
@@ -173,8 +172,8 @@ fn systemd_resolved_asks_for_names_of_members() {
     assert!(text.ends_with("\n0\n"), "the resolver still knows of it: {text}");
 }
 
-/// As it is told to by `--exit-dns`, also beside `--dns`: all names by way of the exit, but for those of the
-/// domain that the local network has, and those of members.
+/// With `--exit-dns`, also with `--dns`, all names go through the exit, except names in the local network's
+/// domain and names of members.
 #[test]
 fn systemd_resolved_asks_behind_the_exit() {
     let test = "systemd_resolved_asks_behind_the_exit";
@@ -211,8 +210,7 @@ fn systemd_resolved_asks_behind_the_exit() {
         );
         let asked = far.shown();
         let asked: Vec<_> = asked.lines().filter(|line| line.starts_with(&format!("{name} by "))).collect();
-        // By the exit, which translates, and by nobody else: no server on the local network has seen the
-        // name.
+        // The queries come through the translating exit; no server on the local network has seen the name.
         assert!(
             !asked.is_empty() && asked.iter().all(|line| OF_EXIT.iter().any(|own| line.ends_with(own))),
             "{asked:?}"
@@ -244,7 +242,7 @@ fn systemd_resolved_asks_behind_the_exit() {
     shown.success();
 }
 
-/// Runs a script beside the resolver, in a place with a system bus of its own.
+/// Runs a script with the resolver, in a place with a private system bus.
 fn beside_resolver(place: &str, package: &Path, folder: &Path, script: &str) -> Running {
     let script = [RESOLVER, script].concat();
     let mut command = inside(place, &["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c"]);
@@ -254,7 +252,7 @@ fn beside_resolver(place: &str, package: &Path, folder: &Path, script: &str) -> 
     Running::start(command)
 }
 
-/// The root of the files of the package, if all that a test needs is there.
+/// Returns the root of the package's files, if all prerequisites of a test are present.
 fn package(test: &str) -> Option<PathBuf> {
     let folders = [env::var_os(FOLDER).map(PathBuf::from), Some(PathBuf::from("/"))];
     let found = folders.into_iter().flatten();
@@ -265,7 +263,7 @@ fn package(test: &str) -> Option<PathBuf> {
     found.filter(|_| !lacks(test, &["dbus-daemon", "setpriv", "unshare", "mount"]))
 }
 
-/// The folder of the library that systemd's programs share, which depends on the system's architecture.
+/// Returns the folder of the library that systemd's programs share; it depends on the architecture.
 fn library(package: &Path) -> PathBuf {
     let has_it = |folder: &Path| {
         let names = fs::read_dir(folder).into_iter().flatten().flatten();

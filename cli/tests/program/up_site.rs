@@ -1,4 +1,4 @@
-//! An exit leads to the Internet, and neither into its own site nor into other networks of its machine.
+//! An exit leads to the Internet, but not into its own site or into other networks of its machine.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::cable::ip;
 use crate::common::{PATIENCE, Running, run, without_variables};
 use crate::exit_scene::{CLIENT, EXIT, INTERNET, OF_EXIT, ROUTER, SERVER, Scene, inside};
 
-/// A host at the exit's site with public addresses, which is the router's here.
+/// A host at the exit's site with public addresses; here the router has them.
 const HOST: &str = "203.0.113.254";
 const HOST_V6: &str = "2001:db8:8::fe";
 
@@ -31,7 +31,7 @@ fn an_exit_leads_to_nothing_on_the_links_of_its_machine_whenever_they_come() {
     let client = scene.client();
     let said = || [client.said(), gate.said()].concat();
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}", said());
-    // Behind its router it is the Internet's. Then the exit is on the same link, and then it is not any more.
+    // Behind the exit's router, the host counts as Internet. Then the exit joins its link, and leaves it.
     scene.wait_until_reached(CLIENT, HOST, true, said);
     scene.run(EXIT, &["ip", "addr", "add", "203.0.113.2/24", "dev", "eth0"]).success();
     assert!(scene.is_reached(EXIT, HOST));
@@ -42,10 +42,10 @@ fn an_exit_leads_to_nothing_on_the_links_of_its_machine_whenever_they_come() {
     // A route alone, as routers advertise it.
     scene.run(EXIT, &["ip", "route", "add", "203.0.113.0/24", "dev", "eth0"]).success();
     scene.wait_until_reached(CLIENT, HOST, false, said);
-    // The link that was there from the beginning.
+    // This link existed from the beginning.
     assert!(scene.is_reached(EXIT, HOST_V6));
     assert!(!scene.is_reached(CLIENT, HOST_V6), "{}", said());
-    // What the exit's machine itself has is reached.
+    // Addresses of the exit's machine itself are reached.
     assert!(scene.is_reached(CLIENT, OF_EXIT[1]), "{}", said());
 }
 
@@ -80,7 +80,7 @@ fn an_exit_leads_to_no_other_network_of_its_machine() {
     let client = scene.client();
     let said = || [client.said(), gate.said(), far.said()].concat();
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}", said());
-    // The far member knows where the exit is, and the exit learns of it that way.
+    // The far member knows the exit's address, and the exit learns of the member that way.
     scene.wait_until_reached(INTERNET, "5.5.5.1", true, said);
     assert!(scene.is_reached(EXIT, "5.5.5.2"), "{}", said());
     assert!(!scene.is_reached(CLIENT, "5.5.5.2"), "{}", said());

@@ -1,4 +1,4 @@
-//! A node that is killed on one of two machines, or whose machine goes: those who talk to it hear of it.
+//! A node that is killed on one of two machines, or whose machine fails: its peers notice.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use rustix::process::Signal;
 use crate::cable::{Cable, ip};
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, lacks, vanish};
 
-/// While the machine still answers, and while it does not.
+/// Time limits while the machine still answers, and while it does not.
 const ANSWERED: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(30);
 
-/// A machine that pauses gets so many tries.
+/// Number of tries, because a machine may pause.
 const TRIES: usize = 3;
 
-/// How long nothing is sent before somebody is killed.
+/// Idle time before a process is killed.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Accepts one connection, and waits.
+/// Program that accepts connections, and waits.
 const SERVER: &str = "
 import socket, sys, time
 server = socket.create_server(('::', int(sys.argv[1])), family=socket.AF_INET6)
@@ -28,7 +28,7 @@ for connection in connections: connection.sendall(b'x')
 time.sleep(1000)
 ";
 
-/// Says what ends its connection, and when it began to wait for that.
+/// Program that prints the error that ends its connection, and when it began to wait.
 const CLIENT: &str = "
 import errno, socket, sys, time
 connection = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -47,14 +47,14 @@ except OSError as error: print(errno.errorcode[error.errno], flush=True)
 else: print('an end', flush=True)
 ";
 
-/// A pair that talks, by `dial` and `listen`: who is killed, and who hears of it.
+/// A connected pair of `dial` and `listen`: one is killed, and the other must notice.
 struct Talk {
     victim: Running,
     witness: Running,
 }
 
 impl Talk {
-    /// The victim is at the first end of the cable.
+    /// Starts a pair with the victim at the first end of the cable.
     fn begin(cable: &Cable, lab: &Lab, victim_listens: bool, name: &str) -> Talk {
         let (one, other) = if victim_listens { (0, 1) } else { (1, 0) };
         let [listening, dialing] = ["listener", "dialer"].map(|role| format!("{name}-{role}"));
@@ -69,8 +69,8 @@ impl Talk {
     }
 }
 
-/// The kernel of the victim's machine answers each other machine once a second with an error. So each has
-/// a machine of its own.
+/// The kernel of the victim's machine sends each other machine at most one error per second, so each witness
+/// has a separate machine.
 #[test]
 fn a_node_that_is_killed_on_another_machine_is_noticed_within_two_seconds() {
     for is_busy in [false, true] {
@@ -82,13 +82,13 @@ fn a_node_that_is_killed_on_another_machine_is_noticed_within_two_seconds() {
     }
 }
 
-/// One of the tries keeps what is promised.
+/// Checks that one of the tries keeps the promise.
 fn is_noticed(kill: impl Fn() -> Option<Duration>) {
     let took: Vec<_> = (0..TRIES).map_while(|_| kill().filter(|took| *took >= ANSWERED)).collect();
     assert!(took.len() < TRIES, "{took:?}");
 }
 
-/// How long it takes until the other one knows. `None` where it cannot be tried.
+/// Returns the time until the other one notices. `None` if the test cannot run here.
 fn kill_one_of_a_talk(victim_listens: bool, is_busy: bool) -> Option<Duration> {
     let name = format!("k-{}{}", u8::from(victim_listens), u8::from(is_busy));
     let cable = Cable::lay(&name, &["10.98.7.1/24", "10.98.7.2/24"])?;
@@ -177,6 +177,6 @@ fn a_machine_that_is_gone_is_noticed_within_thirty_seconds_by_those_who_ask_for_
         client.wait_for_stdout("ETIMEDOUT");
         assert!(gone.elapsed() < SILENT, "{:?}", gone.elapsed());
     }
-    // As the kernel's sockets: who has not asked for it lives through an outage.
+    // As with kernel sockets, a connection without keepalives survives an outage.
     assert_eq!(outlives.received(), "ready\n".len());
 }

@@ -1,4 +1,4 @@
-//! What `-v` tells, and that people can read it.
+//! Messages of `-v`, which people can understand.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -26,7 +26,7 @@ fn v_tells_what_was_tried_to_reach_nobody() {
 #[test]
 fn v_tells_which_address_has_not_answered() {
     let lab = Lab::new();
-    // Whoever is there says nothing.
+    // The peer's port exists, but does not answer.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let endpoint = silent.local_addr().expect("an address");
     let mut file = "network = \"fe00000000000001\"\n".to_owned();
@@ -79,7 +79,7 @@ fn an_interface_that_does_not_exist_is_named_with_those_that_do() {
     assert_plain(&listening.stderr);
 }
 
-/// Nothing in it is meant for programmers.
+/// Checks that the text contains nothing meant for programmers.
 fn assert_plain(text: &str) {
     for form in ["Some(", "None", "SocketIndex", "NodeId(", "Peer {", "Path {", "[\"", "Named(", "Instant"] {
         assert!(!text.contains(form), "{form:?} is in: {text}");
@@ -92,7 +92,7 @@ fn v_tells_once_of_each_stranger_that_its_beacons_are_of_no_common_network() {
     let listening = lab.listen(&["-v", &PORT.to_string()]).running;
     let absent = run(other.command("absent", &["addr", &other.network])).success().text().trim().to_owned();
     let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-    // Each start sends beacons that differ from those before, from one place.
+    // Each start sends different beacons than before, from the same address.
     for _ in 0..2 {
         let words = ["--overlay-port", &port.to_string(), "--timeout", "1"];
         run(other.dial_command(&format!("[{absent}]:{PORT}"), &words)).failure(1, &[]);

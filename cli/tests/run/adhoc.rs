@@ -1,4 +1,4 @@
-//! Networks that have IPv6 only.
+//! Networks with IPv6 only.
 
 use std::path::Path;
 
@@ -73,9 +73,9 @@ print(everything(socket.create_connection((sys.argv[1], 8081))))
     for alias in [peer, own, caller] {
         assert!(alias.starts_with("198.18.") || alias.starts_with("198.19."), "{lines:?}");
     }
-    // The same at both ends, because nothing collides.
+    // The port is the same at both ends, because there is no collision.
     assert_eq!((port, caller, called), ("8080", own, "True True"));
-    // A second listener, at the address that the first connection has shown.
+    // Uses a second listener, at the address that the first connection has shown.
     assert_eq!((is_own, passive), ("True", "passive"));
     assert_eq!(second, address("beta"));
     serving.finish().success();

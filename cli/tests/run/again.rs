@@ -1,10 +1,10 @@
-//! A client that is started again and again from one port: what its earlier instances have left at the
-//! server, a TIME-WAIT or an open connection, gives way.
+//! A client that is restarted repeatedly with the same port: leftovers of earlier instances at the server, a
+//! TIME-WAIT or an open connection, are replaced.
 
 use crate::common::run;
 use crate::lab::Lab;
 
-/// How a connection ends.
+/// Ways in which a connection ends.
 const ENDS: [&str; 4] = ["server", "client", "exit", "kill"];
 
 #[test]

@@ -1,5 +1,5 @@
-//! Programs that wait for room to write when their launcher ends: each call is told at once, and nobody uses
-//! a processor meanwhile.
+//! Programs that wait for room to write when their launcher ends: each call fails at once, and no process
+//! spins meanwhile.
 
 use std::fs;
 use std::thread;
@@ -11,14 +11,14 @@ use crate::common::{signal, vanish};
 use crate::ending::wait_for_file;
 use crate::lab::Lab;
 
-/// How long a wait is watched.
+/// Time for which a wait is watched.
 const WATCHED: Duration = Duration::from_secs(2);
 
-/// The most processor time of all while they wait: a small part of that. Who asks again and again uses all
-/// that there is.
+/// Maximum processor time of all waiting processes, in seconds: a small part of that. A process that polls in
+/// a loop uses all of it.
 const BUSY: f64 = 0.2;
 
-/// What a busy machine may take to run threads that were woken. Every timer is longer.
+/// Allowance for a busy machine to run threads that were woken. All timers are longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 const SERVER: &str = "
@@ -110,12 +110,12 @@ fn who_waits_to_write_when_the_launcher_is_killed_is_told_at_once() {
     vanish(Signal::KILL, dialing.id());
     let killed = Instant::now();
     let whole = wait_for_file(&result.with_extension("whole"));
-    // The program has looked for two seconds what it uses afterwards.
+    // The program has measured its processor time for two seconds afterwards.
     let took = killed.elapsed().saturating_sub(Duration::from_secs(2));
     let lines: Vec<_> = whole.lines().collect();
     assert_eq!(lines[..names.len()], names.map(|name| format!("{name}: ENETDOWN")));
     assert!(took < AT_ONCE, "{took:?}");
-    // The machine of the killed node says so.
+    // The killed node's machine sends the resets.
     serving.send(b"\n");
     assert_eq!(
         serving.finish().success().text(),
@@ -123,7 +123,7 @@ fn who_waits_to_write_when_the_launcher_is_killed_is_told_at_once() {
     );
 }
 
-/// A launcher that is asked to end ends the program, and its peer sees no end that looks complete.
+/// A launcher that is asked to end also ends the program, and its peer must not see a regular end.
 #[test]
 fn the_peer_of_who_waits_to_write_when_the_launcher_is_told_to_end_sees_a_reset() {
     let test = "the_peer_of_who_waits_to_write_when_the_launcher_is_told_to_end_sees_a_reset";
@@ -149,8 +149,8 @@ s.sendall(bytes(200_000_000))";
     assert_eq!(serving.finish().success().text(), "ready\naccepted\nECONNRESET\n");
 }
 
-/// What a process has used of the processors, seconds: proc_pid_stat(5), fields 14 and 15. They count in
-/// USER_HZ, which is 100 on all machines.
+/// Returns a process's processor time in seconds: fields 14 and 15 of proc_pid_stat(5), in units of USER_HZ,
+/// which is 100 on all machines.
 fn processor_time(id: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();

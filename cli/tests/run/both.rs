@@ -1,4 +1,4 @@
-//! Servers that are reached from the overlay and from the machine's own network, by one descriptor.
+//! Servers that are reached from the overlay and from the machine's own network through one descriptor.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -6,12 +6,12 @@ use std::process::Command;
 use crate::common::{Running, run};
 use crate::lab::{ALPHA, Lab, behind, sha256};
 
-/// A port of the machine's that nobody has just now.
+/// Returns a free port of the machine.
 fn free_port() -> u16 {
     TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What a script of bash says that has nothing to do with peersock. `try COMMAND` waits until a command
+/// Returns the output of a bash script outside of peersock. `try COMMAND` repeats a command until it
 /// succeeds.
 fn outside(lab: &Lab, script: &str) -> String {
     let mut bash = Command::new("bash");

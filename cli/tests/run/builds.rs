@@ -1,5 +1,4 @@
-//! Programs that are built in unusual ways: their calls by number, with stacks of the smallest size, with
-//! AddressSanitizer.
+//! Programs built in unusual ways: with calls by number, with minimal stacks, with AddressSanitizer.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -47,7 +46,7 @@ fn programs_with_a_sanitizer_that_has_to_be_loaded_first_are_on_the_overlay() {
     let program = compile(&lab, "calls", &["-fsanitize=address", "-g", "-DBY_KERNEL=1"]);
     let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
     lab.bash("beta", "up 7000");
-    // What the programs themselves leave to the end is not the matter here.
+    // Leaks of the programs themselves are not tested here.
     let command = |options: &[&str], program: &[&str]| {
         let mut command = lab.command("beta", options, program);
         command.env("ASAN_OPTIONS", "detect_leaks=0");
@@ -59,7 +58,7 @@ fn programs_with_a_sanitizer_that_has_to_be_loaded_first_are_on_the_overlay() {
         assert_eq!(got.text(), "all well\n", "{options:?}: {}", got.stderr);
     }
     run(command(&["--mode", "preload"], &asked)).failure(1, &["AddressSanitizer"]);
-    // What a program with the library starts, and what the user loads.
+    // Tests programs started by a program with the library, and libraries that the user loads.
     let words = asked.join(" ");
     let spawn = format!("import subprocess; subprocess.run({words:?}.split(), check=True)");
     for starter in [["sh", "-e", "-c", &format!("{words}; true")], ["python3", "-E", "-c", &spawn]] {
@@ -80,15 +79,15 @@ fn programs_with_a_sanitizer_that_has_to_be_loaded_first_are_on_the_overlay() {
     }
 }
 
-/// GCC's library of AddressSanitizer; `None` if there is none.
+/// Returns GCC's library of AddressSanitizer; `None` if there is none.
 fn sanitizer() -> Option<PathBuf> {
     let found = Command::new("cc").arg("-print-file-name=libasan.so").output().ok()?;
     let path = PathBuf::from(String::from_utf8(found.stdout).ok()?.trim());
-    // The compiler gives the name back if it does not know the library.
+    // The compiler returns the name unchanged if it does not know the library.
     path.is_absolute().then_some(path)
 }
 
-/// Compiles one of the programs beside this file with further `flags`, and gives its path.
+/// Compiles a program next to this file with further `flags`, and returns its path.
 pub(crate) fn compile(lab: &Lab, name: &str, flags: &[&str]) -> String {
     let program = lab.path(&format!("{name}-{}", flags.len()));
     let mut cc = Command::new("cc");

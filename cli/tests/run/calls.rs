@@ -1,4 +1,4 @@
-//! System calls as programs use them, and names.
+//! System calls as used by programs, and names.
 
 use std::process::Command;
 
@@ -129,7 +129,7 @@ herror
 fn a_reset_is_told_to_the_child_that_has_the_connection() {
     let test = "a_reset_is_told_to_the_child_that_has_the_connection";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    // The process that listened has ended by then, as with daemons.
+    // The listening process has ended by then, as with daemons.
     let server = lab.write(
         "server.py",
         "import os, socket

@@ -1,4 +1,4 @@
-//! One identity at two places: a state directory was copied, and a program runs on each of the two.
+//! One identity at two places: a state directory was copied, and a program runs with each copy.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ print('ready', flush=True)
 while True: s.recv(1)";
     let peer = lab.start("alpha", &["python3", "-c", receiving]);
     peer.wait_for_stdout("ready");
-    // Each handshake of the one takes the peer's session from the other.
+    // Each handshake of one node takes the peer's session from the other.
     let sending = "import socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 while True:

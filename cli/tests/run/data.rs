@@ -36,7 +36,7 @@ fn memcached_serves_tcp() {
     assert_eq!(got.text(), "STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\n");
 }
 
-/// The server refuses to run as root: that processes of another user may open sockets is tested as well.
+/// The server refuses to run as root, so this also tests that processes of another user may open sockets.
 #[test]
 fn postgresql_runs_as_its_own_user() {
     let test = "postgresql_runs_as_its_own_user";

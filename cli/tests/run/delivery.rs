@@ -1,4 +1,4 @@
-//! Every delivery of the table between unmodified programs, which are told what the kernel's TCP would tell.
+//! Every delivery of the table between unmodified programs: the results are those of kernel sockets.
 
 #[path = "../../../tests/delivery/scenario.rs"]
 #[allow(dead_code, reason = "the receiver here reads the steps itself")]
@@ -13,7 +13,7 @@ use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 use crate::common::{Running, vanish};
 use crate::lab::{ALPHA, Lab};
 
-/// After this time without an answer a receiver that has stopped is given up, in milliseconds.
+/// Time without an answer after which a stopped receiver is given up, in milliseconds.
 const SILENCE: &str = "1000";
 
 #[test]
@@ -33,13 +33,13 @@ fn programs_are_told_it_of_receivers_that_no_library_is_loaded_into() {
     play_table(test, [Face::Overlay, Face::Filter]);
 }
 
-/// The programs that this test has are right: the kernel's TCP tells them what the table says.
+/// Checks the test's programs: over kernel sockets they see the table's results.
 #[test]
 fn the_kernel_tells_programs_what_the_table_says() {
     play_table("the_kernel_tells_programs_what_the_table_says", [Face::Kernel; 2]);
 }
 
-/// Plays the scenarios in which the receiver lives. The faces are the sender's and the receiver's.
+/// Plays the scenarios in which the receiver lives. `faces` are of the sender and the receiver.
 fn play_table(test: &str, faces: [Face; 2]) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
@@ -92,7 +92,7 @@ fn play_ends_of_nodes(test: &str, faces: [Face; 2], last: Step, how: Signal) {
     }
 }
 
-/// A program that is killed ends its connections as the kernel does for it, because its node lives.
+/// The connections of a killed program end as with the kernel, because its node lives.
 #[test]
 fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
     let test = "programs_are_told_that_the_receiver_was_killed_as_by_the_kernel";
@@ -110,22 +110,22 @@ fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
     }
 }
 
-/// What a program's sockets are.
+/// The kind of a program's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Face {
-    /// The overlay's, by the library.
+    /// Overlay sockets, by the library.
     Overlay,
-    /// The overlay's, by the kernel's questions about socket calls.
+    /// Overlay sockets, by seccomp notifications.
     Filter,
     Kernel,
 }
 
-/// A sender and a receiver, which do what they are told on stdin.
+/// A sender and a receiver that execute orders from stdin.
 struct Ends {
     sender: Running,
     receiver: Running,
     host: &'static str,
-    /// Of the last order, which stands before all answers to it.
+    /// Number of the last order, which precedes all answers to it.
     number: String,
 }
 
@@ -137,7 +137,7 @@ impl Ends {
         Ends { sender, receiver, host, number: String::new() }
     }
 
-    /// What the sender was told, and what the receiver has read.
+    /// Returns the sender's result, and the data that the receiver has read.
     fn play(&mut self, scenario: &Scenario, size: usize) -> (Outcome, Vec<u8>) {
         self.begin(scenario, size, "0");
         if scenario.steps == [Step::Unlisten] {
@@ -149,7 +149,7 @@ impl Ends {
         (told, read)
     }
 
-    /// The same; `end` ends the receiver, of whose program it is given the number.
+    /// Plays a scenario in which `end` ends the receiver; it gets the ID of the receiver's program.
     fn play_to_the_end(
         mut self,
         scenario: &Scenario,
@@ -163,7 +163,7 @@ impl Ends {
     }
 
     fn begin(&mut self, scenario: &Scenario, size: usize, silence: &str) {
-        // No name is the end of another one then.
+        // The suffix makes sure that no name is the end of another.
         let number = format!("={}-{size}", scenario.name);
         let steps = steps_of(&scenario.name);
         self.receiver.send(format!("{number} {} {size} {steps}\n", self.host).as_bytes());
@@ -199,7 +199,7 @@ impl Lab {
     }
 }
 
-/// The steps as the table has them.
+/// Returns the steps in the table.
 fn steps_of(name: &str) -> String {
     let lines = include_str!("../../../tests/delivery/scenarios.txt").lines();
     let mut lines = lines.filter_map(|line| line.split_once(char::is_whitespace));

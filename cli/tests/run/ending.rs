@@ -1,4 +1,4 @@
-//! How programs, peers and launchers end, and who is told of it.
+//! Ends of programs, peers and launchers, and the notifications of others.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::common::{Running, run, signal, vanish};
 use crate::lab::{Lab, behind};
 
-/// The same command with another soft limit of descriptors.
+/// Returns the command with another soft limit of descriptors.
 fn limited(command: &Command, soft: u32) -> Command {
     behind(&["prlimit", &format!("--nofile={soft}:")], command)
 }
@@ -66,16 +66,16 @@ print(sum(s.recv(1) == b'x' for s in all))
     assert_eq!(got.text(), "limit 64\n2000\n");
 }
 
-/// The launcher waits so long for a peer when it is asked to end, and what a loaded machine needs beside that
-/// and what ending takes at this moment.
+/// Time that a launcher waits for a peer when asked to end, and allowance for a loaded machine and the
+/// current duration of ending.
 const LINGER: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How calls are taken: by the library, and by the filter.
+/// Modes of interception: by the library, and by the filter.
 pub(crate) const MODES: [&str; 2] = ["preload", "seccomp"];
 
-/// A server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it. The calls
-/// of both are taken in this mode.
+/// Starts a server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it.
+/// Both use this mode of interception.
 fn start_pair(lab: &Lab, mode: &str, client: &str) -> (Running, Running) {
     let server = "import socket, time
 s = socket.create_server(('', 7000))
@@ -102,12 +102,12 @@ sys.stdin.readline()
     (serving, dialing)
 }
 
-/// How long a program and its launcher take to end now, where the peer answers.
+/// Returns the current time that a program and its launcher take to end, with a peer that answers.
 fn usual(lab: &Lab, mode: &str) -> Duration {
     let (_serving, dialing) = start_pair(lab, mode, "");
     let began = Instant::now();
     signal(Signal::TERM, dialing.id());
-    // With its input open: at its end the program would end by itself.
+    // Keeps the input open, because at its end the program would end by itself.
     dialing.wait_for_end().failure(143, &[]);
     began.elapsed()
 }
@@ -137,14 +137,13 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
     };
     let sends = ("s.sendall(bytes(5000))", &["5000 bytes were not delivered"][..]);
     for (mode, (script, said)) in MODES.iter().flat_map(|mode| [(mode, ("", &[][..])), (mode, sends)]) {
-        // A machine that is busy elsewhere may take its time once, and a launcher that waits never ends
-        // sooner.
+        // A machine that is busy elsewhere may be slow once, and a launcher that waits never ends sooner.
         let is_prompt = (0..5).any(|_| after_a_second_sigterm(&lab, mode, script, said) < LINGER / 2);
         assert!(is_prompt, "{mode}");
     }
 }
 
-/// How long a launcher takes to end after a second signal, while it waits for a peer.
+/// Returns the time that a launcher waiting for a peer takes to end after a second signal.
 fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) -> Duration {
     let script = format!("{script}\nimport os; print(os.getpid(), end='.', flush=True)\ntime.sleep(1000)");
     let (serving, mut dialing) = start_pair(lab, mode, &script);
@@ -153,7 +152,7 @@ fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) ->
     let program = dialing.wait_for_stdout(".");
     signal(Signal::TERM, dialing.id());
     wait_until_gone(program.trim_start_matches("connected\n").trim_end_matches('.'));
-    // Now it waits for the peer.
+    // The launcher now waits for the peer.
     thread::sleep(LINGER / 10);
     let began = Instant::now();
     signal(Signal::TERM, dialing.id());
@@ -180,7 +179,7 @@ fn what_a_peer_that_vanished_does_not_get_is_said() {
         }
         let finished = dialing.finish();
         finished.failure(status, &["5000 bytes were not delivered", "python3"]);
-        // Nobody has asked it to end in the first case: it hopes for 10 s.
+        // In the first case no signal asked it to end, so it waits 10 s.
         let limit = if status == 143 { soon } else { Duration::from_secs(15) };
         assert!(began.elapsed() < limit, "{mode}: {:?}", began.elapsed());
         signal(Signal::CONT, serving.id());
@@ -284,7 +283,7 @@ os.rename({path:?}, {path:?} + '.whole')",
     assert_eq!((got.lines().count(), others), (29, vec![]), "{got}");
 }
 
-/// An event loop goes on after errors: it is told once, and then there is nothing to be told of.
+/// An event loop continues after errors: it gets one event per socket, and then none.
 #[test]
 fn an_event_loop_whose_launcher_is_killed_is_told_once_of_each_socket() {
     let test = "an_event_loop_whose_launcher_is_killed_is_told_once_of_each_socket";
@@ -343,7 +342,7 @@ fn the_peers_of_a_program_that_is_killed_see_it_at_once() {
     let Some(lab) = Lab::with("the_peers_of_a_program_that_is_killed_see_it_at_once", &["python3"]) else {
         return;
     };
-    // One has read what came, the other has not.
+    // One connection has its data read, the other does not.
     let server = "import os, select, signal, socket
 s = socket.create_server(('', 7000))
 one, other = s.accept()[0], s.accept()[0]
@@ -379,7 +378,7 @@ fn a_sender_is_told_what_the_kernel_tells() {
     assert_eq!(got.text(), "done\n");
 }
 
-/// What a shell has started with `&` ignores Ctrl-C, and the shell may end before it.
+/// A background process of a shell (`&`) ignores Ctrl-C, and the shell may end before it.
 #[test]
 fn ctrl_c_ends_what_a_program_has_left_behind() {
     let Some(lab) = Lab::with("ctrl_c_ends_what_a_program_has_left_behind", &["setpriv"]) else { return };
@@ -389,7 +388,7 @@ fn ctrl_c_ends_what_a_program_has_left_behind() {
     running.interrupt().failure(3, &[]);
 }
 
-/// What heeds no signal is left to itself on the second one, without the network.
+/// Processes that ignore signals are left running on the second one, without the network.
 #[test]
 fn a_second_ctrl_c_leaves_behind_what_does_not_end() {
     let Some(lab) = Lab::with("a_second_ctrl_c_leaves_behind_what_does_not_end", &["setpriv"]) else {
@@ -403,7 +402,7 @@ fn a_second_ctrl_c_leaves_behind_what_does_not_end() {
     running.wait_for_stderr(&format!("sleep ({left})"));
     signal(Signal::INT, running.id());
     running.wait_for_stderr("without the network");
-    // It would keep its standard output open, and the test reading.
+    // The process would keep its standard output open, and the test reading.
     signal(Signal::KILL, left.parse().expect("a number"));
     running.finish().failure(3, &["stop them"]);
 }

@@ -1,4 +1,4 @@
-//! Programs of Go, which make system calls themselves.
+//! Programs in Go, which make system calls directly.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,20 +35,20 @@ fn go_serves_and_fetches_linked_statically_and_dynamically() {
         let said = client(["refused", "10.77.0.1:8081"]);
         assert_eq!(said, "dial tcp 10.77.0.1:8081: connect: connection refused\ntrue\n");
     }
-    // Programs with the library and without reach each other.
+    // Programs with the library and without it reach each other.
     let got = lab.bash("beta", "up 8080; curl -sSf http://alpha:8080/file | sha256sum");
     assert_eq!(got.text(), format!("{sum}  -\n"));
     run(lab.command("beta", &[], &[alone, "exit"])).failure(7, &[]);
 }
 
-/// The program of these tests, linked to the C library or not.
+/// Builds the program of these tests, linked to the C library or not.
 fn build(lab: &Lab, name: &str, is_linked: bool) -> PathBuf {
     let program = lab.path(name);
     let mut go = Command::new("go");
     go.arg("build").arg("-o").arg(&program);
     go.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/network.go"));
     go.env("GO111MODULE", "off").env("CGO_ENABLED", if is_linked { "1" } else { "0" });
-    // The library is compiled once.
+    // Keeps the build cache, so that the standard library is compiled once.
     go.env("GOCACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/go"))
         .env("GOFLAGS", "")
         .env("GOTOOLCHAIN", "local");

@@ -1,4 +1,4 @@
-//! Programs that send to groups and belong to some.
+//! Programs that send to multicast groups and join some.
 
 use crate::common::Running;
 use crate::lab::Lab;
@@ -7,8 +7,8 @@ use crate::lab::Lab;
 fn options_about_groups_choose_the_overlay_and_are_not_lost_on_the_way_to_it() {
     let test = "options_about_groups_choose_the_overlay_and_are_not_lost_on_the_way_to_it";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    // Joins before the socket is bound: in one way the socket is the kernel's or the overlay's then, as the
-    // machine has an interface or not, in the other it names an address of the overlay.
+    // Joins before the socket is bound. One way yields a kernel or an overlay socket, depending on the
+    // machine's interfaces; the other way names an overlay address.
     let receiver = lab.write(
         "receiver.py",
         "import socket, struct

@@ -1,4 +1,4 @@
-//! The networks as interfaces of the machine.
+//! Networks as interfaces of the machine.
 
 use std::process::Command;
 
@@ -41,7 +41,7 @@ fn programs_find_the_networks_also_by_netlink_and_ioctl() {
     assert_eq!((by_library.text(), by_filter.text()), ("found\n", "found\n"));
 }
 
-/// ip(8) looks at the length of each datagram before it reads it, and asks for one interface by its name.
+/// ip(8) checks the length of each datagram before it reads it, and queries one interface by its name.
 #[test]
 fn ip_shows_the_networks() {
     let Some(lab) = Lab::with("ip_shows_the_networks", &["ip"]) else { return };
@@ -58,7 +58,7 @@ fn ip_shows_the_networks() {
     assert!(ip("-o link show ps1").contains(" mtu 1280 "));
 }
 
-/// dnsmasq asks by netlink which addresses the interface has, and by ioctl what it is called.
+/// dnsmasq queries the interface's addresses by netlink, and its name by ioctl.
 #[test]
 fn dnsmasq_serves_the_network_whose_interface_it_is_told() {
     let test = "dnsmasq_serves_the_network_whose_interface_it_is_told";
@@ -133,7 +133,7 @@ assert answer[:2] == query[:2] and answer[6:8] == b"\0\1", answer
 print(socket.inet_ntoa(answer[-4:]))
 "#;
 
-/// Its resolver asks for the interfaces when it starts, and again as it likes.
+/// Node's resolver queries the interfaces at its start, and later at any time.
 #[test]
 fn what_asks_for_interfaces_from_other_languages_gets_the_same() {
     let test = "what_asks_for_interfaces_from_other_languages_gets_the_same";

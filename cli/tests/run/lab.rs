@@ -1,4 +1,4 @@
-//! A static network of three members on the loopback interface, and programs on it.
+//! A static network of three members on the loopback interface, with programs on it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,14 +9,14 @@ use std::process::Command;
 
 use crate::common::{Finished, Running, lacks, peersock, run, write_file};
 
-/// The members and the addresses that they have beside that of their key.
+/// The members, with their addresses besides the one derived from their key.
 pub(crate) const MEMBERS: [(&str, &str, &str); 3] =
     [("alpha", "10.77.0.1", "fd77::1"), ("beta", "10.77.0.2", "fd77::2"), ("gamma", "10.77.0.3", "fd77::3")];
 
-/// The IPv4 address of `alpha`, where most servers are.
+/// IPv4 address of `alpha`, where most servers run.
 pub(crate) const ALPHA: &str = "10.77.0.1";
 
-/// The same command, made by a program that is told these words first.
+/// Returns the command wrapped by a program with these arguments.
 pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
     let mut whole = Command::new(words[0]);
     whole.args(&words[1..]).arg(command.get_program()).args(command.get_args());
@@ -32,19 +32,20 @@ pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
     whole
 }
 
-/// Answers on port 7000 with what it is told.
+/// Script that echoes all input on port 7000.
 pub(crate) const ECHO: &str =
     "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
 
-/// A network of a test's own, and a place for its files. Everybody may look into it who knows what is there.
+/// A private network of a test, and a place for its files. Other users may access the place if they know the
+/// names in it.
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
 }
 
 impl Lab {
-    /// `None`, having said so, if one of these programs is not installed.
+    /// Creates a lab; returns `None`, after printing it, if one of these programs is not installed.
     pub(crate) fn with(test: &str, programs: &[&str]) -> Option<Lab> {
-        // What starts every program, and the shell of most scripts.
+        // These start every program, and most scripts.
         let lacks_any = lacks(test, &["setpriv", "bash"]) || lacks(test, programs);
         (!lacks_any).then(Lab::new)
     }
@@ -75,14 +76,14 @@ impl Lab {
         self.dir.path().to_str().unwrap()
     }
 
-    /// Writes a file in which `@DIR@` stands for the lab's folder.
+    /// Writes a file in which `@DIR@` is replaced by the lab's folder.
     pub(crate) fn write(&self, name: &str, content: &str) -> String {
         let path = self.path(name);
         write_file(&path, &content.replace("@DIR@", self.folder()), 0o644);
         path.to_str().unwrap().to_owned()
     }
 
-    /// Writes `size` bytes in which no two places look alike.
+    /// Writes `size` pseudo-random bytes.
     pub(crate) fn write_random(&self, name: &str, size: usize) -> Vec<u8> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut bytes = Vec::with_capacity(size + 8);
@@ -98,18 +99,18 @@ impl Lab {
         bytes
     }
 
-    /// `peersock run` of a program as a member.
+    /// Returns a command of `peersock run` for a program as a member.
     pub(crate) fn command(&self, member: &str, options: &[&str], program: &[impl AsRef<OsStr>]) -> Command {
         self.command_in(&self.path("network.toml"), member, options, program)
     }
 
-    /// The ID of an ad-hoc network of this test's own.
+    /// Returns the ID of a private ad-hoc network of this test.
     pub(crate) fn ad_hoc(&self) -> String {
         let random = RandomState::new().hash_one(std::process::id());
         format!("ff{:04x}ffff000000", 1 + random as u16 % 8000)
     }
 
-    /// The same in another network.
+    /// Returns such a command in another network.
     pub(crate) fn command_in(
         &self,
         network: &Path,
@@ -117,7 +118,7 @@ impl Lab {
         options: &[&str],
         program: &[impl AsRef<OsStr>],
     ) -> Command {
-        // It is told to end when this test ends, however that comes about.
+        // The command gets SIGTERM when this test ends, however it ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_peersock")]);
         command.args(["run", "--quiet", "--interface", "lo"]);
@@ -125,7 +126,7 @@ impl Lab {
         command.args(options).arg("--").args(program);
         command.env_remove("PEERSOCK_SECRET").env_remove("PEERSOCK_LOG");
         command.env("XDG_CACHE_HOME", self.path("cache")).current_dir(self.dir.path());
-        // Programs that tell the time or quote do so in English.
+        // Programs that print times or quotes do so in English.
         command.env("LC_ALL", "C").env("HOME", self.dir.path());
         command
     }
@@ -135,7 +136,7 @@ impl Lab {
         Running::start(self.command(member, &[], program))
     }
 
-    /// Runs a script of bash to its end, see [`Lab::script`].
+    /// Runs a bash script until it ends; see [`Lab::script`].
     pub(crate) fn bash(&self, member: &str, script: &str) -> Finished {
         self.bash_with(member, &[], script)
     }
@@ -144,8 +145,8 @@ impl Lab {
         run(self.command(member, options, &["bash", "-c", &self.script(script)])).success()
     }
 
-    /// A script for bash with functions: `up PORT [ADDRESS]` waits until somebody listens there, and
-    /// `try COMMAND` until a command succeeds.
+    /// Returns a bash script with functions: `up PORT [ADDRESS]` waits for a listener there, and `try
+    /// COMMAND` repeats a command until it succeeds.
     pub(crate) fn script(&self, script: &str) -> String {
         format!(
             r#"set -eu -o pipefail
@@ -167,7 +168,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// SHA-256, as sha256sum(1) prints it.
+/// Returns the SHA-256 as sha256sum(1) prints it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     use std::io::Write as _;
     let mut child = Command::new("sha256sum")

@@ -1,4 +1,4 @@
-//! A launcher that is killed or started again: who waits for its programs hears of it.
+//! A launcher that is killed or restarted: peers that wait for its programs notice.
 
 use std::fs;
 use std::thread;
@@ -10,8 +10,8 @@ use crate::common::{PATIENCE, Running, peersock, signal, vanish};
 use crate::ending::MODES;
 use crate::lab::Lab;
 
-/// The machine of a launcher that is killed still answers: whoever waits for its programs hears of it within
-/// 2 s, while something comes and also if nothing has come for long.
+/// The machine of a killed launcher still answers. So peers that wait for its programs notice within 2 s,
+/// while data flows and after a long idle time.
 #[test]
 fn who_waits_for_a_program_whose_launcher_is_killed_hears_of_it() {
     let Some(lab) =
@@ -57,7 +57,7 @@ while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).s
     }
 }
 
-/// The new instance of a launcher says that the earlier one is gone: here nothing else does.
+/// The launcher's new instance reports that the earlier one is gone; nothing else does here.
 #[test]
 fn who_waits_for_a_program_whose_launcher_is_started_again_hears_of_it() {
     let test = "who_waits_for_a_program_whose_launcher_is_started_again_hears_of_it";
@@ -83,7 +83,7 @@ import time; time.sleep(1000)";
         let waiting = Running::start(lab.command("beta", &["--mode", mode], &["python3", "-c", client]));
         waiting.wait_for_stdout("connected\n");
         vanish(Signal::STOP, serving.id());
-        // One that is stopped keeps its directory locked.
+        // A stopped launcher keeps its directory locked.
         let again = lab.path("again");
         fs::create_dir(&again).unwrap();
         fs::copy(lab.path("alpha").join("identity.key"), again.join("identity.key")).unwrap();

@@ -1,11 +1,11 @@
-//! What programs have sent and no peer has had: the launcher says it at the end, unless a call has told the
-//! program.
+//! Data that programs have sent and no peer has received: the launcher reports it at the end, unless a call
+//! has told the program.
 
 use crate::common::{Running, run};
 use crate::ending::MODES;
 use crate::lab::Lab;
 
-/// Resets each connection as soon as something has come.
+/// Program that resets each connection once data has arrived.
 const RESETTING: &str = "
 import socket, struct
 s = socket.create_server(('', 7000))
@@ -16,7 +16,7 @@ while True:
     c.close()
 ";
 
-/// Sends as much as the buffers take at once, and waits for the reset without a call that fails.
+/// Program that sends as much as the buffers accept, and waits for the reset without a failing call.
 const SENDING: &str = "
 import select, socket, sys
 s = socket.create_connection(('10.77.0.1', 7000))
@@ -43,14 +43,14 @@ fn what_a_peer_has_reset_unnoticed_is_said_at_the_end() {
     let test = "what_a_peer_has_reset_unnoticed_is_said_at_the_end";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let why = "a peer had reset the connection, and no call has told the program";
-    // The status is the program's: such losses are the affair of both ends, as those of iperf3, whose server
-    // resets what it does not wait for.
+    // The status is the program's, because both ends are responsible for such losses. For example, iperf3's
+    // server resets connections that it does not wait for.
     let ends = [("s.close()", 0), ("", 0), ("s.close(); sys.exit(7)", 7)];
     let serving = start(&lab);
     for (end, status) in ends {
         let program = format!("{SENDING}{end}");
         let finished = run(lab.command("beta", &[], &["python3", "-c", &program, "5000"]));
-        // The peer's node has acknowledged all before it was thrown away.
+        // The peer's node acknowledged all data before it was discarded.
         finished.failure(status, &["a peer may not have read everything", "python3", why]);
     }
     drop(serving);
@@ -86,7 +86,7 @@ fn what_a_call_has_told_the_program_is_not_said_again() {
     }
 }
 
-/// The launcher does not see how a program reads and writes whose calls the kernel asks it about.
+/// The launcher does not see the reads and writes of a program under seccomp notifications.
 #[test]
 fn programs_whose_writing_nobody_sees_are_not_blamed() {
     let Some(lab) = Lab::with("programs_whose_writing_nobody_sees_are_not_blamed", &["python3"]) else {
@@ -98,7 +98,7 @@ fn programs_whose_writing_nobody_sees_are_not_blamed() {
     assert_eq!(run(command).success().stderr, "");
 }
 
-/// Resets each connection on which something has come when it is given the sign, a file.
+/// Program that resets each connection with received data when a file appears as the sign.
 const CLOSING: &str = "
 import os, socket, sys, time
 s = socket.create_server(('', 7000))
@@ -110,7 +110,7 @@ while True:
     c.close()
 ";
 
-/// Sends until all buffers are full: what is in the last of them nobody has acknowledged.
+/// Program that sends until all buffers are full; the last buffer's data is not acknowledged.
 const FILLING: &str = "
 import os, socket, sys, time
 s = socket.create_connection(('10.77.0.1', 7000))
@@ -122,8 +122,8 @@ while full < 100:
 def sign(): open(sys.argv[1], 'w')
 ";
 
-/// What the launcher says of programs that fill all buffers and then do this. The peer resets the connection
-/// when they have called `sign`.
+/// Returns the launcher's messages about programs that fill all buffers and then run `then`. The peer resets
+/// the connection after they have called `sign`.
 fn said_of(lab: &Lab, mode: &str, rounds: usize, then: &str) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
     let sign = folder.path().join("sign").display().to_string();
@@ -135,12 +135,11 @@ fn said_of(lab: &Lab, mode: &str, rounds: usize, then: &str) -> Vec<String> {
     (0..rounds).map(run).map(|got| format!("{:?}: {}", got.status.code(), got.stderr)).collect()
 }
 
-/// The kernel closes what a program has open before anybody hears that the program has ended.
+/// The kernel closes a program's descriptors before other processes can learn of its end.
 #[test]
 fn what_is_reset_while_the_program_ends_is_said() {
     let Some(lab) = Lab::with("what_is_reset_while_the_program_ends_is_said", &["python3"]) else { return };
-    // Without the library nobody knows whether a call has told a program of a reset that came while it had
-    // the connection open.
+    // Without the library it is unknown whether a call told the program of a reset of an open connection.
     for said in said_of(&lab, "preload", 8, "sign(); os._exit(0)") {
         assert!(said.contains("not delivered"), "{said}");
     }
@@ -150,7 +149,7 @@ fn what_is_reset_while_the_program_ends_is_said() {
 fn what_a_program_has_left_in_its_own_connections_is_said_at_the_end() {
     let test = "what_a_program_has_left_in_its_own_connections_is_said_at_the_end";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    // The connection is reset once it is closed, and long before the end.
+    // The connection is reset after it is closed, and long before the end.
     for mode in MODES {
         for said in said_of(&lab, mode, 3, "s.close(); sign(); time.sleep(3)") {
             assert!(

@@ -1,4 +1,4 @@
-//! What a program observes of sockets is what it observes of the kernel's, but for what is known.
+//! A program observes overlay sockets and kernel sockets to behave alike, except for known differences.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -6,8 +6,7 @@ use std::process::Command;
 use crate::common::run;
 use crate::lab::Lab;
 
-/// Lines that differ from the kernel's, each below the reason. Those that begin with a mode in brackets
-/// differ in that mode only.
+/// Lines that differ from the kernel, each below the reason; a mode in brackets limits a line to that mode.
 const KNOWN: &str = include_str!("observations.txt");
 
 #[test]
@@ -20,7 +19,7 @@ fn they_are_observed_so_by_programs_that_no_library_reaches() {
     compare("they_are_observed_so_by_programs_that_no_library_reaches", "seccomp");
 }
 
-/// Runs the program of observations on the kernel's sockets, and in this mode on the overlay's.
+/// Runs the program of observations on kernel sockets, and in this mode on overlay sockets.
 fn compare(test: &str, mode: &str) {
     let Some(lab) = Lab::with(test, &["cc"]) else { return };
     let program = lab.path("observations");
@@ -57,7 +56,7 @@ fn compare(test: &str, mode: &str) {
     assert!(gone.is_empty(), "these do not differ any more: take them out\n{gone:#?}");
 }
 
-/// The lines that are known to differ in a mode.
+/// Returns the lines that are known to differ in a mode.
 fn known(mode: &str) -> BTreeSet<&'static str> {
     let lines = KNOWN.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let of_mode = lines.filter_map(|line| match line.strip_prefix('[') {
@@ -67,7 +66,7 @@ fn known(mode: &str) -> BTreeSet<&'static str> {
     of_mode.collect()
 }
 
-/// What was looked at, without what was seen.
+/// Returns the observed property, without its value.
 fn what(line: &str) -> &str {
     line.split(" = ").next().unwrap_or(line)
 }

@@ -1,5 +1,5 @@
-//! Every option that the kernel has works on the overlay's sockets as its table says, before a socket is the
-//! overlay's and after: nothing is taken and not meant.
+//! Every kernel option works on overlay sockets as its table says, before a socket becomes an overlay socket
+//! and after. No option is accepted and ignored.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -10,11 +10,12 @@ use peersock_fd::{Family, Kind};
 use crate::common::run;
 use crate::lab::Lab;
 
-/// Those of the kernel's firewall, which are not about a socket, and UDP-Lite's, which UDP sockets answer.
+/// Options that are not checked: firewall options of the kernel, which do not concern a socket, and
+/// UDP-Lite's, which UDP sockets accept.
 const NOT_OURS: &[(i32, i32)] =
     &[(41, 64), (41, 65), (41, 68), (41, 69), (41, 80), (0, 64), (17, 10), (17, 11)];
 
-/// The options that are answered in another way than by the kernel, with the reasons.
+/// Options with other answers than kernel sockets give, with the reasons.
 const OTHERS: &[(&str, &str)] = &[
     ("SO_COOKIE", "each socket has its own"),
     ("SO_SNDBUF", "what it is at first depends on the system"),
@@ -29,7 +30,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("IPV6_USE_MIN_MTU", "Linux does not have it"),
 ];
 
-/// The observations of each option, by its type of socket, level, number, and how far the socket had come.
+/// Observations of each option, by the socket's type, level, number, and the socket's stage.
 type Seen = BTreeMap<(Type, i32, i32, bool), Vec<String>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +50,7 @@ fn read(text: &str) -> Seen {
     text.lines().map(line).collect()
 }
 
-/// Returns the reason why a socket of the overlay must not be seen like that, beside the kernel's.
+/// Returns the reason why an overlay socket's observations are wrong compared with a kernel socket's.
 fn fault(family: Family, key: (Type, i32, i32, bool), kernels: &[String], own: &[String]) -> Option<String> {
     let (kind, level, number, is_new) = key;
     let kind = if kind == Type::Stream { Kind::Stream } else { Kind::Datagram };
@@ -57,7 +58,7 @@ fn fault(family: Family, key: (Type, i32, i32, bool), kernels: &[String], own: &
     let is_error = |text: &String| text.starts_with('E');
     let refusal = |text: &String| ["ENOPROTOOPT", "EOPNOTSUPP"].contains(&text.as_str());
     let Some(row) = row else {
-        // Nothing is taken and nothing told, as of what groups a stream has joined.
+        // The option is neither accepted nor reported, such as the groups that a stream has joined.
         let is_unknown = kernels[..2].iter().all(is_error);
         let is_not_ours = NOT_OURS.contains(&(level, number)) || (level == 41 && family == Family::V4);
         if !is_unknown && !is_not_ours {
@@ -80,14 +81,14 @@ fn fault(family: Family, key: (Type, i32, i32, bool), kernels: &[String], own: &
     }
 }
 
-/// Returns true if the same is taken and told. Why something is refused may be another reason.
+/// Returns true if the same values are accepted and reported. Refusals may have different reasons.
 fn are_alike(kernels: &[String], own: &[String]) -> bool {
     let is_error = |text: &str| text.starts_with('E');
     kernels.iter().zip(own).all(|(one, other)| one == other || (is_error(one) && is_error(other)))
 }
 
-/// Returns true if an option was taken, told, and is gone once the socket is the overlay's. For some that is
-/// meant: they say what is so on the kernel's network only.
+/// Returns true if an option was accepted and reported, but is lost once the socket is an overlay socket.
+/// Some options are meant to be lost, because they apply only to kernel networks.
 fn is_lost(row: &Row, kernels: &[String], own: &[String]) -> bool {
     const KERNELS_ONLY: &[&str] = &[
         "SO_SNDBUFFORCE",

@@ -1,4 +1,4 @@
-//! Programs that carry bytes between descriptors and sockets.
+//! Programs that copy bytes between descriptors and sockets.
 
 use crate::common::run;
 use crate::lab::{Lab, is_root, sha256};
@@ -40,7 +40,7 @@ fn netcat_and_socat_and_bash_carry_bytes_both_ways() {
 fn iperf3_measures_tcp_in_both_directions() {
     let Some(lab) = Lab::with("iperf3_measures_tcp_in_both_directions", &["iperf3"]) else { return };
     let _server = lab.start("alpha", &["iperf3", "-s"]);
-    // Between two clients the server closes its listener for a moment.
+    // The server closes its listener for a moment between two clients.
     let script = lab.script(
         "up 5201
          sleep 0.3
@@ -55,7 +55,7 @@ fn iperf3_measures_tcp_in_both_directions() {
     );
     let got = run(lab.command("beta", &[], &["bash", "-c", &script]));
     assert_eq!(got.text(), "1\n".repeat(4), "{}", got.stderr);
-    // At the end of a measurement the server of iperf3 closes connections that it has not read to their end.
+    // After a measurement iperf3's server closes connections that it has not read completely.
     if got.status.code() != Some(0) {
         got.failure(1, &["were not delivered of what", "the peer has reset the connection"]);
     }
@@ -103,8 +103,8 @@ fn ping_is_answered() {
     );
     assert_eq!(got.text(), "2 rec\n".repeat(3));
     if is_root() {
-        // A copy has no capabilities, so the kernel allows nobody to ping with it; members are not the
-        // kernel's matter.
+        // A copy has no capabilities, so the kernel does not let users ping with it, but pinging members does
+        // not involve the kernel.
         let script = "cp $(command -v ping) copy; setpriv --reuid 65534 --clear-groups ./copy -c 2 -i 0.2 -w 50 10.77.0.1";
         assert!(lab.bash("beta", script).text().contains("2 received"));
     }

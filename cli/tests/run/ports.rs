@@ -1,12 +1,11 @@
-//! What a socket has before it is known which network it is for: a port, and options. And ports that a
-//! network does not allow.
+//! State of a socket before its network is known: a port, and options. Also ports outside a network's range.
 
 use std::path::Path;
 
 use crate::common::run;
 use crate::lab::{ALPHA, Lab, behind};
 
-/// A server may tell others its port before it listens, and then listens there.
+/// A server may announce its port before it listens there.
 #[test]
 fn whoever_is_told_a_port_listens_there() {
     let test = "whoever_is_told_a_port_listens_there";
@@ -30,7 +29,7 @@ print(len({s.getsockname()[1] for s in open_ones}))
     assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "900\n");
 }
 
-/// The same for datagrams: whoever was told the port reaches it, from both networks.
+/// Clients that were told a datagram server's port reach it, from both networks.
 #[test]
 fn a_datagram_server_at_any_port_is_reached() {
     let test = "a_datagram_server_at_any_port_is_reached";
@@ -62,7 +61,7 @@ print(s.recv(100).decode())"
     server.finish().success();
 }
 
-/// Clients bind so, too, and then reach whom they like.
+/// Clients also bind this way, and then reach any address.
 #[test]
 fn a_socket_that_was_told_its_port_may_still_connect_to_either_network() {
     let test = "a_socket_that_was_told_its_port_may_still_connect_to_either_network";
@@ -90,7 +89,7 @@ print('all well')
     assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
 }
 
-/// What was set before a socket connects or listens is there afterwards.
+/// Options set before a socket connects or listens are kept.
 #[test]
 fn options_that_were_set_before_are_kept() {
     let test = "options_that_were_set_before_are_kept";
@@ -137,8 +136,8 @@ print('all well')
     assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
 }
 
-/// The kernel has no such rule, so EACCES needs a word. A UDP socket may have any port, because a client may;
-/// that nobody can reach a server there is said.
+/// The kernel has no such rule, so a message explains EACCES. A UDP socket may have any port, because a
+/// client may; a message says that a server there cannot be reached.
 #[test]
 fn ports_that_the_network_does_not_allow_are_refused_and_named() {
     let test = "ports_that_the_network_does_not_allow_are_refused_and_named";
@@ -184,8 +183,8 @@ socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(('::', 0))
     }
 }
 
-/// A socket for each question, and ports that are given back: in both modes, and where the kernel tells
-/// nothing of sockets that are closed because the user has no inotify(7) left.
+/// Opens a socket for each query and returns its port, in both modes. Also runs where the kernel reports no
+/// closed sockets, because the user has no inotify(7) instance left.
 #[test]
 fn closed_sockets_give_their_ports_back() {
     let test = "closed_sockets_give_their_ports_back";

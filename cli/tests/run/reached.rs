@@ -1,4 +1,4 @@
-//! Programs that no library reaches, started by a program of `peersock run` that has it.
+//! Programs that the library cannot reach, started by a program of `peersock run` that has it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use rustix::fs::XattrFlags;
 use crate::common::{run, write_file};
 use crate::lab::{ALPHA, Lab, is_root};
 
-/// Its answer is what a client reads.
+/// Program whose greeting a client reads.
 const GREETER: &str = "import socket
 listener = socket.create_server(('10.77.0.1', 7000))
 while True:
@@ -18,7 +18,7 @@ while True:
     client.close()
 ";
 
-/// A file's capabilities (VFS_CAP_REVISION_2): CAP_NET_RAW, permitted and effective, as Debian's `ping` has it.
+/// A file's capabilities (VFS_CAP_REVISION_2): CAP_NET_RAW, permitted and effective, as on Debian's `ping`.
 const NET_RAW: [u32; 5] = [0x0200_0001, 1 << 13, 0, 0, 0];
 
 #[test]
@@ -47,7 +47,7 @@ fn a_32_bit_program_is_not_started_and_the_reason_is_said() {
             }
         }
     }
-    // A program that may not be executed is left to the kernel.
+    // The kernel handles a program that may not be executed.
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).expect("its owner may");
     let refused = run(lab.command("beta", &[], &["env".as_ref(), program.as_os_str()]));
     refused.failure(126, &["Permission denied"]);
@@ -94,7 +94,7 @@ fn programs_with_capabilities_in_their_files_are_on_the_overlay() {
     }
     let ping = "./pinger -c 2 -i 0.2 -w 50 10.77.0.1 | grep -o '2 received'";
     assert_eq!(as_nobody(&[], &["bash", "-c", ping]).success().text(), "2 received\n");
-    // Where nobody takes its calls.
+    // In this mode the program's calls are not intercepted.
     as_nobody(&["--mode", "preload"], &["./shell", "-c", "true"])
         .failure(1, &["capabilities", "a copy of it"]);
     assert_eq!(as_nobody(&["--only"], &["./shell", "-c", &greet]).success().text(), "overlay");

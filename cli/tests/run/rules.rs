@@ -1,4 +1,4 @@
-//! What goes to the overlay and what does not, and programs that cannot be reached.
+//! Rules for traffic to the overlay, and programs that cannot be reached.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -56,7 +56,7 @@ for what in tcp, udp, listener, raw:
     let lines: Vec<&str> = only.text().lines().collect();
     assert_eq!((lines[0], lines[3]), ("Network is unreachable", "True"), "{lines:?}");
     assert!(lines[1] != "5" && lines[2] != "listens", "{lines:?}");
-    // One datagram, not two.
+    // Only one datagram arrives, not two.
     udp.set_nonblocking(true).unwrap();
     let mut buf = [0; 10];
     assert!(udp.recv(&mut buf).is_ok() && udp.recv(&mut buf).is_err());
@@ -76,7 +76,7 @@ for address in '10.77.0.1', '192.0.2.1', 'fd77::1':
         print(error.strerror)
 ",
     );
-    // The program outlives its launcher and starts another one then.
+    // The program outlives its launcher and then starts another program.
     let shell = format!(
         "cd @DIR@; exec > result 2>&1; kill -KILL $PPID; until [ $PPID = 1 ] || ! kill -0 $PPID 2>/dev/null; do \
          sleep 0.05; done; sleep 0.2; timeout 30 python3 {script}; mv result done"
@@ -129,7 +129,7 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
     run(lab.command("beta", &["--no-filter"], &[&program])).failure(2, &["linked statically", "--no-filter"]);
     run(lab.command("beta", &["--no-filter", "--mode", "seccomp"], &["true"])).failure(2, &["--no-filter"]);
 
-    // The beginning of a program of Go: an interpreter, and its note.
+    // Builds the beginning of a Go program: an interpreter, and its note.
     let mut go = fs::read("/bin/sh").unwrap();
     let note = b"\x04\0\0\0\x53\0\0\0\x04\0\0\0Go\0\0";
     let at = 0x2f00;
@@ -162,7 +162,7 @@ fn a_program_that_runs_without_the_library_is_ended() {
     let mut cc = Command::new("cc");
     cc.args(["-static", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    // One that asks the kernel itself to start another, without any variable.
+    // This program asks the kernel directly to execute another one, without any variable.
     let source = lab.write(
         "raw.c",
         "#include <dlfcn.h>\n#include <gnu/lib-names.h>\n#include <stddef.h>\n#include <sys/syscall.h>\n\
@@ -177,7 +177,7 @@ fn a_program_that_runs_without_the_library_is_ended() {
     run(cc).success();
     let (program, raw) = (program.to_str().unwrap(), raw.to_str().unwrap());
     let words = ["library of peersock", "ended"];
-    // Where the launcher takes no other calls; otherwise the first one is left to it.
+    // In these modes the launcher does not intercept other calls; otherwise the first program is left to it.
     for options in [&["--mode", "preload"][..], &["--only"]] {
         run(lab.command("beta", options, &["env", program])).failure(1, &words);
     }
@@ -186,7 +186,7 @@ fn a_program_that_runs_without_the_library_is_ended() {
         let later = format!("sleep 0.1; exec {raw}");
         run(lab.command("beta", options, &["bash", "-c", &later])).failure(1, &words);
     }
-    // What starts others in its place, with the library, does as it likes; so do children.
+    // Programs with the library may exec others, and so may children.
     for script in ["exec true", "exec env sh -c 'exec sleep 1'", "env -i sleep 1; exit 0"] {
         run(lab.command("beta", &[], &["bash", "-c", script])).success();
     }
@@ -269,10 +269,11 @@ print('kept')
     }
 }
 
-/// The program as another user runs it, who cannot read the build's folder.
+/// Returns the program as run by another user, who cannot read the build's folder.
 pub(crate) fn as_nobody(lab: &Lab) -> Command {
     let copy = lab.path("peersock");
-    // By another program: what another test's thread starts meanwhile would have the file open for writing.
+    // Copies by another program, because a process that another test's thread starts meanwhile would inherit
+    // the file open for writing.
     let mut cp = Command::new("cp");
     cp.arg(env!("CARGO_BIN_EXE_peersock")).arg(&copy);
     run(cp).success();

@@ -1,4 +1,4 @@
-//! Programs that no library is loaded into: `--mode seccomp`, and what static programs get by themselves.
+//! Programs into which no library is loaded: `--mode seccomp`, and automatic interception of static programs.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -33,7 +33,7 @@ fn sockets_without_the_library_are_what_programs_expect() {
     server.finish().success();
 }
 
-/// Go's servers ask for the port of each socket that they bind.
+/// Go's servers query the port of each socket that they bind.
 #[test]
 fn a_udp_server_at_any_port_is_reached_once_it_has_asked_which() {
     let test = "a_udp_server_at_any_port_is_reached_once_it_has_asked_which";
@@ -95,7 +95,7 @@ fn static_and_dynamic_programs_start_each_other() {
     let _server = lab.start("alpha", &["busybox", "httpd", "-f", "-p", "8080", "-h", lab.folder()]);
     let _other = lab.start("gamma", &["python3", "-m", "http.server", "--directory", lab.folder(), "8080"]);
     lab.bash("beta", "up 8080; up 8080 10.77.0.3");
-    // What a static shell starts has the library, and with it the names of members.
+    // Children of a static shell have the library, and so resolve members' names.
     let both = "busybox wget -q -O - http://10.77.0.1:8080/file; curl -sSf http://gamma:8080/file
          busybox sh -c 'curl -sSf http://alpha:8080/file; busybox wget -q -O - http://10.77.0.3:8080/file'";
     for options in [&[][..], &["--only"]] {
@@ -152,7 +152,7 @@ os.execvp('busybox', words)
         format!("busybox {wget}; sh ./script; chmod +x script; ./script; env -i {busybox} {wget}; true");
     let cases = [
         (vec!["sh", "-e", "-c", &shell], 4),
-        // In the program's own place.
+        // Executes in the program's own place.
         (vec!["sh", "-c", &shell[..shell.find(';').unwrap()]], 1),
         (vec!["python3", "-c", &start], 6),
     ];
@@ -160,20 +160,20 @@ os.execvp('busybox', words)
         let got = run(lab.command("beta", &[], &program)).success();
         assert_eq!(got.text(), "content\n".repeat(times), "{program:?}");
     }
-    // Where nobody takes their calls they are started with the arguments that they are given.
+    // Without interception, programs are started with their original arguments.
     let named =
         format!("import os; os.waitpid(os.posix_spawn('{busybox}', ['echo', 'content'], os.environ), 0)");
     for options in [&["--only"][..], &["--no-filter"], &["--mode", "preload"]] {
         let got = run(lab.command("beta", options, &["python3", "-c", &named])).success();
         assert_eq!(got.text(), "content\n", "{options:?}");
     }
-    // What such a program starts has the library again, and the names of members.
+    // Children of such a program have the library again, and resolve members' names.
     let back =
         "busybox sh -c 'python3 -c \"import socket; print(socket.gethostbyname(\\\"alpha\\\"))\"'; true";
     assert_eq!(run(lab.command("beta", &[], &["sh", "-c", back])).success().text(), "10.77.0.1\n");
 }
 
-/// In one whose calls somebody takes already no second filter of the kind can be had, as in containers.
+/// A process whose calls are already supervised cannot get a second filter of this kind, as in containers.
 #[test]
 fn where_no_filter_is_to_be_had_the_launcher_says_so_at_its_start() {
     let test = "where_no_filter_is_to_be_had_the_launcher_says_so_at_its_start";
@@ -199,7 +199,7 @@ fn another_user_who_has_the_launchers_name_is_not_taken_for_it() {
         return eprintln!("SKIP {test}: only root can be another user");
     }
     let library = Library::provide().unwrap();
-    // Of a launcher that has ended, or another one that begins.
+    // The tag belongs to a launcher that has ended, or to another one that starts.
     let tag = std::process::id();
     let start = || {
         let mut command = Command::new("sh");

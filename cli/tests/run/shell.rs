@@ -1,4 +1,4 @@
-//! Secure shell, and what runs over it.
+//! Secure shell, and programs that run over it.
 
 use peersock_testnet::find_in_path;
 
@@ -51,7 +51,7 @@ fn git_clones_over_ssh_and_over_http() {
     assert_eq!(got.text(), "same\nsame\n");
 }
 
-/// Starts a server with keys of its own, on port 2222, and writes `config` for its clients.
+/// Starts a server with fresh keys on port 2222, and writes `config` for its clients.
 fn sshd(test: &str, programs: &[&str]) -> Option<(Lab, Running)> {
     let lab = Lab::with(test, &[&["sshd", "ssh", "ssh-keygen"], programs].concat())?;
     for key in ["host", "user"] {
@@ -88,7 +88,7 @@ fn sshd(test: &str, programs: &[&str]) -> Option<(Lab, Running)> {
 ",
     );
     let sshd = find_in_path("sshd")?;
-    // What the package's service makes.
+    // The package's service creates this folder.
     let _ = std::fs::create_dir("/run/sshd");
     let running = lab.start("alpha", &[sshd.to_str()?, "-D", "-e", "-f", &server]);
     Some((lab, running))

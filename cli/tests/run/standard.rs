@@ -1,4 +1,4 @@
-//! Standard input, output and error as the launcher was given them.
+//! Standard input, output and error in the state that the launcher received.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::common::run;
 use crate::lab::{Lab, behind};
 
-/// The same command by a shell that changes its descriptors first.
+/// Returns the command run by a shell that redirects its descriptors first.
 fn redirected(command: &Command, redirections: &str) -> Command {
     behind(&["sh", "-c", &format!("exec \"$0\" \"$@\" {redirections}")], command)
 }

@@ -1,4 +1,4 @@
-//! What programs start, with whatever environment, is on the overlay.
+//! Children of programs are on the overlay, with any environment.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use crate::common::{run, write_file};
 use crate::lab::{Lab, behind};
 
-/// The calls that start programs, with an environment that has nothing in it, and how many variables the
-/// started program has then: the library, the node and the rules.
+/// Calls that start programs with an empty environment. The started program then has three variables: the
+/// library, the node and the rules.
 const WAYS: [&str; 14] = [
     "execve",
     "execveat",
@@ -27,7 +27,7 @@ const WAYS: [&str; 14] = [
     "posix_spawn without",
 ];
 
-/// What the server says.
+/// Command of the server.
 const SERVER: &str = "exec socat TCP-LISTEN:7000,fork,reuseaddr SYSTEM:'echo hello'";
 
 #[test]
@@ -41,7 +41,7 @@ fn children_with_a_cleared_environment_stay_on_the_overlay() {
         let script = format!("up 7000; for way in {ways}; do ./starts \"$way\" 10.77.0.1 7000; done");
         let got = lab.bash_with("beta", options, &script);
         assert_eq!(got.text(), "hello, 3 variables, others: none\n".repeat(WAYS.len()), "{options:?}");
-        // The shell that they begin adds variables of its own.
+        // The shell that they start adds further variables.
         let script = "up 7000; for way in system popen; do ./starts $way 10.77.0.1 7000; done";
         let got = lab.bash_with("beta", options, script);
         assert_eq!(got.text().matches("hello, ").count(), 2, "{}", got.text());
@@ -86,7 +86,7 @@ fn programs_of_the_shell_with_a_cleared_environment_stay_on_the_overlay() {
     }
 }
 
-/// As by nohup(1), and by a parent that does not want to hear of its children.
+/// As with nohup(1), and with a parent that ignores the end of its children.
 #[test]
 fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_programs() {
     let Some(lab) = Lab::with("signals_that_are_ignored_from_the_start_stay_ignored", &["grep"]) else {
@@ -101,11 +101,11 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     let mask = mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok()).expect("a mask");
     let is_ignored = |signal: Signal| mask & (1 << (signal.as_raw() - 1)) != 0;
     assert!(is_ignored(Signal::HUP) && is_ignored(Signal::USR1) && !is_ignored(Signal::TERM), "{mask:x}");
-    // As systemd starts services: one that writes to a client that has gone is to see an error.
+    // systemd starts services like this, so that a write to a disconnected client yields an error.
     assert!(is_ignored(Signal::PIPE), "{mask:x}");
 }
 
-/// It asks for a signal when its parent ends, and the kernel takes the thread that started it for the parent.
+/// The program asks for a signal at its parent's end, and the kernel takes the starting thread for that.
 #[test]
 fn a_program_that_is_not_to_outlive_its_parent_runs_to_its_end() {
     let Some(lab) = Lab::with("a_program_that_is_not_to_outlive_its_parent", &["sh"]) else { return };
@@ -118,7 +118,7 @@ fn a_program_that_is_not_to_outlive_its_parent_runs_to_its_end() {
     }
 }
 
-/// Without a passphrase it would be in the network in which everybody is, and say nothing.
+/// Without a passphrase the node would silently join a network open to everyone.
 #[test]
 fn a_node_that_a_program_starts_does_not_lose_the_passphrase_in_silence() {
     let Some(lab) = Lab::with("a_node_that_a_program_starts_does_not_lose_the_passphrase", &[]) else {
@@ -138,7 +138,7 @@ fn a_node_that_a_program_starts_does_not_lose_the_passphrase_in_silence() {
     }
 }
 
-/// The launcher cannot look into the program then. Where it can do nothing at all it says so.
+/// The launcher then cannot inspect the program. If it cannot work at all, it reports that.
 #[test]
 fn a_launcher_that_is_short_of_descriptors_does_not_blame_the_program() {
     let Some(lab) = Lab::with("a_launcher_that_is_short_of_descriptors", &["sh"]) else { return };
@@ -150,7 +150,7 @@ fn a_launcher_that_is_short_of_descriptors_does_not_blame_the_program() {
     }
 }
 
-/// A command that a shell runs after another.
+/// Returns a command that a shell runs after another.
 fn within(before: &str, command: &Command) -> Command {
     behind(&["sh", "-c", &format!("{before}; exec \"$@\""), "sh"], command)
 }

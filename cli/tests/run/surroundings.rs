@@ -1,9 +1,9 @@
-//! Programs in surroundings that lack something: another network namespace, no IPv6, no /proc, a sandbox.
+//! Programs in restricted environments: another network namespace, no IPv6, no /proc, a sandbox.
 
 use crate::common::run;
 use crate::lab::{Lab, behind, is_root};
 
-/// A lab for a test that makes namespaces; `None`, having said so, if it cannot.
+/// Creates a lab for a test that makes namespaces; returns `None`, after printing why, if it cannot.
 fn lab(test: &str, programs: &[&str]) -> Option<Lab> {
     if !is_root() {
         eprintln!("SKIP {test}: only root can make namespaces");
@@ -12,7 +12,7 @@ fn lab(test: &str, programs: &[&str]) -> Option<Lab> {
     Lab::with(test, &[&["unshare", "ip", "sysctl", "umount"], programs].concat())
 }
 
-/// As vsftpd has it: what handles a connection can reach nothing else.
+/// vsftpd does this: the process that handles a connection can reach nothing else.
 #[test]
 fn a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given() {
     let test = "a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given";
@@ -68,7 +68,7 @@ print(datagrams.recv(10), connection.recv(10), connection.recv(10))
     assert_eq!(serving.finish().success().text(), "0\n0\n");
 }
 
-/// As in containers: IPv6 is switched off, and members have IPv6 addresses, some of them no others.
+/// As in containers, IPv6 is disabled, but members have IPv6 addresses, some of them only those.
 #[test]
 fn members_are_found_by_name_and_address_where_the_machine_lacks_a_family() {
     let test = "members_are_found_by_name_and_address_where_the_machine_lacks_a_family";

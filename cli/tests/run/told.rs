@@ -1,4 +1,4 @@
-//! What the launcher, and who guards it, say on stderr about what goes wrong.
+//! Messages of the launcher and its guard on stderr about problems.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::common::{peersock, run, signal};
 use crate::ending::wait_for_file;
 use crate::lab::Lab;
 
-/// The kernel says of a socket that was shut down that it is ready, for ever.
+/// The kernel reports a socket that was shut down as ready forever.
 #[test]
 fn a_server_whose_launcher_is_killed_is_told_and_does_not_spin() {
     let Some(lab) = Lab::with("a_server_whose_launcher_is_killed_is_told_and_does_not_spin", &["python3"])
@@ -45,7 +45,7 @@ os.rename({path:?}, {path:?} + '.whole')",
     assert!(said.contains("python3 (") && said.contains("start them again under `peersock run`"), "{said}");
     let got = wait_for_file(&result.with_extension("whole"));
     let errors: u32 = got.split(' ').next().and_then(|errors| errors.parse().ok()).expect("a number");
-    // Without a pause there are thousands, on any machine on which these three seconds mean anything.
+    // Without a pause there are thousands of errors on any machine with useful speed.
     assert!((1..=100).contains(&errors), "errors, and seconds of processor time: {got}");
     let said = serving.finish().stderr;
     assert_eq!(said.matches("was killed").count(), 1, "{said}");

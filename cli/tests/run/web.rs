@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::common::{Running, run, signal};
 use crate::lab::{Lab, sha256};
 
-/// Large enough to fill every buffer on the way many times.
+/// Size that fills every buffer on the path many times.
 const LARGE: usize = 100_000_000;
 
 #[test]
@@ -79,7 +79,7 @@ fn nginx_in_the_background_reloads_passes_requests_on_and_ends_by_signal() {
     let script = "try eval '[ $(curl -s http://gamma:8080/who) = new ]'
          curl -sSf http://gamma:8080/file | sha256sum";
     assert_eq!(lab.bash("beta", script).text(), format!("{sum}  -\n"));
-    // The program that was started has ended long ago, and the launcher waits for what it has left.
+    // The started program ended long ago, and the launcher waits for its daemon.
     signal(Signal::TERM, proxy.id());
     proxy.finish().success();
 }

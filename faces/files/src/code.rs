@@ -11,23 +11,23 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::symbols::{self, ALL, RANDOM};
 
-/// The TCP port on which senders listen, and the only one that their networks allow.
+/// The TCP port on which senders listen, and the only port that their networks allow.
 pub const PORT: u16 = 7421;
 
-/// Characters between two hyphens.
+/// Number of characters between two hyphens.
 const GROUP: usize = 5;
 
-/// Distinguishes this use of Argon2id from every other. There is nothing that could differ between two codes:
-/// the receiver knows the code alone.
+/// Salt that separates this use of Argon2id from others. It is the same for all codes, because the receiver
+/// knows nothing but the code.
 const SALT: &[u8] = b"peersock files v1";
 
-/// KiB of memory for each guess, and passes over it. Both ends must agree, so they are part of the protocol.
+/// KiB of memory per guess, and passes over it. They are part of the protocol: both ends must agree.
 const MEMORY: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 
-/// What lets a receiver in: 15 characters, of which 13 are random (65 bits) and two show typing errors.
+/// The code that admits a receiver: 15 characters, 13 of them random (65 bits) and two as check symbols.
 ///
-/// It is erased on drop and never printed by `Debug`.
+/// The code is erased on drop, and `Debug` never prints it.
 ///
 /// ```
 /// use peersock_files::Code;
@@ -44,7 +44,7 @@ pub struct Code {
     symbols: [u8; ALL],
 }
 
-/// Where the two ends of a code meet; it takes a code some tenths of a second to become this.
+/// Rendezvous derived from a code. The derivation takes some tenths of a second.
 ///
 /// ```
 /// use peersock_files::Code;
@@ -57,7 +57,7 @@ pub struct Code {
 /// ```
 #[derive(Debug)]
 pub struct Meeting {
-    /// The network of these two, with its key.
+    /// The network of the two ends, with its key.
     pub network: Network,
     /// The sender's identity.
     pub seed: Seed,
@@ -66,16 +66,16 @@ pub struct Meeting {
 }
 
 impl Code {
-    /// A new code from the system's randomness.
+    /// Generates a code from the system's randomness.
     ///
     /// # Errors
-    /// When the system has none.
+    /// The system has no randomness.
     pub fn generate() -> io::Result<Code> {
         let mut random = Zeroizing::new([0; RANDOM]);
         getrandom::fill(random.as_mut_slice()).map_err(io::Error::other)?;
         let mut symbols = [0; ALL];
         for (symbol, byte) in symbols.iter_mut().zip(random.iter()) {
-            // 32 divides 256, so that all are equally likely.
+            // 32 divides 256, so all symbols are equally likely.
             *symbol = byte % 32;
         }
         symbols::complete(&mut symbols);
@@ -84,9 +84,9 @@ impl Code {
         Ok(code)
     }
 
-    /// The code as people write it: capital letters and digits in groups.
+    /// Returns the code for people: capital letters and digits in groups.
     pub fn to_text(&self) -> Zeroizing<String> {
-        // Room for all of it, so that no copy is left behind.
+        // Reserves the full capacity, because a reallocation would leave a copy behind.
         let mut text = Zeroizing::new(String::with_capacity(2 * ALL));
         for (place, symbol) in self.symbols.iter().enumerate() {
             if place > 0 && place % GROUP == 0 {
@@ -98,8 +98,8 @@ impl Code {
     }
 
     /// Stretches the code with Argon2id (RFC 9106), version 0x13: 64 MiB, 3 passes, 1 lane, 64 bytes out,
-    /// salt `"peersock files v1"`, over the 15 characters without hyphens. The first 32 bytes are the network's
-    /// key, the others the sender's seed.
+    /// salt `"peersock files v1"`, over the 15 characters without hyphens. The first 32 bytes are the
+    /// network's key, the others the sender's seed.
     ///
     /// Takes some tenths of a second, and 64 MiB for that time.
     pub fn meeting(&self) -> Meeting {
@@ -128,7 +128,7 @@ impl Code {
 impl FromStr for Code {
     type Err = CodeError;
 
-    /// Reads what somebody has typed: case, hyphens and spaces do not matter, O is 0, I and L are 1.
+    /// Parses a typed code. Case, hyphens and spaces are ignored; O is read as 0, I and L as 1.
     fn from_str(text: &str) -> Result<Code, CodeError> {
         let mut code = Code { symbols: [0; ALL] };
         let mut count = 0;
@@ -153,7 +153,7 @@ impl fmt::Debug for Code {
     }
 }
 
-/// Why a text is no code.
+/// Error of a text that is not a code.
 ///
 /// ```
 /// use peersock_files::{Code, CodeError};
@@ -163,13 +163,13 @@ impl fmt::Debug for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodeError {
-    /// It has so many characters, hyphens and spaces not counted.
+    /// The text has this number of characters, not counting hyphens and spaces.
     #[error("a code has 15 letters and digits, and this has {0}")]
     Length(usize),
-    /// Codes do not have this character.
+    /// The text contains a character that codes do not use.
     #[error("codes do not have the character `{}`", .0.escape_default())]
     Character(char),
-    /// Two characters or fewer are wrong, or swapped, or it is no code at all.
+    /// One or two characters are wrong or swapped, or the text is not a code.
     #[error("the code has a typing error: its characters do not fit together")]
     Typo,
 }
@@ -209,12 +209,12 @@ mod tests {
     #[test]
     fn both_ends_of_a_code_meet_and_those_of_another_one_elsewhere() {
         let code = |text: &str| text.parse::<Code>().unwrap();
-        // Nobody types this one; all its sums are zero.
+        // A code of zeros has zero check sums; no real code is likely to equal it.
         let zero = code("00000-00000-00000").meeting();
         let again = code("ooooo ooooo ooooo").meeting();
         assert_eq!(zero.address, again.address);
         assert_eq!(zero.seed.0, again.seed.0);
-        // Pinned: whoever has another version of the program must meet there, too.
+        // Pinned: other versions of the program must derive the same meeting.
         assert_eq!(zero.network.id().to_string(), "ff1cfd1cfd000000");
         let other = Code::generate().unwrap().meeting();
         assert_ne!(zero.address, other.address);

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::wire::{WireError, printable};
 
-/// Why a receipt did not come to its end at the receiver. What has come is kept, but for what is wrong.
+/// Reason why a receipt failed at the receiver. Received data is kept, except data that is wrong.
 ///
 /// ```
 /// use peersock_files::ReceiveError;
@@ -17,56 +17,55 @@ use crate::wire::{WireError, printable};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
-    /// The connection broke, or the other end has sent what makes no sense.
+    /// The connection broke, or the sender's data is not understood.
     #[error("{0}")]
     Wire(#[from] WireError),
-    /// The sender has given up, and said why.
+    /// The sender gave up, and sent its reason.
     #[error("the sender has given up: {reason}")]
     Sender {
         /// The sender's text; control characters are replaced.
         reason: String,
-        /// Whether it is worth trying again soon.
+        /// True if another attempt soon is worthwhile.
         again: bool,
     },
-    /// The sender is there, and has said or taken nothing for [`SILENT`](crate::limits::SILENT), or longer
-    /// where it was to read large files.
+    /// The sender is connected but sent or accepted nothing for [`SILENT`](crate::limits::SILENT), or longer
+    /// if it had to read large files.
     #[error("the sender has said nothing for {} minutes", .0.as_secs() / 60)]
     Silent(Duration),
-    /// Other files have the names of what comes.
+    /// Other files have the names of incoming entries.
     #[error("{}", conflicts(.named, *.more))]
     Conflicts {
-        /// What is in the way: the first ones.
+        /// Paths of the first conflicts.
         named: Vec<String>,
-        /// How many there are besides.
+        /// Number of further conflicts.
         more: usize,
     },
     /// The disk has too little room.
     #[error("the disk has room for {free} bytes, and {needed} are to come")]
     Room {
-        /// Bytes to come.
+        /// Bytes to receive.
         needed: u64,
-        /// Bytes that the file system has for this user.
+        /// Bytes available to this user in the file system.
         free: u64,
     },
-    /// Something in the folder cannot be read or written.
+    /// An entry in the folder cannot be read or written.
     #[error("{path}: {source}")]
     Local {
-        /// What.
+        /// Path of the entry.
         path: String,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// What came has another hash than the sender says.
+    /// The received content does not match the sender's hash.
     #[error("{path} has not arrived as it was sent: its hash is another one")]
     Hash {
-        /// The file; what has come of it was removed.
+        /// The file; its received content was removed.
         path: String,
     },
 }
 
 impl ReceiveError {
-    /// Whether the same can succeed if the receiver connects anew: the connection broke, or the sender is
-    /// busy.
+    /// Returns true if a new connection may succeed, because the connection broke or the sender is busy.
     pub fn is_worth_another_try(&self) -> bool {
         match self {
             ReceiveError::Wire(WireError::Stream(_)) => true,
@@ -75,7 +74,7 @@ impl ReceiveError {
         }
     }
 
-    /// The reason as the sender is told it. What is in the folder, and how the disk is, is the receiver's.
+    /// Returns the reason for the sender, without details of the receiver's folder and disk.
     pub(crate) fn for_sender(&self) -> String {
         match self {
             ReceiveError::Conflicts { .. } => "other files are in the way".to_owned(),
@@ -109,7 +108,7 @@ fn conflicts(named: &[String], more: usize) -> String {
     }
 }
 
-/// Why a receipt did not come to its end at the sender.
+/// Reason why a receipt failed at the sender.
 ///
 /// ```
 /// use peersock_files::SendError;
@@ -120,36 +119,36 @@ fn conflicts(named: &[String], more: usize) -> String {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The connection broke, or the other end has sent what makes no sense.
+    /// The connection broke, or the receiver's data is not understood.
     #[error("{0}")]
     Wire(#[from] WireError),
-    /// The receiver has given up, and said why.
+    /// The receiver gave up, and sent its reason.
     #[error("the receiver has given up: {reason}")]
     Receiver {
         /// The receiver's text; control characters are replaced.
         reason: String,
     },
-    /// A file is not as it was when the manifest was made.
+    /// A file differs from its manifest entry.
     #[error("{path} has changed while it was sent")]
     Changed {
-        /// Its path as it is sent.
+        /// Path in the manifest.
         path: String,
     },
     /// A file cannot be read.
     #[error("{path} cannot be read: {source}")]
     Local {
-        /// Its path as it is sent.
+        /// Path in the manifest.
         path: String,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// The receiver has taken nothing for [`STALLED`](crate::limits::STALLED). It can go on where it stopped.
+    /// The receiver accepted nothing for [`STALLED`](crate::limits::STALLED). It can resume where it stopped.
     #[error("the receiver has taken nothing for 5 minutes")]
     Stalled,
-    /// The system gives no further thread. The receiver is told to come back.
+    /// The system refuses another thread. The receiver is told to come back.
     #[error("the system gives no thread for this receiver: {source}")]
     Thread {
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }

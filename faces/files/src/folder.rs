@@ -1,5 +1,5 @@
-//! The folder of the receiver, or one that is sent: everything in it is reached step by step from its
-//! descriptor, without following symbolic links. So nothing that happens in it at the same time leads out.
+//! The receiver's folder, or a folder that is sent. Every path is opened step by step from the folder's
+//! descriptor, without following symbolic links, so that concurrent changes cannot lead outside.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::manifest::Time;
 use crate::path::{EntryPath, PART_SUFFIX};
 
-/// A folder that is open, and out of which no path leads.
+/// An open folder that no path can leave.
 ///
 /// ```
 /// let folder = tempfile::tempdir()?;
@@ -25,7 +25,7 @@ pub struct Folder {
     fd: OwnedFd,
 }
 
-/// What is at a path.
+/// The kind of entry found at a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Nothing,
@@ -36,11 +36,11 @@ pub(crate) enum Found {
     Link {
         target: Vec<u8>,
     },
-    /// A device, a pipe, a socket.
+    /// A device, a pipe or a socket.
     Other,
 }
 
-/// A partial file. While it is open it is locked, so no other receiver writes it or takes its name.
+/// A partial file. It stays locked while it is open, so no other receiver writes it or takes its name.
 pub(crate) struct Part {
     pub(crate) file: File,
     pub(crate) length: u64,
@@ -48,31 +48,31 @@ pub(crate) struct Part {
     name: String,
 }
 
-/// What has the name of a partial file.
+/// The kind of entry found at a partial file's name.
 enum AtPartName {
     Nothing,
-    /// A link, a folder, a file of somebody else or with another name: no partial file of this user.
+    /// An entry that is not a partial file of this user: a link, a folder, another user's file, or a file
+    /// with a second name.
     Other,
     Part(Part),
 }
 
-/// The permissions of a partial file: whoever could open it could lock it, and keep it from being gone on
-/// with.
+/// Permissions of a partial file. Others must not open it, because a lock of theirs blocks resuming.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How often a part is opened or made anew when another receiver finishes or removes it at that moment.
+/// Maximum number of attempts to open or create a part, which another receiver may finish or remove.
 const TRIES: usize = 16;
 
-/// A pipe must not keep who opens it waiting.
+/// Flags for regular files. NONBLOCK, because opening a pipe must not block.
 const REGULAR: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 impl Folder {
-    /// Opens a folder; `path` itself may lead over symbolic links.
+    /// Opens a folder; `path` itself may go through symbolic links.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Returns system errors.
     pub fn open(path: &Path) -> io::Result<Folder> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Folder { fd: rustix::fs::open(path, flags, Mode::empty())? })
@@ -82,23 +82,23 @@ impl Folder {
         self.fd.as_fd()
     }
 
-    /// Whether both are open at the same folder, wherever it is now.
+    /// Returns true if both descriptors refer to the same folder, even after a rename.
     pub(crate) fn is_same(&self, other: &Folder) -> bool {
         let number = |folder: &Folder| rustix::fs::fstat(&folder.fd).map(|stat| (stat.st_dev, stat.st_ino));
         number(self).is_ok_and(|this| number(other) == Ok(this))
     }
 
-    /// Returns the number of bytes that this user may still write to the file system, or `None` if the file
-    /// system has no size (ramfs, and others that report no blocks at all).
+    /// Returns the number of bytes that this user may still write to the file system. Returns `None` if the
+    /// file system has no size (ramfs, and others that report no blocks).
     ///
     /// # Errors
-    /// Those of the system.
+    /// Returns system errors.
     pub fn free_bytes(&self) -> io::Result<Option<u64>> {
         let stat = rustix::fs::fstatvfs(&self.fd)?;
         Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
-    /// Opens what is at the end of some folders' names.
+    /// Opens the folder that these names lead to.
     fn walk<'a>(&self, names: impl Iterator<Item = &'a str>) -> rustix::io::Result<OwnedFd> {
         let open = |at: BorrowedFd<'_>, name| rustix::fs::openat(at, name, FOLDER, Mode::empty());
         let mut here = open(self.fd.as_fd(), ".")?;
@@ -112,7 +112,7 @@ impl Folder {
         self.walk(path.parent().into_iter().flat_map(|parent| parent.split('/')))
     }
 
-    /// What is at a path. What is behind a file or a link is nothing.
+    /// Returns the kind of entry at a path. A path below a file or a link counts as `Nothing`.
     pub(crate) fn find(&self, path: &EntryPath) -> io::Result<Found> {
         let parent = match self.parent_of(path) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Nothing),
@@ -133,14 +133,14 @@ impl Folder {
         })
     }
 
-    /// Opens a regular file to read it.
+    /// Opens a regular file for reading.
     pub(crate) fn read(&self, path: &EntryPath) -> io::Result<File> {
         let parent = self.parent_of(path)?;
         let file = rustix::fs::openat(&parent, path.name(), OFlags::RDONLY | REGULAR, Mode::empty())?;
         regular(file).map(|(file, _)| file)
     }
 
-    /// Makes a folder, unless it is there.
+    /// Creates a folder unless it exists.
     pub(crate) fn make_folder(&self, path: &EntryPath) -> io::Result<()> {
         let parent = self.parent_of(path)?;
         match rustix::fs::mkdirat(&parent, path.name(), Mode::from_raw_mode(0o777)) {
@@ -149,7 +149,7 @@ impl Folder {
         }
     }
 
-    /// Makes a link, in the place of another one or of a file if that is to be.
+    /// Creates a link. With `overwrite`, it replaces an existing link or file.
     pub(crate) fn make_link(&self, path: &EntryPath, target: &str, overwrite: bool) -> io::Result<()> {
         let parent = self.parent_of(path)?;
         match rustix::fs::symlinkat(target, &parent, path.name()) {
@@ -163,12 +163,12 @@ impl Folder {
         }
     }
 
-    /// Sets when a folder was changed.
+    /// Sets a folder's modification time.
     pub(crate) fn set_time(&self, path: &EntryPath, time: Time) -> io::Result<()> {
         Ok(rustix::fs::futimens(self.walk(path.names())?, &timestamps(time))?)
     }
 
-    /// The partial file for a path, if there is one to go on with.
+    /// Opens the partial file of a path, if one exists that can be resumed.
     pub(crate) fn find_part(&self, path: &EntryPath) -> io::Result<Option<Part>> {
         let parent = match self.parent_of(path) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -176,15 +176,15 @@ impl Folder {
         };
         match at_part_name(&parent, &part_name(path.name()))? {
             AtPartName::Part(part) => Ok(Some(part)),
-            // Something else has that name, and is removed when the part is made.
+            // Another entry has the name; creating the part removes it.
             AtPartName::Nothing | AtPartName::Other => Ok(None),
         }
     }
 
-    /// Makes an empty partial file for a path, in the place of one that nobody is writing.
+    /// Creates an empty partial file for a path, replacing one that no receiver is writing.
     ///
     /// # Errors
-    /// `ResourceBusy` if another receiver is writing it, and those of the system.
+    /// `ResourceBusy` if another receiver is writing the part; system errors.
     pub(crate) fn make_part(&self, path: &EntryPath) -> io::Result<Part> {
         let parent = self.parent_of(path)?;
         let name = part_name(path.name());
@@ -192,7 +192,7 @@ impl Folder {
         for _ in 0..TRIES {
             free_name(&parent, &name)?;
             let file = match rustix::fs::openat(&parent, &name, flags, PRIVATE) {
-                // Another receiver has been faster.
+                // Another receiver has created the part first.
                 Err(Errno::EXIST) => continue,
                 other => other?,
             };
@@ -203,23 +203,23 @@ impl Folder {
         Err(busy())
     }
 
-    /// Writes the names in the folder that a path is in to the disk.
+    /// Syncs the folder that contains a path.
     pub(crate) fn sync_parent(&self, path: &EntryPath) -> io::Result<()> {
         let parent = self.parent_of(path)?;
-        // Some file systems have nothing to write.
+        // Some file systems have nothing to sync and return EINVAL.
         match rustix::fs::fsync(parent) {
             Err(Errno::INVAL) => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// Writes all that the file system has in memory to the disk, other programs' files as well.
+    /// Syncs the whole file system, including other programs' files.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.fd)?)
     }
 }
 
-/// Opens what has the name of a partial file, and holds it if it is one.
+/// Opens the entry with a partial file's name, and locks it if it is a partial file.
 fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
     for _ in 0..TRIES {
         let file = match rustix::fs::openat(parent, name, OFlags::RDWR | REGULAR, Mode::empty()) {
@@ -232,14 +232,14 @@ fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
             return Ok(AtPartName::Other);
         }
         let Some(mut part) = Part::hold(file, parent, name)? else { continue };
-        // Who had the lock may have written until now.
+        // The previous holder of the lock may have written until now.
         let stat = rustix::fs::fstat(&part.file)?;
         part.length = size_of(&stat);
-        // Under another name it could be a file that must not change. Who finishes a part may give it two
-        // names for a moment, but has the lock then.
+        // A file with a second name could be one that must not change. A receiver that finishes a part may
+        // give it two names for a moment, but then it holds the lock.
         return match stat.st_nlink {
             1 => {
-                // One that was about to get its name, or is of an earlier version, may be open to others.
+                // A part of an earlier version, or one about to be renamed, may be accessible to others.
                 if Mode::from_raw_mode(stat.st_mode & 0o777) != PRIVATE {
                     rustix::fs::fchmod(&part.file, PRIVATE)?;
                 }
@@ -251,18 +251,18 @@ fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
     Err(busy())
 }
 
-/// Removes what has the name of a partial file, unless another receiver is writing it.
+/// Removes the entry with a partial file's name, unless another receiver is writing it.
 fn free_name(parent: &OwnedFd, name: &str) -> io::Result<()> {
     match at_part_name(parent, name)? {
         AtPartName::Nothing => Ok(()),
         AtPartName::Other => remove(parent, name),
-        // Its lock is held until its name is gone, so who waits for the lock finds another file, or none.
+        // Holds the lock until the name is removed, so that a process that waits for it finds another file.
         AtPartName::Part(part) => part.remove(),
     }
 }
 
-/// What the process takes from the permissions of new files. A call that tells it would set it, for all
-/// threads; where the kernel does not say it (before Linux 4.7), nobody else gets any.
+/// Returns the process's umask, read from /proc because umask(2) would change it for all threads. Before
+/// Linux 4.7 the kernel does not report it; then other users get no permissions.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
@@ -274,10 +274,10 @@ fn busy() -> io::Error {
 }
 
 impl Part {
-    /// Locks an open file. `None` if it lost its name before the lock was there: another receiver has
-    /// finished it, so that it is not to be written any more, or has removed it.
+    /// Locks an open file. Returns `None` if the file lost its name before it was locked: another receiver
+    /// has finished it, so it must not be written, or removed it.
     fn hold(file: File, parent: &OwnedFd, name: &str) -> io::Result<Option<Part>> {
-        // Some file systems have no locks; then nobody is kept from writing.
+        // Some file systems have no locks; there, parallel receivers are not kept from writing.
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Err(busy());
         }
@@ -285,7 +285,7 @@ impl Part {
         Ok(part.has_its_name()?.then_some(part))
     }
 
-    /// Whether the name still is that of the file that is open.
+    /// Returns true if the name still refers to the open file.
     fn has_its_name(&self) -> io::Result<bool> {
         let open = rustix::fs::fstat(&self.file)?;
         let named = match rustix::fs::statat(&self.parent, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -295,7 +295,7 @@ impl Part {
         Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
     }
 
-    /// Forgets what it has.
+    /// Discards the content.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
         self.length = 0;
         self.file.set_len(0)?;
@@ -303,11 +303,11 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the file its name, time and the permissions of new files, once its content is on the disk if it
-    /// is to `sync`. Nothing else loses its name unless that is to be.
+    /// Gives the file its name, its time and the permissions of new files, after syncing its content if
+    /// `sync` is set. Replaces another entry only with `overwrite`.
     ///
     /// # Errors
-    /// `ResourceBusy` if another program has taken the name of the partial file, and those of the system.
+    /// `ResourceBusy` if another program has taken the partial file's name; system errors.
     pub(crate) fn finish(
         self,
         path: &EntryPath,
@@ -317,14 +317,14 @@ impl Part {
         sync: bool,
     ) -> io::Result<()> {
         let usual = 0o666 & !umask();
-        // Who may read it may run it, as the user's umask has it.
+        // Users who may read the file may run it, within the umask.
         let mode = if executable { usual | (usual & 0o444) >> 2 } else { usual };
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
         rustix::fs::futimens(&self.file, &timestamps(time))?;
         if sync {
             self.file.sync_data()?;
         }
-        // The system renames whatever has the name, and only this file was verified.
+        // Checks the name, because renameat acts on whatever file has it, and only this file was verified.
         if !self.has_its_name()? {
             let what = "another program has replaced what had come of it";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
@@ -334,7 +334,7 @@ impl Part {
         }
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.parent, &self.name, &self.parent, path.name(), flags) {
-            // Not every file system knows that; a link to what is there fails everywhere.
+            // Some file systems lack RENAME_NOREPLACE; link(2) fails everywhere if the target exists.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 let (parent, name) = (&self.parent, &self.name);
                 rustix::fs::linkat(parent, name, parent, path.name(), AtFlags::empty())?;
@@ -344,7 +344,7 @@ impl Part {
         }
     }
 
-    /// Removes what has come.
+    /// Removes the partial file.
     pub(crate) fn remove(self) -> io::Result<()> {
         match self.has_its_name()? {
             true => remove(&self.parent, &self.name),
@@ -353,7 +353,7 @@ impl Part {
     }
 }
 
-/// A regular file and what the system says of it.
+/// Returns a regular file and its metadata, or an error for other kinds.
 pub(crate) fn regular(file: OwnedFd) -> io::Result<(File, Stat)> {
     let stat = rustix::fs::fstat(&file)?;
     match FileType::from_raw_mode(stat.st_mode) {
@@ -367,11 +367,11 @@ pub(crate) fn size_of(stat: &Stat) -> u64 {
 }
 
 pub(crate) fn time_of(stat: &Stat) -> Time {
-    // The system's nanoseconds are below a second.
+    // The system's nanoseconds are less than a second.
     Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
-/// The name of the partial file beside a file. Always the same, so that it is found again.
+/// Returns the name of the partial file beside a file. The name is fixed, so that a later receipt finds it.
 fn part_name(name: &str) -> String {
     let plain = format!(".{name}{PART_SUFFIX}");
     match plain.len() <= crate::limits::NAME_BYTES {

@@ -1,4 +1,4 @@
-//! How a sender meets a receiver, before it knows what there is to send.
+//! The greeting between a sender and a receiver, before the sender knows its files.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::Shutdown;
@@ -8,11 +8,11 @@ use crate::limits::{GREETING, MESSAGE_BYTES, STALLED};
 use crate::stream::{Stream, Within, drain};
 use crate::wire::{self, FromSender, WireError, printable};
 
-/// Small files and messages leave together when there are so many bytes of them; larger content at once.
+/// Buffer size in bytes: small files and messages are sent together in batches of this size; larger content
+/// is sent at once.
 const BATCH: usize = 64 << 10;
 
-/// A receiver that has greeted. It waits for the manifest as long as it takes, so a sender can look now at
-/// what there is to send.
+/// A receiver that has greeted. It waits for the manifest, so the sender can scan its files now.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -39,11 +39,11 @@ pub struct Greeted<'a, S: Stream> {
     pub(crate) writer: BufWriter<S>,
 }
 
-/// Greets a receiver, and waits for its greeting.
+/// Greets a receiver and waits for its greeting.
 ///
 /// # Errors
-/// [`SendError::Wire`]: it does not greet within [`GREETING`], is another program or speaks another version,
-/// or the stream has failed. The receiver is told what this end does not understand.
+/// [`SendError::Wire`]: the receiver does not greet within [`GREETING`], is another program, speaks another
+/// version, or the stream failed. The receiver is told about protocol errors.
 pub fn greet<S: Stream>(stream: &S) -> Result<Greeted<'_, S>, SendError> {
     let mut greeted = Greeted {
         stream,
@@ -68,8 +68,8 @@ impl<S: Stream> Greeted<'_, S> {
         Ok(self.stream.set_read_timeout(None)?)
     }
 
-    /// Tells the receiver why it gets nothing, and whether it should come back soon. Waits until it has heard
-    /// that, as [`refuse()`].
+    /// Tells the receiver why it gets nothing, and whether it should come back soon. Waits until the receiver
+    /// has read that, as [`refuse()`] does.
     pub fn refuse(mut self, reason: &str, again: bool) {
         let reason = printable(reason);
         let told = wire::write_message(&mut self.writer, &FromSender::Failed { reason, again });
@@ -78,19 +78,19 @@ impl<S: Stream> Greeted<'_, S> {
         }
     }
 
-    /// Tells the receiver why this end gives up, and waits until it has heard that.
+    /// Tells the receiver why this end gives up, and waits until the receiver has read that.
     pub(crate) fn give_up(&mut self, error: &SendError) {
         if say_failure(&mut self.writer, error) {
             end(self.stream, &mut self.reader);
         } else if matches!(error, SendError::Stalled) {
-            // What stands in the writer would be waited for once more.
+            // Shuts down, because flushing the writer's remaining bytes would wait for another timeout.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Tells a receiver that has not greeted yet why it is not served, and whether it should come back soon.
-/// Waits until it has heard that and ended the stream, for [`FAREWELL`](crate::limits::FAREWELL) at most.
+/// Tells a receiver that has not greeted yet why it is refused, and whether it should come back soon. Waits
+/// until it has read that and ended the stream, for at most [`FAREWELL`](crate::limits::FAREWELL).
 pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
     let reason = printable(reason);
     let told = wire::write_greeting(stream)
@@ -101,17 +101,17 @@ pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
     }
 }
 
-/// Ends the stream in order, after the last word.
+/// Ends the stream in order, after the last message.
 pub(crate) fn end<S: Stream>(stream: &S, reader: &mut impl Read) {
     let _ = stream.shutdown(Shutdown::Write);
     drain(stream, reader);
 }
 
-/// Tells the receiver why this end gives up, if the connection still stands.
+/// Tells the receiver why this end gives up, if the connection still works. Returns true if sent.
 pub(crate) fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
     let again = matches!(error, SendError::Thread { .. });
     let reason = match error {
-        // A frame is cut off.
+        // A frame is incomplete.
         SendError::Stalled => return false,
         SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } => return false,
         error => printable(&error.to_string()),

@@ -1,8 +1,8 @@
-//! Files and folders from one node to others.
+//! Transfer of files and folders from one node to others.
 //!
-//! The sender makes a [`Code`], which a person types or pastes at the receiver. From it alone follow the key
-//! of a network, and the sender's identity and address in it ([`Meeting`]): who has the code gets in, and
-//! nobody else completes a handshake. Then one stream is one receipt:
+//! The sender creates a [`Code`], which a person types or pastes at the receiver. The code determines a
+//! network's key and the sender's identity and address in that network ([`Meeting`]), so only holders of the
+//! code complete a handshake. Then one stream carries one receipt:
 //!
 //! ```text
 //!  both      greeting (magic, version)
@@ -14,14 +14,13 @@
 //!  receiver  that everything is verified and written
 //! ```
 //!
-//! There is no round trip for each file. Both ends may say at any time why they give up. [`send()`] and
-//! [`receive`] do one receipt over any [`Stream`]; who calls them connects, and repeats what broke off. A
-//! sender that looks through its files for each receiver does so after [`greet`], then calls
-//! [`Greeted::send`].
+//! There is no round trip per file. Both ends may give up at any time and say why. [`send()`] and [`receive`]
+//! do one receipt over any [`Stream`]; callers connect, and retry after interruptions. A sender that scans
+//! its files for each receiver does so after [`greet`], then calls [`Greeted::send`].
 //!
-//! The receiver opens every path beneath its [`Folder`] step by step without following symbolic links, and
-//! writes to a name of its own that becomes the final one when the hash of the whole file is right. Bytes
-//! that come from the other end are bounded before they are kept: [`limits`] has the numbers.
+//! The receiver opens every path beneath its [`Folder`] step by step without following symbolic links. It
+//! writes to a partial file, which gets its final name once the hash of the whole file is right. All input
+//! from the other end is bounded before it is stored: [`limits`] has the numbers.
 #![forbid(unsafe_code)]
 
 mod code;

@@ -1,45 +1,43 @@
-//! What bounds the memory and the time that the other end of a stream can cost.
+//! Limits on the memory and time that the other end of a stream can consume.
 
 use std::time::Duration;
 
-/// The most entries of a manifest: files, folders and links.
+/// Maximum number of entries of a manifest: files, folders and links.
 pub const ENTRIES: u32 = 1 << 18;
 
-/// The longest path of an entry, and the longest target of a link, in bytes.
+/// Maximum length of an entry's path, and of a link's target, in bytes.
 pub const PATH_BYTES: usize = 4096;
 
-/// The longest name in a path, in bytes, as most file systems have it.
+/// Maximum length of a name in a path, in bytes, as in most file systems.
 pub const NAME_BYTES: usize = 255;
 
-/// The most names in a path.
+/// Maximum number of names in a path.
 pub const DEPTH: usize = 128;
 
-/// The most bytes of all paths and targets of a manifest together: 32 MiB.
+/// Maximum total length of all paths and targets of a manifest: 32 MiB.
 pub const TEXT_BYTES: u64 = 32 << 20;
 
-/// The largest file, in bytes, and the largest sum of all files: what a signed 64-bit number holds.
+/// Maximum size of a file, and of all files together, in bytes: the range of a signed 64-bit number.
 pub const FILE_BYTES: u64 = i64::MAX as u64;
 
-/// The longest message, in bytes. An entry with the longest path and target fits.
+/// Maximum length of a message, in bytes. An entry with the longest path and target fits.
 pub const MESSAGE_BYTES: usize = 16 << 10;
 
-/// The most bytes of content in one frame, and what is read from a file at once: 256 KiB.
+/// Maximum number of content bytes in one frame, and per read from a file: 256 KiB.
 pub const DATA_BYTES: usize = 256 << 10;
 
-/// The longest text in which one end says why it gives up, in bytes.
+/// Maximum length of the text in which one end says why it gives up, in bytes.
 pub const REASON_BYTES: usize = 1024;
 
-/// How long the other end may take to greet, from the first byte to the last.
+/// Timeout for the other end's greeting, from the first byte to the last.
 pub const GREETING: Duration = Duration::from_secs(30);
 
-/// How long a sender waits in all until a receiver has said what it wants; longer for large manifests, see
-/// [`wanted_within`].
+/// Total time a sender waits for a receiver's requests; longer for large manifests, see [`wanted_within`].
 pub const WANTED: Duration = Duration::from_secs(600);
 
-/// How long a sender waits in all until a receiver has said what it wants of so many entries with so many
-/// bytes. What the sender itself reads meanwhile does not count. The receiver may have everything already,
-/// and hash all of it before it says what it wants: that is granted at 2 MiB/s, and 50 ms for each entry. At
-/// most 30 days.
+/// Returns the total time a sender waits for a receiver's requests, given the numbers of entries and bytes.
+/// Time the sender itself spends reading does not count. The allowance is 2 MiB/s plus 50 ms per entry,
+/// because the receiver may have all files and hash them before its requests. At most 30 days.
 ///
 /// ```
 /// use peersock_files::limits::{WANTED, wanted_within};
@@ -53,12 +51,12 @@ pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
     (WANTED + reading + talking).min(Duration::from_secs(30 * 86_400))
 }
 
-/// How long a sender may say or take nothing when it is its turn, as while it looks through its folders: 10
-/// minutes.
+/// Timeout for a sender that sends or accepts nothing when it is its turn, for example while it scans its
+/// folders: 10 minutes.
 pub const SILENT: Duration = Duration::from_secs(600);
 
-/// How long a sender may say nothing while it hashes so many bytes of its files: [`SILENT`], and what that
-/// takes at 2 MiB/s. At most 30 days.
+/// Returns the timeout for a sender that hashes this number of bytes of its files: [`SILENT`] plus the time
+/// at 2 MiB/s. At most 30 days.
 ///
 /// ```
 /// use peersock_files::limits::{SILENT, silent_within};
@@ -70,16 +68,15 @@ pub fn silent_within(bytes: u64) -> Duration {
     (SILENT + Duration::from_secs(bytes / (2 << 20))).min(Duration::from_secs(30 * 86_400))
 }
 
-/// How long a receiver may take nothing of what is sent to it: 5 minutes. A slow disk may take as long to
-/// write what has come.
+/// Timeout for a receiver that accepts nothing: 5 minutes. A slow disk may need as long to write.
 pub const STALLED: Duration = Duration::from_secs(300);
 
-/// How long the other end may take to end the stream once it was told why this end gives up.
+/// Time the other end has to end the stream after it was told why this end gives up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The most bytes that are read after this end has given up, until the other end ends the stream: 64 MiB.
+/// Maximum number of bytes read after this end has given up, until the other end ends the stream: 64 MiB.
 pub const DRAINED: u64 = 64 << 20;
 
-/// The most partial files that are gone on with in one receipt; further ones begin anew. So many small files
-/// are written to the disk together before they get their names.
+/// Maximum number of partial files resumed in one receipt; further files restart. Also the number of small
+/// files synced together before they get their names.
 pub const PARTS: usize = 64;

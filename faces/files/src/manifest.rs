@@ -4,7 +4,7 @@ use thiserror::Error;
 use crate::limits::{ENTRIES, FILE_BYTES, TEXT_BYTES};
 use crate::path::{EntryPath, LinkTarget};
 
-/// When something was changed, as the sender's system has it.
+/// Modification time as the sender's system reports it.
 ///
 /// ```
 /// use peersock_files::Time;
@@ -13,13 +13,13 @@ use crate::path::{EntryPath, LinkTarget};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
-    /// Seconds since 1970, before which they are negative.
+    /// Seconds since 1970; negative before that.
     pub seconds: i64,
-    /// Nanoseconds after that, below 1,000,000,000.
+    /// Nanoseconds to add, below 1,000,000,000.
     pub nanoseconds: u32,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 ///
 /// ```
 /// use peersock_files::Kind;
@@ -31,16 +31,16 @@ pub struct Time {
 pub enum Kind {
     /// A regular file.
     File {
-        /// Its length in bytes.
+        /// Length in bytes.
         size: u64,
-        /// Whether its owner may run it.
+        /// True if the owner may run the file.
         executable: bool,
     },
     /// A folder, which may be empty.
     Folder,
-    /// A symbolic link within what is sent.
+    /// A symbolic link to a target within the sent files.
     Link {
-        /// Where it leads.
+        /// Target of the link.
         target: LinkTarget,
     },
 }
@@ -57,16 +57,16 @@ pub enum Kind {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it is.
+    /// Path.
     pub path: EntryPath,
-    /// What it is.
+    /// Kind.
     pub kind: Kind,
-    /// When its content was changed.
+    /// Modification time of the content.
     pub time: Time,
 }
 
 impl Entry {
-    /// How many bytes it has; 0 if it is no file.
+    /// Returns the size in bytes; 0 if the entry is not a file.
     pub fn size(&self) -> u64 {
         match self.kind {
             Kind::File { size, .. } => size,
@@ -75,7 +75,7 @@ impl Entry {
     }
 }
 
-/// All that is sent: entries in the order of their paths, each in a folder that came before.
+/// All entries to send, ordered by path, each after the folder that contains it.
 ///
 /// ```
 /// use peersock_files::{Entry, EntryPath, Kind, Manifest, ManifestError, Time};
@@ -106,7 +106,7 @@ impl Manifest {
     /// Adds an entry.
     ///
     /// # Errors
-    /// [`ManifestError`] if it does not belong there; the manifest is as it was then.
+    /// [`ManifestError`] if the entry does not belong there; the manifest is then unchanged.
     pub fn push(&mut self, entry: Entry) -> Result<(), ManifestError> {
         if self.entries.len() >= ENTRIES as usize {
             return Err(ManifestError::Entries);
@@ -115,7 +115,7 @@ impl Manifest {
         if last.is_some_and(|last| last.path >= entry.path) {
             return Err(ManifestError::Order);
         }
-        // In this order, the folder of an entry is the last entry or one of those around it.
+        // In this order, the folder of an entry is the last entry or one of the folders that contain it.
         let is_in_folder = entry.path.parent().is_none_or(|parent| {
             last.is_some_and(|last| match last.path.as_str() {
                 path if path == parent => last.kind == Kind::Folder,
@@ -146,27 +146,27 @@ impl Manifest {
         Ok(())
     }
 
-    /// All entries.
+    /// Returns all entries.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// How many of them are files.
+    /// Returns the number of files.
     pub fn files(&self) -> u32 {
         self.files
     }
 
-    /// How many bytes all files have together.
+    /// Returns the total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What is at the outermost level.
+    /// Returns the entries at the outermost level.
     pub fn outermost(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.path.parent().is_none())
     }
 
-    /// The file with this number among the entries, and its length.
+    /// Returns the file entry with this number, and the file's length.
     pub(crate) fn file(&self, index: u32) -> Option<(&Entry, u64)> {
         let entry = self.entries.get(index as usize)?;
         match entry.kind {
@@ -176,7 +176,7 @@ impl Manifest {
     }
 }
 
-/// Why an entry does not belong into a manifest.
+/// Reason why an entry does not belong in a manifest.
 ///
 /// ```
 /// assert!(peersock_files::ManifestError::Entries.to_string().contains("262144"));
@@ -184,25 +184,25 @@ impl Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// There are too many.
+    /// There are too many entries.
     #[error("there are more than {ENTRIES} files and folders")]
     Entries,
-    /// All paths together are too long.
+    /// The total length of all paths is too large.
     #[error("all paths together have more than 32 MiB")]
     Text,
-    /// It is not behind the one before it, or is there already.
+    /// The entry does not sort after the previous one, or is a duplicate.
     #[error("the paths are not in order")]
     Order,
-    /// What it is in is no folder of the manifest.
+    /// The parent of the entry is not a folder of the manifest.
     #[error("a path is in no folder")]
     NoFolder,
-    /// A link leads out of what is sent.
+    /// A link leads outside the sent files.
     #[error("a symbolic link leads out of what is sent")]
     LinkLeavesFolder,
-    /// The sizes are larger than any disk.
+    /// The total size exceeds any disk.
     #[error("the files are too large")]
     Size,
-    /// There is no such time.
+    /// The time is invalid.
     #[error("a time has too many nanoseconds")]
     Time,
 }

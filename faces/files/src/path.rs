@@ -1,4 +1,4 @@
-//! Paths as they cross the network: none of them leads out of the folder that it is used in.
+//! Paths on the wire. None of them leads out of the folder in which it is used.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,14 +9,14 @@ use thiserror::Error;
 
 use crate::limits::{DEPTH, NAME_BYTES, PATH_BYTES};
 
-/// How the names of partial files end; no entry may be called so.
+/// Suffix of partial files' names; entries must not have it.
 pub(crate) const PART_SUFFIX: &str = ".peersock-part";
 
-/// The path of an entry below the folder of the receiver: names with slashes between them.
+/// The path of an entry below the receiver's folder: names separated by slashes.
 ///
-/// No name is empty, `.` or `..`, longer than 255 bytes, or has a backslash or control characters in it,
-/// among which are those that change the direction of text: `gnp.exe` could be shown as `exe.png`.
-/// Paths are in the order in which a folder comes before what is in it.
+/// No name is empty, `.` or `..`, longer than 255 bytes, or contains a backslash or control characters. Those
+/// include characters that change the direction of text: `gnp.exe` could be shown as `exe.png`. Paths are
+/// ordered so that a folder precedes its content.
 ///
 /// ```
 /// use peersock_files::EntryPath;
@@ -36,7 +36,7 @@ impl EntryPath {
     /// Checks a path.
     ///
     /// # Errors
-    /// [`PathError`] says which rule it breaks.
+    /// [`PathError`] names the broken rule.
     pub fn parse(text: &str) -> Result<EntryPath, PathError> {
         if text.len() > PATH_BYTES {
             return Err(PathError::Long);
@@ -52,37 +52,37 @@ impl EntryPath {
         Ok(EntryPath(text.to_owned()))
     }
 
-    /// The path of what has a name in this folder.
+    /// Returns the path of the entry with this name in this folder.
     ///
     /// # Errors
-    /// As [`EntryPath::parse`].
+    /// See [`EntryPath::parse`].
     pub fn join(&self, name: &str) -> Result<EntryPath, PathError> {
-        // A slash would make it several names.
+        // Rejects a slash, which would separate several names.
         check_name(name)?;
         EntryPath::parse(&format!("{}/{name}", self.0))
     }
 
-    /// The names from the outermost folder on.
+    /// Returns the names, starting with the outermost folder.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
 
-    /// The last name.
+    /// Returns the last name.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().expect("one at least")
     }
 
-    /// The path of the folder it is in, if it is in one of the manifest's.
+    /// Returns the path of the folder that contains the entry; `None` at the outermost level.
     pub fn parent(&self) -> Option<&str> {
         self.0.rsplit_once('/').map(|(parent, _)| parent)
     }
 
-    /// How many names it has.
+    /// Returns the number of names.
     pub fn depth(&self) -> usize {
         self.names().count()
     }
 
-    /// The path as a text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -120,10 +120,10 @@ impl From<EntryPath> for String {
     }
 }
 
-/// Where a symbolic link leads: relative, with `..` only at its beginning.
+/// Target of a symbolic link: relative, with `..` only at its beginning.
 ///
-/// What is behind a name in the middle may be another link, so `..` after a name could lead anywhere. With
-/// `..` at the beginning alone, it goes up from the folder of the link itself, which is a real one.
+/// A name in the middle may be another link, so `..` after a name could lead anywhere. `..` at the beginning
+/// goes up from the link's own folder, which is a real folder.
 ///
 /// ```
 /// use peersock_files::{EntryPath, LinkTarget};
@@ -143,7 +143,7 @@ impl LinkTarget {
     /// Checks a target.
     ///
     /// # Errors
-    /// [`PathError`] says which rule it breaks.
+    /// [`PathError`] names the broken rule.
     pub fn parse(text: &str) -> Result<LinkTarget, PathError> {
         if text.len() > PATH_BYTES {
             return Err(PathError::Long);
@@ -160,15 +160,14 @@ impl LinkTarget {
         Ok(LinkTarget(text.to_owned()))
     }
 
-    /// Whether a link at `path` leads to something in the outermost folder of that path, whatever other links
-    /// are on the way.
+    /// Returns true if a link at `path` stays in that path's outermost folder, regardless of other links.
     pub fn stays_inside(&self, path: &EntryPath) -> bool {
         let up = self.0.split('/').take_while(|name| *name == "..").count();
-        // The link's own name goes, then as many as it goes up; the outermost one must be left.
+        // The link's name and each `..` remove one name; the outermost name must remain.
         path.depth() >= up + 2
     }
 
-    /// The target as a text.
+    /// Returns the target as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -193,14 +192,14 @@ fn check_name(name: &str) -> Result<(), PathError> {
         "" => Err(PathError::Empty),
         "." | ".." => Err(PathError::Dots),
         _ if name.len() > NAME_BYTES => Err(PathError::Long),
-        // A backslash separates names on other systems.
+        // Rejects a backslash, because it separates names on other systems.
         _ if name.contains(|c| is_deceptive(c) || c == '\\' || c == '/') => Err(PathError::Character),
         _ if name.ends_with(PART_SUFFIX) => Err(PathError::Part),
         _ => Ok(()),
     }
 }
 
-/// Why a path or a target is refused.
+/// Reason why a path or a target is rejected.
 ///
 /// ```
 /// use peersock_files::{EntryPath, PathError};
@@ -210,23 +209,23 @@ fn check_name(name: &str) -> Result<(), PathError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PathError {
-    /// It begins or ends with a slash, has two in a row, or is empty.
+    /// It begins or ends with a slash, has two slashes in a row, or is empty.
     #[error("it has an empty name in it")]
     Empty,
-    /// It has `.` or `..` where only a name may be.
+    /// It contains `.` or `..` in a place for names.
     #[error("it has . or .. in it")]
     Dots,
-    /// A name has more than 255 bytes, or the whole more than 4096.
+    /// A name is longer than 255 bytes, or the path longer than 4096.
     #[error("it is too long")]
     Long,
     /// It has more than 128 names.
     #[error("it has too many folders")]
     Deep,
-    /// It has a backslash, a zero byte or another control character, of which some change the direction of
-    /// text, or one that nobody sees.
+    /// It contains a backslash, a zero byte or another control character (some of them change the direction
+    /// of text), or an invisible character.
     #[error("it has a backslash, or a control or invisible character")]
     Character,
-    /// Partial files are called so.
+    /// It has a partial file's name.
     #[error("it has the name of a partial file")]
     Part,
 }

@@ -1,4 +1,4 @@
-//! What the receiver has of a manifest, what it wants, and what is in the way.
+//! The receiver's plan for a manifest: files it has, files it wants, and conflicts.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -10,42 +10,42 @@ use crate::manifest::{Entry, Kind, Manifest};
 use crate::stream::Observer;
 use crate::wire::Hash;
 
-/// How many conflicts are named.
+/// Maximum number of conflicts that are named.
 const NAMED: usize = 10;
 
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Entries by their numbers, in order.
+    /// Numbers of missing folders' entries, in order.
     pub(crate) folders: Vec<u32>,
     pub(crate) links: Vec<u32>,
     pub(crate) compares: Vec<Compare>,
     pub(crate) wants: Vec<Want>,
-    /// Files that are the same already.
+    /// Number of files that are already identical.
     pub(crate) there: u32,
     conflicts: Vec<String>,
     more_conflicts: usize,
     parts: usize,
 }
 
-/// What is there of a file, and may be the same as the sender's.
+/// Local content that may equal the sender's.
 pub(crate) struct Compare {
     pub(crate) index: u32,
-    /// How many bytes are there.
+    /// Number of bytes present.
     pub(crate) length: u64,
-    /// The partial file they are in; `None` for the whole file.
+    /// The partial file that holds the bytes; `None` for a whole file.
     part: Option<Part>,
 }
 
-/// A file that is to come.
+/// A file to receive.
 pub(crate) struct Want {
     pub(crate) index: u32,
     pub(crate) offset: u64,
-    /// What has come of it already, and the state of its hash. Of no use if the offset is 0.
+    /// Part with the content so far, and its hash state. If the offset is 0, the content is discarded.
     pub(crate) part: Option<(Part, blake3::Hasher)>,
 }
 
 impl Plan {
-    /// Looks what is in the folder.
+    /// Compares the folder with the manifest.
     pub(crate) fn look(folder: &Folder, manifest: &Manifest, overwrite: bool) -> Result<Plan, ReceiveError> {
         let mut plan = Plan::default();
         for (index, entry) in (0..).zip(manifest.entries()) {
@@ -56,8 +56,8 @@ impl Plan {
                 (Kind::Folder, Found::Folder) => {}
                 (Kind::Folder, Found::Nothing) => plan.folders.push(index),
                 (Kind::File { size, .. }, Found::File { size: there }) if there == *size => {
-                    // A file is compared once. If it is being replaced, the part is what counts; one that
-                    // another receiver is writing does not matter unless the file differs.
+                    // Compares a file once. If it is being replaced, the part is compared instead. A part
+                    // that another receiver is writing matters only if the file differs.
                     let part = if overwrite { plan.part(folder, entry).unwrap_or(None) } else { None };
                     let length = part.as_ref().map_or(*size, |part| part.length);
                     plan.compares.push(Compare { index, length, part });
@@ -74,7 +74,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Takes a comparison of what is here with what the sender has.
+    /// Records the comparison of a local hash with the sender's.
     pub(crate) fn compared(
         &mut self,
         manifest: &Manifest,
@@ -84,13 +84,13 @@ impl Plan {
         overwrite: bool,
     ) {
         let Compare { index, length, part } = compare;
-        // No secret is compared: the sender sees at once what comes of it.
+        // Needs no constant-time comparison, because the sender learns the result at once.
         let same = own.filter(|own| theirs == Some(*own.finalize().as_bytes()));
         match (part, same) {
             (Some(part), Some(hasher)) => {
                 self.wants.push(Want { index, offset: length, part: Some((part, hasher)) });
             }
-            // Its content is forgotten when the file comes.
+            // The content is discarded when the file arrives.
             (Some(part), None) => {
                 self.wants.push(Want { index, offset: 0, part: Some((part, blake3::Hasher::new())) });
             }
@@ -100,21 +100,21 @@ impl Plan {
         }
     }
 
-    /// Fails if something is in the way, or there is too little room.
+    /// Fails on conflicts, or if the disk has too little room.
     pub(crate) fn check(&self, folder: &Folder, manifest: &Manifest) -> Result<(), ReceiveError> {
         if !self.conflicts.is_empty() {
             let (named, more) = (self.conflicts.clone(), self.more_conflicts);
             return Err(ReceiveError::Conflicts { named, more });
         }
         let needed = self.bytes(manifest);
-        // A file system that does not say how much room it has is tried.
+        // A file system that does not report its free space is tried.
         match folder.free_bytes() {
             Ok(Some(free)) if free < needed => Err(ReceiveError::Room { needed, free }),
             _ => Ok(()),
         }
     }
 
-    /// How many bytes are to come.
+    /// Returns the number of bytes to receive.
     pub(crate) fn bytes(&self, manifest: &Manifest) -> u64 {
         let size = |want: &Want| manifest.entries()[want.index as usize].size();
         self.wants.iter().map(|want| size(want) - want.offset).sum()
@@ -127,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// Wants a file, from where its partial file ends if that is the same.
+    /// Adds a file to receive; a matching partial file is resumed from its end.
     fn want(&mut self, folder: &Folder, index: u32, entry: &Entry) -> io::Result<()> {
         match self.part(folder, entry)? {
             Some(part) => self.compares.push(Compare { index, length: part.length, part: Some(part) }),
@@ -136,7 +136,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The partial file of a file, if it may be gone on with.
+    /// Returns the partial file of a file, if it can be resumed.
     fn part(&mut self, folder: &Folder, entry: &Entry) -> io::Result<Option<Part>> {
         let usable = |part: &Part| (1..=entry.size()).contains(&part.length);
         let part = folder.find_part(&entry.path)?.filter(usable).filter(|_| self.parts < PARTS);
@@ -146,7 +146,7 @@ impl Plan {
 }
 
 impl Compare {
-    /// Hashes what is there; `None` if it can no longer be read as it was found.
+    /// Hashes the local bytes; returns `None` if they can no longer be read as found.
     pub(crate) fn hash(
         &self,
         folder: &Folder,
@@ -158,14 +158,14 @@ impl Compare {
         let mut read = |file: &File| hash_into(&mut hasher, file, self.length, observer);
         let read = match &self.part {
             Some(part) => Some(read(&part.file).map_err(|error| ReceiveError::local(path, error))?),
-            // What cannot be read is another file.
+            // An unreadable file counts as different.
             None => folder.read(path).and_then(|file| read(&file)).ok(),
         };
         Ok((read == Some(self.length)).then_some(hasher))
     }
 }
 
-/// Hashes up to `most` bytes of a file from where it is read; how many there were.
+/// Hashes up to `most` bytes from the file's current position. Returns the number of bytes.
 fn hash_into(
     hasher: &mut blake3::Hasher,
     file: &File,

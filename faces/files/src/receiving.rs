@@ -11,12 +11,12 @@ use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
 use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
-/// So many entries are written to the disk one by one. Of more, only files of [`LARGE`] bytes are, and the
-/// others [`PARTS`] at once, with all that the file system has.
+/// Up to this number of entries, each file is synced separately. Beyond it, only files of at least [`LARGE`]
+/// bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
 const FEW: usize = 64;
 const LARGE: u64 = 1 << 20;
 
-/// How a receiver wants it.
+/// Options of a receiver.
 ///
 /// ```
 /// let options = peersock_files::Options { overwrite: true, ..Default::default() };
@@ -24,14 +24,13 @@ const LARGE: u64 = 1 << 20;
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Files and links that are there already and different are replaced. Otherwise they are an error before
-    /// anything is transferred.
+    /// If true, differing files and links are replaced. Otherwise they are an error before any transfer.
     pub overwrite: bool,
-    /// Only the manifest is wanted.
+    /// If true, only the manifest is requested.
     pub list_only: bool,
 }
 
-/// What a receiver has.
+/// Result of a receipt.
 ///
 /// ```
 /// let receipt = peersock_files::Receipt::default();
@@ -39,22 +38,21 @@ pub struct Options {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// Files that came.
+    /// Number of files received.
     pub files: u32,
-    /// Bytes that came.
+    /// Number of bytes received.
     pub bytes: u64,
-    /// Files that were there already, and are the same.
+    /// Number of files that were already there and identical.
     pub there: u32,
-    /// Entries that the sender has left out.
+    /// Number of entries that the sender left out.
     pub left_out: u32,
 }
 
-/// Receives what a sender sends into a folder. When this returns, everything is verified, written to the disk
-/// and confirmed.
+/// Receives a sender's files into a folder. On return, all files are verified, written and confirmed.
 ///
 /// # Errors
-/// [`ReceiveError`]. What has come is kept as partial files, and gone on with the next time; the sender is
-/// told the reason if that is this end's, but not what is in the folder.
+/// [`ReceiveError`]. Received data is kept in partial files and resumed next time. The sender is told this
+/// end's reason, but not the folder's content.
 pub fn receive<S: Stream>(
     stream: &S,
     folder: &Folder,
@@ -93,14 +91,14 @@ pub fn receive<S: Stream>(
 
 struct Receiver<'a, S: Stream> {
     stream: &'a S,
-    /// How long the sender may say nothing now.
+    /// Timeout of the sender's next message.
     patience: Duration,
     reader: BufReader<S>,
     writer: BufWriter<S>,
     folder: &'a Folder,
     options: Options,
     observer: &'a dyn Observer,
-    /// Files that have come and are not on the disk yet: they get their names when they are.
+    /// Files that are received but not yet on disk; they get their names after the sync.
     verified: Vec<(Entry, Part)>,
 }
 
@@ -112,7 +110,7 @@ impl<S: Stream> Receiver<'_, S> {
     }
 
     fn run(&mut self) -> Result<Receipt, ReceiveError> {
-        // The sender may look through what it sends now.
+        // The sender may still be scanning its files.
         self.wait_for(SILENT)?;
         self.stream.set_write_timeout(Some(SILENT))?;
         let (manifest, left_out) = self.manifest()?;
@@ -142,13 +140,13 @@ impl<S: Stream> Receiver<'_, S> {
         Ok(wire::write_message(&mut self.writer, message)?)
     }
 
-    /// The sender may say nothing for so long from now on.
+    /// Sets the timeout of the sender's messages from now on.
     fn wait_for(&mut self, patience: Duration) -> io::Result<()> {
         self.patience = patience;
         self.stream.set_read_timeout(Some(patience))
     }
 
-    /// Says what the end of a wait, and an end in the middle of a frame, mean.
+    /// Replaces timeouts, and ends in the middle of a frame, by explanations.
     fn explain(&self, error: ReceiveError) -> ReceiveError {
         match error {
             ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::WouldBlock => {
@@ -182,8 +180,8 @@ impl<S: Stream> Receiver<'_, S> {
         Ok((manifest, left_out))
     }
 
-    /// Finds out what is to come. The sender hears which files are compared, but no hash of them: whoever
-    /// has the hash of a file can find out what is in it, if it can be guessed.
+    /// Determines the files to receive. The sender learns which files are compared, but no hash of them,
+    /// because a hash reveals a file with guessable content.
     fn plan(&mut self, manifest: &Manifest) -> Result<Plan, ReceiveError> {
         let Options { overwrite, .. } = self.options;
         let mut plan = Plan::look(self.folder, manifest, overwrite)?;
@@ -194,7 +192,7 @@ impl<S: Stream> Receiver<'_, S> {
         if !plan.compares.is_empty() {
             self.writer.flush()?;
             for compare in mem::take(&mut plan.compares) {
-                // The sender hashes its files meanwhile.
+                // The sender hashes its files in parallel.
                 let own = compare.hash(self.folder, manifest, self.observer)?;
                 self.wait_for(silent_within(compare.length))?;
                 match self.hear()? {
@@ -209,7 +207,7 @@ impl<S: Stream> Receiver<'_, S> {
         Ok(plan)
     }
 
-    /// Takes all files, then makes the links, so that no path to a file leads over one of them.
+    /// Receives all files, then creates the links, so that no path to a file goes through a link.
     fn take(&mut self, plan: Plan, manifest: &Manifest) -> Result<(), ReceiveError> {
         let Plan { folders, links, wants, .. } = plan;
         let entry = |index: u32| &manifest.entries()[index as usize];
@@ -227,7 +225,7 @@ impl<S: Stream> Receiver<'_, S> {
                 break;
             }
         }
-        // Also if the connection broke: what is verified need not come again.
+        // Names verified files even if the connection broke, so that they need not be sent again.
         let named = self.name_verified();
         taken.and(named)?;
         match self.hear()? {
@@ -239,7 +237,7 @@ impl<S: Stream> Receiver<'_, S> {
             let made = self.folder.make_link(path, target.as_str(), self.options.overwrite);
             made.map_err(|error| ReceiveError::local(path, error))?;
         }
-        // Also of those that an earlier attempt has made. A folder of somebody else keeps its time.
+        // Includes folders from an earlier attempt. Another user's folder keeps its time.
         let all = manifest.entries().iter().filter(|entry| entry.kind == Kind::Folder);
         for Entry { path, time, .. } in all {
             let _ = self.folder.set_time(path, *time);
@@ -264,7 +262,7 @@ impl<S: Stream> Receiver<'_, S> {
         let Kind::File { size, executable } = entry.kind else {
             return Err(unexpected("an entry is no file"));
         };
-        // The sender reads again what is here already.
+        // The sender reads again the bytes that are already here.
         self.wait_for(silent_within(want.offset))?;
         let FromSender::Begin { index, offset } = self.hear()? else {
             return Err(unexpected("a message came in place of a file"));
@@ -307,7 +305,7 @@ impl<S: Stream> Receiver<'_, S> {
                 Frame::Message(_) => return Err(unexpected("a message came in the middle of a file")),
             }
         };
-        // No secret is compared.
+        // Needs no constant-time comparison, because the hash is not secret.
         if *hasher.finalize().as_bytes() != hash {
             part.remove().map_err(local)?;
             return Err(ReceiveError::Hash { path: entry.path.to_string() });
@@ -324,8 +322,7 @@ impl<S: Stream> Receiver<'_, S> {
         }
     }
 
-    /// Writes what is verified to the disk, then gives it its names: after a power failure, no file that has
-    /// its name is empty.
+    /// Syncs verified files before they get their names, so no named file is empty after a power failure.
     fn name_verified(&mut self) -> Result<(), ReceiveError> {
         if self.verified.is_empty() {
             return Ok(());
@@ -340,7 +337,7 @@ impl<S: Stream> Receiver<'_, S> {
     }
 }
 
-/// Says what an end in the middle of a frame means.
+/// Replaces an end in the middle of a frame by an explanation.
 fn cut_off(error: ReceiveError) -> ReceiveError {
     match error {
         ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::UnexpectedEof => {

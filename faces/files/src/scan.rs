@@ -11,10 +11,10 @@ use crate::folder::{Folder, regular, size_of, time_of};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError};
 use crate::path::{EntryPath, LinkTarget, PathError};
 
-/// How many of the entries that are left out are kept by name.
+/// Maximum number of left-out entries kept by name.
 const NAMED: usize = 100;
 
-/// Files and folders that are to be sent, with their manifest.
+/// Files and folders to send, with their manifest.
 ///
 /// ```
 /// use peersock_files::Source;
@@ -30,7 +30,7 @@ pub struct Source {
     manifest: Manifest,
     left_out: Vec<LeftOut>,
     left_out_count: u32,
-    /// By the names of the outermost entries.
+    /// Places of the outermost entries, by name.
     places: BTreeMap<String, Place>,
 }
 
@@ -40,7 +40,7 @@ enum Place {
     Folder(Folder),
 }
 
-/// What is not sent, and why.
+/// An entry that is not sent, and the reason.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -53,13 +53,13 @@ enum Place {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its path; what cannot be shown is escaped.
+    /// Path of the entry; characters that cannot be shown are escaped.
     pub path: String,
-    /// Why it is not sent.
+    /// Reason.
     pub why: String,
 }
 
-/// Why there is nothing to send.
+/// Error of a scan.
 ///
 /// ```
 /// use peersock_files::{ScanError, Source};
@@ -70,12 +70,12 @@ pub struct LeftOut {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ScanError {
-    /// The path has no name that the receiver could give it.
+    /// The path has no name that the receiver could use.
     #[error("{} has no name to send it by: {why}", path.display())]
     NoName {
-        /// The path that was named.
+        /// The given path.
         path: PathBuf,
-        /// What is wrong with its name.
+        /// Reason why the name is invalid.
         why: PathError,
     },
     /// Two of the paths end with the same name.
@@ -87,32 +87,32 @@ pub enum ScanError {
     /// The path is a pipe, a device or a socket.
     #[error("{} is neither a file nor a folder", path.display())]
     Special {
-        /// The path that was named.
+        /// The given path.
         path: PathBuf,
     },
-    /// Something cannot be read.
+    /// An entry cannot be read.
     #[error("{path} cannot be read: {source}")]
     Local {
-        /// What.
+        /// Path of the entry.
         path: String,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// It is more than one manifest can have.
+    /// The entries exceed a manifest's limits.
     #[error("it is too much to send at once: {0}")]
     Manifest(#[from] ManifestError),
 }
 
 impl Source {
-    /// Looks through files and folders. Each is sent under the last name of its path; a symbolic link that is
-    /// named itself is followed.
+    /// Scans files and folders. Each is sent under the last name of its path; a symbolic link given as a path
+    /// is followed.
     ///
-    /// Links in folders are sent as links if they lead to something in the same folder, without `..` behind a
-    /// name; other links, pipes, devices, sockets, partial files, and names that are not UTF-8 or that
-    /// [`EntryPath`] does not allow are left out.
+    /// Links in folders are sent as links if they stay in the same folder, without `..` after a name. Other
+    /// links, pipes, devices, sockets and partial files are left out, as are names that are not UTF-8 or that
+    /// [`EntryPath`] rejects.
     ///
     /// # Errors
-    /// [`ScanError`]; nothing that cannot be read is left out.
+    /// [`ScanError`]; unreadable entries are errors, not left out.
     pub fn scan(paths: &[PathBuf]) -> Result<Source, ScanError> {
         let mut named = BTreeMap::new();
         for path in paths {
@@ -147,8 +147,8 @@ impl Source {
         Ok(source)
     }
 
-    /// Whether another scan has found the same, in the same folders: an identical copy that has taken the
-    /// place of a folder is another one, and the descriptor of the former leads to nothing any more.
+    /// Returns true if another scan found the same entries in the same folders. An identical copy in place of
+    /// a folder counts as different, because the old descriptor no longer leads to it.
     ///
     /// ```
     /// use peersock_files::Source;
@@ -163,7 +163,7 @@ impl Source {
     /// ```
     pub fn is_same(&self, other: &Source) -> bool {
         let is_same_place = |(one, next): (&Place, &Place)| match (one, next) {
-            // It is opened by its path whenever it is read.
+            // A file is opened by its path on every read.
             (Place::File(one), Place::File(next)) => one == next,
             (Place::Folder(one), Place::Folder(next)) => one.is_same(next),
             _ => false,
@@ -174,22 +174,22 @@ impl Source {
             && self.places.values().zip(other.places.values()).all(is_same_place)
     }
 
-    /// What is sent.
+    /// Returns the entries to send.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// What is not sent: the first hundred.
+    /// Returns the first hundred entries that are not sent.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 
-    /// How many entries are not sent.
+    /// Returns the number of entries that are not sent.
     pub fn left_out_count(&self) -> u32 {
         self.left_out_count
     }
 
-    /// Opens a file of the manifest and looks at it.
+    /// Opens a file of the manifest and returns it with its metadata.
     pub(crate) fn open(&self, path: &EntryPath) -> io::Result<(File, Stat)> {
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let mut names = path.names();
@@ -204,7 +204,7 @@ impl Source {
         regular(file)
     }
 
-    /// Adds a folder with all that is in it.
+    /// Adds a folder with its content.
     fn add_folder(&mut self, at: BorrowedFd<'_>, name: &str, path: &EntryPath) -> Result<(), ScanError> {
         let local = |error: rustix::io::Errno| ScanError::local(path, error.into());
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -219,7 +219,7 @@ impl Source {
                 name => names.push(name.to_vec()),
             }
         }
-        // As in `EntryPath`'s order.
+        // Sorts names in `EntryPath`'s order.
         names.sort_unstable();
         for name in names {
             self.add(&fd, &name, path)?;
@@ -227,7 +227,7 @@ impl Source {
         Ok(())
     }
 
-    /// Adds what has a name in a folder.
+    /// Adds an entry of a folder.
     fn add(&mut self, folder: &OwnedFd, name: &[u8], parent: &EntryPath) -> Result<(), ScanError> {
         let shown = || format!("{parent}/{}", name.escape_ascii());
         let Ok(name) = str::from_utf8(name) else {
@@ -247,7 +247,7 @@ impl Source {
         };
         let local = |error: rustix::io::Errno| ScanError::local(&path, error.into());
         let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            // It was removed since the folder was read.
+            // The entry was removed after the folder was read.
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             other => other.map_err(local)?,
         };
@@ -286,10 +286,10 @@ impl ScanError {
     }
 }
 
-/// The path under which something is sent that was named so, and the name in it.
+/// Returns the path under which a given path is sent, and its name.
 fn entry_for(path: &Path) -> Result<(EntryPath, String), ScanError> {
     let no_name = |why| ScanError::NoName { path: path.to_owned(), why };
-    // `.` and `..` have names elsewhere.
+    // Resolves `.` and `..`, because they have other names.
     let full = match path.file_name() {
         Some(_) => path.to_owned(),
         None => std::fs::canonicalize(path).map_err(|error| ScanError::local(path.display(), error))?,
@@ -300,7 +300,7 @@ fn entry_for(path: &Path) -> Result<(EntryPath, String), ScanError> {
     Ok((entry, name.to_owned()))
 }
 
-/// Opens a file that was named; a pipe in its place does not keep this waiting.
+/// Opens a given file; NONBLOCK, because a pipe in its place must not block.
 fn open_file(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
@@ -311,7 +311,7 @@ fn file_entry(path: EntryPath, stat: &Stat) -> Entry {
     Entry { path, kind: Kind::File { size: size_of(stat), executable }, time: time_of(stat) }
 }
 
-/// Where a link leads, without what means nothing; `None` if it could lead out of the outermost folder.
+/// Returns a link's target without empty names and `.`; `None` if it could leave the outermost folder.
 fn link_target(target: &str, path: &EntryPath) -> Option<LinkTarget> {
     if target.starts_with('/') {
         return None;

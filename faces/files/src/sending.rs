@@ -17,7 +17,7 @@ use crate::scan::Source;
 use crate::stream::{Observer, Stream, Within};
 use crate::wire::{self, FromReceiver, FromSender, HEADER, Hash, WireError, printable};
 
-/// How a receipt ended well.
+/// Result of a successful receipt.
 ///
 /// ```
 /// use peersock_files::Sent;
@@ -26,14 +26,14 @@ use crate::wire::{self, FromReceiver, FromSender, HEADER, Hash, WireError, print
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// The receiver has everything, verified and written.
+    /// The receiver has all files, verified and written.
     Received {
-        /// Bytes of content that were sent to it.
+        /// Content bytes that were sent.
         bytes: u64,
-        /// Files that it did not have.
+        /// Files that the receiver did not have.
         files: u32,
     },
-    /// It wanted to see the manifest only.
+    /// The receiver requested only the manifest.
     Listed,
 }
 
@@ -43,9 +43,9 @@ struct Want {
     offset: u64,
 }
 
-/// Why sending stops.
+/// Reason why sending stops.
 enum Stop {
-    /// The receiver has said something before everything was sent, or has gone.
+    /// The receiver sent a message before all files were sent, or disconnected.
     Receiver,
     Failed(SendError),
 }
@@ -56,20 +56,20 @@ impl<E: Into<SendError>> From<E> for Stop {
     }
 }
 
-/// Sends what `source` has to one receiver, and waits until it says that everything is written: [`greet`],
-/// then [`Greeted::send`].
+/// Sends the files of `source` to one receiver and waits for its confirmation that they are written:
+/// [`greet`], then [`Greeted::send`].
 ///
 /// # Errors
-/// [`SendError`]. The receiver is told the reason if that is this end's.
+/// [`SendError`]. The receiver is told this end's reason.
 pub fn send<S: Stream>(stream: &S, source: &Source, observer: &dyn Observer) -> Result<Sent, SendError> {
     greet(stream)?.send(source, observer)
 }
 
 impl<S: Stream> Greeted<'_, S> {
-    /// Sends what `source` has, and waits until the receiver says that everything is written.
+    /// Sends the files of `source` and waits for the receiver's confirmation that they are written.
     ///
     /// # Errors
-    /// [`SendError`]. The receiver is told the reason if that is this end's.
+    /// [`SendError`]. The receiver is told this end's reason.
     pub fn send(mut self, source: &Source, observer: &dyn Observer) -> Result<Sent, SendError> {
         let wants = match ask(self.stream, &mut self.reader, &mut self.writer, source) {
             Ok(Some(wants)) => wants,
@@ -87,7 +87,7 @@ impl<S: Stream> Greeted<'_, S> {
             let listening = thread::Builder::new().name("verdict".into()).spawn_scoped(scope, move || {
                 let message = wire::read_message::<FromReceiver>(&mut reader);
                 is_stopped.store(true, Ordering::Relaxed);
-                // Nobody waits for it after `FAREWELL`.
+                // The channel may be gone, because `conclude` stops waiting after `FAREWELL`.
                 let _ = said.send(message);
             });
             if let Err(source) = listening {
@@ -98,11 +98,11 @@ impl<S: Stream> Greeted<'_, S> {
                 return Err(error);
             }
             let sent = send_files(&mut writer, source, &wants, is_stopped, observer);
-            // It may write all of it to its disk first.
+            // The receiver may first write all content to its disk.
             let patience = wanted_within(wants.len(), *sent.as_ref().unwrap_or(&0));
             let ended = conclude(stream, &mut writer, sent, &verdict, patience);
             if ended.is_err() {
-                // The thread may still wait for a receiver that says nothing.
+                // Ends the thread, which may still wait for a silent receiver.
                 let _ = stream.shutdown(Shutdown::Both);
             }
             ended.map(|bytes| Sent::Received { bytes, files: wants.len() as u32 })
@@ -110,7 +110,7 @@ impl<S: Stream> Greeted<'_, S> {
     }
 }
 
-/// Sends the manifest, and finds out what the receiver wants; `None` if that is nothing but the manifest.
+/// Sends the manifest and returns the receiver's requests; `None` if it wants only the manifest.
 fn ask<S: Stream>(
     stream: &S,
     reader: &mut BufReader<S>,
@@ -125,9 +125,9 @@ fn ask<S: Stream>(
     }
     writer.flush()?;
 
-    // A receiver that says nothing must not keep this one for ever.
+    // Bounds the time that a silent receiver can block this sender.
     let mut left = wanted_within(manifest.entries().len(), manifest.bytes());
-    // Hashes are read by who has come as far with its own.
+    // The receiver reads hashes only after computing its own.
     stream.set_write_timeout(Some(left))?;
     let mut compares = Vec::new();
     let mut next = 0;
@@ -145,12 +145,12 @@ fn ask<S: Stream>(
             other => return Err(unexpected(other)),
         }
     }
-    // Not before all are read: a receiver that writes does not read meanwhile.
+    // Sends no hash before all comparisons are read, because a receiver does not read while it writes.
     for (index, length) in compares {
         let (entry, _) = source.manifest().file(index).expect("it was checked");
         let hash = hash_of(source, entry, length)?;
         wire::write_message(writer, &FromSender::Hash(hash))?;
-        // A receiver that has gone is noticed before the next large file is read.
+        // Flushes, so that a disconnected receiver is noticed before the next large file is read.
         if length >= DATA_BYTES as u64 {
             writer.flush()?;
         }
@@ -177,7 +177,7 @@ fn ask<S: Stream>(
     Ok(Some(wants))
 }
 
-/// Reads what the receiver says, within the time that is left for all of that.
+/// Reads a message of the receiver, within the time left for all its messages.
 fn hear<S: Stream>(
     stream: &S,
     reader: &mut BufReader<S>,
@@ -194,7 +194,8 @@ fn hear<S: Stream>(
     }
 }
 
-/// The file with a number that the receiver has named; numbers grow, so there are no more than entries.
+/// Returns the file with the number the receiver sent. Numbers must grow, which bounds their count by the
+/// number of entries.
 fn file<'a>(source: &'a Source, index: u32, next: &mut u32) -> Result<(&'a Entry, u64), WireError> {
     let found = source.manifest().file(index).filter(|_| index >= *next);
     *next = index.saturating_add(1);
@@ -208,7 +209,7 @@ fn unexpected(message: FromReceiver) -> SendError {
     }
 }
 
-/// The hash of the first bytes of a file; `None` if it is not as long as the manifest says.
+/// Returns the hash of the first bytes of a file; `None` if the file's length differs from the manifest.
 fn hash_of(source: &Source, entry: &Entry, length: u64) -> Result<Option<Hash>, SendError> {
     let (file, stat) = open(source, entry)?;
     if size_of(&stat) != entry.size() {
@@ -216,11 +217,11 @@ fn hash_of(source: &Source, entry: &Entry, length: u64) -> Result<Option<Hash>, 
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(length)).map_err(|error| local(entry, error))?;
-    // It may have become shorter meanwhile.
+    // The file may have become shorter meanwhile.
     Ok((hasher.count() == length).then(|| *hasher.finalize().as_bytes()))
 }
 
-/// Sends all that is wanted; the bytes of content.
+/// Sends all requested files; returns the number of content bytes.
 fn send_files(
     writer: &mut impl Write,
     source: &Source,
@@ -254,7 +255,7 @@ fn send_file(
     let (mut file, stat) = open(source, entry)?;
     check_unchanged(entry, &stat)?;
     let mut hasher = blake3::Hasher::new();
-    // Again, though it may have been compared: the hash at the end is that of the file as it is now.
+    // Hashes the prefix again even if it was compared, because the final hash covers the file as it is now.
     let Want { index, offset } = *want;
     hash_prefix(&mut file, offset, &mut hasher, buffer, is_stopped, entry)?;
     wire::write_message(writer, &FromSender::Begin { index, offset })?;
@@ -268,7 +269,7 @@ fn send_file(
         observer.moved(count as u64);
         left -= count as u64;
     }
-    // What was written before the manifest's time could be seen may have changed since: the time tells.
+    // Checks the modification time, which shows changes after the manifest was made.
     let stat = rustix::fs::fstat(&file).map_err(|error| local(entry, error))?;
     check_unchanged(entry, &stat)?;
     wire::write_message(writer, &FromSender::End { hash: *hasher.finalize().as_bytes() })?;
@@ -292,7 +293,7 @@ fn hash_prefix(
     Ok(())
 }
 
-/// Reads some of what is left, which is at least one byte.
+/// Reads part of the remaining bytes, at least one.
 fn read(file: &mut File, buffer: &mut [u8], left: u64, entry: &Entry) -> Result<usize, SendError> {
     let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     loop {
@@ -331,7 +332,7 @@ fn local(entry: &Entry, source: impl Into<std::io::Error>) -> SendError {
     SendError::Local { path: entry.path.to_string(), source: source.into() }
 }
 
-/// Finds out what the receiver has to say in the end, or tells it why there is no good one.
+/// Waits for the receiver's verdict, or tells the receiver why sending failed.
 fn conclude<S: Stream>(
     stream: &S,
     writer: &mut BufWriter<S>,
@@ -367,7 +368,7 @@ fn conclude<S: Stream>(
                 let _ = stream.shutdown(Shutdown::Write);
             }
             match verdict.recv_timeout(FAREWELL) {
-                // That is why writing has failed.
+                // The receiver's failure explains the write error.
                 Ok(Ok(FromReceiver::Failed { reason })) => {
                     Err(SendError::Receiver { reason: printable(&reason) })
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::limits::{DATA_BYTES, DRAINED, FAREWELL};
 use crate::manifest::Manifest;
 
-/// A connection in both directions, of which several threads may have handles.
+/// A bidirectional connection of which several threads may have handles.
 ///
 /// ```
 /// use std::io::{Read as _, Write as _};
@@ -21,28 +21,28 @@ use crate::manifest::Manifest;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait Stream: Read + Write + Send + Sized {
-    /// Another handle of the same connection.
+    /// Returns another handle of the same connection.
     ///
     /// # Errors
-    /// Those of the system, when there are no more handles.
+    /// Returns system errors, if no more handles can be opened.
     fn try_clone(&self) -> io::Result<Self>;
 
     /// Ends one direction or both. Threads that wait on the connection return.
     ///
     /// # Errors
-    /// If the connection has ended.
+    /// Fails if the connection has ended.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// How long a read waits at most; it then fails with `WouldBlock` or `TimedOut`.
+    /// Sets the timeout of a read; it then fails with `WouldBlock` or `TimedOut`.
     ///
     /// # Errors
-    /// For a time of zero.
+    /// Fails for a timeout of zero.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// How long a write that gets rid of nothing waits at most; it then fails with `WouldBlock`.
+    /// Sets the timeout of a write without progress; it then fails with `WouldBlock`.
     ///
     /// # Errors
-    /// For a time of zero.
+    /// Fails for a timeout of zero.
     fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 }
 
@@ -70,39 +70,39 @@ macro_rules! streams {
 
 streams!(UnixStream, std::net::TcpStream, peersock::blocking::TcpStream);
 
-/// Is told what happens, for people. Calls come from the thread that transfers, and should be short.
+/// An observer of a receipt, for progress. The transferring thread calls it, so calls must be short.
 ///
 /// ```
 /// struct Silent;
 /// impl peersock_files::Observer for Silent {}
 /// ```
 pub trait Observer: Sync {
-    /// The manifest has come; the sender has left out so many entries.
+    /// Reports the received manifest; `left_out` is the number of entries that the sender left out.
     fn announced(&self, manifest: &Manifest, left_out: u32) {
         let _ = (manifest, left_out);
     }
 
-    /// So many bytes of so many files are going to be transferred; other files are there already.
+    /// Reports the start of the transfer. `bytes` and `files` count content without existing files.
     fn begins(&self, bytes: u64, files: u32) {
         let _ = (bytes, files);
     }
 
-    /// So many bytes of content more have been sent or written.
+    /// Reports `bytes` more bytes of content that were sent or written.
     fn moved(&self, bytes: u64) {
         let _ = bytes;
     }
 
-    /// What is there already is read, to compare it: so many bytes more.
+    /// Reports `bytes` more bytes of existing content that were read for comparison.
     fn compared(&self, bytes: u64) {
         let _ = bytes;
     }
 }
 
-/// Reads until a point in time: no read ends later, however slowly the bytes come. It then fails with
+/// A reader with a deadline: no read ends later, however slowly bytes arrive. It then fails with
 /// `WouldBlock`.
 pub(crate) struct Within<'a, S, R> {
     stream: &'a S,
-    /// What reads from the stream.
+    /// Reader on top of the stream.
     reader: &'a mut R,
     end: Instant,
 }
@@ -128,8 +128,8 @@ impl<S: Stream, R: Read> Read for Within<'_, S, R> {
     }
 }
 
-/// Reads until the other end ends the stream, for [`FAREWELL`] at most: a connection that is closed while
-/// something is unread is reset, and the other end might not hear what was said last.
+/// Reads until the other end ends the stream, for at most [`FAREWELL`]. Closing a connection with unread data
+/// resets it, and the other end might miss the last message.
 pub(crate) fn drain<S: Stream>(stream: &S, reader: &mut impl Read) {
     let mut reader = Within::new(stream, reader, FAREWELL);
     let (mut drained, mut buffer) = (0, vec![0; DATA_BYTES]);

@@ -1,22 +1,22 @@
-//! The characters of a code: Crockford's base32, with two characters that show typing errors.
+//! The characters of a code: Crockford's base32, with two characters that detect typing errors.
 //!
-//! A code is a word of a Reed-Solomon code over the 32 elements: the sum of all symbols is zero, and so is
-//! the sum of all symbols times a power of 2 that depends on their place. Words differ in three places at least,
-//! so any two wrong characters are noticed, and with them every pair of characters that were swapped.
+//! A code is a word of a Reed-Solomon code over the field of 32 elements. The sum of all symbols is zero, and
+//! so is the sum weighted by powers of 2 that depend on the place. Words differ in at least three places, so
+//! any two wrong characters are detected, and every swap of two characters.
 
 /// Crockford's alphabet: without I, L, O and U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Characters that are random.
+/// Number of random characters.
 pub(crate) const RANDOM: usize = 13;
 
-/// Characters in all.
+/// Total number of characters.
 pub(crate) const ALL: usize = RANDOM + 2;
 
-/// The polynomial x^5 + x^2 + 1 by which products are reduced; 2 is a primitive element.
+/// The polynomial x^5 + x^2 + 1 that reduces products; 2 is a primitive element.
 const POLYNOMIAL: u8 = 0b10_0101;
 
-/// The value of a character; what is often mistaken for another one counts as that.
+/// Returns the value of a character; characters that are easily confused with another have its value.
 pub(crate) fn value(character: char) -> Option<u8> {
     let character = match character.to_ascii_uppercase() {
         'O' => '0',
@@ -27,7 +27,7 @@ pub(crate) fn value(character: char) -> Option<u8> {
     ALPHABET.iter().position(|known| *known == character).map(|at| at as u8)
 }
 
-/// The character for a value below 32.
+/// Returns the character for a value below 32.
 pub(crate) fn character(value: u8) -> char {
     char::from(ALPHABET[usize::from(value)])
 }
@@ -42,7 +42,7 @@ pub(crate) fn complete(symbols: &mut [u8; ALL]) {
     symbols[RANDOM + 1] = sum ^ symbols[RANDOM];
 }
 
-/// Whether both sums are zero.
+/// Returns true if both sums are zero.
 pub(crate) fn is_complete(symbols: &[u8; ALL]) -> bool {
     sums(symbols) == (0, 0)
 }
@@ -53,12 +53,12 @@ fn sums(symbols: &[u8; ALL]) -> (u8, u8) {
     })
 }
 
-/// 2 to the power of `exponent`.
+/// Returns 2 to the power of `exponent`.
 fn power(exponent: usize) -> u8 {
     (0..exponent).fold(1, |product, _| multiply(product, 2))
 }
 
-/// The inverse of what is not zero: every element to the power of 31 is 1.
+/// Returns the inverse of a nonzero value: every element to the power of 31 is 1.
 fn inverse(value: u8) -> u8 {
     (0..30).fold(1, |product, _| multiply(product, value))
 }

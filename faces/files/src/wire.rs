@@ -1,12 +1,12 @@
-//! What crosses the stream: a greeting, then frames.
+//! The wire format: a greeting, then frames.
 //!
 //! ```text
 //!  greeting  "psfiles" (7 bytes), version (1 byte)
 //!  frame     kind (1 byte: 0 a message, 1 content), length (3 bytes, network order), so many bytes
 //! ```
 //!
-//! A message is [`FromSender`] or [`FromReceiver`] as postcard writes it, of at most 16 KiB; content is 1 to
-//! 256 KiB of a file. A frame that announces more is refused before anything is kept for it.
+//! A message is [`FromSender`] or [`FromReceiver`] in postcard encoding, at most 16 KiB. Content is 1 to 256
+//! KiB of a file. A frame that announces more is rejected before memory is allocated for it.
 
 use std::io::{self, Read, Write};
 
@@ -20,7 +20,7 @@ use crate::manifest::Entry;
 
 const MAGIC: &[u8; 7] = b"psfiles";
 
-/// The version of everything behind the greeting.
+/// Version of the protocol after the greeting.
 pub(crate) const VERSION: u8 = 2;
 
 const MESSAGE: u8 = 0;
@@ -28,7 +28,7 @@ const CONTENT: u8 = 1;
 
 pub(crate) type Hash = [u8; 32];
 
-/// What a sender says.
+/// A message of a sender.
 ///
 /// ```
 /// use peersock_files::{FromSender, WireError};
@@ -39,42 +39,42 @@ pub(crate) type Hash = [u8; 32];
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSender {
-    /// So many entries follow, each as an [`Entry`](FromSender::Entry).
+    /// Start of the manifest; `entries` messages of [`Entry`](FromSender::Entry) follow.
     Manifest {
-        /// Their number.
+        /// Number of entries.
         entries: u32,
-        /// How many the sender cannot send.
+        /// Number of entries that the sender cannot send.
         left_out: u32,
     },
     /// The next entry of the manifest.
     Entry(Entry),
-    /// The answer to the next comparison: the BLAKE3 hash of as many bytes of the sender's file; `None` if it
-    /// is no longer as long as the manifest says.
+    /// The answer to the next comparison: the BLAKE3 hash of the first bytes of the sender's file. `None` if
+    /// its length differs from the manifest.
     Hash(Option<Hash>),
-    /// Content of the file with this number follows, from this byte on.
+    /// Content of a file follows.
     Begin {
-        /// The number of the entry.
+        /// Number of the entry.
         index: u32,
-        /// The offset in bytes that was asked for.
+        /// Offset in bytes, as requested.
         offset: u64,
     },
     /// The file is complete.
     End {
-        /// The BLAKE3 hash of all of it.
+        /// BLAKE3 hash of the whole file.
         hash: Hash,
     },
-    /// All that was asked for has been sent.
+    /// All requested files have been sent.
     Complete,
     /// The sender gives up.
     Failed {
-        /// Why, for people.
+        /// Reason, for people.
         reason: String,
-        /// Whether it is worth trying again soon.
+        /// True if another attempt soon is worthwhile.
         again: bool,
     },
 }
 
-/// What a receiver says.
+/// A message of a receiver.
 ///
 /// ```
 /// use peersock_files::{FromReceiver, WireError};
@@ -85,32 +85,32 @@ pub enum FromSender {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReceiver {
-    /// It has a file of this length already, or the beginning of one, and wants the hash of the sender's. Its
-    /// own hash it keeps to itself. In the order of the entries, each once.
+    /// A request for a hash: the receiver has a file of this length, or its beginning. It keeps its own hash
+    /// to itself. Sent in the order of the entries, at most once per entry.
     Compare {
-        /// The number of the entry.
+        /// Number of the entry.
         index: u32,
-        /// How many bytes are to be hashed, from the beginning of the file.
+        /// Number of bytes to hash, from the beginning of the file.
         length: u64,
     },
-    /// There is no more to compare.
+    /// The end of the comparisons.
     Compared,
-    /// It wants a file. In the order of the entries.
+    /// A request for a file. Sent in the order of the entries.
     Want {
-        /// The number of the entry.
+        /// Number of the entry.
         index: u32,
-        /// How many bytes of it are there, and the same.
+        /// Number of bytes that the receiver has, and that are identical.
         offset: u64,
     },
-    /// It wants nothing more.
+    /// The end of the requests.
     Wanted,
     /// Everything is verified and written.
     Received,
-    /// It wanted to see the manifest only.
+    /// The receiver requested only the manifest.
     Listed,
-    /// It gives up.
+    /// The receiver gives up.
     Failed {
-        /// Why, for people. No names of what is there.
+        /// Reason, for people. Contains no names of existing files.
         reason: String,
     },
 }
@@ -118,15 +118,15 @@ pub enum FromReceiver {
 macro_rules! messages {
     ($($message:ty),+) => {$(
         impl $message {
-            /// The message as the frame that is sent.
+            /// Encodes the message as a frame.
             pub fn to_frame(&self) -> Vec<u8> {
                 frame(self)
             }
 
-            /// Reads a frame, which must have this message in it and nothing behind it.
+            /// Decodes a frame, which must contain exactly this message.
             ///
             /// # Errors
-            /// [`WireError`] if it has not.
+            /// [`WireError`] if it does not.
             pub fn from_frame(mut frame: &[u8]) -> Result<$message, WireError> {
                 let message = read_message(&mut frame)?;
                 match frame {
@@ -140,7 +140,7 @@ macro_rules! messages {
 
 messages!(FromSender, FromReceiver);
 
-/// Why what came is not understood.
+/// Error of received data that is not understood.
 ///
 /// ```
 /// use peersock_files::{FromSender, WireError};
@@ -159,30 +159,30 @@ pub enum WireError {
     /// The other end speaks another version.
     #[error("the other end speaks version {0} of the protocol, and this one version {VERSION}")]
     Version(u8),
-    /// There are no such frames.
+    /// The kind of the frame is unknown.
     #[error("a frame of the unknown kind {0}")]
     Kind(u8),
-    /// A frame says that it is longer than any.
+    /// The announced length of a frame exceeds the limit.
     #[error("a frame of {0} bytes is too long")]
     Long(u32),
-    /// A message is none, or something is behind it.
+    /// A message cannot be decoded, or has trailing bytes.
     #[error("a message that makes no sense")]
     Message,
-    /// A frame came where another one belongs.
+    /// A frame arrived out of place.
     #[error("{0}")]
     Unexpected(&'static str),
 }
 
-/// Writes what both ends begin with.
+/// Writes the greeting.
 pub(crate) fn write_greeting(stream: &mut impl Write) -> io::Result<()> {
     stream.write_all(MAGIC)?;
     stream.write_all(&[VERSION])
 }
 
-/// Reads what both ends begin with.
+/// Reads the greeting.
 ///
 /// # Errors
-/// [`WireError::Magic`], [`WireError::Version`], and those of the stream.
+/// [`WireError::Magic`], [`WireError::Version`], and errors of the stream.
 pub fn read_greeting(stream: &mut impl Read) -> Result<(), WireError> {
     let mut greeting = [0; MAGIC.len() + 1];
     stream.read_exact(&mut greeting)?;
@@ -212,11 +212,11 @@ fn frame(message: &impl Message) -> Vec<u8> {
     bytes
 }
 
-/// Bytes in front of a frame's content.
+/// Number of header bytes before a frame's content.
 pub(crate) const HEADER: usize = 4;
 
-/// Writes content, 1 to [`DATA_BYTES`] of it, which stands in the buffer behind room for the header: so that
-/// it leaves in one piece.
+/// Writes 1 to [`DATA_BYTES`] bytes of content. They follow room for the header in `buffer`, so that one
+/// write sends both.
 pub(crate) fn write_content(stream: &mut impl Write, buffer: &mut [u8], length: usize) -> io::Result<()> {
     buffer[..HEADER].copy_from_slice(&header(CONTENT, length));
     stream.write_all(&buffer[..HEADER + length])
@@ -227,14 +227,14 @@ fn header(kind: u8, length: usize) -> [u8; HEADER] {
     (u32::from(kind) << 24 | length).to_be_bytes()
 }
 
-/// What a frame of the sender is.
+/// A frame from the sender.
 pub(crate) enum Frame {
     Message(FromSender),
-    /// The buffer has so many bytes of content.
+    /// Number of content bytes in the buffer.
     Content(usize),
 }
 
-/// Reads one frame; content goes to `buffer`, which has [`DATA_BYTES`].
+/// Reads one frame; content goes to `buffer`, which has [`DATA_BYTES`] bytes.
 pub(crate) fn read_frame(stream: &mut impl Read, buffer: &mut [u8]) -> Result<Frame, WireError> {
     match read_header(stream)? {
         (MESSAGE, length) => Ok(Frame::Message(read_body(stream, length)?)),
@@ -254,7 +254,7 @@ pub(crate) fn read_message<M: Message>(stream: &mut impl Read) -> Result<M, Wire
     }
 }
 
-/// The kind and length of a frame, which are within the limits.
+/// Reads a header and returns the frame's kind and length, which are within the limits.
 fn read_header(stream: &mut impl Read) -> Result<(u8, u32), WireError> {
     let mut header = [0; 4];
     stream.read_exact(&mut header)?;
@@ -281,7 +281,7 @@ fn read_body<M: Message>(stream: &mut impl Read, length: u32) -> Result<M, WireE
     }
 }
 
-/// A reason as it may be shown: of bounded length, without what would draw on a terminal.
+/// Returns a reason that is safe to show: bounded, without characters that control a terminal.
 pub(crate) fn printable(reason: &str) -> String {
     let shown: String =
         reason.chars().map(|c| if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c }).collect();

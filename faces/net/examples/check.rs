@@ -1,4 +1,4 @@
-//! Sends a text to echo servers of its own in each network, and says where it came back as it was.
+//! Sends a text to local echo servers in each network, and reports where it came back unchanged.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,9 +11,9 @@ use peersock_net::{
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-/// How long the other end may take to answer.
+/// Timeout for the other end's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much is sent at once, bytes.
+/// Number of bytes per write.
 const PIECE: usize = 1000;
 
 /// Sends a text to echo servers of its own, and says where it came back as it was.
@@ -59,12 +59,12 @@ async fn main() -> std::io::Result<ExitCode> {
     run(&options, tokio::io::stdout()).await
 }
 
-/// `-all` is one word, as `-n` is.
+/// Accepts `-all` as one word, as `-n` is.
 pub(crate) fn arguments(words: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     words.map(|word| if word == "-all" { "--all".to_owned() } else { word })
 }
 
-/// Checks what is asked, and writes a line for each.
+/// Runs the requested checks, and writes a line for each.
 pub(crate) async fn run(options: &Options, mut output: impl AsyncWrite + Unpin) -> std::io::Result<ExitCode> {
     let data = match &options.file {
         Some(file) => std::fs::read(file)?,
@@ -110,12 +110,12 @@ async fn came_back(check: Check, address: &str, path: &str, data: &[u8]) -> Resu
         is_same &= received == piece;
     }
     server.abort();
-    // Its path is gone when it is over.
+    // The server removes its path when it ends.
     let _ = server.await;
     Ok(is_same)
 }
 
-/// A client, its server, and where the client sends to if it is not connected.
+/// Returns a client, its server, and the target address if the client is not connected.
 async fn opened(
     check: Check,
     address: &str,
@@ -161,7 +161,7 @@ async fn unixgram(
     Ok((client.into(), answering(server.into()), (!connected).then_some(there)))
 }
 
-/// Has a server answer datagrams.
+/// Makes a server answer datagrams.
 fn answering(server: Conn) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Ok((data, sender)) = server.read_from(1 << 16).await {

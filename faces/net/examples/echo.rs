@@ -1,7 +1,7 @@
-//! An echo server (`-l`), or a client that sends it its input and writes what comes back (`-d`).
+//! An echo server (`-l`), or a client that sends its input to a server and writes the answer (`-d`).
 //!
-//! With `--join` members of that network are reached over the overlay, and all other addresses by the kernel:
-//! `cargo run -p peersock-net --example echo -- -l --join ff0001ffff000000 -a :7000`.
+//! With `--join`, members of that network are reached over the overlay, and all other addresses by the
+//! kernel: `cargo run -p peersock-net --example echo -- -l --join ff0001ffff000000 -a :7000`.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// How long the other end may take to answer.
+/// Timeout for the other end's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest datagram, and the most of a stream at once, bytes.
+/// Maximum size of a datagram, and of a read from a stream, in bytes.
 const PIECE: usize = 1 << 16;
 
 /// An echo server, or a client that sends it its input and writes what comes back.
@@ -68,7 +68,7 @@ fn start(id: NetworkId, loopback: bool) -> Result<Node, Box<dyn Error + Send + S
     Ok(node)
 }
 
-/// Does what is asked. A server first writes where it listens.
+/// Runs the server or the client. A server first writes its address.
 pub(crate) async fn run(
     options: &Options,
     node: Option<Node>,
@@ -147,7 +147,7 @@ async fn dialed(options: &Options, node: Option<Node>) -> Result<Conn, SocketErr
     if options.network != Network::Unixgram {
         return dialer.dial(&options.address, options.network).await;
     }
-    // Who has no path of its own gets no answer.
+    // A socket without a path gets no answers.
     let own = UnixAddr::datagram(format!("{}.{}", options.address, std::process::id()))?;
     let conn = dialer.local(own).dial_unix(&resolve_unixgram_addr(&options.address)?, "unixgram").await?;
     conn.set_unlink_on_close(true)?;

@@ -1,4 +1,4 @@
-//! Connections to addresses.
+//! Dialing: connections to addresses.
 
 use std::fmt;
 use std::io;
@@ -19,11 +19,11 @@ use crate::{
     UdpAddr, UdpConn, UnixAddr, UnixConn,
 };
 
-/// Settings for dialing. The functions of the same names dial with the defaults.
+/// Settings for dialing. The free functions of the same names dial with the defaults.
 ///
-/// Addresses and names of members go over the overlay: through the node given, or else the process's one if
-/// that was started; all others go to the kernel. Once a node that was given is shut down, only loopback
-/// addresses can be dialed with it.
+/// Addresses and names of members go over the overlay, through the given node, or else through the process's
+/// node if it was started. All others go to the kernel. After a given node is shut down, this dialer reaches
+/// only loopback addresses.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,24 +48,24 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// The defaults.
+    /// Returns the default settings.
     pub fn new() -> Dialer {
         Dialer::default()
     }
 
-    /// The own address to connect from. By default the system chooses.
+    /// Sets the local address to connect from. By default the system chooses.
     pub fn local(mut self, addr: impl Into<Addr>) -> Dialer {
         self.local = Some(addr.into());
         self
     }
 
-    /// How long it may take, with the resolving of the name. By default as long as the system tries.
+    /// Sets the timeout, which includes name resolution. By default only the system's timeouts apply.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self
     }
 
-    /// The node through which members are reached, instead of the process's.
+    /// Sets the node through which members are reached, instead of the process's node.
     pub fn node(mut self, node: &Node) -> Dialer {
         self.node = Some(node.clone());
         self
@@ -73,14 +73,14 @@ impl Dialer {
 
     /// Connects to an address: `host:port`, or the path of a Unix domain socket.
     ///
-    /// If a name has several addresses, they are tried in the system's order, families in turn, one more
-    /// every 250 ms and at once when one has failed (RFC 8305); the first that connects is taken. An empty
-    /// host is this machine.
+    /// If a name has several addresses, they are tried in the system's order, alternating families (RFC
+    /// 8305). A new attempt starts every 250 ms, and at once after a failure; the first connection wins. An
+    /// empty host is this machine.
     ///
     /// # Errors
-    /// [`SocketError::Address`] if the address is malformed, or something of it is not known,
-    /// [`SocketError::UnknownNetwork`] if the network is none to dial, [`SocketError::Deadline`] if the
-    /// timeout is over. If all addresses failed it is the first failure's error, and its text names all.
+    /// [`SocketError::Address`] if the address is malformed or its host or service is unknown,
+    /// [`SocketError::UnknownNetwork`] if the network cannot be dialed, [`SocketError::Deadline`] after the
+    /// timeout. If all addresses fail, returns the first failure's error; its text names all addresses.
     pub async fn dial(&self, address: &str, network: impl IntoNetwork) -> Result<Conn, SocketError> {
         let network = network.into_network()?.among(&[Kind::Tcp, Kind::Udp, Kind::Unix])?;
         let dialed = self.within(network, address, async {
@@ -98,27 +98,27 @@ impl Dialer {
     /// Connects to a TCP address of the networks `tcp`, `tcp4` and `tcp6`.
     ///
     /// # Errors
-    /// Those of [`Dialer::dial`].
+    /// See [`Dialer::dial`].
     pub async fn dial_tcp(&self, addr: &TcpAddr, network: impl IntoNetwork) -> Result<TcpConn, SocketError> {
         let network = network.into_network()?.among(&[Kind::Tcp])?;
         Ok(TcpConn::new(self.dial_addr(network, addr.clone().into()).await?))
     }
 
-    /// A UDP socket that is connected to an address of the networks `udp`, `udp4` and `udp6`.
+    /// Creates a UDP socket connected to an address of the networks `udp`, `udp4` and `udp6`.
     ///
     /// # Errors
-    /// Those of [`Dialer::dial`].
+    /// See [`Dialer::dial`].
     pub async fn dial_udp(&self, addr: &UdpAddr, network: impl IntoNetwork) -> Result<UdpConn, SocketError> {
         let network = network.into_network()?.among(&[Kind::Udp])?;
         Ok(UdpConn::new(self.dial_addr(network, addr.clone().into()).await?))
     }
 
-    /// Connects to a path: as a stream (`unix`) or for datagrams (`unixgram`). Who sends datagrams gets
-    /// answers only with an own address. Its path stays when the connection is closed, unless
-    /// [`UnixConn::set_unlink_on_close`] says otherwise.
+    /// Connects to a path, as a stream (`unix`) or for datagrams (`unixgram`). A datagram sender needs a
+    /// local address to get answers. Its path stays after closing, unless [`UnixConn::set_unlink_on_close`]
+    /// is set.
     ///
     /// # Errors
-    /// Those of [`Dialer::dial`].
+    /// See [`Dialer::dial`].
     pub async fn dial_unix(
         &self,
         addr: &UnixAddr,
@@ -144,7 +144,7 @@ impl Dialer {
         tokio::time::timeout(timeout, dialed).await.map_err(over)?
     }
 
-    /// Connects to the first of these addresses that can be reached.
+    /// Connects to the first reachable address.
     pub(crate) async fn connect(
         &self,
         network: Network,
@@ -190,7 +190,7 @@ impl Dialer {
             let (members, place, addr) = (members.as_ref(), *place, addr.clone());
             async move {
                 let (socket, peer) = connect_ip(members, network.is_stream(), local, place).await?;
-                // Of a wildcard it is the address that the system took.
+                // A wildcard's remote address is the one the system chose.
                 let remote = if place.ip().is_unspecified() { Addr::of_socket(kind, peer) } else { addr };
                 Ok((socket, remote))
             }
@@ -201,10 +201,10 @@ impl Dialer {
 }
 
 type Connected = (Box<dyn Socket>, Addr);
-/// What became of each address.
+/// Each address with its error.
 pub(crate) type Failures = Vec<(Addr, io::Error)>;
 
-/// The first failure's error, which names all addresses if there are several.
+/// Returns the first failure's error, which names all addresses if there are several.
 pub(crate) fn failed(operation: &str, mut failures: Failures) -> SocketError {
     let texts: Vec<String> = failures.iter().map(|(addr, error)| format!("{addr}: {error}")).collect();
     if failures.is_empty() {
@@ -242,7 +242,7 @@ fn socket_addr(addr: &Addr) -> Result<SocketAddr, AddressError> {
     }
 }
 
-/// The address to dial for one without a host, which is this machine.
+/// Returns the address to dial: an address without a host becomes loopback.
 fn here(network: Network, addr: Addr) -> Addr {
     let loopback: Ip = match network.family() {
         Some(Family::V6) => Ipv6Addr::LOCALHOST.into(),
@@ -275,15 +275,15 @@ fn from(local: Option<impl Into<Addr>>) -> Dialer {
 /// ```
 ///
 /// # Errors
-/// See there.
+/// See [`Dialer::dial`].
 pub async fn dial(address: &str, network: impl IntoNetwork) -> Result<Conn, SocketError> {
     Dialer::new().dial(address, network).await
 }
 
-/// Connects to a TCP address, from `laddr` if that is given: see [`Dialer::dial_tcp`].
+/// Connects to a TCP address, from `laddr` if it is given: see [`Dialer::dial_tcp`].
 ///
 /// # Errors
-/// See there.
+/// See [`Dialer::dial_tcp`].
 pub async fn dial_tcp(
     laddr: Option<&TcpAddr>,
     raddr: &TcpAddr,
@@ -292,11 +292,11 @@ pub async fn dial_tcp(
     from(laddr.cloned()).dial_tcp(raddr, network).await
 }
 
-/// A UDP socket, connected to `raddr` and bound to `laddr`. Without `raddr` it is as
-/// [`listen_udp`](crate::listen_udp) makes it.
+/// Creates a UDP socket, connected to `raddr` and bound to `laddr`. Without `raddr` it does the same as
+/// [`listen_udp`](crate::listen_udp).
 ///
 /// # Errors
-/// Those of [`Dialer::dial_udp`].
+/// See [`Dialer::dial_udp`].
 pub async fn dial_udp(
     laddr: Option<&UdpAddr>,
     raddr: Option<&UdpAddr>,
@@ -308,11 +308,11 @@ pub async fn dial_udp(
     }
 }
 
-/// Connects to a path, from that of `laddr` if that is given: see [`Dialer::dial_unix`]. Sockets for
-/// datagrams (`unixgram`) need no `raddr`.
+/// Connects to a path, from `laddr` if it is given: see [`Dialer::dial_unix`]. Datagram sockets (`unixgram`)
+/// need no `raddr`.
 ///
 /// # Errors
-/// Those of [`Dialer::dial_unix`].
+/// See [`Dialer::dial_unix`].
 pub async fn dial_unix(
     laddr: Option<&UnixAddr>,
     raddr: Option<&UnixAddr>,

@@ -1,4 +1,4 @@
-//! What operations on networks fail with.
+//! Errors of network operations.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::io;
 
 use crate::Network;
 
-/// An operation on a network has failed: what Go's `OpError` is.
+/// Error of a failed network operation, like Go's `OpError`.
 ///
-/// As an [`io::Error`] it has the same [`kind`](Self::kind) and text; the `SocketError` is inside.
+/// Converted to an [`io::Error`], it keeps its [`kind`](Self::kind) and text, with the `SocketError` inside.
 ///
 /// ```
 /// use std::io;
@@ -24,47 +24,47 @@ use crate::Network;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// A text is no address, or an address does not fit.
+    /// A text is not an address, or an address does not fit.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// There is no such network, or the function does not serve it.
+    /// The network does not exist, or the function does not support it.
     #[error(transparent)]
     UnknownNetwork(#[from] UnknownNetworkError),
-    /// The connection or listener was closed, before the call or during it: Go's `ErrClosed`.
+    /// The connection or listener was closed before or during the call, like Go's `ErrClosed`.
     #[error("{operation}: use of closed network connection")]
     Closed {
-        /// What was to be done.
+        /// Operation that failed.
         operation: String,
-        /// The bytes that a write had written by then.
+        /// Number of bytes written before the failure.
         written: usize,
     },
-    /// The deadline or timeout was over: Go's `ErrDeadlineExceeded`. With a new deadline the connection goes
-    /// on.
+    /// The deadline or timeout expired, like Go's `ErrDeadlineExceeded`. A new deadline revives the
+    /// connection.
     #[error("{operation}: deadline exceeded")]
     Deadline {
-        /// What was to be done.
+        /// Operation that failed.
         operation: String,
-        /// The bytes that a write had written by then.
+        /// Number of bytes written before the failure.
         written: usize,
     },
-    /// The system, or the overlay, refuses it or has failed.
+    /// The system or the overlay refused the operation or failed.
     #[error("{operation}: {reason}")]
     System {
-        /// What was to be done.
+        /// Operation that failed.
         operation: String,
-        /// Why it failed. Where several addresses were tried, it names each.
+        /// Reason of the failure. If several addresses were tried, it names each.
         reason: String,
-        /// What the standard library calls it. Of several addresses it is the first failure's.
+        /// The standard library's kind of the error; the first failure's if several addresses were tried.
         kind: io::ErrorKind,
-        /// What the C library calls it.
+        /// The C library's `errno`.
         errno: Option<i32>,
-        /// The bytes that a write had written by then.
+        /// Number of bytes written before the failure.
         written: usize,
     },
 }
 
 impl SocketError {
-    /// What the standard library calls it.
+    /// Returns the standard library's kind of the error.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             SocketError::Address(_) | SocketError::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
@@ -74,7 +74,7 @@ impl SocketError {
         }
     }
 
-    /// The `errno`; `None` where the system has none for it, such as for a text that is no address.
+    /// Returns the `errno`; `None` if the system has none for the error, such as for a malformed address.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             SocketError::Address(_) | SocketError::UnknownNetwork(_) => None,
@@ -84,7 +84,7 @@ impl SocketError {
         }
     }
 
-    /// The bytes that a write had written before it failed.
+    /// Returns the number of bytes that a write had written before it failed.
     pub fn written(&self) -> usize {
         match self {
             SocketError::Address(_) | SocketError::UnknownNetwork(_) => 0,
@@ -94,17 +94,17 @@ impl SocketError {
         }
     }
 
-    /// Whether the connection or listener was closed.
+    /// Returns true if the connection or listener was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, SocketError::Closed { .. })
     }
 
-    /// Whether the deadline or timeout was over.
+    /// Returns true if the deadline or timeout expired.
     pub fn is_deadline(&self) -> bool {
         matches!(self, SocketError::Deadline { .. })
     }
 
-    /// The system's error about an operation. One of our own that was passed through it is given back.
+    /// Converts a system error of an operation. A `SocketError` wrapped in the I/O error is unwrapped.
     pub(crate) fn of_system(operation: impl fmt::Display, error: io::Error) -> SocketError {
         if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<SocketError>()) {
             return own.clone();
@@ -130,7 +130,7 @@ impl SocketError {
         SocketError::Deadline { operation: operation.to_string(), written: 0 }
     }
 
-    /// The same, after so many bytes.
+    /// Returns the same error with the number of bytes written.
     pub(crate) fn after(mut self, bytes: usize) -> SocketError {
         if let SocketError::Closed { written, .. }
         | SocketError::Deadline { written, .. }
@@ -154,7 +154,7 @@ impl From<Infallible> for SocketError {
     }
 }
 
-/// A text is no address, an address does not fit its network, or a name or a service is not known.
+/// Error of a malformed address, one that does not fit its network, or an unknown name or service.
 ///
 /// ```
 /// let error = peersock_net::split_host_port("::1:80").expect_err("an IPv6 address has brackets");
@@ -172,12 +172,12 @@ impl AddressError {
         AddressError { reason: reason.into(), address: address.to_string() }
     }
 
-    /// What is wrong.
+    /// Returns the reason.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// The address, as it was given.
+    /// Returns the address as it was given.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -194,7 +194,7 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
-/// There is no such network, or the function does not serve it.
+/// Error of a network that does not exist, or that a function does not support.
 ///
 /// ```
 /// let error = "tcp5".parse::<peersock_net::Network>().expect_err("there is none");
@@ -211,14 +211,14 @@ impl UnknownNetworkError {
         UnknownNetworkError { network: network.into() }
     }
 
-    /// The network, as it was given.
+    /// Returns the network as it was given.
     pub fn network(&self) -> &str {
         &self.network
     }
 }
 
 impl From<Network> for UnknownNetworkError {
-    /// For a function that does not serve it.
+    /// Creates the error of a function that does not support this network.
     fn from(network: Network) -> UnknownNetworkError {
         UnknownNetworkError::new(network.name())
     }

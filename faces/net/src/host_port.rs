@@ -1,4 +1,4 @@
-//! Hosts and ports in one text.
+//! Hosts and ports combined in one text.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ pub fn split_host_port(address: &str) -> Result<(&str, &str), AddressError> {
     Ok((host, port))
 }
 
-/// The text of which [`split_host_port`] makes this host and port: with brackets if the host has a colon.
+/// Joins a host and a port for [`split_host_port`]: the host gets brackets if it contains a colon.
 ///
 /// ```
 /// use peersock_net::join_host_port;
@@ -55,10 +55,10 @@ pub fn join_host_port(host: &str, port: impl fmt::Display) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The number that a port's text is, 0 for an empty one; `None` if it is none, and may be a service's name.
+/// Parses a port number, 0 for an empty text; `None` for other texts, which may be service names.
 ///
 /// # Errors
-/// It is out of range.
+/// The number is out of range.
 pub(crate) fn numeric_port(text: &str) -> Result<Option<u16>, AddressError> {
     if text.is_empty() {
         return Ok(Some(0));

@@ -1,4 +1,4 @@
-//! Networks as Go's package `net` has them: dial and listen by texts, connections with deadlines.
+//! Networks in the style of Go's package `net`: dialing and listening by texts, connections with deadlines.
 //!
 //! ```
 //! use peersock_net as net;
@@ -21,9 +21,9 @@
 //! ```
 //!
 //! Addresses and names of members of the joined networks go over the overlay, all others to the kernel. The
-//! node is the process's ([`peersock::node()`]) if the program has started it, or one that [`Dialer`],
-//! [`ListenConfig`] and [`Resolver`] are given; no node is started for anything here. It needs a tokio
-//! runtime with I/O and time.
+//! node is the process's node ([`peersock::node()`]) if the program has started it, or one given to
+//! [`Dialer`], [`ListenConfig`] or [`Resolver`]. This crate never starts a node. It needs a tokio runtime
+//! with I/O and time.
 //!
 //! ```standalone_crate
 //! use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -41,14 +41,15 @@
 //! ```
 //!
 //! The networks are `tcp`, `tcp4`, `tcp6`, `udp`, `udp4`, `udp6`, `unix` (streams), `unixgram` (datagrams),
-//! and, for resolving only, `ip`, `ip4` and `ip6`: see [`Network`]. An address comes before its network.
+//! and, only for resolving, `ip`, `ip4` and `ip6`: see [`Network`]. Functions take the address before the
+//! network.
 //!
-//! Streams are tokio's `AsyncRead` and `AsyncWrite`, by reference, too, so that both directions can be used
-//! at once. Their own `read`, `write` and `shutdown` are nearer than those of tokio's extension traits.
+//! Streams implement tokio's `AsyncRead` and `AsyncWrite`, also by reference, so that both directions can be
+//! used at once. Their inherent `read`, `write` and `shutdown` take precedence over tokio's extension traits.
 //!
-//! What is different from Go: a read gives nothing at the end of a stream instead of an error, `close` may be
-//! called again, keep-alives are off, and a deadline is an [`Instant`](std::time::Instant), which does not
-//! move with the machine's clock.
+//! Differences from Go: a read returns nothing at the end of a stream instead of an error, `close` may be
+//! called again, and keepalives are off. A deadline is an [`Instant`](std::time::Instant), so changes of the
+//! system clock do not move it.
 #![forbid(unsafe_code)]
 
 mod addr;

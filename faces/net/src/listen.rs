@@ -1,4 +1,4 @@
-//! Listeners, and sockets for datagrams at an address.
+//! Listeners, and datagram sockets bound to an address.
 
 use peersock::Node;
 
@@ -14,7 +14,7 @@ use crate::{
     UnixConn, UnixListener, UnknownNetworkError,
 };
 
-/// Where sockets are reached that are bound to no address in particular, if there is a node.
+/// The side from which wildcard sockets can be reached if there is a node.
 ///
 /// ```
 /// use peersock_net::Side;
@@ -23,20 +23,20 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Side {
-    /// From the overlay alone.
+    /// The overlay only.
     #[default]
     Overlay,
-    /// From the machine's own networks alone.
+    /// The machine's own networks only.
     Kernel,
-    /// From both, at the same port.
+    /// Both, at the same port.
     Both,
 }
 
-/// Settings for listening. The functions of the same names listen with the defaults.
+/// Settings for listening. The free functions of the same names listen with the defaults.
 ///
-/// An address of this node on a network is on the overlay, all others are the kernel's. No address in
-/// particular is every own one, of IPv4 and IPv6 if the network leaves the family open: on the overlay if
-/// there is a node, unless [`side`](Self::side) says otherwise, else on the kernel.
+/// An address of this node on a joined network is on the overlay; all other addresses are on the kernel. The
+/// wildcard means every local address, of both IPv4 and IPv6 if the network allows both. It is on the overlay
+/// if there is a node, unless [`side`](Self::side) says otherwise, else on the kernel.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -60,18 +60,18 @@ pub struct ListenConfig {
 }
 
 impl ListenConfig {
-    /// The defaults.
+    /// Returns the default settings.
     pub fn new() -> ListenConfig {
         ListenConfig::default()
     }
 
-    /// Where sockets are reached that are bound to no address in particular, if there is a node.
+    /// Sets the side from which wildcard sockets can be reached if there is a node.
     pub fn side(mut self, side: Side) -> ListenConfig {
         self.side = side;
         self
     }
 
-    /// The node whose networks they are reached from, instead of the process's, if that was started.
+    /// Sets the node whose networks reach the sockets, instead of the process's node if that was started.
     pub fn node(mut self, node: &Node) -> ListenConfig {
         self.node = Some(node.clone());
         self
@@ -79,13 +79,13 @@ impl ListenConfig {
 
     /// Listens at an address: `host:port` or the path of a Unix domain socket.
     ///
-    /// An empty host is every own address. Port 0 or none lets the system choose. If a name has several
-    /// addresses, it is the first one that can be had.
+    /// An empty host is every local address. With port 0 or no port the system chooses. If a name has several
+    /// addresses, the first one that can be bound is used.
     ///
     /// # Errors
-    /// [`SocketError::Address`] if the address is malformed, or something of it is not known,
-    /// [`SocketError::UnknownNetwork`] if the network is none of `tcp`, `tcp4`, `tcp6` and `unix`. If no
-    /// address can be had it is the first failure's error, such as EADDRINUSE, and its text names all.
+    /// [`SocketError::Address`] if the address is malformed or its host or service is unknown,
+    /// [`SocketError::UnknownNetwork`] if the network is not `tcp`, `tcp4`, `tcp6` or `unix`. If no address
+    /// can be bound, returns the first failure's error, such as EADDRINUSE; its text names all addresses.
     pub async fn listen(&self, address: &str, network: impl IntoNetwork) -> Result<Listener, SocketError> {
         let network = network.into_network()?.among(&[Kind::Tcp, Kind::Unix])?;
         if !network.is_stream() {
@@ -95,10 +95,10 @@ impl ListenConfig {
         self.listen_at(network, address, found)
     }
 
-    /// Listens at a TCP address; without one at a port that the system chooses, of every own address.
+    /// Listens at a TCP address; without one, at every local address and a port that the system chooses.
     ///
     /// # Errors
-    /// Those of [`ListenConfig::listen`].
+    /// See [`ListenConfig::listen`].
     pub async fn listen_tcp(
         &self,
         laddr: Option<&TcpAddr>,
@@ -112,10 +112,10 @@ impl ListenConfig {
         }
     }
 
-    /// A UDP socket at an address; without one at a port that the system chooses, of every own address.
+    /// Binds a UDP socket to an address; without one, to every local address and a port the system chooses.
     ///
     /// # Errors
-    /// Those of [`ListenConfig::listen`], for the networks `udp`, `udp4` and `udp6`.
+    /// See [`ListenConfig::listen`], with the networks `udp`, `udp4` and `udp6`.
     pub async fn listen_udp(
         &self,
         laddr: Option<&UdpAddr>,
@@ -131,11 +131,11 @@ impl ListenConfig {
         Ok(UdpConn::new(Core::new(network, socket, None)))
     }
 
-    /// Listens at the path of a Unix domain socket, of the network `unix`. The path must not be there yet; it
-    /// is removed by closing.
+    /// Listens at the path of a Unix domain socket, of the network `unix`. The path must not exist yet;
+    /// closing removes it.
     ///
     /// # Errors
-    /// Those of [`ListenConfig::listen`].
+    /// See [`ListenConfig::listen`].
     pub async fn listen_unix(
         &self,
         laddr: &UnixAddr,
@@ -151,11 +151,11 @@ impl ListenConfig {
         }
     }
 
-    /// A Unix domain socket for datagrams at a path, of the network `unixgram`. The path must not be there
-    /// yet. It stays when the socket is closed, unless [`UnixConn::set_unlink_on_close`] says otherwise.
+    /// Binds a Unix domain datagram socket to a path, of the network `unixgram`. The path must not exist yet.
+    /// It stays after closing, unless [`UnixConn::set_unlink_on_close`] is set.
     ///
     /// # Errors
-    /// Those of [`ListenConfig::listen`].
+    /// See [`ListenConfig::listen`].
     pub async fn listen_unixgram(
         &self,
         laddr: &UnixAddr,
@@ -171,7 +171,7 @@ impl ListenConfig {
         Ok(UnixConn::new(Core::new(network, socket, None)))
     }
 
-    /// Listens at the first of these addresses that can be had.
+    /// Listens at the first address that can be bound.
     pub(crate) fn listen_at(
         &self,
         network: Network,
@@ -221,7 +221,7 @@ impl ListenConfig {
 /// ```
 ///
 /// # Errors
-/// See there.
+/// See [`ListenConfig::listen`].
 pub async fn listen(address: &str, network: impl IntoNetwork) -> Result<Listener, SocketError> {
     ListenConfig::new().listen(address, network).await
 }
@@ -229,7 +229,7 @@ pub async fn listen(address: &str, network: impl IntoNetwork) -> Result<Listener
 /// Listens at a TCP address: see [`ListenConfig::listen_tcp`].
 ///
 /// # Errors
-/// See there.
+/// See [`ListenConfig::listen_tcp`].
 pub async fn listen_tcp(
     laddr: Option<&TcpAddr>,
     network: impl IntoNetwork,
@@ -237,10 +237,10 @@ pub async fn listen_tcp(
     ListenConfig::new().listen_tcp(laddr, network).await
 }
 
-/// A UDP socket at an address: see [`ListenConfig::listen_udp`].
+/// Binds a UDP socket to an address: see [`ListenConfig::listen_udp`].
 ///
 /// # Errors
-/// See there.
+/// See [`ListenConfig::listen_udp`].
 pub async fn listen_udp(laddr: Option<&UdpAddr>, network: impl IntoNetwork) -> Result<UdpConn, SocketError> {
     ListenConfig::new().listen_udp(laddr, network).await
 }
@@ -248,15 +248,15 @@ pub async fn listen_udp(laddr: Option<&UdpAddr>, network: impl IntoNetwork) -> R
 /// Listens at the path of a Unix domain socket: see [`ListenConfig::listen_unix`].
 ///
 /// # Errors
-/// See there.
+/// See [`ListenConfig::listen_unix`].
 pub async fn listen_unix(laddr: &UnixAddr, network: impl IntoNetwork) -> Result<UnixListener, SocketError> {
     ListenConfig::new().listen_unix(laddr, network).await
 }
 
-/// A Unix domain socket for datagrams at a path: see [`ListenConfig::listen_unixgram`].
+/// Binds a Unix domain datagram socket to a path: see [`ListenConfig::listen_unixgram`].
 ///
 /// # Errors
-/// See there.
+/// See [`ListenConfig::listen_unixgram`].
 pub async fn listen_unixgram(laddr: &UnixAddr, network: impl IntoNetwork) -> Result<UnixConn, SocketError> {
     ListenConfig::new().listen_unixgram(laddr, network).await
 }

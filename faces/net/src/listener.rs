@@ -1,4 +1,4 @@
-//! Listeners, which are only that.
+//! Listeners.
 
 use std::fmt;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::socket::{Acceptance, Accepted};
 use crate::wait::{Direction, Endpoint};
 use crate::{Addr, Conn, Network, SocketError, TcpAddr, TcpConn, UnixAddr, UnixConn};
 
-/// Listens for TCP connections.
+/// A TCP listener.
 ///
 /// ```
 /// use peersock_net as net;
@@ -24,7 +24,7 @@ use crate::{Addr, Conn, Network, SocketError, TcpAddr, TcpConn, UnixAddr, UnixCo
 /// ```
 pub struct TcpListener(Listening);
 
-/// Listens for connections at the path of a Unix domain socket, which is removed when it is closed.
+/// A listener at the path of a Unix domain socket; closing it removes the path.
 ///
 /// ```
 /// use peersock_net as net;
@@ -42,8 +42,8 @@ pub struct TcpListener(Listening);
 /// ```
 pub struct UnixListener(Listening);
 
-/// A listener of any network, as [`listen`](crate::listen()) gives it. It can accept, tell its address, and
-/// be closed.
+/// A listener of any network, as [`listen`](crate::listen()) returns it. It can accept, return its address,
+/// and be closed.
 ///
 /// ```
 /// use peersock_net as net;
@@ -58,13 +58,13 @@ pub struct UnixListener(Listening);
 /// # }
 /// ```
 pub enum Listener {
-    /// Of TCP.
+    /// A TCP listener.
     Tcp(TcpListener),
-    /// Of Unix domain sockets.
+    /// A Unix domain socket's listener.
     Unix(UnixListener),
 }
 
-/// What both have.
+/// State that both kinds of listeners share.
 struct Listening {
     endpoint: Endpoint<dyn Acceptance>,
     network: Network,
@@ -108,16 +108,16 @@ impl TcpListener {
         Listening::new(network, socket).map(TcpListener)
     }
 
-    /// Waits for the next connection. Several tasks may: they get one each.
+    /// Waits for the next connection. If several tasks wait, each gets a different connection.
     ///
     /// # Errors
-    /// [`SocketError::Closed`] if it is closed, or gets closed meanwhile, [`SocketError::Deadline`]; the
-    /// system has no room for one more (EMFILE, ENOBUFS).
+    /// [`SocketError::Closed`] if the listener is closed before or during the call,
+    /// [`SocketError::Deadline`], and system errors such as EMFILE and ENOBUFS.
     pub async fn accept(&self) -> Result<TcpConn, SocketError> {
         Ok(TcpConn::new(self.0.accept().await?))
     }
 
-    /// The own address, also when it is closed.
+    /// Returns the local address, also after closing.
     pub fn addr(&self) -> TcpAddr {
         match &self.0.own {
             Addr::Tcp(addr) => addr.clone(),
@@ -125,13 +125,13 @@ impl TcpListener {
         }
     }
 
-    /// Closes it. Connections that it gave stay; what waits in `accept` ends with [`SocketError::Closed`].
-    /// Does nothing the second time. Dropping it closes it as well.
+    /// Closes the listener, as dropping it does. Accepted connections stay open; pending `accept` calls fail
+    /// with [`SocketError::Closed`]. A second call does nothing.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Sets until when [`accept`](Self::accept) may wait; `None`, the default, for ever. It counts at once.
+    /// Sets the deadline of [`accept`](Self::accept); `None`, the default, disables it. Takes effect at once.
     ///
     /// # Errors
     /// [`SocketError::Closed`].
@@ -147,15 +147,15 @@ impl UnixListener {
         Ok(listener)
     }
 
-    /// Waits for the next connection. Several tasks may: they get one each.
+    /// Waits for the next connection. If several tasks wait, each gets a different connection.
     ///
     /// # Errors
-    /// Those of [`TcpListener::accept`].
+    /// See [`TcpListener::accept`].
     pub async fn accept(&self) -> Result<UnixConn, SocketError> {
         Ok(UnixConn::new(self.0.accept().await?))
     }
 
-    /// The own address, also when it is closed.
+    /// Returns the local address, also after closing.
     pub fn addr(&self) -> UnixAddr {
         match &self.0.own {
             Addr::Unix(addr) => addr.clone(),
@@ -163,12 +163,12 @@ impl UnixListener {
         }
     }
 
-    /// Closes it, as [`TcpListener::close`].
+    /// Closes the listener, as [`TcpListener::close`] does.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Sets until when [`accept`](Self::accept) may wait; `None`, the default, for ever. It counts at once.
+    /// Sets the deadline of [`accept`](Self::accept); `None`, the default, disables it. Takes effect at once.
     ///
     /// # Errors
     /// [`SocketError::Closed`].
@@ -176,7 +176,7 @@ impl UnixListener {
         self.0.set_deadline(deadline.into())
     }
 
-    /// Whether closing removes the path. Default: yes.
+    /// Sets whether closing removes the path. Default: true.
     ///
     /// # Errors
     /// [`SocketError::Closed`].
@@ -189,10 +189,10 @@ impl UnixListener {
 }
 
 impl Listener {
-    /// Waits for the next connection. Several tasks may: they get one each.
+    /// Waits for the next connection. If several tasks wait, each gets a different connection.
     ///
     /// # Errors
-    /// Those of [`TcpListener::accept`].
+    /// See [`TcpListener::accept`].
     pub async fn accept(&self) -> Result<Conn, SocketError> {
         match self {
             Listener::Tcp(listener) => Ok(listener.accept().await?.into()),
@@ -200,7 +200,7 @@ impl Listener {
         }
     }
 
-    /// The own address, also when it is closed.
+    /// Returns the local address, also after closing.
     pub fn addr(&self) -> Addr {
         match self {
             Listener::Tcp(listener) => listener.addr().into(),
@@ -208,7 +208,7 @@ impl Listener {
         }
     }
 
-    /// Closes it, as [`TcpListener::close`].
+    /// Closes the listener, as [`TcpListener::close`] does.
     pub fn close(&self) {
         match self {
             Listener::Tcp(listener) => listener.close(),

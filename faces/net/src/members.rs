@@ -1,4 +1,4 @@
-//! Which addresses and names are those of members of the joined networks.
+//! Addresses and names that belong to members of the joined networks.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Those of `node`, or of the process's node if there is one that runs.
+    /// Returns the members known to `node`, or to the process's node if it is running.
     pub(crate) fn of(node: Option<&Node>) -> Option<Members> {
         let members = |node: Node| Members { handle: NodeHandle::of(&node), node };
         match node {
@@ -23,10 +23,10 @@ impl Members {
         }
     }
 
-    /// Whether an address is one of the networks'. Loopback never is.
+    /// Returns true if the address belongs to a joined network. Loopback never does.
     ///
     /// # Errors
-    /// `NetworkDown` if the node is shut down: what may be meant for the overlay goes nowhere else.
+    /// `NetworkDown` if the node is shut down, because traffic meant for the overlay must not go elsewhere.
     pub(crate) fn have(&self, ip: IpAddr) -> io::Result<bool> {
         let ip = ip.to_canonical();
         if ip.is_loopback() {
@@ -37,16 +37,17 @@ impl Members {
         Ok(networks.iter().any(|network| network.routes.iter().any(|route| route.contains(ip))))
     }
 
-    /// The addresses of the member that has a name.
+    /// Returns the addresses of the member with this name.
     ///
     /// # Errors
-    /// `NetworkDown` if the node is shut down: nobody else is to be asked for its members' names.
+    /// `NetworkDown` if the node is shut down, because no other resolver may be queried for its members'
+    /// names.
     pub(crate) fn named(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.handle.check_up()?;
         Ok(self.handle.datapath().addresses_named(name))
     }
 
-    /// What the overlay says where it refuses `port`.
+    /// Replaces a permission error by the overlay's reason for refusing `port`.
     pub(crate) fn explain(&self, error: peersock_stack::Error, port: u16) -> io::Error {
         match self.node.port_refusal(port) {
             Some(text) if error == peersock_stack::Error::PermissionDenied => {
@@ -57,7 +58,7 @@ impl Members {
     }
 }
 
-/// Whether an address is one of the networks'.
+/// Returns true if the address belongs to a joined network.
 pub(crate) fn is_members(members: Option<&Members>, ip: IpAddr) -> io::Result<bool> {
     members.map_or(Ok(false), |members| members.have(ip))
 }

@@ -1,13 +1,13 @@
-//! The networks by their names.
+//! Networks and their names.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::UnknownNetworkError;
 
-/// A network that can be dialed, listened in, or resolved for.
+/// A network for dialing, listening or resolving.
 ///
-/// Functions take its name as well.
+/// Functions that take a network also accept its name.
 ///
 /// ```
 /// use peersock_net::Network;
@@ -29,19 +29,19 @@ pub enum Network {
     Udp4,
     /// `udp6`
     Udp6,
-    /// `unix`: streams of Unix domain sockets.
+    /// `unix`: Unix domain stream sockets.
     Unix,
-    /// `unixgram`: datagrams of Unix domain sockets.
+    /// `unixgram`: Unix domain datagram sockets.
     Unixgram,
-    /// `ip`: addresses without ports, for resolving alone.
+    /// `ip`: addresses without ports, only for resolving.
     Ip,
-    /// `ip4`, for resolving alone.
+    /// `ip4`, only for resolving.
     Ip4,
-    /// `ip6`, for resolving alone.
+    /// `ip6`, only for resolving.
     Ip6,
 }
 
-/// What kind of addresses a network has.
+/// The kind of a network's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Tcp,
@@ -73,7 +73,7 @@ impl Network {
         Network::Ip6,
     ];
 
-    /// The name of the network.
+    /// Returns the name of the network.
     pub fn name(self) -> &'static str {
         match self {
             Network::Tcp => "tcp",
@@ -99,7 +99,7 @@ impl Network {
         }
     }
 
-    /// The family that its addresses must have.
+    /// Returns the family that the network's addresses must have; `None` if both are allowed.
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Network::Tcp4 | Network::Udp4 | Network::Ip4 => Some(Family::V4),
@@ -108,12 +108,12 @@ impl Network {
         }
     }
 
-    /// Whether there are connections that are streams of bytes.
+    /// Returns true if the network's connections are byte streams.
     pub(crate) fn is_stream(self) -> bool {
         self.kind() == Kind::Tcp || self == Network::Unix
     }
 
-    /// The network, if it is of one of these kinds.
+    /// Returns the network if its kind is one of these.
     pub(crate) fn among(self, kinds: &[Kind]) -> Result<Network, UnknownNetworkError> {
         if kinds.contains(&self.kind()) { Ok(self) } else { Err(self.into()) }
     }
@@ -134,7 +134,7 @@ impl FromStr for Network {
     }
 }
 
-/// What functions take as a network: a [`Network`] or its name.
+/// A type that names a network: a [`Network`] or its name.
 ///
 /// ```
 /// use peersock_net::{IntoNetwork, Network};
@@ -142,10 +142,10 @@ impl FromStr for Network {
 /// assert_eq!("udp".into_network(), Network::Udp.into_network());
 /// ```
 pub trait IntoNetwork {
-    /// The network.
+    /// Returns the network.
     ///
     /// # Errors
-    /// [`UnknownNetworkError`] if there is none of the name.
+    /// [`UnknownNetworkError`] if no network has the name.
     fn into_network(self) -> Result<Network, UnknownNetworkError>;
 }
 

@@ -1,4 +1,4 @@
-//! The first connection of several addresses (RFC 8305, "happy eyeballs").
+//! Racing connection attempts to several addresses (RFC 8305, "happy eyeballs").
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::Addr;
 
-/// RFC 8305 (8): how long an attempt has before the next one begins beside it.
+/// Delay before the next attempt starts alongside the current ones (RFC 8305, 8).
 pub(crate) const DELAY: Duration = Duration::from_millis(250);
 
-/// RFC 8305 (4): in their order, but with families in turn, the first address's one first.
+/// Alternates the families, the first address's first, and keeps the order within each (RFC 8305, 4).
 pub(crate) fn interleaved(addresses: Vec<Addr>) -> Vec<Addr> {
     let is_v6 = |address: &Addr| address.ip_addr().is_some_and(|ip| ip.is_ipv6());
     let Some(leads) = addresses.first().map(is_v6) else { return addresses };
@@ -28,11 +28,11 @@ pub(crate) fn interleaved(addresses: Vec<Addr>) -> Vec<Addr> {
     }
 }
 
-/// Begins attempts in this order, one at each end of a `pause` and at once when one has failed. Drops all but
-/// the first that succeeds.
+/// Starts attempts in this order, one after each `pause` and at once after a failure. Drops all but the first
+/// that succeeds.
 ///
 /// # Errors
-/// All have failed: what became of each, in the order in which they did.
+/// All attempts failed: each address with its error, in the order of the failures.
 pub(crate) async fn first_connected<A, T, E, Attempt, Pause>(
     addresses: Vec<A>,
     mut begin: impl FnMut(&A) -> Attempt,
@@ -65,7 +65,7 @@ where
     Err(failures)
 }
 
-/// Polls each attempt, and removes those that have failed.
+/// Polls each attempt and removes failed ones.
 fn poll_attempts<A, T, E, Attempt: Future<Output = Result<T, E>>>(
     attempts: &mut Vec<(A, Pin<Box<Attempt>>)>,
     failures: &mut Vec<(A, E)>,

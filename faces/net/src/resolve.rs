@@ -1,4 +1,4 @@
-//! Addresses of texts: literals, names of members, all other names as the system resolves them.
+//! Resolution of text addresses: literals and members' names here, all other names by the system.
 
 use std::ffi::OsStr;
 
@@ -13,11 +13,11 @@ use crate::{
     split_host_port,
 };
 
-/// Resolves addresses. The functions of the same names do so through the process's node.
+/// A resolver of addresses. The free functions of the same names use the process's node.
 ///
-/// A host is an IP address, the name of a member of a joined network, another name, or empty; a port is a
-/// number or the name of a service. Of several addresses it is the first IPv4 one, unless the host is in
-/// brackets or the network says otherwise; [`dial`](crate::dial()) tries all.
+/// A host is an IP address, the name of a member of a joined network, another name, or empty. A port is a
+/// number or a service name. Of several addresses the first IPv4 one is returned, unless the host is in
+/// brackets or the network requires IPv6; [`dial`](crate::dial()) tries all addresses.
 ///
 /// ```
 /// use peersock_net::{Resolver, TcpAddr};
@@ -35,12 +35,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// A resolver that knows the members of the process's node, if that was started. It starts none.
+    /// Returns a resolver that knows the members of the process's node, if it was started. Starts no node.
     pub fn new() -> Resolver {
         Resolver::default()
     }
 
-    /// Has it know the members of this node instead.
+    /// Uses the members of this node instead.
     pub fn node(mut self, node: &Node) -> Resolver {
         self.node = Some(node.clone());
         self
@@ -50,11 +50,11 @@ impl Resolver {
         Resolver { node: node.cloned() }
     }
 
-    /// The TCP address of `host:port`, of the networks `tcp`, `tcp4` and `tcp6`.
+    /// Resolves `host:port` to a TCP address, of the networks `tcp`, `tcp4` and `tcp6`.
     ///
     /// # Errors
-    /// [`SocketError::Address`] if the text is malformed, or the host or service is not known, or has no
-    /// address of that network; [`SocketError::UnknownNetwork`] for another network.
+    /// [`SocketError::Address`] if the text is malformed, the host or service is unknown, or the host has no
+    /// address in that network; [`SocketError::UnknownNetwork`] for another network.
     pub async fn resolve_tcp_addr(
         &self,
         address: &str,
@@ -65,10 +65,10 @@ impl Resolver {
         Ok(TcpAddr::new(preferred(hosts, address.contains('[')), port))
     }
 
-    /// The UDP address of `host:port`, of the networks `udp`, `udp4` and `udp6`.
+    /// Resolves `host:port` to a UDP address, of the networks `udp`, `udp4` and `udp6`.
     ///
     /// # Errors
-    /// As [`Resolver::resolve_tcp_addr`].
+    /// See [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_udp_addr(
         &self,
         address: &str,
@@ -79,10 +79,10 @@ impl Resolver {
         Ok(UdpAddr::new(preferred(hosts, address.contains('[')), port))
     }
 
-    /// The IP address of a host, without a port, of the networks `ip`, `ip4` and `ip6`.
+    /// Resolves a host without a port to an IP address, of the networks `ip`, `ip4` and `ip6`.
     ///
     /// # Errors
-    /// As [`Resolver::resolve_tcp_addr`].
+    /// See [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_ip_addr(
         &self,
         address: &str,
@@ -92,10 +92,10 @@ impl Resolver {
         Ok(preferred(self.hosts(address, network, address).await?, address.contains(':')))
     }
 
-    /// The address of a text, as the function for the network would find it.
+    /// Resolves a text with the function for the network.
     ///
     /// # Errors
-    /// As [`Resolver::resolve_tcp_addr`].
+    /// See [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_addr(&self, address: &str, network: impl IntoNetwork) -> Result<Addr, SocketError> {
         let network = network.into_network()?;
         Ok(match network.kind() {
@@ -106,7 +106,7 @@ impl Resolver {
         })
     }
 
-    /// All addresses of a text, in the order in which the system would try them (RFC 6724).
+    /// Returns all addresses of a text, in the order in which the system would try them (RFC 6724).
     pub(crate) async fn lookup(&self, address: &str, network: Network) -> Result<Vec<Addr>, SocketError> {
         if network.kind() == Kind::Unix {
             return Ok(vec![UnixAddr::new(OsStr::new(address), network.is_stream())?.into()]);
@@ -132,7 +132,7 @@ impl Resolver {
         Ok((port, self.hosts(host, network, address).await?))
     }
 
-    /// The host's addresses that the network has, at least one.
+    /// Returns the host's addresses that fit the network, at least one.
     async fn hosts(&self, host: &str, network: Network, address: &str) -> Result<Vec<IpAddr>, AddressError> {
         if host.is_empty() {
             return Ok(vec![IpAddr::default()]);
@@ -178,7 +178,7 @@ impl Resolver {
     }
 }
 
-/// Runs a call of the system's resolver, which blocks. Its failure loses what every such text begins with.
+/// Runs a blocking call of the system's resolver. Strips the prefix that all its error texts share.
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
@@ -187,14 +187,14 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|reason| reason.strip_prefix(prefix).map(str::to_owned).unwrap_or(reason))
 }
 
-/// The number of the port of a service.
+/// Returns the port number of a service.
 async fn service_port(service: &str, network: Network) -> Result<u16, AddressError> {
     let (name, socktype) = match network.kind() {
         Kind::Udp => ("udp", libc::SOCK_DGRAM),
         _ => ("tcp", libc::SOCK_STREAM),
     };
     let unknown = || AddressError::new(format!("unknown port of {name}"), service);
-    // The C library takes white space before numbers.
+    // Rejects white space, because the C library skips it before numbers.
     if service.contains(char::is_whitespace) {
         return Err(unknown());
     }
@@ -207,7 +207,7 @@ async fn service_port(service: &str, network: Network) -> Result<u16, AddressErr
     found.await.ok().flatten().ok_or_else(unknown)
 }
 
-/// Whether it is an IP address or, by its end, can be nothing else: then nobody is asked.
+/// Returns true if the host is, or by its ending can only be, an IP address, which is never looked up.
 fn is_literal(host: &str) -> bool {
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let ends_as_number = !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit());
@@ -219,7 +219,7 @@ fn preferred(found: Vec<IpAddr>, wants_v6: bool) -> IpAddr {
     found.into_iter().nth(at).unwrap_or_default()
 }
 
-/// The TCP address of `host:port`: see [`Resolver::resolve_tcp_addr`].
+/// Resolves `host:port` to a TCP address: see [`Resolver::resolve_tcp_addr`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -231,36 +231,36 @@ fn preferred(found: Vec<IpAddr>, wants_v6: bool) -> IpAddr {
 /// ```
 ///
 /// # Errors
-/// See there.
+/// See [`Resolver::resolve_tcp_addr`].
 pub async fn resolve_tcp_addr(address: &str, network: impl IntoNetwork) -> Result<TcpAddr, SocketError> {
     Resolver::new().resolve_tcp_addr(address, network).await
 }
 
-/// The UDP address of `host:port`: see [`Resolver::resolve_udp_addr`].
+/// Resolves `host:port` to a UDP address: see [`Resolver::resolve_udp_addr`].
 ///
 /// # Errors
-/// See there.
+/// See [`Resolver::resolve_udp_addr`].
 pub async fn resolve_udp_addr(address: &str, network: impl IntoNetwork) -> Result<UdpAddr, SocketError> {
     Resolver::new().resolve_udp_addr(address, network).await
 }
 
-/// The IP address of a host: see [`Resolver::resolve_ip_addr`].
+/// Resolves a host to an IP address: see [`Resolver::resolve_ip_addr`].
 ///
 /// # Errors
-/// See there.
+/// See [`Resolver::resolve_ip_addr`].
 pub async fn resolve_ip_addr(address: &str, network: impl IntoNetwork) -> Result<IpAddr, SocketError> {
     Resolver::new().resolve_ip_addr(address, network).await
 }
 
-/// The address of a text in any network: see [`Resolver::resolve_addr`].
+/// Resolves a text to an address of any network: see [`Resolver::resolve_addr`].
 ///
 /// # Errors
-/// See there.
+/// See [`Resolver::resolve_addr`].
 pub async fn resolve_addr(address: &str, network: impl IntoNetwork) -> Result<Addr, SocketError> {
     Resolver::new().resolve_addr(address, network).await
 }
 
-/// The address of a Unix domain socket by its path, of the networks `unix` and `unixgram`.
+/// Returns the address of a Unix domain socket by its path, of the networks `unix` and `unixgram`.
 ///
 /// ```
 /// let addr = peersock_net::resolve_unix_addr("/tmp/socket", "unix")?;
@@ -269,16 +269,16 @@ pub async fn resolve_addr(address: &str, network: impl IntoNetwork) -> Result<Ad
 /// ```
 ///
 /// # Errors
-/// [`SocketError::Address`] if the path has a NUL in it, [`SocketError::UnknownNetwork`] for another network.
+/// [`SocketError::Address`] if the path contains a NUL, [`SocketError::UnknownNetwork`] for another network.
 pub fn resolve_unix_addr(path: &str, network: impl IntoNetwork) -> Result<UnixAddr, SocketError> {
     let network = network.into_network()?.among(&[Kind::Unix])?;
     Ok(UnixAddr::new(OsStr::new(path), network.is_stream())?)
 }
 
-/// As [`resolve_unix_addr`], of the network `unixgram`.
+/// Returns the address of a `unixgram` socket by its path; see [`resolve_unix_addr`].
 ///
 /// # Errors
-/// [`SocketError::Address`] if the path has a NUL in it.
+/// [`SocketError::Address`] if the path contains a NUL.
 pub fn resolve_unixgram_addr(path: &str) -> Result<UnixAddr, SocketError> {
     resolve_unix_addr(path, Network::Unixgram)
 }

@@ -1,8 +1,8 @@
-//! Who waits for a socket: deadlines, an end that `close` makes, and one task after the other.
+//! Waiting for a socket: deadlines, closing, and one task at a time.
 //!
-//! A call of a direction takes a ticket, and is served when those before it are through: so writes do not
-//! mix. The socket wakes the first of them. A new deadline and the end wake all. Each of them first leaves
-//! its waker, then looks whether the socket is closed and the deadline over, then tries: no wake-up is lost.
+//! A call takes a ticket for its direction and is served after all earlier tickets, so that writes do not
+//! mix. The socket wakes the first ticket; a new deadline and closing wake all. Each task registers its
+//! waker, then checks for closing and the deadline, then tries, so that no wake-up is lost.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// Why a call has ended.
+/// The reason why a call failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Closed,
@@ -42,10 +42,10 @@ impl Failure {
     }
 }
 
-/// A socket, until it is closed, and who waits for it.
+/// A socket, until it is closed, and the tasks that wait for it.
 pub(crate) struct Endpoint<S: ?Sized> {
     directions: [Waiting; 2],
-    /// Held for reading during each attempt, so that nobody uses the socket any more when `close` returns.
+    /// Read-locked during each attempt, so that no task uses the socket after `close` returns.
     socket: RwLock<Option<Box<S>>>,
 }
 
@@ -54,7 +54,7 @@ impl<S: ?Sized> Endpoint<S> {
         Endpoint { directions: [Waiting::default(), Waiting::default()], socket: RwLock::new(Some(socket)) }
     }
 
-    /// What `look` finds, unless the socket is closed.
+    /// Returns the result of `look`, unless the socket is closed.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
         sync::read(&self.socket).as_deref().map(look)
     }
@@ -63,17 +63,17 @@ impl<S: ?Sized> Endpoint<S> {
         sync::read(&self.socket).is_none()
     }
 
-    /// Closes the socket: whatever waits ends. Does nothing the second time.
+    /// Closes the socket; pending calls fail. A second call does nothing.
     pub(crate) fn close(&self) {
         let socket = sync::write(&self.socket).take();
         if socket.is_some() {
             self.directions.iter().for_each(|direction| direction.line.wake_all());
         }
-        // With SO_LINGER this may take a while, and nobody else needs the lock for that.
+        // Drops the socket outside the lock, because SO_LINGER may make this slow.
         drop(socket);
     }
 
-    /// Sets until when calls may wait. False if it is closed.
+    /// Sets the deadline of calls. Returns false if the socket is closed.
     pub(crate) fn set_deadline(&self, directions: &[Direction], deadline: Option<Instant>) -> bool {
         if self.is_closed() {
             return false;
@@ -84,13 +84,12 @@ impl<S: ?Sized> Endpoint<S> {
         true
     }
 
-    /// Has those who wait look again.
+    /// Makes the waiting tasks check again.
     pub(crate) fn wake(&self, direction: Direction) {
         self.directions[direction as usize].line.wake_all();
     }
 
-    /// Repeats an attempt, which has its task woken when it is pending, until it is done; one call after the
-    /// other.
+    /// Repeats an attempt until it is done, one call after the other. A pending attempt has the task woken.
     pub(crate) async fn wait<T>(
         &self,
         direction: Direction,
@@ -105,7 +104,7 @@ impl<S: ?Sized> Endpoint<S> {
         .await
     }
 
-    /// An attempt of a task that has no ticket, and is tried while nobody has one.
+    /// Polls an attempt of a task without a ticket; it is tried only while no task has a ticket.
     pub(crate) fn poll<T>(
         &self,
         direction: Direction,
@@ -142,9 +141,9 @@ impl<S: ?Sized> Endpoint<S> {
 /// One direction of a socket.
 struct Waiting {
     line: Arc<Line>,
-    /// What the socket wakes.
+    /// Waker registered at the socket.
     ready: Waker,
-    /// What the deadline wakes.
+    /// Waker registered at the deadline's timer.
     alarm: Waker,
     deadline: Mutex<Deadline>,
 }
@@ -152,7 +151,7 @@ struct Waiting {
 #[derive(Default)]
 struct Deadline {
     at: Option<Instant>,
-    /// Exists once somebody waits.
+    /// Timer; exists once a task waits.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -171,7 +170,7 @@ impl Waiting {
         self.line.wake_all();
     }
 
-    /// Whether the deadline is over. If not, all are woken when it is.
+    /// Returns true if the deadline has passed. Otherwise all tasks are woken when it passes.
     fn is_over(&self) -> bool {
         let mut deadline = sync::lock(&self.deadline);
         let Some(at) = deadline.at.map(tokio::time::Instant::from_std) else { return false };
@@ -183,7 +182,7 @@ impl Waiting {
     }
 }
 
-/// Wakes those in a line.
+/// Waker of the tasks in a line: the first ticket, or all.
 struct Bell {
     line: Arc<Line>,
     all: bool,
@@ -199,10 +198,10 @@ impl Wake for Bell {
     }
 }
 
-/// So many tasks without a ticket are known. Nobody says when one has lost interest.
+/// Maximum number of remembered tasks without a ticket. A task does not report when it loses interest.
 const MOST_POLLING: usize = 64;
 
-/// The tasks that wait for one direction, in the order in which they came.
+/// The tasks that wait for one direction, in order of arrival.
 #[derive(Default)]
 struct Line(Mutex<Tasks>);
 
@@ -210,7 +209,7 @@ struct Line(Mutex<Tasks>);
 struct Tasks {
     next: u64,
     tickets: VecDeque<(u64, Option<Waker>)>,
-    /// Those without a ticket: nobody says when they lose interest.
+    /// Wakers of tasks without a ticket; a task does not report when it loses interest.
     polling: Vec<Waker>,
 }
 
@@ -223,12 +222,12 @@ impl Line {
         Ticket { line: Arc::clone(self), number }
     }
 
-    /// True if nobody has a ticket.
+    /// Registers the waker. Returns true if no task has a ticket.
     fn register(&self, waker: &Waker) -> bool {
         let mut tasks = sync::lock(&self.0);
         let mut longest = None;
         if !tasks.polling.iter().any(|known| known.will_wake(waker)) {
-            // Who waits still registers once more when it is woken.
+            // A task that still waits registers again when it is woken.
             longest = (tasks.polling.len() >= MOST_POLLING).then(|| tasks.polling.remove(0));
             tasks.polling.push(waker.clone());
         }
@@ -257,7 +256,7 @@ impl Line {
 }
 
 impl Tasks {
-    /// Who goes on when the socket is ready.
+    /// Takes the wakers of the tasks that run next when the socket is ready.
     fn first(&mut self) -> Vec<Waker> {
         match self.tickets.front_mut() {
             Some((_, waker)) => waker.take().into_iter().collect(),
@@ -273,7 +272,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// True if it is the first.
+    /// Registers the waker. Returns true if the ticket is the first.
     fn register(&self, waker: &Waker) -> bool {
         let mut tasks = sync::lock(&self.line.0);
         if let Some((_, slot)) = tasks.tickets.iter_mut().find(|(number, _)| *number == self.number) {
@@ -288,7 +287,7 @@ impl Drop for Ticket {
         let mut tasks = sync::lock(&self.line.0);
         let was_first = tasks.tickets.front().is_some_and(|(number, _)| *number == self.number);
         tasks.tickets.retain(|(number, _)| *number != self.number);
-        // What it was woken for may be for the next.
+        // The wake-up of the leaving ticket may be meant for the next one.
         let woken = if was_first { tasks.first() } else { Vec::new() };
         drop(tasks);
         woken.into_iter().for_each(Waker::wake);

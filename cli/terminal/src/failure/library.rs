@@ -1,6 +1,6 @@
-//! Hints for the errors of the library and of the system.
+//! Hints for errors of the library and of the system.
 //!
-//! Many texts of the library say themselves what to do; those need no hint.
+//! Many texts of the library already say what to do; those need no hint.
 
 use std::io::{self, ErrorKind};
 
@@ -12,24 +12,24 @@ use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
 use super::Failure;
 
-/// The hint for a text that names no root.
+/// Hint for a text that names no root.
 pub const ROOT_HINT: &str = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
 
-/// How a node does without the default state directory.
+/// Hint on running a node without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
 
 impl Failure {
-    /// `hint` is `None` where the error's text says what to do.
+    /// Converts an error of the library. `hint` is `None` if the error's text says what to do.
     fn from_library(error: impl std::fmt::Display, hint: Option<&str>) -> Failure {
         Failure { status: 1, message: error.to_string(), hint: hint.map(str::to_owned) }
     }
 
-    /// As [`Failure::from_library`], for what cannot be meant so.
+    /// Converts an error of wrong usage; see [`Failure::from_library`].
     fn usage_of_library(error: impl std::fmt::Display, hint: &str) -> Failure {
         Failure { status: 2, ..Failure::from_library(error, Some(hint)) }
     }
 
-    /// A file that the command line names cannot be used; `hint` is for one that is not there.
+    /// Converts the error of a file named on the command line; `hint` is for a missing file.
     pub fn file(error: StateError, hint: impl std::fmt::Display) -> Failure {
         match &error {
             StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
@@ -40,7 +40,7 @@ impl Failure {
         }
     }
 
-    /// The file at `path` does not describe a network.
+    /// Converts the error of a file at `path` that does not describe a network.
     pub fn network_file(path: &str, error: ConfigError) -> Failure {
         match error {
             ConfigError::File(_) if path.parse::<NetworkId>().is_ok() => Failure::usage(
@@ -140,7 +140,7 @@ impl From<StartError> for Failure {
                 format_args!("UDP port {port} may not be used by this user"),
                 "give one from 1024 on with --overlay-port, or 0 to let the system choose",
             ),
-            // What remains says itself what to do.
+            // The other errors say what to do.
             error => Failure::from_library(error, None),
         }
     }
@@ -192,8 +192,7 @@ impl From<ManagementError> for Failure {
     }
 }
 
-/// What the system refuses where nothing better is known of it. Places that know more make a text of their
-/// own.
+/// Converts a system error without further context. Code that knows more writes a specific text.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let hint = system_hint(error.kind());
@@ -207,8 +206,8 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
-/// Makes the failure for roots that cannot be read. A file that cannot be used is a failure as with all
-/// files; a text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
+/// Converts the error of unreadable roots. An unusable file is reported like any file. A text that names no
+/// root is wrong usage; `place` is its option or variable.
 pub fn roots_failure(place: &str, error: RootsError) -> Failure {
     match error {
         RootsError::State(error) => {
@@ -222,7 +221,7 @@ pub fn roots_failure(place: &str, error: RootsError) -> Failure {
 pub fn has_ended(error: &ManagementError) -> bool {
     match error {
         ManagementError::NotRunning { .. } => true,
-        // It was asked and has ended before it could answer.
+        // The node has ended before it could answer.
         ManagementError::Refused { error, .. } => error == "the node has stopped",
         ManagementError::Io { source, .. } => matches!(
             source.kind(),
@@ -232,7 +231,7 @@ pub fn has_ended(error: &ManagementError) -> bool {
     }
 }
 
-/// What can be done about an error of the system.
+/// Returns advice for a system error.
 fn system_hint(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "check that it exists and is spelled like this",
@@ -254,7 +253,7 @@ fn system_hint(kind: ErrorKind) -> &'static str {
             "allow it in the profile of the sandbox or container (Docker: --security-opt seccomp=unconfined), or use \
              a newer kernel"
         }
-        // What starts a thread or a process says so where there is no room for one.
+        // The system has no room for a thread or a process.
         ErrorKind::WouldBlock => {
             "end other programs of this user, or raise the limits on processes and memory (`ulimit -u -v`)"
         }
@@ -271,8 +270,7 @@ pub(super) mod samples {
 
     use super::*;
 
-    /// One failure for each variant of each error of the library, and for each kind of the system's that has
-    /// a hint.
+    /// Returns a failure for each variant of each library error, and each kind of system error with a hint.
     pub(in crate::failure) fn all() -> Vec<Failure> {
         let path = || PathBuf::from("/somewhere/peersock");
         let mut all =

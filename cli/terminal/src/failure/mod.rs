@@ -1,7 +1,7 @@
-//! How a command ends when it does not end well.
+//! Failures of commands.
 //!
-//! A [`Failure`] cannot be made without a hint: what the person in front of the terminal can do next. `texts`
-//! checks every text that stands in this program's source.
+//! A [`Failure`] cannot be created without a hint on what the user can do next. `texts` checks every text in
+//! this program's source.
 
 mod library;
 #[cfg(test)]
@@ -14,53 +14,53 @@ use std::io;
 
 pub use library::{ROOT_HINT, has_ended, roots_failure};
 
-/// What a command returns.
+/// Result of a command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// The exit status of a filter whose reader went away (128 + SIGPIPE), as a shell reports it.
+/// Exit status of a filter whose reader disconnected (128 + SIGPIPE), as a shell reports it.
 const OUTPUT_CLOSED: u8 = 141;
 
-/// Why the program stops, and with which exit status.
+/// The reason why the program stops, with its exit status.
 ///
-/// It prints as two lines: what went wrong, and the hint.
+/// It prints as two lines: the message and the hint.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1: it did not work, 2: it was asked for something impossible, 141: nobody reads our output any more.
+    /// 1 for a failed operation, 2 for an impossible request, 141 for closed output.
     status: u8,
-    /// For stderr; empty for silence.
+    /// Text for stderr; empty for silence.
     message: String,
-    /// `None` only where the message itself says what to do, as many texts of the library do.
+    /// `None` only if the message itself says what to do, as many texts of the library do.
     hint: Option<String>,
 }
 
 impl Failure {
-    /// It did not work. `hint` says what to do about it: an imperative sentence, lower case, without a full
+    /// Creates a failure. `hint` says what to do about it: an imperative sentence, lower case, without a full
     /// stop.
     pub fn new(message: impl Display, hint: impl Display) -> Failure {
         Failure::with_status(1, message, hint)
     }
 
-    /// The command asks for something impossible; see [`Failure::new`].
+    /// Creates a failure for an impossible request; see [`Failure::new`].
     pub fn usage(message: impl Display, hint: impl Display) -> Failure {
         Failure::with_status(2, message, hint)
     }
 
-    /// As [`Failure::new`], with an exit status of its own.
+    /// Creates a failure with a specific exit status; see [`Failure::new`].
     pub fn with_status(status: u8, message: impl Display, hint: impl Display) -> Failure {
         Failure { status, message: message.to_string(), hint: Some(hint.to_string()) }
     }
 
-    /// Ends the program with `status` and without a word.
+    /// Creates a failure that ends the program with `status` and without a message.
     pub fn silent(status: u8) -> Failure {
         Failure { status, message: String::new(), hint: None }
     }
 
-    /// The reader of our output went away.
+    /// Creates the failure for output whose reader disconnected.
     pub fn output_closed() -> Failure {
         Failure::silent(OUTPUT_CLOSED)
     }
 
-    /// For `map_err` on our own output: silence if the reader went away, as a filter should.
+    /// Converts an output error for `map_err`: silence if the reader disconnected, as in a filter.
     pub fn output(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::output_closed(),
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// For `map_err` on our input.
+    /// Converts an input error for `map_err`.
     pub fn input(error: io::Error) -> Failure {
         Failure::new(
             format_args!("cannot read stdin: {error}"),
@@ -79,7 +79,7 @@ impl Failure {
         )
     }
 
-    /// The operating system's random number generator failed.
+    /// Converts an error of the operating system's random number generator.
     pub fn no_randomness(error: impl Display) -> Failure {
         Failure::new(
             format_args!("the system gives no random numbers: {error}"),
@@ -87,22 +87,22 @@ impl Failure {
         )
     }
 
-    /// The exit status.
+    /// Returns the exit status.
     pub fn status(&self) -> u8 {
         self.status
     }
 
-    /// Whether the reader of our output went away.
+    /// Returns true if the output's reader disconnected.
     pub fn is_output_closed(&self) -> bool {
         self.status == OUTPUT_CLOSED
     }
 
-    /// What went wrong; empty for silence.
+    /// Returns the message; empty for silence.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it, if the message does not say that itself.
+    /// Returns the hint, if the message does not already say what to do.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

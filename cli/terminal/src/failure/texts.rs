@@ -1,7 +1,7 @@
-//! The texts of all failures: the house's style, a hint, and no Debug form of Rust's.
+//! Checks of all failures' texts: the house style, a hint, and no Debug output.
 //!
-//! The texts of this program are read from its source, so that none is missed because no test provokes it.
-//! Those of the library are made, one for each variant.
+//! This program's texts are read from its source, so that none is missed for lack of a test that provokes it.
+//! The library's texts are generated, one for each variant.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use syn::{Expr, ExprCall, ExprMethodCall, ItemConst, ItemMod, Lit, Local, Macro,
 
 use super::library::samples;
 
-/// The constructors that take a text, and at which argument it is; the hint follows it.
+/// The constructors that take a text, with its argument index; the hint follows it.
 const CONSTRUCTORS: [(&str, usize); 3] = [("new", 0), ("usage", 0), ("with_status", 1)];
 
 #[test]
@@ -118,7 +118,7 @@ fn the_checks_find_what_they_look_for() {
     }
 }
 
-/// The source files, without this module: `failure` makes failures of what others say.
+/// Returns the source files, without `failure`, which wraps texts from elsewhere.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the source is there") {
@@ -132,7 +132,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The texts that have names, and in which file each is.
+/// Named text constants, with their files.
 #[derive(Default)]
 struct Constants {
     path: String,
@@ -140,7 +140,7 @@ struct Constants {
 }
 
 impl Constants {
-    /// That of this file, or else the one of this name.
+    /// Returns the constant of this file, or else any with this name.
     fn find(&self, path: &str, name: &str) -> Option<String> {
         let named = || self.known.iter().filter(|(_, known, _)| known == name);
         let here = named().find(|(file, _, _)| file == path).or_else(|| named().next());
@@ -156,12 +156,12 @@ impl<'ast> Visit<'ast> for Constants {
     }
 }
 
-/// Looks through one file.
+/// A visitor that checks one file.
 struct Texts<'a> {
     path: String,
     constants: &'a Constants,
     failures: usize,
-    /// Hints that are constants.
+    /// Number of hints that are constants.
     resolved: usize,
     warnings: usize,
     faults: Vec<String>,
@@ -173,7 +173,7 @@ impl<'a> Texts<'a> {
         Texts { path, constants, failures: 0, resolved: 0, warnings: 0, faults }
     }
 
-    /// All that a hint may be. What a variable or the library says is looked at where it comes from.
+    /// Checks all possible hints. Values of variables and library texts are checked at their origin.
     fn check_hints(&mut self, hint: &Expr) {
         for outcome in outcomes(hint) {
             if let Some(text) = literal(outcome) {
@@ -188,7 +188,7 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// A line for people that is no failure's.
+    /// Checks a line for people that is not a failure.
     fn check_note(&mut self, said: &Expr) {
         let named = || constant(said).and_then(|name| self.constants.find(&self.path, &name));
         let Some(text) = literal(said).or_else(named) else { return };
@@ -196,7 +196,7 @@ impl<'a> Texts<'a> {
             self.check(Some(hint.to_owned()), check_hint);
         } else if let Some(warning) = text.strip_prefix("warning: ") {
             self.warnings += 1;
-            // A failure has a hint of its own.
+            // A failure has a separate hint.
             if !warning.ends_with("{failure}") && !has_advice(warning) {
                 self.fault(warning, "a warning that does not say what to do");
             }
@@ -232,7 +232,7 @@ impl<'ast> Visit<'ast> for Texts<'_> {
         if let (true, Some(said)) = (is_note(&call.func), call.args.first()) {
             self.check_note(said);
         }
-        // Not `visit_expr_call`'s own way: a constructor that is called is no constructor that is passed on.
+        // Skips the default visit, because a called constructor is not one that is passed on.
         call.args.iter().for_each(|argument| self.visit_expr(argument));
         if constructor(&call.func).is_none() {
             self.visit_expr(&call.func);
@@ -257,7 +257,7 @@ impl<'ast> Visit<'ast> for Texts<'_> {
 
     fn visit_macro(&mut self, called: &'ast Macro) {
         let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-        // What panics is for developers.
+        // Macros that panic are for developers and are not checked.
         if matches!(name.as_str(), "format" | "format_args" | "write" | "writeln" | "json") {
             let text = called.tokens.to_string();
             if text.contains(":?}") || text.contains(":#?}") {
@@ -276,7 +276,7 @@ impl<'ast> Visit<'ast> for Texts<'_> {
     }
 }
 
-/// At which argument the constructor that an expression names takes its text.
+/// Returns the text's argument index, if the expression names a constructor.
 fn constructor(expression: &Expr) -> Option<usize> {
     let Expr::Path(path) = expression else { return None };
     let names: Vec<_> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
@@ -284,13 +284,13 @@ fn constructor(expression: &Expr) -> Option<usize> {
     CONSTRUCTORS.iter().find(|(known, _)| owner == "Failure" && name == known).map(|(_, at)| *at)
 }
 
-/// Whether an expression names the function that writes a line for people.
+/// Returns true if the expression names the function that prints a line for people.
 fn is_note(expression: &Expr) -> bool {
     let Expr::Path(path) = expression else { return false };
     path.path.segments.last().is_some_and(|segment| segment.ident == "note")
 }
 
-/// The constant that an expression names.
+/// Returns the constant that an expression names.
 fn constant(expression: &Expr) -> Option<String> {
     let Expr::Path(path) = expression else { return None };
     let name = path.path.segments.last()?.ident.to_string();
@@ -298,7 +298,7 @@ fn constant(expression: &Expr) -> Option<String> {
     is_constant.then_some(name)
 }
 
-/// All that an expression may come to.
+/// Returns all expressions that may be an expression's value.
 fn outcomes(expression: &Expr) -> Vec<&Expr> {
     match expression {
         Expr::Match(of) => of.arms.iter().flat_map(|arm| outcomes(&arm.body)).collect(),
@@ -322,7 +322,7 @@ fn of_block(block: &syn::Block) -> Vec<&Expr> {
     }
 }
 
-/// A text as it stands, or the form of one that is put together.
+/// Returns a literal text, or the format string of a formatted one.
 fn literal(expression: &Expr) -> Option<String> {
     match expression {
         Expr::Lit(literal) => match &literal.lit {
@@ -340,7 +340,7 @@ fn literal(expression: &Expr) -> Option<String> {
 
 fn check_text(text: &str) -> Result<(), String> {
     let first = text.chars().next().ok_or("it is empty")?;
-    // The system's texts begin with a capital, and some things are spelled so.
+    // The system's texts begin with a capital, and so do some names.
     let is_name = text.starts_with("UDP ") || text.contains("(os error ");
     if first.is_uppercase() && !is_name {
         return Err("it begins with a capital".into());
@@ -359,7 +359,7 @@ fn check_end(text: &str) -> Result<(), String> {
     if text.ends_with(['.', '!', '\n', ' ']) {
         return Err("it ends with a full stop".into());
     }
-    // Of structures, tuples, options, the system's errors and texts in quotes.
+    // Debug output of structures, tuples, options, system errors and quoted texts.
     for debug in [":?}", "#?}", "Some(", "None)", "Ok(", "Err(", "Os {", "Error {", "{ kind: ", "\\\"", "[\""]
     {
         if text.contains(debug) {
@@ -369,7 +369,7 @@ fn check_end(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text tells somebody to do something.
+/// Returns true if a text contains an instruction.
 fn has_advice(text: &str) -> bool {
     const VERBS: [&str; 35] = [
         "add", "allow", "ask", "build", "check", "choose", "correct", "end", "free", "give", "install",

@@ -1,5 +1,4 @@
-//! Every variant of the library's errors is among the samples whose texts are checked: one that is added to
-//! the library is missed here.
+//! Checks that the samples of texts cover every variant of the library's errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +8,7 @@ use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{Expr, Item, ItemMod, Macro, Token};
 
-/// Errors that become failures, where they are, and what the samples call them.
+/// Errors that become failures, with their files and their names in the samples.
 const ERRORS: [(&str, &str, &str); 7] = [
     ("StateError", "src/state/error.rs", "StateError"),
     ("ConfigError", "src/config/error.rs", "ConfigError"),
@@ -23,7 +22,7 @@ const ERRORS: [(&str, &str, &str); 7] = [
 #[test]
 fn every_variant_of_the_library_s_errors_has_a_sample() {
     let samples = samples(&source("cli/terminal/src/failure/library.rs"));
-    // Only a build of the library that lacks a part makes this one, whose text says what to do.
+    // Skips a variant that exists only in builds that lack a part, and whose text says what to do.
     let is_made = |variant: &&String| *variant != "MissingFeature";
     let mut missing = Vec::new();
     for (error, file, name) in ERRORS {
@@ -54,7 +53,7 @@ fn source(file: &str) -> String {
     fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// The variants of an enum.
+/// Returns the variants of an enum.
 fn variants(source: &str, name: &str) -> Vec<String> {
     let file = syn::parse_file(source).expect("the source is Rust");
     let mut enums = file.items.iter().filter_map(|item| match item {
@@ -65,7 +64,7 @@ fn variants(source: &str, name: &str) -> Vec<String> {
     variants.map(|variant| variant.ident.to_string()).collect()
 }
 
-/// The variants that the module of samples names: of which enum, and which.
+/// Returns the variants in the samples' module, each with its enum.
 fn samples(source: &str) -> BTreeSet<(String, String)> {
     let mut found = Samples::default();
     found.visit_file(&syn::parse_file(source).expect("the source is Rust"));

@@ -1,4 +1,4 @@
-//! One cell: two roots, two programs, and what comes of it.
+//! One cell: two roots, two programs, and the outcome.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -16,26 +16,26 @@ use serde_json::{Value, json};
 use super::kind::{Access, SITES};
 use crate::common::{Lab, PATIENCE, PORT, Running, address_of, http, peersock, run, signal};
 
-/// A file to which every cell adds a line of JSON: what was seen.
+/// Environment variable with a file to which every cell adds its result, as a line of JSON.
 const RESULTS: &str = "PEERSOCK_CELLS";
 
-/// Bytes that each side writes at first, and then again and again, as in the simulator.
+/// Numbers of bytes that each side writes at first and then repeatedly, as in the simulator.
 const FIRST: usize = 2000;
 const AGAIN: usize = 200;
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// A direct path is there 5 s after the call to dial; the rest is for a machine that has other work.
+/// Time limit for a direct path: 5 s after the call to dial, and the rest for a busy machine.
 const DIRECT_BY: Duration = Duration::from_secs(5 + 10);
-/// A search by many ports takes 3 s more at most. A machine that has other work sends late, too.
+/// Time limit if many ports are searched: at most 3 s more. A busy machine also sends late.
 const LIKELY_BY: Duration = Duration::from_secs(15 + 15);
-/// It finds nothing twice in a hundred times, and three times in a row never.
+/// Number of tries. A search fails twice in a hundred times, and practically never three times in a row.
 const TRIES: usize = 3;
-/// A path that stays relayed is watched for so long.
+/// Time for which a path that stays relayed is watched.
 const WATCHED: Duration = Duration::from_secs(6);
-/// So much is sent over the path that was found.
+/// Number of writes over the path that was found.
 const AFTERWARDS: usize = 5;
 
-/// Runs the cell of these two kinds; the first one dials. One that depends on luck is run again.
+/// Runs the cell of these two kinds; the first one dials. A cell that depends on luck is repeated.
 pub(super) fn of_kinds(kinds: [&str; 2]) {
     let boxes = kinds.map(Access::named);
     let expected = Access::expected(boxes[0], boxes[1]);
@@ -43,12 +43,12 @@ pub(super) fn of_kinds(kinds: [&str; 2]) {
         run_once(kinds, expected);
         return;
     }
-    // `None`: the lab cannot be built on this machine.
+    // `None` means that the lab cannot be built on this machine.
     let is_found = (0..TRIES).any(|_| run_once(kinds, expected).unwrap_or(true));
     assert!(is_found, "no direct path in {TRIES} tries");
 }
 
-/// Whether the path was direct in the end.
+/// Runs the cell once. Returns true if the path was direct in the end.
 fn run_once(kinds: [&str; 2], expected: Expected) -> Option<bool> {
     let boxes = kinds.map(Access::named);
     let topology: Vec<String> = boxes.iter().zip(SITES).map(|(kind, site)| kind.topology(site)).collect();
@@ -61,20 +61,20 @@ fn run_once(kinds: [&str; 2], expected: Expected) -> Option<bool> {
     Some(meeting.hold(kinds, SITES.map(|site| format!("{site}1")), expected))
 }
 
-/// A lab with two roots that take streams on port 443 too, 5 ms from everything.
+/// A lab with two roots that also accept streams on port 443, each with a delay of 5 ms.
 pub(super) struct Meeting {
-    /// What they have printed.
+    /// Addresses that the roots have printed.
     roots: Vec<String>,
-    /// Where each serves its metrics.
+    /// Addresses of the roots' metrics.
     metrics: [String; 2],
-    /// Fields are dropped in this order: the roots end before the lab does.
+    /// The roots. Fields are dropped in this order, so that the roots end before the lab.
     serving: Vec<Running>,
     nats: Nats,
     lab: Lab,
 }
 
 impl Meeting {
-    /// Builds it; `None`, with a line that says why, if that cannot be done on this machine.
+    /// Builds the lab; returns `None`, after printing the reason, if that is impossible on this machine.
     pub(super) fn arrange(name: &str, topology: &str, finish: impl FnOnce(&Nats)) -> Option<Self> {
         let words = ROOTS.map(|root| format!("{root}=public:link.delay=5")).join(" ");
         let nats = Nats::build(name, &format!("{words} {topology}"))?;
@@ -106,8 +106,8 @@ impl Meeting {
         self.serving.clear();
     }
 
-    /// Has a program at each of these hosts, the first of which dials, talk until their path is as expected
-    /// and for a while after that. Says whether it was direct.
+    /// Connects a program at each of these hosts, the first of which dials, until their path is as expected
+    /// and for a while after that. Returns true if the path was direct.
     pub(super) fn hold(&self, kinds: [&str; 2], hosts: [String; 2], expected: Expected) -> bool {
         let mut talk = self.begin([&hosts[0], &hosts[1]]);
         talk.until_settled(expected);
@@ -119,7 +119,7 @@ impl Meeting {
         seen.is_direct()
     }
 
-    /// Bytes of the datagrams that both roots have relayed, without the header of the relay.
+    /// Returns the number of datagram bytes that both roots have relayed, without the relay's header.
     fn relayed(&self) -> u64 {
         let of_root = |(root, address): (&str, &String)| {
             let text = self.nats.within(root, || http(address, "/metrics"));
@@ -144,22 +144,22 @@ impl Meeting {
         self.nats.within(host, || Running::start(command))
     }
 
-    /// Waits until a node can be found at both roots.
+    /// Waits until a node is registered at both roots.
     pub(super) fn wait_until_registered(&self, node: &str, running: &Running) {
         wait_until_registered(&self.lab, node, running);
     }
 
-    /// The overlay address of a node that runs.
+    /// Returns the overlay address of a running node.
     pub(super) fn address_of(&self, node: &str) -> String {
         address_of(&self.lab, node)
     }
 
-    /// What a node says of its peer.
+    /// Returns a node's status of its peer.
     pub(super) fn first_peer(&self, node: &str) -> Value {
         status(&self.lab, node)["peers"][0].clone()
     }
 
-    /// Ends both programs, and compares what has arrived with what was written.
+    /// Ends both programs, and compares the received bytes with the written ones.
     pub(super) fn end(&self, talk: Talk) -> Seen {
         talk.end(&self.lab)
     }
@@ -197,31 +197,31 @@ impl Meeting {
     }
 }
 
-/// The hosts of the roots.
+/// Hosts of the roots.
 const ROOTS: [&str; 2] = ["root1", "root2"];
 
-/// The states of the two programs: the one that dials, the one that listens.
+/// States of the two programs: the one that dials, then the one that listens.
 const NODES: [&str; 2] = ["dialer", "listener"];
 
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
-/// Two programs that are connected.
+/// Two connected programs.
 pub(super) struct Talk {
-    /// The one that dials first.
+    /// The programs; the one that dials is first.
     programs: [Running; 2],
-    /// The start of the one that dials.
+    /// Start time of the dialing program.
     since: Instant,
-    /// Bytes that each has been given.
+    /// Number of bytes written to each program.
     written: usize,
     first_byte: Option<Duration>,
-    /// When the one that dials was registered at a root.
+    /// Time at which the dialing program was registered at a root.
     ready: Option<Duration>,
-    /// Since when both paths have been direct, as the logs say.
+    /// Time since which both paths have been direct, according to the logs.
     direct: Option<Duration>,
 }
 
 impl Talk {
-    /// Writes until the path is as expected; one that is to stay relayed is watched for a while.
+    /// Writes until the path is as expected; a path expected to stay relayed is watched for a while.
     fn until_settled(&mut self, expected: Expected) {
         let limit = match expected {
             Expected::Direct => DIRECT_BY,
@@ -234,7 +234,7 @@ impl Talk {
         }
     }
 
-    /// Writes this many times more.
+    /// Writes this many more times.
     pub(super) fn write_for(&mut self, times: usize) {
         for _ in 0..times {
             self.write(AGAIN);
@@ -256,7 +256,7 @@ impl Talk {
         self.written = next.end;
     }
 
-    /// Lets time pass and notes what happens meanwhile.
+    /// Waits, and records events meanwhile.
     fn wait(&mut self, time: Duration) {
         let end = Instant::now() + time;
         loop {
@@ -296,21 +296,21 @@ impl Talk {
     }
 }
 
-/// What came of a cell.
+/// The outcome of a cell.
 pub(super) struct Seen {
-    /// Since the start of the program that dials.
+    /// Time since the start of the dialing program.
     first_byte: Duration,
     ready: Option<Duration>,
     direct: Option<Duration>,
-    /// Bytes that the roots have relayed.
+    /// Number of bytes that the roots have relayed.
     relayed: Option<u64>,
-    /// What both nodes say of each other in the end.
+    /// Final status of each node's peer.
     paths: [Value; 2],
     logs: String,
 }
 
 impl Seen {
-    /// Whether both paths are TCP connections of the two nodes.
+    /// Returns true if both paths are TCP connections between the two nodes.
     pub(super) fn is_by_tcp(&self) -> bool {
         self.paths.iter().all(|peer| peer["tcp"] == true && peer["root"].is_null())
     }
@@ -319,7 +319,7 @@ impl Seen {
         self.paths.iter().all(|peer| peer["path"].is_string() && peer["root"].is_null())
     }
 
-    /// Prints it, and adds it to the results.
+    /// Prints the outcome, and adds it to the results.
     pub(super) fn report(&self, kinds: [&str; 2], expected: Expected) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).expect("a short time");
         let seen = json!({
@@ -335,7 +335,7 @@ impl Seen {
         if let Some(path) = env::var_os(RESULTS) {
             let mut file =
                 OpenOptions::new().append(true).create(true).open(Path::new(&path)).expect("a file");
-            // In one call, since other tests write too.
+            // Writes in one call, because other tests write too.
             file.write_all(format!("{seen}\n").as_bytes()).expect("it can be written");
         }
     }
@@ -350,22 +350,22 @@ impl Seen {
     }
 }
 
-/// What stands at this place of what a side writes.
+/// Returns the byte at this position of a side's content.
 fn content(side: usize, at: usize) -> u8 {
     (at.wrapping_mul(2_654_435_761) >> 16) as u8 ^ (side as u8 * 0x5a)
 }
 
-/// Whether the path that a log names last leads to the peer itself.
+/// Returns true if the last path in a log leads directly to the peer.
 fn is_direct(log: &str) -> bool {
     let last = log.lines().rev().find_map(|line| line.split_once(" path=").map(|(_, path)| path));
     last.is_some_and(|path| !path.starts_with("relay"))
 }
 
-/// When a node was registered at the first of its roots, as a duration after `since`.
+/// Returns when a node was registered at the first of its roots, as a duration after `since`.
 fn registered_after(lab: &Lab, node: &str, since: Instant) -> Option<Duration> {
     let asked = since.elapsed();
     let now = status(lab, node);
-    // The answer is from some moment between the two.
+    // The answer is from a moment between the two.
     let answered = asked + (since.elapsed() - asked) / 2;
     let roots = now["roots"].as_array()?.iter();
     let longest = roots.filter_map(|root| root["registered_s"].as_f64()).fold(0.0, f64::max);

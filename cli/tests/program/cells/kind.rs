@@ -1,24 +1,24 @@
-//! The kinds of boxes that natlab can build, by the names of `docs/CELLS.md`.
+//! The kinds of boxes that natlab can build, with the names of `docs/CELLS.md`.
 
 use peersock_sim::cells::{Expected, Kind};
 use peersock_testnet::Lab as Nats;
 
-/// How one of the two programs is connected.
+/// The Internet access of one of the two programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// A kind that the simulator has too.
+    /// A kind that the simulator also has.
     Simulated(Kind),
-    /// No UDP leaves, but any TCP.
+    /// A network that blocks UDP, but no TCP.
     NoUdp,
-    /// Nothing leaves but TCP to port 443.
+    /// A network that blocks everything except TCP to port 443.
     Only443,
 }
 
 impl Access {
-    /// The kind of this name.
+    /// Returns the kind with this name.
     ///
     /// # Panics
-    /// There is none.
+    /// Panics if the kind does not exist.
     pub(super) fn named(name: &str) -> Self {
         match name {
             "no-udp" => return Self::NoUdp,
@@ -33,13 +33,13 @@ impl Access {
         !matches!(self, Self::Simulated(Kind::Ipv6 | Kind::Ipv6Firewall | Kind::Nat66 | Kind::Nat66Dependent))
     }
 
-    /// What two of them allow. A root that takes streams relays where UDP is blocked and TCP cannot be
-    /// punched.
+    /// Returns the expected outcome for two of them. A root that accepts streams relays where UDP is blocked
+    /// and TCP cannot be punched.
     pub(super) fn expected(a: Self, b: Self) -> Expected {
         match (a, b) {
             (Self::Simulated(a), Self::Simulated(b)) => Expected::of(a, b),
             (Self::Only443, _) | (_, Self::Only443) => Expected::Relay,
-            // By TCP, for which all boxes of natlab keep the port.
+            // TCP works, because all boxes of natlab preserve the port.
             (Self::NoUdp, other) | (other, Self::NoUdp) => match other.has_ipv4() {
                 true => Expected::Direct,
                 false => Expected::Relay,
@@ -47,12 +47,12 @@ impl Access {
         }
     }
 
-    /// Words of natlab for a site of this name, whose one host has this name and a 1 behind it.
+    /// Returns natlab's words for a site of this name, whose only host has the name with a 1 appended.
     ///
     /// Lines have a delay of 10 ms in each direction.
     ///
     /// # Panics
-    /// natlab cannot build this kind.
+    /// Panics if natlab cannot build this kind.
     pub(super) fn topology(self, site: &str) -> String {
         let line = "link.delay=10";
         let behind = |carrier: &str| format!("{site}up={carrier}:{line} {site}=port-restricted:via={site}up");
@@ -62,7 +62,7 @@ impl Access {
             Self::Only443 => return one("udp-blocked"),
             Self::Simulated(kind) => kind.to_string(),
         };
-        // The outer port is the inner one where it is free, or any.
+        // The outer port equals the inner one if that is free, or is random.
         let ports = if site == SITES[0] { "" } else { ":random_ports" };
         match kind.as_str() {
             "open" => one("routed"),
@@ -78,13 +78,13 @@ impl Access {
             "ip6" => one("v6only:v6=open"),
             "ip6-fw" => one("v6only"),
             "dual" => one("symmetric:v6=firewall"),
-            // The NAT66 is added to it.
+            // `finish` adds the NAT66.
             "nat66" | "nat66-apd" => one("v6only"),
             other => panic!("natlab cannot build {other}"),
         }
     }
 
-    /// Changes a site that was built, where natlab has no word for it.
+    /// Changes a built site if natlab has no word for its kind.
     pub(super) fn finish(self, nats: &Nats, site: &str) {
         if self == Self::NoUdp {
             let rule =
@@ -93,7 +93,7 @@ impl Access {
         }
         let masquerade = match self {
             Self::Simulated(Kind::Nat66) => "masquerade",
-            // Each destination gets a port of its own.
+            // Maps each destination to a separate port.
             Self::Simulated(Kind::Nat66Dependent) => "masquerade random",
             _ => return,
         };
@@ -102,7 +102,7 @@ impl Access {
              oifname wan meta l4proto udp {masquerade}; oifname wan masquerade; }}; }}"
         );
         nats.natlab(&["exec", site, "--", "nft", &rules]);
-        // Inside there are private addresses only: what comes to the public ones from outside leads nowhere.
+        // Inside there are only private addresses; packets from outside to public ones are not delivered.
         let host = format!("{site}1");
         let private = |node: &str, commands: &str| nats.natlab(&["exec", node, "--", "sh", "-c", commands]);
         private(site, &format!("ip addr add {PRIVATE_ROUTER}/64 dev lan nodad"));
@@ -118,9 +118,9 @@ impl Access {
     }
 }
 
-/// Behind a NAT66.
+/// Addresses behind a NAT66.
 const PRIVATE_ROUTER: &str = "fd00:66::1";
 const PRIVATE_HOST: &str = "fd00:66::10";
 
-/// The names of the two sites.
+/// Names of the two sites.
 pub(super) const SITES: [&str; 2] = ["one", "other"];

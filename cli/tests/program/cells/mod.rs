@@ -1,16 +1,16 @@
-//! The cells of `docs/CELLS.md` for real: processes behind NATs in network namespaces, two roots on the open
-//! Internet, and every pair of the kinds that natlab can build. Needs root and the program `natlab`; without
-//! them every test says so and does nothing.
+//! The cells of `docs/CELLS.md` with real programs behind NATs in network namespaces, and two roots on the
+//! open Internet. They cover every pair of the kinds that natlab can build. Needs root and the program
+//! `natlab`; without them every test prints that and does nothing.
 //!
-//! `cargo xtask cells` runs all and writes what was seen into the document; a selection runs with the other
-//! tests.
+//! `cargo xtask cells` runs all cells and writes the results into the document; a selection runs with the
+//! other tests.
 
 mod cell;
 mod kind;
 mod programs;
 mod special;
 
-/// The tests of one kind with itself and those after it, then the same for the next kind.
+/// Generates the tests of one kind with itself and the later kinds, then the same for the next kind.
 macro_rules! pairs {
     () => {};
     ($first:ident $first_name:literal $($rest:ident $rest_name:literal)*) => {

@@ -1,5 +1,5 @@
-//! Unmodified programs over a path by TCP. The thread that reads what comes on it is another one than those
-//! that write: so news of room for more comes at any moment.
+//! Unmodified programs over a TCP path. Different threads read from the path and write to it, so news of room
+//! to write arrives at any moment.
 
 use std::thread;
 use std::time::Instant;
@@ -8,7 +8,8 @@ use super::cell::{Meeting, POLL};
 use super::kind::{Access, SITES};
 use crate::common::{PATIENCE, PORT};
 
-/// Sends and receives much, one after the other; `sys.argv` has the address of a server for a client.
+/// Program that sends and receives much data, one after the other; for a client, `sys.argv` has the server's
+/// address.
 const PROGRAM: &str = "
 import hashlib, random, socket, sys
 

@@ -1,4 +1,4 @@
-//! Cells of two nodes that have a box in common, and one that needs more time than the others.
+//! Cells of two nodes behind a common box, and one that takes longer than the others.
 
 use std::thread;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use peersock_testnet::Lab as Nats;
 use super::cell::Meeting;
 use super::kind::{Access, SITES};
 
-/// Two customers of one carrier, whose box passes on what one sends to the outer address of the other.
+/// Two customers of a carrier whose box hairpins: packets from one reach the outer address of the other.
 #[test]
 #[ignore = "cargo xtask cells: one of its cells"]
 fn behind_one_carrier_that_hairpins() {
     behind_one_carrier("full-cone:0:hairpin", "one carrier, hairpin", Expected::Direct);
 }
 
-/// The same with a box that does not.
+/// Two customers of a carrier whose box does not hairpin.
 #[test]
 #[ignore = "cargo xtask cells: one of its cells"]
 fn behind_one_carrier_that_does_not_hairpin() {
@@ -32,7 +32,7 @@ fn behind_one_carrier(carrier: &str, kind: &str, expected: Expected) {
     meeting.hold([kind; 2], ["one1".into(), "other1".into()], expected);
 }
 
-/// Two hosts of one home, by beacons.
+/// Two hosts in one home, found by beacons.
 #[test]
 #[ignore = "cargo xtask cells: one of its cells"]
 fn in_one_home() {
@@ -42,7 +42,7 @@ fn in_one_home() {
     meeting.hold(["one home"; 2], ["one1".into(), "one2".into()], Expected::Direct);
 }
 
-/// Mappings of 20 s on both sides: the nodes keep them while nothing is said for longer than that.
+/// NAT mappings of 20 s on both sides; the nodes keep them alive while no data flows for longer than that.
 #[test]
 #[ignore = "cargo xtask cells: one of its cells"]
 fn a_path_outlives_its_mappings() {
@@ -57,8 +57,8 @@ fn a_path_outlives_its_mappings() {
     seen.assert_fits(Expected::Direct);
 }
 
-/// No UDP leaves either network, and the roots are reached by TCP alone. Both boxes masquerade, and let in
-/// only whom their node has sent to.
+/// Both networks block outgoing UDP, and the roots are reached by TCP only. Both boxes masquerade, and admit
+/// only addresses that their node has contacted.
 #[test]
 fn two_home_routers_that_let_no_udp_pass_are_punched_by_tcp_and_the_path_outlives_the_roots() {
     let topology = "one=port-restricted:link.delay=10 other=port-restricted:link.delay=10";
@@ -75,7 +75,7 @@ fn two_home_routers_that_let_no_udp_pass_are_punched_by_tcp_and_the_path_outlive
     assert!(seen.is_by_tcp(), "no UDP passes");
 }
 
-/// The same where one of the two is behind a box that lets in nobody, and the other can be connected to.
+/// One node is behind a box that admits no connections, and the other accepts them.
 #[test]
 fn a_node_that_can_be_connected_to_is_reached_by_tcp() {
     let topology = "one=symmetric:link.delay=10 other=routed:link.delay=10";

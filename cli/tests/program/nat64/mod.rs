@@ -1,8 +1,8 @@
-//! A node on a network that has IPv6 only, with a real NAT64 (the program `tayga`) and a nameserver that
-//! knows of it, and roots and a peer that have IPv4 only.
+//! A node on an IPv6-only network with a real NAT64 (the program `tayga`) and a nameserver that announces it.
+//! The roots and a peer have IPv4 only.
 //!
-//! Needs root, `ip`, `tayga` and /dev/net/tun, one test `nft`; skips otherwise. The namespaces belong to the
-//! test and go with it.
+//! Needs root, `ip`, `tayga` and /dev/net/tun, one test also `nft`; skips otherwise. The namespaces are
+//! removed with the test.
 
 mod net;
 
@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::common::{PORT, Running, lacks};
 use net::{Net, OTHER_ROOT, PEER, POOL, PREFIX, ROOT, ip};
 
-/// Behind that address the NAT64 hides the pool where it gives each destination another port.
+/// Address behind which the NAT64 hides the pool if it maps each destination to another port.
 const MASK: &str = "192.0.2.64";
-/// The peer's port, and the one that its box gives it.
+/// Port of the peer, and the port to which its box maps it.
 const INNER_PORT: &str = "4000";
 const OUTER_PORT: &str = "41234";
 
@@ -33,7 +33,7 @@ fn a_root_and_a_peer_with_ipv4_only_are_reached_through_a_nat64() {
     root.interrupt();
 }
 
-/// tayga gives each host an address of its own with all ports; nftables hide them behind one.
+/// tayga gives each host a separate address with all ports; nftables hides them behind one.
 #[test]
 fn a_port_of_a_nat64_that_nobody_can_guess_is_found_among_many() {
     const TEST: &str = "ports";
@@ -48,7 +48,7 @@ fn a_port_of_a_nat64_that_nobody_can_guess_is_found_among_many() {
              ip saddr {POOL}0/24 meta l4proto udp snat to {MASK} random; }}; }}"
         ),
     );
-    // What nobody inside has asked for is dropped without a word.
+    // Unsolicited packets are dropped silently.
     assert!(ip(&format!("-n {}gate route add blackhole {MASK}/32", net.name)));
     net.nft(
         "peer",
@@ -65,7 +65,7 @@ fn a_port_of_a_nat64_that_nobody_can_guess_is_found_among_many() {
     let words = ["--no-tcp-punch", "--overlay-port", INNER_PORT];
     let is_found =
         |status: &Value| status["peers"][0]["root"].is_null() && status["peers"][0]["path"].is_string();
-    // Nothing is found twice in a hundred times, and three times in a row never.
+    // A search fails about twice in a hundred times, and practically never three times in a row.
     let found = (0..3).find_map(|_| match net.try_converse(&texts, &words, &is_found) {
         Ok(status) => Some(status),
         Err(said) => {
@@ -98,7 +98,7 @@ fn a_root_that_takes_streams_only_is_reached_through_a_nat64() {
 #[test]
 fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
     let Some(net) = Net::lay("netcheck") else { return };
-    // Roots are STUN servers, too.
+    // Roots also serve STUN.
     let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
     let servers = [ROOT, PEER].map(|ip| format!("{ip}:7420"));
     let words = ["netcheck", "--json", "--stun", &servers[0], "--stun", &servers[1]];
@@ -116,7 +116,7 @@ fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
     let mut interfaces = report["interfaces"].as_array().expect("interfaces").iter();
     let eth0 = interfaces.find(|interface| interface["name"] == "eth0").expect("it is up");
     assert!(eth0["ipv4"]["mapped"].as_str().unwrap_or_default().starts_with(POOL), "{eth0:#}");
-    // It gives each host an address of its own.
+    // The NAT64 gives each host a separate address.
     assert_eq!(eth0["ipv4"]["mapping"], "endpoint-independent", "{eth0:#}");
     assert_eq!(eth0["ipv4"]["translated"], true);
     assert_eq!(eth0["ipv6"], Value::Null, "no server has IPv6");
@@ -129,7 +129,7 @@ fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
 fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
     let Some(net) = Net::lay("probe") else { return };
     let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
-    // The second one as a resolver behind a NAT64 gives it.
+    // The second server has the form that a resolver behind a NAT64 returns.
     let servers = format!("{ROOT}:7420 [{PREFIX}{PEER}]:7420");
     let mut probe = net.command("phone", "probe", std::env::current_exe().expect("this one").as_os_str());
     probe.args(["--exact", "nat64::what_a_program_sees", "--nocapture"]).env(PROBED_SERVERS, servers);
@@ -137,7 +137,7 @@ fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
     let (begin, end) = (said.text().find('{').expect("JSON"), said.text().rfind('}').expect("JSON"));
     let nic: Value = serde_json::from_str(&said.text()[begin..=end]).expect("JSON");
     assert_eq!(nic["name"], "eth0", "{nic:#}");
-    // tayga gives each host an address of its own, with all ports. What is assumed without answers is random.
+    // tayga gives each host a separate address, with all ports. Without answers the NAT counts as random.
     assert_eq!(
         (&nic["nat"]["delta_info"], &nic["nat"]["nat_info"]),
         (&"equal".into(), &"restrict port".into())
@@ -153,7 +153,7 @@ fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
 /// Servers that [`what_a_program_sees`] asks.
 const PROBED_SERVERS: &str = "PEERSOCK_TEST_SERVERS";
 
-/// The program of that test: prints what it sees of its interface. Without being asked to it does nothing.
+/// The program of that test: prints its view of its interface. It does nothing unless that test starts it.
 #[test]
 #[expect(clippy::print_stdout, reason = "the test that starts it reads this")]
 fn what_a_program_sees() {
@@ -173,7 +173,7 @@ fn the_dht_is_said_to_need_ipv4() {
         let listener = net.node("phone", &[&words, &[dht][..]].concat());
         let said = listener.wait_for_stderr("the DHT cannot be used");
         assert!(said.contains("needs IPv4"), "{said}");
-        // It goes on: there are other ways to be found.
+        // The program continues, because it can be found in other ways.
         listener.wait_for_target();
         let status = net.status("phone");
         assert!(

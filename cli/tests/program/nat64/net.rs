@@ -21,12 +21,12 @@ pub(super) const ROOT: &str = "198.51.100.2";
 pub(super) const PEER: &str = "198.51.100.3";
 pub(super) const OTHER_ROOT: &str = "198.51.100.4";
 const HOSTS: [&str; 4] = ["phone", "root", "peer", "other"];
-/// The node's address there, as the IPv4 Internet sees it, is the pool's first one.
+/// Prefix of the pool. The node's address, as seen in the IPv4 Internet, is the pool's first one.
 pub(super) const POOL: &str = "203.0.113.";
-/// No well-known prefix: the node has to find it.
+/// Prefix of the NAT64. It is not the well-known one, so the node must discover it.
 pub(super) const PREFIX: &str = "2001:db8:64::";
 
-/// A direct path is there after a few round trips; the rest is for a machine that has other work.
+/// Time limit for a direct path: a few round trips, and the rest for a busy machine.
 const DIRECT_BY: Duration = Duration::from_secs(60);
 
 /// Five namespaces: a host with IPv6 only, the gateway with the NAT64 and the nameserver, and three hosts
@@ -40,7 +40,7 @@ pub(super) struct Net {
 }
 
 impl Net {
-    /// Builds it; `None`, with a line that says why, if that cannot be done on this machine.
+    /// Builds the network; returns `None`, after printing the reason, if that is impossible on this machine.
     pub(super) fn lay(test: &str) -> Option<Net> {
         let missing = |what: &str| {
             eprintln!("SKIP nat64 ({test}): {what}");
@@ -111,7 +111,7 @@ impl Net {
         self.nat64 = Some(inside("-d").spawn().expect("tayga starts"));
     }
 
-    /// A DNS64 as far as it matters: it has IPv6 addresses in the prefix for one name, and knows no other.
+    /// Starts a minimal DNS64: it returns IPv6 addresses in the prefix for one name, and knows no other.
     fn start_nameserver(&mut self) {
         let gate = File::open(format!("/run/netns/{}gate", self.name)).expect("it is there");
         let is_over = Arc::clone(&self.is_over);
@@ -131,7 +131,7 @@ impl Net {
         }));
     }
 
-    /// Starts a root; its text is what it prints first.
+    /// Starts a root; also returns its text, which it prints first.
     pub(super) fn root(&self, words: &[&str]) -> (Running, String) {
         self.root_at("root", words)
     }
@@ -143,12 +143,12 @@ impl Net {
         (root, text)
     }
 
-    /// Has the node with IPv6 only talk to the peer; gives its status once that is as wanted.
+    /// Connects the IPv6-only node with the peer; returns its status once it is as wanted.
     pub(super) fn converse(&self, roots: &[&str], is_wanted: impl Fn(&Value) -> bool) -> Value {
         self.try_converse(roots, &[], &is_wanted).unwrap_or_else(|said| panic!("{said}"))
     }
 
-    /// The same; what was said if it is not as wanted in time.
+    /// Does the same, but returns the node's output if the status is not as wanted in time.
     pub(super) fn try_converse(
         &self,
         roots: &[&str],
@@ -183,7 +183,7 @@ impl Net {
         Ok(status)
     }
 
-    /// Has the packet filter of a host take these rules.
+    /// Applies packet filter rules on a host.
     pub(super) fn nft(&self, host: &str, rules: &str) {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("{}{host}", self.name), "nft", rules]);
@@ -201,15 +201,15 @@ impl Net {
         self.inside(host, host, &[words, &["--state", &state]].concat())
     }
 
-    /// Runs the program at a host, where the network's nameserver is in resolv.conf. What `ip netns exec`
-    /// mounts, and what is mounted below it, nobody else sees.
+    /// Runs the program at a host, where resolv.conf has the network's nameserver. Mounts of `ip netns exec`,
+    /// and mounts below them, are visible only there.
     pub(super) fn inside(&self, host: &str, name: &str, words: &[&str]) -> Running {
         let mut command = self.command(host, name, OsStr::new(env!("CARGO_BIN_EXE_peersock")));
         command.args(words);
         Running::start(command)
     }
 
-    /// The same for any program.
+    /// Returns a command for any program at a host, with the same resolv.conf.
     pub(super) fn command(&self, host: &str, name: &str, program: &OsStr) -> Command {
         let conf = self.lab.dir.path().join(format!("{name}.resolv.conf"));
         write_file(&conf, "nameserver 2001:db8:1::1\noptions timeout:1\n", 0o644);
@@ -238,12 +238,12 @@ impl Drop for Net {
     }
 }
 
-/// What the nameserver says: of `ipv4only.arpa` both families' addresses, of any other name that there is
-/// none.
+/// Returns the nameserver's answer: addresses of both families for `ipv4only.arpa`, and a negative answer for
+/// other names.
 fn answer(question: &[u8]) -> Vec<u8> {
     const AAAA: u8 = 28;
     let name = b"\x08ipv4only\x04arpa\0";
-    // The name stands behind the header, and two numbers of two bytes behind it.
+    // The name follows the header, and two 2-byte numbers follow the name.
     let end = question.iter().skip(12).position(|byte| *byte == 0).map_or(0, |at| 12 + at + 5);
     let Some(asked) = question.get(12..end) else { return Vec::new() };
     let is_known = asked.len() == name.len() + 4 && asked[..name.len()].eq_ignore_ascii_case(name);

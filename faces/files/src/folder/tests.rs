@@ -42,13 +42,13 @@ fn a_part_that_is_a_link_to_something_else_is_replaced() {
     assert_eq!(std::fs::metadata(&secret).unwrap().nlink(), 1);
 }
 
-/// Whoever can open it can lock it, and then nobody goes on with it.
+/// A user who can open the part could lock it and so block resuming.
 #[test]
 fn a_part_is_its_owner_s_alone_until_it_has_its_name() {
     let inside = tempfile::tempdir().unwrap();
     let folder = Folder::open(inside.path()).unwrap();
     let mode = |name: &str| std::fs::metadata(inside.path().join(name)).unwrap().mode() & 0o777;
-    // What the process gives new files.
+    // Permissions that the process gives to new files.
     std::fs::write(inside.path().join("like"), "").unwrap();
     for (name, executable) in [("x", false), ("run", true)] {
         let part = folder.make_part(&path(name)).unwrap();
@@ -57,7 +57,7 @@ fn a_part_is_its_owner_s_alone_until_it_has_its_name() {
         let like = mode("like");
         assert_eq!(mode(name), if executable { like | (like & 0o444) >> 2 } else { like });
     }
-    // One that was about to get its name when the program was killed, or is of an earlier version.
+    // A part that was about to be renamed when the program was killed, or that an earlier version made.
     let old = inside.path().join(format!(".old{PART_SUFFIX}"));
     std::fs::write(&old, "old").unwrap();
     std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,4 +1,4 @@
-//! Two folders, and receipts between them over pairs of sockets.
+//! A scene of two folders, and receipts between them over socket pairs.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use peersock_files::{
 };
 use tempfile::TempDir;
 
-/// A place to send from and one to receive into.
+/// A source folder and a target folder.
 pub(crate) struct Scene {
     pub(crate) dir: TempDir,
 }
@@ -39,7 +39,7 @@ impl Scene {
         self.dir.path().join("to").join(path)
     }
 
-    /// Writes a file that is to be sent.
+    /// Writes a file in the source folder.
     pub(crate) fn write(&self, path: &str, content: &[u8]) {
         let path = self.from(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -55,7 +55,7 @@ impl Scene {
         Folder::open(&self.to("")).unwrap()
     }
 
-    /// One receipt of a source over a pair of sockets.
+    /// Runs one receipt of a source over a socket pair.
     pub(crate) fn transfer(&self, source: &Source, options: Options) -> Outcome {
         let (here, there) = UnixStream::pair().unwrap();
         self.transfer_over(source, options, &Silent, here, there)
@@ -77,7 +77,7 @@ impl Scene {
         })
     }
 
-    /// A receipt that succeeds.
+    /// Runs a receipt that succeeds.
     #[track_caller]
     pub(crate) fn received(&self, paths: &[&str]) -> Receipt {
         let (sent, received) = self.transfer(&self.source(paths), Options::default());
@@ -86,7 +86,7 @@ impl Scene {
         receipt
     }
 
-    /// Fails unless both folders have the same in them.
+    /// Fails unless both folders have the same content.
     #[track_caller]
     pub(crate) fn check_same(&self) {
         assert_eq!(tree(&self.from("")), tree(&self.to("")));
@@ -99,7 +99,7 @@ pub(crate) struct Silent;
 
 impl Observer for Silent {}
 
-/// All that is in a folder: path, kind, permission to run, time, and content.
+/// Returns all entries of a folder: path, kind, permission to run, time, and content.
 pub(crate) fn tree(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];
@@ -124,14 +124,14 @@ pub(crate) fn tree(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Bytes that do not repeat.
+/// Returns bytes without repetition.
 pub(crate) fn content(length: usize, seed: u8) -> Vec<u8> {
     let mut content = vec![0; length];
     blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut content);
     content
 }
 
-/// A stream that breaks when so many bytes have been read from it.
+/// A stream that breaks after `left` bytes have been read from it.
 pub(crate) struct Breaking {
     pub(crate) stream: UnixStream,
     pub(crate) left: &'static AtomicU64,
@@ -185,7 +185,7 @@ impl Stream for Breaking {
     }
 }
 
-/// Notes how many bytes came, and calls something before the first of them are taken.
+/// An observer that counts moved bytes, and calls `at_begin` before the transfer.
 pub(crate) struct Noting<F> {
     pub(crate) moved: AtomicU64,
     pub(crate) at_begin: Mutex<Option<F>>,

@@ -1,4 +1,4 @@
-//! What arrives, and what is in the way.
+//! Receipts between honest ends, and conflicts.
 
 use std::fs::{self, FileTimes};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -28,7 +28,7 @@ fn a_folder_arrives_as_it_is() {
     let receipt = scene.received(&["tree"]);
     assert_eq!(receipt, Receipt { files: 4, bytes: 3_000_015, there: 0, left_out: 0 });
     scene.check_same();
-    // The second time nothing is transferred.
+    // The second receipt transfers nothing.
     assert_eq!(scene.received(&["tree"]), Receipt { there: 4, ..Receipt::default() });
     scene.check_same();
 }
@@ -120,7 +120,7 @@ fn what_is_there_already_is_not_overwritten_unless_that_is_to_be() {
     assert_eq!(fs::read(scene.to("tree/b")).unwrap(), b"longer than mine");
     assert_eq!(fs::read_link(scene.to("tree/link")).unwrap().as_os_str(), "a");
 
-    // A folder is never replaced by a file, or the other way round.
+    // A file never replaces a folder, nor a folder a file.
     fs::remove_file(scene.to("tree/a")).unwrap();
     fs::create_dir(scene.to("tree/a")).unwrap();
     let (_, received) = scene.transfer(&source, overwrite);
@@ -133,7 +133,7 @@ fn a_copy_in_the_place_of_a_folder_is_another_source() {
     scene.write("tree/inner/file", b"content");
     let (before, before_again) = (scene.source(&["tree"]), scene.source(&["tree"]));
     assert!(before.is_same(&before_again));
-    // With the same times, as `cp -a` makes it.
+    // Sets the same times, as `cp -a` does.
     let times = |name: &str| FileTimes::new().set_modified(modified(&scene, name));
     let names = ["tree/inner/file", "tree/inner", "tree"];
     let times = names.map(times);

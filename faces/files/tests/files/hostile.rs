@@ -1,4 +1,4 @@
-//! Ends that do not keep to the protocol, written by hand.
+//! Ends that violate the protocol, written by hand.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -17,7 +17,7 @@ use crate::common::{Noting, Scene, Silent, content, tree};
 pub(crate) const GREETING: &[u8] = b"psfiles\x02";
 const TIME: Time = Time { seconds: 0, nanoseconds: 0 };
 
-/// What a receiver makes of a sender that says this, and ends then.
+/// Returns the receiver's result for a sender that sends these frames and ends.
 fn received(scene: &Scene, frames: &[Vec<u8>]) -> Result<Receipt, ReceiveError> {
     let (mut here, there) = UnixStream::pair().unwrap();
     let bytes = [&[GREETING.to_vec()], frames].concat().concat();
@@ -52,7 +52,7 @@ fn link(path: &str, target: &str) -> Entry {
     entry(path, Kind::Link { target: LinkTarget::parse(target).unwrap() })
 }
 
-/// An entry as a frame whose path is not checked: of the same length, exchanged in the bytes.
+/// Returns an entry's frame with an unchecked path, by replacing bytes of a valid path of the same length.
 fn forged(path: &str) -> Vec<u8> {
     let honest = "x".repeat(path.len());
     let mut frame = FromSender::Entry(file(&honest, 1)).to_frame();
@@ -110,7 +110,7 @@ fn manifests_that_do_not_fit_together_are_refused() {
     refuses(&scene, &[many.to_frame()], "too many entries");
     let short = [FromSender::Manifest { entries: 2, left_out: 0 }, FromSender::Complete];
     refuses(&scene, &short.map(|message| message.to_frame()), "shorter than it says");
-    // Too long for any message.
+    // This frame is too long for any message.
     refuses(&scene, &[vec![0, 0xff, 0xff, 0xff]], "too long");
     refuses(&scene, &[vec![9, 0, 0, 1, 0]], "unknown kind");
     assert_eq!(tree(scene.dir.path()).len(), 2, "nothing but the two folders");
@@ -148,7 +148,7 @@ fn files_that_are_not_as_announced_are_refused() {
         let is_verified = why == "in place of the end";
         assert_eq!(scene.to("a").exists(), is_verified, "{why}");
         let _ = fs::remove_file(scene.to("a"));
-        // What has come of it would be compared first.
+        // Removes the part, because the receiver would compare it first.
         let _ = fs::remove_file(scene.to(".a.peersock-part"));
     }
     let all = [begin, content_frame(b"12345"), end(b"12345"), complete];
@@ -171,11 +171,11 @@ fn links_that_are_in_the_way_are_not_followed() {
     fs::write(scene.dir.path().join("outside/file"), "mine").unwrap();
     symlink("../outside", scene.to("folder")).unwrap();
     scene.write("folder/file", b"theirs");
-    // Not even if files may be overwritten: a link in the place of a folder stays.
+    // A link in place of a folder stays, even with `overwrite`.
     let overwrite = Options { overwrite: true, ..Options::default() };
     let (_, received) = scene.transfer(&scene.source(&["folder"]), overwrite);
     assert!(matches!(received, Err(ReceiveError::Conflicts { .. })), "{received:?}");
-    // In the place of a file it is replaced itself.
+    // A link in place of a file is itself replaced.
     symlink("../outside/file", scene.to("file")).unwrap();
     let (sent, received) = scene.transfer(&scene.source(&["folder/file"]), overwrite);
     assert!(sent.is_ok() && received.is_ok());
@@ -183,14 +183,14 @@ fn links_that_are_in_the_way_are_not_followed() {
     assert_eq!(fs::read(scene.dir.path().join("outside/file")).unwrap(), b"mine");
 }
 
-/// When a folder becomes a link, as another program could have it.
+/// The moment at which another program replaces a folder by a link.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
-    /// When nothing was at its path a moment ago.
+    /// Just after nothing was found at the folder's path.
     BeforeTheFolder,
-    /// When it has been found.
+    /// After the folder has been found.
     BeforeTheFile,
-    /// When a part of its file has come.
+    /// After part of its file has arrived.
     InTheFile,
 }
 
@@ -235,13 +235,13 @@ fn a_folder_that_is_exchanged_for_a_link_leads_nowhere() {
         assert!(matches!(received, Err(ReceiveError::Local { .. })), "{moment:?}: {received:?}");
         assert!(matches!(sent, Err(SendError::Receiver { .. })), "{moment:?}: {sent:?}");
         assert_eq!(fs::read_dir(scene.dir.path().join("outside")).unwrap().count(), 0, "{moment:?}");
-        // What had begun stays in the folder where it was.
+        // A started file stays in the folder where it was.
         let aside = fs::read(scene.to("aside/file")).ok();
         assert_eq!(aside, (moment == Moment::InTheFile).then(|| content(100, 1)), "{moment:?}");
     }
 }
 
-/// What a sender makes of a receiver that says this; and what it has said to it.
+/// Returns the sender's error for a receiver that sends these bytes, and all bytes sent to the receiver.
 fn sent(scene: &Scene, bytes: Vec<u8>) -> (SendError, Vec<u8>) {
     let source = scene.source(&["tree"]);
     let (here, mut there) = UnixStream::pair().unwrap();
@@ -335,7 +335,7 @@ fn who_does_not_greet_gets_nothing_but_a_greeting() {
     assert_eq!(said, GREETING);
 }
 
-/// A receiver that reads nothing: the sender waits, and reads no further than the connection takes.
+/// A receiver reads nothing. The sender waits, and reads no further than the connection's buffers allow.
 #[test]
 fn a_receiver_that_does_not_read_holds_up_its_own_receipt_only() {
     let scene = Scene::new();
@@ -356,6 +356,6 @@ fn a_receiver_that_does_not_read_holds_up_its_own_receipt_only() {
         drop(there);
         slow.join().unwrap().unwrap_err();
     });
-    // The buffers of a pair of sockets have some 200 KiB.
+    // The buffers of a socket pair hold about 200 KiB.
     assert!(noting.bytes() < 5_000_000, "{}", noting.bytes());
 }

@@ -1,4 +1,4 @@
-//! Receipts that break off, and go on; files that change meanwhile.
+//! Receipts that break off and resume, and files that change meanwhile.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ fn a_receipt_goes_on_where_it_broke_off_wherever_that_is() {
     let source = scene.source(&["tree"]);
     let total = 2_000_007;
     let mut written = 0;
-    // Primes, so that every part of the protocol is hit sooner or later.
+    // Primes, so that every part of the protocol is interrupted eventually.
     for bytes in [3, 8, 11, 97, 149, 211, 401, 70_001, 300_007, 500_009, 600_011] {
         let (here, there) = UnixStream::pair().unwrap();
         let noting = Noting::new(|| {});
@@ -37,7 +37,7 @@ fn a_receipt_goes_on_where_it_broke_off_wherever_that_is() {
     let (sent, received) = scene.transfer_over(&source, Options::default(), &noting, here, there);
     received.unwrap();
     assert!(matches!(sent, Ok(Sent::Received { .. })));
-    // Nothing came twice.
+    // No byte was transferred twice.
     assert_eq!(written + noting.bytes(), total);
     scene.check_same();
 }
@@ -53,7 +53,7 @@ fn a_part_of_another_file_is_not_gone_on_with() {
         scene.check_same();
         fs::remove_file(scene.to("file")).unwrap();
     }
-    // One that is the beginning is.
+    // A part that is the beginning of the file is resumed.
     for length in [1, 399_999, 400_000] {
         fs::write(&part, &content(400_000, 1)[..length]).unwrap();
         let received = scene.received(&["file"]);
@@ -68,7 +68,7 @@ fn a_file_that_is_being_replaced_is_gone_on_with() {
     let scene = Scene::new();
     scene.write("file", &content(400_000, 1));
     let overwrite = Options { overwrite: true, ..Options::default() };
-    // What is there is as long as what comes, or not.
+    // The existing file has the same length as the new one, or not.
     for length in [400_000, 10] {
         fs::write(scene.to("file"), content(length, 2)).unwrap();
         fs::write(scene.to(".file.peersock-part"), &content(400_000, 1)[..300_000]).unwrap();
@@ -79,7 +79,7 @@ fn a_file_that_is_being_replaced_is_gone_on_with() {
     }
 }
 
-/// What happens to the file when its manifest has come.
+/// A change of the file after its manifest has arrived.
 type Change = fn(&Scene);
 
 #[test]
@@ -118,7 +118,7 @@ fn a_file_that_changes_while_it_is_sent_is_an_error_at_both_ends() {
     }
 }
 
-/// Appends to a file once its first bytes have come.
+/// An observer that appends to a file once its first bytes have arrived.
 struct Appends<'a>(&'a Scene, AtomicBool);
 
 impl Observer for Appends<'_> {

@@ -1,4 +1,4 @@
-//! How long the ends wait for each other, and that the last word is heard.
+//! Timeouts of both ends, and delivery of the last message.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use peersock_files::{
 use crate::common::{Scene, Silent, content};
 use crate::hostile::{GREETING, content_frame, file, manifest};
 
-/// A stream from which bytes come one by one. Notes how long each read may wait.
+/// A stream that yields one byte per read and records each read's timeout.
 struct Trickle {
     stream: UnixStream,
     timeouts: Arc<Mutex<Timeouts>>,
@@ -46,7 +46,7 @@ impl Read for Trickle {
             let now = timeouts.now;
             timeouts.noted.push(now);
         }
-        // The clock goes on between any two.
+        // Lets the clock advance between any two reads.
         thread::sleep(Duration::from_micros(1));
         let most = buffer.len().min(1);
         self.stream.read(&mut buffer[..most])
@@ -82,7 +82,7 @@ impl Stream for Trickle {
     }
 }
 
-/// Each read may wait for what is left of a time, and no longer.
+/// Checks that each read's timeout is the rest of one shared time.
 #[track_caller]
 fn shrink(timeouts: &[Option<Duration>], longest: Duration) {
     let timeouts: Vec<_> = timeouts.iter().map(|timeout| timeout.expect("a limit")).collect();
@@ -116,7 +116,7 @@ fn who_does_not_say_what_it_wants_is_let_go() {
     let source = scene.source(&["tree"]);
     let (here, mut there) = UnixStream::pair().unwrap();
     there.write_all(&[GREETING, &FromReceiver::Compared.to_frame()].concat()).unwrap();
-    // A read that finds nothing fails as one whose time is over.
+    // An empty nonblocking read fails like an expired timeout.
     here.set_nonblocking(true).unwrap();
     let here = Trickle::new(here);
     let error = send(&here, &source, &Silent).unwrap_err();
@@ -125,7 +125,7 @@ fn who_does_not_say_what_it_wants_is_let_go() {
     let waited = here.noted();
     let of_compared = GREETING.len()..GREETING.len() + FromReceiver::Compared.to_frame().len();
     shrink(&waited[of_compared.clone()], limits::wanted_within(2, 7));
-    // What the first message took is gone.
+    // The time spent on the first message is deducted.
     assert!(waited[of_compared.end] < waited[of_compared.start], "{waited:?}");
     drop(here);
     let mut said = Vec::new();
@@ -141,7 +141,7 @@ fn a_receiver_waits_while_the_sender_looks_at_its_files() {
     thread::scope(|scope| {
         let receiving = scope.spawn(move || receive(&there, &folder, Options::default(), &Silent));
         let receiver = greet(&here).unwrap();
-        // There is nothing to send before.
+        // There is nothing to send before this point.
         scene.write("file", b"content");
         let sent = receiver.send(&scene.source(&["file"]), &Silent).unwrap();
         assert_eq!(sent, Sent::Received { bytes: 7, files: 1 });
@@ -151,7 +151,7 @@ fn a_receiver_waits_while_the_sender_looks_at_its_files() {
     assert_eq!(fs::read(scene.to("file")).unwrap(), b"content");
 }
 
-/// Wherever a sender stops, also where it may take its time to read what it has.
+/// The sender stops at each point, including where it is allowed time to read its files.
 #[test]
 fn who_says_nothing_of_what_it_sends_is_let_go() {
     let scene = Scene::new();
@@ -169,7 +169,7 @@ fn who_says_nothing_of_what_it_sends_is_let_go() {
         fs::write(scene.to(".half.peersock-part"), content(size / 2, 2)).unwrap();
         let (here, mut there) = UnixStream::pair().unwrap();
         there.write_all(&[GREETING, &says[..count].concat()].concat()).unwrap();
-        // A read that finds nothing fails as one whose time is over.
+        // An empty nonblocking read fails like an expired timeout.
         here.set_nonblocking(true).unwrap();
         let here = Trickle::new(here);
         let options = Options { overwrite: true, ..Options::default() };
@@ -184,7 +184,7 @@ fn who_says_nothing_of_what_it_sends_is_let_go() {
     }
 }
 
-/// A stream that waits a moment where it is told to wait minutes for a write, and notes that.
+/// A stream that waits a moment instead of minutes for a write, and records the requested timeout.
 struct Hasty {
     stream: UnixStream,
     asked: Arc<Mutex<Vec<Option<Duration>>>>,
@@ -225,12 +225,12 @@ impl Stream for Hasty {
     }
 }
 
-/// Takes nothing from its first content on, until the sender has gone.
+/// An observer that blocks from the first content on, until the sender has gone.
 struct Stops(Mutex<Receiver<()>>);
 
 impl Observer for Stops {
     fn moved(&self, _: u64) {
-        // The sender's end is known by its own.
+        // The channel closes when the sender ends.
         let _ = self.0.lock().unwrap().recv();
     }
 }
@@ -265,7 +265,7 @@ fn who_takes_nothing_is_let_go_and_can_go_on() {
     scene.check_same();
 }
 
-/// A connection that is closed with something unread in it is reset, and then the other end may not hear why.
+/// Closing a connection with unread data resets it, and then the other end may miss the reason.
 #[test]
 fn a_refusal_leaves_nothing_unread() {
     let scene = Scene::new();

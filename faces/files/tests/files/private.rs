@@ -1,4 +1,4 @@
-//! What a receiver tells a sender of what is in its folder: as little as it can.
+//! Disclosure of the receiver's folder to a sender: as little as possible.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use crate::hostile::{GREETING, content_frame, file, manifest};
 const SECRET: &[u8] = b"pin 1234";
 const PART: &[u8] = b"what another sender has sent";
 
-/// A folder with a file, and with a part of a file that another sender has sent.
+/// Returns a scene whose target has a file, and a part of a file from another sender.
 fn scene() -> Scene {
     let scene = Scene::new();
     fs::write(scene.to("secret"), SECRET).unwrap();
@@ -22,8 +22,8 @@ fn scene() -> Scene {
     scene
 }
 
-/// What a receiver makes of a sender with these entries that goes on with these frames; and all that it has
-/// said to it.
+/// Runs a receiver against a sender with these entries that continues with these frames. Returns the
+/// receiver's result and all bytes it sent.
 fn told(
     scene: &Scene,
     entries: &[Entry],
@@ -51,12 +51,12 @@ fn has(told: &[u8], part: &[u8]) -> bool {
     told.windows(part.len()).any(|bytes| bytes == part)
 }
 
-/// Whoever has the hash of a file with few possible contents finds out which one it is.
+/// A hash of a file with few possible contents reveals which one it is.
 #[track_caller]
 fn check_no_hash(told: &[u8]) {
     for content in [SECRET, PART] {
         for length in 0..=content.len() {
-            // Half of it would do as well.
+            // Half of a hash would be enough.
             let hash = blake3::hash(&content[..length]);
             assert!(!has(told, &hash.as_bytes()[..16]), "the hash of {length} bytes is told: {told:02x?}");
         }
@@ -98,7 +98,7 @@ fn said(messages: &[FromReceiver]) -> Vec<u8> {
     [GREETING.to_vec(), messages.iter().flat_map(FromReceiver::to_frame).collect()].concat()
 }
 
-/// All that is said in a conversation to its end, byte by byte.
+/// Checks the bytes of a whole conversation.
 #[test]
 fn a_sender_that_guesses_is_told_what_is_wanted_and_nothing_else() {
     let compares = [
@@ -116,7 +116,7 @@ fn a_sender_that_guesses_is_told_what_is_wanted_and_nothing_else() {
         ([&wrong, &wrong], true, vec![want(0, 0), want(1, 0), FromReceiver::Wanted]),
         ([&hash(PART), &none], true, vec![want(0, part), want(1, 0), FromReceiver::Wanted]),
         ([&hash(PART), &hash(SECRET)], false, vec![want(0, part), FromReceiver::Wanted]),
-        // The hash of a file is nothing that is known of another one.
+        // The hash of one file reveals nothing about another.
         ([&hash(SECRET), &hash(PART)], false, in_the_way()),
     ] {
         let scene = scene();
@@ -129,7 +129,7 @@ fn a_sender_that_guesses_is_told_what_is_wanted_and_nothing_else() {
     }
 }
 
-/// Whoever knows how a file begins has not sent all of it.
+/// A sender that knows the beginning of a file has not sent all of it.
 #[test]
 fn what_is_gone_on_with_is_verified_as_a_whole() {
     let whole = [PART, &[7; 72]].concat();

@@ -1,4 +1,4 @@
-//! For any input: nothing leads out of the folder, and what is written is read again.
+//! Properties for any input: no path leaves the folder, and written data is read back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// Entries of a manifest, made in a real folder: every link leads to something in it, or to nothing.
+    /// Creates a manifest's entries in a real folder: every link leads to an entry inside, or to nothing.
     #[test]
     fn whatever_links_a_manifest_has_they_stay_inside(
         entries in prop::collection::btree_map(
@@ -121,7 +121,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Wherever a receipt breaks off, the next one completes it.
+    /// A receipt that breaks off at any point is completed by the next one.
     #[test]
     fn a_receipt_can_break_off_anywhere(cuts in prop::collection::vec(0u64..700_000, 1..5)) {
         let scene = Scene::new();

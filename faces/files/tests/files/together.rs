@@ -1,4 +1,4 @@
-//! Receivers that share a folder, and when files get their names.
+//! Receivers that share a folder, and the time when files get their names.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ use peersock_files::{FromSender, Observer, Options, ReceiveError, receive};
 use crate::common::{Scene, content};
 use crate::hostile::{GREETING, content_frame, file, manifest};
 
-/// Tells when a receiver has seen what is there, and when content has come.
+/// An observer that signals when a receiver has compared its folder, and when content arrives.
 struct Tells(Sender<()>);
 
 impl Observer for Tells {
@@ -26,7 +26,7 @@ impl Observer for Tells {
     }
 }
 
-/// A connection on which a file has been announced.
+/// Returns a connection on which a file has been announced.
 fn announced(content: &[u8]) -> (UnixStream, UnixStream) {
     let (mut here, there) = UnixStream::pair().unwrap();
     let manifest = manifest(&[file("file", content.len() as u64)]);
@@ -46,8 +46,8 @@ fn send_rest(stream: &mut UnixStream, content: &[u8]) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-/// Two senders have files of the same name for the same folder, where nothing is yet. The second one begins
-/// while the first one is in the middle of it, and would be in the middle itself when the first one ends.
+/// Two senders send files of the same name to the same empty folder. The second starts while the first is in
+/// the middle, and would be in the middle itself when the first one ends.
 #[test]
 fn what_another_receiver_has_begun_gets_no_name() {
     let scene = Scene::new();
@@ -59,13 +59,13 @@ fn what_another_receiver_has_begun_gets_no_name() {
         let one = scope.spawn(move || receive(&there, &scene.folder(), Options::default(), &observer));
         let observer = Tells(told.clone());
         let two = scope.spawn(move || receive(&other_there, &scene.folder(), Options::default(), &observer));
-        // Both have seen that there is nothing.
+        // Both have seen an empty folder.
         tells.recv().unwrap();
         tells.recv().unwrap();
         send_half(&mut first, &mine);
         tells.recv().unwrap();
         send_half(&mut second, &theirs);
-        // It is in the middle, or has given up.
+        // The second is in the middle, or has given up.
         let mut said = second.try_clone().unwrap();
         scope.spawn(move || {
             let _ = said.read_to_end(&mut Vec::new());
@@ -85,7 +85,7 @@ fn what_another_receiver_has_begun_gets_no_name() {
     assert_eq!(fs::read_dir(scene.to("")).unwrap().count(), 1);
 }
 
-/// Looks at each call which of the first files has its name.
+/// An observer that records, at each call, if the first file has its name.
 struct Looks<'a>(&'a Scene, Mutex<Vec<bool>>);
 
 impl Observer for Looks<'_> {
@@ -94,8 +94,7 @@ impl Observer for Looks<'_> {
     }
 }
 
-/// A power failure leaves files empty that have not been written to the disk. That is not to be one with the
-/// name of a file that is verified.
+/// A power failure empties files that are not synced. A verified file must not have its name by then.
 #[test]
 fn many_small_files_are_written_to_the_disk_before_they_get_their_names() {
     let scene = Scene::new();
@@ -106,7 +105,7 @@ fn many_small_files_are_written_to_the_disk_before_they_get_their_names() {
         frames.push(content_frame(b"x"));
         frames.push(FromSender::End { hash: *blake3::hash(b"x").as_bytes() }.to_frame());
     }
-    // The connection breaks before the last of these ends.
+    // The connection breaks before the last of these files ends.
     frames.pop();
     let (mut here, there) = UnixStream::pair().unwrap();
     here.write_all(&[GREETING.to_vec(), frames.concat()].concat()).unwrap();
@@ -115,7 +114,7 @@ fn many_small_files_are_written_to_the_disk_before_they_get_their_names() {
     let error = receive(&there, &scene.folder(), Options::default(), &looks).unwrap_err();
     assert!(error.is_worth_another_try(), "{error}");
     assert_eq!(*looks.1.lock().unwrap(), [false; 4]);
-    // What is verified has its name all the same, and need not come again.
+    // Verified files get their names anyway, and need not be sent again.
     for name in ["00", "01", "02"] {
         assert_eq!(fs::read(scene.to(name)).unwrap(), b"x");
     }

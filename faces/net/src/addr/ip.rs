@@ -8,13 +8,13 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use crate::AddressError;
 
-/// The longest flow label (RFC 6437).
+/// Largest flow label (RFC 6437).
 const MAX_FLOW: u32 = 0xF_FFFF;
 
-/// An IP address, with the zone of an IPv6 one.
+/// An IP address, with the zone of an IPv6 address.
 ///
-/// No address in particular, which is the default and has an empty text, is to listeners every own address,
-/// and to those who dial this machine. An IPv4 address in IPv6's form is the IPv4 address.
+/// The default holds no address and has an empty text: it means every local address to listeners, and this
+/// machine to dialers. An IPv4-mapped IPv6 address is converted to IPv4.
 ///
 /// ```
 /// use peersock_net::IpAddr;
@@ -33,10 +33,10 @@ pub struct IpAddr {
 }
 
 impl IpAddr {
-    /// The same address in a zone: the name of an interface, or its index; none if it is empty.
+    /// Returns the same address in a zone, which is an interface's name or index; an empty zone is none.
     ///
     /// # Errors
-    /// It is no IPv6 address, or no name has such characters (`%` and NUL).
+    /// The address is not IPv6, or the zone contains `%` or NUL.
     pub fn with_zone(mut self, zone: impl Into<String>) -> Result<IpAddr, AddressError> {
         self.zone = zone.into();
         if !self.zone.is_empty() && !self.is_ipv6() {
@@ -48,10 +48,10 @@ impl IpAddr {
         Ok(self)
     }
 
-    /// The same address with a flow label, from 0 to 0xFFFFF.
+    /// Returns the same address with a flow label, from 0 to 0xFFFFF.
     ///
     /// # Errors
-    /// It is out of range, or not 0 without an IPv6 address.
+    /// The label is out of range, or it is not 0 and the address is not IPv6.
     pub fn with_flowinfo(mut self, flowinfo: u32) -> Result<IpAddr, AddressError> {
         if flowinfo > MAX_FLOW || (flowinfo != 0 && !self.is_ipv6()) {
             return Err(AddressError::new(format!("flow label {flowinfo:#x} does not fit"), self));
@@ -60,27 +60,27 @@ impl IpAddr {
         Ok(self)
     }
 
-    /// The address, without its zone; `None` for none in particular.
+    /// Returns the address without its zone; `None` if it is unspecified.
     pub fn ip(&self) -> Option<net::IpAddr> {
         self.ip
     }
 
-    /// The interface that an IPv6 address belongs to: its name or its index; empty if there is none.
+    /// Returns the interface that an IPv6 address belongs to, by name or index; empty if there is none.
     pub fn zone(&self) -> &str {
         &self.zone
     }
 
-    /// The flow label of an IPv6 address.
+    /// Returns the flow label of an IPv6 address.
     pub fn flowinfo(&self) -> u32 {
         self.flowinfo
     }
 
-    /// Whether it is an IPv6 address.
+    /// Returns true if the address is IPv6.
     pub fn is_ipv6(&self) -> bool {
         self.ip.is_some_and(|ip| ip.is_ipv6())
     }
 
-    /// The index of the zone's interface; 0 without one.
+    /// Returns the index of the zone's interface; 0 without a zone.
     ///
     /// # Errors
     /// There is no such interface.
@@ -96,11 +96,11 @@ impl IpAddr {
         if_nametoindex(self.zone.as_str()).map_err(none)
     }
 
-    /// With a port, as the standard library has it: `[::]` for no address in particular. The flow label is in
-    /// the byte order of the network, as the system's sockets want it.
+    /// Returns the standard library's address with this port, `[::]` if the address is unspecified. The flow
+    /// label is in network byte order, because kernel sockets expect that.
     ///
     /// # Errors
-    /// There is no interface of the zone's name.
+    /// The zone names no existing interface.
     pub(crate) fn to_socket_addr(&self, port: u16) -> Result<SocketAddr, AddressError> {
         Ok(match self.ip {
             None => (Ipv6Addr::UNSPECIFIED, port).into(),
@@ -131,7 +131,7 @@ impl From<Ipv6Addr> for IpAddr {
 }
 
 impl From<SocketAddr> for IpAddr {
-    /// The address of a socket; the zone is the name of the interface, if it has one.
+    /// Converts a socket's address; the zone becomes the interface's name, if it has one.
     fn from(address: SocketAddr) -> IpAddr {
         let mut found = IpAddr::from(address.ip());
         if let (SocketAddr::V6(address), true) = (address, found.is_ipv6()) {
@@ -163,8 +163,8 @@ impl fmt::Display for IpAddr {
 impl FromStr for IpAddr {
     type Err = AddressError;
 
-    /// Reads an address with or without a zone behind a `%`, or nothing. Abbreviations such as `127.1` are
-    /// none.
+    /// Parses an address, with or without `%zone`; an empty text is the unspecified address. Rejects
+    /// abbreviations such as `127.1`.
     fn from_str(text: &str) -> Result<IpAddr, AddressError> {
         if text.is_empty() {
             return Ok(IpAddr::default());
@@ -173,7 +173,7 @@ impl FromStr for IpAddr {
         let Some((ip, zone)) = text.split_once('%') else {
             return text.parse::<net::IpAddr>().map(IpAddr::from).map_err(|_| none());
         };
-        // With a zone it stays an IPv6 address, whatever is in it.
+        // An address with a zone stays IPv6, even if it is IPv4-mapped.
         let ip = match ip.parse() {
             Ok(ip) if zone.is_empty() => return Err(AddressError::new("a zone has a name", ip)),
             Ok(ip) => ip,

@@ -16,8 +16,7 @@ pub use unix::UnixAddr;
 use crate::network::{Family, Kind};
 use crate::{AddressError, Network};
 
-/// The address of an endpoint. Its text is what [`dial`](crate::dial()) and [`listen`](crate::listen())
-/// take.
+/// The address of an endpoint. [`dial`](crate::dial()) and [`listen`](crate::listen()) accept its text.
 ///
 /// ```
 /// use peersock_net::{Addr, Network, TcpAddr};
@@ -28,17 +27,17 @@ use crate::{AddressError, Network};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Addr {
-    /// Of TCP.
+    /// A TCP address.
     Tcp(TcpAddr),
-    /// Of UDP.
+    /// A UDP address.
     Udp(UdpAddr),
-    /// Without a port.
+    /// An IP address without a port.
     Ip(IpAddr),
-    /// Of a Unix domain socket.
+    /// A Unix domain socket's address.
     Unix(UnixAddr),
 }
 
-/// An address in the form of the system's sockets.
+/// An address in the form that system sockets use.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Ip(SocketAddr),
@@ -46,7 +45,7 @@ pub(crate) enum Place {
 }
 
 impl Addr {
-    /// The network of the address: `tcp`, `udp`, `ip`, `unix` or `unixgram`.
+    /// Returns the network of the address: `tcp`, `udp`, `ip`, `unix` or `unixgram`.
     pub fn network(&self) -> Network {
         match self {
             Addr::Tcp(_) => Network::Tcp,
@@ -56,7 +55,7 @@ impl Addr {
         }
     }
 
-    /// The IP address in it; `None` for a Unix domain socket.
+    /// Returns the IP address; `None` for a Unix domain socket.
     pub fn ip_addr(&self) -> Option<&IpAddr> {
         match self {
             Addr::Tcp(addr) => Some(addr.ip_addr()),
@@ -66,12 +65,12 @@ impl Addr {
         }
     }
 
-    /// The address as one of a network of this kind.
+    /// Converts a socket's address to one of a network of this kind.
     pub(crate) fn of_socket(kind: Kind, address: SocketAddr) -> Addr {
         if kind == Kind::Tcp { Addr::Tcp(address.into()) } else { Addr::Udp(address.into()) }
     }
 
-    /// For sockets. No address in particular is `[::]`.
+    /// Returns the address for system sockets; an unspecified IP address becomes `[::]`.
     pub(crate) fn place(&self) -> Result<Place, AddressError> {
         match self {
             Addr::Tcp(addr) => addr.to_socket_addr().map(Place::Ip),
@@ -81,7 +80,7 @@ impl Addr {
         }
     }
 
-    /// Fails if it is none of the network's.
+    /// Fails if the address does not belong to the network.
     pub(crate) fn check(&self, network: Network) -> Result<(), AddressError> {
         if self.network().kind() != network.kind() {
             return Err(AddressError::new(format!("it is no address of the network {network}"), self));

@@ -18,65 +18,64 @@ macro_rules! address_with_port {
         }
 
         impl $name {
-            /// An address of an IP address and a port.
+            /// Creates an address from an IP address and a port.
             pub fn new(at: impl Into<IpAddr>, port: u16) -> $name {
                 $name { at: at.into(), port }
             }
 
-            /// A port at no IP address in particular: to listeners every own address, and to those who dial
-            /// this machine.
+            /// Creates an address without an IP: every local address to listeners, this machine to dialers.
             pub fn any(port: u16) -> $name {
                 $name { at: IpAddr::default(), port }
             }
 
-            /// The IP address with its zone.
+            /// Returns the IP address with its zone.
             pub fn ip_addr(&self) -> &IpAddr {
                 &self.at
             }
 
-            /// The IP address, without its zone; `None` for none in particular.
+            /// Returns the IP address without its zone; `None` if it is unspecified.
             pub fn ip(&self) -> Option<net::IpAddr> {
                 self.at.ip()
             }
 
-            /// The port.
+            /// Returns the port.
             pub fn port(&self) -> u16 {
                 self.port
             }
 
-            /// The interface that an IPv6 address belongs to; see [`IpAddr::zone`].
+            /// Returns the interface that an IPv6 address belongs to; see [`IpAddr::zone`].
             pub fn zone(&self) -> &str {
                 self.at.zone()
             }
 
-            /// The index of the zone's interface; 0 without one.
+            /// Returns the index of the zone's interface; 0 without a zone.
             ///
             /// # Errors
-            /// There is no such interface.
+            /// The zone names no existing interface.
             pub fn scope_id(&self) -> Result<u32, AddressError> {
                 self.at.scope_id()
             }
 
-            /// The flow label of an IPv6 address.
+            /// Returns the flow label of an IPv6 address.
             pub fn flowinfo(&self) -> u32 {
                 self.at.flowinfo()
             }
 
-            /// Whether it is an IPv6 address.
+            /// Returns true if the address is IPv6.
             pub fn is_ipv6(&self) -> bool {
                 self.at.is_ipv6()
             }
 
-            /// The network of the address.
+            /// Returns the network of the address.
             pub fn network(&self) -> Network {
                 $network
             }
 
-            /// The address as the standard library has it: `[::]` for no IP address in particular. The flow
-            /// label is in the byte order of the network, as the system's sockets want it.
+            /// Returns the standard library's address, `[::]` if the IP address is unspecified. The flow
+            /// label is in network byte order, because kernel sockets expect that.
             ///
             /// # Errors
-            /// There is no interface of the zone's name.
+            /// The zone names no existing interface.
             pub fn to_socket_addr(&self) -> Result<SocketAddr, AddressError> {
                 self.at.to_socket_addr(self.port)
             }
@@ -97,7 +96,7 @@ macro_rules! address_with_port {
         impl FromStr for $name {
             type Err = AddressError;
 
-            /// Reads an address that is all numbers; names are for the functions that resolve.
+            /// Parses a numeric address; the resolving functions accept names.
             fn from_str(text: &str) -> Result<$name, AddressError> {
                 let (host, port) = split_host_port(text)?;
                 let number = numeric_port(port)?.ok_or_else(|| AddressError::new("invalid port", port))?;

@@ -10,8 +10,8 @@ use tokio::net::unix::SocketAddr;
 
 use crate::{AddressError, Network};
 
-/// The address of a Unix domain socket: a path, or with `@` before it a name in Linux's abstract namespace,
-/// or nothing where an endpoint has no name.
+/// The address of a Unix domain socket: a path, `@` and a name in Linux's abstract namespace, or empty for an
+/// endpoint without a name.
 ///
 /// ```
 /// use std::path::Path;
@@ -30,18 +30,18 @@ pub struct UnixAddr {
 }
 
 impl UnixAddr {
-    /// The address of a socket for streams (`unix`).
+    /// Creates the address of a stream socket (`unix`).
     ///
     /// # Errors
-    /// The path has a NUL in it.
+    /// The path contains a NUL.
     pub fn stream(name: impl AsRef<OsStr>) -> Result<UnixAddr, AddressError> {
         UnixAddr::new(name.as_ref(), true)
     }
 
-    /// The address of a socket for datagrams (`unixgram`).
+    /// Creates the address of a datagram socket (`unixgram`).
     ///
     /// # Errors
-    /// The path has a NUL in it.
+    /// The path contains a NUL.
     pub fn datagram(name: impl AsRef<OsStr>) -> Result<UnixAddr, AddressError> {
         UnixAddr::new(name.as_ref(), false)
     }
@@ -54,12 +54,12 @@ impl UnixAddr {
         Ok(UnixAddr { name: name.to_owned(), is_stream })
     }
 
-    /// The address of a socket that the system tells.
+    /// Converts an address that the system reports.
     pub(crate) fn of_system(address: &SockAddr, is_stream: bool) -> UnixAddr {
         UnixAddr::told(address.as_abstract_namespace(), address.as_pathname(), is_stream)
     }
 
-    /// The same, as tokio tells it.
+    /// Converts an address that tokio reports.
     pub(crate) fn of_tokio(address: &SocketAddr, is_stream: bool) -> UnixAddr {
         UnixAddr::told(address.as_abstract_name(), address.as_pathname(), is_stream)
     }
@@ -72,28 +72,28 @@ impl UnixAddr {
         UnixAddr { name, is_stream }
     }
 
-    /// Of a socket without a name.
+    /// Returns the address of a socket without a name.
     pub(crate) fn unnamed(is_stream: bool) -> UnixAddr {
         UnixAddr { name: OsString::new(), is_stream }
     }
 
-    /// The path, or the name in the abstract namespace with its `@`.
+    /// Returns the path, or the name in the abstract namespace with its `@`.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// The path; `None` for names in the abstract namespace, and where there is no name.
+    /// Returns the path; `None` for abstract names and for sockets without a name.
     pub fn path(&self) -> Option<&Path> {
         let has_path = !self.name.is_empty() && !self.name.as_bytes().starts_with(b"@");
         has_path.then(|| Path::new(&self.name))
     }
 
-    /// The network of the address: `unix` for streams, `unixgram` for datagrams.
+    /// Returns the network of the address: `unix` for streams, `unixgram` for datagrams.
     pub fn network(&self) -> Network {
         if self.is_stream { Network::Unix } else { Network::Unixgram }
     }
 
-    /// For sockets.
+    /// Returns the address for system sockets.
     pub(crate) fn place(&self) -> Result<SockAddr, AddressError> {
         let mut name = self.name.as_bytes().to_vec();
         if let Some(first) = name.first_mut().filter(|first| **first == b'@') {
@@ -104,7 +104,7 @@ impl UnixAddr {
 }
 
 impl fmt::Display for UnixAddr {
-    /// Writes the name; what is no Unicode in it is replaced.
+    /// Writes the name; bytes that are not valid Unicode are replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.display().fmt(f)
     }

@@ -1,4 +1,4 @@
-//! What all connections are made of.
+//! The core shared by all kinds of connections.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,9 +16,9 @@ use crate::socket::{Socket, TcpOption};
 use crate::wait::{Direction, Endpoint};
 use crate::{Addr, Network, SocketError};
 
-/// The most that one read gives, bytes; no datagram is longer.
+/// Maximum number of bytes one read returns; no datagram is longer.
 const MAX_READ: usize = 1 << 16;
-/// How much is read ahead to find the end of a line, bytes.
+/// Number of bytes read ahead to find the end of a line.
 const READ_AHEAD: usize = 1 << 12;
 
 /// A connection.
@@ -26,9 +26,9 @@ pub(crate) struct Core {
     endpoint: Endpoint<dyn Socket>,
     network: Network,
     remote: Option<Addr>,
-    /// Known from the beginning if it is connected.
+    /// Local address; set from the start if the socket is connected.
     local: Option<Addr>,
-    /// What was read to find the end of a line, and lies behind it.
+    /// Bytes that were read beyond the end of a line while searching for it.
     ahead: Mutex<Vec<u8>>,
     reads_nothing: AtomicBool,
     unlink: Unlink,
@@ -116,7 +116,7 @@ impl Core {
         let mut data = vec![0; n.min(MAX_READ)];
         let (len, sender) = self.read_into(&mut data).await?;
         data.truncate(len);
-        // Whoever keeps a few bytes need not keep the rest.
+        // Shrinks the buffer, so that a caller who keeps a few bytes does not hold the whole allocation.
         data.shrink_to(2 * len);
         Ok((data, sender))
     }
@@ -128,7 +128,7 @@ impl Core {
 
     pub(crate) async fn read_line(&self, limit: usize) -> Result<Vec<u8>, SocketError> {
         if !self.network.is_stream() {
-            // There are no lines in datagrams: they would be cut, and an empty one be the end.
+            // Datagrams have no lines: they would be cut, and an empty one would look like the end.
             return Err(SocketError::errno("read", libc::EOPNOTSUPP));
         }
         let read = self.endpoint.wait(Direction::Read, |socket, cx| self.poll_line(socket, cx, limit));
@@ -168,7 +168,7 @@ impl Core {
         write.await.map_err(|failure| failure.during(&operation))
     }
 
-    /// As tokio's traits have it.
+    /// Reads with the semantics of tokio's `AsyncRead`.
     pub(crate) fn poll_read(&self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = buf.initialize_unfilled();
         let read = self.endpoint.poll(Direction::Read, cx, |socket, cx| self.poll_take(socket, cx, room));
@@ -177,22 +177,22 @@ impl Core {
         Poll::Ready(Ok(()))
     }
 
-    /// As tokio's traits have it.
+    /// Writes with the semantics of tokio's `AsyncWrite`.
     pub(crate) fn poll_write(&self, cx: &Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let write = self.endpoint.poll(Direction::Write, cx, |socket, cx| socket.poll_write(cx, data, None));
         write.map_err(|failure| failure.during("write").into())
     }
 
-    /// As tokio's traits have it.
+    /// Shuts down writing with the semantics of tokio's `AsyncWrite`.
     pub(crate) fn poll_shutdown(&self) -> Poll<io::Result<()>> {
         match self.shutdown(Shutdown::Write) {
-            // There is nothing left to end.
+            // An unconnected socket has nothing to shut down.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done.map_err(io::Error::from)),
         }
     }
 
-    /// Takes what was read ahead, or else what has come.
+    /// Takes bytes that were read ahead, or else reads from the socket.
     fn poll_take(
         &self,
         socket: &dyn Socket,
@@ -263,10 +263,10 @@ impl Drop for Core {
     }
 }
 
-/// The path that goes when the socket is closed.
+/// The path that is removed when the socket is closed.
 pub(crate) struct Unlink {
     path: Mutex<Option<PathBuf>>,
-    /// A forked child's copy is not the last.
+    /// Process that created the path. A forked child's copy must not remove it.
     process: u32,
 }
 
@@ -282,7 +282,7 @@ impl Unlink {
             Addr::Unix(addr) if unlink => addr.path(),
             _ => None,
         };
-        // The working directory may be another one by then.
+        // Makes the path absolute, because the working directory may change before the socket is closed.
         let path = path.map(std::path::absolute).transpose();
         let path = path.map_err(|error| SocketError::of_system("set unlink on close", error))?;
         *sync::lock(&self.path) = path;
@@ -292,7 +292,7 @@ impl Unlink {
     pub(crate) fn run(&self) {
         let path = sync::lock(&self.path).take();
         if let Some(path) = path.filter(|_| self.process == std::process::id()) {
-            // It may be gone already, and nobody can do anything about it.
+            // The path may be gone already; a failure cannot be handled here.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,67 +1,65 @@
-//! Methods that several kinds of connections have.
+//! Methods that several kinds of connections share.
 
-/// What all connections have. Each has its `core`.
+/// Implements the methods that all connections have, on top of `core`.
 macro_rules! connection_methods {
     ($name:ty) => {
         impl $name {
-            /// The network, as it was dialed or listened in.
+            /// Returns the network the connection was dialed or accepted on.
             pub fn network(&self) -> crate::Network {
                 self.core().network()
             }
 
-            /// Reads what is there, or waits for something: up to `n` bytes of a stream and 64 KiB, or one
-            /// datagram, of which more than `n` bytes are cut off. Nothing at the end of a stream.
+            /// Reads available data, or waits for some: up to `n` bytes (at most 64 KiB) of a stream, or one
+            /// datagram, truncated to `n` bytes. Returns nothing at the end of a stream.
             ///
             /// # Errors
-            /// [`Closed`](crate::SocketError::Closed) if it is closed, or gets closed meanwhile,
-            /// [`Deadline`](crate::SocketError::Deadline), and what has ended the connection.
+            /// [`Closed`](crate::SocketError::Closed) if the connection is closed before or during the call,
+            /// [`Deadline`](crate::SocketError::Deadline), and the error that ended the connection.
             pub async fn read(&self, n: usize) -> Result<Vec<u8>, crate::SocketError> {
                 self.core().read(n).await
             }
 
-            /// As [`read`](Self::read), into a buffer. Returns the number of bytes.
+            /// Reads into a buffer, as [`read`](Self::read) does. Returns the number of bytes.
             ///
             /// # Errors
-            /// Those of [`read`](Self::read).
+            /// See [`read`](Self::read).
             pub async fn read_into(&self, buffer: &mut [u8]) -> Result<usize, crate::SocketError> {
                 Ok(self.core().read_into(buffer).await?.0)
             }
 
-            /// Writes all of it to a stream, or as one datagram. Returns the number of bytes. What a future
-            /// had written that is dropped stays written.
+            /// Writes all data to a stream, or sends it as one datagram. Returns the number of bytes. Bytes
+            /// that a dropped future has already written stay written.
             ///
             /// # Errors
-            /// Those of [`read`](Self::read); [`written`](crate::SocketError::written) says how many bytes
-            /// went out.
+            /// See [`read`](Self::read); [`written`](crate::SocketError::written) returns how many bytes were
+            /// sent.
             pub async fn write(&self, data: &[u8]) -> Result<usize, crate::SocketError> {
                 self.core().write(data).await
             }
 
-            /// Closes it. What waits in other tasks ends with [`Closed`](crate::SocketError::Closed). Does
-            /// nothing the second time. Dropping it closes it as well.
+            /// Closes the connection, as dropping it does. Pending calls in other tasks fail with
+            /// [`Closed`](crate::SocketError::Closed). A second call does nothing.
             pub fn close(&self) {
                 self.core().close();
             }
 
-            /// Whether it was closed.
+            /// Returns true if the connection was closed.
             pub fn is_closed(&self) -> bool {
                 self.core().is_closed()
             }
 
-            /// Closes the direction from the other end: reads, also those that wait, give nothing from now
-            /// on.
+            /// Closes the receiving direction: reads, pending ones too, return nothing from now on.
             ///
             /// # Errors
-            /// Those of [`shutdown`](Self::shutdown).
+            /// See [`shutdown`](Self::shutdown).
             pub fn close_read(&self) -> Result<(), crate::SocketError> {
                 self.shutdown(std::net::Shutdown::Read)
             }
 
-            /// Closes the direction to the other end, which comes to the end of the stream once it has read
-            /// all.
+            /// Closes the sending direction: the peer reaches the stream's end after reading all data.
             ///
             /// # Errors
-            /// Those of [`shutdown`](Self::shutdown).
+            /// See [`shutdown`](Self::shutdown).
             pub fn close_write(&self) -> Result<(), crate::SocketError> {
                 self.shutdown(std::net::Shutdown::Write)
             }
@@ -69,16 +67,16 @@ macro_rules! connection_methods {
             /// Closes one direction, or both.
             ///
             /// # Errors
-            /// [`Closed`](crate::SocketError::Closed); it is not connected (ENOTCONN).
+            /// [`Closed`](crate::SocketError::Closed), or ENOTCONN if the socket is not connected.
             pub fn shutdown(&self, how: std::net::Shutdown) -> Result<(), crate::SocketError> {
                 self.core().shutdown(how)
             }
 
-            /// Sets until when reads and writes may wait; `None`, the default, for ever.
+            /// Sets the deadline of reads and writes; `None`, the default, disables it.
             ///
-            /// From then on they fail with [`Deadline`](crate::SocketError::Deadline), those that wait as
-            /// well as later ones, whether or not there is something to read. A new deadline counts at once,
-            /// for those that wait, too.
+            /// After the deadline, pending and later calls fail with
+            /// [`Deadline`](crate::SocketError::Deadline), even if data is available. A new deadline takes
+            /// effect at once, for pending calls too.
             ///
             /// # Errors
             /// [`Closed`](crate::SocketError::Closed).
@@ -90,7 +88,7 @@ macro_rules! connection_methods {
                 self.core().set_deadline(&[Direction::Read, Direction::Write], deadline.into())
             }
 
-            /// As [`set_deadline`](Self::set_deadline), for reads only.
+            /// Sets the deadline of reads only; see [`set_deadline`](Self::set_deadline).
             ///
             /// # Errors
             /// [`Closed`](crate::SocketError::Closed).
@@ -101,7 +99,7 @@ macro_rules! connection_methods {
                 self.core().set_deadline(&[crate::wait::Direction::Read], deadline.into())
             }
 
-            /// As [`set_deadline`](Self::set_deadline), for writes only.
+            /// Sets the deadline of writes only; see [`set_deadline`](Self::set_deadline).
             ///
             /// # Errors
             /// [`Closed`](crate::SocketError::Closed).
@@ -124,15 +122,15 @@ macro_rules! connection_methods {
     };
 }
 
-/// What connections have that may be streams.
+/// Implements the methods of connections that may be streams.
 macro_rules! stream_methods {
     ($name:ty) => {
         impl $name {
-            /// Reads a line, with its newline if it has one. Nothing at the end.
+            /// Reads a line, with its newline if it has one. Returns nothing at the end of the stream.
             ///
             /// # Errors
-            /// The line is longer than `limit` bytes (EMSGSIZE): it can be read by [`read`](Self::read); and
-            /// those of that.
+            /// EMSGSIZE if the line is longer than `limit` bytes; [`read`](Self::read) can still read it.
+            /// Otherwise as [`read`](Self::read).
             pub async fn read_line(&self, limit: usize) -> Result<Vec<u8>, crate::SocketError> {
                 self.core().read_line(limit).await
             }

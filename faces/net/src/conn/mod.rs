@@ -12,8 +12,8 @@ use self::methods::{connection_methods, stream_methods};
 use crate::socket::TcpOption;
 use crate::{Addr, SocketError, TcpAddr, UdpAddr, UnixAddr};
 
-/// A TCP connection. Several tasks may use it at once: reads wait for each other, as writes do, so that what
-/// is written stays together.
+/// A TCP connection. Several tasks may use it at once: reads wait for each other, and so do writes, so that
+/// each write stays contiguous.
 ///
 /// ```
 /// use peersock_net as net;
@@ -49,7 +49,7 @@ pub struct TcpConn(Core);
 /// ```
 pub struct UdpConn(Core);
 
-/// A Unix domain socket: a stream of the network `unix`, or one for datagrams (`unixgram`), connected or not.
+/// A Unix domain socket: a stream (`unix`), or a datagram socket (`unixgram`), connected or not.
 ///
 /// ```
 /// use peersock_net as net;
@@ -67,9 +67,9 @@ pub struct UdpConn(Core);
 /// ```
 pub struct UnixConn(Core);
 
-/// A connection of any network, as [`dial`](crate::dial()) gives it.
+/// A connection of any network, as [`dial`](crate::dial()) returns it.
 ///
-/// As `AsyncRead` and `AsyncWrite` it is for streams: datagrams have no end.
+/// Use `AsyncRead` and `AsyncWrite` on streams only, because datagram sockets have no end.
 ///
 /// ```
 /// use peersock_net as net;
@@ -83,11 +83,11 @@ pub struct UnixConn(Core);
 /// # }
 /// ```
 pub enum Conn {
-    /// Of TCP.
+    /// A TCP connection.
     Tcp(TcpConn),
-    /// Of UDP.
+    /// A UDP socket.
     Udp(UdpConn),
-    /// Of Unix domain sockets.
+    /// A Unix domain socket.
     Unix(UnixConn),
 }
 
@@ -108,16 +108,16 @@ impl TcpConn {
         &self.0
     }
 
-    /// The own address, also when it is closed.
+    /// Returns the local address, also after closing.
     pub fn local_addr(&self) -> TcpAddr {
         match self.0.local() {
             Ok(Addr::Tcp(addr)) => addr,
-            // It was reset before it was asked for the first time.
+            // The connection was reset before its address was first queried.
             _ => TcpAddr::default(),
         }
     }
 
-    /// The other end's address, also when it is closed.
+    /// Returns the peer's address, also after closing.
     pub fn remote_addr(&self) -> TcpAddr {
         match self.0.remote() {
             Some(Addr::Tcp(addr)) => addr.clone(),
@@ -125,35 +125,35 @@ impl TcpConn {
         }
     }
 
-    /// The member at the other end, as long as the connection is open and the node knows it. None of what is
-    /// not over the overlay.
+    /// Returns the member at the other end while the connection is open and the node knows the member. `None`
+    /// if the connection is not over the overlay.
     pub fn member(&self) -> Option<NodeId> {
         self.0.member()
     }
 
-    /// TCP_NODELAY: whether small writes are sent at once. Default: yes.
+    /// Sets TCP_NODELAY: if true, small writes are sent at once. Default: true.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], and what the system says.
+    /// [`SocketError::Closed`], and system errors.
     pub fn set_no_delay(&self, flag: bool) -> Result<(), SocketError> {
         self.0.set("set no delay", TcpOption::NoDelay(flag))
     }
 
-    /// SO_KEEPALIVE: whether the other end is asked now and then if it is there, on the overlay after two
-    /// hours of silence, elsewhere as the system is set up. Default: no.
+    /// Sets SO_KEEPALIVE: if true, probes check that the peer is alive, on the overlay after two hours of
+    /// silence, elsewhere as the system is configured. Default: false.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], and what the system says.
+    /// [`SocketError::Closed`], and system errors.
     pub fn set_keep_alive(&self, flag: bool) -> Result<(), SocketError> {
         self.0.set("set keep alive", TcpOption::KeepAlive(flag))
     }
 
-    /// SO_LINGER: what closing does with what was not sent yet. `None`, the default: it goes on in the
-    /// background. Zero: it is dropped and the connection reset. Otherwise closing waits so long for it,
-    /// blocking the thread; the kernel takes whole seconds.
+    /// Sets SO_LINGER, the fate of unsent data on close. `None`, the default, sends it in the background.
+    /// Zero drops it and resets the connection. Otherwise close blocks the thread for up to this time; the
+    /// kernel uses whole seconds.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], and what the system says.
+    /// [`SocketError::Closed`], and system errors.
     pub fn set_linger(&self, linger: impl Into<Option<Duration>>) -> Result<(), SocketError> {
         self.0.set("set linger", TcpOption::Linger(linger.into()))
     }
@@ -168,10 +168,10 @@ impl UdpConn {
         &self.0
     }
 
-    /// The own address.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], unless it is connected.
+    /// [`SocketError::Closed`], unless the socket is connected.
     pub fn local_addr(&self) -> Result<UdpAddr, SocketError> {
         match self.0.local()? {
             Addr::Udp(addr) => Ok(addr),
@@ -179,7 +179,7 @@ impl UdpConn {
         }
     }
 
-    /// The other end's address; `None` if it is not connected.
+    /// Returns the peer's address; `None` if the socket is not connected.
     pub fn remote_addr(&self) -> Option<UdpAddr> {
         match self.0.remote()? {
             Addr::Udp(addr) => Some(addr.clone()),
@@ -187,10 +187,10 @@ impl UdpConn {
         }
     }
 
-    /// Reads one datagram, up to `n` bytes of it, and its sender's address.
+    /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// See [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, UdpAddr), SocketError> {
         match self.0.read_from(n).await? {
             (data, Some(Addr::Udp(sender))) => Ok((data, sender)),
@@ -201,16 +201,17 @@ impl UdpConn {
     /// Sends one datagram to an address. Returns the number of bytes.
     ///
     /// # Errors
-    /// Those of [`write`](Self::write); it is connected (EISCONN), or the address does not fit.
+    /// See [`write`](Self::write). EISCONN if the socket is connected, or an error if the address does not
+    /// fit.
     pub async fn write_to(&self, data: &[u8], addr: &UdpAddr) -> Result<usize, SocketError> {
         self.0.write_to(data, &Addr::Udp(addr.clone())).await
     }
 
-    /// SO_BROADCAST: whether datagrams to broadcast addresses of IPv4 may be sent, by the kernel. The overlay
-    /// has no broadcast. Default: no.
+    /// Sets SO_BROADCAST: if true, the kernel may send datagrams to IPv4 broadcast addresses. The overlay has
+    /// no broadcast. Default: false.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], and what the system says.
+    /// [`SocketError::Closed`], and system errors.
     pub fn set_broadcast(&self, flag: bool) -> Result<(), SocketError> {
         self.0.set_broadcast(flag)
     }
@@ -225,10 +226,10 @@ impl UnixConn {
         &self.0
     }
 
-    /// The own address; its name is empty if it has none.
+    /// Returns the local address; its name is empty if the socket has none.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], unless it is connected.
+    /// [`SocketError::Closed`], unless the socket is connected.
     pub fn local_addr(&self) -> Result<UnixAddr, SocketError> {
         match self.0.local()? {
             Addr::Unix(addr) => Ok(addr),
@@ -236,7 +237,7 @@ impl UnixConn {
         }
     }
 
-    /// The other end's address; `None` if it is not connected.
+    /// Returns the peer's address; `None` if the socket is not connected.
     pub fn remote_addr(&self) -> Option<UnixAddr> {
         match self.0.remote()? {
             Addr::Unix(addr) => Some(addr.clone()),
@@ -244,11 +245,11 @@ impl UnixConn {
         }
     }
 
-    /// Reads one datagram, up to `n` bytes of it, and its sender's address, which has an empty name if the
-    /// sender has none. Of a stream it is what [`read`](Self::read) gives and the other end.
+    /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address (empty if the
+    /// sender has no name). On a stream, returns the data of [`read`](Self::read) and the peer's address.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// See [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, UnixAddr), SocketError> {
         match self.0.read_from(n).await? {
             (data, Some(Addr::Unix(sender))) => Ok((data, sender)),
@@ -256,15 +257,16 @@ impl UnixConn {
         }
     }
 
-    /// Sends one datagram to an address; waits for room there. Returns the number of bytes.
+    /// Sends one datagram to an address, waiting until the receiver has room. Returns the number of bytes.
     ///
     /// # Errors
-    /// Those of [`write`](Self::write); it is a stream or connected (EISCONN), or the address does not fit.
+    /// See [`write`](Self::write). EISCONN if the socket is a stream or connected, or an error if the address
+    /// does not fit.
     pub async fn write_to(&self, data: &[u8], addr: &UnixAddr) -> Result<usize, SocketError> {
         self.0.write_to(data, &Addr::Unix(addr.clone())).await
     }
 
-    /// Whether closing removes the path to which it is bound. Default: no; listeners do.
+    /// Sets whether closing removes the path of the socket. Default: false; listeners: true.
     ///
     /// # Errors
     /// [`SocketError::Closed`].
@@ -282,24 +284,24 @@ impl Conn {
         }
     }
 
-    /// The own address.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// [`SocketError::Closed`], unless it is connected.
+    /// [`SocketError::Closed`], unless the socket is connected.
     pub fn local_addr(&self) -> Result<Addr, SocketError> {
         self.core().local()
     }
 
-    /// The other end's address; `None` if it is not connected.
+    /// Returns the peer's address; `None` if the socket is not connected.
     pub fn remote_addr(&self) -> Option<Addr> {
         self.core().remote().cloned()
     }
 
-    /// Reads one datagram, up to `n` bytes of it, and its sender's address. Of a stream it is what
-    /// [`read`](Self::read) gives and the other end.
+    /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address. On a stream,
+    /// returns the data of [`read`](Self::read) and the peer's address.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// See [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, Addr), SocketError> {
         let (data, sender) = self.core().read_from(n).await?;
         let sender = sender.or_else(|| self.remote_addr());
@@ -309,7 +311,8 @@ impl Conn {
     /// Sends one datagram to an address. Returns the number of bytes.
     ///
     /// # Errors
-    /// Those of [`write`](Self::write); it is a stream or connected (EISCONN), or the address does not fit.
+    /// See [`write`](Self::write). EISCONN if the socket is a stream or connected, or an error if the address
+    /// does not fit.
     pub async fn write_to(&self, data: &[u8], addr: &Addr) -> Result<usize, SocketError> {
         self.core().write_to(data, addr).await
     }

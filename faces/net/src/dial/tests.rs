@@ -1,4 +1,4 @@
-//! Of several addresses all are tried, over the kernel.
+//! Dialing tries each of several addresses, over the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -30,7 +30,7 @@ async fn dial_tries_every_address() {
     };
     let client = dial(None).await.expect("one of them listens");
     assert_eq!(client.remote(), Some(&listener.addr()));
-    // Of the own address's family only.
+    // Only addresses of the local address's family are tried.
     let own = addrs(&["127.0.0.4"], 0).remove(0);
     let client = dial(Some(own)).await.expect("one of them listens");
     assert_eq!(client.remote(), Some(&listener.addr()));
@@ -50,7 +50,7 @@ async fn a_listener_that_does_not_answer_is_not_waited_for() {
     silent.bind(&SocketAddr::from(([127, 0, 0, 7], 0)).into()).expect("a free port");
     silent.listen(0).expect("it is bound");
     let address = silent.local_addr().expect("it is bound").as_socket().expect("of IPv4");
-    // Once its queue is full the kernel drops what arrives.
+    // The kernel drops incoming connections once the backlog is full.
     let mut filling = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
         filling.push(stream);

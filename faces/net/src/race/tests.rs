@@ -1,4 +1,4 @@
-//! The order of attempts, with pauses that end when a test says so.
+//! The order of attempts, with pauses that the test ends.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ fn addr(text: &str) -> Addr {
     Addr::Tcp(text.parse::<TcpAddr>().expect("an address"))
 }
 
-/// What becomes of an attempt, and whether it was dropped.
+/// The result of an attempt, and a flag set when the attempt is dropped.
 #[derive(Default)]
 struct Outcome {
     result: Option<Result<u8, &'static str>>,
@@ -50,13 +50,13 @@ type Ended = Result<u8, Vec<(u8, &'static str)>>;
 /// A race of the addresses 0, 1, …
 struct Race {
     attempts: Rc<RefCell<Vec<Rc<RefCell<Outcome>>>>>,
-    /// How many pauses were begun and how many are over.
+    /// Numbers of pauses started and ended.
     pauses: Rc<RefCell<(usize, usize)>>,
     race: Pin<Box<dyn Future<Output = Ended>>>,
 }
 
 impl Race {
-    /// With outcomes that attempts have at once.
+    /// Creates a race in which attempts have these outcomes at once.
     fn new(at_once: Vec<Option<Result<u8, &'static str>>>) -> Race {
         let attempts = Rc::<RefCell<Vec<Rc<RefCell<Outcome>>>>>::default();
         let pauses = Rc::<RefCell<(usize, usize)>>::default();
@@ -80,7 +80,7 @@ impl Race {
         self.race.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// The pause that was begun last is over.
+    /// Ends the pause started last.
     fn passes(&mut self) -> Poll<Ended> {
         let mut pauses = self.pauses.borrow_mut();
         pauses.1 = pauses.0;
@@ -118,7 +118,7 @@ fn one_more_begins_at_each_end_of_a_pause() {
     assert_eq!((race.go(), race.open()), (Poll::Pending, vec![0]));
     assert_eq!((race.passes(), race.open()), (Poll::Pending, vec![0, 1]));
     assert_eq!((race.passes(), race.open()), (Poll::Pending, vec![0, 1, 2]));
-    // There is nothing to begin any more.
+    // No address is left to start.
     assert_eq!((race.passes(), race.open()), (Poll::Pending, vec![0, 1, 2]));
     assert_eq!(race.becomes(&[(1, Ok(7))]), Poll::Ready(Ok(7)));
     drop(race.race);

@@ -1,4 +1,4 @@
-//! Sockets that connect.
+//! Connecting sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +14,7 @@ use super::kernel_packets::{PAUSE, UdpPackets, UnixPackets};
 use super::overlay::{OverlayPackets, OverlayStream};
 use crate::members::{Members, is_members};
 
-/// A connection, and the other end's address as the system has it.
+/// A connection, and the peer's address as the system reports it.
 pub(crate) type Connected = (Box<dyn Socket>, SocketAddr);
 
 /// Connects to an IP address, by TCP or UDP.
@@ -63,7 +63,7 @@ async fn kernel_stream(local: Option<SocketAddr>, remote: SocketAddr) -> io::Res
     }
     socket.set_nodelay(true)?;
     let stream = socket.connect(remote).await?;
-    // Where nobody listens at a port that sockets are given, one may be given just that, and meet itself.
+    // If no listener holds the remote port, the kernel may give this socket that port: it meets itself.
     let may_meet = local.is_some_and(|local| local.port() != 0);
     if !may_meet && stream.local_addr()? == stream.peer_addr()? {
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
@@ -71,7 +71,7 @@ async fn kernel_stream(local: Option<SocketAddr>, remote: SocketAddr) -> io::Res
     Ok(stream)
 }
 
-/// The own address as one of the remote's family, if it is none in particular.
+/// Returns the local address; an unspecified one gets the remote's family.
 fn suited(local: SocketAddr, remote: SocketAddr) -> SocketAddr {
     if local.ip().is_unspecified() { SocketAddr::new(wildcard(remote).ip(), local.port()) } else { local }
 }
@@ -80,7 +80,7 @@ fn wildcard(remote: SocketAddr) -> SocketAddr {
     if remote.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() }
 }
 
-/// Connects to a Unix domain socket, from an own address if given. What was bound in vain is removed.
+/// Connects to a Unix domain socket, from a local address if given. A failure removes its bound path.
 pub(crate) async fn connect_unix(
     is_stream: bool,
     local: Option<(&SockAddr, Option<&Path>)>,
@@ -96,7 +96,7 @@ pub(crate) async fn connect_unix(
     };
     loop {
         match socket.connect(remote) {
-            // The listener's queue is full.
+            // The listener's backlog is full.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
             done => break done?,
         }
@@ -105,7 +105,7 @@ pub(crate) async fn connect_unix(
     of_unix(socket, is_stream)
 }
 
-/// Removes a path when it is dropped: otherwise who tries again would find it taken.
+/// A guard that removes a path when dropped, because a later attempt would find the path taken.
 struct Bound<'a>(&'a Path);
 
 impl Drop for Bound<'_> {
@@ -114,7 +114,7 @@ impl Drop for Bound<'_> {
     }
 }
 
-/// A Unix domain socket for datagrams that is neither bound nor connected.
+/// Returns a Unix domain datagram socket that is neither bound nor connected.
 pub(crate) fn unbound_unixgram() -> io::Result<Box<dyn Socket>> {
     of_unix(unix(false)?, false)
 }

@@ -1,4 +1,4 @@
-//! Streams and listeners of the kernel.
+//! Kernel streams and listeners.
 
 use std::io;
 use std::net::Shutdown;
@@ -61,11 +61,12 @@ impl Acceptance for TcpListener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         loop {
             match ready!(TcpListener::poll_accept(self, cx)) {
-                // It has gone away by itself.
+                // The peer closed the connection before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok((stream, remote)) => {
-                    // As dialed ones. It may have been reset already: then its reads say so.
+                    // Accepted sockets get the same option as dialed ones. A failure is ignored: the
+                    // connection may have been reset, which its reads report.
                     let _ = stream.set_nodelay(true);
                     return Poll::Ready(Ok((Box::new(stream), Addr::of_socket(Kind::Tcp, remote))));
                 }

@@ -1,4 +1,4 @@
-//! Datagrams over the kernel.
+//! Kernel datagram sockets.
 
 use std::io;
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
@@ -18,14 +18,15 @@ use crate::addr::Place;
 use crate::network::Kind;
 use crate::{Addr, UnixAddr};
 
-/// How long to wait where the system cannot say when there is room.
+/// Retry interval where the system cannot report free space.
 pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
 /// A UDP socket.
 pub(super) struct UdpPackets {
     socket: Arc<UdpSocket>,
-    /// What ends when the system has an error to tell, such as that nobody is there; for connected sockets
-    /// only, since no others are told. To tokio, epoll(7)'s EPOLLERR alone makes nothing readable.
+    /// Future that completes when the socket has an error, such as an unreachable port. Only connected
+    /// sockets have one, because the kernel reports errors to no others. EPOLLERR of epoll(7) alone does not
+    /// make a socket readable to tokio.
     errors: Option<Mutex<Errors>>,
 }
 
@@ -49,7 +50,7 @@ impl UdpPackets {
                 self.socket.try_io(Interest::ERROR, take)
             });
             match told {
-                // A send has told it.
+                // A send has already reported the error.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(error) | Err(error) => return Poll::Ready(error),
             }
@@ -95,7 +96,7 @@ impl Socket for UdpPackets {
     }
 }
 
-/// An address for a socket of IPv6, in whose form those of IPv4 are reached.
+/// Converts an IPv4 address to IPv4-mapped form if the socket is IPv6.
 fn of_family(to: SocketAddr, is_v6: bool) -> SocketAddr {
     match to {
         SocketAddr::V4(to) if is_v6 => {
@@ -106,10 +107,10 @@ fn of_family(to: SocketAddr, is_v6: bool) -> SocketAddr {
     }
 }
 
-/// A Unix domain socket for datagrams.
+/// A Unix domain datagram socket.
 pub(super) struct UnixPackets {
     socket: UnixDatagram,
-    /// Until a receiver that is not connected is asked again.
+    /// Pause before the next attempt to send to a full receiver from an unconnected socket.
     pause: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
@@ -118,7 +119,7 @@ impl UnixPackets {
         UnixPackets { socket, pause: Mutex::default() }
     }
 
-    /// Sends to an address. To poll(2), a socket that is not connected always has room.
+    /// Sends to an address, retrying at intervals, because poll(2) always reports room if unconnected.
     fn poll_send_to(&self, cx: &mut Context<'_>, data: &[u8], to: &SockAddr) -> Poll<io::Result<usize>> {
         let mut pause = sync::lock(&self.pause);
         loop {

@@ -1,4 +1,4 @@
-//! Sockets that are reached at an own address.
+//! Sockets bound to a local address.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,22 +16,22 @@ use crate::Side;
 use crate::members::{Members, is_members};
 use crate::network::Family;
 
-/// Connections that may wait to be accepted, at the kernel.
+/// Backlog of kernel listeners, in connections.
 const BACKLOG: i32 = 1024;
-/// How many ports are tried that the one side has given and the other one may not have.
+/// Number of ports tried if one side chooses a port that the other side may lack.
 const PORTS: usize = 32;
 
-/// Where a socket is to be reached.
+/// The local address at which a socket is bound.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
-    /// The address; if it is none in particular, from which side.
+    /// Local address; if it is unspecified, `side` selects where it applies.
     pub(crate) local: SocketAddr,
     pub(crate) side: Side,
-    /// The family of an address that is none in particular; `None` for both.
+    /// Family of an unspecified address; `None` for both.
     pub(crate) family: Option<Family>,
 }
 
-/// What of all that a wildcard stands for is opened.
+/// The sockets to open for one wildcard or address.
 struct Parts {
     overlay: Vec<SocketAddr>,
     kernel: Option<Kernel>,
@@ -68,7 +68,7 @@ impl Wanted {
     }
 }
 
-/// A listener for TCP.
+/// Creates a TCP listener.
 pub(crate) fn listen_tcp(members: Option<&Members>, wanted: Wanted) -> io::Result<Box<dyn Acceptance>> {
     let Parts { overlay, kernel } = wanted.parts(members)?;
     at_one_port(wanted.local.port(), |port| {
@@ -88,7 +88,7 @@ pub(crate) fn listen_tcp(members: Option<&Members>, wanted: Wanted) -> io::Resul
     })
 }
 
-/// A socket for UDP.
+/// Binds a UDP socket.
 pub(crate) async fn bind_udp(members: Option<&Members>, wanted: Wanted) -> io::Result<Box<dyn Socket>> {
     let Parts { overlay, kernel } = wanted.parts(members)?;
     for _ in 1..PORTS {
@@ -121,8 +121,8 @@ async fn bind_udp_parts(
     Ok(Box::new(WildcardPackets::new(kernel, opened, members.cloned())))
 }
 
-/// Opens all parts at one port. Which one, if any will do, one side chooses: then others are tried if the
-/// other side does not have it.
+/// Opens all parts at one port. If `port` is 0, one side chooses the port; other ports are tried if the other
+/// side cannot bind it.
 fn at_one_port<T>(port: u16, mut open: impl FnMut(u16) -> io::Result<T>) -> io::Result<T> {
     for _ in 1..PORTS {
         match open(port) {
@@ -161,7 +161,8 @@ fn kernel_packets(wanted: Kernel, port: u16) -> io::Result<UdpPackets> {
     UdpSocket::from_std(kernel_socket(wanted, port, Type::DGRAM)?.into()).map(UdpPackets::new)
 }
 
-/// A wildcard of both families is one socket where the machine has IPv6.
+/// Binds a kernel socket. A wildcard of both families is one IPv6 socket if the machine has IPv6, else an
+/// IPv4 socket.
 fn kernel_socket(wanted: Kernel, port: u16, kind: Type) -> io::Result<System> {
     let local = at(wanted.local, port);
     let bound = bound(local, wanted.is_dual, kind);
@@ -186,7 +187,7 @@ fn bound(local: SocketAddr, is_dual: bool, kind: Type) -> io::Result<System> {
     Ok(socket)
 }
 
-/// A listener at the path, or abstract name, of a Unix domain socket.
+/// Listens at the path, or abstract name, of a Unix domain socket.
 pub(crate) fn listen_unix(local: &SockAddr) -> io::Result<Box<dyn Acceptance>> {
     let socket = unix(true)?;
     socket.bind(local)?;
@@ -194,7 +195,7 @@ pub(crate) fn listen_unix(local: &SockAddr) -> io::Result<Box<dyn Acceptance>> {
     Ok(Box::new(UnixListener::from_std(OwnedFd::from(socket).into())?))
 }
 
-/// A Unix domain socket for datagrams at a path or abstract name.
+/// Binds a Unix domain datagram socket to a path or abstract name.
 pub(crate) fn bind_unixgram(local: &SockAddr) -> io::Result<Box<dyn Socket>> {
     let socket = unix(false)?;
     socket.bind(local)?;

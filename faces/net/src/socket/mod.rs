@@ -1,4 +1,4 @@
-//! Sockets of the kernel and of the overlay, as connections use them. None of them waits itself.
+//! Kernel and overlay sockets, as connections use them. No method here blocks.
 
 mod dial;
 mod kernel;
@@ -20,40 +20,39 @@ use peersock::overlay::NodeId;
 use crate::Addr;
 use crate::addr::Place;
 
-/// A socket that reads and writes: a stream, or one of datagrams. What is pending wakes the task.
+/// A stream or datagram socket. A pending method wakes the task when a retry is worthwhile.
 pub(crate) trait Socket: Send + Sync {
-    /// Takes what is there: some bytes, or one datagram, of which what has no room is cut off, and its
-    /// sender.
+    /// Receives available bytes, or one datagram truncated to `room`, with its sender.
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<(usize, Option<Addr>)>>;
 
-    /// Sends what there is room for, or one datagram.
+    /// Sends as many bytes as there is room for, or one datagram.
     fn poll_write(&self, cx: &mut Context<'_>, data: &[u8], to: Option<&Place>) -> Poll<io::Result<usize>>;
 
-    /// shutdown(2).
+    /// Shuts down a direction, as shutdown(2) does.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// The own address.
+    /// Returns the local address.
     fn local(&self) -> io::Result<Addr>;
 
-    /// The member at the other end, of a connection over the overlay.
+    /// Returns the member at the other end of an overlay connection.
     fn member(&self) -> Option<NodeId> {
         None
     }
 
-    /// SO_BROADCAST. Where there is no broadcast, that is no error.
+    /// Sets SO_BROADCAST. A socket without broadcast ignores it without an error.
     fn set_broadcast(&self, flag: bool) -> io::Result<()> {
         let _ = flag;
         Ok(())
     }
 
-    /// Sets an option of TCP.
+    /// Sets a TCP option.
     fn set(&self, option: TcpOption) -> io::Result<()> {
         let _ = option;
         Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT))
     }
 }
 
-/// An option of TCP.
+/// A TCP option.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum TcpOption {
     NoDelay(bool),
@@ -61,19 +60,19 @@ pub(crate) enum TcpOption {
     Linger(Option<Duration>),
 }
 
-/// A connection that was accepted, and its other end's address.
+/// An accepted connection, and its peer's address.
 pub(crate) type Accepted = (Box<dyn Socket>, Addr);
 
-/// A socket that listens.
+/// A listening socket.
 pub(crate) trait Acceptance: Send + Sync {
-    /// Takes a connection.
+    /// Accepts a connection.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>>;
 
-    /// The own address.
+    /// Returns the local address.
     fn local(&self) -> io::Result<Addr>;
 }
 
-/// Repeats an attempt as long as the socket claims to be ready.
+/// Repeats an attempt while the socket claims to be ready.
 fn poll_ready<T>(
     cx: &mut Context<'_>,
     ready: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,

@@ -1,4 +1,4 @@
-//! Sockets of the overlay.
+//! Overlay sockets.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -18,7 +18,7 @@ use crate::addr::Place;
 use crate::members::Members;
 use crate::network::Kind;
 
-/// Connections that may wait to be accepted.
+/// Backlog in connections.
 const BACKLOG: usize = 128;
 
 /// A TCP connection.
@@ -33,7 +33,7 @@ impl OverlayStream {
         OverlayStream { connection, handle: handle.clone(), _user: handle.task_user() }
     }
 
-    /// Connects, from `local` if given.
+    /// Connects, from `local` if it is given.
     pub(super) async fn connect(
         members: &Members,
         local: Option<SocketAddr>,
@@ -94,7 +94,7 @@ impl Socket for OverlayStream {
             TcpOption::NoDelay(flag) => self.connection.set_nodelay(flag),
             TcpOption::KeepAlive(on) => {
                 self.connection.flow().set_keepalive(KeepAlive { on, ..KeepAlive::default() });
-                // Nothing of this face sets another one than the default; the flow's timer follows.
+                // This crate always uses the default user timeout; setting it makes the flow's timer follow.
                 self.connection.set_user_timeout(None)?;
             }
             TcpOption::Linger(time) => self.connection.set_linger(time),
@@ -114,7 +114,8 @@ impl OverlayListener {
     pub(super) fn bind(members: &Members, local: SocketAddr) -> io::Result<OverlayListener> {
         let handle = members.handle.clone();
         handle.check_up()?;
-        // As the kernel's: a restarted server may listen while its old connections are in TIME-WAIT.
+        // Reuses the address, as kernel listeners do, so that a restarted server can listen while its old
+        // connections are in TIME-WAIT.
         let options = TcpOptions { nodelay: true, reuse_address: true, ..TcpOptions::default() };
         let acceptor = handle.reserve(None, local, options);
         let acceptor = acceptor.map_err(|error| members.explain(error, local.port()))?;
@@ -167,7 +168,7 @@ impl OverlayPackets {
 
 impl Socket for OverlayPackets {
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<(usize, Option<Addr>)>> {
-        // Nothing is taken before it is ready, and what it has registered stays.
+        // Dropping the future loses nothing: it takes no data before it is ready, and its waker stays.
         let (n, sender) = ready!(pin!(self.socket.recv_from(room)).poll(cx))?;
         Poll::Ready(Ok((n, Some(Addr::of_socket(Kind::Udp, sender)))))
     }
@@ -196,7 +197,7 @@ impl Socket for OverlayPackets {
     }
 }
 
-/// Tries an operation; if it has to wait, the task is woken when it is worth repeating.
+/// Tries an operation. If it would block, registers the task to be woken when a retry is worthwhile.
 fn poll_io<T>(
     waiters: &Waiters,
     interest: Interest,
@@ -211,6 +212,6 @@ fn poll_io<T>(
         return Poll::Ready(done);
     }
     waiters.register(interest, cx.waker());
-    // What happened before the waker was registered woke nobody.
+    // Tries again, because an event before the registration woke no task.
     unless_blocked().map_or(Poll::Pending, Poll::Ready)
 }

@@ -1,4 +1,4 @@
-//! Sockets that are several: what is reached at every own address, by both families and from both sides.
+//! Composite sockets, reached at every local address, by both families and from both sides.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use crate::Addr;
 use crate::addr::Place;
 use crate::members::{Members, is_members};
 
-/// Listeners at one port. They are asked in turn, so that none of them keeps the others from being heard.
+/// Listeners at one port. They are polled in turn, so that none starves the others.
 pub(super) struct Listeners {
     all: Vec<Box<dyn Acceptance>>,
     turn: AtomicUsize,
@@ -34,7 +34,7 @@ impl Acceptance for Listeners {
     }
 }
 
-/// UDP sockets at one port: the kernel's, which may be of both families, and the overlay's, one of each
+/// UDP sockets at one port: a kernel socket, which may serve both families, and one overlay socket per
 /// family.
 pub(super) struct WildcardPackets {
     kernel: Option<UdpPackets>,
@@ -57,7 +57,7 @@ impl WildcardPackets {
         kernel.chain(self.overlay.iter().map(|socket| socket as &dyn Socket)).collect()
     }
 
-    /// The one that leads to an address.
+    /// Returns the socket that leads to an address.
     fn towards(&self, to: &Place) -> io::Result<&dyn Socket> {
         let unreachable = || io::Error::from_raw_os_error(libc::ENETUNREACH);
         let Place::Ip(to) = to else { return Err(unreachable()) };
@@ -97,7 +97,7 @@ impl Socket for WildcardPackets {
     }
 }
 
-/// Asks each, another one first each time.
+/// Polls each socket, starting with a different one each time.
 fn first_ready<S, T>(
     sockets: &[S],
     turn: &AtomicUsize,

@@ -1,4 +1,4 @@
-//! Addresses, hosts and ports, and what is refused.
+//! Addresses, hosts and ports, and rejected texts.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -118,7 +118,7 @@ fn what_ip_addresses_tell() {
     assert_eq!("fe80::1%7".parse::<IpAddr>().and_then(|addr| addr.scope_id()), Ok(7));
     let missing = "fe80::1%none0".parse::<IpAddr>().and_then(|addr| addr.scope_id());
     assert_eq!(missing.expect_err("there is none").reason(), "there is no interface none0");
-    // To the system and back.
+    // Converts to a system address and back.
     let addr = TcpAddr::new(v6, 80);
     let Ok(SocketAddr::V6(system)) = addr.to_socket_addr() else { panic!("{addr} is an IPv6 address") };
     assert_eq!((system.scope_id(), system.flowinfo()), (lo, 5_u32.to_be()));

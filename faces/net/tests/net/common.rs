@@ -9,15 +9,15 @@ use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
 use peersock_net::{self as net, Conn, Dialer, ListenConfig, Listener};
 
-/// Longer than anything takes; tests do not depend on speed.
+/// Timeout longer than any operation takes; tests do not depend on speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Fails if something takes for ever.
+/// Fails if a future does not complete within the timeout.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
 }
 
-/// Where connections of the kernel are tried.
+/// Addresses at which kernel connections are tested.
 pub(crate) const PLACES: [&str; 3] = ["127.0.0.1:0", "[::1]:0", "unix"];
 
 pub(crate) async fn listening(place: &str, folder: &Path) -> Listener {
@@ -29,14 +29,14 @@ pub(crate) async fn listening(place: &str, folder: &Path) -> Listener {
     listener.expect("it can be had")
 }
 
-/// Both ends of a connection to a listener.
+/// Returns both ends of a connection to a listener.
 pub(crate) async fn dialed(dialer: &Dialer, listener: &Listener) -> (Conn, Conn) {
     let addr = listener.addr();
     let client = soon(dialer.dial(&addr.to_string(), addr.network())).await.expect("it listens");
     (client, soon(listener.accept()).await.expect("it was dialed"))
 }
 
-/// Reads until there is nothing more.
+/// Reads until the end of the stream.
 pub(crate) async fn read_to_end(conn: &Conn) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -48,12 +48,12 @@ pub(crate) async fn read_to_end(conn: &Conn) -> Vec<u8> {
     }
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from place to place.
 pub(crate) fn large() -> Vec<u8> {
     (0..2_560_000_u32).map(|at| (at % 251) as u8).collect()
 }
 
-/// A node that others on this machine do not meet, unless they are on the same network.
+/// Starts a node that other nodes on this machine meet only in the same network.
 pub(crate) fn node(seed: u64) -> Node {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
@@ -61,7 +61,7 @@ pub(crate) fn node(seed: u64) -> Node {
     builder.interfaces(Interfaces::Loopback).start().expect("a node starts on the loopback interface")
 }
 
-/// Two members of a static network of their own, named `here` and `there`, with addresses of both families.
+/// Two members of a private static network, named `here` and `there`, with addresses of both families.
 pub(crate) struct Members {
     pub(crate) here: (Node, Joined),
     pub(crate) there: (Node, Joined),
@@ -102,18 +102,18 @@ impl Members {
         Dialer::new().node(&self.here.0)
     }
 
-    /// For listening at the other one.
+    /// Returns settings for listening at `there`.
     pub(crate) fn there(&self) -> ListenConfig {
         ListenConfig::new().node(&self.there.0)
     }
 
-    /// The other one's addresses.
+    /// Returns the addresses of `there`.
     pub(crate) fn hosts(&self) -> [String; 2] {
         [THERE.to_owned(), self.there.1.address().to_string()]
     }
 }
 
-/// What an error is to the standard library, through which it passes.
+/// Returns the standard library's kind of an error, after conversion to an I/O error.
 pub(crate) fn io_kind(error: net::SocketError) -> io::ErrorKind {
     io::Error::from(error).kind()
 }

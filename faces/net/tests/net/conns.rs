@@ -23,7 +23,7 @@ async fn each<F: Future<Output = ()>>(test: impl Fn(Arc<Conn>, Arc<Conn>) -> F) 
 async fn read_gives_what_is_there() {
     each(async |client, server| {
         assert_eq!(client.write(b"hello").await, Ok(5));
-        // It does not wait for more.
+        // The read does not wait for more data.
         assert_eq!(soon(server.read(100)).await, Ok(b"hello".to_vec()));
         assert_eq!(server.write(b"0123456789").await, Ok(10));
         assert_eq!(soon(client.read(4)).await, Ok(b"0123".to_vec()));
@@ -63,7 +63,7 @@ async fn write_writes_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_of_tasks_do_not_mix() {
     each(async |client, server| {
-        // More than buffers hold, so that each begins while one before it waits for room.
+        // A piece exceeds the buffers, so that each write begins while an earlier one waits for room.
         const PIECE: usize = 4 << 20;
         let (mut written, mut received) = (Vec::new(), Vec::new());
         for letter in *b"abcd" {
@@ -80,7 +80,7 @@ async fn writes_of_tasks_do_not_mix() {
         for one in written {
             assert_eq!(soon(one).await.expect("no panic"), Ok(PIECE));
         }
-        // The scheduler decides which of them begins first.
+        // The scheduler decides which write begins first.
         for piece in received.chunks(PIECE) {
             assert!(piece.iter().all(|byte| *byte == piece[0]), "pieces are mixed");
         }
@@ -111,7 +111,7 @@ async fn lines_and_what_lies_behind_them() {
     each(async |client, server| {
         client.write(b"one\ntwo\n\nthree").await.expect("room");
         assert_eq!(soon(server.read_line(100)).await, Ok(b"one\n".to_vec()));
-        // What was read ahead is not lost to reads.
+        // Reads return the bytes that were read ahead.
         assert_eq!(soon(server.read(2)).await, Ok(b"tw".to_vec()));
         client.close_write().expect("it is connected");
         for line in ["o\n", "\n", "three", ""] {

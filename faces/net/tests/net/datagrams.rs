@@ -24,7 +24,7 @@ async fn datagrams_go_there_and_back() {
         let (data, sender) = soon(server.read_from(100)).await.expect("it was sent");
         assert_eq!((data, Ok(sender.clone())), (b"hello".to_vec(), client.local_addr()));
         assert_eq!(server.write_to(b"0123456789", &sender).await, Ok(10));
-        // What has no room is cut off.
+        // The read truncates the datagram.
         assert_eq!(soon(client.read(4)).await, Ok(b"0123".to_vec()));
         server.write_to(b"", &sender).await.expect("there is a way");
         server.write_to(b"next", &sender).await.expect("there is a way");
@@ -41,7 +41,7 @@ async fn datagrams_go_there_and_back() {
 
 #[tokio::test]
 async fn to_where_nobody_is() {
-    // At an address that no other test uses.
+    // Uses an address that no other test uses.
     let gone = net::listen_udp(Some(&addr("127.0.0.9:0")), "udp").await.expect("a free port");
     let address = gone.local_addr().expect("it is bound");
     drop(gone);
@@ -51,7 +51,7 @@ async fn to_where_nobody_is() {
     for _ in 0..2 {
         let refused = soon(client.read(1)).await.expect_err("nobody is there");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        // What is told once is not told again.
+        // The error is reported only once.
         client.set_read_deadline(Instant::now() + Duration::from_millis(20)).expect("it is open");
         assert!(client.read(1).await.expect_err("nothing more").is_deadline());
         client.set_read_deadline(None).expect("it is open");

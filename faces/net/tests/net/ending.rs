@@ -1,5 +1,4 @@
-//! Deadlines, and connections that are closed while somebody waits: over TCP, Unix domain sockets and the
-//! overlay.
+//! Deadlines, and connections closed while a task waits: over TCP, Unix domain sockets and the overlay.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::{Members, PATIENCE, dialed, listening, soon};
 
-/// What waits for ever if nobody helps.
+/// A call that blocks until another task ends it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     Read,
@@ -58,7 +57,7 @@ impl Ends {
         }
     }
 
-    /// Has a task wait.
+    /// Starts a task that waits in the call.
     async fn waiting(&self, call: Call) -> JoinHandle<Result<(), SocketError>> {
         let (sender, begun) = tokio::sync::oneshot::channel();
         let ends = self.clone();
@@ -99,7 +98,7 @@ async fn each<F: Future<Output = ()>>(test: impl Fn(Ends) -> F) {
     }
 }
 
-/// As [`each`], of each call with connections of its own.
+/// Runs a test as [`each`] does, for each call with fresh connections.
 async fn each_call<F: Future<Output = ()>>(test: impl Fn(Ends, Call) -> F) {
     for call in CALLS {
         each(|ends| test(ends, call)).await;
@@ -109,7 +108,7 @@ async fn each_call<F: Future<Output = ()>>(test: impl Fn(Ends, Call) -> F) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_ends_what_waits_in_other_tasks() {
     each_call(async |ends, call| {
-        // The second one waits for the first.
+        // The second call waits for the first.
         let told = [ends.waiting(call).await, ends.waiting(call).await];
         ends.close(call);
         for one in told {
@@ -138,7 +137,7 @@ async fn a_deadline_wakes_what_waits_in_other_tasks() {
         }
         assert_eq!(call == Call::Write, written > 0, "{written} bytes");
         assert!(written < 1 << 26);
-        // It has passed for later calls, too.
+        // Later calls also fail.
         assert!(soon(ends.call(call)).await.expect_err("the deadline is over").is_deadline());
     })
     .await;
@@ -164,9 +163,9 @@ async fn an_expired_deadline_fails_also_where_something_is_there() {
         server.set_read_deadline(Instant::now()).expect("it is open");
         assert!(server.read(1).await.expect_err("the deadline is over").is_deadline());
         assert!(server.read_line(9).await.expect_err("the deadline is over").is_deadline());
-        // Writes have their own.
+        // Writes have a separate deadline.
         assert_eq!(server.write(b"x").await, Ok(1));
-        // A new one, or none, and it goes on.
+        // Reads work again with a new deadline, or without one.
         server.set_read_deadline(Instant::now() + PATIENCE).expect("it is open");
         assert_eq!(soon(server.read(2)).await, Ok(b"he".to_vec()));
         server.set_deadline(Instant::now()).expect("it is open");
@@ -282,7 +281,7 @@ async fn a_dial_has_a_timeout() {
     let _listener = net::listen(&path, "unix").await.expect("a new path");
     let dialer = Dialer::new().timeout(Duration::from_millis(200));
     let mut waiting = Vec::new();
-    // Until its queue is full.
+    // Dials until the backlog is full.
     let error = loop {
         match dialer.dial(&path, "unix").await {
             Ok(conn) => waiting.push(conn),
@@ -291,7 +290,7 @@ async fn a_dial_has_a_timeout() {
         assert!(waiting.len() < 100_000);
     };
     assert_eq!(error.to_string(), format!("dial unix {path}: deadline exceeded"));
-    // A member that is not there.
+    // The member is down.
     let members = Members::new();
     members.there.0.shutdown(Duration::ZERO);
     let dialer = members.dialer().timeout(Duration::from_millis(100));

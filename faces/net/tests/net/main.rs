@@ -1,4 +1,4 @@
-//! Networks as Go has them: the same subjects as Python's tests of `peersock.net`.
+//! Networks in Go's style: the same subjects as Python's tests of `peersock.net`.
 
 mod addresses;
 mod common;

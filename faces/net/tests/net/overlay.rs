@@ -1,4 +1,4 @@
-//! Members' addresses and names, beside the kernel's.
+//! Members' addresses and names, alongside kernel networks.
 
 use std::io;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ async fn names_of_members_are_hosts() {
     assert_eq!(addr.to_string(), format!("[{v6}]:53"));
     let addr = resolver.resolve_ip_addr("there", "ip4").await.expect("a member");
     assert_eq!(addr.to_string(), THERE);
-    // It listens by IPv6 alone: all addresses of the name are tried.
+    // The member listens only on IPv6, so all addresses of the name are tried.
     let listener = members.there().listen(&join_host_port(&v6, 0), "tcp").await.expect("a free port");
     let Addr::Tcp(at) = listener.addr() else { panic!("it is of TCP") };
     let conn = soon(members.dialer().dial(&format!("there:{}", at.port()), "tcp")).await.expect("it listens");
@@ -93,7 +93,7 @@ async fn wildcards_serve_both_families() {
         let server = soon(listener.accept()).await.expect("it was dialed");
         assert_eq!(Ok(Addr::from(server.remote_addr())), client.local_addr());
     }
-    // The machine's own networks do not lead there.
+    // The machine's own networks do not lead to the member.
     let refused = net::dial(&format!("127.0.0.1:{}", listener.addr().port()), "tcp").await;
     assert!(refused.is_err());
 }
@@ -171,7 +171,7 @@ async fn all_others_are_the_kernels() {
     let (client, server) = dialed(&Dialer::new(), &listener).await;
     assert_eq!(client.write(b"x").await, Ok(1));
     assert_eq!(soon(server.read(1)).await, Ok(b"x".to_vec()));
-    // Without a node nobody is a member.
+    // Without a node, no name belongs to a member.
     assert!(peersock::current_node().is_none());
     let unknown = net::resolve_tcp_addr("there.invalid:80", "tcp").await;
     assert!(unknown.is_err());

@@ -26,14 +26,14 @@ async fn listeners_remove_their_path() {
     let to = client.write_to(b"x", &path).await.expect_err("it is a stream");
     assert_eq!(to.raw_os_error(), Some(libc::EISCONN));
     drop((client, listener));
-    // A connection leaves its own.
+    // A connection leaves its own path behind.
     assert!(own.exists() && !there.exists());
     fs::remove_file(&own).expect("it is there");
     for own_path in [None, Some(&own_path)] {
         let missing = net::dial_unix(own_path, Some(&path), "unix").await.expect_err("it is gone");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
-    // What was bound in vain is gone.
+    // A failed dial removes the path it bound.
     assert!(!own.exists());
 }
 
@@ -54,7 +54,7 @@ async fn paths_stay_or_go_as_was_said() {
     assert!(!there.exists());
     assert!(server.set_unlink_on_close(true).expect_err("it is closed").is_closed());
     assert!(listener.set_unlink_on_close(true).expect_err("it is closed").is_closed());
-    // Somebody else's file may be at the path when it is closed again.
+    // Another program's file may be at the path at the second close.
     let listener = net::listen_unix(&path, "unix").await.expect("a new path");
     listener.close();
     fs::write(&there, "somebody else's").expect("room");
@@ -75,7 +75,7 @@ async fn datagrams() {
     assert_eq!(soon(server.read_from(100)).await, Ok((b"hello".to_vec(), here.clone())));
     assert_eq!(server.write_to(b"back", &here).await, Ok(4));
     assert_eq!(soon(client.read(100)).await, Ok(b"back".to_vec()));
-    // Who has no path gets no answer.
+    // A socket without a path gets no answer.
     let path = there.to_string();
     let nameless = net::dial(&path, "unixgram").await.expect("it is there");
     let unconnected = net::dial_unix(None, None, "unixgram").await.expect("a socket");
@@ -122,7 +122,7 @@ async fn abstract_names() {
     let client = net::dial(&name, "unix").await.expect("it listens");
     let server = soon(listener.accept()).await.expect("it was dialed");
     assert_eq!((client.remote_addr(), server.local_addr()), (Some(addr.clone().into()), Ok(addr.into())));
-    // Their datagrams, too.
+    // Datagram sockets work, too.
     let [here, there] = ["a", "b"].map(|end| UnixAddr::datagram(format!("{name}-{end}")).expect("a name"));
     let one = net::listen_unixgram(&here, "unixgram").await.expect("a new name");
     let other = net::listen_unixgram(&there, "unixgram").await.expect("a new name");

@@ -22,7 +22,7 @@ fn input() -> Vec<u8> {
     input
 }
 
-/// Runs the echo server and a client of it. Gives what the client wrote.
+/// Runs the echo server and a client. Returns the client's output.
 async fn echoed(network: &str, at: &str, dial: impl Fn(&str) -> String, nodes: [Option<Node>; 2]) -> Vec<u8> {
     let [server_node, client_node] = nodes;
     let options = echo::Options::try_parse_from(["echo", "-l", "-n", network, "-a", at]).expect("options");
@@ -59,7 +59,7 @@ async fn the_echo_server_of_each_network() {
 async fn the_echo_server_over_the_overlay() {
     let members = Members::new();
     for network in ["tcp", "udp"] {
-        // The server says at which port of all its addresses, the client takes its name.
+        // The server prints its port and wildcard address; the client dials the server by name.
         let named = |said: &str| said.replace("[::]", "there").replace("0.0.0.0", "there");
         let nodes = [Some(members.there.0.clone()), Some(members.here.0.clone())];
         assert_eq!(echoed(network, ":0", named, nodes).await, input(), "{network}");
@@ -91,7 +91,7 @@ async fn the_echo_server_says_what_is_wrong() {
     }
 }
 
-/// Runs the check. Gives its lines, and whether all is well.
+/// Runs the check. Returns its lines, and true if all is well.
 async fn checked(words: &[&str]) -> (Vec<String>, bool) {
     let words = ["check"].iter().chain(words).map(|word| (*word).to_owned());
     let options = check::Options::try_parse_from(check::arguments(words)).expect("options");
@@ -123,7 +123,7 @@ async fn the_check_of_some_networks() {
     let expected = chosen.map(|name| format!("{name}: 7 bytes came back"));
     assert_eq!(checked(&words).await, (expected.to_vec(), true));
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
-    // What cannot be had is said.
+    // The check reports networks that fail.
     std::fs::write(&path, "somebody else's").expect("room");
     let (lines, is_well) = checked(&["-u", path_text, "-n", "unix", "tcp"]).await;
     assert!(lines[0].starts_with("unix: listen unix ") && lines[0].contains("os error 98"), "{lines:?}");

@@ -1,9 +1,9 @@
-//! Whatever a text is, it is an address or an error.
+//! Any text is either an address or an error.
 
 use peersock_net::{IpAddr, TcpAddr, UdpAddr, UnixAddr, join_host_port, split_host_port};
 use proptest::prelude::*;
 
-/// Texts of what addresses are made of, and any others.
+/// Generates texts made of the characters of addresses, and arbitrary texts.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof!["[\\[\\]:%.0-9a-f@-]{0,40}", any::<String>()]
 }

@@ -1,4 +1,4 @@
-//! Texts that become addresses, and the networks for which they do.
+//! Resolution of texts to addresses, and the networks that accept them.
 
 use std::io;
 
