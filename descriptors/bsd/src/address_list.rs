@@ -11,9 +11,9 @@ use peersock_fd::Interface;
 pub type GetAddrInfo =
     unsafe extern "C" fn(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
 
-/// Returns the list for known overlay addresses, those of a member called `name` or one that the program has
-/// written as a literal. Returns null if no address is wanted. `interfaces` returns the networks that this
-/// node has joined.
+/// Returns the list for known overlay addresses: the addresses of a member called `name`, or one that the
+/// program has written as a literal. Returns null if no address is wanted. `interfaces` returns the networks
+/// that this node has joined.
 ///
 /// The C library makes the entries, but it sees only the machine's interfaces. For AI_ADDRCONFIG the
 /// addresses of a network count as configured, independent of the machine's own (RFC 3493 6.1).

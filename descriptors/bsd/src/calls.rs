@@ -99,7 +99,7 @@ pub(crate) fn listen_with(
 /// another socket, as after a failed attempt, see [`connect_to`].
 ///
 /// # Errors
-/// Errors of [`Socket::connect`], EFAULT, EINVAL, and those of dup3(2).
+/// Errors of [`Socket::connect`] and dup3(2), EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -152,7 +152,7 @@ pub unsafe fn read_remote(
 /// its descriptor, which is in the epoll sets that `sets` finds, refers to another socket.
 ///
 /// # Errors
-/// Errors of [`Socket::connect`], ECONNABORTED, and those of dup3(2).
+/// Errors of [`Socket::connect`] and dup3(2), ECONNABORTED.
 ///
 /// A datagram socket that was shut down for reading receives again, see [`receiving`].
 pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
@@ -193,8 +193,8 @@ pub unsafe fn accept4(
 /// time, the call waits up to that time until written data is acknowledged.
 ///
 /// # Errors
-/// Errors of close(2). With SO_LINGER also those of [`Client::close_lingering`]: the descriptor is closed all
-/// the same.
+/// Errors of close(2). With SO_LINGER also errors of [`Client::close_lingering`]: the descriptor is closed
+/// all the same.
 pub fn close(fd: RawFd) -> Result<c_int> {
     // SAFETY: no pointers.
     let close = || unsafe { kernel::close(fd) };
@@ -272,9 +272,9 @@ pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
     shutdown_with(socket, how, epoll_sets::find)
 }
 
-/// Shuts a socket down, as shutdown(2) does. A listener that is shut down for reading may listen again: its
-/// descriptor, which is in the epoll sets that `sets` finds, then refers to another socket with the same
-/// port.
+/// Shuts a socket down, as shutdown(2) does. A listener that is shut down for reading may listen again,
+/// because its descriptor then refers to another socket with the same port. `sets` finds the descriptor's
+/// epoll sets.
 ///
 /// # Errors
 /// EINVAL, ENOTCONN, ENETDOWN.

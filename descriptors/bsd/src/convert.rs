@@ -18,7 +18,7 @@ const MOST: usize = 32;
 /// Maximum length of a value of any length: an extension header.
 const LONGEST: usize = 8 * 256;
 
-/// Turns `fd` into an overlay socket of the same family and type, with the options that were set, and adds it
+/// Turns `fd` into an overlay socket of the same family and type, with the options that were set. Adds it
 /// again to the epoll sets that `sets` finds.
 ///
 /// # Errors

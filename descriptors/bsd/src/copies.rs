@@ -1,7 +1,7 @@
 //! Copies of a socket's descriptor in this process: when one is replaced by another socket, so are the
 //! others.
 //!
-//! The kernel lists them (proc(5), /proc/self/fd). It is asked only once a copy may exist.
+//! The kernel lists them (proc(5), /proc/self/fd). The library asks only once a copy may exist.
 
 use std::fs;
 use std::os::fd::RawFd;

@@ -52,7 +52,7 @@ fn once_told<'a>(socket: &'a Socket<'_>) -> impl Fn(Errno) -> Errno + 'a {
     |error| last_error(socket, error, epoll_sets::find)
 }
 
-/// Calls listen(2) of `socket`, or of the kernel's `fd` if that is `None`.
+/// Calls listen(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
 ///
 /// # Errors
 /// Like [`bind`].
@@ -64,7 +64,7 @@ pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<
     }
 }
 
-/// Calls shutdown(2) of `socket`, or of the kernel's `fd` if that is `None`.
+/// Calls shutdown(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
 ///
 /// # Errors
 /// Like [`bind`].

@@ -18,7 +18,7 @@ use seccompiler::{BpfProgram, sock_filter};
 
 use crate::kernel::check;
 
-/// The kernel's number of this architecture (AUDIT_ARCH_*); `None` for an unknown one.
+/// Kernel constant for this architecture (AUDIT_ARCH_*); `None` for an unknown one.
 pub const ARCHITECTURE: Option<u32> = match () {
     _ if cfg!(target_arch = "x86_64") => Some(0xc000_003e),
     _ if cfg!(target_arch = "aarch64") => Some(0xc000_00b7),
@@ -91,7 +91,7 @@ pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
         check(unsafe { peersock_fd::syscall!(libc::SYS_seccomp, mode, flags, &raw const *program) })
     };
     let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    // Since Linux 5.19 only fatal signals interrupt a received call, so its work is not done in vain.
+    // Since Linux 5.19 only fatal signals interrupt a received call, so its work is not wasted.
     let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
         Err(Errno::INVAL) => load(listens),
         fd => fd,

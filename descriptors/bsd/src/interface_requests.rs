@@ -105,7 +105,7 @@ unsafe fn list(
             if end > before.ifc_len {
                 break;
             }
-            // SAFETY: the caller says that there is that much room.
+            // SAFETY: the caller guarantees that much room.
             unsafe { buffer.byte_add(list.ifc_len as usize).write(entry) };
         }
         list.ifc_len = end;

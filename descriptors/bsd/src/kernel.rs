@@ -28,7 +28,7 @@ macro_rules! calls {
         /// Errors of the kernel.
         ///
         /// # Safety
-        /// Pointers must be valid for the kernel's call.
+        /// Pointers must be valid for the system call.
         pub unsafe fn $call($($argument: $type),*) -> Result<$result> {
             // SAFETY: the caller's; the number is that of the call with these arguments.
             check(unsafe { peersock_fd::syscall!(libc::$number, $($argument),*) }).map(|returned| returned as $result)

@@ -61,7 +61,7 @@ pub(crate) unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
 /// Like [`vectors`], for writing; adjusted pieces are stored in `own`.
 ///
 /// # Safety
-/// As there; the pieces are valid for writing, and no other code uses the message's vectors.
+/// As for [`vectors`]; the pieces are valid for writing, and no other code uses the message's vectors.
 pub(crate) unsafe fn pieces_mut<'a>(
     message: &msghdr,
     own: &'a mut Vec<iovec>,
@@ -129,7 +129,7 @@ mod tests {
         // SAFETY: zeros are a message.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len() as _);
-        // SAFETY: the vectors are there; what they point to is not looked at.
+        // SAFETY: the vectors are there; their targets are not read.
         let checked = unsafe { super::vectors(&message) }?;
         Ok(checked.iter().map(|vector| (vector.iov_base.is_null(), vector.iov_len)).collect())
     }

@@ -28,7 +28,7 @@ const MOST_SEGMENTS: usize = 128;
 /// Sends data, as sendto(2) does.
 ///
 /// # Errors
-/// Errors of [`Socket::send_to`], EOPNOTSUPP (urgent data), and those of sendto(2).
+/// Errors of [`Socket::send_to`] and sendto(2), EOPNOTSUPP (urgent data).
 ///
 /// # Safety
 /// See the crate.
@@ -143,7 +143,7 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         return Err(Errno::FAULT);
     }
     check_send(socket, flags)?;
-    // SAFETY: the caller says that there is one.
+    // SAFETY: the caller guarantees a message.
     let message = unsafe { &*message };
     if socket.kind() == Kind::Stream {
         // SAFETY: the caller's.
@@ -191,7 +191,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     if message.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is one.
+    // SAFETY: the caller guarantees a message.
     let message = unsafe { &mut *message };
     if flags & libc::MSG_ERRQUEUE != 0 {
         // SAFETY: the caller's.
@@ -237,7 +237,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     }
     control.put_headers(&received.headers);
     message.msg_namelen = match received.remote {
-        // SAFETY: the caller says that there is that much room for a name.
+        // SAFETY: the caller guarantees that much room for a name.
         Some(remote) if !message.msg_name.is_null() => unsafe {
             write_to(remote, message.msg_name.cast(), message.msg_namelen)
         },
@@ -264,7 +264,7 @@ unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_
     unsafe { ControlBuffer::new(message) }.put_report(socket.family(), &report);
     message.msg_namelen = match message.msg_name.is_null() {
         true => 0,
-        // SAFETY: the caller says that there is that much room for a name.
+        // SAFETY: the caller guarantees that much room for a name.
         false => unsafe { write_to(report.destination, message.msg_name.cast(), message.msg_namelen) },
     };
     Ok(copied as ssize_t)
@@ -283,7 +283,7 @@ pub unsafe fn sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> Result<c_int> {
-    // SAFETY: the caller says that there are `count` messages.
+    // SAFETY: the caller guarantees `count` messages.
     let messages = unsafe { many(messages, count) }?;
     for (at, message) in messages.iter_mut().enumerate() {
         // SAFETY: the caller's.
@@ -310,7 +310,7 @@ pub unsafe fn recvmmsg(
     flags: c_int,
     timeout: *const timespec,
 ) -> Result<c_int> {
-    // SAFETY: the caller says that there are `count` messages.
+    // SAFETY: the caller guarantees `count` messages.
     let messages = unsafe { many(messages, count) }?;
     // SAFETY: the caller says that it is null or a time.
     let deadline = match unsafe { timeout.as_ref() } {

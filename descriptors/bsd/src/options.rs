@@ -34,7 +34,7 @@ pub unsafe fn getsockopt(
     if value.is_null() || length.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is a length.
+    // SAFETY: the caller guarantees a length.
     let room = unsafe { ptr::read_unaligned(length) };
     if i32::try_from(room).is_err() {
         return Err(Errno::INVAL);
@@ -106,7 +106,7 @@ pub unsafe fn is_refused_early(
     length: socklen_t,
 ) -> bool {
     let is_off = || {
-        // SAFETY: the caller says that an `int` is there, if it is not null.
+        // SAFETY: the caller guarantees an `int`, unless the pointer is null.
         length as usize == size_of::<c_int>() && unsafe { value.cast::<c_int>().as_ref() } == Some(&0)
     };
     // A bound socket stays in the kernel.
@@ -157,7 +157,7 @@ fn row(socket: &Socket<'_>, level: c_int, name: c_int) -> Option<&'static Row> {
     option_table::find(socket.kind(), socket.family(), level, name)
 }
 
-/// Returns true if the kernel's AF_UNIX socket keeps the option.
+/// Returns true if the AF_UNIX socket itself keeps the option.
 fn is_the_kernels(row: Option<&Row>) -> bool {
     row.is_some_and(|row| row.access == Access::Kernel)
 }

@@ -128,7 +128,7 @@ impl Sides<'_> {
                     alongside::bind_datagrams(rules, fd, local, counterpart, sets)?;
                     return Ok(Chosen::Done);
                 }
-                // If that fails, the kernel's own call returns the reason.
+                // If that fails, the kernel call returns the reason.
                 Side::Overlay
                     if is_any(local)
                         && (is_stream(fd) || is_udp(fd))
@@ -171,7 +171,7 @@ impl Sides<'_> {
         alongside::share_datagrams(self.rules, fd, local, self.counterpart, self.sets)
     }
 
-    /// Calls the kernel's bind(2) for a socket that [`bind`](Self::bind) has left to it. The port may belong
+    /// Calls bind(2) of the kernel for a socket that [`bind`](Self::bind) has left to it. The port may belong
     /// to a closed socket that the node still has.
     ///
     /// # Errors

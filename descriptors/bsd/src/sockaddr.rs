@@ -81,7 +81,7 @@ pub unsafe fn write(value: SocketAddr, address: *mut sockaddr, length: *mut sock
     if length.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is a length.
+    // SAFETY: the caller guarantees a length.
     let room = unsafe { ptr::read_unaligned(length) };
     if i32::try_from(room).is_err() {
         return Err(Errno::INVAL);

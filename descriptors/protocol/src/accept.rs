@@ -28,7 +28,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Interprets a descriptor that the kernel's accept4(2) has returned with these flags. Returns the
+    /// Interprets a descriptor that accept4(2) of the kernel has returned with these flags. Returns the
     /// connection and the peer's address, or `None` if the descriptor must be closed and the next one
     /// awaited.
     ///
@@ -69,7 +69,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Converts an error of the kernel's accept4(2).
+    /// Converts an error of accept4(2) of the kernel.
     pub fn accept_error(&self, error: Errno) -> Errno {
         match error {
             // A socket that was shut down returns one of these, depending on whether it blocks.

@@ -176,9 +176,9 @@ impl Client {
     /// (SO_LINGER).
     ///
     /// # Errors
-    /// The socket is closed even on errors. They are the connection's error if not everything was delivered;
-    /// ETIMEDOUT if the time was over first, while the node continues; EINTR if a signal handler ran
-    /// meanwhile; ENETDOWN.
+    /// The socket is closed even then. Returns the connection's error if not everything was delivered.
+    /// Returns ETIMEDOUT if the time was over first (the node continues), EINTR if a signal handler ran
+    /// meanwhile, and ENETDOWN.
     pub fn close_lingering<T>(
         &self,
         which: Which,
@@ -213,8 +213,8 @@ impl Client {
         peer_credentials(fd).is_ok_and(|credentials| self.is_by_node(credentials))
     }
 
-    /// Whether somebody, as the kernel names him here, is the node. A process of another PID namespace has the
-    /// number 0, as all others there; then at least the user is the same.
+    /// Returns true if these credentials, as the kernel shows them here, are the node's. A process of another
+    /// PID namespace has the ID 0, like all processes there; then at least the user is compared.
     pub(crate) fn is_by_node(&self, credentials: Credentials) -> bool {
         if self.node.load(Ordering::Relaxed) == 0 {
             match self.connect() {
@@ -225,8 +225,8 @@ impl Client {
         pack(credentials) == self.node.load(Ordering::Relaxed)
     }
 
-    /// Whether a datagram comes from the node's end that has this name. Where the sender's process cannot be
-    /// seen, the name must be one that only the node and its applications know.
+    /// Returns true if a datagram comes from the node's end that has this name. If the sender's process is
+    /// invisible, the name must be one that only the node and its applications know.
     pub(crate) fn is_end(&self, sender: Credentials, name: &Remote) -> bool {
         self.is_by_node(sender) && (sender.pid != 0 || self.name_key().is_ok_and(|key| key.has_sealed(name)))
     }

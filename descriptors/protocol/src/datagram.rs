@@ -61,8 +61,8 @@ impl Socket<'_> {
     ///
     /// # Errors
     /// EMSGSIZE (longer than any packet), EINVAL (port 0), EACCES (the network does not allow the port),
-    /// ENETUNREACH, EADDRNOTAVAIL (the requested source is not this node's), the error of an earlier
-    /// datagram, and those of sendmsg(2).
+    /// ENETUNREACH, EADDRNOTAVAIL (the requested source is not this node's). Also the error of an earlier
+    /// datagram, and errors of sendmsg(2).
     pub fn send_to(
         &self,
         data: &[IoSlice<'_>],
@@ -86,8 +86,8 @@ impl Socket<'_> {
     }
 
     /// Like [`send_to`](Self::send_to), or like [`send`](Self::send) without an address, with extension
-    /// headers in place of those of the socket's options. Datagrams to IPv4 addresses leave without extension
-    /// headers.
+    /// headers that replace the headers of the socket's options. Datagrams to IPv4 addresses leave without
+    /// extension headers.
     ///
     /// The node has one end per combination of requested settings. Programs that seldom change them pay only
     /// for the first datagram.
@@ -180,7 +180,7 @@ impl Socket<'_> {
     /// Receives as recvfrom(2) and recvmsg(2) do.
     ///
     /// # Errors
-    /// The error of an earlier datagram, and those of recvmsg(2).
+    /// The error of an earlier datagram, and errors of recvmsg(2).
     pub fn recv_from(&self, buf: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<Received, Errno> {
         loop {
             let datagram = match sys::receive_datagram(self.fd(), buf, flags) {
@@ -275,7 +275,8 @@ impl Socket<'_> {
         }
     }
 
-    /// Returns the meaning of the kernel's ECONNRESET: the node has an error to report.
+    /// Returns the error behind an ECONNRESET of the kernel, by which the node signals that it has one to
+    /// report.
     fn meaning(&self) -> Errno {
         match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),

@@ -15,7 +15,7 @@ pub(crate) const SHORT: usize = 512;
 pub(crate) struct Encoded {
     short: [u8; SHORT],
     length: usize,
-    /// The message, if it is longer than [`SHORT`].
+    /// The message, if it is longer than `SHORT`.
     long: Option<Vec<u8>>,
 }
 

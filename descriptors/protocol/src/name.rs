@@ -16,7 +16,7 @@ pub const MAX_NAME: usize = 107;
 /// Prefix of every name.
 const PREFIX: &str = "ps/";
 
-/// Identifier of one node among those of a machine.
+/// Identifier of a node, unique on its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeTag(pub u32);
 

@@ -48,23 +48,23 @@ pub struct Row {
 /// Operations that an option supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It can be set and read.
+    /// Set and read.
     Both,
     /// setsockopt(2) only.
     Set,
     /// getsockopt(2) only.
     Get,
-    /// It is stored, with this initial value. It has no effect here, or none that a program has to request.
+    /// Stored, with this initial value, but without effect here, or with one that needs no request.
     Kept(i32),
     /// getsockopt(2) only, with this constant value.
     Fixed(i32),
-    /// It is accepted without effect, as in Linux: its value is always 0.
+    /// Accepted without effect, as in Linux: the value is always 0.
     Ignored,
     /// The AF_UNIX socket at the application's end has it.
     Kernel,
     /// The application's end answers, without the node.
     Application,
-    /// It is known, and refused with ENOPROTOOPT.
+    /// Known, and refused with ENOPROTOOPT.
     Refused,
 }
 

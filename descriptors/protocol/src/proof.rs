@@ -1,5 +1,5 @@
 //! Proofs that only a node and its applications can make. They share the abstract namespace with all users of
-//! the machine, and any user may take a free name there, before the node does or after it has died.
+//! the machine. Any user may take a free name there, before the node does or after it has died.
 //!
 //! A node [proves](proof()) to an application that it is the one which issued its token. A program
 //! [proves](admission_proof) to its launcher that it has the token. The names of a node's ends of datagram

@@ -11,7 +11,7 @@ use crate::headers::Header;
 use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
-/// Version of requests and replies. A node answers only requests of its own version.
+/// Version of requests and replies. A node answers only requests of the same version.
 pub const VERSION: u8 = 12;
 
 /// Maximum length of a request and of a reply, bytes.
@@ -166,8 +166,8 @@ pub enum Request {
     KeepError(Which, i32),
     /// Makes this socket's connection attempt fail: shutdown(2). ENOTCONN if there is none.
     AbortConnecting(Opened),
-    /// Ends a socket, whose descriptor comes along: a listener that is shut down, a stream whose attempt to
-    /// connect has failed, or a datagram socket that was shut down for reading.
+    /// Ends a socket, whose descriptor comes along. The socket is a listener that is shut down, a stream
+    /// whose attempt to connect has failed, or a datagram socket shut down for reading.
     End {
         /// The socket.
         socket: Opened,

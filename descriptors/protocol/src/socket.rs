@@ -425,7 +425,7 @@ impl<'fd> Socket<'fd> {
     }
 }
 
-/// Returns the events among `wanted` that a descriptor has now, and those that poll(2) always reports.
+/// Returns the events among `wanted` that a descriptor has now, and the events that poll(2) always reports.
 ///
 /// # Errors
 /// Errors of poll(2). On EINTR it tries again, because a pending signal causes that even with a zero timeout.

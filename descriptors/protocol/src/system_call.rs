@@ -1,6 +1,6 @@
 //! System calls by direct instructions.
 //!
-//! The preloaded library replaces syscall(2), so neither that library nor its dependencies may call the C
+//! The preloaded library replaces syscall(2). Neither that library nor its dependencies may call the C
 //! library's function of that name, because the call would come back to them.
 #![allow(unsafe_code)]
 

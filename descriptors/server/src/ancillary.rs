@@ -53,8 +53,8 @@ impl DatagramOptions {
 }
 
 impl Context {
-    /// Returns the settings for a datagram to `remote`: those of its ancillary data, otherwise those of the
-    /// socket.
+    /// Returns the settings for a datagram to `remote`. Its ancillary data takes precedence over the socket's
+    /// options.
     pub(crate) fn send_options<'a>(
         &self,
         options: &'a Options,

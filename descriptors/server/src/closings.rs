@@ -82,7 +82,7 @@ impl Closings {
         self.closed.pop()
     }
 
-    /// Returns true if the kernel's queue has overflowed since the last call, so that some closings were not
+    /// Returns true if the kernel queue has overflowed since the last call, so that some closings were not
     /// reported. All watches stay.
     pub(crate) fn take_missed(&mut self) -> bool {
         std::mem::take(&mut self.has_missed)

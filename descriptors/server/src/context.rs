@@ -164,7 +164,7 @@ impl Context {
         self.poller.remove(fd);
     }
 
-    /// Queues `key` for handling at `at`.
+    /// Ensures that `key` is handled no later than `at`.
     pub(crate) fn set_timer(&mut self, at: Instant, key: Key) {
         self.timers.insert((at, key));
     }
@@ -238,7 +238,7 @@ impl Context {
 
     /// Returns the local address that a bind address refers to, which may be an alias. An alias of this node
     /// is valid even before it was shown to any program. Raw sockets keep the address, because their headers
-    /// are those of the family they name.
+    /// belong to the family they name.
     pub(crate) fn meant_here(&mut self, socket: peersock_fd::Opened, address: SocketAddr) -> SocketAddr {
         let is_alias = address.is_ipv4() && RANGE.contains(address.ip());
         let is_own = || self.networks().iter().any(|network| network.addresses.contains(&address.ip()));

@@ -18,7 +18,7 @@ use crate::state::{Entry, ServerState};
 use crate::transport::{self, Binding, Transport};
 use crate::wakers::{Key, Readiness};
 
-/// Maximum number of datagrams in an end with the kernel's default buffers, reached by empty datagrams.
+/// Maximum number of datagrams in an end with default kernel buffers, reached by empty datagrams.
 const MOST_HELD: usize = 320;
 
 impl ServerState {

@@ -76,7 +76,7 @@ impl Incoming {
 }
 
 impl Listening {
-    /// Accepts the next connection of the kernel's queue.
+    /// Accepts the next connection of the kernel listener's queue.
     pub(crate) fn accept_alongside(&mut self, key: Key, context: &mut Context) -> Option<Incoming> {
         let alongside = self.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
         while alongside.left > 0 {

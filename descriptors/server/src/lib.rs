@@ -173,10 +173,9 @@ impl FdServer {
 
     /// Returns the amount of application data that is not delivered yet, or never will be.
     ///
-    /// Connections that ended before [`FdServer::begin_drain`] are counted separately, and only if they broke
-    /// while the application had them open and no call reported that. A call reports it by failing, or by
-    /// reading SO_ERROR. Losses on connections the application had already closed are not counted, as with
-    /// kernel sockets.
+    /// Connections that ended before [`FdServer::begin_drain`] are counted separately, if no call reported
+    /// that. A call reports it by failing, or by reading SO_ERROR. They are connections that the application
+    /// had open when they broke, and connections that it had made and closed before the peer had every byte.
     pub fn undelivered(&self) -> Outstanding {
         self.server.undelivered()
     }
@@ -205,8 +204,8 @@ impl FdServer {
             self.server.reset_streams(&unclosed);
         }
         if !taken {
-            // Data that applications have written no longer decreases there, so there is no progress to wait
-            // for.
+            // The applications' remaining data no longer counts there. That decrease is not progress, so do
+            // not wait.
             patience = Patience::new(Linger::Within(Duration::ZERO), Instant::now());
         }
         let delivered = self.handle.shutdown(&mut patience);

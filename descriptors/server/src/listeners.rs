@@ -34,7 +34,7 @@ impl ServerState {
         if private.as_ref().is_some_and(|private| !private.is_of(fd.as_fd())) {
             return Err(Errno::INVAL);
         }
-        // The credentials of a listening socket are those of the process that called listen(2).
+        // A listening socket has the credentials of the process that called listen(2).
         let owner = peer_credentials(fd.as_fd())?;
         self.note_descriptor(socket, fd.as_fd());
         if self.socket(socket).reserved.is_empty() {

@@ -57,7 +57,7 @@ pub(crate) struct Listening {
 }
 
 /// Largest number of places that is counted exactly, because an application that asks for a small backlog
-/// means it. For larger ones it suffices that the kernel's queue and the stack's queue both keep the limit.
+/// means it. For larger ones it suffices that the kernel queue and the stack's queue both keep the limit.
 const FEW: usize = 16;
 
 /// Time for which a connection still counts as waiting after the application has accepted it unnoticed,

@@ -35,9 +35,9 @@ pub(crate) struct Outbox {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Front {
     Nothing,
-    /// One byte of the library's, which may still arrive.
+    /// One byte from the library, which may still arrive.
     Expected,
-    /// One byte that is present, and was already taken or is the library's.
+    /// One byte that is present, and was already taken or comes from the library.
     Held,
     /// The name of this end, if the library writes it when the application accepts. The library writes
     /// nothing if the application accepts by direct system calls.
@@ -51,7 +51,7 @@ pub(crate) enum Taken {
     Bytes(usize, bool),
     /// No data is there now.
     Nothing,
-    /// A signal came, or there was only a byte of the library's.
+    /// A signal came, or there was only a byte from the library.
     Interrupted,
     /// The application has shut down its sending direction.
     End,
@@ -112,8 +112,8 @@ impl Outbox {
         there.saturating_sub(front).min(self.due.unwrap_or(usize::MAX))
     }
 
-    /// Returns true if the queue begins with `name`. It must not be empty: otherwise the kernel would report
-    /// a pending reset, which it does only once.
+    /// Returns true if the queue begins with `name`. The queue must not be empty, because the kernel would
+    /// then report a pending reset, which it does only once.
     fn begins_with(&self, name: &str) -> bool {
         let mut buf = [0; MAX_NAME];
         let first = &mut buf[..name.len().min(MAX_NAME)];

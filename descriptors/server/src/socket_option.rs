@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use peersock_fd::Errno;
 
-/// Sets an option to a value in the kernel's layout.
+/// Sets an option to a value in kernel layout.
 ///
 /// # Errors
 /// Errors of setsockopt(2).

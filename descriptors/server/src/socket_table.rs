@@ -42,12 +42,12 @@ pub(crate) struct Opened {
 /// Phase of a socket's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It may connect or listen.
+    /// New: may connect or listen.
     Fresh,
     Listening(Key),
     Connecting(Key),
     Connected(Key),
-    /// It carries datagrams, and is bound.
+    /// Bound, for datagrams.
     Datagrams(Key),
 }
 

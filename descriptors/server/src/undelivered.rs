@@ -15,8 +15,7 @@ use crate::connection_errors::Losses;
 pub struct Outstanding {
     /// Number of bytes that wait for acknowledgements.
     pub waiting: u64,
-    /// Number of connections that have delivered all bytes and wait until the peer knows that there are no
-    /// more.
+    /// Number of connections that have delivered all bytes and wait until the peer has acknowledged the end.
     pub ends: usize,
     /// Number of connections that have ended since the drain began, or been reset, without delivering
     /// everything.

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn texts_that_do_not_fit_are_refused_whole() {
         let mut buf = [1 as c_char; 8];
-        // SAFETY: the sizes are at most those of the buffer.
+        // SAFETY: the sizes do not exceed the buffer.
         unsafe {
             assert!(write("1234567", buf.as_mut_ptr(), 8).is_ok());
             assert_eq!(read(buf.as_ptr(), "it").ok(), Some("1234567"));

@@ -225,7 +225,7 @@ pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mu
             && let Some(socket) = overlay(fd).filter(|socket| socket.kind() == Kind::Stream)
         {
             let bytes = bsd::unacknowledged(&socket)?;
-            // SAFETY: the program says that there is room for an `int`.
+            // SAFETY: the program guarantees room for an `int`.
             unsafe { argument.cast::<c_int>().write_unaligned(bytes) };
             return Ok(0);
         }

@@ -53,9 +53,9 @@ pub(crate) fn remember() {
 /// Calls `call` with an environment that keeps a program on the overlay. Returns `None` if the system has no
 /// memory for it.
 ///
-/// It is `environment` itself if nothing is missing, or if it names another node, because another launcher
-/// has prepared it then. For a program whose calls are taken by a filter alone, LD_PRELOAD does not name this
-/// library.
+/// `call` gets `environment` itself if nothing is missing, or if it names another node, because another
+/// launcher has prepared it then. For a program whose calls are taken by a filter alone, LD_PRELOAD does not
+/// name this library.
 ///
 /// # Safety
 /// `environment` is null, or valid for execve(2).

@@ -200,7 +200,7 @@ pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char)
                 return machines;
             };
             let bytes = &ours.name.as_bytes()[..ours.name.len().min(libc::IF_NAMESIZE - 1)];
-            // SAFETY: the program says that there is room for IF_NAMESIZE bytes.
+            // SAFETY: the program guarantees room for IF_NAMESIZE bytes.
             unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr().cast(), name, bytes.len());
                 *name.add(bytes.len()) = 0;

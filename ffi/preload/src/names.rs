@@ -88,7 +88,7 @@ unsafe fn get_addresses(
         // SAFETY: as above.
         return unsafe { next(node, service, &raw const hints, result) };
     }
-    // SAFETY: the program says that there is room for the list.
+    // SAFETY: the program guarantees room for the list.
     unsafe { *result = list };
     0
 }
@@ -155,7 +155,7 @@ unsafe fn get_names(
     if name.len() > host_room as usize {
         return libc::EAI_OVERFLOW;
     }
-    // SAFETY: the program says that there is that much room.
+    // SAFETY: the program guarantees that much room.
     unsafe { ptr::copy_nonoverlapping(name.as_ptr().cast(), host, name.len()) };
     if service.is_null() || service_room == 0 {
         return 0;

@@ -1,4 +1,4 @@
-//! Routing sockets (rtnetlink(7)): when the program reads the kernel's answer about interfaces or addresses,
+//! Routing sockets (rtnetlink(7)): when the program reads the kernel answer about interfaces or addresses,
 //! the answer includes the networks.
 //!
 //! The program's requests are noted when it sends them. Each receiving call waits for the next datagram of

@@ -46,18 +46,18 @@ pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
     quietly(|_| true, || is_datagram(fd) && is_sent_by_other())
 }
 
-/// Returns true if a call that has received nothing must be repeated: it has waited on a kernel datagram
-/// socket that another thread has turned into an overlay socket. `before` is the value of [`replaced::count`]
-/// before the call.
+/// Returns true if a call that has received nothing must be repeated, because another thread has turned its
+/// kernel datagram socket into an overlay socket. `before` is the value of [`replaced::count`] before the
+/// call.
 pub(crate) fn is_replaced(fd: RawFd, before: u32) -> bool {
     replaced::count() != before && quietly(|_| true, || is_datagram(fd) && overlay(fd).is_some())
 }
 
 /// Meaning of an empty receive on a socket.
 pub(crate) enum Nothing {
-    /// It was a datagram without bytes, or is the end of a stream.
+    /// A datagram without bytes, or the end of a stream.
     Datagram,
-    /// It was not a datagram, but the node's announcement of an error that was reported otherwise since.
+    /// The node's announcement of an error that another call has reported since, and no datagram.
     Notice,
     Error(Errno),
 }

@@ -49,7 +49,7 @@ const MOST: usize = 512;
 /// then it is closed.
 const MOST_UNPROVEN: usize = 128;
 
-/// That time. Libraries send their proof at once, but many may be started together.
+/// Minimum time for a connection to send its proof. Libraries send it at once, but many may start together.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Number of threads that answer each program's calls.

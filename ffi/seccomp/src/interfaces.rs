@@ -86,7 +86,7 @@ impl Call {
     }
 
     /// Handles recvmmsg(2) of a kernel socket. On a routing socket it receives one message at a time, because
-    /// the kernel's next message would be behind the end of an answer.
+    /// the next kernel message would be behind the end of an answer.
     pub(crate) fn receive_first_answer(
         &self,
         context: &Context,

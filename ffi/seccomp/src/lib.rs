@@ -11,9 +11,9 @@
 //! The thread that starts the program installs a [`Filter`], which the program and its descendants inherit.
 //! From then on the kernel stops a thread that makes one of the filter's calls, and notifies the
 //! [`Supervisor`]. The supervisor makes the call for the thread, with the same functions as the preloaded
-//! library, on a copied descriptor of the same open file and copies of the arguments. A socket that becomes
-//! an overlay socket replaces the program's under the same number (SECCOMP_IOCTL_NOTIF_ADDFD). Reading,
-//! writing and polling are plain kernel calls, and not notified.
+//! library. It uses a copied descriptor of the same open file, and copies of the arguments. A socket that
+//! becomes an overlay socket replaces the program's under the same number (SECCOMP_IOCTL_NOTIF_ADDFD).
+//! Reading, writing and polling are plain kernel calls, and not notified.
 //!
 //! # No security boundary
 //! If a call concerns the kernel, the supervisor lets the kernel make it. The kernel reads the arguments

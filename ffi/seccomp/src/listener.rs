@@ -10,7 +10,7 @@ use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Result, filter};
 use seccompiler::sock_filter;
 
-/// The kernel's name of a listener's file (proc(5), /proc/self/fd).
+/// Kernel name of a listener's file (proc(5), /proc/self/fd).
 const NAME: &str = "anon_inode:seccomp notify";
 
 /// Receiver of the calls that a filter notifies.
@@ -20,7 +20,7 @@ pub(crate) struct Listener(OwnedFd);
 /// A call that waits for an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Notice {
-    /// The kernel's identifier of the call.
+    /// Kernel identifier of the call.
     pub(crate) id: u64,
     /// The thread that makes it.
     pub(crate) thread: i32,

@@ -18,7 +18,7 @@ const MAX_NAME: u32 = size_of::<libc::sockaddr_storage>() as u32;
 /// Maximum number of bytes moved by one call: no datagram is longer, and a stream may take less than offered.
 pub(crate) const MOST: usize = 64 << 10;
 
-/// Length of the kernel's `struct user_msghdr` on the supported architectures, and of `mmsghdr`, which
+/// Length of the kernel structure `user_msghdr` on the supported architectures, and of `mmsghdr`, which
 /// appends a length; bytes.
 const HEADER: usize = 56;
 pub(crate) const MANY_STRIDE: u64 = 64;

@@ -228,7 +228,7 @@ impl Shared {
                 if let Ok(notice) = listener.receive() {
                     return Some(Target { listener: Arc::clone(listener), notice });
                 }
-            // ERR does not concern the listener: a signal came during the kernel's check.
+            // ERR does not concern the listener: a signal came while the kernel checked.
             } else if calls.intersects(PollFlags::HUP | PollFlags::NVAL) {
                 return None;
             }

@@ -200,8 +200,8 @@ fn transfer(call: i64, thread: i32, local: iovec, address: u64) -> Result<usize>
     // The address is the other thread's, and only a number here.
     let remote = iovec { iov_base: address as *mut c_void, iov_len: local.iov_len };
     let (one, flags): (c_ulong, c_ulong) = (1, 0);
-    // SAFETY: the local piece is live memory of its length, which is written to only if the caller has
-    // borrowed it mutably; the kernel checks each page of the other process.
+    // SAFETY: the local piece is live memory of its length. It is written to only if the caller has borrowed
+    // it mutably. The kernel checks each page of the other process.
     let copied =
         check(unsafe { libc::syscall(call, thread, &raw const local, one, &raw const remote, one, flags) });
     copied.map(|copied| copied as usize)

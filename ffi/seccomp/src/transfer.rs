@@ -15,7 +15,7 @@ use crate::message::{MANY_STRIDE, MOST, Message, Received, empty, piece};
 /// Maximum number of messages of one call that are moved at once: the caller asks again for the others.
 const MANY: u32 = 64;
 
-/// Flags of the supervisor's calls: only the calling thread waits, and it also gets SIGPIPE.
+/// Flags of the supervisor's calls: only the calling thread waits, and only it gets SIGPIPE.
 const OURS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 impl Call {

@@ -1,4 +1,4 @@
-//! Messages that the networks add to the kernel's answer.
+//! Messages that the networks add to an answer of the kernel.
 
 use std::net::IpAddr;
 

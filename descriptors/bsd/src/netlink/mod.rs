@@ -1,9 +1,9 @@
 //! Routing sockets (rtnetlink(7)): a program's requests about interfaces and addresses, and the networks'
-//! additions to the kernel's answer.
+//! additions to the answers of the kernel.
 //!
 //! The kernel answers a dump with datagrams of many messages. The last message is NLMSG_DONE; it may come
 //! alone or behind others. The messages about the networks come right before it, in separate datagrams, so
-//! that they fit the buffers of programs. For that the program reads the kernel's last datagram in parts.
+//! that they fit the buffers of programs. For that the program reads the last kernel datagram in parts.
 
 mod answer;
 mod pending;

@@ -44,7 +44,7 @@ struct Pending {
     /// SO_COOKIE of its socket.
     socket: u64,
     answer: Answer,
-    /// The datagrams that replace the kernel's next datagram, in reverse order.
+    /// The datagrams that replace the next kernel datagram, in reverse order.
     parts: Vec<Vec<u8>>,
 }
 
@@ -52,7 +52,7 @@ struct Pending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
     bytes: Vec<u8>,
-    /// True if the kernel's datagram is consumed with it.
+    /// True if the kernel datagram is consumed with it.
     is_last: bool,
 }
 
@@ -93,7 +93,7 @@ impl PendingAnswers {
 
     /// Returns the first part of a datagram that ends an answer.
     fn begin(&mut self, socket: u64, datagram: &[u8]) -> Option<Part> {
-        // Another thread may have looked at it, too.
+        // Another thread may have inspected it, too.
         if let Some(part) = self.begun(socket) {
             return Some(part);
         }
@@ -178,7 +178,7 @@ pub unsafe fn receive(
     };
     let Part { bytes, is_last } = part?;
     let stays = if is_last { 0 } else { libc::MSG_PEEK };
-    // The sender and the ancillary data are those of the kernel's datagram. SAFETY: the caller's.
+    // The sender and the ancillary data come from the kernel datagram. SAFETY: the caller's.
     if let Err(error) = unsafe { kernel::recvmsg(fd, message, flags | stays | libc::MSG_DONTWAIT) } {
         if error == Errno::AGAIN {
             pending.with(|pending| pending.forget_begun(socket));
@@ -203,8 +203,8 @@ pub unsafe fn receive(
 fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     let look = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
-    // More room would make the kernel's next datagrams longer than the program's own calls do. SAFETY: there
-    // is room for nothing.
+    // More room would make the next kernel datagrams longer than the program's own calls do. SAFETY: there is
+    // room for nothing.
     let length = unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) };
     let length = match length {
         Err(Errno::AGAIN) => return Ok(None),

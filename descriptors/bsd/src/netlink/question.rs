@@ -88,7 +88,7 @@ fn addresses(family: u8, body: &[u8], is_strict: impl Fn() -> bool) -> Option<Ab
 }
 
 impl Question {
-    /// Returns the networks' additions to the kernel's answer, or `None` for nothing.
+    /// Returns the networks' additions to the answer of the kernel, or `None` for nothing.
     pub(super) fn answer(&self, interfaces: &[Interface]) -> Option<Answer> {
         Answer::of(self, interfaces)
     }

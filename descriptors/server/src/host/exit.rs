@@ -54,8 +54,7 @@ fn here(host: &Weak<Hosted>) -> Option<Arc<Hosted>> {
     if host.process == rustix::process::getpid() && !host.is_own_thread() {
         return Some(host);
     }
-    // It is the parent's host, or this is its thread: dropping it could block on a lock that is never
-    // released.
+    // Do not drop the host, because that could block on a lock that is never released.
     std::mem::forget(host);
     None
 }

@@ -198,8 +198,8 @@ impl Host {
     /// Returns a descriptor of the caller's from which future events can be read: each read(2) returns one
     /// event as encoded by `encode`. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
     ///
-    /// A read of zero bytes means that the node was stopped. Events that do not fit in the kernel's buffer
-    /// are lost.
+    /// A read of zero bytes means that the node was stopped. Events that do not fit in the kernel buffer are
+    /// lost.
     ///
     /// # Errors
     /// Errors of [`Host::run`] and of socket(2).
@@ -211,8 +211,8 @@ impl Host {
     /// Returns true if everything was delivered and nothing was lost earlier without an error to the
     /// application. After that a host can be started anew.
     ///
-    /// Connections that the process has not closed are reset after the data written to them, so that a peer
-    /// does not mistake the node's end for a regular end of data. Pending and later calls fail with ENETDOWN;
+    /// Connections that the process has not closed are reset after the data written to them. Otherwise a peer
+    /// would mistake the node's end for a regular end of data. Pending and later calls fail with ENETDOWN;
     /// those on connections fail once.
     ///
     /// A second call, or a call in a forked child, does nothing.

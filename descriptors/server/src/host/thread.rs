@@ -59,7 +59,7 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
     let is_ending = Arc::new(AtomicBool::new(false));
     let ending = Arc::clone(&is_ending);
     let thread = Builder::new().name("peersock-host".into()).spawn(move || {
-        // Both must come before the thread opens anything: signals first.
+        // Block signals first, because the program's handlers must not run with a separate descriptor table.
         process::block_signals();
         match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
             Ok((node, server)) => {

@@ -55,7 +55,7 @@ fn a_mark_alone_is_nothing_and_what_follows_is_the_applications() {
     }
 }
 
-/// Takes everything in pieces of at most `room` bytes, until the outbox reports that there is no more.
+/// Takes everything in pieces of at most `room` bytes, until the outbox reports the end.
 fn take_all(outbox: &mut Outbox, room: usize) -> Vec<u8> {
     let (mut buf, mut all) = (vec![0; room], Vec::new());
     loop {

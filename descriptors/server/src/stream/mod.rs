@@ -111,17 +111,17 @@ enum Way {
 /// Result of pumping a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It waits for events.
+    /// Waiting for events.
     Waits,
-    /// It waits until sent data is acknowledged, which causes no event.
+    /// Waiting for the acknowledgement of sent data, which causes no event.
     WaitsForDelivery,
-    /// It broke, and waits until then for the application to accept it.
+    /// Broken, and waiting until then for the application to accept it.
     WaitsForAccept(Instant),
-    /// It could go on, but other streams have their turn.
+    /// Interrupted with work left, because other streams have their turn.
     HasMore,
-    /// The node drains, and everything the application has written is on its way.
+    /// Drained: everything the application has written is on its way.
     Taken,
-    /// It is over.
+    /// Ended.
     Ended,
 }
 

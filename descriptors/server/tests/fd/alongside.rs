@@ -225,7 +225,7 @@ fn a_udp_socket_on_both_networks_that_is_connected_hears_its_peer_only() {
     near.send_to(b"no", local).expect("room");
     send_to(&far, b"far", over).expect("room");
     assert_eq!(receive(&fd).0, b"far");
-    // An ICMP error about the kernel's peer is reported.
+    // An ICMP error about the kernel socket's peer is reported.
     overlay(&fd).connect(Some(mapped)).expect("it is the kernel's");
     drop(near);
     let begun = Instant::now();

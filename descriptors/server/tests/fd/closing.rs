@@ -174,7 +174,7 @@ fn many_closed_sockets_leave_nothing() {
     assert!(grew.is_empty(), "{}", grew.join("\n"));
 }
 
-/// More than the kernel's event queue holds, closed while the node does not look.
+/// More than the kernel event queue holds, closed while the node does not look.
 #[test]
 #[ignore = "cargo xtask test --only slow: it has 17,000 descriptors"]
 fn sockets_closed_all_at_once_leave_nothing() {

@@ -178,7 +178,7 @@ fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
     }
 }
 
-/// Nor does a write as soon as the socket is writable take any data.
+/// A write as soon as the socket is writable takes no data either.
 #[test]
 fn nothing_is_taken_by_a_socket_that_was_refused() {
     let (a, b) = Served::pair();

@@ -133,7 +133,7 @@ fn a_refusal_is_told_to_a_connected_socket_once() {
     assert!(poll(&file, PollFlags::IN).contains(PollFlags::ERR));
     assert_eq!(overlay(&file).take_error(), Ok(Some(Errno::CONNREFUSED)));
     assert_eq!(overlay(&file).take_error(), Ok(None));
-    // A plain write returns the kernel's own error.
+    // A plain write returns the kernel error.
     file.write_all(b"well?").expect("room");
     poll(&file, PollFlags::IN);
     assert_eq!(errno(rustix::io::write(&file, b"hm")), Errno::CONNRESET);
@@ -253,10 +253,10 @@ fn who_does_not_read_loses_datagrams_and_no_more() {
     let mut numbers = Vec::new();
     while let Ok((data, _)) = try_receive(&server, RecvFlags::DONTWAIT) {
         numbers.push(u32::from_le_bytes(data[..4].try_into().expect("four bytes")));
-        // The node refills the kernel's short queue.
+        // The node refills the short kernel queue.
         poll_for(&server, PollFlags::IN, 1);
     }
-    // The stack keeps 256 KiB, and the kernel's queue adds to it.
+    // The stack keeps 256 KiB, and the kernel queue adds to it.
     assert!((200..400).contains(&numbers.len()), "{}", numbers.len());
     assert!(numbers.is_sorted(), "in order");
     send_to(&client, b"again", address).expect("it is sent");

@@ -107,8 +107,8 @@ fn a_socket_that_is_not_connected_does_not_wait_and_a_listener_s_connections_hav
     assert!(close(fresh) < Duration::from_secs(60));
 }
 
-/// As `peersock run` does at its end, for a program that ends as soon as it has connected. The node may not
-/// have its descriptor yet.
+/// Does what `peersock run` does at its end, for a program that ends as soon as it has connected. The node
+/// may not have its descriptor yet.
 #[test]
 fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
     for said in [&b""[..], b"hello"].repeat(10) {

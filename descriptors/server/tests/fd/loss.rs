@@ -1,5 +1,5 @@
-//! A sender gets an error if something was not delivered, at every stage at which a peer can go. Where the
-//! kernel's TCP reports success, so does the overlay.
+//! A sender gets an error if something was not delivered, at every stage at which a peer can go. Where kernel
+//! TCP reports success, so does the overlay.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;
@@ -394,7 +394,7 @@ fn what_a_program_has_not_read_when_it_ends_is_lost_though_its_node_ends_too() {
     }
 }
 
-/// As with the kernel, losses on a connection that was closed before concern only the node.
+/// Losses on a connection that was closed before concern only the node, as with the kernel.
 #[test]
 fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
     let (a, b) = Served::pair();

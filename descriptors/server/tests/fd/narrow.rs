@@ -1,4 +1,4 @@
-//! A path that carries less than the smallest datagram: a sender waiting for acknowledgements gets an error,
+//! A path that carries less than the smallest datagram. A sender waiting for acknowledgements gets an error,
 //! by descriptors (C, Python, `peersock run`) and by streams of the library.
 //!
 //! The test uses a separate network namespace, whose loopback interface drops long packets. This needs root,

@@ -111,7 +111,7 @@ fn a_refusal_by_the_own_node_has_all_the_events_of_the_kernels() {
     }
 }
 
-/// As in programs that no library reaches, whose calls are begun for them.
+/// Models programs that no library reaches, whose calls the supervisor begins for them.
 #[test]
 fn a_descriptor_that_blocks_does_so_after_a_refusal_too() {
     let (a, b) = Served::pair();

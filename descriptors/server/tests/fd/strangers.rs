@@ -163,7 +163,8 @@ fn sockets_that_are_closed_give_up_their_ports_unasked() {
     assert!(free >= MANY / 2, "only {free} of {MANY} ports are free again");
 }
 
-/// Others that connect to a listener's name would fill its backlog, and make the application accept in vain.
+/// Strangers that connect to a listener's name would fill its backlog, and make the application accept
+/// useless connections.
 #[test]
 fn nobody_but_the_node_can_connect_to_a_listener() {
     let (a, b) = Served::pair();

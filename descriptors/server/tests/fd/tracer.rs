@@ -24,29 +24,29 @@ const STORM: usize = 8;
 /// Time long enough for a node to answer, and for two to connect.
 const SETTLES: Duration = Duration::from_millis(15);
 
-/// The system calls that get a signal as they begin, from a given one on.
+/// The system calls that get a signal as they begin, relative to a given call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signals {
-    /// That one.
+    /// The given call.
     One,
-    /// That one. If it is interrupted, the program continues only after the others have finished.
+    /// The given call. If it is interrupted, the program continues only after the others have finished.
     OneThenWait,
-    /// That one and the next ones.
+    /// The given call and the next ones.
     Storm,
-    /// That one, and the handler forks.
+    /// The given call, and the handler forks.
     Fork(Forked),
-    /// That one, and the handler makes the [`again`](Steps::again) call of the program.
+    /// The given call, and the handler makes the [`again`](Steps::again) call of the program.
     Again,
 }
 
 /// Behavior of a child that is forked in the middle of a call. It has copies of all descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Forked {
-    /// It ends at once.
+    /// Exits at once.
     Exits,
-    /// It closes all descriptors, and ends only later.
+    /// Closes all descriptors, and exits only later.
     Closes,
-    /// It asks the node about every socket, and ends.
+    /// Asks the node about every socket, and exits.
     Uses,
 }
 
@@ -119,7 +119,7 @@ pub(crate) trait Steps {
 /// through all calls. Returns the result of each run.
 pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     let (mut told, mut tells) = std::io::pipe().expect("a pipe");
-    // SAFETY: the child does only what a forked child may do here: it has the test's memory, takes no lock
+    // SAFETY: the child does only what a forked child may do here. It has the test's memory, takes no lock
     // that another thread may have held, and leaves by _exit(2).
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no child");

@@ -1,5 +1,5 @@
 //! Every delivery of the table in `tests/delivery`, with a C program as the sender. `loss.c` compares the
-//! calls with the kernel's.
+//! calls with kernel calls.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;
