@@ -36,7 +36,8 @@ pub unsafe fn of_addresses(
     for ip in chosen.iter().rev() {
         let Ok(literal) = CString::new(ip.to_string()) else { continue };
         let mut found: *mut addrinfo = ptr::null_mut();
-        // An address of another family than wanted gives no result. SAFETY: the caller's, and our own.
+        // An address of another family than wanted gives no result.
+        // SAFETY: the caller's, and our own.
         if unsafe { get(literal.as_ptr(), service, &raw const numeric, &raw mut found) } == 0 {
             // SAFETY: both lists are the C library's.
             list = unsafe { join(found, list) };

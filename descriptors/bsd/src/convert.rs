@@ -70,8 +70,8 @@ fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<Owne
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Returns true if an overlay stream has failed to connect without waiting, because AF_UNIX sockets cannot
-/// try again.
+/// Returns true if a non-blocking connect of an overlay stream has failed. An AF_UNIX socket cannot try
+/// again.
 pub fn has_failed(socket: &Socket<'_>) -> bool {
     socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()

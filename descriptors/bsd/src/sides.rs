@@ -99,7 +99,8 @@ impl Sides<'_> {
         address: *const sockaddr,
         length: socklen_t,
     ) -> Result<Option<c_int>> {
-        // The kernel socket reports a wrong address. SAFETY: the caller's.
+        // The kernel socket reports a wrong address.
+        // SAFETY: the caller's.
         let local = unsafe { crate::read_address(address, length) }.ok().flatten();
         match self.by_local(fd, local)? {
             Chosen::Kernels => Ok(None),
@@ -143,7 +144,7 @@ impl Sides<'_> {
             // A client without a particular address: a later connect, send or listen decides.
             Some(local) if is_any(local) => Side::Kernel,
             Some(local) => match side_of(local) {
-                // A stream may not listen, which is not known yet.
+                // It is not known yet if the stream will listen.
                 Side::Both if is_stream(fd) => Side::Kernel,
                 // It is bound already, which the kernel reports.
                 Side::Both if is_udp(fd) => Side::Kernel,
@@ -266,7 +267,8 @@ impl Sides<'_> {
         address: *const sockaddr,
         length: socklen_t,
     ) -> Result<Option<Socket<'fd>>> {
-        // The kernel reports a wrong address itself. SAFETY: the caller's.
+        // The kernel reports a wrong address itself.
+        // SAFETY: the caller's.
         self.towards(fd, unsafe { crate::read_address(address, length) }.ok().flatten())
     }
 

@@ -101,7 +101,8 @@ pub(crate) unsafe extern "C-unwind" fn recv(
             continue;
         }
         match quietly(|_| true, || meaning_of_nothing(fd, &sender, flags)) {
-            // A peek has removed nothing. The overlay's own call knows what to drop. SAFETY: as above.
+            // A peek has removed nothing. The overlay's own call knows what to drop.
+            // SAFETY: as above.
             Nothing::Notice if flags & libc::MSG_PEEK != 0 => unsafe {
                 return recvfrom(fd, buf, size, flags, NONE.0, NONE.1);
             },
@@ -363,8 +364,8 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         let received = unsafe { next(fd, messages, count, flags, timeout) };
-        // The headers no longer have the room values that the kernel has overwritten. SAFETY: as above, and
-        // at least one was received.
+        // The headers no longer have the room values that the kernel has overwritten.
+        // SAFETY: as above, and at least one was received.
         if received > 0 && unsafe { (*messages).msg_len } == 0 && is_replaced(fd, before) {
             set_errno(libc::EINTR);
             return -1;

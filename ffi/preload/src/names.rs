@@ -81,8 +81,8 @@ unsafe fn get_addresses(
             // SAFETY: as above.
             return unsafe { next(node, service, hints, result) };
         }
-        // The resolver would ask other hosts, partly by ways that this library cannot block. SAFETY: as
-        // above; zeros are an `addrinfo` as well.
+        // The resolver would ask other hosts, partly by ways that this library cannot block.
+        // SAFETY: as above; zeros are an `addrinfo` as well.
         let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
         hints.ai_flags |= AI_NUMERICHOST;
         // SAFETY: as above.

@@ -178,7 +178,8 @@ pub unsafe fn receive(
     };
     let Part { bytes, is_last } = part?;
     let stays = if is_last { 0 } else { libc::MSG_PEEK };
-    // The sender and the ancillary data come from the kernel datagram. SAFETY: the caller's.
+    // The sender and the ancillary data come from the kernel datagram.
+    // SAFETY: the caller's.
     if let Err(error) = unsafe { kernel::recvmsg(fd, message, flags | stays | libc::MSG_DONTWAIT) } {
         if error == Errno::AGAIN {
             pending.with(|pending| pending.forget_begun(socket));
@@ -203,8 +204,8 @@ pub unsafe fn receive(
 fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     let look = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
-    // More room would make the next kernel datagrams longer than the program's own calls do. SAFETY: there is
-    // room for nothing.
+    // More room would make the next kernel datagrams longer than the program's own calls do.
+    // SAFETY: there is room for nothing.
     let length = unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) };
     let length = match length {
         Err(Errno::AGAIN) => return Ok(None),

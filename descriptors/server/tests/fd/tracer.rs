@@ -68,8 +68,8 @@ impl Signals {
 
 impl Forked {
     fn fork(self) {
-        // The C library's fork(2) takes locks that the interrupted code may hold. SAFETY: as fork(2), no
-        // pointers.
+        // The C library's fork(2) takes locks that the interrupted code may hold.
+        // SAFETY: as fork(2), no pointers.
         if unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } != 0 {
             return;
         }
