@@ -1,8 +1,8 @@
 //! Builds the library that launchers preload, for `src/lib.rs` to include.
 //!
 //! Cargo has no stable way to make a program depend on a `cdylib` (artifact dependencies are unstable), so a
-//! second cargo builds it, in a folder of its own: the first one holds the lock of the usual folder until
-//! this script has ended.
+//! second cargo builds it. It uses a separate folder, because the first one holds the lock of the usual
+//! folder until this script has ended.
 
 use std::env;
 use std::error::Error;
@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 const PACKAGE: &str = "peersock-preload";
 const FILE: &str = "libpeersock_preload.so";
 
-/// What the library is made of, from the workspace's root.
+/// Sources of the library, relative to the workspace's root.
 const SOURCES: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workspace = manifest.ancestors().nth(2).ok_or("the crate lies in the workspace")?;
     println!("cargo::rerun-if-changed=build.rs");
     for source in SOURCES {
-        // Relative to this package: in a checkout that was copied or moved the old place says nothing.
+        // Use paths relative to this package, because a copied or moved checkout has another absolute path.
         println!("cargo::rerun-if-changed=../../{source}");
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
@@ -38,9 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Builds the library, and gives its path.
+/// Builds the library and returns its path.
 fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    // The profile that the program's own is derived from.
+    // The program's profile is derived from this one.
     let (profile, folder) = match variable("PROFILE")?.as_str() {
         "release" => ("release", "release"),
         _ => ("dev", "debug"),
@@ -53,9 +53,9 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         if offline {
             command.arg("--offline");
         }
-        // A user's configuration may name a common folder for what lies between, whose lock is held as well.
+        // A user's configuration may name a common folder for intermediate files, whose lock is held as well.
         command.env("CARGO_BUILD_BUILD_DIR", target);
-        // Clippy and the like have taken the compiler's place for the launcher only.
+        // Clippy and similar tools have replaced the compiler only for the launcher.
         command.env_remove("RUSTC_WORKSPACE_WRAPPER");
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags(&env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default()));
@@ -63,15 +63,15 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         // Every program carries it along.
         command.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "0");
         command.env(format!("CARGO_PROFILE_{profile}_STRIP"), "symbols");
-        // It is small, and in the way of every call of a program.
+        // It is small, and executed in every call of a program.
         if profile == "RELEASE" {
             command.env("CARGO_PROFILE_RELEASE_LTO", "thin");
         }
         command.env("CARGO_INCREMENTAL", "0");
         Ok(command.output()?)
     };
-    // All that it needs the launcher needs too, so it is there. Only if other versions were chosen for the
-    // launcher (`cargo install` without `--locked` does so) something has to be fetched.
+    // All its dependencies are the launcher's too, so they are present. Only if other versions were chosen
+    // for the launcher (`cargo install` without `--locked`) must something be fetched.
     let mut output = cargo(true)?;
     if !output.status.success() {
         output = cargo(false)?;
@@ -82,8 +82,8 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
 }
 
-/// The compiler's flags without those that make no sense in a library that strange programs load: sanitizers
-/// and measuring of coverage need the whole program, and a library cannot link the C library statically.
+/// Returns the compiler's flags without those unsuitable for a library that foreign programs load. Sanitizers
+/// and coverage need the whole program, and a library cannot link the C library statically.
 fn flags(encoded: &str) -> String {
     const SEPARATOR: char = '\u{1f}';
     let is_unfit = |flag: &str| {

@@ -1,4 +1,4 @@
-//! Lists of addresses as getaddrinfo(3) gives them, of the C library's entries.
+//! Lists of addresses in the form of getaddrinfo(3), made of the C library's entries.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use peersock_fd::Interface;
 pub type GetAddrInfo =
     unsafe extern "C" fn(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
 
-/// The list for addresses of the overlay that are known already, those of a member called `name` or one that
-/// the program has written itself; null if none of them is wanted. `interfaces` are the networks that this
-/// node has joined.
+/// Returns the list for known overlay addresses: the addresses of a member called `name`, or one that the
+/// program has written as a literal. Returns null if no address is wanted. `interfaces` returns the networks
+/// that this node has joined.
 ///
-/// The C library makes the entries, but it looks at the machine's interfaces only: for AI_ADDRCONFIG the
-/// addresses of a network are configured ones, whatever the machine itself has (RFC 3493 6.1).
+/// The C library makes the entries, but it sees only the machine's interfaces. For AI_ADDRCONFIG the
+/// addresses of a network count as configured, independent of the machine's own (RFC 3493 6.1).
 ///
 /// # Safety
-/// `get` is getaddrinfo(3), and `service` and `hints` what it takes.
+/// `get` is getaddrinfo(3), and `service` and `hints` are valid arguments of it.
 pub unsafe fn of_addresses(
     get: GetAddrInfo,
     name: &CStr,
@@ -36,7 +36,7 @@ pub unsafe fn of_addresses(
     for ip in chosen.iter().rev() {
         let Ok(literal) = CString::new(ip.to_string()) else { continue };
         let mut found: *mut addrinfo = ptr::null_mut();
-        // An address of another family than wanted is no answer.
+        // An address of another family than wanted gives no result.
         // SAFETY: the caller's, and our own.
         if unsafe { get(literal.as_ptr(), service, &raw const numeric, &raw mut found) } == 0 {
             // SAFETY: both lists are the C library's.
@@ -50,7 +50,7 @@ pub unsafe fn of_addresses(
     list
 }
 
-/// Those of a host's addresses that the flags leave.
+/// Returns the addresses of a host that the flags admit.
 fn choose(
     wanted: &addrinfo,
     addresses: &[IpAddr],
@@ -69,10 +69,10 @@ fn choose(
     chosen
 }
 
-/// Puts one list behind another. The C library allocates and frees its lists entry by entry.
+/// Appends one list to another. The C library allocates and frees its lists entry by entry.
 ///
 /// # Safety
-/// Both are lists of the C library's; the second may be null.
+/// Both are lists of the C library; the second may be null.
 unsafe fn join(first: *mut addrinfo, second: *mut addrinfo) -> *mut addrinfo {
     let mut last = first;
     // SAFETY: the caller's; a list ends with null.
@@ -85,11 +85,11 @@ unsafe fn join(first: *mut addrinfo, second: *mut addrinfo) -> *mut addrinfo {
     first
 }
 
-/// Has a member's own name be the canonical one in a list that was made of its addresses: POSIX has it in the
-/// first entry alone, and there only if it was asked for. Where there is no memory, there is none.
+/// Makes a member's own name the canonical name in a list of its addresses. As POSIX requires, only the first
+/// entry has it, and only on request. Without memory the name is left out.
 ///
 /// # Safety
-/// `list` is one of the C library's, not null; `hints` can be read, or is null.
+/// `list` is a list of the C library, not null; `hints` can be read, or is null.
 unsafe fn set_canonical_name(list: *mut addrinfo, name: &CStr, hints: *const addrinfo) {
     // SAFETY: the caller's.
     let wanted = unsafe { hints.as_ref() }.is_some_and(|hints| hints.ai_flags & AI_CANONNAME != 0);
@@ -135,7 +135,7 @@ mod tests {
             )
         };
         let (begin, mut ips) = (list, Vec::new());
-        // SAFETY: a list of the C library's.
+        // SAFETY: a list of the C library.
         while let Some(entry) = unsafe { list.as_ref() } {
             // SAFETY: as above.
             let ip = unsafe { crate::read_address(entry.ai_addr, entry.ai_addrlen) };
@@ -156,7 +156,7 @@ mod tests {
         let mapped = IpAddr::from("::ffff:10.77.0.1".parse::<Ipv6Addr>().unwrap());
         let (none, inet, inet6) = (libc::AF_UNSPEC, libc::AF_INET, libc::AF_INET6);
         assert_eq!(found(&both, &[], none, 0), [six, four]);
-        // A node with no address of a family cannot reach those of others.
+        // A node without an address of a family cannot reach the addresses of that family.
         assert_eq!(found(&both, &["fd77::2"], none, AI_ADDRCONFIG), [six]);
         assert_eq!(found(&both, &["10.77.0.2"], none, AI_ADDRCONFIG), [four]);
         assert_eq!(found(&both, &["fd77::2", "10.77.0.2"], none, AI_ADDRCONFIG), [six, four]);
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(found(&both, &[], inet6, AI_V4MAPPED | AI_ALL), [six, mapped]);
         assert_eq!(found(&["10.77.0.1"], &[], inet6, AI_V4MAPPED), [mapped]);
         assert_eq!(found(&["10.77.0.1"], &["10.77.0.2"], inet6, AI_V4MAPPED | AI_ADDRCONFIG), [mapped]);
-        // As the flag has it: only together with the other.
+        // The flag has an effect only together with the other.
         assert_eq!(found(&["10.77.0.1"], &[], inet6, AI_ALL), [] as [IpAddr; 0]);
     }
 
@@ -188,7 +188,7 @@ mod tests {
                 assert_eq!(error, 0);
                 list
             };
-            // SAFETY: lists of the C library's.
+            // SAFETY: lists of the C library.
             let list = unsafe { join(find(c"127.0.0.1"), join(find(c"::1"), ptr::null_mut())) };
             // SAFETY: the same.
             unsafe { set_canonical_name(list, c"alpha", &hints) };

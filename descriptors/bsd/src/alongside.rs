@@ -1,9 +1,9 @@
-//! Sockets of both networks: the program's descriptor becomes the overlay's, and the kernel's socket goes to
-//! the node, which passes the connections or the datagrams that come to it.
+//! Sockets of both networks. The program's descriptor becomes an overlay socket, and the kernel socket goes
+//! to the node, which passes the kernel socket's connections or datagrams to the overlay socket.
 //!
-//! Until a program listens its TCP socket is the kernel's, so that it may still connect to wherever it likes.
-//! `counterpart` opens an overlay socket like a descriptor, `sets` finds the epoll sets that it is in: as in
-//! [`convert`](crate::convert()).
+//! Until a program listens, its TCP socket remains a kernel socket, so that it may still connect anywhere.
+//! `counterpart` opens an overlay socket like a descriptor, and `sets` finds the descriptor's epoll sets, as
+//! in [`convert`](crate::convert()).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -16,21 +16,21 @@ use crate::convert::replace;
 use crate::kernel::borrow;
 use crate::{Result, Rules, kernel};
 
-/// Ports that are tried for a socket that wants one that is free on both networks.
+/// Number of attempts to find a port that is free on both networks.
 const TRIES: usize = 16;
 
-/// Has the node forget closed sockets that are bound to a port, so that it is free on the machine's network.
+/// Makes the node forget closed sockets bound to a port, so that it is free on the machine's network.
 ///
 /// # Errors
-/// ENETDOWN if the node is no more.
+/// ENETDOWN if the node has ended.
 pub fn vacate(client: &Client, port: u16) -> Result<()> {
     ask(client, Request::Vacate(port), None)
 }
 
-/// bind(2) of a UDP socket.
+/// Binds a UDP socket on both networks.
 ///
 /// # Errors
-/// Those of bind(2) on either network, and as [`convert`](crate::convert()).
+/// Errors of bind(2) on either network, and of [`convert`](crate::convert()).
 pub fn bind_datagrams(
     rules: &Rules,
     fd: RawFd,
@@ -43,10 +43,10 @@ pub fn bind_datagrams(
     Ok(0)
 }
 
-/// Has a UDP socket of the kernel's that is bound to `local` be the overlay's as well.
+/// Makes a kernel UDP socket that is bound to `local` an overlay socket as well.
 ///
 /// # Errors
-/// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
+/// Errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
 pub fn share_datagrams(
     rules: &Rules,
     fd: RawFd,
@@ -59,10 +59,10 @@ pub fn share_datagrams(
     hand_over(rules, fd, &new, sets)
 }
 
-/// listen(2) of a socket of the kernel's that is bound to `local`, or to no port yet.
+/// Listens on both networks with a kernel socket that is bound to `local`, or to no port yet.
 ///
 /// # Errors
-/// Those of bind(2) and listen(2) on either network, and as [`convert`](crate::convert()).
+/// Errors of bind(2) and listen(2) on either network, and of [`convert`](crate::convert()).
 pub fn listen(
     rules: &Rules,
     fd: RawFd,
@@ -88,23 +88,23 @@ pub fn listen(
     Ok(0)
 }
 
-/// Gives the kernel's socket to the node, and has its descriptor stand for the overlay's.
+/// Gives the kernel socket to the node, and replaces it by the overlay socket under the same descriptor.
 fn hand_over(rules: &Rules, fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
     ask(&rules.client, Request::Alongside(socket(new)?.opened()), borrow(fd))?;
     replace(fd, new, sets)
 }
 
-/// bind(2) of a socket of the kernel's to any port, one that is free on the overlay and allowed there, too:
-/// the program may tell others the port before it is known which network the socket is for. The node keeps
-/// the port until somebody else asks for it.
+/// Binds a kernel socket to any port that is also free and allowed on the overlay. The program may tell
+/// others the port before the socket's network is known. The node keeps the port until another program asks
+/// for it.
 ///
 /// # Errors
-/// Those of bind(2) on either network, and as [`convert`](crate::convert()).
+/// Errors of bind(2) on either network, and of [`convert`](crate::convert()).
 pub fn bind_to_any(client: &Client, fd: RawFd, local: SocketAddr) -> Result<()> {
     bind_counterpart(client, fd, local, crate::counterpart).map(drop)
 }
 
-/// Binds the kernel's socket and a new one of the overlay to the same port.
+/// Binds the kernel socket and a new overlay socket to the same port.
 fn bind_counterpart(
     client: &Client,
     fd: RawFd,
@@ -119,7 +119,7 @@ fn bind_counterpart(
         match bind_kernels(fd, chosen) {
             Ok(()) => return Ok(new),
             Err(Errno::ADDRINUSE) if tries > 1 => {
-                // It may be that of a socket that is closed, and that the node still has.
+                // The port may belong to a closed socket that the node still has.
                 ask(client, Request::Vacate(chosen.port()), None)?;
                 tries = if local.port() == 0 { tries - 1 } else { 1 };
             }
@@ -132,7 +132,7 @@ fn bind_kernels(fd: RawFd, local: SocketAddr) -> Result<()> {
     rustix::net::bind(borrow(fd).ok_or(Errno::BADF)?, &local)
 }
 
-/// Asks the node, with a descriptor that goes along.
+/// Sends a request to the node, optionally with a descriptor.
 fn ask(client: &Client, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<()> {
     client.ask_with(request, fd).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Ancillary data of datagrams that are received: control messages (RFC 3542, ip(7), ipv6(7)).
+//! Ancillary data of received datagrams: control messages (RFC 3542, ip(7), ipv6(7)).
 
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,16 +9,16 @@ use peersock_fd::{Details, Family, Header, PacketInfo, Report, Timestamp, interf
 
 use crate::sockaddr::write_to;
 
-/// Of `struct ip6_mtuinfo`, whose number libc does not name (RFC 3542 6.3).
+/// Number of `struct ip6_mtuinfo`, which libc does not name (RFC 3542 6.3).
 const IPV6_PATHMTU: c_int = 61;
 
-/// Bytes of a header, with what aligns the data.
+/// Length of a control message's header with the padding before its data, bytes.
 pub(crate) const HEADER: usize = {
     // SAFETY: it only computes.
     (unsafe { libc::CMSG_LEN(0) }) as usize
 };
 
-/// The control buffer of a message that receives, while it is filled.
+/// Writer of the control buffer of a message that receives.
 pub(crate) struct ControlBuffer<'a> {
     message: &'a mut msghdr,
     room: usize,
@@ -34,12 +34,12 @@ impl<'a> ControlBuffer<'a> {
         Self { message, room, used: 0 }
     }
 
-    /// What is told of a datagram that has come from `remote`.
+    /// Writes the details of a datagram from `remote`.
     pub(crate) fn put_details(&mut self, family: Family, remote: Option<SocketAddr>, details: &Details) {
         if let (Some(mtu), Some(remote)) = (details.path_mtu, remote) {
             return self.put_path_mtu(remote.ip(), mtu);
         }
-        // IPv4's own options decide about what came over IPv4, also on IPv6 sockets.
+        // IPv4's own options apply to datagrams that came over IPv4, also on IPv6 sockets.
         let is_v4 = remote.is_none_or(|remote| remote.ip().to_canonical().is_ipv4());
         match (family, details.packet_info) {
             (_, None) => {}
@@ -74,22 +74,22 @@ impl<'a> ControlBuffer<'a> {
         }
         if let Some(class) = details.traffic_class {
             match is_v4 {
-                // Linux tells it as a single byte.
+                // Linux returns it as a single byte.
                 true => self.put(libc::IPPROTO_IP, libc::IP_TOS, &class),
                 false => self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &c_int::from(class)),
             }
         }
     }
 
-    /// IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDR.
+    /// Writes IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDR.
     pub(crate) fn put_headers(&mut self, headers: &[Header]) {
         for Header { kind, bytes } in headers {
-            // SAFETY: so many bytes are there.
+            // SAFETY: that many bytes are there.
             unsafe { self.put_raw(libc::IPPROTO_IPV6, kind.option(), bytes.as_ptr(), bytes.len()) }
         }
     }
 
-    /// SO_TIMESTAMP, SO_TIMESTAMPNS.
+    /// Writes the time of SO_TIMESTAMP or SO_TIMESTAMPNS.
     pub(crate) fn put_timestamp(&mut self, timestamp: Timestamp) {
         let (seconds, nanoseconds) = (timestamp.time.as_secs(), timestamp.time.subsec_nanos());
         match timestamp.is_precise {
@@ -104,7 +104,7 @@ impl<'a> ControlBuffer<'a> {
         }
     }
 
-    /// IPV6_PATHMTU: `ip6_mtuinfo`, the destination and the MTU (RFC 3542 11.3).
+    /// Writes IPV6_PATHMTU: `ip6_mtuinfo`, the destination and the MTU (RFC 3542 11.3).
     fn put_path_mtu(&mut self, destination: IpAddr, mtu: u32) {
         #[repr(C)]
         struct MtuInfo {
@@ -114,13 +114,13 @@ impl<'a> ControlBuffer<'a> {
         // SAFETY: zeros are valid for both.
         let mut info: MtuInfo = unsafe { zeroed() };
         let room = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        // SAFETY: so much room is there.
+        // SAFETY: that much room is there.
         unsafe { write_to(SocketAddr::new(destination, 0), (&raw mut info.address).cast(), room) };
         info.mtu = mtu;
         self.put(libc::IPPROTO_IPV6, IPV6_PATHMTU, &info);
     }
 
-    /// What a datagram has run into: `sock_extended_err`, and the address of who says so.
+    /// Writes a datagram's error: `sock_extended_err`, and the address of the host that reports it.
     pub(crate) fn put_report(&mut self, family: Family, report: &Report) {
         #[repr(C)]
         struct Extended {
@@ -144,7 +144,7 @@ impl<'a> ControlBuffer<'a> {
                 (_, ip) => ip,
             };
             let room = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            // SAFETY: so much room is there.
+            // SAFETY: that much room is there.
             unsafe { write_to(SocketAddr::new(offender, 0), (&raw mut value.offender).cast(), room) };
         }
         match family {
@@ -153,13 +153,13 @@ impl<'a> ControlBuffer<'a> {
         }
     }
 
-    /// One control message, or as much of it as there is room for; then MSG_CTRUNC says so.
+    /// Writes one control message, truncated if there is too little room, which MSG_CTRUNC reports.
     fn put<T>(&mut self, level: c_int, kind: c_int, value: &T) {
-        // SAFETY: so many bytes are there.
+        // SAFETY: that many bytes are there.
         unsafe { self.put_raw(level, kind, ptr::from_ref(value).cast(), size_of::<T>()) }
     }
 
-    /// As [`put`](Self::put).
+    /// Like [`put`](Self::put).
     ///
     /// # Safety
     /// There are `length` bytes at `value`.
@@ -189,7 +189,7 @@ impl<'a> ControlBuffer<'a> {
     }
 }
 
-/// A length whose type differs between C libraries.
+/// Converts a length whose type differs between C libraries.
 pub(crate) fn length(value: impl TryInto<usize>) -> usize {
     value.try_into().unwrap_or(usize::MAX)
 }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::sent_ancillary::{SentAncillary, read};
 
-    /// A message with a control buffer.
+    /// Returns a message with a control buffer.
     fn message(control: &mut [u64]) -> msghdr {
         // SAFETY: zeros are a message.
         let mut message: msghdr = unsafe { zeroed() };
@@ -236,7 +236,7 @@ mod tests {
             assert_eq!((written.msg_flags, length(written.msg_controllen)), (flags, used));
             let bytes: Vec<u8> = buf.iter().flat_map(|word| word.to_ne_bytes()).collect();
             if words == 12 {
-                // As Linux: what is cut says how much of it is there.
+                // As Linux: the length of a truncated header is that of the part that is there.
                 assert_eq!(bytes[64..72], 32u64.to_ne_bytes());
                 assert_eq!(bytes[80..96], [2; 16]);
             }
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(unsafe { read(&message(&mut buf), Family::V6) }, Err(Errno::INVAL));
         let mut much = message(&mut buf);
         much.msg_controllen = usize::MAX as _;
-        // SAFETY: so long a buffer is not looked at.
+        // SAFETY: a buffer of this length is rejected unread.
         assert_eq!(unsafe { read(&much, Family::V6) }, Err(Errno::NOBUFS));
     }
 
@@ -332,7 +332,7 @@ mod tests {
         written.msg_control = written.msg_control.cast::<u8>().wrapping_add(3).cast();
         written.msg_controllen = 64 as _;
         let mut control = {
-            // SAFETY: so much of the buffer is there.
+            // SAFETY: that much of the buffer is there.
             unsafe { ControlBuffer::new(&mut written) }
         };
         control.put_details(Family::V6, None, &Details { traffic_class: None, ..details });

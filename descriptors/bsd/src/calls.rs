@@ -12,7 +12,7 @@ use crate::{
     EpollSets, Result, dissolve, ends_attempt, epoll_sets, has_failed, kernel, make_private, receiving, renew,
 };
 
-/// socket(2), for AF_INET and AF_INET6.
+/// Opens a socket as socket(2) does, for AF_INET and AF_INET6.
 ///
 /// # Errors
 /// EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
@@ -36,7 +36,7 @@ pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> R
     Ok(fd.into_raw_fd())
 }
 
-/// The bits of socket(2)'s type that are a type.
+/// Mask of the type in the second argument of socket(2).
 const SOCK_TYPE_MASK: c_int = 0xf;
 
 fn socket_flags(flags: c_int) -> Result<SocketFlags> {
@@ -45,10 +45,10 @@ fn socket_flags(flags: c_int) -> Result<SocketFlags> {
         .ok_or(Errno::INVAL)
 }
 
-/// bind(2).
+/// Binds a socket, as bind(2) does.
 ///
 /// # Errors
-/// Those of [`Socket::bind`], EFAULT, EINVAL.
+/// Errors of [`Socket::bind`], EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -57,7 +57,7 @@ pub unsafe fn bind(socket: &Socket<'_>, address: *const sockaddr, length: sockle
     unsafe { bind_with(socket, address, length, epoll_sets::find) }
 }
 
-/// The same, of a descriptor that is in the epoll sets that `sets` finds.
+/// Does the same for a descriptor in the epoll sets that `sets` finds.
 ///
 /// # Safety
 /// See the crate.
@@ -75,31 +75,31 @@ pub(crate) unsafe fn bind_with(
     Ok(0)
 }
 
-/// listen(2).
+/// Listens, as listen(2) does.
 ///
 /// # Errors
-/// Those of [`Socket::listen`].
+/// Errors of [`Socket::listen`].
 pub fn listen(socket: &Socket<'_>, backlog: c_int) -> Result<c_int> {
     listen_with(socket, backlog, epoll_sets::find)
 }
 
-/// The same, of a descriptor that is in the epoll sets that `sets` finds.
+/// Does the same for a descriptor in the epoll sets that `sets` finds.
 pub(crate) fn listen_with(
     socket: &Socket<'_>,
     backlog: c_int,
     sets: impl Fn(RawFd) -> EpollSets,
 ) -> Result<c_int> {
-    // One that was bound is private already.
+    // A bound socket is private already.
     make_private(socket, sets)?;
     socket.listen(backlog)?;
     Ok(0)
 }
 
-/// connect(2). AF_UNSPEC dissolves a stream's connection: its descriptor stands for another socket then, as
-/// after an attempt that has failed, see [`connect_to`].
+/// Connects, as connect(2) does. AF_UNSPEC dissolves a stream's connection: the descriptor then refers to
+/// another socket, as after a failed attempt, see [`connect_to`].
 ///
 /// # Errors
-/// Those of [`Socket::connect`], EFAULT, EINVAL, and those of dup3(2).
+/// Errors of [`Socket::connect`] and dup3(2), EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -113,8 +113,8 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
     Ok(0)
 }
 
-/// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a stream that is connected or listens
-/// says so before it looks at what is wrong with the address.
+/// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a connected or listening stream
+/// returns EISCONN before it reports a wrong address.
 ///
 /// # Errors
 /// EFAULT, EINVAL, EAFNOSUPPORT, EISCONN.
@@ -147,12 +147,12 @@ pub unsafe fn read_remote(
     }
 }
 
-/// connect(2) to an address. As with TCP, a stream whose attempt has failed without being waited for says so
-/// first, by ECONNABORTED if a call has told the error already, and may try again then: its descriptor, which
-/// is in the epoll sets that `sets` finds, stands for another socket.
+/// Connects to an address, as connect(2) does. As with TCP, after a failed attempt that no call waited for, a
+/// stream first returns the error, or ECONNABORTED if a call has reported it already. It may try again then:
+/// its descriptor, which is in the epoll sets that `sets` finds, refers to another socket.
 ///
 /// # Errors
-/// Those of [`Socket::connect`], ECONNABORTED, and those of dup3(2).
+/// Errors of [`Socket::connect`] and dup3(2), ECONNABORTED.
 ///
 /// A datagram socket that was shut down for reading receives again, see [`receiving`].
 pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
@@ -170,10 +170,10 @@ pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) 
     connected
 }
 
-/// accept4(2).
+/// Accepts a connection, as accept4(2) does.
 ///
 /// # Errors
-/// Those of [`Socket::accept`], EFAULT, EINVAL.
+/// Errors of [`Socket::accept`], EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -184,21 +184,21 @@ pub unsafe fn accept4(
     flags: c_int,
 ) -> Result<RawFd> {
     let (fd, peer) = socket.accept(socket_flags(flags)?)?;
-    // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
+    // SAFETY: the caller's. After an error the connection is closed, as in the kernel.
     unsafe { write(peer, address, length) }?;
     Ok(fd.into_raw_fd())
 }
 
-/// close(2), of any descriptor. A stream with SO_LINGER and a time waits up to so long until what was written
-/// to it is acknowledged, if this was its last descriptor.
+/// Closes any descriptor, as close(2) does. If it was the last descriptor of a stream with SO_LINGER and a
+/// time, the call waits up to that time until written data is acknowledged.
 ///
 /// # Errors
-/// Those of close(2). With SO_LINGER also those of [`Client::close_lingering`]: the descriptor is closed all
-/// the same.
+/// Errors of close(2). With SO_LINGER also errors of [`Client::close_lingering`]: the descriptor is closed
+/// all the same.
 pub fn close(fd: RawFd) -> Result<c_int> {
     // SAFETY: no pointers.
     let close = || unsafe { kernel::close(fd) };
-    // Whose socket it is would be the dearer question.
+    // Check this first, because it costs less than identifying the socket.
     if fd < 0 || !has_linger(fd) {
         return close();
     }
@@ -213,17 +213,17 @@ pub fn close(fd: RawFd) -> Result<c_int> {
     }
 }
 
-/// Whether the kernel's socket has SO_LINGER, which overlay sockets have from [`Socket::set_option`].
+/// Returns true if the kernel socket has SO_LINGER, which overlay sockets get from [`Socket::set_option`].
 fn has_linger(fd: RawFd) -> bool {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut length = size_of::<libc::linger>() as socklen_t;
     let value = (&raw mut linger).cast();
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables of the given sizes.
     let asked = unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, value, &raw mut length) };
     asked.is_ok() && linger.l_onoff != 0
 }
 
-/// getsockname(2).
+/// Returns the local address, as getsockname(2) does.
 ///
 /// # Errors
 /// ENETDOWN, EFAULT, EINVAL.
@@ -243,7 +243,7 @@ pub unsafe fn getsockname(
     Ok(0)
 }
 
-/// getpeername(2).
+/// Returns the peer's address, as getpeername(2) does.
 ///
 /// # Errors
 /// ENOTCONN, ENETDOWN, EFAULT, EINVAL.
@@ -264,7 +264,7 @@ pub unsafe fn getpeername(
     Ok(0)
 }
 
-/// shutdown(2), see [`shutdown_with`].
+/// Shuts a socket down, see [`shutdown_with`].
 ///
 /// # Errors
 /// EINVAL, ENOTCONN, ENETDOWN.
@@ -272,8 +272,9 @@ pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
     shutdown_with(socket, how, epoll_sets::find)
 }
 
-/// shutdown(2). A listener that is shut down for reading may listen again: its descriptor, which is in the
-/// epoll sets that `sets` finds, stands for another socket then, with the same port.
+/// Shuts a socket down, as shutdown(2) does. A listener that is shut down for reading may listen again,
+/// because its descriptor then refers to another socket with the same port. `sets` finds the descriptor's
+/// epoll sets.
 ///
 /// # Errors
 /// EINVAL, ENOTCONN, ENETDOWN.
@@ -287,7 +288,7 @@ pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> Ep
     Ok(0)
 }
 
-/// What shutdown(2) is asked to end.
+/// Converts the argument of shutdown(2).
 ///
 /// # Errors
 /// EINVAL.
@@ -300,11 +301,11 @@ fn shutdown_of(how: c_int) -> Result<Shutdown> {
     }
 }
 
-/// ioctl(2) with SIOCOUTQ of a stream: the number of bytes that are not acknowledged. Programs wait until it
-/// says 0, which the kernel's AF_UNIX sockets never do here.
+/// Returns the number of unacknowledged bytes of a stream, as ioctl(2) with SIOCOUTQ. Programs wait until it
+/// is 0, which it never is on the AF_UNIX sockets used here.
 ///
 /// # Errors
-/// EINVAL of one that listens.
+/// EINVAL for a listener.
 pub fn unacknowledged(socket: &Socket<'_>) -> Result<c_int> {
     if socket.is_listener() {
         return Err(Errno::INVAL);

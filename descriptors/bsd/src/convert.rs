@@ -1,4 +1,4 @@
-//! Turning a socket of the kernel into one of the overlay, under the same descriptor.
+//! Turning a kernel socket into an overlay socket, under the same descriptor.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -13,24 +13,24 @@ use crate::kernel::{borrow, int_option};
 use crate::replaced::Kept;
 use crate::{EpollSets, copies, options};
 
-/// The longest value of an option of known length that is taken over, bytes.
+/// Maximum length of a copied option value of known length, bytes.
 const MOST: usize = 32;
-/// The longest of any length: an extension header.
+/// Maximum length of a value of any length: an extension header.
 const LONGEST: usize = 8 * 256;
 
-/// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it
-/// again into the epoll sets that `sets` finds it in.
+/// Turns `fd` into an overlay socket of the same family and type, with the options that were set. Adds it
+/// again to the epoll sets that `sets` finds.
 ///
 /// # Errors
-/// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
+/// EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2) and dup3(2).
 pub fn convert(client: &Client, fd: RawFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace(fd, &counterpart(client, fd)?, sets)
 }
 
-/// Opens an overlay socket of the same family and kind as `fd`, with the options that were set.
+/// Opens an overlay socket of the same family and type as `fd`, with the options that were set.
 ///
 /// # Errors
-/// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2).
+/// EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2).
 pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let kind = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?);
@@ -41,16 +41,16 @@ pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 fn get_kernels(fd: RawFd, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables of the given sizes.
     read_value(value, |value, length| unsafe { crate::kernel::getsockopt(fd, level, name, value, length) })
 }
 
 fn get_overlays(socket: &Socket<'_>, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: both pointers are to live variables of the sizes that are told.
+    // SAFETY: both pointers are to live variables of the given sizes.
     read_value(value, |value, length| unsafe { crate::getsockopt(socket, level, name, value, length) })
 }
 
-/// Has a value written, and gives its length.
+/// Reads a value into a buffer and returns its length.
 fn read_value(
     value: &mut [u8],
     get: impl FnOnce(*mut c_void, *mut socklen_t) -> Result<c_int, Errno>,
@@ -60,18 +60,18 @@ fn read_value(
     Ok(length as usize)
 }
 
-/// One of the kernel's sockets to which nobody has done anything: it is as the system's settings say.
+/// Returns a new kernel socket, whose options have the system's defaults.
 fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<OwnedFd> {
     let kind = kind | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let fd = unsafe { peersock_fd::syscall!(libc::SYS_socket, domain, kind, protocol) };
     let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: it was just opened, and nobody else knows of it.
+    // SAFETY: it was just opened, and no other code knows it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets
-/// cannot try again.
+/// Returns true if a non-blocking connect of an overlay stream has failed. An AF_UNIX socket cannot try
+/// again.
 pub fn has_failed(socket: &Socket<'_>) -> bool {
     socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()
@@ -79,8 +79,8 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
-/// Returns true if connect(2) of an overlay stream has failed by this error because its attempt has come to
-/// nothing, also where the kernel has not heard of that yet.
+/// Returns true if connect(2) of an overlay stream has failed with this error because its attempt has failed,
+/// even if the kernel does not know yet.
 pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
     !matches!(error, Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)
         && socket.kind() == Kind::Stream
@@ -88,48 +88,48 @@ pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
-/// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with the
-/// kernel's.
+/// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with kernel
+/// sockets.
 ///
 /// # Errors
-/// Those of socket(2), dup3(2) and bind(2).
+/// Errors of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
     put_in_place(socket, &new, sets)
 }
 
-/// Has a new socket be bound to what an old one is, and have its descriptor.
+/// Gives a new socket the binding and the descriptor of an old one.
 fn put_in_place(socket: &Socket<'_>, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     match socket.hand_over(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?) {
-        // The node knows nothing of it that could be handed over.
+        // The node has nothing to hand over.
         Ok(()) | Err(Errno::INVAL) => replace(socket.fd().as_raw_fd(), new, sets),
         Err(error) => Err(error),
     }
 }
 
-/// A datagram socket that is about to be connected, and receives what comes then, as in Linux, where shutting
-/// one down for reading ends waits and nothing else. If it was, its descriptor, which is in the epoll sets
-/// that `sets` finds, stands for another socket from now on.
+/// Returns the datagram socket to use for connecting, one that can receive. As in Linux, shutting down for
+/// reading only ends waits, so a connected socket receives again. After such a shutdown the descriptor, which
+/// is in the epoll sets that `sets` finds, refers to another socket from now on.
 ///
 /// # Errors
-/// Those of socket(2) and dup3(2), ENETDOWN.
+/// Errors of socket(2) and dup3(2), ENETDOWN.
 pub fn receiving<'fd>(socket: &Socket<'fd>, sets: impl Fn(RawFd) -> EpollSets) -> Result<Socket<'fd>, Errno> {
     if socket.kind() == Kind::Stream || !socket.has_ended()? {
         return Ok(*socket);
     }
     let new = open_again(socket)?;
     if socket.events(PollFlags::empty())?.contains(PollFlags::HUP) {
-        // For writing, too, and that it stays.
+        // It was shut down for writing too, which stays.
         rustix::net::shutdown(&new, Shutdown::Write)?;
     }
     put_in_place(socket, &new, sets)?;
     Socket::of(socket.fd()).ok_or(Errno::NOTSOCK)
 }
 
-/// The error of a call that a program makes because a descriptor was ready. A non-blocking descriptor tells
-/// ENETDOWN once: its network is gone, and it would be ready for ever, so that an event loop which goes on
-/// after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
-/// `sets` finds, stands for a socket then to which nothing comes. A connection has its end instead.
+/// Returns the error for a call that a program makes because a descriptor was ready. A non-blocking
+/// descriptor returns ENETDOWN only once. Its network is gone and it would always be ready, so an event loop
+/// that ignores errors would take a processor and fill its log. The descriptor, which is in the epoll sets
+/// that `sets` finds, then refers to a socket that receives nothing. A connection has its end instead.
 pub fn last_error(socket: &Socket<'_>, error: Errno, sets: impl Fn(RawFd) -> EpollSets) -> Errno {
     let flags = || rustix::fs::fcntl_getfl(socket.fd());
     let is_connection = || socket.kind() == Kind::Stream && !socket.is_listener();
@@ -137,7 +137,7 @@ pub fn last_error(socket: &Socket<'_>, error: Errno, sets: impl Fn(RawFd) -> Epo
         && flags().is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
         && !is_connection()
     {
-        // Where that cannot be it stays as it is, and its errors are held back a little.
+        // If that fails, the socket stays and its errors are delayed a little.
         let _ = fall_silent(socket, sets);
     }
     error
@@ -152,11 +152,11 @@ fn fall_silent(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result
     replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
-/// connect(2) of an overlay stream to AF_UNSPEC: resets its connection, or has it listen no more. The
-/// descriptor then stands for a new socket with the same options that is bound to nothing.
+/// Connects an overlay stream to AF_UNSPEC: resets its connection, or stops listening. The descriptor then
+/// refers to a new, unbound socket with the same options.
 ///
 /// # Errors
-/// Those of socket(2) and dup3(2).
+/// Errors of socket(2) and dup3(2).
 pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let listens = socket.is_listener();
     if !listens && rustix::net::getpeername(socket.fd()).is_err() {
@@ -165,18 +165,18 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
     let new = open_again(socket)?;
     reset_on_close(socket)?;
     if listens {
-        // Of connections the node hears by itself. Who waits in accept(2) waits for the listener's end.
-        // Without a node there is nobody to tell.
+        // The node detects the end of connections itself. Threads that wait in accept(2) wait for the
+        // listener's end. Ignore errors, because the node may be gone.
         let _ = socket.shutdown(Shutdown::Both);
     }
     replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
-/// shutdown(2) of a listener. The descriptor then stands for a new socket with the same options, address and
-/// port, which may listen.
+/// Shuts a listener down. The descriptor then refers to a new socket with the same options, address and port,
+/// which may listen.
 ///
 /// # Errors
-/// Those of socket(2) and dup3(2), ENETDOWN.
+/// Errors of socket(2) and dup3(2), ENETDOWN.
 pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
     let successor = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
@@ -185,23 +185,23 @@ pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSe
     replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
-/// Has a connection reset when its last descriptor is closed: SO_LINGER of zero.
+/// Makes the close of a connection's last descriptor a reset: SO_LINGER of zero.
 ///
 /// # Errors
-/// ENETDOWN if the node is no more.
+/// ENETDOWN if the node has ended.
 pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
     let reset = libc::linger { l_onoff: 1, l_linger: 0 };
     let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
-    // SAFETY: the value is as long as we say.
+    // SAFETY: the value is as long as the given length.
     unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
     Ok(())
 }
 
-/// Has a stream that is bound, or about to listen, be a socket of the kernel's to which nobody but the node
-/// can connect, under the same descriptor, see [`Socket::private`].
+/// Replaces a stream that is bound, or about to listen, by a kernel socket to which only the node can
+/// connect, under the same descriptor, see [`Socket::private`].
 ///
 /// # Errors
-/// Those of socket(2) and dup3(2), ENETDOWN.
+/// Errors of socket(2) and dup3(2), ENETDOWN.
 pub fn make_private(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     match socket.private()? {
         Some(new) => replace(socket.fd().as_raw_fd(), &new, sets),
@@ -220,8 +220,8 @@ fn open_again(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     open_like(&socket.client(), socket.fd().as_raw_fd(), kind, get_overlays, get)
 }
 
-/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives. `of_new` gives those
-/// that nobody has set; it is told of the new socket.
+/// Opens an overlay socket with the flags of `fd`, and the options that `get` returns. `of_new` returns the
+/// defaults of the new socket.
 fn open_like(
     client: &Client,
     fd: RawFd,
@@ -230,7 +230,7 @@ fn open_like(
     get: impl Fn(c_int, c_int, &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<OwnedFd, Errno> {
     let new = crate::socket(client, domain, kind, protocol)?;
-    // SAFETY: it was just opened, and nobody else knows of it.
+    // SAFETY: it was just opened, and no other code knows it.
     let new = unsafe { OwnedFd::from_raw_fd(new) };
     let old = borrow(fd).ok_or(Errno::BADF)?;
     inherit_status(old, new.as_fd())?;
@@ -239,20 +239,20 @@ fn open_like(
     Ok(new)
 }
 
-/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in, and with it its
-/// [copies](crate::copies), as far as they are still there.
+/// Makes `fd`, and its [copies](crate::copies) that still exist, refer to `new`, also in the epoll sets that
+/// `sets` finds.
 ///
 /// # Errors
-/// Those of dup3(2).
+/// Errors of dup3(2).
 pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace_if(fd, copies::identity(fd), None, new, sets)
 }
 
-/// The same, if `fd` still has this `identity`. What was kept of the old socket, to wake who waits on it,
-/// stays what it is.
+/// Does the same if `fd` still has this `identity`. The kept copy of the old socket, used to wake waiting
+/// threads, stays.
 ///
 /// # Errors
-/// Those of dup3(2), EBADF if another thread has put something else there.
+/// Errors of dup3(2), EBADF if another thread has replaced the descriptor.
 pub(crate) fn replace_if(
     fd: RawFd,
     identity: Option<Identity>,
@@ -263,14 +263,14 @@ pub(crate) fn replace_if(
     let kept = kept.map(Kept::number);
     let replace_one = |fd| replace_one(fd, new, &sets, || copies::identity(fd) == identity);
     for copy in copies::of(fd).into_iter().filter(|copy| Some(*copy) != kept) {
-        // Another thread may have given the number to another file meanwhile.
+        // Another thread may have reused the number for another file meanwhile.
         let _ = replace_one(copy);
     }
     replace_one(fd)
 }
 
 /// # Errors
-/// Those of dup3(2), EBADF if it `is` not the one any more.
+/// Errors of dup3(2), EBADF if `is` returns false.
 fn replace_one(
     fd: RawFd,
     new: &OwnedFd,
@@ -282,32 +282,30 @@ fn replace_one(
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
     };
-    // Whoever is not the one any more stays in its sets.
+    // A descriptor that has changed stays in its sets.
     if !is() {
         return Err(Errno::BADF);
     }
     let sets = sets(fd);
-    // The kernel itself takes the old socket out only once nobody has it open any more, in any process.
+    // The kernel itself removes the old socket only once no process has it open any more.
     change(libc::EPOLL_CTL_DEL, fd, &sets);
-    // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
-    // once.
+    // SAFETY: the program's descriptor, which it keeps; `dup3` replaces the file behind it atomically.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     let replaced = if is() { rustix::io::dup3(new, &mut target, flags) } else { Err(Errno::BADF) };
     change(libc::EPOLL_CTL_ADD, fd, &sets);
     replaced
 }
 
-/// Takes `fd` out of the sets, or puts it into them again.
+/// Removes `fd` from the sets, or adds it again.
 fn change(operation: c_int, fd: RawFd, sets: &EpollSets) {
     for &(epoll, mut event) in sets {
-        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
-        // should be.
+        // SAFETY: the event is a live variable. A closed set makes the call fail, as intended.
         unsafe { peersock_fd::syscall!(libc::SYS_epoll_ctl, epoll, operation, fd, &raw mut event) };
     }
 }
 
-/// Sets on the new socket what differs on the old one from what sockets begin with. What the overlay does not
-/// have it refuses now as it would have then; nobody hears of it, as nobody heard of it then.
+/// Sets options on the new socket that differ on the old one from the initial values. Errors are ignored,
+/// because the overlay refuses unsupported options now as it would have earlier.
 fn repeat_options(
     new: &Socket<'_>,
     of_new: impl Fn(&Socket<'_>, c_int, c_int, &mut [u8]) -> Result<usize, Errno>,
@@ -332,7 +330,7 @@ fn repeat_options(
         let old = &mut old[..length.min(MOST)];
         let is_usual = match row.repeat {
             Repeat::Never | Repeat::UnlessEmpty => true,
-            // An IPv6 socket has -1 hops of its own until it has others.
+            // An IPv6 socket reports a hop limit of -1 until it is set.
             Repeat::Unless(usual) => {
                 int(old).is_none_or(|value| value == usual || (value == -1 && usual == 64))
             }
@@ -340,7 +338,7 @@ fn repeat_options(
             Repeat::UnlessNew(_) | Repeat::Buffer => {
                 let mut usual = [0u8; MOST];
                 let length = of_new(new, row.level, row.number, &mut usual[..size.min(MOST)]);
-                // Where it is not known, as when there are no descriptors left, nothing is taken over.
+                // If the initial value is unknown, for example for lack of descriptors, do not copy.
                 length.map_or(true, |length| usual.get(..length) == Some(old))
             }
         };
@@ -350,7 +348,7 @@ fn repeat_options(
         if row.repeat == Repeat::Buffer
             && let Some(told) = int(old)
         {
-            // What is told is twice what was asked for (socket(7)).
+            // The value read is twice the value set (socket(7)).
             old.copy_from_slice(&(told / 2).to_ne_bytes());
         }
         set_again(new, row, old);
@@ -359,6 +357,6 @@ fn repeat_options(
 
 fn set_again(new: &Socket<'_>, row: &Row, value: &[u8]) {
     let (pointer, length) = (value.as_ptr().cast(), value.len() as socklen_t);
-    // SAFETY: the value is as long as we say.
+    // SAFETY: the value is as long as the given length.
     let _ = unsafe { options::repeat(new, row.level, row.number, pointer, length) };
 }

@@ -1,7 +1,7 @@
-//! Copies of a socket's descriptor: when one stands for another socket, those of this process do, too.
+//! Copies of a socket's descriptor in this process: when one is replaced by another socket, so are the
+//! others.
 //!
-//! The kernel is asked for them (proc(5), /proc/self/fd), and only once somebody has said that there may be
-//! some.
+//! The kernel lists them (proc(5), /proc/self/fd). The library asks only once a copy may exist.
 
 use std::fs;
 use std::os::fd::RawFd;
@@ -13,13 +13,12 @@ use crate::kernel::borrow;
 
 static MAY_BE_THERE: AtomicBool = AtomicBool::new(false);
 
-/// Says that a descriptor has a copy: of dup(2) and its relatives.
+/// Notes that a descriptor has a copy, made by dup(2) and its relatives.
 pub fn note() {
     MAY_BE_THERE.store(true, Ordering::Relaxed);
 }
 
-/// The other descriptors of this process that stand for the same socket, as far as somebody has noted that
-/// there may be any.
+/// Returns the other descriptors of this process that refer to the same socket, if any copy was noted.
 pub(crate) fn of(fd: RawFd) -> Vec<RawFd> {
     if !MAY_BE_THERE.load(Ordering::Relaxed) {
         return Vec::new();
@@ -30,7 +29,7 @@ pub(crate) fn of(fd: RawFd) -> Vec<RawFd> {
     numbers.filter(|other| *other != fd && identity(*other) == Some(own)).collect()
 }
 
-/// What tells an open file from every other; `None` if the number is not open.
+/// Returns the identity of an open file, or `None` if the number is not open.
 pub(crate) fn identity(fd: RawFd) -> Option<Identity> {
     peersock_fd::identity(borrow(fd)?).ok()
 }

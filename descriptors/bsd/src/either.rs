@@ -1,5 +1,5 @@
-//! The socket calls on any descriptor: an overlay socket's are made by this crate, all others by the kernel.
-//! The one place that tells them apart.
+//! The socket calls on any descriptor: this crate makes them for overlay sockets, the kernel for all others.
+//! This is the only place that distinguishes the two.
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_fd::Socket;
@@ -12,7 +12,7 @@ macro_rules! calls {
         #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel's `fd` if that is none.")]
         ///
         /// # Errors
-        /// Those of the overlay's call, or the kernel's.
+        /// Errors of the overlay's call, or of the kernel.
         ///
         /// # Safety
         /// See the crate.
@@ -47,15 +47,15 @@ calls! {
     recvmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int, once_told;
 }
 
-/// Tells an error of a call that is made because the descriptor was ready once, see [`last_error`].
+/// Converts an error of a call that is made because the descriptor was ready once, see [`last_error`].
 fn once_told<'a>(socket: &'a Socket<'_>) -> impl Fn(Errno) -> Errno + 'a {
     |error| last_error(socket, error, epoll_sets::find)
 }
 
-/// listen(2) of `socket`, or of the kernel's `fd` if that is none.
+/// Calls listen(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
 ///
 /// # Errors
-/// As [`bind`].
+/// Like [`bind`].
 pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<c_int> {
     match socket {
         Some(socket) => crate::listen(socket, backlog),
@@ -64,10 +64,10 @@ pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<
     }
 }
 
-/// shutdown(2) of `socket`, or of the kernel's `fd` if that is none.
+/// Calls shutdown(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
 ///
 /// # Errors
-/// As [`bind`].
+/// Like [`bind`].
 pub fn shutdown(socket: Option<&Socket<'_>>, fd: c_int, how: c_int) -> Result<c_int> {
     match socket {
         Some(socket) => crate::shutdown(socket, how),

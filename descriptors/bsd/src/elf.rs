@@ -1,11 +1,11 @@
-//! Which programs no preloaded library reaches, by the beginning of their files: those that make system calls
-//! themselves, 32-bit ones, and those that end themselves if it is loaded first. Nothing here takes memory of
-//! the heap.
+//! Detection of programs that no preloaded library reaches, by the beginning of their files. These are
+//! programs that make system calls themselves, 32-bit programs, and programs that exit if the library is
+//! loaded first. Nothing here uses heap memory.
 
 use std::os::fd::BorrowedFd;
 
-/// Whether a file is a 32-bit program (ELFCLASS32): a library of 64 bits cannot be loaded into it, and its
-/// system calls have other numbers.
+/// Returns true if a file is a 32-bit program (ELFCLASS32). A 64-bit library cannot be loaded into it, and
+/// its system calls have other numbers.
 ///
 /// ```
 /// assert!(peersock_bsd::elf::is_32_bit(b"\x7fELF\x01\x01\x01"));
@@ -15,20 +15,20 @@ pub fn is_32_bit(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF\x01")
 }
 
-/// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is
-/// linked dynamically.
+/// Returns true if an ELF file has the note of Go's build ID. Such a program makes system calls itself, even
+/// if it is linked dynamically.
 ///
 /// ```
 /// assert!(!peersock_bsd::elf::is_go(b"\x7fELF"));
 /// ```
 pub fn is_go(head: &[u8]) -> bool {
-    // The length of the name, that of the ID, the type, and the name.
+    // The length of the name, the length of the ID, the type, and the name.
     let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
     head.starts_with(b"\x7fELF") && head.windows(16).step_by(4).any(is_note)
 }
 
-/// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs. False
-/// of what is none, and of one whose table of program headers is not at its beginning.
+/// Returns true if an ELF file names no program interpreter (PT_INTERP), so that nothing is loaded before it
+/// runs. Returns false for other files, and if the table of program headers is not within `head`.
 ///
 /// ```
 /// assert!(!peersock_bsd::elf::is_static(b"#!/bin/sh"));
@@ -37,8 +37,8 @@ pub fn is_static(head: &[u8]) -> bool {
     segments(head).is_some_and(|mut segments| !segments.any(|segment| segment.kind == Segment::INTERPRETER))
 }
 
-/// Returns true if a dynamically linked program needs the library of a sanitizer that ends it unless that
-/// library is loaded before all others: AddressSanitizer's. `head` is the beginning of the file.
+/// Returns true if a dynamically linked program needs the library of AddressSanitizer, which ends the program
+/// unless it is loaded before all others. `head` is the beginning of the file.
 ///
 /// ```
 /// let program = std::fs::File::open("/proc/self/exe")?;
@@ -63,7 +63,7 @@ pub fn is_sanitizer(library: &[u8]) -> bool {
     [&b"libasan.so"[..], b"libclang_rt.asan"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The libraries that LD_PRELOAD names.
+/// Returns the libraries that LD_PRELOAD names.
 ///
 /// ```
 /// let named = peersock_bsd::elf::preloaded(b"liba.so:/b.so c.so");
@@ -73,9 +73,9 @@ pub fn preloaded(variable: &[u8]) -> impl Iterator<Item = &[u8]> {
     variable.split(|byte| matches!(byte, b':' | b' ')).filter(|library| !library.is_empty())
 }
 
-/// The libraries to load for a program, ours and the others that LD_PRELOAD names: ours first, because it
-/// must take the calls before others do, but behind a sanitizer, which ends the program otherwise and calls
-/// what comes behind it.
+/// Returns the libraries to load for a program, ours and the others that LD_PRELOAD names. Ours comes first,
+/// because it must take the calls before others do. It comes behind a sanitizer, which ends the program
+/// otherwise and calls the libraries behind it.
 ///
 /// ```
 /// let order = peersock_bsd::elf::preload_order(b"ours.so", b"a.so:libasan.so.8");
@@ -86,8 +86,8 @@ pub fn preload_order<'a>(ours: &'a [u8], others: &'a [u8]) -> impl Iterator<Item
     sanitizers.chain([ours]).chain(preloaded(others).filter(|library| !is_sanitizer(library)))
 }
 
-/// Returns true if one of the libraries that a program needs (DT_NEEDED) has a name that is wanted, by its
-/// first bytes. `None` of what is no dynamically linked ELF64 file.
+/// Returns true if a library that a program needs (DT_NEEDED) has a wanted name, by its first bytes. Returns
+/// `None` for a file that is not a dynamically linked ELF64 file.
 fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Option<bool> {
     const DT_NEEDED: u64 = 1;
     const DT_STRTAB: u64 = 5;
@@ -98,7 +98,7 @@ fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -
         let is_whole = rustix::io::pread(file, &mut entry, at) == Ok(16);
         is_whole.then(|| (word(&entry, 0), word(&entry, 8)))
     };
-    // A file may say that it has more than anybody would look through.
+    // The file may claim an excessive number of entries.
     let entries = || (0..(section.size / 16).min(MAX_ENTRIES)).map_while(entry);
     let (_, texts) = entries().find(|(tag, _)| *tag == Some(DT_STRTAB))?;
     let texts = segments(head)?.find_map(|segment| segment.offset_of(texts?))?;
@@ -110,11 +110,11 @@ fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -
     }))
 }
 
-/// The most entries of a dynamic section that are looked at; real ones have some 30, and a few for each
+/// Maximum number of inspected entries of a dynamic section; real ones have some 30, and a few for each
 /// library.
 const MAX_ENTRIES: u64 = 512;
 
-/// A part of an ELF64 file.
+/// A segment of an ELF64 file.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     kind: u32,
@@ -134,7 +134,7 @@ impl Segment {
         Self { kind, offset: word(8), address: word(16), size: word(32) }
     }
 
-    /// Returns the place in the file of the bytes that are loaded to an address.
+    /// Returns the position in the file of the bytes that are loaded to an address.
     fn offset_of(&self, address: u64) -> Option<u64> {
         let at = address.checked_sub(self.address).filter(|at| self.kind == Self::LOAD && *at < self.size)?;
         self.offset.checked_add(at)
@@ -158,7 +158,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// What the first line of a script names.
+/// Returns the interpreter in the first line of a script.
 ///
 /// ```
 /// use peersock_bsd::elf::script_interpreter;
@@ -188,7 +188,7 @@ mod tests {
         for length in 0..100 {
             let _ = is_static(&head[..length]);
         }
-        // A table that is nowhere.
+        // A table beyond the end.
         head[32..40].fill(0xff);
         assert!(!is_static(&head));
     }
@@ -205,7 +205,7 @@ mod tests {
         for length in 0..1000 {
             has(&head[..length], b"libc.so");
         }
-        // Headers that say anything.
+        // Headers with arbitrary content.
         let mut broken = head[..8 << 10].to_vec();
         for at in 64..1000 {
             let byte = std::mem::replace(&mut broken[at], 0xff);

@@ -1,7 +1,7 @@
-//! UDP servers at any port: they bind to port 0, ask which port it became, tell others, and wait.
+//! UDP servers at any port: they bind to port 0, read the port, tell others, and wait.
 //!
-//! Such a socket is bound as a client's is, so binding it does not tell that peers are to reach it; asking
-//! for the port does. From then on the socket is on both networks, see [`Sides::share`](crate::Sides::share).
+//! A client binds in the same way, so binding does not show that peers must reach the socket; reading the
+//! port does. From then on the socket is on both networks, see [`Sides::share`](crate::Sides::share).
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -9,17 +9,17 @@ use std::os::fd::RawFd;
 use crate::kernel::{self, int_option};
 use crate::{is_any, overlay};
 
-/// Sockets that are remembered; beyond it the oldest is forgotten.
+/// Maximum number of sockets remembered; beyond it the oldest is forgotten.
 const MOST: usize = 1024;
 
-/// The cookie (SO_COOKIE) of a UDP socket of the kernel that is bound to `local`, if that is any port of a
-/// wildcard address.
+/// Returns the cookie (SO_COOKIE) of a kernel UDP socket that is bound to `local`, if `local` is any port of
+/// a wildcard address.
 pub fn cookie_of_any_port(fd: RawFd, local: SocketAddr) -> Option<u64> {
     let is_udp = || int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP);
     if is_any(local) && is_udp() && overlay(fd).is_none() { kernel::cookie(fd) } else { None }
 }
 
-/// The sockets that were bound to any port, and whose port was not asked for yet.
+/// The sockets that were bound to any port, and whose port no call has read yet.
 ///
 /// ```
 /// use std::net::UdpSocket;
@@ -36,17 +36,17 @@ pub fn cookie_of_any_port(fd: RawFd, local: SocketAddr) -> Option<u64> {
 pub struct AnyPorts(Vec<u64>);
 
 impl AnyPorts {
-    /// None yet.
+    /// Creates an empty set.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Returns true if there is none.
+    /// Returns true if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Remembers a socket.
+    /// Adds a socket.
     pub fn note(&mut self, cookie: u64) {
         if self.0.len() >= MOST {
             self.0.remove(0);
@@ -54,7 +54,7 @@ impl AnyPorts {
         self.0.push(cookie);
     }
 
-    /// Forgets a socket; true if it was remembered.
+    /// Removes a socket. Returns true if it was in the set.
     pub fn take(&mut self, cookie: u64) -> bool {
         self.0.extract_if(.., |known| *known == cookie).next().is_some()
     }

@@ -1,16 +1,16 @@
-//! The epoll sets that a descriptor is in: what stands for it from now on has to be in them, too.
+//! The epoll sets of a descriptor, to which a replacement socket must be added.
 //!
-//! The kernel is asked (proc(5), /proc/self/fdinfo), which is slow but rare.
+//! The kernel lists them (proc(5), /proc/self/fdinfo), which is slow but rare.
 
 use std::fs;
 use std::os::fd::RawFd;
 
 use libc::epoll_event;
 
-/// Epoll sets, and what a descriptor is registered for in each.
+/// Epoll sets with a descriptor's registration in each.
 pub type EpollSets = Vec<(RawFd, epoll_event)>;
 
-/// The sets of this process that a descriptor is in, and with which events.
+/// Returns the sets of this process that contain a descriptor, with its registered events.
 pub fn find(fd: RawFd) -> EpollSets {
     let mut sets = EpollSets::new();
     for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
@@ -29,7 +29,7 @@ pub fn find(fd: RawFd) -> EpollSets {
     sets
 }
 
-/// Understands a line `tfd: 5 events: 19 data: 5 …`, where all but the first number are hexadecimal.
+/// Parses a line `tfd: 5 events: 19 data: 5 …`, where all but the first number are hexadecimal.
 fn registration(line: &str) -> Option<(RawFd, epoll_event)> {
     let mut words = line.split_ascii_whitespace();
     let mut value = |name: &str| if words.next() == Some(name) { words.next() } else { None };

@@ -1,4 +1,4 @@
-//! Extension headers as ancillary data of what is sent (RFC 3542 section 20.1), with the checks of Linux's
+//! Extension headers as ancillary data of sent datagrams (RFC 3542 section 20.1), with the checks of Linux's
 //! `ip6_datagram_send_ctl`.
 
 use libc::c_int;
@@ -7,15 +7,16 @@ use peersock_fd::{Errno, Family, Header, HeaderKind};
 use crate::Result;
 use crate::privilege::has_net_raw;
 
-/// Type 2 (RFC 6275), the only one that Linux takes with a single datagram, has one segment, which is left.
+/// Length and type of a type 2 routing header (RFC 6275) with one segment left, the only one that Linux
+/// accepts for a single datagram.
 const MOBILE: [u8; 2] = [2, 1];
 
-/// Reads one control message of the level IPPROTO_IPV6; `false` if it is about something else. To IPv4's
-/// sockets it means nothing.
+/// Reads one control message of the level IPPROTO_IPV6. Returns `false` if it is about something else. IPv4
+/// sockets ignore it.
 ///
 /// # Errors
-/// EINVAL for a header that is longer than the message, for a second one of hop-by-hop options, and for a
-/// routing header of another type than 2. EPERM for options headers without CAP_NET_RAW.
+/// EINVAL for a header longer than the message, for a second hop-by-hop header, and for a routing header of a
+/// type other than 2. EPERM for options headers without CAP_NET_RAW.
 pub(crate) fn read_header(
     family: Family,
     kind: c_int,
@@ -75,7 +76,7 @@ mod tests {
                 assert_eq!(read(kind, value, &mut headers, false), Err(Errno::INVAL));
             }
             assert!(headers.is_empty());
-            // What is behind the header is not sent.
+            // Bytes behind the header are not sent.
             assert_eq!(read(kind, &[PAD, PAD].concat(), &mut headers, true), Ok(true));
             assert_eq!(headers, [Header { kind, bytes: PAD.to_vec() }]);
             let again = read(kind, &[[0, 0], [1, 4], [7; 2], [7; 2]].concat(), &mut headers, true);

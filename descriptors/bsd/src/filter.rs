@@ -1,9 +1,10 @@
-//! What the kernel refuses a program and its descendants (seccomp(2)), because no preloaded library sees it.
+//! System calls that the kernel denies a program and its descendants (seccomp(2)), because no preloaded
+//! library sees them.
 //!
 //! io_uring_setup(2) fails as in kernels without it, so that programs make the ordinary calls instead. Where
-//! nothing but the overlay is allowed, socket(2) fails for the Internet's families: so nobody gets past the
-//! library, not the C library's resolver, a static program, or one with a clean environment. Nor does it take
-//! the launcher's own sockets, as far as system calls can be refused.
+//! only the overlay is allowed, socket(2) fails for the Internet families. So nothing bypasses the library:
+//! neither the C library's resolver, nor a static program, nor one with a clean environment. Nor can a
+//! program take the launcher's own sockets, as far as system calls can be refused.
 
 use std::mem::offset_of;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -17,7 +18,7 @@ use seccompiler::{BpfProgram, sock_filter};
 
 use crate::kernel::check;
 
-/// The kernel's name of this architecture (AUDIT_ARCH_*); `None` where we do not know it.
+/// Kernel constant for this architecture (AUDIT_ARCH_*); `None` for an unknown one.
 pub const ARCHITECTURE: Option<u32> = match () {
     _ if cfg!(target_arch = "x86_64") => Some(0xc000_003e),
     _ if cfg!(target_arch = "aarch64") => Some(0xc000_00b7),
@@ -25,25 +26,25 @@ pub const ARCHITECTURE: Option<u32> = match () {
     _ => None,
 };
 
-/// System calls of the x32 ABI have this bit.
+/// Bit that marks system calls of the x32 ABI.
 pub const X32: u32 = 0x4000_0000;
 
-/// Families of sockets that do not leave the machine. AF_NETLINK lists interfaces and addresses.
+/// Socket families that do not leave the machine. AF_NETLINK lists interfaces and addresses.
 pub const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
-/// By which a program takes another one's descriptors, or has it do what it likes: the launcher has sockets of
-/// the kernel's.
+/// Calls by which a program takes another one's descriptors or controls it, because the launcher has kernel
+/// sockets.
 const TAKING: [c_long; 4] =
     [libc::SYS_pidfd_getfd, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
-/// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
-/// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition. With `only` they get no sockets
-/// of the Internet's families, and take no descriptors of other processes: the launcher, where the node is,
-/// has such sockets.
+/// Filters the system calls of the calling thread, and of all threads and processes it starts from now on.
+/// They cannot gain privileges any more (PR_SET_NO_NEW_PRIVS), which the kernel requires. With `only` they
+/// get no Internet sockets, and cannot take descriptors of other processes, because the launcher with the
+/// node has such sockets.
 ///
 /// # Errors
-/// When the kernel does not filter, or the system calls of this architecture are not known here: what was
-/// wrong, as text.
+/// The kernel does not filter, or the system calls of this architecture are not known here; a text describes
+/// the cause.
 pub fn apply(only: bool) -> Result<(), String> {
     match ARCHITECTURE {
         Some(architecture) => {
@@ -53,14 +54,14 @@ pub fn apply(only: bool) -> Result<(), String> {
     }
 }
 
-/// The filter for the Berkeley packet filter's machine.
+/// Returns the filter in the instructions of the Berkeley packet filter.
 fn program(architecture: u32, only: bool) -> BpfProgram {
     let mut program = begin(architecture, only);
     if only {
         program.extend(refuse_taking());
         program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 1, 0));
         program.push(give(SECCOMP_RET_ALLOW));
-        // The first argument's low half: all of our architectures are little-endian.
+        // The first argument's low half: all supported architectures are little-endian.
         program.push(load(offset_of!(seccomp_data, args)));
         for family in LOCAL_FAMILIES {
             program.push(skip_unless(BPF_JEQ, family as u32, 0, 1));
@@ -72,17 +73,17 @@ fn program(architecture: u32, only: bool) -> BpfProgram {
     program
 }
 
-/// Filters the calling thread's system calls and those of all that it starts from now on, as above, and gives
-/// the filter's listener, to which the calls are told that it notifies. It takes no memory of the heap.
+/// Filters system calls as above, and returns the filter's listener, which receives the notified calls. Uses
+/// no heap memory.
 ///
 /// # Errors
-/// EBUSY if a filter that notifies another process is there, ENOSYS or EINVAL if the kernel has no such
+/// EBUSY if there is a filter that notifies another process, ENOSYS or EINVAL if the kernel has no such
 /// filters, EACCES or EPERM where a container forbids them.
 ///
 /// # Safety
 /// The program is live, and as long as it says.
 pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
-    // The kernel's condition for filters of unprivileged processes.
+    // The kernel requires this for filters of unprivileged processes.
     rustix::thread::set_no_new_privs(true)?;
     let load = |flags: c_ulong| {
         let mode = libc::SECCOMP_SET_MODE_FILTER;
@@ -90,8 +91,7 @@ pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
         check(unsafe { peersock_fd::syscall!(libc::SYS_seccomp, mode, flags, &raw const *program) })
     };
     let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done for it
-    // is not done for nothing.
+    // Since Linux 5.19 only fatal signals interrupt a received call, so its work is not wasted.
     let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
         Err(Errno::INVAL) => load(listens),
         fd => fd,
@@ -100,11 +100,11 @@ pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// The beginning of each filter: the calls of other ABIs, and io_uring, which fails as in kernels without it.
-/// The call's number is loaded behind it.
+/// Returns the beginning of each filter: it handles calls of other ABIs, and io_uring, which fails as in
+/// kernels without it. The call's number is loaded behind it.
 pub fn begin(architecture: u32, only: bool) -> BpfProgram {
-    // Other ABIs' calls have other numbers. Their programs cannot be reached, and run as they would
-    // elsewhere, or not.
+    // Other ABIs' calls have other numbers. Their programs cannot be reached; they run as without a filter,
+    // or are killed.
     let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
     vec![
         load(offset_of!(seccomp_data, arch)),
@@ -118,8 +118,8 @@ pub fn begin(architecture: u32, only: bool) -> BpfProgram {
     ]
 }
 
-/// Refuses the calls that take another process's descriptors or memory: debuggers do not work any more. It
-/// stands behind [`begin`].
+/// Returns the part that refuses calls which take another process's descriptors or memory, so debuggers no
+/// longer work. It follows [`begin`].
 pub fn refuse_taking() -> impl Iterator<Item = sock_filter> {
     let refuse = |number: c_long| [skip_unless(BPF_JEQ, number as u32, 0, 1), give(fail(libc::EPERM))];
     TAKING.into_iter().flat_map(refuse)
@@ -140,16 +140,15 @@ pub fn give(verdict: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, 0, 0, verdict)
 }
 
-/// The verdict that the call fails.
+/// Returns the verdict that fails the call.
 pub fn fail(errno: c_int) -> u32 {
     SECCOMP_RET_ERRNO | errno as u32
 }
 
-/// What a filter made of the instructions above says to a call: for tests of filters.
+/// Returns the verdict of a filter, made of the instructions above, on a call; for tests of filters.
 ///
 /// # Panics
-/// If the filter loads something else than the number, the architecture or a part of an argument, or has no
-/// end.
+/// If the filter loads anything but the number, the architecture or a part of an argument, or has no end.
 ///
 /// ```
 /// use peersock_bsd::filter::{begin, fail, give, verdict};

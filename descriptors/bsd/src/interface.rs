@@ -1,17 +1,17 @@
-//! What programs find out about a network when they ask for it as an interface of the machine.
+//! Properties of a network when programs query it as an interface of the machine.
 
 use std::net::IpAddr;
 
 use libc::c_int;
 use peersock_fd::Route;
 
-/// Its flags: networks carry groups, and no frames.
+/// Flags of the interface: networks carry groups, and no frames.
 pub const FLAGS: c_int = libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_NOARP | libc::IFF_MULTICAST;
 
-/// Its MTU, bytes: what the path to every member takes. Most take more.
+/// MTU of the interface, bytes, which the path to every member supports. Most support more.
 pub const MTU: u32 = 1280;
 
-/// The netmask of an address.
+/// Returns the netmask of an address.
 pub fn netmask(of: &Route) -> IpAddr {
     let prefix = u32::from(of.prefix);
     match of.address {
@@ -26,7 +26,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A network of both families, and one of IPv6 only.
+    /// Returns a network of both families, and one of IPv6 only.
     pub(crate) fn networks() -> Vec<Interface> {
         let own = |address: &str, prefix| Route { address: address.parse().unwrap(), prefix };
         let of = |number: u16, addresses| {

@@ -1,5 +1,5 @@
-//! Requests of ioctl(2) about interfaces (netdevice(7)): the kernel's answer, and the networks' where it
-//! knows none.
+//! Interface requests of ioctl(2) (netdevice(7)): the kernel answers, and the networks where the kernel knows
+//! no answer.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -12,10 +12,10 @@ use crate::interface::{FLAGS, MTU, netmask};
 use crate::kernel::check;
 use crate::{Result, overlay};
 
-/// A `struct ifreq`: the name of an interface, and behind it what is asked for.
+/// A `struct ifreq`: the name of an interface, followed by the requested value.
 type Ifreq = [u8; size_of::<libc::ifreq>()];
 
-/// Where the name ends.
+/// Length of the name.
 const NAME: usize = libc::IF_NAMESIZE;
 
 /// The requests about one interface that an `ifreq` names.
@@ -33,7 +33,7 @@ const ABOUT_ONE: [c_ulong; 11] = [
     libc::SIOCGIFNETMASK,
 ];
 
-/// All requests about interfaces.
+/// Returns all requests about interfaces.
 pub fn all() -> impl Iterator<Item = c_ulong> {
     ABOUT_ONE.into_iter().chain([libc::SIOCGIFCONF])
 }
@@ -41,7 +41,7 @@ pub fn all() -> impl Iterator<Item = c_ulong> {
 /// Makes such a request.
 ///
 /// # Errors
-/// Those of ioctl(2).
+/// Errors of ioctl(2).
 ///
 /// # Safety
 /// As ioctl(2).
@@ -76,7 +76,7 @@ pub unsafe fn ioctl(
     }
 }
 
-/// SIOCGIFCONF.
+/// Handles SIOCGIFCONF.
 ///
 /// # Safety
 /// `place` points to an `ifconf`, whose buffer is null or has as much room as it says.
@@ -92,7 +92,7 @@ unsafe fn list(
     // SAFETY: as above.
     let mut list = unsafe { place.read_unaligned() };
     match asked {
-        // Nothing is known of the machine's interfaces.
+        // The machine's interfaces are unknown.
         Err(error) if is_unknown(error) => list.ifc_len = 0,
         asked => asked?,
     }
@@ -101,11 +101,11 @@ unsafe fn list(
     for entry in entries(&interfaces()) {
         let end = list.ifc_len.saturating_add(size_of::<Ifreq>() as c_int);
         if !buffer.is_null() {
-            // What does not fit is left out, as the kernel does.
+            // Entries that do not fit are left out, as in the kernel.
             if end > before.ifc_len {
                 break;
             }
-            // SAFETY: the caller says that there is so much room.
+            // SAFETY: the caller guarantees that much room.
             unsafe { buffer.byte_add(list.ifc_len as usize).write(entry) };
         }
         list.ifc_len = end;
@@ -115,8 +115,8 @@ unsafe fn list(
     Ok(0)
 }
 
-/// A socket of the kernel's in place of an overlay socket, whose AF_UNIX socket knows nothing of addresses.
-/// `None` where nothing but the overlay is allowed.
+/// Opens a kernel socket in place of an overlay socket, whose AF_UNIX socket knows no addresses. Returns
+/// `None` where only the overlay is allowed.
 fn stand_in(of: &Socket<'_>) -> Option<OwnedFd> {
     let family = match of.family() {
         Family::V4 => AddressFamily::INET,
@@ -148,10 +148,10 @@ fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> Resu
         libc::SIOCGIFFLAGS => (FLAGS as u16).to_ne_bytes().to_vec(),
         libc::SIOCGIFMTU => int(MTU),
         libc::SIOCGIFMETRIC | libc::SIOCGIFTXQLEN => int(0),
-        // No frames: there is no address of this kind.
+        // Networks have no frames, so there is no hardware address.
         libc::SIOCGIFHWADDR => socket_address(libc::ARPHRD_NONE, Ipv4Addr::UNSPECIFIED),
         libc::SIOCGIFADDR | libc::SIOCGIFDSTADDR => internet(address()?.0),
-        // As Linux of an interface that has none.
+        // As Linux for an interface without one.
         libc::SIOCGIFBRDADDR => address().map(|_| internet(Ipv4Addr::UNSPECIFIED))?,
         libc::SIOCGIFNETMASK => internet(address()?.1),
         _ => return Err(Errno::NODEV),
@@ -160,7 +160,7 @@ fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> Resu
     Ok(())
 }
 
-/// The entries of the networks in what SIOCGIFCONF gives: one for each IPv4 address.
+/// Returns the networks' entries for SIOCGIFCONF: one for each IPv4 address.
 fn entries(interfaces: &[Interface]) -> Vec<Ifreq> {
     let of_one = |of: &Interface| -> Vec<Ifreq> {
         let entry = |(address, _)| {
@@ -181,7 +181,7 @@ fn put_name(to: &mut Ifreq, name: &str) {
     to[..length].copy_from_slice(&name.as_bytes()[..length]);
 }
 
-/// An IPv4 address with its netmask.
+/// Returns an IPv4 address with its netmask.
 fn v4(of: &Route) -> Option<(Ipv4Addr, Ipv4Addr)> {
     match (of.address, netmask(of)) {
         (IpAddr::V4(address), IpAddr::V4(netmask)) => Some((address, netmask)),
@@ -193,7 +193,7 @@ fn internet(address: Ipv4Addr) -> Vec<u8> {
     socket_address(libc::AF_INET as u16, address)
 }
 
-/// A `sockaddr_in`, or a `sockaddr` of another family whose bytes are all 0.
+/// Encodes a `sockaddr_in`, or a `sockaddr` of another family whose bytes are all 0.
 fn socket_address(family: u16, address: Ipv4Addr) -> Vec<u8> {
     [&family.to_ne_bytes()[..], &[0; 2], &address.octets(), &[0; 8]].concat()
 }

@@ -1,5 +1,5 @@
-//! The kernel's calls, made without the C library's functions: what the calls of this crate end in, and what
-//! happens on descriptors that are no overlay sockets.
+//! Kernel calls made without the C library's functions: the basis of this crate's calls, and the calls for
+//! descriptors that are not overlay sockets.
 
 use std::os::fd::{BorrowedFd, RawFd};
 
@@ -8,7 +8,7 @@ use peersock_fd::Errno;
 
 use crate::Result;
 
-/// What libc's `syscall` has returned, with its `errno`.
+/// Converts the result of libc's `syscall`, with its `errno`.
 ///
 /// # Errors
 /// The `errno` if it has returned -1.
@@ -25,10 +25,10 @@ macro_rules! calls {
         #[doc = concat!(stringify!($call), "(2).")]
         ///
         /// # Errors
-        /// The kernel's.
+        /// Errors of the kernel.
         ///
         /// # Safety
-        /// Pointers must be what the kernel's call asks for.
+        /// Pointers must be valid for the system call.
         pub unsafe fn $call($($argument: $type),*) -> Result<$result> {
             // SAFETY: the caller's; the number is that of the call with these arguments.
             check(unsafe { peersock_fd::syscall!(libc::$number, $($argument),*) }).map(|returned| returned as $result)
@@ -65,24 +65,23 @@ calls! {
     ) -> c_int;
 }
 
-/// A descriptor as the program names it. `None` for negative numbers.
+/// Borrows a program's descriptor. Returns `None` for negative numbers.
 pub fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: it is used during the program's own call only; a number that is not open makes system calls
+    // SAFETY: it is used only during the program's own call; a number that is not open makes system calls
     // fail.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// An option whose value is an `int`; `None` if there is no such option.
+/// Returns an `int` option, or `None` if there is no such option.
 pub fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as socklen_t;
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables of the given sizes.
     let got = unsafe { getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
     got.is_ok().then_some(value)
 }
 
-/// SO_COOKIE: the number by which the kernel tells a socket from all others that there have been; `None` if
-/// it gives none.
+/// Returns SO_COOKIE, a number that the kernel never reuses for another socket, or `None` if there is none.
 pub fn cookie(fd: RawFd) -> Option<u64> {
     rustix::net::sockopt::socket_cookie(borrow(fd)?).ok()
 }

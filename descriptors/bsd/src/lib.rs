@@ -1,13 +1,12 @@
-//! The BSD socket calls on overlay descriptors, as C calls them: pointers, lengths and `errno` values.
+//! The BSD socket calls on overlay descriptors, in C's form: pointers, lengths and `errno` values.
 //!
-//! The C library `libpeersock` and the preloaded library are built from these. Each takes a [`Socket`], which
-//! says that the descriptor is an overlay socket, and gives what the call returns or its `errno`. System
-//! calls are made directly, so that a library that takes the place of the C library's functions may call
-//! them.
+//! The C library `libpeersock` and the preloaded library are built on them. Each call takes a [`Socket`],
+//! which shows that the descriptor is an overlay socket, and returns the call's result or its `errno`. System
+//! calls are made directly, so that a library that replaces the C library's functions may use this crate.
 //!
 //! # Safety
-//! Every pointer must be what the call of the same name in POSIX asks for: null where that allows null,
-//! otherwise valid for the length that is given with it.
+//! Every pointer must be valid for the POSIX call of the same name: null where that allows null, otherwise
+//! valid for the given length.
 #![allow(unsafe_code)]
 
 pub mod address_list;
@@ -61,5 +60,5 @@ pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
 pub use wait_all::{await_readable, receive_all, takes_all, waits};
 
-/// What a call gives: its return value, or the `errno` that it fails with.
+/// Result of a call: its return value, or the `errno` that it fails with.
 pub type Result<T> = std::result::Result<T, Errno>;

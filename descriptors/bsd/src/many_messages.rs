@@ -1,4 +1,4 @@
-//! recvmmsg(2) after its first message: what fails then is told by the next call.
+//! recvmmsg(2) after its first message: the next call reports later errors.
 
 use libc::c_int;
 use peersock_fd::{Errno, Kind, Socket};
@@ -7,12 +7,12 @@ use rustix::net::sockopt::{Timeout, socket_timeout};
 use crate::Result;
 use crate::wait_all::{await_readable, waits};
 
-/// Whether a call may receive one more message: it waits for that if it would wait for the message.
+/// Returns true if a call may receive one more message. Waits for it if the call would wait for the message.
 ///
-/// Of a stream only bytes count. What has ended it the kernel tells once, and it is for the next call.
+/// Only bytes count on a stream. The kernel reports the cause of its end once, and that is for the next call.
 ///
 /// # Errors
-/// Those of poll(2).
+/// Errors of poll(2).
 pub fn may_receive_more(socket: &Socket<'_>, flags: c_int) -> Result<bool> {
     if socket.kind() != Kind::Stream || flags & libc::MSG_ERRQUEUE != 0 {
         return Ok(true);
@@ -24,9 +24,9 @@ pub fn may_receive_more(socket: &Socket<'_>, flags: c_int) -> Result<bool> {
     Ok(rustix::io::ioctl_fionread(fd)? > 0)
 }
 
-/// Has the next call on a datagram socket tell an error that a message after the first has met.
+/// Makes the next call on a datagram socket return an error that a message after the first has met.
 pub fn keep_for_next_call(socket: &Socket<'_>, error: Errno) {
-    // That nothing has come is no error of the socket's; the others are mistakes of this call.
+    // EAGAIN and EINTR are not errors of the socket; the others are mistakes of this call.
     if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::FAULT | Errno::INVAL) {
         socket.keep_error(error);
     }

@@ -1,4 +1,4 @@
-//! The pieces of messages, as C passes them and as Rust's slices may be.
+//! Conversion of messages' pieces from C's form to Rust's slices.
 
 use std::borrow::Cow;
 use std::io::IoSliceMut;
@@ -9,20 +9,20 @@ use peersock_fd::Errno;
 
 use crate::Result;
 
-/// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
+/// Maximum number of bytes that one call moves: Linux's MAX_RW_COUNT for pages of 4 KiB.
 pub(crate) const MAX_BYTES: usize = 0x7fff_f000;
 
-/// The most pieces of one message (UIO_MAXIOV).
+/// Maximum number of pieces of one message (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
 
-/// The pieces of a message as Rust's slices may be: not longer than Linux takes them, and none at null. They
-/// are the message's own where those are so.
+/// Returns a message's pieces in a form valid for Rust's slices: limited to the length that Linux accepts,
+/// and none at null. Borrows the message's own pieces if they are valid.
 ///
 /// # Errors
-/// EMSGSIZE for too many pieces, EINVAL for one of a negative length, EFAULT.
+/// EMSGSIZE for too many pieces, EINVAL for a piece of negative length, EFAULT.
 ///
 /// # Safety
-/// The message's vectors are valid, but for null with a length of 0.
+/// The message's vectors are valid, except for null with a length of 0.
 pub(crate) unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
     // The field's type differs between C libraries.
     #[allow(clippy::unnecessary_cast)]
@@ -36,7 +36,7 @@ pub(crate) unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
     if message.msg_iov.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that so many are there.
+    // SAFETY: the caller says that this many are there.
     let mut vectors = Cow::Borrowed(unsafe { slice::from_raw_parts(message.msg_iov, count) });
     let mut left = MAX_BYTES;
     for at in 0..count {
@@ -58,10 +58,10 @@ pub(crate) unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
     Ok(vectors)
 }
 
-/// As [`vectors`], to be written to; what cannot be the message's own is put into `own`.
+/// Like [`vectors`], for writing; adjusted pieces are stored in `own`.
 ///
 /// # Safety
-/// As there; the pieces are valid for it, and the message's vectors used by nobody else.
+/// As for [`vectors`]; the pieces are valid for writing, and no other code uses the message's vectors.
 pub(crate) unsafe fn pieces_mut<'a>(
     message: &msghdr,
     own: &'a mut Vec<iovec>,
@@ -91,7 +91,7 @@ pub(crate) unsafe fn many<'a>(messages: *mut mmsghdr, count: c_uint) -> Result<&
     }
 }
 
-/// Leaves so many bytes out, which are not more than there are.
+/// Skips `bytes` bytes of the pieces, which must have at least that many.
 pub(crate) fn skip(pieces: &mut Vec<iovec>, mut bytes: usize) {
     let whole = pieces.iter().take_while(|piece| {
         let is_whole = piece.iov_len <= bytes;
@@ -106,7 +106,7 @@ pub(crate) fn skip(pieces: &mut Vec<iovec>, mut bytes: usize) {
     }
 }
 
-/// Copies as much as fits.
+/// Copies as much as fits and returns the number of bytes copied.
 pub(crate) fn scatter(mut data: &[u8], pieces: &mut [IoSliceMut<'_>]) -> usize {
     let whole = data.len();
     for piece in pieces {
@@ -129,7 +129,7 @@ mod tests {
         // SAFETY: zeros are a message.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len() as _);
-        // SAFETY: the vectors are there; what they point to is not looked at.
+        // SAFETY: the vectors are there; their targets are not read.
         let checked = unsafe { super::vectors(&message) }?;
         Ok(checked.iter().map(|vector| (vector.iov_base.is_null(), vector.iov_len)).collect())
     }

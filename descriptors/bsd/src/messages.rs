@@ -1,4 +1,4 @@
-//! Sending and receiving, where it is more than reading and writing.
+//! Sending and receiving beyond read(2) and write(2).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -19,16 +19,16 @@ use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
 use crate::wait_all::{await_readable, receive_all, takes_all};
 
-/// What one call with MSG_TRUNC discards of a stream at most, bytes.
+/// Maximum number of bytes of a stream that one call with MSG_TRUNC discards.
 const MOST_DISCARDED: usize = 256 << 10;
 
-/// The most datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
+/// Maximum number of datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
 const MOST_SEGMENTS: usize = 128;
 
-/// sendto(2).
+/// Sends data, as sendto(2) does.
 ///
 /// # Errors
-/// Those of [`Socket::send_to`], EOPNOTSUPP (urgent data), and those of sendto(2).
+/// Errors of [`Socket::send_to`] and sendto(2), EOPNOTSUPP (urgent data).
 ///
 /// # Safety
 /// See the crate.
@@ -42,7 +42,7 @@ pub unsafe fn sendto(
 ) -> Result<ssize_t> {
     check_send(socket, flags)?;
     if socket.kind() == Kind::Stream {
-        // As TCP, which does not look at the address.
+        // As TCP, which ignores the address.
         let none = ptr::null::<sockaddr>();
         // SAFETY: the caller's pointer goes to the kernel as it is.
         let sent = unsafe { kernel::sendto(raw(socket), data, size, flags, none, 0) };
@@ -56,7 +56,7 @@ pub unsafe fn sendto(
     }
     let data = match size {
         0 => &[][..],
-        // SAFETY: the caller says that so many bytes are there.
+        // SAFETY: the caller says that this many bytes are there.
         _ => unsafe { slice::from_raw_parts(data.cast::<u8>(), size) },
     };
     let flags = SendFlags::from_bits_retain(flags as u32);
@@ -69,10 +69,10 @@ pub unsafe fn sendto(
     Ok(sent? as ssize_t)
 }
 
-/// recvfrom(2).
+/// Receives data, as recvfrom(2) does.
 ///
 /// # Errors
-/// Those of recvfrom(2).
+/// Errors of recvfrom(2).
 ///
 /// # Safety
 /// See the crate.
@@ -104,7 +104,7 @@ pub unsafe fn recvfrom(
         });
         let received = received.map_err(|error| socket.stream_error(error))?;
         if !address.is_null() && !length.is_null() {
-            // SAFETY: the caller's. TCP tells no address here.
+            // SAFETY: the caller's. TCP returns no address here.
             unsafe { ptr::write_unaligned(length, 0) };
         }
         return Ok(received);
@@ -114,7 +114,7 @@ pub unsafe fn recvfrom(
     }
     let buf = match size.min(MAX_BYTES) {
         0 => &mut [][..],
-        // SAFETY: the caller says that so many bytes are there.
+        // SAFETY: the caller says that this many bytes are there.
         size => unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), size) },
     };
     if flags & libc::MSG_ERRQUEUE != 0 {
@@ -131,10 +131,10 @@ pub unsafe fn recvfrom(
     Ok(received.length as ssize_t)
 }
 
-/// sendmsg(2).
+/// Sends a message, as sendmsg(2) does.
 ///
 /// # Errors
-/// Those of [`sendto`], EMSGSIZE for too many pieces.
+/// Errors of [`sendto`], EMSGSIZE for too many pieces.
 ///
 /// # Safety
 /// See the crate.
@@ -143,7 +143,7 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         return Err(Errno::FAULT);
     }
     check_send(socket, flags)?;
-    // SAFETY: the caller says that there is one.
+    // SAFETY: the caller guarantees a message.
     let message = unsafe { &*message };
     if socket.kind() == Kind::Stream {
         // SAFETY: the caller's.
@@ -180,10 +180,10 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     Ok(sent? as ssize_t)
 }
 
-/// recvmsg(2).
+/// Receives a message, as recvmsg(2) does.
 ///
 /// # Errors
-/// Those of recvmsg(2).
+/// Errors of recvmsg(2).
 ///
 /// # Safety
 /// See the crate.
@@ -191,7 +191,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     if message.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is one.
+    // SAFETY: the caller guarantees a message.
     let message = unsafe { &mut *message };
     if flags & libc::MSG_ERRQUEUE != 0 {
         // SAFETY: the caller's.
@@ -237,7 +237,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     }
     control.put_headers(&received.headers);
     message.msg_namelen = match received.remote {
-        // SAFETY: the caller says that there is room for so much of a name.
+        // SAFETY: the caller guarantees that much room for a name.
         Some(remote) if !message.msg_name.is_null() => unsafe {
             write_to(remote, message.msg_name.cast(), message.msg_namelen)
         },
@@ -246,7 +246,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     Ok(received.length as ssize_t)
 }
 
-/// recvmsg(2) with MSG_ERRQUEUE.
+/// Receives an error report, as recvmsg(2) with MSG_ERRQUEUE.
 ///
 /// # Safety
 /// See the crate.
@@ -264,16 +264,16 @@ unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_
     unsafe { ControlBuffer::new(message) }.put_report(socket.family(), &report);
     message.msg_namelen = match message.msg_name.is_null() {
         true => 0,
-        // SAFETY: the caller says that there is room for so much of a name.
+        // SAFETY: the caller guarantees that much room for a name.
         false => unsafe { write_to(report.destination, message.msg_name.cast(), message.msg_namelen) },
     };
     Ok(copied as ssize_t)
 }
 
-/// sendmmsg(2).
+/// Sends several messages, as sendmmsg(2) does.
 ///
 /// # Errors
-/// That of the first message, if it fails.
+/// The error of the first message, if it fails.
 ///
 /// # Safety
 /// See the crate.
@@ -283,7 +283,7 @@ pub unsafe fn sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> Result<c_int> {
-    // SAFETY: the caller says that there are so many.
+    // SAFETY: the caller guarantees `count` messages.
     let messages = unsafe { many(messages, count) }?;
     for (at, message) in messages.iter_mut().enumerate() {
         // SAFETY: the caller's.
@@ -296,10 +296,10 @@ pub unsafe fn sendmmsg(
     Ok(messages.len() as c_int)
 }
 
-/// recvmmsg(2).
+/// Receives several messages, as recvmmsg(2) does.
 ///
 /// # Errors
-/// That of the first message, if it fails. Any other is told by the next call, as in Linux.
+/// The error of the first message, if it fails. The next call returns any other, as in Linux.
 ///
 /// # Safety
 /// See the crate.
@@ -310,7 +310,7 @@ pub unsafe fn recvmmsg(
     flags: c_int,
     timeout: *const timespec,
 ) -> Result<c_int> {
-    // SAFETY: the caller says that there are so many.
+    // SAFETY: the caller guarantees `count` messages.
     let messages = unsafe { many(messages, count) }?;
     // SAFETY: the caller says that it is null or a time.
     let deadline = match unsafe { timeout.as_ref() } {
@@ -326,7 +326,7 @@ pub unsafe fn recvmmsg(
         match unsafe { recvmsg(socket, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) } {
             Ok(received) => {
                 message.msg_len = received as c_uint;
-                // It wanted more, and a signal, the end or its time has ended the wait.
+                // The message had room for more, and a signal, the end or its timeout has ended the wait.
                 if socket.kind() == Kind::Stream && takes_all(flags) {
                     // SAFETY: the caller's.
                     let wanted: usize =
@@ -345,7 +345,7 @@ pub unsafe fn recvmmsg(
         if flags & libc::MSG_WAITFORONE != 0 {
             flags |= libc::MSG_DONTWAIT;
         }
-        // As Linux: the time is looked at after each datagram only.
+        // As Linux: the time is checked only after each datagram.
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(at as c_int + 1);
         }
@@ -353,15 +353,15 @@ pub unsafe fn recvmmsg(
     Ok(messages.len() as c_int)
 }
 
-/// When a time is over that begins now; `None` if that is never.
+/// Returns the deadline of a timeout that begins now, or `None` for never.
 fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
     let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
     let nanos = u32::try_from(time.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
     Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
 }
 
-/// Returns the destination of a datagram. As Linux: what has no family is IPv4's to an IPv4 socket, and
-/// nothing to an IPv6 socket, to which an address of an unknown family is wrong.
+/// Returns the destination of a datagram. As in Linux, an IPv4 socket takes an address without a family for
+/// IPv4. An IPv6 socket takes it for no address, and rejects one of an unknown family.
 ///
 /// # Safety
 /// `address` is null or points to `length` bytes.
@@ -376,7 +376,7 @@ unsafe fn remote(
     // SAFETY: the caller's.
     match (unsafe { read(address, length) }, socket.family()) {
         (Ok(None), Family::V4) if length as usize >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: so many bytes are there, which need not be aligned.
+            // SAFETY: that many bytes are there, which need not be aligned.
             let mut meant = unsafe { ptr::read_unaligned(address.cast::<libc::sockaddr_in>()) };
             meant.sin_family = libc::AF_INET as _;
             // SAFETY: it is a live variable of that size.
@@ -388,7 +388,7 @@ unsafe fn remote(
     }
 }
 
-/// UDP_SEGMENT of a message: nothing to who has no datagrams to cut.
+/// Checks UDP_SEGMENT of a message, and removes it if there is nothing to split.
 fn check_segment(socket: &Socket<'_>, length: usize, asked: &mut Option<Details>) -> Result<()> {
     let Some(details) = asked else { return Ok(()) };
     let Some(segment) = details.segment.map(|segment| usize::from(segment.get())) else { return Ok(()) };
@@ -402,10 +402,10 @@ fn check_segment(socket: &Socket<'_>, length: usize, asked: &mut Option<Details>
     Ok(())
 }
 
-/// What no overlay socket can be asked to send with.
+/// Rejects flags that no overlay socket supports.
 fn check_send(socket: &Socket<'_>, flags: c_int) -> Result<()> {
     match socket.kind() {
-        // The kernel's AF_UNIX sockets would take it out of the stream.
+        // AF_UNIX sockets would treat the byte as out-of-band data.
         Kind::Stream if flags & (libc::MSG_OOB | libc::MSG_FASTOPEN) != 0 => Err(Errno::OPNOTSUPP),
         // Each call sends a datagram.
         Kind::Datagram | Kind::Echo | Kind::Raw(_) if flags & (libc::MSG_OOB | libc::MSG_MORE) != 0 => {
@@ -415,7 +415,7 @@ fn check_send(socket: &Socket<'_>, flags: c_int) -> Result<()> {
     }
 }
 
-/// UDP does not look at MSG_OOB, and AF_UNIX refuses it.
+/// Removes MSG_OOB, because UDP ignores it and AF_UNIX refuses it.
 fn datagram_flags(flags: c_int) -> RecvFlags {
     RecvFlags::from_bits_retain((flags & !libc::MSG_OOB) as u32)
 }

@@ -1,11 +1,11 @@
-//! Lists of interfaces as if_nameindex(3) gives them.
+//! Lists of interfaces in the form of if_nameindex(3).
 
 use std::ffi::CString;
 use std::ptr;
 
 use libc::{c_uint, if_nameindex};
 
-/// Makes a list, which has to be given to [`free`].
+/// Makes a list, which must be freed with [`free`].
 pub fn list(interfaces: impl IntoIterator<Item = (c_uint, CString)>) -> *mut if_nameindex {
     let named = |(if_index, name): (_, CString)| if_nameindex { if_index, if_name: name.into_raw() };
     let end = if_nameindex { if_index: 0, if_name: ptr::null_mut() };
@@ -23,7 +23,7 @@ pub unsafe fn free(list: *mut if_nameindex) {
     }
     let mut count = 0;
     loop {
-        // SAFETY: the array ends with the first entry that has no name, and was not read so far yet.
+        // SAFETY: the array ends with the first entry without a name, which has not been reached yet.
         let name = unsafe { (*list.add(count)).if_name };
         count += 1;
         if name.is_null() {
@@ -32,7 +32,7 @@ pub unsafe fn free(list: *mut if_nameindex) {
         // SAFETY: made by `into_raw` above.
         drop(unsafe { CString::from_raw(name) });
     }
-    // SAFETY: a boxed slice of so many entries, as it was made above.
+    // SAFETY: a boxed slice of `count` entries, as it was made above.
     drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(list, count)) });
 }
 

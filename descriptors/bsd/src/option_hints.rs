@@ -1,5 +1,5 @@
-//! What has been set on some overlay socket in this process: where nothing was, the calls that it concerns
-//! cost nothing.
+//! Hints whether certain options were set on any overlay socket of this process; while not, the affected
+//! calls have no extra cost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,13 +11,13 @@ static LINGERS: AtomicBool = AtomicBool::new(false);
 /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG, or extension headers.
 static FORBIDS_CUTTING: AtomicBool = AtomicBool::new(false);
 
-/// Whether some socket may have SO_LINGER, so that closing is this library's.
+/// Returns true if any socket may have SO_LINGER, so that this library must handle closing.
 pub fn lingers() -> bool {
     LINGERS.load(Ordering::Relaxed)
 }
 
-/// Whether a datagram of so many bytes may be too long for any packet, or for its path and must perhaps not
-/// be cut, so that sending is this library's.
+/// Returns true if a datagram of `length` bytes may exceed any packet, or exceed its path while fragmentation
+/// is forbidden, so that this library must handle sending.
 pub fn may_be_too_long(length: usize) -> bool {
     length > ALWAYS_FITS || (length > ALWAYS_WHOLE && FORBIDS_CUTTING.load(Ordering::Relaxed))
 }

@@ -10,10 +10,10 @@ use peersock_fd::{Errno, Family, Kind, Socket};
 use crate::privilege::has_net_raw;
 use crate::{Result, kernel, option_hints, sides};
 
-/// The longest value that is taken, bytes.
+/// Maximum length of an accepted value, bytes.
 const MAX_VALUE: usize = 4096;
 
-/// getsockopt(2).
+/// Returns an option, as getsockopt(2) does.
 ///
 /// # Errors
 /// ENOPROTOOPT, EFAULT, EINVAL.
@@ -34,7 +34,7 @@ pub unsafe fn getsockopt(
     if value.is_null() || length.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is a length.
+    // SAFETY: the caller guarantees a length.
     let room = unsafe { ptr::read_unaligned(length) };
     if i32::try_from(room).is_err() {
         return Err(Errno::INVAL);
@@ -49,7 +49,7 @@ pub unsafe fn getsockopt(
             Kind::Raw(_) => libc::SOCK_RAW,
         }),
         (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(domain(socket)),
-        // `ucred` of nobody: the process, the user and the group.
+        // The `ucred` of an unknown peer: process, user and group.
         (libc::SOL_SOCKET, libc::SO_PEERCRED) => [0, -1, -1].map(c_int::to_ne_bytes).concat(),
         (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(protocol(socket)),
         _ => socket.option(level, name, room).map_err(|error| unknown(socket, level, error))?,
@@ -62,7 +62,7 @@ pub unsafe fn getsockopt(
     Ok(0)
 }
 
-/// What getsockopt(2) says of a level that IPv4 sockets do not have.
+/// Converts the error of getsockopt(2) for a level that IPv4 sockets do not have.
 fn unknown(socket: &Socket<'_>, level: c_int, error: Errno) -> Errno {
     let is_known = match level {
         libc::SOL_SOCKET | libc::IPPROTO_IP => true,
@@ -72,7 +72,7 @@ fn unknown(socket: &Socket<'_>, level: c_int, error: Errno) -> Errno {
     if error == Errno::NOPROTOOPT && !is_known { Errno::OPNOTSUPP } else { error }
 }
 
-/// setsockopt(2).
+/// Sets an option, as setsockopt(2) does.
 ///
 /// # Errors
 /// ENOPROTOOPT, EFAULT, EINVAL, EPERM.
@@ -93,8 +93,8 @@ pub unsafe fn setsockopt(
     unsafe { repeat(socket, level, name, value, length) }
 }
 
-/// Returns true if a socket of the kernel's is to refuse an option, with ENOPROTOOPT: it may become the
-/// overlay's, which does not have it, and nobody would hear of that. Turning it off is no harm.
+/// Returns true if a kernel socket must refuse an option with ENOPROTOOPT. The socket may become an overlay
+/// socket, which lacks the option, and the loss would go unreported. Turning the option off is harmless.
 ///
 /// # Safety
 /// `value` points to `length` bytes.
@@ -106,18 +106,18 @@ pub unsafe fn is_refused_early(
     length: socklen_t,
 ) -> bool {
     let is_off = || {
-        // SAFETY: the caller says that an `int` is there, if it is not null.
+        // SAFETY: the caller guarantees an `int`, unless the pointer is null.
         length as usize == size_of::<c_int>() && unsafe { value.cast::<c_int>().as_ref() } == Some(&0)
     };
-    // Where it is bound it stays.
+    // A bound socket stays in the kernel.
     let is_free = || sides::bound(fd).is_none_or(|bound| bound.ip().is_unspecified());
     option_table::is_refused_early(level, name) && !is_off() && sides::is_candidate(fd) && is_free()
 }
 
-/// As [`setsockopt`], of what the program was allowed to set on another socket.
+/// Like [`setsockopt`], for an option that the program was allowed to set on another socket.
 ///
 /// # Errors
-/// As [`setsockopt`], but for EPERM.
+/// Errors of [`setsockopt`] except EPERM.
 ///
 /// # Safety
 /// See the crate.
@@ -138,13 +138,13 @@ pub(crate) unsafe fn repeat(
         return Err(Errno::INVAL);
     }
     if value.is_null() && length > 0 {
-        // As Linux says of extension headers.
+        // As Linux for extension headers.
         let is_header = row.is_some_and(|row| row.repeat == Repeat::UnlessEmpty);
         return Err(if is_header { Errno::INVAL } else { Errno::FAULT });
     }
     let value = match length {
         0 => &[][..],
-        // SAFETY: the caller says that so many bytes are there.
+        // SAFETY: the caller says that this many bytes are there.
         _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) },
     };
     socket.set_option(level, name, value)?;
@@ -152,17 +152,17 @@ pub(crate) unsafe fn repeat(
     Ok(0)
 }
 
-/// The row of an option.
+/// Returns the row of an option.
 fn row(socket: &Socket<'_>, level: c_int, name: c_int) -> Option<&'static Row> {
     option_table::find(socket.kind(), socket.family(), level, name)
 }
 
-/// Whether the kernel's AF_UNIX socket has it.
+/// Returns true if the AF_UNIX socket itself keeps the option.
 fn is_the_kernels(row: Option<&Row>) -> bool {
     row.is_some_and(|row| row.access == Access::Kernel)
 }
 
-/// SO_DOMAIN.
+/// Returns SO_DOMAIN.
 fn domain(socket: &Socket<'_>) -> c_int {
     match socket.family() {
         Family::V4 => libc::AF_INET,
@@ -170,7 +170,7 @@ fn domain(socket: &Socket<'_>) -> c_int {
     }
 }
 
-/// SO_PROTOCOL.
+/// Returns SO_PROTOCOL.
 fn protocol(socket: &Socket<'_>) -> c_int {
     match socket.kind() {
         Kind::Stream => libc::IPPROTO_TCP,

@@ -8,15 +8,15 @@ use peersock_fd::{Socket, int_option, set_int_option};
 
 use crate::{Result, kernel};
 
-/// Whether a call peeks, and waits for as much as it has room for.
+/// Returns true if a call peeks, and waits until its buffer is full.
 pub fn is_patient_peek(flags: c_int) -> bool {
     let wanted = libc::MSG_PEEK | libc::MSG_WAITALL;
     flags & (wanted | libc::MSG_DONTWAIT) == wanted
 }
 
-/// Waits for so many bytes of a stream, if a call wants to peek at them all: the kernel's AF_UNIX sockets
-/// give what there is. It ends earlier where the call would: at the stream's end, and when its time is over
-/// or a signal comes; that is an error only if there is nothing.
+/// Waits for `wanted` bytes of a stream, if a call wants to peek at them all, because AF_UNIX sockets return
+/// only pending data. It ends early where the call would: at the stream's end, on a timeout, or on a signal.
+/// That is an error only if no data is pending.
 pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> Result<()> {
     if !is_patient_peek(flags) {
         return Ok(());
@@ -28,7 +28,7 @@ pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> 
         if there as usize >= wanted {
             return Ok(());
         }
-        // A peek behind what there is waits for more.
+        // A peek behind the pending data waits for more.
         set_int_option(socket.fd(), libc::SO_PEEK_OFF, i32::try_from(there).unwrap_or(i32::MAX))?;
         let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
         let mut byte = 0_u8;

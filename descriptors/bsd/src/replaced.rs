@@ -1,9 +1,9 @@
-//! Threads that wait on a datagram socket of the kernel's while another one turns it into one of the
-//! overlay's: they would wait on the old socket for ever.
+//! Threads that wait on a kernel datagram socket while another thread turns it into an overlay socket. They
+//! would wait on the old socket forever.
 //!
-//! They are woken by shutdown(2) of the old one: their calls receive nothing, and those who make them look
-//! here whether they are to try again. Who waits in poll(2) is woken, too, and goes on waiting: the kernel
-//! then looks at what the descriptor stands for now, but waits on what it stood for.
+//! shutdown(2) of the old socket wakes them: their calls receive nothing, and then check here if they must
+//! try again. Threads in poll(2) are woken, too, and go on waiting. The kernel then checks the descriptor's
+//! new file, but waits on the old one.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,15 +14,15 @@ use rustix::net::Shutdown;
 use crate::copies;
 use crate::kernel::{borrow, int_option};
 
-/// How many sockets were replaced so far.
+/// Number of sockets replaced so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A number that is another one after a call if a socket was replaced while it waited.
+/// Returns a number that changes during a call if a socket was replaced while the call waited.
 pub fn count() -> u32 {
     COUNT.load(Ordering::Acquire)
 }
 
-/// A copy of a datagram socket that is about to be replaced. It is not to be replaced itself.
+/// A copy of a datagram socket that is about to be replaced. The copy itself must not be replaced.
 pub struct Kept {
     fd: OwnedFd,
     identity: Identity,
@@ -34,12 +34,11 @@ impl Kept {
     }
 }
 
-/// A copy of the datagram socket that `fd` is, which is about to be replaced. `None` if no thread can wait on
-/// it: copies in other processes would hear the end of a socket that stays theirs.
+/// Returns a copy of the datagram socket `fd`, which is about to be replaced. Returns `None` if no thread can
+/// wait on it: copies in other processes would see the end of a socket that stays theirs.
 pub fn keep(fd: RawFd) -> Option<Kept> {
     let is_stream = int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
-    // A folder has a link for itself, one from above, and one from each folder in it: one for each thread
-    // here.
+    // A folder's link count is 2 plus the number of its subfolders, here one per thread.
     let is_alone = rustix::fs::stat("/proc/self/task").is_ok_and(|tasks| tasks.st_nlink <= 3);
     if is_stream || is_alone {
         return None;
@@ -49,16 +48,16 @@ pub fn keep(fd: RawFd) -> Option<Kept> {
     Some(Kept { fd, identity })
 }
 
-/// Wakes who waits on a socket that was replaced.
+/// Wakes the threads that wait on a replaced socket.
 pub fn wake(old: &Kept) {
-    // Another thread may have replaced the socket at the same time, and the copy with it: what stands there
-    // now must go on receiving.
+    // Another thread may have replaced the socket concurrently, and this copy with it. Its new file must go
+    // on receiving.
     if copies::identity(old.number()) != Some(old.identity) {
         return;
     }
-    // Before they wake: they have to see it.
+    // Increment before the wake, because the woken threads must see it.
     COUNT.fetch_add(1, Ordering::Release);
-    // That it is not connected is said afterwards.
+    // On an unconnected socket the call reports an error although it works.
     let _ = rustix::net::shutdown(&old.fd, Shutdown::Read);
 }
 
@@ -70,14 +69,14 @@ mod tests {
     use super::*;
     use crate::convert::replace_if;
 
-    /// A bound socket that waits for so long at most.
+    /// Returns a bound socket with a receive timeout.
     fn bound() -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket
     }
 
-    /// Has the two sockets exchange a datagram.
+    /// Makes the two sockets exchange a datagram.
     fn exchange(one: &UdpSocket, other: &UdpSocket) {
         one.send_to(b"x", other.local_addr().unwrap()).unwrap();
         assert_eq!(other.recv(&mut [0; 10]).unwrap(), 1);

@@ -1,4 +1,4 @@
-//! Which addresses are the overlay's, and where a program that listens is to be reached.
+//! Rules that assign addresses to the overlay, and listeners to networks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 
 use peersock_fd::{Client, Errno, Reply, Request, Route};
 
-/// How long the node's answer about addresses is believed.
+/// Lifetime of the node's answer about addresses.
 const LIFETIME: Duration = Duration::from_secs(1);
 
-/// Where a socket belongs.
+/// Network of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The overlay's.
+    /// The overlay.
     Overlay,
-    /// The kernel's.
+    /// The kernel.
     Kernel,
-    /// TCP that listens and UDP are on both, by one descriptor.
+    /// Both networks, by one descriptor: for TCP listeners and UDP.
     Both,
-    /// Nowhere: it is refused.
+    /// None: the socket is refused.
     Nowhere(Errno),
 }
 
-/// What the launcher, or the program itself, has said of it.
+/// The rules given by the launcher, or by the program itself.
 pub struct Rules {
     /// The node.
     pub client: Arc<Client>,
-    /// Addresses outside the overlay are refused.
+    /// True if addresses outside the overlay are refused.
     pub only: bool,
-    /// The launcher takes the calls of programs that the preloaded library does not reach.
+    /// True if the launcher handles the calls of programs that the preloaded library does not reach.
     pub admits: bool,
-    /// Where listeners without an address are, by port, and all that are not named.
+    /// Networks of listeners without an address, by port, and for all ports not named.
     ports: Vec<(u16, Side)>,
     others: Side,
     routes: Mutex<(Vec<Route>, Option<Instant>)>,
@@ -43,7 +43,7 @@ impl Rules {
         Some(Self::new(client, &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
     }
 
-    /// Rules as words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`,
+    /// Parses rules, words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`,
     /// `PORT=overlay` and `PORT=kernel`.
     pub fn new(client: Arc<Client>, words: &str) -> Self {
         let (ports, routes) = (Vec::new(), Mutex::default());
@@ -62,7 +62,7 @@ impl Rules {
         rules
     }
 
-    /// Asks the node which addresses are the overlay's.
+    /// Gets the addresses of the overlay from the node.
     pub fn refresh(&self) {
         if let Ok(Reply::Routes(routes)) = self.client.ask(Request::Routes)
             && let Ok(mut known) = self.routes.try_lock()
@@ -71,7 +71,8 @@ impl Rules {
         }
     }
 
-    /// Whether an address is the overlay's; `None` if the node is gone before it has ever told.
+    /// Returns true if an address belongs to the overlay, or `None` if the node has ended before its first
+    /// answer.
     pub fn is_overlays(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         let is_fresh = match self.routes.try_lock() {
@@ -91,7 +92,7 @@ impl Rules {
         }
     }
 
-    /// Where a socket belongs that wants to reach `remote`.
+    /// Returns the network of a socket that connects or sends to `remote`.
     pub fn of_remote(&self, remote: SocketAddr) -> Side {
         let ip = remote.ip().to_canonical();
         let is_overlays = if ip.is_loopback() { Some(false) } else { self.is_overlays(ip) };
@@ -99,18 +100,18 @@ impl Rules {
             Some(true) => Side::Overlay,
             Some(false) if self.only => Side::Nowhere(Errno::NETUNREACH),
             Some(false) => Side::Kernel,
-            // What may have been meant for the overlay shall not go elsewhere.
+            // Traffic that may have been meant for the overlay must not go elsewhere.
             None => Side::Nowhere(Errno::NETDOWN),
         }
     }
 
-    /// Where a socket belongs that wants to be reached at `local`.
+    /// Returns the network of a socket that binds to `local`.
     pub fn of_local(&self, local: SocketAddr) -> Side {
         let ip = local.ip().to_canonical();
         if !ip.is_unspecified() {
             return self.of_remote(local);
         }
-        // Of two rules for one port the later holds.
+        // The last rule for a port applies.
         let named = self.ports.iter().rev().find(|(port, _)| *port == local.port());
         match named.map_or(self.others, |(_, side)| *side) {
             Side::Kernel if self.only => Side::Nowhere(Errno::ADDRNOTAVAIL),
@@ -119,7 +120,7 @@ impl Rules {
     }
 }
 
-/// As the launcher calls it.
+/// Parses the launcher's name of a network.
 fn side_named(name: &str) -> Side {
     match name {
         "kernel" => Side::Kernel,

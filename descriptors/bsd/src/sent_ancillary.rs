@@ -1,4 +1,4 @@
-//! What a message that is sent asks for: its control messages (RFC 3542, ip(7), ipv6(7)).
+//! Requests in the control messages of sent messages (RFC 3542, ip(7), ipv6(7)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -11,19 +11,19 @@ use crate::Result;
 use crate::ancillary::{HEADER, length};
 use crate::extension_headers::read_header;
 
-/// What a message to be sent asks for.
+/// The requests of a sent message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SentAncillary {
-    /// `None` if it asks for nothing of that.
+    /// `None` if the message requests none of them.
     pub(crate) details: Option<Details>,
     pub(crate) headers: Vec<Header>,
 }
 
-/// What a message that a socket of a family is to send asks for.
+/// Reads the requests of a message for a socket of a family.
 ///
 /// # Errors
-/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in
-/// Linux. EPERM for options headers without CAP_NET_RAW.
+/// EINVAL for invalid values, and for known but unsupported requests; other levels are ignored, as in Linux.
+/// EPERM for options headers without CAP_NET_RAW.
 ///
 /// # Safety
 /// The message's control buffer is valid.
@@ -39,10 +39,10 @@ pub(crate) unsafe fn read(message: &msghdr, family: Family) -> Result<SentAncill
     Ok(SentAncillary { details: (!details.is_empty()).then_some(details), headers })
 }
 
-/// Looks at what a message for a stream asks for.
+/// Checks the control messages of a message for a stream.
 ///
 /// # Errors
-/// EINVAL for what the kernel's streams know, and the overlay's cannot do; as [`read`] for lengths.
+/// EINVAL for requests that kernel streams know and overlay streams do not support; as [`read`] for lengths.
 ///
 /// # Safety
 /// The message's control buffer is valid.
@@ -56,7 +56,7 @@ pub(crate) unsafe fn check_of_stream(message: &msghdr) -> Result<()> {
     unsafe { each(message, check) }
 }
 
-/// Calls with each control message and its value.
+/// Calls `call` with each control message and its value.
 ///
 /// # Safety
 /// The message's control buffer is valid.
@@ -85,7 +85,7 @@ unsafe fn each(message: &msghdr, mut call: impl FnMut(&cmsghdr, &[u8]) -> Result
 fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()> {
     match (header.cmsg_level, header.cmsg_type) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // `in_pktinfo`: index, own address, and the header's destination, which means nothing here.
+            // `in_pktinfo`: index, local address, and the header's destination, which is ignored here.
             let index = number(value)?;
             let local = Ipv4Addr::from(array::<4>(value, 4)?);
             details.packet_info = Some(packet_info(local.into(), index)?);
@@ -108,12 +108,12 @@ fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()>
             details.traffic_class = Some(u8::try_from(class).map_err(|_| Errno::INVAL)?);
         }
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => details.traffic_class = octet(number(value)?)?,
-        // `__u16`; 0 is nothing.
+        // `__u16`; 0 means none.
         (libc::IPPROTO_UDP, libc::UDP_SEGMENT) => match value {
             [a, b] => details.segment = NonZeroU16::new(u16::from_ne_bytes([*a, *b])),
             _ => return Err(Errno::INVAL),
         },
-        // Descriptors and credentials are not for the network; Linux lets them be.
+        // Descriptors and credentials do not concern the network; Linux ignores them.
         (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
         (libc::SOL_SOCKET | libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
             return Err(Errno::INVAL);
@@ -129,7 +129,7 @@ fn packet_info(local: IpAddr, index: c_int) -> Result<PacketInfo> {
     Ok(PacketInfo { local, interface })
 }
 
-/// -1 means what is usual.
+/// Converts an octet; -1 means the default.
 fn octet(value: c_int) -> Result<Option<u8>> {
     if value == -1 { Ok(None) } else { Ok(Some(u8::try_from(value).map_err(|_| Errno::INVAL)?)) }
 }

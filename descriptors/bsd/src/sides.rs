@@ -1,5 +1,5 @@
-//! The calls of a program whose sockets are the kernel's until it says where to: an address of the overlay
-//! turns a descriptor into an overlay socket, all others stay what they are.
+//! Calls of a program whose sockets start as kernel sockets. An overlay address turns the descriptor into an
+//! overlay socket; for other addresses it stays a kernel socket.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::convert::replace_if;
 use crate::kernel::{borrow, check, int_option};
 use crate::{EpollSets, Result, Rules, Side, alongside, calls, copies, either, kernel, replace, replaced};
 
-/// The rules, and how this process's descriptors become overlay sockets.
+/// The rules, and the conversion of this process's descriptors to overlay sockets.
 ///
 /// ```
 /// use peersock_bsd::{Rules, Sides};
@@ -24,34 +24,33 @@ use crate::{EpollSets, Result, Rules, Side, alongside, calls, copies, either, ke
 /// ```
 #[derive(Clone, Copy)]
 pub struct Sides<'a> {
-    /// Where sockets belong.
+    /// The rules that assign sockets to networks.
     pub rules: &'a Rules,
     /// Opens an overlay socket like a descriptor, see [`counterpart`](crate::counterpart).
     pub counterpart: fn(&Client, RawFd) -> Result<OwnedFd>,
-    /// Takes a descriptor, of the kernel's or the overlay's, out of the epoll sets that it is in, and names
-    /// them.
+    /// Finds the epoll sets of a descriptor, which may be a kernel or an overlay socket.
     pub sets: fn(RawFd) -> EpollSets,
-    /// Whether the program's threads are this process's, and are to be woken where they wait on a datagram
-    /// socket that becomes the overlay's, see [`replaced`].
+    /// True if the program's threads are this process's, and must be woken when their datagram socket becomes
+    /// an overlay socket, see [`replaced`].
     pub wakes: bool,
 }
 
-/// Where a call goes.
+/// Target of a call.
 pub enum Chosen<'fd> {
-    /// To the kernel's socket, which the caller has to ask itself.
+    /// The kernel socket; the caller must make the call.
     Kernels,
-    /// To the overlay's.
+    /// The overlay socket.
     Overlays(Socket<'fd>),
-    /// It is made: the socket is bound, or listens, on both networks, or may do so.
+    /// The call is done: the socket is bound, or listens, on both networks, or may do so.
     Done,
 }
 
-/// The overlay socket that a descriptor is.
+/// Returns the overlay socket of a descriptor.
 pub fn overlay<'fd>(fd: RawFd) -> Option<Socket<'fd>> {
     Socket::of(borrow(fd)?)
 }
 
-/// Whether a descriptor is an IPv4 or IPv6 socket of the kernel's that the overlay could have.
+/// Returns true if a descriptor is an IPv4 or IPv6 kernel socket that the overlay supports.
 pub fn is_candidate(fd: RawFd) -> bool {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name);
     let has_family = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
@@ -60,17 +59,18 @@ pub fn is_candidate(fd: RawFd) -> bool {
     has_family && (is_raw || option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol)))
 }
 
-/// The address that a socket of the kernel's is bound to.
+/// Returns the address that a kernel socket is bound to.
 pub fn bound(fd: RawFd) -> Option<SocketAddr> {
     let address = rustix::net::getsockname(borrow(fd)?).ok()?;
     SocketAddr::try_from(address).ok()
 }
 
 impl Sides<'_> {
-    /// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
+    /// Opens a socket, as socket(2) does. Where only the overlay is allowed, all Internet sockets are overlay
+    /// sockets.
     ///
     /// # Errors
-    /// Those of socket(2).
+    /// Errors of socket(2).
     pub fn socket(&self, domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
         let overlay = || crate::socket(&self.rules.client, domain, kind, protocol);
         let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
@@ -85,11 +85,11 @@ impl Sides<'_> {
         }
     }
 
-    /// bind(2). `None` if the socket is the kernel's, which the caller has to ask itself: whoever asks has
-    /// other privileges.
+    /// Binds a socket, as bind(2) does. Returns `None` for a kernel socket, which the caller must bind itself
+    /// because it may have other privileges.
     ///
     /// # Errors
-    /// Those of bind(2), and as [`convert`](crate::convert()).
+    /// Errors of bind(2), and of [`convert`](crate::convert()).
     ///
     /// # Safety
     /// As bind(2).
@@ -99,7 +99,7 @@ impl Sides<'_> {
         address: *const sockaddr,
         length: socklen_t,
     ) -> Result<Option<c_int>> {
-        // Of what is wrong the kernel's socket shall complain.
+        // The kernel socket reports a wrong address.
         // SAFETY: the caller's.
         let local = unsafe { crate::read_address(address, length) }.ok().flatten();
         match self.by_local(fd, local)? {
@@ -112,10 +112,10 @@ impl Sides<'_> {
         }
     }
 
-    /// Where bind(2) goes of a socket that is to be bound to `local`; `None` is what is no address.
+    /// Chooses the target of bind(2) to `local`, which is `None` for a wrong address.
     ///
     /// # Errors
-    /// Those of bind(2), and as [`convert`](crate::convert()).
+    /// Errors of bind(2), and of [`convert`](crate::convert()).
     pub fn by_local<'fd>(&self, fd: RawFd, local: Option<SocketAddr>) -> Result<Chosen<'fd>> {
         let side_of = |local| self.rules.of_local(local);
         if let Some(local) = local
@@ -129,7 +129,7 @@ impl Sides<'_> {
                     alongside::bind_datagrams(rules, fd, local, counterpart, sets)?;
                     return Ok(Chosen::Done);
                 }
-                // Where that fails the kernel's own call tells the reason.
+                // If that fails, the kernel call returns the reason.
                 Side::Overlay
                     if is_any(local)
                         && (is_stream(fd) || is_udp(fd))
@@ -141,12 +141,12 @@ impl Sides<'_> {
             }
         }
         let chosen = self.choose(fd, || match local {
-            // A client that binds to nothing in particular: connecting, sending or listening will tell.
+            // A client without a particular address: a later connect, send or listen decides.
             Some(local) if is_any(local) => Side::Kernel,
             Some(local) => match side_of(local) {
-                // Whether it listens is not known yet.
+                // It is not known yet if the stream will listen.
                 Side::Both if is_stream(fd) => Side::Kernel,
-                // It is bound already, of which the kernel shall complain itself.
+                // It is bound already, which the kernel reports.
                 Side::Both if is_udp(fd) => Side::Kernel,
                 side => side,
             },
@@ -155,11 +155,11 @@ impl Sides<'_> {
         Ok(chosen?.map_or(Chosen::Kernels, Chosen::Overlays))
     }
 
-    /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the
-    /// same port. It stays the kernel's where it belongs there, or is connected.
+    /// Makes a kernel UDP socket bound to a wildcard address an overlay socket too, at the same port. It
+    /// stays a kernel socket if the rules say so, or if it is connected.
     ///
     /// # Errors
-    /// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
+    /// Errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
     pub fn share(&self, fd: RawFd) -> Result<()> {
         let Some(local) = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified()) else {
             return Ok(());
@@ -172,11 +172,11 @@ impl Sides<'_> {
         alongside::share_datagrams(self.rules, fd, local, self.counterpart, self.sets)
     }
 
-    /// bind(2) of the kernel, for a socket that [`bind`](Self::bind) has left to it. The port may be that of
-    /// a socket that is closed, and that the node still has.
+    /// Calls bind(2) of the kernel for a socket that [`bind`](Self::bind) has left to it. The port may belong
+    /// to a closed socket that the node still has.
     ///
     /// # Errors
-    /// Those of bind(2).
+    /// Errors of bind(2).
     ///
     /// # Safety
     /// As bind(2).
@@ -198,10 +198,10 @@ impl Sides<'_> {
         }
     }
 
-    /// Has the node forget closed sockets that are bound where a socket of both networks wants to be.
+    /// Makes the node forget closed sockets that are bound to the address of a socket of both networks.
     ///
     /// # Errors
-    /// ENETDOWN if the node is no more.
+    /// ENETDOWN if the node has ended.
     pub fn vacate(&self, local: Option<SocketAddr>) -> Result<()> {
         match local {
             Some(local) if self.rules.of_local(local) == Side::Both => {
@@ -211,10 +211,10 @@ impl Sides<'_> {
         }
     }
 
-    /// listen(2).
+    /// Listens, as listen(2) does.
     ///
     /// # Errors
-    /// Those of listen(2) on either network, and as [`convert`](crate::convert()).
+    /// Errors of listen(2) on either network, and of [`convert`](crate::convert()).
     pub fn listen(&self, fd: RawFd, backlog: c_int) -> Result<c_int> {
         match self.by_listen(fd, backlog)? {
             Chosen::Kernels => either::listen(None, fd, backlog),
@@ -223,10 +223,10 @@ impl Sides<'_> {
         }
     }
 
-    /// Where listen(2) goes. One of both networks listens then, with this backlog.
+    /// Chooses the target of listen(2). A socket of both networks listens then, with this backlog.
     ///
     /// # Errors
-    /// As [`listen`](Self::listen).
+    /// Like [`listen`](Self::listen).
     pub fn by_listen<'fd>(&self, fd: RawFd, backlog: c_int) -> Result<Chosen<'fd>> {
         let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
         if overlay(fd).is_none()
@@ -245,18 +245,19 @@ impl Sides<'_> {
         let Some(socket) = self.choose_if(fd, || self.rules.of_local(local), asked)? else {
             return Ok(Chosen::Kernels);
         };
-        // The program may have been told a port already. One that no network allows is nobody's wish: it was
-        // bound to no port in particular.
+        // The program may know the port already. A port that no network allows was chosen automatically, so
+        // do not keep it.
         if suits.get() && local.port() != 0 && socket.local_addr()?.port() == 0 {
             socket.bind(local)?;
         }
         Ok(Chosen::Overlays(socket))
     }
 
-    /// The socket to use for a call that names a remote address; `None` if it is the kernel's.
+    /// Returns the socket for a call with a remote address, or `None` for a kernel socket.
     ///
     /// # Errors
-    /// ENETUNREACH or ENETDOWN if the address belongs nowhere, and as [`convert`](crate::convert()).
+    /// ENETUNREACH or ENETDOWN if the address belongs to no network, and errors of
+    /// [`convert`](crate::convert()).
     ///
     /// # Safety
     /// As [`read_address`](crate::read_address).
@@ -266,15 +267,15 @@ impl Sides<'_> {
         address: *const sockaddr,
         length: socklen_t,
     ) -> Result<Option<Socket<'fd>>> {
-        // What the kernel would complain of, it shall complain of itself.
+        // The kernel reports a wrong address itself.
         // SAFETY: the caller's.
         self.towards(fd, unsafe { crate::read_address(address, length) }.ok().flatten())
     }
 
-    /// As [`by_remote`](Self::by_remote); `None` is what is no address.
+    /// Like [`by_remote`](Self::by_remote); `remote` is `None` for a wrong address.
     ///
     /// # Errors
-    /// As [`by_remote`](Self::by_remote).
+    /// Like [`by_remote`](Self::by_remote).
     pub fn towards<'fd>(&self, fd: RawFd, remote: Option<SocketAddr>) -> Result<Option<Socket<'fd>>> {
         self.choose(fd, || remote.map_or(Side::Kernel, |remote| self.rules.of_remote(remote)))
     }
@@ -282,17 +283,17 @@ impl Sides<'_> {
     /// Turns `fd` into an overlay socket, see [`convert`](crate::convert()).
     ///
     /// # Errors
-    /// As [`convert`](crate::convert()).
+    /// Like [`convert`](crate::convert()).
     pub fn convert(&self, fd: RawFd) -> Result<()> {
         replace(fd, &(self.counterpart)(&self.rules.client, fd)?, self.sets)
     }
 
-    /// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
+    /// Turns the descriptor into an overlay socket if it belongs there. Fails if it belongs to no network.
     fn choose<'fd>(&self, fd: RawFd, side: impl FnOnce() -> Side) -> Result<Option<Socket<'fd>>> {
         self.choose_if(fd, side, |_| true)
     }
 
-    /// The same. A port that the kernel has chosen is the overlay's too if it `suits`.
+    /// Does the same. The overlay keeps a port chosen by the kernel if `suits` accepts it.
     fn choose_if<'fd>(
         &self,
         fd: RawFd,
@@ -302,7 +303,7 @@ impl Sides<'_> {
         if let Some(socket) = overlay(fd) {
             return Ok(Some(socket));
         }
-        // The kernel is asked last what it is: most addresses are the kernel's.
+        // Query the descriptor last, because most addresses belong to the kernel.
         match side() {
             Side::Kernel => Ok(None),
             _ if !is_candidate(fd) => Ok(None),
@@ -320,8 +321,7 @@ impl Sides<'_> {
                 }
                 let socket = overlay(fd);
                 if let (Some(socket), Some(local)) = (&socket, local) {
-                    // The program may have been told the port. On the overlay it may be another's: then it is
-                    // any.
+                    // The program may know the port. If the overlay's port is taken, any port is used.
                     let _ = socket.bind(local);
                 }
                 if let Some(old) = old {
@@ -333,7 +333,7 @@ impl Sides<'_> {
     }
 }
 
-/// Whether an address to bind names nothing in particular: any port of a wildcard address.
+/// Returns true if a bind address is unspecific: any port of a wildcard address.
 pub fn is_any(local: SocketAddr) -> bool {
     local.port() == 0 && local.ip().is_unspecified()
 }

@@ -1,4 +1,4 @@
-//! Addresses as C passes them.
+//! Addresses in C's form.
 
 use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -9,13 +9,14 @@ use peersock_fd::{Errno, Family};
 
 use crate::Result;
 
-/// Bytes of a `sockaddr_in6` without the scope, which old programs leave out (RFC 2133).
+/// Length of a `sockaddr_in6` without the scope, which old programs leave out (RFC 2133), bytes.
 const LEAST_IN6: usize = offset_of!(sockaddr_in6, sin6_scope_id);
 
-/// Reads an address; `None` for AF_UNSPEC.
+/// Reads an address. Returns `None` for AF_UNSPEC.
 ///
 /// # Errors
-/// EFAULT for a null pointer, EINVAL for a length that is too short or longer than any address, EAFNOSUPPORT for other families.
+/// EFAULT for a null pointer, EINVAL for a length that is too short or longer than any address, EAFNOSUPPORT
+/// for other families.
 ///
 /// # Safety
 /// `address` is null or points to `length` bytes.
@@ -32,7 +33,7 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
     match i32::from(family) {
         libc::AF_UNSPEC => Ok(None),
         libc::AF_INET if length >= size_of::<sockaddr_in>() => {
-            // SAFETY: the caller says that so many bytes are there; any bytes are a `sockaddr_in`.
+            // SAFETY: the caller says that this many bytes are there; any bytes are a `sockaddr_in`.
             let address = unsafe { ptr::read_unaligned(address.cast::<sockaddr_in>()) };
             let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
             Ok(Some((ip, u16::from_be(address.sin_port)).into()))
@@ -52,9 +53,9 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
     }
 }
 
-/// Has Linux's reason why a socket of this family cannot be bound or, as a stream, connected to an address
-/// that came in a structure of this length: IPv6's is told that one of IPv4's length is short before its
-/// family is looked at.
+/// Returns Linux's error if a socket of this family cannot be bound or, as a stream, connected to an address
+/// in a structure of this length. An IPv6 socket rejects a structure of IPv4's length as too short before it
+/// checks the family.
 ///
 /// # Errors
 /// EAFNOSUPPORT, EINVAL.
@@ -72,7 +73,7 @@ pub(crate) fn check_structure(family: Family, address: SocketAddr, length: sockl
 /// EFAULT if there is an address but no length, EINVAL for a negative length.
 ///
 /// # Safety
-/// `address` is null, or `length` points to a length and `address` to so many bytes.
+/// `address` is null, or `length` points to a length and `address` to that many bytes.
 pub unsafe fn write(value: SocketAddr, address: *mut sockaddr, length: *mut socklen_t) -> Result<()> {
     if address.is_null() {
         return Ok(());
@@ -80,19 +81,19 @@ pub unsafe fn write(value: SocketAddr, address: *mut sockaddr, length: *mut sock
     if length.is_null() {
         return Err(Errno::FAULT);
     }
-    // SAFETY: the caller says that there is a length.
+    // SAFETY: the caller guarantees a length.
     let room = unsafe { ptr::read_unaligned(length) };
     if i32::try_from(room).is_err() {
         return Err(Errno::INVAL);
     }
-    // SAFETY: the caller says that so many bytes are there.
+    // SAFETY: the caller says that this many bytes are there.
     let whole = unsafe { write_to(value, address, room) };
     // SAFETY: as above.
     unsafe { ptr::write_unaligned(length, whole) };
     Ok(())
 }
 
-/// Writes an address, as much as fits; gives its whole length.
+/// Writes an address, as much as fits, and returns its whole length.
 ///
 /// # Safety
 /// `address` points to `room` bytes.
@@ -140,7 +141,7 @@ mod tests {
             let address: SocketAddr = text.parse().expect("an address");
             let mut storage = [0u8; 64];
             let mut length = 64;
-            // SAFETY: the storage is as long as we say.
+            // SAFETY: the storage is as long as the given length.
             unsafe {
                 write(address, storage.as_mut_ptr().cast(), &raw mut length).expect("there is room");
                 assert_eq!(read(storage.as_ptr().cast(), length), Ok(Some(address)));
@@ -171,7 +172,7 @@ mod tests {
         let address: SocketAddr = "[fd00::1]:443".parse().expect("an address");
         let mut storage = [0xaa_u8; 8];
         let mut length = 4;
-        // SAFETY: the storage is longer than we say.
+        // SAFETY: the storage is longer than the given length.
         unsafe { write(address, storage.as_mut_ptr().cast(), &raw mut length).expect("some room") };
         assert_eq!((length, storage[4]), (28, 0xaa));
     }

@@ -1,9 +1,8 @@
 //! MSG_WAITALL on a stream.
 //!
-//! The kernel's AF_UNIX sockets take what has ended a stream along with the bytes before it, and a program
-//! that was given fewer than it wanted would see an end in order next. TCP gives the bytes, and tells the
-//! error to the next call. So the kernel is asked for what there is, again and again, and only while there is
-//! something.
+//! AF_UNIX sockets take the error that has ended a stream together with the bytes before it. A program that
+//! got fewer bytes than requested would see an orderly end next. TCP returns the bytes, and reports the error
+//! at the next call. So this module receives the pending bytes repeatedly, and only while there are any.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -16,20 +15,20 @@ use rustix::net::sockopt::{Timeout, socket_timeout};
 
 use crate::Result;
 
-/// How often who waits looks whether the descriptor is still what it was.
+/// Interval at which a waiting call checks that the descriptor is still the same file.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Whether a call takes as much as it has room for, and waits for it.
+/// Returns true if a call waits until its buffer is full.
 pub fn takes_all(flags: c_int) -> bool {
     flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL
 }
 
-/// Receives `size` bytes by calls of `receive`, if `flags` say MSG_WAITALL, and otherwise by one: less at the
-/// stream's end, when its time is over, and when a signal comes. `receive` is told how much has come already,
-/// and the flags to use. Between two calls `wait` is for something to read, see [`await_readable`].
+/// Receives `size` bytes by calls of `receive` if `flags` contain MSG_WAITALL, otherwise by one call. Returns
+/// fewer at the stream's end, on a timeout, and on a signal. `receive` gets the number of bytes received
+/// already, and the flags to use. Between two calls `wait` waits for data, see [`await_readable`].
 ///
 /// # Errors
-/// Those of the first call: what has come before any other is more than an error.
+/// Errors of the first call. Bytes received before a later error take precedence over it.
 pub fn receive_all<'fd>(
     socket: &Socket<'fd>,
     flags: c_int,
@@ -42,7 +41,7 @@ pub fn receive_all<'fd>(
     }
     let flags = flags & !libc::MSG_WAITALL;
     let until = socket_timeout(socket.fd(), Timeout::Recv)?.and_then(|time| Instant::now().checked_add(time));
-    // Meanwhile another thread may close the descriptor, and its number be another's.
+    // Another thread may close the descriptor meanwhile, and its number may be reused.
     let file = identity(socket.fd())?;
     let mut received = receive(0, flags)?;
     while received > 0
@@ -59,11 +58,11 @@ pub fn receive_all<'fd>(
     Ok(received)
 }
 
-/// Waits, where a call with these flags would, until a stream has something to read: false if it has ended,
-/// if the time is over, and if the descriptor stands for another file by now.
+/// Waits, where a call with these flags would, until a stream has data. Returns false if it has ended, on a
+/// timeout, and if the descriptor refers to another file by now.
 ///
 /// # Errors
-/// Those of `wait`, EINTR among them, and those of fstat(2), fcntl(2), ioctl(2) and poll(2).
+/// Errors of `wait`, EINTR among them, and of fstat(2), fcntl(2), ioctl(2) and poll(2).
 fn await_more<'fd>(
     socket: &Socket<'fd>,
     flags: c_int,
@@ -73,7 +72,7 @@ fn await_more<'fd>(
 ) -> Result<bool> {
     let fd = socket.fd();
     loop {
-        // In this order: what comes before the end is there when the end is.
+        // Check in this order, because data sent before the end is present when the end is.
         let has_ended = socket.has_ended()?;
         if identity(fd)? != file {
             return Ok(false);
@@ -89,18 +88,18 @@ fn await_more<'fd>(
     }
 }
 
-/// Whether a call with these flags waits.
+/// Returns true if a call with these flags waits.
 ///
 /// # Errors
-/// Those of fcntl(2).
+/// Errors of fcntl(2).
 pub fn waits(fd: BorrowedFd<'_>, flags: c_int) -> Result<bool> {
     Ok(flags & libc::MSG_DONTWAIT == 0 && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
-/// Waits for something to read, or the end: for so long at most.
+/// Waits until there is data or the end, at most for `time`.
 ///
 /// # Errors
-/// Those of poll(2).
+/// Errors of poll(2).
 pub fn await_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<()> {
     let time = time.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
     rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], time.as_ref()).map(drop)

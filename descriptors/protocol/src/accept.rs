@@ -11,10 +11,10 @@ use crate::socket::{Socket, UNSEEN, enlarge, name_of};
 use crate::{passed, private};
 
 impl Socket<'_> {
-    /// accept4(2). Gives the address of the other end.
+    /// Accepts a connection as accept4(2) does. Returns its descriptor and the peer's address.
     ///
     /// # Errors
-    /// Those of accept(2); ENETDOWN if the node is no more, or has left the network.
+    /// Errors of accept(2); ENETDOWN if the node has ended, or has left the network.
     pub fn accept(&self, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr), Errno> {
         if self.kind() != Kind::Stream {
             return Err(Errno::OPNOTSUPP);
@@ -28,11 +28,12 @@ impl Socket<'_> {
         }
     }
 
-    /// What a descriptor is that the kernel's accept4(2) has given, with these flags: the connection, and the
-    /// address of its other end. `None` if it is to be closed, and the next one waited for.
+    /// Interprets a descriptor that accept4(2) of the kernel has returned with these flags. Returns the
+    /// connection and the peer's address, or `None` if the descriptor must be closed and the next one
+    /// awaited.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// Like [`accept`](Self::accept).
     pub fn take_accepted(
         &self,
         fd: OwnedFd,
@@ -48,13 +49,14 @@ impl Socket<'_> {
         from: Option<SocketAddrAny>,
         flags: SocketFlags,
     ) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
-        // Every program of this machine may connect to an abstract name. Only the node is believed.
+        // Every program of this machine may connect to an abstract name, so trust only the node.
         match from.and_then(name_of).filter(|_| self.client().is_node(fd.as_fd())) {
             Some(name @ Name::Accepted(_, accepted)) => {
                 enlarge(fd.as_fd());
                 private::inherit(self.fd(), fd.as_fd())?;
-                // As long as the node does not take it, its death is no end of the stream. It wakes the node,
-                // so it comes last: what the program tells the node next may find it awake.
+                // Until the node takes this mark, the node's death does not look like the end of the stream.
+                // The write wakes the node, so it comes last: the program's next message may then find the
+                // node awake.
                 let name = name.to_string();
                 let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
                 if written == Err(Errno::PIPE) && self.is_down() {
@@ -67,10 +69,10 @@ impl Socket<'_> {
         }
     }
 
-    /// What an error of the kernel's accept4(2) means.
+    /// Converts an error of accept4(2) of the kernel.
     pub fn accept_error(&self, error: Errno) -> Errno {
         match error {
-            // What a socket that was shut down gives, depending on whether it waits.
+            // A socket that was shut down returns one of these, depending on whether it blocks.
             Errno::AGAIN | Errno::INVAL => {
                 let shut = if self.is_shut() { Errno::INVAL } else { error };
                 self.end().unwrap_or(shut)

@@ -1,19 +1,20 @@
-//! Whether this process runs in the memory of another one, as a child of vfork(2) does until it executes a
-//! program: it has descriptors of its own, and so must leave alone what the memory says of descriptors.
+//! Detection of a process that runs in another process's memory, as a child of vfork(2) does until it
+//! executes a program. Its descriptor table is separate, so it must leave alone what the memory says about
+//! descriptors.
 #![allow(unsafe_code)]
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-/// Enough for one number; the kernel gives a whole page.
+/// Size of the mapping, enough for one number; the kernel gives a whole page.
 const LENGTH: usize = 4096;
 
-/// The process whose memory this is, 0 if it has not looked yet. Forked children find 0 there
+/// The process that owns this memory, 0 before the first check. Forked children find 0 there
 /// (MADV_WIPEONFORK), and children of vfork(2) their parent.
 static OWNER: AtomicPtr<AtomicI32> = AtomicPtr::new(ptr::null_mut());
 
-/// Whether the memory is another process's. The first to ask is taken for its owner. Always false before Linux
-/// 4.14.
+/// Returns true if the memory belongs to another process. The first caller counts as its owner. Always false
+/// before Linux 4.14.
 pub(crate) fn is_borrowed() -> bool {
     let Some(owner) = owner() else { return false };
     let own = rustix::process::getpid().as_raw_pid();
@@ -24,7 +25,7 @@ fn owner() -> Option<&'static AtomicI32> {
     let mut known = OWNER.load(Ordering::Acquire);
     if known.is_null() {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the kernel chooses a place that nobody has.
+        // SAFETY: the kernel chooses an unused address.
         let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, access, kind, -1, 0) };
         if page == libc::MAP_FAILED {
             return None;
@@ -38,7 +39,7 @@ fn owner() -> Option<&'static AtomicI32> {
         };
         known = stored.map_or_else(|other| other, |_| new);
         if known != new {
-            // SAFETY: the whole mapping that was made above, of which nobody else knows.
+            // SAFETY: the whole mapping that was made above, which no other thread knows.
             unsafe { libc::munmap(page, LENGTH) };
         }
     }
@@ -56,7 +57,7 @@ mod tests {
         let owner = owner().expect("Linux has this since 4.14");
         let own = owner.swap(1, Ordering::Relaxed);
         assert!(is_borrowed(), "it is the first process's");
-        // As a forked child finds it.
+        // A forked child finds 0.
         owner.store(0, Ordering::Relaxed);
         assert!(!is_borrowed());
         assert_eq!(owner.load(Ordering::Relaxed), own);

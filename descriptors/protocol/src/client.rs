@@ -27,32 +27,33 @@ use crate::proof::{NameKey, Token, admission_proof, is_admission_proof, is_proof
 use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, Which};
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
-/// How long a node has to prove that it is the node.
+/// Time for a node to prove its identity.
 const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// Connections that are kept for what is asked next: threads that ask at the same time have one each.
+/// Maximum number of idle connections kept for later requests. Threads with concurrent requests have one
+/// each.
 const MOST_IDLE: usize = 8;
 
-/// The clients that there are.
+/// All clients of this process.
 static KNOWN: KnownClients = KnownClients::new();
 
 /// A node as its applications see it.
 ///
-/// It may be used by any thread, and in a forked child: connections of the parent are not used there.
+/// Any thread may use it, and so may a forked child, which does not use connections of the parent.
 #[derive(Debug)]
 pub struct Client {
     tag: NodeTag,
     token: Token,
-    /// The process and the user of the node, as [`pack`] has them; 0 until it was asked something.
+    /// The process and the user of the node in the form of [`pack`]; 0 until the first request.
     node: AtomicU64,
-    /// The halves of the node's [`NameKey`], if it is there.
+    /// The halves of the node's [`NameKey`], once it is known.
     name_key: [AtomicU64; 2],
     has_name_key: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     known_sizes: Mutex<KnownSizes>,
 }
 
-/// A connection to the request socket, and whose it is.
+/// A connection to the request socket, with its owner.
 #[derive(Debug)]
 struct Connection {
     fd: Option<OwnedFd>,
@@ -61,13 +62,13 @@ struct Connection {
 }
 
 impl Client {
-    /// The client of a node, with the token that the node gave to this process.
+    /// Returns the client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
         KNOWN.get_or_add(|known| known.tag == tag && known.token == token, || Self::unused(tag, token))
     }
 
-    /// The client of the node that the environment variable `PEERSOCK_NODE` names by this text; `None` if it
-    /// names none.
+    /// Returns the client of the node that this value of the environment variable `PEERSOCK_NODE` names, or
+    /// `None` if it names none.
     ///
     /// ```
     /// use peersock_fd::{Client, NodeTag};
@@ -83,50 +84,50 @@ impl Client {
         Some(Self::new(tag, Token(u128::from_str_radix(token, 16).ok()?)))
     }
 
-    /// The client of the node that a socket belongs to.
+    /// Returns the client of the node that a socket belongs to.
     pub fn of(tag: NodeTag) -> Arc<Self> {
         KNOWN.get_or_add(|known| known.tag == tag, || Self::unused(tag, Token::NONE))
     }
 
     fn unused(tag: NodeTag, token: Token) -> Self {
-        // The memory is this process's unless it was looked at before.
+        // Claim the memory for this process, unless it was checked before.
         is_borrowed();
-        // It does not grow: a signal handler may have interrupted malloc(3).
+        // Reserve the capacity now, because a signal handler that has interrupted malloc(3) must not grow it.
         let (idle, known_sizes) = (Mutex::new(Vec::with_capacity(MOST_IDLE)), Mutex::default());
         let (name_key, has_name_key) = (Default::default(), AtomicBool::new(false));
         Self { tag, token, node: AtomicU64::new(0), name_key, has_name_key, idle, known_sizes }
     }
 
-    /// The node that it is about.
+    /// Returns the node's tag.
     pub fn tag(&self) -> NodeTag {
         self.tag
     }
 
-    /// What a program that has the token says to its launcher about a number, see [`admission_proof`].
+    /// Returns the proof for `challenge` by which a program shows its launcher that it has the token, see
+    /// [`admission_proof`].
     pub fn prove(&self, challenge: u128) -> u128 {
         admission_proof(self.token, challenge)
     }
 
-    /// Whether somebody has said what [`prove`](Self::prove) gives, in a time that does not depend on how
-    /// much of it is right.
+    /// Returns true if `answer` is the value of [`prove`](Self::prove). Compares in constant time.
     pub fn is_proven(&self, challenge: u128, answer: u128) -> bool {
         is_admission_proof(self.token, challenge, answer)
     }
 
-    /// Asks the node and waits for its reply.
+    /// Sends a request to the node and waits for its reply.
     ///
-    /// It is not interrupted: everything is answered at once but what `ask_waiting` asks.
+    /// Signals do not interrupt it, because the node answers at once, except for requests of `ask_waiting`.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more, and what the node answers.
+    /// ENETDOWN if the node has ended, and the errors of its reply.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
 
-    /// Asks the node, with a descriptor that goes along, and waits for its reply.
+    /// Sends a request to the node together with a descriptor, and waits for its reply.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// Like [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
         let is_short = request.has_short_reply();
         let connection = self.send(request, fd)?;
@@ -135,11 +136,12 @@ impl Client {
         reply
     }
 
-    /// Asks the node what may take long. A signal handler that runs meanwhile ends the wait, and not the
-    /// question: there is one reply in any case, of which both sides know. True if there was a signal.
+    /// Sends a request whose reply may take long. A signal handler that runs meanwhile ends the wait but not
+    /// the request: there is one reply in any case, which both sides know. Returns true if there was a
+    /// signal.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more; within, what the node answers.
+    /// ENETDOWN if the node has ended; the inner error is the node's reply.
     pub(crate) fn ask_waiting(&self, request: Request) -> Result<(Result<Reply, Errno>, bool), Errno> {
         let connection = self.send(request, None)?;
         let (reply, is_interrupted) = match connection.short_reply(true) {
@@ -153,7 +155,7 @@ impl Client {
         Ok((reply, is_interrupted))
     }
 
-    /// The node's networks as interfaces; none if there is no such node any more.
+    /// Returns the node's networks as interfaces; none if the node has ended.
     pub fn interfaces(&self) -> Vec<Interface> {
         match self.ask(Request::Interfaces) {
             Ok(Reply::Interfaces(interfaces)) => interfaces,
@@ -161,8 +163,8 @@ impl Client {
         }
     }
 
-    /// Whether the node has joined the network with this ID with a secret. `None` if it has not joined it, or
-    /// if there is no such node any more.
+    /// Returns true if the node has joined the network with this ID with a secret. Returns `None` if it has
+    /// not joined it, or if the node has ended.
     pub fn has_secret(&self, network: u64) -> Option<bool> {
         match self.ask(Request::HasSecret(network)) {
             Ok(Reply::HasSecret(has_secret)) => has_secret,
@@ -170,13 +172,13 @@ impl Client {
         }
     }
 
-    /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged:
-    /// SO_LINGER.
+    /// Closes a socket with `close`, and waits up to `time` until everything written to it is acknowledged
+    /// (SO_LINGER).
     ///
     /// # Errors
-    /// The socket is closed all the same: those of connections if not everything was delivered, ETIMEDOUT if
-    /// the time was over before, which the node goes on after; EINTR if a signal handler ran meanwhile;
-    /// ENETDOWN.
+    /// The socket is closed even then. Returns the connection's error if not everything was delivered.
+    /// Returns ETIMEDOUT if the time was over first (the node continues), EINTR if a signal handler ran
+    /// meanwhile, and ENETDOWN.
     pub fn close_lingering<T>(
         &self,
         which: Which,
@@ -196,23 +198,23 @@ impl Client {
         (closed, delivered)
     }
 
-    /// Tells the node something that has no reply, perhaps with a descriptor.
+    /// Sends the node a request without a reply, optionally with a descriptor.
     ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more.
+    /// ENETDOWN if the node has ended.
     pub fn tell(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
         let connection = self.send(request, fd)?;
         self.put_back(connection);
         Ok(())
     }
 
-    /// Whether the process at the other end of a connected socket is the node.
+    /// Returns true if the process at the other end of a connected socket is the node.
     pub fn is_node(&self, fd: BorrowedFd<'_>) -> bool {
         peer_credentials(fd).is_ok_and(|credentials| self.is_by_node(credentials))
     }
 
-    /// Whether somebody, as the kernel names him here, is the node. A process of another PID namespace has the
-    /// number 0, as all others there; then at least the user is the same.
+    /// Returns true if these credentials, as the kernel shows them here, are the node's. A process of another
+    /// PID namespace has the ID 0, like all processes there; then at least the user is compared.
     pub(crate) fn is_by_node(&self, credentials: Credentials) -> bool {
         if self.node.load(Ordering::Relaxed) == 0 {
             match self.connect() {
@@ -223,18 +225,18 @@ impl Client {
         pack(credentials) == self.node.load(Ordering::Relaxed)
     }
 
-    /// Whether a datagram comes from the node's end that has this name. Where the sender's process cannot be
-    /// seen, the name must be one that only the node and its applications know.
+    /// Returns true if a datagram comes from the node's end that has this name. If the sender's process is
+    /// invisible, the name must be one that only the node and its applications know.
     pub(crate) fn is_end(&self, sender: Credentials, name: &Remote) -> bool {
         self.is_by_node(sender) && (sender.pid != 0 || self.name_key().is_ok_and(|key| key.has_sealed(name)))
     }
 
-    /// The key of the names of the node's ends of datagram sockets.
+    /// Returns the key of the names of the node's ends of datagram sockets.
     pub(crate) fn name_key(&self) -> Result<NameKey, Errno> {
         let [high, low] = &self.name_key;
         if !self.has_name_key.load(Ordering::Acquire) {
             let Reply::NameKey(NameKey(key)) = self.ask(Request::NameKey)? else { return Err(Errno::PROTO) };
-            // Threads that do this at the same time store the same.
+            // Concurrent threads store the same value.
             high.store((key >> 64) as u64, Ordering::Relaxed);
             low.store(key as u64, Ordering::Relaxed);
             self.has_name_key.store(true, Ordering::Release);
@@ -242,8 +244,8 @@ impl Client {
         Ok(NameKey(u128::from(high.load(Ordering::Relaxed)) << 64 | u128::from(low.load(Ordering::Relaxed))))
     }
 
-    /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child
-    /// may not know.
+    /// Returns true if the node has recently accepted a datagram that was at least as long. As above, a
+    /// forked child may not know.
     pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
         self.known_sizes.try_lock().is_ok_and(|sizes| sizes.contains(Instant::now(), to, length))
     }
@@ -267,12 +269,12 @@ impl Client {
         loop {
             match retry_on_intr(|| send_with(connection.fd(), message.bytes(), fd, SendFlags::empty())) {
                 Ok(()) => return Ok(connection),
-                // The node takes no descriptors from those who have not shown that they may ask.
+                // The node refuses descriptors from clients that have not shown their authorization.
                 Err(Errno::PERM) if fd.is_some() && !has_shown => {
                     self.show_token(&connection)?;
                     has_shown = true;
                 }
-                // The node has closed it; there may be another process by the same name.
+                // The node has closed the connection; another process may have its name now.
                 Err(Errno::PIPE | Errno::CONNRESET) if !is_new => {
                     connection = self.connect()?;
                     (is_new, has_shown) = (true, false);
@@ -282,7 +284,7 @@ impl Client {
         }
     }
 
-    /// Shows the node the token, on a connection to it that has asked nothing yet.
+    /// Shows the node the token, on a connection that has sent no request yet.
     fn show_token(&self, connection: &Connection) -> Result<(), Errno> {
         connection.send(&self.message(Request::Prove(0)))?;
         connection.short_reply(false)?.map(drop)
@@ -292,23 +294,23 @@ impl Client {
         Encoded::new(&Message { version: VERSION, token: self.token, request })
     }
 
-    /// A connection that is idle, or a new one.
+    /// Returns an idle connection, or a new one.
     fn connection(&self) -> Result<Connection, Errno> {
         let inherited = match self.idle() {
             Some(connection) if connection.is_usable() => return Ok(connection),
             inherited => inherited,
         };
         match (self.connect(), inherited) {
-            // The node's name is not known in other network namespaces, which forked children enter that are
-            // to reach nothing but what they were given.
+            // The node's name is unknown in other network namespaces. Forked children enter such namespaces
+            // to be confined to the descriptors they were given.
             (Err(Errno::NETDOWN), Some(inherited)) => self.connect_through(&inherited),
             (connected, _) => connected,
         }
     }
 
-    /// A connection of this process, or else one that it has from its parent, if there is one.
+    /// Returns an idle connection of this process, otherwise one inherited from its parent, if there is one.
     fn idle(&self) -> Option<Connection> {
-        // A child of vfork(2) has copies of its parent's descriptors: closing them here would have the parent
+        // A child of vfork(2) has copies of its parent's descriptors. Closing them here would make the parent
         // forget that it has them.
         if is_borrowed() {
             return None;
@@ -327,7 +329,7 @@ impl Client {
     }
 
     fn put_back(&self, connection: Connection) {
-        // Nor has the parent what such a child opens.
+        // Likewise the parent does not have descriptors that such a child opens.
         if is_borrowed() {
             return;
         }
@@ -342,24 +344,25 @@ impl Client {
     fn connect(&self) -> Result<Connection, Errno> {
         let fd =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // A program that has closed its standard streams, and may have few descriptors, must not find it there.
+        // Use a high number, because a program that has closed its standard streams, or expects low numbers,
+        // must not find it there.
         let high = high_copy(fd.as_fd()).unwrap_or(fd);
         let node = address(&Name::Requests(self.tag));
-        // Where the node's backlog is full it waits.
+        // This blocks while the node's backlog is full.
         retry_on_intr(|| rustix::net::connect(&high, &node)).map_err(|_| Errno::NETDOWN)?;
         let credentials = peer_credentials(high.as_fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
         let connection = Connection { fd: Some(high), process, identity };
         self.check_node(&connection, credentials)?;
         if self.node.swap(pack(credentials), Ordering::Relaxed) != pack(credentials) {
-            // Perhaps another node has the tag now.
+            // Another node may have the tag now.
             self.has_name_key.store(false, Ordering::Relaxed);
         }
         Ok(connection)
     }
 
-    /// Has the node take one end of a new connection, by a connection of this process's parent. Nothing is
-    /// answered on that: the parent may read there.
+    /// Gives the node one end of a new connection, through a connection of this process's parent. The node
+    /// sends no reply on that, because the parent may read there.
     fn connect_through(&self, inherited: &Connection) -> Result<Connection, Errno> {
         let (family, kind, flags) = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (own, theirs) = rustix::net::socketpair(family, kind, flags, None)?;
@@ -368,7 +371,8 @@ impl Client {
         send_with(inherited.fd(), message.bytes(), Some(theirs.as_fd()), SendFlags::empty())
             .map_err(|_| Errno::NETDOWN)?;
         drop(theirs);
-        // As this process sees the node: it may be in another PID namespace than its parent.
+        // Read the credentials as this process sees them, because it may be in another PID namespace than its
+        // parent.
         let credentials = peer_credentials(inherited.fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
         let connection = Connection { fd: Some(high), process, identity };
@@ -377,10 +381,10 @@ impl Client {
         Ok(connection)
     }
 
-    /// Makes sure that the node has answered, and nobody who took its name when it died.
+    /// Checks that the node has answered, and not a process that took its name when it died.
     fn check_node(&self, connection: &Connection, credentials: Credentials) -> Result<(), Errno> {
         if self.token == Token::NONE {
-            // Without a token only whose it is can be seen: the node trusts the same ones.
+            // Without a token only the owner can be checked: the node trusts the same users.
             let own = rustix::process::geteuid().as_raw();
             return if [0, own].contains(&credentials.uid) { Ok(()) } else { Err(Errno::NETDOWN) };
         }
@@ -406,7 +410,7 @@ impl Connection {
         self.fd.as_ref().expect("it is taken only where the connection is dropped").as_fd()
     }
 
-    /// Sends what needs no descriptor.
+    /// Sends a message without a descriptor.
     ///
     /// # Errors
     /// ENETDOWN.
@@ -415,22 +419,22 @@ impl Connection {
         retry_on_intr(send).map_err(|_| Errno::NETDOWN)
     }
 
-    /// Waits for the reply to what was sent.
+    /// Waits for the reply to the last request.
     ///
-    /// After an error it may still come: the connection must not be used again.
+    /// After an error the reply may still come, so the connection must not be used again.
     ///
     /// # Errors
-    /// Those of recv(2), and ENETDOWN. Within, what the node answers.
+    /// Errors of recv(2), and ENETDOWN. The inner error is the node's reply.
     fn reply(&self) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
         self.receive(false, || rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()))?;
         meaning(&reply)
     }
 
-    /// The same of one that takes no memory from the heap, see [`Request::has_short_reply`].
+    /// Does the same for a reply that needs no heap memory, see [`Request::has_short_reply`].
     ///
     /// # Errors
-    /// As [`reply`](Self::reply), and EINTR if it `waits` for something that may take long.
+    /// Like [`reply`](Self::reply), and EINTR if `waits` is true, for requests that may take long.
     fn short_reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = [0; SHORT];
         let length =
@@ -442,26 +446,26 @@ impl Connection {
         loop {
             match receive() {
                 Err(Errno::INTR) if !waits => {}
-                // The node has gone away without reading the request.
+                // The node has gone without reading the request.
                 Err(Errno::CONNRESET) => return Err(Errno::NETDOWN),
                 received => return received,
             }
         }
     }
 
-    /// Whether it is still what it was: programs close descriptors that they do not know, and children have
-    /// their parents'.
+    /// Returns true if this process can use the connection. Programs close descriptors they do not know, and
+    /// children have their parent's.
     fn is_usable(&self) -> bool {
         self.is_own() && self.process == rustix::process::getpid()
     }
 
-    /// Whether the number is not somebody else's by now.
+    /// Returns true if the descriptor number still refers to this connection.
     fn is_own(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| identity(fd.as_fd()) == Ok(self.identity))
     }
 }
 
-/// What the node answers by these bytes.
+/// Decodes a reply of the node.
 fn meaning(reply: &[u8]) -> Result<Result<Reply, Errno>, Errno> {
     Ok(match decode(reply).ok_or(Errno::NETDOWN)? {
         Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
@@ -477,17 +481,17 @@ impl Drop for Connection {
     }
 }
 
-/// A process and its user in one number, which is not 0: a process that cannot be seen from here has the
-/// number 0, and its user may be root.
+/// Packs a process and its user into one number, which is never 0. An invisible process has ID 0, and its
+/// user may be root.
 fn pack(credentials: Credentials) -> u64 {
     const KNOWN: u64 = 1 << 63;
     KNOWN | u64::from(credentials.pid.unsigned_abs()) << 32 | u64::from(credentials.uid)
 }
 
-/// Sends one packet, with a descriptor if there is one; never raises SIGPIPE.
+/// Sends one packet, optionally with a descriptor; never raises SIGPIPE.
 ///
 /// # Errors
-/// Those of sendmsg(2).
+/// Errors of sendmsg(2).
 pub fn send_with(
     socket: BorrowedFd<'_>,
     data: &[u8],
@@ -503,9 +507,9 @@ pub fn send_with(
     rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut ancillary, flags | SendFlags::NOSIGNAL).map(drop)
 }
 
-/// The abstract address of a name.
+/// Returns the abstract address of a name.
 pub fn address(name: &Name) -> SocketAddrUnix {
-    // Not on the heap: a signal handler may have interrupted malloc(3).
+    // Avoid the heap, because a signal handler may have interrupted malloc(3).
     let mut text = Cursor::new([0; MAX_NAME]);
     let address = write!(text, "{name}").map(|()| {
         let length = text.position() as usize;
@@ -514,10 +518,10 @@ pub fn address(name: &Name) -> SocketAddrUnix {
     address.ok().and_then(Result::ok).expect("names fit, as the tests of them show")
 }
 
-/// Receives what [`send_with`] has sent, without waiting.
+/// Receives a packet of [`send_with`], without blocking.
 ///
 /// # Errors
-/// Those of recvmsg(2).
+/// Errors of recvmsg(2).
 pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -551,7 +555,7 @@ mod tests {
         let number = own.as_raw_fd();
         let mut connection = Connection { fd: Some(own.into()), process, identity };
         assert!(connection.is_usable());
-        // As a program does that has closed all descriptors, and opens its own.
+        // As a program that closes all descriptors and then opens new ones.
         rustix::io::dup2(&other, connection.fd.as_mut().expect("it is there")).expect("the number is open");
         assert!(!connection.is_usable());
         drop(connection);

@@ -1,4 +1,4 @@
-//! connect(2) of a socket, and the wait for what comes of it.
+//! connect(2) of a socket, and the wait for its outcome.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
 use crate::socket::{Socket, UNSEEN, enlarge};
 
-/// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
+/// Smallest SO_SNDBUF, which a socket has while it connects, so that it is soon full.
 const LEAST_BUFFER: usize = 1;
 
-/// The node may take so long to close its end of an attempt that has failed before it began.
+/// Time for the node to close its end of an attempt that has failed before it began.
 const CLOSES: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// How often an attempt is repeated while the node is too busy to take another connection.
+/// Number of attempts, 1 ms apart, while the node is too busy to accept another connection.
 const BUSY_TRIES: u32 = 1000;
 
 impl Socket<'_> {
-    /// connect(2). `None`, for datagram sockets, dissolves an association (AF_UNSPEC).
+    /// Connects as connect(2) does. `None` dissolves a datagram socket's association (AF_UNSPEC).
     ///
     /// # Errors
     /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
@@ -33,11 +33,11 @@ impl Socket<'_> {
         self.connect_with(remote, || Ok(!rustix::fs::fcntl_getfl(self.fd())?.contains(OFlags::NONBLOCK)))
     }
 
-    /// connect(2) as of a non-blocking socket, whether it is one or not: for who waits in another way, until
-    /// the socket is writable.
+    /// Connects as on a non-blocking socket, in either mode, for callers that wait in another way until the
+    /// socket is writable.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// Like [`connect`](Self::connect).
     pub fn begin_connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
         self.connect_with(remote, || Ok(false))
     }
@@ -63,24 +63,24 @@ impl Socket<'_> {
         let wait = waits()?;
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
         let request = Request::Connect { socket: self.opened(), remote, wait, timeout };
-        // What the reply says is what the node goes by: whatever is asked, or interrupted, does not count.
+        // The node acts on the content of the reply alone, regardless of the request or an interruption.
         let (reply, is_interrupted) = self.client().ask_waiting(request)?;
         match reply {
             Ok(Reply::Stands) => Ok(()),
             Ok(_) if wait => {
                 enlarge(self.fd());
                 self.attach()?;
-                // As long as the node does not take it, its death is no end of the stream. If the connection
-                // has ended already nobody needs it.
+                // Until the node takes this byte, its death does not look like the end of the stream. The
+                // byte is not needed if the connection has ended already.
                 let _ = retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN));
                 Ok(())
             }
-            // Who looks at the descriptor finds room, the end and the error there, as in Linux.
+            // A caller that looks at the descriptor finds room, the end and the error there, as in Linux.
             Ok(Reply::Error(_)) => {
                 let left = self.leave_pending(Errno::INPROGRESS);
                 if left == Err(Errno::INPROGRESS) {
                     let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
-                    // After a signal it is told a moment later, as that of other nodes.
+                    // After a signal the outcome is visible a moment later.
                     let _ = rustix::event::poll(&mut fds, Some(&CLOSES));
                 }
                 left
@@ -95,14 +95,14 @@ impl Socket<'_> {
         }
     }
 
-    /// Whether it is certainly neither connected nor listens, by one question: of no other AF_UNIX stream the
-    /// kernel says this. False may mean that it was shut down.
+    /// Returns true if the socket is certainly neither connected nor listening, by a single query. The kernel
+    /// reports exactly these events for no other AF_UNIX stream. False may mean that it was shut down.
     fn is_new(&self) -> Result<bool, Errno> {
         let asked = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
         Ok(self.events(asked)? == PollFlags::OUT | PollFlags::HUP)
     }
 
-    /// Another connect(2) of a socket that is connecting or connected.
+    /// Handles a repeated connect(2) of a socket that is connecting or connected.
     fn connect_again(&self, wait: bool) -> Result<(), Errno> {
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
         let request = Request::ConnectAgain { socket: self.opened(), wait, timeout };
@@ -115,19 +115,19 @@ impl Socket<'_> {
             Err(Errno::ALREADY) if is_interrupted => Err(Errno::INTR),
             Err(error @ (Errno::ALREADY | Errno::ISCONN)) => Err(error),
             Err(error) => {
-                // This call tells it, and SO_ERROR would tell it again, as a reset.
+                // This call returns the error, and SO_ERROR would report it again, as a reset.
                 let kernels = sockopt::socket_error(self.fd())?.err();
                 if error != Errno::NOTCONN {
                     return Err(error);
                 }
-                // It stood, and has broken before anybody looked, as of TCP sockets.
+                // It was established, and has broken before any call looked, as can happen to TCP sockets.
                 self.take_failure()?;
                 Err(kernels.unwrap_or(Errno::CONNABORTED))
             }
         }
     }
 
-    /// What the node tells of the socket once, if something went wrong.
+    /// Takes the socket's pending error from the node, once.
     fn take_failure(&self) -> Result<(), Errno> {
         match self.ask(Request::TakeError(self.which()))? {
             Reply::Error(0) => Ok(()),
@@ -136,12 +136,13 @@ impl Socket<'_> {
         }
     }
 
-    /// Makes the socket unwritable until the attempt has come to something.
+    /// Makes the socket unwritable until the attempt has an outcome.
     fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
         sockopt::set_socket_send_buffer_size(self.fd(), LEAST_BUFFER)?;
         let filling = Filling::new()?;
         self.attach()?;
-        // Piece by piece: the node takes all but the last byte, and only what is taken whole makes room.
+        // Send piece by piece: the node takes all but the last byte, and only a message that was read whole
+        // makes room.
         while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), UNSEEN)).is_ok() {}
         self.client().tell(Request::Filled(self.opened(), filling), Some(self.fd()))?;
         Err(error)

@@ -1,5 +1,5 @@
-//! Datagram sockets: the node has a socket for each remote address, whose name is what the application's end
-//! sends to and receives from.
+//! Datagram sockets: for each remote address the node has a socket, whose name is the address that the
+//! application's end sends to and receives from.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -18,34 +18,34 @@ use crate::requests::{Reply, Report, Request};
 use crate::socket::{Socket, name_of};
 use crate::sys::{self, Datagram};
 
-/// When the kernel has taken a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
+/// Time at which the kernel took a datagram over from the node: SO_TIMESTAMP, SO_TIMESTAMPNS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp {
     /// The time of day, since 1970.
     pub time: Duration,
-    /// SO_TIMESTAMPNS was asked for, not SO_TIMESTAMP.
+    /// True for SO_TIMESTAMPNS, false for SO_TIMESTAMP.
     pub is_precise: bool,
 }
 
-/// A datagram as the application gets it.
+/// A datagram for the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that were copied; with MSG_TRUNC the datagram's length.
+    /// Number of bytes copied; with MSG_TRUNC the datagram's length.
     pub length: usize,
-    /// Whether the datagram was longer than the buffer.
+    /// True if the datagram was longer than the buffer.
     pub truncated: bool,
-    /// Who sent it. For ICMP and raw sockets the port is 0.
+    /// Its sender. For ICMP and raw sockets the port is 0.
     pub remote: Option<SocketAddr>,
-    /// What its IP header says, as far as the socket has asked for it.
+    /// Fields of its IP header that the socket has requested.
     pub details: Option<Details>,
-    /// Its extension headers, as far as the socket has asked for them.
+    /// Its extension headers that the socket has requested.
     pub headers: Vec<Header>,
-    /// When it came, if the socket has asked for it.
+    /// Time of its arrival, if the socket has requested it.
     pub timestamp: Option<Timestamp>,
 }
 
 impl Socket<'_> {
-    /// connect(2) of a datagram socket.
+    /// Connects a datagram socket as connect(2) does.
     pub(crate) fn associate(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
         let remote = remote.map(|remote| self.without_port(remote));
         self.introduce(Request::Associate(self.opened(), remote))?;
@@ -55,14 +55,14 @@ impl Socket<'_> {
         }
     }
 
-    /// sendto(2) and sendmsg(2), with an address.
+    /// Sends with an address, as sendto(2) and sendmsg(2) do.
     ///
-    /// The scope of an IPv6 address stands for an interface.
+    /// The scope of an IPv6 address selects an interface.
     ///
     /// # Errors
     /// EMSGSIZE (longer than any packet), EINVAL (port 0), EACCES (the network does not allow the port),
-    /// ENETUNREACH, EADDRNOTAVAIL (the wanted source is not this node's), what an earlier datagram has run
-    /// into, and those of sendmsg(2).
+    /// ENETUNREACH, EADDRNOTAVAIL (the requested source is not this node's). Also the error of an earlier
+    /// datagram, and errors of sendmsg(2).
     pub fn send_to(
         &self,
         data: &[IoSlice<'_>],
@@ -85,14 +85,15 @@ impl Socket<'_> {
         self.send_named(data, flags, &name, || Request::Reach(self.opened(), remote, details, Vec::new()))
     }
 
-    /// As [`send_to`](Self::send_to), or as [`send`](Self::send) without an address, with extension headers
-    /// in place of those that the socket's options name. Datagrams to IPv4 addresses leave without.
+    /// Like [`send_to`](Self::send_to), or like [`send`](Self::send) without an address, with extension
+    /// headers that replace the headers of the socket's options. Datagrams to IPv4 addresses leave without
+    /// extension headers.
     ///
-    /// The node has an end for all that a datagram asks for. Programs that seldom change that pay nothing for
-    /// it but the first time.
+    /// The node has one end per combination of requested settings. Programs that seldom change them pay only
+    /// for the first datagram.
     ///
     /// # Errors
-    /// As [`send_to`](Self::send_to) and [`send`](Self::send), and EINVAL for headers that make no sense.
+    /// Errors of [`send_to`](Self::send_to) and [`send`](Self::send), and EINVAL for invalid headers.
     pub fn send_with_headers(
         &self,
         data: &[IoSlice<'_>],
@@ -127,7 +128,7 @@ impl Socket<'_> {
         self.send_named(data, flags, &name, || Request::Reach(socket, remote, details, headers))
     }
 
-    /// Sends to an end of the node, for which it is asked if it has none of this name.
+    /// Sends to an end of the node. Requests the end if the node has none with this name.
     fn send_named(
         &self,
         data: &[IoSlice<'_>],
@@ -137,7 +138,7 @@ impl Socket<'_> {
     ) -> Result<usize, Errno> {
         let send = || sendmsg_addr(self.fd(), name, data, &mut SendAncillaryBuffer::default(), flags);
         match send() {
-            // The node has no such socket, or none any more.
+            // The node has no such socket, or no longer has it.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {
                 self.introduce(reach())?;
                 send()
@@ -148,10 +149,10 @@ impl Socket<'_> {
         }
     }
 
-    /// send(2), and sendmsg(2) without an address: to whom it is connected.
+    /// Sends to the connected address, as send(2), and sendmsg(2) without an address.
     ///
     /// # Errors
-    /// As [`send_to`](Self::send_to), and EDESTADDRREQ if it is not connected.
+    /// Errors of [`send_to`](Self::send_to), and EDESTADDRREQ if it is not connected.
     pub fn send(
         &self,
         data: &[IoSlice<'_>],
@@ -176,10 +177,10 @@ impl Socket<'_> {
         }
     }
 
-    /// recvfrom(2) and recvmsg(2).
+    /// Receives as recvfrom(2) and recvmsg(2) do.
     ///
     /// # Errors
-    /// What an earlier datagram has run into, and those of recvmsg(2).
+    /// The error of an earlier datagram, and errors of recvmsg(2).
     pub fn recv_from(&self, buf: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<Received, Errno> {
         loop {
             let datagram = match sys::receive_datagram(self.fd(), buf, flags) {
@@ -187,7 +188,7 @@ impl Socket<'_> {
                 Err(Errno::AGAIN) => return Err(self.end().unwrap_or(Errno::AGAIN)),
                 datagram => datagram?,
             };
-            // The end: it has been shut down.
+            // An empty message without a sender is the end: the socket has been shut down.
             if datagram.length == 0 && datagram.sender.is_none() && datagram.name.is_none() {
                 if let Some(error) = self.end() {
                     return Err(error);
@@ -199,7 +200,7 @@ impl Socket<'_> {
                 |name: &Remote| datagram.sender.is_some_and(|sender| self.client().is_end(sender, name));
             let remote = match datagram.name.as_deref().and_then(Name::parse) {
                 Some(Name::Remote(tag, remote)) if tag == self.tag() && is_by_node(&remote) => remote,
-                // What another program of this machine has sent.
+                // Another program of this machine has sent it.
                 _ => {
                     self.drop_peeked(flags);
                     continue;
@@ -226,15 +227,16 @@ impl Socket<'_> {
         }
     }
 
-    /// Whether an empty datagram from an end of this name, an abstract one without its first zero, says that
-    /// there is an error: [`noticed`](Self::noticed) has it. To a caller of recv(2) it is no datagram.
+    /// Returns true if an empty datagram from an end of this name (an abstract one without its first zero)
+    /// announces an error, which [`noticed`](Self::noticed) returns. A caller of recv(2) must not see it as a
+    /// datagram.
     pub fn is_notice(&self, name: &[u8]) -> bool {
         let name = Name::parse(name);
         matches!(name, Some(Name::Remote(tag, remote)) if tag == self.tag() && is_notice(&remote))
     }
 
-    /// Whether an abstract name, without its first zero, is that of one of the node's ends, by its seal: what
-    /// comes from any other was sent by another program of this machine.
+    /// Returns true if an abstract name, without its first zero, is that of one of the node's ends, by its
+    /// seal. Datagrams from other names come from other programs of this machine.
     pub fn is_end(&self, name: &[u8]) -> bool {
         match Name::parse(name) {
             Some(Name::Remote(tag, remote)) if tag == self.tag() => {
@@ -244,7 +246,7 @@ impl Socket<'_> {
         }
     }
 
-    /// The error of which the node has given notice, and which was not told yet.
+    /// Takes the error that the node has announced, if it was not reported yet.
     pub fn noticed(&self) -> Option<Errno> {
         match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
@@ -252,20 +254,20 @@ impl Socket<'_> {
         }
     }
 
-    /// Has the next call on a datagram socket tell `error`, and poll(2) before it. A stream tells what has
-    /// ended it by itself.
+    /// Makes the next call on a datagram socket return `error`, and poll(2) report it before. A stream
+    /// reports the cause of its end without this.
     pub fn keep_error(&self, error: Errno) {
         if self.kind() != Kind::Stream {
-            // Of a node that is gone the next call tells that.
+            // If the node is gone, the next call reports that instead.
             let _ = self.ask(Request::KeepError(self.which(), error.raw_os_error()));
         }
     }
 
-    /// recvmsg(2) with MSG_ERRQUEUE: what a datagram has run into, if the socket has asked with IP_RECVERR or
-    /// IPV6_RECVERR.
+    /// Takes a datagram's error, as recvmsg(2) with MSG_ERRQUEUE, if the socket has requested it with
+    /// IP_RECVERR or IPV6_RECVERR.
     ///
     /// # Errors
-    /// EAGAIN if there is nothing.
+    /// EAGAIN if there is none.
     pub fn recv_error(&self) -> Result<Report, Errno> {
         match self.ask(Request::TakeReport(self.which()))? {
             Reply::Report(report) => report.ok_or(Errno::AGAIN),
@@ -273,7 +275,8 @@ impl Socket<'_> {
         }
     }
 
-    /// What the kernel's ECONNRESET means: the node has something to tell.
+    /// Returns the error behind an ECONNRESET of the kernel, by which the node signals that it has one to
+    /// report.
     fn meaning(&self) -> Errno {
         match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
@@ -282,14 +285,14 @@ impl Socket<'_> {
         }
     }
 
-    /// Takes out what was only looked at, and is for nobody.
+    /// Removes a datagram that was only peeked at and is not for the application.
     fn drop_peeked(&self, flags: RecvFlags) {
         if flags.contains(RecvFlags::PEEK) {
             let _ = sys::receive_datagram(self.fd(), &mut [], RecvFlags::DONTWAIT);
         }
     }
 
-    /// Whom it is connected to, as the kernel knows it.
+    /// Returns the address it is connected to, from the kernel.
     fn associated(&self) -> Option<SocketAddr> {
         match name_of(rustix::net::getpeername(self.fd()).ok()??)? {
             Name::Remote(_, remote) => Some(remote.address),
@@ -297,8 +300,8 @@ impl Socket<'_> {
         }
     }
 
-    /// Whether a datagram of so many bytes is longer than any packet to whom the socket is connected: the
-    /// kernel takes it, and the node cannot send it.
+    /// Returns true if a datagram of `length` bytes exceeds any packet to the connected address: the kernel
+    /// takes it, but the node cannot send it.
     pub fn is_too_long(&self, length: usize) -> bool {
         let is_beyond = |remote: SocketAddr| self.check_length(length, remote.ip()).is_err();
         length > ALWAYS_FITS && self.kind() != Kind::Stream && self.associated().is_some_and(is_beyond)
@@ -310,14 +313,14 @@ impl Socket<'_> {
         let room = 65535 - if is_v4 { 20 } else { 0 };
         let longest = match self.kind() {
             Kind::Datagram => room - 8,
-            // It may have come with its header.
+            // It may include its header.
             Kind::Raw(_) => 65535,
             _ => room,
         };
         if length > longest { Err(Errno::MSGSIZE) } else { Ok(()) }
     }
 
-    /// Asks the node where a datagram may be too long for its path and must not be cut: IP_MTU_DISCOVER,
+    /// Asks the node if a datagram may be too long for its path and must not be fragmented: IP_MTU_DISCOVER,
     /// IPV6_MTU_DISCOVER, IPV6_DONTFRAG.
     fn check_path(&self, length: usize, remote: SocketAddr, details: Option<Details>) -> Result<(), Errno> {
         if length <= ALWAYS_WHOLE || !self.may_forbid_cutting() {
@@ -333,7 +336,7 @@ impl Socket<'_> {
         Ok(())
     }
 
-    /// Ports mean nothing to ICMP and raw sockets.
+    /// Clears the port, which ICMP and raw sockets do not use.
     fn without_port(&self, remote: SocketAddr) -> SocketAddr {
         let port = if self.kind() == Kind::Datagram { remote.port() } else { 0 };
         SocketAddr::new(remote.ip(), port)
@@ -345,12 +348,13 @@ impl Socket<'_> {
     }
 }
 
-/// The node has something to tell that an unconnected AF_UNIX socket can be told in no other way.
+/// Returns true for the unspecified sender of announcements, because an unconnected AF_UNIX socket can be
+/// notified in no other way.
 fn is_notice(remote: &Remote) -> bool {
     remote.address.port() == 0 && remote.address.ip().is_unspecified()
 }
 
-/// UDP_SEGMENT, bytes.
+/// Returns UDP_SEGMENT, bytes.
 fn segment_of(details: Option<Details>) -> Option<u16> {
     details.and_then(|details| details.segment).map(NonZeroU16::get)
 }
@@ -359,10 +363,10 @@ fn length_of(data: &[IoSlice<'_>]) -> usize {
     data.iter().map(|piece| piece.len()).sum()
 }
 
-/// With the interface that an address's scope stands for, unless the details name one.
+/// Adds the interface selected by the address's scope, unless the details name one.
 fn scoped(remote: SocketAddr, details: Option<Details>) -> Option<Details> {
     let SocketAddr::V6(v6) = remote else { return details };
-    // There is no network of this number: the node refuses it.
+    // There is no network with this number, so the node refuses it.
     let interface = network_of_index(v6.scope_id()).unwrap_or(u16::MAX);
     let details = details.filter(|details| !details.is_empty());
     if interface == 0 || details.is_some_and(|details| details.packet_info.is_some()) {

@@ -2,20 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Writes a request or a reply.
+/// Encodes a request or a reply.
 pub fn encode(message: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(message).expect("nothing in it is of unknown length")
 }
 
-/// Bytes up to which a message takes no memory from the heap: what asks may be called by a signal handler
-/// that has interrupted malloc(3).
+/// Length up to which a message takes no heap memory, bytes. A request may come from a signal handler that
+/// has interrupted malloc(3).
 pub(crate) const SHORT: usize = 512;
 
-/// A message as bytes.
+/// An encoded message.
 pub(crate) struct Encoded {
     short: [u8; SHORT],
     length: usize,
-    /// It, if it is longer than that.
+    /// The message, if it is longer than `SHORT`.
     long: Option<Vec<u8>>,
 }
 
@@ -32,7 +32,7 @@ impl Encoded {
     }
 }
 
-/// Reads a request or a reply; `None` if it is none.
+/// Decodes a request or a reply. Returns `None` for other bytes.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
 }

@@ -1,15 +1,15 @@
-//! The bytes by which the library makes a descriptor unwritable while its socket connects.
+//! Bytes by which the library makes a descriptor unwritable while its socket connects.
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// One piece of a filling: 16 random bytes. Another thread may write while the library fills the descriptor,
-/// and the kernel takes what it writes, so the node has to tell one from the other.
+/// and the kernel takes its data too, so the node must be able to separate them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filling(u128);
 
 impl Filling {
-    /// A new one, which nobody else writes.
+    /// Returns a new piece, which no other writer uses.
     ///
     /// # Errors
     /// EIO where the system has no random numbers.
@@ -19,12 +19,12 @@ impl Filling {
         Ok(Self(u128::from_ne_bytes(bytes)))
     }
 
-    /// The bytes of one piece. The kernel takes all of them at once or none.
+    /// Returns the bytes of one piece. The kernel takes all of them at once or none.
     pub fn bytes(self) -> [u8; 16] {
         self.0.to_ne_bytes()
     }
 
-    /// Returns what others have written before, between, and behind the pieces.
+    /// Returns the data of other writers before, between, and behind the pieces.
     ///
     /// ```
     /// use peersock_fd::Filling;

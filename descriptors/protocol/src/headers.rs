@@ -1,5 +1,4 @@
-//! IPv6 extension headers beside a datagram (RFC 3542): those that it is to have, and those with which it has
-//! come.
+//! IPv6 extension headers beside a datagram (RFC 3542), of sent and of received datagrams.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,12 +8,13 @@ use crate::encoding::{decode, encode};
 use crate::name::Details;
 use crate::option_table::{IPV6_DSTOPTS, IPV6_HOPOPTS, IPV6_RTHDR, IPV6_RTHDRDSTOPTS};
 
-/// What a descriptor beside a datagram holds at most, bytes: more than the eight headers that a node takes.
+/// Maximum length of the data in a descriptor beside a datagram, bytes: more than the eight headers that a
+/// node accepts.
 const LONGEST: usize = 32 << 10;
-/// As much as most hold, bytes.
+/// Length that suffices for most, bytes.
 const USUAL: usize = 128;
 
-/// Which socket option, and which ancillary data, an extension header is.
+/// Kind of an extension header, which corresponds to a socket option and a type of ancillary data.
 ///
 /// ```
 /// use peersock_fd::HeaderKind;
@@ -26,7 +26,7 @@ const USUAL: usize = 128;
 pub enum HeaderKind {
     /// IPV6_HOPOPTS.
     HopByHop,
-    /// IPV6_RTHDRDSTOPTS: destination options in front of the routing header. Of what has come all
+    /// IPV6_RTHDRDSTOPTS: destination options in front of the routing header. In received datagrams all
     /// destination options are [`Destination`](Self::Destination).
     BeforeRouting,
     /// IPV6_RTHDR.
@@ -36,10 +36,10 @@ pub enum HeaderKind {
 }
 
 impl HeaderKind {
-    /// All of them, in the order in which they leave.
+    /// All kinds, in the order of sending.
     pub const ALL: [Self; 4] = [Self::HopByHop, Self::BeforeRouting, Self::Routing, Self::Destination];
 
-    /// The option's number, which is also the type of ancillary data.
+    /// Returns the option's number, which is also the type of ancillary data.
     pub fn option(self) -> i32 {
         match self {
             Self::HopByHop => IPV6_HOPOPTS,
@@ -49,7 +49,7 @@ impl HeaderKind {
         }
     }
 
-    /// What an option of the level IPPROTO_IPV6 is, if it is one of these.
+    /// Returns the kind that belongs to an option of the level IPPROTO_IPV6, if there is one.
     pub fn of_option(number: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.option() == number)
     }
@@ -58,14 +58,14 @@ impl HeaderKind {
 /// One extension header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Which it is.
+    /// Its kind.
     pub kind: HeaderKind,
-    /// All of it, as RFC 8200 lays it out: a multiple of eight bytes.
+    /// The whole header in the layout of RFC 8200: a multiple of eight bytes.
     pub bytes: Vec<u8>,
 }
 
-/// What comes beside a datagram in a descriptor: a connected AF_UNIX socket has only one other end, whose
-/// name cannot tell it, and names have no room for extension headers.
+/// Data beside a datagram, carried in a descriptor. It exists because a connected AF_UNIX socket has only one
+/// peer, whose name cannot vary, and names have no room for extension headers.
 ///
 /// ```
 /// use peersock_fd::{AncillaryData, Details};
@@ -76,27 +76,27 @@ pub struct Header {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AncillaryData {
-    /// What its IP header says.
+    /// Fields of its IP header.
     pub details: Details,
-    /// Its extension headers that the socket has asked for.
+    /// Its extension headers that the socket has requested.
     pub headers: Vec<Header>,
 }
 
 impl AncillaryData {
-    /// As bytes.
+    /// Encodes it.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    /// Reads what [`encode`](Self::encode) has written.
+    /// Decodes bytes written by [`encode`](Self::encode).
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         decode(bytes)
     }
 
-    /// What a descriptor holds.
+    /// Reads the data in a descriptor.
     pub(crate) fn read(fd: &OwnedFd) -> Option<Self> {
         let mut buf = [0; USUAL];
-        // The same open file comes with many datagrams: its position must not move.
+        // The same open file accompanies many datagrams, so its position must not move.
         let length = rustix::io::pread(fd.as_fd(), &mut buf[..], 0).ok()?;
         if length < USUAL {
             return Self::decode(&buf[..length]);

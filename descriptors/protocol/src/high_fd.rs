@@ -1,14 +1,14 @@
-//! Where own descriptors are: programs find the low numbers where they expect them.
+//! High numbers for the library's descriptors, because programs expect certain low numbers to be theirs.
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-/// Own descriptors get numbers from here on.
+/// First choice for the lowest number of a library descriptor.
 const LOWEST: RawFd = 400;
 
-/// Copies a descriptor to a number that programs do not expect to be theirs, and that is no standard stream's
-/// in any case. It is closed on exec. `None` if no number is left.
+/// Copies a descriptor to a number that programs do not expect to be theirs, and that is never a standard
+/// stream's. The copy is closed on exec. Returns `None` if no number is left.
 pub fn high_copy(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     [LOWEST, 3].into_iter().find_map(|least| fcntl_dupfd_cloexec(fd, least).ok())
 }

@@ -1,20 +1,19 @@
-//! What applications call the interface of a network: its index, as if_nametoindex(3) gives it.
+//! Index of a network's interface for applications, as if_nametoindex(3) returns it.
 //!
-//! A node counts its networks from 1. The machine counts its interfaces from 1, too, and a program may see
-//! both at once. So the indices of networks begin where no machine's ever come: then an index alone tells
+//! A node counts its networks from 1. The machine also counts its interfaces from 1, and a program may see
+//! both at once. So the indices of networks begin beyond any index of the machine. Then an index alone tells
 //! which side it belongs to, in `ipv6_mreq` or `in6_pktinfo` for example.
 
-/// What is added to a network's number.
+/// Offset added to a network's number.
 const BASE: u32 = 1 << 24;
 
-/// The index of the interface of a network, by the network's number: from 1 on. 0 stays 0, which stands for
-/// any.
+/// Returns the interface index of a network, whose numbers begin at 1. 0 stays 0, which means any.
 pub const fn interface_index(number: u16) -> u32 {
     if number == 0 { 0 } else { BASE + number as u32 }
 }
 
-/// The number of the network that an index stands for, 0 for any; `None` for indices of the machine's own
-/// interfaces.
+/// Returns the number of the network that an index refers to, 0 for any. Returns `None` for indices of the
+/// machine's interfaces.
 pub fn network_of_index(index: u32) -> Option<u16> {
     if index == 0 {
         return Some(0);

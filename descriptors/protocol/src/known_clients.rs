@@ -1,6 +1,6 @@
-//! The clients that a process has, by node: a list that only grows, so that no lock is needed. A lock might be
-//! held by a thread that does not exist in a forked child, and whoever does not get it in time must not take
-//! the node for one that nobody knows: the token would be lost.
+//! The clients of a process, by node: a list that only grows, so that no lock is needed. In a forked child a
+//! lock might be held by a thread that does not exist there. A thread that fails to get it must not treat the
+//! node as unknown, because the token would be lost.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -24,7 +24,7 @@ impl KnownClients {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// The newest client that `serves`; if there is none it is made.
+    /// Returns the newest client that `serves`, or makes one.
     pub(crate) fn get_or_add(
         &self,
         serves: impl Fn(&Client) -> bool,
@@ -46,14 +46,14 @@ impl KnownClients {
                 drop(unsafe { Box::from_raw(added) });
                 return known;
             }
-            // SAFETY: as above, and nobody else knows of it yet.
+            // SAFETY: as above, and no other thread knows it yet.
             unsafe { (*added).older = newest };
         }
     }
 
     fn find(newest: *mut Known, wanted: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
         let mut next = newest;
-        // SAFETY: what was published is never changed and never freed.
+        // SAFETY: published entries are never changed and never freed.
         while let Some(known) = unsafe { next.as_ref() } {
             if wanted(&known.client) {
                 return Some(Arc::clone(&known.client));

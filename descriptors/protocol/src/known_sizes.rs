@@ -1,4 +1,4 @@
-//! What the node has let pass: so that it is asked about the length of datagrams once in a while only.
+//! Cache of datagram lengths that the node has accepted, so that the library seldom asks.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::name::SocketId;
 
-/// What every network takes whole, bytes of payload: 1,200 bytes of a datagram of the overlay, less its own
-/// header, tag and the longest IP and UDP headers.
+/// Payload that every network carries whole, bytes: an overlay datagram of 1,200 bytes, less its header and
+/// tag, and the longest IP and UDP headers.
 pub const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
 
-/// What a packet of any family and protocol has room for, bytes of payload: UDP's over IPv4.
+/// Payload that fits a packet of any family and protocol, bytes: that of UDP over IPv4.
 pub const ALWAYS_FITS: usize = 65_535 - 20 - 8;
 
-/// How long an answer is good for. A path that gets narrower meanwhile costs datagrams, as on any network.
+/// Lifetime of an answer. A path that gets narrower meanwhile costs datagrams, as on any network.
 const GOOD_FOR: Duration = Duration::from_secs(1);
-/// Destinations that are remembered.
+/// Maximum number of destinations remembered.
 const MOST: usize = 256;
 
-/// The longest datagrams that sockets may send to their destinations, as far as is known.
+/// The longest datagrams that sockets are known to send to their destinations.
 #[derive(Debug, Default)]
 pub(crate) struct KnownSizes(HashMap<(SocketId, SocketAddr), (usize, Instant)>);
 

@@ -1,16 +1,16 @@
 //! Overlay sockets as real file descriptors.
 //!
-//! Every overlay socket of an application is an AF_UNIX socket of the kernel whose other end its node has. So
-//! `read`, `write`, `poll`, `epoll`, `dup`, `fork` and passing of descriptors are the kernel's own, and the
-//! node may be in the same process, in a parent, or in any other of the machine.
+//! Every overlay socket of an application is a kernel AF_UNIX socket whose other end its node holds. So
+//! `read`, `write`, `poll`, `epoll`, `dup`, `fork` and descriptor passing are plain kernel operations. The
+//! node may be in the same process, in a parent, or in any other process of the machine.
 //!
-//! * [`Name`]: what an abstract name of such a socket says;
-//! * [`Request`] and [`Reply`]: what an application asks of its node;
+//! * [`Name`]: content of the abstract name of such a socket;
+//! * [`Request`] and [`Reply`]: messages between an application and its node;
 //! * [`Client`], [`open()`] and [`Socket`]: the application's side, on which the C library, the preloaded
 //!   library and Python build. The node's side is in the crate `peersock-descriptors`.
 //!
-//! System calls are made without the C library's functions, so that a library that takes their place may call
-//! this one.
+//! The crate makes system calls without the C library's functions, so that a library that replaces them may
+//! call it.
 
 mod accept;
 mod borrowed_memory;

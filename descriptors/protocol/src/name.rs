@@ -1,8 +1,8 @@
-//! Names of abstract AF_UNIX sockets: each says what its socket is.
+//! Names of abstract AF_UNIX sockets: each describes its socket.
 //!
-//! The kernel keeps them for as long as a descriptor of the socket is open anywhere, so `getsockname(2)` and
-//! `getpeername(2)` of a descriptor tell whose it is, in every thread and process, after `dup`, `fork`,
-//! `exec` and passing. No table is keyed by descriptor numbers.
+//! The kernel keeps them for as long as a descriptor of the socket is open anywhere. So `getsockname(2)` and
+//! `getpeername(2)` identify a descriptor in every thread and process, after `dup`, `fork`, `exec` and
+//! passing. No table is keyed by descriptor numbers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,25 +10,25 @@ use std::num::NonZeroU16;
 
 use crate::name_text::{SEAL_DIGITS, Text, digit, write_address, write_base64, write_details};
 
-/// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
+/// Maximum length of the name of an abstract AF_UNIX socket (unix(7)), bytes.
 pub const MAX_NAME: usize = 107;
 
-/// What every name begins with.
+/// Prefix of every name.
 const PREFIX: &str = "ps/";
 
-/// Names one node among those of a machine.
+/// Identifier of a node, unique on its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeTag(pub u32);
 
-/// Names one socket of a node: 48 random bits.
+/// Identifier of one socket of a node: 48 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct SocketId(pub u64);
 
 impl SocketId {
-    /// How many bits an ID has.
+    /// Mask of an ID's bits.
     const MASK: u64 = (1 << 48) - 1;
 
-    /// The ID that these random bits make.
+    /// Makes an ID of random bits.
     pub fn new(bits: u64) -> Self {
         Self(bits & Self::MASK)
     }
@@ -44,12 +44,12 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// Its unspecified address: all own addresses, or none in particular.
+    /// Returns the family's unspecified address: all local addresses, or none in particular.
     pub fn unspecified(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -58,7 +58,7 @@ impl Family {
     }
 }
 
-/// What a socket carries.
+/// Type of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// SOCK_STREAM: TCP.
@@ -71,55 +71,56 @@ pub enum Kind {
     Raw(u8),
 }
 
-/// A socket that an application opened: what its name says.
+/// A socket that an application opened, as its name describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Opened {
     /// Its address family.
     pub family: Family,
-    /// What it carries.
+    /// Its type.
     pub kind: Kind,
-    /// Which it is.
+    /// Its ID.
     pub id: SocketId,
 }
 
-/// A connection that a listener accepted: what the name of its node's end says.
+/// A connection that a listener accepted, as the name of the node's end describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Accepted {
-    /// Which it is.
+    /// Its ID.
     pub id: SocketId,
-    /// The address of the other end of the connection.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// The address of this end.
+    /// The local address.
     pub local: SocketAddr,
 }
 
-/// A connection of the machine's own network that the node passes to a listener: what the name of the node's
-/// end says. The connection's descriptor is what comes through it.
+/// A connection of the machine's own network that the node passes to a listener, as the name of the node's
+/// end describes it. The connection's descriptor arrives through that end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Passed {
-    /// Which it is.
+    /// Its ID.
     pub id: SocketId,
-    /// The address of the other end of the connection.
+    /// The peer's address.
     pub peer: SocketAddr,
 }
 
-/// The node's end of what a datagram socket has to do with one remote address.
+/// The node's end of a datagram socket for one remote address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Remote {
     /// The application's socket.
     pub id: SocketId,
     /// The remote address; for ICMP and raw sockets the port is 0.
     pub address: SocketAddr,
-    /// What the IP headers say beside it, for sockets that asked for it.
+    /// Fields of the IP headers, for sockets that requested them.
     pub details: Option<Details>,
-    /// What only the node and its applications can say of the rest: nobody else can take the name before the
-    /// node does, nor make up another one. See [`NameKey::remote`](crate::NameKey::remote).
+    /// Seal over the other fields, which only the node and its applications can compute. So no other program
+    /// can take the name before the node does, or invent one. See
+    /// [`NameKey::remote`](crate::NameKey::remote).
     pub seal: u64,
 }
 
-/// What ancillary data tells of a datagram, or asks for one (RFC 3542, ip(7)).
+/// Ancillary data of a received datagram, or settings for a sent one (RFC 3542, ip(7)).
 ///
-/// Of datagrams that come in there is what the socket has asked for with its options.
+/// For received datagrams it contains what the socket's options have requested.
 ///
 /// ```
 /// use peersock_fd::{Details, PacketInfo};
@@ -136,55 +137,56 @@ pub struct Details {
     pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
     pub traffic_class: Option<u8>,
-    /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says
-    /// then nothing else.
+    /// IPV6_PATHMTU: reports that a datagram was longer than this, bytes of an IP packet. A name then
+    /// contains nothing else.
     pub path_mtu: Option<u32>,
-    /// Of what is to have extension headers, or to be cut: what all that it asks for comes to, see
-    /// [`NameKey::digest`](crate::NameKey::digest). A name says then nothing else.
+    /// Digest of all settings of datagrams with extension headers or segmentation, see
+    /// [`NameKey::digest`](crate::NameKey::digest). A name then contains nothing else.
     pub digest: Option<u64>,
-    /// UDP_SEGMENT: what is sent is cut into datagrams of so many bytes, the last of what is left. Names do
-    /// not say it.
+    /// UDP_SEGMENT: length of the datagrams that sent data is split into, bytes; the last has the rest. Names
+    /// do not contain it.
     pub segment: Option<NonZeroU16>,
 }
 
-/// The near end of a datagram's way.
+/// The local end of a datagram's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PacketInfo {
-    /// The own address, or the group: where it came to, or what it shall come from, unspecified for any.
+    /// The local address or group that a datagram was sent to, or the source address to use; unspecified for
+    /// any.
     pub local: IpAddr,
-    /// The number of the network, counted from 1; to send, 0 for any. Applications see it as
+    /// The number of the network, counted from 1; for sending, 0 means any. Applications see it as
     /// [`interface_index`](crate::interface_index).
     pub interface: u16,
 }
 
 impl Details {
-    /// Nothing is asked for or told.
+    /// Returns true if nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What an abstract name says.
+/// Content of an abstract name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// Where a node takes requests (SOCK_SEQPACKET).
+    /// The node's request listener (SOCK_SEQPACKET).
     Requests(NodeTag),
-    /// Where connecting stream sockets connect to (SOCK_STREAM).
+    /// The listener for connecting stream sockets (SOCK_STREAM).
     Data(NodeTag),
-    /// Where the launcher is told of programs that no library reaches (SOCK_STREAM).
+    /// The launcher's listener for programs that no library reaches (SOCK_STREAM).
     Programs(NodeTag),
     /// An application's end.
     Opened(NodeTag, Opened),
-    /// The node's end of a connection that was accepted.
+    /// The node's end of an accepted connection.
     Accepted(NodeTag, Accepted),
-    /// The node's end through which a listener gets a connection of the kernel's.
+    /// The node's end through which a listener gets a kernel connection.
     Passed(NodeTag, Passed),
     /// The node's end of a datagram socket, for one remote address.
     Remote(NodeTag, Remote),
 }
 
 impl Name {
-    /// The node that it belongs to.
+    /// Returns the node that it belongs to.
     pub fn tag(&self) -> NodeTag {
         match *self {
             Self::Requests(tag)
@@ -197,7 +199,7 @@ impl Name {
         }
     }
 
-    /// Reads what [`Display`](fmt::Display) has written; `None` for any other text.
+    /// Parses text written by [`Display`](fmt::Display). Returns `None` for any other text.
     ///
     /// ```
     /// use peersock_fd::{Name, NodeTag};
@@ -245,7 +247,7 @@ impl Name {
         text.0.is_empty().then_some(name)
     }
 
-    /// What the file of a socket with such a name is called, see [`Request::MakePrivate`].
+    /// Returns the file name for a socket with such a name, see [`Request::MakePrivate`].
     ///
     /// ```
     /// use peersock_fd::{Name, NodeTag};
@@ -261,8 +263,8 @@ impl Name {
         self.to_string().replace('/', ":")
     }
 
-    /// Reads the last part of a path as [`file_name`](Self::file_name) has written it, of an application's
-    /// stream socket; `None` for any other path.
+    /// Parses the last part of a path written by [`file_name`](Self::file_name) for an application's stream
+    /// socket. Returns `None` for any other path.
     pub fn of_path(path: &[u8]) -> Option<Self> {
         let file = path.rsplit(|byte| *byte == b'/').next()?;
         let text: Vec<u8> = file.iter().map(|&byte| if byte == b':' { b'/' } else { byte }).collect();
@@ -353,7 +355,7 @@ mod tests {
                 Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()), seal }),
             ] {
                 let text = name.to_string();
-                // What sockaddr_un has beside the byte that makes it abstract.
+                // Room in sockaddr_un beside the byte that makes it abstract.
                 prop_assert!(text.len() <= MAX_NAME, "{text}");
                 prop_assert_eq!(Name::parse(text.as_bytes()), Some(name));
                 let is_private = matches!(name, Name::Opened(_, Opened { kind: Kind::Stream, .. }));

@@ -1,4 +1,4 @@
-//! The parts of names as text: how they are written, and read.
+//! Writing and parsing of the parts of names.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use crate::name::{Details, Family, PacketInfo, SocketId};
 
 /// The digits of RFC 4648 5.
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Of 64 and of 128 bits.
+/// Numbers of base64 digits of 64 and of 128 bits.
 pub(crate) const SEAL_DIGITS: u32 = 11;
 const IPV6_DIGITS: u32 = 22;
 
@@ -30,7 +30,7 @@ pub(crate) fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
     }
 }
 
-/// Where hexadecimal digits would be too many.
+/// Writes base64 where hexadecimal digits would be too many.
 pub(crate) fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32) -> fmt::Result {
     (0..digits).rev().try_for_each(|at| {
         let digit = BASE64[(value >> (6 * at)) as usize % BASE64.len()];
@@ -38,7 +38,7 @@ pub(crate) fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32)
     })
 }
 
-/// Which there are, and then those.
+/// Writes a mask of the fields present, and then these fields.
 pub(crate) fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
     let Details { packet_info, hop_limit, traffic_class, path_mtu, digest, segment: _ } = details;
     if let Some(path_mtu) = path_mtu {
@@ -60,7 +60,7 @@ pub(crate) fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fm
     [hop_limit, traffic_class].into_iter().flatten().try_for_each(|octet| write!(f, "{octet:02x}"))
 }
 
-/// What is left to read of a name.
+/// The part of a name that is left to parse.
 pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl<'a> Text<'a> {

@@ -1,5 +1,5 @@
-//! The socket options that there are: who keeps each, and what has to be done where it is set. The only list
-//! of them: `docs/SOCKETS.md` has the same table, and a test compares them.
+//! Table of the socket options: which side keeps each, and the consequences of setting it. It is the only
+//! list of them; a test compares it with the table in `docs/SOCKETS.md`.
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
@@ -17,83 +17,82 @@ use crate::name::{Family, Kind};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// What C calls it.
+    /// Its name in C.
     pub name: &'static str,
-    /// As getsockopt(2) has it.
+    /// Its level for getsockopt(2).
     pub level: i32,
-    /// As getsockopt(2) has it.
+    /// Its number for getsockopt(2).
     pub number: i32,
     /// The sockets that have it: `t` streams, `u` datagrams, `i` echo, `r` raw.
     pub kinds: &'static str,
-    /// Who keeps it, and what a program may do with it.
+    /// The side that keeps it, and the operations allowed to a program.
     pub access: Access,
-    /// When a socket takes it over from the one whose place it takes.
+    /// Condition under which a replacement socket takes its value over.
     pub repeat: Repeat,
-    /// Whether the kernel's listener of a server on both networks gets it, too.
+    /// True if the kernel listener of a server on both networks gets it, too.
     pub is_followed: bool,
-    /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits
-    /// for an answer.
+    /// True if setting it to a whole `int` cannot fail. On a connection the library then notifies the node
+    /// without waiting for an answer.
     pub is_told: bool,
-    /// True if it is refused on sockets of the kernel's, too, that may become the overlay's: it would be gone
-    /// then, and nobody would hear of it.
+    /// True if it is also refused on kernel sockets that may become overlay sockets. The option would be lost
+    /// then, without an error.
     pub is_refused_early: bool,
-    /// Whether who sets it needs CAP_NET_RAW, as in Linux.
+    /// True if setting it needs CAP_NET_RAW, as in Linux.
     pub is_privileged: bool,
-    /// What the application's end has to know of it.
+    /// The application's end's note of it.
     pub note: Note,
-    /// What the documentation says of it.
+    /// Its description in the documentation.
     pub what: &'static str,
 }
 
-/// What can be done with an option.
+/// Operations that an option supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It is set and asked for.
+    /// Set and read.
     Both,
     /// setsockopt(2) only.
     Set,
     /// getsockopt(2) only.
     Get,
-    /// It is remembered, and this is its value before it is set. It means nothing here, or nothing that has
-    /// to be asked for.
+    /// Stored, with this initial value, but without effect here, or with one that needs no request.
     Kept(i32),
-    /// getsockopt(2) only, and always this.
+    /// getsockopt(2) only, with this constant value.
     Fixed(i32),
-    /// It is taken and does nothing, as in Linux: its value is always 0.
+    /// Accepted without effect, as in Linux: the value is always 0.
     Ignored,
-    /// The kernel's AF_UNIX socket has it, at the application's end.
+    /// The AF_UNIX socket at the application's end has it.
     Kernel,
     /// The application's end answers, without the node.
     Application,
-    /// It is known, and refused with ENOPROTOOPT.
+    /// Known, and refused with ENOPROTOOPT.
     Refused,
 }
 
-/// When a socket that takes the place of another, of the kernel's in most cases, gets the other's value.
+/// Condition under which a socket that replaces another, usually a kernel socket, gets the other's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
     /// Never.
     Never,
-    /// Unless it is this `int`, with which sockets begin.
+    /// Unless it is this `int`, the initial value.
     Unless(i32),
-    /// Unless it is all zeros; a value of so many bytes.
+    /// Unless it is all zeros; a value of this length, bytes.
     UnlessZeros(usize),
-    /// Unless it is what new sockets have, which depends on the system; a value of so many bytes.
+    /// Unless it is the value of new sockets, which depends on the system; a value of this length, bytes.
     UnlessNew(usize),
-    /// As above. What is asked for is half of what is told (socket(7)).
+    /// As above. The value to set is half of the value read (socket(7)).
     Buffer,
     /// Unless it has no bytes; a value of any length.
     UnlessEmpty,
 }
 
-/// What the application's end notes of an option that is set, so that other calls need not ask the node.
+/// Note that the application's end takes when an option is set, so that other calls need not ask the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
-    /// Nothing.
+    /// No note.
     Nothing,
     /// Closing may have to wait.
     Linger,
-    /// Datagrams may have to go whole or not at all, or have less room.
+    /// Datagrams may be forbidden to be fragmented, or have less room.
     Cutting,
 }
 
@@ -123,7 +122,7 @@ impl Row {
     }
 }
 
-/// The row of an option, if such a socket has it.
+/// Returns the row of an option, if such a socket has it.
 pub fn find(kind: Kind, family: Family, level: i32, number: i32) -> Option<&'static Row> {
     // As Linux: IPv6 sockets have IPv4's options too, for mapped addresses.
     if level == IPPROTO_IPV6 && family == Family::V4 {
@@ -133,13 +132,12 @@ pub fn find(kind: Kind, family: Family, level: i32, number: i32) -> Option<&'sta
     TABLE.iter().find(|row| (row.level, row.number) == (level, number) && row.kinds.contains(letter))
 }
 
-/// Returns true if an option must be refused on a socket of the kernel's that may become one of the
-/// overlay's.
+/// Returns true if an option must be refused on a kernel socket that may become an overlay socket.
 pub fn is_refused_early(level: i32, number: i32) -> bool {
     TABLE.iter().any(|row| row.is_refused_early && (row.level, row.number) == (level, number))
 }
 
-/// The options that such sockets have.
+/// Returns the options that such sockets have.
 pub fn of_kind(kind: Kind) -> impl Iterator<Item = &'static Row> {
     TABLE.iter().filter(move |row| row.kinds.contains(letter_of(kind)))
 }
@@ -153,7 +151,7 @@ fn letter_of(kind: Kind) -> char {
     }
 }
 
-/// Of `struct icmp_filter`, whose number libc does not name.
+/// Number of `struct icmp_filter`, which libc does not name.
 pub const ICMP_FILTER: i32 = 1;
 /// As above.
 pub const ICMP6_FILTER: i32 = 1;
@@ -161,7 +159,7 @@ pub const ICMP6_FILTER: i32 = 1;
 pub const IPV6_CHECKSUM: i32 = 7;
 /// As above (RFC 3542 6.3).
 pub const IPV6_PATHMTU: i32 = 61;
-/// Linux's headers keep the number for it, its kernel does not know it (RFC 3542 11.1).
+/// Linux's headers define the number, but the kernel does not implement it (RFC 3542 11.1).
 pub const IPV6_USE_MIN_MTU: i32 = 63;
 /// As above (RFC 3542 6.2).
 pub const IPV6_RECVPATHMTU: i32 = 60;
@@ -224,7 +222,7 @@ const fn row(
     }
 }
 
-/// All that Linux 6.18 knows. Every other is refused with ENOPROTOOPT.
+/// All options that Linux 6.18 knows. Every other is refused with ENOPROTOOPT.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = {
     use Access::{Application, Both, Fixed, Get, Ignored, Kept, Kernel, Refused, Set};
@@ -507,7 +505,7 @@ pub const TABLE: &[Row] = {
 mod tests {
     use super::*;
 
-    /// A line of the documentation.
+    /// Returns a line of the documentation.
     fn line(row: &Row) -> String {
         let sockets = ["t", "u", "i", "r"].into_iter().zip(["TCP", "UDP", "echo", "raw"]);
         let sockets: Vec<_> =

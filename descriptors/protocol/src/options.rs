@@ -1,7 +1,7 @@
-//! Socket options, as far as the application's end has to do with them.
+//! The application's side of socket options.
 //!
-//! Nothing is kept in the process: a descriptor may come from another one. What must be known without asking
-//! the node is noted on the kernel's socket, as options that mean nothing to AF_UNIX.
+//! The process keeps no state, because a descriptor may come from another process. Facts needed without
+//! asking the node are noted on the kernel socket, as options that have no effect on AF_UNIX.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::requests::{Reply, Request};
 use crate::socket::Socket;
 
 impl Socket<'_> {
-    /// setsockopt(2) of what is the node's.
+    /// Sets an option that the node keeps, as setsockopt(2) does.
     ///
     /// # Errors
-    /// ENOPROTOOPT, EINVAL, and others that the option has.
+    /// ENOPROTOOPT, EINVAL, and errors of the particular option.
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let client = self.client();
         let row = option_table::find(self.kind(), self.family(), level, name);
-        // What is set on others is inherited: by who connects next, when this has returned.
+        // Options of other sockets are inherited by connections made after this has returned, so wait for the
+        // node.
         let (which, is_connected) = self.which_connected();
         if is_connected && value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) {
             return client.tell(Request::TellOption(which, level, name, value.to_vec()), None);
@@ -46,10 +47,10 @@ impl Socket<'_> {
         Ok(())
     }
 
-    /// getsockopt(2) of what is the node's: at most `length` bytes.
+    /// Returns an option that the node keeps, as getsockopt(2) does: at most `length` bytes.
     ///
     /// # Errors
-    /// ENOPROTOOPT, and others that the option has.
+    /// ENOPROTOOPT, and errors of the particular option.
     pub fn option(&self, level: i32, name: i32, length: u32) -> Result<Vec<u8>, Errno> {
         match self.client().ask(Request::Option(self.which(), level, name, length))? {
             Reply::Option(value) => Ok(value),
@@ -57,14 +58,16 @@ impl Socket<'_> {
         }
     }
 
-    /// How long closing waits: SO_LINGER with a time, as [`set_option`](Self::set_option) has noted it.
+    /// Returns the time that closing waits: SO_LINGER with a time, as noted by
+    /// [`set_option`](Self::set_option).
     pub fn linger(&self) -> Option<Duration> {
         let linger = sockopt::socket_linger(self.fd()).ok().flatten();
         linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
     }
 
-    /// Whether datagrams may have to go whole or not at all, or have less room, as
-    /// [`set_option`](Self::set_option) has noted it. The note stays when that ends: then the node says so.
+    /// Returns true if datagrams may be forbidden to be fragmented, or have less room, as noted by
+    /// [`set_option`](Self::set_option). The note stays when that ends; the node then gives the correct
+    /// answer.
     pub(crate) fn may_forbid_cutting(&self) -> bool {
         sockopt::socket_broadcast(self.fd()).unwrap_or(false)
     }
@@ -73,13 +76,13 @@ impl Socket<'_> {
 fn forbids_cutting(level: i32, name: i32, value: i32) -> bool {
     match (level, name) {
         (IPPROTO_IPV6, libc::IPV6_DONTFRAG) => value != 0,
-        // What they take of a packet is not there for data.
+        // Extension headers reduce the room for data.
         (IPPROTO_IPV6, name) if HeaderKind::of_option(name).is_some() => true,
         _ => !matches!(value, libc::IP_PMTUDISC_DONT | libc::IP_PMTUDISC_WANT | libc::IP_PMTUDISC_OMIT),
     }
 }
 
-/// An `int`, or a single byte; 0 for what is neither.
+/// Parses an `int`, or a single byte; 0 for neither.
 fn number(value: &[u8]) -> i32 {
     match value {
         [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]),

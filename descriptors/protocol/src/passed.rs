@@ -10,14 +10,14 @@ use rustix::net::SocketFlags;
 
 use crate::client::receive;
 
-/// Takes the connection that comes through `end`, under the descriptor that `end` had, so that it has the
-/// lowest free number; `None` if the node could not pass it.
+/// Takes the connection that comes through `end`, and gives it the number of `end`, so that it has the lowest
+/// free one. Returns `None` if the node could not pass it.
 pub(crate) fn take(
     mut end: OwnedFd,
     flags: SocketFlags,
     peer: SocketAddr,
 ) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
-    // The node sends at once when it is connected, or closes its end: neither takes longer than a moment.
+    // The node sends as soon as it is connected, or closes its end, so this is short.
     let mut fds = [PollFd::new(&end, PollFlags::IN)];
     retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
     let Ok((_, Some(connection))) = receive(end.as_fd(), &mut [0]) else { return Ok(None) };
@@ -25,8 +25,8 @@ pub(crate) fn take(
         let status = rustix::fs::fcntl_getfl(&connection)?;
         rustix::fs::fcntl_setfl(&connection, status | OFlags::NONBLOCK)?;
     }
-    // An address of IPv6 may have a scope, which the name has not. Of one that is reset already only the name
-    // tells.
+    // An IPv6 address may have a scope, which the name lacks. For a connection that is reset already only the
+    // name has the address.
     let named = rustix::net::getpeername(&connection).ok().flatten();
     let peer = named.and_then(|named| SocketAddr::try_from(named).ok()).unwrap_or(peer);
     let flags = if flags.contains(SocketFlags::CLOEXEC) { DupFlags::CLOEXEC } else { DupFlags::empty() };

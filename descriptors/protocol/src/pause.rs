@@ -1,8 +1,8 @@
-//! Keeps programs from spinning on a network that is gone.
+//! Delay of errors, to keep programs from spinning on a network that is gone.
 //!
-//! A listener, or a socket for datagrams, that was shut down is ready for ever: `poll` says so at once, and
-//! the call that follows fails with ENETDOWN. A server that waits, fails and waits again would take a whole
-//! processor, and write its log full. So such errors are held back a little when there are many of them.
+//! A listener or a datagram socket that was shut down is always ready: `poll` returns at once, and the next
+//! call fails with ENETDOWN. A server in a loop of waiting and failing would take a whole processor and fill
+//! its log. So this module delays such errors a little when there are many.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::thread;
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Errors of a process that are told at once within a second: those of all its sockets, when they end.
+/// Number of errors per second that a process gets at once, enough for all its sockets when they end.
 const AT_ONCE: u32 = 10;
 
-/// How long each of the others is held back.
+/// Delay of each further error.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The second that is counted in, and how many there were in it. They are atomic, as a process may fork while
-/// another thread is here; that a few errors are counted wrongly then does not matter.
+/// The current second, and the number of errors in it. They are atomic because a process may fork while
+/// another thread is here. A few errors counted wrongly do not matter.
 static SECOND: AtomicI64 = AtomicI64::new(0);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// To be called before ENETDOWN is told of a socket that is waited on.
+/// Call this before returning ENETDOWN for a socket that a program waits on.
 pub(crate) fn before_error() {
     let second = clock_gettime(ClockId::Monotonic).tv_sec;
     if SECOND.swap(second, Ordering::Relaxed) != second {
@@ -44,7 +44,7 @@ mod tests {
         for _ in 0..30 {
             before_error();
         }
-        // Where a second ends between two of them, more are told at once.
+        // If a second ends in between, more errors come at once.
         assert!(begin.elapsed() >= 5 * PAUSE, "{:?}", begin.elapsed());
     }
 }

@@ -1,5 +1,5 @@
-//! Streams that nobody but the node can connect to: other users of the machine could fill the backlog of one
-//! that listens.
+//! Streams to which only the node can connect, because other users of the machine could fill a listener's
+//! backlog.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,15 +13,15 @@ use crate::socket::Socket;
 use crate::sys;
 
 impl Socket<'_> {
-    /// Opens another socket of the kernel's for this stream, which has its flags and what is set on it, and
-    /// to which nobody but the node can connect. It should take the descriptor's place before the stream
-    /// listens, and before it is passed to others, so when it is bound.
+    /// Opens a replacement kernel socket for this stream, with its flags and options, to which only the node
+    /// can connect. It should take the descriptor's place when the stream is bound, before the stream listens
+    /// and before it is passed to other processes.
     ///
-    /// `None` if the stream is such a socket already, or has come further, and where the node has no way to
-    /// make one: then other users of the machine can fill its backlog.
+    /// Returns `None` if the stream is such a socket already, has connected or listens, or if the node cannot
+    /// make one. In the last case other users of the machine can fill its backlog.
     ///
     /// # Errors
-    /// Those of socket(2) and fcntl(2), ENETDOWN.
+    /// Errors of socket(2) and fcntl(2), ENETDOWN.
     pub fn private(&self) -> Result<Option<OwnedFd>, Errno> {
         let has_begun =
             || Ok(sockopt::socket_acceptconn(self.fd())? || rustix::net::getpeername(self.fd()).is_ok());
@@ -41,10 +41,10 @@ impl Socket<'_> {
     }
 }
 
-/// Gives a descriptor what another one has by fcntl(2): O_NONBLOCK, and O_ASYNC with whom SIGIO goes to.
+/// Copies the fcntl(2) state of a descriptor to another: O_NONBLOCK, and O_ASYNC with the receiver of SIGIO.
 ///
 /// # Errors
-/// Those of fcntl(2).
+/// Errors of fcntl(2).
 pub fn inherit_status(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<(), Errno> {
     // The owner may be gone.
     let _ = sys::inherit_owner(old, new);
@@ -52,8 +52,8 @@ pub fn inherit_status(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<(), Er
     rustix::fs::fcntl_setfl(new, rustix::fs::fcntl_getfl(old)? & kept)
 }
 
-/// Sets on a socket what another one has, and the kernel keeps: on a connection what its listener has, as
-/// with TCP.
+/// Copies options that the kernel keeps from one socket to another. A connection gets them from its listener,
+/// as with TCP.
 pub(crate) fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> Result<(), Errno> {
     if let Ok(Some(linger)) = sockopt::socket_linger(listener) {
         sockopt::set_socket_linger(connection, Some(linger))?;

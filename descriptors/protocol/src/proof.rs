@@ -1,7 +1,7 @@
-//! What strangers cannot say, with whom a node and its applications share an abstract namespace: any user of
-//! the machine may take a name there that nobody has, before the node does or when it has died.
+//! Proofs that only a node and its applications can make. They share the abstract namespace with all users of
+//! the machine. Any user may take a free name there, before the node does or after it has died.
 //!
-//! A node [proves](proof()) to an application that it is the one which gave it its token. A program
+//! A node [proves](proof()) to an application that it is the one which issued its token. A program
 //! [proves](admission_proof) to its launcher that it has the token. The names of a node's ends of datagram
 //! sockets are [sealed](NameKey).
 
@@ -18,19 +18,19 @@ use crate::encoding::encode;
 use crate::headers::Header;
 use crate::name::{Details, Remote, SocketId};
 
-/// Says what the hash is for.
+/// Contexts that separate the uses of the hash.
 const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
 const ADMISSION_CONTEXT: &[u8] = b"peersock descriptors: a program's proof to its launcher";
 const DIGEST_CONTEXT: &[u8] = b"peersock descriptors: extension headers of a datagram";
 const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
 
-/// A secret that a node gives to its own processes, so that those that have changed their user may go on
-/// using it.
+/// A secret that a node gives to its processes, so that a process that has changed its user may go on using
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub u128);
 
 impl Token {
-    /// Known to everybody: good enough for processes of the node's own user.
+    /// The public token, sufficient for processes of the node's own user.
     pub const NONE: Self = Self(0);
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What only those who know the token can say about a number: keyed BLAKE2s (RFC 7693) of 16 bytes.
+/// Returns the proof for a number, which requires the token: keyed BLAKE2s (RFC 7693) of 16 bytes.
 ///
 /// # Examples
 /// ```
@@ -54,8 +54,8 @@ pub fn proof(token: Token, challenge: u128) -> u128 {
     mac(token.0, CONTEXT, &challenge.to_le_bytes())
 }
 
-/// As [`proof`], of a program that wants its launcher to take calls. It is another hash: what strangers have
-/// a node prove says nothing here.
+/// Like [`proof`], for a program that wants its launcher to take calls. It is a different hash, so a proof
+/// that strangers get from a node is worthless here.
 ///
 /// # Examples
 /// ```
@@ -77,7 +77,8 @@ fn mac(key: u128, context: &[u8], data: &[u8]) -> u128 {
     u128::from_le_bytes(mac.finalize_fixed().into())
 }
 
-/// What a node tells those who may use it, so that they know the names of its ends of datagram sockets.
+/// A key that a node gives to authorized clients, so that they know the names of its ends of datagram
+/// sockets.
 ///
 /// ```
 /// use peersock_fd::{NameKey, SocketId};
@@ -91,17 +92,17 @@ fn mac(key: u128, context: &[u8], data: &[u8]) -> u128 {
 pub struct NameKey(pub u128);
 
 impl NameKey {
-    /// The name of the node's end of a datagram socket for one remote address, sealed: keyed BLAKE2s, of
-    /// which 64 bits are kept. Who wants to guess one has to try names one by one at the kernel.
+    /// Returns the sealed name of the node's end of a datagram socket for one remote address. The seal is 64
+    /// bits of keyed BLAKE2s. An attacker can only try seals one by one at the kernel.
     pub fn remote(self, id: SocketId, address: SocketAddr, details: Option<Details>) -> Remote {
         let rest = encode(&(id, address, details));
         let seal = mac(self.0, SEAL_CONTEXT, &rest) as u64;
         Remote { id, address, details, seal }
     }
 
-    /// What stands in a name for extension headers, and all else that a datagram asks for: keyed BLAKE2s, of
-    /// which 64 bits are kept. Only the node's own applications could find two that come to the same, and
-    /// would have nothing of it.
+    /// Returns the digest that a name contains for extension headers and all other settings of a datagram: 64
+    /// bits of keyed BLAKE2s. Only the node's own applications could find a collision, and would gain nothing
+    /// from it.
     ///
     /// ```
     /// use peersock_fd::{Header, HeaderKind, NameKey};
@@ -114,7 +115,7 @@ impl NameKey {
         mac(self.0, DIGEST_CONTEXT, &encode(&(details, headers))) as u64
     }
 
-    /// Whether such a name is one that [`remote`](Self::remote) has made.
+    /// Returns true if [`remote`](Self::remote) has made the name.
     pub fn has_sealed(self, name: &Remote) -> bool {
         let made = self.remote(name.id, name.address, name.details);
         made.seal.to_le_bytes().ct_eq(&name.seal.to_le_bytes()).into()
@@ -127,17 +128,17 @@ impl fmt::Debug for NameKey {
     }
 }
 
-/// Whether it is the node's proof.
+/// Returns true if `answer` is the node's proof.
 pub(crate) fn is_proof(token: Token, challenge: u128, answer: u128) -> bool {
     are_same(proof(token, challenge), answer)
 }
 
-/// Whether it is a program's proof.
+/// Returns true if `answer` is a program's proof.
 pub(crate) fn is_admission_proof(token: Token, challenge: u128, answer: u128) -> bool {
     are_same(admission_proof(token, challenge), answer)
 }
 
-/// Compares in a time that does not depend on how much is the same.
+/// Compares in constant time.
 fn are_same(wanted: u128, answer: u128) -> bool {
     wanted.to_le_bytes().ct_eq(&answer.to_le_bytes()).into()
 }

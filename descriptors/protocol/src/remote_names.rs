@@ -1,5 +1,5 @@
-//! The address of the node's end that a thread has sent to last: most send to the same one again, and a seal
-//! takes as long as a tenth of a system call.
+//! Cache of the last address that a thread has sent to, because most threads send to the same one again.
+//! Computing a seal takes a tenth of a system call.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use crate::client::address;
 use crate::name::{Details, Name, NodeTag, SocketId};
 use crate::proof::NameKey;
 
-/// What an address follows from.
+/// The values that determine an address.
 type Parts = (NodeTag, NameKey, SocketId, SocketAddr, Option<Details>);
 
 thread_local! {
-    /// Taken out while it is used: a signal handler may send, too.
+    /// Taken out during use, because a signal handler may send, too.
     static LAST: Cell<Option<(Parts, SocketAddrUnix)>> = const { Cell::new(None) };
 }
 
-/// Where what goes to `remote` is sent.
+/// Returns the address of the node's end for datagrams to `remote`.
 pub(crate) fn address_of(
     tag: NodeTag,
     key: NameKey,
@@ -33,7 +33,7 @@ pub(crate) fn address_of(
         let name = Name::Remote(tag, key.remote(id, remote, details));
         (parts, address(&name))
     });
-    // A thread that ends has none any more.
+    // A thread that is ending no longer has the variable.
     let _ = LAST.try_with(|last| last.set(Some((parts, made.clone()))));
     made
 }

@@ -1,5 +1,5 @@
-//! What an application asks of its node, over a SOCK_SEQPACKET connection to
-//! [`Name::Requests`](crate::Name::Requests): one packet a request, one packet its reply.
+//! Requests of an application to its node, over a SOCK_SEQPACKET connection to
+//! [`Name::Requests`](crate::Name::Requests): one packet per request, one packet per reply.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use crate::headers::Header;
 use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
-/// The version of requests and replies. A node answers requests of its own version only.
+/// Version of requests and replies. A node answers only requests of the same version.
 pub const VERSION: u8 = 12;
 
-/// The longest request and the longest reply, bytes.
+/// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
 
-/// A request as it travels.
+/// A request with its envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// [`VERSION`].
     pub version: u8,
-    /// Why the node should obey.
+    /// The client's authorization.
     pub token: Token,
-    /// What it should do.
+    /// The request itself.
     pub request: Request,
 }
 
-/// Which socket a request is about.
+/// Identifier of the socket that a request concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Which {
     /// One that the application opened.
@@ -37,149 +37,151 @@ pub enum Which {
     Accepted(SocketId),
 }
 
-/// What a node can be asked.
+/// A request to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// The node should prove with this number that it knows the token, see [`proof`](crate::proof()). Whoever
-    /// asks tells no token yet.
+    /// The node must prove with this number that it knows the token, see [`proof`](crate::proof()). The
+    /// client does not reveal the token yet.
     Prove(u128),
-    /// There is such a socket: for those that receive without being bound.
+    /// Registers a socket that receives without being bound.
     ///
-    /// With this, and the other requests by which a node comes to know a datagram socket (`Bind`,
-    /// `Associate`, `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether
-    /// somebody else has taken its name.
+    /// A descriptor of the socket accompanies this and the other requests that may introduce a datagram
+    /// socket (`Bind`, `Associate`, `Reach`, `Fits`). It lets the node notice if another program takes the
+    /// socket's name.
     Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),
-    /// listen(2), after the application's end listens itself. A descriptor of it comes along, by which the
-    /// node knows who listens.
+    /// listen(2), after the application's end listens. A descriptor of it comes along, which identifies the
+    /// listening process to the node.
     Listen(Opened, u32),
     /// connect(2) of a stream.
     ///
-    /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who
-    /// waits says that the connection stands: the descriptor is connected, and one byte is written to it.
-    /// `Done` to who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor
-    /// comes [filled](Request::Filled). So it does after [`Reply::Error`] to who does not wait: the attempt
-    /// has failed already, and the node closes its end once it has the descriptor. [`Reply::Stands`], and
-    /// every other error, leave the descriptor to somebody else, or as it is.
+    /// The reply alone determines how the application's descriptor comes to the node. [`Reply::Done`] to a
+    /// waiting client means that the connection is established: the client connects the descriptor and writes
+    /// one byte to it. `Done` to a client that does not wait, and EINPROGRESS to one that does, mean that the
+    /// attempt goes on: the descriptor comes [filled](Request::Filled). The same holds for [`Reply::Error`]
+    /// to a client that does not wait: the attempt has failed already, and the node closes its end once it
+    /// has the descriptor. [`Reply::Stands`], and every other error, leave the descriptor to another client,
+    /// or as it is.
     Connect {
         /// The socket.
         socket: Opened,
-        /// Where to.
+        /// The remote address.
         remote: SocketAddr,
-        /// Whether the reply waits for the connection. Otherwise it says that the attempt has begun.
+        /// True if the reply waits for the connection. Otherwise it reports that the attempt has begun.
         wait: bool,
-        /// How long it may wait: SO_SNDTIMEO.
+        /// Timeout of the wait (SO_SNDTIMEO).
         timeout: Option<Duration>,
     },
-    /// connect(2) once more, of a stream whose descriptor is connected to the node: it begins nothing.
+    /// A repeated connect(2) of a stream whose descriptor is connected to the node; begins no attempt.
     ///
-    /// [`Reply::Stands`] if no call has said yet that the connection stands, EISCONN afterwards. EALREADY if the
-    /// attempt goes on, to who waits once the time is over. ENOTCONN if there is neither any more.
+    /// The reply is [`Reply::Stands`] if no call has reported yet that the connection is established, EISCONN
+    /// afterwards. It is EALREADY while the attempt goes on (for a waiting client, once the time is over),
+    /// and ENOTCONN if there is neither.
     ConnectAgain {
         /// The socket.
         socket: Opened,
-        /// True if the reply waits for what comes of the attempt.
+        /// True if the reply waits for the attempt's outcome.
         wait: bool,
-        /// The longest that it may wait: SO_SNDTIMEO.
+        /// Timeout of the wait (SO_SNDTIMEO).
         timeout: Option<Duration>,
     },
-    /// A signal handler ran while the reply to [`Connect`](Request::Connect) or
-    /// [`ConnectAgain`](Request::ConnectAgain) was waited for on this connection. If it was not sent yet it
-    /// is now, EINPROGRESS or EALREADY. There is no other reply.
+    /// A signal handler ran during the wait for the reply to [`Connect`](Request::Connect) or
+    /// [`ConnectAgain`](Request::ConnectAgain) on this connection. If the reply was not sent yet it is sent
+    /// now, EINPROGRESS or EALREADY. There is no other reply.
     StopWaiting,
-    /// The socket's other end has been connected and filled with these pieces until it took no more, so that
-    /// it is not writable while the attempt goes on. A descriptor of it comes along. There is no reply.
+    /// The socket's other end was connected, and filled with these pieces until it was full, so that it is
+    /// not writable while the attempt goes on. A descriptor of it comes along. There is no reply.
     Filled(Opened, Filling),
-    /// The key of the names of the node's ends of datagram sockets.
+    /// Asks for the key of the names of the node's ends of datagram sockets.
     NameKey,
     /// connect(2) of a datagram socket; `None` dissolves the association.
     Associate(Opened, Option<SocketAddr>),
-    /// The socket wants to send to this address, with extension headers if there are any: there must be a
-    /// socket of the name [`Name::Remote`](crate::Name::Remote).
+    /// Asks for a socket named [`Name::Remote`](crate::Name::Remote), because the socket wants to send to
+    /// this address, possibly with extension headers.
     Reach(Opened, SocketAddr, Option<Details>, Vec<Header>),
-    /// Whether a datagram of so many bytes goes there, where it must not be cut.
+    /// Asks if a datagram fits the path to an address, when it must not be fragmented.
     Fits {
         /// The socket.
         socket: Opened,
-        /// Where to.
+        /// The remote address.
         remote: SocketAddr,
-        /// What else the datagram asks for.
+        /// Other settings of the datagram.
         details: Option<Details>,
         /// Its extension headers.
         headers: Vec<Header>,
-        /// Bytes of its payload.
+        /// Length of its payload, bytes.
         length: u32,
     },
     /// getsockname(2) and getpeername(2).
     Addresses(Which),
     /// setsockopt(2).
     SetOption(Which, i32, i32, Vec<u8>),
-    /// setsockopt(2) of what cannot fail. There is no reply.
+    /// setsockopt(2) that cannot fail. There is no reply.
     TellOption(Which, i32, i32, Vec<u8>),
     /// getsockopt(2), with the length of the caller's buffer.
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
     TakeError(Which),
-    /// What the kernel's ECONNRESET or EPIPE on a connection means: an `errno` other than these two, which is
-    /// told then, or 0.
+    /// Asks for the meaning of ECONNRESET or EPIPE from the kernel on a connection: an `errno` other than
+    /// these two, which counts as reported then, or 0.
     Ending(Which),
     /// MSG_ERRQUEUE.
     TakeReport(Which),
-    /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
+    /// Announces that a client will close the socket and wait. The next request of this connection is
     /// [`Linger`](Request::Linger).
     Hold(Which),
-    /// close(2) with SO_LINGER, after the descriptor was closed: the reply comes when everything is
-    /// acknowledged, the time is over, or others turn out to have the socket open.
+    /// close(2) with SO_LINGER, after the descriptor was closed. The reply comes when everything is
+    /// acknowledged, the time is over, or other processes turn out to have the socket open.
     Linger(Which, Duration),
-    /// The addresses that are the overlay's.
+    /// Asks for the addresses of the overlay.
     Routes,
-    /// The addresses of a member.
+    /// Asks for the addresses of a member.
     Resolve(String),
-    /// The name of the member that has an address.
+    /// Asks for the name of the member that has an address.
     NameOf(IpAddr),
-    /// The networks, as interfaces.
+    /// Asks for the networks, as interfaces.
     Interfaces,
-    /// What comes to a socket of the kernel's, a descriptor of which comes along, is for this socket as well:
-    /// it is bound to the same port of the machine's own network, and if this one listens it listens, too.
+    /// Joins a kernel socket, whose descriptor comes along, to this socket, which then gets the kernel
+    /// socket's input as well. The kernel socket is bound to the same port of the machine's own network, and
+    /// listens if this one does.
     Alongside(Opened),
-    /// Closed sockets that are bound to this port are to be forgotten now, so that it is free on the
-    /// machine's network.
+    /// Asks to forget closed sockets bound to this port now, so that it is free on the machine's network.
     Vacate(u16),
-    /// SIOCOUTQ: how many bytes that were written to a connection are not acknowledged. ENOTCONN if they
-    /// never will be.
+    /// SIOCOUTQ: the number of unacknowledged bytes of a connection. ENOTCONN if they never will be
+    /// acknowledged.
     Unacknowledged(Which),
-    /// Whether peers could reach a listener at this port: otherwise EACCES.
+    /// Asks if peers could reach a listener at this port; EACCES if not.
     MayListen(u16),
-    /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only
-    /// later.
+    /// A descriptor of the socket was closed, maybe the last one. The kernel reports a listener's closing
+    /// only later.
     Closed(Opened),
-    /// The descriptor that comes along, of a new socket, is to stand for this stream socket from now on. The
-    /// node binds it to a file that nobody else can reach, and removes the file: who knows an abstract name
-    /// can connect to it and fill the backlog of whoever listens.
+    /// Makes the descriptor that comes along, of a new socket, replace that of this stream socket. The node
+    /// binds it to a file that no other process can reach, and removes the file. A known abstract name would
+    /// let others connect to it and fill a listener's backlog.
     MakePrivate(Opened),
-    /// Whether the network with this ID was joined with a secret.
+    /// Asks if the network with this ID was joined with a secret.
     HasSecret(u64),
-    /// A call has met this `errno` after it had received something: the next one is to tell it.
+    /// A call has met this `errno` after it had received data, so the next call must return it.
     KeepError(Which, i32),
-    /// This socket's attempt to connect is to fail: shutdown(2). ENOTCONN if there is none.
+    /// Makes this socket's connection attempt fail: shutdown(2). ENOTCONN if there is none.
     AbortConnecting(Opened),
-    /// A socket, whose descriptor comes along, is no more: a listener that is shut down, a stream whose
-    /// attempt to connect has failed, or a datagram socket that was shut down for reading.
+    /// Ends a socket, whose descriptor comes along. The socket is a listener that is shut down, a stream
+    /// whose attempt to connect has failed, or a datagram socket shut down for reading.
     End {
         /// The socket.
         socket: Opened,
-        /// The socket that is bound to its address and port from then on; a datagram socket has one.
+        /// The socket that takes over its address and port; required for a datagram socket.
         successor: Option<Opened>,
     },
-    /// The descriptor that goes along is one end of a new connection of whoever sends this; the node answers
-    /// nothing. So a child in another network namespace, where the node's name is not known, gets a
-    /// connection by one of its parent's.
+    /// The descriptor that comes along is one end of a new request connection of the sender. There is no
+    /// reply. So a child in another network namespace, where the node's name is not known, gets a connection
+    /// through one of its parent's.
     Adopt,
 }
 
 impl Request {
-    /// Whether its reply is short, and holds nothing that lies on the heap.
+    /// Returns true if its reply is short, and holds no heap data.
     pub(crate) fn has_short_reply(&self) -> bool {
         !matches!(
             self,
@@ -193,26 +195,26 @@ impl Request {
     }
 }
 
-/// A node's answer.
+/// A node's reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// To [`Request::Prove`].
     Proof(u128),
     /// To [`Request::NameKey`].
     NameKey(NameKey),
-    /// It is done.
+    /// Success.
     Done,
-    /// It failed with this `errno`.
+    /// Failure with this `errno`.
     Failed(i32),
-    /// To [`Request::Connect`] and [`Request::ConnectAgain`]: the connection stands, and the node has the
-    /// descriptor's other end.
+    /// To [`Request::Connect`] and [`Request::ConnectAgain`]: the connection is established, and the node has
+    /// the descriptor's other end.
     Stands,
-    /// To [`Request::Addresses`]: the own and the other end's address.
+    /// To [`Request::Addresses`]: the local and the peer's address.
     Addresses(SocketAddr, Option<SocketAddr>),
     /// To [`Request::Option`]: its value.
     Option(Vec<u8>),
-    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0. To [`Request::Connect`]: what the
-    /// attempt has failed by, which SO_ERROR tells.
+    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0. To [`Request::Connect`]: the
+    /// error of the attempt, which SO_ERROR returns.
     Error(i32),
     /// To [`Request::Unacknowledged`]: bytes.
     Count(u32),
@@ -230,7 +232,7 @@ pub enum Reply {
     HasSecret(Option<bool>),
 }
 
-/// What a datagram has run into, as Linux's `sock_extended_err` tells it (ip(7), IP_RECVERR).
+/// Error of a datagram, as in Linux's `sock_extended_err` (ip(7), IP_RECVERR).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// `ee_errno`.
@@ -241,17 +243,17 @@ pub struct Report {
     pub kind: u8,
     /// `ee_code`: of the ICMP message.
     pub code: u8,
-    /// `ee_info`: the MTU where a datagram was too big.
+    /// `ee_info`: the MTU if a datagram was too big.
     pub info: u32,
     /// SO_EE_OFFENDER.
     pub offender: Option<IpAddr>,
-    /// Where the datagram was to go.
+    /// Destination of the datagram.
     pub destination: SocketAddr,
-    /// What is known of its payload.
+    /// The known part of its payload.
     pub quoted: Vec<u8>,
 }
 
-/// A prefix of addresses that are reached through the overlay.
+/// A prefix of addresses reached through the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// An address in it.
@@ -261,7 +263,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether `ip` has the prefix.
+    /// Returns true if `ip` has the prefix.
     ///
     /// ```
     /// let route = peersock_fd::Route { address: "10.7.0.0".parse().unwrap(), prefix: 16 };
@@ -281,7 +283,7 @@ impl Route {
 /// A network as if_nameindex(3) and getifaddrs(3) show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// As [`interface_index`](crate::interface_index) has it.
+    /// Its [`interface_index`](crate::interface_index).
     pub index: u32,
     /// `ps` and the network's number.
     pub name: String,

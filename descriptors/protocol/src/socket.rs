@@ -17,40 +17,41 @@ use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::pause;
 use crate::requests::{Reply, Request, Which};
 
-/// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
+/// Buffer size of each end in the kernel, bytes, within the system's limit (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
 
-/// The largest backlog: what net.core.somaxconn is unless somebody has changed it.
+/// The largest backlog, the default of net.core.somaxconn.
 const MOST_BACKLOG: u32 = 4096;
 
-/// How long shutdown(2) may wait for acknowledgements after the peer's end, and how often it looks.
+/// Time for which shutdown(2) may wait for acknowledgements after the peer's end, and interval of the checks.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
 
-/// How the library writes by itself to a descriptor of the application.
+/// Flags with which the library itself writes to a descriptor of the application.
 pub(crate) const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
-/// A descriptor that is an overlay socket.
+/// A descriptor of an overlay socket.
 ///
-/// Reading, writing, polling, duplicating, passing and closing it are the kernel's own.
+/// Reading, writing, polling, duplicating, passing and closing it are plain kernel operations.
 #[derive(Debug, Clone, Copy)]
 pub struct Socket<'fd> {
     fd: BorrowedFd<'fd>,
     tag: NodeTag,
     opened: Opened,
-    /// Nobody but the node can connect to it, see [`private`](Self::private).
+    /// True if only the node can connect to it, see [`private`](Self::private).
     pub(crate) is_private: bool,
 }
 
-/// Opens a socket of a node, as socket(2).
+/// Opens a socket of a node, as socket(2) does.
 ///
 /// # Errors
-/// Those of socket(2), bind(2) and getrandom(2); for raw sockets also ENETDOWN and EPERM.
+/// Errors of socket(2), bind(2) and getrandom(2); for raw sockets also ENETDOWN and EPERM.
 pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> Result<OwnedFd, Errno> {
     let kernel = if kind == Kind::Stream { SocketType::STREAM } else { SocketType::DGRAM };
     let fd = rustix::net::socket_with(AddressFamily::UNIX, kernel, flags, None)?;
     if kind != Kind::Stream {
-        // Every program of this machine may send to an abstract name: each datagram tells who did.
+        // Each datagram must carry its sender, because every program of this machine may send to an abstract
+        // name.
         sockopt::set_socket_passcred(&fd, true)?;
     }
     loop {
@@ -70,7 +71,7 @@ pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> 
     Ok(fd)
 }
 
-/// What an address of the kernel says, if it is one of ours.
+/// Parses the name in a kernel address, if it is a peersock name.
 pub fn name_of(address: SocketAddrAny) -> Option<Name> {
     named(&SocketAddrUnix::try_from(address).ok()?)
 }
@@ -83,7 +84,7 @@ fn named(address: &SocketAddrUnix) -> Option<Name> {
 }
 
 impl<'fd> Socket<'fd> {
-    /// The overlay socket that `fd` is; `None` for every other descriptor.
+    /// Returns the overlay socket of `fd`, or `None` for every other descriptor.
     pub fn of(fd: BorrowedFd<'fd>) -> Option<Self> {
         let address = SocketAddrUnix::try_from(rustix::net::getsockname(fd).ok()?).ok()?;
         let Name::Opened(tag, opened) = named(&address)? else { return None };
@@ -91,7 +92,7 @@ impl<'fd> Socket<'fd> {
         Some(Self { fd, tag, opened, is_private })
     }
 
-    /// The connection that it is, if the application has accepted it: the other end's name says so.
+    /// Returns the connection if the application has accepted one, which the peer's name shows.
     ///
     /// # Errors
     /// ENOTCONN.
@@ -102,32 +103,32 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Its address family.
+    /// Returns its address family.
     pub fn family(&self) -> Family {
         self.opened.family
     }
 
-    /// What it carries.
+    /// Returns its type.
     pub fn kind(&self) -> Kind {
         self.opened.kind
     }
 
-    /// The name of the node that it belongs to.
+    /// Returns the tag of the node that it belongs to.
     pub fn tag(&self) -> NodeTag {
         self.tag
     }
 
-    /// The node that it belongs to.
+    /// Returns the node that it belongs to.
     pub fn client(&self) -> Arc<Client> {
         Client::of(self.tag)
     }
 
-    /// What requests call it.
+    /// Returns its identifier in requests.
     pub fn which(&self) -> Which {
         self.which_connected().0
     }
 
-    /// What requests call it, and whether its descriptor is connected.
+    /// Returns its identifier in requests, and true if its descriptor is connected.
     pub(crate) fn which_connected(&self) -> (Which, bool) {
         let accepted = self.accepted();
         let which = match accepted {
@@ -137,17 +138,17 @@ impl<'fd> Socket<'fd> {
         (which, accepted.is_ok())
     }
 
-    /// The descriptor.
+    /// Returns the descriptor.
     pub fn fd(&self) -> BorrowedFd<'fd> {
         self.fd
     }
 
-    /// What its name says.
+    /// Returns the content of its name.
     pub fn opened(&self) -> Opened {
         self.opened
     }
 
-    /// bind(2).
+    /// Binds it, as bind(2) does.
     ///
     /// # Errors
     /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already, or an
@@ -157,8 +158,8 @@ impl<'fd> Socket<'fd> {
         self.introduce(Request::Bind(self.opened, local)).map(drop)
     }
 
-    /// listen(2): one connection more than `backlog` may wait to be accepted, 4,097 at most, which is also
-    /// what a negative number means.
+    /// Listens, as listen(2) does. `backlog` plus one connections may wait to be accepted, 4,097 at most,
+    /// which is also the meaning of a negative number.
     ///
     /// # Errors
     /// EADDRINUSE, EACCES, EOPNOTSUPP (no stream), EINVAL (it is connected).
@@ -166,9 +167,10 @@ impl<'fd> Socket<'fd> {
         if self.kind() != Kind::Stream {
             return Err(Errno::OPNOTSUPP);
         }
-        // As listen(2), to which a negative one is as many as can be.
+        // As listen(2), which takes a negative number for the maximum.
         let most = (backlog as u32).min(MOST_BACKLOG);
-        // First the application's end: the node connects to it at once if somebody is there.
+        // The application's end listens first, because the node connects to it at once if a connection is
+        // waiting.
         rustix::net::listen(self.fd, most as i32)?;
         let request = Request::Listen(self.opened, most);
         self.client().ask_with(request, Some(self.fd)).map(drop)
@@ -177,15 +179,15 @@ impl<'fd> Socket<'fd> {
     /// Returns the [events](events_of) of its descriptor.
     ///
     /// # Errors
-    /// Those of poll(2), but not EINTR.
+    /// Errors of poll(2), but not EINTR.
     pub fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
         events_of(self.fd, wanted)
     }
 
-    /// shutdown(2).
+    /// Shuts it down, as shutdown(2) does.
     ///
     /// # Errors
-    /// ENOTCONN; ENETDOWN of what was connected, if the node is no more or has left the network.
+    /// ENOTCONN; ENETDOWN for a formerly connected socket, if the node has ended or has left the network.
     pub fn shutdown(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
         let is_stream = self.kind() == Kind::Stream;
         let is_connected = match is_stream {
@@ -194,10 +196,10 @@ impl<'fd> Socket<'fd> {
         };
         let is_listener = !is_connected && self.is_listener();
         if !is_connected && !is_stream {
-            // It fails, as in Linux, and wakes those who wait for datagrams all the same.
+            // It fails, as in Linux, but wakes the threads that wait for datagrams.
             let _ = rustix::net::shutdown(self.fd, how);
         }
-        // Only what is not both connected and writable may be connecting.
+        // Only a socket that is not both connected and writable may be connecting.
         if is_stream
             && !is_listener
             && !(is_connected && self.events(PollFlags::OUT)?.contains(PollFlags::OUT))
@@ -212,7 +214,7 @@ impl<'fd> Socket<'fd> {
             self.await_acknowledgement()?;
         }
         if is_listener && how != rustix::net::Shutdown::Write {
-            // The node sees nothing of it, and would go on taking connections.
+            // The node cannot see the shutdown, and would go on accepting connections.
             match self.end_at_node(None) {
                 Ok(()) | Err(Errno::INVAL) => {}
                 Err(error) => return Err(error),
@@ -221,14 +223,14 @@ impl<'fd> Socket<'fd> {
         rustix::net::shutdown(self.fd, how)
     }
 
-    /// Whether it is a stream that listens.
+    /// Returns true if it is a listening stream.
     pub fn is_listener(&self) -> bool {
         self.kind() == Kind::Stream && sockopt::socket_acceptconn(self.fd).unwrap_or(false)
     }
 
-    /// Has the node know nothing more of a listener, of a stream whose attempt to connect has failed, or of a
-    /// datagram socket. The successor has its address and port then: the kernel's AF_UNIX sockets listen and
-    /// connect once, and what was shut down stays so.
+    /// Makes the node forget a listener, a stream whose attempt to connect has failed, or a datagram socket.
+    /// The successor takes over its address and port. It exists because AF_UNIX sockets listen and connect
+    /// only once, and a shutdown is permanent.
     ///
     /// # Errors
     /// EINVAL if it is another socket or the successor was used already, ENETDOWN.
@@ -241,9 +243,9 @@ impl<'fd> Socket<'fd> {
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
-    /// Waits for a moment, if the peer has ended its direction, until it has acknowledged what was written to
-    /// it: one that has closed the connection resets it instead, and after the end nobody would hear of it.
-    /// Where the kernel has both ends it happens at once.
+    /// Waits briefly for the acknowledgement of written data, if the peer has ended its direction. A peer
+    /// that has closed the connection sends a reset instead, which no call would report after the end. Where
+    /// the kernel has both ends this happens at once.
     fn await_acknowledgement(&self) -> Result<(), Errno> {
         let has_ended = self.events(PollFlags::RDHUP)?.contains(PollFlags::RDHUP);
         if !has_ended || rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) {
@@ -259,11 +261,11 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// How many bytes that were written to a stream are not acknowledged: what SIOCOUTQ says of TCP. The
-    /// kernel's own answer counts memory of the descriptor, which is not 0 once something was written.
+    /// Returns the number of bytes written to a stream and not acknowledged, like SIOCOUTQ of TCP. The kernel
+    /// itself would count memory of the descriptor, which is not 0 once anything was written.
     ///
     /// # Errors
-    /// ENOTCONN if it is not connected any more, ENETDOWN.
+    /// ENOTCONN if it is no longer connected, ENETDOWN.
     pub fn unacknowledged(&self) -> Result<u32, Errno> {
         match self.ask(Request::Unacknowledged(self.which()))? {
             Reply::Count(bytes) => Ok(bytes),
@@ -271,23 +273,23 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Whether a stream's connection is no more, as the node says.
+    /// Returns true if the node says that a stream's connection has ended.
     fn is_broken(&self) -> bool {
         if self.kind() != Kind::Stream || rustix::net::getpeername(self.fd).is_err() {
             return false;
         }
-        // The node is asked only where nothing can be written any more, because the direction has ended or
-        // the node reads no more.
+        // Ask the node only if nothing can be written any more, because the direction has ended or the node
+        // no longer reads.
         let nothing = rustix::net::send(self.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        // What is asked for tells the node, too, that a call fails by the end of the connection. The addresses
-        // do not: whoever describes a socket asks for them.
+        // This request also tells the node that a call fails because of the connection's end. A request for
+        // the addresses does not, because any description of a socket makes it.
         nothing == Err(Errno::PIPE) && self.unacknowledged().is_err()
     }
 
-    /// getsockname(2).
+    /// Returns the local address, as getsockname(2) does.
     ///
     /// # Errors
-    /// ENETDOWN if the node is no more.
+    /// ENETDOWN if the node has ended.
     pub fn local_addr(&self) -> Result<SocketAddr, Errno> {
         match self.accepted() {
             Ok(Some(accepted)) => Ok(accepted.local),
@@ -295,10 +297,10 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// getpeername(2).
+    /// Returns the peer's address, as getpeername(2) does.
     ///
     /// # Errors
-    /// ENOTCONN, and ENETDOWN if the node is no more.
+    /// ENOTCONN, and ENETDOWN if the node has ended.
     pub fn peer_addr(&self) -> Result<SocketAddr, Errno> {
         match self.accepted() {
             Ok(Some(accepted)) => Ok(accepted.peer),
@@ -313,15 +315,15 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// SO_ERROR: what went wrong, taken from the node and from the kernel.
+    /// Takes the pending error (SO_ERROR) from the node and from the kernel.
     ///
     /// # Errors
-    /// Those of getsockopt(2).
+    /// Errors of getsockopt(2).
     pub fn take_error(&self) -> Result<Option<Errno>, Errno> {
-        // The node first: what it is about to do to its end when it is asked, it has done when it answers.
+        // Ask the node first: once it answers, anything it was about to do to its end is done.
         let node = self.error_of_node();
         let kernel = sockopt::socket_error(self.fd)?.err();
-        // The node may have ended the connection since its answer. The kernel knows only that it has.
+        // The node may have ended the connection since its answer, and the kernel knows only the fact.
         let node = node.or_else(|| kernel.and_then(|_| self.error_of_node()));
         Ok(node.or(kernel))
     }
@@ -334,10 +336,9 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the socket is
-    /// bound to.
-    /// `None` as long as there may be something to wait for, and after the application's own shutdown(2).
-    /// A program that asks for the same again and again is held up, see the module `pause`.
+    /// Returns ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the
+    /// socket is bound to. Returns `None` while there may be something to wait for, and after the
+    /// application's own shutdown(2). Delays a program that asks repeatedly, see the module `pause`.
     pub fn end(&self) -> Option<Errno> {
         if !self.is_shut() || !self.is_down() {
             return None;
@@ -346,26 +347,27 @@ impl<'fd> Socket<'fd> {
         Some(Errno::NETDOWN)
     }
 
-    /// Whether nothing more comes but what is there: it was shut down, by the application or by the node.
+    /// Returns true if only pending data can be received: the socket was shut down, by the application or by
+    /// the node.
     ///
     /// # Errors
-    /// Those of poll(2).
+    /// Errors of poll(2).
     pub fn has_ended(&self) -> Result<bool, Errno> {
         Ok(self.events(PollFlags::RDHUP)?.intersects(PollFlags::RDHUP | PollFlags::HUP))
     }
 
-    /// The same, where it cannot be asked for false.
+    /// Does the same, but returns false on an error.
     pub(crate) fn is_shut(&self) -> bool {
         self.has_ended().unwrap_or(false)
     }
 
-    /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,
-    /// which is so after a reset by the peer, after all other errors of the connection, such as ETIMEDOUT, and
-    /// when the session ends (ENETDOWN).
+    /// Converts an error that the kernel reports on a stream. The kernel knows only that the node has closed
+    /// its end. That happens after a reset by the peer, after all other errors of the connection, such as
+    /// ETIMEDOUT, and when the session ends (ENETDOWN).
     pub fn stream_error(&self, error: Errno) -> Errno {
         match error {
             _ if self.kind() != Kind::Stream => return error,
-            // What AF_UNIX says of a socket that is not connected to who receives, and to who sends.
+            // Errors of AF_UNIX for an unconnected socket, when receiving and when sending.
             Errno::INVAL if rustix::net::getpeername(self.fd).is_err() => return Errno::NOTCONN,
             Errno::NOTCONN if rustix::net::getpeername(self.fd).is_err() => return Errno::PIPE,
             Errno::CONNRESET | Errno::PIPE => {}
@@ -375,7 +377,7 @@ impl<'fd> Socket<'fd> {
             Ok(Reply::Error(errno)) if errno != 0 => {
                 let meant = Errno::from_raw_os_error(errno);
                 if error == Errno::PIPE && meant != Errno::NETDOWN {
-                    // It is told by this call, and SO_ERROR would tell it again, as a reset.
+                    // This call returns the error, and SO_ERROR would report it again, as a reset.
                     let _ = sockopt::socket_error(self.fd);
                 }
                 meant
@@ -385,13 +387,13 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Whether the node that the socket belongs to is no more, or has left its network.
+    /// Returns true if the socket's node has ended, or has left its network.
     pub fn is_down(&self) -> bool {
         matches!(self.ask(Request::Addresses(self.which())), Err(Errno::NETDOWN))
     }
 
-    /// Asks what may be the first that the node hears of a socket. A descriptor of it goes along, by which
-    /// the node hears of its closing.
+    /// Sends a request that may introduce a socket to the node. A descriptor of the socket goes along, which
+    /// lets the node detect its closing.
     pub(crate) fn introduce(&self, request: Request) -> Result<Reply, Errno> {
         self.client().ask_with(request, Some(self.fd))
     }
@@ -400,8 +402,7 @@ impl<'fd> Socket<'fd> {
         self.client().ask(request)
     }
 
-    /// As where a structure is read for another family's address: IPv4's is shorter than IPv6's, and too
-    /// short.
+    /// Checks the family as a reader of the address structure does: an IPv4 structure is too short for IPv6.
     pub(crate) fn check_structure(&self, address: SocketAddr) -> Result<(), Errno> {
         match self.check_family(address) {
             Err(_) if self.family() == Family::V6 => Err(Errno::INVAL),
@@ -409,7 +410,7 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// An address where this socket sends to: UDP sockets of IPv6 take IPv4 addresses for mapped ones.
+    /// Converts a destination for this socket: UDP sockets of IPv6 map IPv4 addresses.
     pub(crate) fn destination(&self, remote: SocketAddr) -> Result<SocketAddr, Errno> {
         match remote {
             SocketAddr::V4(v4) if (self.family(), self.kind()) == (Family::V6, Kind::Datagram) => {
@@ -424,10 +425,10 @@ impl<'fd> Socket<'fd> {
     }
 }
 
-/// Returns those of these events that the kernel tells of a descriptor now, and those that it tells unasked.
+/// Returns the events among `wanted` that a descriptor has now, and the events that poll(2) always reports.
 ///
 /// # Errors
-/// Those of poll(2), but not EINTR: it fails with that where a signal is pending, however short it waits.
+/// Errors of poll(2). On EINTR it tries again, because a pending signal causes that even with a zero timeout.
 pub fn events_of(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<PollFlags, Errno> {
     let mut fds = [PollFd::from_borrowed_fd(fd, wanted)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -435,8 +436,8 @@ pub fn events_of(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<PollFlags, Err
     Ok(fds[0].revents())
 }
 
-/// Gives the kernel's side of a descriptor a large buffer, for bulk data.
+/// Enlarges the send buffer of a descriptor, for bulk data.
 pub fn enlarge(fd: BorrowedFd<'_>) {
-    // What the system does not allow it clips.
+    // The system clamps excessive sizes.
     let _ = sockopt::set_socket_send_buffer_size(fd, BUFFER);
 }

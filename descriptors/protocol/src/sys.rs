@@ -1,4 +1,4 @@
-//! What rustix has no safe call for.
+//! System calls for which rustix has no safe function.
 #![allow(unsafe_code)]
 
 use std::io::IoSliceMut;
@@ -11,43 +11,43 @@ use rustix::net::RecvFlags;
 
 use crate::datagram::Timestamp;
 
-/// The process and the user at the other end of a connected AF_UNIX socket, as of when it connected or
+/// The process and the user at the other end of a connected AF_UNIX socket, at the time it connected or
 /// listened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
-    /// The process; 0 if it cannot be seen from here.
+    /// The process; 0 if it is invisible from here.
     pub pid: i32,
     /// Its effective user.
     pub uid: u32,
 }
 
-/// What libc has no names for: fcntl(2).
+/// Constants of fcntl(2) that libc lacks.
 const F_SETSIG: libc::c_int = 10;
 const F_GETSIG: libc::c_int = 11;
 const F_SETOWN_EX: libc::c_int = 15;
 const F_GETOWN_EX: libc::c_int = 16;
 
-/// What tells an open file from every other: its device and its inode.
+/// Identity of an open file: its device and its inode.
 pub type Identity = (u64, u64);
 
-/// What tells an open file from every other.
+/// Returns the identity of an open file.
 ///
 /// # Errors
-/// Those of fstat(2).
+/// Errors of fstat(2).
 pub fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
     let stat = rustix::fs::fstat(fd)?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// SO_PEERCRED. By system call, so that a library that takes the place of getsockopt(3) does not see it, and
-/// because a process in another PID namespace has the ID 0.
+/// Returns SO_PEERCRED. Uses a direct system call, so that a library that replaces getsockopt(3) does not see
+/// it, and because a process in another PID namespace has the ID 0.
 ///
 /// # Errors
-/// Those of getsockopt(2).
+/// Errors of getsockopt(2).
 pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
     let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables, of the given sizes.
     let result = unsafe {
         crate::syscall!(
             libc::SYS_getsockopt,
@@ -66,35 +66,36 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
     Ok(Credentials { pid: credentials.pid, uid: credentials.uid })
 }
 
-/// An option of SOL_SOCKET that is an `int`.
+/// Returns an `int` option of SOL_SOCKET.
 ///
 /// # Errors
-/// Those of getsockopt(2).
+/// Errors of getsockopt(2).
 pub fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<i32, Errno> {
     let (fd, level) = (fd.as_raw_fd(), libc::SOL_SOCKET);
     let (mut value, mut length) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables, of the given sizes.
     let result =
         unsafe { crate::syscall!(libc::SYS_getsockopt, fd, level, option, &raw mut value, &raw mut length) };
     if result == 0 { Ok(value) } else { Err(last_error()) }
 }
 
-/// Sets an option of SOL_SOCKET that is an `int`.
+/// Sets an `int` option of SOL_SOCKET.
 ///
 /// # Errors
-/// Those of setsockopt(2).
+/// Errors of setsockopt(2).
 pub fn set_int_option(fd: BorrowedFd<'_>, option: libc::c_int, value: i32) -> Result<(), Errno> {
     let (fd, level, length) = (fd.as_raw_fd(), libc::SOL_SOCKET, size_of::<libc::c_int>());
-    // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
+    // SAFETY: the pointer is to a live variable, of the given size.
     let result =
         unsafe { crate::syscall!(libc::SYS_setsockopt, fd, level, option, &raw const value, length) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Gives a descriptor whom another one sends SIGIO to, and which signal that is: F_SETOWN_EX, F_SETSIG.
+/// Copies the receiver of SIGIO and the signal's number from one descriptor to another: F_SETOWN_EX,
+/// F_SETSIG.
 ///
 /// # Errors
-/// Those of fcntl(2).
+/// Errors of fcntl(2).
 pub(crate) fn inherit_owner(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut owner = MaybeUninit::<[libc::c_int; 2]>::zeroed();
     // SAFETY: the kernel writes and reads a `f_owner_ex`, which is two numbers, to and from a live variable.
@@ -122,42 +123,42 @@ fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// A datagram, and what the kernel tells of it.
+/// A datagram with its ancillary data.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) length: usize,
     pub(crate) truncated: bool,
     /// The abstract name of its sender.
     pub(crate) name: Option<Vec<u8>>,
-    /// Who sent it.
+    /// Credentials of its sender.
     pub(crate) sender: Option<Credentials>,
     /// The first descriptor that came along.
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) timestamp: Option<Timestamp>,
 }
 
-/// Room for a process's credentials, a descriptor and a time; for more descriptors, where no time was asked
-/// for.
+/// Buffer for a process's credentials, a descriptor and a time; for more descriptors, if no time was
+/// requested.
 #[repr(C, align(8))]
 struct Ancillary([u8; 96]);
 
-/// Bytes of a control message's header, with what aligns its data.
+/// Length of a control message's header with the padding before its data, bytes.
 const HEADER: usize = {
     // SAFETY: it only computes.
     (unsafe { libc::CMSG_LEN(0) }) as usize
 };
 
-/// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. By system call, see
-/// [`peer_credentials`].
+/// Receives an AF_UNIX datagram by recvmsg(2), with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. Uses a
+/// direct system call, see [`peer_credentials`].
 ///
 /// # Errors
-/// Those of recvmsg(2).
+/// Errors of recvmsg(2).
 pub(crate) fn receive_datagram(
     fd: BorrowedFd<'_>,
     pieces: &mut [IoSliceMut<'_>],
     flags: RecvFlags,
 ) -> Result<Datagram, Errno> {
-    // SAFETY: both are plain data of the kernel's, for which zeros are valid.
+    // SAFETY: both are plain kernel structures, for which zeros are valid.
     let (mut address, mut message): (libc::sockaddr_un, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
     let mut ancillary = Ancillary([0; 96]);
     message.msg_name = (&raw mut address).cast();
@@ -168,8 +169,7 @@ pub(crate) fn receive_datagram(
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message.msg_controllen = ancillary.0.len() as _;
     let flags = flags.bits() as i32 | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: everything that the message points to is live, borrowed mutably, and of the length that it
-    // says.
+    // SAFETY: everything that the message points to is live, borrowed mutably, and of the given length.
     let length = unsafe { crate::syscall!(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) };
     if length < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
@@ -178,7 +178,7 @@ pub(crate) fn receive_datagram(
     // SAFETY: the kernel has filled in the message, whose control buffer is still there.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !control.is_null() {
-        // SAFETY: these functions give headers within the control buffer, which is aligned for them.
+        // SAFETY: these functions return headers within the control buffer, which is aligned for them.
         let (header, data) = unsafe { (*control, libc::CMSG_DATA(control)) };
         match (header.cmsg_level, header.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
@@ -190,10 +190,10 @@ pub(crate) fn receive_datagram(
                 // The field's type differs between C libraries.
                 #[allow(clippy::unnecessary_cast)]
                 let bytes = (header.cmsg_len as usize).saturating_sub(HEADER);
-                // Everybody can send to an abstract name, with as many as there is room for: those that nobody
-                // wants are closed.
+                // Any program can send to an abstract name, with as many descriptors as fit; unwanted ones
+                // are closed.
                 for at in 0..bytes / size_of::<i32>() {
-                    // SAFETY: so many descriptors are behind the header, and each is ours now.
+                    // SAFETY: this many descriptors are behind the header, and this process owns each now.
                     let fd = unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().add(at).read_unaligned()) };
                     along.get_or_insert(fd);
                 }
@@ -220,7 +220,7 @@ pub(crate) fn receive_datagram(
         control = unsafe { libc::CMSG_NXTHDR(&raw const message, control) };
     }
     let named = (message.msg_namelen as usize).saturating_sub(size_of::<libc::sa_family_t>());
-    // An abstract name begins with a zero, which is no part of it.
+    // An abstract name begins with a zero, which is not part of it.
     let path: Vec<u8> = address.sun_path.iter().take(named).map(|&byte| byte as u8).collect();
     let name = path.split_first().filter(|(first, _)| **first == 0).map(|(_, name)| name.to_vec());
     Ok(Datagram {
@@ -242,7 +242,7 @@ mod tests {
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     };
 
-    /// A pipe has an end as soon as nobody has the other end open: neither the sender nor the receiver.
+    /// A pipe ends as soon as neither the sender nor the receiver has its other end open.
     #[test]
     fn of_the_descriptors_that_come_along_none_is_left_open_unseen() {
         let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);

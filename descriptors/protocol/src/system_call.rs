@@ -1,12 +1,12 @@
-//! System calls by the instruction itself.
+//! System calls by direct instructions.
 //!
-//! The preloaded library takes the place of syscall(2), so neither that library nor what it is built from may
-//! call the C library's function of that name: it would come back to them.
+//! The preloaded library replaces syscall(2). Neither that library nor its dependencies may call the C
+//! library's function of that name, because the call would come back to them.
 #![allow(unsafe_code)]
 
 use libc::c_long;
 
-/// Makes a system call with up to six arguments, numbers or pointers. Gives what syscall(2) would give: -1,
+/// Makes a system call with up to six arguments, numbers or pointers. Returns the result of syscall(2): -1,
 /// with `errno` set, if the call has failed.
 ///
 /// ```
@@ -24,7 +24,7 @@ macro_rules! syscall {
 /// Makes a system call, see [`syscall!`](crate::syscall).
 ///
 /// # Safety
-/// The arguments must be what the call of this number asks for.
+/// The arguments must be valid for the call of this number.
 pub unsafe fn system_call<const COUNT: usize>(number: c_long, arguments: [c_long; COUNT]) -> c_long {
     const { assert!(COUNT <= 6, "no call takes more") };
     let mut all = [0; 6];
@@ -40,17 +40,17 @@ pub unsafe fn system_call<const COUNT: usize>(number: c_long, arguments: [c_long
     returned
 }
 
-/// The largest number that Linux has for an error.
+/// The largest error number of Linux.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 const LAST_ERRNO: i32 = 4095;
 
 /// # Safety
-/// As [`system_call`].
+/// Like [`system_call`].
 #[cfg(target_arch = "x86_64")]
 unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let returned;
-    // SAFETY: the caller's; the kernel changes no other registers than those that are named.
+    // SAFETY: the caller's; the kernel changes only the named registers.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -70,12 +70,12 @@ unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
 }
 
 /// # Safety
-/// As [`system_call`].
+/// Like [`system_call`].
 #[cfg(target_arch = "aarch64")]
 unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let returned;
-    // SAFETY: the caller's; the kernel changes no other register than that of the result.
+    // SAFETY: the caller's; the kernel changes only the register of the result.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -93,12 +93,12 @@ unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
 }
 
 /// # Safety
-/// As [`system_call`].
+/// Like [`system_call`].
 #[cfg(target_arch = "riscv64")]
 unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let returned;
-    // SAFETY: the caller's; the kernel changes no other register than that of the result.
+    // SAFETY: the caller's; the kernel changes only the register of the result.
     unsafe {
         std::arch::asm!(
             "ecall",
@@ -115,10 +115,10 @@ unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
     returned
 }
 
-/// The C library's function. On such architectures the preloaded library does not replace it.
+/// Calls the C library's function. On such architectures the preloaded library does not replace it.
 ///
 /// # Safety
-/// As [`system_call`].
+/// Like [`system_call`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 unsafe fn enter_kernel(number: c_long, arguments: [c_long; 6]) -> c_long {
     let [first, second, third, fourth, fifth, sixth] = arguments;
@@ -137,7 +137,7 @@ mod tests {
         let mut bytes = [0_u8; 4];
         let (reader, writer) = std::io::pipe().expect("a pipe");
         use std::os::fd::AsRawFd as _;
-        // SAFETY: both buffers have so many bytes.
+        // SAFETY: both buffers have at least the given lengths.
         let (written, read) = unsafe {
             let written = syscall!(libc::SYS_write, writer.as_raw_fd(), c"four".as_ptr(), 4_usize);
             (written, syscall!(libc::SYS_read, reader.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()))
@@ -147,7 +147,7 @@ mod tests {
         // The largest number of arguments.
         let length = 4096_usize;
         let (access, kind) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new private mapping, which is taken away again.
+        // SAFETY: a new private mapping, which is unmapped again.
         unsafe {
             let pages = syscall!(libc::SYS_mmap, 0, length, access, kind, -1, 0);
             assert_ne!(pages, -1);

@@ -1,4 +1,4 @@
-//! Addresses as applications and as the stack name them, and what an error of the stack is called.
+//! Conversion of addresses and errors between applications and the stack.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use peersock_datapath::JoinedNetwork;
 use peersock_fd::{Errno, Family, Route};
 use peersock_stack::{Cidr, Error};
 
-/// An address as a socket of a family shows it: IPv4 is mapped into IPv6 (RFC 4291 2.5.5.2).
+/// Returns an address as a socket of `family` shows it: IPv4 is mapped into IPv6 (RFC 4291 2.5.5.2).
 pub(crate) fn shown(family: Family, address: SocketAddr) -> SocketAddr {
     match (family, address.ip()) {
         (Family::V6, IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
@@ -14,22 +14,22 @@ pub(crate) fn shown(family: Family, address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The address that is meant: a mapped one is IPv4's.
+/// Returns the canonical form of an address: an IPv4-mapped address becomes IPv4.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What the C library calls an error of the stack.
+/// Returns the C library's number for an error of the stack.
 pub(crate) fn errno(error: Error) -> Errno {
     Errno::from_raw_os_error(error.errno())
 }
 
-/// The addresses that are reached over a network.
+/// Returns the address ranges reached over a network.
 pub(crate) fn routes(network: &JoinedNetwork) -> impl Iterator<Item = Route> + '_ {
     network.routes.iter().map(route)
 }
 
-/// An address with its prefix, as applications are told it.
+/// Converts an address with its prefix for applications.
 pub(crate) fn route(cidr: &Cidr) -> Route {
     Route { address: cidr.address(), prefix: cidr.prefix() }
 }

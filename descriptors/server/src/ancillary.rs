@@ -1,5 +1,5 @@
-//! What datagrams are sent with, and what is told of those that come: between an application's names and the
-//! stack's.
+//! Ancillary data of sent and received datagrams, converted between the names of applications and of the
+//! stack.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,26 +13,26 @@ use peersock_stack::{ExtensionHeaders, InterfaceId, SendOptions, TrafficClass};
 use crate::context::Context;
 use crate::options::{Options, own_headers};
 
-/// What a datagram asks for instead of what its socket's options say.
+/// Settings of one datagram that override its socket's options.
 #[derive(Debug, Default)]
 pub(crate) struct DatagramOptions {
     details: Option<Details>,
     headers: DatagramHeaders,
 }
 
-/// The extension headers that a datagram asks for.
+/// Extension headers of one datagram.
 #[derive(Debug, Default)]
 enum DatagramHeaders {
-    /// Those of the socket's options.
+    /// The headers of the socket's options.
     #[default]
     Usual,
-    /// These, or none at all: as in Linux those of the options are left out, of whatever kind.
+    /// These headers, or none. As in Linux, they replace all headers of the options, of any kind.
     Own(Option<ExtensionHeaders>),
 }
 
 impl DatagramOptions {
     /// # Errors
-    /// EINVAL for headers that make no sense.
+    /// EINVAL for invalid headers.
     pub(crate) fn new(details: Option<Details>, headers: &[Header]) -> Result<Self, Errno> {
         let headers = match headers {
             [] => DatagramHeaders::Usual,
@@ -41,19 +41,19 @@ impl DatagramOptions {
         Ok(Self { details, headers })
     }
 
-    /// UDP_SEGMENT: how long each datagram is of what is sent.
+    /// Returns the length of each datagram that the data is split into (UDP_SEGMENT).
     pub(crate) fn segment(&self) -> Option<NonZeroU16> {
         self.details.and_then(|details| details.segment)
     }
 
-    /// Without extension headers of its own.
+    /// Returns settings without explicit extension headers.
     pub(crate) fn plain(details: Option<Details>) -> Self {
         Self { details, headers: DatagramHeaders::Usual }
     }
 }
 
 impl Context {
-    /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own
+    /// Returns the settings for a datagram to `remote`. Its ancillary data takes precedence over the socket's
     /// options.
     pub(crate) fn send_options<'a>(
         &self,
@@ -81,7 +81,7 @@ impl Context {
         }
     }
 
-    /// What is told of a datagram, with addresses as a socket of the family shows them.
+    /// Returns a datagram's details with addresses as a socket of the family shows them.
     pub(crate) fn shown_details(&mut self, family: Family, details: Details) -> Details {
         let packet_info = details.packet_info.map(|info| PacketInfo {
             local: self.shown(family, SocketAddr::new(info.local, 0)).ip(),
@@ -91,7 +91,7 @@ impl Context {
     }
 }
 
-/// A descriptor that goes along with a datagram.
+/// Returns a descriptor that carries ancillary data along with a datagram.
 pub(crate) fn descriptor(beside: &AncillaryData) -> Option<OwnedFd> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("details", flags).ok()?);
@@ -99,7 +99,7 @@ pub(crate) fn descriptor(beside: &AncillaryData) -> Option<OwnedFd> {
     Some(file.into())
 }
 
-/// Gives a datagram to the application, with a descriptor if there is one.
+/// Sends a datagram to the application, with a descriptor if `along` is given.
 pub(crate) fn hand_over(end: &OwnedFd, data: &[u8], along: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     send_with(end.as_fd(), data, along, SendFlags::DONTWAIT)
 }

@@ -1,5 +1,4 @@
-//! The application's end of a descriptor, for the moment in which something is done to it that only its owner
-//! can do.
+//! Access to the application's end of a descriptor, for operations that only its owner can do.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,22 +13,23 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 use crate::process::numbers_in;
 use crate::searches::Searches;
 
-/// Descriptors that are looked at: peers decide how often that happens.
+/// Maximum number of descriptors inspected per search, because peers decide how often a search runs.
 const MOST: usize = 4096;
-/// The same where a node ends, which happens once.
+/// The same limit for the end of a node, which happens once.
 const ALL: usize = 1 << 20;
 
-/// The searches of this process.
+/// Budget of this process's searches.
 static SEARCHES: Searches = Searches::new();
 
-/// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed
-/// next.
+/// Makes the kernel report ECONNRESET to the application once it has read the pending data, if `end` is
+/// closed next.
 ///
-/// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, because the
-/// application has never written anything, it is written from the application's own end. Where that cannot be
-/// found (the application has passed it to a process that we do not know of, the system does not let us look,
-/// or there were too many searches lately), and where the application has ended its direction, it sees the end
-/// of the stream instead: then this is false.
+/// The kernel does that to the peer of an AF_UNIX socket closed with unread data. If there is none, because
+/// the application has never written, this function writes a byte from the application's own end.
+///
+/// Returns false if the application will see the end of the stream instead. That happens if the application
+/// has passed its end to an unknown process, the system denies the search, or there were too many searches
+/// lately. It also happens if the application has shut down its sending direction.
 pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
         return true;
@@ -55,7 +55,7 @@ pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     }
 }
 
-/// Does as [`poison`] for all connections that a process has to a node: the node's ends are closed next.
+/// Does the same as [`poison`] for all connections of a process to a node whose ends are closed next.
 pub(crate) fn poison_all(tag: NodeTag, process: i32) {
     for fd in sockets(process, &mut { ALL }) {
         let is_connection = Socket::of(fd.as_fd()).is_some_and(|socket| {
@@ -63,20 +63,20 @@ pub(crate) fn poison_all(tag: NodeTag, process: i32) {
                 && socket.kind() == Kind::Stream
                 && rustix::net::getpeername(&fd).is_ok_and(|peer| peer.is_some())
         });
-        // Who has seen the end in order gets no other.
+        // A socket that has seen an orderly end gets no other.
         if is_connection && !has_ended(fd.as_fd()) {
             let _ = rustix::net::send(&fd, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
 }
 
-/// Whether nothing more comes to a socket.
+/// Returns true if the socket will receive nothing more.
 fn has_ended(fd: BorrowedFd<'_>) -> bool {
     events_of(fd, PollFlags::RDHUP).is_ok_and(|events| events.contains(PollFlags::RDHUP))
 }
 
-/// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from
-/// what this process has started, daemons included if it is their reaper.
+/// Returns a copy of the descriptor that `end` is connected to. It searches `process`, its descendants, and
+/// the processes this process has started, including daemons if this process is their reaper.
 fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
     let wanted = addresses(end)?;
     let mut left = MOST;
@@ -96,7 +96,7 @@ fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
         {
             return Some(found);
         }
-        // As deep as it goes: children first, the own ones last.
+        // Depth first: children first, this process's own children last.
         let tasks = fs::read_dir(format!("/proc/{candidate}/task")).into_iter().flatten().flatten();
         let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
         let children =
@@ -106,7 +106,7 @@ fn find(end: BorrowedFd<'_>, process: i32) -> Option<OwnedFd> {
     None
 }
 
-/// Looks at the descriptors of one process, at most `left`.
+/// Searches the descriptors of one process, at most `left`.
 fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usize) -> Option<OwnedFd> {
     sockets(process, left).find(|fd| {
         // One end's name is the other end's peer.
@@ -114,13 +114,13 @@ fn find_in(process: i32, wanted: &(SocketAddrAny, SocketAddrAny), left: &mut usi
     })
 }
 
-/// Ends what a process may wait for on the sockets of a node that is no more: connections and datagrams that
-/// will not come. A descriptor that is connected sees its own end.
+/// Ends pending calls of a process on the unconnected sockets of a dead node, because neither connections nor
+/// datagrams will arrive. Connected descriptors see the end of their peer.
 pub(crate) fn shut(tag: NodeTag, process: i32) {
     shut_where(process, |socket| socket.tag() == tag);
 }
 
-/// As [`shut`], for all processes that there are. Returns those that have sockets of the node.
+/// Like [`shut`], for all processes. Returns the processes that have sockets of the node.
 pub(crate) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
     let processes = numbers_in("/proc").unwrap_or_default();
     processes
@@ -130,26 +130,26 @@ pub(crate) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
         .collect()
 }
 
-/// As [`shut`], for one socket.
+/// Like [`shut`], for one socket.
 pub(crate) fn shut_one(tag: NodeTag, opened: Opened, process: i32) {
     shut_where(process, |socket| socket.tag() == tag && socket.opened() == opened);
 }
 
-/// Returns whether the process has sockets that are `wanted`.
+/// Shuts the sockets that `wanted` accepts. Returns true if the process has any.
 fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) -> bool {
     let mut has_some = false;
     for fd in sockets(process, &mut { ALL }) {
         let Some(socket) = Socket::of(fd.as_fd()).filter(|socket| wanted(socket)) else { continue };
         has_some = true;
         if socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false) {
-            // Who waits returns; nothing can be done about what cannot be shut.
+            // Waiting callers return. A shutdown that fails is ignored.
             let _ = rustix::net::shutdown(&fd, Shutdown::Both);
         }
     }
     has_some
 }
 
-/// Copies of the sockets that a process has, as far as the system lets us look, out of `left` descriptors.
+/// Returns copies of a process's sockets, as far as the system allows, from at most `left` descriptors.
 fn sockets(process: i32, left: &mut usize) -> impl Iterator<Item = OwnedFd> + '_ {
     let pidfd = Pid::from_raw(process)
         .and_then(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()).ok());
@@ -171,7 +171,7 @@ fn sockets(process: i32, left: &mut usize) -> impl Iterator<Item = OwnedFd> + '_
     })
 }
 
-/// The names of a socket and of its peer.
+/// Returns the names of a socket and of its peer.
 fn addresses(fd: BorrowedFd<'_>) -> Option<(SocketAddrAny, SocketAddrAny)> {
     Some((rustix::net::getsockname(fd).ok()?, rustix::net::getpeername(fd).ok()??))
 }

@@ -1,4 +1,4 @@
-//! The attempts of a server's sockets to connect.
+//! The connection attempts of a server's sockets.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,11 +13,11 @@ use crate::socket_table::Phase;
 use crate::state::{Entry, ServerState};
 use crate::wakers::Key;
 
-/// Descriptors that are accepted before others have their turn.
+/// Number of descriptors accepted before other sockets have their turn.
 const MOST_ACCEPTS: usize = 64;
 
 impl ServerState {
-    /// Begins an attempt. The reply is given now, or when it is known what came of it: `None`.
+    /// Begins an attempt. Returns the reply, or `None` if the asker gets it when the outcome is known.
     pub(crate) fn connect(
         &mut self,
         socket: peersock_fd::Opened,
@@ -28,7 +28,7 @@ impl ServerState {
         let node = self.context.node()?;
         match self.socket(socket).phase {
             Phase::Fresh => {}
-            // By another thread, or another process.
+            // Another thread or process did that.
             Phase::Connecting(_) | Phase::Connected(_) | Phase::Listening(_) => {
                 return self.connect_again(socket, asker);
             }
@@ -47,7 +47,7 @@ impl ServerState {
         }
         let mut options = opened.options.tcp(remote.is_ipv4());
         let device = opened.options.interface();
-        // It is this socket itself that has the port.
+        // This socket itself holds the port.
         options.reuse_address |= local.is_some();
         let opened = node.connect(device, local, remote, options).map_err(errno);
         let connection = self.context.note_if_refused(opened, remote)?;
@@ -68,7 +68,8 @@ impl ServerState {
         Ok(reply)
     }
 
-    /// connect(2) of a socket that connects or is connected, with a reply as of [`connect`](Self::connect).
+    /// Handles connect(2) of a socket that is connecting or connected, with a reply as of
+    /// [`connect`](Self::connect).
     pub(crate) fn connect_again(
         &mut self,
         socket: peersock_fd::Opened,
@@ -95,7 +96,7 @@ impl ServerState {
         }
     }
 
-    /// Somebody waits for what comes of an attempt.
+    /// Registers an asker that waits for the outcome of an attempt.
     fn await_outcome(&mut self, attempt: Key, asker: Asker) {
         if let Some(until) = asker.until {
             self.context.set_timer(until, attempt);
@@ -105,7 +106,7 @@ impl ServerState {
         }
     }
 
-    /// Somebody waits no longer for what comes of an attempt: the reply, unless it was given already.
+    /// Ends an asker's wait for the outcome of an attempt. Returns the reply, unless it was given already.
     pub(crate) fn stop_waiting(&mut self, asker: Key) -> Option<Reply> {
         let Some(Entry::Requester(requester)) = self.entry_mut(asker) else { return None };
         let awaited = requester.take_awaited()?;
@@ -115,14 +116,14 @@ impl ServerState {
         }
     }
 
-    /// Forgets somebody who has waited for the outcome of an attempt and has gone.
+    /// Forgets an asker that has gone while it waited for the outcome of an attempt.
     pub(crate) fn forget_waiting(&mut self, asker: Key, attempt: Key) {
         if let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&attempt) {
             attempt.forget(asker);
         }
     }
 
-    /// shutdown(2) of a socket that connects: the attempt fails.
+    /// Handles shutdown(2) of a socket that is connecting: the attempt fails.
     pub(crate) fn abort_connecting(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         let (key, attempt) = self.attempt_of(socket).ok_or(Errno::NOTCONN)?;
         attempt.abort();
@@ -130,7 +131,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// An application has connected its descriptor.
+    /// Accepts a descriptor that an application has connected.
     pub(crate) fn accept_data(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST_ACCEPTS {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -138,8 +139,9 @@ impl ServerState {
                 Ok(accepted) => accepted,
                 Err(error) => return self.turn_away(listener, error),
             };
-            // Anybody can have the name of a socket that is closed by now, one with the same ID and another
-            // node's tag, and the text of a private one.
+            // Check the name and the owner, because any process can have a similar name. It may be that of a
+            // socket closed by now, one with the same ID and another node's tag, or the text of a private
+            // one.
             if let Some(Name::Opened(tag, socket)) = from.and_then(name_of)
                 && tag == self.context.tag
                 && let Ok(owner) = peer_credentials(fd.as_fd())
@@ -148,14 +150,15 @@ impl ServerState {
             {
                 attempt.attach(fd);
                 self.advance(key);
-                // Most come alone, and of more the kernel tells again. Strangers do not get so many turns.
+                // Most connections come alone, and the kernel reports further ones again. So strangers do not
+                // get all `MOST_ACCEPTS` turns.
                 return;
             }
             passed_fds::close_apart(fd);
         }
     }
 
-    /// An application has filled its descriptor, and waits for it to become writable.
+    /// Notes that an application has filled its descriptor and waits for it to become writable.
     pub(crate) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>, filling: Filling) {
         if let Some((key, attempt)) = self.attempt_of(socket) {
             attempt.note_filled(app_end, filling);
@@ -163,7 +166,7 @@ impl ServerState {
         }
     }
 
-    /// The attempt of a socket that connects.
+    /// Returns the attempt of a socket that is connecting.
     pub(crate) fn attempt_of(&mut self, socket: peersock_fd::Opened) -> Option<(Key, &mut Connecting)> {
         let Some(Phase::Connecting(key)) = self.sockets.phase(socket.id) else { return None };
         match self.entry_mut(key) {
@@ -172,7 +175,7 @@ impl ServerState {
         }
     }
 
-    /// Looks how far an attempt has come.
+    /// Advances an attempt.
     pub(crate) fn advance(&mut self, key: Key) {
         let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) else { return };
         let id = attempt.id();
@@ -191,13 +194,13 @@ impl ServerState {
             }
             Step::Stands => self.begin_stream(key, id),
         }
-        // Who is told may look at the descriptor at once.
+        // Reply last, because an asker may look at the descriptor at once.
         for (asker, reply) in replies {
             self.reply(asker, &reply);
         }
     }
 
-    /// The connection of an attempt stands, and the application has its descriptor.
+    /// Turns an established attempt, whose application descriptor is here, into a stream.
     fn begin_stream(&mut self, key: Key, id: SocketId) {
         let Some(Entry::Connecting(attempt)) = self.remove(key) else { return };
         let Some(opened) = self.sockets.get_mut(id) else { return };

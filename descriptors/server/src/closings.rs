@@ -1,9 +1,9 @@
-//! Closed sockets of applications: inotify(7) tells when the last descriptor of one goes.
+//! Detection of closed application sockets: inotify(7) reports the close of a socket's last descriptor.
 //!
-//! An AF_UNIX socket tells its other end of its closing only where it is connected, and a datagram socket
-//! never does. But whatever is closed is a file: the kernel tells of its last close, after all copies, those
-//! of other processes and those under way in other sockets included, and before its name is free again. It
-//! takes no further descriptor.
+//! An AF_UNIX socket reports its closing to the other end only while connected, and a datagram socket never
+//! does. But every socket is a file, and inotify reports the last close of a file. That comes after all
+//! copies are closed, including those in other processes and those in flight in other sockets. It comes
+//! before the socket's name is free again, and takes no further descriptor.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -12,18 +12,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use peersock_fd::SocketId;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
-/// Names one socket that is watched.
+/// Identifier of one watched socket.
 pub(crate) type Watch = i32;
 
-/// The last close of a file that was open for whatever.
+/// The last close of a file, whatever it was open for.
 const CLOSED: WatchFlags = WatchFlags::CLOSE_WRITE.union(WatchFlags::CLOSE_NOWRITE);
 
-/// Bytes of events that are read at once.
+/// Size of the buffer for events, bytes.
 const EVENTS: usize = 4096;
 
-/// The sockets that are watched, and those of them that were closed.
+/// The watched sockets, and those already closed.
 pub(crate) struct Closings {
-    /// `None` where the system has none to give: each user may have so many.
+    /// `None` where the system grants no instance, because their number is limited per user.
     inotify: Option<OwnedFd>,
     watched: HashMap<Watch, SocketId>,
     closed: Vec<SocketId>,
@@ -31,7 +31,7 @@ pub(crate) struct Closings {
 }
 
 impl Closings {
-    /// Nothing is watched.
+    /// Creates an instance that watches nothing.
     pub(crate) fn new() -> Self {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
         let inotify = inotify.inspect_err(|error| tracing::debug!(%error, "closed sockets are looked for"));
@@ -43,10 +43,10 @@ impl Closings {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Watches a socket. `None` where the system does not let us: without proc(5), and beyond what a user may
-    /// watch.
+    /// Watches a socket. Returns `None` where the system does not allow it: without proc(5), and beyond the
+    /// user's limit of watches.
     pub(crate) fn watch(&mut self, socket: SocketId, fd: BorrowedFd<'_>) -> Option<Watch> {
-        // The node's threads may have descriptors of their own.
+        // Use thread-self because the node's threads may have a separate descriptor table.
         let path = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
         let watch = inotify::add_watch(self.inotify.as_ref()?, path, CLOSED);
         let watch = watch.inspect_err(|error| tracing::debug!(%error, "a socket is not watched")).ok()?;
@@ -54,7 +54,7 @@ impl Closings {
         Some(watch)
     }
 
-    /// Watches it no more.
+    /// Stops watching a socket.
     pub(crate) fn unwatch(&mut self, watch: Watch) {
         if self.watched.remove(&watch).is_some()
             && let Some(inotify) = &self.inotify
@@ -63,18 +63,18 @@ impl Closings {
         }
     }
 
-    /// Returns true if a socket that is watched was not closed until now.
+    /// Returns true if a watched socket is still open.
     pub(crate) fn is_open(&mut self, watch: Watch) -> bool {
         self.read();
         self.watched.contains_key(&watch)
     }
 
-    /// Returns true if there is news that nobody has taken.
+    /// Returns true if there are closings that no caller has taken.
     pub(crate) fn has_news(&self) -> bool {
         self.has_missed || !self.closed.is_empty()
     }
 
-    /// One that was closed until now.
+    /// Returns a socket that was closed.
     pub(crate) fn next_closed(&mut self) -> Option<SocketId> {
         if self.closed.is_empty() {
             self.read();
@@ -82,8 +82,8 @@ impl Closings {
         self.closed.pop()
     }
 
-    /// Returns true if some were closed, since it was asked last, of which the kernel does not tell: there
-    /// were more at once than it keeps. What is watched stays watched.
+    /// Returns true if the kernel queue has overflowed since the last call, so that some closings were not
+    /// reported. All watches stay.
     pub(crate) fn take_missed(&mut self) -> bool {
         std::mem::take(&mut self.has_missed)
     }
@@ -96,7 +96,7 @@ impl Closings {
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.has_missed = true;
             } else if let Some(socket) = self.watched.remove(&event.wd()) {
-                // The file is gone, and what is kept of it goes with this.
+                // The file is gone; this removes the rest of its watch.
                 let _ = inotify::remove_watch(inotify, event.wd());
                 self.closed.push(socket);
             }

@@ -1,5 +1,5 @@
-//! Sockets that connect: the attempt on the overlay, and the application's descriptor, which comes sooner or
-//! later.
+//! Sockets that are connecting: the attempt on the overlay, and the application's descriptor, which arrives
+//! sooner or later.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,21 +21,21 @@ use crate::requester::failed;
 use crate::stream::{self, Origin, Stream};
 use crate::wakers::{self, Key};
 
-/// How long an application may take to connect its descriptor after the connection stands.
+/// Time for an application to connect its descriptor after the connection is established.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Somebody who waits for the outcome of an attempt.
+/// A client that waits for the outcome of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker {
-    /// The connection to the request socket, on which the reply goes.
+    /// Key of the connection to the request socket, which carries the reply.
     pub(crate) key: Key,
     owner: Credentials,
-    /// The end of its wait.
+    /// Deadline of the wait.
     pub(crate) until: Option<Instant>,
 }
 
 impl Asker {
-    /// One that waits so long from now on.
+    /// Creates an asker that waits for `timeout` from now on.
     pub(crate) fn new(key: Key, owner: Credentials, timeout: Option<Duration>) -> Self {
         Self { key, owner, until: timeout.map(|timeout| Instant::now() + timeout) }
     }
@@ -45,60 +45,61 @@ impl Asker {
     }
 }
 
-/// An attempt.
+/// A connection attempt.
 pub(crate) struct Connecting {
     id: SocketId,
     /// The process that has asked to connect, and connects the application's descriptor.
     owner: Credentials,
-    /// Others can have the text of the socket's name.
+    /// True if other processes can have the text of the socket's name.
     is_private: bool,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
-    /// The one who has begun it, and waits for the outcome.
+    /// The client that began the attempt and waits for the outcome.
     asker: Option<Asker>,
-    /// Others that wait: threads that connect a socket which connects already. They leave the descriptor
-    /// alone.
+    /// Other waiting clients: threads that connect a socket which is already connecting. They leave the
+    /// descriptor alone.
     joined: Vec<Asker>,
-    /// True if the one who has begun it was told that it goes on: the application's descriptor comes filled,
-    /// so that it is not writable until we say so. It is decided by what the reply says, and by nothing else.
+    /// True if the client that began the attempt was told that it is in progress. Then the application's
+    /// descriptor arrives filled, so that it is not writable until the server allows it. Only the content of
+    /// the reply decides this.
     fills: bool,
     /// The descriptor's other end, once the application has connected it.
     data: Option<OwnedFd>,
-    /// True if the kernel tells of it.
+    /// True if the poller watches `data`.
     is_watched: bool,
-    /// The application's descriptor, once it is filled, and with what.
+    /// The application's descriptor and its filling, once it is filled.
     filled: Option<(OwnedFd, Filling)>,
-    /// The bytes that the application has written while the library filled its descriptor.
+    /// The bytes that the application wrote while the library filled its descriptor.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
-    /// The application has shut its socket down.
+    /// Set once the application has shut its socket down.
     is_aborted: bool,
-    /// When the application is given up that does not connect its descriptor.
+    /// Deadline for the application to connect its descriptor.
     until: Option<Instant>,
 }
 
-/// What follows from a look at an attempt.
+/// Next step after a look at an attempt.
 pub(crate) enum Step {
-    /// It goes on.
+    /// The attempt goes on.
     Waits,
-    /// The socket may try again; this is its SO_ERROR, unless the application was told by a reply.
+    /// The socket may try again; this is its SO_ERROR, unless a reply has reported it.
     Failed(Option<Errno>),
-    /// The application does not connect its descriptor.
+    /// The application did not connect its descriptor in time.
     GivenUp,
-    /// The connection stands, and the descriptor is here.
+    /// The connection is established, and the descriptor is here.
     Stands,
 }
 
 impl Connecting {
-    /// Begins an attempt of a socket. If nobody waits for the outcome, its descriptor will come filled.
+    /// Begins an attempt of a socket. Without an asker its descriptor will arrive filled.
     pub(crate) fn new(
         (id, owner, is_private): (SocketId, Credentials, bool),
         connection: Connection,
         asker: Option<Asker>,
         (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
-        // The first look: connections within the node stand at once.
+        // Trigger a first look, because connections within the node are established at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
         let (joined, written, is_watched, is_aborted) = (Vec::new(), Vec::new(), false, false);
@@ -122,29 +123,30 @@ impl Connecting {
         }
     }
 
-    /// The socket.
+    /// Returns the socket's ID.
     pub(crate) fn id(&self) -> SocketId {
         self.id
     }
 
-    /// The connection, which may not stand yet.
+    /// Returns the connection, which may not be established yet.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Whether a descriptor that somebody has connected is the application's. A process may have another user
-    /// by now; where it cannot be seen from here, its name has to be its own, and its user the same.
+    /// Returns true if a descriptor connected by `other` is the application's. Compares only the process,
+    /// because its user may have changed. For a process ID that is invisible here, the name must not be
+    /// private and the users must match.
     pub(crate) fn is_of(&self, other: Credentials) -> bool {
         let is_same_unseen = !self.is_private && other.uid == self.owner.uid;
         other.pid == self.owner.pid && (other.pid != 0 || is_same_unseen)
     }
 
-    /// Another one waits for the outcome.
+    /// Adds a client that waits for the outcome.
     pub(crate) fn join(&mut self, asker: Asker) {
         self.joined.push(asker);
     }
 
-    /// One who has waited does so no longer: what it is told, unless it was told already.
+    /// Ends a client's wait. Returns its reply, unless it got one already.
     pub(crate) fn stop_waiting(&mut self, key: Key) -> Option<Reply> {
         if self.asker.take_if(|asker| asker.key == key).is_some() {
             self.fills = true;
@@ -155,7 +157,8 @@ impl Connecting {
         Some(failed(Errno::ALREADY))
     }
 
-    /// One who has waited is gone. If it has begun the attempt, another one connects the descriptor.
+    /// Forgets a waiting client that has gone. If it began the attempt, another client takes over connecting
+    /// the descriptor.
     pub(crate) fn forget(&mut self, key: Key) {
         self.joined.retain(|asker| asker.key != key);
         if self.asker.take_if(|asker| asker.key == key).is_none() {
@@ -168,24 +171,24 @@ impl Connecting {
         }
     }
 
-    /// The application has connected its descriptor.
+    /// Stores the descriptor that the application has connected.
     pub(crate) fn attach(&mut self, data: OwnedFd) {
         self.data.get_or_insert(data);
     }
 
-    /// The application has filled its descriptor, and waits for it to become writable.
+    /// Notes that the application has filled its descriptor and waits for it to become writable.
     pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>, filling: Filling) {
         self.filled = app_end.map(|app_end| (app_end, filling));
     }
 
-    /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
+    /// Becomes a stream. Returns `None` if the poller cannot watch the descriptor.
     pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
         let Self { id, owner, connection, waker, entry, data, written, fills, joined, is_watched, .. } = self;
         let data = data?;
         enlarge(data.as_fd());
         match is_watched {
             false => context.watch(data.as_fd(), key, stream::EVENTS).ok()?,
-            // What it has told of already it tells again.
+            // Repeats events that were reported already.
             true => context.rewatch(data.as_fd(), key, stream::EVENTS),
         }
         waker.wake_by_ref();
@@ -198,7 +201,7 @@ impl Connecting {
         Some(stream)
     }
 
-    /// Returns the outcome, if that is known.
+    /// Returns the outcome, if it is known.
     pub(crate) fn look(&mut self) -> Option<Result<(), Errno>> {
         if self.outcome.is_none() {
             self.connection.waiters().register(Interest::Write, &self.waker);
@@ -211,7 +214,7 @@ impl Connecting {
         self.outcome
     }
 
-    /// Looks how far it has come: what those who wait are told after it, and what follows.
+    /// Advances the attempt. Returns the replies to send after it, and the next step.
     pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Vec<(Key, Reply)>, Step) {
         self.entry.begin();
         let now = Instant::now();
@@ -227,7 +230,7 @@ impl Connecting {
                 replies.push((asker.key, Reply::Done));
             }
             (Some(asker), None) if asker.is_over(now) => {
-                // It goes on, as with TCP; the application leaves its descriptor filled.
+                // The attempt goes on, as with TCP; the application leaves its descriptor filled.
                 (self.fills, self.asker) = (true, None);
                 replies.push((asker.key, failed(Errno::INPROGRESS)));
             }
@@ -253,14 +256,14 @@ impl Connecting {
         }
     }
 
-    /// Tells those who have joined in waiting; true if there were any.
+    /// Adds a reply to all joined clients. Returns true if there were any.
     fn tell_joined(&self, reply: &Reply, replies: &mut Vec<(Key, Reply)>) -> bool {
         replies.extend(self.joined.iter().map(|asker| (asker.key, reply.clone())));
         !self.joined.is_empty()
     }
 
-    /// Returns true if the application's descriptor is here, with all that the library writes to it first.
-    /// Nobody is told before that he may write behind it.
+    /// Returns true if the application's descriptor is here, with everything that the library writes to it
+    /// first. No client gets a reply before that, because the application may then write behind it.
     fn is_here(&mut self, key: Key, context: &Context) -> bool {
         let Some(data) = &self.data else { return false };
         if self.fills {
@@ -272,15 +275,15 @@ impl Connecting {
         if !self.is_watched {
             self.is_watched = context.watch(data.as_fd(), key, stream::EVENTS).is_ok();
         }
-        // It may have come before the kernel was asked to tell.
+        // The data may have arrived before the watch began.
         !self.is_watched || has_come(data.as_fd())
     }
 
-    /// Has the application's descriptor tell the outcome.
+    /// Makes the application's descriptor report the outcome.
     ///
-    /// The kernel makes room, the end and the error known one after another. A refused attempt has room
-    /// first, because a program may look for nothing else. An attempt that the application itself has shut
-    /// down has its end first, because the application may look for that alone.
+    /// The kernel publishes room, the end and the error one after another. A refused attempt has room first,
+    /// because a program may look for nothing else. An attempt that the application itself has shut down has
+    /// its end first, because the application may look for that alone.
     fn finish(&mut self, outcome: Result<(), Errno>) -> Step {
         let filled = self.filled.take();
         let app_end = filled.as_ref().map(|(app_end, _)| app_end.as_fd());
@@ -294,34 +297,35 @@ impl Connecting {
         let mut waiting = None;
         if !self.is_aborted {
             if let Some(data) = &self.data {
-                // There will be room before the end: a program that writes then must hear that nobody reads.
+                // This makes room before the end, so a program that writes then must get EPIPE.
                 let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
             }
-            // One that reads then must hear why: it waits until the end is there, a moment later.
+            // A program that reads then must get the error, so reads block until the end is there, a moment
+            // later.
             waiting = app_end.and_then(Waiting::begin);
             self.take_filling();
         }
-        // Closed with something of its filling unread, the descriptor reports an error.
+        // A descriptor whose peer closes with unread filling reports an error.
         drop(self.data.take());
         drop(waiting);
         app_end.map(enlarge);
         Step::Failed(Some(error))
     }
 
-    /// Whether the connection stands and the application was told: it may be writing to a descriptor that is
-    /// not here yet.
+    /// Returns true if the connection is established and the application may know. It may then write to a
+    /// descriptor that is not here yet.
     pub(crate) fn is_standing(&self) -> bool {
         self.outcome == Some(Ok(()))
     }
 
-    /// Takes all but the last byte of what is in a descriptor that was filled, so that it becomes writable.
-    /// Gives all of it, that byte included, which stays: see `outbox`.
+    /// Reads all but the last byte of a filled descriptor, so that it becomes writable. Returns everything,
+    /// including that byte, which stays in the descriptor: see `outbox`.
     fn take_filling(&self) -> Vec<u8> {
         let Some(data) = &self.data else { return Vec::new() };
-        // An urgent byte is counted among those that are there, and is to be read with them.
+        // An urgent byte counts as pending data, so read it inline.
         let _ = sockopt::set_socket_oobinline(data, true);
-        // It became full and was not writable since: what is there now is filling, and what the application
-        // has written before it was full. The kernel keeps no more of a program than its SO_SNDBUF.
+        // The descriptor became full and was not writable since. So it holds the filling and what the
+        // application wrote before, at most the application's SO_SNDBUF.
         let there = rustix::io::ioctl_fionread(data).map_or(0, |there| there as usize);
         let (mut buf, mut taken) = (vec![0; there], 0);
         while taken < there {
@@ -339,38 +343,38 @@ impl Connecting {
         buf
     }
 
-    /// shutdown(2): it comes to nothing.
+    /// Handles shutdown(2): the attempt fails.
     pub(crate) fn abort(&mut self) {
         self.reset();
         self.is_aborted = true;
         self.outcome = Some(Err(Errno::CONNRESET));
     }
 
-    /// Has the connection reset when this is dropped.
+    /// Makes the connection end with a reset when this is dropped.
     pub(crate) fn reset(&self) {
         self.connection.flow().set_reset_on_close(true);
     }
 
-    /// The own address, and the other end's once the connection stands.
+    /// Returns the local address, and the peer's once the connection is established.
     pub(crate) fn addresses(&self) -> (SocketAddr, Option<SocketAddr>) {
         let peer = self.connection.peer_addr().ok().filter(|_| self.outcome == Some(Ok(())));
         (self.connection.local_addr(), peer)
     }
 }
 
-/// Returns true if the application's end has written something, or is closed.
+/// Returns true if the application's end has written something or is closed.
 fn has_come(data: BorrowedFd<'_>) -> bool {
     events_of(data, PollFlags::IN).map_or(true, |events| !events.is_empty())
 }
 
-/// The calls on an application's descriptor wait, whatever its O_NONBLOCK says, until this is dropped.
+/// Makes calls on an application's descriptor block until dropped, even if O_NONBLOCK was set.
 struct Waiting<'fd>(BorrowedFd<'fd>);
 
 impl<'fd> Waiting<'fd> {
-    /// `None` if they do so anyway.
+    /// Returns `None` if the calls block anyway.
     fn begin(fd: BorrowedFd<'fd>) -> Option<Self> {
         let is_nonblocking = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-        // Made only where it is true: who is dropped sets the flag.
+        // Create the guard only in this case, because dropping it sets the flag.
         (is_nonblocking && rustix::io::ioctl_fionbio(fd, false).is_ok()).then(|| Self(fd))
     }
 }

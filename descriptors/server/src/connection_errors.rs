@@ -1,66 +1,67 @@
-//! Why connections have ended, for applications that ask when the node has nothing else of them any more, and
-//! what was lost without any call having said so.
+//! Causes of ended connections, for applications that ask after the node has dropped the connection, and
+//! losses that no call has reported.
 //!
-//! The node hears of the calls that fail through the library, which asks what the error means. The kernel
-//! does not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR),
-//! but as long as there is one, closing the descriptor does not take it out of the program's epoll(7).
+//! The library reports failed calls to the node when it asks what the error means. The kernel does not report
+//! them. A copy of the application's descriptor would show a pending error (POLLERR). But while a copy
+//! exists, closing the descriptor does not remove it from the program's epoll(7) sets.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SocketId};
 
-/// Connections that are remembered; beyond it the oldest is forgotten. Most applications never ask.
+/// Number of connections remembered; beyond it the oldest is forgotten. Most applications never ask.
 const MOST: usize = 4096;
 
-/// What was closed so short a time before a drain was closed by the end of the process that it is for: the
-/// kernel closes a process's descriptors before it tells anybody that the process has ended.
+/// Age up to which a connection closed before a drain counts as closed by the process's exit. The kernel
+/// closes a process's descriptors before it reports the process's end.
 const EXIT: Duration = Duration::from_secs(1);
 
-/// What a connection leaves behind that was broken.
+/// Record of a broken connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(crate) error: Errno,
-    /// The peer has not had everything: bytes that are not acknowledged. They may be none, as of a peer that
-    /// closes without reading.
+    /// Bytes that the peer has not acknowledged, if anything was lost. Zero is possible, for example if the
+    /// peer closed without reading.
     pub(crate) lost: Option<u64>,
     pub(crate) when: When,
-    /// The application has connected it, and not accepted it.
+    /// True if the application connected it, false if it accepted it.
     pub(crate) is_own_attempt: bool,
-    /// A call of the application's has failed by it.
+    /// True if a call of the application has failed with this error.
     pub(crate) is_noticed: bool,
-    /// The application has not been told by the kernel: SO_ERROR has to.
+    /// True if the kernel has not reported the error, so that SO_ERROR must.
     pub(crate) is_untold: bool,
 }
 
-/// When a connection broke.
+/// Phase in which a connection broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// The application had its descriptor open.
     Open,
-    /// The application had closed it.
+    /// The application had closed its descriptor.
     Closed,
     /// The node was draining.
     Draining,
 }
 
-/// The connections that broke last.
+/// The most recently broken connections.
 #[derive(Default)]
 pub(crate) struct Endings {
     known: HashMap<SocketId, Ending>,
-    /// Those that broke last after they were closed, and when.
+    /// Connections that broke most recently after they were closed, with their times.
     closed_last: VecDeque<(Instant, SocketId)>,
     order: VecDeque<SocketId>,
-    /// Lost before a drain, and no call has told of it: by connections that were open when they broke, and
-    /// bytes of those that the application had connected itself and closed.
+    /// Losses before a drain that no call has reported. These are losses of connections open when they broke,
+    /// and lost bytes of connections that the application had connected and closed.
     before: Losses,
-    /// Lost by others that the application had closed. Who serves has clients that go away as they like.
+    /// Losses of other connections the application had closed, because a server's clients may go away at any
+    /// time.
     closed: Losses,
-    /// Lost at a drain.
+    /// Losses during a drain.
     draining: Losses,
 }
 
-/// What connections have lost.
+/// Sum of the losses of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Losses {
     pub(crate) connections: usize,
@@ -88,7 +89,7 @@ impl Endings {
         if self.order.len() == MOST
             && let Some(oldest) = self.order.pop_front()
         {
-            // Whether it is noticed later is not known any more.
+            // A later failed call can no longer be attributed to it.
             self.known.remove(&oldest);
         }
         if self.known.insert(id, ending).is_none() {
@@ -107,7 +108,7 @@ impl Endings {
         }
     }
 
-    /// A drain begins: bytes that were lost a moment ago by connections that are closed are lost at the drain.
+    /// Begins a drain. Bytes lost by connections closed a moment ago count as lost at the drain.
     pub(crate) fn begin_drain(&mut self, now: Instant) {
         self.forget_closed(now);
         for (_, id) in std::mem::take(&mut self.closed_last) {
@@ -124,7 +125,7 @@ impl Endings {
         }
     }
 
-    /// Where an ending is counted, if it is.
+    /// Returns the sum in which an ending is counted, if any.
     fn counted(&mut self, ending: Ending) -> Option<(&mut Losses, u64)> {
         let bytes = ending.lost.filter(|_| !ending.is_noticed)?;
         let losses = match ending.when {
@@ -136,7 +137,7 @@ impl Endings {
         Some((losses, bytes))
     }
 
-    /// A call of the application's has failed by what has ended the connection, or will.
+    /// Notes that a call of the application has failed because of the connection's end, past or imminent.
     pub(crate) fn note_noticed(&mut self, id: SocketId) {
         let Some(ending) = self.known.get_mut(&id) else { return };
         let before = *ending;
@@ -146,30 +147,31 @@ impl Endings {
         }
     }
 
-    /// What was lost before a drain, and is worth a word.
+    /// Returns the losses before a drain that deserve a report.
     pub(crate) fn lost_before(&self) -> Losses {
         self.before
     }
 
-    /// What was lost at the drain.
+    /// Returns the losses at the drain.
     pub(crate) fn lost_at_drain(&self) -> Losses {
         self.draining
     }
 
-    /// Whether anything was lost that no call has told of.
+    /// Returns true if anything was lost that no call has reported.
     pub(crate) fn has_losses(&self) -> bool {
         self.before.connections + self.closed.connections + self.draining.connections > 0
     }
 
-    /// SO_ERROR: what broke a connection, if the application does not hear of it from the kernel; once.
+    /// Returns the cause of a connection's end for SO_ERROR, once, if the kernel does not report it to the
+    /// application.
     pub(crate) fn take_error(&mut self, id: SocketId) -> Option<Errno> {
         let ending = self.known.get_mut(&id).filter(|ending| ending.is_untold)?;
         ending.is_untold = false;
         Some(ending.error)
     }
 
-    /// What broke a connection, if the kernel tells its application another error: once, and of the end of
-    /// its network always.
+    /// Returns the cause of a connection's end, once, if the kernel reports a different error. The end of the
+    /// network is returned every time.
     pub(crate) fn take_meaning(&mut self, id: SocketId) -> Option<Errno> {
         if self.is_down(id) {
             return Some(Errno::NETDOWN);
@@ -180,12 +182,12 @@ impl Endings {
         is_new.then_some(ending.error)
     }
 
-    /// Whether a connection has ended with its network.
+    /// Returns true if a connection has ended with its network.
     pub(crate) fn is_down(&self, id: SocketId) -> bool {
         self.known.get(&id).is_some_and(|ending| ending.error == Errno::NETDOWN)
     }
 
-    /// What broke a connection that has lost something.
+    /// Returns the cause of a connection's end, if it has lost something.
     pub(crate) fn loss(&self, id: SocketId) -> Option<Errno> {
         self.known.get(&id).filter(|ending| ending.lost.is_some()).map(|ending| ending.error)
     }
@@ -266,7 +268,7 @@ mod tests {
         assert_eq!([0, 1].map(|_| endings.take_meaning(overdue)), [Some(Errno::TIMEDOUT), None]);
         assert_eq!(endings.take_error(overdue), None);
         assert_eq!([0, 1].map(|_| endings.take_meaning(down)), [Some(Errno::NETDOWN); 2]);
-        // That is what it is.
+        // The kernel reports this error already.
         assert_eq!(endings.take_meaning(reset), None);
         assert_eq!(endings.take_error(reset), Some(Errno::PIPE));
     }

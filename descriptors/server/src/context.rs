@@ -1,5 +1,5 @@
-//! What all entities of a server use: the node, the kernel's poller, timers, wakers, and room for what is on
-//! its way.
+//! State shared by all entities of a server: the node, the poller, timers, wakers, and buffers for data in
+//! transit.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,21 +26,21 @@ use crate::socket_table::Opened;
 use crate::unix::unix;
 use crate::wakers::{self, Key, ReadyQueue};
 
-/// Bytes that are moved for one stream before others have their turn.
+/// Number of bytes moved for one stream before other streams have their turn.
 const BUFFER: usize = 256 << 10;
 
-/// The longest datagram, bytes: a whole IPv4 packet of a raw socket.
+/// Maximum length of a datagram, bytes: a whole IPv4 packet of a raw socket.
 pub(crate) const LONGEST: usize = 65535;
 
-/// The last key that was given. No two servers have the same: events of a descriptor that somebody has
-/// inherited from one that is gone are nobody's.
+/// The most recent key. Keys are unique across servers, so events of a descriptor inherited from a dropped
+/// server match no entity.
 static LAST_KEY: AtomicU64 = AtomicU64::new(0);
 
-/// What all entities use.
+/// State shared by all entities.
 pub(crate) struct Context {
     pub(crate) tag: NodeTag,
     pub(crate) token: Token,
-    /// Of the names of the ends of datagram sockets.
+    /// Key for the names of datagram sockets' ends.
     pub(crate) name_key: NameKey,
     node: WeakNodeHandle,
     ready: Arc<ReadyQueue>,
@@ -48,27 +48,27 @@ pub(crate) struct Context {
     timers: BTreeSet<(Instant, Key)>,
     /// IPv4 addresses of members that have none.
     pub(crate) aliases: Aliases,
-    /// Room for what is on its way from one end to the other.
+    /// Buffer for data in transit from one end to the other.
     pub(crate) buf: Vec<u8>,
-    /// Room for a datagram that has come.
+    /// Buffer for a received datagram.
     pub(crate) arrived: Vec<u8>,
-    /// Room for its extension headers.
+    /// Buffer for its extension headers.
     pub(crate) headers: ReceivedHeaders,
-    /// Room for datagrams that leave together.
+    /// Batch of datagrams that leave together.
     pub(crate) gso: GsoBatch,
-    /// Connections to which little was written in this turn, which is still to be sent.
+    /// Connections to which little was written in this turn; it is still to be sent.
     pub(crate) unsent: Vec<Arc<Flow>>,
-    /// What sending causes.
+    /// Consequences of sending.
     batch: Batch,
-    /// Whose the ends of datagram sockets are.
+    /// Owners of the ends of datagram sockets.
     pub(crate) ends: EndIndex,
-    /// Datagram sockets and where they have sent what was too long for its path.
+    /// Datagram sockets with the destinations to which they have sent datagrams too long for the path.
     too_long: Vec<(Key, SocketAddr)>,
     pub(crate) refusals: Refusals,
     holders: NameHolders,
     /// The closed sockets of applications.
     pub(crate) closings: Closings,
-    /// The key of the news of that.
+    /// Key of events of `closings`.
     pub(crate) closings_key: Key,
 }
 
@@ -102,15 +102,15 @@ impl Context {
         }
     }
 
-    /// The node.
+    /// Returns the node.
     ///
     /// # Errors
-    /// ENETDOWN if it is no more.
+    /// ENETDOWN if the node has ended.
     pub(crate) fn node(&self) -> Result<NodeHandle, Errno> {
         self.node.upgrade().ok_or(Errno::NETDOWN)
     }
 
-    /// Whether an address is one of the node's own.
+    /// Returns true if an address is one of the node's own.
     pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
         self.node().is_ok_and(|node| {
             let stack = node.datapath().stack();
@@ -137,44 +137,44 @@ impl Context {
         LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What has a key handled when it is woken.
+    /// Returns a waker that queues `key` for the next turn.
     pub(crate) fn waker(&self, key: Key) -> (Waker, Arc<wakers::Entry>) {
         self.ready.waker(key)
     }
 
-    /// Takes out the keys that were woken.
+    /// Takes the keys that were woken.
     pub(crate) fn take_ready(&self, keys: &mut Vec<Key>) {
         self.ready.take(keys);
     }
 
-    /// Has the kernel tell of a descriptor. When it is closed that ends.
+    /// Watches a descriptor with the poller. Closing the descriptor ends the watch.
     pub(crate) fn watch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) -> io::Result<()> {
         self.poller.add(fd, key, flags)
     }
 
-    /// Has the kernel tell of other things of a descriptor that it tells of.
+    /// Changes the watched events of a descriptor.
     pub(crate) fn rewatch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) {
         if let Err(error) = self.poller.modify(fd, key, flags) {
             tracing::warn!(%error, "a descriptor is not watched as it should be");
         }
     }
 
-    /// Has the kernel tell no more of a descriptor that others may have open as well.
+    /// Stops watching a descriptor that other processes may have open as well.
     pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
         self.poller.remove(fd);
     }
 
-    /// Has `key` handled no later than `at`.
+    /// Ensures that `key` is handled no later than `at`.
     pub(crate) fn set_timer(&mut self, at: Instant, key: Key) {
         self.timers.insert((at, key));
     }
 
-    /// When the next timer is over.
+    /// Returns the time of the next timer.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Takes out the first timer that is over.
+    /// Takes the key of the first timer that has expired.
     pub(crate) fn take_timer(&mut self, now: Instant) -> Option<Key> {
         let (at, _) = self.timers.first()?;
         if *at > now {
@@ -192,7 +192,7 @@ impl Context {
         }
     }
 
-    /// Sends what was written to connections in this turn. This thread alone writes to them.
+    /// Sends the data written to connections in this turn. Only this thread writes to them.
     pub(crate) fn send_unsent(&mut self) {
         if self.unsent.is_empty() {
             return;
@@ -202,19 +202,20 @@ impl Context {
                 let (now, datapath) = (Instant::now(), node.datapath());
                 datapath.pump_together(now, &mut self.unsent, &mut self.gso, &mut self.batch);
             }
-            // Its connections have ended with it.
+            // The node's connections have ended with it.
             Err(_) => self.unsent.clear(),
         }
     }
 
-    /// A datagram socket has sent what was too long for its path.
+    /// Notes that a datagram socket has sent a datagram too long for its path.
     pub(crate) fn note_too_long(&mut self, owner: Key, remote: SocketAddr) {
         if self.too_long.last() != Some(&(owner, remote)) {
             self.too_long.push((owner, remote));
         }
     }
 
-    /// Those that have sent what was too long since they were taken out last, and where to.
+    /// Takes the sockets that have sent datagrams too long for the path since the last call, with the
+    /// destinations.
     pub(crate) fn take_too_long(&mut self) -> Vec<(Key, SocketAddr)> {
         std::mem::take(&mut self.too_long)
     }
@@ -223,19 +224,21 @@ impl Context {
         self.node.upgrade().map(|node| node.datapath().networks()).unwrap_or_default()
     }
 
-    /// Whether none of its networks gives the node an IPv4 address.
+    /// Returns true if no network gives the node an IPv4 address.
     pub(crate) fn has_no_ipv4(&self) -> bool {
         !self.networks().iter().flat_map(|network| &network.addresses).any(IpAddr::is_ipv4)
     }
 
-    /// The address that is meant: a mapped one is IPv4's, and an alias that of a member.
+    /// Returns the address that `address` refers to: an IPv4-mapped one becomes IPv4, and an alias that of a
+    /// member.
     pub(crate) fn meant(&self, address: SocketAddr) -> SocketAddr {
         let address = canonical(address);
         SocketAddr::new(self.aliases.meant(address.ip()), address.port())
     }
 
-    /// The own address that is meant by one to bind to, which may be an alias: one of this node is known
-    /// before it was shown to anybody. Raw sockets have the headers of the family that they name.
+    /// Returns the local address that a bind address refers to, which may be an alias. An alias of this node
+    /// is valid even before it was shown to any program. Raw sockets keep the address, because their headers
+    /// belong to the family they name.
     pub(crate) fn meant_here(&mut self, socket: peersock_fd::Opened, address: SocketAddr) -> SocketAddr {
         let is_alias = address.is_ipv4() && RANGE.contains(address.ip());
         let is_own = || self.networks().iter().any(|network| network.addresses.contains(&address.ip()));
@@ -252,7 +255,8 @@ impl Context {
         self.meant(address)
     }
 
-    /// An address as a socket of a family shows it, see [`shown`]: for IPv4 those of IPv6 have aliases.
+    /// Returns an address as a socket of a family shows it, see [`shown`]: IPv4 sockets see aliases of IPv6
+    /// addresses.
     pub(crate) fn shown(&mut self, family: Family, address: SocketAddr) -> SocketAddr {
         let alias = match (family, address.ip()) {
             (Family::V4, IpAddr::V6(ip)) => self.aliases.of(ip),
@@ -261,19 +265,19 @@ impl Context {
         alias.map_or_else(|| shown(family, address), |alias| SocketAddr::new(alias.into(), address.port()))
     }
 
-    /// Whether one of the networks allows listeners at a port.
+    /// Checks that one of the networks allows listeners at a port.
     pub(crate) fn may_listen(&self, port: u16) -> Result<(), Errno> {
         if self.node()?.datapath().stack().allows_port(port) { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
-    /// Tells the node's owner once of each port that was refused to a listener.
+    /// Reports to the node's owner, once per port, that a listener was refused.
     pub(crate) fn note_refusal(&mut self, port: u16) {
         let networks = self.networks();
         self.refusals.note(port, &networks, |_| true);
     }
 
-    /// Tells the node's owner once of each port to which nothing may be sent in the network of `remote`, if
-    /// that is what came of it.
+    /// Reports to the node's owner, once per port, that the network of `remote` does not allow sending to it,
+    /// if `result` says so.
     pub(crate) fn note_if_refused<T>(
         &mut self,
         result: Result<T, Errno>,
@@ -288,8 +292,8 @@ impl Context {
         result
     }
 
-    /// Returns true if anybody still has a socket open. Who has its name may be known from a list of this
-    /// `age`, where the kernel does not tell of its closing.
+    /// Returns true if any process still has a socket open. Where closings are not watched, the list of name
+    /// holders that decides may have the given `age`.
     pub(crate) fn is_open(&mut self, opened: &Opened, age: Duration) -> bool {
         match opened.watch {
             Some(watch) => self.is_watched_open(watch),
@@ -297,7 +301,7 @@ impl Context {
         }
     }
 
-    /// The same, by who has its name.
+    /// Decides the same by the holder of the socket's name.
     pub(crate) fn seems_open(&mut self, opened: &Opened, age: Duration) -> bool {
         match &opened.private {
             Some(private) => private.is_open(),
@@ -305,8 +309,8 @@ impl Context {
         }
     }
 
-    /// Returns true if the application has closed a socket, and somebody else may have taken its name; as
-    /// above.
+    /// Returns true if the application has closed a socket, so that another program may have taken its name;
+    /// `age` as above.
     pub(crate) fn is_taken_over(&mut self, opened: &Opened, age: Duration) -> bool {
         match opened.watch {
             Some(watch) => !self.is_watched_open(watch),
@@ -315,7 +319,7 @@ impl Context {
     }
 
     fn is_held_by_another(&mut self, opened: &Opened, age: Duration) -> bool {
-        // The abstract name that a private one had before means nothing any more.
+        // A private socket's earlier abstract name means nothing any more.
         let inode = opened.inode.filter(|_| opened.private.is_none());
         inode
             .is_some_and(|inode| self.holders.inode(opened.socket, age).is_some_and(|holder| holder != inode))
@@ -329,7 +333,7 @@ impl Context {
         is_open
     }
 
-    /// Whether anybody has a socket of this abstract name open.
+    /// Returns true if any process has a socket of this abstract name open.
     pub(crate) fn is_name_taken(&self, socket: peersock_fd::Opened) -> bool {
         let name = address(&Name::Opened(self.tag, socket));
         let kind = match socket.kind {
@@ -337,7 +341,7 @@ impl Context {
             _ => SocketType::DGRAM,
         };
         let probe = unix(kind);
-        // Without a descriptor to ask with, nobody knows: then it is not taken for closed.
+        // Without a descriptor for the probe the answer is unknown, so assume that the socket is open.
         probe.map_or(true, |probe| rustix::net::bind(&probe, &name) != Ok(()))
     }
 }

@@ -1,8 +1,7 @@
-//! One datagram socket with the node's ends for it: datagrams from the stack to the application's end, and
-//! from it to the stack.
+//! One datagram socket with the node's ends for it: moves datagrams between the stack and the application's
+//! end.
 //!
-//! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has
-//! room.
+//! Received datagrams wait in the stack's bounded queue until the application's end has room.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,17 +22,17 @@ use crate::socket_table::Opened;
 use crate::transport::{Arrived, Transport};
 use crate::wakers::{self, Key};
 
-/// Datagrams that are moved for one socket before others have their turn.
+/// Number of datagrams moved for one socket before other sockets have their turn.
 pub(crate) const ROUNDS: usize = 64;
 
-/// Interval of the looks at whether the application's end is still open, where the kernel does not tell.
-/// Longer by a millisecond for each socket that there is, so that many cost no more than a thousand.
+/// Interval of the sweep for sockets the application has closed, where the kernel does not report it. Grows
+/// by 1 ms per socket, so the cost is bounded.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How old the list may be that says who has the name, where a datagram is about to go there.
+/// Maximum age of the list of name holders when a datagram is about to be sent to a name.
 const LISTED: Duration = Duration::from_millis(10);
 
-/// What the kernel shall tell of an end.
+/// Events for which an end is watched.
 const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::ET);
 
 /// A datagram socket that receives.
@@ -44,53 +43,54 @@ pub(crate) struct Datagrams {
     waker: Waker,
     entry: Arc<wakers::Entry>,
     ends: Ends,
-    /// Whom it is connected to, as the application names it.
+    /// The address it is connected to, as the application names it.
     peer: Option<SocketAddr>,
-    /// Taken from the stack, for which the application's end had no room.
+    /// A datagram taken from the stack that did not fit into the application's end.
     waiting: Option<(Arrived, Vec<Header>, Vec<u8>)>,
-    /// What stood beside the last datagram that had it in a descriptor.
+    /// The ancillary data most recently sent in a descriptor.
     last_ancillary: Option<(AncillaryData, OwnedFd)>,
-    /// Time of the next look at whether it is still open, where nobody tells.
+    /// Time of the next sweep, where closings are not reported.
     sweep: Option<Instant>,
 }
 
-/// What has to be done before datagrams can be given to the application, or instead.
+/// Condition that stops delivery to the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing: it waits for news.
+    /// None: the socket waits for events.
     Waits,
-    /// Other sockets have so many ends that there is no room for one more.
+    /// All sockets together have too many ends for one more.
     NeedsRoom,
-    /// The application is to be told what a datagram has run into.
+    /// The application must be told a datagram's error.
     Failed(Errno),
-    /// The node has left the network that it is bound to.
+    /// The node has left the network that the socket is bound to.
     NetworkDown,
-    /// Nobody has the socket open.
+    /// No process has the socket open.
     Closed,
 }
 
-/// Why there is no end for a place.
+/// Reason why there is no end for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoEnd {
-    /// Other sockets have too many, or all descriptors.
+    /// Other sockets have too many ends, or all descriptors.
     Room,
     Failed(Errno),
 }
 
-/// What became of a datagram for the application.
+/// Fate of a datagram for the application.
 enum Delivery {
-    /// It is there, or lost.
+    /// Delivered, or lost.
     Done,
-    /// There is no room now.
+    /// The application's end is full.
     Full,
-    /// There is no room for an end.
+    /// There is no room for another end.
     NeedsRoom,
-    /// Nobody has the socket open.
+    /// No process has the socket open.
     Closed,
 }
 
 impl Datagrams {
-    /// Begins to receive; there are so many `others`, if it has to be looked whether it is closed.
+    /// Starts receiving. `others` is the number of other sockets, which spaces the sweeps; `None` disables
+    /// them.
     pub(crate) fn new(
         key: Key,
         socket: peersock_fd::Opened,
@@ -107,23 +107,22 @@ impl Datagrams {
         Self { key, socket, transport, waker, entry, ends, peer: None, waiting, last_ancillary, sweep }
     }
 
-    /// Whom it is connected to, as the application names it.
+    /// Returns the address it is connected to, as the application names it.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// From now on it is another socket of the stack's.
+    /// Replaces the stack's socket.
     pub(crate) fn set_transport(&mut self, transport: Arc<dyn Transport>) {
         self.transport = transport;
     }
 
-    /// Whether something waits for room at the application.
+    /// Returns true if a datagram waits for room at the application.
     pub(crate) fn has_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// It is connected elsewhere now, and so is each of its ends that is made from now on. What was sent to
-    /// those that there were leaves.
+    /// Connects the socket to another address. Sends what was written to the existing ends, and removes them.
     pub(crate) fn associate(&mut self, peer: Option<SocketAddr>, context: &mut Context, options: &Options) {
         self.peer = peer;
         for end in self.ends.keys() {
@@ -132,8 +131,8 @@ impl Datagrams {
         }
     }
 
-    /// Gives what has come to the application, at most `left` datagrams. There are so many `others`. With
-    /// `is_room_made` it makes do with the ends that there can be.
+    /// Delivers received datagrams to the application, at most `left`. `others` is the number of other
+    /// sockets. With `is_room_made`, no end is given up for room any more.
     pub(crate) fn deliver(
         &mut self,
         context: &mut Context,
@@ -185,9 +184,9 @@ impl Datagrams {
         step
     }
 
-    /// The next datagram of the stack's queue.
+    /// Returns the next datagram of the stack's queue.
     fn next(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
-        // What comes after a look that found nothing wakes.
+        // A datagram that arrives after an unsuccessful look wakes.
         match self.transport.receive(buf, headers) {
             Err(Error::WouldBlock) => {}
             received => return received,
@@ -208,10 +207,10 @@ impl Datagrams {
         let details = details.map(|details| context.shown_details(family, details));
         let remote = context.shown(family, arrived.remote);
         if Family::of(remote.ip()) != family {
-            // There are no more aliases.
+            // The aliases are exhausted.
             return Delivery::Done;
         }
-        // The end that a socket is connected to is the only one that may send to it.
+        // Only the end that a socket is connected to may send to it.
         let is_peer = self.peer.is_some_and(|peer| same(peer, remote));
         let place = match self.peer.filter(|_| is_peer) {
             Some(peer) => (peer, None),
@@ -231,45 +230,47 @@ impl Datagrams {
         let along = self.last_ancillary.as_ref().filter(|_| is_described).map(|(_, fd)| fd.as_fd());
         let send = || hand_over(&end.fd, data, along);
         let sent = match send() {
-            // The application has connected elsewhere and back: that is told once.
+            // The application has connected elsewhere and back; the kernel reports that once.
             Err(Errno::CONNRESET) => send(),
-            // When this end was made, the application's was connected to another.
+            // When this end was made, the application's end was connected to another.
             Err(Errno::NOTCONN) if context.is_taken_over(opened, LISTED) => return Delivery::Closed,
             Err(Errno::NOTCONN) if end.connect(context.tag, socket).is_ok() => send(),
             sent => sent,
         };
         match sent {
             Err(Errno::AGAIN) => Delivery::Full,
-            // The socket is closed that the end was connected to.
+            // The socket that the end was connected to is closed.
             Err(Errno::CONNREFUSED) => Delivery::Closed,
             Err(Errno::NOTCONN) if !context.is_name_taken(socket) => Delivery::Closed,
-            // It is connected to somebody else (EPERM), receives no more (EPIPE), or the system lacks memory.
+            // The application's end is connected to another (EPERM), receives no more (EPIPE), or the system
+            // lacks memory.
             _ => Delivery::Done,
         }
     }
 
-    /// Has a descriptor for what stands beside a datagram, the one of the last if that had the same.
+    /// Prepares a descriptor with ancillary data, reusing the last one if the data is the same.
     fn describe(&mut self, beside: AncillaryData) {
         if !self.last_ancillary.as_ref().is_some_and(|(last, _)| *last == beside) {
             self.last_ancillary = descriptor(&beside).map(|fd| (beside, fd));
         }
     }
 
-    /// What is sent through one of its ends asks for this.
+    /// Sets the options of datagrams sent through an end.
     pub(crate) fn set_asked(&mut self, end: Key, asked: DatagramOptions) {
         self.ends.set_asked(end, asked);
     }
 
-    /// The place whose end tells of errors.
+    /// Returns the place whose end reports errors.
     pub(crate) fn place_of_errors(&self) -> Place {
-        // The kernel tells an unconnected socket of nothing, so it is told with a datagram from nobody.
+        // The kernel reports nothing to an unconnected socket, so a datagram from the unspecified address
+        // does.
         (self.peer.unwrap_or((self.socket.family.unspecified(), 0).into()), None)
     }
 
-    /// Tells the application by an end that there is an error to be asked for.
+    /// Signals through an end that an error is pending.
     pub(crate) fn report_error(&mut self, end: Key, context: &mut Context, options: &Options) {
         if self.peer.is_some() {
-            // What the application has sent would be lost.
+            // Send first, because reporting discards what the application has written.
             self.send_from(end, context, options);
         }
         let Some(end) = self.ends.get(end) else { return };
@@ -280,7 +281,7 @@ impl Datagrams {
         }
     }
 
-    /// Gives the application an empty datagram with details.
+    /// Sends the application an empty datagram with details.
     pub(crate) fn tell(&self, end: Key, details: Option<OwnedFd>) -> Result<(), Errno> {
         let end = self.ends.get(end).ok_or(Errno::NOTCONN)?;
         hand_over(&end.fd, &[], details.as_ref().map(|fd| fd.as_fd()))
@@ -300,11 +301,11 @@ impl Datagrams {
         let (mut is_too_long, mut has_more) = (false, true);
         for round in 0..ROUNDS {
             match end.receive((tag, self.socket), buf) {
-                // A longer one is no packet's.
+                // A longer one fits in no packet.
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
                     let mut left = &buf[..length.unwrap_or(0)];
-                    // The first leaves at once: mostly it is the only one.
+                    // The first leaves at once, because usually it is the only one.
                     let is_together = round > 0 || left.len() > segment;
                     loop {
                         let (datagram, rest) = left.split_at(segment.min(left.len()));
@@ -336,15 +337,15 @@ impl Datagrams {
         self.ends.note_use(key, &mut context.ends);
     }
 
-    /// Sends what the application has written to all ends, as often as each may have a turn.
+    /// Sends what the application has written to all ends, with `turns` turns each.
     pub(crate) fn send_all(&mut self, turns: usize, context: &mut Context, options: &Options) {
         for end in self.ends.keys() {
             (0..turns).for_each(|_| self.send_from(end, context, options));
         }
     }
 
-    /// The end for one place, made if there is none. With `is_room_made` there may be one more than all
-    /// sockets should have together.
+    /// Returns the end for a place, made if there is none. With `is_room_made` the total may exceed the limit
+    /// for all sockets by one.
     pub(crate) fn end_at(
         &mut self,
         place: Place,
@@ -368,7 +369,7 @@ impl Datagrams {
             Errno::MFILE | Errno::NFILE if !is_room_made => NoEnd::Room,
             error => NoEnd::Failed(error),
         })?;
-        // It may be connected to whoever has the name now.
+        // It may be connected to a new owner of the name.
         if context.is_taken_over(opened, LISTED) {
             return Err(NoEnd::Failed(Errno::CONNREFUSED));
         }
@@ -380,7 +381,7 @@ impl Datagrams {
         Ok(key)
     }
 
-    /// When each end was used last.
+    /// Returns the order of each end's last use.
     pub(crate) fn end_uses(&self) -> impl Iterator<Item = (u64, Key)> {
         self.ends.uses()
     }
@@ -389,7 +390,7 @@ impl Datagrams {
     pub(crate) fn give_up_end(&mut self, end: Key, context: &mut Context, options: &Options) {
         let is_peers = |end: &End| self.peer.is_some_and(|peer| (peer, None) == end.place);
         if self.ends.get(end).is_some_and(|end| !is_peers(end)) {
-            // What the application has just sent is not lost.
+            // Send first, so that what the application has just written is not lost.
             self.send_from(end, context, options);
             self.remove_end(end, context);
         }
@@ -412,7 +413,7 @@ fn next_sweep(now: Instant, others: usize) -> Instant {
     now + SWEEP + Duration::from_millis(others as u64)
 }
 
-/// Whether two addresses mean the same, whatever scopes they name.
+/// Returns true if two addresses agree in IP and port; scopes are ignored.
 fn same(one: SocketAddr, other: SocketAddr) -> bool {
     (one.ip(), one.port()) == (other.ip(), other.port())
 }

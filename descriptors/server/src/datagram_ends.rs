@@ -1,4 +1,5 @@
-//! The node's ends of datagram sockets: an AF_UNIX socket for each remote address, whose name says which.
+//! The node's ends of datagram sockets: one AF_UNIX socket per remote address, whose name encodes the
+//! address.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,32 +14,31 @@ use crate::passed_fds;
 use crate::unix::unix;
 use crate::wakers::Key;
 
-/// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
-/// are needed.
+/// Maximum number of ends per socket; beyond it the least recently used ends go. They are remade when needed.
 pub(crate) const MOST_PER_SOCKET: usize = 1024;
-/// Ends that all sockets may have together.
+/// Maximum number of ends of all sockets together.
 pub(crate) const MOST: usize = 8192;
 
-/// What the name of an end says: a remote address as the application names it, and details.
+/// Content of an end's name: a remote address as the application names it, and details.
 pub(crate) type Place = (SocketAddr, Option<Details>);
 
 /// One of the node's ends.
 pub(crate) struct End {
     pub(crate) place: Place,
-    /// What is sent through it asks for this, of which the place has the digest: extension headers.
+    /// Options of datagrams sent through it (extension headers); the place contains their digest.
     pub(crate) asked: Option<Box<DatagramOptions>>,
     name: Remote,
     /// Connected to the application's end.
     pub(crate) fd: OwnedFd,
-    /// Whether nobody else can send to it: while the application's end is connected to another, it cannot be
-    /// connected.
+    /// True if only the application can send to it. An end cannot be connected while the application's end is
+    /// connected to another.
     is_private: bool,
-    /// When it was last used, in an order of all uses.
+    /// Sequence number of its last use.
     used: u64,
 }
 
 impl End {
-    /// Makes one, for the application's end of a socket.
+    /// Makes an end for the application's end of a socket.
     pub(crate) fn new(
         tag: NodeTag,
         socket: peersock_fd::Opened,
@@ -47,7 +47,7 @@ impl End {
     ) -> Result<Self, Errno> {
         let fd = unix(SocketType::DGRAM)?;
         passed_fds::refuse(fd.as_fd());
-        // Connected before it has a name: nobody but the application's end can send to it.
+        // Connect before naming it, so that only the application's end can send to it.
         let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(tag, socket))) {
             Ok(()) => true,
             // The application's end is connected to another.
@@ -63,7 +63,7 @@ impl End {
         rustix::net::connect(&self.fd, &address(&Name::Opened(tag, socket)))
     }
 
-    /// Takes what the application has sent; `None` of what others have.
+    /// Receives what the application has sent. Returns `None` for datagrams of other senders.
     pub(crate) fn receive(
         &self,
         (tag, socket): (NodeTag, peersock_fd::Opened),
@@ -73,16 +73,17 @@ impl End {
             return rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(_, length)| Some(length));
         }
         let (_, length, from) = rustix::net::recvfrom(&self.fd, buf, RecvFlags::DONTWAIT)?;
-        // Nobody else can have the name while the application has it.
+        // No other process can have the name while the application has it.
         let by_application = from.and_then(name_of) == Some(Name::Opened(tag, socket));
         Ok(by_application.then_some(length))
     }
 
-    /// Makes the kernel report ECONNRESET to the application's end, which is connected to this one: it does
-    /// when this one goes away with something unread. The application asks the node what that means.
+    /// Makes the kernel report ECONNRESET to the application's end, which is connected to this one. The
+    /// kernel does so when this end disconnects with unread data. The application then asks the node what the
+    /// error means.
     pub(crate) fn report_error(&self, tag: NodeTag, socket: peersock_fd::Opened) {
         let own = address(&Name::Remote(tag, self.name));
-        // Only while it is not connected can it send to itself, and only what is here already is left unread.
+        // An end can send to itself only while it is not connected, and only pending data can be left unread.
         let reported = rustix::net::connect_unspec(&self.fd)
             .and_then(|()| rustix::net::sendto(&self.fd, &[], SendFlags::DONTWAIT, &own))
             .and_then(|_| self.connect(tag, socket))
@@ -141,13 +142,13 @@ impl Ends {
         }
     }
 
-    /// When each was used last.
+    /// Returns the sequence number of each end's last use.
     pub(crate) fn uses(&self) -> impl Iterator<Item = (u64, Key)> {
         self.by_key.iter().map(|(key, end)| (end.used, *key))
     }
 }
 
-/// The eighth of some ends that was not used for longest.
+/// Returns the least recently used eighth of `ends`.
 pub(crate) fn least_used<T: Ord>(mut ends: Vec<(u64, T)>) -> impl Iterator<Item = T> {
     ends.sort_unstable();
     let count = (ends.len() / 8).max(1);

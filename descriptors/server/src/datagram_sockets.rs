@@ -1,5 +1,5 @@
-//! The datagram sockets of a server: what applications ask for them (to bind, to connect, and where they want
-//! to send), and what passes between them and the stack.
+//! The datagram sockets of a server: requests of applications (bind, connect, prepare to send), and the data
+//! between them and the stack.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::state::{Entry, ServerState};
 use crate::transport::{self, Binding, Transport};
 use crate::wakers::{Key, Readiness};
 
-/// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
+/// Maximum number of datagrams in an end with default kernel buffers, reached by empty datagrams.
 const MOST_HELD: usize = 320;
 
 impl ServerState {
-    /// Makes a socket known that receives without being bound.
+    /// Registers a socket that receives without being bound.
     pub(crate) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         self.datagrams(socket).map(drop)
     }
 
-    /// bind(2), or what takes its place for a socket that is not bound.
+    /// Handles bind(2), or the implicit bind of an unbound socket.
     pub(crate) fn bind_datagrams(
         &mut self,
         socket: peersock_fd::Opened,
         local: SocketAddr,
         is_implicit: bool,
     ) -> Result<(), Errno> {
-        // A raw socket is there before it is bound.
+        // A raw socket exists before it is bound.
         let before = match self.socket(socket).phase {
             Phase::Datagrams(key) if matches!(socket.kind, peersock_fd::Kind::Raw(_)) => Some(key),
             Phase::Fresh => None,
@@ -64,7 +64,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// connect(2).
+    /// Handles connect(2).
     pub(crate) fn associate(
         &mut self,
         socket: peersock_fd::Opened,
@@ -85,7 +85,7 @@ impl ServerState {
         transport.connect(target, &options).map_err(errno)?;
         self.socket(socket).error = None;
         if let Some((datagrams, opened, context)) = self.datagrams_at(key) {
-            // Which may be connected to the application's end is different now.
+            // The only end allowed to connect to the application's end changes.
             datagrams.associate(remote, context, &opened.options);
         }
         if let Some(remote) = remote {
@@ -94,7 +94,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// The application wants to send somewhere: looks whether that can be, and has an end there.
+    /// Prepares a destination for the application: checks that it is reachable and makes an end there.
     pub(crate) fn reach(
         &mut self,
         socket: peersock_fd::Opened,
@@ -122,7 +122,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// The socket, bound to any address and port if it is not bound.
+    /// Returns the socket, bound to any address and port if it is not bound.
     pub(crate) fn datagrams(
         &mut self,
         socket: peersock_fd::Opened,
@@ -141,11 +141,11 @@ impl ServerState {
         }
     }
 
-    /// Has a new socket stand for one that can receive nothing any more: what that is bound to, has joined
-    /// and has set is the successor's.
+    /// Replaces a socket that can no longer receive by a new one, which takes over its binding, groups and
+    /// options.
     ///
     /// # Errors
-    /// EINVAL if the node knows nothing of it, or the successor was used already.
+    /// EINVAL if the node does not know the socket, or the successor was used already.
     pub(crate) fn succeed_datagrams(
         &mut self,
         socket: peersock_fd::Opened,
@@ -171,7 +171,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// Whom a datagram socket is connected to.
+    /// Returns the address a datagram socket is connected to.
     pub(crate) fn peer_of(&self, socket: peersock_fd::Opened) -> Option<SocketAddr> {
         match self.sockets.phase(socket.id)? {
             Phase::Datagrams(key) => match self.entry(key)? {
@@ -182,14 +182,14 @@ impl ServerState {
         }
     }
 
-    /// A datagram socket, what the application has set, and what both use.
+    /// Returns a datagram socket, its application's settings, and the shared context.
     pub(crate) fn datagrams_at(&mut self, key: Key) -> Option<(&mut Datagrams, &mut Opened, &mut Context)> {
         let Some(Entry::Datagrams(datagrams)) = self.entries.get_mut(&key) else { return None };
         let opened = self.sockets.get_mut(datagrams.socket.id)?;
         Some((datagrams, opened, &mut self.context))
     }
 
-    /// Gives what has come to the application.
+    /// Delivers received datagrams to the application.
     pub(crate) fn deliver_datagrams(&mut self, key: Key) {
         let (mut left, mut is_room_made) = (ROUNDS, false);
         loop {
@@ -207,13 +207,13 @@ impl ServerState {
                     is_room_made = false;
                 }
                 Step::NetworkDown => return self.take_down(socket),
-                // Nobody has it open any more.
+                // No process has it open any more.
                 Step::Closed => return self.forget(socket),
             }
         }
     }
 
-    /// Tells the application what a datagram has run into.
+    /// Reports a datagram's error to the application.
     pub(crate) fn fail_datagrams(&mut self, key: Key, error: Errno) {
         let Some((datagrams, opened, _)) = self.datagrams_at(key) else { return };
         opened.error = Some(error);
@@ -237,20 +237,20 @@ impl ServerState {
         }
     }
 
-    /// Sends what applications have written until now, as much as an end can hold.
+    /// Sends what applications have written so far, up to the capacity of an end.
     pub(crate) fn send_all_datagrams(&mut self) {
         let keys: Vec<Key> = self.entries.keys().copied().collect();
         keys.into_iter().for_each(|key| self.send_all_of(key));
     }
 
-    /// The same of one datagram socket.
+    /// Does the same for one datagram socket.
     pub(crate) fn send_all_of(&mut self, key: Key) {
         if let Some((datagrams, opened, context)) = self.datagrams_at(key) {
             datagrams.send_all(MOST_HELD.div_ceil(ROUNDS), context, &opened.options);
         }
     }
 
-    /// The end of a socket for one place, made if there is none.
+    /// Returns the end of a socket for one place, made if there is none.
     pub(crate) fn end(&mut self, owner: Key, place: Place) -> Result<Key, Errno> {
         let mut is_room_made = false;
         loop {
@@ -266,7 +266,7 @@ impl ServerState {
         }
     }
 
-    /// Makes room among the ends of all sockets.
+    /// Closes the least recently used ends of all sockets.
     fn give_up_ends(&mut self) {
         let mut all = Vec::new();
         for (owner, entry) in &self.entries {

@@ -1,19 +1,19 @@
-//! Whose the node's ends of datagram sockets are: events of an end are its socket's.
+//! Owners of the node's ends of datagram sockets, to route an end's events to its socket.
 
 use std::collections::HashMap;
 
 use crate::wakers::Key;
 
-/// Whose the ends of all sockets are.
+/// Owners of the ends of all sockets.
 #[derive(Default)]
 pub(crate) struct EndIndex {
     owners: HashMap<Key, Key>,
-    /// Counts their uses, to tell which was not used for longest.
+    /// Counter of uses, which orders the ends by last use.
     uses: u64,
 }
 
 impl EndIndex {
-    /// The datagram socket that an end belongs to.
+    /// Returns the datagram socket that an end belongs to.
     pub(crate) fn owner(&self, end: Key) -> Option<Key> {
         self.owners.get(&end).copied()
     }
@@ -30,7 +30,7 @@ impl EndIndex {
         self.owners.remove(&end);
     }
 
-    /// The number of one more use.
+    /// Returns the number of the next use.
     pub(crate) fn next_use(&mut self) -> u64 {
         self.uses += 1;
         self.uses

@@ -1,14 +1,14 @@
-//! Sockets that are bound to addresses of both families.
+//! Sockets bound to addresses of both families.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use peersock_stack::Error;
 
-/// Ports that are tried for a socket that wants one that is free for both families.
+/// Number of attempts to find a port that is free in both families.
 const PORT_TRIES: usize = 16;
 
-/// Binds what takes an address: one thing, or for IPv6's wildcard one for each family at the same port,
-/// IPv6's first. `undo` frees the first when the port is taken in the other family.
+/// Binds an address with `bind`: once, or for IPv6's wildcard address once per family at the same port, IPv6
+/// first. `undo` frees the first if the port is taken in the other family.
 pub(crate) fn bind_families<T>(
     local: SocketAddr,
     v6_only: bool,
@@ -21,7 +21,7 @@ pub(crate) fn bind_families<T>(
     }
     let tries = if local.port() == 0 { PORT_TRIES } else { 1 };
     let mut bound = Err(Error::AddrInUse);
-    // They are kept until the end: otherwise the same port could be chosen each time.
+    // Hold failed ports until the end; otherwise the same port could be chosen each time.
     let mut in_vain = Vec::new();
     for _ in 0..tries {
         let first = match bind(local) {
@@ -46,8 +46,8 @@ pub(crate) fn bind_families<T>(
     bound
 }
 
-/// Binds IPv4's wildcard and, for members without an IPv4 address, IPv6's at the same port; IPv4's first.
-/// Another socket may have the port of the other family, and keeps it.
+/// Binds IPv4's wildcard address and, for members without an IPv4 address, IPv6's at the same port; IPv4
+/// first. If another socket has the port in the other family, that socket keeps it.
 pub(crate) fn bind_aliased<T>(
     local: SocketAddr,
     bind: impl Fn(SocketAddr) -> Result<T, Error>,
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// As where a network allows a short range: the first that is free is chosen.
+    /// As in a network that allows a short range of ports: the first free one is chosen.
     #[test]
     fn a_port_that_the_other_family_has_is_not_chosen_again() {
         let bound: RefCell<BTreeSet<(bool, u16)>> = RefCell::new([(true, 5000), (true, 5001)].into());

@@ -1,27 +1,25 @@
-//! IPv4 addresses for members of networks that have none, so that programs which know IPv4 only can listen
-//! there.
+//! IPv4 aliases for members of networks without IPv4, so that IPv4-only programs can listen there.
 //!
-//! Where a node has no IPv4 address, what listens on IPv4's wildcard takes IPv6 connections too. Their ends
-//! are shown as addresses from the range for benchmarks (RFC 2544, 198.18.0.0/15), which no network of the
-//! world has. An address's last bits decide on its alias, so that a member has the same one in every run
-//! unless two collide.
+//! Where a node has no IPv4 address, a listener on IPv4's wildcard address takes IPv6 connections too. Their
+//! peers appear as addresses from the benchmark range (RFC 2544, 198.18.0.0/15), which no public network
+//! uses. An address's last bits determine its alias, so that a member has the same alias in every run unless
+//! two collide.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use peersock_fd::Route;
 
-/// Where the aliases are from.
+/// Range of the aliases.
 pub(crate) const RANGE: Route = Route { address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), prefix: 15 };
 
-/// Bits of an alias that are free.
+/// Mask of the free bits of an alias.
 const MASK: u32 = (1 << 17) - 1;
 
-/// Members that have an alias at the same time. Identities cost nothing: in an open network somebody could
-/// have many.
+/// Maximum number of aliases. Identities cost nothing, so one party could have many in an open network.
 const MOST: usize = 1 << 15;
 
-/// The aliases that were given, for as long as the node lives.
+/// The aliases given out; they last as long as the node.
 #[derive(Debug, Default)]
 pub(crate) struct Aliases {
     by_v4: HashMap<Ipv4Addr, Ipv6Addr>,
@@ -29,7 +27,7 @@ pub(crate) struct Aliases {
 }
 
 impl Aliases {
-    /// The alias of an address, given now if it has none. `None` if there are too many.
+    /// Returns the alias of an address and assigns one if it has none. Returns `None` if there are too many.
     pub(crate) fn of(&mut self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
         if let Some(alias) = self.by_v6.get(&ip) {
             return Some(*alias);
@@ -38,7 +36,8 @@ impl Aliases {
             return None;
         }
         let wanted = ip.to_bits() as u32;
-        // At most a quarter of them are taken. The first and the last address are no hosts.
+        // At most a quarter of the range is taken. The first and the last address are not valid host
+        // addresses.
         let free = (0..=MASK).map(|step| wanted.wrapping_add(step) & MASK).filter(|low| *low % MASK != 0);
         let alias = free
             .map(|low| Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | low))
@@ -48,7 +47,7 @@ impl Aliases {
         Some(alias)
     }
 
-    /// The address that is meant by one, which may be an alias.
+    /// Returns the address that `ip` refers to, which may be an alias.
     pub(crate) fn meant(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(alias) => self.by_v4.get(&alias).map_or(ip, |ip| IpAddr::V6(*ip)),

@@ -1,6 +1,6 @@
-//! Sockets of the kernel's that receive for an overlay socket as well: a socket of both networks is one
-//! descriptor of the application's. Connections of the machine's own network are accepted here and passed to
-//! it as descriptors, so that they are the kernel's from then on.
+//! Kernel listeners that serve an overlay listener as well, because a socket of both networks is one
+//! application descriptor. The node accepts connections of the machine's own network here and passes them to
+//! the application as descriptors. From then on they are plain kernel sockets.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,18 +18,18 @@ use crate::context::Context;
 use crate::listening::{LAST_RETRY, Listening};
 use crate::wakers::Key;
 
-/// Connections that are accepted before others have their turn.
+/// Number of connections accepted before other sockets have their turn.
 const ROUNDS: usize = 64;
 
-/// What the kernel shall tell of its listener.
+/// Events for which the kernel listener is watched.
 pub(crate) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
-/// The kernel's listener.
+/// A kernel listener.
 pub(crate) struct Alongside {
     fd: OwnedFd,
-    /// As far as we know somebody waits.
+    /// Set while a connection may be waiting.
     is_ready: bool,
-    /// How many may still be accepted in this turn.
+    /// Number of connections that may still be accepted in this turn.
     left: usize,
 }
 
@@ -40,8 +40,7 @@ pub(crate) struct Incoming {
 }
 
 impl Alongside {
-    /// Has the kernel tell of a listener of its own by the key of the overlay socket's. Accepting does not
-    /// wait any more.
+    /// Watches a kernel listener under the key of the overlay socket. Accepting becomes non-blocking.
     pub(crate) fn new(fd: OwnedFd, key: Key, context: &Context) -> Result<Self, Errno> {
         let status = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
@@ -49,19 +48,19 @@ impl Alongside {
         Ok(Self { fd, is_ready: true, left: 0 })
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub(crate) fn begin(&mut self, news: bool) {
         self.is_ready |= news;
         self.left = ROUNDS;
     }
 
-    /// listen(2) once more.
+    /// Repeats listen(2).
     pub(crate) fn listen(&self, backlog: u32) -> Result<(), Errno> {
         rustix::net::listen(&self.fd, i32::try_from(backlog).unwrap_or(i32::MAX))
     }
 
-    /// Sets what its connections begin with. What the kernel does not take it refuses as it would have at the
-    /// application.
+    /// Sets an option that its connections inherit. The kernel refuses an invalid value as it would have
+    /// refused the application.
     pub(crate) fn follow(&self, row: &Row, value: &[u8]) {
         if let Err(error) = socket_option::set(self.fd.as_fd(), row.level, row.number, value) {
             tracing::debug!(%error, option = row.name, "the kernel refuses an option");
@@ -70,14 +69,14 @@ impl Alongside {
 }
 
 impl Incoming {
-    /// Resets it, as the kernel does with what nobody has accepted.
+    /// Resets the connection, as the kernel does with connections that were never accepted.
     pub(crate) fn refuse(self) {
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 }
 
 impl Listening {
-    /// The next connection of the kernel's queue.
+    /// Accepts the next connection of the kernel listener's queue.
     pub(crate) fn accept_alongside(&mut self, key: Key, context: &mut Context) -> Option<Incoming> {
         let alongside = self.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
         while alongside.left > 0 {
@@ -92,17 +91,18 @@ impl Listening {
                     alongside.is_ready = false;
                     return None;
                 }
-                // Left where it is until there are descriptors again: of that the kernel tells nothing.
+                // The connection stays in the queue until descriptors are free. The kernel does not report
+                // that, so retry by timer.
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     context.set_timer(Instant::now() + LAST_RETRY, key);
                     return None;
                 }
-                // It listens no more.
+                // The listener no longer listens.
                 Err(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
                     self.alongside = None;
                     return None;
                 }
-                // What has gone wrong with that one connection, see accept(2).
+                // An error of that one connection, see accept(2).
                 Err(_) => {}
             }
         }
@@ -113,11 +113,11 @@ impl Listening {
     /// Passes a connection to the application's descriptor.
     ///
     /// # Errors
-    /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
+    /// EAGAIN if there is no room now, ECONNREFUSED once no process has the listener open.
     pub(crate) fn pass(&self, context: &Context, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
         match self.try_pass(context, &incoming) {
             Ok(()) => Ok(()),
-            // Descriptors, or those that are on their way (ETOOMANYREFS): there will be some again.
+            // Too few descriptors, or too many in flight (ETOOMANYREFS); both are temporary.
             Err(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
                 Err((Errno::AGAIN, incoming))
             }
@@ -129,9 +129,9 @@ impl Listening {
         let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
         let passed = Passed { id, peer: incoming.peer };
         let end = self.connect_to(context, &Name::Passed(context.tag, passed))?;
-        // Where that fails, the application finds an end that says nothing, and waits for the next.
+        // If passing fails, the application finds a silent connection and waits for the next.
         match hand_over(&end, &[0], Some(incoming.fd.as_fd())) {
-            // It has closed its listener just now.
+            // The application has closed its listener just now.
             Err(Errno::PIPE | Errno::CONNRESET) => Err(Errno::CONNREFUSED),
             sent => sent,
         }

@@ -1,12 +1,12 @@
 //! Sockets of applications that are real file descriptors: the node's side of `peersock-fd`.
 //!
-//! * [`FdServer`]: serves the sockets of a node to those that may use it;
-//! * [`Host`]: a node in threads of its own, in a program that knows nothing of it but its sockets.
+//! * [`FdServer`]: serves a node's sockets to the processes allowed to use them;
+//! * [`Host`]: runs a node in dedicated threads, inside a program that sees only its sockets.
 //!
-//! An [`FdServer`] answers the requests of applications (this process, its children, or others) and moves
-//! data between the other ends of their AF_UNIX sockets and the node's connections. All of it runs in the
-//! node's engine thread: what arrives passes from the UDP socket to the application's descriptor without a
-//! thread being woken in between.
+//! An [`FdServer`] answers the requests of applications (this process, its children, or other processes). It
+//! moves data between the node's ends of their AF_UNIX socket pairs and the node's connections. Everything
+//! runs in the node's engine thread, so data passes from the UDP socket to the application's descriptor
+//! without waking another thread.
 
 mod addresses;
 mod ancillary;
@@ -65,13 +65,12 @@ pub use host::{Host, SecretMismatch};
 use server::Server;
 pub use undelivered::Outstanding;
 
-/// The environment variable that tells a process its node.
+/// Environment variable that tells a process which node to use.
 pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
 
-/// Serves sockets as file descriptors, for as long as it lives.
+/// Serves sockets as file descriptors until dropped.
 ///
-/// Whoever runs as the node's user, or as root, may open sockets; others need the
-/// [token](FdServer::environment).
+/// Processes of the node's user and of root may open sockets; others need the [token](FdServer::environment).
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Node};
@@ -87,15 +86,15 @@ pub struct FdServer {
     node: Node,
     handle: NodeHandle,
     server: Arc<Server>,
-    /// Has the engine thread read the UDP sockets.
+    /// Makes the engine thread read the UDP sockets.
     _user: TaskUser,
 }
 
 impl FdServer {
-    /// Starts to serve. A node has one server at a time.
+    /// Starts serving. A node has one server at a time.
     ///
     /// # Errors
-    /// When the system refuses sockets or randomness.
+    /// The system refuses sockets or randomness.
     pub fn start(node: &Node) -> io::Result<FdServer> {
         let handle = NodeHandle::of(node);
         let server = Arc::new(Server::new(&handle)?);
@@ -104,48 +103,49 @@ impl FdServer {
         Ok(FdServer { node: node.clone(), handle, server, _user: user })
     }
 
-    /// Ends what processes wait for on the sockets of a node that is no more, as far as the system lets this
-    /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself. Returns the
-    /// processes that have such sockets, connections included.
+    /// Ends pending calls on the sockets of a node that has died: they fail with ENETDOWN. Reaches only
+    /// processes whose descriptors the system lets this process inspect. A node that is stopped in order does
+    /// this itself. Returns the processes that hold such sockets, connections included.
     pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
         application_fd::shut_everywhere(tag)
     }
 
-    /// What the names of its sockets call the node.
+    /// Returns the tag that identifies the node in the names of its sockets.
     pub fn tag(&self) -> NodeTag {
         self.server.tag()
     }
 
-    /// The secret that lets processes of other users open sockets.
+    /// Returns the secret that lets processes of other users open sockets.
     pub fn token(&self) -> Token {
         self.server.token()
     }
 
-    /// What [`ENVIRONMENT`] has to be for processes that use this node. It is a secret.
+    /// Returns the value of [`ENVIRONMENT`] for processes that use this node. It contains a secret.
     pub fn environment(&self) -> String {
         environment(self.tag(), self.token())
     }
 
-    /// Reads what [`FdServer::environment`] has made.
+    /// Parses a value made by [`FdServer::environment`].
     pub fn parse_environment(text: &str) -> Option<(NodeTag, Token)> {
         let (tag, token) = text.split_once(':')?;
         Some((NodeTag(u32::from_str_radix(tag, 16).ok()?), Token(u128::from_str_radix(token, 16).ok()?)))
     }
 
-    /// How many connections applications have made to open sockets: a look at whether anybody uses it.
+    /// Returns a counter of the connections applications have made to open sockets, which shows whether the
+    /// server is used.
     pub fn contacts(&self) -> Contacts {
         Contacts(Arc::clone(&self.server))
     }
 
-    /// Texts for people, one for each port at which an application wants to listen and which no network
-    /// allows, or to which it connects or sends though the network does not allow it. The application
-    /// gets EACCES.
+    /// Returns messages for people about ports that no network allows. There is one per port on which an
+    /// application tries to listen, or to which it connects or sends. The application's call fails with
+    /// EACCES.
     pub fn refusals(&self) -> mpsc::Receiver<String> {
         self.server.refusals()
     }
 
-    /// Raises the process's soft limit of descriptors (RLIMIT_NOFILE) as far as the hard one allows: each
-    /// connection takes one of the node's. What the process starts from then on has it as well.
+    /// Raises the process's soft limit of descriptors (RLIMIT_NOFILE) to the hard limit, because each
+    /// connection takes one of the node's descriptors. Processes started later inherit the limit.
     pub fn raise_descriptor_limit() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -156,45 +156,45 @@ impl FdServer {
         }
     }
 
-    /// Begins the end: takes what applications have written until now, and closes their connections in order.
-    /// [`FdServer::undelivered`] tells how far that has come.
+    /// Begins the shutdown: takes what applications have written so far and closes their connections in
+    /// order. [`FdServer::undelivered`] reports the progress.
     pub fn begin_drain(&self) {
         self.server.begin_drain(Unclosed::Finish);
         self.handle.kick();
     }
 
-    /// Says that the users of the sockets that this process has opened read and write by the kernel's own
-    /// calls, without the library: C programs do, and those whose other calls this process makes for them.
-    /// Whether a call has told them of a connection that broke while it was open is not known, and they are
-    /// taken to have heard of it.
+    /// Declares that the users of this process's sockets read and write by direct kernel calls, without the
+    /// library. That holds for C programs and for programs whose other calls this process makes for them. The
+    /// server cannot tell whether such a call reported a connection that broke while open, so it assumes that
+    /// it did.
     pub fn note_unseen_calls(&self) {
         self.server.note_unseen_calls();
     }
 
-    /// What has not been delivered yet, or never will be, of what applications have written.
+    /// Returns the amount of application data that is not delivered yet, or never will be.
     ///
-    /// Of connections that ended before [`FdServer::begin_drain`] those are counted, by themselves, that the
-    /// application had open when they broke, if no call has told it: none of its own has failed, and it has
-    /// not asked SO_ERROR. What it had closed before is the peer's affair, as with the kernel.
+    /// Connections that ended before [`FdServer::begin_drain`] are counted separately, if no call reported
+    /// that. A call reports it by failing, or by reading SO_ERROR. They are connections that the application
+    /// had open when they broke, and connections that it had made and closed before the peer had every byte.
     pub fn undelivered(&self) -> Outstanding {
         self.server.undelivered()
     }
 
-    /// Takes what applications have written until now, closes their connections in order, and waits up to
-    /// `patience` until everything is delivered. True if it was, and nothing was lost earlier without a call
-    /// that has told of it. For the end of a process that has sockets open.
+    /// Takes what applications have written so far, closes their connections in order, and waits up to
+    /// `patience` until everything is delivered. Returns true if everything was delivered and nothing was
+    /// lost earlier without an error to the application. For the end of a process that has open sockets.
     pub fn drain(&self, patience: Duration) -> bool {
         self.end(Linger::Within(patience), Unclosed::Finish).is_none()
     }
 
-    /// As [`drain`](FdServer::drain), but connections that applications still have open are reset, after what
-    /// was written to them: neither end takes it for the end of what was to be said. For a node that ends
-    /// before its process does.
+    /// Like [`drain`](FdServer::drain), but resets connections that applications still have open, after the
+    /// data written to them. Neither end then mistakes the reset for a regular end of data. For a node that
+    /// ends before its process does.
     pub fn drain_and_reset(&self, patience: Duration) -> bool {
         self.end(Linger::Within(patience), Unclosed::Reset).is_none()
     }
 
-    /// Ends the node. `None` if everything was delivered, else the bytes that were not acknowledged.
+    /// Ends the node. Returns `None` if everything was delivered, else the number of unacknowledged bytes.
     fn end(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
         let mut patience = Patience::new(linger, Instant::now());
         self.server.begin_drain(unclosed.clone());
@@ -204,31 +204,33 @@ impl FdServer {
             self.server.reset_streams(&unclosed);
         }
         if !taken {
-            // What the applications have written counts no more there, which is no progress.
+            // The applications' remaining data no longer counts there. That decrease is not progress, so do
+            // not wait.
             patience = Patience::new(Linger::Within(Duration::ZERO), Instant::now());
         }
         let delivered = self.handle.shutdown(&mut patience);
         if delivered && taken && !self.server.has_losses() {
             return None;
         }
-        // Streams that were reset are counted by the node, and the others by the server.
+        // The node counts streams that were reset; the server counts the others.
         Some(self.undelivered().loss().unwrap_or(0).max(self.node.undelivered().bytes))
     }
 }
 
-/// What becomes of the connections that applications have not closed when the node ends.
+/// Treatment, at the node's end, of connections that applications have not closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Unclosed {
-    /// They end in order, as the kernel does it for a process that exits.
+    /// All end in order, as the kernel ends them for a process that exits.
     Finish,
-    /// Those of these sockets end in order, and the others are reset: other processes have them.
+    /// The connections of these sockets end in order. The others are reset because other processes hold them
+    /// too.
     FinishOnly(Arc<BTreeSet<SocketId>>),
-    /// They are reset.
+    /// All are reset.
     Reset,
 }
 
 impl Unclosed {
-    /// Whether the connection of a socket that is still open then is reset.
+    /// Returns true if the connection of a socket that is still open then is reset.
     fn resets(&self, socket: SocketId) -> bool {
         match self {
             Unclosed::Finish => false,
@@ -238,12 +240,12 @@ impl Unclosed {
     }
 }
 
-/// Counts the connections that applications have made, see [`FdServer::contacts`].
+/// Counter of the connections applications have made, see [`FdServer::contacts`].
 #[derive(Clone)]
 pub struct Contacts(Arc<Server>);
 
 impl Contacts {
-    /// So many.
+    /// Returns the number of connections so far.
     pub fn count(&self) -> u64 {
         self.0.contacts()
     }

@@ -1,4 +1,4 @@
-//! The listeners of a server, and the kernel's sockets that receive for an overlay socket as well.
+//! The listeners of a server, and kernel sockets that receive for an overlay socket as well.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::transport::{Both, Transport};
 use crate::wakers::{Key, Readiness};
 
 impl ServerState {
-    /// listen(2), also once more to change the backlog.
+    /// Handles listen(2), also a repeated call that changes the backlog.
     pub(crate) fn listen(
         &mut self,
         socket: peersock_fd::Opened,
@@ -29,12 +29,12 @@ impl ServerState {
         if named != Some(Name::Opened(self.context.tag, socket)) || !sockopt::socket_acceptconn(&fd)? {
             return Err(Errno::INVAL);
         }
-        // Others may have descriptors of the socket as it was before it became private.
+        // Other processes may have descriptors of the socket from before it became private.
         let private = self.sockets.get(socket.id).and_then(|opened| opened.private.clone());
         if private.as_ref().is_some_and(|private| !private.is_of(fd.as_fd())) {
             return Err(Errno::INVAL);
         }
-        // Of a socket that listens they are those of who called listen(2).
+        // A listening socket has the credentials of the process that called listen(2).
         let owner = peer_credentials(fd.as_fd())?;
         self.note_descriptor(socket, fd.as_fd());
         if self.socket(socket).reserved.is_empty() {
@@ -66,9 +66,9 @@ impl ServerState {
         Ok(())
     }
 
-    /// Ends a listener, or a socket whose attempt to connect has failed: what nobody has accepted is reset,
-    /// and its address and port are the successor's. The descriptor that comes along shows that it is the
-    /// asker's to end.
+    /// Ends a listener, or a socket whose attempt to connect has failed. Unaccepted connections are reset,
+    /// and the successor takes over the address and port. The descriptor `fd` proves that the asker may end
+    /// the socket.
     pub(crate) fn end_socket(
         &mut self,
         socket: peersock_fd::Opened,
@@ -87,7 +87,7 @@ impl ServerState {
         // Connections have their listener's name.
         let is_ended = match opened.map(|opened| opened.phase) {
             Some(Phase::Listening(_)) => is_listener,
-            // What the node has refused to a listener may be one of the kernel's.
+            // A listener that the node has refused may be a kernel socket.
             Some(Phase::Fresh) | None => true,
             Some(_) => false,
         };
@@ -109,7 +109,7 @@ impl ServerState {
         if let Some(successor) = successor {
             let node = self.context.node()?;
             let opened = self.socket(successor);
-            // Of the port's own connections some may be in TIME-WAIT.
+            // Some of the port's connections may be in TIME-WAIT.
             let reuse_address = std::mem::replace(&mut opened.options.reuse_address, true);
             if let Err(error) = opened.bind(&node, bound) {
                 tracing::debug!(%error, "a socket that has ended leaves no port to its successor");
@@ -119,8 +119,8 @@ impl ServerState {
         Ok(())
     }
 
-    /// Resets the connections to a listener that nobody has accepted: they wait in the queue of a descriptor
-    /// that others may still have.
+    /// Resets the unaccepted connections of a listener. They wait in the queue of a descriptor that other
+    /// processes may still have.
     fn reset_unaccepted(&mut self, listener: SocketId) {
         let unaccepted = self.entries.iter().filter_map(|(key, entry)| match entry {
             Entry::Stream(stream) if stream.is_unaccepted(listener) => {
@@ -134,7 +134,7 @@ impl ServerState {
         }
     }
 
-    /// Has a new descriptor stand for a stream, to which nobody but the node can connect.
+    /// Replaces a stream's descriptor by a new one, to which only the node can connect.
     pub(crate) fn make_private(
         &mut self,
         asker: Key,
@@ -149,7 +149,7 @@ impl ServerState {
         {
             return Err(Errno::INVAL);
         }
-        // Who connects from such a socket is known by its process, see `accept_data`.
+        // A client of such a socket is identified by its process, see `accept_data`.
         if self.owner_of(asker).is_none_or(|owner| owner.pid == 0) {
             return Err(Errno::OPNOTSUPP);
         }
@@ -157,7 +157,7 @@ impl ServerState {
         let bound = bound.inspect_err(|error| tracing::debug!(%error, "a socket keeps its abstract name"))?;
         let opened = self.socket(socket);
         (opened.private, opened.inode) = (Some(Arc::new(bound)), None);
-        // What stood for it until now is about to be closed.
+        // The previous descriptor is about to be closed.
         if let Some(watch) = opened.watch.take() {
             self.context.closings.unwatch(watch);
         }
@@ -165,8 +165,8 @@ impl ServerState {
         Ok(())
     }
 
-    /// Refuses a port that no network allows. A socket that is bound to a wildcard may have one, as long as
-    /// it only connects.
+    /// Refuses a port that no network allows. A socket bound to a wildcard address may have such a port as
+    /// long as it only connects.
     fn check_port(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         let port = self.socket(socket).reserved.first().map_or(0, |acceptor| acceptor.local_addr().port());
         if port == 0 {
@@ -176,7 +176,7 @@ impl ServerState {
         }
     }
 
-    /// Gives what has come to the application.
+    /// Delivers new connections to the application.
     pub(crate) fn accept_connections(&mut self, key: Key, readiness: Readiness) {
         let Some(Entry::Listening(listening)) = self.entries.get_mut(&key) else { return };
         let socket = listening.socket();
@@ -199,7 +199,7 @@ impl ServerState {
         }
     }
 
-    /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
+    /// Lets an overlay socket also receive what arrives at a kernel socket.
     pub(crate) fn put_alongside(
         &mut self,
         socket: peersock_fd::Opened,
@@ -224,7 +224,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// Has a UDP socket receive from both networks, and send to both.
+    /// Makes a UDP socket receive from both networks, and send to both.
     fn put_datagrams_alongside(
         &mut self,
         key: Key,
@@ -247,7 +247,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
+    /// Sets an option of a socket on its kernel listener as well.
     pub(crate) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
         if row.is_followed
             && let Some(Phase::Listening(key)) = self.sockets.phase(socket.id)

@@ -1,4 +1,4 @@
-//! Sockets that listen: each connection becomes one of the kernel's, to the application's own listening
+//! Listening sockets: each connection becomes a kernel connection to the application's own listening
 //! descriptor.
 
 use std::collections::VecDeque;
@@ -23,62 +23,63 @@ use crate::stream::{self, Origin, Stream};
 use crate::unix::unix;
 use crate::wakers::{self, Key, Readiness};
 
-/// How soon, and how late at most, an application is looked at again whose queue of connections was full. The
-/// kernel does not tell when there is room.
+/// Shortest and longest interval before an application whose accept queue was full is tried again. The kernel
+/// does not report room.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 pub(crate) const LAST_RETRY: Duration = Duration::from_millis(50);
 
-/// Interval of the looks at whether a descriptor that listens is still open, where the kernel does not tell.
+/// Interval of the sweep for listeners the application has closed, where the kernel does not report it.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// A socket that listens.
+/// A listening socket.
 pub(crate) struct Listening {
     socket: peersock_fd::Opened,
-    /// Who called listen(2) last.
+    /// Credentials of the last caller of listen(2).
     owner: Credentials,
-    /// Where nobody else can connect to it.
+    /// Name to which only the node can connect, if the socket has one.
     private: Option<Arc<PrivateName>>,
     waker: Waker,
     entry: Arc<wakers::Entry>,
-    /// Accepted from the stack, for which the application had no room.
+    /// Connections accepted from the stack that did not fit into the application's queue.
     waiting: VecDeque<Waiting>,
-    /// The kernel's socket that listens, too.
+    /// The kernel socket that listens as well.
     pub(crate) alongside: Option<Alongside>,
-    /// Connections hold their place until the application accepts them.
+    /// True if connections hold their place until the application accepts them.
     counts_exactly: bool,
-    /// Whose turn it is.
+    /// True if a kernel connection is next.
     kernel_first: bool,
     retry: Option<(Instant, Duration)>,
-    /// Time of the next look at whether it is still open, where nobody tells.
+    /// Time of the next sweep, where closings are not reported.
     sweep: Option<Instant>,
-    /// Connections that were reset for lack of a descriptor: peers open as many as they like.
+    /// Connections reset for lack of a descriptor. Its warnings are rate-limited, because peers open as many
+    /// as they like.
     refused: Seldom,
 }
 
-/// With room for so many connections the node counts exactly how many wait: nobody asks for few who does not
-/// mean it. Of more it is enough that the kernel's queue and the stack's both hold no more.
+/// Largest number of places that is counted exactly, because an application that asks for a small backlog
+/// means it. For larger ones it suffices that the kernel queue and the stack's queue both keep the limit.
 const FEW: usize = 16;
 
-/// Time for which a connection counts among those that wait which the application has accepted without the
-/// library's saying so: it neither reads nor writes.
+/// Time for which a connection still counts as waiting after the application has accepted it unnoticed,
+/// without reading or writing.
 pub(crate) const HOLDS_PLACE: Duration = Duration::from_secs(10);
 
-/// Returns the number of connections that may wait, and whether they are counted exactly: as in Linux one
-/// more than the backlog.
+/// Returns the number of connections that may wait (as in Linux one more than the backlog), and whether the
+/// node counts them exactly.
 pub(crate) fn places(backlog: u32) -> (usize, bool) {
     let places = backlog as usize + 1;
     (places, places <= FEW)
 }
 
-/// A connection that has come.
+/// An incoming connection.
 enum Waiting {
-    /// With its place among those that wait, if they are counted.
+    /// An overlay connection, with its place in the queue if places are counted.
     Overlay(Connection, Option<Place>),
     Kernel(Incoming),
 }
 
 impl Waiting {
-    /// Resets it.
+    /// Resets the connection.
     fn refuse(self) {
         match self {
             Self::Overlay(connection, _) => connection.flow().set_reset_on_close(true),
@@ -87,25 +88,25 @@ impl Waiting {
     }
 }
 
-/// What follows from a look at a listener.
+/// Result of a look at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It goes on.
+    /// The listener goes on.
     Waits,
-    /// The node has left the network that it is bound to.
+    /// The node has left the network that the listener is bound to.
     NetworkDown,
-    /// Nobody has it open.
+    /// No process has the listener open.
     Closed,
 }
 
-/// What a listener has accepted.
+/// Streams that a listener has accepted.
 pub(crate) type Accepting = Vec<AcceptedStream>;
 
-/// A stream, by which key it is known and what its name says.
+/// A stream with its key and the ID in its name.
 type AcceptedStream = (Key, SocketId, Stream);
 
 impl Listening {
-    /// Begins to listen for an application that has called listen(2).
+    /// Starts listening for an application that has called listen(2).
     pub(crate) fn new(
         key: Key,
         socket: peersock_fd::Opened,
@@ -136,24 +137,24 @@ impl Listening {
         }
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub(crate) fn socket(&self) -> peersock_fd::Opened {
         self.socket
     }
 
-    /// listen(2) once more, maybe by another process.
+    /// Handles a repeated listen(2), possibly by another process.
     pub(crate) fn listen_again(&mut self, owner: Credentials, backlog: u32) -> Result<(), Errno> {
         self.owner = owner;
         self.counts_exactly = places(backlog).1;
         self.alongside.as_ref().map_or(Ok(()), |alongside| alongside.listen(backlog))
     }
 
-    /// A process that has the application's descriptor, most likely.
+    /// Returns the process that most likely has the application's descriptor.
     pub(crate) fn process(&self) -> i32 {
         self.owner.pid
     }
 
-    /// Connects descriptors to the application's for what has come.
+    /// Connects a descriptor to the application's for each new connection.
     pub(crate) fn accept(
         &mut self,
         key: Key,
@@ -197,7 +198,7 @@ impl Listening {
                 Err((Errno::AGAIN, waiting)) => {
                     self.waiting.push_front(waiting);
                     let wait = match self.retry {
-                        // Its time has not come: this is another connection's news.
+                        // The retry is not due yet; an event of another connection led here.
                         Some((at, _)) if at > now => return step,
                         Some((_, wait)) => (2 * wait).min(LAST_RETRY),
                         None => FIRST_RETRY,
@@ -206,7 +207,7 @@ impl Listening {
                     context.set_timer(now + wait, key);
                     return step;
                 }
-                // The application has closed its descriptor. What was accepted is reset, as the kernel does.
+                // The application has closed its descriptor. Reset what was accepted, as the kernel does.
                 Err((Errno::CONNREFUSED | Errno::NOENT, waiting)) => {
                     waiting.refuse();
                     return Step::Closed;
@@ -222,7 +223,7 @@ impl Listening {
         }
     }
 
-    /// The next connection of either network, in turn.
+    /// Returns the next connection, alternating between the two networks.
     fn next_waiting(
         &mut self,
         key: Key,
@@ -245,7 +246,7 @@ impl Listening {
         self.accept_alongside(key, context).map(Waiting::Kernel)
     }
 
-    /// The next connection of the stack's queue.
+    /// Returns the next connection of the stack's queue.
     fn accept_next(&self, opened: &Opened, step: &mut Step) -> Option<(Connection, Place)> {
         for acceptor in &opened.reserved {
             acceptor.waiters().register(Interest::Read, &self.waker);
@@ -263,7 +264,7 @@ impl Listening {
         None
     }
 
-    /// Connects a descriptor to the application's. There is no stream if the connection has ended already.
+    /// Connects a descriptor to the application's. Returns no stream if the connection has ended already.
     fn deliver(
         &self,
         context: &mut Context,
@@ -278,7 +279,7 @@ impl Listening {
         let family = self.socket.family;
         let (peer, local) = (context.shown(family, peer), context.shown(family, connection.local_addr()));
         if Family::of(peer.ip()) != family || Family::of(local.ip()) != family {
-            // There are too many who have no IPv4 address.
+            // There are too many members without an IPv4 address.
             return Err((Errno::ADDRNOTAVAIL, connection));
         }
         let accepted = Accepted { id, peer, local };
@@ -299,10 +300,10 @@ impl Listening {
         Ok(Some((key, id, stream)))
     }
 
-    /// A descriptor of this name that is connected to the application's.
+    /// Returns a descriptor with this name, connected to the application's.
     ///
     /// # Errors
-    /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
+    /// EAGAIN if there is no room now, ECONNREFUSED once no process has the listener open.
     pub(crate) fn connect_to(&self, context: &Context, name: &Name) -> Result<OwnedFd, Errno> {
         let fd = unix(SocketType::STREAM)?;
         passed_fds::refuse(fd.as_fd());
@@ -315,7 +316,7 @@ impl Listening {
         rustix::net::connect(&fd, &address(&Name::Opened(context.tag, self.socket)))?;
         match peer_credentials(fd.as_fd())? {
             owner if owner == self.owner => Ok(fd),
-            // Another process of the user's has called listen(2), and says so in a moment.
+            // Another process of the same user has called listen(2), and will notify the node in a moment.
             owner if owner.uid == self.owner.uid => Err(Errno::AGAIN),
             // The application has closed its descriptor, and another user has taken the name.
             _ => Err(Errno::CONNREFUSED),

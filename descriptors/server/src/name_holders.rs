@@ -1,32 +1,32 @@
-//! Who has the abstract names of applications' sockets: proc(5), `/proc/net/unix`.
+//! Holders of the abstract names of applications' sockets, from `/proc/net/unix` (proc(5)).
 //!
 //! Every user of the machine sees these names, and can take one as soon as its socket is closed. The inode
-//! says whether a socket is still the one that an application has opened.
+//! shows whether a socket is still the one that an application has opened.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use peersock_fd::{Name, NodeTag, Opened};
 
-/// For each time that reading takes, so much time passes before it is read again, unless it has to be.
+/// Minimum interval between reads, as a multiple of a read's duration, unless a caller demands a fresh list.
 const SHARE: u32 = 20;
 
-/// The list of the names, as it was read last.
+/// The list of names as last read.
 pub(crate) struct NameHolders {
     tag: NodeTag,
     inodes: HashMap<Opened, u64>,
-    /// When it was read, and how long that took.
+    /// Time and duration of the last read.
     read: Option<(Instant, Duration)>,
 }
 
 impl NameHolders {
-    /// Of the sockets of one node. Nothing has been read.
+    /// Creates the list of one node's sockets; nothing has been read.
     pub(crate) fn new(tag: NodeTag) -> Self {
         Self { tag, inodes: HashMap::new(), read: None }
     }
 
-    /// The inode of the socket that has a name, from a list that is not older than `age`, or than many
-    /// sockets make it dear to read. `None` if nobody has the name, or the system does not tell.
+    /// Returns the inode of the socket that has a name. The list may be up to `age` old, or older if many
+    /// sockets make it expensive to read. Returns `None` if no socket has the name, or the system hides it.
     pub(crate) fn inode(&mut self, socket: Opened, age: Duration) -> Option<u64> {
         let now = Instant::now();
         let is_fresh = |(at, took): (Instant, Duration)| {
@@ -42,8 +42,8 @@ impl NameHolders {
     fn read(&mut self) {
         self.inodes.clear();
         let listed = std::fs::read("/proc/net/unix").unwrap_or_default();
-        // Other programs' names may be any bytes, line feeds among them, but none of theirs is an
-        // application's: a node's tag and an ID of 48 bits are in it.
+        // Other programs' names may contain any bytes, even line feeds. They cannot match an application's
+        // name, which contains the node's tag and a 48-bit ID.
         for line in listed.split(|byte| *byte == b'\n') {
             let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).skip(6);
             let inode = fields.next().and_then(|inode| std::str::from_utf8(inode).ok()?.parse().ok());
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(holders.inode(socket, Duration::ZERO), Some(inode));
         drop(first);
         let (_second, other) = bound();
-        // What was read lately may be what was.
+        // A recently read list may be out of date.
         assert_eq!(holders.inode(socket, Duration::from_secs(3600)), Some(inode));
         assert_eq!(holders.inode(socket, Duration::ZERO), Some(other));
         assert_eq!(NameHolders::new(NodeTag(8)).inode(socket, Duration::ZERO), None);

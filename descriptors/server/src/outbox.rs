@@ -1,10 +1,10 @@
-//! The node's end of an application's descriptor, from which it takes what the application has written.
+//! The node's end of an application's descriptor, from which the node takes what the application has written.
 //!
-//! The kernel reports ECONNRESET to the application if this end is closed with something unread, and an end
-//! of the stream otherwise. So the last byte that was taken stays there until the stream has ended in order:
-//! whatever ends the node, a signal that cannot be caught included, the application cannot take it for the
-//! end of what its peer has sent. Before the application writes anything it is a byte of what the library has
-//! written when it connected or accepted.
+//! The kernel reports ECONNRESET to the application if this end is closed with unread data, and an end of the
+//! stream otherwise. So the last byte taken stays there until the stream has ended in order. If the node dies
+//! in any way, even by SIGKILL, the application cannot mistake that for the end of its peer's data. Before
+//! the application writes anything, the held byte is one that the library wrote when it connected or
+//! accepted.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,95 +12,95 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use peersock_fd::{Errno, MAX_NAME, Name, RecvFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags, sockopt};
 
-/// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system
-/// calls.
+/// Maximum number of bytes that are peeked before they are taken. Peeking copies them twice but saves two
+/// system calls.
 const SHORT: usize = 4 << 10;
 
 /// The node's end.
 pub(crate) struct Outbox {
     fd: OwnedFd,
     front: Front,
-    /// There was more than [`SHORT`] when something was taken last.
+    /// True if more than [`SHORT`] bytes were pending at the last take.
     is_long: bool,
-    /// The application sends urgent bytes: the kernel then gives what is before one, and the rest by the next
-    /// call.
+    /// True if the application sends urgent bytes. The kernel then returns the data before an urgent byte in
+    /// one call, and the rest in the next.
     has_urgent: bool,
-    /// Bytes that nobody took.
+    /// Number of bytes discarded without being taken.
     discarded: usize,
-    /// Bytes that are still to be taken, once the node ends: what is written later is written to a node that
-    /// goes.
+    /// Number of bytes still to be taken once the node is ending. Data written later does not count.
     due: Option<usize>,
 }
 
-/// What is first in the queue and not the application's, or not any more.
+/// Bytes at the front of the queue that are not, or no longer, the application's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Front {
     Nothing,
-    /// One byte of the library's, which may still be coming.
+    /// One byte from the library, which may still arrive.
     Expected,
-    /// One byte, which is there and was taken already, or is the library's.
+    /// One byte that is present, and was already taken or comes from the library.
     Held,
-    /// What the library writes, if the application has accepted by it: the name of this end. It says nothing
-    /// else, because an application may accept by system calls of its own.
+    /// The name of this end, if the library writes it when the application accepts. The library writes
+    /// nothing if the application accepts by direct system calls.
     Mark(String),
 }
 
-/// What was taken.
+/// Result of a take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// So many bytes, at least one; and whether there are more.
+    /// The number of bytes taken, at least one; and whether there are more.
     Bytes(usize, bool),
-    /// Nothing is there now.
+    /// No data is there now.
     Nothing,
-    /// A signal came, or only a byte that was the library's.
+    /// A signal came, or there was only a byte from the library.
     Interrupted,
-    /// The application writes no more.
+    /// The application has shut down its sending direction.
     End,
-    /// The application has closed its descriptor with something unread.
+    /// The application has closed its descriptor with unread data.
     Reset,
 }
 
 impl Outbox {
-    /// Of a descriptor that the application has connected, and has written a byte to.
+    /// Creates the end of a descriptor that the application has connected, and has written a byte to.
     pub(crate) fn of_connected(fd: OwnedFd) -> Self {
         Self::new(fd, Front::Expected)
     }
 
-    /// Of a descriptor that the application accepts, and then may write this end's name to.
+    /// Creates the end of a descriptor that the application accepts, and to which it may then write this
+    /// end's name.
     pub(crate) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
         Self::new(fd, Front::Mark(name.to_string()))
     }
 
     fn new(fd: OwnedFd, front: Front) -> Self {
-        // What an application sends as urgent by a call that nobody sees: out of the line the kernel would
-        // count it among what is there, and not give it.
+        // Receive urgent bytes inline, because an application may send them by direct calls. Out of line, the
+        // kernel would count such a byte as pending but never return it.
         if let Err(error) = sockopt::set_socket_oobinline(&fd, true) {
             tracing::debug!(%error, "urgent data would not be in line");
         }
         Self { fd, front, is_long: false, has_urgent: false, discarded: 0, due: None }
     }
 
-    /// There is an urgent byte among what can be taken.
+    /// Notes that the pending data contains an urgent byte.
     pub(crate) fn note_urgent(&mut self) {
         self.has_urgent = true;
     }
 
-    /// From now on only what the application has written until now counts.
+    /// Limits what counts from now on to what the application has written so far.
     pub(crate) fn begin_drain(&mut self) {
         self.due = self.due.or_else(|| Some(self.waiting()));
     }
 
-    /// Its descriptor.
+    /// Returns its descriptor.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }
 
-    /// Bytes that the application has written and nobody has taken.
+    /// Returns the number of bytes that the application has written and that were not taken.
     pub(crate) fn not_taken(&self) -> usize {
         self.waiting() + self.discarded
     }
 
-    /// Bytes that can be taken.
+    /// Returns the number of bytes that can be taken.
     fn waiting(&self) -> usize {
         let there = self.there();
         let front = match &self.front {
@@ -112,8 +112,8 @@ impl Outbox {
         there.saturating_sub(front).min(self.due.unwrap_or(usize::MAX))
     }
 
-    /// Whether that is what is first. Something must be there: the kernel would tell a reset, which it does
-    /// once only.
+    /// Returns true if the queue begins with `name`. The queue must not be empty, because the kernel would
+    /// then report a pending reset, which it does only once.
     fn begins_with(&self, name: &str) -> bool {
         let mut buf = [0; MAX_NAME];
         let first = &mut buf[..name.len().min(MAX_NAME)];
@@ -121,8 +121,8 @@ impl Outbox {
         matches!(peeked, Ok((length, _)) if length == name.len()) && first == name.as_bytes()
     }
 
-    /// Looks whether the library has written, once something is there: all of that but one byte is taken.
-    /// Whether that look has shown that nothing of the application's is there.
+    /// Checks, once data is there, whether it begins with the library's mark, and takes all of the mark but
+    /// one byte. Returns true if there is certainly no application data.
     fn settle(&mut self) -> bool {
         let Front::Mark(name) = &self.front else { return false };
         let there = self.there();
@@ -147,13 +147,13 @@ impl Outbox {
         is_all && self.front == Front::Held
     }
 
-    /// Bytes that are there, those in front included.
+    /// Returns the number of pending bytes, including those in front.
     fn there(&self) -> usize {
         rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) as usize
     }
 
-    /// Takes what there is, as far as `buf` goes, which must not be empty. `ended` says that the kernel has
-    /// told of the end.
+    /// Takes pending data into `buf`, which must not be empty. `ended` means that the kernel has reported the
+    /// end.
     pub(crate) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
         let room = self.due.map_or(buf.len(), |due| due.min(buf.len()));
         let taken = self.take_due(&mut buf[..room], ended);
@@ -164,7 +164,7 @@ impl Outbox {
     }
 
     fn take_due(&mut self, buf: &mut [u8], ended: bool) -> Taken {
-        // What comes after the look is news of its own.
+        // Data that arrives after this look causes another event.
         if self.settle() && !ended {
             return Taken::Nothing;
         }
@@ -182,7 +182,7 @@ impl Outbox {
             return if ended { self.end() } else { Taken::Nothing };
         }
         let wanted = waiting.min(buf.len());
-        // The last byte is read and stays.
+        // The last byte is read but stays in the queue.
         let is_rest = wanted == waiting;
         let read = if is_rest { wanted - 1 } else { wanted };
         let mut length = match self.receive(&mut buf[..read]) {
@@ -199,14 +199,14 @@ impl Outbox {
             }
         }
         match length {
-            // The byte in front was taken alone.
+            // Only the byte in front was taken.
             0 => Taken::Interrupted,
             _ => Taken::Bytes(length, length < waiting),
         }
     }
 
-    /// What it means that nothing could be taken where the kernel counts something. Whatever that is, it is
-    /// not to be looked at again before there is news: that would never end.
+    /// Returns the result when the kernel counts pending bytes but returns none. It must not lead to another
+    /// attempt before the next event, which would loop forever.
     fn nothing(&mut self, error: Errno, ended: bool) -> Taken {
         match error {
             Errno::INTR => Taken::Interrupted,
@@ -216,16 +216,16 @@ impl Outbox {
         }
     }
 
-    /// Takes what there is behind the byte that is held, if it is little: `None` if it is not, or nothing.
+    /// Takes the bytes behind the held byte if they are few. Returns `None` if they are many, or none.
     fn take_short(&mut self, buf: &mut [u8]) -> Option<Taken> {
         let room = buf.len().min(SHORT);
         let seen = self.receive_with_front(&mut buf[..room], RecvFlags::PEEK).ok()?;
-        // With descriptors among it, the kernel shows what is before them only.
+        // If descriptors are among the data, the kernel shows only the bytes before them.
         if seen.bytes < 2 || seen.bytes > room || seen.flags.contains(ReturnFlags::CTRUNC) {
             return None;
         }
         let length = seen.bytes - 1;
-        // The same again, but for the last byte, which is held from now on.
+        // Receive the same again, except for the last byte, which is held from now on.
         match self.receive_with_front(&mut buf[..length - 1], RecvFlags::empty()) {
             Ok(taken) if taken.bytes == length => Some(Taken::Bytes(length, false)),
             Ok(RecvMsg { bytes: taken @ 1.., .. }) => {
@@ -237,10 +237,10 @@ impl Outbox {
         }
     }
 
-    /// Receives what is behind the byte in front, which is let go of.
+    /// Receives the bytes behind the byte in front, which is released.
     ///
     /// # Errors
-    /// Those of recv(2); EAGAIN if nothing is there, not even that byte.
+    /// Errors of recv(2); EAGAIN if there is nothing, not even the byte in front.
     fn receive(&mut self, buf: &mut [u8]) -> Result<usize, Errno> {
         if matches!(self.front, Front::Nothing | Front::Mark(_)) {
             if buf.is_empty() {
@@ -257,7 +257,7 @@ impl Outbox {
         Ok(length)
     }
 
-    /// Receives the byte in front, which goes nowhere, and what is behind it.
+    /// Receives and discards the byte in front, and receives what follows it.
     fn receive_with_front(&self, buf: &mut [u8], flags: RecvFlags) -> Result<RecvMsg, Errno> {
         let mut front = [0];
         let mut slices = [IoSliceMut::new(&mut front), IoSliceMut::new(buf)];
@@ -265,17 +265,16 @@ impl Outbox {
         rustix::net::recvmsg(&self.fd, &mut slices, &mut RecvAncillaryBuffer::default(), flags)
     }
 
-    /// What the end is like, which has come.
+    /// Returns the kind of the end that has been reached.
     fn end(&mut self) -> Taken {
-        // As long as a byte is there the kernel tells neither. An error it tells in another way.
+        // The kernel reports neither while a byte is there. It reports an error in another way.
         match sockopt::socket_error(&self.fd) {
             Ok(Err(Errno::CONNRESET)) => Taken::Reset,
             _ => Taken::End,
         }
     }
 
-    /// Lets go of the byte that is held: from now on closing is an end in order. False if it has to be tried
-    /// again.
+    /// Releases the held byte, so that closing is an orderly end. Returns false if the caller must try again.
     pub(crate) fn release(&mut self) -> bool {
         self.settle();
         if matches!(self.front, Front::Expected | Front::Held) {
@@ -288,8 +287,8 @@ impl Outbox {
         true
     }
 
-    /// Makes closing it, which follows, an end in order. An application that accepts just now writes nothing
-    /// any more that would be left unread.
+    /// Makes the close that follows an orderly end. An application that accepts at this moment can no longer
+    /// write a mark that would be left unread.
     pub(crate) fn end_in_order(&mut self) {
         if let Front::Mark(_) = self.front {
             let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Read);
@@ -297,20 +296,21 @@ impl Outbox {
         self.release();
     }
 
-    /// Whether closing it now is a reset to the application, because something is unread.
+    /// Returns true if closing now would be a reset to the application, because data is unread.
     pub(crate) fn is_reset_on_close(&self) -> bool {
         self.there() > 0
     }
 
-    /// Whether the application has not accepted it yet, as far as the library would have said so.
+    /// Returns true if the application has not accepted the connection yet, as far as the library reports it.
     pub(crate) fn awaits_accept(&self) -> bool {
         matches!(self.front, Front::Mark(_)) && self.there() == 0
     }
 
-    /// Throws away what there is but for one byte.
+    /// Discards all pending data but one byte.
     pub(crate) fn discard(&mut self, buf: &mut [u8]) {
         self.settle();
-        // Nothing has come so far. What comes meanwhile may be the library's: the next call finds out.
+        // Nothing has been seen so far. Data that arrives meanwhile may be the library's; the next call
+        // checks.
         if let Front::Mark(_) = self.front {
             return;
         }
@@ -319,7 +319,7 @@ impl Outbox {
         while left > 0 {
             let room = left.min(buf.len());
             match rustix::net::recv(&self.fd, &mut buf[..room], RecvFlags::DONTWAIT) {
-                // What is left was never taken.
+                // The bytes left were never taken.
                 Ok((length, _)) if length > 0 => (self.front, left) = (Front::Nothing, left - length),
                 Err(Errno::INTR) => {}
                 _ => break,

@@ -1,9 +1,9 @@
-//! Descriptors that others pass to the node's sockets (SCM_RIGHTS), unasked.
+//! Unsolicited descriptors that other processes pass to the node's sockets (SCM_RIGHTS).
 //!
-//! Whoever is the last to close a file waits as the file wants: SO_LINGER of a TCP socket, or a file system
-//! of a user's own. It must not be the engine thread. Linux has sockets refuse descriptors since 6.16
-//! (SO_PASSRIGHTS): the sender gets EPERM. Before that, what strangers have connected is closed in another
-//! thread, because closing a socket closes what nobody has read.
+//! The last close of a file may block: SO_LINGER of a TCP socket, or a file system served by a user. It must
+//! not happen in the engine thread. Since Linux 6.16 sockets can refuse descriptors (SO_PASSRIGHTS); the
+//! sender gets EPERM. On older kernels, strangers' connections are closed in another thread, because closing
+//! a socket also closes the descriptors in its queue.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,35 +14,35 @@ use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
 
 use crate::process::set_pass_rights;
 
-/// Threads that close for the node, at most.
+/// Maximum number of threads that close descriptors for the node.
 const MOST: usize = 256;
 
-/// Threads that close now.
+/// Number of such threads now.
 static CLOSING: AtomicUsize = AtomicUsize::new(0);
 
-/// Has a socket take no descriptors, where the system knows how; what a listener is told holds for what
-/// connects from then on.
+/// Makes a socket refuse descriptors, where the system supports it. A listener's setting applies to later
+/// connections.
 pub(crate) fn refuse(socket: BorrowedFd<'_>) {
     if let Err(error) = set_pass_rights(socket, false) {
         tracing::trace!(%error, "descriptors that are sent to a socket are not refused");
     }
 }
 
-/// Has a connection of somebody who is trusted take descriptors.
+/// Makes a trusted client's connection accept descriptors.
 pub(crate) fn accept(socket: BorrowedFd<'_>) {
     let _ = set_pass_rights(socket, true);
 }
 
-/// Whether the next message has descriptors with it. They stay where they are.
+/// Returns true if the next message carries descriptors. They stay in the queue.
 pub(crate) fn has_some(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let peeked = rustix::net::recvmsg(socket, &mut [], &mut RecvAncillaryBuffer::default(), flags)?;
     Ok(peeked.flags.contains(ReturnFlags::CTRUNC))
 }
 
-/// Closes what a stranger has connected, in a thread of its own.
+/// Closes a stranger's connection in a separate thread.
 pub(crate) fn close_apart(fd: OwnedFd) {
-    // What comes later is refused, and has no room.
+    // Later messages are refused, and have no room.
     let _ = rustix::net::shutdown(fd.as_fd(), rustix::net::Shutdown::Both);
     if CLOSING.fetch_add(1, Ordering::Relaxed) < MOST {
         let close = Builder::new().name("peersock-close".into()).stack_size(64 << 10).spawn(|| {
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(send(&other, Some(own.as_fd())), Ok(()));
     }
 
-    /// Where this thread closed it, it would wait for an hour.
+    /// If this thread closed it, it would block for an hour.
     #[test]
     fn what_waits_when_it_is_closed_holds_up_nobody() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

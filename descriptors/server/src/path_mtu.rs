@@ -1,4 +1,4 @@
-//! Datagrams that are too long for their path and must not be cut: EMSGSIZE and IPV6_RECVPATHMTU.
+//! Datagrams that are too long for their path and must not be fragmented: EMSGSIZE and IPV6_RECVPATHMTU.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::state::ServerState;
 use crate::wakers::Key;
 
 impl ServerState {
-    /// Whether a datagram of so many bytes can be sent; what it has run into is told as if it had been.
+    /// Checks that a datagram of `length` bytes can be sent. Reports its errors as if it had been sent.
     pub(crate) fn fits(
         &mut self,
         socket: peersock_fd::Opened,
@@ -36,15 +36,15 @@ impl ServerState {
         checked.map_err(errno)
     }
 
-    /// Has those told whose datagrams were too long since it was done last.
+    /// Notifies the sockets whose datagrams were too long since the last call.
     pub(crate) fn tell_path_mtus(&mut self) {
         for (owner, remote) in self.context.take_too_long() {
             self.tell_path_mtu(owner, remote);
         }
     }
 
-    /// Tells the path's MTU with an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in
-    /// Linux that is the node's own finding; what others report by ICMP is for IPV6_RECVERR.
+    /// Reports the path's MTU by an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in
+    /// Linux the value is the node's own; ICMP reports of other hosts go to IPV6_RECVERR.
     fn tell_path_mtu(&mut self, owner: Key, remote: SocketAddr) {
         let Some((datagrams, opened, _)) = self.datagrams_at(owner) else { return };
         let (peer, wants) = (datagrams.peer(), opened.options.wants_path_mtu());
@@ -55,7 +55,7 @@ impl ServerState {
         let details = Details { path_mtu: Some(mtu as u32), ..Details::default() };
         let (place, along) = match peer {
             None => ((SocketAddr::new(remote.ip(), 0), Some(details)), None),
-            // Of a connected socket only its peer's end can send to it.
+            // Only the end of its peer can send to a connected socket.
             Some(peer) if peer.ip() == remote.ip() => {
                 ((peer, None), descriptor(&AncillaryData { details, headers: Vec::new() }))
             }
@@ -69,10 +69,10 @@ impl ServerState {
         }
     }
 
-    /// The largest IP packet that goes to `remote` as far as is known, bytes.
+    /// Returns the largest IP packet known to reach `remote`, bytes.
     ///
     /// # Errors
-    /// ENETUNREACH if it is in no network.
+    /// ENETUNREACH if `remote` is in no network.
     pub(crate) fn path_mtu(&self, remote: IpAddr) -> Result<usize, Errno> {
         let node = self.context.node()?;
         let datapath = &node.datapath();

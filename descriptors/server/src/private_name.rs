@@ -1,10 +1,10 @@
-//! Names of sockets that nobody but the node can connect to.
+//! Socket names to which only the node can connect.
 //!
-//! An abstract name is known to all users of the machine (`/proc/net/unix`), and each of them may connect to
-//! it: who does so often enough fills the backlog of an application that listens. So the node binds the
-//! application's socket to a file in a folder of its own, keeps a descriptor of the file, and removes both at
-//! once. What was removed has no path that others could open, and nothing is left when the node is killed.
-//! The text that getsockname(2) gives stays, and says which socket it is.
+//! Every user of the machine sees abstract names (`/proc/net/unix`) and may connect to them, which could fill
+//! the backlog of a listening application. So the node binds the application's socket to a file in a private
+//! folder, keeps a descriptor of the file, and removes both at once. A removed file has no path that others
+//! could open, and nothing is left when the node is killed. The text that getsockname(2) returns stays and
+//! identifies the socket.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use crate::unix::unix;
 
-/// How a folder is opened in which others are to be made.
+/// Flags for opening a folder in which others are made.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A file to which an application's socket is bound, and which has no name any more.
+/// A file to which an application's socket is bound, and which no longer has a name.
 #[derive(Debug)]
 pub(crate) struct PrivateName {
     file: OwnedFd,
-    /// The inode of the application's descriptor.
+    /// Inode of the application's descriptor.
     inode: u64,
 }
 
@@ -30,8 +30,8 @@ impl PrivateName {
     /// Binds an application's new socket.
     ///
     /// # Errors
-    /// EINVAL if it is no new AF_UNIX stream socket, and the error of the last of the folders that were tried
-    /// if none can be used.
+    /// EINVAL if it is not a new AF_UNIX stream socket; if no folder can be used, the error of the last one
+    /// tried.
     pub(crate) fn bind(socket: BorrowedFd<'_>, name: &Name) -> Result<Self, Errno> {
         if sockopt::socket_domain(socket)? != AddressFamily::UNIX
             || sockopt::socket_type(socket)? != SocketType::STREAM
@@ -42,7 +42,7 @@ impl PrivateName {
         let mut result = Err(Errno::NOENT);
         for folder in folders() {
             result = bind_in(&folder, socket, name).map(|file| Self { file, inode });
-            // Of a socket that is bound already no folder helps.
+            // No folder helps if the socket is bound already.
             if matches!(result, Ok(_) | Err(Errno::INVAL)) {
                 break;
             }
@@ -50,32 +50,32 @@ impl PrivateName {
         result
     }
 
-    /// Where the node connects to.
+    /// Returns the address that the node connects to.
     ///
     /// # Errors
-    /// None that are known: any number fits.
+    /// None known, because every descriptor number fits.
     pub(crate) fn address(&self) -> Result<SocketAddrUnix, Errno> {
-        // The node's threads may have descriptors of their own.
+        // Use thread-self because the node's threads may have a separate descriptor table.
         SocketAddrUnix::new(format!("/proc/thread-self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// Whether this is the socket that was bound.
+    /// Returns true if `socket` is the one that was bound.
     pub(crate) fn is_of(&self, socket: BorrowedFd<'_>) -> bool {
         rustix::fs::fstat(socket).is_ok_and(|stat| stat.st_ino == self.inode)
     }
 
-    /// Whether anybody still has the socket open.
+    /// Returns true if any process still has the socket open.
     pub(crate) fn is_open(&self) -> bool {
-        // A socket of another type is told that this is a stream, and never gets through to it.
+        // A probe of another type fails because this is a stream, and never reaches the application.
         let probe = unix(SocketType::DGRAM).and_then(|probe| Ok((probe, self.address()?)));
-        // Without a descriptor to ask with, nobody knows: then it is not taken for closed.
+        // Without a descriptor for the probe the answer is unknown, so assume that the socket is open.
         probe.map_or(true, |(probe, address)| {
             rustix::net::connect(&probe, &address) != Err(Errno::CONNREFUSED)
         })
     }
 }
 
-/// Folders in which sockets can be made, those in memory first.
+/// Returns folders in which sockets can be made, those in memory first.
 fn folders() -> impl Iterator<Item = PathBuf> {
     let own = rustix::process::geteuid().as_raw();
     let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
@@ -83,7 +83,7 @@ fn folders() -> impl Iterator<Item = PathBuf> {
     given.into_iter().chain(usual).chain(["/var/tmp".into()])
 }
 
-/// Binds a socket to a file in a folder within `folder`, and removes both. Gives the file.
+/// Binds a socket to a file in a folder within `folder`, and removes both. Returns the file.
 fn bind_in(folder: &PathBuf, socket: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
     let folder = rustix::fs::open(folder, FOLDER, Mode::empty())?;
     let bits = getrandom::u64().map_err(|_| Errno::IO)?;
@@ -102,14 +102,14 @@ fn bind_inside(
 ) -> Result<OwnedFd, Errno> {
     let inner = rustix::fs::openat(folder, inner, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
     let stat = rustix::fs::fstat(&inner)?;
-    // Whoever owns the outer folder may have put another one there.
+    // The owner of the outer folder may have replaced the inner one.
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
         return Err(Errno::ACCESS);
     }
     let path = format!("/proc/thread-self/fd/{}/{file}", inner.as_raw_fd());
     rustix::net::bind(socket, &SocketAddrUnix::new(path)?)?;
     let opened = (|| {
-        // The file mode is as the umask has it, and to connect takes the right to write.
+        // The umask determines the file's mode, and connecting requires write permission.
         rustix::fs::chmodat(&inner, file, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
         rustix::fs::openat(&inner, file, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     })();

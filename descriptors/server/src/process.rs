@@ -1,5 +1,5 @@
-//! The process's signals and descriptors, and what its sockets hold: the few places where the server needs
-//! `unsafe`.
+//! Signals and descriptors of the process, and unread bytes of its sockets: the few places where the server
+//! needs `unsafe`.
 #![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,17 +15,17 @@ use rustix::net::sockopt;
 
 use crate::requester;
 
-/// More descriptors of other processes are not looked at: that takes a second or two.
+/// Maximum number of other processes' descriptors inspected, which takes a second or two.
 const MANY_DESCRIPTORS: usize = 1 << 19;
 
-/// How long a forked child may take to execute another program, and how often it is looked whether it has.
+/// Time for a forked child to execute another program, and interval of the checks.
 const EXECUTES: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
 
-/// Memory of what was written to an AF_UNIX socket and its peer has not read, bytes (SIOCOUTQ).
+/// Returns the memory used by data that an AF_UNIX socket's peer has not read, bytes (SIOCOUTQ).
 pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open, and the call writes one `int`.
@@ -33,38 +33,38 @@ pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
     if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Whether others may send descriptors to an AF_UNIX socket: SO_PASSRIGHTS, of Linux 6.16.
+/// Sets whether other processes may send descriptors to an AF_UNIX socket: SO_PASSRIGHTS, since Linux 6.16.
 ///
 /// # Errors
-/// ENOPROTOOPT where the system does not know it.
+/// ENOPROTOOPT where the system does not support it.
 pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, passes: bool) -> io::Result<()> {
     const SO_PASSRIGHTS: libc::c_int = 83;
     let value = libc::c_int::from(passes);
     let length = size_of_val(&value) as libc::socklen_t;
     let fd = fd.as_raw_fd();
-    // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
+    // SAFETY: the pointer is to a live variable, and `length` is its size.
     let result =
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with
-/// the descriptors of the node.
+/// Blocks all signals in the calling thread and the threads it starts, because the program's handlers would
+/// run with the node's descriptors.
 pub(crate) fn block_signals() {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigfillset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and may be
-    // given no place for the old one.
+    // SAFETY: sigfillset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and accepts
+    // null for the old one.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
     }
 }
 
-/// Gives the calling thread, and those that it starts, a table of descriptors of their own. Of the process's
-/// it has standard input, output and error only.
+/// Gives the calling thread, and the threads it starts, a separate descriptor table. It keeps only the
+/// process's standard input, output and error.
 ///
 /// # Errors
-/// When the system does not allow it.
+/// The system does not allow it.
 pub(crate) fn leave_descriptors() -> io::Result<()> {
     // SAFETY: a system call without pointers. Nothing on this thread owns one of the descriptors, and the
     // other threads keep theirs.
@@ -79,8 +79,8 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
     if result != 0 {
         leave_descriptors_singly()?;
     }
-    // Where one of the three is closed, the node's own would get its number, and what is printed would go
-    // there.
+    // Fill free numbers below 3; otherwise a node's descriptor would get such a number, and output to it
+    // would go there.
     loop {
         let file = placeholder()?;
         if file.as_raw_fd() >= FIRST {
@@ -90,8 +90,8 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
     }
 }
 
-/// A descriptor that only takes a number: reading and writing fail with EBADF, as where nothing is open. It
-/// is to be had where there is no /dev/null, too.
+/// Returns a descriptor that only occupies a number: reading and writing fail with EBADF, as on a closed one.
+/// It works without /dev/null, too.
 ///
 /// # Errors
 /// EMFILE, ENFILE.
@@ -99,10 +99,10 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The overlay streams that this process has open, and no other process that can be seen. `None` if there is
-/// no proc(5).
+/// Returns the overlay streams that only this process has open, as far as other processes are visible.
+/// Returns `None` without proc(5).
 ///
-/// A child that is about to execute another program has them until then: that is waited for, up to
+/// A child about to execute another program holds them until then, so this function waits for it, up to
 /// [`EXECUTES`].
 pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     let mut own = own_streams()?;
@@ -118,13 +118,13 @@ pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     Some(own.into_values().collect())
 }
 
-/// The overlay streams of this process that do not listen, by what proc(5) calls them.
+/// Returns the overlay streams of this process that do not listen, keyed by their name in proc(5).
 fn own_streams() -> Option<BTreeMap<String, SocketId>> {
     let mut own = BTreeMap::new();
-    // Not the process's: where its first thread has ended, that has none.
+    // Use thread-self: /proc/self/fd is empty once the process's first thread has ended.
     for fd in numbers_in("/proc/thread-self/fd").ok()? {
-        // SAFETY: the descriptor may have been closed since, or another one may have its number: then
-        // getsockname(2) fails or says what that one is, and nothing else is done with it.
+        // SAFETY: the descriptor may have been closed since, or its number reused. Then getsockname(2) fails
+        // or describes the new one, and nothing else is done with it.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let socket = Socket::of(fd).filter(|socket| socket.kind() == Kind::Stream);
         let socket = socket.filter(|_| !sockopt::socket_acceptconn(fd).unwrap_or(false));
@@ -135,8 +135,8 @@ fn own_streams() -> Option<BTreeMap<String, SocketId>> {
     Some(own)
 }
 
-/// Takes those out of `own` that one of the processes has. With `spares_executing`, those stay that a process
-/// has which may be about to execute another program, and loses with that: these processes are returned.
+/// Removes the sockets from `own` that any of the processes has. With `spares_executing`, sockets stay that a
+/// process would lose by executing another program; such processes are returned.
 fn take_held(
     own: &mut BTreeMap<String, SocketId>,
     processes: &[RawFd],
@@ -161,7 +161,7 @@ fn take_held(
     executing
 }
 
-/// Whether a process closes a descriptor when it executes another program, and runs the same as this one.
+/// Returns true if a process closes a descriptor on exec, and still runs the same program as this one.
 fn is_closed_on_exec(process: RawFd, fd: RawFd) -> bool {
     let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
     let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).unwrap_or_default();
@@ -170,13 +170,14 @@ fn is_closed_on_exec(process: RawFd, fd: RawFd) -> bool {
     flags & libc::O_CLOEXEC != 0 && program(&process.to_string()) == program("self")
 }
 
-/// The numbers in a folder of proc(5).
+/// Returns the numbers in a folder of proc(5).
 pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     let listed = fs::read_dir(folder)?.flatten();
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The other processes. Those first that were started after this one: its children are among them.
+/// Returns the other processes, beginning with those started after this one, because its children are among
+/// them.
 fn others() -> Vec<RawFd> {
     let own = std::process::id().cast_signed();
     let mut found = numbers_in("/proc").unwrap_or_default();
@@ -185,15 +186,15 @@ fn others() -> Vec<RawFd> {
     found
 }
 
-/// For kernels before 5.9, and sandboxes that do not know close_range(2).
+/// Fallback for kernels before 5.9, and sandboxes that do not know close_range(2).
 fn leave_descriptors_singly() -> io::Result<()> {
     // SAFETY: it takes no pointer; see above.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(io::Error::last_os_error());
     }
     for fd in numbers_in("/proc/thread-self/fd")?.into_iter().filter(|fd| *fd >= FIRST) {
-        // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. That of the listing
-        // is closed already, which is no harm.
+        // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. The descriptor of
+        // the listing is closed already, and closing its number again is harmless.
         unsafe { libc::close(fd) };
     }
     Ok(())

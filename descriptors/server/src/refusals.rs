@@ -1,4 +1,4 @@
-//! Ports that no network allows: the node's owner is told once of each.
+//! Ports that no network allows, reported to the node's owner once each.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use peersock::attach::port_refusal_text;
 use peersock_datapath::JoinedNetwork;
 
-/// Who is told of ports that no network allows, and those that were told.
+/// Receiver of reports about ports that no network allows, and the ports reported so far.
 #[derive(Default)]
 pub(crate) struct Refusals {
     listener: Option<mpsc::Sender<String>>,
@@ -14,14 +14,14 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// A new listener takes the place of the one before.
+    /// Replaces the previous receiver.
     pub(crate) fn listen(&mut self) -> mpsc::Receiver<String> {
         let (sender, receiver) = mpsc::channel();
         self.listener = Some(sender);
         receiver
     }
 
-    /// Tells of a port that one of the networks which are asked for does not allow, once.
+    /// Reports a port that one of the selected networks does not allow, once.
     pub(crate) fn note(
         &mut self,
         port: u16,
@@ -34,7 +34,7 @@ impl Refusals {
             && !networks.is_empty()
             && self.told.insert(port)
         {
-            // Nobody may listen any more.
+            // The receiver may be gone.
             let _ = listener.send(port_refusal_text(port, &networks));
         }
     }

@@ -1,4 +1,4 @@
-//! An application's connection to the request socket, and who may ask on it.
+//! An application's connection to the request socket, and its authorization.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,38 +14,38 @@ use crate::context::Context;
 use crate::passed_fds;
 use crate::wakers::Key;
 
-/// Connections of other users that have not shown the token. Beyond it those go that came first: processes
-/// with the token show it at once.
+/// Maximum number of connections of other users that have not shown the token. Beyond it the oldest go;
+/// processes with the token show it at once.
 const MOST_STRANGERS: usize = 64;
 
-/// Who owns what comes from a user that the own user namespace does not know.
+/// Owner of everything from users that this user namespace does not know.
 const OVERFLOW_UID: u32 = 65534;
 
 /// An application's connection to the request socket.
 pub(crate) struct Requester {
     fd: OwnedFd,
-    /// Who connected.
+    /// Credentials of the process that connected.
     owner: Credentials,
-    /// Of the node's user or root, and needs no token; or it has shown the token.
+    /// True if the process runs as the node's user or root, or has shown the token.
     is_trusted: bool,
-    /// A connection that somebody is about to close, see [`Request::Hold`].
+    /// A connection that the application is about to close, see [`Request::Hold`].
     held: Option<Arc<Flow>>,
-    /// The attempt to connect whose outcome it has asked for, and perhaps been told.
+    /// The connection attempt whose outcome it has asked for, and perhaps received.
     awaited: Option<Key>,
 }
 
-/// What was received from a requester.
+/// Data received from a requester.
 pub(crate) enum Received {
-    /// A message, if it can be read, and a descriptor that came along.
+    /// A message, if it can be parsed, and a descriptor that came along.
     Message(Option<Message>, Option<OwnedFd>),
-    /// Nothing is there now.
+    /// No message is there now.
     Nothing,
-    /// The application has closed its end, or is not allowed to ask.
+    /// The application has closed its end, or is not authorized.
     End,
 }
 
 impl Requester {
-    /// Of a connection that was accepted.
+    /// Wraps an accepted connection.
     pub(crate) fn new(fd: OwnedFd, credentials: Credentials) -> Self {
         let own = rustix::process::geteuid().as_raw();
         let is_own = credentials.uid == own && own != OVERFLOW_UID;
@@ -56,17 +56,17 @@ impl Requester {
         Self { fd, owner: credentials, is_trusted, held: None, awaited: None }
     }
 
-    /// Whether it needs no token, or has shown it.
+    /// Returns true if it needs no token, or has shown it.
     pub(crate) fn is_trusted(&self) -> bool {
         self.is_trusted
     }
 
-    /// Who connected.
+    /// Returns the credentials of the process that connected.
     pub(crate) fn owner(&self) -> Credentials {
         self.owner
     }
 
-    /// The next message.
+    /// Receives the next message.
     pub(crate) fn receive(&mut self, context: &mut Context) -> Received {
         if !self.is_trusted {
             match passed_fds::has_some(self.fd.as_fd()) {
@@ -89,7 +89,7 @@ impl Requester {
         }
         let is_challenge = |message: &Message| matches!(message.request, Request::Prove(_));
         if !self.is_trusted && !message.as_ref().is_some_and(is_challenge) {
-            // Nothing else of it will be answered.
+            // None of its later messages will be answered.
             let _ = self.send(&Reply::Failed(libc::EPERM));
             return Received::End;
         }
@@ -101,18 +101,18 @@ impl Requester {
         rustix::net::send(&self.fd, &encode(reply), flags).map(drop)
     }
 
-    /// Keeps a connection that somebody is about to close: afterwards it may be gone before anybody asks
-    /// about it.
+    /// Holds a connection that the application is about to close, because it may be gone when the application
+    /// asks about it.
     pub(crate) fn hold(&mut self, flow: Option<Arc<Flow>>) {
         self.held = flow;
     }
 
-    /// Remembers which attempt it waits for.
+    /// Records the attempt that it waits for.
     pub(crate) fn set_awaited(&mut self, attempt: Key) {
         self.awaited = Some(attempt);
     }
 
-    /// The attempt that it has waited for last.
+    /// Takes the attempt that it has waited for last.
     pub(crate) fn take_awaited(&mut self) -> Option<Key> {
         self.awaited.take()
     }
@@ -129,25 +129,25 @@ impl Requester {
     }
 }
 
-/// Those who connected last of those that had to show the token, oldest first.
+/// The most recent connections that had to show the token, oldest first.
 #[derive(Default)]
 pub(crate) struct Strangers(VecDeque<Key>);
 
 impl Strangers {
-    /// One more; gives the oldest if there are too many.
+    /// Adds a connection. Returns the oldest if there are too many.
     pub(crate) fn add(&mut self, key: Key) -> Option<Key> {
         self.0.push_back(key);
         if self.0.len() > MOST_STRANGERS { self.0.pop_front() } else { None }
     }
 }
 
-/// Whether it is the token, in a time that does not depend on how much of it is right.
+/// Compares with the token in constant time.
 fn is_same(shown: Token, token: Token) -> bool {
     use subtle::ConstantTimeEq;
     shown.0.to_le_bytes().ct_eq(&token.0.to_le_bytes()).into()
 }
 
-/// The socket that a request is about.
+/// Returns the ID of the socket that a request is about.
 pub(crate) fn id(which: Which) -> SocketId {
     match which {
         Which::Opened(socket) => socket.id,

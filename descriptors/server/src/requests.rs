@@ -25,14 +25,14 @@ use crate::transport;
 use crate::wakers::Key;
 use peersock_datapath::JoinedNetwork;
 
-/// Connections to the request socket that are accepted before others have their turn.
+/// Number of request connections accepted before other sockets have their turn.
 const MOST: usize = 64;
 
-/// The largest number that Linux has for an error.
+/// The largest error number of Linux.
 const LAST_ERRNO: i32 = 4095;
 
 impl ServerState {
-    /// An application has connected to the request socket.
+    /// Accepts applications' connections to the request socket.
     pub(crate) fn accept_requester(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -52,7 +52,7 @@ impl ServerState {
         }
         self.contacts += 1;
         let requester = Requester::new(fd, credentials);
-        // The oldest goes of those that have not shown the token.
+        // Drop the oldest connection that has not shown the token.
         if !requester.is_trusted()
             && let Some(oldest) = self.strangers.add(key)
             && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
@@ -62,8 +62,8 @@ impl ServerState {
         self.insert(key, Entry::Requester(requester));
     }
 
-    /// Takes a connection that an application has made itself, see [`Request::Adopt`]. Nothing else is taken:
-    /// what is no such socket could make the node wait.
+    /// Accepts a connection that an application has made itself, see [`Request::Adopt`]. Accepts no other
+    /// descriptor, because it could make the node block.
     fn adopt(&mut self, fd: Option<OwnedFd>) {
         let is_connection = |fd: &OwnedFd| {
             sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
@@ -76,8 +76,8 @@ impl ServerState {
         }
     }
 
-    /// Answers one message. Most applications wait for the reply before they ask more, and of more the kernel
-    /// tells again. A requester goes once the application has closed its end.
+    /// Answers one message. Most applications wait for the reply before they send the next, and the kernel
+    /// reports further messages again. The requester is dropped once the application has closed its end.
     pub(crate) fn serve(&mut self, key: Key) {
         let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
         match requester.receive(&mut self.context) {
@@ -95,7 +95,7 @@ impl ServerState {
         }
     }
 
-    /// Sends a reply that somebody waits for.
+    /// Sends a reply that an application waits for.
     pub(crate) fn reply(&mut self, key: Key, reply: &Reply) {
         if let Some(Entry::Requester(requester)) = self.entry(key)
             && requester.send(reply).is_err()
@@ -114,7 +114,7 @@ impl ServerState {
         }
     }
 
-    /// The reply, unless there is none or it comes later.
+    /// Handles a request. Returns its reply, or `None` if there is none or it comes later.
     fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
             let is_waited_for =
@@ -193,7 +193,7 @@ impl ServerState {
                     self.lingering.add(key, which, flow, time);
                     None
                 }
-                // It was over before.
+                // It had ended before.
                 None => {
                     self.note_noticed(which);
                     Some(self.endings.loss(id(which)).map_or(Reply::Done, failed))
@@ -227,7 +227,7 @@ impl ServerState {
         }
     }
 
-    /// Who asks.
+    /// Returns the credentials of the requester.
     pub(crate) fn owner_of(&self, asker: Key) -> Option<Credentials> {
         match self.entry(asker)? {
             Entry::Requester(requester) => Some(requester.owner()),
@@ -276,7 +276,7 @@ impl ServerState {
         }
     }
 
-    /// SIOCOUTQ.
+    /// Returns the value of SIOCOUTQ.
     fn unacknowledged(&mut self, which: Which) -> Result<u32, Errno> {
         self.note_noticed(which);
         let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
@@ -298,7 +298,8 @@ impl ServerState {
         error.map_or(0, |error| error.raw_os_error())
     }
 
-    /// Tells an application's datagram socket once more what it has told to a call that could not say it.
+    /// Reports an error to an application's datagram socket again, because the call that received it could
+    /// not return it.
     fn keep_error(&mut self, which: Which, error: i32) {
         let Which::Opened(socket) = which else { return };
         if let Some(Phase::Datagrams(key)) = self.sockets.phase(socket.id)
@@ -308,7 +309,7 @@ impl ServerState {
         }
     }
 
-    /// What has ended a connection, where the kernel calls it a reset.
+    /// Returns the cause of a connection's end, where the kernel calls it a reset.
     fn ending(&mut self, which: Which) -> i32 {
         self.note_noticed(which);
         let broken = self.stream(which).and_then(Stream::broken);
@@ -324,7 +325,7 @@ impl ServerState {
         ended.map_or(0, |error| error.raw_os_error())
     }
 
-    /// MSG_ERRQUEUE. With its report an error is told.
+    /// Returns a report of MSG_ERRQUEUE. The report also counts as reporting the error.
     fn take_report(&mut self, which: Which) -> Option<Report> {
         if let Some(stream) = self.stream_mut(which) {
             let report = stream.connection.flow().recv_error().ok()?;
@@ -342,7 +343,7 @@ impl ServerState {
         Some(report)
     }
 
-    /// The connection that somebody has said to be about to close.
+    /// Takes the connection that the application has announced to close.
     fn take_held(&mut self, key: Key) -> Option<Arc<Flow>> {
         match self.entry_mut(key) {
             Some(Entry::Requester(requester)) => requester.take_held(),

@@ -1,21 +1,21 @@
-//! How much of its time a node spends in looking for its applications' descriptors in `/proc`: peers decide
-//! how often there is a reason, and the programs of a node wait meanwhile.
+//! Limit on the time that a node spends searching `/proc` for its applications' descriptors. Peers decide how
+//! often there is a reason, and the node's programs wait meanwhile.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use peersock_primitives::sync;
 
-/// Searches take one part in so many of the time.
+/// Searches take at most one part in `PARTS` of the time.
 const PARTS: u32 = 10;
 
-/// Searches that take so long altogether may follow each other.
+/// Total duration of searches that may follow each other without a pause.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The searches of a process: when those so far have taken their part of the time; `None` at first.
+/// Time at which the searches so far have used up their share; `None` at first.
 pub(crate) struct Searches(Mutex<Option<Instant>>);
 
-/// A search that is under way since then.
+/// A running search, with its start time.
 pub(crate) struct Search(Instant);
 
 impl Searches {
@@ -23,14 +23,14 @@ impl Searches {
         Self(Mutex::new(None))
     }
 
-    /// Begins one, if there may be one now.
+    /// Begins a search, if one is allowed now.
     pub(crate) fn begin(&self, now: Instant) -> Option<Search> {
         let paid_at = *sync::lock(&self.0);
         let debt = paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         (debt <= PARTS * BURST).then_some(Search(now))
     }
 
-    /// It has ended.
+    /// Ends a search.
     pub(crate) fn end(&self, search: Search, now: Instant) {
         let mut paid_at = sync::lock(&self.0);
         let cost = PARTS * now.saturating_duration_since(search.0);
@@ -42,7 +42,7 @@ impl Searches {
 mod tests {
     use super::*;
 
-    /// Makes searches that take `each`, one after another, for `time`; says how many there were.
+    /// Makes searches that take `each`, one after another, for `time`. Returns their number.
     fn searches(each: Duration, time: Duration) -> u32 {
         let (searches, begin) = (Searches::new(), Instant::now());
         let (mut now, mut made) = (begin, 0);

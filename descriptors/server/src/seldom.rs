@@ -1,21 +1,21 @@
-//! Lines of the log about what peers can have happen as often as they like.
+//! Rate limit of log lines about events that peers can cause at will.
 
 use std::time::{Duration, Instant};
 
-/// The least time between two lines of one kind.
+/// Minimum time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What happens, of which the log has a line now and then.
+/// A kind of event that is logged now and then.
 #[derive(Debug, Default)]
 pub(crate) struct Seldom {
-    /// How often since the last line.
+    /// Number of events since the last line.
     count: u64,
-    /// When there may be another line.
+    /// Time from which another line is allowed.
     next: Option<Instant>,
 }
 
 impl Seldom {
-    /// It has happened. If it is time for a line, how often since the last one, this time included.
+    /// Counts an event. If a line is due, returns the number of events since the last one, this one included.
     pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.next.is_some_and(|next| now < next) {

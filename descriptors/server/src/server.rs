@@ -1,4 +1,4 @@
-//! The server's loop: what its descriptors and its sockets have to say.
+//! The server's loop over events of its descriptors and sockets.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,17 +20,17 @@ use crate::undelivered::Outstanding;
 use crate::unix::unix;
 use crate::wakers::{Key, ReadyQueue};
 
-/// Connections that may wait for the server.
+/// Backlog of the server's listeners.
 const BACKLOG: i32 = 4096;
 
-/// How often it is looked whether peers still take something. Who waits is woken when nothing is left.
+/// Interval of the checks whether peers still acknowledge data. A waiter is woken when nothing is left.
 const PATIENCE_LOOK: Duration = Duration::from_millis(10);
 
-/// How long a process may take to exit after its node has ended, until its threads hear of that: where one
-/// writes, SIGPIPE would change how the process ends.
+/// Time for a process to exit after its node has ended, before its threads see the end. A thread that writes
+/// would get SIGPIPE, which changes how the process ends.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// What the engine thread runs.
+/// The server as the engine thread runs it.
 pub(crate) struct Server {
     tag: NodeTag,
     token: Token,
@@ -94,7 +94,7 @@ impl Server {
         self.lock().undelivered()
     }
 
-    /// Whether anything was lost that no call has told of.
+    /// Returns true if anything was lost that no call has reported.
     pub(crate) fn has_losses(&self) -> bool {
         self.lock().endings.has_losses()
     }
@@ -114,12 +114,12 @@ impl Server {
         for key in streams {
             state.context.set_timer(now, key);
         }
-        // Nobody waits for datagrams: those that are here leave now.
+        // No one waits for datagrams, so send the pending ones now.
         state.send_all_datagrams();
     }
 
-    /// Waits until no stream has anything left to deliver, or until waiting makes no sense any more: then
-    /// false.
+    /// Waits until no stream has anything left to deliver. Returns false if waiting no longer makes sense
+    /// before that.
     pub(crate) fn wait_drained(&self, patience: &mut Patience) -> bool {
         let mut state = self.lock();
         loop {
@@ -129,7 +129,7 @@ impl Server {
             if patience.is_over(Instant::now(), &state.undelivered().remaining()) {
                 return !state.has_undelivered();
             }
-            // Nobody tells when the peer of an open connection has acknowledged everything.
+            // Poll, because no event reports that the peer of an open connection has acknowledged everything.
             let is_asked = state.draining == Some(Unclosed::Finish);
             state = sync::wait_timeout(&self.drained, state, if is_asked { PATIENCE_LOOK } else { LOOK });
         }
@@ -152,8 +152,9 @@ impl Server {
             let mut streams = Vec::new();
             for key in keys {
                 if let Some(Entry::Stream(mut stream)) = state.remove(key) {
-                    // What an application has closed just now, and all of which is taken, ends in order. So does
-                    // what leads to another socket of this node: its application is told that the node ends.
+                    // A connection that the application has just closed, with everything taken, ends in
+                    // order. So does one to another socket of this node, whose application is told that the
+                    // node ends.
                     let is_over = stream.is_closed() && stream.is_taken();
                     if is_over {
                         stream.reset_if_unread();
@@ -231,7 +232,8 @@ impl Attached for Server {
     }
 }
 
-/// Keeps descriptors open for a moment, in which the process exits: its threads that write wait meanwhile.
+/// Keeps descriptors open for a moment in which the process exits, so that its writing threads block
+/// meanwhile.
 fn keep(kept: Vec<OwnedFd>) {
     if !kept.is_empty() {
         let holder = std::thread::Builder::new().name("peersock-kept".into());
@@ -244,7 +246,7 @@ fn keep(kept: Vec<OwnedFd>) {
     }
 }
 
-/// A socket that listens on an abstract name.
+/// Creates a socket that listens on an abstract name.
 fn listener(kind: SocketType, name: &Name) -> Result<OwnedFd, Errno> {
     let fd = unix(kind)?;
     passed_fds::refuse(fd.as_fd());

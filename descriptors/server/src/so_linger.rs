@@ -1,4 +1,4 @@
-//! SO_LINGER with a time: applications that wait in close(2) until what they have written is acknowledged.
+//! SO_LINGER with a time: applications wait in close(2) until what they have written is acknowledged.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use crate::addresses::errno;
 use crate::requester::failed;
 use crate::wakers::Key;
 
-/// How often it is looked whether everything is acknowledged, while somebody waits.
+/// Interval of the checks whether everything is acknowledged, while an application waits.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long a descriptor that was closed may seem to be open: another node of the process may be looking for
-/// one of its own, and has copies of all meanwhile.
+/// Time for which a closed descriptor may still seem open, because another node of the process may hold
+/// copies while it searches for its own.
 const SHARED: Duration = Duration::from_millis(5);
-/// A timer that is only to have the server look around.
+/// Key of a timer that only wakes the server.
 pub(crate) const NOBODY: Key = 0;
 
-/// Those who wait.
+/// The waiting applications.
 #[derive(Default)]
 pub(crate) struct Lingering {
     waiting: Vec<Waiting>,
-    /// When they are looked at next.
+    /// Time of the next check.
     look: Option<Instant>,
 }
 
@@ -31,13 +31,13 @@ struct Waiting {
     which: Which,
     flow: Arc<Flow>,
     until: Instant,
-    /// If it is still open then, others have it.
+    /// Time from which a descriptor that is still open counts as shared.
     shared_until: Instant,
 }
 
 impl Waiting {
-    /// What it is told, if it need not wait any more. `is_closed` is that of the stream, if there still is
-    /// one, and `loss` what broke it.
+    /// Returns the reply, or `None` if the application must wait further. `is_closed` tells whether the
+    /// descriptor is closed, while there is a stream, and `loss` is what broke it.
     fn outcome(&self, now: Instant, is_closed: Option<bool>, loss: Option<Errno>) -> Option<Reply> {
         let delivery = match is_closed {
             Some(false) if now >= self.shared_until => return Some(Reply::Done),
@@ -46,7 +46,7 @@ impl Waiting {
         };
         match delivery {
             Delivery::Lost(loss) => Some(failed(errno(loss.error))),
-            // What broke it may have done so before it had got everything.
+            // The connection may have broken before the peer had received everything.
             Delivery::Done => Some(loss.map_or(Reply::Done, failed)),
             _ => (self.until <= now).then(|| failed(Errno::TIMEDOUT)),
         }
@@ -58,17 +58,18 @@ impl Lingering {
         self.waiting.is_empty()
     }
 
-    /// The reply comes once everything is acknowledged, when the connection breaks or the time is over, which
-    /// is an error; at once if others have the socket open.
+    /// Adds a waiting application. It gets a reply once everything is acknowledged, or an error when the
+    /// connection breaks or the time is over. The reply comes at once if other processes have the socket
+    /// open.
     pub(crate) fn add(&mut self, requester: Key, which: Which, flow: Arc<Flow>, time: Duration) {
         let now = Instant::now();
-        // A time that ends with the world is none.
+        // Clamp, because a longer time could overflow.
         let until = now + time.min(Duration::from_secs(u32::MAX.into()));
         self.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED });
     }
 
-    /// Those who have waited for long enough, and what they are told. `look` says of a connection whether its
-    /// descriptor is closed, if there still is a stream, and what it was broken by.
+    /// Removes the applications that have waited long enough, and returns their replies. For a connection,
+    /// `look` returns whether its descriptor is closed, if there still is a stream, and what broke it.
     pub(crate) fn take_ended(
         &mut self,
         now: Instant,
@@ -85,7 +86,7 @@ impl Lingering {
         ended
     }
 
-    /// When they are to be looked at again, if that is not known yet.
+    /// Returns the time of the next check, if it is not scheduled yet.
     pub(crate) fn next_look(&mut self, now: Instant) -> Option<Instant> {
         if self.waiting.is_empty() || self.look.is_some_and(|look| look > now) {
             return None;

@@ -1,4 +1,4 @@
-//! The sockets that applications have: what each is bound to, and how far it has come.
+//! Table of the applications' sockets, with their bindings and phases.
 
 use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -15,39 +15,39 @@ use crate::private_name::PrivateName;
 use crate::transport::Transport;
 use crate::wakers::Key;
 
-/// Opened sockets below which it is not looked which of them are closed.
+/// Number of opened sockets below which none are swept.
 const LEAST_SWEPT: usize = 64;
 
-/// A socket that an application has opened and told of.
+/// A socket that an application has opened and announced.
 pub(crate) struct Opened {
     pub(crate) socket: peersock_fd::Opened,
-    /// The address and port that it is bound to: for IPv6's wildcard there is one for each family.
+    /// The address and port that it is bound to; IPv6's wildcard address has one entry per family.
     pub(crate) reserved: Vec<Acceptor>,
-    /// What a datagram socket is bound to.
+    /// The transport a datagram socket is bound to.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) options: Options,
-    /// What it is bound to at the kernel, if that is no abstract name.
+    /// Its private kernel name, if it has no abstract one.
     pub(crate) private: Option<Arc<PrivateName>>,
     /// The inode of the application's descriptor, once the node has seen one.
     pub(crate) inode: Option<u64>,
-    /// By which the kernel tells of its closing, if it does.
+    /// The watch by which the kernel reports its closing, if there is one.
     pub(crate) watch: Option<Watch>,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
-    /// The node has left the network that it is bound to.
+    /// Set once the node has left the network that it is bound to.
     pub(crate) is_down: bool,
     pub(crate) phase: Phase,
 }
 
-/// How far a socket has come.
+/// Phase of a socket's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It may connect or listen.
+    /// New: may connect or listen.
     Fresh,
     Listening(Key),
     Connecting(Key),
     Connected(Key),
-    /// It carries datagrams, and is bound.
+    /// Bound, for datagrams.
     Datagrams(Key),
 }
 
@@ -59,14 +59,14 @@ impl Opened {
         Self { socket, reserved, transport, options, private, inode, watch, error, is_down: false, phase }
     }
 
-    /// The address that it is bound to, as the application should see it.
+    /// Returns the address that it is bound to, as the application sees it.
     pub(crate) fn bound(&self) -> Option<SocketAddr> {
         let reserved = self.reserved.first().map(|acceptor| acceptor.local_addr());
         let bound = reserved.or_else(|| self.transport.as_ref().map(|transport| transport.local()));
         bound.map(|bound| self.shown_local(bound))
     }
 
-    /// An own address as a socket of this family shows it: IPv4's wildcard is IPv6's.
+    /// Returns a local address as a socket of this family shows it: IPv4's wildcard address becomes IPv6's.
     fn shown_local(&self, address: SocketAddr) -> SocketAddr {
         match self.socket.family {
             Family::V6 if address.ip().is_unspecified() => {
@@ -76,7 +76,7 @@ impl Opened {
         }
     }
 
-    /// bind(2).
+    /// Handles bind(2).
     pub(crate) fn bind(&mut self, node: &NodeHandle, local: SocketAddr) -> Result<(), Errno> {
         if !self.reserved.is_empty() || self.phase != Phase::Fresh {
             return Err(Errno::INVAL);
@@ -93,11 +93,11 @@ impl Opened {
     }
 }
 
-/// The sockets that applications have opened and told of, and the connections that listeners have accepted.
+/// The sockets that applications have opened and announced, and the connections that listeners have accepted.
 pub(crate) struct Sockets {
     opened: HashMap<SocketId, Opened>,
     accepted: HashMap<SocketId, Key>,
-    /// How many opened sockets make it worth while to look which of them are closed.
+    /// Number of opened sockets from which the next sweep is worthwhile.
     sweep_at: usize,
 }
 
@@ -108,18 +108,18 @@ impl Default for Sockets {
 }
 
 impl Sockets {
-    /// The socket, made known if it is new.
+    /// Returns the socket, registered if it is new.
     pub(crate) fn open(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
         self.opened.entry(socket.id).or_insert_with(|| Opened::new(socket))
     }
 
-    /// Whether so many are known that it should be looked which are closed, before one more is. Looking takes
-    /// system calls, so it is done only once there are twice as many as were left last time.
+    /// Returns true if a sweep is due before one more socket is added. Sweeping takes system calls, so it is
+    /// due only once the number has doubled since the last sweep.
     pub(crate) fn is_time_to_sweep(&self, one_more: SocketId) -> bool {
         self.opened.len() >= self.sweep_at && !self.opened.contains_key(&one_more)
     }
 
-    /// It was looked which are closed, and those were removed.
+    /// Notes that closed sockets were swept.
     pub(crate) fn note_sweep(&mut self) {
         self.sweep_at = LEAST_SWEPT.max(2 * self.opened.len());
     }
@@ -140,12 +140,12 @@ impl Sockets {
         self.opened.remove(&id)
     }
 
-    /// How many applications have opened.
+    /// Returns the number of sockets that applications have opened.
     pub(crate) fn len(&self) -> usize {
         self.opened.len()
     }
 
-    /// Those that applications have opened.
+    /// Returns the sockets that applications have opened.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Opened> {
         self.opened.values()
     }
@@ -154,17 +154,17 @@ impl Sockets {
         self.opened.values_mut()
     }
 
-    /// A listener has accepted a connection.
+    /// Notes that a listener has accepted a connection.
     pub(crate) fn note_accepted(&mut self, id: SocketId, key: Key) {
         self.accepted.insert(id, key);
     }
 
-    /// A connection that was accepted has ended.
+    /// Forgets an accepted connection that has ended.
     pub(crate) fn forget_accepted(&mut self, id: SocketId) {
         self.accepted.remove(&id);
     }
 
-    /// What stands for the stream of a socket that is connected.
+    /// Returns the key of a connected socket's stream.
     pub(crate) fn stream(&self, which: Which) -> Option<Key> {
         match which {
             Which::Accepted(id) => self.accepted.get(&id).copied(),

@@ -1,4 +1,4 @@
-//! Binding the sockets that applications have opened, and forgetting those that are closed.
+//! Binding of the sockets that applications have opened, and removal of closed ones.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,11 +14,11 @@ use crate::private_name::PrivateName;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
 
-/// How old the list may be by which sockets are looked for that are closed, to save memory.
+/// Maximum age of the list of name holders when closed sockets are searched to save memory.
 const LISTED: Duration = Duration::from_secs(1);
 
 impl ServerState {
-    /// The socket, made known if it is new.
+    /// Returns the socket, registered if it is new.
     pub(crate) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
         if self.sockets.is_time_to_sweep(socket.id) {
             self.sweep_unused();
@@ -26,8 +26,8 @@ impl ServerState {
         self.sockets.open(socket)
     }
 
-    /// Forgets the sockets that are closed and never carried anything: of those that were only given options
-    /// the node has seen no descriptor, and nothing tells of their closing.
+    /// Forgets closed sockets that never carried anything. If such a socket was only given options, the node
+    /// has seen no descriptor, and nothing reports its closing.
     fn sweep_unused(&mut self) {
         let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
         let fresh = fresh.map(|opened| opened.socket).collect();
@@ -35,7 +35,7 @@ impl ServerState {
         self.sockets.note_sweep();
     }
 
-    /// Binds; where the address is taken, looks whether by a socket that is closed.
+    /// Binds a socket. If the address is taken, checks whether a closed socket has it.
     pub(crate) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         let local = self.context.meant_here(socket, local);
         match self.bind_once(socket, local) {
@@ -44,7 +44,8 @@ impl ServerState {
                 self.context.note_refusal(local.port());
                 Err(Errno::ACCESS)
             }
-            // It may be a client's, so it is bound; nobody reaches a server there, which is said.
+            // It may be a client's socket, so it is bound. A server there would be unreachable, which is
+            // reported.
             Ok(()) if socket.kind == peersock_fd::Kind::Datagram && local.port() != 0 => {
                 if self.context.may_listen(local.port()).is_err() {
                     self.context.note_refusal(local.port());
@@ -55,7 +56,8 @@ impl ServerState {
         }
     }
 
-    /// Where the node has no IPv4 address, has a listener on IPv4's wildcard take IPv6 connections, too.
+    /// Makes a listener on IPv4's wildcard address accept IPv6 connections too, where the node has no IPv4
+    /// address.
     fn add_ipv6(&mut self, node: &NodeHandle, socket: peersock_fd::Opened) {
         let has_no_ipv4 = self.context.has_no_ipv4();
         let opened = self.socket(socket);
@@ -65,16 +67,17 @@ impl ServerState {
         {
             let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), only.local_addr().port());
             let (device, options) = (opened.options.interface(), opened.options.tcp(false));
-            // Another socket may have the port, and keeps it.
+            // If another socket has the port, that socket keeps it.
             opened.reserved.extend(node.reserve(device, local, options));
         }
     }
 
-    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and
-    /// would fail all the same. True if there were any.
+    /// Makes sockets on IPv4's wildcard address leave IPv6 to a socket of that family. Does nothing if that
+    /// socket wants IPv4 as well, because it would fail all the same. Returns true if there were any.
     fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
         let (ip, port) = (local.ip().to_canonical(), local.port());
-        // An alias is an IPv4 address to who binds to it, and the wildcard's are bound to it as well.
+        // For the application an alias is an IPv4 address, which sockets on the wildcard address are bound to
+        // as well.
         let is_ipv4 = ip.is_ipv4() || socket.family == Family::V4;
         if is_ipv4 || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
             return false;
@@ -114,7 +117,8 @@ impl ServerState {
         Ok(())
     }
 
-    /// Ends what waits on a socket whose network the node has left: from now on its calls fail with ENETDOWN.
+    /// Ends pending calls on a socket whose network the node has left: from now on its calls fail with
+    /// ENETDOWN.
     pub(crate) fn take_down(&mut self, socket: peersock_fd::Opened) {
         let Some(opened) = self.sockets.get_mut(socket.id).filter(|opened| !opened.is_down) else { return };
         opened.is_down = true;
@@ -123,7 +127,7 @@ impl ServerState {
         }
     }
 
-    /// Has the kernel tell of sockets that are closed.
+    /// Starts watching for closed sockets.
     pub(crate) fn watch_closings(&mut self) -> io::Result<()> {
         let key = self.context.closings_key;
         if let Some(fd) = self.context.closings.fd() {
@@ -133,7 +137,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// Forgets the sockets of which the kernel has told that nobody has them open any more. True if there
+    /// Forgets the sockets that the kernel has reported as closed by all processes. Returns true if there
     /// were any.
     pub(crate) fn forget_closed(&mut self) -> bool {
         let mut any = false;
@@ -162,7 +166,7 @@ impl ServerState {
                 let socket = opened.socket;
                 self.forget(socket);
             }
-            // Its stream tells by itself, once it has taken what was written.
+            // Its stream detects the closing once it has taken what was written.
             Phase::Connecting(_) | Phase::Connected(_) => {
                 if let Some(watch) = opened.watch.take() {
                     self.context.closings.unwatch(watch);
@@ -171,8 +175,8 @@ impl ServerState {
         }
     }
 
-    /// Forgets the sockets bound to a port, or to any if it is 0, that nobody has open any more. True if
-    /// there were any.
+    /// Forgets the sockets bound to a port, or to any port if it is 0, that no process has open any more.
+    /// Returns true if there were any.
     pub(crate) fn sweep(&mut self, port: u16) -> bool {
         let any = self.forget_closed();
         let is_it = |bound: SocketAddr| port == 0 || bound.port() == port;
@@ -185,7 +189,7 @@ impl ServerState {
         self.forget_dead(candidates, if port == 0 { LISTED } else { Duration::ZERO }) || any
     }
 
-    /// Forgets those of the sockets that nobody has open any more. True if there were any.
+    /// Forgets the candidates that no process has open any more. Returns true if there were any.
     fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>, age: Duration) -> bool {
         let dead: Vec<_> = candidates.into_iter().filter(|socket| !self.is_open(*socket, age)).collect();
         for socket in &dead {
@@ -198,13 +202,14 @@ impl ServerState {
         self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened, age))
     }
 
-    /// A descriptor of a socket has come with a request, by which it is known from then on who has its name,
-    /// and when it is closed.
+    /// Notes a descriptor that came with a request. From then on it identifies the holder of the socket's
+    /// name, and its closing is watched.
     pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: BorrowedFd<'_>) {
         let opened = self.sockets.get(socket.id);
         let is_of = |private: &Arc<PrivateName>| private.is_of(fd);
         if opened.is_some_and(|opened| {
-            // It does not change. Of a private one others may have descriptors as it was before.
+            // The inode does not change. Others may have descriptors of a private socket from before it
+            // became private.
             opened.inode.is_some() || !opened.private.as_ref().is_none_or(is_of)
         }) {
             return;
@@ -219,17 +224,18 @@ impl ServerState {
         }
     }
 
-    /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.
+    /// Notes that a process has closed a socket. If no process has it open any more, new connections are
+    /// refused at once.
     pub(crate) fn closed(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         let phase = self.sockets.phase(socket.id);
-        // Of the others what they have sent may not have been taken yet.
+        // For the other phases, sent data may not have been taken yet.
         if matches!(phase, Some(Phase::Listening(_))) && !self.is_open(socket, Duration::ZERO) {
             self.forget(socket);
         }
         Ok(())
     }
 
-    /// Takes a socket out of the table.
+    /// Removes a socket from the table.
     pub(crate) fn remove_socket(&mut self, id: SocketId) -> Option<Opened> {
         let opened = self.sockets.remove(id)?;
         if let Some(watch) = opened.watch {
@@ -238,10 +244,10 @@ impl ServerState {
         Some(opened)
     }
 
-    /// Forgets a socket with all that belongs to it.
+    /// Forgets a socket and everything that belongs to it.
     pub(crate) fn forget(&mut self, socket: peersock_fd::Opened) {
         if let Some(Phase::Datagrams(key)) = self.sockets.phase(socket.id) {
-            // What it has sent just before leaves.
+            // Send the data it has just written.
             self.send_all_of(key);
         }
         let Some(opened) = self.remove_socket(socket.id) else { return };

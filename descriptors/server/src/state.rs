@@ -1,4 +1,4 @@
-//! What a server has to do with, by the keys of the kernel's events, of timers and of wakers.
+//! Entities of a server, found by the keys of kernel events, timers and wakers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -21,43 +21,44 @@ use crate::stream::{Outcome, Stream};
 use crate::undelivered::Delivering;
 use crate::wakers::{Key, Readiness};
 
-/// Connections that were written to in one turn and are sent for together: as many as fit into one call.
+/// Maximum number of connections whose data waits in one turn to be sent together: as many as fit into one
+/// call.
 const MOST_UNSENT: usize = 64;
 
-/// How often it is looked whether everything is delivered, before what is open is reset.
+/// Interval of the checks whether everything is delivered, before open connections are reset.
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
-/// Everything that the server has to do with.
+/// The complete state of a server.
 pub(crate) struct ServerState {
     pub(crate) context: Context,
     pub(crate) entries: HashMap<Key, Entry>,
     pub(crate) sockets: Sockets,
-    /// Room for what a turn has to look at, kept from one to the next.
+    /// Buffer for the keys of a turn, kept from one to the next.
     keys: Vec<Key>,
-    /// Given up for a moment when descriptors run out, see [`ServerState::turn_away`].
+    /// Released for a moment when descriptors run out, see [`ServerState::turn_away`].
     spare: Option<OwnedFd>,
     pub(crate) delivering: Delivering,
     pub(crate) endings: Endings,
     pub(crate) lingering: Lingering,
     pub(crate) strangers: Strangers,
     pub(crate) draining: Option<Unclosed>,
-    /// The node's ends of descriptors that a process has open which exits; their connections have ended.
+    /// The node's ends of descriptors that an exiting process has open; their connections have ended.
     pub(crate) kept: Vec<OwnedFd>,
-    /// The node is about to go: what is asked fails with ENETDOWN.
+    /// Set while the node shuts down: requests fail with ENETDOWN.
     pub(crate) is_ending: bool,
-    /// Connections that applications have made to the request socket.
+    /// Number of connections that applications have made to the request socket.
     pub(crate) contacts: u64,
-    /// Nobody sees who reads and writes the sockets that this process has opened, see
+    /// True if the library does not see reads and writes on this process's sockets, see
     /// [`FdServer::note_unseen_calls`](crate::FdServer::note_unseen_calls).
     pub(crate) has_unseen_calls: bool,
 }
 
-/// What a key stands for.
+/// Entity behind a key.
 #[expect(clippy::large_enum_variant, reason = "most entries of a busy server are streams")]
 pub(crate) enum Entry {
     RequestListener(Arc<OwnedFd>),
     DataListener(Arc<OwnedFd>),
-    /// The kernel tells of sockets that were closed.
+    /// Events of closed sockets.
     Closings,
     Requester(Requester),
     Listening(Listening),
@@ -102,8 +103,8 @@ impl ServerState {
         self.entries.remove(&key)
     }
 
-    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake
-    /// us for ever.
+    /// Accepts and closes a waiting connection when there are no descriptors left for it. Otherwise it would
+    /// wake the server forever.
     pub(crate) fn turn_away(&mut self, listener: &OwnedFd, error: Errno) {
         if !matches!(error, Errno::MFILE | Errno::NFILE) {
             return;
@@ -114,8 +115,8 @@ impl ServerState {
         tracing::debug!("an application was turned away: there are too many open descriptors");
     }
 
-    /// Whether a stream has something that is not delivered. While it drains: those that end in order are
-    /// there until then.
+    /// Returns true if a stream has undelivered data. During a drain, streams that end in order exist until
+    /// everything is delivered.
     pub(crate) fn has_undelivered(&self) -> bool {
         self.entries.values().any(|entry| match entry {
             Entry::Stream(stream) => !(is_reset_if_open(&self.draining, stream) && stream.is_delivered()),
@@ -124,8 +125,7 @@ impl ServerState {
         })
     }
 
-    /// The processes that have sockets of this node, as far as is known: this one, and those that have asked
-    /// something.
+    /// Returns the processes known to have sockets of this node: this one, and those that have made requests.
     pub(crate) fn processes(&self) -> BTreeSet<i32> {
         let known = self.entries.values().filter_map(|entry| match entry {
             Entry::Listening(listening) => Some(listening.process()),
@@ -150,7 +150,7 @@ impl ServerState {
         }
     }
 
-    /// Looks at one entry. What is removed here is closed.
+    /// Handles one entry. Entries removed here are closed.
     pub(crate) fn handle(&mut self, key: Key, readiness: Readiness) {
         match self.entries.get_mut(&key) {
             None => {
@@ -175,15 +175,15 @@ impl ServerState {
             Some(Entry::Stream(stream)) => {
                 let Context { buf, unsent, .. } = &mut self.context;
                 let outcome = stream.pump(readiness, buf, unsent, self.draining.is_some());
-                // Others are not to wait for one that has much, and a reset is not to overtake what was
-                // written.
+                // One stream with much data must not delay others, and a reset must not overtake written
+                // data.
                 if outcome != Outcome::Waits || unsent.len() >= MOST_UNSENT {
                     self.context.send_unsent();
                 }
                 if let Some((fd, events)) = stream.changed_events() {
                     self.context.rewatch(fd, key, events);
                 }
-                // It is open: its end must not look as if the application had said all.
+                // An open stream must not look as if the application had sent everything.
                 let stays = || is_reset_if_open(&self.draining, stream) && !stream.is_closed();
                 match outcome {
                     Outcome::Waits => {}
@@ -199,12 +199,12 @@ impl ServerState {
     }
 }
 
-/// Whether the node ends, and resets this connection if the application still has it open then.
+/// Returns true if the node is ending, and resets this connection if the application still has it open then.
 fn is_reset_if_open(draining: &Option<Unclosed>, stream: &Stream) -> bool {
     draining.as_ref().is_some_and(|unclosed| unclosed.resets(stream.origin.id()))
 }
 
-/// A descriptor that can be done without.
+/// Opens the spare descriptor.
 fn spare() -> Option<OwnedFd> {
     crate::process::placeholder().ok()
 }

@@ -1,5 +1,4 @@
-//! The streams of a server: found by what requests call them, what they have still to deliver, and what is
-//! left when they have ended.
+//! The streams of a server: lookup for requests, undelivered data, and records of ended ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use crate::undelivered::Outstanding;
 use crate::wakers::Key;
 
 impl ServerState {
-    /// A stream has ended.
+    /// Ends a stream.
     pub(crate) fn end_stream(&mut self, key: Key) {
         let Some(Entry::Stream(mut stream)) = self.remove(key) else { return };
         let is_draining = self.draining.is_some();
@@ -27,7 +26,7 @@ impl ServerState {
             Some(ending) => self.note_ending(id, &stream, ending),
             None if is_draining => {
                 self.delivering.add(Arc::clone(stream.connection.flow()));
-                // The process exits, and a thread of it may go on writing until then.
+                // The process exits, and one of its threads may write until then.
                 if matches!(self.draining, Some(Unclosed::FinishOnly(_))) && !stream.is_closed() {
                     self.kept.push(stream.into_fd());
                 }
@@ -36,18 +35,18 @@ impl ServerState {
         }
     }
 
-    /// Remembers what has ended a stream, and what was lost.
+    /// Records the cause of a stream's end, and its losses.
     pub(crate) fn note_ending(&mut self, id: SocketId, stream: &Stream, ending: Ending) {
         let is_draining = self.draining.is_some();
         let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
         let when = if is_draining { When::Draining } else { ending.when };
-        // No call can have told of what broke after the application had closed it.
+        // No call can have reported a break that came after the application had closed the connection.
         let is_taken_as_noticed = !is_seen && ending.when == When::Open && !is_draining;
         let is_noticed = ending.is_noticed || is_taken_as_noticed;
         self.endings.note(Instant::now(), id, Ending { when, is_noticed, ..ending });
     }
 
-    /// A call has told an application what has ended a connection, or does so now.
+    /// Notes that a call has told an application what has ended a connection, or does so now.
     pub(crate) fn note_noticed(&mut self, which: Which) {
         match self.stream_mut(which) {
             Some(stream) => stream.note_noticed(),
@@ -69,7 +68,7 @@ impl ServerState {
         }
     }
 
-    /// The stream of a socket that is connected.
+    /// Returns the stream of a connected socket.
     pub(crate) fn stream(&self, which: Which) -> Option<&Stream> {
         match self.entry(self.sockets.stream(which)?)? {
             Entry::Stream(stream) => Some(stream),
@@ -85,13 +84,13 @@ impl ServerState {
         }
     }
 
-    /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks
-    /// about it.
+    /// Returns the connection of a socket that is about to be closed, because it may be gone when the
+    /// application asks about it.
     pub(crate) fn flow_of(&self, which: Which) -> Option<Arc<Flow>> {
         self.stream(which).map(|stream| Arc::clone(stream.connection.flow()))
     }
 
-    /// Answers those who have waited in close(2) for long enough.
+    /// Answers the applications that have waited in close(2) long enough.
     pub(crate) fn check_lingering(&mut self) {
         if self.lingering.is_empty() {
             return;
@@ -114,13 +113,13 @@ impl ServerState {
         }
     }
 
-    /// Notes what closed connections still have to deliver.
+    /// Notes the undelivered data of closed connections.
     pub(crate) fn note_closing(&mut self) {
         let closing = self.context.node().map(|node| node.closing()).unwrap_or_default();
         closing.into_iter().for_each(|flow| self.delivering.add(flow));
     }
 
-    /// What has not arrived now.
+    /// Returns the data that has not arrived now.
     pub(crate) fn undelivered(&mut self) -> Outstanding {
         self.delivering.look();
         let now = Instant::now();
@@ -138,7 +137,7 @@ impl ServerState {
             Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
             _ => None,
         });
-        // The application was told that it is connected. It may have closed its descriptor before it came
+        // The application knows that it is connected. It may have closed its descriptor before that arrived
         // here.
         let coming = |entry: &&Entry| matches!(entry, Entry::Connecting(one) if one.is_standing());
         found.ends = self.entries.values().filter(coming).count();

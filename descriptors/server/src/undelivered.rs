@@ -1,4 +1,4 @@
-//! What of the applications' data has not arrived yet, at the end of a node.
+//! Application data that has not arrived yet when a node ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,26 @@ use peersock_stack::{Delivery, Flow};
 
 use crate::connection_errors::Losses;
 
-/// What applications have written and what has not arrived, see
+/// Data that applications have written and that has not arrived, see
 /// [`FdServer::undelivered`](crate::FdServer::undelivered).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Outstanding {
-    /// Bytes that wait for acknowledgements.
+    /// Number of bytes that wait for acknowledgements.
     pub waiting: u64,
-    /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
+    /// Number of connections that have delivered all bytes and wait until the peer has acknowledged the end.
     pub ends: usize,
-    /// Connections that have ended since the drain began, or been reset, without delivering everything.
+    /// Number of connections that have ended since the drain began, or been reset, without delivering
+    /// everything.
     pub lost: usize,
-    /// Bytes of those that were not acknowledged.
+    /// Number of unacknowledged bytes of the `lost` connections.
     pub lost_bytes: u64,
-    /// Connections that were reset before that, if no call has told the application: those that it had open,
-    /// and those that it had connected itself and closed before the peer had every byte.
+    /// Number of connections that broke before that, if no call has told the application. Counts connections
+    /// that it had open, and connections that it had made and closed before the peer had every byte.
     pub lost_before: usize,
-    /// Bytes of those that were not acknowledged.
+    /// Number of unacknowledged bytes of the `lost_before` connections.
     pub lost_before_bytes: u64,
-    /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
+    /// Time since any peer with waiting bytes was last heard; zero if nothing waits.
     pub silence: Duration,
     /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of
     /// their ends; zero if none was measured.
@@ -34,21 +35,21 @@ pub struct Outstanding {
 }
 
 impl Outstanding {
-    /// What is still to be delivered.
+    /// Returns the data still to be delivered.
     pub fn remaining(&self) -> Remaining {
         let Self { waiting: bytes, ends, silence, round_trip, .. } = *self;
         Remaining { bytes, ends, silence, round_trip }
     }
 
-    /// The bytes that were lost, or are if nothing more is delivered. `None` if nothing is; they may be 0, as
-    /// of a peer that closes without reading.
+    /// Returns the bytes lost so far plus those still waiting, or `None` without loss. Zero is possible, for
+    /// example if the peer closed without reading.
     pub(crate) fn loss(&self) -> Option<u64> {
         let is_lossless = (self.waiting, self.lost, self.lost_before) == (0, 0, 0);
         (!is_lossless).then_some(self.waiting + self.lost_bytes + self.lost_before_bytes)
     }
 }
 
-/// The connections that are to be delivered once a drain has begun.
+/// The connections still to be delivered once a drain has begun.
 #[derive(Default)]
 pub(crate) struct Delivering {
     flows: Vec<Arc<Flow>>,
@@ -62,7 +63,7 @@ impl Delivering {
         }
     }
 
-    /// Looks at what has become of them.
+    /// Removes the connections that are finished, and counts their losses.
     pub(crate) fn look(&mut self) {
         let Self { flows, lost } = self;
         flows.retain(|flow| match flow.delivery() {
@@ -75,12 +76,12 @@ impl Delivering {
         });
     }
 
-    /// What those have lost that were looked at.
+    /// Returns the losses of the removed connections.
     pub(crate) fn lost(&self) -> Losses {
         self.lost
     }
 
-    /// The others.
+    /// Returns the remaining connections.
     pub(crate) fn flows(&self) -> impl Iterator<Item = &Arc<Flow>> {
         self.flows.iter()
     }

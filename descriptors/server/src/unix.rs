@@ -1,11 +1,11 @@
-//! The AF_UNIX sockets of the node's own.
+//! The node's AF_UNIX sockets.
 
 use std::os::fd::OwnedFd;
 
 use peersock_fd::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// A socket of the node's, which nobody inherits and no call waits on.
+/// Returns a non-blocking socket that child programs do not inherit.
 pub(crate) fn unix(kind: SocketType) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)

@@ -1,4 +1,4 @@
-//! What entities are looked at for: news from the kernel, and wakers for those from the data path.
+//! Events of entities: readiness reported by the kernel, and wakers for the data path.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,21 +8,21 @@ use std::thread::ThreadId;
 use peersock::attach::{EventFlags, NodeHandle, WeakNodeHandle};
 use peersock_primitives::sync;
 
-/// Names one thing that a server has to do with.
+/// Identifier of one entity of a server.
 pub(crate) type Key = u64;
 
-/// Why an entry is looked at.
+/// Events that led to an entry.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Readiness {
-    /// Its descriptor can be read from.
+    /// Set if its descriptor can be read from.
     pub(crate) readable: bool,
-    /// Its descriptor can be written to.
+    /// Set if its descriptor can be written to.
     pub(crate) writable: bool,
-    /// Its descriptor's other end sends no more.
+    /// Set if its descriptor's other end sends no more.
     pub(crate) ended: bool,
-    /// Its descriptor's other end is closed.
+    /// Set if its descriptor's other end is closed.
     pub(crate) hung_up: bool,
-    /// Among what can be read is an urgent byte.
+    /// Set if the readable data contains an urgent byte.
     pub(crate) urgent: bool,
 }
 
@@ -39,11 +39,11 @@ impl From<EventFlags> for Readiness {
     }
 }
 
-/// The sockets that were told of news and not looked at since.
+/// Queue of the sockets that were woken and not handled since.
 pub(crate) struct ReadyQueue {
     keys: Mutex<Vec<Key>>,
     node: WeakNodeHandle,
-    /// The thread that works the queue off, once it has begun.
+    /// The thread that processes the queue, once it has begun.
     worker: OnceLock<ThreadId>,
 }
 
@@ -52,13 +52,13 @@ impl ReadyQueue {
         Arc::new(Self { keys: Mutex::default(), node: node.downgrade(), worker: OnceLock::new() })
     }
 
-    /// A waker that puts `key` into the queue, at most once until it is taken out.
+    /// Returns a waker that queues `key`, at most once until the key is taken.
     pub(crate) fn waker(self: &Arc<Self>, key: Key) -> (Waker, Arc<Entry>) {
         let entry = Arc::new(Entry { key, queued: AtomicBool::new(false), queue: Arc::clone(self) });
         (Waker::from(Arc::clone(&entry)), entry)
     }
 
-    /// Takes out everything.
+    /// Takes all keys.
     pub(crate) fn take(&self, keys: &mut Vec<Key>) {
         self.worker.get_or_init(|| std::thread::current().id());
         std::mem::swap(&mut *sync::lock(&self.keys), keys);
@@ -74,7 +74,7 @@ impl ReadyQueue {
             keys.push(key);
             keys.len() == 1
         };
-        // The worker looks before it sleeps.
+        // The worker checks the queue before it sleeps.
         if first
             && self.worker.get() != Some(&std::thread::current().id())
             && let Some(node) = self.node.upgrade()
@@ -84,7 +84,7 @@ impl ReadyQueue {
     }
 }
 
-/// What a waker of a [`ReadyQueue`] is.
+/// Target of a waker of a [`ReadyQueue`].
 pub(crate) struct Entry {
     key: Key,
     queued: AtomicBool,
@@ -92,7 +92,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whoever handles the key says so first: what happens from then on puts it into the queue again.
+    /// Marks the start of handling; later wakes queue the key again.
     pub(crate) fn begin(&self) {
         self.queued.store(false, Ordering::SeqCst);
     }

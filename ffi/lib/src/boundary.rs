@@ -1,4 +1,4 @@
-//! Where C calls in: no panic passes, and every failure is said.
+//! The boundary for calls from C: no panic crosses it, and every failure is reported.
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -39,7 +39,7 @@ pub(crate) fn answer(body: impl FnOnce() -> Answer) -> peersock_result {
     }
 }
 
-/// Runs the body of a socket call whose failure has a text, too.
+/// Runs the body of a socket call whose failure also has a text.
 pub(crate) fn posix_with_text<T: From<i8>>(body: impl FnOnce() -> Answer<T>) -> T {
     let before = errno();
     let result = guarded(body);
@@ -51,7 +51,7 @@ pub(crate) fn posix_with_text<T: From<i8>>(body: impl FnOnce() -> Answer<T>) -> 
     })
 }
 
-/// Runs the body of a socket call. If it succeeds `errno` stays what it was.
+/// Runs the body of a socket call. On success `errno` is unchanged.
 pub(crate) fn posix<T: From<i8>>(body: impl FnOnce() -> Result<T, Errno>) -> T {
     let before = errno();
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -65,7 +65,7 @@ pub(crate) fn posix<T: From<i8>>(body: impl FnOnce() -> Result<T, Errno>) -> T {
     T::from(-1)
 }
 
-/// Runs something that gives `otherwise` if it panics.
+/// Runs `body`, and returns `otherwise` if it panics.
 pub(crate) fn guarded_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
 }
@@ -90,6 +90,6 @@ pub(crate) fn set_errno(errno: i32) {
 
 pub(crate) fn remember(text: &str) {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
-    // A thread that is ending has no text any more.
+    // A thread that is ending no longer has a text.
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = text);
 }

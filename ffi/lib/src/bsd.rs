@@ -1,5 +1,4 @@
-//! The socket calls, as POSIX has them. On descriptors that are no overlay sockets they do what the system's
-//! do.
+//! The socket calls of POSIX. On descriptors that are not overlay sockets they do what the system's calls do.
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -87,7 +86,7 @@ pub extern "C" fn peersock_reason(fd: RawFd, error: c_int) -> c_int {
         return error;
     }
     guarded_or(error, || match connected(fd) {
-        // It is over: neither it stands nor is it about to.
+        // The connection has ended, so it is neither established nor about to be.
         Ok(()) | Err(Errno::INPROGRESS | Errno::CONNRESET | Errno::PIPE) => error,
         Err(reason) => reason.raw_os_error(),
     })
@@ -284,11 +283,11 @@ pub unsafe extern "C" fn peersock_setsockopt(
     posix(|| unsafe { either::setsockopt(overlay(fd)?.as_ref(), fd, level, name, value, length) })
 }
 
-/// What has come of a stream's connect(2).
+/// Returns the outcome of a stream's connect(2).
 fn connected(fd: RawFd) -> Result<(), Errno> {
     let socket = overlay(fd)?;
     let mut ready = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one descriptor, in a variable of ours.
+    // SAFETY: one descriptor, in a local variable.
     match unsafe { libc::poll(&raw mut ready, 1, 0) } {
         0 => return Err(Errno::INPROGRESS),
         -1 => return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
@@ -296,17 +295,17 @@ fn connected(fd: RawFd) -> Result<(), Errno> {
     }
     let (mut error, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
     let (value, level) = ((&raw mut error).cast(), libc::SOL_SOCKET);
-    // SAFETY: the value is as long as we say.
+    // SAFETY: the value is as long as the given length.
     unsafe { either::getsockopt(socket.as_ref(), fd, level, libc::SO_ERROR, value, &raw mut length) }?;
     match error {
-        // Without an error it stood, and was reset before anybody looked.
+        // Without an error it was established, and reset before any call looked.
         0 if ready.revents & libc::POLLHUP != 0 => Err(Errno::CONNRESET),
         0 => Ok(()),
         error => Err(Errno::from_raw_os_error(error)),
     }
 }
 
-/// Remembers which ports are allowed, if that is why a call has failed.
+/// Remembers the allowed ports, if a call has failed because of the port.
 fn explain(
     error: Errno,
     socket: Option<&Socket<'_>>,
@@ -319,12 +318,12 @@ fn explain(
     }
 }
 
-/// The overlay socket that a descriptor is, `None` if it is another one.
+/// Returns the overlay socket of a descriptor, or `None` for another descriptor.
 fn overlay<'a>(fd: RawFd) -> Result<Option<Socket<'a>>, Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
     }
-    // SAFETY: it is used during the caller's own call only; a number that is not open makes system calls
+    // SAFETY: it is used only during the caller's own call; a number that is not open makes system calls
     // fail.
     Ok(Socket::of(unsafe { BorrowedFd::borrow_raw(fd) }))
 }

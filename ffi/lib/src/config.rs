@@ -1,4 +1,4 @@
-//! The configuration of a node that is to be started.
+//! The configuration of a node to start.
 
 use std::path::PathBuf;
 
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn peersock_config_tcp_buffers(
     })
 }
 
-/// The interfaces that a text names.
+/// Parses the interfaces named in a text.
 pub(crate) fn named_interfaces(names: &str) -> Answer<Interfaces> {
     Ok(match names {
         "" => return Err(Failure::invalid("no interface is named")),
@@ -221,7 +221,7 @@ pub(crate) fn named_interfaces(names: &str) -> Answer<Interfaces> {
     })
 }
 
-/// A seed of the caller's.
+/// Reads a seed of the caller.
 ///
 /// # Safety
 /// `seed` is null or points to `size` bytes.

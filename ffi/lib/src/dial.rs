@@ -1,4 +1,4 @@
-//! Sockets in one call, from texts: for short programs, and for languages that have no addresses in C's form.
+//! Sockets in one call, from texts: for short programs, and for languages without addresses in C's form.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn peersock_dial(
             let (fd, address) = (open(node, kind)?, SocketAddr::new(ip, port));
             match overlay(&fd)?.connect(Some(mapped(address))) {
                 Ok(()) | Err(Errno::INPROGRESS) => return Ok(fd.into_raw_fd()),
-                // Nobody else is dialled in its place.
+                // Do not dial the other addresses.
                 Err(Errno::INTR) => return Err(refused(address, Errno::INTR)),
                 Err(error) => failed = failed.or(Some(refused(address, error))),
             }
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn peersock_listen_at(
     })
 }
 
-/// Binds a socket, and has a stream listen.
+/// Binds a socket, and makes a stream listen.
 fn bind(fd: &OwnedFd, address: SocketAddr, only_v6: bool, backlog: c_int) -> Result<(), Errno> {
     let socket = Socket::of(fd.as_fd()).ok_or(Errno::NETDOWN)?;
     let is_stream = socket.kind() == peersock_fd::Kind::Stream;
@@ -134,7 +134,7 @@ fn bind(fd: &OwnedFd, address: SocketAddr, only_v6: bool, backlog: c_int) -> Res
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
     }
     let address = storage(address);
-    // SAFETY: the address is as long as we say.
+    // SAFETY: the address is as long as the given length.
     unsafe {
         bsd::bind(&socket, (&raw const address).cast::<sockaddr>(), size_of_val(&address) as socklen_t)
     }?;
@@ -144,11 +144,11 @@ fn bind(fd: &OwnedFd, address: SocketAddr, only_v6: bool, backlog: c_int) -> Res
     Ok(())
 }
 
-/// Opens a socket of IPv6.
+/// Opens an IPv6 socket.
 fn open(node: peersock_node, kind: c_int) -> Answer<OwnedFd> {
     let fd = bsd::socket(&find(node)?.client, libc::AF_INET6, kind, 0)
         .map_err(|error| system(error, "the socket cannot be opened"))?;
-    // SAFETY: it was just opened, and nobody else knows of it.
+    // SAFETY: it was just opened, and no other code knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let socket = overlay(&fd)?;
     if socket.kind() == peersock_fd::Kind::Stream {
@@ -165,11 +165,11 @@ fn overlay(fd: &OwnedFd) -> Answer<Socket<'_>> {
 fn set(socket: &Socket<'_>, level: c_int, name: c_int, on: bool) -> Result<(), Errno> {
     let value = c_int::from(on);
     let length = size_of_val(&value) as socklen_t;
-    // SAFETY: the value is as long as we say.
+    // SAFETY: the value is as long as the given length.
     unsafe { bsd::setsockopt(socket, level, name, (&raw const value).cast(), length) }.map(drop)
 }
 
-/// The addresses that a text stands for.
+/// Returns the addresses of a host.
 fn look_up(node: peersock_node, host: &str) -> Answer<Vec<IpAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![ip.to_canonical()]);
@@ -191,7 +191,7 @@ fn look_up(node: peersock_node, host: &str) -> Answer<Vec<IpAddr>> {
     }
 }
 
-/// Those of a family, or all.
+/// Returns the addresses of a family, or all.
 fn of_family(mut found: Vec<IpAddr>, family: c_int) -> Answer<Vec<IpAddr>> {
     match family {
         libc::AF_UNSPEC => {}
@@ -202,7 +202,7 @@ fn of_family(mut found: Vec<IpAddr>, family: c_int) -> Answer<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// The address as sockets of IPv6 have it.
+/// Returns the address in the form of IPv6 sockets.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
@@ -218,7 +218,7 @@ fn system(error: Errno, text: impl Into<String>) -> Failure {
     Failure { errno: Some(error.raw_os_error()), ..Failure::new(PEERSOCK_E_SYSTEM, text) }
 }
 
-/// A host of the caller's, which may be NULL.
+/// Reads a host of the caller, which may be NULL.
 ///
 /// # Safety
 /// `host` is null or a C string that stays for `'a`.

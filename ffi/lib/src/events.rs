@@ -75,7 +75,7 @@ pub unsafe extern "C" fn peersock_on_event(
         node.replace_callback(None);
         let Some(callback) = callback else { return Ok(()) };
         let events = Arc::new(node.run(|node| node.events())?);
-        // Another thread may have put one there meanwhile.
+        // Another thread may have set one meanwhile.
         node.replace_callback(Some(Callback::start(events, Target { callback, context })?));
         Ok(())
     })
@@ -93,10 +93,10 @@ pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     })
 }
 
-/// A callback that is in use.
+/// A callback in use.
 pub(crate) struct Callback {
     events: Arc<Events>,
-    /// It was taken out: it hears nothing any more, not even that the node was stopped.
+    /// Set once it was removed: it gets no more events, not even that the node was stopped.
     is_out: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -106,20 +106,20 @@ struct Target {
     context: *mut c_void,
 }
 
-// SAFETY: who gives the context says that it may be used on another thread.
+// SAFETY: the caller who passes the context declares that it may be used on another thread.
 unsafe impl Send for Target {}
 
 impl Callback {
     fn start(events: Arc<Events>, target: Target) -> std::io::Result<Callback> {
         let is_out = Arc::new(AtomicBool::new(false));
         let theirs = (Arc::clone(&events), Arc::clone(&is_out));
-        // Started by a thread of the process's, it sees the process's descriptors.
+        // A thread of the process starts it, so it sees the process's descriptors.
         let thread = thread::Builder::new().name("peersock-events".into());
         let thread = thread.spawn(move || serve(&theirs.0, &theirs.1, &target))?;
         Ok(Callback { events, is_out, thread })
     }
 
-    /// Waits until it has ended, unless it is what calls this.
+    /// Waits until it has ended, unless the caller is the callback itself.
     fn join(self) {
         self.events.end();
         if self.thread.thread().id() != thread::current().id() {
@@ -130,8 +130,7 @@ impl Callback {
 }
 
 impl Running {
-    /// Puts a callback in the place of the one that there is, which is not running when this returns, unless
-    /// this is called from it.
+    /// Replaces the callback. The old one is not running when this returns, unless the old one is the caller.
     pub(crate) fn replace_callback(&self, new: Option<Callback>) {
         if let Some(old) = self.swap_callback(new) {
             old.is_out.store(true, Ordering::SeqCst);
@@ -139,7 +138,7 @@ impl Running {
         }
     }
 
-    /// Lets the callback hear that the node was stopped.
+    /// Lets the callback receive the event that the node was stopped.
     pub(crate) fn finish_callback(&self) {
         if let Some(callback) = self.swap_callback(None) {
             callback.join();
@@ -166,7 +165,7 @@ fn serve(events: &Events, is_out: &AtomicBool, target: &Target) {
 
 impl Target {
     fn call(&self, event: &peersock_event) {
-        // SAFETY: who gave the callback says that it may be called with this context.
+        // SAFETY: the caller who passed the callback declares that it may be called with this context.
         guarded_or((), || unsafe { (self.callback)(event, self.context) });
     }
 }
@@ -200,12 +199,12 @@ fn about(kind: u32, peer: &str) -> peersock_event {
     }
 }
 
-/// The size of an event, bytes.
+/// Size of an event, bytes.
 const EVENT: usize = size_of::<peersock_event>();
 
-/// What read(2) gives of an event.
+/// Returns an event's bytes for read(2).
 fn bytes(event: &peersock_event) -> &[u8] {
     const { assert!(EVENT == 8 + PEERSOCK_ID_SIZE + 23) };
-    // SAFETY: as long as the event is, which has no padding, as was just seen.
+    // SAFETY: the slice is as long as the event, which has no padding, as was just checked.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast(), size_of::<peersock_event>()) }
 }

@@ -1,4 +1,4 @@
-//! Identities: secret seeds and what follows from them.
+//! Identities: secret seeds, and the IDs and keys derived from them.
 
 use std::path::Path;
 
@@ -106,7 +106,7 @@ unsafe fn write_seed(seed: &Seed, place: *mut u8, size: size_t) -> Answer {
     if place.is_null() || size != PEERSOCK_SEED_SIZE {
         return Err(Failure::invalid("a seed needs room for 32 bytes, and no more"));
     }
-    // SAFETY: the caller says that there is room.
+    // SAFETY: the caller says that the place has this much room.
     unsafe { place.cast::<[u8; 32]>().write(seed.0) };
     Ok(())
 }

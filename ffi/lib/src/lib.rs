@@ -1,14 +1,14 @@
-//! `libpeersock`: the node and its sockets for C. What its functions do is said in the header, which is made
-//! from here.
+//! `libpeersock`: the node and its sockets for C. The header, which is generated from this crate, describes
+//! the functions.
 //!
 //! Two families of functions:
 //!
-//! * the *node calls* return a [`peersock_result`](result::peersock_result) and give values through pointers;
-//!   the text of the last failure is the thread's own;
-//! * the *socket calls* are POSIX's: -1 and `errno`.
+//! * *node calls* return a [`peersock_result`](result::peersock_result) and their values through pointers;
+//!   the text of the last failure is kept per thread;
+//! * *socket calls* are POSIX's: -1 and `errno`.
 //!
-//! The node lives in threads with a table of descriptors of their own ([`peersock_descriptors::Host`]). No
-//! panic crosses into C, and pointers and lengths are looked at first.
+//! The node lives in threads with a separate descriptor table ([`peersock_descriptors::Host`]). No panic
+//! crosses into C, and pointers and lengths are checked first.
 #![allow(unsafe_code)]
 #![allow(non_camel_case_types, reason = "names as C has them")]
 

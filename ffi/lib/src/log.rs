@@ -1,4 +1,4 @@
-//! What the library has to say, by callback.
+//! Log records of the library, by callback.
 
 use std::ffi::CString;
 use std::fmt::{self, Write as _};
@@ -28,7 +28,7 @@ pub const PEERSOCK_LOG_DEBUG: c_int = 4;
 /// Packets.
 pub const PEERSOCK_LOG_TRACE: c_int = 5;
 
-/// Records that wait for the callback. Further ones are dropped.
+/// Maximum number of records that wait for the callback; further ones are dropped.
 const QUEUE: usize = 1024;
 
 /// What is called with each record: its level and its text. It runs on a thread of the library's that sees
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn peersock_on_log(
         let target = callback.map(|callback| Target { callback, context });
         LEVEL.store(if target.is_some() { level } else { 0 }, Ordering::SeqCst);
         if thread::current().name() == Some(THREAD) {
-            // From the callback itself, which holds the lock.
+            // The caller is the callback itself, whose thread holds the lock.
             *sync::lock(&PENDING) = Some(target);
         } else {
             *sync::lock(&TARGET) = target;
@@ -71,7 +71,7 @@ static LEVEL: AtomicU8 = AtomicU8::new(0);
 static START: Once = Once::new();
 /// Locked while the callback runs.
 static TARGET: Mutex<Option<Target>> = Mutex::new(None);
-/// What the callback itself has put in its own place.
+/// A replacement that the callback itself has set.
 static PENDING: Mutex<Option<Option<Target>>> = Mutex::new(None);
 
 struct Target {
@@ -79,7 +79,7 @@ struct Target {
     context: *mut c_void,
 }
 
-// SAFETY: who gives the context says that it may be used on another thread.
+// SAFETY: the caller who passes the context declares that it may be used on another thread.
 unsafe impl Send for Target {}
 
 /// One line.
@@ -90,10 +90,10 @@ struct Message {
 
 fn start() {
     let (sender, receiver) = mpsc::sync_channel(QUEUE);
-    // Started by a thread of the process's, it sees the process's descriptors. The node's own threads do not.
+    // A thread of the process starts it, so it sees the process's descriptors, unlike the node's own threads.
     let spawned = thread::Builder::new().name(THREAD.into()).spawn(move || serve(&receiver));
     if spawned.is_ok() {
-        // It fails if the process has one already, which in a shared library is nobody else's.
+        // This fails if the process has a subscriber already, which in a shared library can only be its own.
         let _ = tracing::subscriber::set_global_default(Log { sender });
     }
 }
@@ -104,7 +104,7 @@ fn serve(receiver: &mpsc::Receiver<Message>) {
         let mut target = sync::lock(&TARGET);
         if let Some(target) = &*target {
             let level = c_int::from(number(message.level));
-            // SAFETY: who gave the callback says that it may be called with this context.
+            // SAFETY: the caller who passed the callback declares that it may be called with this context.
             guarded_or((), || unsafe { (target.callback)(level, text.as_ptr(), target.context) });
         }
         if let Some(new) = sync::lock(&PENDING).take() {
@@ -129,7 +129,7 @@ struct Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The STUN library warns of each malformed datagram, which anybody can send, and has keys in its
+        // The STUN library warns of each malformed datagram, which anyone can send, and has keys in its
         // spans.
         let is_ours = !metadata.target().starts_with("stun_types");
         is_ours && number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
@@ -146,7 +146,7 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        // A full queue must not hold up a node.
+        // A full queue must not delay a node.
         let _ = self.sender.try_send(Message { level: *event.metadata().level(), text: text.0 });
     }
 

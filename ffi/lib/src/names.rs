@@ -1,4 +1,4 @@
-//! Names of members of the default node's networks, beside those that the system knows.
+//! Names of members of the default node's networks, in addition to names that the system knows.
 
 use std::ffi::CStr;
 use std::net::IpAddr;
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn peersock_getnameinfo(
                 libc::getnameinfo(address, length, host, host_size, service, service_size, flags)
             };
         };
-        // SAFETY: the caller says that so many bytes are there.
+        // SAFETY: the caller says that this many bytes are there.
         if unsafe { crate::text::write(&name, host, host_size as usize) }.is_err() {
             return libc::EAI_OVERFLOW;
         }
@@ -114,7 +114,7 @@ pub extern "C" fn peersock_gai_strerror(error: c_int) -> *const c_char {
     unsafe { libc::gai_strerror(error) }
 }
 
-/// The addresses of a member, unless no names are looked up, or an address of the networks.
+/// Returns the addresses of a member, unless name lookup is off, or a literal address of the networks.
 fn look_up(name: &CStr, is_numeric: bool) -> Vec<IpAddr> {
     let Ok(name) = name.to_str() else { return Vec::new() };
     if let Ok(ip) = name.parse::<IpAddr>() {

@@ -1,4 +1,4 @@
-//! What network the machine is in.
+//! Properties of the machine's network.
 
 use libc::c_char;
 use peersock::interfaces::load_stun_servers;

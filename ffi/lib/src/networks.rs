@@ -1,4 +1,4 @@
-//! Joining networks, and waiting for what they need.
+//! Joining networks, and waiting for addresses and peers.
 
 use std::net::IpAddr;
 
@@ -222,12 +222,12 @@ pub unsafe extern "C" fn peersock_addresses(
     })
 }
 
-/// The network's ID, checked.
+/// Checks a network's ID.
 pub(crate) fn read_id(network: u64) -> Answer<NetworkId> {
     NetworkId::new(network).map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// A job for one joined network.
+/// Returns a job that calls `job` with one joined network.
 pub(crate) fn with_network<T>(
     network: u64,
     job: impl FnOnce(Joined) -> T + Send + 'static,
@@ -240,12 +240,12 @@ pub(crate) fn not_joined(id: NetworkId) -> Failure {
     Failure::new(PEERSOCK_E_NOT_FOUND, format!("network {id} is not joined"))
 }
 
-/// An address in the form that has room for all.
+/// Converts an address to a structure with room for every family.
 pub(crate) fn storage(address: std::net::SocketAddr) -> sockaddr_storage {
     // SAFETY: any bytes, zeros too, are a `sockaddr_storage`.
     let mut storage: sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of::<sockaddr_storage>() as socklen_t;
-    // SAFETY: the storage is as long as we say. It fits every address.
+    // SAFETY: the storage is as long as the given length, and every address fits.
     let _ = unsafe { peersock_bsd::write_address(address, (&raw mut storage).cast(), &raw mut length) };
     storage
 }
@@ -260,7 +260,7 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
     }
 }
 
-/// Joins a network, as far as `peersock run` allows.
+/// Joins a network, within the limits set by `peersock run`.
 pub(crate) fn join(node: peersock_node, network: Network) -> Answer {
     let running = find(node)?;
     running.host.check_outer(&network).map_err(|error| Failure::invalid(error.to_string()))?;

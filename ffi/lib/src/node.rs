@@ -1,4 +1,4 @@
-//! Starting, stopping, and what a node says of itself.
+//! Starting and stopping a node, and information about it.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn peersock_start(
 pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peersock_result {
     answer(|| {
         let node = match registry::known(node)? {
-            // In a child the parent's node is not ours to stop.
+            // In a child, this process must not stop the parent's node.
             Some(known) if !known.host.is_here() => return Err(Failure::down()),
             _ => registry::take(node)?,
         };
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn peersock_environment(
     answer(|| -> Answer { unsafe { text::write(&find(node)?.host.environment(), text, size) } })
 }
 
-/// A time that C gives in milliseconds; a negative one means for ever.
+/// Converts a time in milliseconds from C; a negative one means forever.
 pub(crate) fn timeout(ms: c_int) -> Duration {
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     u64::try_from(ms).map_or(FOR_EVER, Duration::from_millis)

@@ -1,4 +1,4 @@
-//! A node from settings that are one JSON text: for other languages, whose own objects become it.
+//! A node from settings in one JSON text, for other languages that can convert their objects to JSON.
 
 use std::path::PathBuf;
 
@@ -63,16 +63,16 @@ pub unsafe extern "C" fn peersock_open(settings: *const c_char, node: *mut peers
     })
 }
 
-/// What a text asks for.
+/// The settings and the network in a text.
 struct Opening {
     settings: NodeBuilder,
     network: Option<Network>,
 }
 
-/// Turns a setting on or off.
+/// Setter of a boolean setting.
 type Switch = fn(NodeBuilder, bool) -> NodeBuilder;
 
-/// Settings that are true or false.
+/// Boolean settings.
 const SWITCHES: [(&str, Switch); 4] = [
     ("discovery", NodeBuilder::discovery),
     ("port_mapping", NodeBuilder::port_mapping),
@@ -149,7 +149,7 @@ fn seed(digits: &str) -> Answer<Seed> {
     Ok(seed)
 }
 
-/// The network that an ID, or the path of a file, is the name of.
+/// Returns the network named by an ID or by the path of a file.
 pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
     let id = name.parse::<NetworkId>();
     if matches!(id, Err(ParseNetworkIdError::Length(_) | ParseNetworkIdError::Digit(_))) {
@@ -167,8 +167,8 @@ pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network>
     })
 }
 
-/// Takes a text out. What JSON's writers put in the place of what is no UTF-8 is refused: it would be another
-/// path, or another passphrase. Zeros are refused as C's texts cannot have them.
+/// Removes and returns a text. Rejects U+FFFD, which JSON's writers substitute for invalid UTF-8, because the
+/// result would be another path or passphrase. Rejects zeros, because C strings cannot contain them.
 fn take_text(object: &mut Map<String, Value>, name: &str) -> Answer<Option<String>> {
     match object.remove(name) {
         None => Ok(None),
@@ -179,7 +179,7 @@ fn take_text(object: &mut Map<String, Value>, name: &str) -> Answer<Option<Strin
     }
 }
 
-/// The same, cleared when it is dropped.
+/// Does the same for a secret, which is cleared when dropped.
 fn take_secret(object: &mut Map<String, Value>, name: &str) -> Answer<Option<Zeroizing<String>>> {
     Ok(take_text(object, name)?.map(Zeroizing::new))
 }

@@ -67,7 +67,7 @@ pub struct peersock_peer {
     pub total_lost_packets: u64,
 }
 
-/// The size of a peer in the first version of the library that had one, bytes.
+/// Size of a peer in the first version of the library that had one, bytes.
 const FIRST_PEER: size_t = 456;
 
 /// There is a session with the peer.

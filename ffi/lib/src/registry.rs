@@ -1,4 +1,4 @@
-//! The nodes that there are in this process, by handle.
+//! The nodes of this process, by handle.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,19 +20,19 @@ pub type peersock_node = u32;
 /// `peersock_start()` did before.
 pub const PEERSOCK_DEFAULT: peersock_node = 0;
 
-/// How many milliseconds a forked child tries to take a lock.
+/// Time for which a forked child tries to take a lock, milliseconds.
 const CHILD_TRIES: u32 = 100;
 
 static NODES: RwLock<BTreeMap<peersock_node, Arc<Running>>> = RwLock::new(BTreeMap::new());
 /// Held while a node starts.
 static STARTING: Mutex<()> = Mutex::new(());
-/// The process that used this first: others are children of it.
+/// The process that used this first; any other process is its child.
 static PROCESS: OnceLock<u32> = OnceLock::new();
 static LAST: AtomicU32 = AtomicU32::new(0);
-/// The default node was stopped: it does not start by itself again.
+/// Set once the default node was stopped, so that it does not start by itself again.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// A node that runs.
+/// A running node.
 pub(crate) struct Running {
     pub(crate) host: Host,
     pub(crate) client: Arc<Client>,
@@ -51,18 +51,18 @@ impl Running {
         Ok(self.host.run(job)?)
     }
 
-    /// Calls `job` on a thread of the node's that may wait.
+    /// Calls `job` on a thread of the node that may block.
     pub(crate) fn wait<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> Answer<T> {
         Ok(self.host.run_apart(job)?)
     }
 }
 
-/// The default settings.
+/// Returns the default settings.
 pub(crate) fn defaults() -> NodeBuilder {
     Node::builder().identity(IdentitySource::Default)
 }
 
-/// The node with this handle. The default node is started if it was not yet.
+/// Returns the node with this handle. Starts the default node if needed.
 pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
     if let Some(node) = known(handle)? {
         return Ok(node);
@@ -80,7 +80,7 @@ pub(crate) fn find(handle: peersock_node) -> Answer<Arc<Running>> {
 /// Starts the default node.
 pub(crate) fn start_default(settings: NodeBuilder) -> Answer {
     let _starting = attempt(|| STARTING.try_lock())?;
-    // That of a parent process is none of ours.
+    // A node of a parent process does not count.
     if known(PEERSOCK_DEFAULT)?.is_some_and(|node| node.host.is_here()) {
         return Err(Failure::new(PEERSOCK_E_EXISTS, "the default node runs already"));
     }
@@ -96,7 +96,7 @@ pub(crate) fn start(settings: NodeBuilder) -> Answer<peersock_node> {
     Ok(handle)
 }
 
-/// Takes a node out, so that nobody finds it any more.
+/// Removes a node, so that later calls do not find it.
 pub(crate) fn take(handle: peersock_node) -> Answer<Arc<Running>> {
     let mut nodes = nodes_mut()?;
     let node = nodes.remove(&handle).ok_or_else(Failure::down)?;
@@ -106,12 +106,12 @@ pub(crate) fn take(handle: peersock_node) -> Answer<Arc<Running>> {
     Ok(node)
 }
 
-/// The node that has a socket.
+/// Returns the node that has a socket.
 pub(crate) fn node_of(socket: &Socket<'_>) -> Answer<Option<Arc<Running>>> {
     Ok(nodes()?.values().find(|node| node.client.tag() == socket.tag()).cloned())
 }
 
-/// A node that was started.
+/// Returns a node that was started.
 pub(crate) fn known(handle: peersock_node) -> Answer<Option<Arc<Running>>> {
     Ok(nodes()?.get(&handle).cloned())
 }
@@ -130,14 +130,14 @@ fn nodes_mut() -> Answer<RwLockWriteGuard<'static, BTreeMap<peersock_node, Arc<R
     attempt(|| NODES.try_write())
 }
 
-/// Takes a lock. A child that was forked while another thread held it is not left waiting.
+/// Takes a lock. A child that was forked while another thread held it gives up after a time.
 fn attempt<G>(mut take: impl FnMut() -> Result<G, TryLockError<G>>) -> Answer<G> {
     let (first, own) = (*PROCESS.get_or_init(std::process::id), std::process::id());
     let mut tries = 0;
     loop {
         match take() {
             Ok(guard) => return Ok(guard),
-            // Nothing behind these locks is left half done.
+            // Data behind these locks is never half modified.
             Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) if own != first && tries == CHILD_TRIES => {
                 return Err(Failure::down());

@@ -1,4 +1,4 @@
-//! How node calls end.
+//! Results of node calls.
 
 use std::io;
 
@@ -35,10 +35,10 @@ pub const PEERSOCK_E_SYSTEM: peersock_result = 9;
 /// A mistake in the library. Please report it.
 pub const PEERSOCK_E_BUG: peersock_result = 10;
 
-/// What a node call gives inside the library.
+/// Result of a node call inside the library.
 pub(crate) type Answer<T = ()> = Result<T, Failure>;
 
-/// Why a node call has failed.
+/// Cause of a node call's failure.
 pub(crate) struct Failure {
     pub(crate) result: peersock_result,
     pub(crate) text: String,
@@ -108,7 +108,7 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         let result = match error {
             JoinError::AlreadyJoined(_) => PEERSOCK_E_EXISTS,
-            // A program that goes on after this would be in another network than it thinks.
+            // A program that continues after this would be in another network than it assumes.
             JoinError::JoinedOtherwise(_) => PEERSOCK_E_INVALID,
             _ => PEERSOCK_E_INVALID,
         };

@@ -7,7 +7,7 @@ use libc::{c_char, size_t};
 
 use crate::result::{Answer, Failure, PEERSOCK_E_SPACE};
 
-/// Reads a text of the caller's.
+/// Reads a text of the caller.
 ///
 /// # Safety
 /// `text` is null or a C string that stays for `'a`.
@@ -40,7 +40,7 @@ pub(crate) unsafe fn write(text: &str, buf: *mut c_char, size: size_t) -> Answer
     Ok(())
 }
 
-/// Gives a text of the library's away, which `peersock_string_free()` frees.
+/// Passes ownership of a text to the caller, who frees it with `peersock_string_free()`.
 ///
 /// # Safety
 /// `place` is null or has room for a pointer.
@@ -54,7 +54,7 @@ pub(crate) unsafe fn give(text: String, place: *mut *mut c_char) -> Answer {
     Ok(())
 }
 
-/// Writes a value to where the caller wants it.
+/// Writes a value to the caller's location.
 ///
 /// # Safety
 /// `place` is null or has room for it.
@@ -67,7 +67,7 @@ pub(crate) unsafe fn put<T>(value: T, place: *mut T, what: &str) -> Answer {
     Ok(())
 }
 
-/// Writes as many values as fit, and how many there are.
+/// Writes as many values as fit, and their total number.
 ///
 /// # Safety
 /// `array` is null or has room for `capacity` values, `count` is null or has room for one.
@@ -89,15 +89,14 @@ pub(crate) unsafe fn put_all<T>(
     Ok(())
 }
 
-/// Writes as many structures as fit, each `size` bytes behind the one before, and how many there are.
+/// Writes as many structures as fit, `size` bytes apart, and their total number.
 ///
-/// `size` is that of the caller's structure, which begins like ours: a program that was built with an older
-/// header has a shorter one, and gets the beginning of ours; one with a newer header gets zeros for what this
-/// library does not know.
+/// `size` is the size of the caller's structure, which begins like ours. A program built with an older header
+/// has a shorter one, and gets the beginning of ours. One with a newer header gets zeros for members that
+/// this library does not know.
 ///
 /// # Errors
-/// `PEERSOCK_E_INVALID` for a size below `least`, that of the first such structure, or one that is not
-/// aligned.
+/// `PEERSOCK_E_INVALID` for an unaligned size, or one below `least`, the size of the first such structure.
 ///
 /// # Safety
 /// `array` is null or has room for `capacity` structures of that size, `count` is null or has room for one.
@@ -128,7 +127,7 @@ pub(crate) unsafe fn put_sized<T: Copy>(
     Ok(())
 }
 
-/// An array of the library's from a text; what does not fit is cut.
+/// Converts a text to an array of the library, truncated if it does not fit.
 pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
     for (to, from) in array[..N - 1].iter_mut().zip(text.bytes()) {
@@ -144,7 +143,7 @@ mod tests {
     #[test]
     fn texts_that_do_not_fit_are_refused_whole() {
         let mut buf = [1 as c_char; 8];
-        // SAFETY: the sizes are at most those of the buffer.
+        // SAFETY: the sizes do not exceed the buffer.
         unsafe {
             assert!(write("1234567", buf.as_mut_ptr(), 8).is_ok());
             assert_eq!(read(buf.as_ptr(), "it").ok(), Some("1234567"));
@@ -159,7 +158,7 @@ mod tests {
         let values = [[1_u64, 2, 3], [4, 5, 6]];
         let both = |words: usize, size: usize, capacity: usize| {
             let (mut room, mut count) = ([9_u64; 10], 0);
-            // SAFETY: the room is longer than what is asked for below.
+            // SAFETY: the room is larger than the requests below.
             let put = unsafe {
                 let array = room.as_mut_ptr().cast::<[u64; 3]>();
                 put_sized(&values, array, (size, 16), capacity, &raw mut count)
@@ -171,7 +170,7 @@ mod tests {
         assert_eq!(both(5, 16, 2), Some((vec![1, 2, 4, 5, 9], 2)));
         assert_eq!(both(9, 32, 2), Some((vec![1, 2, 3, 0, 4, 5, 6, 0, 9], 2)));
         assert_eq!(both(4, 24, 1), Some((vec![1, 2, 3, 9], 2)));
-        // What no version has.
+        // Sizes of no version.
         for size in [0, 8, 15, 23, 33] {
             assert_eq!(both(0, size, 2), None, "{size}");
         }

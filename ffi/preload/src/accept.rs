@@ -1,5 +1,5 @@
-//! The functions that take the place of the C library's: accepting connections. A thread that waits there can
-//! be cancelled, see the module `waits`.
+//! Replacements of the C library's functions that accept connections. A thread that waits in them can be
+//! cancelled, see the module `waits`.
 
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 
@@ -38,8 +38,7 @@ pub(crate) unsafe extern "C-unwind" fn accept4(
     }
 }
 
-/// What accept4(2) gives to the program of what it has returned; `None` if the next connection is to be
-/// waited for.
+/// Converts the result of accept4(2) for the program. Returns `None` if the next connection must be awaited.
 ///
 /// # Safety
 /// As accept4(2).
@@ -53,16 +52,16 @@ unsafe fn finish(
         let error = Errno::from_raw_os_error(errno());
         return Some(hooked(|| Err(last_error(socket, socket.accept_error(error), epoll_sets::find))));
     }
-    // SAFETY: it was just opened, and nobody else knows of it.
+    // SAFETY: it was just opened, and no other code knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(accepted) };
     let before = errno();
-    // The kernel has taken no others.
+    // The kernel has accepted no other flags.
     let taken = socket.take_accepted(fd, SocketFlags::from_bits_retain(flags as u32)).transpose();
     crate::kernel::set_errno(before);
     taken.map(|taken| {
         hooked(|| {
             let (fd, peer) = taken?;
-            // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
+            // SAFETY: the caller's. After an error the connection is closed, as in the kernel.
             unsafe { write_address(peer, address, length) }?;
             Ok(fd.into_raw_fd())
         })

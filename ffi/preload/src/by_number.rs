@@ -1,10 +1,9 @@
-//! syscall(2): libraries make calls by their numbers that the C library had no functions for when they were
-//! written, libuv 1.44 recvmmsg(2) for instance. Each call that this library takes by its name is taken by
-//! its number too; all others go to the kernel.
+//! syscall(2): libraries make calls by number if the C library lacked a function for them when they were
+//! written, for example libuv 1.44 recvmmsg(2). Each call that this library replaces by name is also replaced
+//! by number; all others go to the kernel.
 //!
-//! Only for architectures on which a function with a list of arguments finds up to seven numbers and pointers
-//! where one with so many fixed arguments does. A seventh one that the caller has not given is read and not
-//! used.
+//! Only for architectures where variadic arguments, up to seven numbers and pointers, are passed like fixed
+//! ones. A seventh argument that the caller has not passed is read but not used.
 
 use libc::{c_int, c_long, c_uint, c_ulong, size_t, socklen_t};
 

@@ -1,4 +1,4 @@
-//! A socket of the kernel's becomes one of the overlay's, with what this library knows of it.
+//! Conversion of a kernel socket to an overlay socket, with the state that this library keeps about it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -10,15 +10,15 @@ use crate::{epoll, groups};
 /// Turns `fd` into an overlay socket, see [`peersock_bsd::convert`].
 ///
 /// # Errors
-/// As [`peersock_bsd::convert`].
+/// Errors of [`peersock_bsd::convert`].
 pub(crate) fn convert(client: &Client, fd: RawFd) -> Result<(), Errno> {
     peersock_bsd::replace(fd, &counterpart(client, fd)?, epoll::take)
 }
 
-/// Turns `fd` into an overlay socket, and sets an option of that.
+/// Turns `fd` into an overlay socket, and sets an option on it.
 ///
 /// # Errors
-/// As [`convert`], and those of setsockopt(2).
+/// Errors of [`convert`] and of setsockopt(2).
 ///
 /// # Safety
 /// As setsockopt(2).
@@ -35,10 +35,10 @@ pub(crate) unsafe fn convert_and_set(
     unsafe { peersock_bsd::setsockopt(&socket, level, name, value, length) }
 }
 
-/// Opens an overlay socket like `fd`, with the groups that that has joined.
+/// Opens an overlay socket like `fd`, with the groups that `fd` has joined.
 ///
 /// # Errors
-/// As [`peersock_bsd::counterpart`].
+/// Errors of [`peersock_bsd::counterpart`].
 pub(crate) fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let new = peersock_bsd::counterpart(client, fd)?;
     groups::repeat(fd, &Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?);

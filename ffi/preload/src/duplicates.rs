@@ -1,5 +1,5 @@
-//! The functions that take the place of the C library's: copies of descriptors. They are the kernel's, and it
-//! is noted that a socket which may become the overlay's has one: the copy becomes so, too.
+//! Replacements of the C library's functions that copy descriptors. The kernel makes the copies. The library
+//! notes that a socket which may become an overlay socket has a copy, because the copy must become one, too.
 
 use std::os::fd::RawFd;
 
@@ -33,7 +33,8 @@ pub(crate) extern "C" fn dup2(fd: RawFd, to: RawFd) -> c_int {
     if fd != to {
         return dup3(fd, to, 0);
     }
-    // dup3(2), which all architectures have, refuses this, and dup2(2) only looks whether it is open.
+    // dup3(2), which all architectures have, rejects equal numbers; dup2(2) only checks that the descriptor
+    // is open.
     hooked(|| {
         // SAFETY: no pointers.
         check(unsafe { peersock_fd::syscall!(libc::SYS_fcntl, fd, libc::F_GETFD) }).map(|_| to)
@@ -50,10 +51,10 @@ pub(crate) extern "C" fn dup3(fd: RawFd, to: RawFd, flags: c_int) -> c_int {
     })
 }
 
-/// A function with a variable list, of which no command takes more than one argument.
+/// A variadic function, of which no command takes more than one argument.
 type Fcntl = unsafe extern "C-unwind" fn(RawFd, c_int, ...) -> c_int;
 
-/// fcntl(2), a cancellation point: nothing is to be dropped while the C library's own is called.
+/// Replaces fcntl(2), a cancellation point: nothing must need dropping while the C library's function runs.
 ///
 /// # Safety
 /// As fcntl(2). Its third argument is passed as a fixed one would be.
@@ -65,10 +66,10 @@ pub(crate) unsafe extern "C-unwind" fn fcntl(fd: RawFd, command: c_int, argument
     unsafe { next(fd, command, argument) }
 }
 
-/// fcntl(2) as programs call it that have offsets of 64 bits.
+/// Replaces fcntl(2) for programs with 64-bit offsets.
 ///
 /// # Safety
-/// As [`fcntl`].
+/// Like [`fcntl`].
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn fcntl64(fd: RawFd, command: c_int, argument: c_long) -> c_int {
     let Some(next) = next_fcntl64().or_else(next_fcntl) else { return missing() };
@@ -83,7 +84,7 @@ fn note_command(fd: RawFd, command: c_int) {
     }
 }
 
-/// Notes a copy, unless nothing can become of it.
+/// Notes a copy of a socket that may be, or become, an overlay socket.
 fn note(fd: RawFd) {
     let before = errno();
     if rules().is_some() && (is_candidate(fd) || peersock_bsd::overlay(fd).is_some()) {

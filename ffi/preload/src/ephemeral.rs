@@ -1,4 +1,4 @@
-//! UDP sockets bound to any port, that are servers once the program asks which, see
+//! UDP sockets bound to any port, which become servers once the program reads the port, see
 //! [`peersock_bsd::ephemeral`].
 
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub(crate) fn note(fd: RawFd, local: SocketAddr) {
     }
 }
 
-/// The program is about to be told the address of a socket.
+/// Handles a program's query for the address of a socket.
 pub(crate) fn told(sides: &Sides<'_>, fd: RawFd) {
     if KNOWN.lock().is_empty() {
         return;
@@ -28,7 +28,7 @@ pub(crate) fn told(sides: &Sides<'_>, fd: RawFd) {
     let Some(cookie) = cookie(fd) else { return };
     let is_known = KNOWN.lock().take(cookie);
     if is_known {
-        // Where the overlay has no room for it, it stays reachable from the system's network.
+        // If the overlay has no room for it, it stays reachable from the system's network.
         let _ = sides.share(fd);
     }
 }

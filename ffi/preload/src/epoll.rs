@@ -1,5 +1,5 @@
-//! Descriptors that were put into an epoll set before they connect or listen: turned into overlay sockets,
-//! they must be in it again.
+//! Descriptors that were added to an epoll set before they connect or listen; after conversion to overlay
+//! sockets they must be added again.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,27 +10,28 @@ use peersock_bsd::epoll_sets::find;
 use crate::fork_lock::ForkLock;
 use crate::kernel::{borrow, int_option};
 
-/// Registrations that are remembered; beyond it the oldest is forgotten, and looked for when it is needed.
+/// Maximum number of registrations remembered; beyond it the oldest is forgotten, and looked up when needed.
 const MOST: usize = 4096;
 
 pub(crate) struct Registration {
     epoll: RawFd,
     fd: RawFd,
-    /// Of the socket: by now the number may be another's.
+    /// Inode of the socket, because the number may be reused by now.
     inode: u64,
     event: epoll_event,
 }
 
-/// Whether any was forgotten: the kernel has to be asked then (proc(5)), which takes as long as the program
-/// has descriptors.
+/// Set once a registration was forgotten. Then the kernel must be asked (proc(5)), which takes time for each
+/// descriptor of the program.
 static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
 pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());
 
-/// Notes a call of epoll_ctl(2) that succeeded.
+/// Notes a successful call of epoll_ctl(2).
 pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epoll_event>) {
     let forget = |known: &mut Vec<Registration>| known.retain(|known| known.epoll != epoll || known.fd != fd);
-    // What it is does not matter here, and some programs take descriptors out after each message.
+    // The type of the descriptor does not matter here, and some programs remove descriptors after each
+    // message.
     if operation == libc::EPOLL_CTL_DEL {
         return forget(&mut KNOWN.lock());
     }
@@ -39,7 +40,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
         return;
     }
     let Some(inode) = inode(fd) else { return };
-    // One that is connected stays what it is.
+    // A connected socket is never converted.
     let is_connected = borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
     let mut known = KNOWN.lock();
     forget(&mut known);
@@ -54,7 +55,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     }
 }
 
-/// The sets that `fd` is in, with its events, which are forgotten: it is about to become another socket.
+/// Removes and returns the registrations of `fd`, which is about to become another socket.
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     let Some(inode) = inode(fd) else { return Vec::new() };
     let mut taken = Vec::new();

@@ -1,5 +1,5 @@
-//! The functions that take the place of the C library's: starting programs. What they start stays on the
-//! overlay, whatever environment the program gives it.
+//! Replacements of the C library's functions that start programs. Started programs stay on the overlay,
+//! regardless of the environment passed to them.
 //!
 //! The C library's own functions do not call each other by name, so each of them is replaced.
 
@@ -17,8 +17,8 @@ use crate::supervise::{before_exec, before_exec_at, before_exec_of, before_searc
 pub(crate) type Arguments = *const *const c_char;
 type Fexecve = unsafe extern "C" fn(c_int, Arguments, Environment) -> c_int;
 type Execvpe = unsafe extern "C" fn(*const c_char, Arguments, Environment) -> c_int;
-/// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
-/// loader's lock.
+/// Finds the C library's functions. A child of `fork` must not do that, because another thread may have held
+/// the loader's lock.
 pub(crate) fn find_originals() {
     let _ = (next_fexecve(), next_execvpe());
 }
@@ -118,7 +118,7 @@ pub(crate) unsafe extern "C" fn execvpe(
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
 }
 
-/// system(3), a cancellation point.
+/// Replaces system(3), a cancellation point.
 ///
 /// # Safety
 /// As system(3).
@@ -145,9 +145,8 @@ pub(crate) unsafe extern "C" fn popen(command: *const c_char, mode: *const c_cha
     quietly(|pipe: &*mut c_void| !pipe.is_null(), || unsafe { next(command, mode) })
 }
 
-/// Defines a function that takes a list of arguments: it gives `$with` the first one, the place in which it
-/// has put those that came in registers, and the place where the others are. Rust has no stable way to define
-/// such a function.
+/// Defines a variadic function. It passes to `$with` the first argument, the address where it has stored the
+/// arguments from registers, and the address of the others. Rust has no stable way to define such a function.
 macro_rules! with_list {
     ($name:ident, $with:ident) => {
         /// # Safety
@@ -157,7 +156,7 @@ macro_rules! with_list {
         #[unsafe(no_mangle)]
         pub(crate) unsafe extern "C" fn $name() {
             naked_asm!(
-                // A multiple of 16 with the return address.
+                // Keeps the stack aligned to 16 bytes, with the return address.
                 "sub rsp, 56",
                 "mov [rsp], rsi",
                 "mov [rsp + 8], rdx",
@@ -227,24 +226,25 @@ with_list!(execl, execl_with);
 with_list!(execlp, execlp_with);
 with_list!(execle, execle_with);
 
-/// How many arguments behind the first come in registers.
+/// Number of arguments behind the first that are passed in registers.
 const IN_REGISTERS: usize = if cfg!(target_arch = "x86_64") { 5 } else { 7 };
 
 /// execl(3).
 unsafe extern "C" fn execl_with(path: *const c_char, registers: Arguments, stack: Arguments) -> c_int {
-    // SAFETY: what the program has passed to execl(3).
+    // SAFETY: the arguments that the program has passed to execl(3).
     unsafe { List(registers, stack).with(|arguments, _| execve(path, arguments, own())) }
 }
 
 /// execlp(3).
 unsafe extern "C" fn execlp_with(file: *const c_char, registers: Arguments, stack: Arguments) -> c_int {
-    // SAFETY: what the program has passed to execlp(3).
+    // SAFETY: the arguments that the program has passed to execlp(3).
     unsafe { List(registers, stack).with(|arguments, _| execvpe(file, arguments, own())) }
 }
 
 /// execle(3).
 unsafe extern "C" fn execle_with(path: *const c_char, registers: Arguments, stack: Arguments) -> c_int {
-    // SAFETY: what the program has passed to execle(3), where the environment follows the arguments' end.
+    // SAFETY: the arguments that the program has passed to execle(3), where the environment follows the
+    // arguments' end.
     unsafe {
         let list = List(registers, stack);
         list.with(|arguments, count| execve(path, arguments, list.at(count + 1).cast()))
@@ -256,7 +256,7 @@ struct List(Arguments, Arguments);
 
 impl List {
     /// # Safety
-    /// There are so many.
+    /// The list has more than `index` arguments.
     unsafe fn at(&self, index: usize) -> *const c_char {
         // SAFETY: the caller's.
         unsafe {
@@ -267,7 +267,7 @@ impl List {
         }
     }
 
-    /// Makes a call with the arguments one behind the other, and their number without the end.
+    /// Calls `call` with a contiguous list of the arguments, and their number without the end.
     ///
     /// # Safety
     /// A null pointer ends them.
@@ -280,7 +280,7 @@ impl List {
         let done = with_room((count + 1) * size_of::<*const c_char>(), |room| {
             let arguments = room.cast::<*const c_char>();
             for index in 0..=count {
-                // SAFETY: there are so many, and room for them.
+                // SAFETY: the list has this many arguments, and the buffer has room for them.
                 unsafe { *arguments.add(index) = self.at(index) };
             }
             call(arguments, count)

@@ -1,6 +1,6 @@
-//! Locks for what calls have to remember, in any program: a child that was forked while another thread held
-//! one finds it free and what it guards whole, and a signal handler that makes such a call does not wait for
-//! the thread that it interrupts. They are held for a few memory accesses only.
+//! Locks for state that calls keep, usable in any program. A child that was forked while another thread held
+//! a lock finds it free and its value intact. A signal handler that makes such a call does not wait for the
+//! thread it interrupts. Locks are held only for a few memory accesses.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -16,10 +16,10 @@ pub(crate) struct ForkLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only who holds the lock gets at the value.
+// SAFETY: only the holder of the lock accesses the value.
 unsafe impl<T: Send> Sync for ForkLock<T> {}
 
-/// The value, for who holds the lock; signals are blocked as long.
+/// Access to the value for the lock's holder; signals are blocked meanwhile.
 pub(crate) struct Guard<'a, T> {
     lock: &'a ForkLock<T>,
     mask: sigset_t,
@@ -58,7 +58,7 @@ impl<T> Deref for Guard<'_, T> {
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held, and the guard is borrowed by nobody else.
+        // SAFETY: the lock is held, and the guard is borrowed exclusively.
         unsafe { &mut *self.lock.value.get() }
     }
 }
@@ -70,18 +70,18 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-/// The thread's signals before a fork, for whoever holds all locks.
+/// The thread's signal mask before a fork, owned by the thread that holds all locks.
 static MASK: ForkLock<MaybeUninit<sigset_t>> = ForkLock::new(MaybeUninit::uninit());
 
-/// The locks that a fork takes, in the order in which it does.
+/// The locks that a fork takes, in this order.
 static ALL: OnceLock<&'static [&'static dyn Lock]> = OnceLock::new();
 
-/// A lock whatever it guards.
+/// A lock over any type of value.
 pub(crate) trait Lock: Sync {
-    /// Takes it until [`give_back`](Self::give_back): signals are blocked.
+    /// Takes the lock until [`give_back`](Self::give_back); signals must be blocked.
     fn take(&self);
 
-    /// Lets others have it.
+    /// Releases the lock.
     fn give_back(&self);
 }
 
@@ -95,11 +95,11 @@ impl<T: Send> Lock for ForkLock<T> {
     }
 }
 
-/// Has fork(2) take all these locks first and give them back on both sides, so that what they guard is whole
-/// in the child. To be called once.
+/// Makes fork(2) take all these locks first and release them on both sides, so that their values are intact
+/// in the child. Call this once.
 pub(crate) fn survive_forks(all: &'static [&'static dyn Lock]) {
     if ALL.set(all).is_ok() {
-        // SAFETY: the functions are there as long as the library, which is never unloaded.
+        // SAFETY: the functions exist as long as the library, which is never unloaded.
         unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
     }
 }
@@ -120,10 +120,10 @@ extern "C" fn after() {
     unblock_signals(&mask);
 }
 
-/// Blocks all signals of this thread; gives those that were blocked before.
+/// Blocks all signals of this thread. Returns the previous mask.
 fn block_signals() -> sigset_t {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
-    // SAFETY: both are sets of signals, of which the first is filled, and the second written from it.
+    // SAFETY: both are sets of signals; the first is filled, and the second is written by the call.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
@@ -132,6 +132,6 @@ fn block_signals() -> sigset_t {
 }
 
 fn unblock_signals(before: &sigset_t) {
-    // SAFETY: it is the set that the thread had.
+    // SAFETY: it is the mask that the thread had.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }

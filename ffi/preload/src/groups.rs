@@ -1,9 +1,9 @@
-//! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be
-//! repeated on the other.
+//! Multicast options of kernel sockets: the side that they select, and memberships to repeat on the other
+//! side.
 //!
-//! Who names an address or an index of the overlay as the interface wants the overlay, and so does who names
-//! none where the kernel has none. Memberships of a socket that becomes the overlay's later are repeated
-//! there; the kernel does not tell them, so they are remembered.
+//! An option whose interface is an address or an index of the overlay selects the overlay. So does one
+//! without an interface if the kernel has no interface for it. Memberships of a socket that becomes an
+//! overlay socket later are repeated there. They are remembered, because the kernel does not report them.
 
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
@@ -17,18 +17,18 @@ use crate::convert::convert_and_set;
 use crate::fork_lock::ForkLock;
 use crate::kernel::cookie;
 
-// They are Linux's, and not in the `libc` crate.
+// Linux constants that the `libc` crate lacks.
 const MCAST_JOIN_GROUP: c_int = 42;
 const MCAST_LEAVE_GROUP: c_int = 45;
 const MCAST_JOIN_SOURCE_GROUP: c_int = 46;
 const MCAST_LEAVE_SOURCE_GROUP: c_int = 47;
 
-/// Memberships that are remembered; beyond it the oldest is forgotten.
+/// Maximum number of memberships remembered; beyond it the oldest is forgotten.
 const MOST: usize = 1024;
 
 /// A membership that names no interface.
 pub(crate) struct Membership {
-    /// Of the socket (SO_COOKIE): by its number it could be another by now.
+    /// Cookie of the socket (SO_COOKIE), because the number may be reused by now.
     cookie: u64,
     level: c_int,
     join: c_int,
@@ -37,13 +37,13 @@ pub(crate) struct Membership {
 
 pub(crate) static KNOWN: ForkLock<Vec<Membership>> = ForkLock::new(Vec::new());
 
-/// What an option asks for.
+/// Action of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    /// With the option that joins.
+    /// The join that the option performs.
     Join,
     Leave(c_int),
-    /// Where to send groups' datagrams.
+    /// Selects the interface for sending to groups.
     Choose,
 }
 
@@ -52,11 +52,11 @@ enum Act {
 enum InterfaceRef {
     Any,
     Address(Ipv4Addr),
-    /// One of the kernel's, or a network's.
+    /// A kernel interface, or a network.
     Index(u32),
 }
 
-/// setsockopt(2) of a socket of the kernel's that the overlay could have.
+/// Calls setsockopt(2) for a kernel socket that the overlay supports.
 ///
 /// # Safety
 /// As setsockopt(2).
@@ -73,12 +73,12 @@ pub(crate) unsafe fn set(
     let Some(act) = act(level, name).filter(|_| !value.is_null() && length <= 1024) else {
         return by_kernel();
     };
-    // SAFETY: the caller says that so many bytes are there.
+    // SAFETY: the caller says that this many bytes are there.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let interface = interface(level, name, bytes);
     // SAFETY: the caller's.
     let by_overlay = || unsafe { convert_and_set(&rules.client, fd, (level, name), value, length) };
-    // Where it is bound it stays.
+    // A bound socket stays in the kernel.
     let is_free = || peersock_bsd::bound(fd).is_none_or(|bound| bound.port() == 0);
     let names_overlay = match interface {
         Some(InterfaceRef::Address(ip)) => rules.is_overlays(ip.into()) == Some(true),
@@ -98,13 +98,14 @@ pub(crate) unsafe fn set(
     done
 }
 
-/// Joins on the overlay what the kernel's socket `old` has joined on no interface in particular.
+/// Repeats on the overlay the memberships that the kernel socket `old` has joined without naming an
+/// interface.
 pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
     let Some(cookie) = cookie(old) else { return };
     let mine: Vec<_> = KNOWN.lock().extract_if(.., |known| known.cookie == cookie).collect();
     for Membership { level, join, value, .. } in mine {
         let length = value.len() as socklen_t;
-        // SAFETY: the value is as long as we say. What the overlay refuses nobody hears of.
+        // SAFETY: the value is as long as the given length. Errors are ignored.
         let _ = unsafe { peersock_bsd::setsockopt(new, level, join, value.as_ptr().cast(), length) };
     }
 }
@@ -143,15 +144,15 @@ fn act(level: c_int, name: c_int) -> Option<Act> {
     })
 }
 
-/// `None` if the value is too short for one.
+/// Parses the interface; `None` if the value is too short.
 fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<InterfaceRef> {
     let four = |at: usize| value.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    // Where the address and the index are.
+    // Offsets of the address and the index.
     let (address, index) = match (level, name) {
         (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP | MCAST_JOIN_SOURCE_GROUP | MCAST_LEAVE_SOURCE_GROUP) => {
             (None, Some(four(0)?))
         }
-        // Behind `ip_mreq_source`'s interface is the source.
+        // In `ip_mreq_source` the source follows the interface.
         (libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP | libc::IP_DROP_SOURCE_MEMBERSHIP) => {
             (Some(four(4)?), None)
         }

@@ -1,4 +1,4 @@
-//! The functions that take the place of the C library's: sockets, their addresses, connections and options.
+//! Replacements of the C library's functions for sockets, their addresses, connections and options.
 
 use std::os::fd::RawFd;
 
@@ -13,18 +13,19 @@ use crate::kernel::{hooked, quietly};
 use crate::waits::{by_side, missing, next_connect};
 use crate::{ephemeral, epoll, groups, interfaces, netlink, rules};
 
-/// The overlay socket that a descriptor is.
+/// Returns the overlay socket of a descriptor.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
     rules()?;
     bsd::overlay(fd)
 }
 
-/// How the program's sockets become the overlay's; `None` if this process was not started by `peersock run`.
+/// Returns the rules for turning the program's sockets into overlay sockets, or `None` if this process was
+/// not started by `peersock run`.
 pub(crate) fn sides() -> Option<Sides<'static>> {
     rules().map(|rules| Sides { rules, counterpart, sets, wakes: true })
 }
 
-/// Takes a descriptor out of the epoll sets that it is in. Those of overlay sockets are not remembered.
+/// Finds the epoll sets of a descriptor. Registrations of overlay sockets are not remembered.
 fn sets(fd: RawFd) -> EpollSets {
     match bsd::overlay(fd) {
         Some(_) => bsd::epoll_sets::find(fd),
@@ -32,7 +33,7 @@ fn sets(fd: RawFd) -> EpollSets {
     }
 }
 
-/// The socket to use for a call that names a remote address.
+/// Returns the socket to use for a call with a remote address.
 ///
 /// # Safety
 /// As [`bsd::read_address`].
@@ -46,7 +47,7 @@ pub(crate) unsafe fn choose_by_remote<'a>(
     quietly(Result::is_ok, || unsafe { sides.by_remote(fd, address, length) })
 }
 
-/// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
+/// Replaces socket(2). Where only the overlay is allowed, all Internet sockets are overlay sockets.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     hooked(|| match sides() {
@@ -63,7 +64,7 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
     })
 }
 
-/// connect(2). On an overlay socket it is a cancellation point where it begins, and not while it waits.
+/// Replaces connect(2). On an overlay socket it is a cancellation point at its start, but not while it waits.
 ///
 /// # Safety
 /// As connect(2).
@@ -197,8 +198,8 @@ pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
     hooked(|| either::shutdown(overlay(fd).as_ref(), fd, how))
 }
 
-/// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every
-/// program.
+/// Replaces close(2). The kernel closes all descriptors not affected by SO_LINGER, because a check of each
+/// descriptor would cost every program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
     hooked(|| match bsd::lingers() {
@@ -208,7 +209,7 @@ pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
     })
 }
 
-/// ioctl(2), for interfaces, and for SIOCOUTQ of streams, see [`bsd::unacknowledged`].
+/// Replaces ioctl(2) for interfaces, and for SIOCOUTQ of streams, see [`bsd::unacknowledged`].
 ///
 /// # Safety
 /// As ioctl(2). Its third argument is passed as a fixed one would be.
@@ -224,7 +225,7 @@ pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mu
             && let Some(socket) = overlay(fd).filter(|socket| socket.kind() == Kind::Stream)
         {
             let bytes = bsd::unacknowledged(&socket)?;
-            // SAFETY: the program says that there is room for an `int`.
+            // SAFETY: the program guarantees room for an `int`.
             unsafe { argument.cast::<c_int>().write_unaligned(bytes) };
             return Ok(0);
         }

@@ -1,5 +1,5 @@
-//! gethostbyname(3), gethostbyaddr(3) and their kin, which some programs still call: members' names first, as
-//! with getaddrinfo(3).
+//! gethostbyname(3), gethostbyaddr(3) and related functions, which some programs still call: members' names
+//! take precedence, as with getaddrinfo(3).
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -40,17 +40,17 @@ type ByAddressReentrant = unsafe extern "C" fn(
 
 /// `h_errno`: there is no such host.
 const HOST_NOT_FOUND: c_int = 1;
-/// `h_errno`: `errno` says it.
+/// `h_errno`: `errno` has the error.
 const NETDB_INTERNAL: c_int = -1;
 
 unsafe extern "C" {
     fn __h_errno_location() -> *mut c_int;
 }
 
-/// Who answers.
+/// Result of a lookup by name.
 enum Answer {
     Addresses(Vec<IpAddr>),
-    /// The system's resolver.
+    /// The system's resolver must answer.
     Next,
     NotFound,
 }
@@ -70,8 +70,8 @@ unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
     }
 }
 
-/// Lays out what was found in the caller's room: the list of addresses, the empty list of aliases, and the
-/// bytes. `None` if it does not fit.
+/// Writes a result into the caller's buffer: the list of addresses, the empty list of aliases, and the bytes.
+/// Returns `None` if it does not fit.
 ///
 /// # Safety
 /// `entry` can be written to, and `room` bytes at `buf`.
@@ -91,7 +91,7 @@ unsafe fn fill(
     if pad.checked_add(pointers * pointer + addresses.len() * length + name.len())? > room {
         return None;
     }
-    // SAFETY: so much room is there, as was just computed, here and below.
+    // SAFETY: that much room is there, as was just computed, here and below.
     let list = unsafe { buf.add(pad) }.cast::<*mut c_char>();
     // SAFETY: see above.
     let mut bytes = unsafe { list.add(pointers) }.cast::<c_char>();
@@ -183,10 +183,10 @@ unsafe fn get_into(
     }
 }
 
-/// Gives what was found to who calls a reentrant function.
+/// Returns a result to the caller of a reentrant function.
 ///
 /// # Safety
-/// As [`fill`]; `result` and `error` can be written to.
+/// Like [`fill`]; `result` and `error` can be written to.
 unsafe fn give(
     name: &CStr,
     family: c_int,
@@ -221,7 +221,7 @@ pub(crate) unsafe extern "C" fn gethostbyname_r(
 }
 
 /// # Safety
-/// As gethostbyname2(3): what it points to lasts until the thread calls it again.
+/// As gethostbyname2(3): the result lasts until the thread's next call.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent {
     // SAFETY: the program's pointer, as it must pass it to gethostbyname2(3).
@@ -249,22 +249,22 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     }
 }
 
-/// Room of a thread's own, where what was found lasts until the next call.
+/// Buffer of a thread, where a result lasts until the next call.
 #[repr(align(16))]
 struct Kept(hostent, [c_char; ROOM]);
 
-/// Bytes for a name and addresses.
+/// Length of the buffer for a name and addresses, bytes.
 const ROOM: usize = 4096;
 
 thread_local! {
-    // The room is on the heap, because each thread's stack gives way to the static thread-local memory of all
-    // libraries, and a stack may have 16 KiB in all (PTHREAD_STACK_MIN).
-    // Programs look for the name that they have got for an address, so each function has its own.
+    // The buffer is on the heap, because the static thread-local memory of all libraries reduces each
+    // thread's stack. A stack may have only 16 KiB (PTHREAD_STACK_MIN). Programs look up the name they have
+    // got for an address, so each function has its own buffer.
     static BY_NAME: Room = const { Room(Cell::new(ptr::null_mut())) };
     static BY_ADDRESS: Room = const { Room(Cell::new(ptr::null_mut())) };
 }
 
-/// A thread's room, which is allocated when it is first used, and freed when the thread ends.
+/// A thread's buffer, allocated at its first use, and freed when the thread ends.
 struct Room(Cell<*mut MaybeUninit<Kept>>);
 
 impl Room {
@@ -286,48 +286,48 @@ impl Drop for Room {
     }
 }
 
-/// Lays out what was found in such room.
+/// Writes a result into such a buffer.
 fn keep(room: &'static LocalKey<Room>, name: &CStr, family: c_int, addresses: &[IpAddr]) -> *mut hostent {
-    // It may be in that room, from an earlier call.
+    // The name may be in that buffer, from an earlier call.
     let name = &*name.to_owned();
     let filled = room.try_with(|room| {
         let kept = room.get().cast::<Kept>();
-        // SAFETY: this thread's, and nobody else uses it during the call.
+        // SAFETY: this thread's, and no other code uses it during the call.
         unsafe {
             let (entry, buf) = (&raw mut (*kept).0, (&raw mut (*kept).1).cast());
             fill(name, family, addresses, entry, buf, ROOM).map(|()| entry)
         }
     });
-    // A thread that ends has no such room any more.
+    // A thread that is ending no longer has the buffer.
     filled.ok().flatten().unwrap_or_else(|| fail(NETDB_INTERNAL))
 }
 
 /// # Safety
-/// As gethostbyname(3): what it points to lasts until the thread calls it again.
+/// As gethostbyname(3): the result lasts until the thread's next call.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
     // SAFETY: the caller's.
     unsafe { gethostbyname2(name, libc::AF_INET) }
 }
 
-/// Who answers what an address is called.
+/// Result of a lookup by address.
 enum Called {
     /// A member.
     Member(CString, IpAddr),
-    /// The system's resolver.
+    /// The system's resolver must answer.
     Next,
-    /// Nobody: an address of the overlay is nobody else's affair.
+    /// There is no name. Other resolvers must not be asked about an overlay address.
     NotFound,
 }
 
-/// What an address is called.
+/// Looks up the name of an address.
 ///
 /// # Safety
-/// `address` points to so many bytes, or is null.
+/// `address` points to `length` bytes, or is null.
 unsafe fn name_at(address: *const c_void, length: socklen_t, family: c_int) -> Called {
     let ip: IpAddr = match (family, length as usize) {
         _ if address.is_null() => return Called::Next,
-        // SAFETY: the caller's: so many bytes are there.
+        // SAFETY: the caller's: this many bytes are there.
         (libc::AF_INET, 4) => Ipv4Addr::from(unsafe { address.cast::<[u8; 4]>().read_unaligned() }).into(),
         // SAFETY: the same.
         (libc::AF_INET6, 16) => Ipv6Addr::from(unsafe { address.cast::<[u8; 16]>().read_unaligned() }).into(),
@@ -380,7 +380,7 @@ pub(crate) unsafe extern "C" fn gethostbyaddr_r(
 }
 
 /// # Safety
-/// As gethostbyaddr(3): what it points to lasts until the thread calls it again.
+/// As gethostbyaddr(3): the result lasts until the thread's next call.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn gethostbyaddr(
     address: *const c_void,

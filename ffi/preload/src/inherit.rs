@@ -1,8 +1,8 @@
-//! The environment of programs that this one starts: what this library needs is put back if the program has
-//! left it out.
+//! The environment of programs that this one starts: variables that this library needs are restored if the
+//! program has left them out.
 //!
-//! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
-//! lock or memory of the heap.
+//! This code may run in a child of `vfork`, or of `fork` in a program with threads, so it takes no lock and
+//! no heap memory.
 
 use std::env;
 use std::ffi::{CStr, CString, c_char};
@@ -16,48 +16,49 @@ use peersock_bsd::elf;
 
 use crate::supervise::Taken;
 
-/// What a program's environment is: pointers to texts, with a null pointer at the end.
+/// A program's environment: pointers to C strings, with a null pointer at the end.
 pub(crate) type Environment = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 const NODE: &[u8] = b"PEERSOCK_NODE=";
 const RULES: &[u8] = b"PEERSOCK_RULES=";
 
-/// The most variables that are added.
+/// Maximum number of variables added.
 const MOST_ADDED: usize = 3;
 
-/// Bytes that are taken from the stack for a small environment, for a usual one, and for a large one: a
-/// thread may have 16 KiB in all. A larger one gets pages of its own.
+/// Stack sizes for a small, a usual and a large environment, bytes, because a thread may have only 16 KiB. A
+/// larger environment gets separate pages.
 const SMALL: usize = 1 << 10;
 const USUAL: usize = 4 << 10;
 const LARGE: usize = 32 << 10;
 
 static NEEDED: OnceLock<Option<Needed>> = OnceLock::new();
 
-/// What a program needs to be on the overlay, as this one had it when it began.
+/// The variables a program needs to be on the overlay, as this one had them at its start.
 #[derive(Debug)]
 struct Needed {
-    /// This library's path, as LD_PRELOAD has it.
+    /// This library's path, as in LD_PRELOAD.
     library: CString,
-    /// LD_PRELOAD with nothing but this library.
+    /// LD_PRELOAD with only this library.
     preload: CString,
     node: CString,
     rules: Option<CString>,
 }
 
-/// Reads what is needed, before the program can overwrite its environment.
+/// Reads the needed variables, before the program can overwrite its environment.
 pub(crate) fn remember() {
     NEEDED.get_or_init(Needed::of_this_process);
 }
 
-/// Makes a call with an environment that has what a program needs to be on the overlay; `None` if the system
-/// has no memory for it.
+/// Calls `call` with an environment that keeps a program on the overlay. Returns `None` if the system has no
+/// memory for it.
 ///
-/// It is `environment` itself if nothing is missing there, and if it names another node: then somebody else
-/// has seen to it. Of a program whose calls are taken without this library, LD_PRELOAD does not name that.
+/// `call` gets `environment` itself if nothing is missing, or if it names another node, because another
+/// launcher has prepared it then. For a program whose calls are taken by a filter alone, LD_PRELOAD does not
+/// name this library.
 ///
 /// # Safety
-/// `environment` is null, or what execve(2) takes.
+/// `environment` is null, or valid for execve(2).
 pub(crate) unsafe fn complete<T>(
     environment: Environment,
     taken: Taken,
@@ -78,7 +79,7 @@ pub(crate) unsafe fn complete<T>(
     let text = others.map_or(0, |others| needed.preload.as_bytes().len() + others.len() + 2);
     with_room(slots * size_of::<*const c_char>() + text, |room| {
         let list = room.cast::<*const c_char>();
-        // SAFETY: the room is for so many pointers and the text behind them, and aligned for pointers.
+        // SAFETY: the room is for this many pointers and the text behind them, and aligned for pointers.
         unsafe {
             let joined = list.add(slots).cast::<u8>();
             found.write(environment, needed, list, others.map(|others| (others, joined)));
@@ -87,11 +88,11 @@ pub(crate) unsafe fn complete<T>(
     })
 }
 
-/// Adds to the environment of this process what is missing there: for functions of the C library that start
-/// programs with it.
+/// Adds missing variables to the environment of this process, for C library functions that start programs
+/// with it.
 pub(crate) fn complete_own() {
     let Some(needed) = NEEDED.get().and_then(Option::as_ref) else { return };
-    // SAFETY: a variable of the C library's, which always holds an environment.
+    // SAFETY: a variable of the C library, which always holds an environment.
     let found = unsafe { Found::in_environment(environ, needed) };
     if found.is_complete(needed) {
         return;
@@ -119,9 +120,9 @@ pub(crate) fn complete_own() {
     }
 }
 
-/// The environment of this process as it is now.
+/// Returns the current environment of this process.
 pub(crate) fn own() -> Environment {
-    // SAFETY: a variable of the C library's, which always holds an environment.
+    // SAFETY: a variable of the C library, which always holds an environment.
     unsafe { environ }
 }
 
@@ -130,7 +131,7 @@ unsafe extern "C" {
 }
 
 impl Needed {
-    /// `None` in a process that `peersock run` has not started.
+    /// Reads the variables. Returns `None` in a process that `peersock run` has not started.
     fn of_this_process() -> Option<Self> {
         let library = own_path()?;
         let variable = |name: &[u8]| {
@@ -143,7 +144,7 @@ impl Needed {
     }
 }
 
-/// The path by which the loader knows this library.
+/// Returns the path by which the loader knows this library.
 fn own_path() -> Option<CString> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let here = own_path as fn() -> Option<CString> as *const c_void;
@@ -154,11 +155,11 @@ fn own_path() -> Option<CString> {
     path.to_bytes().starts_with(b"/").then(|| path.to_owned())
 }
 
-/// What of the needed an environment has.
+/// The needed variables found in an environment.
 struct Found<'a> {
-    /// How many variables there are.
+    /// Number of variables.
     count: usize,
-    /// Where LD_PRELOAD is, and its value.
+    /// Position of LD_PRELOAD, and its value.
     preload: Option<(usize, &'a [u8])>,
     has_library: bool,
     has_node: bool,
@@ -168,7 +169,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     /// # Safety
-    /// As [`complete`]; what it gives must not outlive the environment.
+    /// As [`complete`]; the result must not outlive the environment.
     unsafe fn in_environment(environment: Environment, needed: &Needed) -> Found<'a> {
         let mut found = Found {
             count: 0,
@@ -188,7 +189,7 @@ impl<'a> Found<'a> {
                 CStr::from_ptr(text).to_bytes()
             };
             if let Some(value) = variable.strip_prefix(PRELOAD) {
-                // Of two the loader takes the first.
+                // The loader takes the first of two.
                 found.preload.get_or_insert((found.count, value));
             } else if variable.starts_with(NODE) {
                 found.has_node = true;
@@ -209,10 +210,10 @@ impl<'a> Found<'a> {
         self.is_of_other_node || (self.has_library && self.has_node && has_rules)
     }
 
-    /// Makes a call with the environment, in which LD_PRELOAD names the other libraries only.
+    /// Calls `call` with the environment, in which LD_PRELOAD names only the other libraries.
     ///
     /// # Safety
-    /// It is the environment that was looked at.
+    /// It is the environment that was inspected.
     unsafe fn call_without_library<T>(
         &self,
         environment: Environment,
@@ -236,11 +237,11 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// Writes the environment with what is missing.
+    /// Writes the environment with the missing variables.
     ///
     /// # Safety
-    /// `list` has room for all variables, [`MOST_ADDED`] more and the end; the text that is to be joined for
-    /// as much as LD_PRELOAD becomes with the others.
+    /// `list` has room for all variables, [`MOST_ADDED`] more and the end. The joined text has room for
+    /// LD_PRELOAD with the other libraries.
     unsafe fn write(
         &self,
         environment: Environment,
@@ -267,7 +268,7 @@ impl<'a> Found<'a> {
                 None => needed.preload.as_ptr(),
             };
             match self.preload {
-                // SAFETY: it is one of those that were counted.
+                // SAFETY: it is one of the counted variables.
                 Some((at, _)) => unsafe { *list.add(at) = preload },
                 None => add(preload),
             }
@@ -282,10 +283,10 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Writes the variable with these values and a colon between two of them as a C string, and gives it.
+/// Writes LD_PRELOAD with these values, separated by colons, as a C string, and returns it.
 ///
 /// # Safety
-/// There is room for the variable's name, the values, and a byte more for each.
+/// There is room for the variable's name, the values, and one more byte for each.
 unsafe fn join<'a>(values: impl IntoIterator<Item = &'a [u8]>, room: *mut u8) -> *const c_char {
     let mut end = room;
     let mut write = |text: &[u8]| {
@@ -306,16 +307,16 @@ unsafe fn join<'a>(values: impl IntoIterator<Item = &'a [u8]>, room: *mut u8) ->
     room.cast()
 }
 
-/// What follows a variable's name.
+/// Returns the value that follows a variable's name.
 fn value<'a>(variable: &'a CStr, name: &[u8]) -> &'a CStr {
     CStr::from_bytes_with_nul(&variable.to_bytes_with_nul()[name.len()..]).unwrap_or_default()
 }
 
-/// Aligned for pointers.
+/// A buffer aligned for pointers.
 #[repr(C, align(16))]
 struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
-/// Runs `body` with so many bytes that are aligned for pointers. `None` if the system has no memory.
+/// Runs `body` with `bytes` bytes that are aligned for pointers. Returns `None` if the system has no memory.
 pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Option<T> {
     if bytes <= SMALL {
         return Some(on_stack::<SMALL, T>(body));
@@ -330,8 +331,7 @@ pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Opt
     with_pages(bytes, |room| body(room.as_mut_ptr()))
 }
 
-/// Runs `body` with so many bytes, which are zeros, in pages of their own. `None` if the system has no
-/// memory.
+/// Runs `body` with `bytes` zero bytes in separate pages. Returns `None` if the system has no memory.
 pub(crate) fn with_pages<T>(bytes: usize, body: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
@@ -346,7 +346,8 @@ pub(crate) fn with_pages<T>(bytes: usize, body: impl FnOnce(&mut [u8]) -> T) -> 
     Some(result)
 }
 
-/// A function of its own, so that a usual environment does not take the stack of a large one.
+/// Runs `body` on a stack buffer. Not inlined, so that a usual environment does not take the stack of a large
+/// one.
 #[inline(never)]
 fn on_stack<const SIZE: usize, T>(body: impl FnOnce(*mut u8) -> T) -> T {
     let mut room = Room::<SIZE>(MaybeUninit::uninit());

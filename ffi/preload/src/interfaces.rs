@@ -1,6 +1,6 @@
-//! Interfaces: the networks stand behind the machine's own, so that programs that bind to each address of the
-//! machine serve the overlay, too. Here are the C library's functions; for programs that ask the kernel see
-//! `netlink`, and `peersock_bsd::interface_requests`.
+//! Interfaces: the networks are listed behind the machine's own, so that programs that bind to each address
+//! of the machine serve the overlay, too. This module replaces the C library's functions. For programs that
+//! ask the kernel, see `netlink` and `peersock_bsd::interface_requests`.
 
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, zeroed};
@@ -25,8 +25,8 @@ type FreeNameIndex = unsafe extern "C" fn(*mut libc::if_nameindex);
 type NameToIndex = unsafe extern "C" fn(*const c_char) -> c_uint;
 type IndexToName = unsafe extern "C" fn(c_uint, *mut c_char) -> *mut c_char;
 
-/// An entry of ours in a list of getifaddrs(3). Its name lies right behind what the program knows of it: by
-/// that it is told from the C library's entries, behind which their addresses lie.
+/// An entry of this library in a list of getifaddrs(3). Its name lies right behind the public part. That
+/// distinguishes it from the C library's entries, whose addresses lie there.
 #[repr(C)]
 struct Entry {
     shown: ifaddrs,
@@ -61,7 +61,7 @@ impl Entry {
 
 fn put(ip: IpAddr, to: &mut sockaddr_storage) {
     let mut length = size_of::<sockaddr_storage>() as socklen_t;
-    // SAFETY: there are so many bytes.
+    // SAFETY: there are this many bytes.
     let written = unsafe { write_address((ip, 0).into(), ptr::from_mut(to).cast(), &raw mut length) };
     debug_assert_eq!(written, Ok(()), "any address fits");
 }
@@ -107,7 +107,8 @@ pub(crate) unsafe extern "C" fn freeifaddrs(list: *mut ifaddrs) {
     let next = next!(FreeIfAddrs, c"freeifaddrs");
     let mut first = list;
     let mut end = &raw mut first;
-    // SAFETY: a list of getifaddrs(3), which ends with null; ours are at its end, and each is a box.
+    // SAFETY: a list of getifaddrs(3), which ends with null; the entries of this library are at its end, and
+    // each is a box.
     unsafe {
         while !(*end).is_null() && !Entry::is_ours(*end) {
             end = &raw mut (**end).ifa_next;
@@ -138,8 +139,8 @@ pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
             }
             let mut all = Vec::new();
             let mut at = machines;
-            // SAFETY: the array ends with the first entry that has no name. It is copied, because the C
-            // library's own is as long as it is.
+            // SAFETY: the array ends with the first entry without a name. It is copied, because the C
+            // library's array cannot grow.
             unsafe {
                 while !(*at).if_name.is_null() {
                     all.push(((*at).if_index, CStr::from_ptr((*at).if_name).to_owned()));
@@ -199,7 +200,7 @@ pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char)
                 return machines;
             };
             let bytes = &ours.name.as_bytes()[..ours.name.len().min(libc::IF_NAMESIZE - 1)];
-            // SAFETY: the program says that there is room for IF_NAMESIZE bytes.
+            // SAFETY: the program guarantees room for IF_NAMESIZE bytes.
             unsafe {
                 ptr::copy_nonoverlapping(bytes.as_ptr().cast(), name, bytes.len());
                 *name.add(bytes.len()) = 0;
@@ -209,8 +210,8 @@ pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char)
     )
 }
 
-/// SO_BINDTODEVICE of a socket of the kernel's that the overlay could have: with the name of a network it
-/// becomes the overlay's.
+/// Handles SO_BINDTODEVICE of a kernel socket that the overlay supports: the name of a network turns it into
+/// an overlay socket.
 ///
 /// # Safety
 /// `value` points to `length` bytes.
@@ -222,9 +223,9 @@ pub(crate) unsafe fn bind_to(
 ) -> Result<c_int, Errno> {
     let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
     let room = (length as usize).min(libc::IF_NAMESIZE);
-    // SAFETY: the caller says that so many bytes are there.
+    // SAFETY: the caller says that this many bytes are there.
     let bytes = if value.is_null() { &[][..] } else { unsafe { slice::from_raw_parts(value.cast(), room) } };
-    // With or without its end.
+    // With or without its terminating zero.
     let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let is_networks = || networks().iter().any(|interface| interface.name.as_bytes() == name);
     if name.is_empty() || !is_networks() {
@@ -235,7 +236,7 @@ pub(crate) unsafe fn bind_to(
     unsafe { convert_and_set(&rules.client, fd, (level, option), value, length) }
 }
 
-/// The networks, if this process was started by `peersock run`.
+/// Returns the networks, if this process was started by `peersock run`.
 pub(crate) fn networks() -> Vec<Interface> {
     rules().map(|rules| rules.client.interfaces()).unwrap_or_default()
 }

@@ -1,10 +1,10 @@
-//! The kernel's own calls.
+//! Kernel calls, and the handling of `errno`.
 
 use peersock_bsd::Errno;
 pub(crate) use peersock_bsd::kernel::{borrow, cookie, int_option};
 
-/// Makes a call that takes the place of the C library's, and gives what that would return. If it fails
-/// `errno` says why; if it succeeds `errno` stays what it was, whatever was tried on the way.
+/// Makes a call that replaces a C library function, and returns that function's result. On failure `errno`
+/// has the error. On success `errno` is unchanged, whatever the call tried meanwhile.
 pub(crate) fn hooked<T: From<i8>>(call: impl FnOnce() -> Result<T, Errno>) -> T {
     let before = errno();
     let result = call();
@@ -12,7 +12,7 @@ pub(crate) fn hooked<T: From<i8>>(call: impl FnOnce() -> Result<T, Errno>) -> T 
     result.unwrap_or_else(|_| T::from(-1))
 }
 
-/// The same for calls that tell their failure in another way: `errno` stays what it was if `succeeded`.
+/// Does the same for calls that report failure in another way: `errno` is unchanged if `succeeded`.
 pub(crate) fn quietly<T>(succeeded: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
     let before = errno();
     let result = call();

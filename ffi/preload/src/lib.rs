@@ -1,13 +1,13 @@
-//! The library that `peersock run` preloads (LD_PRELOAD): it takes the place of the C library's socket calls.
+//! The library that `peersock run` preloads (LD_PRELOAD); it replaces the C library's socket calls.
 //!
-//! A program's sockets are the kernel's until it says where to: an address of the overlay turns a socket into
-//! one of the overlay's, under the same descriptor ([`peersock_bsd::convert`]); all others stay what they
-//! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
-//! that are no overlay sockets go straight to the kernel.
+//! A program's sockets start as kernel sockets. An overlay address turns a socket into an overlay socket,
+//! under the same descriptor ([`peersock_bsd::convert`]); for other addresses it stays a kernel socket. The
+//! rules decide on which network a listener is reached ([`Rules`]). Calls on other descriptors go straight to
+//! the kernel.
 //!
-//! Reading and writing are the C library's, but for what an error means; polling is not touched, duplicating
-//! is noted, and closing is not touched unless a socket has SO_LINGER. What a program starts has the library,
-//! too, whatever environment it is given.
+//! Reading and writing are C library calls, except for the meaning of errors. Polling is not replaced,
+//! duplicating is noted, and closing is not affected unless a socket has SO_LINGER. Started programs have the
+//! library, too, regardless of the environment passed to them.
 #![allow(unsafe_code)]
 
 mod accept;
@@ -39,19 +39,19 @@ use std::sync::OnceLock;
 
 use peersock_bsd::Rules;
 
-/// What the launcher has told us, read before the program can overwrite its environment.
+/// The launcher's rules, read before the program can overwrite its environment.
 static RULES: OnceLock<Option<Rules>> = OnceLock::new();
 
 /// The locks of this library, in the order in which a fork takes them.
 static LOCKS: &[&dyn fork_lock::Lock] =
     &[&epoll::KNOWN, &groups::KNOWN, &ephemeral::KNOWN, &netlink::PENDING];
 
-/// The rules; `None` if this process was not started by `peersock run`.
+/// Returns the rules, or `None` if this process was not started by `peersock run`.
 fn rules() -> Option<&'static Rules> {
     RULES.get_or_init(Rules::from_environment).as_ref()
 }
 
-/// Runs when the library is loaded.
+/// Initializes the library when it is loaded.
 extern "C" fn initialize() {
     exec::find_originals();
     spawn::find_originals();
@@ -62,7 +62,7 @@ extern "C" fn initialize() {
         fork_lock::survive_forks(LOCKS);
         inherit::remember();
         supervise::prepare();
-        // The launcher sees by this that the library took hold.
+        // This request also shows the launcher that the library is active.
         rules.refresh();
     }
 }

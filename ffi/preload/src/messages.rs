@@ -1,5 +1,4 @@
-//! The functions that take the place of the C library's: sending and receiving, where it is more than reading
-//! and writing.
+//! Replacements of the C library's functions that send and receive beyond read(2) and write(2).
 
 use std::os::fd::RawFd;
 
@@ -18,8 +17,8 @@ use crate::waits::{
     next_sendmsg, next_sendto, receive, receive_all, test_cancel,
 };
 
-/// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost
-/// every program.
+/// Replaces send(2). The C library handles all calls that need no overlay code, because a check of each
+/// descriptor would cost every program.
 ///
 /// # Safety
 /// As send(2).
@@ -31,8 +30,8 @@ pub(crate) unsafe extern "C-unwind" fn send(
     flags: c_int,
 ) -> ssize_t {
     let none = std::ptr::null::<sockaddr>();
-    // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a packet's
-    // length, a path's MTU, or datagrams of several calls. A stream's call may wait, and is the C library's.
+    // AF_UNIX sockets would treat urgent data as out-of-band data, and do not know a packet's length, a
+    // path's MTU, or datagrams of several calls. A stream's call may block, and stays with the C library.
     let joins = || flags & libc::MSG_MORE != 0 && quietly(|_| true, || is_datagram(fd));
     if flags & libc::MSG_OOB != 0 || is_long_datagram(fd, size) || joins() {
         // SAFETY: the program's pointers, as it must pass them to send(2).
@@ -45,12 +44,12 @@ pub(crate) unsafe extern "C-unwind" fn send(
     told(fd, unsafe { next(fd, data, size, flags) })
 }
 
-/// Whether this is to be sent as a datagram that may be too long.
+/// Returns true if the data is for a datagram socket and may be too long.
 pub(crate) fn is_long_datagram(fd: RawFd, size: size_t) -> bool {
     bsd::may_be_too_long(size) && quietly(|_| true, || is_datagram(fd))
 }
 
-/// What a call has returned, with the error that it means.
+/// Returns a call's result, and converts the error in `errno`.
 fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
     if returned == -1 {
         let error = Errno::from_raw_os_error(errno());
@@ -59,7 +58,7 @@ fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
     returned
 }
 
-/// recv(2), in the same way.
+/// Replaces recv(2), in the same way.
 ///
 /// # Safety
 /// As recv(2).
@@ -75,7 +74,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
         return unsafe { netlink::receive(fd, buf, size, flags) };
     }
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
-    // AF_UNIX sockets do not know what it means to TCP and UDP.
+    // AF_UNIX sockets interpret these flags differently from TCP and UDP.
     if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE | libc::MSG_WAITALL | libc::MSG_OOB) != 0 {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         return unsafe { recvfrom(fd, buf, size, flags, none, length) };
@@ -88,7 +87,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
         // SAFETY: as above, and there is room for the sender's name.
         let received = unsafe { next(fd, buf, size, flags, name, length) };
         if received > 0 && is_by_stranger(fd, &sender) {
-            // A peek has taken nothing out. The overlay's own call does.
+            // A peek has removed nothing. The overlay's own call does.
             if flags & libc::MSG_PEEK != 0 {
                 // SAFETY: as above.
                 return unsafe { recvfrom(fd, buf, size, flags, NONE.0, NONE.1) };
@@ -102,7 +101,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
             continue;
         }
         match quietly(|_| true, || meaning_of_nothing(fd, &sender, flags)) {
-            // A peek has taken nothing out. The overlay's own call knows what to drop.
+            // A peek has removed nothing. The overlay's own call knows what to drop.
             // SAFETY: as above.
             Nothing::Notice if flags & libc::MSG_PEEK != 0 => unsafe {
                 return recvfrom(fd, buf, size, flags, NONE.0, NONE.1);
@@ -114,7 +113,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
     }
 }
 
-/// recv(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+/// Replaces recv(2) for programs compiled with `_FORTIFY_SOURCE`.
 ///
 /// # Safety
 /// As recv(2).
@@ -134,7 +133,7 @@ pub(crate) unsafe extern "C-unwind" fn __recv_chk(
     unsafe { recv(fd, buf, size, flags) }
 }
 
-/// What the kernel's error means on an overlay socket: the node has something to tell, or has ended.
+/// Converts a kernel error on an overlay socket: the node has an error to report, or has ended.
 pub(crate) fn meaning(fd: RawFd, error: Errno) -> Errno {
     if !matches!(error, Errno::CONNRESET | Errno::PIPE | Errno::INVAL | Errno::NOTCONN) {
         return error;
@@ -221,7 +220,7 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
     }
     let received = receive_all(&socket, flags, size, |received, flags| {
         let (rest, room) = (buf.wrapping_byte_add(received), size - received);
-        // SAFETY: as above, less what has come already. TCP tells no address here.
+        // SAFETY: as above, less what has come already. TCP returns no address here.
         match unsafe { next(fd, rest, room, flags, NONE.0, NONE.1) } {
             -1 => Err(Errno::from_raw_os_error(errno())),
             received => Ok(received),
@@ -235,7 +234,7 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
     received
 }
 
-/// recvfrom(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+/// Replaces recvfrom(2) for programs compiled with `_FORTIFY_SOURCE`.
 ///
 /// # Safety
 /// As recvfrom(2).
@@ -308,7 +307,7 @@ pub(crate) unsafe extern "C-unwind" fn recvmsg(fd: RawFd, message: *mut msghdr, 
     // SAFETY: as above.
     let received = |flags| hooked(|| unsafe { bsd::either::recvmsg(Some(&socket), fd, message, flags) });
     match socket.kind() {
-        // What is there of as much as is wanted is not all.
+        // The pending data may be only a part of the requested data.
         Kind::Stream if flags & libc::MSG_WAITALL != 0 => {
             test_cancel();
             received(flags)
@@ -365,7 +364,7 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         let received = unsafe { next(fd, messages, count, flags, timeout) };
-        // The headers have no room any more that the kernel would have written to.
+        // The headers no longer have the room values that the kernel has overwritten.
         // SAFETY: as above, and at least one was received.
         if received > 0 && unsafe { (*messages).msg_len } == 0 && is_replaced(fd, before) {
             set_errno(libc::EINTR);

@@ -1,5 +1,5 @@
-//! Names of members: found before the system's resolver is asked. Where nothing but the overlay is allowed,
-//! that is not asked at all.
+//! Lookup of members' names before the system's resolver. Where only the overlay is allowed, the resolver is
+//! not asked at all.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ type GetNameInfo = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// Finds the C library's own function of a name once.
+/// Finds the C library's function of a name, once.
 macro_rules! next {
     ($type:ty, $name:literal) => {{
         static NEXT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
@@ -81,25 +81,25 @@ unsafe fn get_addresses(
             // SAFETY: as above.
             return unsafe { next(node, service, hints, result) };
         }
-        // The resolver would ask others, and some of them by ways that are not ours to close.
+        // The resolver would ask other hosts, partly by ways that this library cannot block.
         // SAFETY: as above; zeros are an `addrinfo` as well.
         let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
         hints.ai_flags |= AI_NUMERICHOST;
         // SAFETY: as above.
         return unsafe { next(node, service, &raw const hints, result) };
     }
-    // SAFETY: the program says that there is room for the list.
+    // SAFETY: the program guarantees room for the list.
     unsafe { *result = list };
     0
 }
 
-/// The address of the overlay that a text is.
+/// Parses a literal overlay address.
 fn overlays_literal(text: &CStr) -> Option<IpAddr> {
     let ip = text.to_str().ok()?.parse().ok()?;
     rules()?.is_overlays(ip).filter(|is_overlays| *is_overlays).map(|_| ip)
 }
 
-/// getnameinfo(3). Nobody outside the overlay is asked for names of its addresses.
+/// Replaces getnameinfo(3). Names of overlay addresses are never queried outside the overlay.
 ///
 /// # Safety
 /// As getnameinfo(3).
@@ -155,7 +155,7 @@ unsafe fn get_names(
     if name.len() > host_room as usize {
         return libc::EAI_OVERFLOW;
     }
-    // SAFETY: the program says that so much room is there.
+    // SAFETY: the program guarantees that much room.
     unsafe { ptr::copy_nonoverlapping(name.as_ptr().cast(), host, name.len()) };
     if service.is_null() || service_room == 0 {
         return 0;
@@ -164,7 +164,7 @@ unsafe fn get_names(
     unsafe { next(address, length, ptr::null_mut(), 0, service, service_room, flags & !libc::NI_NAMEREQD) }
 }
 
-/// The addresses of a member.
+/// Returns the addresses of a member.
 pub(crate) fn look_up(name: &CStr) -> Vec<IpAddr> {
     let (Some(rules), Ok(name)) = (rules(), name.to_str()) else { return Vec::new() };
     if name.parse::<IpAddr>().is_ok() || name.is_empty() {
@@ -176,7 +176,7 @@ pub(crate) fn look_up(name: &CStr) -> Vec<IpAddr> {
     }
 }
 
-/// What a member is called.
+/// Returns the name of a member.
 pub(crate) fn name_of(rules: &Rules, ip: IpAddr) -> Option<CString> {
     match rules.client.ask(Request::NameOf(ip)) {
         Ok(Reply::Name(Some(name))) => CString::new(name).ok(),

@@ -1,10 +1,10 @@
-//! Routing sockets (rtnetlink(7)): where the program reads the kernel's answer about interfaces or addresses,
-//! it finds the networks in it.
+//! Routing sockets (rtnetlink(7)): when the program reads the kernel answer about interfaces or addresses,
+//! the answer includes the networks.
 //!
-//! What it asks is noted when it sends. Each call that receives waits for the kernel's next datagram and
-//! looks at it first. If that ends an answer, the calls get parts of it with the networks between them, one
-//! each: the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the
-//! time.
+//! The program's requests are noted when it sends them. Each receiving call waits for the next datagram of
+//! the kernel and inspects it first. If the datagram ends an answer, the calls get one part each of it, with
+//! the networks between them. The kernel datagram stays in the queue until the last part, so that poll(2) is
+//! always correct.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
@@ -20,21 +20,19 @@ use crate::kernel::{hooked, quietly};
 use crate::rules;
 use crate::waits::{missing, next_recv, next_recvmsg};
 
-/// Routing sockets that are known; beyond it the oldest sees the kernel's answers only.
+/// Maximum number of known routing sockets; beyond it the oldest gets only kernel answers.
 const MOST_SOCKETS: usize = 32;
 
-/// What is looked at of one message that is sent, bytes.
+/// Maximum length inspected of one sent message, bytes.
 const MOST_ASKED: usize = 64 << 10;
 
-/// The program's routing sockets: one more than the number of a descriptor, or 0. The number may be another
-/// file's by now.
+/// The program's routing sockets: the descriptor number plus one, or 0. The number may be reused by now.
 static SOCKETS: [AtomicI32; MOST_SOCKETS] = [const { AtomicI32::new(0) }; MOST_SOCKETS];
 
-/// A bit for the number of each that there ever was, modulo 64: calls on other descriptors cost nearly
-/// nothing.
+/// A bit for each number ever used, modulo 64, so that calls on other descriptors cost almost nothing.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
-/// Where the next one is noted once there is no room.
+/// Position for the next socket once all are used.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 pub(crate) static PENDING: ForkLock<PendingAnswers> = ForkLock::new(PendingAnswers::new());
@@ -57,7 +55,7 @@ pub(crate) fn note_socket(fd: RawFd, domain: c_int, protocol: c_int) {
     }
 }
 
-/// Whether a descriptor is a routing socket of the program.
+/// Returns true if a descriptor is a routing socket of the program.
 pub(crate) fn is_one(fd: RawFd) -> bool {
     NUMBERS.load(Ordering::Relaxed) & bit(fd) != 0 && is_known(fd)
 }
@@ -66,7 +64,7 @@ fn bit(fd: RawFd) -> u64 {
     1 << (fd & 63)
 }
 
-/// The rest of [`is_one`].
+/// The slow part of [`is_one`].
 #[cold]
 fn is_known(fd: RawFd) -> bool {
     let number = fd.saturating_add(1);
@@ -81,7 +79,7 @@ fn is_known(fd: RawFd) -> bool {
     is_one
 }
 
-/// Notes what the program is about to ask, if the descriptor is such a socket.
+/// Notes the program's request before it is sent, if the descriptor is such a socket.
 ///
 /// # Safety
 /// `data` points to `size` bytes.
@@ -92,10 +90,10 @@ pub(crate) unsafe fn note_sent(fd: RawFd, data: *const c_void, size: size_t) {
     }
 }
 
-/// The same of several pieces.
+/// Does the same for several pieces.
 ///
 /// # Safety
-/// `pieces` points to so many, which are valid.
+/// `pieces` points to `count` pieces, which are valid.
 pub(crate) unsafe fn note_pieces(fd: RawFd, pieces: *const iovec, count: usize) {
     if !is_one(fd) {
         return;
@@ -113,7 +111,7 @@ pub(crate) unsafe fn note_pieces(fd: RawFd, pieces: *const iovec, count: usize) 
     note(fd, &sent);
 }
 
-/// The same of a message.
+/// Does the same for a message.
 ///
 /// # Safety
 /// `message` is null or points to a message that can be sent.
@@ -125,10 +123,10 @@ pub(crate) unsafe fn note_message(fd: RawFd, message: *const msghdr) {
     }
 }
 
-/// The same of several messages.
+/// Does the same for several messages.
 ///
 /// # Safety
-/// `messages` is null or points to so many.
+/// `messages` is null or points to `count` messages.
 pub(crate) unsafe fn note_messages(fd: RawFd, messages: *const mmsghdr, count: u32) {
     if messages.is_null() || !is_one(fd) {
         return;
@@ -141,12 +139,12 @@ pub(crate) unsafe fn note_messages(fd: RawFd, messages: *const mmsghdr, count: u
 
 fn note(fd: RawFd, sent: &[u8]) {
     if rules().is_some() {
-        // What goes wrong is not the program's errno.
+        // Errors here must not change the program's errno.
         quietly(|()| true, || routing::note(fd, &PENDING, sent, networks));
     }
 }
 
-/// recv(2) and read(2) of such a socket.
+/// Handles recv(2) and read(2) of such a socket.
 ///
 /// # Safety
 /// As recv(2).
@@ -156,7 +154,7 @@ pub(crate) unsafe fn receive(fd: RawFd, buf: *mut c_void, size: size_t, flags: c
     unsafe { receive_from(fd, buf, size, flags, none, ptr::null_mut()) }
 }
 
-/// recvfrom(2) of such a socket.
+/// Handles recvfrom(2) of such a socket.
 ///
 /// # Safety
 /// As recvfrom(2).
@@ -185,8 +183,8 @@ pub(crate) unsafe fn receive_from(
     received
 }
 
-/// Whether readv(2) is to read anything: of nothing a socket gives nothing, and the kernel says what is
-/// wrong.
+/// Returns true if the pieces of readv(2) have room. Without room the kernel handles the call, which returns
+/// nothing or an error.
 ///
 /// # Safety
 /// As readv(2).
@@ -196,7 +194,7 @@ pub(crate) unsafe fn has_room(pieces: *const iovec, count: c_int) -> bool {
     !pieces.is_null() && (0..count.unwrap_or(0)).any(|at| unsafe { (*pieces.add(at)).iov_len } > 0)
 }
 
-/// readv(2) of such a socket.
+/// Handles readv(2) of such a socket.
 ///
 /// # Safety
 /// As readv(2).
@@ -207,7 +205,7 @@ pub(crate) unsafe fn receive_pieces(fd: RawFd, pieces: *const iovec, count: c_in
     unsafe { receive_message(fd, &raw mut message, 0) }
 }
 
-/// recvmmsg(2) of such a socket: one message at a time.
+/// Handles recvmmsg(2) of such a socket: one message at a time.
 ///
 /// # Safety
 /// As recvmmsg(2).
@@ -228,14 +226,14 @@ fn empty() -> msghdr {
     unsafe { std::mem::zeroed() }
 }
 
-/// recvmsg(2) of such a socket.
+/// Handles recvmsg(2) of such a socket.
 ///
 /// # Safety
 /// As recvmsg(2).
 pub(crate) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
     let (Some(look), Some(next)) = (next_recv(), next_recvmsg()) else { return missing() };
     loop {
-        // Waits as the program's call would, and is a cancellation point as that is.
+        // Blocks as the program's call would, and is a cancellation point like it.
         let looking = libc::MSG_PEEK | libc::MSG_TRUNC | flags & libc::MSG_DONTWAIT;
         // SAFETY: there is room for nothing.
         let length = unsafe { look(fd, ptr::null_mut(), 0, looking) };

@@ -1,5 +1,5 @@
-//! What it means that a call has received nothing: a datagram without bytes, an end, or, on an overlay socket
-//! for datagrams, that the node has an error to tell.
+//! Meaning of an empty receive: a datagram without bytes, an end, or, on an overlay datagram socket, a
+//! pending error of the node.
 
 use std::os::fd::RawFd;
 
@@ -10,7 +10,7 @@ use peersock_fd::Kind;
 use crate::hooks::overlay;
 use crate::kernel::{hooked, int_option, quietly};
 
-/// Room for the name of an AF_UNIX socket from which something comes.
+/// Buffer for the name of the AF_UNIX socket that has sent a datagram.
 pub(crate) struct Sender {
     address: libc::sockaddr_un,
     length: socklen_t,
@@ -26,18 +26,18 @@ impl Sender {
         ((&raw mut self.address).cast(), &raw mut self.length)
     }
 
-    /// An abstract name, without its first zero.
+    /// Returns an abstract name, without its first zero.
     fn name(&self) -> Option<&[u8]> {
         let is_unix = i32::from(self.address.sun_family) == libc::AF_UNIX;
         let length = (self.length as usize).checked_sub(size_of::<libc::sa_family_t>())?;
-        // SAFETY: the array is bytes.
+        // SAFETY: the array consists of bytes.
         let path = unsafe { &*(&raw const self.address.sun_path).cast::<[u8; 108]>() };
         path.get(..length)?.strip_prefix(&[0]).filter(|_| is_unix)
     }
 }
 
-/// Whether another program of this machine has sent a datagram to an overlay socket: every one may send to an
-/// abstract name.
+/// Returns true if another program of this machine has sent a datagram to an overlay socket, because any
+/// program may send to an abstract name.
 pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
     let is_sent_by_other = || {
         let socket = overlay(fd).filter(|socket| socket.kind() != Kind::Stream);
@@ -46,23 +46,23 @@ pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
     quietly(|_| true, || is_datagram(fd) && is_sent_by_other())
 }
 
-/// Whether a call that has received nothing is to be made again: it has waited on a datagram socket of the
-/// kernel's, which another thread has turned into one of the overlay's. `before` is what [`replaced::count`]
-/// has given before the call.
+/// Returns true if a call that has received nothing must be repeated, because another thread has turned its
+/// kernel datagram socket into an overlay socket. `before` is the value of [`replaced::count`] before the
+/// call.
 pub(crate) fn is_replaced(fd: RawFd, before: u32) -> bool {
     replaced::count() != before && quietly(|_| true, || is_datagram(fd) && overlay(fd).is_some())
 }
 
-/// What it means that a socket has received nothing.
+/// Meaning of an empty receive on a socket.
 pub(crate) enum Nothing {
-    /// It was a datagram without bytes, or is the end of a stream.
+    /// A datagram without bytes, or the end of a stream.
     Datagram,
-    /// It was no datagram, but the node's word of an error, which was told in another way since.
+    /// The node's announcement of an error that another call has reported since, and no datagram.
     Notice,
     Error(Errno),
 }
 
-/// What nothing means that has come from this name.
+/// Returns the meaning of an empty receive from this sender.
 pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> Nothing {
     let Some(socket) = overlay(fd).filter(|socket| socket.kind() != Kind::Stream) else {
         return Nothing::Datagram;
@@ -72,15 +72,15 @@ pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> No
             0 => socket.noticed().map_or(Nothing::Notice, Nothing::Error),
             _ => Nothing::Notice,
         },
-        // A datagram socket whose node is no more receives nothing for ever.
+        // A datagram socket whose node has ended stays readable without data forever.
         _ => end(&socket).map_or(Nothing::Datagram, Nothing::Error),
     }
 }
 
-/// What a call has returned that says nothing of the sender. Of an overlay socket for datagrams 0 may mean
-/// that the node has an error to tell.
+/// Converts a result without information about the sender. On an overlay datagram socket, 0 may mean that the
+/// node has an error to report.
 pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
-    // The end of files and streams is not looked at any further, here and in signal handlers.
+    // The end of files and streams is returned at once, also in signal handlers.
     if returned != 0 || !is_datagram(fd) {
         return returned;
     }

@@ -1,8 +1,7 @@
-//! How the socket calls of a program are taken that is about to be started: by the beginning of its file.
+//! Decision how the socket calls of a program about to be started are taken, by the beginning of its file.
 //!
-//! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
-//! lock or memory of the heap: paths go to the kernel as they are, because `rustix` copies long ones to the
-//! heap.
+//! This code may run in a child of `vfork`, or of `fork` in a program with threads, so it takes no lock and
+//! no heap memory. Paths go to the kernel as they are, because `rustix` copies long ones to the heap.
 
 use std::ffi::{CStr, c_char};
 use std::io::IoSlice;
@@ -16,36 +15,37 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::inherit::with_pages;
 use crate::kernel::quietly;
 
-/// Bytes of a file's beginning that are looked at: there the program headers are, and Go's note.
+/// Number of bytes at a file's beginning that are inspected; they contain the program headers, and Go's note.
 ///
-/// Room for them, and for a path, is pages of their own: a thread may have 16 KiB of stack in all.
+/// The buffer for them, and for a path, is in separate pages, because a thread may have only 16 KiB of stack.
 const HEAD: usize = 8 << 10;
 
-/// Interpreters of scripts that are scripts themselves, as deep as the kernel goes.
+/// Maximum depth of script interpreters that are scripts themselves, as in the kernel.
 const DEEPEST: usize = 5;
 
-/// The longest path that is looked at, with its end (PATH_MAX).
+/// Maximum length of a path, with its end (PATH_MAX), bytes.
 const MOST_PATH: usize = 4096;
 
-/// Where the C library looks for programs if PATH is not set.
+/// Folders that the C library searches for programs if PATH is not set.
 const USUAL_PATH: &CStr = c"/bin:/usr/bin";
 
-/// How a program's socket calls are taken.
+/// Method by which a program's socket calls are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// By this library; of what is no program the kernel says so.
+    /// By this library. Includes files that are not programs, which the kernel rejects.
     Library,
-    /// Only by a filter: it makes system calls itself, or the system preloads nothing of ours into it.
+    /// Only by a filter: the program makes system calls itself, or the system does not preload this library
+    /// into it.
     Filter,
-    /// Only by a filter, and not with this library: it ends itself if anything is loaded before its
+    /// Only by a filter, and without this library: the program exits if anything is loaded before its
     /// sanitizer.
     FilterAlone,
-    /// Not at all: it is a 32-bit program, whose calls have other numbers.
+    /// By no method: it is a 32-bit program, whose calls have other numbers.
     Nowhere,
 }
 
 impl Reach {
-    /// Of the program at a path.
+    /// Returns the method for the program at a path.
     ///
     /// # Safety
     /// `path` is null or a C string.
@@ -57,7 +57,7 @@ impl Reach {
         quietly(|_| true, || Self::of_path(unsafe { CStr::from_ptr(path) }))
     }
 
-    /// Of the program of a name that is looked for in PATH.
+    /// Returns the method for a program whose name is searched in PATH.
     ///
     /// # Safety
     /// As [`Reach::of`].
@@ -78,7 +78,7 @@ impl Reach {
         if name.contains(&b'/') {
             return Self::of_path(file);
         }
-        // SAFETY: the name is a C string; what it gives is one, which the program must not change meanwhile.
+        // SAFETY: the name is a C string; the result is one, which the program must not change meanwhile.
         let folders = unsafe { libc::getenv(c"PATH".as_ptr()) };
         // SAFETY: as above.
         let folders = if folders.is_null() { USUAL_PATH } else { unsafe { CStr::from_ptr(folders) } };
@@ -89,7 +89,8 @@ impl Reach {
         found.flatten().unwrap_or(Self::Library)
     }
 
-    /// Of the program of a name in a folder of PATH; `None` if there is none. The path is joined in `joined`.
+    /// Returns the method for the program of a name in a folder of PATH, or `None` if there is none. `joined`
+    /// is the buffer for the path.
     fn of_name_in(folder: &[u8], name: &[u8], joined: &mut [u8]) -> Option<Self> {
         let folder = if folder.is_empty() { b"." } else { folder };
         let length = folder.len() + 1 + name.len();
@@ -109,11 +110,11 @@ impl Reach {
         Self::of_path_in(libc::AT_FDCWD, path)
     }
 
-    /// Of the program at a path below a folder.
+    /// Returns the method for the program at a path below a folder.
     pub(crate) fn of_path_in(folder: RawFd, path: &CStr) -> Self {
         let reach = match open(folder, path) {
             Ok(file) => Self::of_file(file.as_fd()),
-            // It may be executed all the same.
+            // An unreadable file may still be executable.
             Err(Errno::ACCESS) if folder == libc::AT_FDCWD && has_capabilities_at(path) => Self::Filter,
             Err(_) => Self::Library,
         };
@@ -124,7 +125,7 @@ impl Reach {
         }
     }
 
-    /// Of the program in an open file.
+    /// Returns the method for the program in an open file.
     pub(crate) fn of_file(file: BorrowedFd<'_>) -> Self {
         // With room for the end of an interpreter's path.
         with_pages(HEAD + 1, |room| Self::of_file_read_into(file, room)).unwrap_or(Self::Library)
@@ -155,11 +156,11 @@ impl Reach {
     }
 }
 
-/// The name of a file's capabilities (capabilities(7)) among its attributes.
+/// Name of the attribute with a file's capabilities (capabilities(7)).
 const CAPABILITIES: &CStr = c"security.capability";
 
-/// Whether a program has capabilities in its file, for another user than root: then the loader takes it for
-/// one with privileges, whether it gets them or not, and preloads only what the system's folders have.
+/// Returns true if a program has capabilities in its file and the user is not root. The loader then treats it
+/// as privileged, even if it gets no capabilities, and preloads only libraries in the system's folders.
 fn has_capabilities(file: BorrowedFd<'_>) -> bool {
     // SAFETY: the name is a C string; nothing is written.
     let length = || unsafe {
@@ -169,7 +170,7 @@ fn has_capabilities(file: BorrowedFd<'_>) -> bool {
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
 
-/// The same of a file that may not be read, by its path.
+/// Does the same by path, for a file that may not be read.
 fn has_capabilities_at(path: &CStr) -> bool {
     // SAFETY: both are C strings; nothing is written.
     let length = || unsafe {
@@ -179,16 +180,16 @@ fn has_capabilities_at(path: &CStr) -> bool {
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
 
-/// Says on stderr why a program is not started: who starts it knows only an errno. Nothing is said where that
-/// would have to be waited for, or nobody reads it.
+/// Writes to stderr why a program is not started, because its starter gets only an errno. Writes nothing if
+/// that would block, or there is no reader.
 pub(crate) fn say_nowhere(path: *const c_char) {
     // SAFETY: it is null or a C string.
     let path = if path.is_null() { b"this" } else { unsafe { CStr::from_ptr(path) }.to_bytes() };
     let why = b" is a 32-bit program, whose sockets cannot be put on the overlay: use a 64-bit build\n";
     let pieces: [&[u8]; 3] = [b"peersock: ", path, why];
-    // SAFETY: where there is no stderr, it is an error that nobody needs.
+    // SAFETY: if there is no stderr, the call fails harmlessly.
     let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
-    // A pipe without a reader would bring SIGPIPE.
+    // A pipe without a reader would cause SIGPIPE.
     let mut polled = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
     let has_room = rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
         && polled[0].revents() == PollFlags::OUT;
@@ -197,8 +198,8 @@ pub(crate) fn say_nowhere(path: *const c_char) {
     }
 }
 
-/// Whether the caller may execute a file. What it may not is left to the kernel, which says so: a filter
-/// could not be undone, and a shell says it in another way.
+/// Returns true if the caller may execute a file. Otherwise the kernel reports the error, because a filter
+/// could not be undone, and a shell would report it differently.
 fn may_execute(folder: RawFd, path: &CStr) -> bool {
     let (access, flags) = (libc::X_OK, libc::AT_EACCESS);
     // SAFETY: the path is a C string.
@@ -206,12 +207,12 @@ fn may_execute(folder: RawFd, path: &CStr) -> bool {
     check(looked) != Err(Errno::ACCESS)
 }
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 fn open(folder: RawFd, path: &CStr) -> Result<OwnedFd, Errno> {
-    // A pipe of this name must not be waited for.
+    // Opening a pipe of this name must not block.
     let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: the path is a C string.
     let fd = check(unsafe { peersock_fd::syscall!(libc::SYS_openat, folder, path.as_ptr(), access) })?;
-    // SAFETY: it was just opened, and nobody else knows of it.
+    // SAFETY: it was just opened, and no other code knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

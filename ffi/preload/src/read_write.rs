@@ -1,9 +1,8 @@
-//! The functions that take the place of the C library's: reading and writing. They are the C library's own,
-//! but for what an error means: the kernel says of an overlay socket whose node has ended only that its other
-//! end was closed.
+//! Replacements of the C library's functions that read and write. They call the C library, but convert
+//! errors: for an overlay socket whose node has ended, the kernel reports only that the other end was closed.
 //!
-//! They are called through the C library, and so are the cancellation points that programs take them for:
-//! `extern "C-unwind"`, and nothing to be dropped while the call is made.
+//! The C library makes the calls, so they remain the cancellation points that programs expect: `extern
+//! "C-unwind"`, and nothing to drop during a call.
 
 use std::os::fd::RawFd;
 
@@ -36,7 +35,7 @@ pub(crate) fn find_originals() {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: size_t) -> ssize_t {
     let Some(next) = next_read() else { return missing() };
-    // Of nothing a socket gives nothing, and waits for nothing.
+    // An empty read of a socket returns nothing without blocking.
     if size > 0 && netlink::is_one(fd) {
         // SAFETY: the program's pointer, as it must pass it to read(2).
         return unsafe { netlink::receive(fd, buf, size, 0) };
@@ -45,7 +44,7 @@ pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: s
     received(fd, size, || unsafe { next(fd, buf, size) })
 }
 
-/// read(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+/// Replaces read(2) for programs compiled with `_FORTIFY_SOURCE`.
 ///
 /// # Safety
 /// As read(2).
@@ -69,7 +68,7 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
 /// As write(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, size: size_t) -> ssize_t {
-    // The kernel's AF_UNIX sockets do not know how long a packet can be.
+    // AF_UNIX sockets do not know the maximum length of a packet.
     if is_long_datagram(fd, size) {
         // SAFETY: the program's pointer, as it must pass it to write(2).
         return unsafe { sendto(fd, data, size, 0, std::ptr::null(), 0) };
@@ -104,7 +103,8 @@ pub(crate) unsafe extern "C-unwind" fn writev(fd: RawFd, pieces: *const iovec, c
     unsafe { netlink::note_pieces(fd, pieces, usize::try_from(count).unwrap_or(0)) };
     // SAFETY: the program's pointers, as it must pass them to writev(2).
     let written = told(fd, unsafe { next(fd, pieces, count) });
-    // How long all of it is the kernel knows, and takes it. The node drops it.
+    // The total length is known only after the kernel has taken the data. The node drops data that is too
+    // long.
     match usize::try_from(written) {
         Ok(length) if is_long_datagram(fd, length) && is_too_long(fd, length) => {
             hooked(|| Err(Errno::MSGSIZE))
@@ -113,7 +113,7 @@ pub(crate) unsafe extern "C-unwind" fn writev(fd: RawFd, pieces: *const iovec, c
     }
 }
 
-/// Whether a datagram was longer than any packet.
+/// Returns true if a datagram was longer than any packet.
 fn is_too_long(fd: RawFd, length: usize) -> bool {
     quietly(|_| true, || overlay(fd).is_some_and(|socket| socket.is_too_long(length)))
 }
@@ -132,7 +132,7 @@ pub(crate) unsafe extern "C-unwind" fn sendfile(
     told(fd, unsafe { next(fd, file, offset, size) })
 }
 
-/// sendfile(2) as programs call it that have offsets of 64 bits.
+/// Replaces sendfile(2) for programs with 64-bit offsets.
 ///
 /// # Safety
 /// As sendfile(2).
@@ -148,8 +148,8 @@ pub(crate) unsafe extern "C-unwind" fn sendfile64(
     told(fd, unsafe { next(fd, file, offset, size) })
 }
 
-/// What a call has returned, with the error that it means. Only errors that the kernel gives of a closed end
-/// are looked at: whatever succeeds costs nothing.
+/// Returns a call's result, and converts the error in `errno`. Checks only errors that the kernel reports for
+/// a closed end, so that successful calls cost nothing.
 fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
     if returned == -1
         && let error = errno()
@@ -160,10 +160,10 @@ fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
     returned
 }
 
-/// The same of what a call `reads`. Nothing, where there was room for something, may mean an error, or that
-/// another socket is to be read.
+/// Does the same for a call that `reads`. An empty result with room for data may mean an error, or that
+/// another socket must be read.
 ///
-/// What `reads` has captured must not need to be dropped.
+/// Values captured by `reads` must not need dropping.
 fn received(fd: RawFd, size: size_t, reads: impl Fn() -> ssize_t) -> ssize_t {
     loop {
         let before = replaced::count();

@@ -1,4 +1,4 @@
-//! The functions that take the place of the C library's: posix_spawn(3) and posix_spawnp(3).
+//! Replacements of the C library's posix_spawn(3) and posix_spawnp(3).
 
 use std::ffi::{CStr, c_char};
 
@@ -20,8 +20,8 @@ type PosixSpawn = unsafe extern "C" fn(
     Environment,
 ) -> c_int;
 
-/// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
-/// loader's lock.
+/// Finds the C library's functions. A child of `fork` must not do that, because another thread may have held
+/// the loader's lock.
 pub(crate) fn find_originals() {
     let _ = (next_posix_spawn(), next_posix_spawnp());
 }
@@ -78,14 +78,14 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     }
 }
 
-/// Does not start a program whose calls nobody can take.
+/// Refuses to start a program whose calls cannot be taken.
 fn refuse(file: *const c_char) -> c_int {
     say_nowhere(file);
     libc::EPERM
 }
 
-/// Has one of the C library's two start a program, with what of the environment it needs. A search leaves in
-/// `errno` where the file was not.
+/// Starts a program by one of the C library's two functions, with a completed environment. A search leaves
+/// errors of earlier folders in `errno`.
 ///
 /// # Safety
 /// As posix_spawn(3).
@@ -108,10 +108,10 @@ unsafe fn spawn(
     )
 }
 
-/// posix_spawn(3) of a program that no library reaches. The C library's own child cannot be filtered, so a
-/// shell, which has the library, starts the program in its own place. The program's name is then `file`,
-/// whatever its first argument is. One without a slash the shell looks for in PATH; where posix_spawn(3) does
-/// not `search`, it is in the working directory.
+/// Starts a program that no library reaches as posix_spawn(3) does. The C library's own child cannot be
+/// filtered, so a shell with the library executes the program in its place. The program's name is then
+/// `file`, whatever its first argument is. The shell searches a name without a slash in PATH. If
+/// posix_spawn(3) does not `search`, such a program is in the working directory.
 ///
 /// # Safety
 /// As posix_spawn(3).
@@ -142,7 +142,7 @@ unsafe fn spawn_by_shell(
             unsafe { *list.add(at) = argument };
         }
         for at in 1..=count.max(1) {
-            // SAFETY: as above; the last one is the end, also where there is no argument.
+            // SAFETY: as above; the last one is the end, also without arguments.
             unsafe {
                 *list.add(first.len() + at - 1) =
                     if at < count { *arguments.add(at) } else { std::ptr::null() };

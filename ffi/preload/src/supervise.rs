@@ -1,10 +1,10 @@
-//! Programs that this one starts and that no library reaches, because they make system calls themselves or
-//! have capabilities in their files: the launcher takes their calls by a filter that the process gets before
-//! it becomes such a program. See the module `admission` of `peersock-seccomp`, the other end. What no filter
-//! reaches, either, is not started: it would use the machine's network in silence.
+//! Started programs that no library reaches, because they make system calls themselves or have capabilities
+//! in their files. The launcher takes their calls by a filter that the process gets before it becomes such a
+//! program. See the module `admission` of `peersock-seccomp`, the other end. Programs that no filter reaches
+//! either are not started, because they would use the machine's network unnoticed.
 //!
-//! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
-//! lock or memory of the heap.
+//! This code may run in a child of `vfork`, or of `fork` in a program with threads, so it takes no lock and
+//! no heap memory.
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
@@ -20,36 +20,36 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use crate::reach::{Reach, say_nowhere};
 use crate::rules;
 
-/// The most instructions of a filter that is taken.
+/// Maximum number of instructions of an accepted filter.
 const MOST_INSTRUCTIONS: usize = 512;
 
-/// Where the launcher is told; `None` inside where none takes the calls. Not set where this process is not to
-/// be on the overlay.
+/// Address of the launcher; the inner value is `None` if no launcher takes the calls. Not set if this process
+/// must not be on the overlay.
 static LAUNCHER: OnceLock<Option<SocketAddrUnix>> = OnceLock::new();
 
-/// By what the calls of a program are taken that is about to be started.
+/// Method for the calls of a program about to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// By this library, which belongs into its environment; if it does not reach the program, into that of
-    /// what the program starts.
+    /// By this library, which its environment must name. If the library does not reach the program, it may
+    /// reach the program's children.
     ByLibrary,
     /// By a filter, and this library must not be loaded.
     ByFilter,
 }
 
-/// Makes ready what must not be made in a child.
+/// Prepares values that must not be made in a child.
 pub(crate) fn prepare() {
     let Some(rules) = rules() else { return };
     LAUNCHER.get_or_init(|| rules.admits.then(|| address(&Name::Programs(rules.client.tag()))));
 }
 
-/// Sees to the calls of the program at `path`, which this process is about to become. Where the library does
-/// not reach it, the launcher takes them; without a launcher that does so, and in kernels without such
-/// filters, nothing is done.
+/// Prepares the calls of the program at `path`, which this process is about to become. If the library does
+/// not reach it, the launcher takes them. Without such a launcher, or without filters in the kernel, this
+/// does nothing.
 ///
 /// # Errors
-/// EAGAIN if the launcher refuses, as where it has too many such programs, or somebody else has its name;
-/// EPERM for a program whose calls nobody can take.
+/// EAGAIN if the launcher refuses, for example because it has too many such programs, or if another process
+/// has its name. EPERM for a program whose calls cannot be taken.
 ///
 /// # Safety
 /// `path` is null or a C string.
@@ -58,10 +58,10 @@ pub(crate) unsafe fn before_exec(path: *const c_char) -> Result<Taken, Errno> {
     take(unsafe { reach(path) }, path)
 }
 
-/// The same for a name that is looked for in PATH.
+/// Does the same for a name that is searched in PATH.
 ///
 /// # Errors
-/// As [`before_exec`].
+/// Errors of [`before_exec`].
 ///
 /// # Safety
 /// `file` is null or a C string.
@@ -70,19 +70,19 @@ pub(crate) unsafe fn before_search(file: *const c_char) -> Result<Taken, Errno> 
     take(unsafe { reach_by_name(file) }, file)
 }
 
-/// The same for an open file.
+/// Does the same for an open file.
 ///
 /// # Errors
-/// As [`before_exec`].
+/// Errors of [`before_exec`].
 pub(crate) fn before_exec_of(fd: RawFd) -> Result<Taken, Errno> {
     let file = is_to_be_reached().then(|| peersock_bsd::kernel::borrow(fd)).flatten();
     take(file.map_or(Reach::Library, Reach::of_file), std::ptr::null())
 }
 
-/// The same for execveat(2).
+/// Does the same for execveat(2).
 ///
 /// # Errors
-/// As [`before_exec`].
+/// Errors of [`before_exec`].
 ///
 /// # Safety
 /// `path` is null or a C string.
@@ -102,12 +102,12 @@ pub(crate) unsafe fn before_exec_at(
     take(Reach::of_path_in(folder, file), path)
 }
 
-/// Whether what this process starts is to be on the overlay.
+/// Returns true if programs started by this process must be on the overlay.
 fn is_to_be_reached() -> bool {
     LAUNCHER.get().is_some()
 }
 
-/// How the calls of the program at a path are taken, if they are to be.
+/// Returns the method for the calls of the program at a path, if they must be taken.
 ///
 /// # Safety
 /// As [`before_exec`].
@@ -116,7 +116,7 @@ pub(crate) unsafe fn reach(path: *const c_char) -> Reach {
     if is_to_be_reached() { unsafe { Reach::of(path) } } else { Reach::Library }
 }
 
-/// The same of a name that is looked for in PATH.
+/// Does the same for a name that is searched in PATH.
 ///
 /// # Safety
 /// As [`before_exec`].
@@ -129,7 +129,7 @@ fn take(reach: Reach, path: *const c_char) -> Result<Taken, Errno> {
     match reach {
         Reach::Library => Ok(Taken::ByLibrary),
         Reach::Filter => supervise().map(|_| Taken::ByLibrary),
-        // Where nobody supervises it, it ends itself, which is better than the machine's network in silence.
+        // Without a supervisor the program exits, which is better than using the machine's network unnoticed.
         Reach::FilterAlone => {
             supervise().map(|is_supervised| if is_supervised { Taken::ByFilter } else { Taken::ByLibrary })
         }
@@ -140,12 +140,12 @@ fn take(reach: Reach, path: *const c_char) -> Result<Taken, Errno> {
     }
 }
 
-/// Whether a launcher takes the calls of what the library does not reach.
+/// Returns true if a launcher takes the calls of programs that the library does not reach.
 pub(crate) fn has_launcher() -> bool {
     LAUNCHER.get().is_some_and(Option::is_some)
 }
 
-/// Has this thread filtered, and the launcher answer its calls. False if nobody does so here.
+/// Filters this thread, and makes the launcher answer its calls. Returns false if there is no launcher here.
 fn supervise() -> Result<bool, Errno> {
     let Some(launcher) = LAUNCHER.get().and_then(Option::as_ref) else { return Ok(false) };
     let flags = SocketFlags::CLOEXEC;
@@ -157,7 +157,7 @@ fn supervise() -> Result<bool, Errno> {
         return Ok(false);
     }
     let own = rustix::process::geteuid().as_raw();
-    // Somebody else has taken its name.
+    // Another user's process has taken its name.
     if !peer_credentials(socket.as_fd()).is_ok_and(|peer| [0, own].contains(&peer.uid)) {
         return Err(Errno::AGAIN);
     }
@@ -171,7 +171,7 @@ fn supervise() -> Result<bool, Errno> {
     }
     let mut program = [const { MaybeUninit::<sock_filter>::zeroed() }; MOST_INSTRUCTIONS];
     let size = count * size_of::<sock_filter>();
-    // SAFETY: the array has room for so many bytes, which are zeros; every bit pattern is an instruction.
+    // SAFETY: the array has room for this many bytes, which are zeros; every bit pattern is an instruction.
     let bytes = unsafe { slice::from_raw_parts_mut(program.as_mut_ptr().cast::<u8>(), size) };
     read_exact(&socket, bytes)?;
     let mut answer = [0; 20];
@@ -179,18 +179,18 @@ fn supervise() -> Result<bool, Errno> {
     answer[..4].copy_from_slice(&socket.as_raw_fd().to_ne_bytes());
     answer[4..].copy_from_slice(&proof.to_ne_bytes());
     send(&socket, &answer)?;
-    // The launcher can fetch descriptors of this process, and has a place for it. A filter could not be
-    // undone.
+    // Wait for the launcher's consent: it can fetch descriptors of this process, and has a place for it. A
+    // filter could not be undone.
     read_exact(&socket, &mut [0; 1])?;
-    // One that has such a filter already is supervised, and a kernel that has none cannot be helped.
+    // A process with such a filter is supervised already, and a kernel without filters offers no alternative.
     let Some(listener) = install(&mut program[..count]) else { return Ok(true) };
-    // From here on only calls that the filter does not name.
+    // From here on make only calls that the filter does not name.
     send(&socket, &listener.as_raw_fd().to_ne_bytes())?;
     // Without an answer the listener is closed, and the program's socket calls fail.
     read_exact(&socket, &mut [0; 1]).map(|()| true)
 }
 
-/// Sends a piece at once, as the launcher wants it.
+/// Sends a message in one piece, as the launcher expects it.
 fn send(socket: &OwnedFd, piece: &[u8]) -> Result<(), Errno> {
     match rustix::net::send(socket, piece, SendFlags::NOSIGNAL) {
         Ok(sent) if sent == piece.len() => Ok(()),
@@ -198,7 +198,8 @@ fn send(socket: &OwnedFd, piece: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// seccomp(2) with a listener; `None` if there is one already, or the kernel refuses.
+/// Calls seccomp(2) for a filter with a listener. Returns `None` if there is one already, or the kernel
+/// refuses.
 fn install(program: &mut [MaybeUninit<sock_filter>]) -> Option<OwnedFd> {
     let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr().cast() };
     // SAFETY: the program is live, as long as it says, and all of it was written.

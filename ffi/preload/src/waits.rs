@@ -1,9 +1,8 @@
-//! Calls that wait are the C library's own, and so the cancellation points that programs take them for
-//! (pthread_cancel(3)): a thread that is cancelled there holds no lock and has no descriptor of this
-//! library's.
+//! Blocking calls are made by the C library, so they remain the cancellation points that programs expect
+//! (pthread_cancel(3)). A thread that is cancelled there holds no lock and no descriptor of this library.
 //!
-//! They are called from functions that are `extern "C-unwind"`, and have nothing to be dropped while a call
-//! is made: cancelling unwinds through them.
+//! The calling functions are `extern "C-unwind"`, and have nothing to drop during a call, because cancelling
+//! unwinds through them.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::ptr;
@@ -35,8 +34,8 @@ pub(crate) type RecvMmsg =
 type PPoll = unsafe extern "C-unwind" fn(*mut pollfd, nfds_t, *const timespec, *const sigset_t) -> c_int;
 type TestCancel = unsafe extern "C-unwind" fn();
 
-/// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
-/// loader's lock.
+/// Finds the C library's functions. A child of `fork` must not do that, because another thread may have held
+/// the loader's lock.
 pub(crate) fn find_originals() {
     let _ = (next_accept4(), next_connect(), next_send(), next_recv(), next_sendto(), next_recvfrom());
     let _ =
@@ -66,7 +65,7 @@ originals! {
     next_test_cancel: TestCancel = c"pthread_testcancel";
 }
 
-/// A cancellation point for calls that this library makes itself, and that do not wait for long.
+/// Cancellation point for calls that this library makes itself, and that do not block for long.
 pub(crate) extern "C-unwind" fn test_cancel() {
     if let Some(test) = next_test_cancel() {
         // SAFETY: it takes nothing.
@@ -74,10 +73,10 @@ pub(crate) extern "C-unwind" fn test_cancel() {
     }
 }
 
-/// Makes a call by the side that was chosen for it: the kernel's, which is a cancellation point for as long
-/// as it waits, or the overlay's, which is one where it begins.
+/// Makes a call on the chosen side. A kernel call is a cancellation point while it blocks, an overlay call
+/// only at its start.
 ///
-/// What both have captured must not need to be dropped.
+/// Values captured by either closure must not need dropping.
 pub(crate) fn by_side<T: From<i8>>(
     chosen: Result<Option<Socket<'_>>, Errno>,
     kernels: impl FnOnce() -> T,
@@ -93,10 +92,10 @@ pub(crate) fn by_side<T: From<i8>>(
     }
 }
 
-/// Makes a call that receives on an overlay socket, as often as it finds nothing, without waiting in it;
-/// between two tries it waits, if the call would, until something is there. `receive` is given the flags.
+/// Repeats a receiving call on an overlay socket, without blocking in it, until it receives something.
+/// Between two tries it waits for data, if the call would. `receive` gets the flags.
 ///
-/// What `receive` has captured must not need to be dropped.
+/// Values captured by `receive` must not need dropping.
 pub(crate) fn receive(fd: RawFd, flags: c_int, receive: impl Fn(c_int) -> ssize_t) -> ssize_t {
     let Some(next) = next_recv() else { return missing() };
     loop {
@@ -111,16 +110,16 @@ pub(crate) fn receive(fd: RawFd, flags: c_int, receive: impl Fn(c_int) -> ssize_
             set_errno(meaning(fd, Errno::from_raw_os_error(errno())).raw_os_error());
             return -1;
         }
-        // Nothing, once more, is the end: of that the next try tells if it knows more.
+        // An empty result here is the end; a further try may return its cause.
         if peeked == 0 {
             return receive(flags);
         }
     }
 }
 
-/// As [`bsd::receive_all`](peersock_bsd::receive_all): waiting is a cancellation point.
+/// Like [`bsd::receive_all`](peersock_bsd::receive_all), with waits that are cancellation points.
 ///
-/// What `receive` has captured must not need to be dropped.
+/// Values captured by `receive` must not need dropping.
 pub(crate) fn receive_all(
     socket: &Socket<'_>,
     flags: c_int,
@@ -135,7 +134,7 @@ pub(crate) fn receive_all(
             tv_nsec: time.subsec_nanos().into(),
         });
         let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: the pointers are to live variables, or to none where that means for ever and no signals.
+        // SAFETY: the pointers are to live variables, or null where that means forever and no signals.
         match unsafe { next(&raw mut wanted, 1, time, ptr::null()) } {
             -1 => Err(Errno::from_raw_os_error(errno())),
             _ => Ok(()),
@@ -144,7 +143,7 @@ pub(crate) fn receive_all(
     peersock_bsd::receive_all(socket, flags, size, wait, receive)
 }
 
-/// Whether a call with these flags waits.
+/// Returns true if a call with these flags blocks.
 fn waits(fd: RawFd, flags: c_int) -> bool {
     let waits = || borrow(fd).is_some_and(|fd| peersock_bsd::waits(fd, flags).unwrap_or(false));
     flags & libc::MSG_ERRQUEUE == 0 && waits()
@@ -155,5 +154,5 @@ pub(crate) fn missing<T: From<i8>>() -> T {
     T::from(-1)
 }
 
-/// No address.
+/// Null pointers for no address.
 pub(crate) const NONE: (*mut sockaddr, *mut socklen_t) = (ptr::null_mut(), ptr::null_mut());

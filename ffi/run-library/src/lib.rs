@@ -1,8 +1,8 @@
-//! The library that takes the place of socket calls: it is inside of each launcher that depends on this
-//! crate, and is put where programs can load it.
+//! The library that replaces socket calls: every launcher that depends on this crate contains it, and puts it
+//! where programs can load it.
 //!
-//! It is written once, under a name that has its hash, to a folder in which nobody else can write; where
-//! there is none, it is kept in memory, under a descriptor of this process.
+//! It is written once, under a name that contains its hash, to a folder in which only this user can write. If
+//! there is no such folder, it is kept in memory, under a descriptor of this process.
 
 mod old_libraries;
 
@@ -23,10 +23,10 @@ use thiserror::Error;
 /// The library, as `build.rs` has built it.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_preload.so"));
 
-/// How its files' names begin.
+/// Prefix of its files' names.
 const PREFIX: &str = "libpeersock_preload-";
 
-/// How often a file that others remove or replace meanwhile is looked for.
+/// Number of attempts to find a file that other processes remove or replace meanwhile.
 const TRIES: usize = 5;
 
 /// There is no place for the library.
@@ -39,7 +39,7 @@ const TRIES: usize = 5;
 #[error("the library that takes a program's socket calls can be put nowhere: {0}")]
 pub struct NowhereError(pub io::Error);
 
-/// The library as programs find it, for as long as this lives.
+/// The library where programs find it, valid while this exists.
 ///
 /// ```no_run
 /// let library = peersock_run_library::Library::provide()?;
@@ -55,12 +55,12 @@ pub struct Library {
 }
 
 impl Library {
-    /// Puts the library into the first folder that will do, if it is not there yet, or else into memory. The
-    /// file may be removed once this is gone and nobody has provided it for a month, unless a program has it
-    /// loaded.
+    /// Puts the library into the first suitable folder, if it is not there yet, or else into memory. The file
+    /// may be removed after this is dropped and no process has provided it for a month, unless a program has
+    /// it loaded.
     ///
     /// # Errors
-    /// When there is no memory for it either.
+    /// There is no memory for it either.
     pub fn provide() -> Result<Library, NowhereError> {
         Self::provide_in(&folders())
     }
@@ -76,12 +76,12 @@ impl Library {
         Self::remember(&name).map_err(NowhereError)
     }
 
-    /// What LD_PRELOAD has to be.
+    /// Returns the value for LD_PRELOAD.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// By which a process that has loaded the library is known.
+    /// Returns the name by which a process that has loaded the library is recognized.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -103,7 +103,7 @@ impl Library {
         Err(io::Error::other("its file changes"))
     }
 
-    /// Puts it into memory. Programs of this user open it through this process, as long as that runs.
+    /// Puts it into memory. Programs of this user open it through this process, while it runs.
     fn remember(name: &str) -> io::Result<Library> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
@@ -117,7 +117,7 @@ impl Library {
     }
 }
 
-/// The file's name, which tells its content.
+/// Returns the file's name, which contains a hash of the content.
 fn name() -> String {
     let mut name = PREFIX.to_owned();
     for byte in &Sha256::digest(LIBRARY)[..16] {
@@ -126,25 +126,25 @@ fn name() -> String {
     name + ".so"
 }
 
-/// Where the library may be, the best place first.
+/// Returns folders for the library, the best first.
 fn folders() -> Vec<PathBuf> {
     let named = |variable| env::var_os(variable).map(PathBuf::from);
     let mut bases = vec![named("XDG_CACHE_HOME")];
     if rustix::process::geteuid().is_root() {
-        // What root runs may become another user, who cannot look into root's home.
+        // A program started by root may become another user, who cannot read root's home.
         bases.extend([Some("/var/cache".into()), Some("/run".into())]);
     }
     bases.push(env::home_dir().map(|home| home.join(".cache")));
     bases.push(named("XDG_RUNTIME_DIR"));
-    // The XDG base directory specification tells us to ignore a relative path.
+    // The XDG base directory specification requires that relative paths are ignored.
     bases.into_iter().flatten().filter(|base| base.is_absolute()).map(|base| base.join("peersock")).collect()
 }
 
-/// Opens a folder, which is made if need be. Fails if others can write to it, or programs cannot load
+/// Opens a folder and creates it if needed. Fails if other users can write to it, or programs cannot load
 /// libraries from it.
 fn private_directory(folder: &Path) -> io::Result<OwnedFd> {
     if let Some(parent) = folder.parent() {
-        // An ordinary directory of the user's; only the last one is ours to restrict.
+        // An ordinary directory of the user; only the last one is ours to restrict.
         fs::create_dir_all(parent)?;
     }
     let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
@@ -162,12 +162,12 @@ fn private_directory(folder: &Path) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Fails if another user than root could put another folder in the place of this one: by what is above it.
+/// Fails if a user other than root could replace this folder by way of its parents.
 fn check_way(folder: &Path) -> io::Result<()> {
     for above in folder.canonicalize()?.ancestors().skip(1) {
         let metadata = fs::metadata(above)?;
         let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
-        // In a sticky folder, like /tmp, only owners replace what is theirs.
+        // In a sticky folder, like /tmp, only owners can replace their files.
         if !is_trusted || (metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0) {
             return Err(io::Error::other(format!("another user can replace {}", above.display())));
         }
@@ -175,7 +175,7 @@ fn check_way(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails unless a file or folder is this user's, and nobody else can write to it.
+/// Fails unless a file or folder belongs to this user, and no other user can write to it.
 fn check_owner(file: impl AsFd) -> io::Result<()> {
     let stat = rustix::fs::fstat(file)?;
     if stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -187,7 +187,7 @@ fn check_owner(file: impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Opens the library's file if it is what it should be, and keeps others from removing it.
+/// Opens the library's file if it is correct, and keeps others from removing it.
 fn lock_current(directory: &OwnedFd, name: &str) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
@@ -208,8 +208,8 @@ fn lock_current(directory: &OwnedFd, name: &str) -> io::Result<Option<File>> {
         return Ok(None);
     }
     old_libraries::note_use(&file);
-    // Who looks whether the file is old has the lock for a moment. Some network file systems have no locks;
-    // nothing is removed from them either.
+    // A process that checks if the file is old holds the lock briefly. Some network file systems have no
+    // locks; nothing is removed from them either.
     let _ = rustix::fs::flock(&file, FlockOperation::LockShared);
     // Its last link may have gone before it was locked.
     Ok((rustix::fs::fstat(&file)?.st_nlink > 0).then_some(file))
@@ -222,7 +222,7 @@ fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
     let temporary = format!(".{name}.{:016x}", u64::from_ne_bytes(random));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(directory, &*temporary, flags, Mode::RUSR | Mode::WUSR)?);
-    // A umask may leave nothing to users that a program becomes.
+    // The umask may deny access to users that a program becomes.
     let mode = Mode::RUSR | Mode::XUSR | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
     let written = rustix::fs::fchmod(&file, mode)
         .map_err(io::Error::from)
@@ -244,13 +244,13 @@ mod tests {
         tempfile::tempdir().unwrap()
     }
 
-    /// The C library takes this memory from the stack of each thread, which may have 16 KiB in all.
+    /// The C library takes this memory from the stack of each thread, which may have only 16 KiB.
     #[test]
     fn it_has_little_thread_local_memory() {
         const TLS: u32 = 7;
         let word = |at: usize| u64::from_le_bytes(*LIBRARY[at..].first_chunk().unwrap()) as usize;
         let half = |at: usize| usize::from(u16::from_le_bytes(*LIBRARY[at..].first_chunk().unwrap()));
-        // ELF64: where the program headers are, how long each one is, and how many there are.
+        // ELF64: position, length and number of the program headers.
         let (table, size, count) = (word(32), half(54), half(56));
         let headers = LIBRARY[table..table + size * count].chunks_exact(size);
         let is_tls = |header: &[u8]| u32::from_le_bytes(*header.first_chunk().unwrap()) == TLS;
@@ -318,7 +318,7 @@ mod tests {
         fs::create_dir_all(shared.join("peersock")).unwrap();
         fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
         Library::place(&shared.join("peersock"), &name()).map(|_| ()).unwrap_err();
-        // Where only owners may replace what is theirs it is safe.
+        // In a sticky folder only owners can replace their files.
         fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
         Library::place(&shared.join("peersock"), &name()).unwrap();
     }

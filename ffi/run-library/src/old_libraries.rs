@@ -1,4 +1,4 @@
-//! The libraries of other versions in the user's cache: they are removed when nobody has used them for long.
+//! Libraries of other versions in the user's cache, which are removed after long disuse.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -8,26 +8,26 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
-/// For how long the file of another version has not been provided when it is removed, if nobody runs programs
-/// with it.
+/// Age at which the file of another version is removed, counted from its last use, if no program runs with
+/// it.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The file's time says to within this when it was last provided.
+/// Precision with which the file's time shows its last use.
 const USE_PRECISION: Duration = Duration::from_secs(24 * 3600);
 
 /// Sets the file's time to now, so that others keep it although no process of ours holds its lock. Errors are
-/// ignored: a file system that cannot be written to keeps the file anyway.
+/// ignored, because a read-only file system keeps the file anyway.
 pub(super) fn note_use(file: &File) {
     if age(file).is_none_or(|age| age > USE_PRECISION) {
         let _ = file.set_modified(SystemTime::now());
     }
 }
 
-/// Removes the files whose names begin with `prefix` from a folder, those of other versions than `name`
-/// and what was left by a write that was interrupted, once nobody needs them.
+/// Removes unneeded files whose names begin with `prefix` from a folder: versions other than `name`, and
+/// remains of interrupted writes.
 pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
     let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
-    // Looked at once for all, and only if there is one to remove.
+    // Listed once for all files, and only if there is one to remove.
     let mut mapped = None;
     for entry in entries.flatten() {
         let Ok(other) = entry.file_name().to_str() else { continue };
@@ -39,7 +39,7 @@ pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
             continue;
         };
         let is_old = || age(&file).is_some_and(|age| age > KEPT);
-        // Looked at again at last: who waits for the lock has noted its use first.
+        // Check the age again last, because a process that waits for the lock has noted its use first.
         if is_old()
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
             && !mapped.get_or_insert_with(|| mapped_names(prefix)).contains(other)
@@ -50,14 +50,14 @@ pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
     }
 }
 
-/// How long ago a file was last provided.
+/// Returns the time since a file was last provided.
 fn age(file: &File) -> Option<Duration> {
     let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
     SystemTime::now().duration_since(modified).ok()
 }
 
-/// The names, beginning with `prefix` or with dots before that, of the files that processes have mapped, as
-/// far as this user can see: one whose launcher has ended passes the library on to what it starts.
+/// Returns the names of mapped files that begin with `prefix`, or with dots before it, as far as this user
+/// can see. A program whose launcher has ended passes the library on to its children.
 fn mapped_names(prefix: &str) -> BTreeSet<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_number = |entry: &fs::DirEntry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
@@ -86,7 +86,7 @@ mod tests {
 
     const PREFIX: &str = "library-";
 
-    /// Makes a file that was used so many days ago.
+    /// Makes a file that was last used `days` days ago.
     fn make(folder: &Path, name: &str, days: u64) -> File {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(name));
         let file = file.unwrap();
@@ -105,7 +105,7 @@ mod tests {
         make("library-new.so", 20);
         make("library-own.so", 100);
         make("another", 100);
-        // A program has it loaded, and who has started that has ended.
+        // A program has it loaded, and its launcher has ended.
         let library = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_preload.so"));
         fs::write(folder.path().join("library-loaded.so"), library).unwrap();
         make("library-loaded.so", 100);

@@ -8,7 +8,7 @@ use peersock_bsd::{Errno, Result};
 use crate::call::Pointers;
 use crate::target::Target;
 
-/// Bytes of a `sockaddr_storage`: no address is longer.
+/// Length of a `sockaddr_storage`, bytes: no address is longer.
 const LONGEST: usize = size_of::<libc::sockaddr_storage>();
 
 /// An address that was passed; none if the pointer was null.
@@ -17,7 +17,7 @@ pub(crate) struct Address(Option<Vec<u8>>);
 
 impl Address {
     /// # Errors
-    /// EINVAL for a length that no address has, and as [`Target::read`].
+    /// EINVAL for a length that no address has, and errors of [`Target::read`].
     pub(crate) fn read(target: &Target, at: u64, length: c_int) -> Result<Self> {
         if at == 0 {
             return Ok(Self(None));
@@ -28,7 +28,7 @@ impl Address {
         Ok(Self(Some(bytes)))
     }
 
-    /// Whether its family is one that the overlay has, or none (AF_UNSPEC).
+    /// Returns true if its family is one that the overlay has, or AF_UNSPEC.
     pub(crate) fn is_internets(&self) -> bool {
         let family = self.0.as_ref().and_then(|bytes| Some([*bytes.first()?, *bytes.get(1)?]));
         let family = family.map(|family| c_int::from(u16::from_ne_bytes(family)));
@@ -39,12 +39,12 @@ impl Address {
         self.0.is_none()
     }
 
-    /// `None` for AF_UNSPEC.
+    /// Returns the address, or `None` for AF_UNSPEC.
     ///
     /// # Errors
     /// EFAULT, EINVAL, EAFNOSUPPORT.
     pub(crate) fn get(&self) -> Result<Option<SocketAddr>> {
-        // SAFETY: it is as long as it says.
+        // SAFETY: it is as long as the given length.
         unsafe { peersock_bsd::read_address(self.pointer(), self.length()) }
     }
 
@@ -57,7 +57,7 @@ impl Address {
     }
 }
 
-/// An address that is asked for: where it goes, and how much of it.
+/// A returned address, with its destination and the room there.
 #[derive(Debug)]
 pub(crate) struct Answer {
     at: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// # Errors
-    /// EINVAL for a negative length, EFAULT, and as [`Target::read`].
+    /// EINVAL for a negative length, EFAULT, and errors of [`Target::read`].
     pub(crate) fn read(target: &Target, at: u64, length_at: u64) -> Result<Self> {
         if at == 0 || length_at == 0 {
             return Err(Errno::FAULT);
@@ -86,10 +86,10 @@ impl Answer {
         Pointers { address: self.bytes.as_mut_ptr().cast(), length: &raw mut self.length }
     }
 
-    /// Writes what was put there, as much as fits, and its whole length.
+    /// Writes the stored address, as much as fits, and its whole length.
     ///
     /// # Errors
-    /// As [`Target::write`].
+    /// Errors of [`Target::write`].
     pub(crate) fn write(&self, target: &Target) -> Result<()> {
         target.write(self.at, &self.bytes[..self.room.min(self.length as usize)])?;
         target.write(self.length_at, &self.length.to_ne_bytes())

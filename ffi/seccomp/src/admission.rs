@@ -1,6 +1,6 @@
-//! Programs that one with the preloaded library starts, and that the library does not reach: static ones and
-//! those of Go. The library has the process filtered before it starts such a program there, and its listener
-//! comes here.
+//! Admission of programs that are started by a program with the preloaded library, but not reached by it:
+//! static programs and those written in Go. Before the library starts such a program, it installs the filter
+//! in that process and sends the listener here.
 //!
 //! ```text
 //! library                                    launcher
@@ -13,11 +13,11 @@
 //!    | <--- one byte: calls are answered ------- |
 //! ```
 //!
-//! Once it is filtered the library reads and writes only: other calls would wait for somebody who answers
-//! them. It cannot undo the filter, so whatever can be refused is refused before.
+//! Once filtered, the library only reads and writes, because other calls would wait for an answer. It cannot
+//! undo the filter, so anything that can be refused is refused before.
 //!
-//! The name is everybody's to connect to. Of another user nothing is read, and who has not proven anything
-//! occupies no slot, only one place of a few, which he soon loses to those that come later.
+//! Any user can connect to the socket's name. The supervisor reads nothing from other users. A connection
+//! without a proof occupies no slot, only one of a few places, which it soon loses to later ones.
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,26 +42,26 @@ use crate::listener::Listener;
 use crate::supervisor::Shared;
 use crate::target::peer_process;
 
-/// Programs that are admitted at the same time, with what they have started; more cannot be started.
+/// Maximum number of programs admitted at the same time, each with the programs it has started.
 const MOST: usize = 512;
 
-/// Connections that have not proven anything. Beyond it others wait until the one that came first has had its
-/// time; then it goes.
+/// Maximum number of connections without a proof. Beyond it others wait until the oldest has had its time;
+/// then it is closed.
 const MOST_UNPROVEN: usize = 128;
 
-/// That time: libraries prove it at once, but many may be started at once, too.
+/// Minimum time for a connection to send its proof. Libraries send it at once, but many may start together.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Threads that answer the calls of each.
+/// Number of threads that answer each program's calls.
 const THREADS: usize = 2;
 
-/// How long a library may take in all.
+/// Time limit of a library's whole admission.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections that wait for the thread that admits.
+/// Backlog of the admitting thread.
 const BACKLOG: i32 = 128;
 
-/// Starts the thread that admits programs; it ends when the supervisor does.
+/// Starts the thread that admits programs; it ends with the supervisor.
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let program = filter::program(shared.context.rules.only);
     let program = program.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -77,22 +77,22 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds out whether the kernel has listeners here: what is to be admitted is to have one, and cannot say why
-/// it gets none.
+/// Checks that the kernel has listeners here, because an admitted program needs one and cannot report why it
+/// gets none.
 fn probe() -> io::Result<()> {
-    // A filter cannot be taken off, so it is a thread's that ends. It lets every call pass.
+    // A filter cannot be removed, so install it in a thread that ends. It allows every call.
     let allow = [give(SECCOMP_RET_ALLOW)];
     let probing = thread::Builder::new().spawn(move || Listener::install(&allow).map(drop))?;
     probing.join().expect("installing a filter does not panic")
 }
 
-/// Who asks to be admitted, until that is proven.
+/// Connections that wait for admission, until they have sent a proof.
 struct Admission {
     shared: Arc<Shared>,
     socket: OwnedFd,
-    /// The filter, as libraries are told it.
+    /// The filter, in the form sent to libraries.
     program: Vec<u8>,
-    /// Those that came first are first.
+    /// The oldest first.
     unproven: VecDeque<Connection>,
     admitted: Arc<AtomicUsize>,
 }
@@ -104,18 +104,18 @@ struct Connection {
     process: OwnedFd,
     number: i32,
     challenge: u128,
-    /// When it was accepted.
+    /// Time at which it was accepted.
     begin: Instant,
 }
 
 impl Admission {
-    /// Waits until something happens, and sees to it; false at the end.
+    /// Waits for an event and handles it. Returns false at the end.
     fn step(&mut self) -> bool {
         let Some(ready) = self.wait() else { return false };
         let (connections, now) = (std::mem::take(&mut self.unproven), Instant::now());
         for (connection, is_ready) in connections.into_iter().zip(ready) {
             if is_ready {
-                // Who is refused finds an end, and does not start the program.
+                // A refused library finds the connection closed, and does not start the program.
                 if let Err(error) = self.prove(connection) {
                     tracing::debug!(%error, "a program is not admitted");
                 }
@@ -137,13 +137,13 @@ impl Admission {
         true
     }
 
-    /// Until when no connection is accepted; `None` if one is.
+    /// Returns the time until which no connection is accepted, or `None` if one is.
     fn full_until(&self) -> Option<Instant> {
         let first = self.unproven.front().filter(|_| self.unproven.len() >= MOST_UNPROVEN)?;
         Some(first.begin + GRACE).filter(|until| Instant::now() < *until)
     }
 
-    /// Waits for connections, and tells which of the unproven ones are ready; `None` at the end.
+    /// Waits for connections, and returns which of the unproven ones are ready, or `None` at the end.
     fn wait(&self) -> Option<Vec<bool>> {
         let full_until = self.full_until();
         let wanted = if full_until.is_none() { PollFlags::IN } else { PollFlags::empty() };
@@ -165,7 +165,7 @@ impl Admission {
         (!is_over).then(|| fds[2..].iter().map(|fd| !fd.revents().is_empty()).collect())
     }
 
-    /// A connection that waits.
+    /// Accepts a waiting connection.
     fn accept(&self) -> Option<OwnedFd> {
         loop {
             match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
@@ -173,7 +173,7 @@ impl Admission {
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return None,
                 Err(_) => {
-                    // There will be descriptors again.
+                    // Descriptors will be free again later.
                     thread::sleep(Duration::from_millis(10));
                     return None;
                 }
@@ -181,11 +181,11 @@ impl Admission {
         }
     }
 
-    /// Tells a library of the user that may ask what it has to prove, and the filter.
+    /// Sends an authorized user's library the challenge to prove, and the filter.
     fn greet(&self, socket: OwnedFd) -> io::Result<Connection> {
         let credentials = peer_credentials(socket.as_fd())?;
         let own = rustix::process::geteuid().as_raw();
-        // Of another PID namespace nobody knows which process it is.
+        // The process is unknown if it is in another PID namespace.
         if ![0, own].contains(&credentials.uid) || credentials.pid <= 0 {
             return Err(denied());
         }
@@ -197,7 +197,7 @@ impl Admission {
         Ok(Connection { socket, process, number: credentials.pid, challenge, begin: Instant::now() })
     }
 
-    /// Takes a library's proof, and has a thread go on.
+    /// Receives a library's proof, and starts a thread for the rest.
     fn prove(&self, connection: Connection) -> io::Result<()> {
         let mut answer = [0; 20];
         receive(&connection.socket, &mut answer, RecvFlags::DONTWAIT)?;
@@ -222,7 +222,7 @@ impl Admission {
 impl Connection {
     /// Takes the listener of a process, in which its end of the connection has a `number`.
     fn admit(self, shared: &Shared, number: RawFd) -> io::Result<Listener> {
-        // What the system does not let us do with this one it does not with the listener, either.
+        // Test first: if the system denies copying this descriptor, it will deny the listener, too.
         drop(self.fetch(number)?);
         send(&self.socket, &[1])?;
         let left = PATIENCE.saturating_sub(self.begin.elapsed()).max(Duration::from_millis(1));
@@ -235,20 +235,20 @@ impl Connection {
         Ok(listener)
     }
 
-    /// A descriptor like one of the process's.
+    /// Returns a copy of one of the process's descriptors.
     fn fetch(&self, number: RawFd) -> Result<OwnedFd> {
         rustix::process::pidfd_getfd(&self.process, number, PidfdGetfdFlags::empty())
     }
 }
 
-/// One of the programs that are admitted.
+/// The slot of an admitted program.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
-    /// `None` if there are too many.
+    /// Takes a slot. Returns `None` if there are too many programs.
     fn take(admitted: &Arc<AtomicUsize>) -> Option<Self> {
         let slot = Self(Arc::clone(admitted));
-        // Dropped, it is given back.
+        // Dropping the slot gives it back.
         (admitted.fetch_add(1, Ordering::Relaxed) < MOST).then_some(slot)
     }
 }
@@ -263,7 +263,8 @@ fn denied() -> io::Error {
     io::Error::from(io::ErrorKind::PermissionDenied)
 }
 
-/// How many instructions the filter has, and those, in the form that seccomp(2) takes.
+/// Returns the number of the filter's instructions, followed by the instructions in the form that seccomp(2)
+/// takes.
 fn text(program: &BpfProgram) -> Vec<u8> {
     let mut bytes = (program.len() as u32).to_ne_bytes().to_vec();
     for instruction in program {
@@ -274,13 +275,13 @@ fn text(program: &BpfProgram) -> Vec<u8> {
     bytes
 }
 
-/// Sends a piece without waiting: the other end has room for all of it, or does not read.
+/// Sends a message without waiting, because the other end has room for all of it, or does not read.
 fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     let sent = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     if sent == bytes.len() { Ok(()) } else { Err(denied()) }
 }
 
-/// Receives a piece as the library sends it: all at once, and nothing before it was asked for.
+/// Receives a message as the library sends it: in one piece, and never unasked.
 fn receive(socket: &OwnedFd, piece: &mut [u8], flags: RecvFlags) -> io::Result<()> {
     let (_, received) = rustix::net::recv(socket, &mut *piece, flags)?;
     if received == piece.len() { Ok(()) } else { Err(denied()) }
@@ -298,14 +299,14 @@ mod tests {
 
     const TOKEN: Token = Token(0x70c3);
 
-    /// Admits programs, without a node.
+    /// Starts a supervisor that admits programs, without a node.
     fn supervisor(tag: NodeTag) -> Supervisor {
         let supervisor = Supervisor::new(Rules::new(Client::new(tag, TOKEN), "admits"), None).unwrap();
         supervisor.admit().unwrap();
         supervisor
     }
 
-    /// As the library connects.
+    /// Connects as the library does.
     fn connect(tag: NodeTag) -> OwnedFd {
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
@@ -313,7 +314,7 @@ mod tests {
         socket
     }
 
-    /// The challenge, with the filter read.
+    /// Reads the challenge and the filter.
     fn challenge(socket: &OwnedFd) -> u128 {
         let program = text(&filter::program(false).unwrap());
         let mut hello = vec![0; 16 + program.len()];
@@ -322,7 +323,7 @@ mod tests {
         u128::from_ne_bytes(*hello.first_chunk().unwrap())
     }
 
-    /// What is answered; nothing at the end.
+    /// Sends a proof and returns the answer; nothing at the end.
     fn answer(socket: &OwnedFd, number: RawFd, proof: u128) -> Vec<u8> {
         let said = [&number.to_ne_bytes()[..], &proof.to_ne_bytes()].concat();
         rustix::net::send(socket, &said, SendFlags::NOSIGNAL).unwrap();
@@ -349,7 +350,7 @@ mod tests {
         let socket = connect(tag);
         let proof = admission_proof(TOKEN, challenge(&socket));
         assert_eq!(answer(&socket, socket.as_raw_fd(), proof), [1]);
-        // And no file is a listener.
+        // A file that is not a listener is refused.
         rustix::net::send(&socket, &socket.as_raw_fd().to_ne_bytes(), SendFlags::NOSIGNAL).unwrap();
         assert_eq!(read(&socket), []);
     }
@@ -371,7 +372,7 @@ mod tests {
         let socket = connect(tag);
         let proof = admission_proof(TOKEN, challenge(&socket));
         assert_eq!(answer(&socket, socket.as_raw_fd(), proof), [1]);
-        // All were accepted before it, and those that came first had to go.
+        // All were accepted before it, and the oldest were closed.
         let is_open = |socket: &&OwnedFd| {
             challenge(socket);
             let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;

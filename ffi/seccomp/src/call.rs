@@ -1,7 +1,7 @@
-//! One call that is answered: what is tried, as often as there is a reason to, until there is a result.
+//! One call that is answered: it is tried until there is a result, whenever there is a reason.
 //!
-//! A try never waits for anything but the node's answer, which comes at once. Each begins anew with what the
-//! thread has passed, so between two of them nothing of the program's is held.
+//! A try waits only for the node's answer, which comes at once. Each try starts anew with the thread's
+//! arguments, so nothing of the program is held between two tries.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -23,21 +23,20 @@ use crate::address::{Address, Answer};
 use crate::sets;
 use crate::target::Target;
 
-/// The longest value of an option, bytes.
+/// Maximum length of an option's value, bytes.
 const MAX_VALUE: u32 = 4096;
 
-/// Held while a connection is accepted: then nobody else takes it whom we answer, and whether a listener
-/// blocks is what the program has said.
+/// Held while a connection is accepted, so that no other supervised call takes the connection. It also
+/// protects the listener's blocking mode, which is changed temporarily.
 static ACCEPTING: Mutex<()> = Mutex::new(());
 
-/// A call, and what was tried before.
+/// A call, and the state of earlier tries.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) target: Target,
-    /// Its attempt to connect was begun here, and goes on.
+    /// True if its connection attempt was begun here, and goes on.
     connects: bool,
-    /// The number of descriptors that had got another socket when it was tried last, see
-    /// [`Waiting::note_replaced`].
+    /// The number of replaced descriptors at the time of the last try, see [`Waiting::note_replaced`].
     ///
     /// [`Waiting::note_replaced`]: crate::waiting::Waiting::note_replaced
     pub(crate) replaced: u64,
@@ -45,42 +44,42 @@ pub(crate) struct Call {
     pub(crate) received: i64,
 }
 
-/// What came of a try.
+/// Result of a try.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// What the call returns.
+    /// The call returns this value.
     Value(i64),
-    /// The call returns this as a new descriptor, closed by exec or not.
+    /// The call returns this as a new descriptor, with close-on-exec or not.
     Descriptor(OwnedFd, bool),
-    /// The same of a connection, which is reset if the call cannot return it.
+    /// The same for a connection, which is reset if the call cannot return it.
     Connection(OwnedFd, bool),
-    /// The kernel shall make the call itself. What it reads may have changed meanwhile: this is no boundary
-    /// for programs that mean to get past it.
+    /// The kernel must make the call. Its arguments may have changed meanwhile, so this is not a boundary for
+    /// programs that try to evade it.
     GoOn,
-    /// Nothing yet.
+    /// There is no result yet.
     Wait(Wait),
 }
 
-/// When to try again.
+/// Condition for the next try.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    /// An epoll set that becomes readable when there is a reason; `None` where only time can tell.
+    /// An epoll set that becomes readable when a try is useful; `None` if only time decides.
     ///
-    /// A set does not keep its members open: the program's closing a socket, or its end, closes it.
+    /// A set does not keep its members open, so the socket closes when the program closes it or ends.
     pub(crate) on: Option<OwnedFd>,
-    /// Of the socket that is in the set.
+    /// Inode of the socket in the set.
     pub(crate) inode: u64,
-    /// How long the call may take in all, and what it fails with then.
+    /// Timeout of the whole call, and its error then.
     pub(crate) limit: Option<Duration>,
     pub(crate) overdue: Errno,
 }
 
-/// The descriptor that a call is about.
+/// The descriptor that a call concerns.
 #[derive(Debug)]
 pub(crate) struct Local {
     fd: OwnedFd,
     number: RawFd,
-    /// Of the socket that it stood for at first.
+    /// Inode of the socket that the descriptor referred to at first.
     inode: u64,
 }
 
@@ -89,17 +88,17 @@ impl Local {
         self.fd.as_raw_fd()
     }
 
-    /// Whether calls wait on it.
+    /// Returns true if calls on it block.
     pub(crate) fn blocks(&self) -> Result<bool> {
         Ok(!rustix::fs::fcntl_getfl(&self.fd)?.contains(OFlags::NONBLOCK))
     }
 
-    /// SO_RCVTIMEO or SO_SNDTIMEO.
+    /// Returns SO_RCVTIMEO or SO_SNDTIMEO.
     pub(crate) fn timeout(&self, which: Timeout) -> Result<Option<Duration>> {
         socket_timeout(&self.fd, which)
     }
 
-    /// For who waits until it is ready.
+    /// Returns a wait until it is ready.
     pub(crate) fn wait(self, events: EventFlags, timeout: Timeout, overdue: Errno) -> Result<Step> {
         let limit = self.timeout(timeout)?;
         let set = epoll::create(CreateFlags::CLOEXEC)?;
@@ -114,13 +113,13 @@ impl Call {
         Self { target, connects: false, replaced: 0, received: 0 }
     }
 
-    /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait
-    /// for ever.
+    /// Tries to make the call. A failure here that is not the program's appears to it as EIO, because it must
+    /// not wait forever.
     ///
     /// # Errors
-    /// What the call fails with.
+    /// The call's error.
     pub(crate) fn attempt(&mut self, context: &Context) -> Result<Step> {
-        // Before it looks at its descriptor.
+        // Read this before the try looks at its descriptor.
         self.replaced = context.waiting.count_replaced();
         catch_unwind(AssertUnwindSafe(|| self.try_it(context))).unwrap_or(Err(Errno::IO))
     }
@@ -128,8 +127,8 @@ impl Call {
     fn try_it(&mut self, context: &Context) -> Result<Step> {
         let only = context.rules.only;
         if context.images.is_preloaded(self.target.notice.thread) {
-            // The library has taken the program's calls: what comes here it makes itself, or the C library's
-            // resolver.
+            // The library has taken the program's calls, so this call is the library's own or the C library
+            // resolver's.
             let is_refused = only && self.target.notice.number == libc::SYS_socket;
             return if is_refused { Err(Errno::AFNOSUPPORT) } else { Ok(Step::GoOn) };
         }
@@ -157,12 +156,12 @@ impl Call {
         }
     }
 
-    /// What ioctl(2) is to do. The kernel and the filter look at 32 bits of it, whatever stands above.
+    /// Returns the request of ioctl(2). The kernel and the filter use its low 32 bits only.
     pub(crate) fn request(&self) -> c_ulong {
         c_ulong::from(self.target.word(1) as u32)
     }
 
-    /// The descriptor that the first argument names.
+    /// Returns the descriptor named by the first argument.
     pub(crate) fn local(&self) -> Result<Local> {
         let number = self.target.int(0);
         let fd = self.target.fd(number)?;
@@ -170,8 +169,8 @@ impl Call {
         Ok(Local { fd, number, inode })
     }
 
-    /// Has the thread's descriptor stand for what ours stands for, if that has changed, and with it its
-    /// copies in the same process.
+    /// Replaces the thread's descriptor if our copy refers to another socket now, and its copies in the same
+    /// process.
     pub(crate) fn settle(&self, context: &Context, local: &Local) -> Result<()> {
         if rustix::fs::fstat(&local.fd)?.st_ino == local.inode {
             return Ok(());
@@ -183,16 +182,16 @@ impl Call {
         for number in copies.chain([local.number]) {
             let sets = sets::find(thread, number, local.inode);
             context.sets.remove(thread, number, &sets);
-            // Another thread may have given the number to another file meanwhile.
+            // Another thread may have reused the number for another file meanwhile.
             let is_it = number == local.number || sets::is_socket(thread, number, local.inode);
             let put = if is_it { self.target.put(local.fd.as_fd(), number) } else { Ok(()) };
             context.sets.add(thread, number, sets);
-            // A copy that is not there any more is nobody's loss.
+            // A missing copy does not matter.
             if number == local.number {
                 put?;
             }
         }
-        // On the kernel's sockets it is the kernel that waits.
+        // Calls on kernel sockets wait in the kernel.
         if was_overlay {
             context.waiting.note_replaced(local.inode);
         }
@@ -205,9 +204,9 @@ impl Call {
             Err(_) if !context.rules.only => return Ok(Step::GoOn),
             opened => opened?,
         };
-        // SAFETY: it was just opened, and nobody else knows of it.
+        // SAFETY: it was just opened, and no other code knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(opened) };
-        // The kernel's the thread opens itself: it may not have our privileges.
+        // The thread opens a kernel socket itself, because it may lack our privileges.
         match bsd::overlay(opened) {
             Some(_) => Ok(Step::Descriptor(fd, kind & libc::SOCK_CLOEXEC != 0)),
             None => Ok(Step::GoOn),
@@ -221,7 +220,7 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
-        // SAFETY: the address is as long as it says.
+        // SAFETY: the address is as long as the given length.
         let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
         let at_once = match remote {
             None if socket.kind() == Kind::Stream => Some(bsd::dissolve(&socket, |_| Vec::new())),
@@ -237,7 +236,8 @@ impl Call {
         let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
         let socket = bsd::receiving(&socket, |_| Vec::new())?;
         self.settle(context, &local)?;
-        // Asked before: while it tells a refusal, the node has calls on non-blocking ones wait for a moment.
+        // Check this first: while the node reports a refusal, it makes calls on non-blocking descriptors
+        // block briefly.
         let blocks = self.connects || local.blocks()?;
         match socket.begin_connect(remote) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && blocks => {
@@ -246,7 +246,7 @@ impl Call {
             }
             Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
             Err(error) => {
-                // Other than the kernel's AF_UNIX sockets, one of TCP may try again.
+                // Unlike an AF_UNIX socket, a TCP socket may try again.
                 if self.connects || bsd::ends_attempt(&socket, error) {
                     let _ = bsd::renew(&socket, |_| Vec::new());
                     self.settle(context, &local)?;
@@ -257,15 +257,15 @@ impl Call {
         }
     }
 
-    /// The overlay socket that a descriptor is, or becomes because of an address; `None` if it is the
-    /// kernel's.
+    /// Returns the overlay socket that a descriptor is, or becomes because of an address. Returns `None` for
+    /// a kernel socket.
     pub(crate) fn by_remote<'fd>(
         &self,
         context: &Context,
         local: &Local,
         address: &Address,
     ) -> Result<Option<Socket<'fd>>> {
-        // SAFETY: the address is as long as it says.
+        // SAFETY: the address is as long as the given length.
         let socket = unsafe { context.sides().by_remote(local.raw(), address.pointer(), address.length()) };
         self.settle(context, local)?;
         socket
@@ -278,11 +278,11 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let sides = context.sides();
-        // SAFETY: the address is as long as it says.
+        // SAFETY: the address is as long as the given length.
         let bound = unsafe { sides.bind(local.raw(), address.pointer(), address.length()) };
         self.settle(context, &local)?;
         let bound = bound?;
-        // What is wrong with it the kernel says.
+        // The kernel reports a wrong address.
         let address = address.get().ok().flatten();
         if let Some(cookie) = address.and_then(|address| cookie_of_any_port(local.raw(), address)) {
             context.any_ports.lock().unwrap_or_else(PoisonError::into_inner).note(cookie);
@@ -313,15 +313,16 @@ impl Call {
         if socket.kind() != Kind::Stream {
             return Err(Errno::OPNOTSUPP);
         }
-        // First of all, as in Linux: what was accepted and has no number would be lost.
+        // Check this first, as in Linux: an accepted connection without a free number would be lost.
         if !self.target.has_free_number() {
             return Err(Errno::MFILE);
         }
-        // One that does not listen never becomes ready.
+        // A socket that does not listen never becomes ready.
         if !sockopt::socket_acceptconn(&local.fd)? {
             return Err(socket.accept_error(Errno::INVAL));
         }
-        // Before the question whether it blocks: for a moment it does not while somebody else accepts.
+        // Lock before checking the mode, because a listener is briefly non-blocking while another call
+        // accepts.
         let accepting = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (fd, peer) = match local.blocks()? {
             false => socket.accept(flags)?,
@@ -341,15 +342,15 @@ impl Call {
         self.name(&local, |socket| socket.local_addr())
     }
 
-    /// The program is about to be told the address of a socket: a UDP socket that was bound to any port is on
-    /// both networks from now on.
+    /// Handles a program's query for a socket's address: a UDP socket that was bound to any port is on both
+    /// networks from now on.
     fn tell_port(&self, context: &Context, local: &Local) -> Result<()> {
         let known = || context.any_ports.lock().unwrap_or_else(PoisonError::into_inner);
         if !known().is_empty()
             && let Some(cookie) = bsd::kernel::cookie(local.raw())
             && known().take(cookie)
         {
-            // Where the overlay has no room for it, it stays reachable from the system's network.
+            // If the overlay has no room for it, it stays reachable from the system's network.
             let _ = context.sides().share(local.raw());
             self.settle(context, local)?;
         }
@@ -358,17 +359,17 @@ impl Call {
 
     fn name(&self, local: &Local, name: impl FnOnce(&Socket<'_>) -> Result<SocketAddr>) -> Result<Step> {
         let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
-        // One that has none says so before it looks where the name is wanted.
+        // As in Linux, a socket without a name reports that before it checks the pointers.
         let name = name(&socket)?;
         self.tell(name)?;
         Ok(Step::Value(0))
     }
 
-    /// Writes an address where the second and third argument want it.
+    /// Writes an address to the location in the second and third argument.
     fn tell(&self, address: SocketAddr) -> Result<()> {
         let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
         let to = answer.pointers();
-        // SAFETY: the answer has room for what it says.
+        // SAFETY: the answer has as much room as given.
         unsafe { bsd::write_address(address, to.address, to.length) }?;
         answer.write(&self.target)
     }
@@ -384,7 +385,7 @@ impl Call {
         let mut length: socklen_t = room.min(MAX_VALUE);
         let mut value = vec![0; length as usize];
         let (to, at) = (value.as_mut_ptr().cast(), &raw mut length);
-        // SAFETY: the value has room for as much as the length says.
+        // SAFETY: the value has as much room as the given length.
         let done = unsafe { bsd::getsockopt(&socket, self.target.int(1), self.target.int(2), to, at) }?;
         self.target.write(value_at, &value[..(length as usize).min(value.len())])?;
         self.target.write(length_at, &length.to_ne_bytes())?;
@@ -403,7 +404,7 @@ impl Call {
             return Err(Errno::INVAL);
         }
         let mut value = vec![0; length as usize];
-        // What is missing is not always the first thing that is wrong.
+        // A null pointer is not always the first error to report.
         let from = match self.target.word(3) {
             0 => std::ptr::null(),
             at => {
@@ -412,11 +413,11 @@ impl Call {
             }
         };
         let Some(socket) = socket else {
-            // SAFETY: the value is as long as the length says.
+            // SAFETY: the value is as long as the given length.
             let is_refused = unsafe { bsd::is_refused_early(local.raw(), level, name, from, length) };
             return if is_refused { Err(Errno::NOPROTOOPT) } else { Ok(Step::GoOn) };
         };
-        // SAFETY: the value is as long as the length says.
+        // SAFETY: the value is as long as the given length.
         let done = unsafe { bsd::setsockopt(&socket, level, name, from, length) }?;
         Ok(Step::Value(done.into()))
     }
@@ -429,7 +430,7 @@ impl Call {
         done.map(|value| Step::Value(value.into()))
     }
 
-    /// SIOCOUTQ of a stream.
+    /// Handles SIOCOUTQ of a stream.
     fn unacknowledged(&self) -> Result<Step> {
         let local = self.local()?;
         let Some(socket) = bsd::overlay(local.raw()).filter(|socket| socket.kind() == Kind::Stream) else {
@@ -440,7 +441,7 @@ impl Call {
     }
 }
 
-/// Where a call puts an address.
+/// Buffer for an address that a call returns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pointers {
     pub(crate) address: *mut sockaddr,
@@ -448,7 +449,8 @@ pub(crate) struct Pointers {
 }
 
 impl Context {
-    /// How descriptors of ours become overlay sockets; the thread's become so by [`Call::settle`].
+    /// Returns the rules for turning this process's descriptors into overlay sockets; [`Call::settle`]
+    /// updates the thread's.
     pub(crate) fn sides(&self) -> Sides<'_> {
         Sides { rules: &self.rules, counterpart: bsd::counterpart, sets: |_| Vec::new(), wakes: false }
     }
@@ -460,8 +462,8 @@ fn is_ready(local: &Local) -> Result<bool> {
     Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
 }
 
-/// accept(2) of a listener that is ready, without waiting in any case: a process of which we are not told may
-/// have taken the connection. That it may see the listener non-blocking for this moment is the lesser evil.
+/// Accepts on a ready listener without ever blocking, because an unsupervised process may have taken the
+/// connection. Other processes may see the listener non-blocking for this moment, which is the lesser evil.
 fn accept_now(local: &Local, socket: &Socket<'_>, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr)> {
     let usual = rustix::fs::fcntl_getfl(&local.fd)?;
     rustix::fs::fcntl_setfl(&local.fd, usual | OFlags::NONBLOCK)?;

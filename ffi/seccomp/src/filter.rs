@@ -1,7 +1,7 @@
-//! Which system calls are notified: those on sockets that the kernel cannot answer of an overlay socket.
+//! Choice of the notified system calls: the socket calls that the kernel cannot answer for an overlay socket.
 //!
-//! Everything else runs without notice, `read`, `write`, `poll`, `epoll_wait` and `close` among it, and so do
-//! `send` and `recv`, which are sendto(2) and recvfrom(2) without an address.
+//! All other calls run without notification, for example `read`, `write`, `poll`, `epoll_wait` and `close`.
+//! So do `send` and `recv`, which are sendto(2) and recvfrom(2) without an address.
 
 use std::mem::offset_of;
 
@@ -12,7 +12,7 @@ use peersock_bsd::filter::{
 use peersock_bsd::interface_requests;
 use seccompiler::{BpfProgram, sock_filter};
 
-/// Calls that are notified whatever their arguments are.
+/// Calls that are notified for all arguments.
 const ALWAYS: [c_long; 12] = [
     libc::SYS_connect,
     libc::SYS_bind,
@@ -28,21 +28,21 @@ const ALWAYS: [c_long; 12] = [
     libc::SYS_recvmmsg,
 ];
 
-/// Calls about options, which are notified always, too: AF_UNIX sockets do not have TCP's.
+/// Option calls, which are always notified too, because AF_UNIX sockets lack TCP's options.
 const OPTIONS: [c_long; 2] = [libc::SYS_setsockopt, libc::SYS_getsockopt];
 
-/// Calls that are notified if they name an address, or have one of the first flags. So they are by one of the
-/// second, which AF_UNIX sockets understand otherwise than TCP, unless they are to wait for all bytes, which
-/// is the kernel's alone.
+/// Calls that are notified if they pass an address, or have one of the first flags. One of the second flags,
+/// which AF_UNIX sockets interpret differently from TCP, has the same effect unless MSG_WAITALL is set, which
+/// the kernel handles alone.
 const WITH_ADDRESS: [(c_long, i32, i32); 2] = [
     (libc::SYS_sendto, libc::MSG_OOB | libc::MSG_FASTOPEN, 0),
     (libc::SYS_recvfrom, libc::MSG_OOB | libc::MSG_ERRQUEUE, libc::MSG_TRUNC),
 ];
 
-/// The filter; `None` on architectures whose calls are not known. With `only` no socket of the Internet's
-/// families is the kernel's.
+/// Returns the filter, or `None` on architectures whose calls are not known. With `only` there are no
+/// Internet sockets of the kernel.
 ///
-/// The io_uring calls fail as in kernels without them: they would pass by.
+/// The io_uring calls fail as in kernels without them, because they would bypass the filter.
 pub(crate) fn program(only: bool) -> Option<BpfProgram> {
     let mut program = begin(ARCHITECTURE?, only);
     if only {
@@ -66,7 +66,8 @@ pub(crate) fn program(only: bool) -> Option<BpfProgram> {
     Some(program)
 }
 
-/// The verdict on sendto(2) and recvfrom(2): their fourth argument has flags, the fifth is the address.
+/// Returns the verdict on sendto(2) and recvfrom(2): the fourth argument contains flags, the fifth is the
+/// address.
 fn with_address(flags: u32, partly: u32) -> Vec<sock_filter> {
     vec![
         load(argument(3)),
@@ -82,8 +83,8 @@ fn with_address(flags: u32, partly: u32) -> Vec<sock_filter> {
     ]
 }
 
-/// The verdict on ioctl(2): SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP, and what
-/// is about interfaces is notified.
+/// Returns the verdict on ioctl(2). Notified are SIOCOUTQ, which AF_UNIX sockets answer differently from TCP,
+/// and requests about interfaces.
 fn request() -> Vec<sock_filter> {
     let mut program = vec![load(argument(1))];
     for request in interface_requests::all().chain([libc::TIOCOUTQ]) {
@@ -93,7 +94,7 @@ fn request() -> Vec<sock_filter> {
     program
 }
 
-/// The verdict on socket(2).
+/// Returns the verdict on socket(2).
 fn socket(only: bool) -> Vec<sock_filter> {
     let mut program = vec![load(argument(0))];
     if only {
@@ -101,8 +102,8 @@ fn socket(only: bool) -> Vec<sock_filter> {
             program.extend([skip_unless(BPF_JEQ, family as u32, 0, 1), give(SECCOMP_RET_ALLOW)]);
         }
     }
-    // The kernel's sockets become the overlay's when they are bound or connected, but for those of ICMP and
-    // raw ones, which it may deny.
+    // Kernel sockets become overlay sockets when they are bound or connected. ICMP and raw sockets are
+    // notified here, because the kernel may deny them.
     program.extend([
         skip_unless(BPF_JEQ, libc::AF_INET as u32, 2, 0),
         skip_unless(BPF_JEQ, libc::AF_INET6 as u32, 1, 0),
@@ -118,7 +119,7 @@ fn socket(only: bool) -> Vec<sock_filter> {
     program
 }
 
-/// Where an argument's low half is: all of our architectures are little-endian.
+/// Returns the offset of an argument's low half: all supported architectures are little-endian.
 fn argument(index: usize) -> usize {
     offset_of!(seccomp_data, args) + index * size_of::<u64>()
 }
@@ -130,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// What the filter says to a call.
+    /// Returns the filter's verdict on a call.
     fn verdict(program: &[sock_filter], number: c_long, arguments: [u64; 6]) -> u32 {
         filter::verdict(program, ARCHITECTURE.expect("tests run where it is known"), number, arguments)
     }
@@ -151,7 +152,7 @@ mod tests {
             assert_eq!(of(number, [3, 4096, 10, libc::MSG_NOSIGNAL as u64, 0, 0]), SECCOMP_RET_ALLOW);
             assert_eq!(of(number, [3, 4096, 10, libc::MSG_OOB as u64, 0, 0]), SECCOMP_RET_USER_NOTIF);
             assert_eq!(of(number, [3, 4096, 10, 0, 4096, 16]), SECCOMP_RET_USER_NOTIF);
-            // The address of which has nothing in its low half.
+            // An address whose low half is zero.
             assert_eq!(of(number, [3, 4096, 10, 0, 7 << 32, 16]), SECCOMP_RET_USER_NOTIF);
         }
         for (flags, wanted) in [

@@ -1,4 +1,5 @@
-//! Which programs have the preloaded library: their calls are its, and only what it passes on comes here.
+//! Detection of programs with the preloaded library, which takes their calls; only calls it passes on come
+//! here.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -7,22 +8,22 @@ use std::sync::Mutex;
 
 use peersock_bsd::elf::is_go;
 
-/// Programs that are remembered; beyond it the oldest is forgotten.
+/// Maximum number of programs remembered; beyond it the oldest is forgotten.
 const MOST: usize = 256;
 
-/// Bytes of a program's beginning that are looked at.
+/// Number of bytes at a program's beginning that are inspected.
 const HEAD: u64 = 64 << 10;
 
-/// What was found out about programs that run.
+/// Results for running programs.
 #[derive(Debug)]
 pub(crate) struct Images {
-    /// A name that the memory map of a program with the library shows.
+    /// A name that appears in the memory map of a program with the library.
     library: Option<String>,
     known: Mutex<VecDeque<(Image, bool)>>,
 }
 
-/// What the kernel tells each program anew when it starts, random addresses among it. Children that were
-/// forked have their parent's, and its libraries.
+/// Data that the kernel creates for each program start, random addresses among it. Forked children have their
+/// parent's data, and its libraries.
 type Image = Vec<u8>;
 
 impl Images {
@@ -30,14 +31,14 @@ impl Images {
         Self { library, known: Mutex::default() }
     }
 
-    /// Whether the library takes the calls of the program that a thread runs. One of Go's makes them itself,
-    /// also if it has the library.
+    /// Returns true if the library takes the calls of the program that a thread runs. Programs written in Go
+    /// make them directly, even with the library.
     pub(crate) fn is_preloaded(&self, thread: i32) -> bool {
         let Some(library) = &self.library else { return false };
         let image = match fs::read(format!("/proc/{thread}/auxv")) {
             Ok(image) => image,
-            // One that protects itself (PR_SET_DUMPABLE), such as ssh-agent: programs do that when they run,
-            // and those that can have the library have it.
+            // The program protects itself (PR_SET_DUMPABLE), as ssh-agent does. Programs do that while they
+            // run, and by then the library is loaded if it can be.
             Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
         };
         let mut known = self.known.lock().expect("no panic under this lock");

@@ -1,5 +1,5 @@
-//! What programs ask the kernel about interfaces, by routing sockets (rtnetlink(7)) and by ioctl(2): they
-//! find the networks in the answers.
+//! Requests of programs about interfaces, by routing sockets (rtnetlink(7)) and by ioctl(2): the answers
+//! include the networks.
 
 use libc::{c_int, ifconf, iovec, msghdr, ssize_t};
 use peersock_bsd::{Errno, Result, interface_requests, kernel, netlink};
@@ -9,19 +9,19 @@ use crate::address::Answer;
 use crate::call::{Call, Local, Step};
 use crate::message::{MOST, Message, Received, empty};
 
-/// Bytes of a `struct ifreq` and of an `ifconf`.
+/// Lengths of a `struct ifreq` and of an `ifconf`, bytes.
 const IFREQ: usize = size_of::<libc::ifreq>();
 const IFCONF: usize = size_of::<ifconf>();
 
 impl Call {
-    /// Notes what the thread asks by a routing socket, before the kernel sends it.
+    /// Notes the thread's request on a routing socket, before the kernel sends it.
     pub(crate) fn note_question(
         &self,
         context: &Context,
         local: &Local,
         sent: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Step> {
-        // What cannot be read the kernel says.
+        // The kernel reports unreadable data.
         if netlink::is_routing_socket(local.raw())
             && let Ok(sent) = sent()
         {
@@ -30,7 +30,7 @@ impl Call {
         Ok(Step::GoOn)
     }
 
-    /// recvfrom(2) of a socket that is the kernel's.
+    /// Handles recvfrom(2) of a kernel socket.
     pub(crate) fn receive_answer_from(&self, context: &Context, local: &Local) -> Result<Step> {
         let target = &self.target;
         if !netlink::is_routing_socket(local.raw()) || target.word(4) == 0 {
@@ -45,7 +45,7 @@ impl Call {
         (header.msg_iov, header.msg_iovlen) = (&raw mut piece, 1);
         // SAFETY: both are the answer's own.
         (header.msg_name, header.msg_namelen) = (to.address.cast(), unsafe { *to.length });
-        // SAFETY: all that the header points to is live, and has room for what it says.
+        // SAFETY: all that the header points to is live, and has as much room as given.
         let received =
             unsafe { netlink::receive(local.raw(), &context.answers, &raw mut header, target.int(3)) };
         let Some(received) = taken(received)? else { return Ok(Step::GoOn) };
@@ -56,7 +56,7 @@ impl Call {
         Ok(Step::Value(received as i64))
     }
 
-    /// recvmsg(2) of a socket that is the kernel's.
+    /// Handles recvmsg(2) of a kernel socket.
     pub(crate) fn receive_answer(
         &self,
         context: &Context,
@@ -67,12 +67,12 @@ impl Call {
         if !netlink::is_routing_socket(local.raw()) {
             return Ok(None);
         }
-        // SAFETY: all that the header points to is live, and has room for what it says.
+        // SAFETY: all that the header points to is live, and has as much room as given.
         self.take(message, |header| unsafe { netlink::receive(local.raw(), &context.answers, header, flags) })
     }
 
-    /// Receives a message into memory of this process and gives it to the thread. `None` if there is nothing
-    /// that `receive` takes.
+    /// Receives a message into memory of this process and copies it to the thread. Returns `None` if
+    /// `receive` takes nothing.
     fn take(
         &self,
         message: &Message,
@@ -85,8 +85,8 @@ impl Call {
         Ok(Some(received as i64))
     }
 
-    /// recvmmsg(2) of a socket that is the kernel's. Of a routing socket it takes one message at a time: the
-    /// kernel's next would be behind the end of an answer.
+    /// Handles recvmmsg(2) of a kernel socket. On a routing socket it receives one message at a time, because
+    /// the next kernel message would be behind the end of an answer.
     pub(crate) fn receive_first_answer(
         &self,
         context: &Context,
@@ -102,7 +102,7 @@ impl Call {
         if received.is_none() {
             let flags = flags | libc::MSG_DONTWAIT;
             received = self.take(&message, |header| {
-                // SAFETY: all that the header points to is live, and has room for what it says.
+                // SAFETY: all that the header points to is live, and has as much room as given.
                 Some(unsafe { kernel::recvmsg(local.raw(), header, flags) })
             })?;
         }
@@ -112,11 +112,11 @@ impl Call {
         Ok(Step::Value(1))
     }
 
-    /// ioctl(2) about interfaces.
+    /// Handles ioctl(2) requests about interfaces.
     pub(crate) fn interface_request(&self, context: &Context) -> Result<Step> {
         let at = self.target.word(2);
         let local = self.local()?;
-        // Drivers of other files may mean something else by the number.
+        // For drivers of other files the number may have another meaning.
         if kernel::int_option(local.raw(), libc::SOL_SOCKET, libc::SO_TYPE).is_none() {
             return Ok(Step::GoOn);
         }
@@ -125,13 +125,13 @@ impl Call {
         }
         let mut asked = [0_u8; IFREQ];
         self.target.read(at, &mut asked)?;
-        // SAFETY: such a request is about so many bytes.
+        // SAFETY: such a request concerns this many bytes.
         let done = unsafe { self.ask_interfaces(context, &local, asked.as_mut_ptr().cast()) }?;
         self.target.write(at, &asked)?;
         Ok(Step::Value(done.into()))
     }
 
-    /// SIOCGIFCONF.
+    /// Handles SIOCGIFCONF.
     fn list_interfaces(&self, context: &Context, local: &Local) -> Result<Step> {
         let at = self.target.word(2);
         let mut asked = [0_u8; IFCONF];
@@ -156,7 +156,7 @@ impl Call {
     }
 
     /// # Safety
-    /// The argument is what the thread's request takes.
+    /// The argument is valid for the thread's request.
     unsafe fn ask_interfaces(
         &self,
         context: &Context,
@@ -169,8 +169,8 @@ impl Call {
     }
 }
 
-/// What a call that does not wait has received; `None` if there is nothing. The kernel tells errors once, so
-/// they are the thread's.
+/// Returns the data that a non-blocking call has received, or `None` if there is none. The kernel reports
+/// errors once, so they are passed to the thread.
 fn taken(received: Option<Result<ssize_t>>) -> Result<Option<ssize_t>> {
     received.filter(|received| *received != Err(Errno::AGAIN)).transpose()
 }

@@ -1,5 +1,5 @@
-//! The supervisor of programs that no preloaded library reaches because they make system calls themselves:
-//! seccomp user notification (seccomp_unotify(2)).
+//! The supervisor of programs that no preloaded library reaches because they make system calls directly,
+//! based on seccomp user notification (seccomp_unotify(2)).
 //!
 //! ```text
 //! program ---- socket call ----> kernel ---- notice ----> supervisor
@@ -8,23 +8,22 @@
 //!    +------ result ---------------+                          +---- requests ----> node
 //! ```
 //!
-//! A [`Filter`] is installed by the thread that starts the program; all that the program starts has it too.
-//! From then on the kernel stops the thread that makes one of the calls that the filter names, and tells the
-//! [`Supervisor`]. That makes the call in the thread's place, with the same functions as the preloaded
-//! library, on a descriptor of its own for the same open file, with copies of what the thread has passed. A
-//! socket that becomes the overlay's takes the place of the program's under the same number
-//! (SECCOMP_IOCTL_NOTIF_ADDFD). Reading, writing and polling are the kernel's own, and not notified.
+//! The thread that starts the program installs a [`Filter`], which the program and its descendants inherit.
+//! From then on the kernel stops a thread that makes one of the filter's calls, and notifies the
+//! [`Supervisor`]. The supervisor makes the call for the thread, with the same functions as the preloaded
+//! library. It uses a copied descriptor of the same open file, and copies of the arguments. A socket that
+//! becomes an overlay socket replaces the program's under the same number (SECCOMP_IOCTL_NOTIF_ADDFD).
+//! Reading, writing and polling are plain kernel calls, and not notified.
 //!
 //! # No security boundary
-//! Where the supervisor finds that a call is the kernel's matter, it has the kernel go on with it, which
-//! reads the arguments again: another thread may have changed them, so a program that means to get past the
-//! overlay can. Where nothing but the overlay is allowed it gets no socket of the kernel's to do so with.
+//! If a call concerns the kernel, the supervisor lets the kernel make it. The kernel reads the arguments
+//! again, and another thread may have changed them, so a malicious program can bypass the overlay. Where only
+//! the overlay is allowed, such a program gets no kernel socket to use.
 //!
 //! # Waiting
-//! A few threads answer calls; none waits for anything but the node's answer, so no call waits for another.
-//! Calls that have to wait (accept, connect, receive) are kept by one more thread, up to 4096 of them. It
-//! looks every now and then whether they were interrupted: a call that is gone leaves nothing, and one whose
-//! thread has a signal to handle is given back for that.
+//! A few threads answer calls. They wait only for the node's answer, so no call waits for another. One more
+//! thread keeps calls that must wait (accept, connect, receive), up to 4096. It regularly checks if they were
+//! interrupted: it drops a call that is gone, and returns a call whose thread has a signal to handle.
 #![allow(unsafe_code)]
 
 mod address;
@@ -49,7 +48,7 @@ use peersock_bsd::netlink::PendingAnswers;
 
 pub use supervisor::{Filter, Supervised, Supervisor};
 
-/// What every call needs.
+/// State shared by all calls.
 struct Context {
     rules: Rules,
     images: images::Images,
@@ -57,6 +56,6 @@ struct Context {
     waiting: Arc<waiting::Waiting>,
     /// UDP sockets of all programs that may become servers.
     any_ports: Mutex<AnyPorts>,
-    /// Of routing sockets, into which the networks belong.
+    /// Pending answers of routing sockets, which must include the networks.
     answers: Mutex<PendingAnswers>,
 }

@@ -1,5 +1,4 @@
-//! The kernel's side of seccomp user notification (seccomp_unotify(2)): what a filter's listener is asked
-//! and told.
+//! The kernel interface of seccomp user notification (seccomp_unotify(2)): requests to a filter's listener.
 
 use std::fs;
 use std::io;
@@ -11,17 +10,17 @@ use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Result, filter};
 use seccompiler::sock_filter;
 
-/// What the kernel calls a listener's file (proc(5), /proc/self/fd).
+/// Kernel name of a listener's file (proc(5), /proc/self/fd).
 const NAME: &str = "anon_inode:seccomp notify";
 
-/// Who is told of the calls that a filter notifies.
+/// Receiver of the calls that a filter notifies.
 #[derive(Debug)]
 pub(crate) struct Listener(OwnedFd);
 
 /// A call that waits for an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Notice {
-    /// By which the kernel knows the call.
+    /// Kernel identifier of the call.
     pub(crate) id: u64,
     /// The thread that makes it.
     pub(crate) thread: i32,
@@ -30,11 +29,11 @@ pub(crate) struct Notice {
 }
 
 impl Listener {
-    /// Filters the calling thread's system calls and those of all that it starts from now on, and gives the
-    /// listener.
+    /// Filters the system calls of the calling thread, and of all threads and processes it starts from now
+    /// on. Returns the listener.
     ///
     /// # Errors
-    /// EBUSY if a filter that notifies another process is there, ENOSYS or EINVAL if the kernel has no such
+    /// EBUSY if there is a filter that notifies another process, ENOSYS or EINVAL if the kernel has no such
     /// filters, EACCES or EPERM where a container forbids them.
     pub(crate) fn install(program: &[sock_filter]) -> io::Result<Listener> {
         let program = sock_fprog {
@@ -46,29 +45,29 @@ impl Listener {
         Self::of(unsafe { filter::listen(&program) }?)
     }
 
-    /// The listener that a descriptor is.
+    /// Wraps the descriptor of a listener.
     ///
     /// # Errors
-    /// Of the kind `Unsupported` if it is none, and before Linux 5.14.
+    /// An error of the kind `Unsupported` if it is no listener, and before Linux 5.14.
     pub(crate) fn of(fd: OwnedFd) -> io::Result<Listener> {
-        // Other files may answer the request below as they like (FUSE), but have other names.
+        // Other files may answer the request below arbitrarily (FUSE), but have other names.
         let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         let is_named_so = name.is_ok_and(|name| name.as_os_str() == NAME);
         let listener = Listener(fd);
-        // Before Linux 5.14 a descriptor cannot be given and the call answered at once: EINVAL. No call has
-        // this number.
+        // Before Linux 5.14 the kernel cannot return a descriptor as an answer: EINVAL. No call has this
+        // number.
         match listener.answer_with(u64::MAX, listener.as_fd(), true) {
             Err(Errno::NOENT) if is_named_so => Ok(listener),
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
     }
 
-    /// The next call. Waits if there is none.
+    /// Receives the next call. Waits if there is none.
     ///
     /// # Errors
     /// ENOENT if the call was interrupted meanwhile, EINTR.
     pub(crate) fn receive(&self) -> Result<Notice> {
-        // SAFETY: zeros are what the kernel wants here.
+        // SAFETY: the kernel requires zeros here.
         let mut notice: seccomp_notif = unsafe { zeroed() };
         self.control(libc::SECCOMP_IOCTL_NOTIF_RECV, &mut notice)?;
         Ok(Notice {
@@ -79,12 +78,12 @@ impl Listener {
         })
     }
 
-    /// Whether the call still waits: then its thread is who it was.
+    /// Returns true if the call still waits, so that its thread has not changed.
     pub(crate) fn is_waiting(&self, mut id: u64) -> bool {
         self.control(libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &mut id).is_ok()
     }
 
-    /// What the call returns. `errno` is the kernel's own, also one that programs never see.
+    /// Sets the call's result. `errno` is a kernel number, possibly one that programs never see.
     ///
     /// # Errors
     /// ENOENT if the call was interrupted.
@@ -97,7 +96,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Has the kernel make the call, as if nobody had been asked.
+    /// Makes the kernel execute the call as without a notification.
     ///
     /// # Errors
     /// ENOENT if the call was interrupted.
@@ -110,7 +109,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Has the calling process's descriptor `number` stand for `fd` from now on.
+    /// Makes the calling process's descriptor `number` refer to `fd` from now on.
     ///
     /// # Errors
     /// ENOENT if the call was interrupted, EBADF, EMFILE.
@@ -119,7 +118,7 @@ impl Listener {
         self.add(id, fd, flags, number as u32, close_on_exec)
     }
 
-    /// Has the call return a new descriptor of the calling process, which stands for `fd`. If it was
+    /// Makes the call return a new descriptor of the calling process, which refers to `fd`. If the call was
     /// interrupted there is no such descriptor.
     ///
     /// # Errors
@@ -138,7 +137,7 @@ impl Listener {
 
     fn control<T>(&self, request: libc::Ioctl, argument: &mut T) -> Result<isize> {
         let argument = std::ptr::from_mut(argument).cast::<c_void>();
-        // SAFETY: each request is made with a live variable of the type that it is for.
+        // SAFETY: each request is made with a live variable of its type.
         check(unsafe { libc::syscall(libc::SYS_ioctl, self.0.as_raw_fd(), request, argument) })
     }
 }
@@ -161,7 +160,7 @@ mod tests {
         let open = |flags| rustix::fs::open("/proc/self/exe", flags, Mode::empty()).unwrap();
         let others = [
             open(OFlags::RDONLY | OFlags::CLOEXEC),
-            // Which no ioctl(2) reaches.
+            // No ioctl(2) reaches it.
             open(OFlags::PATH | OFlags::CLOEXEC),
             rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC).unwrap(),
             rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap(),

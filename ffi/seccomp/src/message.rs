@@ -1,31 +1,32 @@
-//! The structures of messages in another process's memory: `msghdr`, its vectors and its ancillary data.
+//! Message structures in another process's memory: `msghdr`, its vectors and its ancillary data.
 
 use libc::{c_void, iovec, msghdr};
 use peersock_bsd::{Errno, Result};
 
 use crate::target::Target;
 
-/// The most pieces of one message (UIO_MAXIOV).
+/// Maximum number of pieces of one message (UIO_MAXIOV).
 const MAX_PIECES: u64 = 1024;
 
-/// The most ancillary data that is taken, bytes. Linux's own limit (net.core.optmem_max) is 20 to 128 KiB.
+/// Maximum length of accepted ancillary data, bytes. Linux's own limit (net.core.optmem_max) is 20 to 128
+/// KiB.
 const MAX_CONTROL: u64 = 20 << 10;
 
-/// The longest address, bytes.
+/// Maximum length of an address, bytes.
 const MAX_NAME: u32 = size_of::<libc::sockaddr_storage>() as u32;
 
-/// What one call moves at most, bytes: no datagram is longer, and a stream is not obliged to take more.
+/// Maximum number of bytes moved by one call: no datagram is longer, and a stream may take less than offered.
 pub(crate) const MOST: usize = 64 << 10;
 
-/// Bytes of the kernel's `struct user_msghdr` on our architectures, and of `mmsghdr`, which has a length
-/// behind it.
+/// Length of the kernel structure `user_msghdr` on the supported architectures, and of `mmsghdr`, which
+/// appends a length; bytes.
 const HEADER: usize = 56;
 pub(crate) const MANY_STRIDE: u64 = 64;
 
 /// A message that a thread has passed.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// Where it is.
+    /// Address of the structure.
     at: u64,
     name: u64,
     name_length: u32,
@@ -36,8 +37,8 @@ pub(crate) struct Message {
 
 impl Message {
     /// # Errors
-    /// EMSGSIZE for too many pieces, EINVAL for lengths that make no sense, ENOBUFS for too much ancillary
-    /// data, and as [`Target::read`].
+    /// EMSGSIZE for too many pieces, EINVAL for invalid lengths, ENOBUFS for too much ancillary data, and
+    /// errors of [`Target::read`].
     pub(crate) fn read(target: &Target, at: u64) -> Result<Self> {
         let mut header = [0; HEADER];
         target.read(at, &mut header)?;
@@ -61,7 +62,7 @@ impl Message {
             if length > isize::MAX as usize {
                 return Err(Errno::INVAL);
             }
-            // One byte more than what is moved shows that it is too long.
+            // One byte more than the maximum shows that it is too long.
             let taken = length.min(left + 1);
             left -= taken.min(left);
             Ok((u64::from_ne_bytes(*base), taken))
@@ -71,20 +72,20 @@ impl Message {
         Ok(Self { at, name: word(0), name_length, pieces, control: word(32), control_length: word(40) })
     }
 
-    /// Where its address is, and how long.
+    /// Returns the location and the length of its address.
     pub(crate) fn name(&self) -> (u64, u32) {
         (self.name, self.name_length)
     }
 
-    /// Whether it is nothing but data.
+    /// Returns true if it contains only data.
     pub(crate) fn is_plain(&self) -> bool {
         self.name == 0 && (self.control == 0 || self.control_length == 0)
     }
 
-    /// The data, of which a stream takes as much as it likes.
+    /// Returns the data, of which a stream may take a part.
     ///
     /// # Errors
-    /// EMSGSIZE for more than [`MOST`] bytes that must be `whole`, and as [`Target::read`].
+    /// EMSGSIZE for more than [`MOST`] bytes that must be `whole`, and errors of [`Target::read`].
     pub(crate) fn data(&self, target: &Target, whole: bool) -> Result<Vec<u8>> {
         let mut data = vec![0; self.size()];
         if data.len() > MOST && whole {
@@ -100,10 +101,10 @@ impl Message {
         Ok(data)
     }
 
-    /// Ancillary data to be sent.
+    /// Returns the ancillary data to send.
     ///
     /// # Errors
-    /// ENOBUFS, and as [`Target::read`].
+    /// ENOBUFS, and errors of [`Target::read`].
     pub(crate) fn control(&self, target: &Target) -> Result<Vec<u64>> {
         if self.control == 0 {
             return Ok(Vec::new());
@@ -121,15 +122,15 @@ impl Message {
         if self.control == 0 { 0 } else { self.control_length.min(MAX_CONTROL) as usize }
     }
 
-    /// Bytes that its pieces take, up to a little more than [`MOST`].
+    /// Returns the total length of its pieces, up to slightly more than [`MOST`].
     pub(crate) fn size(&self) -> usize {
         self.pieces.iter().map(|(_, length)| length).sum()
     }
 
-    /// Writes what was received: the data, the address, the ancillary data and the flags.
+    /// Writes a received message: the data, the address, the ancillary data and the flags.
     ///
     /// # Errors
-    /// As [`Target::write`].
+    /// Errors of [`Target::write`].
     pub(crate) fn write(&self, target: &Target, data: &[u8], received: &Received) -> Result<()> {
         let mut rest = data;
         for (base, length) in &self.pieces {
@@ -152,16 +153,16 @@ impl Message {
         target.write(self.at + 48, &received.header.msg_flags.to_ne_bytes())
     }
 
-    /// Writes how much was moved, if it is one of many (`msg_len` of `mmsghdr`).
+    /// Writes the number of bytes moved, for one of many messages (`msg_len` of `mmsghdr`).
     ///
     /// # Errors
-    /// As [`Target::write`].
+    /// Errors of [`Target::write`].
     pub(crate) fn write_length(&self, target: &Target, moved: i64) -> Result<()> {
         target.write(self.at + HEADER as u64, &(moved as u32).to_ne_bytes())
     }
 }
 
-/// Room for a message of ours.
+/// Local buffers for a received message.
 pub(crate) struct Received {
     pub(crate) header: msghdr,
     name: Vec<u8>,
@@ -170,7 +171,7 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// A message whose data goes to `data`, and which has room for as much beside it as `message`.
+    /// Creates a message whose data goes to `data`, with as much room for the other parts as `message`.
     pub(crate) fn for_message(message: &Message, data: &mut [u8]) -> Self {
         let mut name = vec![0; message.name_length as usize];
         let mut control = vec![0_u64; message.control_length().div_ceil(8)];
@@ -188,13 +189,13 @@ impl Received {
     }
 }
 
-/// A message of nothing.
+/// Returns an empty message.
 pub(crate) fn empty() -> msghdr {
     // SAFETY: zeros are a message.
     unsafe { std::mem::zeroed() }
 }
 
-/// What a message has for one piece of data.
+/// Returns a vector for one piece of data.
 pub(crate) fn piece(data: &[u8]) -> iovec {
     iovec { iov_base: data.as_ptr().cast_mut().cast::<c_void>(), iov_len: data.len() }
 }

@@ -1,8 +1,9 @@
-//! Epoll sets of another process: a socket that was put into one before it connects is in it again once it is
-//! another socket.
+//! Epoll sets of another process: a socket that was added to a set before it connects is added again once it
+//! is another socket.
 //!
-//! A set knows its members by descriptor and open file together. So whoever removes or adds one must have it
-//! under the same number: a thread with a descriptor table of its own can.
+//! A set identifies its members by descriptor number and open file together. So the thread that removes or
+//! adds a member must have it under the same number, which a thread with a separate descriptor table can
+//! arrange.
 
 use std::fs;
 use std::io;
@@ -18,13 +19,13 @@ use rustix::thread::UnshareFlags;
 
 use crate::target;
 
-/// Descriptors of a process that are looked at.
+/// Maximum number of a process's descriptors inspected.
 const MOST: usize = 4096;
 
-/// A set that a descriptor is in, and with which events.
+/// A set that contains a descriptor, with the registered events.
 pub(crate) type Registration = (RawFd, epoll_event);
 
-/// The sets of a process that its descriptor `number` is in as the socket with this inode.
+/// Returns the sets of a process that contain its descriptor `number` as the socket with this inode.
 pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> {
     let folder = format!("/proc/{thread}/fd");
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten().take(MOST);
@@ -40,20 +41,20 @@ pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> 
     events.collect()
 }
 
-/// The descriptors of a process that stand for the socket with this inode.
+/// Returns the descriptors of a process that refer to the socket with this inode.
 pub(crate) fn copies(thread: i32, inode: u64) -> Vec<RawFd> {
     let entries = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().take(MOST);
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.filter(|number| is_socket(thread, *number, inode)).collect()
 }
 
-/// Whether a descriptor of a process stands for the socket with this inode.
+/// Returns true if a descriptor of a process refers to the socket with this inode.
 pub(crate) fn is_socket(thread: i32, number: RawFd, inode: u64) -> bool {
     let name = fs::read_link(format!("/proc/{thread}/fd/{number}"));
     name.is_ok_and(|name| name.as_os_str() == format!("socket:[{inode}]").as_str())
 }
 
-/// The events of a line of a set's fdinfo (proc_pid_fdinfo(5)), if it is about this member.
+/// Parses the events in a line of a set's fdinfo (proc_pid_fdinfo(5)), if it describes this member.
 fn member(line: &str, number: RawFd, inode: u64) -> Option<epoll_event> {
     let mut words = line.split([' ', ':']).filter(|word| !word.is_empty());
     let mut value = |name| words.by_ref().find(|word| *word == name).and_then(|_| words.next());
@@ -77,14 +78,14 @@ struct Job {
 }
 
 impl Sets {
-    /// Starts it; it ends when this is dropped.
+    /// Starts the thread; it ends when this is dropped.
     ///
     /// # Errors
-    /// That the system has no more threads.
+    /// The system has no more threads.
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("epoll sets".into()).spawn(move || {
-            // SAFETY: this thread uses no descriptor that it has not opened since.
+            // SAFETY: this thread uses only descriptors that it opens later.
             let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) };
             if unshared.is_ok() {
                 close_all();
@@ -102,12 +103,12 @@ impl Sets {
         Ok(Self(jobs))
     }
 
-    /// Takes a descriptor out of the sets.
+    /// Removes a descriptor from the sets.
     pub(crate) fn remove(&self, thread: i32, number: RawFd, registrations: &[Registration]) {
         self.run(thread, number, libc::EPOLL_CTL_DEL, registrations.to_vec());
     }
 
-    /// Puts it in again.
+    /// Adds it again.
     pub(crate) fn add(&self, thread: i32, number: RawFd, registrations: Vec<Registration>) {
         self.run(thread, number, libc::EPOLL_CTL_ADD, registrations);
     }
@@ -123,10 +124,10 @@ impl Sets {
     }
 }
 
-/// Does it, in a table without any descriptor.
+/// Executes the job in an empty descriptor table.
 fn change(job: &Job) -> Result<()> {
     let process = target::process(job.thread)?;
-    // Occupied from now on: what is opened next has another number.
+    // Keep the member's number occupied from now on, so that later descriptors get other numbers.
     let process = match process.as_raw_fd() == job.number {
         true => rustix::io::dup(&process)?,
         false => process,
@@ -145,9 +146,9 @@ fn change(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Has `number` stand for `fd`, until all are closed.
+/// Makes `number` refer to `fd`, until all are closed.
 fn place(fd: &OwnedFd, number: RawFd) -> Result<()> {
-    // SAFETY: in this thread's table the number is nobody's; it is not closed by dropping it.
+    // SAFETY: in this thread's table nothing owns the number; dropping does not close it.
     let mut to = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
     rustix::io::dup2(fd.as_fd(), &mut to)
 }
@@ -155,7 +156,7 @@ fn place(fd: &OwnedFd, number: RawFd) -> Result<()> {
 /// Closes every descriptor of this thread's table.
 fn close_all() {
     let (first, last, flags): (c_uint, c_uint, c_uint) = (0, c_uint::MAX, 0);
-    // SAFETY: the table is this thread's alone, which holds none of them.
+    // SAFETY: the table is this thread's alone, and nothing owns its descriptors.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
 }
 

@@ -22,10 +22,10 @@ use crate::target::Target;
 use crate::waiting::Waiting;
 use crate::{Context, admission, filter, target};
 
-/// Threads that answer calls.
+/// Number of threads that answer calls.
 const THREADS: usize = 8;
 
-/// What a program's system calls pass before it runs.
+/// A filter for a program's system calls, installed before the program runs.
 ///
 /// ```no_run
 /// use peersock_bsd::{Client, Rules};
@@ -51,16 +51,16 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Filters the calling thread's system calls and those of all that it starts from now on, for ever. They
-    /// cannot gain privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
+    /// Filters the system calls of the calling thread, and of all threads and processes it starts from now
+    /// on, forever. They cannot gain privileges any more (PR_SET_NO_NEW_PRIVS), which the kernel requires.
     ///
     /// # Errors
-    /// Of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14. EBUSY if
-    /// a filter that notifies another process is there already, as in some containers; ENOSYS or EINVAL where
-    /// the kernel has no such filters, EACCES or EPERM where a container forbids them.
+    /// An error of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14.
+    /// EBUSY if a filter that notifies another process exists already, as in some containers. ENOSYS or
+    /// EINVAL where the kernel has no such filters, EACCES or EPERM where a container forbids them.
     pub fn install(self) -> io::Result<()> {
         let program = self.program.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        // From here on the calls that the filter names are to be answered: by threads that do not have it.
+        // From here on the filter's calls need answers, by threads without the filter.
         let _ = self.listener.send(Listener::install(&program)?);
         Ok(())
     }
@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     pub(crate) stop: OwnedFd,
 }
 
-/// The processes that are about to become programs which no library reaches, and whose calls are taken.
+/// The processes that are about to become programs without the library, and whose calls are taken.
 ///
 /// ```
 /// use peersock_seccomp::Supervised;
@@ -92,7 +92,7 @@ pub(crate) struct Shared {
 pub struct Supervised(Arc<Mutex<BTreeSet<i32>>>);
 
 impl Supervised {
-    /// Whether a process is one of them.
+    /// Returns true if a process is one of them.
     pub fn has(&self, process: Pid) -> bool {
         self.0.lock().expect("no panic under this lock").contains(&process.as_raw_pid())
     }
@@ -103,12 +103,12 @@ impl Supervised {
 }
 
 impl Supervisor {
-    /// Starts the threads. `rules` say which sockets are the overlay's; calls of programs whose memory map
-    /// shows the name of a preloaded `library` are left to that.
+    /// Starts the threads. `rules` assign sockets to the overlay. Calls of programs whose memory map shows
+    /// the name of a preloaded `library` are left to the library.
     ///
     /// # Errors
-    /// That the system has no more threads or descriptors; of the kind `PermissionDenied` if it does not let
-    /// this process look into those that it starts (ptrace(2)).
+    /// The system has no more threads or descriptors. An error of the kind `PermissionDenied` if the system
+    /// does not let this process inspect its children (ptrace(2)).
     pub fn new(rules: Rules, library: Option<String>) -> io::Result<Self> {
         target::check_access()?;
         let (listener, installed) = mpsc::channel::<Listener>();
@@ -141,25 +141,25 @@ impl Supervisor {
         Ok(Self { filter: Some(filter), shared })
     }
 
-    /// Takes the calls of further programs, those that programs with the preloaded library are about to start
-    /// and that it does not reach: each gets the filter before it runs.
+    /// Admits further programs: those that programs with the preloaded library are about to start, and that
+    /// the library does not reach. Each gets the filter before it runs.
     ///
     /// # Errors
-    /// Of the kind `Unsupported` on architectures whose calls are not known; that the system has no more
+    /// An error of the kind `Unsupported` on architectures whose calls are not known; the system has no more
     /// threads or descriptors.
     pub fn admit(&self) -> io::Result<()> {
         admission::start(&self.shared)
     }
 
-    /// Those that were [admitted](Self::admit).
+    /// Returns the processes that were [admitted](Self::admit).
     pub fn supervised(&self) -> Supervised {
         self.shared.supervised.clone()
     }
 
-    /// The filter of the programs that are to be supervised.
+    /// Takes the filter for the supervised programs.
     ///
     /// # Panics
-    /// The second time: there is one filter.
+    /// On the second call, because there is one filter.
     pub fn filter(&mut self) -> Filter {
         self.filter.take().expect("it was not taken yet")
     }
@@ -170,14 +170,15 @@ impl Drop for Supervisor {
         self.filter = None;
         self.shared.stopped.store(true, Ordering::Relaxed);
         let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
-        // The threads end soon, and nobody waits for them: kernels before 6.6 may hold one that wants a call.
+        // The threads end soon, and `drop` does not wait for them, because kernels before 6.6 may hold one
+        // that waits for a call.
         self.shared.context.waiting.wake();
     }
 }
 
 impl Shared {
-    /// Answers a program's calls until it and all that it has started have ended, in this thread and further
-    /// ones, so many in all; in fewer if the system has no more.
+    /// Answers a program's calls until it and all its descendants have ended. Uses this thread and others,
+    /// `threads` in all, or fewer if the system has no more.
     pub(crate) fn serve(&self, listener: &Arc<Listener>, threads: usize) {
         let receiving = Mutex::default();
         thread::scope(|scope| {
@@ -193,7 +194,7 @@ impl Shared {
         });
     }
 
-    /// Answers calls until there is nobody left to make them.
+    /// Answers calls until no process is left to make them.
     fn answer(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) {
         while let Some(target) = self.next(listener, receiving) {
             let mut call = Call::new(target);
@@ -204,8 +205,8 @@ impl Shared {
         }
     }
 
-    /// The next call; `None` at the end. One thread at a time waits for it: receiving what another has
-    /// received already would wait for ever.
+    /// Receives the next call, or `None` at the end. Only one thread waits at a time, because receiving a
+    /// call that another thread has received would block forever.
     fn next(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) -> Option<Target> {
         let _receiving = receiving.lock().expect("no panic under this lock");
         loop {
@@ -227,7 +228,7 @@ impl Shared {
                 if let Ok(notice) = listener.receive() {
                     return Some(Target { listener: Arc::clone(listener), notice });
                 }
-            // ERR says nothing of the listener: a signal came while the kernel looked.
+            // ERR does not concern the listener: a signal came while the kernel checked.
             } else if calls.intersects(PollFlags::HUP | PollFlags::NVAL) {
                 return None;
             }
@@ -245,7 +246,8 @@ impl Call {
             }
             Ok(Step::Connection(fd, close_on_exec)) => {
                 if !self.target.answer_with(&fd, close_on_exec) {
-                    // The peer must not take it for an end in order. Of a node that is gone nothing is left.
+                    // The peer must not mistake it for an orderly end. If the node is gone, the connection is
+                    // gone.
                     let _ = match bsd::overlay(fd.as_raw_fd()) {
                         Some(socket) => bsd::reset_on_close(&socket),
                         None => sockopt::set_socket_linger(&fd, Some(Duration::ZERO)),
@@ -254,9 +256,9 @@ impl Call {
             }
             Ok(Step::GoOn) => self.target.go_on(),
             Ok(Step::Wait(_)) => unreachable!("who waits has no result"),
-            // What was received would be lost.
+            // Received messages would be lost.
             Err(_) if self.received > 0 => self.target.answer(Ok(self.received)),
-            // The kernel knows best what is wrong with a descriptor that is none.
+            // The kernel knows the exact error for a bad descriptor.
             Err(Errno::BADF) => self.target.go_on(),
             Err(error) => self.target.answer(Err(error)),
         }
@@ -272,12 +274,12 @@ mod tests {
 
     use super::*;
 
-    /// Without a node.
+    /// Returns a supervisor without a node.
     fn supervisor(words: &str) -> Supervisor {
         Supervisor::new(Rules::new(Client::new(NodeTag(0x5ecc), Token(1)), words), None).unwrap()
     }
 
-    /// Runs it in a thread that has the filter; `None` if the system does not allow that.
+    /// Runs `run` in a thread that has the filter. Returns `None` if the system does not allow that.
     fn filtered<T: Send + 'static>(words: &str, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let mut supervisor = supervisor(words);
         let filter = supervisor.filter();
@@ -313,7 +315,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         filtered("only", move || {
-            // Somebody listens there, and is not reached.
+            // A listener exists there, but is not reached.
             let error = TcpStream::connect(address).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
             std::os::unix::net::UnixDatagram::pair().unwrap();

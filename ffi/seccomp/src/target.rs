@@ -12,8 +12,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::listener::{Listener, Notice};
 
-/// Interrupted as by a signal: the kernel makes the call again, or has it fail with EINTR, as the handler was
-/// installed. Programs never see the number.
+/// Interruption by a signal: the kernel repeats the call, or fails it with EINTR, according to the handler's
+/// flags. Programs never see the number.
 const ERESTARTSYS: c_int = 512;
 
 /// A thread that waits for the answer to a call.
@@ -24,26 +24,26 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// An argument of the call that is a number, with a sign or without.
+    /// Returns an argument of the call that is a signed or unsigned number.
     pub(crate) fn int(&self, index: usize) -> c_int {
         self.notice.arguments[index] as c_int
     }
 
-    /// An argument that is an address or a size.
+    /// Returns an argument that is an address or a size.
     pub(crate) fn word(&self, index: usize) -> u64 {
         self.notice.arguments[index]
     }
 
-    /// Whether the call still waits. What was read before is then the thread's own: its number was not given
-    /// to another one.
+    /// Returns true if the call still waits. Then the data read before is the thread's own, because its
+    /// number was not reused.
     pub(crate) fn is_waiting(&self) -> bool {
         self.listener.is_waiting(self.notice.id)
     }
 
-    /// A descriptor like one of the thread's: both stand for the same open file.
+    /// Returns a copy of one of the thread's descriptors, which refers to the same open file.
     ///
     /// # Errors
-    /// EBADF if there is none, EPERM if the system does not let us look, ENOENT if the call was interrupted.
+    /// EBADF if there is none, EPERM if the system denies access, ENOENT if the call was interrupted.
     pub(crate) fn fd(&self, number: RawFd) -> Result<OwnedFd> {
         if number < 0 {
             return Err(Errno::BADF);
@@ -56,8 +56,7 @@ impl Target {
     /// Reads the thread's memory.
     ///
     /// # Errors
-    /// EFAULT if it is not there, EPERM if the system does not let us look, ENOENT if the call was
-    /// interrupted.
+    /// EFAULT if it is not mapped, EPERM if the system denies access, ENOENT if the call was interrupted.
     pub(crate) fn read(&self, address: u64, buf: &mut [u8]) -> Result<()> {
         if buf.is_empty() {
             return Ok(());
@@ -74,7 +73,7 @@ impl Target {
     /// Writes to the thread's memory.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Like [`read`](Self::read).
     pub(crate) fn write(&self, address: u64, data: &[u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());
@@ -87,14 +86,14 @@ impl Target {
         if copied == data.len() { Ok(()) } else { Err(Errno::FAULT) }
     }
 
-    /// As [`read`](Self::read), a number.
+    /// Reads a number, see [`read`](Self::read).
     pub(crate) fn read_u32(&self, address: u64) -> Result<u32> {
         let mut bytes = [0; 4];
         self.read(address, &mut bytes)?;
         Ok(u32::from_ne_bytes(bytes))
     }
 
-    /// Has the descriptor `number` stand for `fd`, closed by exec as it was before.
+    /// Makes the descriptor `number` refer to `fd`, and keeps its close-on-exec flag.
     ///
     /// # Errors
     /// ENOENT if the call was interrupted, EMFILE.
@@ -102,14 +101,14 @@ impl Target {
         self.listener.put(self.notice.id, fd, number, closes_on_exec(self.notice.thread, number))
     }
 
-    /// The call's result.
+    /// Sets the call's result.
     pub(crate) fn answer(&self, returned: Result<i64>) {
-        // Nobody waits any more if it was interrupted.
+        // An interrupted call no longer waits.
         let _ = self.listener.answer(self.notice.id, returned.map_err(Errno::raw_os_error));
     }
 
-    /// The call returns a new descriptor. False if it does not: it was interrupted, or there is no number
-    /// left, of which it is told.
+    /// Makes the call return a new descriptor. Returns false if that fails: the call was interrupted, or has
+    /// no number left, which is its error.
     pub(crate) fn answer_with(&self, fd: &OwnedFd, close_on_exec: bool) -> bool {
         let given = self.listener.answer_with(self.notice.id, fd.as_fd(), close_on_exec);
         if let Err(error) = given
@@ -120,12 +119,13 @@ impl Target {
         given.is_ok()
     }
 
-    /// Whether the thread can have another descriptor (RLIMIT_NOFILE), as far as the system lets us look.
+    /// Returns true if the thread can have another descriptor (RLIMIT_NOFILE), as far as the system allows
+    /// the check.
     pub(crate) fn has_free_number(&self) -> bool {
         let thread = self.notice.thread;
         let Some(limit) = most_descriptors(thread) else { return true };
-        // How many there are the kernel tells since Linux 6.2. That is the faster question: a server has
-        // many.
+        // Since Linux 6.2 the folder's size is the number of descriptors. This check is faster, because a
+        // server has many.
         let folder = format!("/proc/{thread}/fd");
         if let Ok(folder) = fs::metadata(&folder)
             && (1..limit).contains(&folder.len())
@@ -134,23 +134,23 @@ impl Target {
         }
         let Ok(open) = fs::read_dir(&folder) else { return true };
         let numbers = open.flatten().filter_map(|open| open.file_name().to_str()?.parse::<u64>().ok());
-        // Those beyond a limit that was lowered take none of the others' place.
+        // Descriptors beyond a lowered limit do not count against it.
         (numbers.filter(|number| *number < limit).count() as u64) < limit
     }
 
-    /// Has the kernel make the call.
+    /// Makes the kernel execute the call.
     pub(crate) fn go_on(&self) {
         let _ = self.listener.go_on(self.notice.id);
     }
 
-    /// Interrupts the call for the signal that [waits](Self::has_signal). One that has a time limit of its
-    /// own (SO_RCVTIMEO) is not made again, see signal(7).
+    /// Interrupts the call for a [pending signal](Self::has_signal). A call with a timeout (SO_RCVTIMEO) is
+    /// not repeated, see signal(7).
     pub(crate) fn interrupt(&self, is_limited: bool) {
         let error = if is_limited { libc::EINTR } else { ERESTARTSYS };
         let _ = self.listener.answer(self.notice.id, Err(error));
     }
 
-    /// Whether a signal waits for the thread that the program handles.
+    /// Returns true if a signal that the program handles is pending for the thread.
     pub(crate) fn has_signal(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.notice.thread)).unwrap_or_default();
         let own = |name| mask(&status, name);
@@ -160,7 +160,7 @@ impl Target {
             || of_process != 0 && of_process & !taken_by_leader(&status, self.notice.thread) != 0
     }
 
-    /// SIGPIPE, as the kernel sends it to who writes where nobody reads.
+    /// Sends SIGPIPE, as the kernel does to a writer without a reader.
     pub(crate) fn signal_broken_pipe(&self) {
         let Some(process) = thread_group(self.notice.thread) else { return };
         if self.is_waiting() {
@@ -170,8 +170,7 @@ impl Target {
     }
 }
 
-/// Whether the system lets this process look into those that it starts: at their descriptors and memory
-/// (ptrace(2)).
+/// Checks that the system lets this process inspect the descriptors and memory of its children (ptrace(2)).
 ///
 /// # Errors
 /// EPERM if it does not.
@@ -179,7 +178,7 @@ pub(crate) fn check_access() -> Result<()> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = mask(&status, "CapEff:");
-    // From 2 on not even a parent may.
+    // From 2 on, not even a parent may.
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let is_restricted = scope.trim().parse::<u32>().is_ok_and(|scope| scope >= 2);
     if is_restricted && (capabilities & 1 << CAP_SYS_PTRACE == 0 || scope.trim() == "3") {
@@ -196,20 +195,20 @@ pub(crate) fn check_access() -> Result<()> {
     if copy == original { Ok(()) } else { Err(Errno::PERM) }
 }
 
-/// Copies between a local piece of memory and another process's; gives how much.
+/// Copies between a local piece of memory and another process's. Returns the number of bytes.
 fn transfer(call: i64, thread: i32, local: iovec, address: u64) -> Result<usize> {
-    // The address is the other thread's: here it is a number.
+    // The address is the other thread's, and only a number here.
     let remote = iovec { iov_base: address as *mut c_void, iov_len: local.iov_len };
     let (one, flags): (c_ulong, c_ulong) = (1, 0);
-    // SAFETY: the local piece is live memory of its length, which is written to only if the caller has
-    // borrowed it mutably; of the other process's the kernel checks each page.
+    // SAFETY: the local piece is live memory of its length. It is written to only if the caller has borrowed
+    // it mutably. The kernel checks each page of the other process.
     let copied =
         check(unsafe { libc::syscall(call, thread, &raw const local, one, &raw const remote, one, flags) });
     copied.map(|copied| copied as usize)
 }
 
-/// A descriptor of a thread, or of its process in kernels before 6.9: there all threads have the same
-/// descriptors but for those that have left that (unshare(2)).
+/// Returns a descriptor of a thread, or of its process in kernels before 6.9. There all threads have the same
+/// descriptors, except those that have left the table (unshare(2)).
 pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
     let open = |process, flags| {
         let process = Pid::from_raw(process).ok_or(Errno::SRCH)?;
@@ -221,40 +220,41 @@ pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
     }
 }
 
-/// The soft limit of a thread's descriptors: its numbers are below that.
+/// Returns the soft limit of a thread's descriptors; all numbers are below it.
 fn most_descriptors(thread: i32) -> Option<u64> {
     let limits = fs::read_to_string(format!("/proc/{thread}/limits")).ok()?;
     most_in(&limits)
 }
 
-/// The same in the kernel's text about a process's limits (proc(5)); `None` if there is none.
+/// Parses the limit in a process's limits file (proc(5)). Returns `None` if there is none.
 fn most_in(limits: &str) -> Option<u64> {
     field(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
 }
 
-/// The signals to the process that its first thread takes, and not the one with this `status`: those that it
-/// does not block. Without that, each thread that waits would be interrupted for one signal.
+/// Returns the signals to the process that its first thread takes, unless that is the thread with this
+/// `status`: the signals that it does not block. Without this check one signal would interrupt each waiting
+/// thread.
 fn taken_by_leader(status: &str, thread: i32) -> u64 {
     let leader = field(status, "Tgid:").and_then(|leader| leader.parse().ok());
     let Some(leader) = leader.filter(|leader: &i32| *leader != thread) else { return 0 };
     let status = fs::read_to_string(format!("/proc/{leader}/status")).unwrap_or_default();
-    // One that has ended takes none.
+    // A thread that has ended takes none.
     let has_ended = field(&status, "State:").is_none_or(|state| state.starts_with(['Z', 'X']));
     if has_ended { 0 } else { !mask(&status, "SigBlk:") }
 }
 
-/// A descriptor of the process that has connected a socket; in kernels before 6.5 of the one that has its
-/// number now.
+/// Returns a descriptor of the process that has connected a socket; in kernels before 6.5, of the process
+/// that has its number now.
 ///
 /// # Errors
 /// ESRCH if it has ended.
 pub(crate) fn peer_process(socket: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
-    /// Since Linux 6.5, on all of our architectures.
+    /// Option number on all supported architectures, since Linux 6.5.
     const SO_PEERPIDFD: c_int = 77;
     let mut fd: c_int = -1;
     let mut length = size_of::<c_int>() as libc::socklen_t;
     let (level, to, at) = (libc::SOL_SOCKET, (&raw mut fd).cast(), &raw mut length);
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    // SAFETY: both pointers are to live variables of the given sizes.
     let told = unsafe { peersock_bsd::kernel::getsockopt(socket.as_raw_fd(), level, SO_PEERPIDFD, to, at) };
     match told {
         // SAFETY: the kernel has made the descriptor just now, for this process.
@@ -267,7 +267,7 @@ pub(crate) fn peer_process(socket: BorrowedFd<'_>, number: i32) -> Result<OwnedF
     }
 }
 
-/// The process that a thread belongs to.
+/// Returns the process that a thread belongs to.
 fn thread_group(thread: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     field(&status, "Tgid:")?.parse().ok()
@@ -279,8 +279,7 @@ fn closes_on_exec(thread: i32, number: RawFd) -> bool {
     flags & libc::O_CLOEXEC != 0
 }
 
-/// A field of the kernel's text about a process or a descriptor (proc(5)) that is a mask; 0 if it is not
-/// there.
+/// Parses a mask field of a process's or descriptor's file (proc(5)); 0 if it is missing.
 fn mask(text: &str, name: &str) -> u64 {
     field(text, name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0)
 }

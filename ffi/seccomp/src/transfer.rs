@@ -1,5 +1,5 @@
-//! Sending and receiving, where it is more than reading and writing: with addresses, ancillary data or flags
-//! that the kernel's AF_UNIX sockets do not have.
+//! Sending and receiving beyond read(2) and write(2): with addresses, ancillary data or flags that AF_UNIX
+//! sockets do not support.
 
 use libc::{c_int, c_void};
 use peersock_bsd::{self as bsd, Errno, Result, Socket, netlink};
@@ -12,10 +12,10 @@ use crate::address::{Address, Answer};
 use crate::call::{Call, Local, Step, Wait};
 use crate::message::{MANY_STRIDE, MOST, Message, Received, empty, piece};
 
-/// The most messages of one call that are moved at once: the caller asks again for the others.
+/// Maximum number of messages of one call that are moved at once: the caller asks again for the others.
 const MANY: u32 = 64;
 
-/// Nobody waits but who has called, and a broken pipe is told to the caller.
+/// Flags of the supervisor's calls: only the calling thread waits, and only it gets SIGPIPE.
 const OURS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 impl Call {
@@ -37,7 +37,7 @@ impl Call {
         let mut data = vec![0; size.min(MOST)];
         target.read(target.word(1), &mut data)?;
         let (from, to) = (data.as_ptr().cast::<c_void>(), address.pointer());
-        // SAFETY: data and address are as long as they say.
+        // SAFETY: data and address are as long as given.
         let sent = unsafe { bsd::sendto(&socket, from, data.len(), flags | OURS, to, address.length()) };
         self.sent(local, flags, sent.map(|sent| sent as i64))
     }
@@ -52,7 +52,7 @@ impl Call {
         self.sent(local, flags, sent)
     }
 
-    /// Sends as many as go without waiting.
+    /// Sends as many messages as possible without waiting.
     pub(crate) fn sendmmsg(&self, context: &Context) -> Result<Step> {
         let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
         let local = self.local()?;
@@ -100,16 +100,16 @@ impl Call {
             header.msg_control = control.as_mut_ptr().cast();
             header.msg_controllen = message.control_length() as _;
         }
-        // SAFETY: all that the header points to is live, and as long as it says.
+        // SAFETY: all that the header points to is live, and as long as given.
         unsafe { bsd::sendmsg(socket, &raw const header, flags | OURS) }.map(|sent| sent as i64)
     }
 
-    /// What a call returns that sends; who may wait does so if there is no room.
+    /// Returns the result of a sending call, which waits for room if it may block.
     fn sent(&self, local: Local, flags: c_int, sent: Result<i64>) -> Result<Step> {
         match sent {
             Err(Errno::AGAIN) if flags & libc::MSG_DONTWAIT == 0 && local.blocks()? => {
                 let limit = local.timeout(Timeout::Send)?;
-                // A datagram socket is writable for the kernel, also while who gets it has no room.
+                // The kernel reports a datagram socket as writable even while the receiver has no room.
                 Ok(Step::Wait(Wait { on: None, inode: 0, limit, overdue: Errno::AGAIN }))
             }
             Err(Errno::PIPE) if flags & libc::MSG_NOSIGNAL == 0 => {
@@ -137,7 +137,7 @@ impl Call {
             to.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |to| (to.address, to.length));
         let from = data.as_mut_ptr().cast::<c_void>();
         let flags_now = flags | libc::MSG_DONTWAIT;
-        // SAFETY: data and answer have room for what they say.
+        // SAFETY: data and answer have as much room as given.
         let received = unsafe { bsd::recvfrom(&socket, from, data.len(), flags_now, address, length) };
         let received = match received {
             Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
@@ -145,7 +145,7 @@ impl Call {
             }
             received => received?,
         };
-        // What is thrown away of a stream is not copied, and needs no room.
+        // Discarded stream data is not copied, and needs no room.
         let is_discarded = socket.kind() == Kind::Stream && flags & libc::MSG_TRUNC != 0;
         let copied = if is_discarded { 0 } else { (received as usize).min(data.len()) };
         target.write(target.word(1), &data[..copied])?;
@@ -170,8 +170,8 @@ impl Call {
         }
     }
 
-    /// Receives as many as there are, and waits for the others unless it is told not to. With a time limit,
-    /// which Linux looks at after each message only, it waits for the first.
+    /// Receives the available messages, and waits for the others unless flags forbid it. With a timeout,
+    /// which Linux checks only after each message, it waits for the first.
     pub(crate) fn recvmmsg(&mut self, context: &Context) -> Result<Step> {
         let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
         let local = self.local()?;
@@ -214,7 +214,7 @@ impl Call {
     fn receive_one(&self, socket: &Socket<'_>, message: &Message, flags: c_int) -> Result<i64> {
         let mut data = vec![0; message.size().min(MOST)];
         let mut into = Received::for_message(message, &mut data);
-        // SAFETY: all that the header points to is live, and has room for what it says.
+        // SAFETY: all that the header points to is live, and has as much room as given.
         let received = unsafe { bsd::recvmsg(socket, &raw mut into.header, flags | libc::MSG_DONTWAIT) }?;
         message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
         Ok(received as i64)
@@ -224,7 +224,7 @@ impl Call {
         Ok(flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0 && local.blocks()?)
     }
 
-    /// The overlay socket for a call with an address, or without.
+    /// Returns the overlay socket for a call with or without an address.
     fn by_address<'fd>(
         &self,
         context: &Context,
@@ -234,12 +234,12 @@ impl Call {
         match address.is_none() {
             true => Ok(bsd::overlay(local.raw())),
             false if address.is_internets() => self.by_remote(context, local, address),
-            // Of others an overlay socket complains itself: to the kernel it is an AF_UNIX socket.
+            // An overlay socket rejects other families here, because the kernel sees an AF_UNIX socket.
             false => Ok(bsd::overlay(local.raw())),
         }
     }
 
-    /// The same for a message. Of a stream the kernel sends plain data.
+    /// Does the same for a message. The kernel sends plain data of a stream.
     fn by_message<'fd>(
         &self,
         context: &Context,
@@ -255,7 +255,7 @@ impl Call {
     }
 }
 
-/// The overlay socket that receives; of a stream the kernel receives plain data.
+/// Returns the overlay socket that receives. The kernel receives plain data of a stream.
 fn receiver<'fd>(local: &Local, message: &Message, flags: c_int) -> Option<Socket<'fd>> {
     let is_special = flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 || !message.is_plain();
     bsd::overlay(local.raw()).filter(|socket| is_special || socket.kind() != Kind::Stream)

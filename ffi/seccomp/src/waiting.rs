@@ -12,21 +12,20 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use crate::Context;
 use crate::call::{Call, Step, Wait};
 
-/// Calls that wait at the same time; more fail with ENOBUFS.
+/// Maximum number of waiting calls; more fail with ENOBUFS.
 const MOST: usize = 4096;
 
-/// How often it is looked whether a call was interrupted, and tried again what only time can tell. With many
-/// that wait, less often.
+/// Interval of the checks for interrupted calls, and of tries that depend on time alone. It grows with the
+/// number of waiting calls.
 const LOOK: Duration = Duration::from_millis(10);
 const LOOK_FOR_EACH: Duration = Duration::from_micros(200);
 
-/// The calls that wait. One thread [serves](Self::serve) them.
+/// The waiting calls. One thread [serves](Self::serve) them.
 pub(crate) struct Waiting {
-    /// What has come since they were looked at last.
+    /// Calls added since the last turn.
     added: Mutex<Vec<Waiter>>,
     wake: OwnedFd,
-    /// See [`note_replaced`](Self::note_replaced): those of which who serves has not heard, and the number of
-    /// all.
+    /// See [`note_replaced`](Self::note_replaced): inodes not processed yet, and the number of all.
     replaced: Mutex<Vec<u64>>,
     count: AtomicU64,
 }
@@ -36,18 +35,18 @@ struct Waiter {
     /// See [`Wait`].
     on: Option<OwnedFd>,
     inode: u64,
-    /// Nobody has looked at it since it was tried.
+    /// True until the serving thread has looked at it.
     is_new: bool,
-    /// It was ready, and the call had to wait all the same: it is tried again after some time.
+    /// Set if it was ready, and the call still had to wait: it is tried again after some time.
     was_early: bool,
-    /// When it is over, and what the call fails with then.
+    /// Deadline of the call, and its error then.
     until: Option<Instant>,
     overdue: Errno,
 }
 
 impl Waiting {
     /// # Errors
-    /// Those of eventfd(2).
+    /// Errors of eventfd(2).
     pub(crate) fn new() -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { added: Mutex::default(), wake, replaced: Mutex::default(), count: AtomicU64::new(0) })
@@ -66,26 +65,26 @@ impl Waiting {
         self.wake();
     }
 
-    /// Returns the number of descriptors that stood for overlay sockets and have got others so far.
+    /// Returns the number of overlay descriptors that were replaced so far.
     pub(crate) fn count_replaced(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
-    /// A descriptor stands for another socket than the one with this inode, which may be closed: of that the
-    /// kernel does not tell who waits on it. Its calls are tried again.
+    /// Notes that a descriptor has left the socket with this inode, which may be closed. The kernel does not
+    /// report that to waiting calls, so they are tried again.
     pub(crate) fn note_replaced(&self, inode: u64) {
-        // First the number: who is not among those that wait yet goes by it.
+        // Increment first, because calls that are not among the waiting ones yet check the number.
         self.count.fetch_add(1, Ordering::Release);
         self.replaced.lock().expect("no panic under this lock").push(inode);
         self.wake();
     }
 
-    /// Has who serves look again.
+    /// Wakes the serving thread.
     pub(crate) fn wake(&self) {
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// Serves them until somebody `stopped` it.
+    /// Serves the calls until `stopped` returns true.
     pub(crate) fn serve(&self, context: &Context, stopped: impl Fn() -> bool) {
         let mut waiters: Vec<Waiter> = Vec::new();
         let mut looked = Instant::now();
@@ -117,19 +116,19 @@ impl Waiting {
         }
     }
 
-    /// Which are ready, after this time at most.
+    /// Returns which calls are ready, after `timeout` at most.
     fn poll(&self, waiters: &[Waiter], timeout: Option<Duration>) -> Vec<bool> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         fds.extend(waiters.iter().map(|waiter| match &waiter.on {
             Some(set) if !waiter.was_early => PollFd::from_borrowed_fd(set.as_fd(), PollFlags::IN),
-            // Who waits for the time alone polls for nothing on what is there anyway.
+            // A call that depends on time alone polls an existing descriptor for no events.
             _ => PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::empty()),
         }));
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        // Interrupted or not, they are looked at.
+        // Check them even after an interruption.
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect()
@@ -137,8 +136,8 @@ impl Waiting {
 }
 
 impl Waiter {
-    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether
-    /// it is still there. `None` if it is over.
+    /// Tries the call if it is ready or its socket was replaced, and at regular times checks that it still
+    /// waits. Returns `None` if it is over.
     fn look(
         mut self,
         context: &Context,

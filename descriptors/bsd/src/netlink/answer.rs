@@ -1,4 +1,4 @@
-//! What the networks add to the kernel's answer.
+//! Messages that the networks add to an answer of the kernel.
 
 use std::net::IpAddr;
 
@@ -23,32 +23,32 @@ const IFA_FLAGS: u16 = 8;
 
 /// IFLA_OPERSTATE: up (RFC 2863).
 const IF_OPER_UP: u8 = 6;
-/// Addresses stay for ever.
+/// Lifetime of addresses, which never expire.
 const FOREVER: u32 = u32::MAX;
 
-/// The datagrams of the networks are not longer, bytes, unless one message is: as long as programs have room
-/// for at least.
+/// Maximum length of the networks' datagrams, bytes, unless a single message is longer. Programs have at
+/// least this much room.
 const DATAGRAM: usize = 2048;
 
-/// Messages about the networks, on their way into an answer of the kernel's.
+/// Messages about the networks, to insert into an answer of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     sequence: u32,
     is_dump: bool,
-    /// An index or a name was asked for, which the kernel does not know.
+    /// True if the request names an index or a name, which the kernel does not know.
     is_about_one: bool,
     wants_acknowledgement: bool,
     datagrams: Vec<Vec<u8>>,
 }
 
-/// What a datagram of the kernel's is to an [`Answer`].
+/// Effect of an [`Answer`] on a datagram of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It belongs to another, or the answer goes on.
+    /// The datagram belongs to another answer, or this answer goes on.
     Unrelated,
-    /// The program gets these in its place, one after the other.
+    /// The program gets these datagrams instead, in this order.
     Instead(Vec<Vec<u8>>),
-    /// The kernel has answered, and there is no place for more.
+    /// The kernel has answered without room for more.
     Over,
 }
 
@@ -80,12 +80,12 @@ impl Answer {
         (!answer.datagrams.is_empty()).then_some(answer)
     }
 
-    /// The number of the question that it belongs to.
+    /// Returns the sequence number of the request that it belongs to.
     pub(super) fn sequence(&self) -> u32 {
         self.sequence
     }
 
-    /// What the program gets in place of a datagram of the kernel's.
+    /// Returns the datagrams that replace a datagram of the kernel.
     pub(super) fn in_place_of(&self, datagram: &[u8]) -> Outcome {
         let mine = |message: &Message<'_>| message.sequence == self.sequence;
         for message in messages(datagram).filter(mine) {
@@ -102,9 +102,9 @@ impl Answer {
         Outcome::Unrelated
     }
 
-    /// The end of a dump is `message`.
+    /// Inserts the datagrams before `message`, the end of a dump.
     fn before_end(&self, datagram: &[u8], message: &Message<'_>, error: i32) -> Outcome {
-        // Of an index that it does not know the kernel says so here.
+        // For an index that it does not know the kernel reports the error here.
         let is_unknown = self.is_about_one && error == -libc::ENODEV;
         if error < 0 && !is_unknown {
             return Outcome::Over;
@@ -121,10 +121,10 @@ impl Answer {
         Outcome::Instead(all)
     }
 
-    /// The kernel knows no such interface, and says so in `message`.
+    /// Replaces `message`, by which the kernel reports an unknown interface.
     fn with_acknowledgement(&self, error: &Message<'_>) -> Vec<Vec<u8>> {
         let mut all = self.datagrams_to(error.port);
-        // It names the message that it acknowledges by its header.
+        // An acknowledgement contains the header of the acknowledged message.
         let header = error.body.get(4..4 + HEADER).filter(|_| self.wants_acknowledgement);
         if let Some(header) = header {
             let body = [&[0; 4], header].concat();
@@ -139,7 +139,7 @@ impl Answer {
     }
 }
 
-/// The same messages, to the socket that has asked.
+/// Returns the same messages, addressed to the requesting socket.
 fn to_port(datagram: &[u8], port: u32) -> Vec<u8> {
     let mut addressed = datagram.to_vec();
     for message in messages(datagram) {
@@ -148,9 +148,9 @@ fn to_port(datagram: &[u8], port: u32) -> Vec<u8> {
     addressed
 }
 
-/// The body of RTM_NEWLINK.
+/// Encodes the body of RTM_NEWLINK.
 fn link(of: &Interface, family: u8) -> Vec<u8> {
-    // As of all interfaces, unless a family's own view was asked for.
+    // The family is that of all interfaces, unless IPv6's view was requested.
     let family = if c_int::from(family) == libc::AF_INET6 { family } else { libc::AF_UNSPEC as u8 };
     let mut body = vec![family, 0];
     body.extend(libc::ARPHRD_NONE.to_ne_bytes());
@@ -165,7 +165,7 @@ fn link(of: &Interface, family: u8) -> Vec<u8> {
     body
 }
 
-/// The bodies of RTM_NEWADDR for the addresses of a family, or of all.
+/// Encodes the bodies of RTM_NEWADDR for the addresses of a family, or of all.
 fn addresses(of: &Interface, family: c_int) -> Vec<Vec<u8>> {
     let is_wanted = |own: &&Route| match family {
         libc::AF_INET => own.address.is_ipv4(),
@@ -189,7 +189,7 @@ fn address(of: &Interface, own: &Route) -> Vec<u8> {
         IpAddr::V6(address) => put(&mut body, IFA_ADDRESS, &address.octets()),
     }
     put(&mut body, IFA_FLAGS, &libc::IFA_F_PERMANENT.to_ne_bytes());
-    // How long it is preferred and valid, and when it was made and changed.
+    // Preferred and valid lifetimes, and times of creation and change.
     let times = [FOREVER, FOREVER, 0, 0].map(u32::to_ne_bytes);
     put(&mut body, IFA_CACHEINFO, times.as_flattened());
     body
@@ -258,7 +258,7 @@ mod tests {
         let parts = instead(&of(16_777_218).unwrap(), &kernels(libc::NLMSG_DONE, &no_device));
         assert_eq!((messages(&parts[0]).count(), &parts[1]), (1, &kernels(libc::NLMSG_DONE, &[0; 4])));
         assert_eq!(of(3), None);
-        // What goes wrong otherwise stays so.
+        // Other errors stay.
         let busy = (-libc::EBUSY).to_ne_bytes();
         let all = asked(22, 0x301, &[0; 8]).unwrap();
         assert_eq!(all.in_place_of(&kernels(libc::NLMSG_DONE, &busy)), Outcome::Over);
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((acknowledgement.kind, acknowledgement.port), (2, PORT));
         assert_eq!(acknowledgement.body, [&[0; 4], &request[..HEADER]].concat());
         assert_eq!(instead(&asked(18, 1, &body).unwrap(), &refused).len(), 1, "nobody wants to know");
-        // The machine has one of that name.
+        // The machine has an interface of that name.
         assert_eq!(asked(18, 1, &body).unwrap().in_place_of(&kernels(16, &body)), Outcome::Over);
     }
 

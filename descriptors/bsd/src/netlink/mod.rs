@@ -1,9 +1,9 @@
-//! Routing sockets (rtnetlink(7)): what a program asks about interfaces and addresses, and what the networks
-//! add to the kernel's answer.
+//! Routing sockets (rtnetlink(7)): a program's requests about interfaces and addresses, and the networks'
+//! additions to the answers of the kernel.
 //!
-//! The kernel answers a dump with datagrams of many messages, of which the last is NLMSG_DONE; it may come
-//! alone or behind others. The messages about the networks come right before it, in datagrams of their own,
-//! so that they fit the buffers of programs. The program reads the kernel's last datagram in parts for that.
+//! The kernel answers a dump with datagrams of many messages. The last message is NLMSG_DONE; it may come
+//! alone or behind others. The messages about the networks come right before it, in separate datagrams, so
+//! that they fit the buffers of programs. For that the program reads the last kernel datagram in parts.
 
 mod answer;
 mod pending;
@@ -13,7 +13,7 @@ use answer::{Answer, Outcome};
 pub use pending::{PendingAnswers, SharedAnswers, is_routing_socket, note, receive};
 use question::{Question, questions};
 
-/// Bytes of a `struct nlmsghdr`.
+/// Length of a `struct nlmsghdr`, bytes.
 const HEADER: usize = 16;
 
 /// One message.
@@ -22,14 +22,14 @@ struct Message<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
-    /// The port of the socket that asked, or 0.
+    /// The port of the requesting socket, or 0.
     port: u32,
     body: &'a [u8],
-    /// Where in the datagram it begins.
+    /// Its offset in the datagram.
     at: usize,
 }
 
-/// The messages of a datagram, up to the first that is malformed.
+/// Returns the messages of a datagram, up to the first malformed one.
 fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -48,9 +48,9 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// The attributes of a message, up to the first that is malformed: types and values.
+/// Returns the types and values of a message's attributes, up to the first malformed one.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    // The two highest bits say how the value is written.
+    // The two highest bits describe the encoding of the value.
     const TYPE: u16 = 0x3fff;
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -70,7 +70,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Writes a message, whose port is not known yet.
+/// Encodes a message, whose port is not known yet.
 fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let length = (HEADER + body.len()) as u32;
     let mut message = length.to_ne_bytes().to_vec();
@@ -131,7 +131,7 @@ mod tests {
         let found: Vec<_> = attributes(&first.body[4..]).collect();
         assert_eq!(found, [(3, &b"ps1\0"[..]), (9, b"x")]);
         assert_eq!((second.kind, second.at), (3, bytes.len() - 20));
-        // Lengths below the header's are none.
+        // Lengths shorter than the header are invalid.
         for length in [0_u32, 4, 15] {
             assert_eq!(messages(&[&length.to_ne_bytes()[..], &[0; 20]].concat()).count(), 0);
         }

@@ -1,4 +1,4 @@
-//! Answers that programs have not read to their end, and the calls that read them.
+//! Answers that programs have not read completely, and the calls that read them.
 
 use std::sync::{Mutex, PoisonError};
 use std::{mem, ptr};
@@ -9,12 +9,12 @@ use peersock_fd::{Errno, Interface};
 use super::{Answer, Outcome, questions};
 use crate::{Result, kernel};
 
-/// Answers that are waited for, by one socket and by all; beyond it the oldest is forgotten of which nothing
-/// was received.
+/// Maximum number of pending answers of one socket and of all; beyond it the oldest answer that was not begun
+/// is forgotten.
 const MOST_EACH: usize = 16;
 const MOST: usize = 256;
 
-/// The answers that are waited for, of all routing sockets.
+/// The pending answers of all routing sockets.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -27,9 +27,9 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct PendingAnswers(Vec<Pending>);
 
-/// Where they are kept: every call locks them for itself.
+/// Shared storage of pending answers; every call locks it for itself.
 pub trait SharedAnswers {
-    /// Has them for a moment, in which nothing waits.
+    /// Locks the answers for `action`, which must not block.
     fn with<T>(&self, action: impl FnOnce(&mut PendingAnswers) -> T) -> T;
 }
 
@@ -44,15 +44,15 @@ struct Pending {
     /// SO_COOKIE of its socket.
     socket: u64,
     answer: Answer,
-    /// What the program is to receive in place of the kernel's next datagram, the first last.
+    /// The datagrams that replace the next kernel datagram, in reverse order.
     parts: Vec<Vec<u8>>,
 }
 
-/// What a program receives next.
+/// The part that a program receives next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
     bytes: Vec<u8>,
-    /// The kernel's datagram goes with it.
+    /// True if the kernel datagram is consumed with it.
     is_last: bool,
 }
 
@@ -63,19 +63,19 @@ impl Pending {
 }
 
 impl PendingAnswers {
-    /// None.
+    /// Creates an empty set.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
     fn add(&mut self, socket: u64, answer: Answer) {
-        // The same question once more: what was sent before has failed.
+        // A repeated request replaces an earlier one whose sending has failed.
         let is_same = |old: &Pending| old.socket == socket && old.answer.sequence() == answer.sequence();
         self.0.retain(|old| !is_same(old) || !old.parts.is_empty());
         let own = self.0.iter().filter(|old| old.socket == socket).count();
         let may_go = |old: &Pending| old.parts.is_empty() && (own < MOST_EACH || old.socket == socket);
         if own >= MOST_EACH || self.0.len() >= MOST {
-            // Where something was received of all, the program does not read on: it goes without.
+            // If all have been begun, the program does not read on, so drop this answer.
             let Some(oldest) = self.0.iter().position(may_go) else { return };
             self.0.remove(oldest);
         }
@@ -86,14 +86,14 @@ impl PendingAnswers {
         self.0.iter().any(|one| one.socket == socket)
     }
 
-    /// The next part of a datagram of which the program has received some.
+    /// Returns the next part of a datagram that the program has begun to receive.
     fn begun(&self, socket: u64) -> Option<Part> {
         self.0.iter().filter(|one| one.socket == socket).find_map(Pending::next_part)
     }
 
-    /// The first part of a datagram that ends an answer.
+    /// Returns the first part of a datagram that ends an answer.
     fn begin(&mut self, socket: u64, datagram: &[u8]) -> Option<Part> {
-        // Another thread may have looked at it, too.
+        // Another thread may have inspected it, too.
         if let Some(part) = self.begun(socket) {
             return Some(part);
         }
@@ -112,7 +112,7 @@ impl PendingAnswers {
         None
     }
 
-    /// The program has received a part.
+    /// Notes that the program has received a part.
     fn end_part(&mut self, socket: u64) {
         let is_begun = |one: &Pending| one.socket == socket && !one.parts.is_empty();
         if let Some(at) = self.0.iter().position(is_begun) {
@@ -123,20 +123,20 @@ impl PendingAnswers {
         }
     }
 
-    /// The datagram whose parts there are is not there any more.
+    /// Drops the parts of a datagram that is no longer in the queue.
     fn forget_begun(&mut self, socket: u64) {
         self.0.retain(|one| one.socket != socket || one.parts.is_empty());
     }
 }
 
-/// Whether a descriptor is a routing socket.
+/// Returns true if a descriptor is a routing socket.
 pub fn is_routing_socket(fd: c_int) -> bool {
     let option = |name| kernel::int_option(fd, libc::SOL_SOCKET, name);
     option(libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
         && option(libc::SO_PROTOCOL) == Some(libc::NETLINK_ROUTE)
 }
 
-/// Notes what a program is about to ask by a routing socket.
+/// Notes the requests that a program is about to send on a routing socket.
 pub fn note(
     fd: c_int,
     pending: &impl SharedAnswers,
@@ -152,8 +152,8 @@ pub fn note(
     }
 }
 
-/// recvmsg(2) of a routing socket, without waiting, if what comes next is part of an answer that the networks
-/// belong into; `None` if it is to be received as it is, also if there is nothing.
+/// Receives as recvmsg(2) on a routing socket, without blocking, if an answer that involves the networks is
+/// next. Returns `None` if the next datagram must be received unchanged, or there is none.
 ///
 /// # Safety
 /// As recvmsg(2).
@@ -172,13 +172,13 @@ pub unsafe fn receive(
         Some(part) => Some(part),
         None => match first_datagram(fd) {
             Ok(datagram) => pending.with(|all| all.begin(socket, &datagram?)),
-            // The kernel says it only once.
+            // The kernel reports it only once.
             Err(error) => return Some(Err(error)),
         },
     };
     let Part { bytes, is_last } = part?;
     let stays = if is_last { 0 } else { libc::MSG_PEEK };
-    // The sender, and what else comes with it, is the kernel's datagram's.
+    // The sender and the ancillary data come from the kernel datagram.
     // SAFETY: the caller's.
     if let Err(error) = unsafe { kernel::recvmsg(fd, message, flags | stays | libc::MSG_DONTWAIT) } {
         if error == Errno::AGAIN {
@@ -186,7 +186,7 @@ pub unsafe fn receive(
         }
         return Some(Err(error));
     }
-    // SAFETY: the kernel has taken it.
+    // SAFETY: the kernel has accepted it.
     let message = unsafe { &mut *message };
     // SAFETY: as above.
     let copied = unsafe { fill(message, &bytes) };
@@ -200,11 +200,11 @@ pub unsafe fn receive(
     Some(Ok(if flags & libc::MSG_TRUNC != 0 { bytes.len() } else { copied } as ssize_t))
 }
 
-/// The datagram that comes first, if there is one, and it is the kernel's.
+/// Returns the first datagram in the queue, if there is one, and the kernel sent it.
 fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     let look = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
-    // More room would have the kernel make its next datagrams longer than the program's own calls do.
+    // More room would make the next kernel datagrams longer than the program's own calls do.
     // SAFETY: there is room for nothing.
     let length = unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) };
     let length = match length {
@@ -217,7 +217,7 @@ fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     let mut sender_length = size_of::<sockaddr_nl>() as socklen_t;
     let (from, from_length) = ((&raw mut sender).cast(), &raw mut sender_length);
     let to = datagram.as_mut_ptr().cast();
-    // SAFETY: there is room for as much as is said.
+    // SAFETY: there is as much room as given.
     let received = match unsafe { kernel::recvfrom(fd, to, datagram.len(), look, from, from_length) } {
         // Another thread has taken it.
         Err(Errno::AGAIN) => return Ok(None),
@@ -227,7 +227,7 @@ fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     Ok((sender.nl_pid == 0).then_some(datagram))
 }
 
-/// Copies as much as there is room for.
+/// Copies as much as fits and returns the number of bytes copied.
 ///
 /// # Safety
 /// The message's pieces are valid.
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::interface::tests::networks;
 
-    /// A dump of all interfaces.
+    /// Returns a request for all interfaces.
     fn asked(sequence: u32) -> Vec<u8> {
         super::super::message(libc::RTM_GETLINK, 0x301, sequence, &[0; 16])
     }

@@ -1,4 +1,4 @@
-//! What a program asks.
+//! Requests of programs.
 
 use libc::c_int;
 use peersock_fd::Interface;
@@ -13,11 +13,11 @@ const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFA_TARGET_NETNSID: u16 = 10;
 
-/// Bytes of a `struct ifinfomsg` and of a `struct ifaddrmsg`.
+/// Length of a `struct ifinfomsg` and of a `struct ifaddrmsg`, bytes.
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
 
-/// A question whose answer the networks belong into.
+/// A request whose answer must include the networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) sequence: u32,
@@ -26,7 +26,7 @@ pub(super) struct Question {
     pub(super) wants_acknowledgement: bool,
 }
 
-/// What is asked.
+/// Subject of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum About {
     /// All interfaces, as a family sees them.
@@ -35,12 +35,12 @@ pub(super) enum About {
     Index(u32),
     /// The interface with this name.
     Name(Vec<u8>),
-    /// All addresses of a family, or of all; of one interface if there is an index.
+    /// All addresses of a family, or of all families; only of one interface if there is an index.
     Addresses(c_int, Option<u32>),
 }
 
-/// The questions for interfaces and addresses in what a program sends. Whether its socket has
-/// NETLINK_GET_STRICT_CHK is looked up where it makes a difference.
+/// Returns the requests for interfaces and addresses in sent data. `is_strict` tells if the socket has
+/// NETLINK_GET_STRICT_CHK, and is called only where that matters.
 pub(super) fn questions(sent: &[u8], is_strict: impl Fn() -> bool) -> Vec<Question> {
     let one = |message: super::Message<'_>| {
         let flags = c_int::from(message.flags);
@@ -60,7 +60,7 @@ pub(super) fn questions(sent: &[u8], is_strict: impl Fn() -> bool) -> Vec<Questi
 }
 
 fn links(family: u8, body: &[u8]) -> Option<About> {
-    // Those of one master or kind, or of another namespace: the networks are none of them.
+    // The networks never belong to a master, to a link kind, or to another namespace.
     let others = [IFLA_MASTER, IFLA_LINKINFO, IFLA_TARGET_NETNSID];
     let is_filtered =
         attributes(body.get(LINK..).unwrap_or_default()).any(|(kind, _)| others.contains(&kind));
@@ -82,18 +82,18 @@ fn addresses(family: u8, body: &[u8], is_strict: impl Fn() -> bool) -> Option<Ab
     if attributes(body.get(ADDRESS..).unwrap_or_default()).any(|(kind, _)| kind == IFA_TARGET_NETNSID) {
         return None;
     }
-    // The kernel looks at the index only where it checks strictly.
+    // The kernel uses the index only in strict mode.
     let index = u32_at(body, 4).filter(|index| *index != 0 && is_strict());
     Some(About::Addresses(family.into(), index))
 }
 
 impl Question {
-    /// What the networks add to the kernel's answer; `None` for nothing.
+    /// Returns the networks' additions to the answer of the kernel, or `None` for nothing.
     pub(super) fn answer(&self, interfaces: &[Interface]) -> Option<Answer> {
         Answer::of(self, interfaces)
     }
 
-    /// Whether it is about this interface.
+    /// Returns true if the request concerns this interface.
     pub(super) fn is_about(&self, interface: &Interface) -> bool {
         match &self.about {
             About::Links(_) | About::Addresses(_, None) => true,
@@ -150,7 +150,7 @@ mod tests {
         let sent = [message(18, DUMP, 1, &[0; 16]), message(22, DUMP, 2, &[0; 8])].concat();
         let found = questions(&sent, || false);
         assert_eq!(found.iter().map(|question| question.sequence).collect::<Vec<_>>(), [1, 2]);
-        // Nothing is asked without NLM_F_REQUEST, and of routes by nobody here.
+        // Messages without NLM_F_REQUEST are ignored, and so are requests for routes.
         assert!(questions(&message(18, 0x300, 1, &[0; 16]), || false).is_empty());
         assert!(questions(&message(26, DUMP, 1, &[0; 16]), || false).is_empty());
     }

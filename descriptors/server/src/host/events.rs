@@ -1,4 +1,4 @@
-//! Events that a program reads from a descriptor.
+//! Events of the node, which a program reads from a descriptor.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,12 +14,12 @@ use super::thread::Job;
 use super::{Host, down};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long the node's side waits for the caller, who connects at once.
+/// Time for which the node's side waits for the caller, which connects at once.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// Connects the caller with a thread of the node's that sends it the events.
+/// Connects the caller with a node thread that sends it the events.
 ///
-/// No descriptor can be handed from one table to the other, so both ends meet by a name that the system
+/// The two descriptor tables cannot exchange descriptors, so both ends meet at a socket name that the system
 /// chooses.
 pub(super) fn socket(
     host: &Host,
@@ -31,7 +31,7 @@ pub(super) fn socket(
             Ok(listening) => listening,
             Err(error) => return drop(done.send(Err(error))),
         };
-        // The caller connects when it knows the name, and waits in the backlog.
+        // The caller connects as soon as it knows the name; the connection waits in the backlog.
         apart.spawn(node, move |node| {
             let events = node.events();
             let _ = done.send(Ok(name));
@@ -57,12 +57,12 @@ fn listen() -> Result<(OwnedFd, SocketAddrAny), Errno> {
     Ok((listener, name))
 }
 
-/// The first connection of this process. Other programs can see the name, too.
+/// Accepts the first connection of this process. Other programs can see the name, too.
 fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     let own = rustix::process::getpid();
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN)];
-        // An interruption, as a timeout, says that nothing has come.
+        // After an interruption or a timeout `revents` is empty.
         let waited = poll(&mut fds, Some(&PATIENCE));
         if waited == Err(Errno::INTR) {
             continue;
@@ -94,9 +94,9 @@ fn forward(_: &Node, events: &peersock::Events, end: &OwnedFd, encode: impl Fn(&
         if events.is_over() {
             return;
         }
-        // Without flags: only whether the reader has gone.
+        // No flags: only detects whether the reader has gone.
         let mut fds = [PollFd::new(end, PollFlags::empty()), PollFd::new(&*wakeup, PollFlags::IN)];
-        // Interrupted, it looks again.
+        // After an interruption the loop checks again.
         let _ = poll(&mut fds, None);
         if !fds[0].revents().is_empty() {
             return;

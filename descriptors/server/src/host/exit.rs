@@ -1,4 +1,4 @@
-//! The end of a process that has hosts.
+//! Process exit while hosts are running.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -11,49 +11,50 @@ use super::stdio;
 use super::thread::{Ending, Hosted};
 use crate::{Unclosed, process};
 
-/// How long a node may take to begin its end: its thread may have another job.
+/// Time for a node to begin its shutdown; its thread may be busy with another job.
 const BEGIN: Duration = Duration::from_secs(5);
-/// What the hosts may take for ending beyond what [`Linger::Exit`] takes at most.
+/// Time for the hosts to end, slightly more than the maximum of [`Linger::Exit`].
 const END: Duration = Duration::from_secs(605);
-/// How often the list of hosts is tried, once a millisecond.
+/// Number of attempts to lock the list of hosts, 1 ms apart.
 const LOOKS: u32 = 100;
 
 static HOSTS: Mutex<Vec<Weak<Hosted>>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
 
-/// Stops a host when the process exits, if it still runs then.
+/// Registers a host to be stopped at process exit if it still runs then.
 pub(super) fn remember(hosted: &Arc<Hosted>) {
     AT_EXIT.call_once(|| {
         peersock::attach::at_exit(stop_all);
         stdio::at_exit(flush);
     });
-    // A child that was forked while another thread held the lock does without.
+    // In a child forked while another thread held the lock, the list stays locked; skip registration.
     if let Ok(mut hosts) = HOSTS.try_lock() {
         hosts.retain(|host| host.strong_count() > 0);
         hosts.push(Arc::downgrade(hosted));
     }
 }
 
-/// The hosts. `None` in a child that was forked while another thread held the lock.
+/// Returns the hosts, or `None` in a child that was forked while another thread held the lock.
 fn hosts() -> Option<MutexGuard<'static, Vec<Weak<Hosted>>>> {
     for _ in 0..LOOKS {
         match HOSTS.try_lock() {
             Ok(hosts) => return Some(hosts),
             Err(TryLockError::Poisoned(hosts)) => return Some(hosts.into_inner()),
-            // A thread that starts a node has it for a moment.
+            // A thread that starts a node holds the lock only briefly.
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
     None
 }
 
-/// The host, if the calling thread can stop it: it is this process's, and not that thread's own.
+/// Returns the host if the calling thread can stop it: it belongs to this process, and the thread is not its
+/// own.
 fn here(host: &Weak<Hosted>) -> Option<Arc<Hosted>> {
     let host = host.upgrade()?;
     if host.process == rustix::process::getpid() && !host.is_own_thread() {
         return Some(host);
     }
-    // The parent's: its locks may be held for ever.
+    // Do not drop the host, because that could block on a lock that is never released.
     std::mem::forget(host);
     None
 }
@@ -87,27 +88,28 @@ extern "C" fn stop_all() {
 }
 
 impl Unclosed {
-    /// For a process that exits: what a child of it goes on with, or another process, is not at its end.
+    /// Returns the treatment for a process that exits: sockets shared with a child or another process are
+    /// reset.
     pub(super) fn of_exit() -> Unclosed {
-        // Where the process may not look at itself, nobody knows.
+        // The process may not be able to inspect its own descriptors; then all connections end in order.
         process::own_sockets().map_or(Unclosed::Finish, |own| Unclosed::FinishOnly(Arc::new(own)))
     }
 }
 
-/// Waits for the end of a node. The bytes that were lost; `None` if nothing was.
+/// Waits for the end of a node. Returns the number of lost bytes, or `None` if nothing was lost.
 fn loss(stop: &mpsc::Receiver<Ending>, is_ending: &AtomicBool, begun: Instant) -> Option<u64> {
     let mut deadline = begun + BEGIN;
     loop {
         match stop.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ending::Begun) => deadline = begun + END,
             Ok(Ending::Over(lost)) => return lost,
-            // Another thread has stopped it, and was told.
+            // Another thread has stopped the node and received the result.
             Err(RecvTimeoutError::Disconnected) => return None,
-            // Another thread has asked before, and it takes as long as that one allows.
+            // Another thread requested the stop earlier, so the wait is as long as that thread's.
             Err(RecvTimeoutError::Timeout) if is_ending.load(Ordering::Relaxed) && begun.elapsed() < END => {
                 deadline = begun + END;
             }
-            // Nobody knows what was lost.
+            // The loss is unknown.
             Err(RecvTimeoutError::Timeout) => return Some(0),
         }
     }

@@ -1,4 +1,4 @@
-//! A node inside a program that knows nothing of it but its sockets: C's and Python's.
+//! A node inside a program that sees only its sockets, for C and Python programs.
 
 mod events;
 mod exit;
@@ -22,26 +22,24 @@ use super::{FdServer, Unclosed};
 pub use outer::SecretMismatch;
 use thread::{Hosted, Job};
 
-/// A node that serves sockets as file descriptors to the process it is in, out of the way of everything the
-/// process does.
+/// A node that serves sockets as file descriptors to its own process, isolated from everything the process
+/// does.
 ///
-/// Its threads have a table of descriptors of their own, and take no signals. So the process may close
-/// descriptors that it does not know, fork, and run out of descriptors; its children hold nothing of the
-/// node's open. Of the process's own descriptors the node's threads have standard input, output and error
-/// only.
+/// Its threads have a separate descriptor table and take no signals. So the process may close unknown
+/// descriptors, fork, and run out of descriptors; its children inherit no descriptor of the node. Of the
+/// process's own descriptors the node's threads share only standard input, output and error.
 ///
-/// The soft limit of descriptors becomes the hard one, for the whole process: it cannot be raised for some
-/// threads alone.
+/// Starting a host raises the soft limit of descriptors to the hard limit for the whole process, because the
+/// limit is not per thread.
 ///
-/// The node can be used on its threads only: see [`Host::run`].
+/// The node can be used only on its threads: see [`Host::run`].
 ///
-/// When the process returns from `main`, or calls exit(3) or quick_exit(3), what was written is delivered,
-/// for as long as peers take it: one that takes nothing has 30 seconds, one that answers nothing ten and a
-/// round trip, and all together have ten minutes. What is lost then, or when a host is dropped, which waits
-/// five seconds without progress, is a line on stderr; the exit status stays. Who executes another program in
-/// the process's place (exec(3)) ends the threads at once, so a host is to be stopped before. In a forked
-/// child there are no threads of the parent: every call fails with ENETDOWN at once. Sockets go on working
-/// there, with the parent's node.
+/// When the process returns from `main`, or calls exit(3) or quick_exit(3), the host delivers written data
+/// for as long as peers accept it. A peer that accepts nothing has 30 seconds; one that answers nothing has
+/// ten seconds and a round trip; all together have ten minutes. A line on stderr reports what is lost then,
+/// or when a host is dropped, which waits five seconds without progress. The exit status is unchanged.
+/// exec(3) ends the threads at once, so stop the host before it. In a forked child the parent's threads do
+/// not exist, so every call fails with ENETDOWN at once. Sockets keep working there, with the parent's node.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,26 +57,26 @@ use thread::{Hosted, Job};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Host {
-    /// Only `drop` takes it.
+    /// Taken only by `drop`.
     hosted: Option<Arc<Hosted>>,
-    /// The node that the environment named when this one was started.
+    /// Client of the node that the environment named when this host was started.
     outer: Option<Arc<Client>>,
 }
 
 impl Host {
-    /// Starts a node in threads of its own.
+    /// Starts a node in dedicated threads.
     ///
     /// # Errors
-    /// Those of [`NodeBuilder::start`], and when the system does not allow another table of descriptors.
+    /// Errors of [`NodeBuilder::start`], or the system does not allow another descriptor table.
     pub fn start(settings: NodeBuilder) -> Result<Host, StartError> {
         Self::start_in(settings, |_| ())
     }
 
-    /// As [`Host::start`], for a process that reads and writes by the kernel's own calls, as C programs do:
+    /// Like [`Host::start`], for a process that reads and writes by direct kernel calls, as C programs do:
     /// see [`FdServer::note_unseen_calls`].
     ///
     /// # Errors
-    /// Those of [`Host::start`].
+    /// Errors of [`Host::start`].
     pub fn start_with_unseen_calls(settings: NodeBuilder) -> Result<Host, StartError> {
         Self::start_in(settings, FdServer::note_unseen_calls)
     }
@@ -90,7 +88,7 @@ impl Host {
         Ok(Host { hosted: Some(hosted), outer })
     }
 
-    /// Says that this process makes the socket calls of programs that read and write by the kernel's own
+    /// Declares that this process makes the socket calls of programs that read and write by direct kernel
     /// calls: see [`FdServer::note_unseen_calls`].
     ///
     /// # Errors
@@ -99,53 +97,52 @@ impl Host {
         self.send(Job::NoteUnseenCalls)
     }
 
-    /// What the names of its sockets call the node.
+    /// Returns the tag that identifies the node in the names of its sockets.
     pub fn tag(&self) -> NodeTag {
         self.hosted().tag
     }
 
-    /// The secret that lets processes of other users open sockets.
+    /// Returns the secret that lets processes of other users open sockets.
     pub fn token(&self) -> Token {
         self.hosted().token
     }
 
-    /// What the environment variable [`ENVIRONMENT`](crate::ENVIRONMENT) has to be for processes that shall
-    /// use this node. It is a secret.
+    /// Returns the value of the environment variable [`ENVIRONMENT`](crate::ENVIRONMENT) for processes that
+    /// use this node. It contains a secret.
     pub fn environment(&self) -> String {
         super::environment(self.tag(), self.token())
     }
 
-    /// Looks, before a network is joined, whether whoever has started this process is in the same one: the
-    /// node that [`ENVIRONMENT`](crate::ENVIRONMENT) named when this host was started, as under `peersock
+    /// Checks, before joining a network, whether an outer node is in the same network. The outer node is the
+    /// one that [`ENVIRONMENT`](crate::ENVIRONMENT) named when this host was started, as under `peersock
     /// run`.
     ///
     /// # Errors
-    /// One of the two has a secret. Whether two secrets are the same is not known.
+    /// Exactly one of the two nodes has a secret. Two different secrets are not detected.
     pub fn check_outer(&self, network: &Network) -> Result<(), SecretMismatch> {
         self.outer.as_ref().map_or(Ok(()), |outer| outer::check(outer, network))
     }
 
-    /// Whether this is the process that has the node, not a child of it.
+    /// Returns true in the process that started the node, false in its children.
     pub fn is_here(&self) -> bool {
         self.hosted().process == rustix::process::getpid()
     }
 
-    /// Whether calls can succeed: the node was not stopped, and this is the process that has it.
+    /// Returns true if calls can succeed: the node was not stopped, and this is the process that started it.
     pub fn is_running(&self) -> bool {
         self.run(|_| ()).is_ok()
     }
 
-    /// Calls `job` with the node on a thread of the node's, and waits for what it returns. Jobs run one after
-    /// the other.
+    /// Calls `job` with the node on the node's thread and returns its result. Jobs run one after the other.
     ///
-    /// Descriptors that are opened there are not the caller's: nothing that has one may be returned, and so
-    /// no [`Node`]. For what waits there is [`Host::run_apart`].
+    /// Descriptors opened in a job belong to the node's table, so `job` must return nothing that contains
+    /// one, and so no [`Node`]. Use [`Host::run_apart`] for jobs that wait.
     ///
     /// # Errors
     /// ENETDOWN if the node was stopped or this is a forked child; EDEADLK inside another job.
     ///
     /// # Panics
-    /// If `job` does.
+    /// If `job` panics.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&Node) -> T + Send + 'static) -> io::Result<T> {
         let (done, result) = mpsc::sync_channel(1);
         self.send(Job::Run(Box::new(move |node, _| {
@@ -154,16 +151,16 @@ impl Host {
         received(&result)
     }
 
-    /// As [`Host::run`], in a thread of its own: other jobs run meanwhile.
+    /// Like [`Host::run`], in a separate thread, so other jobs run meanwhile.
     ///
-    /// [`Host::stop`] waits for it: it should end when the node is shut down, as everything in this library
-    /// does.
+    /// [`Host::stop`] waits for `job`, which should end when the node is shut down, as everything in this
+    /// library does.
     ///
     /// # Errors
-    /// Those of [`Host::run`], and ENETDOWN if no thread can be started.
+    /// Errors of [`Host::run`], and ENETDOWN if no thread can be started.
     ///
     /// # Panics
-    /// If `job` does.
+    /// If `job` panics.
     pub fn run_apart<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Node) -> T + Send + 'static,
@@ -177,9 +174,9 @@ impl Host {
         received(&result)
     }
 
-    /// Calls `job` on a thread that has a table of descriptors of its own and takes no signals, as a node's
-    /// threads are, and waits for what it returns. There is no node; nothing that has a descriptor may be
-    /// returned. Threads that `job` starts are the same.
+    /// Calls `job` on a thread with a separate descriptor table and no signals, like a node's threads, and
+    /// returns its result. No node is involved; `job` must return nothing that contains a descriptor. Threads
+    /// that `job` starts have the same properties.
     ///
     /// ```
     /// use peersock_descriptors::Host;
@@ -190,43 +187,43 @@ impl Host {
     /// ```
     ///
     /// # Errors
-    /// The system refuses a thread, or another table of descriptors.
+    /// The system refuses a thread, or another descriptor table.
     ///
     /// # Panics
-    /// If `job` does.
+    /// If `job` panics.
     pub fn without_node<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         thread::run_alone(job)?.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// A descriptor of the caller's from which the events from now on can be read: one read(2) gives what
-    /// `encode` has made of one event. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
+    /// Returns a descriptor of the caller's from which future events can be read: each read(2) returns one
+    /// event as encoded by `encode`. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
     ///
-    /// Its end, a read of nothing, says that the node was stopped. Events that find no room in the kernel's
-    /// buffer are lost.
+    /// A read of zero bytes means that the node was stopped. Events that do not fit in the kernel buffer are
+    /// lost.
     ///
     /// # Errors
-    /// Those of [`Host::run`] and of socket(2).
+    /// Errors of [`Host::run`] and of socket(2).
     pub fn event_socket(&self, encode: impl Fn(&Event) -> Vec<u8> + Send + 'static) -> io::Result<OwnedFd> {
         events::socket(self, encode)
     }
 
-    /// Takes what was written until now, waits up to `linger` until everything is delivered, and ends the
-    /// node. True if it was delivered, and nothing was lost earlier without a call that has told of it. After
-    /// that a host can be started anew.
+    /// Takes what was written so far, waits up to `linger` until everything is delivered, and ends the node.
+    /// Returns true if everything was delivered and nothing was lost earlier without an error to the
+    /// application. After that a host can be started anew.
     ///
-    /// Connections that the process has not closed are reset, after what was written to them: a peer does not
-    /// take a node that goes away for the end of what was to be said. Calls that wait, and later ones, fail
-    /// with ENETDOWN, those on connections once.
+    /// Connections that the process has not closed are reset after the data written to them. Otherwise a peer
+    /// would mistake the node's end for a regular end of data. Pending and later calls fail with ENETDOWN;
+    /// those on connections fail once.
     ///
-    /// Calling it again, or in a forked child, does nothing.
+    /// A second call, or a call in a forked child, does nothing.
     pub fn stop(&self, linger: Duration) -> bool {
         self.is_here() && self.hosted().stop(Linger::Within(linger), Unclosed::Reset).is_none()
     }
 
-    /// As [`Host::stop`], for a process that is about to exit: connections that it has not closed end in
-    /// order, as the kernel does it, but for those that another process has, too, which are reset. Without a
-    /// time it waits as the process's exit does. What is returned says what was lost, in words; `None` if
-    /// nothing was.
+    /// Like [`Host::stop`], for a process that is about to exit: connections that it has not closed end in
+    /// order, as with the kernel. Connections that another process holds too are reset. With `linger` `None`
+    /// it waits as long as the process's exit does. Returns a text that describes the loss, or `None` if
+    /// nothing was lost.
     pub fn finish(&self, linger: Option<Duration>) -> Option<String> {
         if !self.is_here() {
             return None;
@@ -235,7 +232,7 @@ impl Host {
         self.hosted().stop(linger, Unclosed::of_exit()).map(loss_text)
     }
 
-    /// Has the process's exit wait no longer for anything of this host.
+    /// Makes the process's exit no longer wait for anything of this host.
     pub fn give_up(&self) {
         self.hosted().given_up.store(true, Ordering::Relaxed);
     }
@@ -245,7 +242,7 @@ impl Host {
     }
 
     fn send(&self, job: Job) -> io::Result<()> {
-        // First of all: in a child no lock may be touched.
+        // Check this first, because no lock may be touched in a child.
         if !self.is_here() {
             return Err(down());
         }
@@ -259,7 +256,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if !self.is_here() {
-            // In a forked child locks inside may be held for ever.
+            // In a forked child, locks inside may be held forever.
             std::mem::forget(self.hosted.take());
         } else if !self.hosted().is_own_thread()
             && let Some(lost) = self.hosted().stop(Linger::Drop, Unclosed::Reset)

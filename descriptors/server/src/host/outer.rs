@@ -1,4 +1,4 @@
-//! The node of whoever has started this process, as a program has it under `peersock run`.
+//! The outer node: the node of the process that started this one, as under `peersock run`.
 
 use std::error::Error;
 use std::fmt;
@@ -9,13 +9,13 @@ use peersock_fd::Client;
 
 use crate::ENVIRONMENT;
 
-/// The node that the environment names; `None` if it names none.
+/// Returns a client of the node that the environment names, or `None` if it names none.
 pub(super) fn client() -> Option<Arc<Client>> {
     std::env::var(ENVIRONMENT).ok().and_then(|text| Client::of_variable(&text))
 }
 
-/// Looks whether the node is in another network of the same ID: one with a secret has the same ID as the one
-/// without, and they have no member in common.
+/// Checks whether the outer node is in another network with the same ID. A network with a secret has the same
+/// ID as the one without, and they have no member in common.
 pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMismatch> {
     let mismatch = SecretMismatch { network: network.id(), is_secret_here: network.summary().secret };
     match outer.has_secret(network.id().as_u64()) {
@@ -24,9 +24,9 @@ pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMisma
     }
 }
 
-/// The program is about to join a network with a secret, and whoever has started the program is in the
-/// network of the same ID without one; or the reverse. Sockets of the program would be in the one or in the
-/// other, depending on which library opens them.
+/// The program is about to join a network with a secret, and the outer node is in the network of the same ID
+/// without one, or the reverse. The program's sockets would be in one or the other, depending on which
+/// library opens them.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -42,9 +42,9 @@ pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMisma
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SecretMismatch {
-    /// The ID of both.
+    /// ID of both networks.
     pub network: NetworkId,
-    /// Whether it is the program that has a secret.
+    /// True if the program has the secret, false if the outer node has it.
     pub is_secret_here: bool,
 }
 

@@ -1,19 +1,19 @@
-//! What stands in the C library's buffers when a process ends.
+//! Flushing of the C library's stream buffers when a process ends.
 //!
-//! exit(3) calls its handlers first and flushes streams after that: of a `FILE` over a socket of the overlay
-//! the last bytes would come when the node is gone.
+//! exit(3) calls its handlers first and flushes streams after that. The last bytes of a `FILE` over an
+//! overlay socket would therefore arrive after the node has ended.
 
-// It calls the C library, whose streams these are.
+// This module calls the C library, which owns these streams.
 #![allow(unsafe_code)]
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long flushing may take: a peer may have no room for the last bytes.
+/// Time limit of flushing; a peer may have no room for the last bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where a thread waits for input, with that stream's lock. Streams are flushed from the newest to
-/// standard input, which is the oldest.
+/// Time limit while a thread waits for input and holds that stream's lock. Streams are flushed from the
+/// newest to standard input, which is the oldest.
 const PATIENCE_BESIDE_A_READER: Duration = Duration::from_millis(100);
 
 unsafe extern "C" {
@@ -23,21 +23,21 @@ unsafe extern "C" {
     fn funlockfile(file: *mut libc::FILE);
 }
 
-/// Has a handler called when the process exits, before those that were there already: they are called from
-/// the last to the first. Not at quick_exit(3), which flushes nothing.
+/// Registers a handler for the process's exit. It runs before those registered earlier, because exit(3) calls
+/// them from the last to the first. quick_exit(3), which flushes nothing, does not call it.
 pub(super) fn at_exit(handler: extern "C" fn()) {
-    // SAFETY: it only stores the pointer of a function that stays.
+    // SAFETY: atexit(3) only stores the pointer of a function that is never unloaded.
     if unsafe { libc::atexit(handler) } != 0 {
         tracing::debug!("what is in buffers of stdio at the end is not sent");
     }
 }
 
-/// Writes out what all streams have in their buffers (fflush(3)).
+/// Writes out the buffers of all streams (fflush(3)).
 pub(super) fn flush() {
     let patience = if is_input_awaited() { PATIENCE_BESIDE_A_READER } else { PATIENCE };
     let (done, is_done) = mpsc::channel();
     let flushing = thread::Builder::new().name("flush".into()).spawn(move || {
-        // SAFETY: a null pointer stands for all streams, and each is locked meanwhile.
+        // SAFETY: a null pointer means all streams, and each is locked meanwhile.
         unsafe { libc::fflush(std::ptr::null_mut()) };
         let _ = done.send(());
     });
@@ -47,8 +47,8 @@ pub(super) fn flush() {
 }
 
 fn is_input_awaited() -> bool {
-    // SAFETY: the C library makes the stream before the program starts, and never frees it; it is unlocked by
-    // the thread that has locked it.
+    // SAFETY: the C library creates the stream before the program starts and never frees it; the thread that
+    // locked it unlocks it.
     unsafe {
         let is_locked = ftrylockfile(stdin) == 0;
         if is_locked {

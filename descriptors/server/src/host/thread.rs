@@ -1,4 +1,4 @@
-//! The thread that has the node, and what it is asked to do.
+//! The thread that owns the node, and the jobs it runs.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,41 +15,41 @@ use rustix::process::Pid;
 use crate::process;
 use crate::{FdServer, Unclosed};
 
-/// How long a host that stops waits for the jobs that run apart. They end when the node is shut down.
+/// Time for which a stopping host waits for the jobs that run apart. They end when the node is shut down.
 const APART_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A host's thread as others see it.
+/// A host's thread as other threads see it.
 pub(super) struct Hosted {
-    /// The process whose thread it is.
+    /// The process that the thread belongs to.
     pub(super) process: Pid,
     pub(super) tag: NodeTag,
     pub(super) token: Token,
     pub(super) jobs: mpsc::Sender<Job>,
     own: Pid,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Nothing is delivered any more when the process exits.
+    /// Set once the process's exit does not wait for this host's deliveries.
     pub(super) given_up: AtomicBool,
-    /// The thread has come to the end of the node, whoever has asked for that.
+    /// Set once the thread has begun to end the node, at anyone's request.
     pub(super) is_ending: Arc<AtomicBool>,
 }
 
-/// What the thread is asked to do.
+/// A request to the thread.
 pub(super) enum Job {
     Run(Box<Work>),
     NoteUnseenCalls,
-    /// Ends it, and says how that goes.
+    /// Ends the thread and reports the progress.
     Stop(Linger, Unclosed, mpsc::SyncSender<Ending>),
 }
 
-/// How the end of a node goes.
+/// Progress of a node's end.
 pub(super) enum Ending {
-    /// The thread has come to it.
+    /// The thread has begun it.
     Begun,
-    /// It is over. `None` if everything was delivered, else the bytes that were not acknowledged.
+    /// The node has ended. `None` if everything was delivered, else the number of unacknowledged bytes.
     Over(Option<u64>),
 }
 
-/// What may be done with the node.
+/// A job that uses the node.
 type Work = dyn FnOnce(&Node, &Apart) + Send;
 
 /// Starts the thread, and waits until the node is up.
@@ -59,7 +59,7 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
     let is_ending = Arc::new(AtomicBool::new(false));
     let ending = Arc::clone(&is_ending);
     let thread = Builder::new().name("peersock-host".into()).spawn(move || {
-        // While there is nothing to tell apart yet: signals first.
+        // Block signals first, because the program's handlers must not run with a separate descriptor table.
         process::block_signals();
         match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
             Ok((node, server)) => {
@@ -79,7 +79,7 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
     Ok(Arc::new(Hosted { process, tag, token, jobs, own, thread, given_up, is_ending }))
 }
 
-/// Runs a job on such a thread, without a node. The inner result is that of joining the thread.
+/// Runs a job on such a thread, without a node. The outer result is that of joining the thread.
 pub(super) fn run_alone<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<std::thread::Result<io::Result<T>>> {
@@ -109,7 +109,7 @@ fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>, is_ending: &A
                 let _ = done.try_send(Ending::Begun);
                 let lost = server.end(linger, unclosed);
                 drop(server);
-                // They have the node, and with it the lock of its state directory.
+                // Jobs that run apart hold the node, and with it the lock of its state directory.
                 apart.wait(APART_PATIENCE);
                 drop(node);
                 let _ = done.try_send(Ending::Over(lost));
@@ -120,13 +120,13 @@ fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>, is_ending: &A
 }
 
 impl Hosted {
-    /// Whether the calling thread is the host's.
+    /// Returns true if the calling thread is the host's.
     pub(super) fn is_own_thread(&self) -> bool {
         rustix::thread::gettid() == self.own
     }
 
-    /// Stops the node and waits for that. `None` if everything was delivered, else the bytes that were not
-    /// acknowledged.
+    /// Stops the node and waits for its end. Returns `None` if everything was delivered, else the number of
+    /// unacknowledged bytes.
     pub(super) fn stop(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
         if self.is_own_thread() {
             return Some(0);
@@ -146,15 +146,16 @@ impl Hosted {
         lost
     }
 
-    /// Has the node stopped; what is returned says how that goes. `None` if it has stopped already.
+    /// Asks the thread to stop the node and returns the channel of its progress, or `None` if it has stopped
+    /// already.
     pub(super) fn begin_stop(&self, linger: Linger, unclosed: Unclosed) -> Option<mpsc::Receiver<Ending>> {
-        // Room for both: the thread waits for nobody.
+        // Room for both messages, so the thread never waits for a receiver.
         let (done, result) = mpsc::sync_channel(2);
         self.jobs.send(Job::Stop(linger, unclosed, done)).ok().map(|()| result)
     }
 }
 
-/// The jobs that have threads of their own.
+/// The jobs that run in separate threads.
 #[derive(Default)]
 pub(super) struct Apart {
     running: Arc<Running>,
@@ -167,7 +168,7 @@ struct Running {
 }
 
 impl Apart {
-    /// Runs a job in a thread of its own. If there can be none it is dropped.
+    /// Runs a job in a separate thread. If no thread can be started the job is dropped.
     pub(super) fn spawn(&self, node: &Node, job: impl FnOnce(&Node) + Send + 'static) {
         let entry = Running::enter(&self.running);
         let node = node.clone();
@@ -195,7 +196,7 @@ impl Running {
     }
 }
 
-/// Counts one job for as long as it lives.
+/// Counts one job until dropped.
 struct Entry(Arc<Running>);
 
 impl Drop for Entry {

@@ -12,10 +12,10 @@ use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
 use peersock_fd::option_table::{self as table, Access, Row};
 
-/// The largest segment that every path takes (RFC 9293 3.7.1).
+/// The largest segment that every path carries (RFC 9293 3.7.1).
 const LEAST_SEGMENT: u16 = 536;
 
-/// What an option is, of a connection that stands or of none.
+/// Returns the value of an option, with the current state of `connection` if there is one.
 pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
     match row.access {
         Access::Kept(initial) => {
@@ -56,7 +56,7 @@ pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row)
 }
 
 fn socket(options: &Options, connection: Option<&Connection>, name: i32) -> Result<Vec<u8>, Errno> {
-    // Of a connection, what its queues have grown to.
+    // For a connection, its queues may have grown.
     let info = || connection.and_then(|connection| connection.info().ok());
     Ok(match name {
         libc::SO_REUSEADDR => number(options.reuse_address),
@@ -146,7 +146,7 @@ fn ipv6(side: &Side, name: i32) -> Result<Vec<u8>, Errno> {
     })
 }
 
-/// Whether the option is about the path to the other end.
+/// Returns true if the option concerns the path to the peer.
 pub(super) fn is_of_path(row: &Row) -> bool {
     matches!(
         (row.level, row.number),
@@ -154,7 +154,7 @@ pub(super) fn is_of_path(row: &Row) -> bool {
     )
 }
 
-/// An `in6_pktinfo`; zeros if there is none.
+/// Encodes an `in6_pktinfo`; zeros without `info`.
 fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
     let local = match info.map(|info| info.local) {
         Some(IpAddr::V6(local)) => local.octets(),
@@ -163,7 +163,7 @@ fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
     [&local[..], &number(info.map_or(0, |info| interface_index(info.interface)))].concat()
 }
 
-/// A `sockaddr_in6`.
+/// Encodes a `sockaddr_in6`.
 pub(super) fn sockaddr_in6(address: SocketAddr) -> Vec<u8> {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),

@@ -1,4 +1,4 @@
-//! Groups: joined and left at once, or when the socket is bound (RFC 3493 5.2, RFC 3678).
+//! Multicast groups, joined and left at once, or when the socket is bound (RFC 3493 5.2, RFC 3678).
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter
 use super::value::{self, InterfaceRef};
 use peersock_fd::option_table::{self as table, Row};
 
-/// Most groups of a socket that is not bound: the stack's own.
+/// Maximum number of groups of an unbound socket, the same as the stack's.
 const MOST: usize = 20;
 
 /// A group that was joined before the socket was bound.
@@ -20,7 +20,7 @@ pub(crate) struct Membership {
     pub(crate) filter: SourceFilter,
 }
 
-/// What an option does with one sender of a group.
+/// Returns the change an option makes to one source of a group.
 fn source_change(number: i32) -> Option<SourceChange> {
     Some(match number {
         libc::IP_ADD_SOURCE_MEMBERSHIP | table::MCAST_JOIN_SOURCE_GROUP => SourceChange::Join,
@@ -31,7 +31,8 @@ fn source_change(number: i32) -> Option<SourceChange> {
     })
 }
 
-/// What an option asks for: the group, where, and what. `None` if it is not about groups.
+/// Parses an option's request: the group, the interface, and the change. Returns `None` if the option is not
+/// about groups.
 pub(super) fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, InterfaceRef, GroupChange), Errno>> {
     let from_source =
         |kind| move |(group, interface, source)| (group, interface, GroupChange::Source(kind, source));
@@ -58,7 +59,7 @@ fn left((group, interface): (IpAddr, InterfaceRef)) -> (IpAddr, InterfaceRef, Gr
     (group, interface, GroupChange::Leave)
 }
 
-/// As the stack does it for sockets that are bound.
+/// Changes the groups of an unbound socket as the stack does for bound ones.
 pub(super) fn change_later(
     groups: &mut Vec<Membership>,
     interface: Option<InterfaceId>,

@@ -1,20 +1,21 @@
-//! Extension headers as socket options: what all datagrams of a socket leave with, and what it is told of
-//! those that come (RFC 3542 sections 6 to 9).
+//! Extension headers as socket options: headers of all sent datagrams, and headers of received ones that the
+//! socket wants to see (RFC 3542 sections 6 to 9).
 
 use peersock_fd::{Errno, Header, HeaderKind};
 use peersock_stack::{ExtensionHeaders, HeaderParts, ReceivedHeaders};
 
-/// The longest value that Linux takes, bytes.
+/// The longest value that Linux accepts, bytes.
 const LONGEST: usize = 8 * 255;
-/// Segment routing (RFC 8754): the one type of which Linux wants the value to be no longer than the header.
+/// Segment routing (RFC 8754): the one type for which Linux requires that the value is no longer than the
+/// header.
 const SEGMENTS: u8 = 4;
 
-/// The protocol numbers of headers that have come.
+/// Protocol numbers of received headers.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
 
-/// The headers that all datagrams of a socket have which do not bring their own.
+/// The headers of a socket's datagrams that do not bring their own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StickyHeaders {
     /// In the order of [`HeaderKind::ALL`].
@@ -23,10 +24,10 @@ pub(super) struct StickyHeaders {
 }
 
 impl StickyHeaders {
-    /// Sets one as Linux's `ipv6_set_opt_hdr` does; without bytes it is taken away.
+    /// Sets one header as Linux's `ipv6_set_opt_hdr` does; an empty value removes it.
     ///
     /// # Errors
-    /// EINVAL, and everything stays as it was.
+    /// EINVAL; everything stays as it was.
     pub(super) fn set(&mut self, kind: HeaderKind, value: &[u8]) -> Result<(), Errno> {
         let part = if value.is_empty() { None } else { Some(whole(kind, value)?.to_vec()) };
         let mut parts = self.parts.clone();
@@ -36,7 +37,7 @@ impl StickyHeaders {
         Ok(())
     }
 
-    /// As it was set.
+    /// Returns the header as it was set.
     pub(super) fn get(&self, kind: HeaderKind) -> Vec<u8> {
         self.parts[kind as usize].clone().unwrap_or_default()
     }
@@ -46,7 +47,7 @@ impl StickyHeaders {
     }
 }
 
-/// The header at the front of a value, which may be longer.
+/// Returns the header at the front of a value, which may be longer.
 fn whole(kind: HeaderKind, value: &[u8]) -> Result<&[u8], Errno> {
     if !value.len().is_multiple_of(8) || value.len() > LONGEST {
         return Err(Errno::INVAL);
@@ -62,16 +63,16 @@ fn make(parts: &[Option<Vec<u8>>; 4]) -> Result<Option<ExtensionHeaders>, Errno>
     ExtensionHeaders::new(&parts).map_err(|_| Errno::INVAL)
 }
 
-/// The headers that one datagram brings; of two of a kind the last. `None` if none of them is to be sent.
+/// Builds the headers that one datagram brings; the last of each kind counts. Returns `None` if none is sent.
 ///
 /// # Errors
-/// EINVAL for those that make no sense.
+/// EINVAL for invalid headers.
 pub(crate) fn own_headers(headers: &[Header]) -> Result<Option<ExtensionHeaders>, Errno> {
     let last = |kind| headers.iter().rev().find(|header| header.kind == kind);
     make(&HeaderKind::ALL.map(|kind| last(kind).map(|header| header.bytes.clone())))
 }
 
-/// Which headers a socket wants to be told of.
+/// The headers that a socket wants to see.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WantedHeaders {
     pub(super) hop_by_hop: bool,
@@ -84,7 +85,7 @@ impl WantedHeaders {
         self.hop_by_hop || self.routing || self.destination
     }
 
-    /// Those among what a datagram has come with, in the order in which Linux tells them.
+    /// Returns the wanted headers of a received datagram, in Linux's order.
     pub(super) fn of(self, received: &ReceivedHeaders) -> Vec<Header> {
         let wanted = |(protocol, bytes): (u8, &[u8])| {
             let (kind, is_wanted) = match protocol {
@@ -112,11 +113,11 @@ mod tests {
         let mut sticky = StickyHeaders::default();
         for kind in [HeaderKind::HopByHop, HeaderKind::BeforeRouting, HeaderKind::Destination] {
             assert!(sticky.get(kind).is_empty());
-            // What is behind the header is not kept.
+            // Bytes behind the header are not kept.
             sticky.set(kind, &[PAD, PAD].concat()).expect("a header");
             assert_eq!(sticky.get(kind), PAD);
         }
-        // Those in front of a routing header do not leave without one.
+        // Headers in front of a routing header are sent only with one.
         assert_eq!(sticky.made().map(ExtensionHeaders::len), Some(16));
         for kind in [HeaderKind::HopByHop, HeaderKind::Destination] {
             sticky.set(kind, &[]).expect("nothing");

@@ -1,4 +1,4 @@
-//! Socket options: what each means to the stack, and what it is answered with.
+//! Socket options: their meaning for the stack, and their values for getsockopt(2).
 
 mod get;
 mod groups;
@@ -27,14 +27,14 @@ pub(super) use headers::own_headers;
 use headers::{StickyHeaders, WantedHeaders};
 pub(super) use value::{index as interface_index, interface_name};
 
-/// What every path of IPv6 takes, bytes (RFC 8200 5).
+/// Packet size that every IPv6 path carries, bytes (RFC 8200 5).
 const MIN_MTU: usize = 1280;
-/// What Linux uses for hops.
+/// Linux's default hop limit.
 const HOPS: u8 = 64;
-/// What Linux says about the queues of sockets that nobody has set, bytes.
+/// Linux's default size of a socket's queues, bytes.
 const BUFFER: usize = 212_992;
 
-/// What an application has set.
+/// The options that an application has set.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) reuse_address: bool,
@@ -62,9 +62,9 @@ pub(super) struct Options {
     icmp_filter: IcmpFilter,
     /// UDP_SEGMENT.
     segment: Option<NonZeroU16>,
-    /// Those that mean nothing here, by level and number.
+    /// Options without effect here, by level and number.
     kept: BTreeMap<(i32, i32), i32>,
-    /// IPV6_PKTINFO: where datagrams leave unless they say so themselves.
+    /// IPV6_PKTINFO: source of datagrams that do not bring their own.
     sticky: Option<PacketInfo>,
     /// IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS.
     headers: StickyHeaders,
@@ -74,7 +74,7 @@ pub(super) struct Options {
     pub(super) groups: Vec<Membership>,
 }
 
-/// The options of one family.
+/// Options of one address family.
 #[derive(Debug, Clone, Copy)]
 struct Side {
     hops: u8,
@@ -149,7 +149,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What a connection or a listener is made with that has addresses of a family.
+    /// Returns the options for a connection or listener with addresses of a family.
     pub(super) fn tcp(&self, is_v4: bool) -> TcpOptions {
         TcpOptions {
             nodelay: self.nodelay,
@@ -168,7 +168,7 @@ impl Options {
         }
     }
 
-    /// What a datagram socket is bound with.
+    /// Returns the options for binding a datagram socket.
     pub(super) fn udp(&self, any_port: bool) -> UdpOptions {
         UdpOptions {
             any_port,
@@ -179,7 +179,7 @@ impl Options {
         }
     }
 
-    /// The options of a raw socket, of which `others` are not the application's.
+    /// Returns the options of a raw socket; `others` supplies those that are not the application's.
     pub(super) fn raw(&self, others: RawOptions) -> RawOptions {
         RawOptions {
             header_included: self.header_included,
@@ -189,12 +189,12 @@ impl Options {
         }
     }
 
-    /// The largest packet of a family, bytes, where the application has asked for less than the path takes.
+    /// Returns the largest packet of a family, bytes, if the application has limited it.
     pub(super) fn largest_packet(&self, is_v4: bool) -> Option<usize> {
         (self.side(is_v4).use_min_mtu == 1 && !is_v4).then_some(MIN_MTU)
     }
 
-    /// What the IP headers of a family's packets say.
+    /// Returns the settings for the IP headers of a family's packets.
     pub(super) fn ip_for(&self, is_v4: bool) -> IpOptions {
         let side = self.side(is_v4);
         let fragmentation = match side.discover {
@@ -216,11 +216,11 @@ impl Options {
         }
     }
 
-    /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide
-    /// about what came over IPv4, as in Linux.
+    /// Returns the details of a datagram that the application wants, or `None`. On an IPv6 socket, IPv4's own
+    /// options apply to datagrams that came over IPv4, as in Linux.
     pub(super) fn details(&self, family: Family, arrived: &Arrived) -> Option<Details> {
         let side = self.side(family == Family::V4 || arrived.remote.is_ipv4());
-        // The address of a mapped one comes as IPV6_PKTINFO.
+        // The address of an IPv4-mapped one is reported as IPV6_PKTINFO.
         let wants_info = side.wants_info || self.v6.wants_info;
         let details = Details {
             packet_info: wants_info.then(|| arrived.packet_info()),
@@ -231,7 +231,7 @@ impl Options {
         (!details.is_empty() && arrived.is_overlays()).then_some(details)
     }
 
-    /// IPV6_PKTINFO, for a datagram to `remote`: an address of the other family is none to it.
+    /// Returns IPV6_PKTINFO for a datagram to `remote`. A local address of the other family is ignored.
     pub(super) fn sticky(&self, remote: IpAddr) -> Option<PacketInfo> {
         let suits = |local: IpAddr| local.to_canonical().is_ipv4() == remote.to_canonical().is_ipv4();
         self.sticky.map(|info| match suits(info.local) {
@@ -240,49 +240,49 @@ impl Options {
         })
     }
 
-    /// The extension headers that datagrams have which bring none of their own.
+    /// Returns the extension headers of datagrams that bring none.
     pub(super) fn sticky_headers(&self) -> Option<&ExtensionHeaders> {
         self.headers.made()
     }
 
-    /// What is to be told of a datagram's extension headers.
+    /// Returns the extension headers of a received datagram that the application wants.
     pub(super) fn told_headers(&self, received: &ReceivedHeaders) -> Vec<Header> {
         self.wanted_headers.of(received)
     }
 
-    /// IPV6_RECVPATHMTU.
+    /// Returns true if IPV6_RECVPATHMTU is set.
     pub(super) fn wants_path_mtu(&self) -> bool {
         self.v6.wants_path_mtu
     }
 
-    /// The one network that it is bound to.
+    /// Returns the one network that the socket is bound to.
     pub(super) fn interface(&self) -> Option<InterfaceId> {
         self.device
     }
 
-    /// UDP_SEGMENT: how long each datagram is of what is sent at once.
+    /// Returns the length of each datagram that sent data is split into (UDP_SEGMENT).
     pub(super) fn segment(&self) -> Option<NonZeroU16> {
         self.segment
     }
 
-    /// Returns the options that a connection has from its listener: all but SO_PRIORITY, as in Linux.
+    /// Returns the options that a connection inherits from its listener: all but SO_PRIORITY, as in Linux.
     pub(super) fn inherited(&self) -> Self {
         let mut inherited = self.clone();
         inherited.kept.remove(&(libc::SOL_SOCKET, libc::SO_PRIORITY));
         inherited
     }
 
-    /// SO_LINGER with zero seconds.
+    /// Returns true for SO_LINGER with zero seconds.
     pub(super) fn resets_on_close(&self) -> bool {
         self.linger == Some(0)
     }
 
-    /// SO_RCVBUF, bytes.
+    /// Returns SO_RCVBUF, bytes.
     pub(super) fn receive_buffer(&self) -> Option<usize> {
         self.receive_buffer
     }
 
-    /// Has a connection that exists follow.
+    /// Applies the options to an existing connection.
     pub(super) fn apply(&self, connection: &Connection) {
         let flow = connection.flow();
         connection.set_nodelay(self.nodelay);
@@ -291,7 +291,8 @@ impl Options {
         flow.set_max_segment_size(self.max_segment);
         flow.set_keepalive(self.keepalive);
         let _ = flow.set_ip_options(self.ip_for(flow.remote().is_ipv4()));
-        // The connection may have ended: then nothing has to follow. This also sends what waits.
+        // An error means that the connection has ended, so the options do not matter. This also sends waiting
+        // data.
         let _ = connection.set_user_timeout(self.user_timeout);
         if connection.congestion_control().is_ok_and(|now| now != self.congestion) {
             let _ = connection.set_congestion_control(self.congestion);

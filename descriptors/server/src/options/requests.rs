@@ -1,4 +1,4 @@
-//! What applications ask about options: of a connection that stands, or of another socket.
+//! Option requests of applications, for established connections and other sockets.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::addresses::errno;
 use crate::socket_table::{Opened, Phase};
 use crate::state::ServerState;
 
-/// Has a connection do what its options say, of which this one was set.
+/// Applies options to a connection after the one of `row` was set.
 fn follow(connection: &Connection, options: &Options, row: &Row) {
     options.apply(connection);
     if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
@@ -24,7 +24,7 @@ fn follow(connection: &Connection, options: &Options, row: &Row) {
 }
 
 impl ServerState {
-    /// setsockopt(2).
+    /// Handles setsockopt(2).
     pub(crate) fn set_option(
         &mut self,
         which: Which,
@@ -49,7 +49,7 @@ impl ServerState {
             return Ok(());
         }
         let Which::Opened(socket) = which else {
-            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket,
+            // The connection has ended, so nothing is applied. Linux accepts the options of such a socket,
             // too.
             let place = set::Place { is_bound: true, is_stream: true, interfaces: &interfaces };
             return set::set(&mut Options::default(), &place, row, value);
@@ -74,7 +74,7 @@ impl ServerState {
         Ok(())
     }
 
-    /// getsockopt(2): the value, at most `length` bytes of it.
+    /// Handles getsockopt(2). Returns the value, at most `length` bytes of it.
     pub(crate) fn option(
         &mut self,
         which: Which,
@@ -118,7 +118,7 @@ impl ServerState {
     fn row(&self, which: Which, level: i32, name: i32) -> Result<&'static Row, Errno> {
         let (kind, family) = match which {
             Which::Opened(socket) => (socket.kind, socket.family),
-            // Its name says the family, which the stream does not know.
+            // Its name has the family, which the stream does not know.
             Which::Accepted(_) => (peersock_fd::Kind::Stream, Family::V6),
         };
         let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
@@ -128,7 +128,7 @@ impl ServerState {
         Ok(row)
     }
 
-    /// The MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
+    /// Returns the MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
     fn path_option(&mut self, which: Which, row: &Row) -> Result<Vec<u8>, Errno> {
         if let Some(stream) = self.stream(which) {
             let mtu = stream.connection.flow().path_mtu().ok_or(Errno::NOTCONN)?;
@@ -152,7 +152,8 @@ impl ServerState {
         bound.is_some_and(|bound| is_v6s(bound.ip())) && self.peer_of(socket).is_none()
     }
 
-    /// IP_MULTICAST_IF is asked for as an address.
+    /// Converts an interface index to an address, because getsockopt(2) returns IP_MULTICAST_IF as an
+    /// address.
     fn address_of(&self, value: &[u8]) -> Result<Vec<u8>, Errno> {
         let networks = self.context.networks();
         let network = networks.iter().find(|network| number(index(network.interface)) == value);
@@ -165,13 +166,13 @@ impl ServerState {
         Ok(address.unwrap_or(vec![0; 4]))
     }
 
-    /// Knows the interfaces as of now.
+    /// Returns the current interfaces.
     fn interface_finder(&self) -> Interfaces {
         Interfaces(self.context.networks())
     }
 
-    /// Changes a membership, at once or when the socket is bound; `None` if the option is about something
-    /// else.
+    /// Changes a membership, at once or when the socket is bound. Returns `None` if the option is not about
+    /// groups.
     fn change_membership(&mut self, which: Which, row: &Row, value: &[u8]) -> Option<Result<(), Errno>> {
         let (group, interface, change) = match groups::request(row, value)? {
             Ok(request) => request,

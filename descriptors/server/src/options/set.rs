@@ -16,20 +16,20 @@ use peersock_fd::option_table::{self as table, Access, Row};
 
 /// The largest queue that an application may ask for, bytes.
 const MOST_BUFFER: i32 = 64 << 20;
-/// The smallest queue that a socket has: Linux's.
+/// The smallest queue of a socket, bytes, as in Linux.
 const LEAST_BUFFER: usize = 2304;
 
-/// Where an option is set.
+/// Context in which an option is set.
 pub(super) struct Place<'a> {
-    /// It is too late for what decides about binding.
+    /// True if it is too late for options that affect binding.
     pub(super) is_bound: bool,
-    /// Its two bits of ECN are TCP's own.
+    /// True for a stream, whose two ECN bits belong to TCP.
     pub(super) is_stream: bool,
     pub(super) interfaces: &'a Interfaces,
 }
 
 impl Place<'_> {
-    /// The traffic class that a program may choose.
+    /// Returns the part of a traffic class that a program may choose.
     fn class(&self, wanted: u8) -> u8 {
         if self.is_stream { wanted & !3 } else { wanted }
     }
@@ -52,7 +52,7 @@ impl Interfaces {
         found.map(|network| Some(network.interface)).ok_or(Errno::NODEV)
     }
 
-    /// What datagrams may leave with. It must be the node's own (RFC 3542 6.2).
+    /// Parses the source of datagrams, which must be the node's own (RFC 3542 6.2).
     fn packet_info(&self, value: &[u8]) -> Result<Option<PacketInfo>, Errno> {
         let (local, wanted) = value::packet_info(value)?;
         let interface = self.find(wanted)?;
@@ -156,7 +156,7 @@ pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[
     }
 }
 
-/// What is about extension headers; `false` if the option is not.
+/// Sets an option about extension headers. Returns `false` if it is a different option.
 fn set_headers(options: &mut Options, number: i32, value: &[u8]) -> Result<bool, Errno> {
     let wanted = &mut options.wanted_headers;
     match number {
@@ -198,7 +198,7 @@ fn set_socket(options: &mut Options, place: &Place<'_>, number: i32, value: &[u8
     Ok(())
 }
 
-/// As Linux: twice what is asked for, because it counts its own bookkeeping.
+/// Doubles the requested size, as Linux does to cover its bookkeeping.
 fn buffer(value: &[u8]) -> Result<usize, Errno> {
     let asked = integer(value)?.clamp(0, MOST_BUFFER) as usize;
     Ok((2 * asked).max(LEAST_BUFFER))

@@ -1,16 +1,16 @@
-//! TCP_INFO as Linux's `struct tcp_info` has it.
+//! TCP_INFO in the layout of Linux's `struct tcp_info`.
 
 use std::time::Duration;
 
 use peersock::attach::Connection;
 use peersock_stack::State;
 
-/// Bytes up to and with `tcpi_snd_wnd`.
+/// Length of the structure up to and including `tcpi_snd_wnd`, bytes.
 const LENGTH: usize = 232;
 /// TCP_LISTEN.
 const LISTEN: u8 = 10;
 
-/// The states as Linux numbers them.
+/// Returns Linux's number of a state.
 fn state(state: State) -> u8 {
     match state {
         State::Established => 1,
@@ -26,8 +26,8 @@ fn state(state: State) -> u8 {
     }
 }
 
-/// The structure up to `tcpi_snd_wnd`. What the node does not count is 0; of no connection all is, but for
-/// the state.
+/// Builds the structure up to `tcpi_snd_wnd`. Fields that the node does not count are 0; without a connection
+/// all are 0 except the state.
 pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
     let info = connection.and_then(|connection| connection.info().ok());
     let Some(info) = info else { return only_state(state(State::Closed)) };
@@ -49,25 +49,25 @@ pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
         0,
         0,
     ]);
-    // When was what sent and received last.
+    // Times since data and ACKs were last sent and received.
     out.words([0; 4]);
     out.words([path_mtu as u64, info.receive_buffer]);
     out.words([info.rtt.map_or(0, |rtt| micros(rtt).into()), micros(info.rtt_variation).into()]);
     out.words([info.slow_start_threshold.map_or(never, segments), segments(info.congestion_window)]);
-    // What we announce is what fits.
+    // The advertised MSS is the current one.
     out.words([info.mss, 0, 0, info.receive_buffer, info.retransmits]);
     out.longs([info.pacing_rate.unwrap_or(u64::MAX), u64::MAX, info.delivered, info.received]);
     out.words([0, 0, info.unsent, info.min_rtt.map_or(never, |rtt| micros(rtt).into()), 0, 0]);
-    // Delivery rate, and what has limited it.
+    // Delivery rate, and durations by limiting factor.
     out.longs([0; 4]);
     out.words([segments(info.delivered), 0]);
-    // Bytes sent, and sent again.
+    // Bytes sent, and bytes retransmitted.
     out.longs([0; 2]);
     out.words([0, 0, 0, info.peer_window]);
     out.0
 }
 
-/// The same of a socket that listens.
+/// Builds the structure for a listening socket.
 pub(super) fn of_listener() -> Vec<u8> {
     only_state(LISTEN)
 }

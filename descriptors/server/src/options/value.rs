@@ -1,17 +1,17 @@
-//! Values as C programs pass them.
+//! Parsers of option values in their C layout.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use peersock_fd::Errno;
 use peersock_stack::InterfaceId;
 
-/// An `int`.
+/// Parses an `int`.
 pub(super) fn integer(value: &[u8]) -> Result<i32, Errno> {
     let bytes = value.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)?;
     Ok(i32::from_ne_bytes(bytes))
 }
 
-/// An `int`, or a single byte, as ip(7) allows.
+/// Parses an `int`, or a single byte, as ip(7) allows.
 pub(super) fn small(value: &[u8]) -> Result<i32, Errno> {
     match value {
         [byte] | [byte, _] | [byte, _, _] => Ok((*byte).into()),
@@ -23,12 +23,12 @@ pub(super) fn flag(value: &[u8]) -> Result<bool, Errno> {
     Ok(integer(value)? != 0)
 }
 
-/// An `int` of a range.
+/// Checks that an `int` is within a range.
 pub(super) fn within(value: i32, range: std::ops::RangeInclusive<i32>) -> Result<i32, Errno> {
     if range.contains(&value) { Ok(value) } else { Err(Errno::INVAL) }
 }
 
-/// An octet, where -1 means the default.
+/// Converts to an octet; -1 means the default.
 pub(super) fn octet(value: i32, default: u8, least: u8) -> Result<u8, Errno> {
     match u8::try_from(value) {
         Ok(value) if value >= least => Ok(value),
@@ -51,7 +51,7 @@ fn v6(value: &[u8], at: usize) -> Result<Ipv6Addr, Errno> {
     octets.map(Ipv6Addr::from).ok_or(Errno::INVAL)
 }
 
-/// Which interface is meant.
+/// Reference to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InterfaceRef {
     Any,
@@ -69,7 +69,7 @@ impl InterfaceRef {
     }
 }
 
-/// A group and where it is joined: `ip_mreq`, `ip_mreqn`.
+/// Parses a group and its interface: `ip_mreq`, `ip_mreqn`.
 pub(super) fn membership_v4(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errno> {
     let group = v4(value, 0)?;
     let address = InterfaceRef::by_address(v4(value, 4)?);
@@ -86,14 +86,14 @@ pub(super) fn membership_v6(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errn
     Ok((v6(value, 0)?.into(), InterfaceRef::by_index(index)))
 }
 
-/// As above: `group_req`, an index and behind it a `sockaddr_storage`, which is aligned.
+/// As above: `group_req`, an index followed by an aligned `sockaddr_storage`.
 pub(super) fn membership_any(value: &[u8]) -> Result<(IpAddr, InterfaceRef), Errno> {
     let at = size_of::<usize>();
     let group = storage(value.get(at..).ok_or(Errno::INVAL)?)?;
     Ok((group, InterfaceRef::by_index(integer(value)?)))
 }
 
-/// The address in a `sockaddr_storage`.
+/// Parses the address in a `sockaddr_storage`.
 fn storage(value: &[u8]) -> Result<IpAddr, Errno> {
     let value = value.get(..size_of::<libc::sockaddr_storage>()).ok_or(Errno::INVAL)?;
     match i32::from(u16::from_ne_bytes([value[0], value[1]])) {
@@ -103,25 +103,25 @@ fn storage(value: &[u8]) -> Result<IpAddr, Errno> {
     }
 }
 
-/// A group, where, and a sender: `ip_mreq_source`.
+/// Parses a group, an interface, and a source: `ip_mreq_source`.
 pub(super) fn source_v4(value: &[u8]) -> Result<(IpAddr, InterfaceRef, IpAddr), Errno> {
     let (group, interface) = (v4(value, 0)?, InterfaceRef::by_address(v4(value, 4)?));
     Ok((group.into(), interface, v4(value, 8)?.into()))
 }
 
-/// As above: `group_source_req`, an index and behind it two `sockaddr_storage`, which are aligned.
+/// As above: `group_source_req`, an index followed by two aligned `sockaddr_storage`.
 pub(super) fn source_any(value: &[u8]) -> Result<(IpAddr, InterfaceRef, IpAddr), Errno> {
     let (group, interface) = membership_any(value)?;
     let behind = &value[size_of::<usize>() + size_of::<libc::sockaddr_storage>()..];
     Ok((group, interface, storage(behind)?))
 }
 
-/// in6_pktinfo.
+/// Parses an `in6_pktinfo`.
 pub(super) fn packet_info(value: &[u8]) -> Result<(Ipv6Addr, InterfaceRef), Errno> {
     Ok((v6(value, 0)?, InterfaceRef::by_index(integer(value.get(16..).ok_or(Errno::INVAL)?)?)))
 }
 
-/// IP_MULTICAST_IF: an address, `ip_mreq` or `ip_mreqn`.
+/// Parses IP_MULTICAST_IF: an address, `ip_mreq` or `ip_mreqn`.
 pub(super) fn multicast_interface(value: &[u8]) -> Result<InterfaceRef, Errno> {
     match value.len() {
         0..4 => Err(Errno::INVAL),
@@ -130,18 +130,18 @@ pub(super) fn multicast_interface(value: &[u8]) -> Result<InterfaceRef, Errno> {
     }
 }
 
-/// IPV6_MULTICAST_IF.
+/// Parses IPV6_MULTICAST_IF.
 pub(super) fn multicast_interface_v6(value: &[u8]) -> Result<InterfaceRef, Errno> {
     Ok(InterfaceRef::by_index(integer(value)?))
 }
 
-/// The index of an interface, as applications see it.
+/// Returns the index of an interface, as applications see it.
 pub(crate) fn index(interface: InterfaceId) -> i32 {
     let number = u16::try_from(interface.0).unwrap_or(u16::MAX);
     i32::try_from(peersock_fd::interface_index(number)).unwrap_or(i32::MAX)
 }
 
-/// What interfaces are called.
+/// Returns the name of an interface.
 pub(crate) fn interface_name(interface: InterfaceId) -> String {
     format!("ps{}", interface.0)
 }

@@ -1,4 +1,4 @@
-//! What is taken is what was written, whatever the pieces.
+//! An outbox returns what was written, regardless of the sizes of reads and writes.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use rustix::net::{
 
 use super::*;
 
-/// An outbox whose library has written its byte, and the application's end.
+/// Returns an outbox whose library has written its byte, and the application's end.
 fn pair() -> (Outbox, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (end, application) =
@@ -33,7 +33,7 @@ fn a_mark_alone_is_nothing_and_what_follows_is_the_applications() {
     let name = Name::Data(peersock_fd::NodeTag(7));
     let (mut connected, application) = pair();
     let mut outbox = Outbox { front: Front::Mark(name.to_string()), ..connected };
-    // The byte of another test's library.
+    // Remove the byte written by `pair`.
     rustix::net::recv(&outbox, &mut [0; 1], RecvFlags::DONTWAIT).expect("it is there");
     assert_eq!(outbox.take(&mut [0; 9], false), Taken::Nothing);
     rustix::io::write(&application, name.to_string().as_bytes()).expect("room");
@@ -55,7 +55,7 @@ fn a_mark_alone_is_nothing_and_what_follows_is_the_applications() {
     }
 }
 
-/// Takes all there is, as `room` goes, until the outbox says that there is no more.
+/// Takes everything in pieces of at most `room` bytes, until the outbox reports the end.
 fn take_all(outbox: &mut Outbox, room: usize) -> Vec<u8> {
     let (mut buf, mut all) = (vec![0; room], Vec::new());
     loop {
@@ -79,9 +79,9 @@ fn take_all(outbox: &mut Outbox, room: usize) -> Vec<u8> {
 #[derive(Debug, Clone)]
 enum Step {
     Write(usize),
-    /// With a descriptor, which means nothing here.
+    /// With a descriptor, which is ignored here.
     WriteWithDescriptor(usize),
-    /// As urgent data, which is in line.
+    /// As urgent data, which is received inline.
     WriteUrgent(usize),
     Take(usize),
 }
@@ -119,7 +119,7 @@ proptest! {
                 Step::WriteUrgent(length) => {
                     let bytes = bytes(length);
                     if send_urgent(&application, &bytes) {
-                        // The kernel tells it with the event.
+                        // The kernel reports it with the event.
                         outbox.note_urgent();
                         written.extend(bytes);
                     }
@@ -140,7 +140,7 @@ proptest! {
     }
 }
 
-/// Whether the kernel knows urgent data of AF_UNIX sockets, and has sent it.
+/// Sends urgent data. Returns false if the kernel does not support it on AF_UNIX sockets.
 fn send_urgent(application: &OwnedFd, bytes: &[u8]) -> bool {
     match rustix::net::send(application, bytes, SendFlags::OOB) {
         Ok(sent) => {
@@ -154,7 +154,7 @@ fn send_urgent(application: &OwnedFd, bytes: &[u8]) -> bool {
     }
 }
 
-/// What ten looks give, which must be enough for the end: all bytes, and how it is.
+/// Takes all bytes and returns them with the kind of the end, which must come within ten takes.
 fn take_to_end(outbox: &mut Outbox) -> (Vec<u8>, Taken) {
     let (mut buf, mut all) = ([0; 100], Vec::new());
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! From the connection to the application.
+//! Data from the connection to the application.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -11,13 +11,13 @@ use rustix::net::SendAncillaryBuffer;
 
 use super::{Progress, Stream, Way};
 
-/// How long the peer's end is held back beyond two round trips, and how long at most. A peer on a busy
-/// machine may take a while to refuse what has come.
+/// Time for which the peer's end is held back beyond two round trips, and maximum in total. A peer on a busy
+/// machine may take a while to refuse data.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 const MOST_END_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Stream {
-    /// From the connection to the application.
+    /// Moves data from the connection to the application.
     pub(super) fn pump_in(&mut self) -> Progress {
         if self.inward == Way::Ended || !self.writable {
             return Progress::Blocked;
@@ -37,7 +37,8 @@ impl Stream {
             sent.unwrap_or(0)
         });
         match (read, sent) {
-            // The error that ended it is known already. After the peer's own end it concerns writing only.
+            // The error that ended the connection is known already. After the peer's own end it concerns
+            // writing only.
             (Ok(0), Ok(_)) if shown == 0 && self.broken().is_some_and(|error| error != Errno::PIPE) => {
                 Progress::Broken
             }
@@ -46,7 +47,7 @@ impl Stream {
             }
             (Ok(0), Ok(_)) if shown == 0 => {
                 self.inward = Way::Ended;
-                // It may have closed it meanwhile.
+                // The application may have closed it meanwhile.
                 let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Write);
                 Progress::Blocked
             }
@@ -60,7 +61,7 @@ impl Stream {
                 Progress::Blocked
             }
             (Ok(_), Err(Errno::INTR)) => Progress::More,
-            // SHUT_RD, or it is closed: what comes is thrown away.
+            // SHUT_RD or closed by the application: received data is discarded.
             (Ok(_), Err(_)) => {
                 self.inward = Way::Ended;
                 let _ = self.connection.shutdown(Shutdown::Read);
@@ -73,8 +74,8 @@ impl Stream {
         }
     }
 
-    /// Whether the peer's end is not told yet: if the peer does not read what is on its way to it, a reset
-    /// follows in about a round trip, and after the end nobody would hear of it.
+    /// Returns true while the peer's end is withheld from the application. If the peer does not read data in
+    /// flight, a reset follows in about a round trip, and after the end no call would report it.
     fn holds_back_end(&mut self) -> bool {
         let flow = self.connection.flow();
         let now = Instant::now();
@@ -82,7 +83,7 @@ impl Stream {
             let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
             now + (2 * round_trip + END_PATIENCE).min(MOST_END_PATIENCE)
         });
-        // News of what the application has written just now may not have come yet.
+        // An event for data that the application has just written may still be pending.
         let is_waiting = flow.unacked() > 0 || self.not_taken() > 0;
         self.holds_end = is_waiting && !self.draining && now < until;
         self.holds_end

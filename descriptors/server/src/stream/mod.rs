@@ -1,5 +1,4 @@
-//! One connection and the application's descriptor for it: bytes from the one to the other, in both
-//! directions.
+//! One connection and the application's descriptor for it: moves bytes between them in both directions.
 
 mod inward;
 mod outward;
@@ -26,20 +25,20 @@ use super::wakers::{self, Readiness};
 use crate::listening::HOLDS_PLACE;
 use crate::process;
 
-/// How often a stream goes on at once before others have their turn.
+/// Number of consecutive rounds of a stream before other streams have their turn.
 const ROUNDS: usize = 4;
 
-/// A connection that broke waits for the application to accept it by a call of the library's. After so long,
-/// and once more at the end, it is looked whether it has done so by another call.
+/// Times after which a broken connection is checked for acceptance by a direct call, once and then for the
+/// last time. Until then it waits for the application to accept it through the library.
 const FIRST_ACCEPT_LOOK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(60);
 
-/// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
-/// tell whenever the application reads.
+/// Events for which an application's descriptor is watched. Room is watched only while it is needed, because
+/// it would be reported whenever the application reads.
 pub(super) const EVENTS: EventFlags =
     EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP).union(EventFlags::ET);
 
-/// Whose connection it is.
+/// Origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A socket connected.
@@ -49,7 +48,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// The socket.
+    /// Returns the socket's ID.
     pub(super) fn id(self) -> SocketId {
         match self {
             Origin::Opened(id) | Origin::Accepted { id, .. } => id,
@@ -64,41 +63,40 @@ pub(super) struct Stream {
     pub(super) options: Options,
     /// Connected to the application's descriptor.
     unix: Outbox,
-    /// A process that has the application's descriptor, most likely.
+    /// The process that most likely has the application's descriptor.
     process: i32,
     waker: Waker,
     entry: Arc<wakers::Entry>,
-    /// As far as we know, the descriptor has something to read, and room.
+    /// Set while the descriptor may have data to read, or room.
     readable: bool,
     writable: bool,
-    /// The kernel tells of room; and it has told of some that was known.
+    /// Set while room is watched; and set if room was reported that was already known.
     watches_room: bool,
     is_told_of_known_room: bool,
-    /// The application sends no more.
+    /// Set once the application sends no more.
     ended: bool,
-    /// What the application had written when the node began to end is taken to the last byte, and no more.
+    /// Set during a drain: exactly the bytes written before its start are taken.
     draining: bool,
-    /// The application has closed its descriptor.
+    /// Set once the application has closed its descriptor.
     hung_up: bool,
-    /// It had not read all that was in it.
+    /// Set if the application closed the descriptor with unread data.
     left_unread: bool,
-    /// Nothing more comes from the application, or goes to it.
+    /// States of the directions from the application and to the application.
     outward: Way,
     inward: Way,
-    /// What was read from the application and did not fit.
+    /// Data read from the application that did not fit.
     left: Vec<u8>,
     broken: Option<Break>,
-    /// The peer has ended its direction, and the application is told so then at the latest.
+    /// Deadline for passing on the peer's end, once the peer has ended its direction.
     end_until: Option<Instant>,
     holds_end: bool,
-    /// Nothing was passed to the application so far.
+    /// True until something is passed to the application.
     is_untouched: bool,
-    /// It counts among its listener's connections that wait, until then at the latest.
+    /// Place among the waiting connections of the listener, and its expiry.
     place: Option<(Place, Instant)>,
-    /// It was connected without being waited for, and no call has said so yet.
+    /// Set if the socket was connected without a waiting client, and no call has reported it yet.
     is_untold: bool,
-    /// It broke, and then it is looked again whether the application has accepted it; and whether for the last
-    /// time.
+    /// Set once it broke: time of the next check for acceptance, and whether that is the last.
     accept_look: Option<(Instant, bool)>,
 }
 
@@ -110,40 +108,40 @@ enum Way {
     Ended,
 }
 
-/// What became of a stream.
+/// Result of pumping a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It waits for news.
+    /// Waiting for events.
     Waits,
-    /// It waits until what was sent is acknowledged, of which there is no news.
+    /// Waiting for the acknowledgement of sent data, which causes no event.
     WaitsForDelivery,
-    /// It broke, and waits until then for the application to accept it.
+    /// Broken, and waiting until then for the application to accept it.
     WaitsForAccept(Instant),
-    /// It could go on, but others shall have their turn.
+    /// Interrupted with work left, because other streams have their turn.
     HasMore,
-    /// The node drains, and all that the application has written is on its way.
+    /// Drained: everything the application has written is on its way.
     Taken,
-    /// It is over.
+    /// Ended.
     Ended,
 }
 
-/// How far a direction came.
+/// Progress of a direction.
 enum Progress {
-    /// As far as it goes for now.
+    /// Nothing more is possible for now.
     Blocked,
     /// There may be more.
     More,
-    /// The connection is broken, and nothing more comes from it.
+    /// The connection is broken, and nothing more can be read from it.
     Broken,
 }
 
-/// What has ended a connection before its time.
+/// Premature end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Break {
     error: Errno,
-    /// The application had its descriptor open then.
+    /// True if the application had its descriptor open then.
     was_open: bool,
-    /// A call has failed by it.
+    /// True if a call has failed because of it.
     is_noticed: bool,
 }
 
@@ -185,19 +183,19 @@ impl Stream {
         }
     }
 
-    /// Has it count among its listener's connections that wait, until the application accepts it.
+    /// Gives it a place among its listener's waiting connections until the application accepts it.
     pub(super) fn in_place(mut self, place: Option<Place>) -> Self {
         self.place = place.map(|place| (place, Instant::now() + HOLDS_PLACE));
         self
     }
 
-    /// Returns true if it counts among those.
+    /// Returns true if it has such a place.
     pub(super) fn has_place(&self) -> bool {
         self.place.is_some()
     }
 
-    /// Looks whether the application has accepted it. By a call that nobody sees it has, if it has read what
-    /// was passed to it, or written something.
+    /// Gives up the place once the application has accepted the connection. If no call was seen, the
+    /// application has accepted it once it has read what was passed to it, or has written something.
     fn look_at_place(&mut self) {
         if let Some((_, until)) = &self.place {
             let has_read = || !self.is_untouched && process::unread_by_peer(self.unix.as_fd()) == 0;
@@ -207,27 +205,27 @@ impl Stream {
         }
     }
 
-    /// No call has waited for it to be connected.
+    /// Notes that no client waited for the connection.
     pub(super) fn set_untold(&mut self) {
         self.is_untold = true;
     }
 
-    /// The application has written that before its descriptor was looked at.
+    /// Adds data that the application wrote before its descriptor was handled here.
     pub(super) fn set_written(&mut self, data: Vec<u8>) {
         self.left = data;
     }
 
-    /// Whether no call has said yet that it is connected: once.
+    /// Returns true, once, if no call has reported yet that it is connected.
     pub(super) fn take_untold(&mut self) -> bool {
         std::mem::take(&mut self.is_untold)
     }
 
-    /// What has it looked at.
+    /// Returns the waker that queues it.
     pub(super) fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// What the kernel shall tell of from now on, if that is not what it was.
+    /// Returns the events to watch from now on, if they have changed.
     pub(super) fn changed_events(&mut self) -> Option<(BorrowedFd<'_>, EventFlags)> {
         let is_waiting = !self.writable && self.inward == Way::Open;
         if is_waiting == self.watches_room || (!is_waiting && !self.is_told_of_known_room) {
@@ -238,20 +236,19 @@ impl Stream {
         Some((self.unix.as_fd(), if is_waiting { EVENTS | EventFlags::OUT } else { EVENTS }))
     }
 
-    /// The node begins to end: what the application has written by now still counts. It is taken in the next
-    /// [`pump`](Self::pump); before that nothing is said to be delivered.
+    /// Begins the node's end: only what the application has written by now still counts. The next
+    /// [`pump`](Self::pump) takes it; before that nothing counts as delivered.
     pub(super) fn begin_drain(&mut self) {
         self.unix.begin_drain();
     }
 
-    /// Its end of the application's descriptor; the connection is closed.
+    /// Returns its end of the application's descriptor, and closes the connection.
     pub(super) fn into_fd(self) -> OwnedFd {
         self.unix.into_fd()
     }
 
-    /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
-    /// count. The connection is among the `unsent` afterwards if little was written to it, which is still to
-    /// be sent.
+    /// Moves pending data, up to a bound. With `drain`, data the application has not written by now does not
+    /// count. If little was written to the connection, the connection is added to `unsent` for sending later.
     pub(super) fn pump(
         &mut self,
         readiness: Readiness,
@@ -264,7 +261,7 @@ impl Stream {
             self.draining = true;
             self.begin_drain();
         }
-        // News of what was written before the drain may not have been taken yet.
+        // Read also without an event, because events of data written before the drain may be pending.
         self.readable |= readiness.readable || drain;
         self.is_told_of_known_room |= readiness.writable && self.writable;
         self.writable |= readiness.writable;
@@ -277,7 +274,7 @@ impl Stream {
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS {
             self.look_for_errors();
-            // What has arrived before the connection broke is still delivered.
+            // Data that arrived before the connection broke is still delivered.
             let outward = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
             let inward = if self.hung_up { Progress::Blocked } else { self.pump_in() };
             last = (outward, inward);
@@ -289,7 +286,7 @@ impl Stream {
             (Progress::Broken, _) | (_, Progress::Broken) => self.end_broken(),
             _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
             (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
-            // Nothing but the reset tells the peer, and it does not wait for what was written.
+            // The peer gets nothing but the reset, which does not wait for written data.
             _ if self.hung_up && self.options.resets_on_close() => {
                 if !self.left_unread() {
                     self.connection.flow().set_all_read();
@@ -297,17 +294,16 @@ impl Stream {
                 Outcome::Ended
             }
             _ if self.hung_up && self.outward == Way::Ended => {
-                // It had ended its own direction before it closed the descriptor.
+                // The application had shut down its direction before it closed the descriptor.
                 self.reset_if_unread();
                 Outcome::Ended
             }
-            // What it has written waits for a peer who may be waiting for it to read.
+            // Its written data waits for a peer that may be waiting for it to read.
             _ if self.hung_up && self.has_unread() => {
                 self.connection.flow().set_reset_on_close(true);
                 Outcome::Ended
             }
-            // What the application has not read makes the end a reset, which must not overtake what it has
-            // written.
+            // Unread data makes the end a reset, which must not overtake what the application has written.
             _ if drain && self.is_taken() => {
                 let is_under_way = self.connection.flow().delivery() == Delivery::Pending;
                 match is_under_way && !self.is_closed() && self.has_unread_by_application() {
@@ -318,7 +314,7 @@ impl Stream {
             _ if self.holds_end => Outcome::WaitsForDelivery,
             _ => {
                 if self.inward == Way::Ended {
-                    // Only a reset can come, which the application has to know of when it writes next.
+                    // Only a reset can arrive, which the application must see at its next write.
                     self.connection.waiters().register(Interest::Read, &self.waker);
                     if self.connection.flow().readiness().contains(Ready::ERROR) {
                         return Outcome::HasMore;
@@ -329,9 +325,9 @@ impl Stream {
         }
     }
 
-    /// What becomes of it when it broke: it ends, but for one that the application has not accepted yet. It has
-    /// no descriptor by which it could be told of a reset, until the library writes to the one it accepts. Who
-    /// accepts by a system call of his own writes nothing.
+    /// Handles the end of a broken stream. A connection that the application has not accepted yet waits.
+    /// Until the library writes to an accepted descriptor, the server has no process to which it could report
+    /// a reset. An application that accepts by a direct system call writes nothing.
     fn end_broken(&mut self) -> Outcome {
         if self.draining || !self.unix.awaits_accept() {
             return Outcome::Ended;
@@ -349,8 +345,8 @@ impl Stream {
         Outcome::WaitsForAccept(last)
     }
 
-    /// Whether it is a connection of this listener's that nobody has accepted. Who has accepted it by a system
-    /// call of his own may be using it once something has come.
+    /// Returns true if it is an unaccepted connection of this listener. If the application accepts by a
+    /// direct system call, it may already use the connection once data has arrived.
     pub(super) fn is_unaccepted(&self, of: SocketId) -> bool {
         let is_its = matches!(self.origin, Origin::Accepted { listener, .. } if listener == of);
         is_its && self.is_untouched && self.unix.awaits_accept()
@@ -371,23 +367,24 @@ impl Stream {
         }
     }
 
-    /// A call of the application's has failed, or will, by what has ended the connection, if something has.
+    /// Notes that a call of the application has failed, or will fail, because the connection has ended, if it
+    /// has.
     pub(super) fn note_noticed(&mut self) {
         if let Some(broken) = &mut self.broken {
             broken.is_noticed = true;
         }
     }
 
-    /// Has the application told how the stream has ended, when its descriptor is closed next. Gives what it
-    /// cannot be told that way, if the connection broke.
+    /// Makes the application see how the stream has ended when its descriptor is closed next. Returns the
+    /// part that cannot be reported that way, if the connection broke.
     pub(super) fn finish(&mut self, drain: bool) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
             let is_closed = self.is_closed();
             if is_closed {
                 self.reset_if_unread();
             }
-            // One who still has it open while the node ends has to see that the connection does, too, unless
-            // its peer has said all.
+            // An application that still has it open while the node ends must see the connection break, unless
+            // the peer has sent everything.
             if !drain || is_closed || self.is_complete() {
                 self.unix.end_in_order();
             } else if self.has_unread_by_application() {
@@ -403,7 +400,7 @@ impl Stream {
         let is_told = if self.inward == Way::Open || broken.lost.is_some() {
             application_fd::poison(self.unix.as_fd(), self.process)
         } else {
-            // Who has seen the end in order, and lost nothing, gets no other.
+            // An application that has seen an orderly end, and lost nothing, gets no other.
             self.unix.end_in_order();
             false
         };
@@ -411,7 +408,7 @@ impl Stream {
         Some(broken)
     }
 
-    /// What is to be remembered of a connection that broke.
+    /// Returns the record of a broken connection.
     pub(super) fn ending(&self) -> Option<Ending> {
         let Break { error, was_open, is_noticed } = self.broken?;
         let not_taken = self.not_taken() as u64;
@@ -424,15 +421,16 @@ impl Stream {
         Some(Ending { error, lost, when, is_own_attempt, is_noticed, is_untold: lost.is_some() })
     }
 
-    /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
-    /// have said all.
+    /// Preserves the orderly end of the peer's data for the application although the node ends, if both sides
+    /// are complete.
     pub(super) fn keep_end(&mut self) {
         if self.is_complete() {
             self.unix.release();
         }
     }
 
-    /// Whether the application was given the peer's end in order, and the peer has all of the application's.
+    /// Returns true if the application has received the peer's orderly end, and the peer has all of the
+    /// application's data.
     fn is_complete(&self) -> bool {
         self.inward == Way::Ended
             && self.broken.is_none()
@@ -440,28 +438,29 @@ impl Stream {
             && self.connection.flow().unacked() == 0
     }
 
-    /// What has ended the connection, though the application may still have something to read.
+    /// Returns the error that has ended the connection; the application may still have data to read.
     pub(super) fn broken(&self) -> Option<Errno> {
         self.broken.map(|broken| broken.error)
     }
 
-    /// Bytes that the application has written, before the node began to end, and the connection has not got.
+    /// Returns the number of bytes that the application wrote before the node's end began, and that the
+    /// connection has not taken.
     pub(super) fn not_taken(&self) -> usize {
         self.left.len() + self.unix.not_taken()
     }
 
-    /// Whether the application's descriptor holds something that it has not read.
+    /// Returns true if the application's descriptor holds unread data.
     fn has_unread_by_application(&self) -> bool {
         process::unread_by_peer(self.unix.as_fd()) > 0
     }
 
-    /// Whether all that the application has written is on its way, as far as it was looked at.
+    /// Returns true if everything the application has written is on its way, as far as known.
     pub(super) fn is_taken(&self) -> bool {
         self.outward == Way::Ended || self.broken.is_some() || (!self.readable && self.left.is_empty())
     }
 
-    /// Whether the peer has all that the application had written when the drain began. News of it may not
-    /// have been taken before that.
+    /// Returns true if the peer has everything the application had written when the drain began. Before that,
+    /// events of that data may be pending.
     pub(super) fn is_delivered(&self) -> bool {
         let flow = self.connection.flow();
         self.draining
@@ -469,19 +468,19 @@ impl Stream {
             && (flow.unacked() == 0 || matches!(flow.delivery(), Delivery::Lost(_)))
     }
 
-    /// A process that has the application's descriptor, most likely.
+    /// Returns the process that most likely has the application's descriptor.
     pub(super) fn process(&self) -> i32 {
         self.process
     }
 
-    /// Whether the application has closed its descriptor, and not only ended its direction.
+    /// Returns true if the application has closed its descriptor, as opposed to shutting down its direction.
     pub(super) fn is_closed(&self) -> bool {
         let has_hung_up = |events: PollFlags| events.contains(PollFlags::HUP);
         self.hung_up || events_of(self.unix.as_fd(), PollFlags::empty()).is_ok_and(has_hung_up)
     }
 
-    /// Whether something has come that the application, which has closed its descriptor, will not read: as
-    /// TCP does, the connection is reset then (RFC 1122 4.2.2.13). Asks to be told of what comes later.
+    /// Returns true if data has arrived that the application, which has closed its descriptor, will not read.
+    /// As in TCP, the connection is then reset (RFC 1122 4.2.2.13). Registers for data that arrives later.
     fn has_unread(&mut self) -> bool {
         if self.inward == Way::Ended {
             return false;
@@ -490,27 +489,27 @@ impl Stream {
         self.connection.flow().readable() > 0 || self.left_unread()
     }
 
-    /// Has the connection end with a reset if the application, which has closed its descriptor, has not read
-    /// all that was in it. A node that ends may not have had news of that.
+    /// Makes the connection end with a reset if the application has closed its descriptor with unread data. A
+    /// node that is ending may not have received that event.
     pub(super) fn reset_if_unread(&mut self) {
         if self.left_unread() {
             self.connection.flow().set_reset_on_close(true);
         }
     }
 
-    /// Whether the application has closed its descriptor and not read all that was in it.
+    /// Returns true if the application has closed its descriptor with unread data.
     fn left_unread(&mut self) -> bool {
         self.left_unread |= sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET));
         self.left_unread
     }
 
-    /// Asks to be told when a direction of the connection goes on.
+    /// Registers for progress of a direction of the connection.
     fn blocked(&mut self, interest: Interest, error: io::Error) -> Progress {
         if error.kind() != io::ErrorKind::WouldBlock {
             return self.break_by(&error);
         }
         self.connection.waiters().register(interest, &self.waker);
-        // Another thread may have had news of it before that, which nobody is told of again.
+        // Another thread may have consumed the event before, and it is not repeated.
         match self.connection.is_ready(interest) {
             Ok(()) => Progress::More,
             Err(_) => Progress::Blocked,
@@ -519,7 +518,7 @@ impl Stream {
 
     fn break_by(&mut self, error: &io::Error) -> Progress {
         self.note_break(Errno::from_io_error(error).unwrap_or(Errno::IO));
-        // What has come before can still be read.
+        // Data that arrived before can still be read.
         if self.inward == Way::Open && !self.hung_up { Progress::More } else { Progress::Broken }
     }
 }

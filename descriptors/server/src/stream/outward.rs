@@ -1,4 +1,4 @@
-//! From the application to the connection.
+//! Data from the application to the connection.
 
 use std::io;
 use std::net::Shutdown;
@@ -10,11 +10,11 @@ use peersock_stack::Flow;
 use super::{Progress, Stream, Way};
 use crate::outbox::Taken;
 
-/// Bytes up to which what was written is worth a wait for what others write in the same turn.
+/// Maximum number of written bytes that wait for the data of other streams in the same turn.
 const LITTLE: usize = 4 << 10;
 
 impl Stream {
-    /// From the application to the connection.
+    /// Moves data from the application to the connection.
     pub(super) fn pump_out(&mut self, buf: &mut [u8], unsent: &mut Vec<Arc<Flow>>) -> Progress {
         if self.outward == Way::Ended {
             return Progress::Blocked;
@@ -25,7 +25,7 @@ impl Stream {
                 Err(error) => return self.blocked(Interest::Write, error),
             }
             if !self.left.is_empty() {
-                // The next turn finds out what the rest waits for.
+                // The next turn finds out what blocks the rest.
                 return Progress::More;
             }
         }
@@ -35,12 +35,12 @@ impl Stream {
         if let Err(error) = self.connection.is_ready(Interest::Write) {
             return self.blocked(Interest::Write, error);
         }
-        // When nothing fits it is because the connection has ended: then writing tells why.
+        // If nothing fits, the connection has ended, and writing returns the cause.
         let room = self.connection.flow().writable().clamp(1, buf.len());
         match self.unix.take(&mut buf[..room], self.ended) {
             Taken::End if self.is_closed() => {
-                // Closing the connection sends its end, or a reset if something was not read. An end before
-                // the reset would be taken for all there is.
+                // Closing the connection sends its end, or a reset if data is unread. An end before the reset
+                // would look like the end of the data.
                 (self.outward, self.hung_up) = (Way::Ended, true);
                 Progress::Blocked
             }
@@ -54,9 +54,9 @@ impl Stream {
             Taken::Bytes(length, has_more) => match self.write(&buf[..length], unsent) {
                 Ok(written) => {
                     self.left.extend_from_slice(&buf[written..length]);
-                    // Where that was all, the descriptor tells when there is more.
+                    // If that was all, the descriptor reports when there is more.
                     self.readable = has_more || self.ended || self.draining;
-                    // The next turn finds out what the rest waits for.
+                    // The next turn finds out what blocks the rest.
                     if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
                 }
                 Err(error) => {
@@ -69,7 +69,7 @@ impl Stream {
                 Progress::Blocked
             }
             Taken::Interrupted => Progress::More,
-            // The application has closed it and not read all there was: RFC 2525 2.17.
+            // The application has closed it with unread data: RFC 2525 2.17.
             Taken::Reset => {
                 self.left_unread = true;
                 self.connection.flow().set_reset_on_close(true);
@@ -79,8 +79,8 @@ impl Stream {
         }
     }
 
-    /// Writes to the connection. Little is not sent yet: with what others have written in the same turn it
-    /// leaves by one call.
+    /// Writes to the connection. Short data is not sent yet, so that it leaves by one call with the data of
+    /// other streams in the same turn.
     fn write(&self, data: &[u8], unsent: &mut Vec<Arc<Flow>>) -> io::Result<usize> {
         if data.len() > LITTLE {
             return self.connection.write(data);
@@ -90,10 +90,10 @@ impl Stream {
         Ok(written)
     }
 
-    /// The connection is broken: what the application has written goes nowhere, and it is told so when it
-    /// writes more, however long it takes to read what has come.
+    /// Discards what the application writes to a broken connection. The application gets an error when it
+    /// writes more, even if it reads received data slowly.
     pub(super) fn discard(&mut self, buf: &mut [u8]) -> Progress {
-        // First of all: once there is room the application would write into it.
+        // Do this first: once there is room the application would write into it.
         if self.unix.is_reset_on_close() {
             let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Read);
         }

@@ -1,4 +1,4 @@
-//! UDP on both networks: the overlay's, and a socket of the kernel's that is bound to the same port.
+//! UDP on both networks: an overlay socket, and a kernel socket bound to the same port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,24 +22,24 @@ use crate::options::Options;
 use crate::wakers::Key;
 use peersock_datapath::GsoBatch;
 
-/// How long it is believed which addresses are the overlay's.
+/// Maximum age of the list of overlay addresses.
 const LIFETIME: Duration = Duration::from_secs(1);
 
-/// See the module. The node hears of what comes to the kernel's socket by its epoll set.
+/// See the module. The node's epoll set reports events of the kernel socket.
 pub(crate) struct Both {
     node: NodeHandle,
     overlay: Arc<dyn Transport>,
     kernel: Arc<OwnedFd>,
-    /// Addresses of IPv4 are mapped for it.
+    /// True if IPv4 addresses must be mapped for it.
     is_ipv6: bool,
-    /// Where the next look begins: nobody waits for the other's end.
+    /// Side that the next receive tries first, so that neither side starves.
     kernel_first: AtomicBool,
     state: Mutex<BothState>,
 }
 
 #[derive(Default)]
 struct BothState {
-    /// The side of the peer, if there is one: nothing is received from the other side.
+    /// The side of the peer, if there is one. Nothing is received from the other side.
     connected: Option<Side>,
     routes: Option<(Instant, Vec<Route>)>,
 }
@@ -65,7 +65,7 @@ impl Both {
         sync::lock(&self.state)
     }
 
-    /// Whose an address is. Groups are the overlay's.
+    /// Returns the side that an address belongs to. Multicast groups belong to the overlay.
     fn side_of(&self, ip: IpAddr) -> Side {
         let mut state = self.lock();
         let fresh = state.routes.as_ref().is_some_and(|(asked, _)| asked.elapsed() < LIFETIME);
@@ -80,7 +80,7 @@ impl Both {
         }
     }
 
-    /// An address as the kernel's socket takes it.
+    /// Converts an address for the kernel socket.
     fn for_kernel(&self, remote: SocketAddr) -> SocketAddr {
         match remote.ip() {
             IpAddr::V4(ip) if self.is_ipv6 => SocketAddr::new(ip.to_ipv6_mapped().into(), remote.port()),
@@ -111,7 +111,7 @@ impl Both {
     }
 }
 
-/// What the stack calls an error of the kernel's.
+/// Converts a kernel error to an error of the stack.
 fn meaning(error: Errno) -> Error {
     match error {
         Errno::CONNREFUSED => Error::ConnectionRefused,
@@ -188,7 +188,7 @@ impl Transport for Both {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let send = || rustix::net::sendto(&self.kernel, data, flags, &remote).map(drop);
         match send() {
-            // What an earlier datagram has run into.
+            // The error belongs to an earlier datagram.
             Err(Errno::CONNREFUSED) => send(),
             sent => sent,
         }
@@ -237,7 +237,7 @@ impl Transport for Both {
     fn apply(&self, options: &Options) {
         self.overlay.apply(options);
         if let Some(limit) = options.receive_buffer() {
-            // The system clips what it does not allow.
+            // The system clamps excessive sizes.
             let _ = sockopt::set_socket_recv_buffer_size(&self.kernel, limit / 2);
         }
     }

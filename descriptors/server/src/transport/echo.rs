@@ -1,6 +1,6 @@
-//! ICMP echo sockets, as Linux's "ping sockets": what is sent and received begins with an ICMP header, of
-//! which the sequence number is the application's and the identifier the socket's port. Members without IPv4
-//! addresses get ICMPv6 from IPv4's sockets.
+//! ICMP echo sockets, like Linux's "ping sockets". Sent and received data begins with an ICMP header, whose
+//! sequence number is the application's and whose identifier is the socket's port. IPv4 sockets send ICMPv6
+//! to members without IPv4 addresses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,9 +18,9 @@ use crate::families::bind_aliased;
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
 
-/// Type, code, checksum, identifier, sequence number.
+/// Length of type, code, checksum, identifier and sequence number, bytes.
 const HEADER: usize = 8;
-/// Reports that are kept for an application that asks for them and does not read them.
+/// Maximum number of reports kept for an application that wants them but does not read them.
 const MAX_REPORTS: usize = 64;
 
 /// See the module.
@@ -28,7 +28,7 @@ pub(super) struct Echo {
     node: NodeHandle,
     /// The application's own family first if there are two.
     sockets: Vec<Arc<IcmpSocket>>,
-    /// The application's socket is one of IPv4, whatever it is bound to.
+    /// True for an IPv4 socket of the application, whatever its address.
     is_v4: bool,
     state: Mutex<EchoState>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Echo {
 #[derive(Default)]
 struct EchoState {
     peer: Option<IpAddr>,
-    /// What connect has asked for: where the socket is shown to send from.
+    /// Options given to connect, which determine the socket's local address.
     source: SendOptions<'static>,
     wants_reports: bool,
     error: Option<Error>,
@@ -63,7 +63,7 @@ impl Echo {
         Ok(Self { node: node.clone(), sockets, is_v4, state: Mutex::default() })
     }
 
-    /// The socket for an address's family.
+    /// Returns the socket for an address's family.
     fn socket_for(&self, ip: IpAddr) -> Result<&Arc<IcmpSocket>, Error> {
         let suits = |socket: &&Arc<IcmpSocket>| socket.local().is_ipv4() == ip.is_ipv4();
         self.sockets.iter().find(suits).ok_or(Error::AddressFamily)
@@ -73,7 +73,7 @@ impl Echo {
         sync::lock(&self.state)
     }
 
-    /// The types of requests and replies, as the application has them.
+    /// Returns the types of requests and replies in the application's format.
     fn types(&self) -> [u8; 2] {
         if self.is_v4 { [8, 0] } else { [128, 129] }
     }
@@ -90,7 +90,8 @@ impl Echo {
             let reply = socket.recv_with_headers(&mut buf[HEADER..], headers)?;
             let mut state = self.lock();
             if let (Some(error), Some(about)) = (reply.error, &reply.report) {
-                // Those about the peer's are told at once; others to whom asks.
+                // Errors of the peer's datagrams are returned at once; others only to applications that want
+                // reports.
                 let concerns = state.peer == Some(about.destination.ip());
                 if state.wants_reports && state.reports.len() < MAX_REPORTS {
                     state.reports.push(report(about, &[]));
@@ -155,7 +156,7 @@ impl Transport for Echo {
         let socket = self.socket_for(remote.ip())?;
         let route = socket.route(remote.ip(), options)?;
         let mtu = mtu_to(&self.node, route.interface, remote.ip(), options);
-        // It comes with its header.
+        // The length includes the header.
         socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
     }
 
@@ -166,7 +167,7 @@ impl Transport for Echo {
         options: &SendOptions<'_>,
         _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
-        // As Linux's ping_supported: nothing but echo requests.
+        // As Linux's ping_supported: only echo requests.
         let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;
         if header[0] != self.types()[0] || header[1] != 0 {
             return Err(Error::InvalidInput);
@@ -213,7 +214,7 @@ impl Transport for Echo {
     }
 
     fn change_group(&self, _: Option<InterfaceId>, _: IpAddr, _: GroupChange) -> Result<(), Error> {
-        // Replies come to own addresses only.
+        // Only unicast addresses receive replies.
         Err(Error::ProtocolUnreachable)
     }
 }

@@ -1,4 +1,5 @@
-//! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
+//! Transports of the applications' datagram sockets: a common interface to the stack's UDP, ICMP echo and raw
+//! sockets.
 
 mod dual_udp;
 mod echo;
@@ -25,24 +26,24 @@ use super::options::Options;
 use super::wakers::Key;
 use peersock_datapath::{GsoBatch, Resolved};
 
-/// One socket of an application, as the stack has it. Dropping it closes it.
+/// The stack's socket for one application socket. Dropping it closes it.
 ///
-/// Addresses are as the stack knows them: IPv4's are not mapped.
+/// Addresses are in the stack's form: IPv4 addresses are not mapped.
 pub(super) trait Transport: Send + Sync {
-    /// The own address and port.
+    /// Returns the local address and port.
     fn local(&self) -> SocketAddr;
 
-    /// Fixes the peer, or dissolves that.
+    /// Sets the peer, or removes it.
     fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error>;
 
-    /// Whether a datagram could be sent there.
+    /// Checks that a datagram could be sent to `remote`.
     fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error>;
 
-    /// Whether a datagram of so many bytes could be sent there whole, or may be cut. Reported as if it had
-    /// been sent.
+    /// Checks that a datagram of `length` bytes could be sent to `remote` whole, or may be fragmented. Errors
+    /// are reported as if it had been sent.
     ///
     /// # Errors
-    /// What an earlier datagram has run into, and [`Error::MessageSize`].
+    /// The error of an earlier datagram, or [`Error::MessageSize`].
     fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions<'_>)
     -> Result<(), Error>;
 
@@ -55,29 +56,28 @@ pub(super) trait Transport: Send + Sync {
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error>;
 
-    /// Takes the oldest datagram, with the extension headers that the stack has kept. One that `buf` does not
-    /// hold is cut.
+    /// Takes the oldest datagram, with the extension headers that the stack has kept. Truncates it to `buf`.
     ///
     /// # Errors
-    /// What an earlier datagram has run into, or [`Error::WouldBlock`].
+    /// The error of an earlier datagram, or [`Error::WouldBlock`].
     fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error>;
 
-    /// What an earlier datagram has run into, once.
+    /// Returns the error of an earlier datagram, once.
     fn take_error(&self) -> Option<Error>;
 
-    /// The oldest error report.
+    /// Takes the oldest error report.
     fn take_report(&self) -> Option<Report>;
 
-    /// Has the kernel tell of its own socket, if there is one, by another key from now on.
+    /// Watches the kernel socket, if there is one, under another key from now on.
     fn watch(&self, _key: Key, _context: &Context) {}
 
-    /// Wakes when there is something to receive. To be called before looking.
+    /// Registers a waker for received datagrams. Call it before the receive that may find nothing.
     fn register(&self, waker: &Waker);
 
-    /// Has the IP headers follow the options.
+    /// Applies the options to the IP headers.
     fn apply(&self, options: &Options);
 
-    /// Joins or leaves a group, or changes whom it listens to there.
+    /// Joins or leaves a group, or changes its sources.
     fn change_group(
         &self,
         interface: Option<InterfaceId>,
@@ -85,14 +85,13 @@ pub(super) trait Transport: Send + Sync {
         change: GroupChange,
     ) -> Result<(), Error>;
 
-    /// Leaves a port of IPv6 to others if it has that for members without IPv4 addresses only. True if it
-    /// did.
+    /// Gives up an IPv6 port that it holds only for members without IPv4 addresses. Returns true if it did.
     fn give_way(&self, _port: u16) -> bool {
         false
     }
 }
 
-/// A datagram that has come.
+/// A received datagram.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrived {
     pub(super) length: usize,
@@ -104,15 +103,15 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// The interface of what comes from the machine's own network, of which nothing else is known.
+    /// Interface of datagrams from the machine's own network, of which nothing else is known.
     const OUTSIDE: InterfaceId = InterfaceId(0);
 
-    /// It has come over the overlay: its header is known.
+    /// Returns true if it came over the overlay, so that its header is known.
     pub(super) fn is_overlays(&self) -> bool {
         self.interface != Self::OUTSIDE
     }
 
-    /// What has come from `remote`, as the application names it.
+    /// Creates the record of a datagram from `remote`, as the application names it.
     fn new(received: &Received, remote: SocketAddr) -> Self {
         Self {
             length: received.len,
@@ -130,20 +129,20 @@ impl Arrived {
     }
 }
 
-/// What a socket is bound to.
+/// Parameters of a binding.
 #[derive(Clone, Copy)]
 pub(super) struct Binding {
     pub(super) local: SocketAddr,
-    /// Members without IPv4 addresses are reached as well.
+    /// True if members without IPv4 addresses are reached as well.
     pub(super) aliased: bool,
-    /// The application has not called bind(2): it asks and gets answers, at any port.
+    /// True if the application has not called bind(2): it sends requests and gets answers at any port.
     pub(super) is_implicit: bool,
 }
 
 /// Opens the stack's socket.
 ///
 /// # Errors
-/// Those of bind(2).
+/// Errors of bind(2).
 pub(super) fn open(
     node: &NodeHandle,
     socket: peersock_fd::Opened,
@@ -163,7 +162,7 @@ pub(super) fn open(
     opened.map_err(errno)
 }
 
-/// Whether the network behind an interface may have such an address at all, or that of the first hop to it.
+/// Checks that the network behind an interface can contain `remote`, or the first hop to it.
 fn reachable(
     node: &NodeHandle,
     interface: InterfaceId,
@@ -180,12 +179,12 @@ fn reachable(
     }
 }
 
-/// The largest IP packet that the way to an address takes, bytes.
+/// Returns the largest IP packet that fits the path to an address, bytes.
 fn mtu_to(node: &NodeHandle, interface: InterfaceId, remote: IpAddr, options: &SendOptions<'_>) -> usize {
     node.datapath().mtu_to(Instant::now(), interface, options.first_hop(remote))
 }
 
-/// An error report as applications get it.
+/// Converts an error report for applications.
 pub(super) fn report(of: &ErrorReport, quoted: &[u8]) -> Report {
     Report {
         errno: of.error.errno(),
@@ -199,10 +198,10 @@ pub(super) fn report(of: &ErrorReport, quoted: &[u8]) -> Report {
     }
 }
 
-/// Bytes of a datagram that an error report quotes at most.
+/// Maximum number of bytes of a datagram that an error report quotes.
 const MAX_QUOTED: usize = 1280;
 
-/// Gives settings to a socket of the stack, which refuses a hop limit of 0 only. Options never have that.
+/// Applies settings to a socket of the stack, which refuses only a hop limit of 0. Options never have that.
 fn follow(set: impl FnOnce(IpOptions) -> Result<(), Error>, options: IpOptions) {
     if let Err(error) = set(options) {
         tracing::debug!(%error, "IP options were refused");

@@ -1,5 +1,5 @@
-//! UDP: one socket of the stack, or one for each family where an application's socket takes both, or has to
-//! do with members that have no address of its own.
+//! UDP: one socket of the stack, or one per family. There are two if an application's socket uses both
+//! families, or communicates with members that lack an address of its family.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,11 +23,11 @@ pub(super) struct Udp {
     node: NodeHandle,
     /// The application's own family first if there are two.
     sockets: Vec<Arc<UdpSocket>>,
-    /// The application's socket is one of IPv4, whatever it is bound to.
+    /// True for an IPv4 socket of the application, whatever its address.
     is_v4: bool,
-    /// The second has been given up, see [`Transport::give_way`].
+    /// Set once the second socket has been given up, see [`Transport::give_way`].
     only_first: AtomicBool,
-    /// Which of them is connected: the others receive nothing.
+    /// Index of the connected socket: the others receive nothing.
     connected: Mutex<Option<usize>>,
 }
 
@@ -58,10 +58,10 @@ impl Udp {
         if self.only_first.load(Ordering::Acquire) { &self.sockets[..1] } else { &self.sockets }
     }
 
-    /// The socket for an address's family.
+    /// Returns the index of the socket for an address's family.
     fn socket_for(&self, ip: IpAddr) -> Result<usize, Error> {
         let suits = |socket: &Arc<UdpSocket>| socket.local().is_ipv4() == ip.is_ipv4();
-        // As Linux: a socket bound to an address of the one family has no way to the other.
+        // As Linux: a socket bound to an address of one family has no route to the other.
         self.sockets().iter().position(suits).ok_or(Error::NetworkUnreachable)
     }
 
@@ -82,7 +82,7 @@ impl Transport for Udp {
             return Ok(());
         };
         let at = self.socket_for(remote.ip())?;
-        // What an earlier datagram has run into is the earlier peer's affair.
+        // Discard an earlier datagram's error, which concerns the earlier peer.
         let _ = self.take_error();
         self.sockets[at].connect_with(remote, options)?;
         for other in self.sockets.iter().enumerate().filter(|(index, _)| *index != at) {
@@ -131,7 +131,7 @@ impl Transport for Udp {
                     Err(Error::WouldBlock) => break,
                     received => received?,
                 };
-                // A connected socket has only one peer, whatever the other family's wildcard has taken in.
+                // A connected socket has only one peer; discard what the other family's socket has received.
                 if connected.is_some_and(|connected| connected != at) {
                     continue;
                 }
@@ -159,7 +159,7 @@ impl Transport for Udp {
 
     fn apply(&self, options: &Options) {
         for socket in &self.sockets {
-            // To an IPv4 socket everything is IPv4.
+            // For an IPv4 socket everything is IPv4.
             let is_v4 = socket.local().is_ipv4() || self.is_v4;
             follow(|ip| socket.set_ip_options(ip), options.ip_for(is_v4));
             SocketState::of(socket.context()).set_largest_packet(options.largest_packet(is_v4));
@@ -181,7 +181,7 @@ impl Transport for Udp {
     fn give_way(&self, port: u16) -> bool {
         let [first, second] = &self.sockets[..] else { return false };
         let is_alias = first.local().is_ipv4() && first.local().port() == port;
-        // Who talks to such a member goes on.
+        // A socket connected to such a member keeps the port.
         if !is_alias || self.connected() == Some(1) || self.only_first.swap(true, Ordering::AcqRel) {
             return false;
         }

@@ -23,7 +23,8 @@ fn is_alias(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 198 && ip.octets()[1] & 0xfe == 18)
 }
 
-/// Has `server`, on port 5000 of `b`, hear from `a`, and gives the address that it is shown.
+/// Makes `a` send to `server`, on port 5000 of `b`. Returns `a`'s socket, and the sender's address that the
+/// server sees.
 fn alias_of(a: &Served, b: &Served, server: &OwnedFd) -> (OwnedFd, SocketAddr) {
     let client = a.open(Kind::Datagram);
     send_to(&client, b"question", SocketAddr::new(b.ip(), 5000)).expect("it is sent");
@@ -44,12 +45,12 @@ fn an_ipv4_udp_socket_hears_and_answers_members_without_ipv4() {
     send_to(&server, b"answer", from).expect("it is sent");
     let (data, received) = receive(&client);
     assert_eq!((&data[..], received.remote), (&b"answer"[..], Some(SocketAddr::new(b.ip(), 5000))));
-    // One that is not bound sends there as well.
+    // An unbound socket sends there as well.
     let target = SocketAddr::new(a.ip(), overlay(&client).local_addr().expect("bound").port());
     let other = b.open_in(Family::V4, Kind::Datagram);
     send_to(&other, b"other", SocketAddr::new(from.ip(), target.port())).expect("it is sent");
     assert_eq!(receive(&client).0, b"other");
-    // An address that is nobody's alias leads nowhere.
+    // An address that is not an alias leads nowhere.
     let nobody = SocketAddr::from(([198, 19, 1, 1], 5000));
     assert_eq!(errno(send_to(&other, b"x", nobody)), Errno::NETUNREACH);
 }
@@ -78,7 +79,7 @@ fn a_connected_ipv4_socket_has_aliases_at_both_ends() {
     let details = received.details.expect("it has asked");
     assert_eq!(details.packet_info.map(|info| info.local), Some(local.ip()));
     assert_eq!((received.remote, details.hop_limit), (Some(from), Some(64)));
-    // Its own alias is a source like its address.
+    // Its own alias works as a source like its address.
     let from_alias = Details { packet_info: details.packet_info, ..Details::default() };
     let piece = [std::io::IoSlice::new(b"chosen")];
     overlay(&server).send(&piece, peersock_fd::SendFlags::empty(), Some(from_alias)).expect("it is sent");
@@ -126,7 +127,7 @@ fn an_ipv6_socket_gets_the_port_that_an_ipv4_one_has_for_aliases_only() {
     let [client, both] = [(); 2].map(|()| b.open(Kind::Datagram));
     let to = SocketAddr::new(b.ip(), 5000);
     let dual = "[::]:5000".parse().expect("an address");
-    // Who wants IPv4's as well fails, and nothing changes.
+    // A socket that wants IPv4's as well fails, and nothing changes.
     assert_eq!(errno(overlay(&both).bind(dual)), Errno::ADDRINUSE);
     send_to(&client, b"four", to).expect("it is sent");
     assert_eq!(receive(&four).0, b"four");
@@ -141,7 +142,7 @@ fn an_ipv6_socket_gets_the_port_that_an_ipv4_one_has_for_aliases_only() {
 #[test]
 fn sockets_are_bound_to_the_node_s_own_alias() {
     let (a, b) = Served::pair();
-    // Nobody has been shown it yet.
+    // No program has seen the alias yet.
     let IpAddr::V6(ip) = b.ip() else { panic!("an ad-hoc network has IPv6") };
     let own = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | (ip.to_bits() as u32 & 0x1_ffff));
     let at = |port| SocketAddr::from((own, port));
@@ -177,7 +178,7 @@ fn sockets_are_bound_to_the_node_s_own_alias() {
     overlay(&stream).connect(Some(SocketAddr::new(b.ip(), local.port()))).expect("it listens");
     let (accepted, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     assert_eq!((overlay(&accepted).local_addr(), peer.ip()), (Ok(local), from.ip()));
-    // From the own alias to another one.
+    // From this node's alias to another one.
     let back = b.open_in(Family::V4, Kind::Stream);
     overlay(&back).bind(at(0)).expect("it is its own");
     let (there, target) = a.listen(SocketFlags::empty());
@@ -199,7 +200,7 @@ fn an_alias_is_bound_to_by_its_own_node_alone_and_its_port_by_one_socket() {
     }
     overlay(&server).connect(Some(other)).expect("it is known where");
     let own = overlay(&server).local_addr().expect("it is connected");
-    // The wildcard's socket has the port, and keeps what comes from members without IPv4.
+    // The wildcard socket has the port, and keeps the datagrams of members without IPv4.
     assert_eq!(errno(overlay(&udp()).bind(own)), Errno::ADDRINUSE);
     let raw = b.open_in(Family::V4, Kind::Raw(17));
     assert_eq!(errno(overlay(&raw).bind(SocketAddr::new(own.ip(), 0))), Errno::ADDRNOTAVAIL);

@@ -1,4 +1,4 @@
-//! Listeners that are reached from the machine's own network, too.
+//! Listeners that are also reachable from the machine's own network.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,7 +13,7 @@ use rustix::net::sockopt;
 
 use crate::common::{Served, errno, overlay, poll, poll_for, python, receive, send_to, set};
 
-/// A listener of a node's, the one of the kernel's that is alongside it, and both addresses.
+/// Returns a listener of a node with a kernel listener alongside, and both addresses.
 fn listen(served: &Served, backlog: i32, flags: SocketFlags) -> (OwnedFd, SocketAddr, SocketAddr) {
     let fd = served.socket(flags);
     overlay(&fd).bind(SocketAddr::new(served.ip(), 0)).expect("a free port");
@@ -39,7 +39,7 @@ fn one_descriptor_accepts_from_both_networks() {
     assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
     let (accepted, peer) = overlay(&listener).accept(SocketFlags::NONBLOCK).expect("a connection");
     assert_eq!(Ok(peer), near.local_addr().map_err(drop));
-    // It is the kernel's own, with what was asked for.
+    // It is a plain kernel socket, with the requested flags.
     assert!(Socket::of(accepted.as_fd()).is_none());
     assert!(rustix::fs::fcntl_getfl(&accepted).expect("flags").contains(OFlags::NONBLOCK));
     assert_eq!(rustix::io::fcntl_getfd(&accepted), Ok(FdFlags::empty()));
@@ -98,14 +98,14 @@ fn closing_the_listener_closes_the_kernels() {
     let mut waiting = TcpStream::connect(local).expect("it listens");
     assert_eq!(poll(&listener, PollFlags::IN), PollFlags::IN);
     drop(listener);
-    // What was passed and not accepted ends.
+    // A connection that was passed and not accepted ends.
     assert!(!matches!(waiting.read(&mut [0]), Ok(1..)));
-    // Soon, and at once if somebody wants the port.
+    // Soon, and at once if a program wants the port.
     for wanted in [false, true] {
         let (listener, over, local) = listen(&b, 16, SocketFlags::CLOEXEC);
         drop(listener);
         let begun = Instant::now();
-        // Another test's child may have the descriptor for a moment.
+        // A child of another test may have the descriptor for a moment.
         loop {
             if wanted {
                 b.client.ask(Request::Vacate(over.port())).expect("the node answers");
@@ -173,7 +173,7 @@ fn a_stranger_that_passes_a_descriptor_is_not_accepted() {
     stranger.wait().expect("it ends");
 }
 
-/// A UDP socket of a node's on both networks, and both addresses.
+/// Returns a UDP socket of a node on both networks, and both addresses.
 fn bound_on_both(served: &Served) -> (OwnedFd, SocketAddr, SocketAddr) {
     let (fd, over) = served.bound();
     let kernel = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -185,7 +185,7 @@ fn bound_on_both(served: &Served) -> (OwnedFd, SocketAddr, SocketAddr) {
 fn one_udp_socket_speaks_to_both_networks() {
     let (a, b) = Served::pair();
     let (fd, over, local) = bound_on_both(&b);
-    // IPv4 addresses of the machine's come mapped, as to every socket of IPv6.
+    // IPv4 addresses of the machine arrive mapped, as on every IPv6 socket.
     let near = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     near.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
     let (far, _) = a.bound();
@@ -225,11 +225,11 @@ fn a_udp_socket_on_both_networks_that_is_connected_hears_its_peer_only() {
     near.send_to(b"no", local).expect("room");
     send_to(&far, b"far", over).expect("room");
     assert_eq!(receive(&fd).0, b"far");
-    // What ICMP says of the kernel's peer is told.
+    // An ICMP error about the kernel socket's peer is reported.
     overlay(&fd).connect(Some(mapped)).expect("it is the kernel's");
     drop(near);
     let begun = Instant::now();
-    // Another test's child may have the descriptor for a moment.
+    // A child of another test may have the descriptor for a moment.
     while rustix::io::write(&fd, b"nobody").is_ok()
         && !poll_for(&fd, PollFlags::IN, 1).contains(PollFlags::ERR)
     {

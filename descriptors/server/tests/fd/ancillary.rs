@@ -1,4 +1,4 @@
-//! What comes with datagrams, and what is asked for with them.
+//! Ancillary data of received datagrams, and of sent ones.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +40,7 @@ fn a_socket_is_told_what_it_has_asked_for() {
     send_with(&client, b"all", address, own).expect("it is sent");
     let (_, received) = receive(&server);
     assert_eq!(received.details, Some(Details { packet_info: info(b.ip(), 1), ..own }));
-    // The socket's own options are what the others have.
+    // Other datagrams use the socket's own options.
     set(&client, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 33).expect("an option");
     set(&client, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 8).expect("an option");
     send_to(&client, b"usual", address).expect("it is sent");
@@ -69,11 +69,11 @@ fn a_connected_socket_is_told_each_datagram_s_own() {
             (&[hops][..], Some(hops), info(b.ip(), 1))
         );
     }
-    // Without looking, a descriptor does not stay behind.
+    // A plain read leaves no descriptor behind.
     send_to(&client, b"plain", address).expect("it is sent");
     poll(&server, PollFlags::IN);
     assert_eq!(rustix::io::read(&server, &mut [0; 10]), Ok(5));
-    // And it may say what its own shall have.
+    // The socket may also set options for its own datagrams.
     let own = Details { hop_limit: Some(3), ..Details::default() };
     set(&client, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1).expect("an option");
     overlay(&server).send(&[IoSlice::new(b"back")], SendFlags::empty(), Some(own)).expect("it is sent");
@@ -95,7 +95,7 @@ fn the_source_address_can_be_chosen() {
     assert_eq!(errno(send_with(&client, b"x", to, from(b.ip()))), Errno::ADDRNOTAVAIL);
     let elsewhere = Details { packet_info: info("::".parse().expect("any"), 9), ..Details::default() };
     assert_eq!(errno(send_with(&client, b"x", to, elsewhere)), Errno::NETUNREACH);
-    // What a wildcard socket was sent to over IPv4 comes as a mapped address.
+    // A wildcard socket shows the destination of an IPv4 datagram as a mapped address.
     let four = a.open_in(Family::V4, Kind::Datagram);
     send_to(&four, b"four", SocketAddr::new(b.v4(), 5000)).expect("it is sent");
     let mapped = "::ffff:10.7.0.2".parse().expect("an address");
@@ -128,7 +128,7 @@ fn a_sticky_source_is_what_all_datagrams_leave_with() {
     assert_eq!(receive(&server).1.remote.map(|remote| remote.ip()), Some(a.ip()));
     overlay(&client).connect(Some(to)).expect("it is known where");
     assert_eq!(overlay(&client).local_addr().map(|local| local.ip()), Ok(a.ip()));
-    // Of the two it is the single datagram's that counts; another network is not this one.
+    // The single datagram's option takes precedence; a different network does not match.
     a.node().join(peersock::Network::ad_hoc("ff0001fffe000000".parse().expect("an ID"))).expect("a network");
     overlay(&client).connect(None).expect("it forgets its peer");
     sticky(&value(none, interface_index(2))).expect("an interface");
@@ -167,7 +167,7 @@ fn errors_are_queued_for_those_who_ask() {
     set(&client, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1).expect("an option");
     assert_eq!(errno(overlay(&client).recv_error()), Errno::AGAIN);
     let nobody = SocketAddr::new(b.ip(), 9);
-    // It is not connected: then it becomes readable.
+    // An unconnected socket becomes readable.
     send_to(&client, b"anybody?", nobody).expect("it is sent");
     assert!(poll(&client, PollFlags::IN).contains(PollFlags::IN));
     assert_eq!(errno(try_receive(&client, peersock_fd::RecvFlags::DONTWAIT)), Errno::CONNREFUSED);
@@ -175,12 +175,12 @@ fn errors_are_queued_for_those_who_ask() {
     assert_eq!((report.errno, report.origin, report.kind, report.code), (libc::ECONNREFUSED, 3, 1, 4));
     assert_eq!((report.destination, report.offender), (nobody, Some(b.ip())));
     assert_eq!(report.quoted, b"anybody?");
-    // Taken with its report, an error is not told again.
+    // An error taken with its report is not reported again.
     send_to(&client, b"anybody?", nobody).expect("it is sent");
     poll(&client, PollFlags::IN);
     overlay(&client).recv_error().expect("a report");
     assert_eq!(errno(try_receive(&client, peersock_fd::RecvFlags::DONTWAIT)), Errno::AGAIN);
-    // Connected, it has an error.
+    // A connected socket has an error.
     overlay(&client).connect(Some(nobody)).expect("it is known where");
     rustix::io::write(&client, b"hello?").expect("room");
     assert!(poll(&client, PollFlags::IN).contains(PollFlags::ERR));

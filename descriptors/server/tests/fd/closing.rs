@@ -1,4 +1,4 @@
-//! A closed socket gives its port and its memory back at once, however it was used and closed.
+//! A closed socket releases its port and its memory at once, regardless of its use and its closing.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,16 +9,16 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::common::{Served, overlay, private, send_to};
 
-/// A socket that was used in one way, and the address that it has.
+/// A socket that was used in one way, and its address.
 type Used = (OwnedFd, SocketAddr);
 
 /// One way to use a socket.
 type Use = fn(&Served) -> Used;
 
-/// One way to use a socket, which is closed then.
+/// One way to use a socket and close it.
 type UseAndClose = fn(&Served);
 
-/// The ways to use a socket without a connection, by which nothing tells the node of its end.
+/// Ways to use a socket without a connection, in which no end of file reports the closing to the node.
 const USES: [(&str, Use); 7] = [
     ("UDP, bound", Served::bound),
     ("UDP, sent", |served| {
@@ -45,7 +45,7 @@ const USES: [(&str, Use); 7] = [
     ("TCP, listens by an abstract name", Served::listen_by_abstract_name),
 ];
 
-/// Ways to use a socket and close it that has no port which others could want, or gives it back itself.
+/// Ways to use and close a socket that has no port which others could want, or that releases it itself.
 const USES_WITHOUT_PORT: [(&str, UseAndClose); 3] = [
     ("ICMP echo, sent", |served| {
         let fd = served.open(Kind::Echo);
@@ -64,8 +64,8 @@ fn with_address(fd: OwnedFd) -> Used {
     (fd, local)
 }
 
-/// Returns true if nobody has the port of such a socket. It is the node that wants it, for a socket without a
-/// descriptor: nothing looks for closed ones then.
+/// Returns true if the port of such a socket is free. The node itself binds it, for a socket without a
+/// descriptor, so that no search for closed sockets runs.
 fn is_free(served: &Served, kind: &str, local: SocketAddr) -> bool {
     let local = SocketAddr::new(served.ip(), local.port());
     match kind.starts_with("UDP") {
@@ -74,13 +74,13 @@ fn is_free(served: &Served, kind: &str, local: SocketAddr) -> bool {
     }
 }
 
-/// The node has had its turn: what it was told before is done.
+/// Waits until the node has handled earlier events.
 fn wait_turn(served: &Served) {
     served.client.ask(Request::Routes).expect("the node is there");
 }
 
-/// The same of a port that is about to be free: the node may be in the middle of a turn, but it is no matter
-/// of time.
+/// Does the same for a port that is about to be free. The node may be in the middle of a turn, but time does
+/// not matter.
 fn is_free_soon(served: &Served, kind: &str, local: SocketAddr) -> bool {
     (0..10).any(|_| {
         wait_turn(served);
@@ -98,7 +98,7 @@ fn the_last_descriptor_gives_the_port_back_at_once() {
         drop(fd);
         wait_turn(&served);
         assert!(!is_free(&served, kind, local), "{kind}: a copy has it open");
-        // Under way in another socket, which is closed with it.
+        // In flight in another socket, which is closed with it.
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         pass(&one, &copy);
         drop(copy);
@@ -149,7 +149,7 @@ fn datagrams_of_a_closed_socket_arrive() {
     }
 }
 
-/// There are some 28,000 ports for sockets that name none.
+/// There are some 28,000 automatically chosen ports.
 #[test]
 #[ignore = "cargo xtask test --only slow: 200,000 sockets of each kind"]
 fn many_closed_sockets_leave_nothing() {
@@ -174,7 +174,7 @@ fn many_closed_sockets_leave_nothing() {
     assert!(grew.is_empty(), "{}", grew.join("\n"));
 }
 
-/// More than the kernel keeps news of, closed while the node does not look.
+/// More than the kernel event queue holds, closed while the node does not look.
 #[test]
 #[ignore = "cargo xtask test --only slow: it has 17,000 descriptors"]
 fn sockets_closed_all_at_once_leave_nothing() {
@@ -189,7 +189,7 @@ fn sockets_closed_all_at_once_leave_nothing() {
     }
     let used: Vec<Used> = (0..kept + 1000).map(|_| served.bound()).collect();
     let ports: Vec<SocketAddr> = used.iter().map(|(_, local)| *local).collect();
-    // Descriptors of a process end together, faster than the node takes news of them.
+    // A process's descriptors close together, faster than the node handles the events.
     let sockets: Vec<OwnedFd> = used.into_iter().map(|(fd, _)| fd).collect();
     drop(sockets);
     assert!(ports.iter().all(|local| is_free_soon(&served, "UDP", *local)));

@@ -1,4 +1,4 @@
-//! Two nodes that know each other, and applications of theirs.
+//! Two nodes that know each other, and their applications.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
@@ -33,7 +33,7 @@ impl Served {
         Served { network, client, server, node }
     }
 
-    /// Two that are in one network with all ports.
+    /// Returns two nodes in one network that allows all ports.
     pub(crate) fn pair() -> (Served, Served) {
         let pair = (Served::new(NETWORK), Served::new(NETWORK));
         let wait = std::time::Duration::from_secs(20);
@@ -41,15 +41,15 @@ impl Served {
         pair
     }
 
-    /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
+    /// Returns two nodes in a static network, with IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
     pub(crate) fn pair_with_ipv4() -> (Served, Served) {
-        // Between asking for free ports and taking them somebody else may have one.
+        // Another program may take a port between the search for free ports and their use.
         (0..16).find_map(|_| Self::pair_at_free_ports()).expect("ports that stay free for a moment")
     }
 
     fn pair_at_free_ports() -> Option<(Served, Served)> {
         let seeds = [[1; 32], [2; 32]];
-        // Both at the same time, so that they are two.
+        // Both at the same time, so that the ports differ.
         let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
         let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("it is bound").port());
         drop(sockets);
@@ -85,7 +85,7 @@ impl Served {
         &self.node
     }
 
-    /// Its IPv4 address.
+    /// Returns its IPv4 address.
     pub(crate) fn v4(&self) -> IpAddr {
         *self.network.addresses().iter().find(|address| address.is_ipv4()).expect("a static network")
     }
@@ -98,7 +98,7 @@ impl Served {
         peersock_fd::open(&self.client, Family::V6, Kind::Stream, flags).expect("a socket")
     }
 
-    /// A datagram socket of any kind.
+    /// Opens a datagram socket of any type.
     pub(crate) fn open(&self, kind: Kind) -> OwnedFd {
         self.open_in(Family::V6, kind)
     }
@@ -107,7 +107,7 @@ impl Served {
         peersock_fd::open(&self.client, family, kind, SocketFlags::empty()).expect("a socket")
     }
 
-    /// A UDP socket that is bound to a port of the system's choice, and its address.
+    /// Returns a UDP socket bound to an automatically chosen port, and its address.
     pub(crate) fn bound(&self) -> (OwnedFd, SocketAddr) {
         let fd = self.open(Kind::Datagram);
         overlay(&fd).bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
@@ -115,7 +115,7 @@ impl Served {
         (fd, local)
     }
 
-    /// A socket that listens on a port of the system's choice, and its address.
+    /// Returns a socket that listens on an automatically chosen port, and its address.
     pub(crate) fn listen(&self, flags: SocketFlags) -> (OwnedFd, SocketAddr) {
         let fd = private(self.socket(flags));
         let socket = overlay(&fd);
@@ -125,7 +125,7 @@ impl Served {
         (fd, local)
     }
 
-    /// The same where the node finds no folder for a private name.
+    /// Does the same as on a node that finds no folder for a private name.
     pub(crate) fn listen_by_abstract_name(&self) -> (OwnedFd, SocketAddr) {
         let fd = self.socket(SocketFlags::empty());
         let socket = overlay(&fd);
@@ -135,7 +135,7 @@ impl Served {
         (fd, local)
     }
 
-    /// A connection from here to there, as files.
+    /// Returns both ends, as files, of a connection from this node to the other.
     pub(crate) fn connect(&self, other: &Served) -> (File, File) {
         let (listener, address) = other.listen(SocketFlags::empty());
         let client = self.socket(SocketFlags::empty());
@@ -147,11 +147,12 @@ impl Served {
 
 const NETWORK: &str = "ff0001ffff000000";
 
-/// A discovery port of this test's own: tests that run at the same time do not meet.
+/// Returns a discovery port for this test, so that concurrent tests do not meet.
 pub(crate) fn port() -> u16 {
     use std::net::UdpSocket;
-    // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may
-    // share it. Each test has a thread of its own, and must not meet the nodes of others.
+    // It is held, because the system may otherwise give it to the next socket that wants any. Discovery
+    // sockets may share it. It is per thread because each test has a separate thread, and must not meet other
+    // tests' nodes.
     thread_local! {
         static HELD: UdpSocket = {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -162,7 +163,7 @@ pub(crate) fn port() -> u16 {
     HELD.with(|held| held.local_addr().expect("it is bound").port())
 }
 
-/// A stream as it is once a program has bound it.
+/// Makes a stream private, as binding by a program does.
 pub(crate) fn private(fd: OwnedFd) -> OwnedFd {
     overlay(&fd).private().expect("a node").expect("a folder for its name")
 }
@@ -171,7 +172,7 @@ pub(crate) fn overlay(fd: &impl AsFd) -> Socket<'_> {
     Socket::of(fd.as_fd()).expect("an overlay socket")
 }
 
-/// What poll(2) says now, waiting up to ten seconds for something of `wanted`.
+/// Returns the events of poll(2), after waiting up to ten seconds for any of `wanted`.
 pub(crate) fn poll(fd: &impl AsFd, wanted: rustix::event::PollFlags) -> rustix::event::PollFlags {
     poll_for(fd, wanted, 10)
 }
@@ -188,12 +189,12 @@ pub(crate) fn poll_for(
     fds[0].revents()
 }
 
-/// sendto(2).
+/// Sends as sendto(2) does.
 pub(crate) fn send_to(fd: &impl AsFd, data: &[u8], remote: SocketAddr) -> Result<usize, Errno> {
     overlay(fd).send_to(&[IoSlice::new(data)], SendFlags::empty(), remote, None)
 }
 
-/// recvfrom(2) of one that comes within ten seconds: what it says, and all that is told of it.
+/// Receives as recvfrom(2) does, within ten seconds. Returns the data, and everything reported about it.
 pub(crate) fn receive(fd: &impl AsFd) -> (Vec<u8>, Received) {
     assert!(poll(fd, rustix::event::PollFlags::IN).contains(rustix::event::PollFlags::IN), "nothing came");
     try_receive(fd, RecvFlags::DONTWAIT).expect("a datagram")
@@ -206,7 +207,7 @@ pub(crate) fn try_receive(fd: &impl AsFd, flags: RecvFlags) -> Result<(Vec<u8>, 
     Ok((buf, received))
 }
 
-/// setsockopt(2) of an `int`.
+/// Sets an `int` option.
 pub(crate) fn set(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     set_bytes(fd, level, name, &value.to_ne_bytes())
 }
@@ -215,7 +216,7 @@ pub(crate) fn set_bytes(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> 
     overlay(fd).set_option(level, name, value)
 }
 
-/// getsockopt(2) of an `int`.
+/// Returns an `int` option.
 pub(crate) fn get(fd: &impl AsFd, level: i32, name: i32) -> Result<i32, Errno> {
     let bytes = get_bytes(fd, level, name)?;
     Ok(i32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")))
@@ -225,7 +226,8 @@ pub(crate) fn get_bytes(fd: &impl AsFd, level: i32, name: i32) -> Result<Vec<u8>
     overlay(fd).option(level, name, 4096)
 }
 
-/// Python, which runs a script. `None`, having said so, if it is not installed.
+/// Returns a Python command that runs a script, or prints a message and returns `None` if Python is not
+/// installed.
 pub(crate) fn python(test: &str, script: &str) -> Option<Command> {
     if Command::new("python3").arg("--version").output().is_err() {
         eprintln!("SKIP {test}: python3 is not installed");

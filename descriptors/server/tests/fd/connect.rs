@@ -1,4 +1,4 @@
-//! Connecting: blocking, with a time limit, and without waiting.
+//! Connecting: blocking, with a timeout, and non-blocking.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -70,7 +70,7 @@ fn what_is_written_as_soon_as_the_socket_is_writable_arrives() {
     for _ in 0..300 {
         let fd = a.socket(SocketFlags::NONBLOCK);
         assert_eq!(errno(overlay(&fd).connect(Some(address))), Errno::INPROGRESS);
-        // Without sleeping in between, so that it is the first to know.
+        // Spins without sleeping, to see it as early as possible.
         while rustix::io::write(&fd, b"now") == Err(Errno::AGAIN) {}
         assert_eq!(poll(&fd, PollFlags::IN), PollFlags::IN, "it was lost");
         let mut buf = [0; 3];
@@ -85,7 +85,7 @@ fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
     let a = Served::new("ff0001ffff000000");
     let fd = a.socket(SocketFlags::NONBLOCK);
     let socket = overlay(&fd);
-    // A member of the network that does not exist.
+    // A nonexistent member of the network.
     let mut octets = a.network.address().octets();
     octets[15] ^= 1;
     let nobody = SocketAddr::new(octets.into(), 80);
@@ -96,14 +96,14 @@ fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
     assert_eq!(errno(rustix::io::write(&fd, b"x")), Errno::AGAIN);
 }
 
-/// A socket that connects without waiting, to where nobody listens.
+/// Returns a socket with a non-blocking connect to a closed port.
 fn refused(a: &Served, b: &Served) -> OwnedFd {
     let fd = a.socket(SocketFlags::NONBLOCK);
     assert_eq!(errno(overlay(&fd).connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
     fd
 }
 
-/// Looks until there is something, without sleeping in between, so that it is the first to know.
+/// Calls `look` until it returns a value, without sleeping, to see it as early as possible.
 fn look_until<T>(look: impl Fn() -> Option<T>) -> T {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
@@ -119,7 +119,7 @@ fn a_refusal_without_waiting_is_an_error_of_the_socket() {
     let (a, b) = Served::pair();
     let fd = refused(&a, &b);
     let socket = overlay(&fd);
-    // At first the node makes room.
+    // The node makes room first.
     let mut flags = PollFlags::empty();
     while !flags.contains(PollFlags::HUP) {
         flags = poll(&fd, PollFlags::IN | PollFlags::OUT);
@@ -130,7 +130,7 @@ fn a_refusal_without_waiting_is_an_error_of_the_socket() {
     assert_eq!(socket.take_error(), Ok(None));
 }
 
-/// The kernel wakes who waits for a socket before it frees what is unread in it.
+/// The kernel wakes the waiters of a socket before it frees the socket's unread data.
 #[test]
 fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
     let (a, b) = Served::pair();
@@ -142,15 +142,16 @@ fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
             flags.contains(PollFlags::ERR).then_some(flags)
         });
         assert!(flags.contains(PollFlags::OUT), "{flags:?}");
-        // Who does not sleep may see the error a moment before the end: the kernel sets one after the other.
+        // A spinning caller may see the error a moment before the end, because the kernel sets one after the
+        // other.
         assert!(poll(&fd, PollFlags::IN).contains(PollFlags::HUP));
         assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
         assert_eq!(socket.take_error(), Ok(None));
     }
 }
 
-/// Who asks without waiting may ask just when the node gives the connection up: between the answers of the
-/// node and the kernel.
+/// A spinning caller may ask exactly when the node gives the connection up: between the answers of the node
+/// and of the kernel.
 #[test]
 fn whoever_asks_all_the_time_why_a_socket_was_refused_is_told_once() {
     let (a, b) = Served::pair();
@@ -163,7 +164,7 @@ fn whoever_asks_all_the_time_why_a_socket_was_refused_is_told_once() {
     }
 }
 
-/// Who looks as soon as it is writable, too, before the kernel has an error to tell.
+/// The same for a caller that asks as soon as the socket is writable, before the kernel has an error.
 #[test]
 fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
     let (a, b) = Served::pair();
@@ -177,7 +178,7 @@ fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
     }
 }
 
-/// Nor is anything taken from who writes as soon as it is writable.
+/// A write as soon as the socket is writable takes no data either.
 #[test]
 fn nothing_is_taken_by_a_socket_that_was_refused() {
     let (a, b) = Served::pair();
@@ -208,7 +209,7 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     drop((client, server));
 }
 
-/// The thread whose call returns first may write before the other one has done what is left to do.
+/// The thread whose call returns first may write before the other call has finished.
 #[test]
 fn threads_that_connect_one_socket_all_wait_and_may_all_write_then() {
     let (a, b) = Served::pair();
@@ -235,7 +236,7 @@ fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
     let mut octets = a.network.address().octets();
     octets[15] ^= 1;
     let (silent, closed) = (SocketAddr::new(octets.into(), 80), SocketAddr::new(b.ip(), 9));
-    // The other one does not wait, or no longer.
+    // The other call does not wait, or no longer waits.
     let fd = a.socket(SocketFlags::NONBLOCK);
     assert_eq!(errno(overlay(&fd).begin_connect(Some(silent))), Errno::INPROGRESS);
     let limit = Some(Duration::from_millis(50));
@@ -256,7 +257,7 @@ fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
         look_until(|| overlay(&fd).shutdown(Shutdown::Both).ok());
         for connecting in both {
             let told = connecting.join().expect("no panic");
-            // It may come when the attempt has failed, and begin another one.
+            // The second call may come after the attempt has failed, and begin another one.
             assert!([Errno::CONNRESET, Errno::HOSTUNREACH].contains(&told), "{told}");
         }
     });
@@ -287,7 +288,7 @@ fn shutdown_ends_an_attempt_that_is_waited_for() {
     }
 }
 
-/// Threads that ask at the same time have a connection each; afterwards few are kept.
+/// Threads with concurrent requests have one connection each; afterwards few are kept.
 #[test]
 fn threads_that_ask_the_node_leave_few_descriptors() {
     let a = Served::new("ff0001ffff000000");
@@ -304,12 +305,12 @@ fn threads_that_ask_the_node_leave_few_descriptors() {
             });
         }
     });
-    // Each has another end in the node, which goes after it.
+    // Each has another end in the node, which closes later.
     look_until(|| (count() <= before + 2 * 8).then_some(()));
 }
 
-/// The connection, and not only what is told of it, follows what is set before it stands, and before the node
-/// knows that connect(2) has returned.
+/// Options set before the connection is established, and before the node knows that connect(2) has returned,
+/// apply to the connection itself.
 #[test]
 fn options_that_are_set_while_it_connects_count() {
     let (a, b) = Served::pair();

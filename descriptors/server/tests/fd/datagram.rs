@@ -22,7 +22,7 @@ fn datagrams_pass_in_both_directions_with_their_senders_addresses() {
     assert_eq!(data, b"question");
     let from = received.remote.expect("its sender");
     assert_eq!(from.ip(), a.ip());
-    // It was bound by sending.
+    // Sending has bound it.
     assert_eq!(overlay(&client).local_addr().expect("it is bound").port(), from.port());
     assert_eq!(send_to(&server, b"answer", from), Ok(6));
     let (data, received) = receive(&client);
@@ -98,13 +98,13 @@ fn a_connected_socket_hears_its_peer_only_and_can_be_read_and_written() {
     assert_eq!(file.read(&mut buf).expect("a datagram"), 4);
     assert_eq!(&buf[..4], b"peer");
     assert_eq!(poll_for(&file, PollFlags::IN, 1), PollFlags::empty());
-    // Dissolved, it hears everybody.
+    // After the association is dissolved it receives from all peers.
     overlay(&file).connect(None).expect("AF_UNSPEC");
     assert_eq!(errno(overlay(&file).peer_addr()), Errno::NOTCONN);
     let local = overlay(&file).local_addr().expect("it is bound");
     send_to(&other, b"stranger", SocketAddr::new(a.ip(), local.port())).expect("it is sent");
     assert_eq!(receive(&file).0, b"stranger");
-    // Connected once more, to somebody else, it may still send elsewhere.
+    // Connected again, to another peer, it may still send elsewhere.
     overlay(&file).connect(Some(overlay(&other).local_addr().expect("bound"))).expect("it is known where");
     send_to(&file, b"elsewhere", address).expect("it is sent");
     assert_eq!(receive(&server).0, b"elsewhere");
@@ -122,7 +122,7 @@ fn a_refusal_is_told_to_a_connected_socket_once() {
     file.write_all(b"hello").expect("room");
     receive(&server);
     drop(server);
-    // The node looks every second.
+    // The node sweeps every second.
     std::thread::sleep(Duration::from_millis(2200));
     file.write_all(b"anybody there?").expect("room");
     let flags = poll(&file, PollFlags::IN);
@@ -133,7 +133,7 @@ fn a_refusal_is_told_to_a_connected_socket_once() {
     assert!(poll(&file, PollFlags::IN).contains(PollFlags::ERR));
     assert_eq!(overlay(&file).take_error(), Ok(Some(Errno::CONNREFUSED)));
     assert_eq!(overlay(&file).take_error(), Ok(None));
-    // A plain write sees the kernel's own.
+    // A plain write returns the kernel error.
     file.write_all(b"well?").expect("room");
     poll(&file, PollFlags::IN);
     assert_eq!(errno(rustix::io::write(&file, b"hm")), Errno::CONNRESET);
@@ -225,7 +225,7 @@ fn sockets_that_all_say_so_share_a_port() {
     assert_eq!(overlay(&first).local_addr(), Ok(any));
     assert_eq!(errno(overlay(&plain).bind(any)), Errno::ADDRINUSE);
     overlay(&second).bind(any).expect("a shared port");
-    // iperf3 does so: the first one takes the client that came, the second one those to come.
+    // iperf3 does so: the first socket keeps the present client, the second one takes later clients.
     let client = a.open(Kind::Datagram);
     send_to(&client, b"one", SocketAddr::new(a.ip(), 7777)).expect("it is sent");
     let (_, received) = receive(&second);
@@ -253,10 +253,10 @@ fn who_does_not_read_loses_datagrams_and_no_more() {
     let mut numbers = Vec::new();
     while let Ok((data, _)) = try_receive(&server, RecvFlags::DONTWAIT) {
         numbers.push(u32::from_le_bytes(data[..4].try_into().expect("four bytes")));
-        // The node refills the kernel's short queue.
+        // The node refills the short kernel queue.
         poll_for(&server, PollFlags::IN, 1);
     }
-    // What the stack keeps: 256 KiB, and the kernel's queue.
+    // The stack keeps 256 KiB, and the kernel queue adds to it.
     assert!((200..400).contains(&numbers.len()), "{}", numbers.len());
     assert!(numbers.is_sorted(), "in order");
     send_to(&client, b"again", address).expect("it is sent");
@@ -274,7 +274,7 @@ fn one_socket_talks_with_more_remote_addresses_than_the_node_keeps_ends() {
         seen.insert(receive(&server).1.remote.expect("its sender"));
     }
     assert_eq!(seen.len(), 150);
-    // Many more, of which none answers: no port of these is given to who asks for any.
+    // Many more addresses, none of which answers: these ports are never chosen automatically.
     for port in 1..=1200 {
         send_to(&server, b"?", SocketAddr::new(a.ip(), 20_000 + port)).expect("it is sent");
     }
@@ -291,7 +291,7 @@ fn a_stranger_s_datagram_is_not_received() {
     let name = rustix::net::getsockname(&server).expect("it has a name");
     let unix = rustix::net::SocketAddrUnix::try_from(name).expect("of this family");
     let text = String::from_utf8(unix.abstract_name().expect("abstract").to_vec()).expect("text");
-    // Under a name of the right form, but from another process than the node's.
+    // Under a name of the right form, but from a process other than the node.
     let (tag, id) = (&text[3..11], &text[16..28]);
     let fake = format!("ps/{tag}/p6/{id}/{}", "1".repeat(36));
     let script = format!(
@@ -351,7 +351,7 @@ fn a_wildcard_takes_both_families_unless_it_shall_not() {
     let six = a.open(Kind::Datagram);
     send_to(&six, b"six", SocketAddr::new(b.ip(), 5000)).expect("it is sent");
     assert_eq!(receive(&server).1.remote.map(|remote| remote.ip()), Some(a.ip()));
-    // Connected in the one family, it hears nothing in the other.
+    // Connected in one family, it receives nothing in the other.
     overlay(&server).connect(Some(from)).expect("it is known where");
     send_to(&six, b"six", SocketAddr::new(b.ip(), 5000)).expect("it is sent");
     send_to(&four, b"four", SocketAddr::new(b.v4(), 5000)).expect("it is sent");
@@ -399,7 +399,7 @@ fn datagrams_that_are_written_at_once_arrive_in_order_whatever_their_lengths() {
     send_to(&client, b"first", address).expect("it is sent");
     receive(&server);
     overlay(&client).connect(Some(address)).expect("it is known where");
-    // Equal ones, one that is shorter, longer, empty or cut into fragments, and equal ones again.
+    // Equal ones, one that is shorter, longer, empty or fragmented, and equal ones again.
     let lengths = [1000, 1000, 1000, 900, 1000, 1100, 0, 0, 5000, 1000, 1000, 7, 7, 7, 8];
     for round in 0..20u8 {
         for (at, length) in lengths.into_iter().enumerate() {

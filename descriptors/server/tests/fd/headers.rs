@@ -11,7 +11,7 @@ use crate::common::{Served, errno, get, get_bytes, overlay, receive, send_to, se
 const LEVEL: i32 = libc::IPPROTO_IPV6;
 const RECV: [i32; 3] = [53, 56, 58];
 
-/// An options header of so many times eight bytes, with an option that hosts pass over.
+/// Returns an options header of `eighths` times eight bytes, with an option that hosts skip.
 fn options(eighths: u8, fill: u8) -> Vec<u8> {
     let rest = 8 * usize::from(eighths) - 4;
     [&[0, eighths - 1, 0x1e, rest as u8][..], &vec![fill; rest]].concat()
@@ -35,7 +35,7 @@ fn want_all(fd: &OwnedFd) {
     RECV.into_iter().for_each(|option| set(fd, LEVEL, option, 1).expect("an option"));
 }
 
-/// Without the byte that says what follows.
+/// Returns the headers without the byte that names the next header.
 fn shown(headers: &[Header]) -> Vec<(HeaderKind, &[u8])> {
     headers.iter().map(|header| (header.kind, &header.bytes[1..])).collect()
 }
@@ -57,7 +57,7 @@ fn a_datagram_comes_with_its_headers_to_who_has_asked() {
         let expected = [&sent[..1], &sent[..1], &sent[..]][at];
         assert_eq!(shown(&receive(&server).1.headers), shown(expected));
     }
-    // With all else that it has asked for.
+    // Together with all other requested details.
     set(&server, LEVEL, libc::IPV6_RECVHOPLIMIT, 1).expect("an option");
     send_with(&client, b"y", Some(address), &sent).expect("it is sent");
     let (_, received) = receive(&server);
@@ -66,7 +66,7 @@ fn a_datagram_comes_with_its_headers_to_who_has_asked() {
         (received.remote.map(|remote| remote.ip()), shown(&received.headers)),
         (Some(a.ip()), shown(&sent))
     );
-    // Datagrams without have none, and others of the same socket their own.
+    // Datagrams without headers have none, and other datagrams of the same socket have their own.
     send_to(&client, b"plain", address).expect("it is sent");
     assert!(receive(&server).1.headers.is_empty());
     for fill in 0..20 {
@@ -95,7 +95,7 @@ fn headers_of_options_go_with_all_datagrams_that_bring_none() {
     send_to(&client, b"all", address).expect("it is sent");
     let both = [header(HeaderKind::HopByHop, 2, 7), header(HeaderKind::Destination, 2, 7)];
     assert_eq!(shown(&receive(&server).1.headers), shown(&both));
-    // One that brings any has no others: without a route not even its own.
+    // A datagram with any headers replaces all of the options; without a route not even its own remains.
     for (own, count) in [(HeaderKind::Destination, 1), (HeaderKind::BeforeRouting, 0)] {
         send_with(&client, b"own", Some(address), &[header(own, 1, 1)]).expect("it is sent");
         assert_eq!(receive(&server).1.headers.len(), count);
@@ -137,7 +137,7 @@ fn connected_sockets_send_and_see_headers() {
         rustix::io::write(&client, b"plain").expect("room");
         assert!(receive(&server).1.headers.is_empty());
     }
-    // A plain read drops what comes along.
+    // A plain read drops the accompanying descriptor.
     send_with(&client, b"read", None, &own).expect("it is sent");
     let mut buf = [0; 9];
     crate::common::poll(&server, rustix::event::PollFlags::IN);
@@ -158,7 +158,7 @@ fn raw_and_echo_sockets_have_headers_too() {
     send_with(&sender, b"raw", Some(to), &own).expect("it is sent");
     let (data, received) = receive(&raw);
     assert_eq!((&data[..], shown(&received.headers)), (&b"raw"[..], shown(&own)));
-    // Who looks at ICMPv6 sees those of an echo request.
+    // A raw ICMPv6 socket sees the headers of an echo request.
     let watcher = b.open(Kind::Raw(58));
     want_all(&watcher);
     overlay(&watcher).bind(to).expect("its own");
@@ -180,7 +180,7 @@ fn what_is_too_long_is_refused_and_ipv4_has_no_headers() {
     assert_eq!(errno(send_with(&client, &data, Some(address), &own)), Errno::MSGSIZE);
     set_bytes(&client, LEVEL, own[0].kind.option(), &own[0].bytes).expect("a header");
     assert_eq!(errno(send_to(&client, &data, address)), Errno::MSGSIZE);
-    // The longest header there is.
+    // The longest possible header.
     let long = Header { kind: HeaderKind::HopByHop, bytes: [&[0, 255][..], &[0; 2046]].concat() };
     let v4 = b.open_in(Family::V4, Kind::Datagram);
     let at = SocketAddr::new(b.v4(), 5001);
@@ -210,7 +210,7 @@ fn a_program_that_lies_about_lengths_gets_einval_and_nothing_leaves() {
             assert_eq!(errno(send_with(&client, b"lie", Some(address), &headers)), Errno::INVAL);
         }
     }
-    // Many of a kind: the last counts. None of them is left behind.
+    // Of many of one kind the last counts. No descriptor is left behind.
     let many = vec![header(HeaderKind::Destination, 1, 8); 300];
     want_all(&server);
     send_with(&client, b"many", Some(address), &many).expect("it is sent");

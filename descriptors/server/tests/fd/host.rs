@@ -1,4 +1,4 @@
-//! A node with a table of descriptors of its own.
+//! A node with a separate descriptor table.
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
@@ -92,7 +92,7 @@ fn stopping_resets_what_is_open_and_finishing_ends_it() {
     }
 }
 
-/// What was written before an end has begun counts, though a thread writes on, faster than the peer reads.
+/// Data written before the end has begun counts, even if a thread writes on, faster than the peer reads.
 #[test]
 fn a_thread_that_writes_on_keeps_no_end_waiting() {
     for exits in [true, false] {
@@ -130,13 +130,13 @@ fn a_thread_that_writes_on_keeps_no_end_waiting() {
             let (all, end) = reader.join().expect("no panic");
             assert!(all >= before, "{all} of {before} bytes");
             assert_eq!(end, if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) });
-            // It is told in the end.
+            // The writer gets an error in the end.
             writer.join().expect("no panic");
         });
     }
 }
 
-/// Reads to the end. The bytes, and what the end is.
+/// Reads to the end. Returns the number of bytes, and the kind of the end.
 fn end_of(mut receiver: std::fs::File) -> (usize, Result<(), std::io::ErrorKind>) {
     let mut all = Vec::new();
     let end = receiver.read_to_end(&mut all).map(drop).map_err(|error| error.kind());
@@ -184,7 +184,7 @@ fn what_a_child_has_until_it_executes_another_program_ends_in_order() {
         });
         is_there.read_exact(&mut [0]).expect("the child");
         let goes = scope.spawn(move || {
-            // The exit is to look first, which only makes it harder.
+            // Lets the exit look first, which only makes it harder.
             std::thread::sleep(Duration::from_millis(20));
             (&go).write_all(&[0]).expect("the child waits");
         });
@@ -261,7 +261,7 @@ fn events_are_read_from_a_descriptor_until_the_node_stops() {
     }
     a.stop(LINGER);
     while rustix::io::read(&events, &mut buf).expect("its end") > 0 {}
-    // It is the caller's: its number means this socket here.
+    // It is the caller's: its number refers to this socket here.
     assert!(rustix::fs::fstat(events.as_fd()).is_ok() && events.as_raw_fd() > 2);
 }
 
@@ -279,7 +279,7 @@ fn join(host: &Host) -> std::net::Ipv6Addr {
     host.run(|node| node.join(network).expect("a new network").address()).expect("it runs")
 }
 
-/// A stream from the first host to the second, and its ends.
+/// Returns a stream from the first host to the second, by its two ends.
 fn connection(a: &Host, b: &Host) -> (OwnedFd, std::fs::File) {
     let address = join(b);
     join(a);

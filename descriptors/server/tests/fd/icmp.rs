@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 
 use crate::common::{Served, errno, overlay, poll_for, receive, send_to, set, try_receive};
 
-/// An echo request with a wrong identifier and no checksum: the node minds both.
+/// Returns an echo request with a wrong identifier and no checksum; the node fills in both.
 fn request(kind: u8, sequence: u16, payload: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0xde, 0xad];
     message.extend(sequence.to_be_bytes());
@@ -29,7 +29,7 @@ fn a_request_is_answered_with_the_socket_s_identifier() {
         assert_eq!(received.remote, Some(to));
         let ident = u16::from_be_bytes([data[4], data[5]]);
         assert_eq!(overlay(&fd).local_addr().expect("it is bound").port(), ident);
-        // A port in the address means nothing.
+        // The port in the address is ignored.
         overlay(&fd).connect(Some(SocketAddr::new(target, 1025))).expect("it is known where");
         assert_eq!(overlay(&fd).local_addr(), Ok(SocketAddr::new(own, ident)));
         rustix::io::write(&fd, &request(types[0], 8, b"")).expect("room");

@@ -1,5 +1,6 @@
-//! Signals in the middle of everything that the library and the node do together: at each of the library's
-//! system calls, with the same program on the kernel's sockets beside it. So are a fork, and another call.
+//! Signals in the middle of everything that the library and the node do together, at each system call of the
+//! library. The same program runs with kernel sockets for comparison. A fork, and another call, are injected
+//! likewise.
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
@@ -20,7 +21,7 @@ use crate::world::World;
 
 const SENT: &[u8; 100] = &[b'a'; 100];
 
-/// The ways in which a program goes on whose connect(2) was interrupted, or does not wait.
+/// Ways in which a program goes on after an interrupted or non-blocking connect(2).
 #[derive(Debug, Clone, Copy)]
 enum How {
     ConnectsAgain,
@@ -29,8 +30,7 @@ enum How {
     ConnectsAgainWithALimit,
 }
 
-/// A call that connects a socket which another one may be connecting: a second one in the middle of the
-/// first.
+/// A second call that connects a socket, in the middle of a first one that may be connecting it.
 #[derive(Clone, Default)]
 struct Second(Arc<SecondCall>);
 
@@ -38,23 +38,23 @@ struct Second(Arc<SecondCall>);
 struct SecondCall {
     /// The socket's number, or 0.
     fd: AtomicI32,
-    /// Its first return value but EALREADY and EISCONN, plus one.
+    /// Its first return value other than EALREADY and EISCONN, plus one.
     returned: AtomicI32,
 }
 
 impl Second {
-    /// It may come from now on.
+    /// Enables the call.
     fn begin(&self, fd: &OwnedFd) {
         self.0.returned.store(0, Ordering::Relaxed);
         self.0.fd.store(fd.as_raw_fd(), Ordering::Relaxed);
     }
 
-    /// It does not come any more.
+    /// Disables the call.
     fn end(&self) {
         self.0.fd.store(0, Ordering::Relaxed);
     }
 
-    /// Returns true if it has returned this.
+    /// Returns true if the call has returned this value.
     fn has_returned(&self, returned: Result<(), Errno>) -> bool {
         self.0.returned.load(Ordering::Relaxed) == errno_of(returned) + 1
     }
@@ -66,7 +66,7 @@ impl Second {
             if number == 0 {
                 return;
             }
-            // SAFETY: it is open as long as its number is there.
+            // SAFETY: it is open as long as its number is set.
             #[allow(unsafe_code)]
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             let returned = match Socket::of(fd) {
@@ -86,13 +86,13 @@ fn errno_of(returned: Result<(), Errno>) -> i32 {
     returned.map_or_else(Errno::raw_os_error, |()| 0)
 }
 
-/// A client that sends something and reads what comes back.
+/// A client that sends data and reads the echo.
 struct Echoed(World, SocketAddr, How, Second);
 
 impl Echoed {
     fn connect(&self, fd: &OwnedFd) -> Result<(), Errno> {
         match self.connect_once_or_again(fd) {
-            // The other call was told that it is connected, or goes on.
+            // The other call has returned that it is connected, or in progress.
             Err(Errno::ISCONN) if self.3.has_returned(Ok(())) => Ok(()),
             Err(Errno::ALREADY) if self.3.has_returned(Err(Errno::INPROGRESS)) => {
                 poll(fd, PollFlags::OUT);
@@ -178,7 +178,7 @@ impl Steps for Echoed {
     }
 }
 
-/// A server of one client, which is in the same process.
+/// A server with one client in the same process.
 struct Accepts(World, Ipv6Addr);
 
 impl Accepts {
@@ -254,12 +254,12 @@ const SIGNALS: [Signals; 3] = [Signals::One, Signals::OneThenWait, Signals::Stor
 const FORKS: [Signals; 3] =
     [Signals::Fork(Forked::Exits), Signals::Fork(Forked::Closes), Signals::Fork(Forked::Uses)];
 
-/// The program sees the same with the kernel's sockets, wherever signals come, and with the overlay's.
+/// Checks that the program sees the same with kernel sockets and with overlay sockets, wherever signals come.
 fn is_the_same<S: Steps>(all: &[Signals], steps: impl Fn(bool) -> S, wanted: &str) {
     for &signals in all {
         for is_overlay in [false, true] {
             let seen = trace(signals, steps(is_overlay));
-            // A socket is opened at least, and connected.
+            // A socket is at least opened and connected.
             assert!(seen.len() > 2, "{}", seen.len());
             for (call, seen) in seen.iter().enumerate() {
                 assert_eq!(seen, wanted, "{signals:?} at call {call}, overlay: {is_overlay}");
@@ -268,7 +268,7 @@ fn is_the_same<S: Steps>(all: &[Signals], steps: impl Fn(bool) -> S, wanted: &st
     }
 }
 
-/// Sends back what comes, once it has all come: an overlay listener, and one of the kernel's.
+/// Starts an overlay listener and a kernel listener that echo all data at its end.
 fn echo(served: &Served) -> (SocketAddr, SocketAddr) {
     let (listener, overlays) = served.listen(SocketFlags::empty());
     thread::spawn(move || {
@@ -289,7 +289,7 @@ fn echo(served: &Served) -> (SocketAddr, SocketAddr) {
 fn send_back(accepted: OwnedFd) {
     let mut came = Vec::new();
     let mut file = std::fs::File::from(accepted);
-    // Those that ask for nothing close at once.
+    // A connection that was closed without data needs no answer.
     if file.read_to_end(&mut came).is_ok() {
         let _ = std::io::Write::write_all(&mut file, &came);
     }

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::common::{Served, overlay};
 
-/// Its own process is this test's only under nextest; with the others in one process it would disturb them.
+/// The test has a separate process only under nextest; in a shared process it would disturb other tests.
 #[test]
 fn without_descriptors_connections_fail_and_later_ones_do_not() {
     if std::env::var_os("NEXTEST").is_none() {
@@ -33,7 +33,7 @@ fn without_descriptors_connections_fail_and_later_ones_do_not() {
             return true;
         }
         let mut file = std::fs::File::from(fd);
-        // Turned away by the node: the end, or a reset.
+        // A connection that the node has turned away shows the end, or a reset.
         let timeout = Some(std::time::Duration::from_millis(200));
         rustix::net::sockopt::set_socket_timeout(&file, rustix::net::sockopt::Timeout::Recv, timeout)
             .expect("an option");

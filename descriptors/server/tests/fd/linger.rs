@@ -17,12 +17,12 @@ fn set_linger(fd: &OwnedFd, seconds: i32) {
     set_bytes(fd, libc::SOL_SOCKET, libc::SO_LINGER, &value).expect("an option");
 }
 
-/// As the libraries close; gives how long it took.
+/// Closes as the libraries do, and returns the duration.
 fn close(fd: OwnedFd) -> Duration {
     close_and_ask(fd).0
 }
 
-/// The same, with what closing has said.
+/// Does the same, and also returns the result of closing.
 fn close_and_ask(fd: OwnedFd) -> (Duration, Result<(), Errno>) {
     let socket = overlay(&fd);
     let (client, which) = (socket.client(), socket.which());
@@ -32,7 +32,7 @@ fn close_and_ask(fd: OwnedFd) -> (Duration, Result<(), Errno>) {
     (began.elapsed(), delivered)
 }
 
-/// Writes as much as goes without somebody reading.
+/// Writes as much as possible without a reader.
 fn fill(fd: &OwnedFd) {
     rustix::io::ioctl_fionbio(fd, true).expect("a flag");
     let mut quiet = 0;
@@ -107,8 +107,8 @@ fn a_socket_that_is_not_connected_does_not_wait_and_a_listener_s_connections_hav
     assert!(close(fresh) < Duration::from_secs(60));
 }
 
-/// What `peersock run` does at its end, with a program that ends as soon as it has connected. The node may
-/// not have its descriptor yet.
+/// Does what `peersock run` does at its end, for a program that ends as soon as it has connected. The node
+/// may not have its descriptor yet.
 #[test]
 fn the_end_of_a_connection_that_was_closed_at_once_is_delivered() {
     for said in [&b""[..], b"hello"].repeat(10) {

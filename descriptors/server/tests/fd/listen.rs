@@ -48,7 +48,7 @@ fn who_connects_to_a_listener_that_is_said_to_be_closed_is_refused() {
     let copy = listener.try_clone().expect("descriptors are left");
     drop(listener);
     client.ask(Request::Closed(opened)).expect("the node is there");
-    // Somebody still has it open.
+    // The copy is still open.
     let connection = a.socket(SocketFlags::empty());
     assert_eq!(overlay(&connection).connect(Some(address)), Ok(()));
     drop(copy);
@@ -63,7 +63,7 @@ fn a_stranger_that_connects_to_the_listener_is_not_accepted() {
     let (listener, address) = b.listen_by_abstract_name();
     let name = rustix::net::getsockname(&listener).expect("it has a name");
     let unix = rustix::net::SocketAddrUnix::try_from(name).expect("of this family");
-    // Under a name of the right form, but from another process than the node's: a child.
+    // Under a name of the right form, but from a process other than the node: a child.
     let text = String::from_utf8(unix.abstract_name().expect("abstract").to_vec()).expect("text");
     let tag = &text[3..11];
     let fake = format!("ps/{tag}/a6/000000000001/{}", "0".repeat(72));
@@ -105,7 +105,7 @@ fn more_connections_than_the_backlog_wait_their_turn() {
     });
 }
 
-/// Returns the number of these that stand, once no more do for a while.
+/// Returns the number of established clients, once it has been stable for a while.
 fn standing(clients: &[OwnedFd], wanted: usize) -> usize {
     let count = || clients.iter().filter(|fd| poll_for(fd, PollFlags::OUT, 0) == PollFlags::OUT).count();
     let until = Instant::now() + Duration::from_secs(20);
@@ -134,7 +134,7 @@ fn one_connection_more_than_the_backlog_says_may_wait() {
                 .collect();
             assert_eq!(standing(&clients, places), places, "with a backlog of {backlog}");
             if backlog == 1 {
-                // Those that are accepted make room, and so does another backlog.
+                // Accepted connections make room, and so does another backlog.
                 overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
                 assert_eq!(standing(&clients, places + 1), places + 1);
                 overlay(&listener).listen(3).expect("it listens");

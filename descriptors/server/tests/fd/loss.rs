@@ -1,5 +1,5 @@
-//! Whoever sends is told when something was not delivered, at every stage at which a peer can go; and where
-//! the kernel's TCP says that all is well, so it is here.
+//! A sender gets an error if something was not delivered, at every stage at which a peer can go. Where kernel
+//! TCP reports success, so does the overlay.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;
@@ -22,23 +22,23 @@ use self::receiver::{Stream, receive};
 use self::scenario::{Outcome, Step, content, judge, table};
 use crate::common::{Served, overlay, poll, set, set_bytes};
 
-/// What the peer does with a connection that something is sent over.
+/// Behavior of the peer on a connection that carries data to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
     ReadsAll,
-    /// Closes before anything has come.
+    /// Closes before any data has come.
     ClosesAtOnce,
-    /// Closes when something has come, which it does not read.
+    /// Closes when data has come, without reading it.
     ClosesUnread,
     ClosesAfterHalf,
     /// SO_LINGER of zero.
     ResetsAtOnce,
     ResetsAfterHalf,
-    /// Reads everything and resets then.
+    /// Reads everything and then resets.
     ResetsAtTheEnd,
-    /// Ends its own direction first, and reads all the same.
+    /// Ends its own direction first, and still reads.
     ShutsAndReads,
-    /// Writes something of its own, and closes without reading.
+    /// Writes data itself, and closes without reading.
     AnswersUnread,
 }
 
@@ -56,14 +56,14 @@ const PEERS: [Peer; 9] = [
 
 const SIZES: [usize; 4] = [1, 4000, 300_000, 10_000_000];
 
-/// What a sender is told.
+/// Result that a sender sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     AllIsWell,
     Error(&'static str, ErrorKind),
 }
 
-/// Where a connection is.
+/// Network of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Kernel,
@@ -109,7 +109,7 @@ impl Side {
         self.take_error(file).map_or(Told::AllIsWell, |error| told("SO_ERROR", error.into()))
     }
 
-    /// Does as the peer; true if it has had everything.
+    /// Acts as the peer. Returns true if it has received everything.
     fn receive(self, peer: Peer, mut file: File, size: usize) -> bool {
         let half = |file: &mut File| {
             let mut buf = vec![0; size.div_ceil(2)];
@@ -172,8 +172,7 @@ fn whoever_sends_is_told_of_what_was_not_delivered() {
                 let (kernel, _) = Side::Kernel.run(kernels(), peer, size);
                 let (told, has_all) = Side::Overlay.run(a.connect(&b), peer, size);
                 match has_all {
-                    // Whether the sender has seen all acknowledged before the reset is a matter of time, as
-                    // with the kernel.
+                    // The reset may come before or after the last acknowledgement, as with the kernel.
                     true if matches!(peer, Peer::ResetsAtTheEnd | Peer::ResetsAfterHalf) => {}
                     true => assert_eq!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
                     false => assert_ne!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
@@ -199,12 +198,12 @@ impl Stream for File {
     }
 
     fn reset_on_close(&self) -> io::Result<()> {
-        // Also if the connection has ended meanwhile.
+        // Even if the connection has ended meanwhile.
         Ok(set_bytes(self, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0])?)
     }
 }
 
-/// The sender of the table: waiting for the delivery is closing with SO_LINGER.
+/// The sender of the table, which waits for delivery by closing with SO_LINGER.
 fn deliver(fd: OwnedFd, size: usize) -> io::Result<()> {
     let mut file = File::from(fd.try_clone()?);
     file.write_all(&content(size))?;
@@ -219,16 +218,14 @@ fn deliver(fd: OwnedFd, size: usize) -> io::Result<()> {
 fn the_table_of_deliveries_holds_for_descriptors() {
     let (a, b) = Served::pair();
     let (scenarios, sizes) = table();
-    // Receivers that die or stop need a process of their own: the tests of `run` and of the C library have
-    // those.
+    // Receivers that die or stop need a separate process; the tests of `run` and of the C library have those.
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (listener, address) = match scenario.steps[0] {
                 Step::Refuse => (None, (b.ip(), 9).into()),
                 _ => {
                     let (listener, address) = b.listen(SocketFlags::empty());
-                    // So that half of the largest size is more than its buffer holds, which grows with what
-                    // is read.
+                    // Half of the largest size must exceed its buffer, which grows when data is read.
                     set(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 17).expect("a size");
                     (Some(listener), address)
                 }
@@ -246,7 +243,7 @@ fn the_table_of_deliveries_holds_for_descriptors() {
                     // A receiver that is done already does not wait for it.
                     let _ = connected.send(());
                     if scenario.steps[0] == Step::Unlisten {
-                        // It has to be gone before the end is read.
+                        // The listener must be gone before the end is read.
                         thread::sleep(Duration::from_millis(50));
                     }
                     deliver(client, size)
@@ -259,7 +256,7 @@ fn the_table_of_deliveries_holds_for_descriptors() {
     }
 }
 
-/// What a program does with a connection whose peer has reset it, so that what was sent is lost.
+/// Actions of a program on a connection whose peer has reset it, so that sent data is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Afterwards {
     Closes,
@@ -270,12 +267,12 @@ enum Afterwards {
     AsksForTheError,
 }
 
-/// A connection whose peer has reset it, while `size` bytes of this end's were in all the buffers there are.
+/// Returns a connection reset by its peer, while `size` bytes of this end were in the buffers.
 fn reset_by_peer(a: &Served, b: &Served, size: usize) -> File {
     let (sender, receiver) = a.connect(b);
     rustix::io::ioctl_fionbio(&sender, true).expect("a flag");
     rustix::io::write(&sender, &vec![7; size]).expect("room for some");
-    // What is in the last of all buffers is not acknowledged: of much they are filled until nothing moves.
+    // Data in the last of all buffers is not acknowledged, so large sizes fill them until nothing moves.
     let mut pauses = 0;
     while size > 1_000_000 && pauses < 50 {
         pauses += 1;
@@ -299,7 +296,7 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
         for size in [4000, 10_000_000] {
             let (a, b) = Served::pair();
             let mut sender = reset_by_peer(&a, &b, size);
-            // The libraries ask what an error of the kernel's means.
+            // The libraries ask for the meaning of a kernel error.
             let meaning = |error: io::Error| {
                 overlay(&sender).stream_error(Errno::from_io_error(&error).expect("the kernel's"))
             };
@@ -325,7 +322,7 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
             }
             let left = a.server.undelivered();
             assert_eq!(left.lost_before, usize::from(!is_told), "{how:?} {size}");
-            // Of few bytes the peer's node has acknowledged all before they were thrown away.
+            // For a few bytes, the peer's node has acknowledged all before they were discarded.
             assert_eq!(left.lost_before_bytes > 0, !is_told && size > 1_000_000, "{how:?} {size}");
             let delivered = match how {
                 KeepsItOpen => a.server.drain_and_reset(Duration::from_secs(20)),
@@ -337,7 +334,7 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
     }
 }
 
-/// Two connected descriptors. The node of the second knows that the first has read all that came.
+/// Returns the sender of a connection that the receiver has reset with `unread` bytes unread.
 fn read_and_reset(a: &Served, b: &Served, unread: usize) -> File {
     let (sender, mut receiver) = a.connect(b);
     (&sender).write_all(&[7; 5000]).expect("room");
@@ -355,7 +352,7 @@ fn a_reset_by_who_has_read_everything_loses_nothing() {
     for (unread, lost) in [(0, 0), (1, 1)] {
         let (a, b) = Served::pair();
         let sender = read_and_reset(&a, &b, unread);
-        // As the kernel's: the call fails, for the peer takes nothing more.
+        // As in the kernel, the call fails because the peer accepts nothing more.
         let copy = sender.try_clone().expect("a copy");
         drop(sender);
         assert_eq!(a.server.undelivered().lost_before, lost, "{unread} bytes unread");
@@ -365,8 +362,8 @@ fn a_reset_by_who_has_read_everything_loses_nothing() {
     }
 }
 
-/// The node may begin to end before it has heard that the application has closed its descriptor. Much that
-/// goes to and fro meanwhile keeps it from hearing so at once.
+/// The node may begin to end before it sees that the application has closed its descriptor. Busy traffic
+/// meanwhile delays that event.
 #[test]
 fn what_a_program_has_not_read_when_it_ends_is_lost_though_its_node_ends_too() {
     for round in 0..60 {
@@ -397,7 +394,7 @@ fn what_a_program_has_not_read_when_it_ends_is_lost_though_its_node_ends_too() {
     }
 }
 
-/// As with the kernel, what becomes of a connection that was closed before is the node's affair.
+/// Losses on a connection that was closed before concern only the node, as with the kernel.
 #[test]
 fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
     let (a, b) = Served::pair();
@@ -409,7 +406,7 @@ fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
     drop(receiver);
     let mut probe = a.connect(&b);
     for _ in 0..10 {
-        // What goes to and fro takes the reset along.
+        // The reset arrives with this traffic.
         probe.0.write_all(b"?").expect("room");
         probe.1.read_exact(&mut [0; 1]).expect("it comes");
         probe.1.write_all(b"!").expect("room");
@@ -433,7 +430,7 @@ fn of_calls_that_nobody_sees_every_one_may_have_told() {
 
 #[test]
 fn a_node_that_ends_loses_nothing_that_its_own_sockets_have_read_from_each_other() {
-    // Whose end goes first is chance.
+    // The order of the two ends is random.
     for round in 0..8 {
         let (a, _b) = Served::pair();
         let (mut one, mut other) = a.connect(&a);

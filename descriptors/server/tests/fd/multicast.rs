@@ -1,4 +1,4 @@
-//! Groups within a network.
+//! Multicast groups within a network.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ fn membership(group: &str) -> Vec<u8> {
     [&group.octets()[..], &[0; 4]].concat()
 }
 
-/// A socket that has joined a group.
+/// Returns a socket that has joined a group.
 fn member(node: &Served, group: &str, port: u16) -> OwnedFd {
     let fd = node.open(Kind::Datagram);
     set(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).expect("an option");
@@ -81,7 +81,7 @@ fn who_has_left_gets_nothing_more() {
 fn ipv4_groups_are_joined_by_address_by_index_and_before_binding() {
     let (a, b) = Served::pair_with_ipv4();
     let IpAddr::V4(own) = b.v4() else { panic!("IPv4") };
-    // One each: of who has left and joins again the sender hears only later.
+    // One group per socket, because a sender learns late of a member that leaves and joins again.
     let groups = [1, 2, 3].map(|last| [239, 1, 2, last]);
     let by_address = [groups[0], own.octets()].concat();
     let by_index = [&groups[1][..], &[0; 4], &interface_index(1).to_ne_bytes()].concat();
@@ -127,7 +127,7 @@ fn every_node_answers_a_ping_to_all_of_them() {
     assert_eq!(from, expected);
 }
 
-/// What a node has not sent to peers because they have left the group.
+/// Returns the number of datagrams not sent to peers that have left the group.
 fn left(node: &Served) -> u64 {
     node.node().status().counters["out_group_peers_left"]
 }
@@ -144,7 +144,7 @@ fn who_is_no_member_says_so_and_is_left_out_until_it_joins() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let there = member(&b, "ff05::77", 5001);
-    // Joining is told to the others, which takes its time. What is still on its way from before says nothing.
+    // Announcing a join takes time. Datagrams still in flight from before do not count.
     while !try_receive(&there, RecvFlags::DONTWAIT).is_ok_and(|(bytes, _)| bytes == b"a member") {
         assert!(Instant::now() < deadline, "the peer has not told that it has joined");
         send_to(&sender, b"a member", to).expect("it is sent");
@@ -174,7 +174,7 @@ fn who_leaves_is_left_out() {
     }
 }
 
-/// A `group_source_req` of the first network.
+/// Returns a `group_source_req` of the first network.
 fn source_request(group: IpAddr, source: IpAddr) -> Vec<u8> {
     let storage = |ip: IpAddr| {
         let mut storage = vec![0; 128];
@@ -217,7 +217,7 @@ fn a_member_hears_only_the_senders_that_it_wants_to() {
     for source in [a.ip(), nobody] {
         change(LEAVE_SOURCE, source).expect("a sender");
     }
-    // It has left the group with its last sender, and joins it for all.
+    // It has left the group with its last source, and joins it for all.
     set_bytes(&fd, IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &membership("ff05::77")).expect("a group");
     change(BLOCK_SOURCE, a.ip()).expect("a sender");
     send_to(&sender, b"three", to).expect("it is sent");

@@ -1,8 +1,8 @@
-//! A path that carries less than the smallest datagram: whoever waits for acknowledgements is told so, by
-//! descriptors (C, Python, `peersock run`) and by streams of the library.
+//! A path that carries less than the smallest datagram. A sender waiting for acknowledgements gets an error,
+//! by descriptors (C, Python, `peersock run`) and by streams of the library.
 //!
-//! In a network namespace of its own, whose loopback interface drops what is too long. This needs root, `ip`
-//! and `nft`; the test skips otherwise.
+//! The test uses a separate network namespace, whose loopback interface drops long packets. This needs root,
+//! `ip` and `nft`; otherwise the test is skipped.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,10 +18,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::common::{Served, overlay};
 
-/// What is promised.
+/// The promised time limit.
 const TOLD: Duration = Duration::from_secs(15);
 
-/// Acknowledgements and keep-alives still pass.
+/// Acknowledgements and keepalives still pass.
 const BYTES: u32 = 150;
 
 #[test]
@@ -69,9 +69,9 @@ fn who_sends_is_told(test: &str, one_by_one: bool) {
         let took = began.elapsed();
         assert_eq!((error, overlay(&client).stream_error(error)), (Errno::CONNRESET, Errno::MSGSIZE));
         assert!(took <= TOLD, "descriptors: {took:?}");
-        // It is told once.
+        // The error is reported once.
         assert_eq!(overlay(&client).take_error(), Ok(None));
-        // To the peer it is a reset, after what has come.
+        // The peer sees a reset, after the data that has come.
         assert_eq!(accepted.read(&mut [0]).expect_err("no end").raw_os_error(), Some(libc::ECONNRESET));
         let error = wait(&server);
         assert_eq!((error, overlay(&server).stream_error(error)), (Errno::CONNRESET, Errno::CONNRESET));
@@ -82,8 +82,8 @@ fn who_sends_is_told(test: &str, one_by_one: bool) {
 struct Place(String);
 
 impl Place {
-    /// `None`, and a line that says why, where there can be none. Unless its datagrams travel `one_by_one`,
-    /// several cross it as one packet, which is longer than any of them.
+    /// Creates a namespace. If that is impossible, prints the reason and returns `None`. Unless its datagrams
+    /// travel `one_by_one`, several cross it as one packet, which is longer than each of them.
     fn build(test: &str, one_by_one: bool) -> Option<Place> {
         let name = format!("ps-narrow-{}-{}", std::process::id(), test.len());
         if Command::new("nft").arg("--version").output().is_err() || !ip(&["netns", "add", &name]) {
@@ -98,7 +98,7 @@ impl Place {
         Some(place)
     }
 
-    /// Has it lose longer packets, without a word.
+    /// Makes it drop longer packets silently.
     fn carry_at_most(&self, bytes: u32) {
         let rules = format!(
             "table inet small {{ chain arriving {{ type filter hook input priority 0; meta length > {bytes} drop; }}; }}"
@@ -106,7 +106,7 @@ impl Place {
         assert!(ip(&["netns", "exec", &self.0, "nft", &rules]));
     }
 
-    /// Does something inside; threads that it starts stay there.
+    /// Runs `work` inside; threads started there stay there.
     fn within(&self, work: impl FnOnce() + Send) {
         let namespace = File::open(format!("/run/netns/{}", self.0)).expect("it is there");
         let worker = || {

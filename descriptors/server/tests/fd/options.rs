@@ -1,4 +1,4 @@
-//! Socket options: what is set is what is asked for, and what makes no sense is refused.
+//! Socket options: values that were set can be read, and invalid ones are refused.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use peersock_fd::{Errno, Family, Kind, SocketFlags, interface_index, option_tabl
 
 use crate::common::{Served, errno, get, get_bytes, overlay, receive, send_to, set, set_bytes};
 
-/// Options, values that they take, and values that they refuse.
+/// An option, values that it accepts, and values that it refuses.
 type Case = (i32, i32, &'static [i32], &'static [i32]);
 
 const SOCKET: &[Case] = &[
@@ -81,7 +81,7 @@ fn what_is_set_is_what_is_asked_for() {
     check(&stream, SOCKET);
     check(&stream, STREAM);
     for fd in [&datagram, &a.open(Kind::Echo), &a.open(Kind::Raw(253))] {
-        // A raw socket is there from the start, and it is too late for this.
+        // A raw socket is bound from the start, too late for this option.
         let only = (IPPROTO_IPV6, libc::IPV6_V6ONLY);
         let cases: Vec<Case> = SOCKET.iter().filter(|case| (case.0, case.1) != only).copied().collect();
         check(fd, &cases);
@@ -161,7 +161,7 @@ fn a_connection_tells_of_itself() {
     let mtu = get(&fd, IPPROTO_IPV6, libc::IPV6_MTU).expect("a path");
     assert!((1280..=65_535).contains(&mtu), "{mtu}");
     assert!(get(&accepted, IPPROTO_TCP, libc::TCP_MAXSEG).expect("a size") > 1000);
-    // Those of a listener are its connections' as well.
+    // An accepted connection has the listener's options as well.
     set(&accepted, IPPROTO_TCP, libc::TCP_NODELAY, 1).expect("an option");
     assert_eq!(get(&accepted, IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
 }
@@ -174,7 +174,7 @@ fn a_path_s_mtu_is_a_connected_socket_s() {
     assert_eq!(errno(get(&client, IPPROTO_IPV6, libc::IPV6_MTU)), Errno::NOTCONN);
     overlay(&client).connect(Some(address)).expect("it is known where");
     let mtu = || get(&client, IPPROTO_IPV6, libc::IPV6_MTU).expect("a path");
-    // The node may just be finding out how large it is.
+    // The node may be probing the path's size at this moment.
     let (mtu, info) = loop {
         let before = mtu();
         let info = get_bytes(&client, IPPROTO_IPV6, 61).expect("an ip6_mtuinfo");
@@ -187,7 +187,7 @@ fn a_path_s_mtu_is_a_connected_socket_s() {
     // It may have grown meanwhile.
     let told = i32::from_ne_bytes(info[28..].try_into().expect("four bytes"));
     assert!((mtu..=65_535).contains(&told), "{told}");
-    // What must not be cut and does not fit is refused, and reported to who asks.
+    // A datagram that does not fit and must not be fragmented is refused, and reported on request.
     set(&client, IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1).expect("an option");
     set(&client, IPPROTO_IPV6, libc::IPV6_RECVERR, 1).expect("an option");
     assert_eq!(errno(send_to(&client, &[0; 65_527], address)), Errno::MSGSIZE);

@@ -1,4 +1,4 @@
-//! Datagrams that are longer than their path takes and must not be cut.
+//! Datagrams that are longer than their path allows and must not be fragmented.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,11 +10,11 @@ use crate::common::{Served, errno, get, overlay, receive, send_to, set};
 
 const IPV6_RECVPATHMTU: i32 = 60;
 
-/// The longest datagrams that there are, longer than any packet of the overlay.
+/// The longest possible datagrams, longer than any packet of the overlay.
 const LONG: usize = 65_527;
 const LONG_V4: usize = 65_507;
 
-/// A socket at `a` whose datagrams must not be cut, after one has found the path to `address`.
+/// Returns a socket at `a` that forbids fragmentation, after a datagram has found the path to `address`.
 fn whole_only(a: &Served, server: &OwnedFd, address: SocketAddr) -> OwnedFd {
     let client = a.open(Kind::Datagram);
     send_to(&client, b"first", address).expect("it is sent");
@@ -31,7 +31,7 @@ fn what_is_too_long_and_must_not_be_cut_is_refused() {
     assert_eq!(errno(send_to(&client, &[0; LONG], address)), Errno::MSGSIZE);
     send_to(&client, b"small", address).expect("it is sent");
     assert_eq!(receive(&server).0, b"small");
-    // Connected as well, and in both ways of asking.
+    // Also on a connected socket, and with both kinds of calls.
     overlay(&client).connect(Some(address)).expect("it is known where");
     let send = |length: usize| {
         overlay(&client).send(&[std::io::IoSlice::new(&vec![1; length])], SendFlags::empty(), None)
@@ -78,7 +78,7 @@ fn the_path_s_mtu_is_told_to_who_has_asked() {
     let mtu = received.details.and_then(|details| details.path_mtu).expect("it has asked");
     assert_eq!((data.len(), received.remote), (0, Some(SocketAddr::new(b.ip(), 0))));
     assert!((1000..65_536).contains(&mtu), "{mtu}");
-    // What passes by the library is dropped, but told all the same.
+    // A datagram that bypasses the library is dropped, but still reported.
     overlay(&client).connect(Some(address)).expect("it is known where");
     rustix::io::write(&client, &[0; LONG]).expect("it is taken");
     let (data, received) = receive(&client);
@@ -87,7 +87,7 @@ fn the_path_s_mtu_is_told_to_who_has_asked() {
     let now = received.details.expect("it has asked");
     assert!(now.path_mtu.is_some_and(|now| now >= mtu), "{now:?}");
     assert_eq!(now, Details { path_mtu: now.path_mtu, ..Details::default() });
-    // It hears its peer as before.
+    // It still receives from its peer.
     send_to(&server, b"hello", overlay(&client).local_addr().expect("it is bound")).expect("it is sent");
     assert_eq!(receive(&client).0, b"hello");
 }

@@ -1,4 +1,4 @@
-//! Sockets that connect without waiting: who polls, reads or writes first, with the kernel's beside them.
+//! Non-blocking connects followed by a poll, a read or a write, with kernel sockets for comparison.
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -14,7 +14,7 @@ use crate::common::{Served, errno, overlay, poll, poll_for};
 
 const TRIES: usize = 200;
 
-/// A socket that connects to where nobody listens, and was found writable by `poll`.
+/// Returns a socket that connects to a closed port, and that `polls` has found writable.
 fn refused(
     world: Option<&Served>,
     remote: SocketAddr,
@@ -44,7 +44,7 @@ fn sleeps(fd: &OwnedFd) -> PollFlags {
     poll(fd, PollFlags::OUT)
 }
 
-/// It is the first to know.
+/// Spins, to see it as early as possible.
 fn spins(fd: &OwnedFd) -> PollFlags {
     loop {
         let found = poll_for(fd, PollFlags::OUT, 0);
@@ -54,7 +54,7 @@ fn spins(fd: &OwnedFd) -> PollFlags {
     }
 }
 
-/// Reads twice, with SO_ERROR in between, and gives what is told.
+/// Reads twice, with SO_ERROR in between, and returns the results.
 fn reads(world: Option<&Served>, fd: &OwnedFd) -> [Result<usize, Errno>; 3] {
     let read = || {
         rustix::io::read(fd, &mut [0; 1]).map_err(|error| match world {
@@ -70,7 +70,7 @@ fn reads(world: Option<&Served>, fd: &OwnedFd) -> [Result<usize, Errno>; 3] {
     [first, error.map(|()| 0), read()]
 }
 
-/// An address of the kernel's where nobody listens, and the socket that holds it.
+/// Returns a kernel address without a listener, and the socket that holds it.
 fn closed() -> (OwnedFd, SocketAddr) {
     let fd = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None).expect("a socket");
     rustix::net::bind(&fd, &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0)).expect("a free port");
@@ -111,7 +111,7 @@ fn a_refusal_by_the_own_node_has_all_the_events_of_the_kernels() {
     }
 }
 
-/// As in programs that no library reaches, whose calls are begun for them.
+/// Models programs that no library reaches, whose calls the supervisor begins for them.
 #[test]
 fn a_descriptor_that_blocks_does_so_after_a_refusal_too() {
     let (a, b) = Served::pair();
@@ -125,7 +125,7 @@ fn a_descriptor_that_blocks_does_so_after_a_refusal_too() {
     }
 }
 
-/// A thread writes while another one connects, and goes on after it. The kernel's socket would take nothing
+/// One thread writes while another one connects, and continues after it. A kernel socket would take nothing
 /// before it is connected.
 #[test]
 fn what_another_thread_writes_while_the_descriptor_is_filled_arrives() {
@@ -155,7 +155,7 @@ fn write_beside_filling(a: &Served, of: &Served, chunk: usize, most: usize) {
                 if chunk > 1000 {
                     sockopt::set_socket_send_buffer_size(&fd, 1 << 20).expect("an option");
                 }
-                // Zeros, too.
+                // Includes zeros.
                 let data = [0, written.len() as u8].repeat(chunk / 2);
                 if let Ok(length) = rustix::net::send(&fd, &data, SendFlags::NOSIGNAL) {
                     written.extend_from_slice(&data[..length]);

@@ -27,7 +27,7 @@ fn ipv4_packets_come_with_their_header_and_ipv6_s_without() {
     assert_eq!(send_to(&client, b"six", at(b.ip())), Ok(3));
     let (packet, received) = receive(&server);
     assert_eq!((&packet[..], received.remote), (&b"six"[..], Some(at(a.ip()))));
-    // Connected, it is read and written.
+    // A connected socket can be read and written.
     overlay(&client).connect(Some(at(b.ip()))).expect("it is known where");
     assert_eq!(overlay(&client).local_addr(), Ok(at(a.ip())));
     rustix::io::write(&client, b"written").expect("room");
@@ -56,12 +56,12 @@ fn a_filter_decides_which_icmp_messages_are_received() {
     let (a, b) = Served::pair();
     let icmpv6 = libc::IPPROTO_ICMPV6 as u8;
     let raw = a.open(Kind::Raw(icmpv6));
-    // Everything is blocked but echo replies.
+    // Everything is blocked except echo replies.
     let mut filter = [0xff; 32];
     filter[16] = !2;
     set_bytes(&raw, libc::IPPROTO_ICMPV6, 1, &filter).expect("a filter");
     assert_eq!(get_bytes(&raw, libc::IPPROTO_ICMPV6, 1).expect("a filter"), filter);
-    // The checksum is the node's affair.
+    // The node fills in the checksum.
     send_to(&raw, &[128, 0, 0, 0, 1, 2, 3, 4], at(b.ip())).expect("it is sent");
     assert_eq!(receive(&raw).0[..1], [129]);
     send_to(&raw, &[128, 0, 0, 0, 1, 2, 3, 4], at(a.ip())).expect("it is sent");

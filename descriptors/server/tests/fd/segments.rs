@@ -9,7 +9,7 @@ use peersock_fd::{Details, Errno, Kind, SendFlags};
 
 use crate::common::{Served, errno, get, overlay, receive, send_to, set};
 
-/// The lengths of so many datagrams that come, whose bytes count on.
+/// Returns the lengths of the next `count` datagrams, whose bytes must be consecutive.
 fn lengths(fd: &impl AsFd, count: usize) -> Vec<usize> {
     let mut next = 0;
     let one = |_| {
@@ -36,9 +36,10 @@ fn what_is_sent_is_cut_into_datagrams() {
         let details = Details { segment: NonZeroU16::new(segment), ..Details::default() };
         overlay(&fd).send_to(&[IoSlice::new(&bytes(length))], SendFlags::empty(), address, Some(details))
     };
-    // The path is found by the first.
+    // The first datagram finds the path.
     assert_eq!((send_to(&fd, &bytes(5), address), lengths(&receiver, 1)), (Ok(5), vec![5]));
-    // As Linux: each is whole, the last has what is left. They go where the path takes no longer ones, too.
+    // As Linux: each is whole, and the last has the rest. They go out even where the path does not take the
+    // whole length.
     set(&fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1).expect("an option");
     assert_eq!(errno(send_to(&fd, &bytes(65_500), address)), Errno::MSGSIZE);
     assert_eq!((cut(3000, 1200), lengths(&receiver, 3)), (Ok(3000), vec![1200, 1200, 600]));
@@ -56,9 +57,9 @@ fn what_is_sent_is_cut_into_datagrams() {
         (send_to(&fd, &bytes(2500), address), lengths(&receiver, 3)),
         (Ok(2500), vec![1000, 1000, 500])
     );
-    // What a message asks for counts more.
+    // A message's own setting takes precedence.
     assert_eq!((cut(2500, 1250), lengths(&receiver, 2)), (Ok(2500), vec![1250, 1250]));
-    // The kernel's own calls as well.
+    // Direct kernel calls as well.
     overlay(&fd).connect(Some(address)).expect("there is a way");
     assert_eq!((rustix::io::write(&fd, &bytes(1001)), lengths(&receiver, 2)), (Ok(1001), vec![1000, 1]));
     assert_eq!((rustix::io::write(&fd, &[]), lengths(&receiver, 1)), (Ok(0), vec![0]));

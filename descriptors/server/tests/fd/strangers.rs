@@ -1,4 +1,4 @@
-//! What other users of the machine try: every user sees the abstract names, and may connect to them.
+//! Attacks by other users of the machine, who see all abstract names and may connect to them.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use rustix::thread::set_thread_res_uid;
 
 use crate::common::{self, Served, overlay, private, send_to, try_receive};
 
-/// A connection to the request socket of a node.
+/// Returns a connection to the request socket of a node.
 fn connect(tag: NodeTag) -> Result<OwnedFd, Errno> {
     let fd = socket();
     rustix::net::connect(&fd, &address(&Name::Requests(tag)))?;
@@ -34,7 +34,7 @@ fn ask(fd: &OwnedFd, token: Token, request: Request) -> Option<Reply> {
     answer(fd)
 }
 
-/// What comes next; `None` if it is the end.
+/// Returns the next reply, or `None` at the end.
 fn answer(fd: &OwnedFd) -> Option<Reply> {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -48,7 +48,7 @@ fn answer(fd: &OwnedFd) -> Option<Reply> {
     (length > 0).then(|| decode(&buf[..length]).expect("a reply"))
 }
 
-/// Does something as another user of the machine; only root can.
+/// Runs `job` as another user of the machine, which only root can do.
 fn as_stranger<T: Send>(job: impl FnOnce() -> T + Send) -> Option<T> {
     if !rustix::process::geteuid().is_root() {
         let name = thread::current().name().unwrap_or_default().to_owned();
@@ -102,7 +102,7 @@ fn the_connections_of_users_without_the_token_are_limited() {
     let tag = served.client.tag();
     as_stranger(|| {
         let held: Vec<_> = (0..MANY).map(|_| connect(tag).expect("everybody may connect")).collect();
-        // The node has accepted all once it answers one that comes later.
+        // The node has accepted all once it answers a later one.
         let last = connect(tag).expect("everybody may connect");
         assert!(matches!(ask(&last, Token::NONE, Request::Prove(1)), Some(Reply::Proof(_))));
         let open =
@@ -132,7 +132,7 @@ fn who_takes_the_name_of_a_node_that_is_gone_is_not_taken_for_it() {
         let (length, _) = receive(end.as_fd(), &mut buf).expect("a request");
         let reply = Reply::Proof(1);
         send_with(end.as_fd(), &encode(&reply), None, SendFlags::empty()).expect("it waits for the answer");
-        // What it asks next it would ask the impostor.
+        // Its next request would go to the impostor.
         let mut fds = [PollFd::new(&end, PollFlags::IN)];
         rustix::event::poll(&mut fds, None).expect("it goes on or away");
         let next = receive(end.as_fd(), &mut [0; 1024]);
@@ -163,7 +163,8 @@ fn sockets_that_are_closed_give_up_their_ports_unasked() {
     assert!(free >= MANY / 2, "only {free} of {MANY} ports are free again");
 }
 
-/// Those who connect to a listener's name fill its backlog, and have the application accept in vain.
+/// Strangers that connect to a listener's name would fill its backlog, and make the application accept
+/// useless connections.
 #[test]
 fn nobody_but_the_node_can_connect_to_a_listener() {
     let (a, b) = Served::pair();
@@ -217,7 +218,7 @@ fn who_takes_the_name_of_a_listener_that_is_closed_gets_no_connection() {
     let client = a.socket(SocketFlags::empty());
     let connected = overlay(&client).connect(Some(address_of_b));
     if connected.is_ok() {
-        // The stack had accepted it already: then it is reset.
+        // If the stack had accepted it already, it is reset.
         let mut buf = [0; 1];
         assert_eq!(rustix::io::read(&client, &mut buf), Err(Errno::CONNRESET));
     }
@@ -248,7 +249,7 @@ fn who_takes_the_name_of_a_listener_does_not_keep_its_port() {
     assert_eq!(overlay(&again).bind(address), Ok(()), "the port is not free again");
 }
 
-/// A socket of this abstract name, by another user; `None` if there can be none.
+/// Returns another user's socket of this abstract name, or `None` if that is impossible.
 fn named_by_stranger(name: &Name) -> Option<OwnedFd> {
     as_stranger(|| {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -267,7 +268,7 @@ fn who_takes_the_name_that_a_listener_had_before_it_was_bound_changes_nothing() 
     let Some(intruder) = named_by_stranger(&name) else { return };
     rustix::net::listen(&intruder, 8).expect("it is bound");
     let other = b.socket(SocketFlags::empty());
-    // A connection that was there leaves the port free for this one.
+    // An existing connection leaves the port free for this one.
     common::set(&other, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).expect("an option");
     assert_eq!(overlay(&other).bind(address_of_b), Err(Errno::ADDRINUSE), "the listener is taken for closed");
     let client = a.socket(SocketFlags::empty());
@@ -279,7 +280,7 @@ fn who_takes_the_name_that_a_listener_had_before_it_was_bound_changes_nothing() 
     assert_eq!(accepted.err(), Some(Errno::AGAIN));
 }
 
-/// Connects to the node by the name of another process's socket, and says what comes of it.
+/// Connects to the node under the name of another process's socket, and prints the result.
 const IMPOSTOR: &str = "import socket, sys
 fd = socket.socket(socket.AF_UNIX)
 fd.bind('\\0' + sys.argv[1])
@@ -288,7 +289,7 @@ print('connected', flush=True)
 print('received', fd.recv(10))
 ";
 
-/// A listener, and a socket that the node has connected to it, while the application's descriptor for it is
+/// Returns a listener, and a socket that the node has connected to it, while the application's descriptor is
 /// not connected yet.
 fn half_connected((a, b): &(Served, Served), client: &OwnedFd) -> (OwnedFd, Opened) {
     let (listener, remote) = b.listen(SocketFlags::empty());
@@ -321,8 +322,7 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     assert!(impostor.wait().expect("it ends").success());
 }
 
-/// As above, of a client that was not bound. Its name tells the ID, and no two sockets of a node have the
-/// same.
+/// As above, for an unbound client. The ID must differ, because no two sockets of a node have the same.
 #[test]
 fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection() {
     let pair = Served::pair();
@@ -358,8 +358,8 @@ fn who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection
     assert_eq!(String::from_utf8_lossy(&said.stdout), "connected\nreceived b''\n");
 }
 
-/// A datagram socket that has the name of a node's end, as far as who does not know the node's key can make
-/// it.
+/// Returns a datagram socket with the name of a node's end, as far as it can be forged without the node's
+/// key.
 fn impostor(application: &impl AsFd, remote: SocketAddr) -> OwnedFd {
     let Some(Name::Opened(tag, socket)) = name_of(rustix::net::getsockname(application).expect("a name"))
     else {
@@ -389,7 +389,7 @@ fn who_is_there_before_the_node_gets_no_datagram() {
     });
 }
 
-/// Tells the child of the test below, which sees no process of its parent's namespace, of the node.
+/// Names the node to the child of the test below, which sees no process of its parent's namespace.
 const NODE: &str = "PEERSOCK_TEST_NODE";
 
 #[test]
@@ -453,7 +453,7 @@ fn receive_in_another_namespace(node: &str) {
     println!("received {}", String::from_utf8_lossy(&data));
 }
 
-/// The name that one of the node's ends has, as every user of the machine sees it.
+/// Returns the name of one of the node's ends, as every user of the machine sees it.
 fn end_of(client: &impl AsFd, remote: SocketAddr) -> String {
     let Some(Name::Opened(_, socket)) = name_of(rustix::net::getsockname(client).expect("a name")) else {
         panic!("it is an application's socket")
@@ -472,7 +472,7 @@ fn nobody_else_sends_from_a_socket_by_its_name_under_another_tag() {
     let (a, b) = Served::pair();
     let ((client, _), (server, there)) = (a.bound(), b.bound());
     let (_other, elsewhere) = b.bound();
-    // While it is connected elsewhere, the end for another address is not connected to it.
+    // While the client is connected elsewhere, the end for another address is not connected to it.
     overlay(&client).connect(Some(elsewhere)).expect("a route");
     send_to(&client, b"genuine", there).expect("a route");
     assert_eq!(common::receive(&server).0, b"genuine");
@@ -509,7 +509,7 @@ fn who_takes_the_name_of_a_datagram_socket_that_is_closed_gets_nothing_and_keeps
     }) else {
         return;
     };
-    // The node's end for this client was connected to the socket that is closed.
+    // The node's end for this client was connected to the closed socket.
     send_to(&client, b"secret", there).expect("a route");
     let again = b.open(Kind::Datagram);
     assert_eq!(overlay(&again).bind(there), Ok(()), "the port is not free again");
@@ -518,7 +518,7 @@ fn who_takes_the_name_of_a_datagram_socket_that_is_closed_gets_nothing_and_keeps
     assert_eq!(rustix::io::read(&intruder, &mut [0; 10]), Err(Errno::AGAIN), "somebody else got it");
 }
 
-/// A TCP socket whose last descriptor waits for an hour when it is closed.
+/// Returns a TCP socket whose last close blocks for an hour.
 fn slow_to_close() -> (std::net::TcpStream, std::net::TcpStream) {
     use std::io::Write;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -532,7 +532,7 @@ fn slow_to_close() -> (std::net::TcpStream, std::net::TcpStream) {
     (slow, reader)
 }
 
-/// Where its engine thread closed what a stranger has sent, the node would stand still.
+/// If the engine thread closed a stranger's descriptors, the node would block.
 #[test]
 fn a_stranger_cannot_have_the_node_wait_for_what_it_closes() {
     let (a, b) = Served::pair();
@@ -543,7 +543,7 @@ fn a_stranger_cannot_have_the_node_wait_for_what_it_closes() {
     {
         let (slow, reader) = slow_to_close();
         readers.push(reader);
-        // In a thread that nobody waits for: it may be the last that has the slow one open.
+        // Use a thread that is not joined, because it may close the slow socket last.
         as_stranger(|| {
             thread::spawn(move || {
                 let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);

@@ -71,7 +71,7 @@ fn a_reset_is_an_error_after_the_data_before_it() {
     assert_eq!(client.write(b"x").expect_err("nobody is there").kind(), ErrorKind::BrokenPipe);
 }
 
-/// What was written is on its way before the reset, also where the node hears of both at once.
+/// Written data is on its way before the reset, even if the node sees both at once.
 #[test]
 fn what_is_written_just_before_a_reset_arrives() {
     let (a, b) = Served::pair();
@@ -116,7 +116,7 @@ fn a_reader_that_does_not_read_holds_the_writer_back() {
     rustix::io::ioctl_fionbio(&client, true).expect("a socket");
     let piece = vec![1; 1 << 16];
     let mut written = 0;
-    // Writing comes to an end, and goes on once something is read.
+    // Writing blocks, and goes on once data is read.
     let bound = 256 << 20;
     while written < bound {
         match (&client).write(&piece) {
@@ -148,7 +148,7 @@ fn a_reader_that_does_not_read_holds_the_writer_back() {
 fn who_closes_while_both_ways_are_full_ends_the_connection_for_the_other() {
     let (a, b) = Served::pair();
     let (client, server) = a.connect(&b);
-    // Nobody reads: with both ways full neither end can send what it has.
+    // There is no reader: with both directions full, neither end can send its data.
     let mut idle = 0;
     while idle < 20 {
         let sent = [&client, &server].map(|file| {
@@ -166,7 +166,7 @@ fn who_closes_while_both_ways_are_full_ends_the_connection_for_the_other() {
     assert!(poll(&server, PollFlags::OUT).contains(PollFlags::OUT));
     let error = (&server).write(&[1]).expect_err("nobody will read it");
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
-    // What had come before is not lost, and after it comes the reset.
+    // Data that had come before is not lost, and the reset comes after it.
     let mut received = Vec::new();
     let error = (&server).read_to_end(&mut received).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -206,7 +206,7 @@ fn an_urgent_byte_by_the_kernels_own_call_arrives_in_line_and_the_connection_end
     let (a, b) = Served::pair();
     let (mut client, mut server) = a.connect(&b);
     client.write_all(b"ab").expect("room");
-    // The library's calls refuse it. This one nobody sees.
+    // The library's calls refuse it, but no library sees this call.
     match rustix::net::send(&client, b"cd!", SendFlags::OOB) {
         Err(error) => {
             assert_eq!(error, Errno::OPNOTSUPP);
@@ -225,13 +225,13 @@ fn an_urgent_byte_by_the_kernels_own_call_arrives_in_line_and_the_connection_end
     server.read_to_end(&mut received).expect("the end comes");
     assert_eq!(received, b"?");
     drop(server);
-    // Nothing is left that the node would look at again and again.
+    // No remaining data keeps the node looking repeatedly.
     assert!(a.server.drain(Duration::from_secs(10)));
 }
 
 #[test]
 fn a_reset_is_told_also_where_the_applications_end_is_out_of_reach() {
-    // Of a thread: the node's own threads, which come from it, have no more rights.
+    // In a thread, because the node's own threads inherit its reduced rights.
     let node = thread::spawn(|| {
         use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
         let mut sets = capabilities(None).expect("capabilities");
@@ -245,7 +245,7 @@ fn a_reset_is_told_also_where_the_applications_end_is_out_of_reach() {
         overlay(&client).connect(Some(address)).expect("somebody listens");
         let (server, _) = overlay(&listener).accept(SocketFlags::CLOEXEC).expect("a connection");
         let which = overlay(&client).which();
-        // PR_SET_DUMPABLE: nobody looks into it.
+        // PR_SET_DUMPABLE: no process can inspect it.
         let script = "import ctypes, os; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print('ready', flush=True)
 try: print(os.read(0, 10))
 except ConnectionResetError: print('reset')

@@ -1,5 +1,5 @@
-//! A child of this process into whose system calls signals are put, by ptrace(2). The handler does nothing,
-//! forks, or makes a call once more.
+//! A child of this process into whose system calls ptrace(2) injects signals. The handler does nothing,
+//! forks, or makes another call.
 #![allow(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -12,48 +12,48 @@ use std::time::Duration;
 
 use peersock_fd::Socket;
 
-/// Begins and ends what is interrupted: the child raises it.
+/// Signal that marks the begin and the end of the interrupted part; the child raises it.
 const MARK: libc::c_int = libc::SIGUSR2;
 
-/// The signal that interrupts it: calls are not restarted.
+/// The signal that interrupts; calls are not restarted.
 const SIGNAL: libc::c_int = libc::SIGUSR1;
 
-/// The most calls in a row that get a signal.
+/// Maximum number of consecutive calls that get a signal.
 const STORM: usize = 8;
 
-/// Long enough for a node to answer, and for two to connect.
+/// Time long enough for a node to answer, and for two to connect.
 const SETTLES: Duration = Duration::from_millis(15);
 
-/// The system calls that get a signal as they begin, from one on.
+/// The system calls that get a signal as they begin, relative to a given call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signals {
-    /// That one.
+    /// The given call.
     One,
-    /// That one, and if it is interrupted the program goes on only once others have done all that they do.
+    /// The given call. If it is interrupted, the program continues only after the others have finished.
     OneThenWait,
-    /// That one and the next ones.
+    /// The given call and the next ones.
     Storm,
-    /// That one, and the handler forks.
+    /// The given call, and the handler forks.
     Fork(Forked),
-    /// That one, and the handler does [`again`](Steps::again) what the program does.
+    /// The given call, and the handler makes the [`again`](Steps::again) call of the program.
     Again,
 }
 
-/// The end of a child that is forked in the middle of a call. It has copies of all descriptors.
+/// Behavior of a child that is forked in the middle of a call. It has copies of all descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Forked {
-    /// It ends at once.
+    /// Exits at once.
     Exits,
-    /// It closes all, and ends only later.
+    /// Closes all descriptors, and exits only later.
     Closes,
-    /// It asks the node about every socket, and ends.
+    /// Asks the node about every socket, and exits.
     Uses,
 }
 
-/// The handler's deed, in a child.
+/// The handler's action, in a child.
 static HANDLED: OnceLock<Again> = OnceLock::new();
 
-/// The number of times that it has done so.
+/// The number of times that the handler has run.
 static TIMES: AtomicU32 = AtomicU32::new(0);
 
 impl Signals {
@@ -68,7 +68,7 @@ impl Signals {
 
 impl Forked {
     fn fork(self) {
-        // The C library's fork(2) takes locks that what the signal has interrupted may hold.
+        // The C library's fork(2) takes locks that the interrupted code may hold.
         // SAFETY: as fork(2), no pointers.
         if unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } != 0 {
             return;
@@ -82,7 +82,7 @@ impl Forked {
             },
             Self::Uses => {
                 for number in 3..64 {
-                    // SAFETY: nobody closes descriptors in this child; where there is none the calls fail.
+                    // SAFETY: nothing closes descriptors in this child; the calls fail for missing ones.
                     let fd = unsafe { BorrowedFd::borrow_raw(number) };
                     match Socket::of(fd) {
                         Some(socket) => drop(socket.local_addr()),
@@ -91,42 +91,41 @@ impl Forked {
                 }
             }
         }
-        // SAFETY: it ends the process and comes back to nobody.
+        // SAFETY: it ends the process and does not return.
         unsafe { libc::_exit(0) };
     }
 }
 
-/// Makes a call once more.
+/// A repeated call.
 pub(crate) type Again = Box<dyn Fn() + Send + Sync>;
 
-/// The work that the child does again and again: it prepares, then does what is interrupted and tells what it
-/// saw.
+/// The work that the child repeats: it prepares, then runs the interrupted part and reports its result.
 pub(crate) trait Steps {
     /// The value that [`interrupted`](Self::interrupted) works with.
     type Prepared;
-    /// Is not interrupted.
+    /// Prepares; never interrupted.
     fn prepare(&mut self) -> Self::Prepared;
-    /// Is interrupted.
+    /// Runs the interrupted part.
     fn interrupted(&mut self, prepared: &mut Self::Prepared) -> String;
-    /// Is not interrupted: what can be seen afterwards.
+    /// Returns the visible state afterwards; never interrupted.
     fn after(&mut self, prepared: Self::Prepared) -> String;
-    /// The call that is made once more, in the middle of it, if there is one.
+    /// Returns the call to repeat in the middle of the interrupted part, if there is one.
     fn again(&self) -> Option<Again> {
         None
     }
 }
 
-/// Has a forked child do the steps with signals at the first system call, then at the second and so on until
-/// there are no more. Gives what was seen each time.
+/// Makes a forked child do the steps with signals at the first system call, then at the second, and so on
+/// through all calls. Returns the result of each run.
 pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     let (mut told, mut tells) = std::io::pipe().expect("a pipe");
-    // SAFETY: the child runs what forked children may run here: it has the test's memory, takes no lock that
-    // another thread may have held, and leaves by _exit(2).
+    // SAFETY: the child does only what a forked child may do here. It has the test's memory, takes no lock
+    // that another thread may have held, and leaves by _exit(2).
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no child");
     if child == 0 {
         let done = catch_unwind(AssertUnwindSafe(|| run_child(signals, &mut steps, &mut tells)));
-        // SAFETY: it ends the process and comes back to nobody.
+        // SAFETY: it ends the process and does not return.
         unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
     }
     drop(tells);
@@ -138,7 +137,7 @@ pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     for first in 0.. {
         child.run_to_mark();
         let calls = child.interrupt(signals, first);
-        // What it has seen comes before the next mark, to which it runs now.
+        // The result comes before the next mark, to which the child runs now.
         let mut numbers = [[0; 4]; 2];
         child.resume(libc::PTRACE_CONT, 0);
         told.read_exact(numbers.as_flattened_mut()).expect("it lives");
@@ -161,8 +160,8 @@ fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
         HANDLED.get().inspect(|handled| handled());
     }
     HANDLED.get_or_init(|| signals.handling(steps.again()));
-    // SAFETY: the handler takes no lock and no memory from the heap; all bytes of the struct may be zero. Its
-    // children are waited for by nobody. The others take no pointers.
+    // SAFETY: the handler takes no lock and no heap memory; all bytes of the struct may be zero. Its children
+    // need no wait. The others take no pointers.
     unsafe {
         let mut action: libc::sigaction = zeroed();
         action.sa_sigaction = handle as *const () as usize;
@@ -184,7 +183,7 @@ fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
 }
 
 fn mark() {
-    // SAFETY: no pointers. The tracer takes the signal away.
+    // SAFETY: no pointers. The tracer suppresses the signal.
     unsafe { libc::raise(MARK) };
 }
 
@@ -192,7 +191,7 @@ fn mark() {
 struct Child(libc::pid_t);
 
 impl Child {
-    /// The signal that it has stopped by; with 0x80 it is at a system call.
+    /// Returns the signal by which it has stopped; with 0x80 it is at a system call.
     fn wait_for_stop(&self) -> libc::c_int {
         let mut status = 0;
         // SAFETY: the pointer is to a live variable.
@@ -215,8 +214,8 @@ impl Child {
         }
     }
 
-    /// Lets it run until the next mark with signals from its system call number `first` on. Gives how many it
-    /// has made.
+    /// Lets it run until the next mark with signals from its system call number `first` on. Returns the
+    /// number of its calls.
     fn interrupt(&self, signals: Signals, first: usize) -> usize {
         let mut calls = 0;
         let mut has_signal = false;
@@ -254,18 +253,18 @@ impl Child {
 
     fn call(&self) -> Call {
         let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
-        // SAFETY: the pointer is to a live variable of the size that is told; what the kernel does not write
-        // of it is zero, which all its fields may be.
+        // SAFETY: the pointer is to a live variable of the given size; what the kernel does not write of it
+        // is zero, which all its fields may be.
         let info = unsafe {
             let size = size_of::<libc::ptrace_syscall_info>();
             libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, self.0, size, info.as_mut_ptr());
             info.assume_init()
         };
-        // SAFETY: `op` says which of the fields there is.
+        // SAFETY: `op` determines the valid field.
         unsafe {
             match info.op {
                 libc::PTRACE_SYSCALL_INFO_ENTRY => Call::Begins(info.u.entry.nr as libc::c_long),
-                // EINTR, and what becomes EINTR where calls are not restarted.
+                // EINTR, and errors that become EINTR where calls are not restarted.
                 libc::PTRACE_SYSCALL_INFO_EXIT if [-4, -512, -514, -516].contains(&info.u.exit.sval) => {
                     Call::IsInterrupted
                 }
@@ -284,7 +283,7 @@ enum Call {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: no pointers but a null one. It is our child, and nobody has waited for its end.
+        // SAFETY: no pointers but a null one. It is our child, whose end was not waited for.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL);
@@ -293,7 +292,7 @@ impl Drop for Child {
 }
 
 fn ptrace(request: libc::c_uint, child: libc::pid_t, data: libc::c_int) {
-    // SAFETY: none of the requests that come here has a pointer.
+    // SAFETY: none of the requests made here has a pointer.
     let result = unsafe { libc::ptrace(request, child, 0, libc::c_long::from(data)) };
     assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
 }

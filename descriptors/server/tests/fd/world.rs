@@ -1,4 +1,4 @@
-//! The same calls on the overlay's sockets and on the kernel's.
+//! The same calls on overlay sockets and on kernel sockets.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// Binds a socket to a free port of this address, and gives it.
+    /// Binds a socket to a free port of this address, and returns the address with the port.
     pub(crate) fn bind(&self, fd: &OwnedFd, ip: Ipv6Addr) -> Result<SocketAddr, Errno> {
         let any = SocketAddr::new(ip.into(), 0);
         match self {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-/// How a program is run.
+/// Method of running a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Plain,
@@ -14,7 +14,7 @@ pub(crate) enum Mode {
     Valgrind,
 }
 
-/// A program: what it is built from, and how it is called.
+/// A program: its sources, and its arguments.
 pub(crate) struct Program {
     sources: Vec<&'static str>,
     library: Option<&'static str>,
@@ -28,7 +28,7 @@ pub(crate) struct Program {
 /// A program that was built.
 pub(crate) struct Built {
     pub(crate) path: PathBuf,
-    /// Where it is, and where it may write.
+    /// The folder that contains it, and to which it may write.
     pub(crate) folder: TempDir,
 }
 
@@ -45,37 +45,37 @@ impl Program {
         }
     }
 
-    /// It has another source file.
+    /// Adds another source file.
     pub(crate) fn and(mut self, source: &'static str) -> Program {
         self.sources.push(source);
         self
     }
 
-    /// It needs a library that pkg-config knows.
+    /// Adds a library that pkg-config knows.
     pub(crate) fn library(mut self, name: &'static str) -> Program {
         self.library = Some(name);
         self
     }
 
-    /// It is called with a folder to write to.
+    /// Passes a writable folder as an argument.
     pub(crate) fn with_folder(mut self) -> Program {
         self.has_folder = true;
         self
     }
 
-    /// It runs in a network namespace of its own, where it may change what there is.
+    /// Runs it in a separate network namespace, which it may change.
     pub(crate) fn alone(mut self) -> Program {
         self.is_alone = true;
         self
     }
 
-    /// It is called with the path of the program `peersock`.
+    /// Passes the path of the program `peersock` as an argument.
     pub(crate) fn with_launcher(mut self) -> Program {
         self.has_launcher = true;
         self
     }
 
-    /// It is called with a word that says what it is to do.
+    /// Passes a word that selects its action.
     pub(crate) fn with_argument(mut self, argument: &'static str) -> Program {
         self.argument = Some(argument);
         self
@@ -86,7 +86,7 @@ impl Program {
         self
     }
 
-    /// Builds it. `None`, with the reason in the output, if a tool or a library is missing.
+    /// Builds it. Prints the reason and returns `None` if a tool or a library is missing.
     pub(crate) fn build(&self, mode: Mode) -> Option<Built> {
         let compiler = if self.sources[0].ends_with(".cpp") { "c++" } else { "cc" };
         let flags = match self.library {
@@ -125,7 +125,7 @@ impl Program {
         if self.is_static {
             command.arg(libraries.join("libpeersock.a")).args(["-lm", "-ldl", "-lrt", "-lutil"]);
         } else {
-            // By the name that programs record.
+            // Under the name that programs record.
             let shared = folder.path().join("libpeersock.so.0");
             std::os::unix::fs::symlink(libraries.join("libpeersock.so"), &shared).expect("a link");
             command.arg(&shared).arg(format!("-Wl,-rpath,{}", folder.path().display()));
@@ -141,8 +141,8 @@ impl Program {
     }
 }
 
-/// Where the libraries are: in the folder that PEERSOCK_LIBRARIES names, in which `cargo xtask test` has just
-/// built them with the rest; else they are built if they are not current. Cargo does not do so for tests.
+/// Folder of the libraries. It is the one named by PEERSOCK_LIBRARIES, in which `cargo xtask test` has just
+/// built them with the rest; otherwise they are built if needed. Cargo does not do so for tests.
 pub(crate) static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(folder) = std::env::var_os("PEERSOCK_LIBRARIES") {
         return folder.into();
@@ -164,12 +164,12 @@ pub(crate) static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     library.parent().expect("it is in a folder").into()
 });
 
-/// Where the program `peersock` is, if it is built: beside the libraries.
+/// Returns the path of the program `peersock`, beside the libraries, if it is built.
 pub(crate) fn launcher() -> PathBuf {
     LIBRARIES.join("peersock")
 }
 
-/// What the compiler is to be told of a library.
+/// Returns the compiler's flags for a library.
 fn pkg_config(name: &str) -> Option<Vec<String>> {
     let output = match Command::new("pkg-config").args(["--cflags", "--libs", name]).output() {
         Ok(output) if output.status.success() => output,
@@ -183,7 +183,7 @@ pub(crate) fn works(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// Says why a test is not run.
+/// Prints why a test is not run.
 fn skip<T>(reason: &str) -> Option<T> {
     let thread = std::thread::current();
     println!("SKIP {}: {reason}", thread.name().unwrap_or("a test"));

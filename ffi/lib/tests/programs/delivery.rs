@@ -1,5 +1,5 @@
-//! Every delivery of the table in `tests/delivery`, with a program in C as the sender. `loss.c` compares the
-//! calls with the kernel's.
+//! Every delivery of the table in `tests/delivery`, with a C program as the sender. `loss.c` compares the
+//! calls with kernel calls.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;
@@ -22,10 +22,10 @@ use self::receiver::receive;
 use self::scenario::{Outcome, Step, judge, table};
 use crate::build::{Built, Mode, Program};
 
-/// After so many seconds without an answer a receiver that has stopped is given up.
+/// Seconds without an answer after which a stopped receiver is given up.
 const SILENCE: u32 = 3;
 
-/// What a receiver's buffer may grow to, bytes: half of the largest size is more.
+/// Maximum size of a receiver's buffer, bytes, less than half of the largest size.
 const RECEIVE_BUFFER: usize = 1 << 18;
 
 #[test]
@@ -50,7 +50,7 @@ fn a_sender_is_told_what_the_table_says() {
             } else {
                 thread::scope(|scope| {
                     let receiver = scope.spawn(run);
-                    // Nobody waits for it in most scenarios.
+                    // Most scenarios do not wait for it.
                     let told = sender.send(address, size, 0, || _ = connected.send(()));
                     (told, receiver.join().expect("the receiver"))
                 })
@@ -74,7 +74,7 @@ fn a_sender_is_told_that_the_receiver_has_died_or_stopped() {
     });
 }
 
-/// The receiver that dies or stops. Without being asked to it does nothing.
+/// The receiver that dies or stops. It does nothing unless requested.
 #[test]
 fn receiver_of_the_others() {
     victim::be_one();
@@ -85,7 +85,7 @@ pub(crate) fn network() -> String {
     format!("ff{:04x}ffff000000", 1 + random as u16 % 0x7fff)
 }
 
-/// The program, which sends what it is told to.
+/// The program, which sends on command.
 struct Sender {
     child: Child,
     stdin: ChildStdin,
@@ -102,7 +102,7 @@ impl Sender {
         Sender { child, stdin, stdout }
     }
 
-    /// Has it send; calls `connected` when it has connected, and gives what it was told.
+    /// Makes it send. Calls `connected` when it has connected, and returns its result.
     fn send(&mut self, to: SocketAddr, size: usize, silence: u32, mut connected: impl FnMut()) -> Outcome {
         writeln!(self.stdin, "{} {} {size} {silence}", to.ip(), to.port()).expect("it reads");
         loop {

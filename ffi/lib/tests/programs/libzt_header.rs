@@ -1,5 +1,5 @@
-//! Our header for programs that were written for libzt, beside what libzt's declares: name by name and type
-//! by type (`tests/libzt.txt`), and as strict C and C++.
+//! Checks of the header for programs written for libzt against libzt's declarations: name by name and type by
+//! type (`tests/libzt.txt`), and as strict C and C++.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 /// The declarations of libzt's header.
 const FACTS: &str = include_str!("../libzt.txt");
 
-/// The guide that a user reads about it.
+/// The user guide about it.
 const GUIDE: &str = include_str!("../../../../docs/LIBZT.md");
 
 /// Every warning is an error.
@@ -54,7 +54,7 @@ fn every_declaration_of_libzt_is_there_or_said_to_be_left_out() {
 
 #[test]
 fn the_header_is_strict_c_and_c_plus_plus() {
-    // What a program has included before must not matter.
+    // Headers included before must not matter.
     for source in ["#include <ZeroTierSockets.h>\n", "#include <stdio.h>\n#include <ZeroTierSockets.h>\n"] {
         for standard in ["c99", "c11", "c17", "c++11", "c++17"] {
             compile(standard, source);
@@ -62,7 +62,7 @@ fn the_header_is_strict_c_and_c_plus_plus() {
     }
 }
 
-/// C that compiles if a line of the facts is true; `None` if it is none.
+/// Returns C code that compiles if a line of the facts is true, or `None` for another line.
 fn check(number: usize, fact: &str) -> Option<String> {
     let (kind, rest) = fact.split_once(' ')?;
     let holds = |condition: String| format!("typedef char check_{number}[({condition}) ? 1 : -1];");
@@ -101,7 +101,7 @@ fn check(number: usize, fact: &str) -> Option<String> {
         "absent" => {
             let (name, _) = rest.split_once(": ")?;
             match name.rsplit_once('.') {
-                // Nothing can be said of a member in C.
+                // C cannot check that a member is absent.
                 Some(_) => String::new(),
                 None => {
                     format!("#ifdef {name}\n#error {name}\n#endif\nstruct {name} {{ int a; }} {name}(void);")

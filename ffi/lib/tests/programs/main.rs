@@ -1,5 +1,5 @@
-//! Programs in C and C++ that use the library: built from the header, run as they are, with the sanitizers of
-//! addresses and of undefined behaviour, and at night in Valgrind.
+//! Programs in C and C++ that use the library: built from the header, run as they are, with the address and
+//! undefined-behaviour sanitizers, and at night in Valgrind.
 #![expect(clippy::print_stdout, reason = "what cannot run says so in its output")]
 
 mod build;
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use build::{Mode, Program};
 
-/// A test for each way to run a program.
+/// Defines a test for each way to run a program.
 macro_rules! programs {
     ($($name:ident: $program:expr;)*) => { $(
         mod $name {
@@ -108,10 +108,10 @@ fn the_header_is_accepted_by_strict_compilers_of_c99_to_cpp20() {
         for standard in standards {
             let folder = tempfile::tempdir().expect("a directory");
             let source = folder.path().join("only");
-            // Twice, and first of all: it needs no other header.
+            // Twice, and before other headers, because it needs no other header.
             std::fs::write(&source, "#include <peersock.h>\n#include <peersock.h>\nint unused;\n")
                 .expect("room");
-            // Also where what POSIX has beside the language is not asked for.
+            // Also without POSIX declarations requested.
             for posix in ["-UPOSIX", "-D_POSIX_C_SOURCE=200809L"] {
                 let mut command = Command::new(compiler);
                 command.args(["-Wall", "-Wextra", "-Werror", "-pedantic-errors", "-fsyntax-only"]);
@@ -124,7 +124,7 @@ fn the_header_is_accepted_by_strict_compilers_of_c99_to_cpp20() {
     }
 }
 
-/// Not in Valgrind: the program measures a time that is promised.
+/// Not in Valgrind: the program measures a promised time.
 #[test]
 fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
     run::check(Program::new("narrow.c").alone(), Mode::Plain);
@@ -135,7 +135,7 @@ fn it_is_told_within_fifteen_seconds_where_datagrams_travel_together() {
     run::check(Program::new("narrow.c").alone().with_argument("together"), Mode::Plain);
 }
 
-/// Not in Valgrind, which does not end a process as others end.
+/// Not in Valgrind, which ends a process differently.
 #[test]
 fn what_is_left_at_the_end_of_main_is_delivered_or_told() {
     run::check(Program::new("last.c"), Mode::Plain);

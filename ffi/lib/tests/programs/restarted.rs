@@ -1,4 +1,4 @@
-//! A program in C that waits for a peer, while the peer is started again.
+//! A C program that waits for a peer, while the peer is started again.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ mod peer;
 
 use peer::{PROMISED, Peer};
 
-/// On a machine that answers.
+/// Time limit on a responsive machine.
 const KILLED: Duration = Duration::from_secs(2);
 
-/// Nothing is under way any more then.
+/// Time after which nothing is in flight any more.
 const IDLE: Duration = Duration::from_secs(4);
 
 #[test]
@@ -39,8 +39,8 @@ fn who_only_waits_for_a_peer_that_is_killed_hears_of_it() {
     });
 }
 
-/// Has a program in C wait for a peer, which `end` ends: the program is to hear of it until the moment that
-/// `end` gives.
+/// Makes a C program wait for a peer, which `end` ends. The program must learn of it by the time that `end`
+/// returns.
 fn wait(end: impl FnOnce(&mut Peer<'_>, IpAddr) -> (Option<Process>, Instant)) {
     let Some(program) = Program::new("waiter.c").build(Mode::Plain) else { return };
     let network = network();
@@ -59,7 +59,7 @@ fn wait(end: impl FnOnce(&mut Peer<'_>, IpAddr) -> (Option<Process>, Instant)) {
     assert!(waiter.wait().expect("it is our child").success());
 }
 
-/// The other process. Without being asked to it does nothing.
+/// The other process. It does nothing unless requested.
 #[test]
 fn the_peer() {
     peer::be_one();

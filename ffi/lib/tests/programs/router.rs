@@ -1,5 +1,5 @@
-//! Behind a real router, in network namespaces. It needs root and the program `natlab`; else the test says
-//! why it is skipped.
+//! A node behind a real router, in network namespaces. The test needs root and the program `natlab`;
+//! otherwise it prints why it is skipped.
 
 use std::process::Command;
 
@@ -26,7 +26,7 @@ fn netcheck_tells_by_what_the_router_opens_ports() {
     let outer = lab.ip4("home").to_string();
     let told: Vec<_> =
         ways.iter().map(|way| (way["protocol"].as_str().unwrap_or(""), way["external"].as_str())).collect();
-    // PCP tells the outer address with an open port only.
+    // PCP reports the outer address only with an open port.
     let expected = [("pcp", None), ("nat-pmp", Some(outer.as_str())), ("upnp", Some(outer.as_str()))];
     assert_eq!(told, expected, "{found:#}");
 }

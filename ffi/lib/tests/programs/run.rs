@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::{Built, Mode, Program, launcher};
 
-/// No program takes longer.
+/// Time limit of every program.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Builds and runs a program; it must end with success.
@@ -53,7 +53,7 @@ pub(crate) fn check(program: Program, mode: Mode) {
 
 fn command(program: &Program, built: &Built, mode: Mode) -> Command {
     if program.is_alone {
-        // It becomes the program: their process is the same.
+        // unshare becomes the program, so the process is the same.
         let mut command = Command::new("unshare");
         command.arg("--net").arg(&built.path);
         return command;
@@ -71,11 +71,11 @@ fn command(program: &Program, built: &Built, mode: Mode) -> Command {
     command
 }
 
-/// A free UDP port, on which the nodes of this program find each other and meet no others.
+/// Returns a free UDP port, on which the nodes of this program find each other and meet no others.
 pub(crate) fn port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    // Held as long as this process lives: otherwise the system may give it to the next socket that wants any.
-    // Those of discovery may share it.
+    // Held as long as this process lives, because the system may otherwise give it to the next socket that
+    // wants any. Discovery sockets may share it.
     rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
     let port = socket.local_addr().expect("it is bound").port();
     std::mem::forget(socket);

@@ -1,4 +1,4 @@
-//! Programs that were built with another version of the library: what is released stays where it is.
+//! Programs built with another version of the library: released functions keep their versions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ mod shared_library;
 const MAP: &str = include_str!("../../peersock.map");
 const HEADER: &str = include_str!("../../include/peersock.h");
 
-/// The functions that the header declares.
+/// Returns the functions that the header declares.
 fn declared() -> BTreeSet<&'static str> {
     let code = HEADER.lines().filter(|line| !line.starts_with("//") && !line.trim_start().starts_with('#'));
     let words = code.filter_map(|line| {
@@ -52,8 +52,7 @@ fn the_library_that_is_installed_exports_its_functions_with_their_versions_and_n
     let dynamic = readelf(&["--dynamic", "--wide"], &library);
     assert!(dynamic.contains("[libpeersock.so.0]") && dynamic.contains("NODELETE"), "{dynamic}");
 
-    // What is linked with it wants that version, and runs with the layout of the structures that it was built
-    // with.
+    // A linked program requires that version, and runs with the structure layout it was built with.
     let program = folder.path().join("old");
     let mut cc = Command::new("cc");
     cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"]).arg(&program);
