@@ -49,8 +49,8 @@ fn public_nodes() -> Vec<SocketAddrV4> {
 /// use std::net::{Ipv4Addr, UdpSocket};
 /// use std::time::Duration;
 /// use peersock_dht::{Bootstrap, answers_any};
+///
 /// // It is no node of the DHT.
-/// This socket is no node of the DHT.
 /// let silent = UdpSocket::bind("127.0.0.1:0")?;
 /// let nodes = Bootstrap::Nodes(vec![silent.local_addr()?.to_string().parse().expect("IPv4")]);
 /// assert!(!answers_any(&nodes, Ipv4Addr::LOCALHOST, Duration::from_millis(10))?);

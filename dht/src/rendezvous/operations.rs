@@ -43,7 +43,6 @@ impl Pending {
     /// Returns true if an item must be examined; false for a repetition, because every node of the DHT that
     /// has the item sends it.
     ///
-    ///
     /// # Errors
     /// If the item is not the requested one, or members have stored too many different ones there.
     pub(super) fn admit(&mut self, item: &Item) -> Result<bool, Refused> {
