@@ -111,8 +111,8 @@ impl HostInterface {
         self.source_towards(ANYWHERE[1])
     }
 
-    /// Returns the kernel's source address on this interface for a remote address; `None` if this interface
-    /// does not lead there.
+    /// Returns the source address that the kernel chooses on this interface for a remote address; `None` if
+    /// this interface does not lead there.
     pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {
         source(Some(&self.name), remote).filter(|ip| self.addresses.iter().any(|address| address.ip == *ip))
     }
@@ -154,7 +154,7 @@ pub(crate) fn source(interface: Option<&str>, remote: SocketAddr) -> Option<IpAd
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Reads the default routes of this thread's network namespace from the kernel's tables.
+/// Reads the default routes of this thread's network namespace from `/proc`.
 fn default_routes() -> Vec<DefaultRoute> {
     // A namespace belongs to a thread, and `/proc/net` would show that of the process's main thread.
     let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();

@@ -52,7 +52,7 @@ pub struct Target {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The transport by which it is asked.
+    /// The transport of the request.
     pub transport: Transport,
 }
 

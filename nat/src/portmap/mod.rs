@@ -60,7 +60,7 @@ pub enum MapError {
     /// No answer arrives, or no datagram leaves.
     #[error("the router does not answer by {protocol}: {source}")]
     Silent {
-        /// How it was asked.
+        /// The protocol of the request.
         protocol: Protocol,
         /// The error.
         source: io::Error,
@@ -68,7 +68,7 @@ pub enum MapError {
     /// The router answers that it refuses.
     #[error("the router refuses by {protocol}: {reason}")]
     Refused {
-        /// How it was asked.
+        /// The protocol of the request.
         protocol: Protocol,
         /// The reason: the name of the result code, or the text.
         reason: String,
