@@ -20,7 +20,6 @@
 //! because such a connection can die without a sign.
 //!
 //! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. Its effects are
-//! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. Its effects are
 //! bounded: memory by [`MAX_PERMISSIONS`] and 256 channels, requests by their retransmission limit, and the
 //! owner decides about each redirection to another server. A relayed address with a narrower scope than the
 //! server's address (loopback, private) is refused, because it would denote another host to each peer.

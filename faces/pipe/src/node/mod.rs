@@ -232,8 +232,8 @@ impl P2pNode {
         ips.map(|ip| SocketAddr::new(ip, endpoint.port())).collect()
     }
 
-    /// Adds a callback for messages, including those of connections that this node makes. To get the first
-    /// messages as well, use [`P2pNodeBuilder::msg_cb`].
+    /// Adds a callback for messages, also on connections that this node makes. To get the first messages as
+    /// well, use [`P2pNodeBuilder::msg_cb`].
     pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_message_callback(callbacks::of_messages(callback))
     }
