@@ -2,12 +2,12 @@
 //!
 //! # Contents of the DHT
 //!
-//! A node that wants to be found publishes a [`Record`]: its identity, its addresses and its NAT's behavior,
-//! signed by its identity and sealed for the network's members. It publishes the record at two [`Location`]s.
-//! The first follows from its overlay address: a peer that knows only the address finds it, but every member
-//! can write there. The second has a signing key that is the node's blinded identity key, so no other node
-//! can write there. A peer that wants to meet the node leaves a [`Knock`] in its mailbox, which the node
-//! reads every few seconds. Then both punch by a [`HolePunch`] plan.
+//! A node that wants to be found publishes a [`Record`] with its identity, its addresses and its NAT's
+//! behavior. The record is signed by the identity and sealed for the network's members. The node publishes it
+//! at two [`Location`]s. The first follows from its overlay address: a peer that knows only the address finds
+//! it, but every member can write there. The second has a signing key that is the node's blinded identity
+//! key, so no other node can write there. A peer that wants to meet the node leaves a [`Knock`] in its
+//! mailbox, which the node reads every few seconds. Then both punch by a [`HolePunch`] plan.
 //!
 //! All keys change every hour ([`EPOCH`]), and follow from the network's discovery key ([`MeetingKeys`]).
 //! Without that key an outsider can neither find, read nor write anything, nor tell which items belong

@@ -170,8 +170,8 @@ impl Knock {
     /// Returns the time from now until both sides begin, if the reader's clock says `unix`. At most
     /// [`Self::MAX_START`].
     ///
-    /// A knock cannot be read before it was made, so a clock that says so is behind by at least the
-    /// difference.
+    /// A knock cannot be read before it was made. So a clock that shows an earlier time is behind by at least
+    /// the difference.
     pub fn start_in(&self, unix: Duration) -> Duration {
         let now = (unix.as_millis() as u64).max(self.sequence);
         Duration::from_millis(self.start.saturating_sub(now)).min(Self::MAX_START)

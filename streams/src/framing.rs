@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn no_length_begins_like_http_or_tls_client_hello() {
-        // Applies to later frames: the first frame is a keepalive, so its first byte is 0.
+        // The first frame is a keepalive, so the first byte of a connection is 0.
         let mut out = Vec::new();
         write(&[], &mut out);
         assert_eq!(out, [0, 0]);

@@ -142,8 +142,8 @@ fn begin(
         Operation::Put(item) => {
             let dht = dht.clone();
             async move {
-                // Look up the nearest nodes first, because the library would write to the result of its last
-                // look-up, which may be from a time when it knew few nodes.
+                // Look up the nearest nodes first. Otherwise the library would write to the result of its
+                // last look-up, when it may have known few nodes.
                 dht.get_closest_nodes(MutableItem::target_from_key(&item.key, None)).await;
                 match dht.put_mutable(to_mainline(&item), None).await {
                     Ok(_) => Outcome::Done,

@@ -24,17 +24,17 @@
 //!
 //! **Bounds.** Every queue has a limit of messages and bytes ([`Options::max_qsize`],
 //! [`Options::max_qbytes`]). A datagram that finds no room drops the oldest ones, and [`Pipe::dropped`]
-//! counts those. A stream is not read while a queue is full, so the sender waits and nothing is lost. There
-//! are two exceptions, in which the full queue drops as for datagrams: a program waits for another
-//! subscription, or the pipe has callbacks or relays to other pipes. Callbacks of a stream get one message
-//! after another; callbacks of datagrams work on up to 64 at once, and also have a queue. A full queue of a
-//! server still takes one message of each client, because clients check for room before they read.
+//! counts those. A stream is not read while a queue is full, so the sender waits and nothing is lost. In two
+//! cases a full queue drops messages of a stream, too: if a program waits for another subscription, or if the
+//! pipe has callbacks or relays. Callbacks of a stream get one message after another; callbacks of datagrams
+//! work on up to 64 at once, and also have a queue. A full queue of a server still takes one message of each
+//! client, because clients check for room before they read.
 //!
 //! **The end.** Dropping the last handle of a pipe closes it, as [`Pipe::close`] does. Handles inside
 //! callbacks count; subscriptions keep a pipe open, and so do the pipes that send to it. A server with
 //! subscriptions, or callbacks for messages or clients, keeps the pipes of its clients until they end, and
 //! [`Pipe::accept`] returns none that have ended. Sent data is delivered before the end, for up to five
-//! seconds; then the connection is reset, so that the peer does not mistake a part for the whole.
+//! seconds. Then the connection is reset, so that the peer does not mistake a part for the whole.
 //!
 //! A pipe needs a tokio runtime with I/O and time, and stays in the one in which it was opened.
 #![forbid(unsafe_code)]

@@ -5,12 +5,12 @@
 //! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and implement none of
 //! the overlay.
 //!
-//! Every relayed connection keeps TCP's semantics. An end of one direction is passed on and leaves the other
-//! direction open, a reset on one side resets the other side, and a slow reader slows the sender down. A
+//! Every relayed connection keeps TCP's semantics. The end of one direction is passed on and leaves the other
+//! direction open. A reset on one side resets the other side, and a slow reader slows the sender down. A
 //! connection that is given up is reset, so that the peer does not take its data for complete.
 //!
 //! All resources are bounded. Connections, UDP associations and flows are limited in number, and one client
-//! on another machine gets half of them; a member counts as one client at all its addresses. A client has 10
+//! on another machine gets half of them. A member counts as one client at all its addresses. A client has 10
 //! s to complete its request. Heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay
 //! keeps 128 KiB in each direction.
 #![forbid(unsafe_code)]

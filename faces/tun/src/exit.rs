@@ -7,7 +7,7 @@
 //! 7422: not from that user   unreachable                              nothing goes elsewhere
 //! ```
 //!
-//! The remains are safe when the program is killed: the routes vanish with the device, and the last rule
+//! The remains are safe when the program is killed. The routes vanish with the device, and the last rule
 //! keeps all traffic beyond the local network on the machine. A family that the exit does not carry has no
 //! second rule. All rules have a distinctive protocol number, by which the next run finds them.
 

@@ -12,8 +12,7 @@
 //! [`NameServer`] answers this machine's resolver with the members' names.
 //!
 //! The kernel leaves checksums and the segmentation of large TCP and UDP packets to the overlay, and accepts
-//! merged ones (TSO, USO, GRO; virtio's header in front of each packet). So one system call moves up to 64
-//! KiB.
+//! merged ones (TSO, USO, GRO). virtio's header precedes each packet. So one system call moves up to 64 KiB.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -51,8 +51,8 @@ impl Placing {
             done(format!("the address {address}"), add_address(socket, self.index, *address))?;
         }
         for (own, prefix) in self.prefixes() {
-            // A route that another interface already has is no error, as with routes that the kernel makes
-            // for addresses with a prefix; the other route then comes first.
+            // A route that another interface already has is no error; it comes first then. The kernel does
+            // the same with its routes for addresses with a prefix.
             let how = NLM_F_APPEND;
             let route = route(self.index, prefix, RouteHeader::RT_TABLE_MAIN, Some(own));
             done(format!("the route to {prefix}"), add_route(socket, route, how))?;
@@ -115,8 +115,8 @@ pub(crate) fn family(address: IpAddr) -> AddressFamily {
 }
 
 /// Adds an address to a device, with full prefix length. Returns true if it was missing. With a shorter
-/// prefix the kernel would reserve addresses that members have: in IPv4 the last one for broadcasts, and in
-/// IPv6, if it forwards, the first one for itself (RFC 4291, 2.6.1).
+/// prefix the kernel would reserve addresses that members have. In IPv4 that is the last one, for broadcasts;
+/// in IPv6, if it forwards, the first one, for itself (RFC 4291, 2.6.1).
 fn add_address(socket: &Socket, index: u32, address: IpAddr) -> io::Result<bool> {
     let mut message = AddressMessage::default();
     message.header.family = family(address);

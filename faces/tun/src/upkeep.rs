@@ -18,8 +18,8 @@ use crate::{ExitRoutes, Filter, Settings, Tun};
 /// Delay from a change to the check, because changes come in groups.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Longest interval between two checks while settings are removed each time, or cannot be set: a minute, but
-/// a second where an exit is used, because packets bypass the exit until then.
+/// Longest interval between two checks while settings are removed each time, or cannot be set. It is a
+/// minute, but a second where an exit is used, because packets bypass the exit until then.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_OF_EXIT: Duration = Duration::from_secs(1);
 

@@ -53,7 +53,7 @@ impl User {
         Ok(User { user: Uid::from_raw(metadata.uid()), group: Gid::from_raw(metadata.gid()) })
     }
 
-    /// Returns a user that no list has, and that most probably no other process uses: one of those that
+    /// Returns a user that no list has, and that most probably no other process uses. It is one of those that
     /// systemd assigns to services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace
     /// without such users.
     ///

@@ -2,11 +2,11 @@
 //! the router opens its firewall (a *pinhole*), by PCP or UPnP.
 //!
 //! [`find`] asks which protocols the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it
-//! open: it renews the mapping at half of its lifetime, opens it again when the router has lost it, and
+//! open. It renews the mapping at half of its lifetime, opens it again when the router has lost it, and
 //! closes it at the end.
 //!
 //! A router's answer is trusted only for the port. Answers come only from the router itself (UPnP: from an
-//! address of the local network), have limits of size and time, and an external address is a candidate like
+//! address of the local network), and have limits of size and time. An external address is a candidate like
 //! any other, which peers prove before use. An address that no host can have (0.0.0.0, loopback, multicast)
 //! is no mapping. A private one is, because peers may be behind the same outer NAT.
 

@@ -243,7 +243,7 @@ impl Prober {
         let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
         let transaction = &self.transactions[index];
         if from != self.expected(transaction) {
-            // A server that ignores the change request cannot tell the filter: its answer would make every
+            // A server that ignores the change request cannot tell the filter. Its answer would make every
             // NAT look open, and its silence at the other endpoint would make every NAT look closed.
             if matches!(transaction.purpose, Purpose::FromOtherPort | Purpose::FromOtherAddress) {
                 self.transactions.remove(index);

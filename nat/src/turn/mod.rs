@@ -1,7 +1,7 @@
 //! A client of TURN servers (RFC 8656): an address on a server that relays to this node.
 //!
-//! A [`Client`] has one *allocation*: the server opens a UDP port for it, the *relayed address*, and forwards
-//! datagrams that arrive there from peers that the client has named before. It is sans-IO. Inputs are
+//! A [`Client`] has one *allocation*: the server opens a UDP port for it, the *relayed address*. It forwards
+//! datagrams that arrive there from peers that the client has named before. The client is sans-IO. Inputs are
 //! datagrams from the server, data for peers, and the time; outputs are datagrams for the server, data of
 //! peers, and events. Its owner has a socket that talks to the server only, and starts again with another
 //! socket when the allocation has ended.
@@ -12,8 +12,8 @@
 //!   for it. The client renews permissions in use; after five minutes without use it forgets them.
 //! * **Channels** (12): a peer that answers and receives datagrams often gets one. A datagram then costs 4
 //!   additional bytes instead of [`MAX_OVERHEAD`].
-//! * **Mapping**: a binding request every 25 s keeps the mapping of NATs on the path to the server, and shows
-//!   if the server still knows the client by it.
+//! * **Mapping**: a binding request every 25 s keeps the mapping of NATs on the path to the server. It also
+//!   shows if the server still knows the client by it.
 //!
 //! Over TCP and TLS ([`Client::over_stream`]) the messages are the same, and the owner does the framing. The
 //! client then retransmits no requests (RFC 8489, 6.2.2). It detects a dead server by requests every 10 s,

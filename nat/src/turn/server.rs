@@ -22,8 +22,8 @@ const MAX_LEN: usize = 508;
 /// colon, `%25` for `%` itself. HOST is a name, an IPv4 address, or an IPv6 address in brackets. The port
 /// defaults to 3478. The password is not displayed, and is wiped when this is dropped.
 ///
-/// The transport is written as in the URIs of RFC 7065: `turn:` is UDP, `turn:` with `?transport=tcp` at its
-/// end is TCP, and `turns:` is TLS over TCP, with the default port 5349. A server whose certificate no
+/// The transport is written as in the URIs of RFC 7065. `turn:` is UDP, and `turn:` with `?transport=tcp` at
+/// its end is TCP. `turns:` is TLS over TCP, with the default port 5349. A server whose certificate no
 /// authority has signed has its SHA-256 at the end: `turns:…?sha256=HEX`.
 ///
 /// ```

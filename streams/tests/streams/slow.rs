@@ -41,7 +41,7 @@ async fn to_a_slow_reader_little_is_under_way() {
     assert!(dropped > 10_000, "{counters:?}");
 }
 
-/// TLS and WebSocket have separate buffers, which must not hold much either.
+/// Tests that the separate buffers of TLS and WebSocket hold little, too.
 #[tokio::test]
 async fn on_a_slow_path_little_is_under_way_whatever_the_transport() {
     for transport in transports() {

@@ -162,7 +162,7 @@ async fn trusting(folder: &std::path::Path) {
     assert_eq!(bench.datagram(id).await, b"TLS in TLS");
 }
 
-/// A proxy with TLS that connects once. Returns its port.
+/// Runs a proxy with TLS that connects once. Returns its port.
 async fn tls_proxy(chain: &std::path::Path, key: &std::path::Path) -> u16 {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -22,8 +22,8 @@ impl Reader {
         Self { keys: keys(), places: BTreeMap::new(), read: BTreeMap::new() }
     }
 
-    /// Returns the records at the two places of node 0, as found by a clock that is off by `clock_off`
-    /// seconds: the place by address, and the place by identity.
+    /// Returns the records at the two places of node 0 (by address, and by identity), as found by a clock
+    /// that is off by `clock_off` seconds.
     fn find(&mut self, world: &World, clock_off: i64) -> [Option<Record>; 2] {
         let (tail, identity) = (world.tail(0), world.identity(0));
         let unix = world.now(0).unix.as_secs().saturating_add_signed(clock_off);

@@ -147,9 +147,9 @@ impl Connection {
     }
 }
 
-/// Ends the client's connection in an orderly way, as after other requests. The library hands over a
-/// connection that it closes after CONNECT, or after a request with the field Upgrade, for any answer, and a
-/// dropped connection is reset.
+/// Ends the client's connection in an orderly way, as after other requests. After CONNECT or the field
+/// Upgrade, the library hands over a connection that it closes, whatever the answer was. If it were dropped,
+/// it would be reset.
 fn shut_down_after_upgrade(request: &mut Request<Incoming>) {
     if request.method() != Method::CONNECT && !request.headers().contains_key(UPGRADE) {
         return;
@@ -179,7 +179,7 @@ fn tunnel_target(uri: &Uri) -> Result<Target, Problem> {
 }
 
 /// Returns the target of a plain request. A request without a host in its first line is meant for a server,
-/// and not for a proxy; a web page in a browser can send only such requests.
+/// not for a proxy. A web page in a browser can send only such requests.
 fn plain_target(uri: &Uri) -> Result<Target, Problem> {
     match uri.scheme_str() {
         None => return Err(Problem::NotForProxy),

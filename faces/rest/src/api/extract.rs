@@ -139,7 +139,7 @@ impl Query {
     }
 }
 
-/// Returns the time that lies `seconds` in the future.
+/// Returns the time `seconds` from now.
 pub(super) fn deadline(seconds: Option<&str>) -> Result<Instant, Problem> {
     let seconds = seconds.map_or(Ok(PATIENCE), str::parse);
     let wrong = || {
