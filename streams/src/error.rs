@@ -53,7 +53,7 @@ pub enum ConnectError {
     /// A setting that names a proxy cannot be parsed.
     #[error(transparent)]
     ProxySetting(#[from] crate::proxy::ParseProxyError),
-    /// The proxy demands authentication, or rejects the user name and password that it got.
+    /// The proxy demands authentication, and no user name and password are set.
     #[error("the proxy at {proxy} asks for a user name and password: put them into {setting} as {with}")]
     ProxyAuthentication {
         /// The proxy, without user name and password.
