@@ -1,4 +1,4 @@
-//! Two programs behind NATs that find each other by a DHT and nothing else, and punch through.
+//! Two programs behind NATs that find each other through a DHT only, and punch through.
 //!
 //! ```text
 //! meet dht COUNT FIRST-ADDRESS          runs nodes of a DHT, one on each address from the first on
@@ -6,11 +6,11 @@
 //! meet lab RUNS wait|idle               both, several times, inside of `natlab run`; tests/natlab.rs calls it
 //! ```
 //!
-//! A node's address follows from its seed, so that either can compute the other's: that is all they know. It
-//! prints how long after its start the first datagram came from the peer directly. A node that is `idle`
-//! reads its mailbox as seldom as one that has run for long, and the other one starts some seconds later. A
-//! node that has met the other one stays until its standard input ends: the other one may not have heard it
-//! yet.
+//! A node's address follows from its seed, so each node can compute the other's address and knows nothing
+//! else. It prints the time from its start until the first datagram came directly from the peer. A node that
+//! is `idle` reads its mailbox as seldom as one that has run for long, and the other one starts some seconds
+//! later. A node that has met its peer stays until its standard input ends, because the peer may not have
+//! heard it yet.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -29,15 +29,15 @@ use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What each datagram between the two begins with; a byte and the sender's tail follow.
+/// Beginning of each datagram between the two; a byte and the sender's tail follow.
 const MAGIC: &[u8] = b"peersock example: meet ";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often who was heard is told so.
+/// Interval of the confirmations to a peer that was heard.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// By how much an idle node may start before the one that looks for it.
+/// Largest head start of an idle node before the one that looks for it.
 const LEAD: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nodes of a DHT until the standard input ends.
+/// Runs nodes of a DHT until the standard input ends.
 fn serve(count: &str, first: &str) -> Result<()> {
     let (count, first): (u32, Ipv4Addr) = (count.parse()?, first.parse()?);
     let mut nodes = Vec::new();
@@ -95,7 +95,7 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
         settings.config.poll_active = settings.config.poll_idle;
     }
     let service = Service::start(own, settings, move |event| {
-        // The other end is gone when the program ends.
+        // The receiver is gone when the program ends.
         let _ = sender.send(event);
     })?;
     let key = DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, Some(&Psk::new([3; 32])), None);
@@ -118,7 +118,7 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
     Err(format!("not met; {:?}", service.counters()).into())
 }
 
-/// How this node can be reached, which includes where a STUN server sees the socket.
+/// Returns this node's contact, including the endpoint that a STUN server sees.
 fn contact(socket: &UdpSocket, stun: SocketAddr) -> Result<Contact> {
     let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     probe.connect(stun)?;
@@ -132,7 +132,7 @@ fn contact(socket: &UdpSocket, stun: SocketAddr) -> Result<Contact> {
     Ok(Contact::new(nat, [mapped, Candidate { kind: CandidateKind::Interface, address: local }]))
 }
 
-/// A binding request (RFC 8489) and the XOR-MAPPED-ADDRESS of its answer, IPv4 only.
+/// Sends a binding request (RFC 8489) and returns the XOR-MAPPED-ADDRESS of its answer, IPv4 only.
 fn ask_stun(socket: &UdpSocket, server: SocketAddr) -> Result<SocketAddr> {
     let cookie = [0x21, 0x12, 0xa4, 0x42];
     let request = [&[0, 1, 0, 0], &cookie[..], b"meet by dht."].concat();
@@ -163,7 +163,7 @@ struct Punching {
     peer: NodeTail,
     shots: Vec<(Instant, SocketAddr)>,
     record: Option<Record>,
-    /// Where the peer was heard.
+    /// The endpoint from which the peer was heard.
     heard: Option<SocketAddr>,
 }
 
@@ -193,7 +193,7 @@ impl Punching {
         self.shots.reverse();
     }
 
-    /// Sends what is due and listens a little. Whether the peer has been heard.
+    /// Sends what is due and listens briefly. Returns true if the peer has been heard.
     fn step(&mut self) -> Result<bool> {
         while let Some((_, to)) = self.shots.pop_if(|(at, _)| *at <= Instant::now()) {
             self.send(0, to);
@@ -203,7 +203,7 @@ impl Punching {
 
     fn send(&self, kind: u8, to: SocketAddr) {
         let own = format!("{:?}", self.own_tail);
-        // An address without a route is as good as one that does not answer.
+        // An address without a route is equivalent to one that does not answer.
         let _ = self.socket.send_to(&[MAGIC, &[kind], own.as_bytes()].concat(), to);
     }
 
@@ -224,7 +224,7 @@ impl Punching {
         Ok(is_peer)
     }
 
-    /// Goes on as before until the standard input ends, so that the peer hears this node too.
+    /// Continues as before until the standard input ends, so that the peer hears this node too.
     fn linger(&mut self, events: &Receiver<Event>) -> Result<()> {
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
@@ -236,7 +236,7 @@ impl Punching {
         while !is_over.load(Ordering::Relaxed) {
             self.handle_events(events);
             self.step()?;
-            // The answer may have been lost, and the peer sends no more than its plan has.
+            // The answer may have been lost, and the peer sends only what its plan contains.
             if let Some(peer) = self.heard.filter(|_| again <= Instant::now()) {
                 self.send(1, peer);
                 again += AGAIN;
@@ -246,7 +246,7 @@ impl Punching {
     }
 }
 
-/// Fifty nodes of a DHT in the lab's node `root`; pairs of nodes in `home1` and `work1`.
+/// Runs fifty nodes of a DHT in the lab's node `root`, and pairs of nodes in `home1` and `work1`.
 fn lab(runs: &str, role: &str) -> Result<()> {
     const FIRST: &str = "203.0.113.100";
     let alias = "dev=$(ip -o -4 addr | awk '/203.0.113/ { print $2; exit }'); \
@@ -266,7 +266,7 @@ fn lab(runs: &str, role: &str) -> Result<()> {
         let finding = [&["node", &b, &a, "find"], &common[..]].concat();
         let mut waiting = inside("home1", own, &waiting)?;
         if role == "idle" {
-            // Anywhere between two readings of its mailbox.
+            // At any point between two readings of its mailbox.
             let since_it_was_published = Duration::from_millis(u64::from(run) * 3700 % 15_000);
             std::thread::sleep(LEAD / 4 + since_it_was_published);
         }
@@ -284,7 +284,7 @@ fn lab(runs: &str, role: &str) -> Result<()> {
     Ok(())
 }
 
-/// How long after its start a node has heard the other, in milliseconds.
+/// Returns the time from a node's start until it has heard the other, in milliseconds.
 fn time(node: &mut Child) -> Result<u64> {
     let line = first_line(node)?;
     let ms = line.split_whitespace().nth(3).and_then(|ms| ms.parse().ok());

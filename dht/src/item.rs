@@ -7,7 +7,7 @@ use crate::keys::{Epoch, ItemSigner, Location, MeetingKeys};
 use crate::record::Refused;
 use crate::seal::{self, PLAIN_LEN};
 
-/// A mutable item: what nodes of the DHT store, and check the signature of.
+/// A mutable item, as nodes of the DHT store it after checking its signature.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::seal::{self, PLAIN_LEN};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The Ed25519 key that signed it. Its SHA-1 hash is where it is stored.
+    /// The Ed25519 key that signed it. The SHA-1 hash of the key is its place in the DHT.
     pub key: [u8; 32],
-    /// Nodes of the DHT replace an item by one with a higher number only.
+    /// The sequence number. Nodes of the DHT replace an item only by one with a higher number.
     pub sequence: i64,
     /// The value, without its bencoding.
     pub value: Vec<u8>,
@@ -41,7 +41,7 @@ impl Item {
         Self { key: signer.public(), sequence, value, signature }
     }
 
-    /// Whether the signature is right.
+    /// Returns true if the signature is valid.
     pub fn is_authentic(&self) -> bool {
         VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {
             let signature = Signature::from_bytes(&self.signature);
@@ -82,7 +82,7 @@ impl MeetingKeys {
         Some(Item::new(&signer, sequence, sealed.to_vec()))
     }
 
-    /// Opens what was sealed for a location.
+    /// Opens an item that was sealed for a location.
     ///
     /// # Errors
     /// [`Refused::Signature`] or [`Refused::Sealed`].
@@ -95,7 +95,7 @@ impl MeetingKeys {
     }
 }
 
-/// What is signed (BEP 44, without salt): the bencoded pairs without the dictionary around them.
+/// Returns the signed bytes (BEP 44, without salt): the bencoded pairs without the dictionary around them.
 fn signable(sequence: i64, value: &[u8]) -> Vec<u8> {
     let mut out = format!("3:seqi{sequence}e1:v{}:", value.len()).into_bytes();
     out.extend_from_slice(value);

@@ -1,4 +1,4 @@
-//! Which keys belong to what is stored: they follow from a network's meeting key, nodes, and the hour.
+//! The keys of stored items, derived from a network's meeting key, the nodes, and the hour.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,13 +11,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use peersock_overlay::{BlindedKey, DiscoveryKey, Identity, NodeId, PublicIdentity};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// How long one set of keys is used.
+/// Lifetime of one set of keys.
 pub const EPOCH: Duration = Duration::from_secs(3600);
 
-/// By how much the clocks of two nodes may differ.
+/// Largest difference between the clocks of two nodes.
 pub const SKEW: Duration = Duration::from_secs(300);
 
-/// The first ten bytes of a node ID: what the node's self-certifying addresses end in.
+/// The first ten bytes of a node ID, which are the end of the node's self-certifying addresses.
 ///
 /// ```
 /// use peersock_dht::NodeTail;
@@ -32,12 +32,12 @@ pub const SKEW: Duration = Duration::from_secs(300);
 pub struct NodeTail(pub(crate) [u8; 10]);
 
 impl NodeTail {
-    /// The tail of a node's addresses.
+    /// Returns the tail of a node's addresses.
     pub fn of(node: &NodeId) -> Self {
         Self(*node.as_bytes().first_chunk().expect("a node ID has 32 bytes"))
     }
 
-    /// The tail of an address, which has to be a self-certifying one for it to mean anything.
+    /// Returns the tail of an address. It is meaningful only for a self-certifying address.
     pub fn of_address(address: &Ipv6Addr) -> Self {
         Self(*address.octets().last_chunk().expect("an address has 16 bytes"))
     }
@@ -60,13 +60,13 @@ impl NodeTail {
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// The number.
+    /// Returns the number.
     pub const fn number(self) -> u64 {
         self.0
     }
 }
 
-/// What is stored where.
+/// A location in the DHT, with what is stored there.
 ///
 /// ```
 /// use peersock_dht::{Location, NodeTail};
@@ -77,28 +77,28 @@ impl Epoch {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
-    /// A node's record, to be found by its address. Every member can write there.
+    /// A node's record, found by its address. Every member can write there.
     Open(NodeTail),
-    /// The same record, to be found by its identity. Only the node can write there.
+    /// The same record, found by its identity. Only the node can write there.
     Own(PublicIdentity),
     /// A slot of a node's mailbox. Every member can write there.
     Slot {
-        /// Whose mailbox it is.
+        /// The owner of the mailbox.
         owner: NodeTail,
-        /// Which slot, from 0.
+        /// The number of the slot, from 0.
         index: u8,
     },
-    /// Knocks of one node at another. Only the one that knocks can write there.
+    /// Knocks of one node at another. Only the knocking node can write there.
     Pair {
-        /// Who knocks.
+        /// The node that knocks.
         writer: PublicIdentity,
-        /// At whose door.
+        /// The node that reads the knocks.
         reader: NodeTail,
     },
 }
 
 impl Location {
-    /// Whose epochs count there: for mailboxes, those of who reads them.
+    /// Returns the node whose epochs apply there; for mailboxes and knocks, the reader.
     pub fn owner(&self) -> NodeTail {
         match self {
             Self::Open(owner) | Self::Slot { owner, .. } | Self::Pair { reader: owner, .. } => *owner,
@@ -107,7 +107,7 @@ impl Location {
     }
 }
 
-/// All keys of one network. Erased on drop, never printed.
+/// All keys of one network. They are erased on drop and never printed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -128,29 +128,29 @@ pub struct MeetingKeys {
 }
 
 impl MeetingKeys {
-    /// The keys of the network with that discovery key.
+    /// Derives the keys of the network with that discovery key.
     pub fn new(key: &DiscoveryKey) -> Self {
         Self { meeting: *key.meeting_key() }
     }
 
-    /// The node's epoch at `unix`, the time since the Unix epoch.
+    /// Returns the node's epoch at `unix`, the time since the Unix epoch.
     pub fn epoch(&self, node: &NodeTail, unix: Duration) -> Epoch {
-        // Each node changes its keys at another second, so that no wave of changes shows who belongs
-        // together.
+        // Each node changes its keys at a different second, so that no wave of changes reveals the members of
+        // one network.
         let phase = self.derive(b"peersock dht phase v1", &[&node.0]);
         let phase = u32::from_be_bytes(*phase.first_chunk().expect("32 bytes"));
         let phase = u64::from(phase) % EPOCH.as_secs();
         Epoch(unix.as_secs().saturating_add(phase) / EPOCH.as_secs())
     }
 
-    /// The epochs that some clock within [`SKEW`] of `unix` is in: one or two.
+    /// Returns the epochs that a clock within [`SKEW`] of `unix` can be in: one or two.
     pub fn epochs(&self, node: &NodeTail, unix: Duration) -> impl Iterator<Item = Epoch> + use<> {
         let first = self.epoch(node, unix.saturating_sub(SKEW)).0;
         let last = self.epoch(node, unix.saturating_add(SKEW)).0;
         (first..=last).map(Epoch)
     }
 
-    /// The public key under which the DHT has what is at that location in that epoch.
+    /// Returns the public key under which the DHT stores the item of that location in that epoch.
     pub fn public(&self, location: &Location, epoch: Epoch) -> [u8; 32] {
         let derived = self.location(location, epoch);
         match location {
@@ -162,7 +162,7 @@ impl MeetingKeys {
         }
     }
 
-    /// What signs there, or `None` if only another node can.
+    /// Returns the signer for that location, or `None` if only another node can sign there.
     pub fn signer(&self, location: &Location, epoch: Epoch, own: &Identity) -> Option<ItemSigner> {
         let derived = self.location(location, epoch);
         match location {
@@ -175,17 +175,17 @@ impl MeetingKeys {
         }
     }
 
-    /// The key that seals what is kept for or about the node in that epoch.
+    /// Returns the key that seals items for or about the node in that epoch.
     pub(crate) fn seal_key(&self, node: &NodeTail, epoch: Epoch) -> Zeroizing<[u8; 32]> {
         self.derive(b"peersock dht seal v1", &[&node.0, &epoch.0.to_be_bytes()])
     }
 
-    /// Goes into signatures, so that none is valid in another network.
+    /// Returns bytes that enter every signature, so that none is valid in another network.
     pub(crate) fn binding(&self) -> [u8; 32] {
         *self.derive(b"peersock dht binding v1", &[])
     }
 
-    /// The slot that a writer uses at the given attempt.
+    /// Returns the slot that a writer uses at the given attempt.
     pub(crate) fn slot(&self, writer: &NodeId, owner: &NodeTail, attempt: u8, slots: u8) -> u8 {
         let hash = self.derive(b"peersock dht slot choice v1", &[writer.as_bytes(), &owner.0]);
         ((u32::from(hash[0]) + u32::from(attempt)) % u32::from(slots.max(1))) as u8
@@ -216,7 +216,7 @@ impl fmt::Debug for MeetingKeys {
     }
 }
 
-/// What signs an item of the DHT. Its secrets are erased on drop and never printed.
+/// The signer of an item of the DHT. Its secrets are erased on drop and never printed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -233,12 +233,12 @@ impl fmt::Debug for MeetingKeys {
 pub enum ItemSigner {
     /// A key that every member can derive.
     Member(SigningKey),
-    /// A key of the node alone.
+    /// A key that only the node has.
     Owner(BlindedKey),
 }
 
 impl ItemSigner {
-    /// The public key, which is where the DHT keeps the item.
+    /// Returns the public key, which determines the item's place in the DHT.
     pub fn public(&self) -> [u8; 32] {
         match self {
             Self::Member(key) => key.verifying_key().to_bytes(),
@@ -254,7 +254,7 @@ impl ItemSigner {
     }
 }
 
-/// Keyed BLAKE2s with 32 bytes of output over a label and what follows it.
+/// Computes keyed BLAKE2s with 32 bytes of output over a label and the given parts.
 pub(crate) fn keyed(key: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut state = Blake2sMac::<U32>::new(key.into());
     state.update(label);

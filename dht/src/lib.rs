@@ -1,23 +1,23 @@
-//! Nodes of one network meet by the BitTorrent DHT (BEP 5, BEP 44), without any root.
+//! Meeting of the nodes of one network by the BitTorrent DHT (BEP 5, BEP 44), without any root.
 //!
-//! # What is where
+//! # Contents of the DHT
 //!
-//! A node that wants to be found publishes a [`Record`]: its identity, addresses and what its NAT does,
-//! signed by its identity and sealed for the network's members. It does so at two [`Location`]s: one that
-//! follows from its overlay address, where who knows only that finds it, but every member can write; and one
-//! whose signing key is the node's own, blinded, so that nobody else can write there. Who wants to meet it
-//! leaves a [`Knock`] in its mailbox, which the node reads every few seconds; then both punch by a
-//! [`HolePunch`] plan.
+//! A node that wants to be found publishes a [`Record`] with its identity, its addresses and its NAT's
+//! behavior. The record is signed by the identity and sealed for the network's members. The node publishes it
+//! at two [`Location`]s. The first follows from its overlay address: a peer that knows only the address finds
+//! it, but every member can write there. The second has a signing key that is the node's blinded identity
+//! key, so no other node can write there. A peer that wants to meet the node leaves a [`Knock`] in its
+//! mailbox, which the node reads every few seconds. Then both punch by a [`HolePunch`] plan.
 //!
-//! All keys change every hour ([`EPOCH`]), and follow from the network's discovery key ([`MeetingKeys`]): who
-//! has not got that can neither find, read nor write anything, nor tell which items belong together.
-//! `docs/PROTOCOL.md` has every byte, and what an attacker can do at worst.
+//! All keys change every hour ([`EPOCH`]), and follow from the network's discovery key ([`MeetingKeys`]).
+//! Without that key an outsider can neither find, read nor write anything, nor tell which items belong
+//! together. `docs/PROTOCOL.md` specifies every byte, and the worst that an attacker can do.
 //!
 //! # Two halves
 //!
-//! [`Rendezvous`] decides what to read and write, and when, and what of the answers to believe. It does no
-//! I/O: time and randomness are arguments, operations and events are polled out. [`Service`] runs it with the
-//! library `mainline` in a thread of its own.
+//! [`Rendezvous`] decides what to read and write, and when, and which answers to believe. It does no I/O:
+//! time and randomness are arguments, operations and events are polled out. [`Service`] runs it with the
+//! library `mainline` in a separate thread.
 #![forbid(unsafe_code)]
 
 mod driver;

@@ -1,16 +1,16 @@
-//! Asking nodes of the DHT as what they see a socket: a ping (BEP 5), whose answer says so (BEP 42).
+//! Ping (BEP 5) of nodes of the DHT, whose answer names the endpoint they see of a socket (BEP 42).
 //!
-//! It takes the place of STUN for a node that knows no server. The answer is no more proven than one of STUN.
+//! A ping replaces STUN for a node that knows no STUN server. Its answer is as unproven as a STUN answer.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// How deep values may be nested: a ping's answer is a dictionary in a dictionary.
+/// Limit of the nesting of values; a ping's answer is a dictionary in a dictionary.
 const MAX_DEPTH: usize = 8;
 
-/// A question, as a datagram. `transaction` and `id`, the asker's node ID for this one time, must be
+/// Encodes a ping as a datagram. `transaction` and `id`, the asker's node ID for this one request, must be
 /// unpredictable.
 ///
-/// It is marked as of a node that serves nobody (BEP 43), so that nobody keeps the socket's address.
+/// The ping is marked as read-only (BEP 43), so that no node stores the socket's address.
 ///
 /// ```
 /// let question = peersock_dht::ping_question([1, 2, 3, 4], [5; 20]);
@@ -20,7 +20,7 @@ pub fn ping_question(transaction: [u8; 4], id: [u8; 20]) -> Vec<u8> {
     [&b"d1:ad2:id20:"[..], &id, b"e1:q4:ping2:roi1e1:t4:", &transaction, b"1:y1:qe"].concat()
 }
 
-/// What a node of the DHT answers.
+/// The answer of a node of the DHT.
 ///
 /// ```
 /// use peersock_dht::PingAnswer;
@@ -31,14 +31,14 @@ pub fn ping_question(transaction: [u8; 4], id: [u8; 20]) -> Vec<u8> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingAnswer {
-    /// That of the question.
+    /// The transaction of the question.
     pub transaction: [u8; 4],
-    /// From where the question came.
+    /// The endpoint from which the question came.
     pub seen: SocketAddrV4,
 }
 
 impl PingAnswer {
-    /// Reads an answer; `None` if it is none, or does not say from where the question came.
+    /// Parses an answer; `None` if it is none, or does not contain the endpoint of the question.
     pub fn parse(datagram: &[u8]) -> Option<Self> {
         let mut rest = datagram.strip_prefix(b"d")?;
         let (mut transaction, mut seen, mut is_answer) = (None, None, false);
@@ -61,7 +61,7 @@ fn endpoint(bytes: [u8; 6]) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]))
 }
 
-/// Reads a byte string, and returns what follows it.
+/// Reads a byte string. Returns it and the bytes after it.
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = bytes.iter().take(6).position(|byte| *byte == b':')?;
     let length = bytes[..colon].iter().try_fold(0usize, |length, digit| {
@@ -70,14 +70,14 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (colon > 0).then(|| bytes[colon + 1..].split_at_checked(length))?
 }
 
-/// Returns what follows one value of any type.
+/// Returns the bytes after one value of any type.
 fn skip(bytes: &[u8], depth: usize) -> Option<&[u8]> {
     match bytes.first()? {
         b'i' => {
             let end = bytes.iter().position(|byte| *byte == b'e')?;
             Some(&bytes[end + 1..])
         }
-        // A dictionary is a list whose elements are keys and values.
+        // Skip a dictionary as a list whose elements are keys and values.
         b'l' | b'd' => {
             let depth = depth.checked_sub(1)?;
             let mut rest = &bytes[1..];

@@ -1,4 +1,4 @@
-//! What a node says of itself, and what it says to another one at whose mailbox it knocks.
+//! Signed messages: a node's record, and its knock at another node's mailbox.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ const RECORD: u8 = 1;
 const KNOCK: u8 = 2;
 const SIGNATURE: usize = 64;
 
-/// How long after it was made a knock is answered, besides the difference of clocks.
+/// Time after its creation in which a knock is answered, in addition to the difference of clocks.
 const KNOCK_LIFETIME: Duration = Duration::from_secs(60);
 
-/// What a node has published of itself in one network.
+/// The record that a node has published of itself in one network.
 ///
 /// ```
 /// use peersock_dht::Record;
@@ -24,29 +24,29 @@ const KNOCK_LIFETIME: Duration = Duration::from_secs(60);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Who it is.
+    /// The node's identity.
     pub identity: PublicIdentity,
-    /// When it was made, in milliseconds since the Unix epoch by the node's clock. It grows with every
+    /// The time of creation, in milliseconds since the Unix epoch by the node's clock. It grows with every
     /// record, even if that clock goes back by less than [`SKEW`].
     pub sequence: u64,
-    /// For how many seconds it is valid.
+    /// Validity in seconds.
     pub lifetime: u16,
-    /// How many slots the node's mailbox has; 0 if it reads none and does not punch.
+    /// Number of slots of the node's mailbox; 0 if it reads none and does not punch.
     pub slots: u8,
-    /// How often it reads them when nothing happens, in seconds.
+    /// Interval in seconds at which an idle node reads them.
     pub poll: u8,
-    /// How to reach it.
+    /// The endpoints at which it can be reached.
     pub contact: Contact,
 }
 
 impl Record {
-    /// The least slots that a mailbox has. Who does not know a node's record writes to these.
+    /// The smallest number of slots of a mailbox. A node that knocks without a record uses this number.
     pub const MIN_SLOTS: u8 = 2;
 
-    /// The most slots that a mailbox can have.
+    /// The largest number of slots of a mailbox.
     pub const MAX_SLOTS: u8 = 8;
 
-    /// The record's bytes, signed by the node.
+    /// Encodes the record, signed by the node.
     ///
     /// ```text
     /// offset  0      1          65         73         75      76      77        n           n+64
@@ -65,10 +65,10 @@ impl Record {
         finish(out, own, &Self::context(keys))
     }
 
-    /// Reads a record and checks its signature, not its age.
+    /// Parses a record and checks its signature, not its age.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault in the record.
     pub fn verify(keys: &MeetingKeys, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, RECORD)?;
         let (fixed, rest) = rest.split_first_chunk::<4>().ok_or(Refused::Form)?;
@@ -85,10 +85,10 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether it is valid at `unix`, with clocks that differ by [`SKEW`] at most.
+    /// Checks that the record is valid at `unix`, with clocks that differ by [`SKEW`] at most.
     ///
     /// # Errors
-    /// It is too old, or of the future.
+    /// If the record is too old, or from the future.
     pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, Duration::from_secs(self.lifetime.into()), unix)
     }
@@ -112,21 +112,22 @@ impl Record {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Knock {
-    /// Who knocks.
+    /// The node that knocks.
     pub identity: PublicIdentity,
-    /// When it was made, in milliseconds since the Unix epoch by that node's clock; it grows with each knock.
+    /// The time of creation, in milliseconds since the Unix epoch by that node's clock; it grows with each
+    /// knock.
     pub sequence: u64,
-    /// When both sides begin to punch, by the same clock.
+    /// The time at which both sides begin to punch, by the same clock.
     pub start: u64,
-    /// How to reach it.
+    /// The endpoints at which the node can be reached.
     pub contact: Contact,
 }
 
 impl Knock {
-    /// The latest that a knock lets both sides begin, after it was made.
+    /// Longest delay between a knock's creation and the start of punching.
     pub const MAX_START: Duration = Duration::from_secs(10);
 
-    /// The knock's bytes, signed by the node that knocks, for the one at `reader`.
+    /// Encodes the knock for the node at `reader`, signed by the node that knocks.
     ///
     /// ```text
     /// offset  0      1          65         73         81        n           n+64
@@ -144,10 +145,10 @@ impl Knock {
         finish(out, own, &Self::context(keys, reader))
     }
 
-    /// Reads a knock that is meant for `reader` and checks its signature, not its age.
+    /// Parses a knock for `reader` and checks its signature, not its age.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault in the knock.
     pub fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, KNOCK)?;
         let (start, rest) = rest.split_first_chunk::<8>().ok_or(Refused::Form)?;
@@ -158,18 +159,19 @@ impl Knock {
         Ok(knock)
     }
 
-    /// Whether it is to be answered at `unix`.
+    /// Checks that the knock is still to be answered at `unix`.
     ///
     /// # Errors
-    /// It is too old, or of the future.
+    /// If the knock is too old, or from the future.
     pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, KNOCK_LIFETIME, unix)
     }
 
-    /// How long from now both sides begin, if it is `unix` now by the reader's clock.
+    /// Returns the time from now until both sides begin, if the reader's clock says `unix`. At most
+    /// [`Self::MAX_START`].
     ///
-    /// A knock cannot be read before it was made, so a clock that says so is behind by at least the
-    /// difference. At most [`Self::MAX_START`].
+    /// A knock cannot be read before it was made. So a clock that shows an earlier time is behind by at least
+    /// the difference.
     pub fn start_in(&self, unix: Duration) -> Duration {
         let now = (unix.as_millis() as u64).max(self.sequence);
         Duration::from_millis(self.start.saturating_sub(now)).min(Self::MAX_START)
@@ -180,7 +182,7 @@ impl Knock {
     }
 }
 
-/// Why something that was found is not used.
+/// Reasons for not using an item that was found.
 ///
 /// ```
 /// assert_eq!(peersock_dht::Refused::Expired.to_string(), "it is too old");
@@ -188,28 +190,28 @@ impl Knock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It is not sealed by a member for this place.
+    /// The item is not sealed by a member for this place.
     #[error("it is not sealed by a member for this place")]
     Sealed,
-    /// Its form is wrong.
+    /// The item's form is wrong.
     #[error("its form is wrong")]
     Form,
-    /// It is of another node.
+    /// The item belongs to another node.
     #[error("it is of another node")]
     Node,
-    /// Its signature is wrong.
+    /// The item's signature is wrong.
     #[error("its signature is wrong")]
     Signature,
-    /// It is too old.
+    /// The item is too old.
     #[error("it is too old")]
     Expired,
-    /// It is from the future, further than clocks may differ.
+    /// The item is from the future, by more than clocks may differ.
     #[error("it is from the future")]
     Future,
-    /// It, or a newer one, was seen before.
+    /// The item, or a newer one, was seen before.
     #[error("it was seen before")]
     Replay,
-    /// There are too many.
+    /// The rate limit is exceeded.
     #[error("there are too many")]
     Rate,
 }
@@ -232,7 +234,7 @@ impl Head {
     }
 }
 
-/// Signs what is there so far, and fills up with zeros.
+/// Signs the bytes of `out`, and pads with zeros.
 fn finish(mut out: Vec<u8>, own: &Identity, context: &[u8]) -> [u8; PLAIN_LEN] {
     let signature = own.sign(&[context, &out].concat());
     out.extend(signature);
@@ -240,7 +242,7 @@ fn finish(mut out: Vec<u8>, own: &Identity, context: &[u8]) -> [u8; PLAIN_LEN] {
     out.try_into().expect("16 candidates and the rest are less than 600 bytes")
 }
 
-/// Checks the signature that `rest`, the end of `plain`, begins with.
+/// Checks the signature at the beginning of `rest`, the end of `plain`.
 fn check(plain: &[u8], rest: &[u8], identity: &PublicIdentity, context: &[u8]) -> Result<(), Refused> {
     let signature: &[u8; SIGNATURE] = rest.first_chunk().ok_or(Refused::Form)?;
     let signed = &plain[..plain.len() - rest.len()];

@@ -1,16 +1,17 @@
-//! Sealing: everything that is stored is 640 bytes that only members can read.
+//! Sealing: every stored value has 640 bytes that only members can read.
 
 use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 
 use crate::keys::keyed;
 
-/// Bytes of plaintext, zeros at the end included. One length for all, so that lengths tell nothing.
+/// Length of the plaintext in bytes, including zeros at the end. It is constant, so that lengths reveal
+/// nothing.
 pub const PLAIN_LEN: usize = 600;
 
-/// Bytes of what is stored: nonce, ciphertext, tag.
+/// Length of a stored value in bytes: nonce, ciphertext, tag.
 ///
-/// Bencoded it has 644 bytes; BEP 44 allows 1000.
+/// Its bencoding has 644 bytes; BEP 44 allows 1000.
 pub const SEALED_LEN: usize = NONCE + PLAIN_LEN + TAG;
 
 const NONCE: usize = 24;
@@ -23,7 +24,8 @@ pub(crate) fn seal(
     plain: &[u8; PLAIN_LEN],
     random: &[u8; 32],
 ) -> [u8; SEALED_LEN] {
-    // The plaintext is part of it: if the randomness repeats, as in a copied machine, the nonce does not.
+    // The nonce depends on the plaintext too. If the randomness repeats, as in a cloned machine, the nonce
+    // still differs.
     let nonce = keyed(key, b"peersock dht nonce v1", &[random, public, plain]);
     let mut out = [0; SEALED_LEN];
     out[..NONCE].copy_from_slice(&nonce[..NONCE]);
@@ -38,7 +40,7 @@ pub(crate) fn seal(
     out
 }
 
-/// Opens what [`seal`] made for that place, or returns `None`.
+/// Opens a value that [`seal`] made for that place, or returns `None`.
 pub(crate) fn open(key: &[u8; 32], public: &[u8; 32], sealed: &[u8]) -> Option<[u8; PLAIN_LEN]> {
     let sealed: &[u8; SEALED_LEN] = sealed.try_into().ok()?;
     let nonce: &[u8; NONCE] = sealed.first_chunk()?;

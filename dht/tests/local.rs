@@ -1,4 +1,4 @@
-//! Nodes meet by a real DHT of 50 nodes, all on loopback.
+//! Meetings through a real DHT of 50 nodes, all on loopback.
 
 mod support;
 
@@ -59,7 +59,7 @@ fn the_newest_of_several_publications_is_found() {
     a.publish();
     a.wait("publication", |event| matches!(event, Event::Published { .. }).then_some(()));
     let mut record = other.wait_found(Target::Node(a.identity));
-    // One of its two places may still have the older one at first.
+    // One of its two places may still have the older record at first.
     while record.contact != a.contact {
         record = other.wait_found(Target::Node(a.identity));
     }
@@ -86,7 +86,7 @@ fn members_of_another_network_meet_nobody() {
 
 #[test]
 fn without_any_node_of_the_dht_a_search_ends_and_nothing_hangs() {
-    // Bound and never read from: whatever is sent there is not answered.
+    // Bound and never read from, so datagrams to this socket get no answer.
     let silent = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let std::net::SocketAddr::V4(entry) = silent.local_addr().expect("bound") else { unreachable!("IPv4") };
     let config = Config { search: Duration::from_secs(3), ..Config::default() };

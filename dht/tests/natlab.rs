@@ -1,6 +1,6 @@
-//! Two nodes behind real NATs meet by a DHT and punch through, in network namespaces.
+//! Meeting of two nodes behind real NATs through a DHT, with hole punching, in network namespaces.
 //!
-//! It needs root and the program `natlab`; else the tests print why they are skipped.
+//! The tests need root and the program `natlab`; otherwise they print the reason for being skipped.
 
 use peersock_testnet::Lab;
 
@@ -9,7 +9,7 @@ fn two_nodes_behind_port_restricted_nats_meet_and_punch() {
     meet(2, "wait");
 }
 
-/// What is promised.
+/// Checks the promised time.
 #[test]
 #[ignore = "cargo xtask test --only slow: it takes two minutes"]
 fn the_first_byte_comes_within_ten_seconds_in_the_median_of_ten() {
@@ -18,7 +18,7 @@ fn the_first_byte_comes_within_ten_seconds_in_the_median_of_ten() {
     }
 }
 
-/// The same with a node that has waited for long, and so reads its mailbox every 15 s at the least.
+/// Checks the same with a node that has waited for long, and so reads its mailbox only every 15 s.
 #[test]
 #[ignore = "cargo xtask test --only slow: it takes five minutes"]
 fn the_first_byte_comes_within_ten_seconds_in_the_median_also_from_an_idle_node() {
@@ -27,7 +27,7 @@ fn the_first_byte_comes_within_ten_seconds_in_the_median_also_from_an_idle_node(
     }
 }
 
-/// The median in milliseconds, or `None` if there is no laboratory.
+/// Returns the median in milliseconds, or `None` if there is no lab.
 fn meet(runs: u8, role: &str) -> Option<u64> {
     let topology = "stun=stun root=public home=port-restricted work=port-restricted";
     let lab = Lab::build(&format!("meet-{role}-{runs}"), topology)?;

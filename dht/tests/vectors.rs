@@ -1,8 +1,8 @@
 //! The test vectors of `docs/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared
 //! with what is committed.
 //!
-//! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` writes
-//! both the document's section and `vectors/meeting.json` anew.
+//! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` rewrites
+//! both the document's section and `vectors/meeting.json`.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -119,7 +119,7 @@ fn trimmed(plain: &[u8]) -> String {
     HEXLOWER.encode(&plain[..end])
 }
 
-/// Where the DHT keeps an item (BEP 44).
+/// Returns the place at which the DHT stores an item (BEP 44).
 fn place(item: &Item) -> String {
     mainline::MutableItem::target_from_key(&item.key, None).to_string()
 }

@@ -1,4 +1,4 @@
-//! Prints what NAT is in front of a local address: `classify LOCAL-ADDRESS SERVER:PORT..`
+//! Prints the NAT in front of a local address: `classify LOCAL-ADDRESS SERVER:PORT..`
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;

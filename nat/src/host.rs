@@ -1,4 +1,4 @@
-//! The machine's interfaces with their addresses, and where its default routes lead.
+//! The machine's interfaces with their addresses and default routes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,15 +13,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// An interface of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostInterface {
-    /// Its name, as `eth0`.
+    /// Name of the interface, such as `eth0`.
     pub name: String,
-    /// Its index in the kernel.
+    /// Index of the interface in the kernel.
     pub index: u32,
-    /// Whether it leads to this machine only.
+    /// True if the interface leads only to this machine.
     pub loopback: bool,
-    /// Its addresses, in the kernel's order.
+    /// Addresses of the interface, in kernel order.
     pub addresses: Vec<HostAddress>,
-    /// The routers of its default routes, those with the lowest metric first.
+    /// Routers of the interface's default routes, lowest metric first.
     pub routers: Vec<IpAddr>,
 }
 
@@ -30,7 +30,7 @@ pub struct HostInterface {
 pub struct HostAddress {
     /// The address.
     pub ip: IpAddr,
-    /// Bits of the network.
+    /// Length of the network prefix in bits.
     pub prefix: u8,
 }
 
@@ -42,8 +42,8 @@ struct DefaultRoute {
     metric: u32,
 }
 
-/// Lists the interfaces that are set up (IFF_UP) and have an address, by index. One that has lost its carrier
-/// is among them.
+/// Lists the interfaces that are set up (IFF_UP) and have an address, by index. An interface without carrier
+/// is included.
 ///
 /// ```
 /// let interfaces = peersock_nat::host::interfaces()?;
@@ -52,19 +52,19 @@ struct DefaultRoute {
 /// ```
 ///
 /// # Errors
-/// The system does not tell.
+/// If the system does not list its interfaces.
 pub fn interfaces() -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
     for entry in getifaddrs()? {
         let Some(ip) = entry.address.as_ref().and_then(ip_of) else { continue };
-        // The kernel has no routes by an interface that is not up, though it keeps its IPv4 addresses.
+        // The kernel has no routes by an interface that is down, although it keeps its IPv4 addresses.
         if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
-        // Fails if the interface has gone meanwhile.
+        // This fails if the interface has gone in the meantime.
         let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
-            // An IPv4 address may have a label, as `eth0:1`.
+            // An IPv4 address may have a label, such as `eth0:1`.
             name: entry.interface_name.split(':').next().unwrap_or_default().to_owned(),
             index,
             loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
@@ -88,8 +88,8 @@ pub fn interfaces() -> io::Result<Vec<HostInterface>> {
 }
 
 impl HostInterface {
-    /// Its first router of a family as an endpoint with port 0; a link-local address has the interface as
-    /// scope.
+    /// Returns the first router of a family as an endpoint with port 0. A link-local address gets the
+    /// interface as scope.
     pub fn router(&self, v6: bool) -> Option<SocketAddr> {
         let router = self.routers.iter().find(|router| router.is_ipv6() == v6)?;
         Some(match router {
@@ -100,37 +100,38 @@ impl HostInterface {
         })
     }
 
-    /// The device to keep sockets to. The loopback interface also leads to this machine's other addresses.
+    /// Returns the device to bind sockets to. `None` for loopback, which also leads to this machine's other
+    /// addresses.
     pub(crate) fn device(&self) -> Option<&str> {
         (!self.loopback).then_some(self.name.as_str())
     }
 
-    /// The IPv6 address from which the system sends to the Internet by this interface, if it does.
+    /// Returns the IPv6 source address for the Internet by this interface, if the interface leads there.
     pub fn source_outwards(&self) -> Option<IpAddr> {
         self.source_towards(ANYWHERE[1])
     }
 
-    /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface
-    /// does not lead there.
+    /// Returns the source address that the kernel chooses on this interface for a remote address; `None` if
+    /// this interface does not lead there.
     pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {
         source(Some(&self.name), remote).filter(|ip| self.addresses.iter().any(|address| address.ip == *ip))
     }
 }
 
-/// Remote endpoints of IPv4 and IPv6 for the question which interface leads to the Internet. Nothing is sent
-/// there.
+/// Remote endpoints of IPv4 and IPv6, for finding the interface that leads to the Internet. Nothing is sent
+/// to them.
 pub(crate) const ANYWHERE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
 
-/// The IP address in one of a socket's; `None` if it is one of the link layer.
+/// Returns the IP address of a socket address; `None` for a link-layer address.
 fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     let v6 = || Some(address.as_sockaddr_in6()?.ip().into());
     address.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(v6)
 }
 
-/// The bits that are set in a mask.
+/// Counts the bits that are set in a mask.
 fn ones(mask: IpAddr) -> u8 {
     let ones = match mask {
         IpAddr::V4(mask) => mask.to_bits().count_ones(),
@@ -139,31 +140,31 @@ fn ones(mask: IpAddr) -> u8 {
     ones as u8
 }
 
-/// The address that the system sends from to a remote one: the interface with that address is the default
-/// one.
+/// Returns the system's source address for a remote address. Without `interface`, the interface with that
+/// address is the default one.
 pub(crate) fn source(interface: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {
     let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
     if let Some(interface) = interface {
-        // Where that needs a privilege, the caller's look at the address decides.
+        // Ignore a missing privilege, because the caller checks the address.
         let _ = socket.bind_device(Some(interface.as_bytes()));
     }
     let socket: UdpSocket = socket.into();
-    // No packet leaves: that only makes the system choose a route.
+    // No packet leaves: the call only makes the system choose a route.
     socket.connect(remote).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// The default routes of this thread's network namespace, from the kernel's own tables.
+/// Reads the default routes of this thread's network namespace from `/proc`.
 fn default_routes() -> Vec<DefaultRoute> {
-    // A namespace is the thread's: `/proc/net` would be that of the process's first thread.
+    // A namespace belongs to a thread, and `/proc/net` would show that of the process's main thread.
     let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
     let mut routes: Vec<_> = read("route").lines().skip(1).filter_map(ipv4_route).collect();
     routes.extend(read("ipv6_route").lines().filter_map(ipv6_route));
     routes
 }
 
-/// A line of `route`: interface, destination, gateway, flags, ..., metric (7th), mask (8th), in hexadecimal
-/// of the machine's byte order.
+/// Parses a line of `route`: interface, destination, gateway, flags, ..., metric (7th), mask (8th), in
+/// hexadecimal of the machine's byte order.
 fn ipv4_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [interface, "00000000", gateway, _, _, _, metric, "00000000", ..] = fields.as_slice() else {
@@ -179,7 +180,7 @@ fn ipv4_route(line: &str) -> Option<DefaultRoute> {
     (!router.is_unspecified()).then_some(route)
 }
 
-/// A line of `ipv6_route`: destination, its prefix, source, its prefix, next hop, metric, ..., flags,
+/// Parses a line of `ipv6_route`: destination, its prefix, source, its prefix, next hop, metric, ..., flags,
 /// interface.
 fn ipv6_route(line: &str) -> Option<DefaultRoute> {
     let fields: Vec<&str> = line.split_whitespace().collect();
@@ -221,7 +222,7 @@ mod tests {
         let router: Ipv6Addr = "fe80::1".parse().expect("an address");
         let route = DefaultRoute { interface: "eth0".into(), router: router.into(), metric: 1024 };
         assert_eq!(ipv6_route(&line), Some(route));
-        // What has no route at all has this line.
+        // The line of a destination without any route.
         let unreachable = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo");
         assert_eq!(ipv6_route(&unreachable), None);
     }

@@ -1,20 +1,20 @@
-//! What a node finds out about its own network: as what servers see it, what NAT is in front of it, which
-//! ports its router opens, and which of its addresses lead where.
+//! Examination of a node's network: its external addresses, the NAT in front of it, the ports that its router
+//! opens, and the routes of its addresses.
 //!
 //! * [`stun`]: binding requests and their answers;
 //! * [`probe`]: asks STUN servers, without I/O ([`probe::Prober`]) or on sockets ([`probe::run`]);
-//! * [`Observations::decide`]: what NAT that shows, a pure function;
+//! * [`Observations::decide`]: decides which NAT the answers show, a pure function;
 //! * [`nat64`]: the IPv4 Internet from a network that has IPv6 only;
 //! * [`portmap`]: ports that routers open by PCP, NAT-PMP and UPnP;
 //! * [`turn`]: an address on a TURN server, sans-IO;
 //! * [`interfaces`]: the machine's interfaces with routes and route pools;
-//! * [`netcheck`]: a look at all of it, for people.
+//! * [`netcheck`]: a report about all of it, for people.
 //!
 //! Two features are on by default: `portmap` asks routers for ports, `turn` has the client of TURN servers.
 //!
-//! What does I/O blocks the calling thread, for at most a time that the caller gives. No server is known
-//! here: all come from the caller. What servers and routers say is not proven: an address from here is a
-//! candidate, and a peer that uses it finds out whether it works.
+//! Functions that do I/O block the calling thread, for at most a time that the caller gives. This crate knows
+//! no servers: all come from the caller. Answers of servers and routers are unproven, so an address from here
+//! is only a candidate, and a peer that uses it tests it.
 //!
 //! ```
 //! use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request, request_id};

@@ -1,14 +1,14 @@
-//! The IPv4 Internet from a network that has IPv6 only: how IPv4 addresses are written for a NAT64
-//! (RFC 6052), and how its prefix is found (RFC 7050).
+//! The IPv4 Internet from an IPv6-only network: the encoding of IPv4 addresses for a NAT64 (RFC 6052), and
+//! the discovery of its prefix (RFC 7050).
 //!
-//! An IPv6-only network, as those of phones are, may have a NAT64: a router that sends what comes for
-//! `PREFIX + IPv4 address` on by IPv4. The prefix differs from network to network. The network's DNS has
-//! it in its answer for `ipv4only.arpa`, a name that has only IPv4 addresses, which everybody knows.
+//! An IPv6-only network, such as a phone network, may have a NAT64: a router that translates packets for
+//! `PREFIX + IPv4 address` to IPv4. The prefix differs between networks. The network's DNS reveals it in its
+//! answer for `ipv4only.arpa`, a well-known name that has only IPv4 addresses.
 //!
-//! Who forges that answer has the node's datagrams for IPv4 sent to addresses of his choice, as who forges
-//! the addresses of any other name has. He must not gain more, so [`Nat64Prefix::new`] refuses prefixes whose
-//! addresses mean something on this machine or link, and neither direction translates IPv4 addresses that
-//! mean something on one network only.
+//! An attacker who forges that answer redirects the node's IPv4 datagrams, as with forged addresses of any
+//! other name. To give the attacker nothing more, [`Nat64Prefix::new`] refuses prefixes whose addresses have
+//! a meaning on this machine or link. And neither direction translates IPv4 addresses that are meaningful
+//! only in one network.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 use serde::{Serialize, Serializer};
 
-/// The prefix behind which a NAT64 has the IPv4 Internet.
+/// The prefix under which a NAT64 maps the IPv4 Internet.
 ///
 /// ```
 /// use peersock_nat::nat64::Nat64Prefix;
@@ -34,12 +34,12 @@ pub struct Nat64Prefix {
 }
 
 impl Nat64Prefix {
-    /// The lengths that there are, in bits (RFC 6052, 2.2).
+    /// The allowed lengths in bits (RFC 6052, 2.2).
     pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 
-    /// The prefix of that many bits. `None` if it has another length or is not the network alone, if bits 64
-    /// to 71 are not 0 (RFC 6052, 2.2), or if it is multicast, link-local, discarded (100::/64, RFC 6666), or
-    /// in ::/16, where loopback and IPv4-mapped addresses are.
+    /// Makes a prefix of that length. Returns `None` if the length is not allowed, host bits are set, or bits
+    /// 64 to 71 are not 0 (RFC 6052, 2.2). It also refuses multicast, link-local, discard-only (100::/64, RFC
+    /// 6666), and ::/16, which contains loopback and IPv4-mapped addresses.
     pub fn new(network: Ipv6Addr, len: u8) -> Option<Self> {
         let bits = network.to_bits();
         let is_network = Self::LENGTHS.contains(&len) && bits & (u128::MAX >> len) == 0;
@@ -51,7 +51,7 @@ impl Nat64Prefix {
         (is_network && network.octets()[RESERVED] == 0 && !is_special).then_some(Self { network, len })
     }
 
-    /// The prefixes that an answer for `ipv4only.arpa` shows (RFC 7050, 3), in order.
+    /// Returns the prefixes that an answer for `ipv4only.arpa` shows (RFC 7050, 3), in order.
     ///
     /// ```
     /// use peersock_nat::nat64::Nat64Prefix;
@@ -69,15 +69,15 @@ impl Nat64Prefix {
 
     fn shown_by_one(address: Ipv6Addr) -> Option<Self> {
         let network = |len: u8| Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> len));
-        // What follows the IPv4 address is 0, so it stands in one place at most.
+        // All bits after the IPv4 address are 0, so it matches in one place at most.
         Self::LENGTHS.into_iter().find_map(|len| {
             let prefix = Self::new(network(len), len)?;
             WELL_KNOWN.iter().any(|known| prefix.embed(*known) == address).then_some(prefix)
         })
     }
 
-    /// Where to send what is meant for an endpoint: one of the Internet's IPv4 addresses becomes the IPv6
-    /// address that the NAT64 translates back. Others stay as they are.
+    /// Returns the endpoint to send to instead of `endpoint`. A public IPv4 address becomes the IPv6 address
+    /// that the NAT64 translates back; other addresses are unchanged.
     pub fn synthesize(&self, endpoint: SocketAddr) -> SocketAddr {
         match endpoint.ip() {
             IpAddr::V4(ip) if is_translated(ip) => SocketAddr::new(self.embed(ip).into(), endpoint.port()),
@@ -85,7 +85,7 @@ impl Nat64Prefix {
         }
     }
 
-    /// Who has sent what came from an endpoint: the opposite of [`Self::synthesize`].
+    /// Returns the original source of a datagram from an endpoint: the inverse of [`Self::synthesize`].
     pub fn restore(&self, endpoint: SocketAddr) -> SocketAddr {
         match self.embedded(endpoint.ip()) {
             Some(ip) if is_translated(ip) => SocketAddr::new(ip.into(), endpoint.port()),
@@ -93,20 +93,21 @@ impl Nat64Prefix {
         }
     }
 
-    /// Whether the prefix has the address, but for an IPv4 address that [`Self::synthesize`] does not
-    /// translate. Nothing is to be sent there: the NAT64 may lead into its operator's own networks.
+    /// Returns true if the prefix contains the address, but for an IPv4 address that [`Self::synthesize`]
+    /// does not translate. Nothing may be sent there, because the NAT64 may lead into its operator's internal
+    /// networks.
     pub fn is_refused(&self, ip: IpAddr) -> bool {
         let IpAddr::V6(v6) = ip else { return false };
         let is_inside = (v6.to_bits() ^ self.network.to_bits()) >> (128 - self.len) == 0;
         is_inside && self.embedded(ip).is_none_or(|ip| !is_translated(ip))
     }
 
-    /// The network's address.
+    /// Returns the network's address.
     pub fn network(&self) -> Ipv6Addr {
         self.network
     }
 
-    /// The IPv6 address that stands for an IPv4 address (RFC 6052, 2.2).
+    /// Returns the IPv6 address that represents an IPv4 address (RFC 6052, 2.2).
     fn embed(&self, ip: Ipv4Addr) -> Ipv6Addr {
         let mut octets = self.network.octets();
         for (at, octet) in self.places().zip(ip.octets()) {
@@ -115,8 +116,8 @@ impl Nat64Prefix {
         octets.into()
     }
 
-    /// The IPv4 address for which an IPv6 address of this prefix stands, if it is the one that
-    /// [`Self::embed`] makes of it: each place has one name.
+    /// Returns the IPv4 address that an IPv6 address of this prefix represents. Only the result of
+    /// [`Self::embed`] is accepted, so each IPv4 address has one form.
     fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
         let IpAddr::V6(ip) = ip else { return None };
         let octets = ip.octets();
@@ -128,7 +129,7 @@ impl Nat64Prefix {
         (self.embed(found) == ip).then_some(found)
     }
 
-    /// Which octets of the IPv6 address have those of the IPv4 address.
+    /// Returns the positions of the IPv4 address's octets in the IPv6 address.
     fn places(&self) -> impl Iterator<Item = usize> + use<> {
         let is_long = usize::from(self.len / 8) > RESERVED;
         (usize::from(self.len / 8)..16).filter(move |at| is_long || *at != RESERVED)
@@ -141,18 +142,18 @@ impl fmt::Display for Nat64Prefix {
     }
 }
 
-/// As text.
+/// Serialized as text.
 impl Serialize for Nat64Prefix {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// Asks the system's resolver for the prefixes of this network's NAT64: none if the network has no NAT64, or
-/// none that its DNS knows of. Blocks for as long as the resolver does.
+/// Asks the system's resolver for the prefixes of this network's NAT64. The list is empty if the network has
+/// no NAT64, or its DNS does not know one. Blocks for as long as the resolver does.
 ///
 /// # Errors
-/// The resolver has no answer: that says nothing of the network.
+/// If the resolver has no answer, which says nothing about the network.
 pub fn discover() -> io::Result<Vec<Nat64Prefix>> {
     let found = (NAME, 0).to_socket_addrs()?;
     let v6 = |address: SocketAddr| match address.ip() {
@@ -162,17 +163,18 @@ pub fn discover() -> io::Result<Vec<Nat64Prefix>> {
     Ok(Nat64Prefix::shown_by(&found.filter_map(v6).collect::<Vec<_>>()))
 }
 
-/// The name has a dot at its end: no other domain is to be searched for it (RFC 7050, 3).
+/// The name, with a final dot so that the resolver appends no search domain (RFC 7050, 3).
 const NAME: &str = "ipv4only.arpa.";
 
 /// The IPv4 addresses of the name (RFC 7050, 2.2).
 const WELL_KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 
-/// The octet with bits 64 to 71, which is always 0 and has nothing of the IPv4 address.
+/// The octet with bits 64 to 71, which is always 0 and holds no part of the IPv4 address.
 const RESERVED: usize = 8;
 
-/// Whether an IPv4 address is sent to by way of a NAT64. Those that mean something on one network only, or
-/// no host at all, are not (RFC 6052, 3.1): they would be others behind the NAT64 than here.
+/// Returns true if an IPv4 address is reached through a NAT64. Addresses that are meaningful only in one
+/// network, or never denote a host, are excluded (RFC 6052, 3.1), because they would denote other hosts
+/// behind the NAT64.
 fn is_translated(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let is_shared = a == 100 && b & 0xc0 == 64;
@@ -230,7 +232,7 @@ mod tests {
             let other = prefix.embed([192, 0, 0, 172].into());
             assert_eq!(Nat64Prefix::shown_by(&[other]), [], "{text}");
         }
-        // Whoever has the name for his own has an address that shows nothing.
+        // A network that claims the name for itself returns an address that shows nothing.
         assert_eq!(Nat64Prefix::shown_by(&["2001:db8::1".parse().expect("an address")]), []);
         let both = Nat64Prefix::shown_by(&WELL_KNOWN.map(|known| prefix("64:ff9b::/96").embed(known)));
         assert_eq!(both, [prefix("64:ff9b::/96")]);
@@ -259,7 +261,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
-        // RFC 8215, and a network's own.
+        // RFC 8215, and a network-specific prefix.
         for text in ["64:ff9b:1::/48", "fd00:64::/96"] {
             assert!(parse(text).is_some(), "{text}");
         }
@@ -302,7 +304,7 @@ mod tests {
             let Some(prefix) = Nat64Prefix::new(network.into(), len) else { return Ok(()) };
             let v4 = SocketAddr::new(Ipv4Addr::from(ip).into(), 7);
             prop_assert_eq!(prefix.restore(prefix.synthesize(v4)), v4);
-            // Whatever comes from inside the prefix: what it is taken for is sent to where it came from.
+            // For any source inside the prefix, an answer goes back to that source.
             let inside = network | other & (u128::MAX >> len);
             let from = SocketAddr::new(Ipv6Addr::from(inside).into(), 7);
             prop_assert_eq!(prefix.synthesize(prefix.restore(from)), from);

@@ -1,4 +1,4 @@
-//! Stands in for `portmap` in builds without the feature of that name: no router is asked for anything.
+//! Replaces `portmap` in builds without the feature of that name: no router is asked.
 
 #[path = "portmap/router.rs"]
 mod router;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use router::{Found, Gateway, Protocol};
 
-/// Finds no protocol, and asks for none.
+/// Returns no protocol, without asking.
 pub fn find(_: &Gateway, _: Duration) -> Vec<Found> {
     Vec::new()
 }

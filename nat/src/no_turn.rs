@@ -1,5 +1,5 @@
-//! Stands in for `turn` in builds without the feature of that name: how users write servers is read all the
-//! same, so that whoever names one can be told what is missing.
+//! Replaces `turn` in builds without the feature of that name. The text of servers is still parsed, so that a
+//! user who names one gets an error that names the missing feature.
 
 #[expect(dead_code, reason = "the password is for the client")]
 #[path = "turn/server.rs"]

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The scope in which an address means the same host. Those of a narrower scope are less.
+/// The scope in which an address denotes the same host. Narrower scopes compare less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
-    /// On one machine.
+    /// One machine.
     Machine,
-    /// In one network: private, shared and link-local addresses.
+    /// One network: private, shared and link-local addresses.
     Network,
-    /// Everywhere.
+    /// The whole Internet.
     World,
 }
 
@@ -33,9 +33,9 @@ impl Scope {
     }
 }
 
-/// Returns true if an outsider may name an endpoint to which this node, or its peers, then send: one where
-/// somebody can be, of the outsider's own address family, and that reaches no less far than the outsider
-/// itself. Otherwise whoever is far away could aim datagrams at hosts of networks that he does not reach.
+/// Returns true if an outsider may name an endpoint to which this node, or its peers, then send. It must be a
+/// possible host address of the outsider's address family, with a scope at least as wide as the outsider's.
+/// Otherwise a distant outsider could aim datagrams at hosts of networks that it cannot reach.
 ///
 /// ```
 /// use peersock_nat::may_name;

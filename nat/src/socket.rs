@@ -1,25 +1,25 @@
-//! UDP and TCP sockets of the operating system, kept to one interface.
+//! UDP and TCP sockets of the operating system, bound to one interface.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// A non-blocking UDP socket.
+/// Makes a non-blocking UDP socket.
 pub(crate) fn udp(local: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
     let socket = open(Type::DGRAM, Protocol::UDP, local, interface)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// A TCP listener.
+/// Makes a TCP listener.
 pub(crate) fn listen(local: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
     let socket = open(Type::STREAM, Protocol::TCP, local, interface)?;
     socket.listen(128)?;
     Ok(socket.into())
 }
 
-/// A socket, bound to its local address and to the interface.
+/// Makes a socket, bound to its local address and to the interface.
 pub(crate) fn open(
     kind: Type,
     protocol: Protocol,
@@ -30,8 +30,8 @@ pub(crate) fn open(
     if let Some(interface) = interface
         && let Err(error) = socket.bind_device(Some(interface.as_bytes()))
     {
-        // Kernels before 5.7 want a privilege for this. The local address alone then chooses the interface,
-        // which is right wherever there is one default route.
+        // Kernels before 5.7 require a privilege for this. The local address alone then chooses the
+        // interface, which is correct with a single default route.
         if error.raw_os_error() != Some(rustix::io::Errno::PERM.raw_os_error()) {
             return Err(error);
         }

@@ -1,4 +1,4 @@
-//! STUN binding requests and their answers (RFC 8489), with what RFC 5780 adds to find out how a NAT behaves.
+//! STUN binding requests and their answers (RFC 8489), with the extensions of RFC 5780 for NAT behavior.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,26 +10,26 @@ const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 
-/// RFC 8489 (14.1): the mapped address as servers of RFC 3489 send it.
+/// The mapped address as servers of RFC 3489 send it (RFC 8489, 14.1).
 const MAPPED_ADDRESS: u16 = 0x0001;
-/// RFC 5780 (7.2): asks that the answer comes from another address or port of the server.
+/// Requests an answer from another address or port of the server (RFC 5780, 7.2).
 const CHANGE_REQUEST: u16 = 0x0003;
-/// RFC 8489 (14.2).
+/// The mapped address, xored (RFC 8489, 14.2).
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-/// RFC 8489 (14.14): the sender's name. We use it as filler.
+/// The sender's name, used as padding here (RFC 8489, 14.14).
 const SOFTWARE: u16 = 0x8022;
-/// RFC 5780 (7.3).
+/// The address from which the server answers (RFC 5780, 7.3).
 const RESPONSE_ORIGIN: u16 = 0x802b;
-/// RFC 5780 (7.4): the server's other address and port.
+/// The server's other address and port (RFC 5780, 7.4).
 const OTHER_ADDRESS: u16 = 0x802c;
 
 /// Bits of CHANGE-REQUEST.
 const CHANGE_IP: u8 = 4;
 const CHANGE_PORT: u8 = 2;
 
-/// Length of our binding requests in bytes. The longest usual answer has a header (20), XOR-MAPPED-ADDRESS,
-/// MAPPED-ADDRESS, RESPONSE-ORIGIN and OTHER-ADDRESS of IPv6 (4 times 24), and a short SOFTWARE.
-/// So servers that never send more than they got, as roots, can answer.
+/// Length of this crate's binding requests in bytes. The longest usual answer has a header (20),
+/// XOR-MAPPED-ADDRESS, MAPPED-ADDRESS, RESPONSE-ORIGIN and OTHER-ADDRESS of IPv6 (4 times 24), and a short
+/// SOFTWARE. So servers that never send more than they receive, such as roots, can answer.
 pub const REQUEST_LEN: usize = 144;
 
 /// The random number that connects an answer with its request: 96 bits.
@@ -43,12 +43,12 @@ pub const REQUEST_LEN: usize = 144;
 pub struct TransactionId(u128);
 
 impl TransactionId {
-    /// Takes the low 96 bits. They must be unpredictable, because they are what shows that an answer is one.
+    /// Takes the low 96 bits. They must be unpredictable, because they authenticate the answer.
     pub fn new(random: u128) -> Self {
         Self(random & ((1 << 96) - 1))
     }
 
-    /// Returns the magic cookie and the number: they stand in the header, and addresses are xored with them.
+    /// Returns the magic cookie and the number: the header contains them, and addresses are xored with them.
     fn key(self) -> [u8; 16] {
         let mut key = self.0.to_be_bytes();
         key[..4].copy_from_slice(&MAGIC_COOKIE);
@@ -56,14 +56,14 @@ impl TransactionId {
     }
 }
 
-/// From where the server is asked to answer (RFC 5780, CHANGE-REQUEST).
+/// The endpoint from which the server should answer (RFC 5780, CHANGE-REQUEST).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AnswerFrom {
-    /// From where it was asked.
+    /// The endpoint that was asked.
     Same,
-    /// From its other port.
+    /// The server's other port.
     OtherPort,
-    /// From its other address and its other port.
+    /// The server's other address and other port.
     OtherAddressAndPort,
 }
 
@@ -87,35 +87,35 @@ pub fn binding_request(id: TransactionId, from: AnswerFrom) -> Vec<u8> {
         add(&mut attributes, CHANGE_REQUEST, &[0, 0, 0, flags]);
     }
     let filler = REQUEST_LEN - HEADER - attributes.len() - 4;
-    // RFC 5780's PADDING does not serve: a server that knows it makes its answer longer, one that does not
-    // know it refuses the request. Any server may ignore SOFTWARE, which can have up to 128 characters.
+    // RFC 5780's PADDING is unsuitable: a server that knows it makes its answer longer, and another one
+    // refuses the request. Any server may ignore SOFTWARE, which can have up to 128 characters.
     add(&mut attributes, SOFTWARE, &[b' '; REQUEST_LEN][..filler]);
     message(BINDING_REQUEST, id, &attributes)
 }
 
-/// The transaction of a binding request, if the datagram is one. A node hears its own requests if its NAT
-/// sends them back (hairpin).
+/// Returns the transaction of a binding request, if the datagram is one. A node receives its own requests if
+/// its NAT sends them back (hairpin).
 pub fn request_id(datagram: &[u8]) -> Option<TransactionId> {
     Message::parse(datagram).filter(|message| message.kind == BINDING_REQUEST).map(|message| message.id)
 }
 
-/// What a server says.
+/// The content of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// The request that it answers.
+    /// The transaction of the request.
     pub id: TransactionId,
-    /// From where the server saw the request come.
+    /// The endpoint from which the server saw the request come.
     pub mapped: SocketAddr,
-    /// The address from which the server says it sent the answer (RFC 5780), if it says so.
+    /// The address from which the server claims to have sent the answer (RFC 5780), if any.
     pub origin: Option<SocketAddr>,
-    /// The server's other address with its other port. Only servers that know RFC 5780 say this.
+    /// The server's other address with its other port. Only servers with RFC 5780 send this.
     pub other: Option<SocketAddr>,
 }
 
 impl Answer {
-    /// Reads a datagram; `None` if it is no successful answer to a binding request.
+    /// Parses a datagram; `None` if it is no successful answer to a binding request.
     ///
-    /// IPv4 addresses inside IPv6 ones become plain ones, as sockets for both families see them mapped.
+    /// IPv4-mapped IPv6 addresses become plain IPv4 addresses, because dual-stack sockets report them mapped.
     ///
     /// ```
     /// use peersock_nat::stun::{Answer, TransactionId};
@@ -139,7 +139,7 @@ impl Answer {
         })
     }
 
-    /// Writes the answer as a server sends it.
+    /// Encodes the answer as a server sends it.
     pub fn emit(&self) -> Vec<u8> {
         let mut attributes = Vec::new();
         add(&mut attributes, XOR_MAPPED_ADDRESS, &address_value(self.mapped, self.id.key()));
@@ -152,17 +152,17 @@ impl Answer {
     }
 }
 
-/// A message whose parts have been checked to be there.
+/// A message whose structure has been checked.
 struct Message<'a> {
     kind: u16,
     id: TransactionId,
-    /// They are whole ones.
+    /// The attributes, all complete.
     attributes: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Reads one that fills the datagram. A FINGERPRINT is not looked at: it tells STUN from other protocols
-    /// on a port (RFC 8489, 7), and the transaction does so here.
+    /// Parses a message that fills the datagram. Ignores a FINGERPRINT, which distinguishes STUN from other
+    /// protocols on a port (RFC 8489, 7), because the transaction does so here.
     fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (header, attributes) = datagram.split_first_chunk::<HEADER>()?;
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -179,7 +179,7 @@ impl<'a> Message<'a> {
         Some(Self { kind: word(0), id: TransactionId(u128::from_be_bytes(id)), attributes })
     }
 
-    /// Returns the first attribute of a kind: further ones do not count (RFC 8489, 14).
+    /// Returns the first attribute of a kind; further ones do not count (RFC 8489, 14).
     fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
         let mut rest = self.attributes;
         loop {
@@ -192,7 +192,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Returns the kind and value of the first attribute, and what follows it; `None` if it is cut off.
+/// Returns the kind and value of the first attribute, and the bytes after it; `None` if it is cut off.
 fn split_attribute(attributes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (head, rest) = attributes.split_first_chunk::<4>()?;
     let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
@@ -212,7 +212,7 @@ fn add(attributes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     attributes.resize(attributes.len().next_multiple_of(4), 0);
 }
 
-/// Reads the address in an attribute that was xored with this key; `[0; 16]` for plain ones (RFC 8489, 14.1
+/// Parses the address in an attribute that was xored with this key; `[0; 16]` for plain ones (RFC 8489, 14.1
 /// and 14.2).
 fn address(value: &[u8], key: [u8; 16]) -> Option<SocketAddr> {
     let (head, ip) = value.split_first_chunk::<4>()?;
@@ -226,7 +226,7 @@ fn address(value: &[u8], key: [u8; 16]) -> Option<SocketAddr> {
     Some(canonical(SocketAddr::new(ip, port)))
 }
 
-/// Writes an address as an attribute has it; see [`address`].
+/// Encodes an address as in an attribute; see [`address`].
 fn address_value(address: SocketAddr, key: [u8; 16]) -> Vec<u8> {
     let (family, ip) = match address.ip() {
         IpAddr::V4(ip) => (1, ip.octets().to_vec()),
@@ -237,7 +237,8 @@ fn address_value(address: SocketAddr, key: [u8; 16]) -> Vec<u8> {
     [0, family].into_iter().chain(hidden).collect()
 }
 
-/// The address as a plain one: no IPv4 inside IPv6, no scope and no flow, so that equal ones compare equal.
+/// Returns the plain form of the address: no IPv4 inside IPv6, no scope and no flow, so that equal addresses
+/// compare equal.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -250,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 5769 (2.2), its sample IPv4 response: a server's own bytes.
+    /// The sample IPv4 response of RFC 5769 (2.2), with a real server's bytes.
     const RESPONSE: &[u8] =
         b"\x01\x01\x00\x3c\x21\x12\xa4\x42\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae\
         \x80\x22\x00\x0b\x74\x65\x73\x74\x20\x76\x65\x63\x74\x6f\x72\x20\

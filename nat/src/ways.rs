@@ -1,4 +1,4 @@
-//! How servers are reached: by which interface, and by way of a NAT64 where the machine has no IPv4.
+//! Paths to servers: the interface, and a NAT64 if the machine has no IPv4.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,37 +13,38 @@ use crate::host::{ANYWHERE, HostInterface};
 use crate::nat64::{self, Nat64Prefix};
 use crate::probe;
 
-/// The interfaces that may be used, and the network's NAT64 if servers with IPv4 are reached by it.
+/// The usable interfaces, and the network's NAT64 if IPv4 servers are reached through it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ways<'a> {
     pub(crate) interfaces: &'a [HostInterface],
     pub(crate) nat64: Option<Nat64Prefix>,
 }
 
-/// The answer of the system's resolver, when it is there.
+/// The pending answer of the system's resolver.
 pub(crate) type Asked = mpsc::Receiver<io::Result<Vec<Nat64Prefix>>>;
 
 impl Ways<'_> {
-    /// Where to send what is for a server.
+    /// Returns the endpoint to send to for a server.
     pub(crate) fn outer(&self, server: SocketAddr) -> SocketAddr {
         self.nat64.map_or(server, |prefix| prefix.synthesize(server))
     }
 
-    /// Whether any interface leads to a server.
+    /// Returns true if any interface leads to a server.
     pub(crate) fn lead_to(&self, server: SocketAddr) -> bool {
         self.interfaces.iter().any(|interface| interface.source_towards(self.outer(server)).is_some())
     }
 
-    /// The servers as whose endpoints they are: the system's resolver has IPv4 hosts in the NAT64's prefix.
+    /// Returns the servers' true endpoints, because the system's resolver returns IPv4 hosts in the NAT64's
+    /// prefix.
     pub(crate) fn inner(&self, servers: &[SocketAddr]) -> Vec<SocketAddr> {
         servers.iter().map(|server| self.nat64.map_or(*server, |prefix| prefix.restore(*server))).collect()
     }
 
-    /// Probes the NAT in front of an interface for IPv4 and for IPv6, both at once; `None` if no server of
-    /// the family is reached by it. Blocks for `deadline` at most.
+    /// Probes the NAT in front of an interface for IPv4 and IPv6, in parallel; `None` if it leads to no
+    /// server of the family. Blocks for at most `deadline`.
     ///
     /// # Errors
-    /// There are no sockets at the interface's address.
+    /// If no socket can be made at the interface's address.
     pub(crate) fn observe(
         &self,
         interface: &HostInterface,
@@ -76,8 +77,8 @@ impl Ways<'_> {
     }
 }
 
-/// Begins to ask the system's resolver for a NAT64, if the interfaces lead to the Internet by IPv6 alone. A
-/// resolver that hangs keeps its thread, but not us.
+/// Starts asking the system's resolver for a NAT64, if the interfaces lead to the Internet by IPv6 only. A
+/// resolver that hangs blocks its thread, but not the caller.
 pub(crate) fn ask_for_nat64(interfaces: &[HostInterface]) -> Option<Asked> {
     let leads = |remote| interfaces.iter().any(|interface| interface.source_towards(remote).is_some());
     let [v4, v6] = ANYWHERE;
@@ -91,8 +92,8 @@ pub(crate) fn ask_for_nat64(interfaces: &[HostInterface]) -> Option<Asked> {
     Some(receiver)
 }
 
-/// The network's NAT64, if the interface leads to the Internet by IPv6 alone and servers are to be asked.
-/// Blocks for half of `timeout` at most, which leaves the rest for the servers.
+/// Returns the network's NAT64, if the interface leads to the Internet by IPv6 only and there are servers.
+/// Blocks for at most half of `timeout`, which leaves the rest for the servers.
 pub(crate) fn find_nat64(
     interface: &HostInterface,
     servers: &[SocketAddr],
@@ -104,7 +105,7 @@ pub(crate) fn find_nat64(
     nat64_of(&ask_for_nat64(std::slice::from_ref(interface))?, timeout / 2)
 }
 
-/// Waits for the answer: the first prefix, if there is one.
+/// Waits for the answer and returns the first prefix, if any.
 pub(crate) fn nat64_of(asked: &Asked, most: Duration) -> Option<Nat64Prefix> {
     asked.recv_timeout(most).ok()?.ok()?.first().copied()
 }

@@ -1,4 +1,4 @@
-//! The TURN client with coturn, on loopback. Without `turnserver` it says so and does nothing.
+//! The TURN client with coturn, on loopback. Without `turnserver` the test is skipped with a message.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use peersock_nat::stun::{AnswerFrom, TransactionId, binding_request};
 use peersock_nat::turn::{Client, Event, Failure, Sent, TurnServer};
 use peersock_testnet::find_in_path;
 
-/// How long anything is waited for: much longer than it takes.
+/// Timeout of all waits, much longer than needed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -22,7 +22,7 @@ fn coturn_grants_an_address_and_passes_datagrams_both_ways() {
     let at = peer.local_addr().expect("an address");
     let mut buffer = [0; 2000];
 
-    // Permissions are for addresses: this one never gets one, however late coturn reads the datagram.
+    // Permissions apply to addresses: this address never gets one, however late coturn reads the datagram.
     let stranger = UdpSocket::bind("127.0.0.2:0").expect("a port");
     stranger.send_to(b"uninvited", relayed).expect("it leaves");
     assert_eq!(run.send(at, b"first"), Sent::Held, "coturn is asked for a permission");
@@ -57,7 +57,7 @@ struct Run {
     client: Client,
     socket: UdpSocket,
     arrived: Vec<(SocketAddr, Vec<u8>)>,
-    /// A datagram left in a ChannelData frame.
+    /// Set once a datagram left in a ChannelData frame.
     has_channel: bool,
 }
 
@@ -100,7 +100,7 @@ impl Run {
         }
     }
 
-    /// Whether no request waits for its answer, as far as is seen from outside.
+    /// Returns true if no request waits for its answer, as far as the public interface shows.
     fn is_idle(&self) -> bool {
         let next = self.client.poll_timeout(Instant::now());
         next.is_none_or(|next| next > Instant::now() + Duration::from_secs(16))
@@ -134,7 +134,7 @@ impl Run {
     }
 }
 
-/// coturn on a loopback address, until it is dropped.
+/// A coturn process on a loopback address, until dropped.
 struct Coturn {
     child: Child,
     address: SocketAddr,

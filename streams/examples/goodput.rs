@@ -1,12 +1,12 @@
-//! How fast the transports are on loopback, beside plain TCP that writes chunks of the same size.
+//! Speed of the transports on loopback, compared with plain TCP that writes chunks of the same size.
 //!
 //! ```sh
 //! cargo run --release --package peersock-streams --example goodput
 //! ```
 //!
 //! Datagrams of 1,400 bytes go one way, with a window of 128 KiB that the other side acknowledges, as TCP
-//! inside the datagrams would. All ways take turns in one process; printed are the medians in Gbit/s, and
-//! their ratio to plain TCP's. An argument is the number of rounds.
+//! inside the datagrams would. All transports take turns in one process. The output shows the medians in
+//! Gbit/s, and their ratio to plain TCP's. An argument sets the number of rounds.
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::error::Error;
@@ -22,11 +22,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const LENGTH: usize = 1400;
-/// Datagrams that may be under way.
+/// Largest number of datagrams in flight.
 const WINDOW: u64 = (128 << 10) / LENGTH as u64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
-/// Longest wait for an acknowledgement, on a machine that has other work.
+/// Longest wait for an acknowledgement, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::WebSocket];
 
@@ -58,7 +58,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// One side writes chunks, the other reads what there is.
+/// Runs a round in which one side writes chunks and the other reads them.
 async fn plain_tcp() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut sending = TcpStream::connect(listener.local_addr()?).await?;

@@ -1,11 +1,10 @@
-//! Connections between two nodes: both listen and connect on one port, and carry the frames that streams to
-//! roots have.
+//! Connections between two nodes: both listen and connect on one port, and exchange the same frames as on
+//! streams to roots.
 //!
-//! Where NAT boxes are in the way, a connection comes about because both sides connect at once (RFC 9293,
-//! 3.5). So each uses the port by which others have seen it, for all its connections and for listening:
-//! SO_REUSEADDR and SO_REUSEPORT allow that to the sockets of one user. There is no client and no server;
-//! each side sends keepalives, and answers none. Whoever accepts says nothing of its own accord for the first
-//! ten seconds.
+//! Behind NAT, two nodes get a connection when both connect at the same time (RFC 9293, 3.5). So each node
+//! uses the port that others have seen for listening and for all its connections. SO_REUSEADDR and
+//! SO_REUSEPORT let the sockets of one user share a port. There is no client and no server: each side sends
+//! keepalives and answers none. The accepting side sends no keepalive for the first ten seconds.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +17,7 @@ use crate::client::{ConnectOptions, start};
 use crate::connection::{Connection, Ends};
 use crate::dial::{Way, bind_device, prepare};
 
-/// Connections that wait for accept(2).
+/// Number of connections that may wait for accept(2).
 const BACKLOG: u32 = 8;
 
 /// The TCP port by which a node connects to others, and at which others connect to it.
@@ -44,7 +43,7 @@ pub struct PeerPort {
     options: ConnectOptions,
 }
 
-/// A socket at which other nodes connect.
+/// A socket that accepts connections from other nodes.
 ///
 /// ```
 /// async fn first(listener: peersock_streams::PeerListener) -> std::io::Result<peersock_streams::Connection> {
@@ -58,16 +57,16 @@ pub struct PeerListener {
 }
 
 impl PeerPort {
-    /// A port by a way; 0 leaves the choice to the system, for each connection.
+    /// Makes a port with the given way out; with 0 the system chooses a port for each connection.
     pub fn new(port: u16, way: Way) -> Self {
         Self { port, options: ConnectOptions { way, ..ConnectOptions::default() } }
     }
 
-    /// Connects from this port. It waits as long as the system does; dropping it ends the attempt.
+    /// Connects from this port, without a timeout beside the system's. Dropping the future ends the attempt.
     ///
     /// # Errors
-    /// Those of bind(2) and connect(2): refused, unreachable, or that the two ports have a connection
-    /// already.
+    /// The errors of bind(2) and connect(2): refused, unreachable, or the two ports already have a
+    /// connection.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -80,7 +79,8 @@ impl PeerPort {
     /// Listens at this port, for one of the two families.
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2): a socket of another user, or one that does not share, has the port.
+    /// The errors of bind(2) and listen(2): a socket of another user, or one that does not share, has the
+    /// port.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O.
@@ -93,7 +93,7 @@ impl PeerPort {
         let socket = if ipv4 { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         share_port(&socket)?;
         if !ipv4 {
-            // IPv4 has a socket of its own.
+            // IPv4 uses a separate socket.
             SockRef::from(&socket).set_only_v6(true)?;
         }
         if let Some(interface) = &self.options.way.interface {
@@ -106,18 +106,18 @@ impl PeerPort {
 }
 
 impl PeerListener {
-    /// Where it listens; the port is the one that the system has chosen, if it was to.
+    /// Returns the address of the listener; if the port was 0, with the port that the system has chosen.
     ///
     /// # Errors
-    /// Those of getsockname(2).
+    /// The errors of getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Waits for somebody who connects. If this is dropped while it waits, nothing is lost.
+    /// Waits for a connection. Dropping the future while it waits loses no connection.
     ///
     /// # Errors
-    /// Those of accept(2).
+    /// The errors of accept(2).
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -127,7 +127,7 @@ impl PeerListener {
     }
 }
 
-/// Lets other sockets of the same user use a socket's port, too, for other connections.
+/// Lets other sockets of the same user share the socket's port for other connections.
 #[cfg(unix)]
 pub(crate) fn share_port(socket: &TcpSocket) -> io::Result<()> {
     socket.set_reuseaddr(true)?;

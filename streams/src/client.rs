@@ -1,4 +1,4 @@
-//! The client's end: from a target to a connection.
+//! The client's end: makes a connection to a target.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::target::{Target, Transport, authority};
 use crate::tls::{self, Expected};
 use crate::turn_target::{TurnTarget, TurnTls};
 
-/// The path at which a root takes WebSockets.
+/// The path at which a root accepts WebSockets.
 pub const PATH: &str = "/peersock";
 
-/// How a client connects.
+/// Options of a client's connections.
 ///
 /// ```
 /// use peersock_streams::{ConnectOptions, ProxySettings};
@@ -31,19 +31,18 @@ pub const PATH: &str = "/peersock";
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Which proxy is used for which host. Default: none.
+    /// The proxy for each host. Default: none.
     pub proxy: ProxySettings,
-    /// Which way TCP connections take.
+    /// The way out that TCP connections take.
     pub way: Way,
-    /// How long each step may take: resolving a name, connecting, the proxy's answer, TLS, WebSocket.
-    /// Default: 10 s.
+    /// Timeout of each step: resolving a name, connecting, the proxy's answer, TLS, WebSocket. Default: 10 s.
     pub step_timeout: Duration,
     /// Keepalives.
     pub timing: Timing,
-    /// What waits to be sent. Default: that of [`QueueLimits`].
+    /// Limits of the queue of datagrams to send. Default: as in [`QueueLimits`].
     pub send_queue: QueueLimits,
-    /// What waits to be taken from [`Connection::recv`]. Default: 1 MiB and 1 s, because a program that was
-    /// held up for a moment had better get what has arrived meanwhile.
+    /// Limits of the queue of datagrams for [`Connection::recv`]. Default: 1 MiB and 1 s, because a program
+    /// that was held up for a moment should still get what arrived meanwhile.
     pub receive_queue: QueueLimits,
 }
 
@@ -88,18 +87,18 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector with these options.
+    /// Makes a connector with these options.
     pub fn new(options: ConnectOptions) -> Self {
         Self { options }
     }
 
-    /// Connects, and has a task of the tokio runtime run the connection.
+    /// Connects, and spawns a tokio task that runs the connection.
     ///
-    /// It returns as soon as datagrams can be sent. By TCP and TLS nothing is known of the other end's
-    /// protocol then: if it is no root, the connection ends.
+    /// Returns as soon as datagrams can be sent. With TCP and TLS the other end's protocol is still unknown
+    /// then: if it is no root, the connection ends.
     ///
     /// # Errors
-    /// Why it is not possible, and what can be done about it.
+    /// The reason of the failure, with advice.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -110,13 +109,13 @@ impl Connector {
         Ok(self.run(carrier, Role::Client, ends, proxy))
     }
 
-    /// Connects to a TURN server. What is sent must be messages of TURN, and what arrives are such;
-    /// ChannelData that arrives has its padding. Nothing else is sent, so whoever uses the connection has to
-    /// see by requests of its own that the server is there. If nothing arrives for [`Timing::dead_after`],
-    /// the connection has ended; [`Timing::keepalive`] does not count.
+    /// Connects to a TURN server. All messages sent and received are TURN messages; ChannelData that arrives
+    /// keeps its padding. The connection sends nothing else, so its user must check by requests that the
+    /// server is alive. If nothing arrives for [`Timing::dead_after`], the connection ends;
+    /// [`Timing::keepalive`] has no effect.
     ///
     /// # Errors
-    /// Why it is not possible, and what can be done about it.
+    /// The reason of the failure, with advice.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -142,7 +141,7 @@ impl Connector {
         start(&self.options, carrier, role, ends, proxy)
     }
 
-    /// A TCP connection to a host, or one that a proxy has made.
+    /// Makes a TCP connection to a host, directly or through a proxy.
     async fn reach(&self, host: &str, port: u16) -> Result<Reached, ConnectError> {
         let Some(proxy) = self.options.proxy.proxy_for(host, port) else {
             const HINT: &str = "if only a proxy leads out of this network, set HTTPS_PROXY to its address";
@@ -203,7 +202,7 @@ impl Connector {
         Ok(Carrier::WebSocket(Box::new(upgraded.await?)))
     }
 
-    /// Does one step within its time.
+    /// Runs one step within the step timeout.
     async fn step<T>(
         &self,
         step: String,
@@ -215,7 +214,7 @@ impl Connector {
     }
 }
 
-/// Has a task run a connection.
+/// Spawns a task that runs a connection.
 pub(crate) fn start(
     options: &ConnectOptions,
     carrier: Carrier,
@@ -232,10 +231,10 @@ pub(crate) fn start(
 /// A stream to a host.
 struct Reached {
     stream: BoxedStream,
-    /// What was read from it already.
+    /// Bytes that were already read from it.
     early: Vec<u8>,
     ends: Ends,
-    /// The proxy that has made it.
+    /// The proxy that made the connection.
     proxy: Option<String>,
 }
 
@@ -251,7 +250,7 @@ async fn ask(
     }
 }
 
-/// The client speaks first in TLS.
+/// Fails if the server has sent bytes before TLS, because the client speaks first in TLS.
 fn refuse_early(host: &str, early: &[u8]) -> Result<(), ConnectError> {
     if early.is_empty() {
         return Ok(());
@@ -265,7 +264,7 @@ async fn run(carrier: Carrier, role: Role, shared: Arc<Shared>, incoming: Arc<Qu
     let deliver = {
         let incoming = incoming.clone();
         move |datagram| {
-            // The queue is closed by nobody but this task.
+            // Only this task closes the queue.
             if let Some(Dropped(dropped)) = incoming.push(datagram, Instant::now()) {
                 counters.receive_dropped_full.add(dropped);
             }

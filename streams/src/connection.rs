@@ -1,4 +1,4 @@
-//! A connection as its user sees it: datagrams in, datagrams out.
+//! A connection as its user sees it: it sends and receives datagrams.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use crate::framing::MAX_DATAGRAM;
 use crate::queue::{Dropped, Queue, QueueLimits};
 
 peersock_primitives::counters! {
-    /// What has passed through a connection, or through all those of a server.
+    /// Traffic of one connection, or of all connections of a server.
     ///
     /// ```
     /// let counters = peersock_streams::Counters::default();
@@ -49,7 +49,7 @@ peersock_primitives::counters! {
     }
 }
 
-/// Why a connection has ended.
+/// Reasons for the end of a connection.
 ///
 /// ```
 /// use peersock_streams::Closed;
@@ -59,30 +59,30 @@ peersock_primitives::counters! {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Closed {
-    /// This side has closed it.
+    /// This side closed the connection.
     #[error("this side has closed the connection")]
     Here,
-    /// The other side has closed it in order.
+    /// The other side closed the connection in an orderly way.
     #[error("the other side has closed the connection")]
     There,
-    /// Nothing was heard from the other side for so long, though it was asked.
+    /// Nothing was heard from the other side for this time, though a keepalive was sent.
     #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(Duration),
-    /// The other side has taken no byte for so long.
+    /// The other side has taken no byte for this time.
     #[error("the other side has read nothing for {} s", .0.as_secs())]
     Stalled(Duration),
-    /// The other side sends what is no frame, or a WebSocket message that is no datagram.
+    /// The other side sent something that is no frame, or a WebSocket message that is no datagram.
     #[error("the other side breaks the protocol: {0}")]
     Malformed(String),
     /// TCP or TLS failed.
     #[error("the connection failed: {text}")]
     Io {
-        /// What kind of error it was.
+        /// The kind of the error.
         kind: io::ErrorKind,
-        /// The error, as a text.
+        /// The text of the error.
         text: String,
     },
-    /// The server did not [admit](crate::ServerHandle::admit) it in time.
+    /// The server did not [admit](crate::ServerHandle::admit) the connection in time.
     #[error("the client did not begin a session in time")]
     NotAdmitted,
 }
@@ -90,14 +90,14 @@ pub enum Closed {
 impl From<io::Error> for Closed {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // A peer that is gone without TLS's close_notify, as most are.
+            // The peer is gone without TLS's close_notify, which most peers omit.
             io::ErrorKind::UnexpectedEof => Self::There,
             kind => Self::Io { kind, text: error.to_string() },
         }
     }
 }
 
-/// Why a datagram was not taken.
+/// Reasons for refusing a datagram.
 ///
 /// ```
 /// use peersock_streams::{MAX_DATAGRAM, SendError};
@@ -108,33 +108,34 @@ impl From<io::Error> for Closed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// It is empty: on a stream that would be a keepalive.
+    /// The datagram is empty, which on a stream would be a keepalive.
     #[error("the datagram is empty")]
     Empty,
-    /// It is longer than [`MAX_DATAGRAM`].
+    /// The datagram is longer than [`MAX_DATAGRAM`].
     #[error("a datagram of {length} bytes; at most {MAX_DATAGRAM} are allowed")]
     TooLong {
-        /// Its length in bytes.
+        /// The datagram's length in bytes.
         length: usize,
     },
-    /// The connection has ended, or there is none with this number.
+    /// The connection has ended, or no connection has this number.
     #[error("the connection has ended")]
     Closed,
 }
 
-/// What both halves of a connection and its task have in common.
+/// State shared by both halves of a connection and its task.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) outgoing: Queue,
     pub(crate) counters: Arc<Counters>,
-    /// Why the task has ended, or is to end.
+    /// The reason for which the task has ended, or ends soon.
     reason: OnceLock<Closed>,
     closing: AtomicBool,
     close: Notify,
-    /// Something whole has arrived from the other side, or the connection has ended.
+    /// Set once something complete has arrived from the other side; waiters also wake when the connection
+    /// ends.
     answered: AtomicBool,
     answer: Notify,
-    /// The other side is to be asked at once, and has so long to answer.
+    /// Set when a keepalive must be sent at once; the value is the time the other side has to answer.
     probe: Mutex<Option<Duration>>,
     pub(crate) probed: Notify,
 }
@@ -154,18 +155,18 @@ impl Shared {
         }
     }
 
-    /// Has the task ask the other side at once.
+    /// Makes the task send a keepalive at once.
     fn probe(&self, patience: Duration) {
         *sync::lock(&self.probe) = Some(patience);
         self.probed.notify_one();
     }
 
-    /// How long an answer is to be waited for, if the other side is to be asked.
+    /// Returns the timeout of the answer if a probe was requested, and clears the request.
     pub(crate) fn take_probe(&self) -> Option<Duration> {
         sync::lock(&self.probe).take()
     }
 
-    /// The other side speaks the protocol: a datagram or a keepalive has arrived.
+    /// Records that the other side speaks the protocol: a datagram or a keepalive has arrived.
     pub(crate) fn note_answer(&self) {
         if !self.answered.swap(true, Ordering::AcqRel) {
             self.answer.notify_one();
@@ -183,7 +184,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the task end; only the first reason counts.
+    /// Makes the task end; only the first reason counts.
     pub(crate) fn close(&self, reason: Closed) {
         let _ = self.reason.set(reason);
         self.outgoing.close();
@@ -192,7 +193,7 @@ impl Shared {
         self.answer.notify_one();
     }
 
-    /// Waits until somebody wants it closed.
+    /// Waits until this side requests the close.
     pub(crate) async fn closing(&self) {
         while !self.closing.load(Ordering::Acquire) {
             self.close.notified().await;
@@ -212,12 +213,11 @@ fn check(datagram: &Bytes) -> Result<(), SendError> {
     }
 }
 
-/// A connection to a root that carries datagrams, as [`Connector::connect`](crate::Connector::connect) makes
-/// it.
+/// A connection that carries datagrams to a root, made by [`Connector::connect`](crate::Connector::connect).
 ///
-/// A task of the tokio runtime reads and writes it. Neither side ever waits for the other: what cannot leave
-/// soon is dropped, the oldest first, and counted. Dropping the connection closes it; what was sent just
-/// before still leaves within a second.
+/// A tokio task reads and writes it. Neither side ever waits for the other: datagrams that cannot leave soon
+/// are dropped, the oldest first, and counted. Dropping the connection closes it; datagrams sent just before
+/// still leave within a second.
 ///
 /// ```
 /// use peersock_streams::{Closed, Connection};
@@ -243,7 +243,7 @@ pub(crate) struct Ends {
     pub(crate) remote: SocketAddr,
 }
 
-/// The half of a connection that sends. Clones send on the same connection.
+/// The sending half of a connection. Clones send on the same connection.
 ///
 /// ```
 /// use peersock_streams::{SendError, Sender};
@@ -258,7 +258,7 @@ pub struct Sender {
     shared: Arc<Shared>,
 }
 
-/// The half of a connection that receives. The connection ends when this is dropped.
+/// The receiving half of a connection. Dropping it ends the connection.
 ///
 /// ```
 /// use peersock_streams::{Closed, Receiver};
@@ -285,26 +285,26 @@ impl Connection {
         Self { sender, receiver, proxy, ends }
     }
 
-    /// The address that it leaves from.
+    /// Returns the local address of the TCP connection.
     pub fn local_addr(&self) -> SocketAddr {
         self.ends.local
     }
 
-    /// The address that TCP leads to: that of the server, or of the proxy if there is one.
+    /// Returns the remote address of the TCP connection: the server's, or the proxy's if there is one.
     pub fn remote_addr(&self) -> SocketAddr {
         self.ends.remote
     }
 
-    /// The proxy that it goes through, without user name and password; `None` if there is none.
+    /// Returns the proxy of the connection, without user name and password; `None` if there is none.
     pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
     }
 
-    /// Waits until something has arrived: a root answers the keepalive that every connection begins with, so
-    /// this shows that one is there.
+    /// Waits until something has arrived. A root answers the keepalive that begins every connection, so this
+    /// shows that a root is there.
     ///
     /// # Errors
-    /// When the connection ends before that: why.
+    /// The reason of the end, if the connection ends before that.
     pub async fn answered(&mut self) -> Result<(), Closed> {
         let shared = &self.sender.shared;
         while !shared.answered.load(Ordering::Acquire) {
@@ -319,7 +319,7 @@ impl Connection {
     /// Sends a datagram; see [`Sender::send`].
     ///
     /// # Errors
-    /// When it is empty or too long, or the connection has ended.
+    /// If the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.sender.send(datagram)
     }
@@ -327,17 +327,17 @@ impl Connection {
     /// Waits for the next datagram.
     ///
     /// # Errors
-    /// When the connection has ended: why.
+    /// The reason of the end, once the connection has ended.
     pub async fn recv(&mut self) -> Result<Bytes, Closed> {
         self.receiver.recv().await
     }
 
-    /// The halves, for a task each.
+    /// Splits the connection into halves, for separate tasks.
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
 
-    /// What has passed through it.
+    /// Returns the traffic counters of the connection.
     pub fn counters(&self) -> &Counters {
         self.sender.counters()
     }
@@ -345,20 +345,20 @@ impl Connection {
 
 impl Sender {
     /// Sends a datagram of 1 to [`MAX_DATAGRAM`] bytes, without waiting. If the queue is full, its oldest
-    /// datagrams are dropped. It may be called from any thread.
+    /// datagrams are dropped. Any thread may call this.
     ///
     /// # Errors
-    /// When the datagram is empty or too long, or the connection has ended.
+    /// If the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.shared.send(datagram.into(), Instant::now())
     }
 
-    /// Sends a datagram as [`Sender::send`] does, but before all that wait, and without dropping it for its
-    /// age: for requests that nobody repeats, because TCP does (RFC 8489, 6.2.2). If 128 of them wait, the
-    /// stream is stuck, and this one is dropped.
+    /// Sends a datagram as [`Sender::send`] does, but ahead of all queued ones, and never drops it for its
+    /// age. This is for requests that are not repeated, because TCP repeats them (RFC 8489, 6.2.2). If 128
+    /// such datagrams wait, the stream is stuck, and this one is dropped.
     ///
     /// # Errors
-    /// When the datagram is empty or too long, or the connection has ended.
+    /// If the datagram is empty or too long, or the connection has ended.
     pub fn send_urgent(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         let datagram = datagram.into();
         check(&datagram)?;
@@ -371,30 +371,30 @@ impl Sender {
         Ok(())
     }
 
-    /// Asks at once whether the other side is still there, by a keepalive. If nothing arrives from it within
-    /// `patience`, the connection ends with [`Closed::Silent`]. This is for whoever has reason to doubt, such
-    /// as a change of the machine's network: TCP alone would notice only after minutes. While an answer is
-    /// waited for already, that goes on. Only clients ask; on a server's end this does nothing.
+    /// Sends a keepalive at once. If nothing arrives within `patience`, the connection ends with
+    /// [`Closed::Silent`]. Call this after an event such as a change of the machine's network, which TCP
+    /// alone would notice only after minutes. A probe that already waits for its answer continues unchanged.
+    /// Only clients probe; on a server's end this does nothing.
     pub fn probe(&self, patience: Duration) {
         self.shared.probe(patience);
     }
 
-    /// Bytes that wait to be sent, [`QueueLimits::OVERHEAD`] for each datagram included.
+    /// Returns the number of bytes queued for sending, [`QueueLimits::OVERHEAD`] for each datagram included.
     pub fn queued(&self) -> usize {
         self.shared.outgoing.bytes()
     }
 
-    /// What has passed through the connection.
+    /// Returns the traffic counters of the connection.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 }
 
 impl Receiver {
-    /// Waits for the next datagram. If this is dropped while it waits, no datagram is lost.
+    /// Waits for the next datagram. Dropping the future while it waits loses no datagram.
     ///
     /// # Errors
-    /// When the connection has ended: why. What had arrived before that is returned first.
+    /// The reason of the end. Datagrams that arrived before the end are returned first.
     pub async fn recv(&mut self) -> Result<Bytes, Closed> {
         std::future::poll_fn(|cx| {
             let (popped, Dropped(dropped)) = self.incoming.poll_pop(cx, Instant::now());
@@ -408,14 +408,14 @@ impl Receiver {
         .await
     }
 
-    /// Waits for a datagram, and takes up to `limit` that are there, which are added to `into`. Returns how
-    /// many it took.
+    /// Waits for a datagram, then takes up to `limit` that are there and adds them to `into`. Returns the
+    /// number taken.
     ///
     /// # Errors
     /// As [`Receiver::recv`].
     ///
     /// # Panics
-    /// When `limit` is 0.
+    /// If `limit` is 0.
     pub async fn recv_many(&mut self, into: &mut Vec<Bytes>, limit: usize) -> Result<usize, Closed> {
         assert!(limit > 0, "nothing would ever be taken");
         into.push(self.recv().await?);

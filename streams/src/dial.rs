@@ -1,4 +1,4 @@
-//! TCP connections: to whichever address of a host answers first, with options that keep queues short.
+//! TCP connections: to the first address of a host that answers, with options that keep queues short.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,17 +11,16 @@ use tokio::time::sleep;
 
 use crate::between::share_port;
 
-/// How long one address has before the next one is tried beside it (RFC 8305, 5).
+/// Head start of one address before the next one is tried in parallel (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// More addresses of one name are not tried.
+/// Limit of the addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Bytes that the kernel holds beyond what it has sent. What lies there can no longer be dropped when it
-/// gets old.
+/// Bytes that the kernel holds beyond what it has sent. They can no longer be dropped when they get old.
 const UNSENT: u32 = 16 << 10;
 
-/// Which way TCP connections take.
+/// The way out that TCP connections take.
 ///
 /// ```
 /// let way = peersock_streams::Way { interface: Some("lo".into()) };
@@ -29,12 +28,12 @@ const UNSENT: u32 = 16 << 10;
 /// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Way {
-    /// The network interface that they have to leave by; on Linux only, elsewhere connecting fails then.
-    /// Default: whichever the routing table says.
+    /// The network interface by which they must leave. Works on Linux only; elsewhere connecting fails if it
+    /// is set. Default: chosen by the routing table.
     pub interface: Option<String>,
 }
 
-/// The addresses of a host, IPv6 and IPv4 in turns.
+/// Resolves a host to addresses, with IPv6 and IPv4 alternating.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -47,7 +46,7 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok(addresses)
 }
 
-/// Families in turns, the family of the first one first (RFC 8305, 4).
+/// Alternates the families, beginning with the family of the first address (RFC 8305, 4).
 fn in_turns(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -64,7 +63,7 @@ fn in_turns(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Connects to whichever address answers first.
+/// Connects to the address that answers first.
 pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter();
     let mut attempts = FuturesUnordered::new();
@@ -74,7 +73,7 @@ pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpS
         tokio::select! {
             ended = attempts.next() => match ended {
                 Some(Ok(stream)) => return Ok(stream),
-                // The next address need not wait.
+                // Try the next address at once.
                 Some(Err(error)) => last_error = error,
                 None => return Err(last_error),
             },
@@ -85,8 +84,8 @@ pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpS
 
 async fn attempt(address: SocketAddr, way: &Way) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A node may use the port for connections to other nodes as well, which find it by the same mapping of a
-    // NAT box. Where the system has no such sharing, there are none.
+    // Share the port, because a node may use it for connections to other nodes too, which find it by the same
+    // NAT mapping. A system without such sharing has no such connections.
     let _ = share_port(&socket);
     if let Some(interface) = &way.interface {
         bind_device(&socket, interface)?;
@@ -106,7 +105,7 @@ pub(crate) fn bind_device(_: &TcpSocket, _: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "connections cannot be bound to an interface here"))
 }
 
-/// Sets what both ends need: nothing waits for more data, and little waits in the kernel.
+/// Sets what both ends need: no delay to collect data, and few bytes waiting in the kernel.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     limit_unsent(stream)
@@ -119,7 +118,7 @@ fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
-    // A send buffer of fixed size bounds what is unsent together with what is in flight.
+    // A send buffer of fixed size bounds unsent and in-flight bytes together.
     SockRef::from(stream).set_send_buffer_size(16 * UNSENT as usize)
 }
 
@@ -157,7 +156,7 @@ mod tests {
     async fn an_address_that_is_silent_delays_the_next_only_a_little() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let good = listener.local_addr().expect("bound");
-        // Linux drops what comes to a full backlog.
+        // Linux drops connections to a full backlog.
         let full = TcpSocket::new_v4().expect("a socket");
         full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let full = full.listen(0).expect("bound");

@@ -1,11 +1,11 @@
-//! Why a client could not connect, and what to do about it.
+//! Reasons for which a client could not connect, with advice.
 
 use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why there is no connection. The texts say what can be done about it; none has a password in it.
+/// Reasons for a failed connection. The texts give advice; none contains a password.
 ///
 /// ```
 /// use peersock_streams::ConnectError;
@@ -25,9 +25,9 @@ pub enum ConnectError {
     Resolve {
         /// The name.
         host: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
-        /// What to do.
+        /// Advice.
         hint: &'static str,
     },
     /// TCP to the root, or to the proxy, failed.
@@ -37,33 +37,33 @@ pub enum ConnectError {
         to: String,
         /// The error of the last address that was tried.
         error: io::Error,
-        /// What to do.
+        /// Advice.
         hint: &'static str,
     },
-    /// A step took too long.
+    /// A step timed out.
     #[error("{step} took longer than {} s; {hint}", .limit.as_secs_f32())]
     TimedOut {
-        /// Which step, and with whom.
+        /// The step, and the peer.
         step: String,
-        /// How long it may take.
+        /// The timeout.
         limit: Duration,
-        /// What to do.
+        /// Advice.
         hint: &'static str,
     },
-    /// A setting that names a proxy makes no sense.
+    /// A setting that names a proxy cannot be parsed.
     #[error(transparent)]
     ProxySetting(#[from] crate::proxy::ParseProxyError),
-    /// The proxy wants to know who asks, or does not take the user name and password that it got.
+    /// The proxy demands authentication, and no user name and password are set.
     #[error("the proxy at {proxy} asks for a user name and password: put them into {setting} as {with}")]
     ProxyAuthentication {
         /// The proxy, without user name and password.
         proxy: String,
         /// The variable or the setting that names the proxy.
         setting: String,
-        /// What to write there.
+        /// The text to write there.
         with: String,
     },
-    /// The proxy does not take the user name and password that it got.
+    /// The proxy rejects the user name and password that it got.
     #[error(
         "the proxy at {proxy} does not accept the user name and password in {setting}: correct them there"
     )]
@@ -80,19 +80,19 @@ pub enum ConnectError {
         proxy: String,
         /// The root, with the port.
         to: String,
-        /// What the proxy says.
+        /// The proxy's answer.
         reason: String,
-        /// What to do.
+        /// Advice.
         hint: &'static str,
     },
-    /// The answer of the proxy is not one of such a proxy.
+    /// The answer does not come from a proxy of this scheme.
     #[error(
         "{proxy} does not answer as such a proxy does: {reason}; check the scheme and the port in {setting}"
     )]
     NoProxy {
         /// The proxy, without user name and password.
         proxy: String,
-        /// What is wrong with the answer.
+        /// The fault in the answer.
         reason: String,
         /// The variable or the setting that names the proxy.
         setting: String,
@@ -100,14 +100,14 @@ pub enum ConnectError {
     /// The host's name cannot be in a certificate.
     #[error("{0} is neither a host name nor an IP address")]
     Host(String),
-    /// The certificate is neither valid for the name nor the one that is expected.
+    /// The certificate is neither valid for the name nor the expected one.
     #[error("the certificate of {host} is not accepted: {reason}; {hint}")]
     Certificate {
         /// The host.
         host: String,
-        /// What is wrong with the certificate.
+        /// The fault in the certificate.
         reason: String,
-        /// What to do.
+        /// Advice.
         hint: &'static str,
     },
     /// This build has no TLS.
@@ -121,18 +121,18 @@ pub enum ConnectError {
         /// The error.
         error: io::Error,
     },
-    /// Who listens there takes no WebSocket for datagrams.
+    /// The listener there does not accept WebSockets for datagrams.
     #[error("{host} is no root: {reason}; check the name and the port")]
     NoRoot {
         /// The host.
         host: String,
-        /// What it answers.
+        /// The server's answer.
         reason: String,
     },
-    /// The connection broke while it was made.
+    /// The connection broke while it was being made.
     #[error("the connection to {to} broke while it was made: {error}; try again")]
     Broken {
-        /// With whom.
+        /// The peer.
         to: String,
         /// The error.
         error: io::Error,

@@ -8,23 +8,23 @@
 //! +-------------------------------+----------------+
 //! ```
 //!
-//! A length of 0 is a keepalive. The first frame of a client is one, so that the first byte of a connection
-//! is 0: a listener can tell it from a TLS record (0x16) and from HTTP (a letter).
+//! A length of 0 is a keepalive. A client's first frame is a keepalive, so the first byte of a connection is
+//! 0. A listener can thereby distinguish it from a TLS record (0x16) and from HTTP (a letter).
 
 use std::error::Error;
 use std::fmt;
 
 /// The longest datagram that a stream carries, in bytes.
 ///
-/// It is longer than any that leaves by UDP on a network with frames of 9,000 bytes, short enough that a
-/// stranger makes a listener keep little, and its length never begins with the letter of an HTTP method (0x41
-/// to 0x5a).
+/// It is longer than any UDP datagram on a network with frames of 9,000 bytes, and short enough that a
+/// stranger makes a listener keep little. Its length never begins with the letter of an HTTP method (0x41 to
+/// 0x5a).
 pub const MAX_DATAGRAM: usize = 16_384;
 
 /// Bytes in front of each datagram.
 pub(crate) const HEADER: usize = 2;
 
-/// A frame says that it is longer than [`MAX_DATAGRAM`]: the other end does not speak this protocol.
+/// Error: a frame claims to be longer than [`MAX_DATAGRAM`], so the other end does not speak this protocol.
 ///
 /// ```
 /// use peersock_streams::{FrameReader, FrameTooLong};
@@ -33,7 +33,7 @@ pub(crate) const HEADER: usize = 2;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameTooLong(
-    /// The length that the frame says it has, in bytes.
+    /// The length that the frame claims, in bytes.
     pub usize,
 );
 
@@ -45,7 +45,7 @@ impl fmt::Display for FrameTooLong {
 
 impl Error for FrameTooLong {}
 
-/// Finds the frames in a stream of bytes, however it was cut. It keeps at most one incomplete frame.
+/// Finds the frames in a stream of bytes, regardless of how TCP cuts it. Keeps at most one incomplete frame.
 ///
 /// ```
 /// use peersock_streams::FrameReader;
@@ -64,10 +64,11 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Calls `frame` with each frame that `bytes` complete, in order.
+    /// Calls `frame` with each frame that `bytes` completes, in order.
     ///
     /// # Errors
-    /// When a frame is too long. What follows it cannot be told from it, so the stream is of no more use.
+    /// If a frame is too long. The stream is unusable then, because the beginning of the next frame is
+    /// unknown.
     pub fn read(&mut self, mut bytes: &[u8], mut frame: impl FnMut(&[u8])) -> Result<(), FrameTooLong> {
         while !self.partial.is_empty() {
             let wanted = match self.partial.first_chunk() {
@@ -80,7 +81,7 @@ impl FrameReader {
             if self.partial.len() < wanted {
                 return Ok(());
             }
-            // With the header complete, the frame's length is known only now.
+            // Only the complete header tells the frame's length.
             if let Some(header) = self.partial.first_chunk()
                 && self.partial.len() == HEADER + length(*header)?
             {
@@ -98,13 +99,13 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Bytes of a frame that is not complete yet.
+    /// Returns the number of bytes of the incomplete frame.
     pub fn pending(&self) -> usize {
         self.partial.len()
     }
 }
 
-/// Appends a datagram behind its length. It must not be longer than [`MAX_DATAGRAM`].
+/// Appends a datagram after its length. It must not be longer than [`MAX_DATAGRAM`].
 pub(crate) fn write(datagram: &[u8], out: &mut Vec<u8>) {
     debug_assert!(datagram.len() <= MAX_DATAGRAM, "the queue takes none that is longer");
     out.extend_from_slice(&(datagram.len() as u16).to_be_bytes());
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn no_length_begins_like_http_or_tls_client_hello() {
-        // Of a first frame only: it is a keepalive, so its first byte is 0.
+        // The first frame is a keepalive, so the first byte of a connection is 0.
         let mut out = Vec::new();
         write(&[], &mut out);
         assert_eq!(out, [0, 0]);

@@ -1,28 +1,29 @@
 //! Datagrams over TCP, TLS and WebSocket between a node and a root of peersock, where UDP does not pass.
 //!
 //! The client's end is a [`Connector`], which makes a [`Connection`] to a [`Target`], through the proxy that
-//! [`ProxySettings`] name. The server's end is a [`Server`] for many clients, which tells all transports
-//! apart on one port. Both carry the same datagrams as UDP does, and treat them as UDP does: none is
-//! repeated, and whoever sends never waits. On a slow connection the oldest datagrams are dropped, so that it
-//! looks like a lossy link with a short queue, which is what congestion control above expects.
+//! [`ProxySettings`] name. The server's end is a [`Server`] for many clients, which distinguishes all
+//! transports on one port. Both carry the same datagrams as UDP and treat them as UDP does: none is
+//! retransmitted, and a sender never waits. On a slow connection the oldest datagrams are dropped. The
+//! connection then looks like a lossy link with a short queue, which congestion control in the layers above
+//! expects.
 //!
 //! | transport | what passes on the wire |
 //! |---|---|
-//! | `tcp` | each datagram behind its length, 16 bits; 0 is a keepalive, and the client's first frame |
+//! | `tcp` | each datagram after its length, 16 bits; 0 is a keepalive, and the client's first frame |
 //! | `tls` | the same inside TLS 1.3; ALPN is [`ALPN`] |
 //! | `wss` | one binary message for each datagram (RFC 6455) at [`PATH`], in TLS 1.3; ALPN is `http/1.1` |
 //!
 //! Keepalives of a WebSocket are pings. A datagram has 1 to [`MAX_DATAGRAM`] bytes. All sessions of peersock
-//! are encrypted and authenticated inside these datagrams, end to end. TLS is there to pass, and to hide; see
-//! [`RootKey`] for what its certificates show.
+//! are encrypted and authenticated end to end inside these datagrams. TLS serves to pass firewalls and to
+//! hide the protocol; see [`RootKey`] for the certificates.
 //!
-//! Two nodes have the same frames on connections between them, each by its [`PeerPort`].
+//! Two nodes use the same frames on connections between them, each by its [`PeerPort`].
 //!
-//! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages
-//! are the datagrams then, as [`TurnReader`] finds them.
+//! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way. The datagrams
+//! are then TURN messages, as [`TurnReader`] finds them.
 //!
-//! Two features are on by default. Without `tls` a target by TLS or WebSocket is an error; `server`, which needs
-//! it, adds `Server` with its certificates.
+//! Two features are on by default. Without `tls` a target by TLS or WebSocket is an error. `server`, which
+//! needs `tls`, adds `Server` with its certificates.
 #![forbid(unsafe_code)]
 
 mod between;

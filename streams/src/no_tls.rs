@@ -1,4 +1,4 @@
-//! Stands in for `tls` in builds without the feature of that name: TLS is an error that names it.
+//! Replaces `tls` in builds without the feature of that name: TLS is an error that names the feature.
 
 #[expect(dead_code, reason = "what is expected matters to TLS alone")]
 #[path = "tls/expected.rs"]

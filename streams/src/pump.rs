@@ -1,9 +1,9 @@
 //! The task of one connection: reads, writes, keepalives.
 //!
-//! Neither end of a connection learns from TCP that the other is gone while nothing is sent, and behind a
-//! proxy not even then. So a client sends a keepalive when it has sent or heard nothing for a while, and the
-//! server answers. An end that has heard nothing for long enough gives up. What counts as heard is a whole
-//! datagram or keepalive: whoever sends one byte now and then is not alive.
+//! TCP does not report a dead peer while nothing is sent, and behind a proxy not even then. So a client sends
+//! a keepalive after it has sent or heard nothing for a while, and the server answers. An end that has heard
+//! nothing for long enough gives up. Only a complete datagram or keepalive counts as heard, so a peer that
+//! sends a byte now and then is not alive.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use crate::carrier::{Arrived, Carrier, Flushed, Role};
 use crate::connection::{Closed, Shared};
 use crate::queue::Dropped;
 
-/// When a connection asks whether the other side is there, and when it is given up.
+/// Timers of a connection: when it sends a keepalive, and when it gives up.
 ///
 /// ```
 /// use peersock_streams::Timing;
@@ -28,10 +28,10 @@ use crate::queue::Dropped;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A client sends a keepalive after so long a silence in either direction. Default: 10 s.
+    /// A client sends a keepalive after this time of silence in either direction. Default: 10 s.
     pub keepalive: Duration,
-    /// A connection has ended when nothing was heard, or nothing could be written, for so long. It should be
-    /// twice as long as `keepalive` at least. Default: 25 s.
+    /// A connection ends when nothing was heard, or nothing could be written, for this time. It should be at
+    /// least twice `keepalive`. Default: 25 s.
     pub dead_after: Duration,
 }
 
@@ -41,13 +41,13 @@ impl Default for Timing {
     }
 }
 
-/// For what was sent just before the end.
+/// Time for datagrams that were sent just before the end.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Reads in a row before what waits to be sent gets its turn.
+/// Number of reads in a row before queued datagrams are sent.
 const READS: usize = 16;
 
-/// Runs a connection until it ends, and says why it did. `shared` is closed then.
+/// Runs a connection until it ends, and returns the reason. `shared` is closed then.
 pub(crate) async fn run(
     carrier: Carrier,
     role: Role,
@@ -70,7 +70,7 @@ pub(crate) async fn run(
         probe: None,
     };
     if role == Role::Client {
-        // The first frame tells the server what this is; a WebSocket does not need it.
+        // The first frame tells the server the protocol; a WebSocket does not need it.
         pump.ask(now);
     }
     let shared = pump.shared.clone();
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     shared.close(reason);
     let reason = shared.reason();
     if matches!(reason, Closed::Here | Closed::There | Closed::Malformed(_) | Closed::NotAdmitted) {
-        // Whether it works makes no difference any more.
+        // The connection ends in either case.
         let _ = timeout(LINGER, pump.finish()).await;
     }
     reason
@@ -93,14 +93,14 @@ struct Pump<D> {
     shared: Arc<Shared>,
     timing: Timing,
     deliver: D,
-    /// When something arrived, something left, and a keepalive left.
+    /// Times of the last arrival, the last progress in sending, and the last keepalive.
     heard: Instant,
     sent: Instant,
     asked: Instant,
-    /// Since when the stream takes nothing, and how much it had taken then.
+    /// Time since which the stream takes nothing, and the bytes it had taken when last polled.
     blocked: Option<Instant>,
     written: u64,
-    /// Until when something has to arrive, because the other side is doubted, and how long that is.
+    /// Deadline for an answer to a probe, and the patience it was made with.
     probe: Option<(Instant, Duration)>,
 }
 
@@ -113,7 +113,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
             if let Err(reason) = self.receive(cx) {
                 return Poll::Ready(reason);
             }
-            // After reading: what arrived before the question is no answer to it.
+            // After reading, because bytes that arrived before the probe are no answer to it.
             while probed.as_mut().poll(cx).is_ready() {
                 probed.set(shared.probed.notified());
                 self.begin_probe(Instant::now());
@@ -122,8 +122,8 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
             if let Err(reason) = self.send(cx) {
                 return Poll::Ready(reason);
             }
-            // Other deadlines only move away, so the timer is set anew when it has ended, and not with each
-            // datagram.
+            // Reset the timer when it expires, and not with each datagram, because other deadlines only move
+            // later.
             while timer.as_mut().poll(cx).is_ready() {
                 if let Err(reason) = self.expire(cx, Instant::now()) {
                     return Poll::Ready(reason);
@@ -182,7 +182,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         let Self { carrier, shared, .. } = self;
         let counters = &shared.counters;
         let mut batches = 0;
-        // One look at the clock for a batch is enough.
+        // One reading of the clock per batch is enough.
         let now = Instant::now();
         let mut source = |cx: &mut Context<'_>| {
             let (popped, Dropped(dropped)) = shared.outgoing.poll_pop(cx, now);
@@ -226,7 +226,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         self.carrier.keepalive();
     }
 
-    /// Does what is due.
+    /// Handles the timers that are due.
     fn expire(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Closed> {
         let dead = self.timing.dead_after;
         if let Some((_, patience)) = self.probe.filter(|(until, _)| now >= *until) {
@@ -245,7 +245,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         Ok(())
     }
 
-    /// The next time at which something may be due.
+    /// Returns the next time at which a timer may be due.
     fn deadline(&self) -> Instant {
         let dead = self.blocked.unwrap_or(self.heard).min(self.heard) + self.timing.dead_after;
         let dead = self.probe.map_or(dead, |(until, _)| until.min(dead));
@@ -256,7 +256,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
     }
 
     fn keepalive_at(&self) -> Instant {
-        // One question in this time is enough, answered or not.
+        // One keepalive in this time is enough, answered or not.
         self.heard.min(self.sent).max(self.asked) + self.timing.keepalive
     }
 

@@ -1,8 +1,8 @@
 //! A queue of datagrams that is short in bytes and in time.
 //!
-//! What takes datagrams from it may be slow: a TCP connection that recovers from a loss, or a program that
-//! does not read. Waiting long would help nobody. The congestion control of those who send needs to see a
-//! loss soon, and old datagrams have been repeated by then. So the oldest ones are dropped first.
+//! The consumer may be slow: a TCP connection that recovers from a loss, or a program that does not read.
+//! Long queues would only harm. The senders' congestion control needs to see a loss soon, and old datagrams
+//! have been retransmitted by then. So the oldest ones are dropped first.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use peersock_primitives::sync::{self, Mutex};
 use tokio::time::Instant;
 
-/// How much a queue of datagrams may hold, and for how long.
+/// Limits of a queue of datagrams, in bytes and in time.
 ///
 /// ```
 /// use peersock_streams::QueueLimits;
@@ -23,15 +23,14 @@ use tokio::time::Instant;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always has
-    /// room.
+    /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always fits.
     pub bytes: usize,
-    /// What has waited longer is dropped instead of sent. Default: 200 ms.
+    /// Maximum age: a datagram that has waited longer is dropped instead of sent. Default: 200 ms.
     pub age: Duration,
 }
 
 impl QueueLimits {
-    /// What one datagram counts for beside its length, in bytes: memory of its own.
+    /// Bytes that one datagram counts beside its length, for its memory overhead.
     pub const OVERHEAD: usize = 64;
 }
 
@@ -41,7 +40,7 @@ impl Default for QueueLimits {
     }
 }
 
-/// What was dropped by one call, in datagrams.
+/// Number of datagrams that one call dropped.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped(pub(crate) u64);
 
@@ -53,7 +52,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What leaves before all others, however long it has waited.
+    /// Datagrams that leave before all others, regardless of their age.
     urgent: VecDeque<Bytes>,
     datagrams: VecDeque<(Instant, Bytes)>,
     bytes: usize,
@@ -66,7 +65,7 @@ impl Queue {
         Self { limits, state: Mutex::default() }
     }
 
-    /// Adds a datagram. The oldest ones make room for it. A closed queue takes nothing and says so by `None`.
+    /// Adds a datagram, and drops the oldest ones to make room. Returns `None` if the queue is closed.
     pub(crate) fn push(&self, datagram: Bytes, now: Instant) -> Option<Dropped> {
         let mut state = sync::lock(&self.state);
         if state.closed {
@@ -79,14 +78,14 @@ impl Queue {
         state.bytes += cost(&datagram);
         state.datagrams.push_back((now, datagram));
         let consumer = state.consumer.take();
-        // The consumer needs the lock first of all.
+        // Unlock first, because the consumer needs the lock at once.
         drop(state);
         consumer.inspect(Waker::wake_by_ref);
         Some(Dropped(dropped))
     }
 
-    /// Adds a datagram that is taken before all others, and not dropped for those that come after it. A queue
-    /// that is closed, or has [`MAX_URGENT`] of them, does not take it: false.
+    /// Adds a datagram that is taken before all others and never dropped for later ones. Returns false,
+    /// without adding it, if the queue is closed or holds [`MAX_URGENT`] such datagrams.
     pub(crate) fn push_urgent(&self, datagram: Bytes) -> bool {
         let mut state = sync::lock(&self.state);
         if state.closed || state.urgent.len() == MAX_URGENT {
@@ -100,7 +99,7 @@ impl Queue {
         true
     }
 
-    /// Takes the oldest datagram that is not too old. `None` is the end: the queue is empty and closed.
+    /// Takes the oldest datagram that is not too old. `None` means that the queue is empty and closed.
     pub(crate) fn poll_pop(&self, cx: &mut Context<'_>, now: Instant) -> (Poll<Option<Bytes>>, Dropped) {
         let mut state = sync::lock(&self.state);
         if let Some(datagram) = state.urgent.pop_front() {
@@ -121,7 +120,7 @@ impl Queue {
         (end, Dropped(dropped))
     }
 
-    /// Nothing more is added; what is there can still be taken.
+    /// Closes the queue for new datagrams; those queued can still be taken.
     pub(crate) fn close(&self) {
         let consumer = {
             let mut state = sync::lock(&self.state);
@@ -131,7 +130,7 @@ impl Queue {
         consumer.inspect(Waker::wake_by_ref);
     }
 
-    /// Bytes that wait, with their overhead.
+    /// Returns the bytes of the queued datagrams, with their overhead.
     pub(crate) fn bytes(&self) -> usize {
         sync::lock(&self.state).bytes
     }
@@ -142,7 +141,7 @@ impl State {
         let (since, datagram) = self.datagrams.pop_front()?;
         self.bytes -= cost(&datagram);
         if self.datagrams.is_empty() && self.datagrams.capacity() > KEPT_CAPACITY {
-            // After a burst: an idle connection keeps little.
+            // Frees the memory of a burst, so an idle connection keeps little.
             self.datagrams = VecDeque::new();
         }
         Some((since, datagram))
@@ -153,10 +152,10 @@ fn cost(datagram: &Bytes) -> usize {
     datagram.len() + QueueLimits::OVERHEAD
 }
 
-/// Urgent datagrams that wait at most: their senders have few under way.
+/// Limit of queued urgent datagrams; their senders have few requests in flight.
 const MAX_URGENT: usize = 128;
 
-/// Datagrams for which an empty queue keeps room.
+/// Capacity in datagrams that an empty queue keeps.
 const KEPT_CAPACITY: usize = 64;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Where a client connects to.
+//! Targets of a client's connections.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// What carries the datagrams.
+/// The transport that carries the datagrams.
 ///
 /// ```
 /// use peersock_streams::Transport;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Transport {
-    /// TCP; each datagram stands behind its length.
+    /// TCP; each datagram follows its length.
     Tcp,
     /// The same inside TLS 1.3.
     Tls,
@@ -22,7 +22,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As it is written in front of a root's endpoint.
+    /// Returns the prefix of a root's endpoint that names this transport.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -48,30 +48,29 @@ impl fmt::Display for Transport {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// What carries the datagrams.
+    /// The transport of the datagrams.
     pub transport: Transport,
-    /// A host name or an IP address, without brackets. Behind a proxy it is the proxy that resolves it.
+    /// A host name or an IP address, without brackets. If there is a proxy, the proxy resolves it.
     pub host: String,
     /// The port, not 0.
     pub port: u16,
-    /// The Ed25519 half of the root's identity. A certificate that was made with it is accepted whatever
-    /// names are in it. Without it only certificates are accepted that are valid for `host`. TCP has no
-    /// certificates.
+    /// The Ed25519 half of the root's identity. A certificate made with it is accepted regardless of its
+    /// names. Without a key only certificates valid for `host` are accepted. TCP has no certificates.
     pub key: Option<[u8; 32]>,
 }
 
 impl Target {
-    /// A target without a key.
+    /// Makes a target without a key.
     pub fn new(transport: Transport, host: impl Into<String>, port: u16) -> Self {
         Self { transport, host: host.into(), port, key: None }
     }
 
-    /// The same with the key of the root.
+    /// Adds the key of the root.
     pub fn with_key(self, key: [u8; 32]) -> Self {
         Self { key: Some(key), ..self }
     }
 
-    /// `HOST:PORT`, with brackets around IPv6 addresses.
+    /// Returns `HOST:PORT`, with brackets around IPv6 addresses.
     pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)
     }
@@ -83,7 +82,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// `HOST:PORT`, with brackets around IPv6 addresses.
+/// Returns `HOST:PORT`, with brackets around IPv6 addresses.
 pub(crate) fn authority(host: &str, port: u16) -> String {
     match host.parse() {
         Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),

@@ -1,23 +1,23 @@
 //! Messages of TURN in a stream of bytes (RFC 8656, 12.5; RFC 8489, 6.2.2).
 //!
-//! Nothing stands between them: each begins with its own length, in the third and fourth byte. In STUN
-//! messages these are the bytes behind the header of 20, in ChannelData frames those behind the header of 4,
-//! which are padded to a multiple of four. A server's first message is one of STUN, for channels are asked
-//! for: so an answer of an HTTP server, whose first letter is that of a channel, is told from one.
+//! Messages follow each other directly; each has its length in the third and fourth byte. A STUN message's
+//! length counts the bytes after its header of 20. A ChannelData frame's length counts the bytes after its
+//! header of 4, which are padded to a multiple of four. A server's first message is STUN, because channels
+//! need a request. So an HTTP server's answer, whose first letter looks like a channel, is detected.
 
 use std::error::Error;
 use std::fmt;
 
-/// What every message begins with: its type or channel, and its length.
+/// Bytes that every message begins with: its type or channel, and its length.
 const HEADER: usize = 4;
 
 /// The length of a STUN header.
 const STUN_HEADER: usize = 20;
 
-/// RFC 8489 (5): what every STUN message has behind its length.
+/// Bytes after the length of every STUN message (RFC 8489, 5).
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
-/// What arrives is neither a STUN message nor a ChannelData frame, so the other end is no TURN server.
+/// Error: neither a STUN message nor a ChannelData frame has arrived, so the other end is no TURN server.
 ///
 /// ```
 /// use peersock_streams::{NotTurn, TurnReader};
@@ -35,7 +35,7 @@ impl fmt::Display for NotTurn {
 
 impl Error for NotTurn {}
 
-/// Finds the messages of a TURN server in a stream of bytes, however it was cut.
+/// Finds the messages of a TURN server in a stream of bytes, regardless of how TCP cuts it.
 ///
 /// It keeps at most one incomplete message, which is less than 65,560 bytes long.
 ///
@@ -56,22 +56,23 @@ impl Error for NotTurn {}
 pub struct TurnReader {
     /// The beginning of a message.
     partial: Vec<u8>,
-    /// A STUN message has come.
+    /// Set once a STUN message has arrived.
     is_turn: bool,
 }
 
 impl TurnReader {
-    /// Calls `message` with each message that `bytes` complete, in order. ChannelData has its padding.
+    /// Calls `message` with each message that `bytes` completes, in order. ChannelData keeps its padding.
     ///
     /// # Errors
-    /// When something else arrives. What follows it cannot be told from it, so the stream is of no more use.
+    /// If something else arrives. The stream is unusable then, because the beginning of the next message is
+    /// unknown.
     pub fn read(&mut self, mut bytes: &[u8], mut message: impl FnMut(&[u8])) -> Result<(), NotTurn> {
         while !self.partial.is_empty() {
             let wanted = self.length(&self.partial)?.unwrap_or(HEADER);
             let (taken, rest) = bytes.split_at(bytes.len().min(wanted - self.partial.len()));
             self.partial.extend_from_slice(taken);
             bytes = rest;
-            // What is no message is refused as soon as that is seen, however long it says it is.
+            // Refuse an invalid message as soon as it is recognised, whatever length it claims.
             let whole = self.length(&self.partial)?;
             if self.partial.len() < wanted {
                 return Ok(());
@@ -93,12 +94,12 @@ impl TurnReader {
         Ok(())
     }
 
-    /// Bytes of a message that is not complete yet.
+    /// Returns the number of bytes of the incomplete message.
     pub fn pending(&self) -> usize {
         self.partial.len()
     }
 
-    /// The whole length of the message that begins there; `None` if not even that has arrived.
+    /// Returns the total length of the message that begins there; `None` if its header is incomplete.
     fn length(&self, bytes: &[u8]) -> Result<Option<usize>, NotTurn> {
         // RFC 8656 (12): channels are 0x4000 to 0x4fff.
         let end = if self.is_turn { 0x50 } else { 0x40 };
@@ -110,17 +111,18 @@ impl TurnReader {
         if first >= 0x40 {
             return Ok(Some(HEADER + length.next_multiple_of(4)));
         }
-        // RFC 8489 (5): two zero bits, and attributes, which are padded.
+        // RFC 8489 (5): the type begins with two zero bits, and the length is a multiple of 4 because
+        // attributes are padded.
         let cookie = &bytes[HEADER..bytes.len().min(HEADER + MAGIC_COOKIE.len())];
         let is_stun = length % 4 == 0 && MAGIC_COOKIE.starts_with(cookie);
         is_stun.then_some(Some(STUN_HEADER + length)).ok_or(NotTurn)
     }
 }
 
-/// Appends a message. ChannelData is padded.
+/// Appends a message. Pads ChannelData.
 pub(crate) fn write(message: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(message);
-    // RFC 8656 (12.5): over a stream the padding is a must. STUN messages have such a length already.
+    // RFC 8656 (12.5): over a stream the padding is mandatory. STUN messages already have such a length.
     out.resize(out.len() + message.len().next_multiple_of(4) - message.len(), 0);
 }
 

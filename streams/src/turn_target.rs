@@ -1,4 +1,4 @@
-//! Where a TURN server is that is reached by a stream.
+//! TURN servers that are reached by a stream.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TurnTarget {
-    /// A host name or an IP address, without brackets. Behind a proxy it is the proxy that resolves it.
+    /// A host name or an IP address, without brackets. If there is a proxy, the proxy resolves it.
     pub host: String,
     /// The port, not 0.
     pub port: u16,
-    /// Where to connect to instead, if the server has named another one. Certificates are those of `host`.
+    /// An alternate address that the server has named. Certificates are still checked for `host`.
     pub elsewhere: Option<SocketAddr>,
-    /// Which certificates are accepted; `None` for TCP without TLS.
+    /// The accepted certificates; `None` for TCP without TLS.
     pub tls: Option<TurnTls>,
 }
 
-/// Which certificates of a TURN server are accepted.
+/// The certificates of a TURN server that are accepted.
 ///
 /// ```
 /// use peersock_streams::TurnTls;
@@ -32,30 +32,30 @@ pub struct TurnTarget {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TurnTls {
-    /// Those that are valid for the host's name in the system's store, or in Mozilla's list if the system has
+    /// Certificates valid for the host's name in the system's store, or in Mozilla's list if the system has
     /// none.
     Names,
-    /// The one of which this is the SHA-256, whatever names and times are in it, and no other.
+    /// Only the certificate with this SHA-256, whatever names and times are in it.
     Fingerprint([u8; 32]),
 }
 
 impl TurnTarget {
-    /// A server that is reached over TCP.
+    /// Makes a server that is reached over TCP.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self { host: host.into(), port, elsewhere: None, tls: None }
     }
 
-    /// The same over TLS.
+    /// Switches to TLS.
     pub fn with_tls(self, tls: TurnTls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// The same at another address, which the server has named.
+    /// Replaces the address by another one, which the server has named.
     pub fn at(self, elsewhere: SocketAddr) -> Self {
         Self { elsewhere: Some(elsewhere), ..self }
     }
 
-    /// Host and port that are connected to.
+    /// Returns the host and port to connect to.
     pub(crate) fn place(&self) -> (String, u16) {
         match self.elsewhere {
             Some(address) => (address.ip().to_string(), address.port()),

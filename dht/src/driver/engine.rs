@@ -1,4 +1,4 @@
-//! The thread: runs operations as futures of `mainline`, without a runtime.
+//! The driver thread: runs operations as futures of `mainline`, without a runtime.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,10 +20,10 @@ use super::{Shared, moment};
 use crate::item::Item;
 use crate::rendezvous::{Answer, Event, Operation, OperationId, Outcome};
 
-/// The longest that an operation may take, whatever `mainline` does.
+/// Timeout of one operation, independent of `mainline`.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Wakes the thread: when there is something new to do, when an answer has come, and for its end.
+/// Wakes the thread for new work, for an answer, and for its end.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     thread: OnceLock<Thread>,
@@ -44,7 +44,7 @@ impl Bell {
         self.ring();
     }
 
-    /// Waits until it rings, or until the deadline.
+    /// Waits until the bell rings, or until the deadline.
     fn wait(&self, deadline: Instant) {
         while !self.rang.swap(false, Ordering::AcqRel) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -91,7 +91,7 @@ pub(super) fn run(shared: &Shared, dht: &AsyncDht, mut on_event: impl FnMut(Even
     }
 }
 
-/// One step of the machine: answers go in; events, operations and the next deadline come out.
+/// Runs one step of the machine: answers go in; events, operations and the next deadline come out.
 fn step(shared: &Shared, answers: &Answers) -> (Vec<Event>, Vec<(OperationId, Operation)>, Instant) {
     let mut rendezvous = shared.lock();
     let now = moment();
@@ -106,7 +106,7 @@ fn step(shared: &Shared, answers: &Answers) -> (Vec<Event>, Vec<(OperationId, Op
     (events, operations, rendezvous.poll_timeout())
 }
 
-/// Polls every task; there are few. Those that are over leave an answer.
+/// Polls every task; there are few. Finished ones leave an answer.
 fn poll(tasks: &mut Vec<Task>, waker: &Waker, answers: &Answers) {
     let mut context = Context::from_waker(waker);
     let now = Instant::now();
@@ -142,8 +142,8 @@ fn begin(
         Operation::Put(item) => {
             let dht = dht.clone();
             async move {
-                // The library would write where it has found the nearest nodes when it looked last, which may
-                // have been when it knew few.
+                // Look up the nearest nodes first. Otherwise the library would write to the result of its
+                // last look-up, when it may have known few nodes.
                 dht.get_closest_nodes(MutableItem::target_from_key(&item.key, None)).await;
                 match dht.put_mutable(to_mainline(&item), None).await {
                     Ok(_) => Outcome::Done,

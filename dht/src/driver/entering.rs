@@ -1,4 +1,4 @@
-//! The nodes by which the DHT is entered: their addresses, and whether one of them answers.
+//! The bootstrap nodes of the DHT: their addresses, and a check that one of them answers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::Bootstrap;
 use crate::ping::ping_question;
 
-/// So long the names of the well-known nodes may take where others are known: the resolver may wait for
+/// Timeout for resolving the well-known nodes if other nodes are known, because the resolver may take
 /// minutes.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The addresses of these nodes, as far as names are resolved.
+/// Returns the addresses of these nodes, except those whose names cannot be resolved.
 pub(super) fn resolve(bootstrap: &Bootstrap, is_in_a_hurry: bool) -> Vec<SocketAddrV4> {
     match bootstrap {
         Bootstrap::Nodes(nodes) => nodes.clone(),
@@ -29,7 +29,7 @@ pub(super) fn resolve(bootstrap: &Bootstrap, is_in_a_hurry: bool) -> Vec<SocketA
     }
 }
 
-/// The well-known nodes, as far as their names are resolved now.
+/// Returns the addresses of the well-known nodes whose names can be resolved now.
 fn public_nodes() -> Vec<SocketAddrV4> {
     let resolved = mainline::DEFAULT_BOOTSTRAP_NODES.iter().filter_map(|name| name.to_socket_addrs().ok());
     let addresses = resolved.flatten().filter_map(|address| match address {
@@ -39,10 +39,11 @@ fn public_nodes() -> Vec<SocketAddrV4> {
     addresses.collect()
 }
 
-/// Whether one of these nodes answers a ping from this address within `patience`, besides what names take.
+/// Returns true if one of these nodes answers a ping from this address within `patience`. Resolving names
+/// takes additional time.
 ///
 /// # Errors
-/// There is no socket or no randomness.
+/// If there is no socket or no randomness.
 ///
 /// ```
 /// use std::net::{Ipv4Addr, UdpSocket};
@@ -62,7 +63,7 @@ pub fn answers_any(bootstrap: &Bootstrap, bind: Ipv4Addr, patience: Duration) ->
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let (transaction, id) = random.split_first_chunk::<4>().expect("there are 24 bytes");
     let question = ping_question(*transaction, *id.first_chunk().expect("there are 20 bytes"));
-    // One that cannot be sent to does not answer.
+    // A node that cannot be sent to does not answer.
     nodes.iter().for_each(|node| _ = socket.send_to(&question, node));
     let end = Instant::now() + patience;
     let mut buffer = [0; 1500];
@@ -72,7 +73,7 @@ pub fn answers_any(bootstrap: &Bootstrap, bind: Ipv4Addr, patience: Duration) ->
             return Ok(false);
         }
         socket.set_read_timeout(Some(left))?;
-        // Errors are of earlier datagrams (ICMP), or the time is over.
+        // An error comes from an earlier datagram (ICMP), or the time is over.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         let is_asked = nodes.iter().any(|node| SocketAddr::V4(*node) == from);
         if is_asked && is_answer(&buffer[..length], transaction) {
@@ -81,7 +82,7 @@ pub fn answers_any(bootstrap: &Bootstrap, bind: Ipv4Addr, patience: Duration) ->
     }
 }
 
-/// Whether it is an answer with that transaction. What else it says is of no interest.
+/// Returns true if the datagram is an answer with that transaction, whatever else it contains.
 fn is_answer(datagram: &[u8], transaction: &[u8; 4]) -> bool {
     let has = |part: &[u8]| datagram.windows(part.len()).any(|bytes| bytes == part);
     has(&[b"1:t4:", &transaction[..]].concat()) && has(b"1:y1:r")

@@ -1,4 +1,4 @@
-//! A [`Rendezvous`] on the library `mainline`, in a thread of its own.
+//! A [`Rendezvous`] on the library `mainline`, in a separate thread.
 
 mod engine;
 mod entering;
@@ -22,7 +22,7 @@ use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Ta
 use engine::Bell;
 pub use entering::answers_any;
 
-/// By which nodes a node enters the DHT.
+/// The nodes by which a node enters the DHT.
 ///
 /// ```
 /// use peersock_dht::Bootstrap;
@@ -33,9 +33,9 @@ pub use entering::answers_any;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// By these: a DHT of one's own. At least one.
+    /// These nodes, at least one, for a private DHT.
     Nodes(Vec<SocketAddrV4>),
-    /// By the public DHT's well-known nodes, whose names are resolved when the service starts.
+    /// The public DHT's well-known nodes, whose names are resolved when the service starts.
     Public,
 }
 
@@ -50,28 +50,27 @@ pub enum Bootstrap {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How the DHT is entered.
+    /// The bootstrap nodes of the DHT.
     pub bootstrap: Bootstrap,
-    /// Nodes that are known from before, by which it is entered as well: those of [`Self::bootstrap`] may be
-    /// away. They are never asked alone if the others answer, since they may be of a DHT that is a forgery.
-    /// Default: none.
+    /// Nodes known from earlier runs, used as well because those in [`Self::bootstrap`] may be away. They
+    /// never replace bootstrap nodes that answer, because they may belong to a forged DHT. Default: none.
     pub known: Vec<SocketAddrV4>,
-    /// Which of the machine's addresses the socket for the DHT has. Default 0.0.0.0: any.
+    /// Local address of the DHT socket. Default 0.0.0.0: any.
     pub bind: Ipv4Addr,
-    /// Its UDP port. Default `None`: 6881 if it is free, else any.
+    /// UDP port of that socket. Default `None`: 6881 if it is free, else any.
     pub port: Option<u16>,
-    /// Whether this node serves the DHT from the start. Default false: `mainline` lets it do so after a
-    /// quarter of an hour, if others can reach it.
+    /// True if this node serves the DHT from the start. Default false: `mainline` then serves after a quarter
+    /// of an hour, if others can reach the node.
     pub serve: bool,
-    /// How long an answer of a node of the DHT is waited for. Default 1 s: a
-    /// look-up ends that much later than its last answer, since some of the nodes are always gone.
+    /// Timeout of a request to a node of the DHT. Default 1 s: a look-up ends that much later than its last
+    /// answer, because some nodes are always gone.
     pub request_timeout: Duration,
-    /// What is done when.
+    /// Intervals and limits of the rendezvous.
     pub config: Config,
 }
 
 impl Settings {
-    /// The defaults.
+    /// Makes settings with the defaults.
     pub fn new(bootstrap: Bootstrap) -> Self {
         Self {
             bootstrap,
@@ -85,7 +84,7 @@ impl Settings {
     }
 }
 
-/// Why a [`Service`] did not start.
+/// Reasons why a [`Service`] did not start.
 ///
 /// ```
 /// let error = peersock_dht::StartError::NoBootstrap;
@@ -97,21 +96,21 @@ pub enum StartError {
     /// [`Bootstrap::Nodes`] is empty.
     #[error("no node is named by which to enter the DHT")]
     NoBootstrap,
-    /// None of the names of [`Bootstrap::Public`] has an address now: the machine may be without a network.
+    /// No name of [`Bootstrap::Public`] resolves now: the machine may be without a network.
     #[error("the names of the nodes by which to enter the DHT are not resolved")]
     Unresolved,
-    /// The system gives no randomness.
+    /// The system provides no randomness.
     #[error("the system gives no randomness")]
     NoEntropy,
-    /// A socket or thread could not be made.
+    /// A socket or thread could not be created.
     #[error("the node of the DHT cannot start: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Publishes this node, finds others, and exchanges knocks, in a thread of its own.
+/// Publishes this node, finds others, and exchanges knocks, in a separate thread.
 ///
-/// Events are given to a function on that thread, which must return soon. Dropping the service ends the
-/// thread and leaves the DHT; what was published expires.
+/// That thread calls a function with each event, which must return soon. Dropping the service ends the thread
+/// and leaves the DHT; published records expire.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -134,7 +133,7 @@ pub enum StartError {
 pub struct Service {
     shared: Arc<Shared>,
     dht: AsyncDht,
-    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered.
+    /// The nodes of [`Settings::bootstrap`] that were used to enter the DHT.
     entries: Vec<SocketAddrV4>,
     thread: Option<JoinHandle<()>>,
 }
@@ -145,15 +144,15 @@ struct Shared {
 }
 
 impl Shared {
-    /// Every step of the machine leaves it as it should be, so a panic elsewhere does not spoil it.
+    /// Locks the machine. Poisoning is ignored, because every step leaves the machine consistent.
     fn lock(&self) -> MutexGuard<'_, Rendezvous> {
         self.rendezvous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Service {
-    /// Starts the node of the DHT and the thread. With [`Bootstrap::Public`] names are resolved first, which
-    /// may take seconds; three at most if other nodes are known.
+    /// Starts the node of the DHT and the thread. With [`Bootstrap::Public`] this first resolves names, which
+    /// may take seconds; at most three if other nodes are known.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -170,7 +169,7 @@ impl Service {
         let known = settings.known.iter().filter(|node| !entries.contains(node));
         let all: Vec<SocketAddrV4> = entries.iter().chain(known).copied().collect();
         if all.is_empty() {
-            // `mainline` would wait for ever to be found by others.
+            // `mainline` would wait forever to be found by others.
             return Err(StartError::Unresolved);
         }
         builder.bootstrap(&all).bind_address(settings.bind).request_timeout(settings.request_timeout);
@@ -192,12 +191,12 @@ impl Service {
         Ok(Self { shared, dht, entries, thread: Some(thread) })
     }
 
-    /// Takes part in a network.
+    /// Joins a network.
     pub fn join(&self, key: &DiscoveryKey) -> Network {
         self.call(|rendezvous, now| rendezvous.join(now, key))
     }
 
-    /// Takes no part in it any more.
+    /// Leaves a network.
     pub fn leave(&self, network: Network) {
         self.call(|rendezvous, _| rendezvous.leave(network));
     }
@@ -237,18 +236,19 @@ impl Service {
         self.shared.lock().record(moment(), network, node).cloned()
     }
 
-    /// What was refused, and why.
+    /// Returns the numbers of refused items, by reason.
     pub fn counters(&self) -> Counters {
         *self.shared.lock().counters()
     }
 
-    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered. None if their names were not
-    /// resolved in time, and it was entered by those alone that were known from before.
+    /// Returns the nodes of [`Settings::bootstrap`] that were used to enter the DHT. The slice is empty if no
+    /// name resolved in time and only the known nodes were used.
     pub fn entries(&self) -> &[SocketAddrV4] {
         &self.entries
     }
 
-    /// Nodes of the DHT that have answered lately: keep them, and enter the DHT by them, too, the next time.
+    /// Returns nodes of the DHT that have answered lately. Store them, and pass them as known nodes at the
+    /// next start.
     pub fn known_nodes(&self) -> Vec<SocketAddrV4> {
         let nodes = futures_lite::future::block_on(self.dht.to_bootstrap());
         nodes.iter().filter_map(|node| node.parse().ok()).collect()
@@ -265,7 +265,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.shared.bell.stop();
         if let Some(thread) = self.thread.take() {
-            // The function that takes events may own the service; a thread cannot wait for itself.
+            // Do not join from the thread itself, because the event function may own the service.
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!("the thread that met others by the DHT has panicked");
             }
@@ -280,7 +280,7 @@ impl fmt::Debug for Service {
 }
 
 fn moment() -> Moment {
-    // A clock before 1970 gives records of 1970, which nobody believes: as good as none.
+    // A clock before 1970 gives records of 1970, which other nodes refuse as expired.
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment { instant: Instant::now(), unix }
 }

@@ -6,13 +6,13 @@ use super::{Config, Event, Moment, Network, Outcome, Purpose, Rendezvous};
 use crate::keys::{Location, NodeTail};
 use crate::record::{Knock, Record};
 
-/// How many there can be in one network.
+/// Limit of the nodes to knock at in one network.
 const MAX_KNOCKING: usize = 64;
 
-/// How often one node is knocked at.
+/// Number of attempts at one node.
 const ATTEMPTS: u8 = 5;
 
-/// How long after a knock was made both sides begin: about as long as it takes to arrive.
+/// Time from a knock until both sides begin to punch, about as long as a knock takes to arrive.
 const START: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub(super) struct Knocking {
     attempt: u8,
     running: u32,
     due: Instant,
-    /// Whether this attempt's knock has arrived anywhere.
+    /// Set once one of this attempt's writes has succeeded.
     was_sent: bool,
-    /// When both sides of this attempt begin.
+    /// The time at which both sides of this attempt begin to punch.
     start: Instant,
 }
 
@@ -86,7 +86,7 @@ impl Rendezvous {
         let epoch = keys.epoch(&node, now.unix);
         let index = keys.slot(&self.own.node_id(), &node, knocking.attempt, slots);
         let locations = [
-            // A node with no slots reads no mailbox; then it is only this node that punches.
+            // A node with no slots reads no mailbox; then only this node punches.
             (slots > 0).then_some(Location::Slot { owner: node, index }),
             Some(Location::Pair { writer: *self.own.public(), reader: node }),
         ];
@@ -100,14 +100,14 @@ impl Rendezvous {
             knocking.running += 1;
         }
         knocking.attempt += 1;
-        // At first the mailbox is probably read often; later the pauses are as long as its owner's.
+        // Its owner probably reads the mailbox often at first; later the pauses grow to the owner's interval.
         let poll =
             record.map_or(Config::default().poll_idle, |record| Duration::from_secs(record.poll.into()));
         let patience = Duration::from_secs(4) * u32::from(knocking.attempt);
         knocking.due = now.instant + patience.min(poll.max(Duration::from_secs(4)));
     }
 
-    /// One of a knock's two writes is over.
+    /// Handles the end of one of a knock's two writes.
     pub(super) fn knocked_at(&mut self, now: Moment, network: Network, peer: NodeTail, outcome: Outcome) {
         let Some(membership) = self.networks.get_mut(&network) else { return };
         let Some(knocking) = membership.knocking.get_mut(&peer) else { return };
@@ -116,7 +116,7 @@ impl Rendezvous {
             let start_in = knocking.start.saturating_duration_since(now.instant);
             self.events.push_back(Event::KnockSent { network, peer, start_in });
         }
-        // Another member has the slot: the next one is tried at once, but each just once.
+        // If another member has the slot, try the next slot after 1 s. Each try counts as an attempt.
         if outcome == Outcome::Taken && knocking.attempt < ATTEMPTS {
             knocking.due = knocking.due.min(now.instant + Duration::from_secs(1));
         }

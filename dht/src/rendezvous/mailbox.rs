@@ -9,34 +9,34 @@ use super::{Config, Event, Moment, Network, Purpose, Rendezvous};
 use crate::keys::{Location, NodeTail, SKEW};
 use crate::record::{Knock, Refused};
 
-/// Nodes whose own place for knocks is read too.
+/// Limit of the nodes whose separate place for knocks is read too.
 const MAX_WATCHED: usize = 8;
 
-/// Nodes whose last knock is remembered.
+/// Limit of the nodes whose last knock is remembered.
 const MAX_SEEN: usize = 256;
 
-/// How long a knock is remembered: longer than it is valid on any clock.
+/// Time for which a knock is remembered, longer than it is valid on any clock.
 const SEEN_FOR: Duration = Duration::from_secs(60 + 2 * SKEW.as_secs());
 
-/// All knocks: this many at once, then one in each [`RATE`].
+/// Rate limit of all knocks: this burst at once, then one in each [`RATE`].
 const BURST: u32 = 8;
 const RATE: Duration = Duration::from_secs(2);
 
-/// Between two knocks of one node.
+/// Minimum interval between two knocks of one node.
 const PER_NODE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Mailbox {
     due: Instant,
-    /// When the reading that runs, or the last one, began.
+    /// Start of the current reading, or of the last one.
     began: Instant,
     running: u32,
     interval: Duration,
     active_until: Instant,
     watched: VecDeque<PublicIdentity>,
-    /// The newest knock of each node, and when it was read.
+    /// The newest knock of each node, and the time at which it was read.
     seen: BTreeMap<NodeId, (u64, Duration)>,
-    /// When the bucket of knocks will be full.
+    /// The time at which the token bucket of knocks will be full.
     full_at: Instant,
 }
 
@@ -67,14 +67,14 @@ impl Mailbox {
         }
     }
 
-    /// Something happens: from now on it is read often.
+    /// Reads the mailbox often from now on, because something happens.
     pub(super) fn wake(&mut self, now: Instant, config: &Config) {
         self.active_until = now + config.active;
         self.interval = config.poll_active;
         self.due = self.due.min(now + config.poll_active);
     }
 
-    /// One look-up of this reading is over.
+    /// Handles the end of one look-up of this reading.
     pub(super) fn finished_one(&mut self, now: Instant, config: &Config, jitter: u32) {
         self.running = self.running.saturating_sub(1);
         if self.running > 0 {
@@ -84,17 +84,17 @@ impl Mailbox {
             true => config.poll_active,
             false => (self.interval * 2).min(config.poll_idle),
         };
-        // A quarter less at most: who watches the DHT shall not tell nodes apart by their beat.
+        // Shorten by at most a quarter, so that observers of the DHT cannot tell nodes apart by their rhythm.
         let jitter = f64::from(jitter) / f64::from(u32::MAX);
         self.due = now.max(self.began + self.interval.mul_f64(1.0 - jitter / 4.0));
     }
 
-    /// Forgets knocks that are too old to come again.
+    /// Forgets knocks that are too old to be replayed.
     pub(super) fn forget(&mut self, unix: Duration) {
         self.seen.retain(|_, (_, read)| unix < *read + SEEN_FOR && *read < unix + SEEN_FOR);
     }
 
-    /// Whether a knock is the first of its kind, and not one too many.
+    /// Accepts a knock if it is new and within the rate limits.
     fn admit(&mut self, now: Moment, knock: &Knock, is_watched: bool) -> Result<(), Refused> {
         let node = knock.identity.node_id();
         if let Some((sequence, read)) = self.seen.get(&node) {
@@ -105,7 +105,8 @@ impl Mailbox {
                 return Err(Refused::Rate);
             }
         }
-        // Members can be as many as they like: what they may do together keeps no watched node away.
+        // Watched nodes bypass the common limit, because members can multiply and would otherwise crowd them
+        // out.
         if !is_watched {
             let missing = self.full_at.saturating_duration_since(now.instant);
             if missing > RATE * (BURST - 1) {
@@ -143,7 +144,7 @@ impl Rendezvous {
         }
     }
 
-    /// Something that a member has sealed for this node's mailbox.
+    /// Handles a text that a member has sealed for this node's mailbox.
     pub(super) fn handle_knock(
         &mut self,
         now: Moment,

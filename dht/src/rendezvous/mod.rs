@@ -1,4 +1,4 @@
-//! The state machine: what to read and write, and when, and what of the answers to believe.
+//! The state machine: decides what to read and write, and when, and which answers to believe.
 
 mod knocking;
 mod mailbox;
@@ -29,10 +29,10 @@ use publishing::Publications;
 use search::Search;
 pub use types::{Answer, Config, Counters, Event, Moment, Network, Operation, OperationId, Outcome, Target};
 
-/// How often the epochs are looked at when nothing else happens.
+/// Interval of the check of the epochs when nothing else happens.
 const CHECK: Duration = Duration::from_secs(30);
 
-/// The most records kept of one network.
+/// Limit of the records kept of one network.
 const MAX_RECORDS: usize = 256;
 
 /// The meetings of one node in all its networks. Performs no I/O, reads no clock.
@@ -59,9 +59,9 @@ pub struct Rendezvous {
     config: Config,
     rng: ChaCha20Rng,
     contact: Option<Contact>,
-    /// Counts the contacts that there were.
+    /// Number of contacts published so far.
     version: u64,
-    /// The newest sequence that a record or knock has had.
+    /// The newest sequence of a record or knock.
     sequence: u64,
     networks: BTreeMap<Network, Membership>,
     next_network: u32,
@@ -82,7 +82,7 @@ struct Membership {
 }
 
 impl Rendezvous {
-    /// A node without networks. The seed is for nonces and times; nothing secret follows from it alone.
+    /// Makes a node without networks. The seed serves nonces and jitter; no secret depends on the seed alone.
     pub fn new(own: Arc<Identity>, config: Config, seed: [u8; 32], now: Moment) -> Self {
         Self {
             own,
@@ -100,7 +100,7 @@ impl Rendezvous {
         }
     }
 
-    /// Takes part in a network.
+    /// Joins a network.
     pub fn join(&mut self, now: Moment, key: &DiscoveryKey) -> Network {
         let network = Network(self.next_network);
         self.next_network += 1;
@@ -117,17 +117,17 @@ impl Rendezvous {
         network
     }
 
-    /// Takes no part in a network any more. What was published there expires.
+    /// Leaves a network. Records published there expire.
     pub fn leave(&mut self, network: Network) {
         self.networks.remove(&network);
         self.operations.forget(network);
     }
 
-    /// Publishes how this node can be reached, in all networks, until [`Self::withdraw`]; and reads the
-    /// mailboxes. Call it again when that changes.
+    /// Publishes this node's contact in all networks, until [`Self::withdraw`], and reads the mailboxes. Call
+    /// this again when the contact changes.
     pub fn publish(&mut self, now: Moment, contact: Contact) {
         if self.contact.is_none() {
-            // Who has waited for this node knocks now.
+            // A node that has waited for this one knocks now.
             let memberships = self.networks.values_mut();
             memberships.for_each(|membership| membership.mailbox.wake(now.instant, &self.config));
         }
@@ -138,29 +138,29 @@ impl Rendezvous {
         self.drive(now);
     }
 
-    /// Publishes nothing any more and reads no mailbox. What was published expires.
+    /// Stops publishing and reading mailboxes. Published records expire.
     pub fn withdraw(&mut self) {
         self.contact = None;
     }
 
-    /// Looks for a node's record, until [`Event::Found`] or [`Event::NotFound`]. A record that is known and
-    /// valid is told at once, and looked for nevertheless. Of more than 64 searches in a network, the rest is
+    /// Searches for a node's record, until [`Event::Found`] or [`Event::NotFound`]. A known, valid record is
+    /// reported at once, and the search still runs. Beyond 64 searches in a network, further ones end with
     /// [`Event::NotFound`] at once.
     pub fn find(&mut self, now: Moment, network: Network, target: Target) {
         self.start_search(now, network, target);
         self.drive(now);
     }
 
-    /// Knocks at a node: leaves this node's contact in its mailbox, several times if need be, until
-    /// [`Self::met`] or [`Event::KnockFailed`]. It need not have been found before: whoever wants to meet it
-    /// soon calls [`Self::find`] and this at once. Waits until this node has a contact. At most 64 in a
+    /// Knocks at a node: leaves this node's contact in its mailbox, repeatedly if necessary, until
+    /// [`Self::met`] or [`Event::KnockFailed`]. The node need not have been found before: to meet it soon,
+    /// call [`Self::find`] and this at once. Waits until this node has a contact. At most 64 nodes in a
     /// network.
     pub fn knock(&mut self, now: Moment, network: Network, peer: NodeTail) {
         self.start_knocking(now, network, peer);
         self.drive(now);
     }
 
-    /// Ends the search for a node and the knocking: there is a session, or nobody wants one any more.
+    /// Ends the search for a node and the knocking, because a session exists or is no longer wanted.
     pub fn met(&mut self, network: Network, peer: &NodeTail) {
         if let Some(membership) = self.networks.get_mut(&network) {
             membership.searches.remove(peer);
@@ -168,26 +168,27 @@ impl Rendezvous {
         }
     }
 
-    /// Reads, beside the slots that every member can write, also the place where only that node can knock.
-    /// Nobody can keep those nodes' knocks away. At most eight in a network: the oldest gives way.
+    /// Reads, in addition to the slots that every member can write, the place where only that node can knock.
+    /// No other node can suppress knocks there. At most eight nodes in a network; a further one replaces the
+    /// oldest.
     pub fn watch(&mut self, network: Network, peer: PublicIdentity) {
         if let Some(membership) = self.networks.get_mut(&network) {
             membership.mailbox.watch(peer);
         }
     }
 
-    /// The newest record of a node that was found and is still valid.
+    /// Returns the newest record of a node that was found and is still valid.
     pub fn record(&self, now: Moment, network: Network, node: &NodeTail) -> Option<&Record> {
         let record = self.networks.get(&network)?.records.get(node)?;
         record.check_age(now.unix).is_ok().then_some(record)
     }
 
-    /// What was refused, and why.
+    /// Returns the numbers of refused items, by reason.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Takes what came of an operation.
+    /// Takes a result of an operation.
     pub fn handle_answer(&mut self, now: Moment, id: OperationId, answer: Answer) {
         match answer {
             Answer::Value(item) => {
@@ -201,7 +202,7 @@ impl Rendezvous {
         self.drive(now);
     }
 
-    /// Does what is due. Call it at [`Self::poll_timeout`] or later.
+    /// Handles the timers that are due. Call this at [`Self::poll_timeout`] or later.
     pub fn handle_timeout(&mut self, now: Moment) {
         if now.instant >= self.next_check {
             self.next_check = now.instant + CHECK;
@@ -213,17 +214,17 @@ impl Rendezvous {
         self.drive(now);
     }
 
-    /// The next operation to begin, if there is one and not too many are under way.
+    /// Returns the next operation to begin, unless too many are running.
     pub fn poll_operation(&mut self) -> Option<(OperationId, Operation)> {
         self.operations.poll()
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// Returns the time to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Instant {
         let has_contact = self.contact.is_some();
         let due = self.networks.values().flat_map(|membership| {
@@ -278,9 +279,9 @@ impl Rendezvous {
         }
     }
 
-    /// A number for a record or knock: the time in milliseconds, but always a new one. A clock that was far
-    /// ahead and is right again begins anew: nobody believes what is from the future, and what had such a
-    /// number was not believed either.
+    /// Returns a new sequence number for a record or knock: the time in milliseconds, but always larger than
+    /// the last. After a clock far ahead is corrected, numbers restart from the correct time. Other nodes
+    /// have refused the numbers from the future anyway.
     fn next_sequence(&mut self, now: Moment) -> u64 {
         let time = now.unix.as_millis() as u64;
         let furthest = now.unix.saturating_add(SKEW).as_millis() as u64;

@@ -1,4 +1,4 @@
-//! Reads and writes that wait or are under way.
+//! Reads and writes that wait or are running.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,18 +10,18 @@ use crate::item::Item;
 use crate::keys::{Epoch, Location, MeetingKeys, NodeTail};
 use crate::record::Refused;
 
-/// How many are under way at once. Each is some tens of packets.
+/// Limit of concurrent operations. Each costs some tens of packets.
 const MAX_RUNNING: usize = 16;
 
-/// How many different values of one look-up are looked at: members can make up any number.
+/// Limit of different values that one look-up examines, because members can make up any number.
 const MAX_VALUES: usize = 24;
 
-/// What an operation is for.
+/// The purpose of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Publish(Published, Epoch),
     Search(NodeTail),
-    /// Reading the mailbox; `watched` where only one node that is watched can write.
+    /// Read of the mailbox; `watched` marks a place that only one watched node can write.
     Poll {
         watched: bool,
     },
@@ -35,22 +35,23 @@ pub(super) struct Pending {
     pub(super) purpose: Purpose,
     pub(super) key: [u8; 32],
     pub(super) seal: Zeroizing<[u8; 32]>,
-    /// The items that were looked at.
+    /// The items that were already examined.
     seen: Vec<Item>,
 }
 
 impl Pending {
-    /// Whether an item is to be looked at: `false` if it was, since every node of the DHT that has it sends
-    /// it.
+    /// Returns true if an item must be examined; false for a repetition, because every node of the DHT that
+    /// has the item sends it.
     ///
     /// # Errors
-    /// It is not what was asked for, or members have put too many different ones there.
+    /// If the item is not the requested one, or members have stored too many different ones there.
     pub(super) fn admit(&mut self, item: &Item) -> Result<bool, Refused> {
-        // As a whole: who answers first with the true item's signature and another value hides nothing.
+        // Compare whole items, so that a forger who answers first with the true signature and another value
+        // hides nothing.
         if self.seen.contains(item) {
             return Ok(false);
         }
-        // Before it is counted, so that nodes of the DHT cannot use up what members may put there.
+        // Check this before counting, so that nodes of the DHT cannot use up the members' share.
         if item.key != self.key || !item.is_authentic() {
             return Err(Refused::Signature);
         }
@@ -66,12 +67,12 @@ impl Pending {
 pub(super) struct Operations {
     next: u64,
     waiting: VecDeque<(OperationId, Operation)>,
-    /// Those that wait as well.
+    /// All operations, including those in `waiting`.
     pending: BTreeMap<OperationId, Pending>,
 }
 
 impl Operations {
-    /// Reads what is at a location.
+    /// Reads the items of a location.
     pub(super) fn get(
         &mut self,
         network: Network,
@@ -112,7 +113,7 @@ impl Operations {
         self.pending.remove(&id)
     }
 
-    /// Drops what waits for a network; answers to what is under way mean nothing any more.
+    /// Drops a network's waiting operations; answers to running ones are ignored from now on.
     pub(super) fn forget(&mut self, network: Network) {
         let pending = &self.pending;
         self.waiting.retain(|(id, _)| pending.get(id).is_none_or(|pending| pending.network != network));

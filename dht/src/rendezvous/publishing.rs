@@ -1,4 +1,4 @@
-//! This node's record is where others look for it, in each epoch that some clock may be in.
+//! Publishes this node's record where others look for it, in each epoch that a peer's clock may be in.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,29 +9,29 @@ use super::{Event, Moment, Network, Outcome, Purpose, Rendezvous};
 use crate::keys::{Epoch, Location, NodeTail};
 use crate::record::Record;
 
-/// The least time between two writes of the same place.
+/// Minimum interval between two writes of the same place.
 const MIN_GAP: Duration = Duration::from_secs(2);
 
-/// A node that has just entered the DHT knows few of its nodes, and may write at other ones than those that
-/// who looks for it will ask. So each place is written again after these times, when it knows more.
+/// Delays of the second and third write of each place. A node that has just entered the DHT knows few nodes,
+/// and may write to other nodes than a searcher asks.
 const SOON: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(60)];
 
-/// The longest time until a write that has failed is tried again.
+/// Longest delay before a failed write is retried.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// Which of the two copies of the record.
+/// One of the two copies of the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Copy {
-    /// Where who knows the address looks.
+    /// The copy found by the node's address.
     Open,
-    /// Where who knows the identity looks.
+    /// The copy found by the node's identity.
     Own,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Publications {
     places: BTreeMap<(Copy, Epoch), Publication>,
-    /// The contact that was told to be published.
+    /// Version of the newest contact that was reported as published.
     told: u64,
 }
 
@@ -43,10 +43,10 @@ impl Publications {
 
 #[derive(Debug)]
 struct Publication {
-    /// When it is written next.
+    /// Time of the next write.
     due: Instant,
     is_running: bool,
-    /// The contact that was written last.
+    /// Version of the contact that was written last.
     version: u64,
     /// The item's sequence.
     sequence: i64,
@@ -82,12 +82,12 @@ impl Rendezvous {
             if !place.is_running && place.due <= now.instant {
                 place.is_running = true;
                 if place.version != self.version {
-                    // A node that has moved knows as few nodes of the DHT as one that has just entered it.
+                    // A node that has moved knows as few nodes of the DHT as one that has just entered.
                     place.successes = 0;
                 }
                 place.version = self.version;
                 place.written = now.instant;
-                // Seconds: how far a clock is off to the millisecond would tell nodes apart.
+                // Use seconds, because a clock's offset in milliseconds would tell nodes apart.
                 place.sequence = (now.unix.as_secs() as i64).max(place.sequence + 1);
                 due.push((copy, epoch, place.sequence));
             }
@@ -134,7 +134,7 @@ impl Rendezvous {
             place.failures = 0;
             let pause = SOON.get(place.successes).map_or(self.config.republish, |soon| *soon);
             place.successes = place.successes.saturating_add(1);
-            // A little earlier than asked for, so that nodes that began together do not stay together.
+            // Publish a little earlier than configured, so that nodes that began together drift apart.
             place.due = now.instant + pause.min(self.config.republish).mul_f64(1.0 - jitter / 4.0);
             if publications.told < place.version {
                 publications.told = place.version;

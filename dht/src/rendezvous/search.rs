@@ -1,4 +1,4 @@
-//! Looking for the record of a node.
+//! Search for the record of a node.
 
 use std::time::{Duration, Instant};
 
@@ -8,21 +8,21 @@ use super::{Config, Event, MAX_RECORDS, Moment, Network, Purpose, Rendezvous, Ta
 use crate::keys::{Location, NodeTail};
 use crate::record::{Record, Refused};
 
-/// How many there can be in one network.
+/// Limit of the searches in one network.
 const MAX_SEARCHES: usize = 64;
 
-/// The longest time between two rounds.
+/// Longest time between two rounds.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 #[derive(Debug)]
 pub(super) struct Search {
     identity: Option<PublicIdentity>,
     has_found: bool,
-    /// Whether the node's own place is read in this round.
+    /// Set once the place that only the node can write is read in this round.
     reads_own: bool,
     running: u32,
     pause: Duration,
-    /// When the round that runs, or the last one, began.
+    /// Start of the current round, or of the last one.
     began: Instant,
     due: Instant,
     until: Instant,
@@ -46,7 +46,7 @@ impl Search {
         (self.running == 0).then_some(self.due)
     }
 
-    /// One look-up of the round is over.
+    /// Handles the end of one look-up of the round.
     pub(super) fn finished_one(&mut self, now: Instant) {
         self.running = self.running.saturating_sub(1);
         if self.running == 0 {
@@ -62,7 +62,7 @@ impl Rendezvous {
         let node = target.tail();
         let identity = match target {
             Target::Node(identity) => Some(identity),
-            // Known from before, also from a record that has expired.
+            // The identity is known from an earlier record, even an expired one.
             Target::Address(_) => membership.records.get(&node).map(|record| record.identity),
         };
         if membership.searches.len() >= MAX_SEARCHES && !membership.searches.contains_key(&node) {
@@ -108,7 +108,7 @@ impl Rendezvous {
         }
     }
 
-    /// Something that a member has sealed as the record of `node`.
+    /// Handles a text that a member has sealed as the record of `node`.
     pub(super) fn handle_record(
         &mut self,
         now: Moment,
@@ -122,7 +122,7 @@ impl Rendezvous {
             return Err(Refused::Node);
         }
         record.check_age(now.unix)?;
-        // One that was taken while this node's clock was ahead is from the future now.
+        // A record that was accepted while this node's clock was ahead is from the future now.
         let known = membership.records.get(&node).filter(|known| known.check_age(now.unix).is_ok());
         if known.is_some_and(|known| known.sequence > record.sequence) {
             return Err(Refused::Replay);
@@ -131,8 +131,8 @@ impl Rendezvous {
         if let Some(search) = membership.searches.get_mut(&node) {
             let was_told = std::mem::replace(&mut search.has_found, true);
             search.identity = Some(record.identity);
-            // Where every member can write, one can have put an older record of the node. What only the node
-            // can write is read too before the search ends.
+            // Read the place that only the node can write before the search ends, because a member can have
+            // put an older record where every member can write.
             if !std::mem::replace(&mut search.reads_own, true) {
                 let own = Location::Own(record.identity);
                 for epoch in membership.keys.epochs(&node, now.unix) {

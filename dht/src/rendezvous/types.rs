@@ -6,7 +6,7 @@ use crate::item::Item;
 use crate::keys::NodeTail;
 use crate::record::{Knock, Record, Refused};
 
-/// What time it is, on both clocks: one for deadlines, and one that nodes agree about.
+/// The current time on two clocks: one for deadlines, and one that nodes agree about.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::record::{Knock, Record, Refused};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// A clock that never goes back.
+    /// A monotonic clock.
     pub instant: Instant,
     /// The time since the Unix epoch.
     pub unix: Duration,
@@ -33,7 +33,7 @@ pub struct Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(pub(super) u32);
 
-/// Who is looked for.
+/// The node to look for.
 ///
 /// ```
 /// use peersock_dht::{NodeTail, Target};
@@ -44,14 +44,14 @@ pub struct Network(pub(super) u32);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// The node with an address that ends so. Any member can hide its record, none can forge it.
+    /// The node whose addresses have this tail. Any member can hide its record, none can forge it.
     Address(NodeTail),
-    /// A node whose identity is known. Nobody can hide its record, except from nodes of the DHT.
+    /// A node whose identity is known. Only nodes of the DHT can hide its record.
     Node(PublicIdentity),
 }
 
 impl Target {
-    /// What the node's addresses end in.
+    /// Returns the tail of the node's addresses.
     pub fn tail(&self) -> NodeTail {
         match self {
             Self::Address(tail) => *tail,
@@ -60,7 +60,7 @@ impl Target {
     }
 }
 
-/// Names one operation.
+/// The number of an operation.
 ///
 /// ```
 /// use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ impl Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(pub(super) u64);
 
-/// What to do in the DHT.
+/// An operation in the DHT.
 ///
 /// ```
 /// let get = peersock_dht::Operation::Get { key: [1; 32] };
@@ -88,7 +88,7 @@ pub enum Operation {
     Put(Item),
 }
 
-/// What came of an operation.
+/// A result of an operation.
 ///
 /// ```
 /// use peersock_dht::{Answer, Outcome};
@@ -97,28 +97,28 @@ pub enum Operation {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A node of the DHT has this. There can be any number of it.
+    /// An item that a node of the DHT has. An operation can have any number of them.
     Value(Item),
-    /// The operation is over. There is exactly one of it.
+    /// The end of the operation. Each operation has exactly one.
     Finished(Outcome),
 }
 
-/// How an operation ended.
+/// The outcome of an operation.
 ///
 /// ```
 /// assert_ne!(peersock_dht::Outcome::Done, peersock_dht::Outcome::Taken);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Somebody has answered.
+    /// The operation has completed.
     Done,
-    /// Nobody has.
+    /// The operation failed or timed out.
     Failed,
-    /// There is an item with a higher sequence.
+    /// The DHT has an item with an equal or higher sequence.
     Taken,
 }
 
-/// What a node is told.
+/// An event for the node.
 ///
 /// ```
 /// fn log(event: &peersock_dht::Event) {
@@ -131,48 +131,48 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// This node's record can be found: told once for each contact.
+    /// This node's record can be found; reported once for each contact.
     Published {
-        /// Where.
+        /// The network.
         network: Network,
     },
-    /// A node's record was found, or a newer one.
+    /// A node's record, or a newer one, was found.
     Found {
-        /// Where.
+        /// The network.
         network: Network,
-        /// What the node says of itself.
+        /// The node's record.
         record: Record,
     },
     /// A search has ended without a record.
     NotFound {
-        /// Where.
+        /// The network.
         network: Network,
-        /// Who was looked for.
+        /// The node that was looked for.
         node: NodeTail,
     },
     /// A knock is in the peer's mailbox: begin to punch.
     KnockSent {
-        /// Where.
+        /// The network.
         network: Network,
-        /// At whose door.
+        /// The peer.
         peer: NodeTail,
-        /// How long from now both sides begin.
+        /// The time from now until both sides begin.
         start_in: Duration,
     },
-    /// All knocks at a peer are over, and [`met`](crate::Rendezvous::met) was not called.
+    /// All knocks at a peer have failed, and [`met`](crate::Rendezvous::met) was not called.
     KnockFailed {
-        /// Where.
+        /// The network.
         network: Network,
-        /// At whose door.
+        /// The peer.
         peer: NodeTail,
     },
-    /// Somebody wants to meet: admit it, or not; then begin to punch.
+    /// A peer wants to meet: decide about it, then begin to punch.
     Knocked {
-        /// Where.
+        /// The network.
         network: Network,
-        /// Who, and how to reach it.
+        /// The knock, with the peer's identity and contact.
         knock: Knock,
-        /// How long from now both sides begin.
+        /// The time from now until both sides begin.
         start_in: Duration,
     },
 }
@@ -185,23 +185,23 @@ pub enum Event {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// How often what is published is written again. Nodes of the DHT keep it for two hours (BEP 44), but
+    /// Interval at which records are written again. Nodes of the DHT keep them for two hours (BEP 44), but
     /// come and go. Default 30 minutes, at least 10 s.
     pub republish: Duration,
-    /// How long a record is valid. Default 90 minutes, at most 18 hours.
+    /// Validity of a record. Default 90 minutes, at most 18 hours.
     pub lifetime: Duration,
-    /// How many slots this node's mailbox has: more let more nodes knock at once, and each costs a look-up
-    /// each time. Default and least 2, at most 8.
+    /// Number of slots of this node's mailbox. More slots let more nodes knock at once, and each costs a
+    /// look-up per reading. Default and minimum 2, at most 8.
     pub slots: u8,
-    /// How often the mailbox is read while something happens: for [`Self::active`] after a publication when
-    /// nothing was published, a knock, a search or a knock of one's own. Default 1 s, at least 100 ms. One
-    /// reading begins when the last has ended at the earliest.
+    /// Interval at which an active node reads its mailbox. A node is active for [`Self::active`] after its
+    /// first publication, a knock in either direction, or a search. A reading never begins before the last
+    /// one has ended. Default 1 s, at least 100 ms.
     pub poll_active: Duration,
-    /// How often it is read otherwise. Default 15 s, at most 255 s.
+    /// Interval at which an idle node reads its mailbox. Default 15 s, at most 255 s.
     pub poll_idle: Duration,
-    /// How long "while something happens" lasts. Default 2 minutes.
+    /// Time for which a node stays active. Default 2 minutes.
     pub active: Duration,
-    /// How long a node is looked for. Default 60 s.
+    /// Duration of a search. Default 60 s.
     pub search: Duration,
 }
 
@@ -220,7 +220,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The nearest values that are allowed.
+    /// Returns the nearest allowed values.
     pub(super) fn within_limits(self) -> Self {
         let poll_idle = self.poll_idle.clamp(Duration::from_secs(1), Duration::from_secs(255));
         Self {
@@ -234,28 +234,28 @@ impl Config {
     }
 }
 
-/// How often something that was read was not used, by reason.
+/// Numbers of items that were read and not used, by reason.
 ///
 /// ```
 /// assert_eq!(peersock_dht::Counters::default().replayed, 0);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Not sealed by a member for this place.
+    /// Items not sealed by a member for this place.
     pub not_sealed: u64,
-    /// The form was wrong.
+    /// Items of wrong form.
     pub malformed: u64,
-    /// It was of another node than the one looked for, or this node's own.
+    /// Items of another node than the one looked for, or of this node itself.
     pub other_node: u64,
-    /// A signature was wrong: the item's or the node's.
+    /// Items with a wrong signature: the item's or the node's.
     pub bad_signature: u64,
-    /// It was too old.
+    /// Items that were too old.
     pub expired: u64,
-    /// It was from the future.
+    /// Items from the future.
     pub from_future: u64,
-    /// It, or a newer one, had been seen before.
+    /// Items of which this or a newer version had been seen before.
     pub replayed: u64,
-    /// There were too many.
+    /// Items beyond the rate limit.
     pub over_rate: u64,
 }
 

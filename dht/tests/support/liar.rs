@@ -1,5 +1,5 @@
-//! A node of the DHT that lies: it stores what it gets first and never again, says that it has stored the
-//! rest, sends old and forged items, and names no nodes but those that lie like itself.
+//! A node of the DHT that lies. It stores only the first item it gets, and claims to have stored the rest. It
+//! sends old and forged items, and names only nodes that lie too.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -8,27 +8,27 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// One that runs until it is dropped.
+/// A lying node that runs until it is dropped.
 pub(crate) struct Liar {
     pub(crate) address: SocketAddrV4,
-    /// How often it was asked for an item, or given one.
+    /// Number of requests for an item or to store one.
     pub(crate) asked: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Liar {
-    /// Makes itself known to `honest` nodes.
+    /// Starts the node, and announces it to `honest` nodes.
     pub(crate) fn new(seed: u8, honest: &[SocketAddrV4]) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let SocketAddr::V4(address) = socket.local_addr().expect("bound") else {
             unreachable!("bound to IPv4")
         };
-        // Spread over the space of IDs.
+        // IDs spread over the space of IDs.
         let id: [u8; 20] = std::array::from_fn(|i| seed.wrapping_mul(37).wrapping_add(i as u8 * 11));
         for node in honest {
-            // A node that has no entry of its own takes who looks for himself for a new node.
+            // A node adds a searcher that looks for its own ID to its table as a new node.
             let ask =
                 [b"d1:ad2:id20:", &id[..], b"6:target20:", &id, b"e1:q9:find_node1:t4:aaaa1:y1:qe"].concat();
             socket.send_to(&ask, node).expect("sent");
@@ -60,7 +60,7 @@ impl Drop for Liar {
 struct State {
     id: [u8; 20],
     address: SocketAddrV4,
-    /// By key: the first item.
+    /// The first item of each key.
     items: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Value>>,
     asked: Arc<AtomicUsize>,
 }
@@ -78,7 +78,7 @@ impl State {
                 let target = arguments.get(b"target")?.bytes()?;
                 result.insert(b"nodes".to_vec(), self.nodes(target));
                 result.insert(b"token".to_vec(), Value::Bytes(b"lies".to_vec()));
-                // The target is the hash of the key, which is not known before somebody has put something.
+                // The target is the hash of the key, which is unknown before a node has stored something.
                 for mut item in self.items.values().cloned() {
                     if self.address.port().is_multiple_of(2) {
                         item.insert(b"seq".to_vec(), Value::Integer(i64::MAX));
@@ -107,7 +107,8 @@ impl State {
         Some(out)
     }
 
-    /// Eight nodes that are nearer to the target than any honest one: itself under other names, and nobody.
+    /// Returns eight nodes nearer to the target than any honest one: this node under other names, and ports
+    /// without a node.
     fn nodes(&self, target: &[u8]) -> Value {
         let mut out = Vec::new();
         for i in 0..8 {
@@ -123,7 +124,7 @@ impl State {
     }
 }
 
-/// Bencoding (BEP 3), as much as it takes.
+/// The subset of bencoding (BEP 3) that this needs.
 #[derive(Debug, Clone)]
 enum Value {
     Integer(i64),

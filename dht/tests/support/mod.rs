@@ -1,6 +1,6 @@
-//! A DHT on this machine, and nodes that meet by it.
+//! A DHT on this machine, and nodes that meet through it.
 
-// Each test program uses a part of it.
+// Each test program uses a part of this module.
 #![allow(dead_code)]
 
 pub(crate) mod liar;
@@ -16,10 +16,10 @@ use peersock_dht::{
 };
 use peersock_overlay::{DiscoveryKey, Identity, NetworkId, Psk, PublicIdentity};
 
-/// How long anything may take before a test fails: far longer than it does on a busy machine.
+/// Timeout of the tests, far longer than anything takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// One node that meets others.
+/// A node that meets others.
 pub(crate) struct Node {
     pub(crate) service: Service,
     pub(crate) events: Receiver<Event>,
@@ -41,7 +41,7 @@ impl Node {
         let (sender, events) = channel();
         let public = *identity.public();
         let service = Service::start(identity, settings, move |event| {
-            // The test has seen enough.
+            // The test has ended and needs no more events.
             let _ = sender.send(event);
         })
         .expect("a service");
@@ -59,7 +59,7 @@ impl Node {
         Target::Address(NodeTail::of(&self.identity.node_id()))
     }
 
-    /// Waits for an event of a kind.
+    /// Waits for an event that `wanted` accepts.
     pub(crate) fn wait<T>(&self, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Looks for a node again and again, as who waits for it does.
+    /// Looks for a node repeatedly, as a program that waits for it does.
     pub(crate) fn wait_found(&self, target: Target) -> Record {
         self.service.find(self.network, target);
         self.wait("record", |event| match event {
@@ -94,8 +94,8 @@ pub(crate) fn discovery_key() -> DiscoveryKey {
     DiscoveryKey::new(network, Some(&Psk::new([3; 32])), None)
 }
 
-/// Two nodes start, publish, one finds the other by its address and knocks; until both know each other's
-/// candidates.
+/// Starts two nodes that publish. One finds the other by its address and knocks. Returns the time until both
+/// know each other's candidates.
 pub(crate) fn meet(entries: &[SocketAddrV4], seeds: [u8; 2]) -> Duration {
     let begin = Instant::now();
     let [a, b] = seeds.map(|seed| Node::new(seed, entries));
@@ -113,8 +113,8 @@ pub(crate) fn meet(entries: &[SocketAddrV4], seeds: [u8; 2]) -> Duration {
     begin.elapsed()
 }
 
-/// Several pairs after each other; prints the median, which is measured and not demanded: tests do not depend
-/// on the machine's speed.
+/// Lets several pairs meet one after another. Prints the median and does not assert it, because tests do not
+/// depend on the machine's speed.
 pub(crate) fn measure_meetings(what: &str, entries: &[SocketAddrV4], pairs: u8) {
     let mut times: Vec<_> = (0..pairs).map(|pair| meet(entries, [2 * pair + 1, 2 * pair + 2])).collect();
     times.sort_unstable();

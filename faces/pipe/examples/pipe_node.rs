@@ -1,6 +1,6 @@
-//! A node that answers PING, and one that asks it: `cargo run -p peersock-pipe --example pipe_node NETWORK`
-//! prints an address text, with the TEXT as second argument it connects there. Python's `pipe_node.py` is the
-//! same.
+//! A node that answers PING, and one that sends it. `cargo run -p peersock-pipe --example pipe_node NETWORK`
+//! prints an address text; with the TEXT as second argument it connects there. Python's `pipe_node.py` does
+//! the same.
 
 use std::env;
 use std::time::Duration;
@@ -21,14 +21,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.join(Network::ad_hoc(network.parse()?))?;
     let p2p = run(&node, text, tokio::io::stdout()).await?;
     if text.is_none() {
-        // The pipes of those who connect are the node's.
+        // The node keeps the pipes of members that connect.
         std::future::pending::<()>().await;
     }
     p2p.close().await;
     Ok(())
 }
 
-/// Writes the node's address, or what the node says whose address this is.
+/// Writes the node's address, or the answer of the node with this address.
 pub(crate) async fn run(
     node: &Node,
     text: Option<&str>,

@@ -1,4 +1,4 @@
-//! Takes connections of this machine to a member of the overlay: `cargo run -p peersock-pipe --example
+//! Relays connections of this machine to a member of the overlay: `cargo run -p peersock-pipe --example
 //! pipe_relay NETWORK ADDRESS [PORT]`.
 
 use std::env;
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Listens at a port of this machine, which it writes, and leads those who connect to a member.
+/// Listens at a port of this machine, which it writes, and relays its clients to a member.
 pub(crate) async fn run(
     node: &Node,
     member: std::net::SocketAddr,
@@ -51,7 +51,7 @@ async fn relay(node: &Node, member: std::net::SocketAddr, client: &Pipe) -> Resu
     let other = Pipe::connect(Proto::Tcp, member).node(node).await?;
     client.add_pipe(&other)?;
     other.add_pipe(client)?;
-    // The end of one is the end of the other. Each has the other's handle until then.
+    // The end of one is the end of the other. Each callback holds the other's handle until then.
     let (first, second) = (client.clone(), other.clone());
     other.add_async_end_cb(move |_| close(first.clone()));
     client.add_async_end_cb(move |_| close(second.clone()));

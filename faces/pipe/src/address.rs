@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use crate::{Options, PipeError};
 
-/// A host, by its name or address, and a port. Names of the overlay's members are resolved first; the
-/// wildcard addresses stand for this machine.
+/// A host, by name or address, and a port. Names of the overlay's members are resolved first; the wildcard
+/// addresses denote this machine.
 ///
 /// ```
 /// use peersock_pipe::Address;
@@ -36,61 +36,62 @@ pub struct Address {
 }
 
 impl Address {
-    /// A name, or an address of IPv4 or IPv6, which may have its interface behind a `%`.
+    /// Makes an address from a name, or from an IPv4 or IPv6 address, which may have its interface after a
+    /// `%`.
     pub fn new(host: impl Into<String>, port: u16) -> Address {
         Address { host: host.into(), port, node: None, timeout: Options::default().dns_timeout }
     }
 
-    /// The node whose members' names are known, instead of the process's.
+    /// Sets the node whose members' names are known, instead of the process's node.
     pub fn node(mut self, node: &Node) -> Address {
         self.node = Some(node.clone());
         self
     }
 
-    /// How long the name may take to be resolved; `None` is for ever. Default: 2 s.
+    /// Sets the timeout for resolving the name; `None` waits forever. Default: 2 s.
     pub fn dns_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Address {
         self.timeout = timeout.into();
         self
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address to try first.
+    /// Returns the address to try first.
     ///
     /// # Errors
-    /// There is no such name, or [`PipeError::Unresolved`].
+    /// If the name does not exist, or [`PipeError::Unresolved`].
     pub async fn tup(&self) -> Result<SocketAddr, PipeError> {
         self.of("udp").await
     }
 
-    /// The first address of IPv4.
+    /// Returns the first IPv4 address.
     ///
     /// # Errors
-    /// Those of [`tup`](Self::tup); the host has none.
+    /// The errors of [`tup`](Self::tup), or the host has no IPv4 address.
     pub async fn v4(&self) -> Result<SocketAddr, PipeError> {
         self.of("udp4").await
     }
 
-    /// The first address of IPv6.
+    /// Returns the first IPv6 address.
     ///
     /// # Errors
-    /// Those of [`tup`](Self::tup); the host has none.
+    /// The errors of [`tup`](Self::tup), or the host has no IPv6 address.
     pub async fn v6(&self) -> Result<SocketAddr, PipeError> {
         self.of("udp6").await
     }
 
-    /// The first address of each family that the host has, the one to try first at the front.
+    /// Returns the first address of each family that the host has. The address to try first comes first.
     ///
     /// # Errors
-    /// Those of [`tup`](Self::tup).
+    /// The errors of [`tup`](Self::tup).
     pub async fn tups(&self) -> Result<Vec<SocketAddr>, PipeError> {
         let first = self.tup().await?;
         let other = if first.is_ipv4() { self.v6().await } else { self.v4().await };
@@ -104,7 +105,7 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// As a destination: `HOST:PORT`.
+    /// Writes the form of a destination: `HOST:PORT`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&join_host_port(&self.host, self.port))
     }
@@ -117,7 +118,7 @@ pub(crate) fn resolver(node: Option<&Node>) -> Resolver {
     }
 }
 
-/// The address of a text, to be sent to.
+/// Resolves a text to an address for sending.
 pub(crate) async fn resolve(node: Option<&Node>, text: &str, network: &str) -> Result<SocketAddr, PipeError> {
     let found = resolver(node).resolve_udp_addr(text, network).await?;
     let mut addr = found.to_socket_addr().map_err(SocketError::from)?;
@@ -138,7 +139,7 @@ pub(crate) async fn within<T>(
     let late = || Err(PipeError::Unresolved(text.to_owned()));
     match time {
         None => resolving.await,
-        // A timer would give it some time.
+        // A timer would grant some time.
         Some(Duration::ZERO) => {
             let mut resolving = pin!(resolving);
             poll_fn(|cx| match resolving.as_mut().poll(cx) {

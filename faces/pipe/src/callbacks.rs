@@ -1,4 +1,4 @@
-//! Calling what the program has given, and whatever that does.
+//! Calls of the program's callbacks, and their asynchronous work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{Message, Pipe};
 
-/// A callback that was added, to take it away again.
+/// The ID of an added callback, for removing it.
 ///
 /// ```
 /// use peersock_pipe::{Pipe, Proto};
@@ -26,14 +26,14 @@ use crate::{Message, Pipe};
 pub struct CallbackId(u64);
 
 impl CallbackId {
-    /// Another one than all before: those of servers are added to several pipes.
+    /// Returns an ID that differs from all earlier ones, because several pipes share a server's callbacks.
     pub(crate) fn next() -> CallbackId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         CallbackId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// What a callback leaves to be awaited.
+/// The part of a callback that must be awaited.
 pub(crate) type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) type MessageCallback = Arc<dyn Fn(Message, Pipe) -> Option<Later> + Send + Sync>;
 pub(crate) type StateCallback = Arc<dyn Fn(Pipe) -> Option<Later> + Send + Sync>;
@@ -71,7 +71,7 @@ where
     Arc::new(move |pipe| Some(Box::pin(callback(pipe))))
 }
 
-/// Calls one, and gives what is to be awaited. A panic is logged, and the pipe goes on.
+/// Calls a callback, and returns the part to await. A panic is logged, and the pipe continues.
 pub(crate) fn call(callback: impl FnOnce() -> Option<Later>) -> Option<Later> {
     catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|_| {
         tracing::error!("a callback has panicked");
@@ -83,12 +83,12 @@ tokio::task_local! {
     static IN_CALLBACK: ();
 }
 
-/// Whether this runs in a callback: there, nothing may wait for callbacks.
+/// Returns true within a callback, where no code may wait for callbacks.
 pub(crate) fn is_within() -> bool {
     IN_CALLBACK.try_with(|()| ()).is_ok()
 }
 
-/// Awaits what callbacks have left, all at once.
+/// Awaits the rest of several callbacks in parallel.
 pub(crate) async fn finish(later: Vec<Later>) {
     let mut tasks = JoinSet::new();
     for one in later {

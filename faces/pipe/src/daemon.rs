@@ -1,4 +1,4 @@
-//! Servers at several places.
+//! Servers at several addresses.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,30 +38,30 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// One that does nothing with messages yet.
+    /// Makes a daemon without callbacks.
     pub fn new() -> Daemon {
         Daemon::default()
     }
 
-    /// The options of its pipes.
+    /// Sets the options of the pipes.
     pub fn options(mut self, options: Options) -> Daemon {
         self.options = options;
         self
     }
 
-    /// The node at whose addresses it listens in the overlay, instead of the process's.
+    /// Sets the node at whose overlay addresses the daemon listens, instead of the process's node.
     pub fn node(mut self, node: &Node) -> Daemon {
         self.node = Some(node.clone());
         self
     }
 
-    /// Called for each message: see [`Pipe::add_msg_cb`].
+    /// Adds a callback for each message: see [`Pipe::add_msg_cb`].
     pub fn msg_cb(self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> Daemon {
         self.add_message_callback(callbacks::of_messages(callback));
         self
     }
 
-    /// As [`msg_cb`](Self::msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`msg_cb`](Self::msg_cb) does.
     pub fn async_msg_cb<F>(self, callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static) -> Daemon
     where
         F: Future<Output = ()> + Send + 'static,
@@ -70,24 +70,24 @@ impl Daemon {
         self
     }
 
-    /// Called for each client that connects.
+    /// Adds a callback for each client that connects.
     pub fn up_cb(mut self, callback: impl Fn(Pipe) + Send + Sync + 'static) -> Daemon {
         self.up_cbs.push((CallbackId::next(), callbacks::of_state(callback)));
         self
     }
 
-    /// Called when a client or a server ends.
+    /// Adds a callback for the end of a client or a server.
     pub fn end_cb(mut self, callback: impl Fn(Pipe) + Send + Sync + 'static) -> Daemon {
         self.end_cbs.push((CallbackId::next(), callbacks::of_state(callback)));
         self
     }
 
-    /// Has another function called for messages, for those of the servers that there are and that will be.
+    /// Adds a callback for the messages of all present and future servers.
     pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_message_callback(callbacks::of_messages(callback))
     }
 
-    /// As [`add_msg_cb`](Self::add_msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`add_msg_cb`](Self::add_msg_cb) does.
     pub fn add_async_msg_cb<F>(
         &self,
         callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
@@ -103,7 +103,7 @@ impl Daemon {
         let servers = {
             let mut msg_cbs = sync::lock(&self.msg_cbs);
             msg_cbs.push((id, callback.clone()));
-            // A server that is added later has it from there.
+            // A server that is added later takes the callback from this list.
             self.servers()
         };
         for server in servers {
@@ -112,7 +112,7 @@ impl Daemon {
         id
     }
 
-    /// Takes such a function away. False if there was none.
+    /// Removes such a callback. Returns false if it does not exist.
     pub fn del_msg_cb(&self, id: CallbackId) -> bool {
         let (removed, servers) = {
             let mut msg_cbs = sync::lock(&self.msg_cbs);
@@ -125,15 +125,15 @@ impl Daemon {
         removed.is_some()
     }
 
-    /// The pipes of its servers.
+    /// Returns the pipes of the servers.
     pub fn servers(&self) -> Vec<Pipe> {
         sync::lock(&self.servers).clone()
     }
 
-    /// Listens at one address, and gives the server's pipe.
+    /// Listens at one address. Returns the server's pipe.
     ///
     /// # Errors
-    /// It cannot listen: EADDRINUSE where another one does.
+    /// If the address cannot be used: EADDRINUSE if another socket listens there.
     pub async fn add_listener(&self, proto: Proto, at: SocketAddr) -> Result<Pipe, PipeError> {
         let mut opening = Pipe::listen(proto, at).options(self.options.clone());
         if let Some(node) = &self.node {
@@ -142,7 +142,7 @@ impl Daemon {
         let callbacks = sync::lock(&self.msg_cbs).clone();
         opening = opening.message_callbacks(&callbacks);
         let server = opening.state_callbacks(self.up_cbs.clone(), self.end_cbs.clone()).await?;
-        // Callbacks may have been added and taken away meanwhile. None is dropped under the lock.
+        // Callbacks may have been added and removed in the meantime. None is dropped under the lock.
         let msg_cbs = sync::lock(&self.msg_cbs);
         sync::lock(&self.servers).push(server.clone());
         server.update_message_callbacks(&callbacks, &msg_cbs);
@@ -150,11 +150,13 @@ impl Daemon {
         Ok(server)
     }
 
-    /// Listens at each address of the targets, on each port, by each protocol. Gives the new servers' pipes.
-    /// If one of them cannot listen, none does that this call has begun. Port 0 is any free one.
+    /// Listens at each address of the targets, on each port, by each protocol. Returns the new servers'
+    /// pipes. If one server cannot listen, this call's other servers are closed again. Port 0 is any free
+    /// port.
     ///
     /// # Errors
-    /// [`PipeError::NoAddress`] if the targets have none, and those of [`add_listener`](Self::add_listener).
+    /// [`PipeError::NoAddress`] if the targets have none, and the errors of
+    /// [`add_listener`](Self::add_listener).
     pub async fn listen_all(
         &self,
         targets: impl IntoIterator<Item = impl Into<Target>>,
@@ -191,16 +193,15 @@ impl Daemon {
     /// Listens at the loopback addresses of both families.
     ///
     /// # Errors
-    /// Those of [`listen_all`](Self::listen_all).
+    /// The errors of [`listen_all`](Self::listen_all).
     pub async fn listen_loopback(&self, proto: Proto, port: u16) -> Result<Vec<Pipe>, PipeError> {
         self.listen_all([Target::loopback()], [port], [proto]).await
     }
 
-    /// Listens at an interface's private address of IPv4 and its link-local one of IPv6, as far as it has
-    /// them.
+    /// Listens at an interface's private IPv4 address and its link-local IPv6 address, if it has them.
     ///
     /// # Errors
-    /// Those of [`listen_all`](Self::listen_all).
+    /// The errors of [`listen_all`](Self::listen_all).
     pub async fn listen_local(
         &self,
         proto: Proto,
@@ -210,8 +211,8 @@ impl Daemon {
         self.listen_all([Target::local(interface)], [port], [proto]).await
     }
 
-    /// Closes all servers, and the pipes of their clients. Dropping the daemon does so, too, whoever has
-    /// handles of them.
+    /// Closes all servers, and the pipes of their clients. Dropping the daemon does so too, even if other
+    /// handles of the pipes exist.
     pub async fn close(&self) {
         let servers = std::mem::take(&mut *sync::lock(&self.servers));
         for server in &servers {

@@ -1,4 +1,4 @@
-//! What goes wrong with pipes.
+//! Errors of pipes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,44 +25,44 @@ pub enum PipeError {
     /// This program has closed the pipe.
     #[error("the pipe is closed")]
     Closed,
-    /// The other end has closed it.
+    /// The other end has closed the pipe.
     #[error("the other end has closed the pipe")]
     Ended,
-    /// Its socket has failed.
+    /// The pipe's socket has failed.
     #[error("the pipe has failed: {0}")]
     Failed(SocketError),
-    /// The socket could not be opened, or the system does not take the message.
+    /// The socket could not be opened, or the system does not accept the message.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Messages are not queued for [`Pipe::recv`](crate::Pipe::recv).
     #[error("the pipe queues nothing itself, since it has callbacks or a relay or was told so: subscribe")]
     NotSubscribed,
-    /// Nothing says where the message is to go.
+    /// The message has no destination.
     #[error("the pipe has no destination: say one with send_to")]
     NoDestination,
-    /// A connection has one destination, and so has a UDP socket that is connected.
+    /// A connection or a connected UDP socket has a fixed destination.
     #[error("the connection leads to {dest}, not to {asked}")]
     Elsewhere {
-        /// Where it leads.
+        /// The fixed destination.
         dest: SocketAddr,
-        /// What was asked for.
+        /// The requested destination.
         asked: SocketAddr,
     },
-    /// The server has no such client, or it has none any more.
+    /// The server has no such client, or the client is gone.
     #[error("the server has no client {0}")]
     NoClient(SocketAddr),
-    /// The route and the destination are not of the same network.
+    /// The route and the destination belong to different networks.
     #[error("the route and the destination are not of the same network: one is of the overlay")]
     OtherNetwork,
     /// The name took longer than [`Options::dns_timeout`](crate::Options::dns_timeout).
     #[error("{0} was not resolved in time")]
     Unresolved(String),
-    /// What was to be a regular expression is none, or is too large.
+    /// A pattern is not a regular expression, or is too large.
     #[error("'{pattern}' is no regular expression: {reason}")]
     Pattern {
         /// The text.
         pattern: String,
-        /// What is wrong with it.
+        /// The fault in the pattern.
         reason: String,
     },
     /// There is no address to listen at.
@@ -74,13 +74,13 @@ pub enum PipeError {
     /// The node was not found in time.
     #[error("the node was not found in time")]
     NotFound,
-    /// The nickname is not this node's, or leads nowhere.
+    /// The nickname belongs to another node, or leads nowhere.
     #[error(transparent)]
     Nickname(#[from] NicknameError),
 }
 
 impl PipeError {
-    /// What the standard library calls it.
+    /// Returns the corresponding kind of the standard library.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             PipeError::Closed => io::ErrorKind::NotConnected,
@@ -94,7 +94,7 @@ impl PipeError {
         }
     }
 
-    /// Whether the pipe is closed, by whomever.
+    /// Returns true if the pipe is closed, by either end or by a failure.
     pub fn is_closed(&self) -> bool {
         matches!(self, PipeError::Closed | PipeError::Ended | PipeError::Failed(_))
     }
@@ -106,7 +106,7 @@ impl From<PipeError> for io::Error {
     }
 }
 
-/// An error of the system, of a stream that is none of our sockets.
+/// Makes an error of the system, for a stream that is not a peersock socket.
 pub(crate) fn of_system(operation: &str, error: &io::Error) -> SocketError {
     SocketError::System {
         operation: operation.to_owned(),

@@ -1,4 +1,4 @@
-//! Which messages a subscription is for.
+//! Filters of subscriptions.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,10 +8,11 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::{Message, PipeError};
 
-/// Messages in which a pattern is found, from sources that match. [`Filter::all`] is everything.
+/// A filter of messages by pattern and source. [`Filter::all`] matches everything.
 ///
 /// Patterns are regular expressions of bytes, in the syntax of the crate `regex` without Unicode: `.` is any
-/// byte but a newline, `\d` an ASCII digit. They take time linear in the message, whoever wrote them.
+/// byte but a newline, `\d` an ASCII digit. Matching takes time linear in the message, even for hostile
+/// patterns.
 ///
 /// ```
 /// use peersock_pipe::{Filter, Message};
@@ -30,18 +31,18 @@ pub struct Filter {
 
 #[derive(Clone)]
 enum Source {
-    /// Port 0 is any.
+    /// A block of addresses and a port; port 0 is any.
     Block(IpBlock, u16),
     Pattern(Regex),
 }
 
 impl Filter {
-    /// All messages from everybody.
+    /// Makes a filter that matches all messages from all sources.
     pub fn all() -> Filter {
         Filter::default()
     }
 
-    /// Messages in which the pattern is found.
+    /// Makes a filter for messages in which the pattern is found.
     ///
     /// # Errors
     /// [`PipeError::Pattern`].
@@ -49,24 +50,24 @@ impl Filter {
         Ok(Filter { pattern: Some(compile(pattern)?), source: None })
     }
 
-    /// Of those, only what this address sends; port 0 is any port of it.
+    /// Limits the filter to messages from this address; port 0 is any port.
     pub fn from_addr(mut self, addr: SocketAddr) -> Filter {
         self.source = Some(Source::Block(IpBlock::single(addr.ip().to_canonical()), addr.port()));
         self
     }
 
-    /// Of those, only what this address sends, from any port.
+    /// Limits the filter to messages from this address and any port.
     pub fn from_ip(self, ip: IpAddr) -> Filter {
         self.from_block(IpBlock::single(ip.to_canonical()))
     }
 
-    /// Of those, only what the addresses of a block send, from any port.
+    /// Limits the filter to messages from the addresses of a block and any port.
     pub fn from_block(mut self, block: IpBlock) -> Filter {
         self.source = Some(Source::Block(block, 0));
         self
     }
 
-    /// Of those, only what is sent by whose `ADDRESS:PORT` (in IPv6 `[ADDRESS]:PORT`) has the pattern in it.
+    /// Limits the filter to sources whose `ADDRESS:PORT` (in IPv6 `[ADDRESS]:PORT`) contains the pattern.
     ///
     /// # Errors
     /// [`PipeError::Pattern`].
@@ -75,7 +76,7 @@ impl Filter {
         Ok(self)
     }
 
-    /// Whether a message is one of those.
+    /// Returns true if the filter matches the message.
     pub fn matches(&self, message: &Message) -> bool {
         let from = message.from();
         let is_from = match &self.source {

@@ -1,4 +1,4 @@
-//! Pipes and nodes as P2PD has them: one object for TCP and UDP, IPv4 and IPv6, client and server.
+//! Pipes and nodes with P2PD's interface: one object for TCP and UDP, IPv4 and IPv6, client and server.
 //!
 //! ```
 //! use peersock_pipe::{Message, Pipe, Proto};
@@ -17,26 +17,26 @@
 //! # }
 //! ```
 //!
-//! What comes in is a [`Message`]: a datagram, or a piece of a stream as it came. It goes to callbacks, to
-//! the queues of subscriptions and to other pipes, as far as there are any. Addresses and names of members go
-//! over the overlay, all others to the kernel, as `peersock-net` has it: through the process's node if there
-//! is one, or one that the pipe is given.
+//! Incoming data is a [`Message`]: a datagram, or a piece of a stream as it arrived. The pipe passes it to
+//! callbacks, to the queues of subscriptions and to other pipes, if there are any. Addresses and names of
+//! members use the overlay, all others the kernel, as in `peersock-net`. The overlay node is the process's,
+//! or one that the pipe is given.
 //!
-//! **Bounds.** Every queue holds so many messages and bytes ([`Options::max_qsize`],
-//! [`Options::max_qbytes`]). Datagrams for which there is no room push out the oldest ones, and
-//! [`Pipe::dropped`] counts those. A stream is not read while a queue is full, so that the sender waits and
-//! nothing is lost. There are two exceptions, in which the full queue drops as for datagrams: another
-//! subscription is waited on, or the pipe has callbacks or leads to other pipes. Callbacks of a stream get
-//! one message after the other; those of datagrams work on up to 64 at once, and have a queue as well. A full
-//! queue of a server still takes one message of each client: clients look for room before they read.
+//! **Bounds.** Every queue has a limit of messages and bytes ([`Options::max_qsize`],
+//! [`Options::max_qbytes`]). A datagram that finds no room drops the oldest ones, and [`Pipe::dropped`]
+//! counts those. A stream is not read while a queue is full, so the sender waits and nothing is lost. In two
+//! cases a full queue drops messages of a stream, too: if a program waits for another subscription, or if the
+//! pipe has callbacks or relays. Callbacks of a stream get one message after another; callbacks of datagrams
+//! work on up to 64 at once, and also have a queue. A full queue of a server still takes one message of each
+//! client, because clients check for room before they read.
 //!
-//! **The end.** Dropping the last handle of a pipe closes it, as [`Pipe::close`] does. Those for callbacks
-//! count; subscriptions keep it open, and so do the pipes that send to it. A server with subscriptions, or
-//! callbacks for messages or clients, keeps the pipes of its clients until they end, and [`Pipe::accept`]
-//! gives none that have ended. What was sent is delivered before the end, for up to five seconds; then the
-//! connection is reset, so that nobody takes a part for the whole.
+//! **The end.** Dropping the last handle of a pipe closes it, as [`Pipe::close`] does. Handles inside
+//! callbacks count; subscriptions keep a pipe open, and so do the pipes that send to it. A server with
+//! subscriptions, or callbacks for messages or clients, keeps the pipes of its clients until they end, and
+//! [`Pipe::accept`] returns none that have ended. Sent data is delivered before the end, for up to five
+//! seconds. Then the connection is reset, so that the peer does not mistake a part for the whole.
 //!
-//! A pipe needs a tokio runtime with I/O and time, and lives in the one in which it was opened.
+//! A pipe needs a tokio runtime with I/O and time, and stays in the one in which it was opened.
 #![forbid(unsafe_code)]
 
 mod address;

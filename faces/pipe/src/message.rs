@@ -1,11 +1,11 @@
-//! What comes in.
+//! Incoming messages.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A datagram, or a piece of a stream, and who sent it. Cheap to clone; it reads as its bytes.
+/// A datagram, or a piece of a stream, and its sender. Cheap to clone; it dereferences to its bytes.
 ///
 /// ```
 /// use peersock_pipe::Message;
@@ -21,22 +21,22 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message from somebody.
+    /// Makes a message from a sender.
     pub fn new(data: impl Into<Vec<u8>>, from: SocketAddr) -> Message {
         Message { data: Arc::new(data.into()), from }
     }
 
-    /// Who sent it: of a stream the other end.
+    /// Returns the sender; for a stream, the other end.
     pub fn from(&self) -> SocketAddr {
         self.from
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// Its bytes as a vector, copied if another one has the message, too.
+    /// Returns the bytes as a vector, copied if the message is shared.
     pub fn into_vec(self) -> Vec<u8> {
         Arc::unwrap_or_clone(self.data)
     }
@@ -57,7 +57,7 @@ impl AsRef<[u8]> for Message {
 }
 
 impl fmt::Debug for Message {
-    /// Neither the bytes nor the address: messages end up in logs.
+    /// Writes neither the bytes nor the address, because messages end up in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message").field("bytes", &self.data.len()).finish_non_exhaustive()
     }

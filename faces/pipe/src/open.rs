@@ -15,7 +15,8 @@ use crate::overlay::is_overlays;
 use crate::pipe::{Inner, Wire, start_datagrams, start_server, start_stream};
 use crate::{Message, Options, Pipe, PipeError, Proto};
 
-/// A pipe that is to be opened: awaiting it gives the pipe. From [`Pipe::connect`] and [`Pipe::listen`].
+/// A pipe that is about to be opened: awaiting it returns the pipe. From [`Pipe::connect`] and
+/// [`Pipe::listen`].
 ///
 /// ```
 /// use peersock_pipe::{Options, Pipe, Proto};
@@ -37,14 +38,14 @@ pub struct Opening {
     side: Side,
     node: Option<Node>,
     options: Options,
-    /// Whether the pipe has a queue of its own although it has callbacks for messages.
+    /// True if the pipe keeps its own queue although it has callbacks for messages.
     always_queues: bool,
     msg_cbs: MessageCallbacks,
     up_cbs: StateCallbacks,
     end_cbs: StateCallbacks,
 }
 
-/// Where the pipe leads to, or is reached.
+/// The remote end of a client, or the local address of a server.
 enum Place {
     To(String),
     At(String),
@@ -74,39 +75,40 @@ impl Opening {
         }
     }
 
-    /// The own address of a client, and the port, which may be 0; without one the system chooses. For a route
-    /// of [`peersock::interfaces`] it is `route.bind(0, None)?.address()`.
+    /// Sets the local address of a client, with a port, which may be 0; without a route the system chooses
+    /// one. For a route of [`peersock::interfaces`] it is `route.bind(0, None)?.address()`.
     pub fn route(mut self, route: SocketAddr) -> Opening {
         self.route = Some(route);
         self
     }
 
-    /// The options.
+    /// Sets the options.
     pub fn options(mut self, options: Options) -> Opening {
         self.options = options;
         self
     }
 
-    /// The node through which members are reached, or from whose networks a server is, instead of the
-    /// process's.
+    /// Sets the node through which members are reached, or in whose networks a server is reachable, instead
+    /// of the process's node.
     pub fn node(mut self, node: &Node) -> Opening {
         self.node = Some(node.clone());
         self
     }
 
-    /// Where a server is reached that listens at no address in particular, if there is a node. Default: from
-    /// the overlay alone.
+    /// Sets the side from which a server without a specific address is reachable, if there is a node.
+    /// Default: the overlay only.
     pub fn side(mut self, side: Side) -> Opening {
         self.side = side;
         self
     }
 
-    /// A callback from the first message on: see [`Pipe::add_msg_cb`]. The pipe has no queue of its own then.
+    /// Adds a callback that is active from the first message on: see [`Pipe::add_msg_cb`]. The pipe then has
+    /// no queue.
     pub fn msg_cb(self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> Opening {
         self.message_callback(CallbackId::next(), callbacks::of_messages(callback))
     }
 
-    /// As [`msg_cb`](Self::msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`msg_cb`](Self::msg_cb) does.
     pub fn async_msg_cb<F>(self, callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static) -> Opening
     where
         F: Future<Output = ()> + Send + 'static,
@@ -124,19 +126,19 @@ impl Opening {
         self
     }
 
-    /// The pipe has a queue of its own, also with callbacks for messages.
+    /// Makes the pipe keep its own queue, even with callbacks for messages.
     pub(crate) fn always_queues(mut self) -> Opening {
         self.always_queues = true;
         self
     }
 
-    /// Called once the pipe of a client is open; a server's for each client.
+    /// Adds a callback for when a client's pipe is open; for a server, it is called for each client.
     pub fn up_cb(mut self, callback: impl Fn(Pipe) + Send + Sync + 'static) -> Opening {
         self.up_cbs.push((CallbackId::next(), callbacks::of_state(callback)));
         self
     }
 
-    /// As [`up_cb`](Self::up_cb), asynchronous.
+    /// Adds an asynchronous callback as [`up_cb`](Self::up_cb) does.
     pub fn async_up_cb<F>(mut self, callback: impl Fn(Pipe) -> F + Send + Sync + 'static) -> Opening
     where
         F: Future<Output = ()> + Send + 'static,
@@ -152,7 +154,7 @@ impl Opening {
     }
 
     pub(crate) fn of_conn(conn: Conn, options: Options) -> Result<Pipe, PipeError> {
-        // Callbacks are added later, and the place is known to the socket.
+        // Callbacks are added later, and the socket knows its address.
         match conn {
             Conn::Tcp(conn) => {
                 let local = conn.local_addr().to_socket_addr().map_err(SocketError::from)?;
@@ -177,7 +179,7 @@ impl Opening {
         start_stream(wire, local, remote, options, None, |inner| opening.prepare(inner))
     }
 
-    /// Adds what the pipe has from the beginning, and calls those for pipes that are up.
+    /// Adds the initial callbacks and queue, and calls the callbacks of pipes that are up.
     fn prepare(self, inner: &Arc<Inner>) {
         let is_server = self.proto == Proto::Tcp && matches!(self.place, Place::At(_));
         let up: Vec<_> = self.up_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();

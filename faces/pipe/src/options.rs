@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// The messages of a queue that was not told.
+/// Default number of messages in a queue.
 const DEFAULT_QUEUE: usize = 1024;
 
-/// The options of a pipe. Times of `None` are for ever.
+/// The options of a pipe. A timeout of `None` waits forever.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,68 +57,69 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults.
+    /// Makes the default options.
     pub fn new() -> Options {
         Options::default()
     }
 
-    /// How long a name may take to be resolved. Default: 2 s. For a connection, `con_timeout` has that, too.
+    /// Sets the timeout for resolving a name. Default: 2 s. For a connection, `con_timeout` includes it.
     pub fn dns_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
         self.dns_timeout = timeout.into();
         self
     }
 
-    /// How long connecting may take, all addresses of a name together. Default: 2 s. TCP only.
+    /// Sets the timeout of connecting, for all addresses of a name together. Default: 2 s. TCP only.
     pub fn con_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
         self.con_timeout = timeout.into();
         self
     }
 
-    /// How long [`Pipe::recv`](crate::Pipe::recv) waits if it is not told. Default: 2 s.
+    /// Sets the default timeout of [`Pipe::recv`](crate::Pipe::recv). Default: 2 s.
     pub fn recv_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
         self.recv_timeout = timeout.into();
         self
     }
 
-    /// How many messages a queue holds. Default, and what 0 stands for: 1,024.
+    /// Sets the limit of messages in a queue. Default, and the meaning of 0: 1,024.
     pub fn max_qsize(mut self, messages: usize) -> Options {
         self.max_qsize = if messages == 0 { DEFAULT_QUEUE } else { messages };
         self
     }
 
-    /// How many bytes a queue holds; one message is held in any case. Default: 4 MiB.
+    /// Sets the limit of bytes in a queue; it holds one message in any case. Default: 4 MiB.
     pub fn max_qbytes(mut self, bytes: usize) -> Options {
         self.max_qbytes = bytes;
         self
     }
 
-    /// Whether a datagram is dropped that repeats one of the last ones from the same address and port.
-    /// Default: no. UDP only.
+    /// Enables dropping of a datagram that repeats a recent one from the same address and port. Default: no.
+    /// UDP only.
     pub fn enable_msg_ids(mut self, enable: bool) -> Options {
         self.enable_msg_ids = enable;
         self
     }
 
-    /// How many datagrams are remembered for that, at least 1. Default: 1,000. UDP only.
+    /// Sets the number of datagrams that are remembered for that, at least 1. Default: 1,000. UDP only.
     pub fn max_msg_ids(mut self, datagrams: usize) -> Options {
         self.max_msg_ids = datagrams.max(1);
         self
     }
 
-    /// SO_BROADCAST, of the kernel's sockets. Default: no. UDP and IPv4 only.
+    /// Sets SO_BROADCAST on kernel sockets. Default: no. UDP and IPv4 only.
     pub fn broadcast(mut self, enable: bool) -> Options {
         self.broadcast = enable;
         self
     }
 
-    /// The most bytes of a stream that are one message, 1 to 65,536. Default: 65,536. TCP only.
+    /// Sets the largest size of one message of a stream in bytes, 1 to 65,536. Default: 65,536. TCP only.
     pub fn reader_limit(mut self, bytes: usize) -> Options {
         self.reader_limit = bytes.clamp(1, 1 << 16);
         self
     }
 
-    /// SO_LINGER. `None`, the default, is off; zero resets the connection when the pipe is closed. Rounded up
-    /// to whole seconds, which the kernel has: less than one would be zero. TCP only.
+    /// Sets SO_LINGER. `None`, the default, is off; zero resets the connection when the pipe is closed.
+    /// Rounded up to whole seconds, the unit of the kernel, because less than one would become zero. TCP
+    /// only.
     pub fn linger(mut self, linger: impl Into<Option<Duration>>) -> Options {
         let whole_seconds = |time: Duration| {
             let begun = u64::from(time.subsec_nanos() > 0);
@@ -128,23 +129,23 @@ impl Options {
         self
     }
 
-    /// How often [`Pipe::request`](crate::Pipe::request) repeats a datagram that was not answered. Default:
-    /// 2. UDP only.
+    /// Sets how often [`Pipe::request`](crate::Pipe::request) repeats an unanswered datagram. Default: 2. UDP
+    /// only.
     pub fn send_retry(mut self, times: u32) -> Options {
         self.send_retry = times;
         self
     }
 
-    /// How many clients a server has at once, at least 1; others wait in the queue of the system. Default:
-    /// 1,024. TCP only.
+    /// Sets the limit of a server's simultaneous clients, at least 1; others wait in the system's queue.
+    /// Default: 1,024. TCP only.
     pub fn max_clients(mut self, clients: usize) -> Options {
         self.max_clients = clients.max(1);
         self
     }
 
-    /// How many of a server's clients may be of one member of the overlay, at least 1: a member that opens
-    /// more has those reset, and leaves the other places to others. Default: 64. TCP only; clients that come
-    /// over the machine's own network are not counted by where they come from.
+    /// Sets the limit of a server's clients from one member of the overlay, at least 1. Further connections
+    /// of that member are reset, which leaves the other places to others. Default: 64. TCP only; clients from
+    /// the machine's own network are not counted by source.
     pub fn max_clients_of_member(mut self, clients: usize) -> Options {
         self.max_clients_of_member = clients.max(1);
         self

@@ -1,11 +1,11 @@
-//! Which addresses are those of the overlay.
+//! Detection of overlay addresses.
 
 use std::net::IpAddr;
 
 use peersock::Node;
 use peersock::interfaces::IpBlock;
 
-/// Whether an address is one of the networks' of a node, or of the process's one.
+/// Returns true if an address is in a network of the node, or of the process's node.
 pub(crate) fn is_overlays(node: Option<&Node>, ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     let Some(node) = node.cloned().or_else(peersock::current_node).filter(|_| !ip.is_loopback()) else {

@@ -1,4 +1,4 @@
-//! Queues of messages with a bound, from which waiting takes nothing if it is given up.
+//! Bounded queues of messages, from which a cancelled wait takes nothing.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use peersock_primitives::sync;
 
 use crate::{Message, Options, PipeError};
 
-/// Messages, as many and as large as the bounds allow. One is held in any case.
+/// Messages within the limits of number and size. One message always fits.
 pub(crate) struct Buffer {
     items: VecDeque<Message>,
     bytes: usize,
@@ -39,12 +39,12 @@ impl Buffer {
         !self.items.is_empty() && (self.items.len() >= self.most || self.bytes >= self.most_bytes)
     }
 
-    /// Messages that were dropped for want of room.
+    /// Returns the number of messages dropped for lack of room.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Adds a message; if there is no room and it `drops`, the oldest ones go.
+    /// Adds a message; if it `drops` and there is no room, the oldest messages are dropped.
     pub(crate) fn put(&mut self, message: Message, drops: bool) {
         while drops
             && !self.items.is_empty()
@@ -52,7 +52,7 @@ impl Buffer {
         {
             self.pop();
             self.dropped += 1;
-            // The 1st, 2nd, 4th, 8th…: a flood does not fill the log.
+            // Log the 1st, 2nd, 4th, 8th…, so that a flood does not fill the log.
             if self.dropped.is_power_of_two() {
                 let (what, dropped) = (self.what, self.dropped);
                 tracing::warn!(dropped, "{what} is full, and drops its oldest messages");
@@ -76,8 +76,8 @@ impl Buffer {
 
 /// The queue of a subscription.
 ///
-/// A message leaves it in the poll in which it is returned, so that a call which is given up has taken none.
-/// What wakes one waiter is passed on to the next if that one is gone.
+/// A message leaves the queue in the poll that returns it, so a cancelled call has taken none. A wake-up is
+/// passed on to the next waiter if the woken one is gone.
 pub(crate) struct Queue(Mutex<Waiting>);
 
 struct Waiting {
@@ -105,7 +105,8 @@ impl Queue {
         sync::lock(&self.0).buffer.items.len()
     }
 
-    /// Whether somebody waits for a message that is not there. One that was woken has yet to take it.
+    /// Returns true if a receiver waits and the queue is empty. A receiver that was woken has yet to take its
+    /// message.
     pub(crate) fn is_awaited(&self) -> bool {
         let queue = sync::lock(&self.0);
         queue.buffer.is_empty() && !queue.waiters.is_empty()
@@ -122,21 +123,21 @@ impl Queue {
         sync::lock(&self.0).buffer.pop()
     }
 
-    /// Has those fail who want more messages than there are.
+    /// Makes receivers fail once the queue is empty.
     pub(crate) fn end(&self, why: PipeError) {
         let mut queue = sync::lock(&self.0);
         queue.end.get_or_insert(why);
         queue.waiters.drain(..).for_each(|(_, waker)| waker.wake());
     }
 
-    /// Waits for the next message. `began` is called once it has to wait.
+    /// Waits for the next message. Calls `began` when it has to wait.
     pub(crate) async fn take(&self, began: impl Fn()) -> Result<Message, PipeError> {
         let mut waiter = Waiter { queue: self, number: None };
         poll_fn(|cx| self.poll_take(cx, &mut waiter.number, &began)).await
     }
 
-    /// The next message. `number` is the waiter's, as long as it waits; it must be forgotten when it is given
-    /// up.
+    /// Polls for the next message. `number` identifies the waiter while it waits; a cancelled waiter must be
+    /// forgotten.
     pub(crate) fn poll_take(
         &self,
         cx: &Context<'_>,
@@ -169,7 +170,7 @@ impl Queue {
         Poll::Pending
     }
 
-    /// A waiter is gone. What it was woken for may be for the next.
+    /// Removes a waiter. Its wake-up may be meant for the next one.
     pub(crate) fn forget(&self, number: u64) {
         let mut queue = sync::lock(&self.0);
         queue.waiters.retain(|(other, _)| *other != number);

@@ -14,7 +14,7 @@ use crate::{Message, Pipe, PipeError};
 /// A queue of the messages that match a [`Filter`](crate::Filter), from [`Pipe::subscribe`]. It keeps the
 /// pipe open; dropping it unsubscribes.
 ///
-/// It is a stream that ends with the pipe, after what has come before. One that was polled counts as waiting
+/// It is a stream that ends with the pipe, after all earlier messages. A polled stream counts as waiting
 /// until it has got a message: see the crate's page on bounds.
 ///
 /// ```
@@ -34,7 +34,7 @@ use crate::{Message, Pipe, PipeError};
 pub struct Subscription {
     pipe: Pipe,
     queue: Arc<Queue>,
-    /// As what the stream waits.
+    /// The waiter number of the stream.
     waiter: Option<u64>,
 }
 
@@ -43,19 +43,20 @@ impl Subscription {
         Subscription { pipe, queue, waiter: None }
     }
 
-    /// The next message; `None` if [`Options::recv_timeout`](crate::Options::recv_timeout) is over. A call
-    /// that is given up has taken none.
+    /// Returns the next message; `None` after [`Options::recv_timeout`](crate::Options::recv_timeout). A
+    /// cancelled call has taken none.
     ///
     /// # Errors
-    /// The pipe is closed, and there are no more messages: why it is.
+    /// The reason of the end, if the pipe is closed and the queue is empty.
     pub async fn recv(&mut self) -> Result<Option<Message>, PipeError> {
         self.recv_within(self.pipe.inner().options.recv_timeout).await
     }
 
-    /// As [`recv`](Self::recv), for so long; `None` is for ever, and zero takes what is there.
+    /// Receives as [`recv`](Self::recv) does, with this timeout; `None` waits forever, and zero takes a
+    /// queued message.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     pub async fn recv_within(
         &mut self,
         timeout: impl Into<Option<Duration>>,
@@ -64,22 +65,22 @@ impl Subscription {
         self.pipe.inner().take(&self.queue, timeout.into()).await
     }
 
-    /// How many messages are queued.
+    /// Returns the number of queued messages.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if no message is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.len() == 0
     }
 
-    /// Messages that were dropped because the queue was full, the oldest ones first.
+    /// Returns the number of messages dropped because the queue was full, the oldest ones first.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
     }
 
-    /// The pipe.
+    /// Returns the pipe.
     pub fn pipe(&self) -> &Pipe {
         &self.pipe
     }

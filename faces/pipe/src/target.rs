@@ -1,12 +1,12 @@
-//! Where daemons listen.
+//! Addresses at which daemons listen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use peersock::Joined;
 use peersock::interfaces::{Family, Interface, Route};
 
-/// Own addresses at which a [`Daemon`](crate::Daemon) listens: one of this machine, those of an interface, or
-/// this node's in a network.
+/// Local addresses at which a [`Daemon`](crate::Daemon) listens: an address of this machine, the addresses of
+/// an interface, or this node's addresses in a network.
 ///
 /// ```
 /// use peersock_pipe::Target;
@@ -18,12 +18,12 @@ use peersock::interfaces::{Family, Interface, Route};
 pub struct Target(Vec<SocketAddr>);
 
 impl Target {
-    /// The loopback addresses of both families.
+    /// Returns the loopback addresses of both families.
     pub fn loopback() -> Target {
         Target(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
     }
 
-    /// An interface's private addresses of IPv4 and its link-local ones of IPv6, of each family the first.
+    /// Returns an interface's first private IPv4 address and its first link-local IPv6 address.
     pub fn local(interface: &Interface) -> Target {
         let is_local = |ip: &IpAddr| match ip {
             IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
@@ -40,19 +40,19 @@ impl Target {
         Target([Family::Ip4, Family::Ip6].into_iter().filter_map(first).collect())
     }
 
-    /// Of those, the ones of IPv4.
+    /// Keeps only the IPv4 addresses.
     pub fn ipv4(mut self) -> Target {
         self.0.retain(SocketAddr::is_ipv4);
         self
     }
 
-    /// Of those, the ones of IPv6.
+    /// Keeps only the IPv6 addresses.
     pub fn ipv6(mut self) -> Target {
         self.0.retain(SocketAddr::is_ipv6);
         self
     }
 
-    /// The addresses, with port 0.
+    /// Returns the addresses, with port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.0
     }
@@ -65,14 +65,14 @@ impl From<IpAddr> for Target {
 }
 
 impl From<&Route> for Target {
-    /// The address that the route binds to; none if it has none.
+    /// Takes the address that the route binds to; empty if it has none.
     fn from(route: &Route) -> Target {
         Target(route.bind(0, None).iter().map(|bound| bound.address()).collect())
     }
 }
 
 impl From<&Interface> for Target {
-    /// The first route of each family.
+    /// Takes the first route of each family.
     fn from(interface: &Interface) -> Target {
         let routes = interface.supported().into_iter().filter_map(|family| interface.route(family));
         Target(routes.flat_map(|route| Target::from(&route).0).collect())
@@ -80,7 +80,7 @@ impl From<&Interface> for Target {
 }
 
 impl From<&Joined> for Target {
-    /// The first address of each family in the network.
+    /// Takes the first address of each family in the network.
     fn from(joined: &Joined) -> Target {
         let addresses = joined.addresses();
         let first = |is_v6| addresses.iter().find(|ip| ip.is_ipv6() == is_v6).map(|ip| (*ip, 0).into());

@@ -1,4 +1,4 @@
-//! Sockets that the program was started with: systemd's socket activation (sd_listen_fds(3)).
+//! Sockets passed at the program's start: systemd's socket activation (sd_listen_fds(3)).
 
 use std::env;
 use std::fmt;
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, UdpSocket, UnixListener};
 
 use crate::listener::Listener;
 
-/// The sockets, each of which may be taken once.
+/// The passed sockets, each of which may be taken once.
 ///
 /// ```
 /// use peersock_proxy::Activated;
@@ -19,31 +19,30 @@ use crate::listener::Listener;
 /// ```
 pub struct Activated {
     sockets: ListenFd,
-    /// LISTEN_FDNAMES, in the order of the sockets. All of one unit have one name, unless that says
-    /// otherwise.
+    /// LISTEN_FDNAMES, in the order of the sockets. By default all sockets of one unit have one name.
     names: Vec<String>,
 }
 
 impl Activated {
-    /// None.
+    /// Returns an empty set.
     pub fn none() -> Activated {
         Activated { sockets: ListenFd::empty(), names: Vec::new() }
     }
 
-    /// Those that LISTEN_FDS counts, if LISTEN_PID is this process or not set. To be called once, while the
-    /// process has one thread: it takes the variables away.
+    /// Takes the sockets that LISTEN_FDS counts, if LISTEN_PID is this process or not set. Call this once,
+    /// while the process has one thread, because it removes the variables.
     pub fn from_environment() -> Activated {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names = names.split(':').map(str::to_owned).collect();
         Activated { sockets: ListenFd::from_env(), names }
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no sockets.
     pub fn is_empty(&self) -> bool {
         self.sockets.len() == 0
     }
 
-    /// What they are called, each name once: sockets without one have their number.
+    /// Returns the names of the sockets, each once. A socket without a name has its number.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for at in 0..self.sockets.len() {
@@ -56,7 +55,7 @@ impl Activated {
         names
     }
 
-    /// Takes the listeners for connections of that name, or the one of that number.
+    /// Takes the stream listeners of that name, or the listener of that number.
     pub(crate) fn listeners(&mut self, name: &str) -> io::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
         let mut problem = io::Error::from(io::ErrorKind::NotFound);
@@ -69,9 +68,9 @@ impl Activated {
         if listeners.is_empty() { Err(problem) } else { Ok(listeners) }
     }
 
-    /// `None` if it is taken.
+    /// Takes one listener; `None` if it was already taken.
     fn listener(&mut self, at: usize) -> io::Result<Option<Listener>> {
-        // What it is not for stays.
+        // A socket of another type stays available.
         if let Ok(listener) = self.sockets.take_tcp_listener(at) {
             let Some(listener) = listener else { return Ok(None) };
             listener.set_nonblocking(true)?;
@@ -82,7 +81,7 @@ impl Activated {
         Ok(Some(Listener::Unix { listener: UnixListener::from_std(listener)?, _path: None }))
     }
 
-    /// Takes the sockets for datagrams of that name, or the one of that number.
+    /// Takes the datagram sockets of that name, or the socket of that number.
     pub(crate) fn datagrams(&mut self, name: &str) -> io::Result<Vec<UdpSocket>> {
         let mut taken = Vec::new();
         let mut problem = io::Error::from(io::ErrorKind::NotFound);
@@ -99,7 +98,7 @@ impl Activated {
         if taken.is_empty() { Err(problem) } else { Ok(taken) }
     }
 
-    /// The places of the sockets of that name, or of that number.
+    /// Returns the positions of the sockets of that name, or of that number.
     fn find(&self, name: &str) -> io::Result<Vec<usize>> {
         let count = self.sockets.len();
         let is_named = |at: &usize| self.names.get(*at).is_some_and(|known| known == name);

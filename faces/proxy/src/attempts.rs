@@ -1,4 +1,4 @@
-//! How often clients may try passwords: one wrong one a second for each client, over however many
+//! Rate limit of password attempts: one wrong password per second for each client, over any number of
 //! connections. A client is a member, an address of the system's network, or all programs of this machine.
 //!
 //! ```text
@@ -9,10 +9,10 @@
 //!                         compared: right, and the turn is given back; or wrong, and told a second later
 //! ```
 //!
-//! Nothing is compared with what may be right before its turn: an answer that comes at once would tell the
-//! right one of many. Somebody who has been let in from the same place does not wait behind one who guesses
-//! there: what a client shows is compared with what it was let in with. Where that is wrong and there is no
-//! turn left, it was one more guess: there are twenty of these, and one a second.
+//! No password is checked before the client's turn, because an immediate answer would single out the right
+//! one of many guesses. Only logins that were accepted before are compared at once, so that an accepted
+//! client does not wait behind a guesser at the same address. If this comparison fails and no turn is left,
+//! the attempt counts as a guess: twenty of these are allowed at once, and then one per second.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -23,31 +23,31 @@ use tokio::time::{Instant, sleep_until};
 use crate::credentials::{Credentials, Digest};
 use crate::owner::Owner;
 
-/// How long a client waits that has shown a wrong password, and the next attempt behind it.
+/// Wait of a client after a wrong password, and of the next attempt after it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an attempt waits for its turn at most; one that would wait longer is refused.
+/// Longest wait of an attempt for its turn; an attempt that would wait longer is refused.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Seconds of wrong attempts without a turn that are compared with known logins at once.
+/// Budget for comparing attempts without a turn with known logins, at one [`PAUSE`] each.
 const LOOKS: Duration = Duration::from_secs(20);
 
-/// The most clients that are told apart. Further ones share their turns.
+/// Limit of the clients that are counted separately. Further ones share their turns.
 const MOST_CLIENTS: usize = 1024;
 
-/// The most logins that are remembered for one client.
+/// Limit of the logins that are remembered for one client.
 const MOST_KNOWN: usize = 16;
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Right,
     Wrong,
-    /// It was not looked at: too many wait.
+    /// The attempt was not checked, because too many wait.
     TooMany,
 }
 
-/// Who may use a proxy, and who has tried lately.
+/// The users of a proxy, and the recent attempts.
 pub(crate) struct Attempts {
     credentials: Credentials,
     clients: Mutex<Clients>,
@@ -58,8 +58,7 @@ impl Attempts {
         Attempts { credentials, clients: Mutex::default() }
     }
 
-    /// Looks at a password that a client shows, when it is its turn. All programs of this machine are one
-    /// client.
+    /// Checks a client's password when its turn comes. All programs of this machine are one client.
     pub(crate) async fn check(&self, source: Option<Owner>, user: &[u8], password: &[u8]) -> Attempt {
         let shown = Digest::of(user, password);
         let clients = || self.clients.lock().expect("no panic under this lock");
@@ -81,21 +80,21 @@ impl Attempts {
 #[derive(Default)]
 struct Clients {
     each: HashMap<Option<Owner>, Client>,
-    /// Of those for whom there was no room.
+    /// State shared by the clients for which there was no room.
     others: Client,
 }
 
 #[derive(Default)]
 struct Client {
-    /// When the next attempt may be looked at.
+    /// Time at which the next attempt may be checked.
     free: Option<Instant>,
-    /// What it was let in with.
+    /// Logins with which the client was accepted.
     known: Vec<Digest>,
-    /// Time when all looks are free again which have told that an attempt without a turn was wrong.
+    /// Time at which the whole budget for attempts without a turn is available again.
     looks_free: Option<Instant>,
 }
 
-/// How an attempt begins.
+/// The start of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Begun {
     Known,
@@ -122,11 +121,11 @@ impl Clients {
         Begun::Turn(turn)
     }
 
-    /// Gives the turn of a right password back, and remembers it.
+    /// Gives back the turn of a right password, and remembers the login.
     fn admit(&mut self, source: Option<Owner>, shown: Digest) {
         let client = match self.each.get_mut(&source) {
             Some(client) => client,
-            // All of them would be let in with what one of them has.
+            // Remember nothing for the shared clients, because the login of one would then admit all.
             None => {
                 self.others.free = self.others.free.map(|free| free - PAUSE);
                 return;
@@ -140,7 +139,7 @@ impl Clients {
 
     fn client(&mut self, source: Option<Owner>, now: Instant) -> &mut Client {
         if self.each.len() >= MOST_CLIENTS && !self.each.contains_key(&source) {
-            // Those that wait for nothing lose no more than that they may have to wait again.
+            // Clients that wait for nothing lose only their known logins.
             self.each.retain(|_, client| client.free.is_some_and(|free| free > now));
             if self.each.len() >= MOST_CLIENTS {
                 return &mut self.others;
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
     use crate::owner::host_of;
 
-    /// A client on the system's network.
+    /// Returns a client on the system's network.
     fn at(from: &str) -> Option<Owner> {
         Some(Owner::Address(host_of(from.parse().unwrap())))
     }
@@ -177,11 +176,11 @@ mod tests {
         assert_eq!(wait(&mut clients, "192.0.2.1", now), None);
         assert_eq!(wait(&mut clients, "::ffff:192.0.2.1", now), None, "the same address");
         assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(Duration::ZERO));
-        // Of IPv6 whoever has one address has as many as there are behind it.
+        // In IPv6 all addresses of a /64 are one client, because its owner has all of them.
         assert_eq!(wait(&mut clients, "2001:db8::1", now), Some(Duration::ZERO));
         assert_eq!(wait(&mut clients, "2001:db8::2", now), Some(PAUSE));
         assert_eq!(wait(&mut clients, "2001:db8:0:1::2", now), Some(Duration::ZERO));
-        // One that was refused has taken no turn.
+        // A refused attempt has taken no turn.
         assert_eq!(wait(&mut clients, "192.0.2.1", now + PAUSE), Some(Duration::from_secs(8)));
         assert_eq!(wait(&mut clients, "192.0.2.1", now + 60 * PAUSE), Some(Duration::ZERO));
     }
@@ -212,7 +211,7 @@ mod tests {
         let guess = |clients: &mut Clients, now, number: u32| {
             clients.begin(from, &Digest::of(b"anna", &number.to_be_bytes()), now)
         };
-        // All turns are taken by guesses that wait, and more of them come at once.
+        // Waiting guesses take all turns, and more arrive at once.
         for number in 0..9 {
             assert!(matches!(guess(&mut clients, now, number), Begun::Turn(_)));
         }
@@ -220,7 +219,8 @@ mod tests {
             assert_eq!(guess(&mut clients, now, number), Begun::TooMany);
         }
         assert_eq!(clients.begin(from, &right(), now), Begun::TooMany, "the right one is told of many");
-        // A second later one more is looked at: who was let in does not wait long, and guesses gain no more.
+        // After a second one more attempt is compared: an accepted client does not wait long, and guesses
+        // gain nothing.
         now += PAUSE;
         assert_eq!(clients.begin(from, &right(), now), Begun::Known);
         assert!(matches!(guess(&mut clients, now, 0), Begun::Turn(_)));

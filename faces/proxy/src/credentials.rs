@@ -5,13 +5,13 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The longest user name and the longest password, bytes (RFC 1929).
+/// Longest user name and longest password in bytes (RFC 1929).
 const LONGEST: usize = 255;
 
-/// The most users of one proxy.
+/// Limit of the users of one proxy.
 const MOST: usize = 1000;
 
-/// Who may use a proxy. Only hashes are kept, and they are compared in constant time.
+/// The users of a proxy. Only hashes are kept, and they are compared in constant time.
 ///
 /// ```
 /// use peersock_proxy::Credentials;
@@ -28,14 +28,14 @@ pub struct Credentials(Vec<Digest>);
 #[derive(Clone)]
 pub(crate) struct Digest([u8; 32]);
 
-/// A text with users and passwords is not understood. It repeats nothing of the text.
+/// Error: a text with users and passwords cannot be parsed. The error repeats nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// It names no user.
+    /// The text names no user.
     #[error("no user is named")]
     Empty,
-    /// There are more than 1000.
+    /// The text names more than 1000 users.
     #[error("more than {MOST} users are named")]
     TooMany,
     /// A line is not `USER:PASSWORD`.
@@ -44,11 +44,11 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Understands lines of `USER:PASSWORD`, 1 to 255 bytes each; empty lines count for nothing. A password
-    /// may have colons in it.
+    /// Parses lines of `USER:PASSWORD`, 1 to 255 bytes each; empty lines are ignored. A password may contain
+    /// colons.
     ///
     /// # Errors
-    /// What is wrong, and with which line.
+    /// The fault, with the line.
     pub fn parse(text: &str) -> Result<Credentials, CredentialsError> {
         let mut known = Vec::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
@@ -66,12 +66,12 @@ impl Credentials {
         }
     }
 
-    /// Whether this is a user with the right password. Takes the same time whatever is wrong.
+    /// Returns true if the user exists with this password. Takes the same time for all failures.
     pub fn admit(&self, user: &[u8], password: &[u8]) -> bool {
         self.has(&Digest::of(user, password))
     }
 
-    /// The same for a hash.
+    /// Returns true if one of the users has this hash.
     pub(crate) fn has(&self, shown: &Digest) -> bool {
         let compare = |found: Choice, known: &Digest| found | known.0.ct_eq(&shown.0);
         self.0.iter().fold(Choice::from(0), compare).into()
@@ -85,7 +85,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Digest {
-    /// The length keeps the two parts apart.
+    /// Hashes a user and a password. The length separates the two parts.
     pub(crate) fn of(user: &[u8], password: &[u8]) -> Digest {
         let mut hash = Sha256::new();
         hash.update((user.len() as u64).to_be_bytes());
@@ -94,7 +94,7 @@ impl Digest {
         Digest(hash.finalize().into())
     }
 
-    /// Whether both are the same, in constant time.
+    /// Returns true if both hashes are equal, in constant time.
     pub(crate) fn is(&self, other: &Digest) -> bool {
         self.0.ct_eq(&other.0).into()
     }

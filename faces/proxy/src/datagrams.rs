@@ -1,4 +1,4 @@
-//! UDP sockets of the overlay and of the system, alike.
+//! UDP sockets of the overlay and of the system, with one interface.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -9,14 +9,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
-/// No datagram is longer, bytes.
+/// Longest datagram in bytes.
 const LONGEST: usize = 1 << 16;
 
-/// Errors in a row after which a socket is given up. Each may only say that an earlier datagram found nobody.
+/// Limit of consecutive errors of a socket. An error may mean only that an earlier datagram found no
+/// receiver.
 const MOST_ERRORS: u32 = 64;
 
 thread_local! {
-    /// Where all sockets of a thread receive to.
+    /// Receive buffer shared by all sockets of a thread.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; LONGEST].into_boxed_slice());
 }
 
@@ -42,7 +43,7 @@ impl Datagrams {
         }
     }
 
-    /// Sends to the connected peer. What cannot be sent is lost, as any datagram may be.
+    /// Sends to the connected peer. A datagram that cannot be sent is lost, like any other.
     pub(crate) async fn send(&self, data: &[u8]) {
         let sent = match self {
             Datagrams::Overlay(socket) => socket.send(data).await,
@@ -51,7 +52,7 @@ impl Datagrams {
         note(sent);
     }
 
-    /// As [`Datagrams::send`], to an address.
+    /// Sends to an address as [`Datagrams::send`] does.
     pub(crate) async fn send_to(&self, data: &[u8], to: SocketAddr) {
         let sent = match self {
             Datagrams::Overlay(socket) => socket.send_to(data, to).await,
@@ -60,10 +61,10 @@ impl Datagrams {
         note(sent);
     }
 
-    /// Waits for a datagram, and gives it and its sender.
+    /// Waits for a datagram. Returns it with its sender.
     ///
     /// # Errors
-    /// The socket's, if it goes on failing.
+    /// The socket's error, if it keeps failing.
     pub(crate) async fn receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
         let mut errors = 0;
         loop {
@@ -80,7 +81,7 @@ impl Datagrams {
     fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
         SCRATCH.with_borrow_mut(|scratch| match self {
             Datagrams::Overlay(socket) => {
-                // Nothing is taken before it is ready, and what it has registered stays.
+                // The call takes no datagram before one is ready, and its registered waker stays.
                 let (length, sender) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
                 Poll::Ready(Ok((scratch[..length].to_vec(), sender)))
             }

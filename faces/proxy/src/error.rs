@@ -1,4 +1,4 @@
-//! Why a target was not reached, and what a client is told.
+//! Reasons why a target was not reached, and the codes for the client.
 
 use std::io::{self, ErrorKind};
 
@@ -6,28 +6,28 @@ use hyper::StatusCode;
 
 use crate::socks::Reply;
 
-/// Why there is no connection to a target.
+/// Reasons for having no connection to a target.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    /// An address that is none of the networks'.
+    /// The address belongs to no network of the node.
     #[error("it is no address of the network, and others are not reached")]
     ForeignAddress,
-    /// A name that no member has.
+    /// No member has the name.
     #[error("no member of the network has that name, and other hosts are not reached")]
     ForeignName,
-    /// A name that the system does not know.
+    /// The system does not know the name.
     #[error("no host has that name")]
     UnknownName,
-    /// It took too long.
+    /// The attempt timed out.
     #[error("no answer in time")]
     TimedOut,
-    /// The overlay, or the system, has refused it.
+    /// The overlay or the system has refused the connection.
     #[error(transparent)]
     Failed(#[from] io::Error),
 }
 
 impl DialError {
-    /// What SOCKS says of it.
+    /// Returns the corresponding reply of SOCKS.
     pub(crate) fn reply(&self) -> Reply {
         match self {
             DialError::ForeignAddress | DialError::ForeignName => Reply::NotAllowed,
@@ -46,7 +46,7 @@ impl DialError {
         }
     }
 
-    /// What HTTP says of it.
+    /// Returns the corresponding status of HTTP.
     pub(crate) fn status(&self) -> StatusCode {
         match self.reply() {
             Reply::NotAllowed => StatusCode::FORBIDDEN,

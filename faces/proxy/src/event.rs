@@ -1,9 +1,9 @@
-//! What is worth telling somebody while clients are served.
+//! Events for the program that serves clients.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Something that went wrong for a client, or with a listener.
+/// A problem of a client or of a listener.
 ///
 /// ```
 /// use peersock_proxy::Event;
@@ -14,25 +14,25 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// What a client wants was not reached.
+    /// A client's target was not reached.
     Failed {
         /// The client's address.
         client: String,
-        /// What it wants.
+        /// The target.
         target: String,
-        /// Why it was not reached.
+        /// The reason.
         reason: String,
     },
-    /// A client was refused, or its datagrams dropped: too many are served.
+    /// A client was refused, or its datagrams dropped, because too many clients are served.
     Full {
         /// The client's address.
         client: String,
     },
-    /// Nobody can be accepted for the moment.
+    /// The listener cannot accept clients for the moment.
     NotAccepted {
-        /// Where clients connect.
+        /// The listener's place.
         place: String,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
 }
@@ -51,5 +51,5 @@ impl fmt::Display for Event {
     }
 }
 
-/// Is called with each event, on threads of the runtime: it must not block.
+/// A callback for events, called on threads of the runtime, so it must not block.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;

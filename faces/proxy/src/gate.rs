@@ -1,4 +1,4 @@
-//! Which targets may be reached, and by which way: members over the overlay, others by the system if that is
+//! Access control of targets: members are reached over the overlay, other hosts by the system if that is
 //! allowed.
 
 use std::io;
@@ -14,22 +14,22 @@ use crate::error::DialError;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
-/// Reaches targets.
+/// Decides about targets and connects to them.
 #[derive(Clone)]
 pub(crate) struct Gate {
     node: Node,
     handle: NodeHandle,
-    /// Whether what is no member's is reached by the system.
+    /// True if hosts that are no members are reached by the system.
     direct: bool,
     timeout: Duration,
 }
 
-/// Where a target is.
+/// The route to a target.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// On the overlay, at one of these addresses.
+    /// Over the overlay, to one of these addresses.
     Overlay(Vec<SocketAddr>),
-    /// Elsewhere.
+    /// By the system.
     System,
 }
 
@@ -42,9 +42,9 @@ impl Gate {
         &self.node
     }
 
-    /// Decides where a target is, or that it must not be reached.
+    /// Decides the route to a target, or that it must not be reached.
     pub(crate) fn route(&self, target: &Target) -> Result<Route, DialError> {
-        // What may be meant for the overlay goes nowhere else when the node has ended.
+        // When the node has ended, traffic that may be meant for the overlay must not leave elsewhere.
         self.handle.check_up()?;
         let addresses = match &target.host {
             Host::Ip(address) if self.is_overlay(*address) => vec![*address],
@@ -62,14 +62,14 @@ impl Gate {
         }
     }
 
-    /// Whether an address is one of the networks'. Loopback never is.
+    /// Returns true if an address belongs to one of the networks. Loopback never does.
     pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
         let networks = self.handle.datapath().networks();
         !address.is_loopback()
             && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
     }
 
-    /// How long reaching a target may take.
+    /// Returns the timeout of connecting to a target.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -89,7 +89,7 @@ impl Gate {
         tokio::time::timeout(self.timeout, connect).await.map_err(|_| DialError::TimedOut)?
     }
 
-    /// This node's own address as a peer sees it, to listen on.
+    /// Returns this node's address as a peer sees it, for listening.
     pub(crate) fn own_address(&self, peer: IpAddr) -> Option<IpAddr> {
         let networks = self.node.networks();
         let with_peer = networks.iter().find(|network| network.peer_at(peer).is_some());
@@ -98,7 +98,7 @@ impl Gate {
         addresses.into_iter().find(|own| own.is_ipv4() == is_v4)
     }
 
-    /// A socket for datagrams to targets on this route, of the family of `like`.
+    /// Makes a socket for datagrams to targets on this route, of the family of `like`.
     pub(crate) async fn datagrams(&self, is_overlay: bool, like: IpAddr) -> io::Result<Datagrams> {
         Ok(match is_overlay {
             true => Datagrams::Overlay(peersock::UdpSocket::client_on(&self.node, like).await?),
@@ -107,13 +107,13 @@ impl Gate {
     }
 }
 
-/// A connection, and its own address.
+/// A connection with its local address.
 pub(crate) struct Dialed {
     pub(crate) link: Link,
     pub(crate) local: SocketAddr,
 }
 
-/// Connects by the system; what a name leads to is over the overlay if it is one of `node`'s.
+/// Connects by the system; a name that resolves to one of `node`'s addresses is reached over the overlay.
 pub(crate) async fn dial_system(node: Option<&Node>, target: &Target) -> Result<Dialed, DialError> {
     let dialer = node.map_or_else(Dialer::new, |node| Dialer::new().node(node));
     let conn = dialer.dial(&target.to_string(), "tcp").await.map_err(|error| match error {
@@ -126,7 +126,7 @@ pub(crate) async fn dial_system(node: Option<&Node>, target: &Target) -> Result<
     Ok(Dialed { link: Link::new(conn), local })
 }
 
-/// Any address of the same family, and any port.
+/// Returns the unspecified address of the same family, with port 0.
 pub(crate) fn unspecified(like: IpAddr) -> SocketAddr {
     match like {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

@@ -1,18 +1,18 @@
-//! Proxies and forwards into an overlay, for programs that know nothing of it.
+//! Proxies and forwards into an overlay, for programs that do not know it.
 //!
 //! A [`Proxy`] speaks SOCKS 5 (CONNECT, BIND, UDP ASSOCIATE) and HTTP (CONNECT and plain requests) on one
 //! port. [`Forwards`] listen on the system's network and lead to an address of the overlay, or the other way
-//! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and have nothing of
-//! the overlay's own in them.
+//! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and implement none of
+//! the overlay.
 //!
-//! Every connection that is relayed keeps what TCP says: an end of one direction is passed on and leaves the
-//! other one open, a reset on one side is a reset on the other, and who reads slowly slows the sender down. A
-//! connection that is given up is reset, so that nobody takes what it has for complete.
+//! Every relayed connection keeps TCP's semantics. The end of one direction is passed on and leaves the other
+//! direction open. A reset on one side resets the other side, and a slow reader slows the sender down. A
+//! connection that is given up is reset, so that the peer does not take its data for complete.
 //!
-//! All of it is bounded: connections, UDP associations and flows by count, half of them for one client that
-//! is on another machine, which is a member at whichever of its addresses; a client has 10 s to say what it
-//! wants; heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay keeps 128 KiB in
-//! each direction.
+//! All resources are bounded. Connections, UDP associations and flows are limited in number, and one client
+//! on another machine gets half of them. A member counts as one client at all its addresses. A client has 10
+//! s to complete its request. Heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay
+//! keeps 128 KiB in each direction.
 #![forbid(unsafe_code)]
 
 mod activation;
@@ -36,8 +36,8 @@ mod stop;
 mod stream;
 mod target;
 
-/// How clients are accepted, counted and ended, for other faces of this project that serve clients. No stable
-/// interface.
+/// Accepting, counting and ending of clients, for other faces of this project that serve clients. Not a
+/// stable interface.
 #[doc(hidden)]
 pub mod serving {
     pub use crate::listener::{Listener, listen};

@@ -1,4 +1,4 @@
-//! Where clients connect: on the overlay, on the system's network, at a Unix domain socket.
+//! Listeners: on the overlay, on the system's network, at a Unix domain socket.
 
 use std::fs;
 use std::io;
@@ -16,10 +16,10 @@ use crate::place::Place;
 use crate::stream::Link;
 use crate::target::Host;
 
-/// Connections that may wait to be accepted.
+/// Limit of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Who may connect to a Unix domain socket: its owner.
+/// Mode of a Unix domain socket: only its owner may connect.
 const MODE: u32 = 0o600;
 
 /// A listener for connections.
@@ -33,15 +33,15 @@ pub enum Listener {
     Unix {
         /// The socket.
         listener: UnixListener,
-        /// It goes when this is dropped, if this process has made it.
+        /// The path, which is removed on drop, if this process has made it.
         _path: Option<OwnedPath>,
     },
 }
 
-/// A connection that has come in.
+/// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) link: Link,
-    /// Addresses of both ends; none at a Unix domain socket.
+    /// Addresses of both ends; `None` at a Unix domain socket.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) is_overlay: bool,
@@ -68,7 +68,7 @@ impl Listener {
         })
     }
 
-    /// Its address.
+    /// Returns the listener's address.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Overlay(listener) => listener.local_addr(),
@@ -77,7 +77,7 @@ impl Listener {
         }
     }
 
-    /// Where it is, as a place is written.
+    /// Returns the listener's place.
     pub fn place(&self) -> Option<Place> {
         if let Listener::Unix { listener, .. } = self {
             return Some(Place::Unix(listener.local_addr().ok()?.as_pathname()?.to_owned()));
@@ -86,7 +86,7 @@ impl Listener {
         Some(place_of(matches!(self, Listener::Overlay(_)), local))
     }
 
-    /// Whether others than programs of this machine may connect.
+    /// Returns true if programs of other machines may connect.
     pub fn is_exposed(&self) -> bool {
         match self {
             Listener::Overlay(_) => true,
@@ -95,14 +95,14 @@ impl Listener {
         }
     }
 
-    /// Whether only this user's programs may connect: a path that this process has made. The mode of one that
-    /// it was started with is not known.
+    /// Returns true if only this user's programs may connect: at a path that this process has made. The mode
+    /// of a passed socket is unknown.
     pub fn is_own_users(&self) -> bool {
         matches!(self, Listener::Unix { _path: Some(_), .. })
     }
 }
 
-/// How a place with this address is written.
+/// Returns the place with this address.
 pub(crate) fn place_of(is_overlay: bool, at: SocketAddr) -> Place {
     let host = (!at.ip().is_unspecified()).then(|| Host::Ip(at.ip().to_canonical()));
     match is_overlay {
@@ -111,9 +111,9 @@ pub(crate) fn place_of(is_overlay: bool, at: SocketAddr) -> Place {
     }
 }
 
-/// Listens for connections at a place: with one listener for each of its addresses.
+/// Listens for connections at a place, with one listener for each of its addresses.
 /// # Errors
-/// The system's, or the overlay's.
+/// The errors of the system or of the overlay.
 pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io::Result<Vec<Listener>> {
     match place {
         Place::Overlay { host, port } => {
@@ -121,7 +121,7 @@ pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io
             let mut port = *port;
             for address in own_addresses(node, host.as_ref())? {
                 let listener = peersock::TcpListener::bind_on(node, (address, port)).await?;
-                // If the first one picked a port, the others get the same.
+                // If the first listener has picked a port, the others get the same.
                 port = listener.local_addr()?.port();
                 if let Some(refusal) = node.port_refusal(port) {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
@@ -145,7 +145,7 @@ pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io
     }
 }
 
-/// A socket for datagrams at a place: one for each of its addresses.
+/// Binds datagram sockets at a place, one for each of its addresses.
 pub(crate) async fn bind(
     node: &Node,
     place: &Place,
@@ -158,7 +158,8 @@ pub(crate) async fn bind(
             for address in own_addresses(node, host.as_ref())? {
                 let socket = peersock::UdpSocket::bind_on(node, (address, port)).await?;
                 port = socket.local_addr()?.port();
-                // Binding is allowed: a client may have any port. Nobody would reach a server there.
+                // Binding is allowed, because a client may have any port. But peers could not reach a server
+                // there.
                 if let Some(refusal) = node.port_refusal(port) {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
                 }
@@ -181,14 +182,14 @@ pub(crate) async fn bind(
     Ok(sockets)
 }
 
-/// The node's address that is named, or all of them.
+/// Returns the node's named address, or all its addresses.
 fn own_addresses(node: &Node, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
     let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
     match host {
         None if own.is_empty() => Err(io::ErrorKind::NetworkDown.into()),
         None => Ok(own),
         Some(Host::Ip(address)) => Ok(vec![*address]),
-        // A name is that of a member, which is this one or another.
+        // A name is the name of a member, which is this node or another one.
         Some(Host::Name(name)) => {
             let handle = peersock::attach::NodeHandle::of(node);
             let named = handle.datapath().addresses_named(name);
@@ -198,7 +199,7 @@ fn own_addresses(node: &Node, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
     }
 }
 
-/// The addresses to listen at for a host of the system.
+/// Returns the addresses to listen at for a host of the system.
 async fn system_addresses(host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
     match host {
         Some(Host::Ip(address)) => Ok(vec![*address]),
@@ -209,7 +210,7 @@ async fn system_addresses(host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
             addresses.dedup();
             Ok(addresses)
         }
-        // One of IPv6 takes both families, where there are both.
+        // One IPv6 socket takes both families, if both exist.
         None => match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
             Ok(_) => Ok(vec![Ipv6Addr::UNSPECIFIED.into()]),
             Err(_) => Ok(vec![Ipv4Addr::UNSPECIFIED.into()]),
@@ -217,7 +218,7 @@ async fn system_addresses(host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
     }
 }
 
-/// Listens at a path, for this user alone. A socket that nobody serves any more is replaced.
+/// Listens at a path, for this user only. Replaces a socket that is no longer served.
 async fn listen_at_path(path: &Path) -> io::Result<Listener> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket {
@@ -230,14 +231,14 @@ async fn listen_at_path(path: &Path) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let path = OwnedPath(std::path::absolute(path)?);
-    // Nobody can connect before it listens, whatever the mode was.
+    // No program can connect before the socket listens, whatever its earlier mode.
     fs::set_permissions(&path.0, fs::Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
     Ok(Listener::Unix { listener, _path: Some(path) })
 }
 
-/// A path that goes when this is dropped.
+/// A path that is removed on drop.
 #[derive(Debug)]
 pub struct OwnedPath(PathBuf);
 

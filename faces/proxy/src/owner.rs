@@ -1,4 +1,4 @@
-//! Whose a connection is, so that one client's connections are counted together.
+//! Owners of connections, so that one client's connections are counted together.
 
 use std::net::IpAddr;
 
@@ -6,19 +6,17 @@ use peersock::Node;
 use peersock::attach::NodeHandle;
 use peersock::overlay::{NodeId, Prefix};
 
-/// Whose connections and flows are counted together.
+/// The owner of connections and flows that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
-    /// A member of a network, at whichever of its addresses: it may have two of its own, and a whole block if
-    /// it is a gateway.
+    /// A member of a network, at any of its addresses: it may have two, and a whole block if it is a gateway.
     Member(NodeId),
-    /// A client on the system's network, of IPv6 the whole /64, or a member that the node does not know any
-    /// more.
+    /// A client on the system's network, for IPv6 the whole /64, or a member that the node no longer knows.
     Address(IpAddr),
 }
 
 impl Owner {
-    /// Returns whose an address of the overlay is.
+    /// Returns the owner of an overlay address.
     pub fn of_member(node: &Node, address: IpAddr) -> Owner {
         match NodeHandle::of(node).member_at(address) {
             Some(id) => Owner::Member(id),
@@ -26,8 +24,8 @@ impl Owner {
         }
     }
 
-    /// Returns who has connected from an address, over the overlay or the system's network. `None` for
-    /// programs of this machine: all of them have one address, and nobody else is kept out by them.
+    /// Returns the owner of a client's address, on the overlay or the system's network. Returns `None` for
+    /// programs of this machine, because they share one address and cannot exclude other clients.
     pub(crate) fn of_client(node: &Node, is_overlay: bool, address: IpAddr) -> Option<Owner> {
         match is_overlay {
             true => Some(Owner::of_member(node, address)),
@@ -36,8 +34,8 @@ impl Owner {
     }
 }
 
-/// What all addresses of one host have in common: of IPv6 it has as many as it likes, and often a /64 for
-/// itself.
+/// Returns the part that all addresses of one host share, because an IPv6 host can use any number of
+/// addresses, often in a /64 of one host.
 pub(crate) fn host_of(address: IpAddr) -> IpAddr {
     let address = address.to_canonical();
     match address {

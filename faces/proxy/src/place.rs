@@ -1,14 +1,14 @@
-//! Where a forward listens and where it leads, as texts.
+//! Texts of the places at which a forward listens and to which it leads.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::target::{Host, Target, parse_port};
 
-/// The longest path of a Unix domain socket, bytes (unix(7)).
+/// Longest path of a Unix domain socket in bytes (unix(7)).
 const LONGEST_PATH: usize = 107;
 
-/// What is forwarded.
+/// The protocol of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
     /// Connections.
@@ -27,7 +27,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A place to listen at or to lead to.
+/// A place to listen at or to connect to.
 ///
 /// ```
 /// use peersock_proxy::Place;
@@ -39,49 +39,49 @@ impl fmt::Display for Protocol {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// On the overlay; without a host at all of the node's addresses.
+    /// An address of the overlay; without a host, all of the node's addresses.
     Overlay {
         /// An address of the overlay or a member's name.
         host: Option<Host>,
-        /// The port; to listen at port 0 is to let the node choose.
+        /// The port; for listening, 0 lets the node choose.
         port: u16,
     },
-    /// On the system's network; without a host at all of the machine's addresses.
+    /// An address of the system's network; without a host, all of the machine's addresses.
     System {
         /// An address or a name.
         host: Option<Host>,
-        /// The port; to listen at port 0 is to let the system choose.
+        /// The port; for listening, 0 lets the system choose.
         port: u16,
     },
     /// A Unix domain socket for streams.
     Unix(PathBuf),
-    /// A socket that the program was started with (systemd's socket activation): its name, or its number
-    /// counted from 0.
+    /// A socket passed at the program's start (systemd's socket activation): its name, or its number counted
+    /// from 0.
     Activated(String),
 }
 
-/// A text is no place, or two places make no forward.
+/// Error: a text is no place, or two places make no forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// It is no place.
+    /// The text is no place.
     #[error(
         "`{0}` is no place: it is written [HOST:]PORT, overlay:[ADDRESS:]PORT, unix:PATH or systemd:NAME"
     )]
     Malformed(String),
-    /// A path that no Unix domain socket can have.
+    /// The path is not possible for a Unix domain socket.
     #[error("the path of a Unix domain socket has 1 to {LONGEST_PATH} bytes")]
     Path,
-    /// One is for connections and the other for datagrams.
+    /// One place is for connections and the other for datagrams.
     #[error("`{0}` and `{1}` are for different protocols")]
     Protocols(String, String),
-    /// Both are on the overlay, or neither.
+    /// Both places are on the overlay, or neither is.
     #[error("one of `{0}` and `{1}` must be on the overlay, and the other one not")]
     Sides(String, String),
-    /// It can be listened at, and leads nowhere.
+    /// The place can only be listened at, and is no destination.
     #[error("`{0}` leads nowhere: it needs a host and a port")]
     NoTarget(String),
-    /// Unix domain sockets for datagrams.
+    /// Datagrams are not supported at Unix domain sockets.
     #[error("Unix domain sockets carry connections, and no datagrams")]
     UnixDatagrams,
 }
@@ -113,7 +113,7 @@ impl std::str::FromStr for Place {
     }
 }
 
-/// Understands `PORT`, `*:PORT` and `HOST:PORT`; `None` for anything else.
+/// Parses `PORT`, `*:PORT` and `HOST:PORT`; `None` for anything else.
 fn host_and_port(text: &str) -> Option<(Option<Host>, u16)> {
     let port_alone = text.strip_prefix("*:").unwrap_or(text);
     if let Some(port) = parse_port(port_alone) {
@@ -135,7 +135,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// One forward: who connects at `local` is led to `remote`, of which exactly one is on the overlay.
+/// One forward: clients of `local` are connected to `remote`. Exactly one of the places is on the overlay.
 ///
 /// ```
 /// use peersock_proxy::{Forward, Protocol};
@@ -148,20 +148,20 @@ impl fmt::Display for Place {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// What is forwarded.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where it listens.
+    /// The place to listen at.
     pub local: Place,
-    /// Where it leads.
+    /// The destination.
     pub remote: Place,
 }
 
 impl Forward {
-    /// Understands two places, each with `tcp:` or `udp:` in front or nothing. Where the local one is not on
-    /// the overlay the remote one is, whether it says so or not.
+    /// Parses two places, each with an optional prefix `tcp:` or `udp:`. If the local one is not on the
+    /// overlay, the remote one is, even without the prefix `overlay:`.
     ///
     /// # Errors
-    /// What makes no sense.
+    /// The fault.
     pub fn parse(local: &str, remote: &str) -> Result<Forward, PlaceError> {
         let (local_protocol, local_at) = protocol_of(local);
         let (remote_protocol, remote_at) = protocol_of(remote);
@@ -212,7 +212,7 @@ impl fmt::Display for Forward {
     }
 }
 
-/// As it is written where a forward is named.
+/// Returns the text of a place in a forward, with its protocol.
 pub(crate) fn with_protocol(protocol: Protocol, place: &Place) -> String {
     match place {
         Place::Unix(_) => place.to_string(),
@@ -220,7 +220,7 @@ pub(crate) fn with_protocol(protocol: Protocol, place: &Place) -> String {
     }
 }
 
-/// The protocol that stands in front of a place, and the place.
+/// Splits the text into the protocol prefix, if any, and the place.
 fn protocol_of(text: &str) -> (Option<Protocol>, &str) {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         if let Some(rest) = text.strip_prefix(&format!("{protocol}:")) {

@@ -22,10 +22,10 @@ use crate::stop::{Stop, Stopper};
 use crate::target::Target;
 use crate::{http, socks};
 
-/// The most UDP associations.
+/// Limit of UDP associations.
 const MOST_ASSOCIATIONS: usize = 64;
 
-/// How a proxy serves.
+/// Settings of a proxy.
 ///
 /// ```
 /// use peersock_proxy::ProxySettings;
@@ -36,18 +36,18 @@ const MOST_ASSOCIATIONS: usize = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
-    /// Where clients connect. Default: `127.0.0.1:1080`.
+    /// The places to listen at. Default: `127.0.0.1:1080`.
     pub listen: Vec<Place>,
-    /// Who may use it. Default: every program that can connect.
+    /// The users. Default: every program that can connect.
     pub credentials: Option<Credentials>,
-    /// Whether others than programs of this machine may use it without a password. Default: no.
+    /// True if clients on other machines may use the proxy without a password. Default: no.
     pub without_password: bool,
-    /// Whether what is no member's is reached by the system. Default: no, it is refused.
+    /// True if hosts that are no members are reached by the system. Default: no, they are refused.
     pub direct: bool,
-    /// How long connecting to a target may take. Default: 15 s.
+    /// Timeout of connecting to a target. Default: 15 s.
     pub timeout: Duration,
-    /// The most connections at once; half of them of one member, or of one client on
-    /// another machine. Default: 512.
+    /// Limit of simultaneous connections; one member, or one client on another machine, gets half of them.
+    /// Default: 512.
     pub most: usize,
 }
 
@@ -64,19 +64,19 @@ impl Default for ProxySettings {
     }
 }
 
-/// A place cannot be listened at.
+/// Error: the proxy cannot listen at a place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The system or the overlay refuses it.
+    /// The system or the overlay refuses the place.
     #[error("cannot listen at {place}: {source}")]
     Refused {
-        /// Where.
+        /// The place.
         place: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Others than programs of this machine could use the proxy without a password.
+    /// Clients on other machines could use the proxy without a password.
     #[error("{0} can be reached by others, who could use the proxy without a password")]
     Exposed(String),
 }
@@ -87,10 +87,10 @@ impl ListenError {
     }
 }
 
-/// What all clients of one proxy share.
+/// State shared by all clients of one proxy.
 pub(crate) struct Shared {
     pub(crate) gate: Gate,
-    /// Who may use it; nobody is asked if there is none.
+    /// The password check; `None` if no password is needed.
     pub(crate) attempts: Option<Attempts>,
     pub(crate) associations: Slots,
     pub(crate) stop: Stop,
@@ -98,14 +98,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Tells that a target was not reached.
+    /// Reports that a target was not reached.
     pub(crate) fn failed(&self, client: &Client, target: &Target, error: &DialError) {
         self.tell_failed(called(client.peer), target, error);
     }
 
-    /// As [`Shared::failed`], of a client with this name.
+    /// Reports as [`Shared::failed`] does, for a client with this name.
     pub(crate) fn tell_failed(&self, client: String, target: &Target, error: &DialError) {
-        // Who runs the proxy can let it.
+        // The operator of the proxy can allow it.
         let hint = match error {
             DialError::ForeignAddress | DialError::ForeignName => " (see --direct)",
             _ => "",
@@ -115,10 +115,10 @@ impl Shared {
     }
 }
 
-/// A proxy that listens, for SOCKS 5 and HTTP at once: the first byte of a client says which it speaks.
+/// A listening proxy for SOCKS 5 and HTTP: the first byte of a client shows its protocol.
 ///
-/// Members of the node's networks are reached over the overlay, by name or address; all others by the system
-/// if [`ProxySettings::direct`] allows it.
+/// Members of the node's networks are reached over the overlay, by name or address; all other hosts by the
+/// system if [`ProxySettings::direct`] allows it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -149,10 +149,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens. Clients are served by [`Proxy::run`]. It needs a tokio runtime with I/O and time.
+    /// Listens. [`Proxy::run`] serves the clients. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// [`ListenError`], and then nothing is listened at.
+    /// [`ListenError`]; then no listener stays open.
     pub async fn listen(
         node: &Node,
         settings: ProxySettings,
@@ -182,17 +182,17 @@ impl Proxy {
         Ok(Proxy { listeners, shared, reception, stopper })
     }
 
-    /// Where clients connect.
+    /// Returns the places at which clients connect.
     pub fn places(&self) -> Vec<Place> {
         self.listeners.iter().filter_map(Listener::place).collect()
     }
 
-    /// What ends it.
+    /// Returns a handle that ends the proxy.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// Serves clients until it is stopped.
+    /// Serves clients until stopped.
     ///
     /// # Errors
     /// `NetworkDown` if the node has ended.
@@ -207,7 +207,7 @@ impl Proxy {
     }
 }
 
-/// Serves a client by what it speaks.
+/// Serves a client by its protocol.
 async fn serve(mut client: Client, shared: Arc<Shared>) {
     let first = tokio::select! {
         first = client.link.fill() => first,
@@ -216,7 +216,7 @@ async fn serve(mut client: Client, shared: Arc<Shared>) {
     match first {
         Ok(true) => {}
         Ok(false) => {
-            // Somebody has looked whether there is a proxy.
+            // The client has only checked if there is a proxy.
             let _ = client.link.shutdown().await;
             return;
         }

@@ -1,7 +1,7 @@
-//! Two connections become one: what comes in at one goes out at the other.
+//! Relay between two connections: bytes of each are written to the other.
 //!
-//! The end of one direction is passed on and leaves the other one open. A connection that fails takes the
-//! other one with it: both are reset.
+//! The end of one direction is passed on and leaves the other one open. If one connection fails, both are
+//! reset.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,20 +14,20 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use crate::stop::Stop;
 use crate::stream::Link;
 
-/// The most that is read at once, bytes, and the most that waits to be written in each direction. Large, so
+/// Limit in bytes of one read, and of the data that waits to be written in each direction. It is large, so
 /// that a whole batch of packets leaves together.
 const PIECE: usize = 128 << 10;
 
-/// Pieces that are moved before other tasks have their turn.
+/// Number of pieces that are moved before other tasks get their turn.
 const TURNS: usize = 16;
 
 thread_local! {
-    /// Where all relays of a thread read to: only one that waits for room has a buffer of its own.
+    /// Read buffer shared by all relays of a thread; only a relay that waits for room has a separate buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
 }
 
-/// Relays until both directions have ended. If one of the connections fails before, or at the end of the time
-/// that `stop` leaves, both are reset.
+/// Relays until both directions have ended. If a connection fails earlier, or the time that `stop` leaves is
+/// over, both are reset.
 pub(crate) async fn relay(mut one: Link, mut other: Link, stop: &Stop) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let done = poll_fn(|cx| {
@@ -41,16 +41,16 @@ pub(crate) async fn relay(mut one: Link, mut other: Link, stop: &Stop) {
     };
     if let Err(error) = done {
         tracing::debug!(%error, "a connection has broken");
-        // The client's last: who ends the program waits for it.
+        // Reset the client last, because a program that is ending waits for it.
         other.reset();
         one.reset();
     }
 }
 
-/// One direction.
+/// One direction of a relay.
 #[derive(Default)]
 struct Direction {
-    /// What was read and found no room.
+    /// Bytes that were read and could not be written yet.
     waiting: Vec<u8>,
     written: usize,
     state: State,
@@ -60,7 +60,7 @@ struct Direction {
 enum State {
     #[default]
     Open,
-    /// The end was read, and is to be passed on.
+    /// The end was read, and must be passed on.
     Ending,
     Ended,
 }
@@ -83,7 +83,7 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Writes what has found no room before.
+    /// Writes the waiting bytes.
     fn poll_waiting(&mut self, cx: &mut Context<'_>, to: &mut Link) -> Poll<io::Result<()>> {
         while self.written < self.waiting.len() {
             self.written += ready!(poll_write(cx, to, &self.waiting[self.written..]))?;
@@ -94,7 +94,7 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads a piece and writes it; what finds no room is kept.
+    /// Reads a piece and writes it; keeps the bytes that cannot be written yet.
     fn poll_piece(&mut self, cx: &mut Context<'_>, from: &mut Link, to: &mut Link) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut piece = ReadBuf::new(scratch);

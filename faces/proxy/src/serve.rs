@@ -1,4 +1,4 @@
-//! Accepts clients and has each served by a task of its own, as many as there is room for.
+//! Accepts clients and serves each in a separate task, up to the limit.
 
 use std::future::pending;
 use std::io;
@@ -17,49 +17,49 @@ use crate::slots::{Slots, Standing};
 use crate::stop::Stop;
 use crate::stream::Link;
 
-/// How long nothing is accepted after that has failed.
+/// Pause after a failure to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest time that a client takes to show that it may use a server that asks for that: to say all that it
-/// wants, and its password or token. Longer than the turns of those who guess passwords take.
+/// Timeout for a client to prove that it may use a server that asks for that: to send its whole request, and
+/// its password or token. Longer than the turns of password guessers take.
 const PROOF: Duration = Duration::from_secs(10);
 
 /// A client that has connected.
 pub struct Client {
     /// The connection.
     pub link: Link,
-    /// Its address; none at a Unix domain socket.
+    /// The client's address; `None` at a Unix domain socket.
     pub peer: Option<SocketAddr>,
-    /// The own address; none at a Unix domain socket.
+    /// The local address; `None` at a Unix domain socket.
     pub local: Option<SocketAddr>,
-    /// Whether it came over the overlay.
+    /// True if the client came over the overlay.
     pub is_overlay: bool,
-    /// Whose it is; nobody's if it is a program of this machine.
+    /// The client's owner; `None` for a program of this machine.
     pub(crate) owner: Option<Owner>,
-    /// Its place, which it keeps only once it is [proven](Standing::prove).
+    /// The client's place, which it keeps only once it is [proven](Standing::prove).
     pub standing: Standing,
 }
 
-/// What clients are served by.
+/// The means of serving clients.
 pub struct Reception {
-    /// Knows which members have connected.
+    /// The node, which knows the members that have connected.
     pub node: Node,
     /// Room for connections.
     pub slots: Slots,
-    /// When it ends.
+    /// The signal that serving ends.
     pub stop: Stop,
-    /// Is told what goes wrong.
+    /// The receiver of events.
     pub tell: Tell,
-    /// True if clients have to prove that they may use the server, for which they have `PROOF`. Otherwise
-    /// they may be silent as long as there is room.
+    /// True if clients must prove within `PROOF` that they may use the server. Otherwise they may be silent
+    /// as long as there is room.
     pub asks_for_proof: bool,
 }
 
 impl Reception {
-    /// Accepts clients at all listeners until it is stopped; what serves them goes on after that.
+    /// Accepts clients at all listeners until stopped; clients already accepted are still served then.
     ///
     /// # Errors
-    /// A listener has failed for good: the node is down.
+    /// If a listener has failed permanently, because the node is down.
     pub async fn accept<S, F>(self: &Arc<Self>, listeners: Vec<(Listener, S)>) -> io::Result<()>
     where
         S: Fn(Client) -> F + Send + Sync + 'static,
@@ -115,7 +115,7 @@ impl Reception {
                 tokio::spawn(async move {
                     tokio::select! {
                         () = serving => {}
-                        // What is dropped is reset.
+                        // Dropping resets the connection.
                         () = lost(&standing, patience) => tracing::debug!("a client has lost its place"),
                     }
                 });
@@ -128,16 +128,16 @@ impl Reception {
     }
 }
 
-/// Returns when a client has lost its place to another one, or has shown in time nothing that would keep it.
+/// Waits until a client has lost its place to another one, or has failed to prove itself in time.
 async fn lost(standing: &Standing, patience: Option<Duration>) {
     let Some(patience) = patience else { return standing.evicted().await };
     if timeout(patience, standing.evicted()).await.is_err() && standing.is_proven() {
-        // Nobody takes its place any more.
+        // The client keeps its place from now on.
         pending().await
     }
 }
 
-/// What a client is called.
+/// Returns the name of a client.
 pub fn called(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "a local program".to_owned(), |peer| peer.to_string())
 }

@@ -1,5 +1,4 @@
-//! How many connections are served at once: so many of all clients, fewer of those that are elsewhere, and
-//! fewer of one of these.
+//! Limits of simultaneous connections: in total, of clients on other machines, and of each such client.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -8,24 +7,24 @@ use peersock_primitives::admission::{Admission, Permit, Places};
 
 use crate::owner::Owner;
 
-/// The standing of a connection whose client may not have shown yet that it may use the server.
+/// The standing of a connection whose client may not have proven yet that it may use the server.
 pub type Standing = peersock_primitives::admission::Standing<Owner>;
 
-/// Room for connections, or for flows of datagrams.
+/// Places for connections, or for flows of datagrams.
 #[derive(Debug, Clone)]
 pub struct Slots {
     admission: Admission<Owner>,
     held: Arc<Held>,
 }
 
-/// The number of slots that are held, those that have lost their place among them.
+/// Number of slots held, including those that have lost their place.
 #[derive(Debug, Default)]
 struct Held {
     count: Mutex<usize>,
     changed: Condvar,
 }
 
-/// One connection's place, until it is dropped.
+/// The place of one connection, until dropped.
 #[derive(Debug)]
 pub struct Slot {
     permit: Permit<Owner>,
@@ -33,13 +32,13 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// `most` in all; half of them of one client that is not on this machine.
+    /// Makes `most` places in total; one client on another machine gets half of them.
     pub fn new(most: usize) -> Slots {
         Slots::with(most, most)
     }
 
-    /// The same, but the last eighth is kept for programs of this machine, which however many clients
-    /// elsewhere do not shut out.
+    /// Makes places as [`Slots::new`] does, but reserves the last eighth for programs of this machine, so
+    /// that clients on other machines cannot exclude these.
     pub fn with_reserve(most: usize) -> Slots {
         Slots::with(most, most - most / 8)
     }
@@ -49,26 +48,26 @@ impl Slots {
         Slots { admission: Admission::new(places), held: Arc::default() }
     }
 
-    /// Returns a place that is kept, for a client, who is nobody's if it is on this machine; `None` if there
-    /// is none left.
+    /// Takes a permanent place for a client; `client` is `None` for a program of this machine. Returns `None`
+    /// if no place is left.
     pub fn take(&self, client: Option<Owner>) -> Option<Slot> {
         self.take_unproven(client).filter(|slot| slot.standing().prove())
     }
 
-    /// The same, but the place is lost to whoever comes next while all are taken, until the client has proven
-    /// that it may use the server: see [`Standing`].
+    /// Takes a place that a new client can take over while all are taken, until this client has proven that
+    /// it may use the server: see [`Standing`].
     pub fn take_unproven(&self, client: Option<Owner>) -> Option<Slot> {
         let permit = self.admission.admit(client).ok()?;
         *self.held.lock() += 1;
         Some(Slot { permit, held: Arc::clone(&self.held) })
     }
 
-    /// How many are taken.
+    /// Returns the number of places taken.
     pub fn taken(&self) -> usize {
         *self.held.lock()
     }
 
-    /// Waits until none is taken; returns how many still are.
+    /// Waits until no place is taken. Returns the number still taken.
     pub(crate) fn wait_empty(&self, until: Instant) -> usize {
         let left = until.saturating_duration_since(Instant::now());
         let is_busy = |count: &mut usize| *count > 0;

@@ -1,4 +1,4 @@
-//! How serving ends: first nobody new is served, then what is left is cut off.
+//! The end of serving: first no new clients are served, then the remaining connections are cut off.
 
 use std::io;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use tokio::sync::watch;
 
 use crate::slots::Slots;
 
-/// How long connections have to reset what they are cut off from: a program that ended before that would
-/// close them as if all was said.
+/// Time for cut-off connections to send their resets. A program that ended earlier would close them as if all
+/// data had been sent.
 const RESETS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
-    /// Nobody new is served.
+    /// No new clients are served.
     Draining,
-    /// What is left is reset.
+    /// The remaining connections are reset.
     Cut,
 }
 
@@ -41,22 +41,22 @@ pub struct Stopper {
     slots: Slots,
 }
 
-/// Is told when serving ends.
+/// The signal that serving ends.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<Phase>);
 
 impl Stopper {
-    /// One of each, for what takes those slots.
+    /// Makes a stopper and its signal, for connections that take those slots.
     #[doc(hidden)]
     pub fn new(slots: Slots) -> (Stopper, Stop) {
         let (sender, receiver) = watch::channel(Phase::Serving);
         (Stopper { phase: Arc::new(sender), slots }, Stop(receiver))
     }
 
-    /// Serves nobody new, waits up to `linger` for the connections to end, and resets what is left, for
-    /// which it takes a second at most. Blocks the thread. Returns how many were reset.
+    /// Stops serving new clients, waits up to `linger` for the connections to end, and resets the remaining
+    /// ones, which takes a second at most. Blocks the thread. Returns the number of resets.
     pub fn stop(&self, linger: Duration) -> usize {
-        // At first and not after the listeners have heard of it: what they have accepted by then counts.
+        // The phase changes first, so that connections accepted before the listeners notice still count.
         self.phase.send_replace(Phase::Draining);
         let left = self.slots.wait_empty(Instant::now() + linger);
         self.phase.send_replace(Phase::Cut);
@@ -64,27 +64,27 @@ impl Stopper {
         left
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.slots.taken()
     }
 }
 
 impl Stop {
-    /// Returns when nobody new is to be served.
+    /// Waits until no new clients are served.
     pub async fn draining(&self) {
         self.reached(Phase::Draining).await;
     }
 
-    /// Returns when what is left is to be reset.
+    /// Waits until the remaining connections must be reset.
     pub async fn cut(&self) {
         self.reached(Phase::Cut).await;
     }
 
-    /// Does something unless all is cut off meanwhile.
+    /// Runs `work` unless everything is cut off in the meantime.
     ///
     /// # Errors
-    /// `ConnectionAborted` if it is.
+    /// `ConnectionAborted` if everything is cut off.
     pub async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         tokio::select! {
             done = work => Ok(done),
@@ -95,7 +95,7 @@ impl Stop {
     async fn reached(&self, phase: Phase) {
         let mut phases = self.0.clone();
         if phases.wait_for(|now| *now >= phase).await.is_err() {
-            // Nobody is left who could stop it.
+            // The stopper is gone, so the phase never changes.
             std::future::pending::<()>().await;
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         let (stopper, stop) = Stopper::new(slots.clone());
         let stopping = tokio::task::spawn_blocking(move || stopper.stop(Duration::ZERO));
         stop.cut().await;
-        // As a connection whose turn comes late.
+        // Like a connection whose turn comes late.
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!stopping.is_finished());
         drop(slot);

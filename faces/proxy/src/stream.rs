@@ -1,4 +1,4 @@
-//! Connections of the overlay and of the system, alike.
+//! Connections of the overlay and of the system, with one interface.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,41 +13,41 @@ use tokio::net::UnixStream;
 
 use crate::slots::Slot;
 
-/// How often a silent peer is asked whether it is there. A connection over the overlay fails after eight
-/// questions without an answer, one of the system as the system is set up.
+/// Interval of keepalive probes to a silent peer. An overlay connection fails after eight unanswered probes,
+/// a system connection as the system is configured.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// How long one of the system's connections is silent before it is asked.
+/// Idle time of a system connection before its first probe.
 const SYSTEM_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long one that has been told everything may take to close, and how much of it is read meanwhile,
-/// pieces: whoever closes with something unread resets, and the other end might lose what it was told.
+/// Timeout, and limit of pieces read, for closing a connection to which everything was written. Unread data
+/// would make the close a reset, and the other end might lose the last bytes.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_PIECES: usize = 64;
 
-/// The most that is read at once before it is known where it goes, bytes.
+/// Limit in bytes of one read before the destination is known.
 const READ_AHEAD: usize = 4 << 10;
 
-/// What can be relayed.
+/// A stream that can be relayed.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Has the connection reset when it is dropped, if it is of a kind that can be.
+    /// Makes the connection reset when it is dropped, if its kind supports that.
     fn reset_when_dropped(&self);
 
-    /// Small writes leave at once, and a peer that vanishes is noticed.
+    /// Sets options: small writes leave at once, and a vanished peer is noticed.
     fn prepare(&self);
 
-    /// What tells whether its client has gone, if it is one of the system's.
+    /// Returns a probe that detects a gone client, for a system connection.
     fn probe(&self) -> Option<Probe> {
         None
     }
 }
 
-/// Tells whether a client has gone, while somebody else has its connection.
+/// Detects that a client has gone, while another task has its connection.
 #[derive(Debug)]
 pub struct Probe(socket2::Socket);
 
 impl Probe {
-    /// Whether it sends no more, or has failed, as the system knows at this moment.
+    /// Returns true if the client sends no more, or has failed, as the system knows at this moment.
     pub fn is_gone(&self) -> bool {
         match self.0.peek(&mut [MaybeUninit::uninit()]) {
             Ok(count) => count == 0,
@@ -104,20 +104,20 @@ impl Stream for peersock_net::TcpConn {
     }
 }
 
-/// A connection that is reset when it is dropped before its writing side was ended: the other end must not
-/// take what it has for complete.
+/// A connection that is reset when it is dropped before its writing side was ended, because the other end
+/// must not take its data for complete.
 pub struct Link {
-    /// There until it is dropped.
+    /// The stream, present until drop.
     stream: Option<Box<dyn Stream>>,
-    /// What was read and not yet used.
+    /// Bytes that were read and not used yet.
     early: BytesMut,
-    /// Whether all that is to be written was.
+    /// True if everything was written.
     is_ended: bool,
-    /// Whether all that was to be read was.
+    /// True if everything was read.
     is_read: bool,
-    /// Its place among those that are served.
+    /// The connection's place among those served.
     slot: Option<Slot>,
-    /// True if it keeps the place once something has gone through.
+    /// True if it keeps the place once data has passed.
     proves_by_bytes: bool,
 }
 
@@ -135,19 +135,19 @@ impl Link {
         }
     }
 
-    /// What tells whether the client has gone, if it is one of the system's. The connection stays open as
-    /// long as that lives.
+    /// Returns a probe that detects a gone client, for a system connection. The connection stays open as long
+    /// as the probe lives.
     pub fn probe(&self) -> Option<Probe> {
         self.stream.as_ref().and_then(|stream| stream.probe())
     }
 
-    /// Has it take a place until it is closed.
+    /// Makes the connection hold a place until it is closed.
     pub(crate) fn hold(&mut self, slot: Slot) {
         self.slot = Some(slot);
     }
 
-    /// Has it keep its place once something has gone through it, either way: there is nothing else by which
-    /// its client could show that it means it.
+    /// Makes the connection keep its place once data has passed in either direction, because its client has
+    /// no other way to prove itself.
     pub(crate) fn prove_by_bytes(&mut self) {
         self.proves_by_bytes = true;
     }
@@ -164,24 +164,24 @@ impl Link {
         Pin::new(self.stream.as_mut().expect("it is there until it is dropped"))
     }
 
-    /// What was read ahead and not yet used.
+    /// Returns the bytes that were read ahead and not used yet.
     pub(crate) fn early(&self) -> &[u8] {
         &self.early
     }
 
-    /// The first bytes of what was read ahead have been used.
+    /// Removes the first bytes of the data read ahead, which have been used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.early.advance(count);
     }
 
-    /// Puts bytes that another reader has taken in front of what comes next.
+    /// Puts bytes that another reader has taken in front of the data read ahead.
     pub fn put_back(&mut self, bytes: &[u8]) {
         let behind = self.early.split();
         self.early.extend_from_slice(bytes);
         self.early.extend_from_slice(&behind);
     }
 
-    /// Reads ahead what there is, one byte at least; false at the end.
+    /// Reads ahead at least one byte; returns false at the end.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
         self.early.reserve(READ_AHEAD);
         let stream = self.stream.as_mut().expect("it is there until it is dropped");
@@ -211,7 +211,7 @@ impl Drop for Link {
     }
 }
 
-/// Reads what still comes until the other end has closed, too.
+/// Reads until the other end has closed, too.
 async fn close(mut stream: Box<dyn Stream>, slot: Option<Slot>) {
     let reading = async {
         let mut piece = [0; READ_AHEAD];

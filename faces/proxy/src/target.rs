@@ -1,11 +1,11 @@
-//! Where a client wants to go: a host and a port.
+//! The target of a client: a host and a port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use peersock_primitives::is_deceptive;
 
-/// The longest name of a host, bytes (RFC 1035, 2.3.4).
+/// Longest name of a host in bytes (RFC 1035, 2.3.4).
 const MOST_OF_NAME: usize = 255;
 
 /// A host: an address, or a name of a member or of the DNS.
@@ -20,14 +20,14 @@ const MOST_OF_NAME: usize = 255;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// An address. One of IPv6 that stands for one of IPv4 (`::ffff:192.0.2.1`) is that one.
+    /// An address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
     Ip(IpAddr),
-    /// A name, which is no address.
+    /// A name that is no address.
     Name(String),
 }
 
 impl Host {
-    /// Understands an address, in brackets or not, or a name; `None` for what can be neither.
+    /// Parses an address, in brackets or not, or a name; `None` for other texts.
     pub fn parse(text: &str) -> Option<Host> {
         if let Some(inner) = text.strip_prefix('[') {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
@@ -63,17 +63,17 @@ impl fmt::Display for Host {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Its host.
+    /// The host.
     pub host: Host,
-    /// Its port.
+    /// The port.
     pub port: u16,
 }
 
 impl Target {
-    /// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; `None` for anything else.
+    /// Parses `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; `None` for anything else.
     pub fn parse(text: &str) -> Option<Target> {
         let (host, port) = text.rsplit_once(':')?;
-        // Without brackets nobody can tell where an IPv6 address ends and the port begins.
+        // Without brackets the end of an IPv6 address cannot be distinguished from the port.
         if host.contains(':') && !host.starts_with('[') {
             return None;
         }
@@ -93,7 +93,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Understands a number of a port: digits alone.
+/// Parses a port number: digits only.
 pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -1,4 +1,4 @@
-//! No member takes all places: its clients are counted together at whichever of its addresses.
+//! Limits of a member's places: its clients are counted together at all its addresses.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::ErrorKind;
@@ -16,10 +16,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-/// Longer than anything takes; tests do not depend on speed.
+/// Timeout, longer than anything takes; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Places in all: a member has half of them.
+/// Places in total: a member gets half of them.
 const MOST: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,7 +36,7 @@ async fn one_member_does_not_take_all_connections_of_a_forward() {
         held.push(client);
     }
     for place in &places {
-        // The reset may come before the connection is seen.
+        // The reset may come before the client sees the connection.
         let refused = match soon(TcpStream::connect_on(&members.greedy.0, *place)).await {
             Ok(mut client) => greeting(&mut client).await.expect_err("a third one"),
             Err(refused) => refused,
@@ -93,7 +93,7 @@ async fn one_member_does_not_take_all_connections_and_associations_of_a_proxy() 
     assert_eq!(associate(&members.other, places[0]).await.1, 0);
 }
 
-/// Clients that say nothing make room, where all look alike.
+/// Tests that silent clients make room where all clients look alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_say_nothing_keep_out_nobody() {
     let members = Members::new();
@@ -109,7 +109,7 @@ async fn clients_that_say_nothing_keep_out_nobody() {
     let place = proxy.places()[0].to_string();
     let _stopper = Stopping(proxy.stopper());
     tokio::spawn(proxy.run());
-    // One that has shown its password keeps its place whatever comes.
+    // A client that has sent its password keeps its place in any case.
     let connect = format!("CONNECT {remote} HTTP/1.1\r\nProxy-Authorization: Basic YW5uYTpwdw==\r\n\r\n");
     let mut user = tokio::net::TcpStream::connect(&place).await.unwrap();
     user.write_all(connect.as_bytes()).await.unwrap();
@@ -125,7 +125,7 @@ async fn clients_that_say_nothing_keep_out_nobody() {
             new.write_all(connect.as_bytes()).await.unwrap();
             assert!(head(&mut new).await.starts_with("HTTP/1.1 200 "), "{turn}");
             assert_eq!(echoed(&mut user).await, *b"hello", "{turn}");
-            // SOCKS, too.
+            // The same with SOCKS.
             let mut new = tokio::net::TcpStream::connect(&place).await.unwrap();
             new.write_all(b"\x05\x01\x02\x01\x04anna\x02pw\x05\x01\x00\x01\x7f\x00\x00\x01").await.unwrap();
             new.write_all(&remote.port().to_be_bytes()).await.unwrap();
@@ -136,7 +136,7 @@ async fn clients_that_say_nothing_keep_out_nobody() {
     }
 }
 
-/// A forward asks for nothing, so it keeps whoever has said or heard anything.
+/// Tests that a forward, which asks for no proof, keeps every client that has sent or received data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_forward_that_say_nothing_make_room() {
     for new_at in 0..2 {
@@ -153,8 +153,8 @@ async fn clients_of_a_forward_that_say_nothing_make_room() {
             let mut client = connected(&members.greedy, places[turn % 2]).await;
             held.spawn(async move { client.read(&mut [0; 1]).await });
         }
-        // Each place accepts by itself: when the member's places are left to the user and to one of these,
-        // all of them have been accepted, and none can push out who comes now.
+        // Each place accepts separately. When only the user and one of these clients hold the member's
+        // places, all have been accepted, and none can evict a client that comes now.
         while held.len() > MOST / 2 - 1 {
             soon(held.join_next()).await;
         }
@@ -200,7 +200,7 @@ impl Members {
     }
 }
 
-/// Ends what serves with the test.
+/// Ends the server with the test.
 struct Stopping(Stopper);
 
 impl Drop for Stopping {
@@ -228,7 +228,7 @@ async fn forward(
     (places, events, stopping)
 }
 
-/// The address in a place or in a line.
+/// Returns the address in a place or in a line.
 fn address(line: &str) -> SocketAddr {
     let place = line.split(' ').next().unwrap();
     let (_, at) = place.split_once("overlay:").unwrap();
@@ -265,7 +265,7 @@ async fn echoed(client: &mut tokio::net::TcpStream) -> [u8; 5] {
     answer
 }
 
-/// The head of an answer.
+/// Reads the head of an answer.
 async fn head(client: &mut tokio::net::TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -279,7 +279,7 @@ async fn greeting(client: &mut TcpStream) -> std::io::Result<[u8; 5]> {
     soon(client.read_exact(&mut greeting)).await.map(|_| greeting)
 }
 
-/// A socket whose datagram is answered; `None` if the forward says that it has no room for it.
+/// Makes a socket whose datagram is answered; `None` if the forward reports that it has no room.
 async fn answered(
     member: &(Node, Joined),
     place: SocketAddr,
@@ -314,7 +314,7 @@ fn ipv4(member: &(Node, Joined)) -> IpAddr {
     member.1.addresses().into_iter().find(IpAddr::is_ipv4).expect("the file gives it one")
 }
 
-/// Asks for UDP ASSOCIATE; gives the code of the reply.
+/// Requests UDP ASSOCIATE. Returns the connection and the code of the reply.
 async fn associate(member: &(Node, Joined), place: SocketAddr) -> (TcpStream, u8) {
     let mut client = connected(member, place).await;
     client.write_all(&[5, 1, 0]).await.unwrap();

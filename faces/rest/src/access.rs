@@ -1,4 +1,5 @@
-//! Who may ask: no web page that nobody has allowed, and on loopback addresses whoever has the token.
+//! Access checks: no web page without permission is served, and on loopback addresses only holders of the
+//! token.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,13 +15,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, 
 use crate::problem::{Kind, Problem};
 use crate::token::Token;
 
-/// The port of a URI that names none.
+/// The default port of a URI.
 const HTTP_PORT: u16 = 80;
 
-/// The field by which browsers say whose page asks.
+/// The field by which browsers name the site of the requesting page.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// A page in a browser shows its token in the name of a protocol: it cannot set Authorization for WebSockets.
+/// Prefix of a protocol name that carries a page's token, because pages cannot set Authorization for
+/// WebSockets.
 const TOKEN_PROTOCOL: &str = "token.";
 
 /// The scheme, host and port of web pages that may use the server (RFC 6454), as `https://example.org`.
@@ -35,16 +37,16 @@ const TOKEN_PROTOCOL: &str = "token.";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
-/// A text is no origin.
+/// Error: a text is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no origin of web pages: it is written SCHEME://HOST or SCHEME://HOST:PORT")]
 pub struct OriginError(String);
 
 impl Origin {
-    /// Understands `SCHEME://HOST[:PORT]`.
+    /// Parses `SCHEME://HOST[:PORT]`.
     ///
     /// # Errors
-    /// It is none; `null` is none either, since every page can have it.
+    /// If the text is no origin. `null` is refused too, because every page can have it.
     pub fn parse(text: &str) -> Result<Origin, OriginError> {
         let wrong = || OriginError(text.to_owned());
         let plain = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
@@ -71,30 +73,30 @@ impl std::str::FromStr for Origin {
     }
 }
 
-/// What requests at loopback addresses are checked against.
+/// The token and origins against which requests at loopback addresses are checked.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
     pub(crate) token: Option<Token>,
     pub(crate) origins: Vec<Origin>,
 }
 
-/// By which way a request came.
+/// The way by which a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// A Unix domain socket that only this user can connect to: neither a browser nor another user does.
+    /// A Unix domain socket to which only this user can connect, so neither a browser nor another user can.
     OwnSocket,
     /// Any other Unix domain socket.
     Socket,
-    /// A loopback address: its own.
+    /// A loopback address, which is the server's address.
     Loopback(SocketAddr),
 }
 
-/// What is answered to a request besides its answer.
+/// The result of a successful check.
 #[derive(Debug)]
 pub(crate) enum Admitted {
-    /// The request is a browser's question whether a page may ask: this answers it.
+    /// A browser asked if a page may send requests; this is the answer.
     Preflight(Response<Body>),
-    /// It may be served; the page with that origin may read the answer.
+    /// The request may be served; the page with that origin may read the answer.
     Served(Option<HeaderValue>),
 }
 
@@ -102,7 +104,7 @@ impl Access {
     /// Checks a request.
     ///
     /// # Errors
-    /// Who must not ask is told why.
+    /// The reason why the client is refused.
     pub(crate) fn check<B>(&self, request: &Request<B>, way: Way) -> Result<Admitted, Problem> {
         let fields = request.headers();
         let own = match way {
@@ -120,11 +122,12 @@ impl Access {
         Ok(Admitted::Served(origin.cloned()))
     }
 
-    /// The origin of the page that asks, if one does and may.
+    /// Returns the origin of the requesting page, if there is one and it is allowed.
     fn check_origin<'a>(&self, fields: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Problem> {
         let mut origins = fields.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else {
-            // Without Origin a page has pictures, forms and frames fetched: browsers say whose page it is.
+            // A page can fetch pictures, forms and frames without Origin; for these, browsers name the page's
+            // site.
             let site = fields.get(FETCH_SITE).map(HeaderValue::as_bytes);
             return match site {
                 None | Some(b"none" | b"same-origin") => Ok(None),
@@ -136,7 +139,7 @@ impl Access {
         }
         let shown = String::from_utf8_lossy(origin.as_bytes());
         let is_allowed = match origin.as_bytes() {
-            // A page that was opened as a file, or one that anybody put into a frame: only the token tells.
+            // A page opened as a file, or one that any site put into a frame: only the token identifies it.
             b"null" => self.token.is_some(),
             _ => self.origins.iter().any(|allowed| allowed.0 == shown),
         };
@@ -146,8 +149,8 @@ impl Access {
     fn check_token<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let Some(token) = &self.token else { return Ok(()) };
         let fields = request.headers();
-        // A browser adds Basic by itself to what any page asks, once it knows it: that shows nothing. A page
-        // cannot have it add Bearer.
+        // Once a browser knows Basic credentials, it adds them to the requests of any page, so they prove
+        // nothing. A page cannot make it add Bearer.
         let is_browser = fields.contains_key(ORIGIN) || fields.contains_key(FETCH_SITE);
         let in_field = fields
             .get(AUTHORIZATION)
@@ -177,7 +180,7 @@ impl Access {
     }
 }
 
-/// The protocols that a WebSocket asks for.
+/// Returns the protocols that a WebSocket request offers.
 pub(crate) fn protocols(fields: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = fields.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',').map(str::trim))
@@ -189,7 +192,8 @@ fn foreign(whose: &str) -> Problem {
     ))
 }
 
-/// A page whose name leads to this machine has that name in Host: it is not served (DNS rebinding).
+/// Checks the field Host. A page whose DNS name leads to this machine has that name in Host, and is refused
+/// (DNS rebinding).
 fn check_host<B>(request: &Request<B>, own: SocketAddr) -> Result<(), Problem> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let wrong = |shown: &str| {
@@ -213,7 +217,7 @@ fn check_host<B>(request: &Request<B>, own: SocketAddr) -> Result<(), Problem> {
     }
 }
 
-/// Whether a host and a port are this server.
+/// Returns true if a host and a port denote this server.
 fn is_own(shown: &str, own: SocketAddr) -> bool {
     let (host, port) = match shown.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => {
@@ -228,12 +232,12 @@ fn is_own(shown: &str, own: SocketAddr) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let address = inner.unwrap_or(host).parse::<IpAddr>();
-    // An IPv6 address has brackets, and nothing else has.
+    // Only an IPv6 address has brackets, and it must have them.
     let is_loopback = address.is_ok_and(|ip| ip.is_ipv6() == inner.is_some() && ip.is_loopback());
     port == own.port() && (is_loopback || host.eq_ignore_ascii_case("localhost"))
 }
 
-/// What an allowed page may ask.
+/// Answers an allowed page's preflight request.
 fn preflight(origin: &HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -242,7 +246,7 @@ fn preflight(origin: &HeaderValue) -> Response<Body> {
         (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE"),
         (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
         (ACCESS_CONTROL_MAX_AGE, "600"),
-        // Pages of the Internet that ask a server of the machine (Private Network Access).
+        // Allows pages of the Internet to access a server of the machine (Private Network Access).
         (HeaderName::from_static("access-control-allow-private-network"), "true"),
     ] {
         fields.insert(name, HeaderValue::from_static(value));

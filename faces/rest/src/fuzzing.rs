@@ -1,4 +1,4 @@
-//! Parsers and checks for the fuzz targets. No stable interface.
+//! Parsers and checks for the fuzz targets. Not a stable interface.
 
 use std::net::SocketAddr;
 
@@ -9,17 +9,17 @@ use crate::api::{messages_in, subscription_in, understands};
 use crate::pipe::{parse_name, parse_pattern, parse_target};
 use crate::token::Token;
 
-/// By which way a request comes: a loopback address with this port, or a Unix domain socket of somebody else.
+/// The way of a request: a loopback address with this port, or another user's Unix domain socket.
 #[derive(Debug, Clone, Copy)]
 pub enum Came {
-    /// At 127.0.0.1.
+    /// The address 127.0.0.1.
     Loopback,
-    /// At a Unix domain socket.
+    /// A Unix domain socket.
     Socket,
 }
 
 /// Returns true if a server with this token, and with pages of `https://app.example` allowed, serves a
-/// request. `None` if it is none of HTTP.
+/// request. `None` if the request is no valid HTTP.
 pub fn serves(
     token: &str,
     came: Came,
@@ -43,22 +43,23 @@ pub fn serves(
     Some(matches!(access.check(&request, way), Ok(Admitted::Served(_))))
 }
 
-/// The name of a pipe, of a subscription or of a listener.
+/// Parses the name of a pipe, of a subscription or of a listener.
 pub fn name(text: &str) -> Option<String> {
     parse_name(text).ok()
 }
 
-/// Tells if a text is a target, and if it is a pattern; returns the subscription in it as options of P2PD.
+/// Returns true if a text is a target, true if it is a pattern, and the subscription in it as options of
+/// P2PD.
 pub fn texts(text: &str) -> (bool, bool, Option<String>) {
     (parse_target(text).is_ok(), parse_pattern(text).is_ok(), subscription_in(text))
 }
 
-/// Tells if a query and the bodies of JSON are understood.
+/// Returns flags for the validity of a query and of a JSON body.
 pub fn parts(query: &str, body: &[u8]) -> [bool; 4] {
     understands(query, body)
 }
 
-/// The messages that the client of a WebSocket has sent, as frames.
+/// Returns the messages in the frames of a WebSocket client.
 pub fn websocket(frames: &[u8]) -> Vec<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime without I/O takes nothing of the system");

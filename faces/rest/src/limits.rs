@@ -1,70 +1,70 @@
-//! How much clients may have.
+//! Limits of clients.
 
 use std::time::Duration;
 
-/// The most pipes.
+/// Limit of pipes.
 pub(crate) const MOST_PIPES: usize = 256;
 
-/// The most listeners.
+/// Limit of listeners.
 pub(crate) const MOST_LISTENERS: usize = 32;
 
-/// Connections of one listener that nobody has taken yet: twice as many as one member may have. More wait to
-/// be accepted.
+/// Limit of one listener's connections that are not taken yet: twice the limit of one member. Further ones
+/// wait to be accepted.
 pub(crate) const MOST_WAITING: usize = 2 * MOST_OF_MEMBER;
 
-/// Connections of one member that are pipes of listeners, unless the settings say otherwise.
+/// Default limit of one member's connections that are pipes of listeners.
 pub(crate) const MOST_OF_MEMBER: usize = 64;
 
-/// The most subscriptions of a pipe.
+/// Limit of subscriptions of a pipe.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
 
-/// The most that waits in one queue: messages, and bytes.
+/// Limits of one queue: messages, and bytes.
 pub(crate) const MOST_MESSAGES: usize = 1024;
 pub(crate) const MOST_QUEUED: usize = 1 << 20;
 
-/// The most that waits in all queues together, bytes.
+/// Limit of all queues together, in bytes.
 pub(crate) const MOST_QUEUED_IN_ALL: usize = 64 << 20;
 
-/// What a message costs beside its bytes.
+/// Bytes that a message counts in addition to its data.
 pub(crate) const MESSAGE_COST: usize = 64;
 
-/// The longest message of a stream: what is read at once, bytes.
+/// Longest message of a stream, and size of one read, in bytes.
 pub(crate) const PIECE: usize = 64 << 10;
 
-/// The longest body that is not streamed, and the longest message of a WebSocket, bytes.
+/// Longest body that is not streamed, and longest message of a WebSocket, in bytes.
 pub(crate) const MOST_OF_BODY: usize = 1 << 20;
 
-/// The most answers to pings that wait for a WebSocket's client which takes nothing, bytes; then it is given
-/// up.
+/// Limit in bytes of the answers to pings that wait for a WebSocket client which takes nothing; beyond it the
+/// client is given up.
 pub(crate) const MOST_OF_PONGS: usize = 64 << 10;
 
-/// The longest datagram: what UDP over IPv4 carries, bytes.
+/// Longest datagram in bytes, as UDP over IPv4 can carry.
 pub(crate) const MOST_OF_DATAGRAM: usize = 65_507;
 
-/// The longest name, bytes, and the longest regular expression.
+/// Longest name in bytes, and longest regular expression.
 pub(crate) const MOST_OF_NAME: usize = 64;
 pub(crate) const MOST_OF_PATTERN: usize = 1024;
 
-/// What a compiled regular expression may take, bytes, and the same while it runs.
+/// Memory limit in bytes of a compiled regular expression, and of its execution.
 pub(crate) const MOST_OF_PROGRAM: usize = 256 << 10;
 
-/// Longest time that a client that is let in takes for the head of a request, and is idle between two.
+/// Timeout for an admitted client's request head, and for idle time between two requests.
 pub(crate) const HEAD: Duration = Duration::from_secs(30);
 
-/// How long a client may send nothing of a body that is not streamed.
+/// Timeout of a pause in a body that is not streamed.
 pub(crate) const BODY: Duration = Duration::from_secs(30);
 
-/// The most of a head that is not whole after a read, bytes, so that none has more than 64 KiB; and its most
+/// Limit in bytes of a head that is incomplete after a read, so that no head exceeds 64 KiB; and limit of its
 /// fields.
 pub(crate) const MOST_OF_HEAD: usize = 32 << 10;
 pub(crate) const MOST_FIELDS: usize = 100;
 
-/// How long a message is waited for if nothing is said, as by P2PD; and at most, seconds.
+/// Default timeout of waiting for a message, as in P2PD, and its maximum, in seconds.
 pub(crate) const PATIENCE: f64 = 2.0;
 pub(crate) const MOST_PATIENCE: f64 = 3600.0;
 
-/// How long what still comes by a connection that was closed is read and thrown away.
+/// Time for which data on a closed connection is read and discarded.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// How often a stream of events says that it is there.
+/// Keepalive interval of a stream of events.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! What clients are told when something is wrong: RFC 9457, or as P2PD has it.
+//! Errors for clients: RFC 9457, or P2PD's form.
 
 use std::fmt;
 use std::io;
@@ -9,11 +9,11 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::json;
 
-/// Something that a request cannot have.
+/// The reason of a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     kind: Kind,
-    /// What is wrong with this request, and what to do about it.
+    /// The fault of this request, with advice.
     detail: String,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The status, a name for programs, and P2PD's number; those that P2PD has none for have 1.
+    /// Returns the status, a name for programs, and P2PD's number, which is 1 where P2PD has none.
     const fn parts(self) -> (StatusCode, &'static str, u8) {
         match self {
             Kind::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", 1),
@@ -81,7 +81,7 @@ impl Kind {
 }
 
 impl Problem {
-    /// What an error of a socket is.
+    /// Converts an error of a socket.
     pub(crate) fn of_io(error: &io::Error, what: &str) -> Problem {
         let kind = match error.kind() {
             io::ErrorKind::NetworkDown => Kind::Down,
@@ -102,7 +102,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The answer as P2PD has it: a number and a text.
+    /// Makes the answer in P2PD's form: a number and a text.
     pub(crate) fn into_p2pd(self) -> Response<Body> {
         let (.., number) = self.kind.parts();
         let body = json!({"error": number, "msg": &self.detail});
@@ -116,8 +116,8 @@ impl Problem {
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content));
         match self.kind {
             Kind::NoToken => {
-                // Basic is taken (curl -u) and not asked for: a browser would keep the token, and add it to
-                // the requests of any page.
+                // Basic is accepted (curl -u), but not offered, because a browser would keep the token and
+                // add it to the requests of any page.
                 fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"peersock\""));
             }
             Kind::UpgradeNeeded => {

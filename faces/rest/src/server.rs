@@ -1,4 +1,4 @@
-//! The server: where it listens, and how each client is served.
+//! The server: its listeners, and the serving of each client.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ use crate::limits::{HEAD, MOST_FIELDS, MOST_OF_HEAD, MOST_OF_MEMBER};
 use crate::problem::Kind;
 use crate::token::Token;
 
-/// How a node is served.
+/// Settings of the server.
 ///
 /// ```
 /// use peersock_rest::RestSettings;
@@ -36,20 +36,20 @@ use crate::token::Token;
 /// ```
 #[derive(Debug)]
 pub struct RestSettings {
-    /// Where clients connect: loopback addresses, Unix domain sockets, sockets that the program was started
-    /// with. Default: `127.0.0.1:12333`, as P2PD.
+    /// The places to listen at: loopback addresses, Unix domain sockets, sockets passed at the program's
+    /// start. Default: `127.0.0.1:12333`, as P2PD.
     pub listen: Vec<Place>,
-    /// What clients at loopback addresses show, and at Unix domain sockets that the program was started
-    /// with. Default: none, every program and user of the machine may use the node.
+    /// The token that clients need at loopback addresses, and at Unix domain sockets passed at the program's
+    /// start. Default: none, so every program and user of the machine may use the node.
     pub token: Option<Token>,
-    /// Web pages that may use it. Default: none.
+    /// Origins of web pages that may use the server. Default: none.
     pub origins: Vec<Origin>,
-    /// How long connecting to a member may take. Default: 15 s.
+    /// Timeout of connecting to a member. Default: 15 s.
     pub timeout: Duration,
-    /// The most connections at once. Default: 512.
+    /// Limit of simultaneous connections. Default: 512.
     pub most: usize,
-    /// The most pipes that are connections which one member has opened, at all listeners; further ones are
-    /// reset. Default: 64.
+    /// Limit of the pipes that are connections which one member has opened, at all listeners; further ones
+    /// are reset. Default: 64.
     pub most_of_member: usize,
 }
 
@@ -66,19 +66,19 @@ impl Default for RestSettings {
     }
 }
 
-/// The server cannot listen.
+/// Error: the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestError {
-    /// The system refuses it.
+    /// The system refuses the place.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Others than programs of this machine could connect.
+    /// Clients on other machines could connect.
     #[error("{0} can be reached from elsewhere, and this server is for programs of the same machine")]
     Exposed(String),
 }
 
-/// A server that listens.
+/// A listening server.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -113,10 +113,10 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Listens. Clients are served by [`Rest::run`]. It needs a tokio runtime with I/O and time.
+    /// Listens. [`Rest::run`] serves the clients. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// [`RestError`], and then nothing is listened at.
+    /// [`RestError`]; then no listener stays open.
     pub async fn listen(
         node: &Node,
         settings: RestSettings,
@@ -144,23 +144,23 @@ impl Rest {
         Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 
-    /// Where clients connect.
+    /// Returns the places at which clients connect.
     pub fn places(&self) -> Vec<Place> {
         self.listeners.iter().filter_map(Listener::place).collect()
     }
 
-    /// Whether some clients have to show a token, if there is one.
+    /// Returns true if some clients need a token, if one is set.
     pub fn asks_for_token(&self) -> bool {
         self.listeners.iter().any(|listener| !listener.is_own_users())
     }
 
-    /// What ends it.
+    /// Returns a handle that ends the server.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// Serves clients until it is stopped. Pipes end with it: what they were given to send is delivered by
-    /// the node, and one to which a body was sent that has no end is reset.
+    /// Serves clients until stopped. Pipes end with the server: the node delivers their sent data, and a pipe
+    /// with an incomplete body is reset.
     ///
     /// # Errors
     /// `NetworkDown` if the node has ended.
@@ -205,7 +205,7 @@ async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, st
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 served = &mut serving => served,
-                // What is dropped here is reset.
+                // Dropping resets the connection.
                 () = stop.cut() => return,
             }
         }
@@ -215,7 +215,7 @@ async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, st
     }
 }
 
-/// Answers a request, if it may be made.
+/// Answers a request, if it is allowed.
 async fn answer(
     request: Request<Body>,
     way: Way,
@@ -230,7 +230,7 @@ async fn answer(
     let mut response = match admitted {
         Err(problem) => problem.into_response(),
         Ok(Admitted::Preflight(response)) => response,
-        // Many a GET takes or sends something: what only looks must not.
+        // Many GET requests take or send a message, which HEAD must not do.
         Ok(Admitted::Served(_)) if request.method() == Method::HEAD => {
             Kind::NoMethod.because("HEAD is not served: ask by GET").into_response()
         }

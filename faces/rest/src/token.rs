@@ -1,4 +1,4 @@
-//! The token that programs show.
+//! The token that programs send.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -10,14 +10,14 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-/// Bytes of a token that is made here, before they become text.
+/// Random bytes of a generated token, before encoding.
 const LENGTH: usize = 24;
 
-/// The shortest and the longest token that is taken.
+/// Shortest and longest accepted token.
 const SHORTEST: usize = 16;
 const LONGEST: usize = 255;
 
-/// What programs show with each request. It is wiped from memory when dropped, and has no text of its own.
+/// The token that programs send with each request. It is wiped from memory when dropped, and never displayed.
 ///
 /// ```
 /// use peersock_rest::Token;
@@ -29,27 +29,27 @@ const LONGEST: usize = 255;
 /// ```
 pub struct Token(Zeroizing<String>);
 
-/// A text is no token.
+/// Error: a text is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a token has {SHORTEST} to {LONGEST} letters, digits and signs of ._~+/=- and nothing else")]
 pub struct TokenError;
 
 impl Token {
-    /// Makes a new one of 192 random bits.
+    /// Makes a new token of 192 random bits.
     ///
     /// # Errors
-    /// The system has no randomness.
+    /// If the system has no randomness.
     pub fn generate() -> io::Result<Token> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         getrandom::fill(bytes.as_mut_slice()).map_err(io::Error::other)?;
         Ok(Token(Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()))))
     }
 
-    /// Takes a text of 16 to 255 characters that a field of HTTP can carry (RFC 6750, 2.1); white space
-    /// around it is left out.
+    /// Parses a token of 16 to 255 characters that an HTTP field can carry (RFC 6750, 2.1); surrounding white
+    /// space is ignored.
     ///
     /// # Errors
-    /// It is none.
+    /// If the text is no token.
     pub fn parse(text: &str) -> Result<Token, TokenError> {
         let text = text.trim();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
@@ -57,12 +57,12 @@ impl Token {
         is_token.then(|| Token(Zeroizing::new(text.to_owned()))).ok_or(TokenError)
     }
 
-    /// Whether it is this one, compared in constant time.
+    /// Returns true if the bytes equal the token, in constant time.
     pub fn is(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()
     }
 
-    /// Writes it into a file of mode 0600, in the place of one that is there.
+    /// Writes the token into a file of mode 0600, which replaces an existing one.
     ///
     /// ```
     /// use std::os::unix::fs::PermissionsExt;
@@ -77,9 +77,9 @@ impl Token {
     /// ```
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        // A file of somebody else, or a link, is not written into: it goes, and a new one takes its place.
+        // Replace an existing file or link instead of writing into it, because it may belong to another user.
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -88,13 +88,13 @@ impl Token {
         writeln!(file, "{}", self.0.as_str())
     }
 
-    /// Whether a value of the field Authorization has it as `Bearer`.
+    /// Returns true if a value of the field Authorization contains the token as `Bearer`.
     pub(crate) fn is_bearer(&self, value: &[u8]) -> bool {
         after_scheme(value, b"bearer").is_some_and(|shown| self.is(shown))
     }
 
-    /// Whether it is the password of `Basic` there. Browsers keep one that they have seen, and add it to the
-    /// requests of all pages.
+    /// Returns true if the value contains the token as the password of `Basic`. Browsers keep Basic
+    /// credentials they have seen, and add them to the requests of all pages.
     pub(crate) fn is_basic(&self, value: &[u8]) -> bool {
         let Some(shown) = after_scheme(value, b"basic") else { return false };
         let Ok(pair) = BASE64.decode(shown).map(Zeroizing::new) else { return false };
@@ -103,7 +103,7 @@ impl Token {
     }
 }
 
-/// What comes behind the name of a scheme, if it is this one.
+/// Returns the value after the scheme, if the scheme is this one.
 fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let space = value.iter().position(|byte| *byte == b' ')?;
     value[..space].eq_ignore_ascii_case(scheme).then(|| value[space..].trim_ascii())

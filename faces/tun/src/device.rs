@@ -10,15 +10,15 @@ use tun_rs::SyncDevice;
 use crate::header::{self, HEADER, Wanted};
 use crate::udp;
 
-/// The most that the kernel gives at once: its header, and 64 KiB that are still to be cut.
+/// Largest read from the kernel: its header, and 64 KiB that must still be segmented.
 const LARGEST: usize = HEADER + 65_536;
 
-/// So many packets of one turn may wait for each other before they leave.
+/// Limit of packets in one turn that may wait for each other before they leave.
 const TURN: usize = 64;
 
 /// A TUN device of the machine.
 ///
-/// It exists as long as this. See the [crate's](crate) example.
+/// Dropping it removes the device. See the [crate's](crate) example.
 pub struct Tun {
     device: SyncDevice,
     name: String,
@@ -30,17 +30,18 @@ impl Tun {
         Ok(Tun { name: device.name()?, device })
     }
 
-    /// The interface's name.
+    /// Returns the interface's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number of the interface, by which routes name it.
+    /// Returns the index of the interface, which routes use.
     pub(crate) fn index(&self) -> io::Result<u32> {
         self.device.if_index()
     }
 
-    /// Sends what the kernel gives, until that fails: with ENODEV when somebody has removed the device.
+    /// Sends packets from the kernel, until reading fails: with ENODEV when another program has removed the
+    /// device.
     pub fn serve(&self, mut sender: DeviceSender) -> io::Error {
         let (mut buffer, mut piece) = (vec![0; LARGEST], Vec::new());
         loop {
@@ -50,7 +51,7 @@ impl Tun {
         }
     }
 
-    /// Waits for packets, and sends those that are there.
+    /// Waits for packets, and sends those that are available.
     fn turn(&self, sender: &mut DeviceSender, buffer: &mut [u8], piece: &mut Vec<u8>) -> io::Result<()> {
         match poll(&mut [PollFd::new(&self.device, PollFlags::IN)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -88,7 +89,7 @@ fn send(sender: &mut DeviceSender, given: &mut [u8], piece: &mut Vec<u8>) {
 impl Device for Tun {
     fn deliver(&self, packet: &[u8], offload: &Offload) {
         let header = header::write(packet, offload);
-        // What the kernel does not take is lost, as on any link.
+        // A packet that the kernel refuses is lost, as on any link.
         let _ = self.device.send_vectored(&[IoSlice::new(&header), IoSlice::new(packet)]);
     }
 }

@@ -1,5 +1,5 @@
-//! The Internet by way of the device: rules that send there what would leave this machine by its own default
-//! route, but not the packets of the user that the node runs as.
+//! Internet access through the device. Routing rules send packets to the device that would leave by the
+//! machine's default route, except packets of the user that the node runs as.
 //!
 //! ```text
 //! 7420: not from that user   lookup main, default routes left out     the local network
@@ -7,9 +7,9 @@
 //! 7422: not from that user   unreachable                              nothing goes elsewhere
 //! ```
 //!
-//! What is left of it when the program is killed is safe: the routes go with the device, and the last rule
-//! keeps everything that is not on the local network on the machine. In a family that the exit does not lead
-//! to there is no second rule. All rules have a protocol of their own, by which the next run finds them.
+//! The remains are safe when the program is killed. The routes vanish with the device, and the last rule
+//! keeps all traffic beyond the local network on the machine. A family that the exit does not carry has no
+//! second rule. All rules have a distinctive protocol number, by which the next run finds them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,13 +27,13 @@ use crate::Tun;
 use crate::netlink::{each_route, exchange, open};
 use crate::placing::{add_route, is_new, route};
 
-/// The rules' protocol and the number of the table: `ip rule` and `ip route show table` show them so.
+/// The rules' protocol and the number of the table, as `ip rule` and `ip route show table` show them.
 pub const EXIT_TABLE: u8 = 74;
 
-/// The place of the first rule: in front of those that systems have by themselves (32766 and later).
+/// Priority of the first rule, before the system's default rules (32766 and later).
 const FIRST_RULE: u32 = 7420;
 
-/// Who is left out, and where the device leads to.
+/// The exempt user, and the families that the exit carries.
 ///
 /// ```
 /// let exit = peersock_tun::ExitRoutes { user: 990, ipv6: false };
@@ -41,18 +41,18 @@ const FIRST_RULE: u32 = 7420;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitRoutes {
-    /// The user whose packets leave by the machine's own routes: the node's.
+    /// The user whose packets leave by the machine's normal routes: the node's user.
     pub user: u32,
-    /// Whether IPv6 goes to the device, too; otherwise what is not on the local network is unreachable.
+    /// True if IPv6 goes to the device, too; otherwise IPv6 beyond the local network is unreachable.
     pub ipv6: bool,
 }
 
 impl ExitRoutes {
-    /// Sends everything but the user's packets and the local network's to the device. Rules that a killed
-    /// run has left are replaced, without a moment in which there are none. Needs `CAP_NET_ADMIN`.
+    /// Sends all packets to the device, except the user's and the local network's. Rules left by a killed run
+    /// are replaced without a gap. Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// `AlreadyExists` if another device has the table; what the kernel says otherwise. Call
+    /// `AlreadyExists` if another device uses the table; otherwise the error of the kernel. Call
     /// [`remove_exit_rules`] then.
     pub fn set(&self, device: &Tun) -> io::Result<()> {
         let socket = open(NETLINK_ROUTE)?;
@@ -73,8 +73,8 @@ impl ExitRoutes {
         Ok(())
     }
 
-    /// Sets each route that is missing; `done` is told each one's name, and whether it was missing. It
-    /// decides by its result whether an error ends this.
+    /// Sets each route that is missing. Calls `done` with each route's name, and true if it was missing; the
+    /// result of `done` decides if an error stops the work.
     pub(crate) fn place_routes(
         &self,
         socket: &Socket,
@@ -117,7 +117,7 @@ fn version(family: AddressFamily) -> &'static str {
     if family == AddressFamily::Inet { "IPv4" } else { "IPv6" }
 }
 
-/// Returns true if the table leads to a device.
+/// Returns true if the table has a route to a device.
 fn has_routes(socket: &Socket) -> io::Result<bool> {
     let mut is_found = false;
     for family in present() {
@@ -129,15 +129,16 @@ fn has_routes(socket: &Socket) -> io::Result<bool> {
     Ok(is_found)
 }
 
-/// Removes all rules of [`ExitRoutes::set`], whoever has set them; the routes go with the device. Needs
-/// `CAP_NET_ADMIN`.
+/// Removes all rules of [`ExitRoutes::set`], regardless of which process has set them; the routes vanish with
+/// the device. Needs `CAP_NET_ADMIN`.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub fn remove_exit_rules() -> io::Result<()> {
     let socket = open(NETLINK_ROUTE)?;
     for family in present() {
-        // The last first: with the first one gone, the second would send the local network's to the exit.
+        // Remove the last rule first, because without the first one the second would send local traffic to
+        // the exit.
         for rule in own_rules(&socket, family)?.into_iter().rev() {
             delete(&socket, rule)?;
         }
@@ -145,10 +146,10 @@ pub fn remove_exit_rules() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there are rules of [`ExitRoutes::set`], whoever has set them.
+/// Returns true if rules of [`ExitRoutes::set`] exist, regardless of which process has set them.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub fn has_exit_rules() -> io::Result<bool> {
     let socket = open(NETLINK_ROUTE)?;
     for family in present() {
@@ -159,7 +160,7 @@ pub fn has_exit_rules() -> io::Result<bool> {
     Ok(false)
 }
 
-/// The families that the kernel has.
+/// Returns the families that the kernel supports.
 pub(crate) fn present() -> impl Iterator<Item = AddressFamily> {
     let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
     [AddressFamily::Inet].into_iter().chain(has_ipv6.then_some(AddressFamily::Inet6))
@@ -189,7 +190,7 @@ fn rules(family: AddressFamily, user: u32, is_carried: bool) -> Vec<RuleMessage>
     rules
 }
 
-/// The place of a rule among all.
+/// Returns the priority of a rule.
 fn place(rule: &RuleMessage) -> Option<u32> {
     rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Priority(place) => Some(*place),
@@ -197,7 +198,7 @@ fn place(rule: &RuleMessage) -> Option<u32> {
     })
 }
 
-/// Whether two rules do the same at the same place, as far as ours differ.
+/// Returns true if two rules have the same effect and priority, as far as this module's rules differ.
 fn is_same(one: &RuleMessage, other: &RuleMessage) -> bool {
     let user = |rule: &RuleMessage| {
         rule.attributes.iter().find_map(|attribute| match attribute {
@@ -212,7 +213,7 @@ fn is_own(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(EXIT_TABLE)))
 }
 
-/// Deletes a rule; another program may have done so.
+/// Deletes a rule; another program may have deleted it before.
 fn delete(socket: &Socket, rule: RuleMessage) -> io::Result<()> {
     match exchange(socket, RouteNetlinkMessage::DelRule(rule), NLM_F_ACK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -220,7 +221,7 @@ fn delete(socket: &Socket, rule: RuleMessage) -> io::Result<()> {
     }
 }
 
-/// The rules that are there and ours, in their order.
+/// Returns this module's existing rules, in order.
 fn own_rules(socket: &Socket, family: AddressFamily) -> io::Result<Vec<RuleMessage>> {
     let mut question = RuleMessage::default();
     question.header.family = family;

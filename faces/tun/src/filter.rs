@@ -1,8 +1,8 @@
-//! The filter of a device: addresses of the network come and go by the device alone.
+//! The filter of a device: addresses of the network are used only by way of the device.
 //!
-//! Linux takes packets to any address of its machine by any interface (the weak host model of RFC 1122,
-//! 3.3.4.2), and in IPv6 from any source. Without a filter whoever is on a local network reaches the
-//! addresses that only members should, and sends in the name of members, whom the machine's services may
+//! Linux accepts packets to any address of its machine at any interface (the weak host model of RFC 1122,
+//! 3.3.4.2), and for IPv6 from any source. Without a filter, hosts on a local network could reach addresses
+//! that only members should reach. They could also forge packets of members, whom the machine's services may
 //! trust.
 //!
 //! ```text
@@ -18,7 +18,8 @@
 //!              unless it is for a block behind this node
 //! ```
 //!
-//! A local network whose prefix is a part of the network's is left alone: the way back leads to it.
+//! A local network whose prefix is part of the network's prefix is not filtered, because the way back leads
+//! to it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,22 +30,22 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use crate::nftables::{Family, Hook, Installed, Interface, Rule, Table, Verdict};
 use crate::{Settings, Tun, site};
 
-/// In front of the tracking of connections and of all translation, so that the packet is as it came.
+/// Before connection tracking and all translation, so that the packet is unchanged.
 const ARRIVING: i32 = -300;
 
-/// The priority that the machine's own rules have, too.
+/// The default priority of the machine's other rules.
 const PASSING: i32 = 0;
 
-/// Behind the translation of sources (100), which makes a container's packets the machine's own.
+/// After source translation (100), which gives a container's packets the machine's address.
 const LEAVING: i32 = 300;
 
-/// The number of the interface `lo` (LOOPBACK_IFINDEX).
+/// The index of the interface `lo` (LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
 
-/// The number of no interface: the packet is this machine's own.
+/// The index for no interface: the packet is this machine's.
 const NONE: u32 = 0;
 
-/// The filter of a device, which is there as long as this: however the process ends, the kernel removes it.
+/// The filter of a device, which exists as long as this. However the process ends, the kernel removes it.
 ///
 /// ```no_run
 /// use peersock_tun::{Filter, Settings, Tun};
@@ -56,14 +57,14 @@ const NONE: u32 = 0;
 /// ```
 pub struct Filter {
     table: Installed,
-    /// The site, if this node is an exit.
+    /// The site; `None` if this node is no exit.
     site: Option<Site>,
 }
 
-/// The networks that an exit does not lead to, though they have public addresses.
+/// The networks to which an exit does not lead, although they have public addresses.
 struct Site {
     index: u32,
-    /// Blocks behind this node, to which it leads nevertheless.
+    /// Blocks behind this node, to which the exit leads nevertheless.
     blocks: Vec<(IpAddr, u8)>,
     /// The devices of all networks.
     devices: BTreeSet<u32>,
@@ -72,12 +73,12 @@ struct Site {
 }
 
 impl Filter {
-    /// Sets the filter of a device with these addresses and routes. For an exit, `blocks` are those of the
-    /// network's file that lie behind it besides the Internet, and `all` are the devices of all networks.
-    /// Needs `CAP_NET_ADMIN`.
+    /// Sets the filter of a device with these addresses and routes. For an exit, `blocks` are the blocks
+    /// behind it in the network's file besides the Internet, and `all` are the devices of all networks. Needs
+    /// `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// What the kernel says, if it has no nf_tables, or an older one than Linux 5.12's.
+    /// The error of the kernel, for example if it has no nf_tables, or a version before Linux 5.12's.
     pub fn set<'a>(
         device: &Tun,
         settings: &Settings,
@@ -99,11 +100,11 @@ impl Filter {
         Ok(Filter { table: table.install()?, site: Some(site) })
     }
 
-    /// Follows the machine's links: what is on them now is what an exit does not lead to. Needs
+    /// Updates the filter to the machine's current links, to which an exit does not lead. Needs
     /// `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// What the kernel says; the filter stays as it was.
+    /// The error of the kernel; the filter is then unchanged.
     pub(crate) fn follow(&mut self) -> io::Result<()> {
         let Some(site) = &mut self.site else { return Ok(()) };
         let prefixes = site::prefixes(&site.devices)?;
@@ -114,7 +115,7 @@ impl Filter {
         self.table.replace(CHAIN, site.rules()).inspect_err(|_| site.prefixes = before)
     }
 
-    /// The socket that the filter lives as long as.
+    /// Returns the socket whose lifetime is the filter's.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.table.socket().as_fd()
     }
@@ -170,7 +171,7 @@ fn leaving(table: &mut Table, index: u32, settings: &Settings, blocks: &[(IpAddr
     table.rule(chain, Rule::default(), Verdict::Drop);
 }
 
-/// The device's addresses, each as a prefix of its whole length.
+/// Returns the device's addresses, each as a prefix of full length.
 fn own_addresses(settings: &Settings) -> impl Iterator<Item = (IpAddr, u8)> {
     settings.addresses.iter().map(|(own, _)| (*own, if own.is_ipv4() { 32 } else { 128 }))
 }
@@ -182,9 +183,9 @@ enum End {
     Destination,
 }
 
-/// The packet's address at this end has the first `length` bits of `address`.
+/// Matches packets whose address at this end has the first `length` bits of `address`.
 fn end(rule: Rule, end: End, address: IpAddr, length: u8) -> Rule {
-    // Where the addresses are in the headers of RFC 791 and RFC 8200.
+    // Offsets of the addresses in the headers of RFC 791 and RFC 8200.
     let (family, offset, bytes) = match (address, end) {
         (IpAddr::V4(address), End::Source) => (Family::V4, 12, address.octets().to_vec()),
         (IpAddr::V4(address), End::Destination) => (Family::V4, 16, address.octets().to_vec()),
@@ -196,7 +197,7 @@ fn end(rule: Rule, end: End, address: IpAddr, length: u8) -> Rule {
     rule.header(family, offset, &bytes, &mask)
 }
 
-/// The byte at this place of a mask of so many bits.
+/// Returns the byte at position `at` of a mask of `length` bits.
 fn mask_byte(length: u32, at: u32) -> u8 {
     let ones = length.saturating_sub(8 * at).min(8);
     !(0xff_u32 >> ones) as u8

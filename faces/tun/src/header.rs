@@ -1,5 +1,5 @@
-//! virtio's header in front of each packet (virtio 1.2, 5.1.6; linux/virtio_net.h): what is left to whoever
-//! comes next.
+//! virtio's header in front of each packet (virtio 1.2, 5.1.6; linux/virtio_net.h): the work that is left to
+//! the receiver.
 
 use peersock::device::{Offload, PartialChecksum, Segments};
 use tun_rs::{
@@ -7,25 +7,25 @@ use tun_rs::{
     VirtioNetHdr,
 };
 
-// What else linux/virtio_net.h defines of it: a checksum is to be completed; nothing is to be cut; TCP with
-// ECN.
+// Further definitions of linux/virtio_net.h: a checksum must be completed; no segmentation; TCP with ECN.
 const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;
 const VIRTIO_NET_HDR_GSO_NONE: u8 = 0;
 const VIRTIO_NET_HDR_GSO_ECN: u8 = 0x80;
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(crate) const HEADER: usize = VIRTIO_NET_HDR_LEN;
 
-/// What the kernel asks for a packet.
+/// The request of the kernel for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// It leaves as it is, or in TCP segments.
+    /// The packet leaves unchanged, or in TCP segments.
     Packet(Offload),
-    /// It becomes several UDP datagrams with `payload` bytes each, but the last.
+    /// The packet becomes several UDP datagrams with `payload` bytes each, except the last.
     Datagrams { payload: usize, checksum: PartialChecksum },
 }
 
-/// Reads the header of a packet from the kernel; `None` if it asks for what the device has not offered.
+/// Parses the header of a packet from the kernel; `None` if it requests features that the device has not
+/// offered.
 pub(crate) fn read(header: &[u8]) -> Option<Wanted> {
     let header = VirtioNetHdr::decode(header).ok()?;
     let needs_checksum = header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0;
@@ -35,7 +35,7 @@ pub(crate) fn read(header: &[u8]) -> Option<Wanted> {
     match header.gso_type & !VIRTIO_NET_HDR_GSO_ECN {
         VIRTIO_NET_HDR_GSO_NONE => Some(Wanted::Packet(Offload { checksum, segments: None })),
         VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_TCPV6 if payload > 0 => {
-            // How long the headers are is read from them: what stands here is a hint.
+            // The value in the header is a hint, so the length of the headers is read from them.
             let segments = Some(Segments { header_len: header.hdr_len.into(), payload });
             Some(Wanted::Packet(Offload { checksum, segments }))
         }
@@ -44,7 +44,7 @@ pub(crate) fn read(header: &[u8]) -> Option<Wanted> {
     }
 }
 
-/// The header of a packet for the kernel.
+/// Makes the header of a packet for the kernel.
 pub(crate) fn write(packet: &[u8], offload: &Offload) -> [u8; HEADER] {
     let mut header = VirtioNetHdr::default();
     if let Some(PartialChecksum { start, offset }) = offload.checksum {

@@ -1,19 +1,18 @@
-//! Networks as interfaces of the machine: a TUN device has a network's packets, so that all its programs
-//! reach the members with their own sockets.
+//! Networks as interfaces of the machine: a TUN device carries a network's packets, so that all programs
+//! reach the members with normal sockets.
 //!
-//! [`Tun::open`] makes the device and needs `CAP_NET_ADMIN`; nothing after it does, and
-//! [`give_up_privileges`] sees to it that nothing can. [`Tun::serve`] passes packets on until the device is
-//! gone.
+//! [`Tun::open`] makes the device and needs `CAP_NET_ADMIN`; later steps do not, and [`give_up_privileges`]
+//! ensures that none can use it. [`Tun::serve`] forwards packets until the device is gone.
 //!
-//! [`ExitRoutes`] sends what is for the Internet to the device, too, but for the packets of the [`User`] that
-//! the node runs as.
+//! [`ExitRoutes`] also sends Internet traffic to the device, except the packets of the [`User`] that the node
+//! runs as.
 //!
-//! [`Upkeep`] sets again what others take from the device.
+//! [`Upkeep`] restores settings of the device that other programs have removed.
 //!
-//! [`NameServer`] answers this machine's resolver what the members are called.
+//! [`NameServer`] answers this machine's resolver with the members' names.
 //!
-//! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined
-//! ones (TSO, USO, GRO; virtio's header in front of each packet), so that one system call moves up to 64 KiB.
+//! The kernel leaves checksums and the segmentation of large TCP and UDP packets to the overlay, and accepts
+//! merged ones (TSO, USO, GRO). virtio's header precedes each packet. So one system call moves up to 64 KiB.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The name server for a network's members, which answers this machine alone.
+//! The name server for a network's members, which answers only this machine.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,18 +11,18 @@ use peersock_primitives::admission::{Admission, Permit, Places};
 use crate::Names;
 use crate::names::DATAGRAM;
 
-/// Connections that are served at the same time, all of them of this machine, and how long each message may
-/// take. While there are as many, the oldest makes room for the next.
+/// Limit of simultaneous connections, all from this machine, and timeout of each message. At the limit, the
+/// oldest connection makes room for the next.
 const PLACES: Places = Places { all: 16, of_sources: 0, of_one: 0, unproven: 16 };
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an address may be new: an interface tells others of it, and waits for who has it already, before
-/// it is used (RFC 4862 5.4). By the system's settings that takes two seconds at most.
+/// Time for which an address may be unusable after its assignment, while the kernel checks for duplicates
+/// (RFC 4862 5.4). With the system's settings that takes at most two seconds.
 const NEW_ADDRESS: Duration = Duration::from_secs(3);
-/// Between two looks at whether it is.
+/// Interval between two attempts to use the address.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A name server on an address of this machine. It is there until the process ends.
+/// A name server on an address of this machine, until the process ends.
 ///
 /// ```
 /// use peersock_tun::{NameServer, Names};
@@ -41,11 +41,11 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`. An address that an interface
-    /// has just got is waited for.
+    /// Binds an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`. Waits for an address that an
+    /// interface has just received.
     ///
     /// # Errors
-    /// Those of bind(2).
+    /// The errors of bind(2).
     pub fn bind(at: SocketAddr, names: Names) -> io::Result<NameServer> {
         let udp = bind_udp(at)?;
         let at = udp.local_addr()?;
@@ -53,15 +53,15 @@ impl NameServer {
         Ok(NameServer { udp, tcp, at, names, connections: Admission::new(PLACES) })
     }
 
-    /// Where it answers.
+    /// Returns the server's address.
     pub fn address(&self) -> SocketAddr {
         self.at
     }
 
-    /// Answers from now on, on two threads.
+    /// Answers from now on, in two threads.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// If no thread can be created.
     pub fn serve(self) -> io::Result<()> {
         let server = Arc::new(self);
         let by_tcp = Arc::clone(&server);
@@ -70,8 +70,8 @@ impl NameServer {
         Ok(())
     }
 
-    /// Whether this machine asks: its own packets to one of its addresses come from that, or from another one
-    /// that peers do not have.
+    /// Returns true if this machine asks: its packets to one of its addresses come from that address, or from
+    /// another one that peers do not have.
     fn is_own(&self, from: SocketAddr) -> bool {
         from.ip() == self.at.ip() || from.ip().is_loopback()
     }
@@ -82,7 +82,7 @@ impl NameServer {
             match self.udp.recv_from(&mut query) {
                 Ok((length, from)) if self.is_own(from) => {
                     if let Some(reply) = self.names.reply(&query[..length]) {
-                        // Who does not get it asks again.
+                        // The resolver repeats the query if the reply is lost.
                         let _ = self.udp.send_to(&reply, from);
                     }
                 }
@@ -99,7 +99,7 @@ impl NameServer {
                     let server = Arc::clone(&self);
                     let answering = self.place_for(&stream).and_then(|place| {
                         thread::Builder::new().name("dns-tcp".into()).spawn(move || {
-                            // Who ends the connection needs no answer.
+                            // A client that ends the connection needs no answer.
                             let _ = server.answer_stream(stream);
                             drop(place);
                         })
@@ -114,16 +114,16 @@ impl NameServer {
         }
     }
 
-    /// Takes a place for a connection, which is shut down when another one takes it.
+    /// Takes a place for a connection, which is shut down when another connection takes the place.
     fn place_for(&self, stream: &TcpStream) -> io::Result<Permit<()>> {
         let place = self.connections.admit(None).map_err(|_| io::ErrorKind::ConnectionRefused)?;
         let again = stream.try_clone()?;
-        // One that has ended already needs no end.
+        // The connection may already have ended.
         place.standing().when_evicted(move || drop(again.shutdown(Shutdown::Both)));
         Ok(place)
     }
 
-    /// Each message has its length before it (RFC 7766).
+    /// Answers messages, each preceded by its length (RFC 7766).
     fn answer_stream(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_write_timeout(Some(PATIENCE))?;
         loop {
@@ -139,7 +139,7 @@ impl NameServer {
     }
 }
 
-/// Fills `buf`, however slowly it comes, until the deadline.
+/// Fills `buf` by the deadline, in any number of reads.
 fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> io::Result<()> {
     while !buf.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -157,7 +157,7 @@ fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> 
     Ok(())
 }
 
-/// Takes the address once the interface may use it.
+/// Binds the address once the interface may use it.
 fn bind_udp(at: SocketAddr) -> io::Result<UdpSocket> {
     let until = Instant::now() + NEW_ADDRESS;
     loop {
@@ -173,7 +173,7 @@ fn bind_udp(at: SocketAddr) -> io::Result<UdpSocket> {
     }
 }
 
-/// What has failed may fail again at once.
+/// Pauses after an error, which might repeat at once.
 fn pause(error: &io::Error) {
     if error.kind() != io::ErrorKind::Interrupted {
         thread::sleep(Duration::from_millis(100));
@@ -199,7 +199,7 @@ mod tests {
         };
         lab.within("here", || {
             ip("link add new0 type veth peer name new1");
-            // For this interface others are asked whether they have an address.
+            // Enables duplicate address detection on this interface.
             fs::write("/proc/sys/net/ipv6/conf/new0/accept_dad", "1").expect("a setting");
             ip("link set new1 up");
             ip("link set new0 up");

@@ -1,4 +1,4 @@
-//! What members are called, for DNS.
+//! DNS names of members.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,15 +14,14 @@ use crate::reverse::address_in;
 /// 2024-07-29).
 pub const DOMAIN: &str = "peersock.internal";
 
-/// How long resolvers may keep an answer, or that there is none, seconds.
+/// Time in seconds for which resolvers may cache an answer, or a negative one.
 const TTL: u32 = 60;
 
-/// What fits into one datagram, bytes (the size that DNS flag day 2020 recommends).
+/// Largest datagram in bytes (the size that DNS flag day 2020 recommends).
 pub(crate) const DATAGRAM: usize = 1232;
 
-/// What members are called: `alpha`, `alpha.peersock.internal` and
-/// `alpha.ff0001ffff000000.peersock.internal`. Without the network's ID a name is that of the first network
-/// which has it.
+/// The names of members: `alpha`, `alpha.peersock.internal` and `alpha.ff0001ffff000000.peersock.internal`. A
+/// name without a network ID belongs to the first network that has it.
 ///
 /// ```
 /// let mut names = peersock_tun::Names::default();
@@ -33,28 +32,28 @@ pub(crate) const DATAGRAM: usize = 1232;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// In the order in which they were added.
+    /// The networks, in the order in which they were added.
     networks: Vec<NetworkNames>,
 }
 
 /// The names of one network's members.
 #[derive(Debug, Clone)]
 struct NetworkNames {
-    /// The network's own domain.
+    /// The network's domain.
     domain: String,
     addresses: BTreeMap<String, Vec<IpAddr>>,
     names: BTreeMap<IpAddr, String>,
 }
 
 impl Names {
-    /// The members of the network with this ID that have a name, with their addresses.
+    /// Makes the names of one network: members with names and addresses, in the network with this ID.
     pub fn new<'a>(network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) -> Names {
         let mut names = Names::default();
         names.add(network, members);
         names
     }
 
-    /// Adds a network behind those that are there, as [`new`](Self::new) has the first.
+    /// Adds a network after the existing ones, as [`new`](Self::new) adds the first.
     pub fn add<'a>(&mut self, network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
         let (mut addresses, mut names) = (BTreeMap::new(), BTreeMap::new());
         for (name, its) in members {
@@ -65,12 +64,12 @@ impl Names {
         self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), addresses, names });
     }
 
-    /// Whether no member has a name.
+    /// Returns true if no member has a name.
     pub fn is_empty(&self) -> bool {
         self.networks.iter().all(|network| network.addresses.is_empty())
     }
 
-    /// The reply to a DNS message (RFC 1035). `None` to what is no query.
+    /// Returns the reply to a DNS message (RFC 1035); `None` if the message is no query.
     pub fn reply(&self, query: &[u8]) -> Option<Vec<u8>> {
         let id = u16::from_be_bytes(*query.first_chunk()?);
         let is_query = query.get(2)? & 0x80 == 0;
@@ -94,7 +93,7 @@ impl Names {
                 *reply.opt_mut() =
                     asked.opt().map(|_| OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
                 match (asked.opcode(), asked.questions.as_slice()) {
-                    // Whatever is asked: the answer says which version is known (RFC 6891, 6.1.3).
+                    // For any query, the answer contains the supported version (RFC 6891, 6.1.3).
                     _ if edns_version(query).is_some_and(|version| version != 0) => {
                         return bad_version(reply);
                     }
@@ -110,7 +109,7 @@ impl Names {
         reply.build_bytes_vec_compressed().ok()
     }
 
-    /// Puts the answer into the reply, and says what became of the question.
+    /// Puts the answer into the reply, and returns the response code.
     fn answer<'a>(&'a self, question: &Question<'a>, reply: &mut Packet<'a>) -> RCODE {
         if !matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY) {
             return RCODE::Refused;
@@ -119,7 +118,7 @@ impl Names {
         let wants = |kind: TYPE| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
         let answer = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
         if let Some(address) = address_in(&name) {
-            // Of other addresses somebody else knows the names.
+            // Another server knows the names of other addresses.
             let Some(name) = self.name_of(address) else { return RCODE::Refused };
             reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
             if wants(TYPE::PTR)
@@ -131,7 +130,7 @@ impl Names {
         }
         let addresses = match self.member(&name) {
             Asked::Member(addresses) => addresses,
-            // The zone's own record is an answer where it is asked for.
+            // A query for the zone's SOA record gets the record.
             Asked::Domain if name == DOMAIN && wants(TYPE::SOA) => {
                 reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
                 reply.answers.push(authority());
@@ -163,7 +162,7 @@ impl Names {
         RCODE::NoError
     }
 
-    /// What a name, in small letters and without the last dot, stands for.
+    /// Looks up a name, in lower case and without the last dot.
     fn member(&self, name: &str) -> Asked<'_> {
         let known = |member: &str| {
             let addresses = self.networks.iter().find_map(|network| network.addresses.get(member));
@@ -187,7 +186,7 @@ impl Names {
         }
     }
 
-    /// A name by which the address is found again: the short one if that is this network's.
+    /// Returns a name that resolves to the address: the short one if it belongs to this network.
     fn name_of(&self, address: IpAddr) -> Option<String> {
         let (at, name) = self
             .networks
@@ -200,23 +199,23 @@ impl Names {
     }
 }
 
-/// Whether a label is the ID of a network.
+/// Returns true if a label is the ID of a network.
 fn is_network(label: &str) -> bool {
     label.len() == 16 && label.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What a name stands for.
+/// The result of looking up a name.
 enum Asked<'a> {
     /// A member with these addresses.
     Member(&'a [IpAddr]),
-    /// One of our domains itself.
+    /// A domain of this server.
     Domain,
-    /// It would be in one of our domains.
+    /// A name in a domain of this server, which no member has.
     Nobody,
     Others,
 }
 
-/// What tells resolvers how long they may keep that there is nothing (RFC 2308).
+/// Returns the record that limits the caching of negative answers (RFC 2308).
 fn authority<'a>() -> ResourceRecord<'a> {
     let domain = || Name::new_unchecked(DOMAIN);
     let ttl = TTL as i32;
@@ -232,10 +231,10 @@ fn authority<'a>() -> ResourceRecord<'a> {
     ResourceRecord::new(domain(), CLASS::IN, TTL, RData::SOA(soa))
 }
 
-/// The version in the record of EDNS (RFC 6891, 6.1.3), where that is the first behind the question, as it is
-/// in practice: the parser takes another byte for it, that of the flag DO.
+/// Returns the version in the EDNS record (RFC 6891, 6.1.3), if that record directly follows the question, as
+/// in practice. The parser reads the wrong byte, which contains the flag DO.
 fn edns_version(query: &[u8]) -> Option<u8> {
-    // One question, and neither answers nor authorities.
+    // One question, and no answers or authorities.
     let mut rest = query.get(12..).filter(|_| query[4..10] == [0, 1, 0, 0, 0, 0])?;
     loop {
         let (length, after) = rest.split_first().filter(|(length, _)| **length < 64)?;
@@ -250,8 +249,8 @@ fn edns_version(query: &[u8]) -> Option<u8> {
     }
 }
 
-/// A reply that says BADVERS (16), which has its upper bits in the record of EDNS. That has no options and is
-/// the reply's end: name (1), type (2), size (2), upper bits of the code, version, flags (2), length (2).
+/// Makes a reply with BADVERS (16), whose upper bits are in the EDNS record. That record has no options and
+/// ends the reply: name (1), type (2), size (2), upper bits of the code, version, flags (2), length (2).
 fn bad_version(reply: Packet<'_>) -> Option<Vec<u8>> {
     let mut bytes = reply.build_bytes_vec_compressed().ok()?;
     let upper = bytes.len().checked_sub(6)?;
@@ -259,15 +258,15 @@ fn bad_version(reply: Packet<'_>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The question of a query for records of a type that the parser does not know (RFC 3597), if it has no other
-/// fault.
+/// Returns the question of a query for records of a type that the parser does not know (RFC 3597), if the
+/// query is otherwise valid.
 fn question_of_any_type(query: &[u8]) -> Option<Question<'_>> {
     let (header, mut rest) = query.split_first_chunk::<12>()?;
     // A plain query (opcode 0) with one question.
     if header[2] & 0x78 != 0 || header[4..6] != [0, 1] {
         return None;
     }
-    // With one byte for the length of each label and the last, empty one (RFC 1035, 2.3.4).
+    // Count one byte for the length of each label, and the last, empty label (RFC 1035, 2.3.4).
     let (mut labels, mut room) = (Vec::new(), 255);
     loop {
         let (length, after) = rest.split_first()?;
@@ -310,7 +309,7 @@ pub(crate) mod tests {
         query
     }
 
-    /// What is answered: the code, the answers, and whether it is said how long nothing may be believed.
+    /// Returns the response code, the answers, and true if the reply limits negative caching.
     fn ask(name: &str, kind: u16) -> (RCODE, Vec<String>, bool) {
         told(&names().reply(&query(name, kind)).expect("a reply"))
     }
@@ -366,13 +365,13 @@ pub(crate) mod tests {
         ] {
             assert_eq!(ask(name, 28), (RCODE::NoError, vec![expected.to_owned()], false), "{name}");
         }
-        // A member of the one is none of the other.
+        // A member of one network is none of the other.
         for name in ["gamma.ff0001ffff000000.peersock.internal", "alpha.ff0002ffff000000.peersock.internal"] {
             assert_eq!(ask(name, 28).0, RCODE::NameError, "{name}");
         }
         assert_eq!(ask("ff0002ffff000000.peersock.internal", 28), (RCODE::NoError, vec![], true));
         assert_eq!(ask("beta.ff0003ffff000000.peersock.internal", 28).0, RCODE::Refused);
-        // Each address has a name that leads back to it.
+        // Each address has a name that resolves to it.
         for (digits, name) in [
             ("2.{}8.8.d.f.ip6.arpa", "beta.ff0002ffff000000.peersock.internal"),
             ("2.{}7.7.d.f.ip6.arpa", "beta.peersock.internal"),
@@ -384,11 +383,11 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_not_there_is_said() {
-        // No such record, no such member, and names of others.
+        // No such record, no such member, and names of other servers.
         for (name, kind) in [("beta", 1), ("alpha", 16), ("alpha", 65), (DOMAIN, 1)] {
             assert_eq!(ask(name, kind), (RCODE::NoError, vec![], true), "{name} {kind}");
         }
-        // A type that nobody knows yet.
+        // A type that is not defined.
         let reply = names().reply(&query("alpha", 65_000)).expect("a reply");
         assert_eq!((reply[2] & 0x84, reply[3] & 0x0f, &reply[6..8]), (0x84, 0, &[0, 0][..]));
         for name in ["gamma.peersock.internal", "x.alpha.peersock.internal", "alpha.ff00.peersock.internal"] {
@@ -442,8 +441,7 @@ pub(crate) mod tests {
         query[11] = 1;
         query.extend([0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]);
         let reply = names().reply(&query).expect("a reply");
-        // The code is 16: 1 in the upper eight bits, 0 in the lower four. The version is the one that is
-        // known.
+        // The code is 16: 1 in the upper eight bits, 0 in the lower four. The version is the supported one.
         let (header, opt) = (&reply[..12], &reply[reply.len() - 11..]);
         assert_eq!(
             (header[3] & 0x0f, &header[6..8], opt),
@@ -457,7 +455,7 @@ pub(crate) mod tests {
         let reply = Packet::parse(&reply).expect("a message");
         assert!(matches!(reply.answers[..], [ResourceRecord { rdata: RData::SOA(_), .. }]));
         assert!(reply.name_servers.is_empty() && reply.has_flags(PacketFlag::AUTHORITATIVE_ANSWER));
-        // No other name has one.
+        // No other name has this record.
         assert_eq!(ask("alpha.peersock.internal", 6), (RCODE::NoError, vec![], true));
     }
 

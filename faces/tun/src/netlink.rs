@@ -1,4 +1,4 @@
-//! Sockets of netlink, and questions to the kernel about routes and rules of routing (rtnetlink).
+//! Netlink sockets, and requests to the kernel about routes and routing rules (rtnetlink).
 
 use std::io;
 
@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// A socket of one of netlink's protocols that the kernel is at the other end of.
+/// Opens a socket of a netlink protocol, connected to the kernel.
 pub(crate) fn open(protocol: isize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
@@ -16,7 +16,7 @@ pub(crate) fn open(protocol: isize) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Asks the kernel by a socket of NETLINK_ROUTE, and waits for all that it answers.
+/// Sends a request over a NETLINK_ROUTE socket, and waits for all answers.
 pub(crate) fn exchange(
     socket: &Socket,
     question: RouteNetlinkMessage,
@@ -27,7 +27,7 @@ pub(crate) fn exchange(
     Ok(answers)
 }
 
-/// Asks for all routes of a family, one by one: a router may have a million.
+/// Requests all routes of a family, one by one, because a router may have a million.
 pub(crate) fn each_route(
     socket: &Socket,
     family: AddressFamily,
@@ -42,7 +42,7 @@ pub(crate) fn each_route(
     })
 }
 
-/// As [`exchange`], without keeping the answers.
+/// Sends a request as [`exchange`] does, without keeping the answers.
 fn exchange_each(
     socket: &Socket,
     question: RouteNetlinkMessage,
@@ -76,7 +76,7 @@ fn exchange_each(
     }
 }
 
-/// A socket that is told of each change of interfaces, addresses, routes and rules of routing.
+/// Opens a socket that gets each change of interfaces, addresses, routes and routing rules.
 pub(crate) fn changes() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;

@@ -1,6 +1,6 @@
-//! Batches of nfnetlink, by which the kernel's packet filter is told what to do.
+//! Batches of nfnetlink, which configure the packet filter of the kernel.
 //!
-//! The layout is that of linux/netfilter/nfnetlink.h. Messages between the two marks of a batch count all
+//! The layout is that of linux/netfilter/nfnetlink.h. Messages between the two marks of a batch take effect
 //! together, or not at all.
 
 use std::io;
@@ -11,28 +11,28 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::netlink::open;
 
-/// One of a batch: its type within nf_tables, its flags and its attributes.
+/// A message of a batch: its type within nf_tables, its flags and its attributes.
 pub(crate) type Message = (u16, u16, Attributes);
 
-/// Has the kernel take a batch for nf_tables; gives the socket by which it was sent.
+/// Sends a batch for nf_tables to the kernel. Returns the socket.
 ///
 /// # Errors
-/// What the kernel says of the first message that it does not take.
+/// The error of the kernel for the first message that it refuses.
 pub(crate) fn send(messages: &[Message]) -> io::Result<Socket> {
     let socket = open(NETLINK_NETFILTER)?;
     exchange(&socket, messages)?;
     Ok(socket)
 }
 
-/// Has the kernel take a batch by a socket, which may own a table that is changed.
+/// Sends a batch over a socket, which may own a table that is changed.
 ///
 /// # Errors
-/// As [`send`].
+/// The errors of [`send`].
 pub(crate) fn exchange(socket: &Socket, messages: &[Message]) -> io::Result<()> {
     let (batch, last) = batch(messages);
     socket.send(&batch, 0)?;
     let mut failed = None;
-    // Each message is answered, but where the batch as a whole is not taken: then its beginning is.
+    // The kernel answers each message; if it refuses the whole batch, it answers only the beginning.
     loop {
         let (received, _) = socket.recv_from_full()?;
         for answer in Answers(&received) {
@@ -47,7 +47,8 @@ pub(crate) fn exchange(socket: &Socket, messages: &[Message]) -> io::Result<()> 
     }
 }
 
-/// All messages with the marks around them, and the number of the last one that is answered.
+/// Encodes all messages with the marks around them. Also returns the sequence number of the last answered
+/// one.
 pub(crate) fn batch(messages: &[Message]) -> (Vec<u8>, u32) {
     let mut bytes = Vec::new();
     message(&mut bytes, NFNL_MSG_BATCH_BEGIN, 0, FIRST, NFNL_SUBSYS_NFTABLES, &[]);
@@ -61,8 +62,7 @@ pub(crate) fn batch(messages: &[Message]) -> (Vec<u8>, u32) {
     (bytes, sequence)
 }
 
-/// Attributes of netlink: each has its length, its type and its value, and begins at a multiple of four
-/// bytes.
+/// Netlink attributes: each has its length, its type and its value, and begins at a multiple of four bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(pub(crate) Vec<u8>);
 
@@ -76,7 +76,7 @@ impl Attributes {
         self
     }
 
-    /// Numbers of nf_tables are in network byte order, but what a packet is compared with.
+    /// Appends a number in network byte order, as nf_tables uses it except for values compared with packets.
     pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Attributes {
         self.bytes(kind, &value.to_be_bytes())
     }
@@ -106,10 +106,10 @@ fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, resource: 
     bytes.extend_from_slice(attributes);
 }
 
-/// The answers in one datagram of the kernel's.
+/// The answers in one datagram from the kernel.
 struct Answers<'a>(&'a [u8]);
 
-/// What became of one message.
+/// The result of one message.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     sequence: u32,
@@ -133,10 +133,10 @@ impl Iterator for Answers<'_> {
     }
 }
 
-/// The length of netlink's header.
+/// Length of netlink's header in bytes.
 const HEADER: usize = 16;
 
-/// The number of a batch's beginning.
+/// The sequence number of a batch's beginning.
 pub(crate) const FIRST: u32 = 1;
 
 const NLA_F_NESTED: u16 = 0x8000;
@@ -167,7 +167,7 @@ mod tests {
         for length in 0..all.len() {
             assert!(read(&all[..length]).len() < 2, "{length}");
         }
-        // A length of zero is no endless loop.
+        // A length of zero must not cause an endless loop.
         assert!(read(&[0; 40]).is_empty());
     }
 }

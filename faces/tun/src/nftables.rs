@@ -1,7 +1,7 @@
-//! A table of nf_tables, the kernel's packet filter, that goes with the socket by which it was made: no
-//! program is needed to set it, and nothing is left of it however the process ends.
+//! A table of nf_tables, the packet filter of the kernel, that vanishes with its socket. Setting it needs no
+//! external program, and nothing remains of it however the process ends.
 //!
-//! The layout is that of linux/netfilter/nf_tables.h; `nft --debug=mnl` prints the same for what it is given.
+//! The layout is that of linux/netfilter/nf_tables.h; `nft --debug=mnl` prints the same for its input.
 
 use std::io;
 
@@ -10,14 +10,14 @@ use netlink_sys::Socket;
 
 use crate::nfnetlink::{self, Attributes, Message};
 
-/// Which of an inet table's packets an expression looks at (NFPROTO_IPV4, NFPROTO_IPV6).
+/// The protocol family of an inet table's packets that an expression examines (NFPROTO_IPV4, NFPROTO_IPV6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4 = 2,
     V6 = 10,
 }
 
-/// Where a chain sees packets (NF_INET_*).
+/// The hook at which a chain sees packets (NF_INET_*).
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hook {
     PreRouting = 0,
@@ -25,21 +25,21 @@ pub(crate) enum Hook {
     PostRouting = 4,
 }
 
-/// What becomes of a packet (NF_DROP, NF_ACCEPT).
+/// The verdict on a packet (NF_DROP, NF_ACCEPT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Drop = 0,
     Accept = 1,
 }
 
-/// The number of the interface by which a packet came, or leaves (NFT_META_IIF, NFT_META_OIF).
+/// The incoming or outgoing interface of a packet (NFT_META_IIF, NFT_META_OIF).
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Interface {
     In = 4,
     Out = 5,
 }
 
-/// A table with chains of rules, before the kernel has it.
+/// A table with chains of rules, before it is installed in the kernel.
 pub(crate) struct Table {
     name: String,
     messages: Vec<Message>,
@@ -58,7 +58,7 @@ impl Table {
         Table { name, messages: vec![(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, table)] }
     }
 
-    /// Adds a chain that passes on what none of its rules drops.
+    /// Adds a chain that accepts packets by default.
     pub(crate) fn chain(&mut self, name: &str, hook: Hook, priority: i32) {
         let mut place = Attributes::default();
         place.number(NFTA_HOOK_HOOKNUM, hook as u32).number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
@@ -82,11 +82,11 @@ impl Table {
         self.messages.push((NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, message));
     }
 
-    /// Has the kernel take all of it. Needs `CAP_NET_ADMIN`.
+    /// Installs the table in the kernel. Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// What the kernel says: it has no nf_tables, or an older one than Linux 5.12's, in which no table has an
-    /// owner, or not all of its expressions.
+    /// The error of the kernel, for example if it has no nf_tables, a version before Linux 5.12's, in which
+    /// tables have no owner, or not all expressions.
     pub(crate) fn install(self) -> io::Result<Installed> {
         let socket = nfnetlink::send(&self.messages)?;
         Ok(Installed { name: self.name, socket })
@@ -94,15 +94,15 @@ impl Table {
 }
 
 impl Installed {
-    /// The socket that owns the table.
+    /// Returns the socket that owns the table.
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Puts other rules into a chain, at one moment. Needs `CAP_NET_ADMIN`.
+    /// Replaces the rules of a chain atomically. Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn replace(
         &self,
         chain: &str,
@@ -116,26 +116,26 @@ impl Installed {
     }
 }
 
-/// What a packet has to be like for a rule's verdict: all that is said of it.
+/// The conditions of a rule, all of which a packet must meet.
 #[derive(Debug, Default)]
 pub(crate) struct Rule(Attributes);
 
 impl Rule {
-    /// Its interface is this one.
+    /// Matches packets of this interface.
     pub(crate) fn interface(mut self, which: Interface, index: u32) -> Rule {
         self.meta(which as u32);
         self.compare(NFT_CMP_EQ, &index.to_ne_bytes());
         self
     }
 
-    /// Its interface is another one.
+    /// Matches packets of other interfaces.
     pub(crate) fn not_interface(mut self, which: Interface, index: u32) -> Rule {
         self.meta(which as u32);
         self.compare(NFT_CMP_NEQ, &index.to_ne_bytes());
         self
     }
 
-    /// So many bytes of its IP header, from there on, are these under this mask.
+    /// Matches packets whose IP header has these bytes from `offset` on, under this mask.
     pub(crate) fn header(mut self, family: Family, offset: u32, bytes: &[u8], mask: &[u8]) -> Rule {
         self.meta(NFT_META_NFPROTO);
         self.compare(NFT_CMP_EQ, &[family as u8]);
@@ -148,22 +148,22 @@ impl Rule {
         self
     }
 
-    /// The way back to its source leads over this interface.
+    /// Matches packets whose way back to the source leads over this interface.
     pub(crate) fn source_is_behind(mut self, index: u32) -> Rule {
         self.fib(NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR);
         self.compare(NFT_CMP_EQ, &index.to_ne_bytes());
         self
     }
 
-    /// The interface by which it came does not have its destination as an address.
+    /// Matches packets whose destination is no address of the incoming interface.
     pub(crate) fn destination_is_elsewhere(mut self) -> Rule {
         self.fib(NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF);
         self.compare(NFT_CMP_NEQ, &RTN_LOCAL.to_ne_bytes());
         self
     }
 
-    /// It belongs to a connection that packets of both directions have been seen of, or says what has become
-    /// of one of a connection.
+    /// Matches packets of a connection with packets in both directions, and errors about a packet of a
+    /// connection.
     pub(crate) fn answers(mut self) -> Rule {
         let mut state = Attributes::default();
         state.number(NFTA_CT_KEY, NFT_CT_STATE).number(NFTA_CT_DREG, NFT_REG_1);
@@ -203,7 +203,7 @@ impl Rule {
     }
 }
 
-/// Adds an expression to a rule's.
+/// Adds an expression to a rule's expressions.
 fn push(expressions: &mut Attributes, name: &str, data: &Attributes) {
     let mut expression = Attributes::default();
     expression.text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, data);
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::nfnetlink::{FIRST, batch};
 
-    /// What `nft --debug=mnl` sends for `iif lo accept` on a machine whose lowest byte comes first.
+    /// Compares with the bytes that `nft --debug=mnl` sends for `iif lo accept` on a little-endian machine.
     #[cfg(target_endian = "little")]
     #[test]
     fn a_rule_has_the_layout_that_the_kernel_reads() {

@@ -1,5 +1,5 @@
-//! The state that the kernel is to have of a device: its size, addresses and routes. All of it can be set
-//! again, and only what is missing is.
+//! The wanted kernel state of a device: its MTU, addresses and routes. All of it can be set again; only
+//! missing parts are set.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use peersock::overlay::Prefix;
 use crate::Settings;
 use crate::netlink::exchange;
 
-/// A device as its settings want it.
+/// The wanted state of a device, from its settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Placing {
     pub(crate) index: u32,
@@ -40,8 +40,8 @@ impl Placing {
         &self.settings.name
     }
 
-    /// Sets each part that is missing, in their order; `done` is told each part's name, and whether it was
-    /// missing. It decides by its result whether an error ends this.
+    /// Sets each missing part, in order. Calls `done` with each part's name, and true if it was missing; the
+    /// result of `done` decides if an error stops the work.
     pub(crate) fn place(
         &self,
         socket: &Socket,
@@ -51,8 +51,8 @@ impl Placing {
             done(format!("the address {address}"), add_address(socket, self.index, *address))?;
         }
         for (own, prefix) in self.prefixes() {
-            // As with those that the kernel makes for addresses with a prefix, a route that another interface
-            // has already is no error: it comes first then.
+            // A route that another interface already has is no error; it comes first then. The kernel does
+            // the same with its routes for addresses with a prefix.
             let how = NLM_F_APPEND;
             let route = route(self.index, prefix, RouteHeader::RT_TABLE_MAIN, Some(own));
             done(format!("the route to {prefix}"), add_route(socket, route, how))?;
@@ -65,7 +65,7 @@ impl Placing {
         Ok(())
     }
 
-    /// Gives the device its size again if it has another one; `None` if it has it.
+    /// Restores the device's MTU; `None` if it is already correct.
     pub(crate) fn resize(&self, socket: &Socket, now: Link) -> Option<io::Result<()>> {
         let mtu = u32::from(self.settings.mtu);
         (now.mtu != mtu).then(|| {
@@ -76,7 +76,7 @@ impl Placing {
         })
     }
 
-    /// The state of the interface now.
+    /// Returns the current state of the interface.
     pub(crate) fn link(&self, socket: &Socket) -> io::Result<Link> {
         let mut question = LinkMessage::default();
         question.header.index = self.index;
@@ -93,7 +93,7 @@ impl Placing {
         Ok(Link { is_up: link.header.flags.contains(LinkFlags::Up), mtu: mtu.unwrap_or_default() })
     }
 
-    /// The prefixes of the addresses, each with the first address that is in it.
+    /// Returns the prefixes of the addresses, each with the first address in it.
     fn prefixes(&self) -> impl Iterator<Item = (IpAddr, Prefix)> {
         let addresses = &self.settings.addresses;
         addresses.iter().enumerate().filter_map(|(at, (own, length))| {
@@ -105,7 +105,7 @@ impl Placing {
     }
 }
 
-/// The bits of an address.
+/// Returns the length of an address in bits.
 pub(crate) fn full_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
@@ -114,9 +114,9 @@ pub(crate) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Gives a device an address that is alone, and returns true if it was missing. With a prefix the kernel
-/// would take the last address of one of IPv4 for broadcasts and, where it forwards, the first of one of IPv6
-/// for its own (RFC 4291, 2.6.1), and members have these.
+/// Adds an address to a device, with full prefix length. Returns true if it was missing. With a shorter
+/// prefix the kernel would reserve addresses that members have. In IPv4 that is the last one, for broadcasts;
+/// in IPv6, if it forwards, the first one, for itself (RFC 4291, 2.6.1).
 fn add_address(socket: &Socket, index: u32, address: IpAddr) -> io::Result<bool> {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
@@ -128,7 +128,7 @@ fn add_address(socket: &Socket, index: u32, address: IpAddr) -> io::Result<bool>
     is_new(exchange(socket, RouteNetlinkMessage::NewAddress(message), flags))
 }
 
-/// A route to a device. `source` is the address that packets to there have.
+/// Makes a route to a device. `source` is the source address of packets on this route.
 pub(crate) fn route(index: u32, prefix: Prefix, table: u8, source: Option<IpAddr>) -> RouteMessage {
     let is_ipv4 = prefix.address().is_ipv4();
     let mut route = RouteMessage::default();
@@ -136,28 +136,28 @@ pub(crate) fn route(index: u32, prefix: Prefix, table: u8, source: Option<IpAddr
     route.header.destination_prefix_length = prefix.length();
     route.header.table = table;
     route.header.protocol = RouteProtocol::Static;
-    // What is in IPv4's prefix is at the device itself, behind no gateway.
+    // Addresses in an IPv4 prefix are directly at the device, without a gateway.
     route.header.scope = if is_ipv4 { RouteScope::Link } else { RouteScope::Universe };
     route.header.kind = RouteType::Unicast;
     if prefix.length() > 0 {
         route.attributes.push(RouteAttribute::Destination(prefix.address().into()));
     }
     route.attributes.push(RouteAttribute::Oif(index));
-    // In IPv6 the longest common prefix decides, and the kernel takes no new address here for a moment.
+    // In IPv6 the longest common prefix decides, and the kernel refuses a new address here for a moment.
     if let Some(source) = source.filter(|_| is_ipv4) {
         route.attributes.push(RouteAttribute::PrefSource(source.into()));
     }
     route
 }
 
-/// Adds a route, beside that of another interface (NLM_F_APPEND) or unless one is there (NLM_F_EXCL), and
-/// returns true if it was missing.
+/// Adds a route, in addition to another interface's route (NLM_F_APPEND) or only if none exists (NLM_F_EXCL).
+/// Returns true if it was missing.
 pub(crate) fn add_route(socket: &Socket, route: RouteMessage, how: u16) -> io::Result<bool> {
     let flags = NLM_F_ACK | NLM_F_CREATE | how;
     is_new(exchange(socket, RouteNetlinkMessage::NewRoute(route), flags))
 }
 
-/// Returns true if what was added was missing.
+/// Returns true if the added object was missing.
 pub(crate) fn is_new(added: io::Result<Vec<RouteNetlinkMessage>>) -> io::Result<bool> {
     match added {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! What nobody needs any more when the device is there.
+//! Dropping of privileges that are not needed once the device exists.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,8 +11,8 @@ use rustix::thread::{
 
 use crate::User;
 
-/// Gives up all capabilities of the calling thread and of those that it starts from now on, for good: call it
-/// before there are others. Files that belong to the user can be opened as before.
+/// Gives up all capabilities of the calling thread and its future threads, permanently; call it before other
+/// threads exist. Files of the user can still be opened.
 ///
 /// ```no_run
 /// peersock_tun::give_up_privileges()?;
@@ -20,18 +20,19 @@ use crate::User;
 /// ```
 ///
 /// # Errors
-/// What prctl(2) and capset(2) say.
+/// The errors of prctl(2) and capset(2).
 pub fn give_up_privileges() -> io::Result<()> {
     set_no_new_privs(true)?;
     keep(CapabilitySet::empty())
 }
 
 /// Becomes a user, if one is given, and gives up all capabilities but `CAP_NET_ADMIN`, as
-/// [`give_up_privileges`] does: for the process that keeps devices as they are ([`Upkeep`](crate::Upkeep)),
-/// and removes [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
+/// [`give_up_privileges`] does. This is for the process that keeps devices unchanged
+/// ([`Upkeep`](crate::Upkeep)), and removes [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
 ///
 /// # Errors
-/// As [`give_up_privileges`] and [`User::become_it`]; `PermissionDenied` if the thread does not have it.
+/// The errors of [`give_up_privileges`] and [`User::become_it`]; `PermissionDenied` if the thread lacks the
+/// capability.
 pub fn keep_network_privilege(user: Option<User>) -> io::Result<()> {
     set_no_new_privs(true)?;
     if let Some(user) = user {
@@ -42,8 +43,8 @@ pub fn keep_network_privilege(user: Option<User>) -> io::Result<()> {
     keep(CapabilitySet::NET_ADMIN)
 }
 
-/// Returns true if the program has `CAP_NET_ADMIN` because its file has it (setcap(8)), and everybody on this
-/// machine may execute the file: then everybody may do what this program does, with the network of all.
+/// Returns true if the program has `CAP_NET_ADMIN` from its file (setcap(8)), and every user of this machine
+/// may execute the file. Then every user can do what this program does, with everyone's network.
 ///
 /// ```
 /// // Nobody has given it to the tests.

@@ -1,8 +1,8 @@
-//! Names for reverse look-ups: of addresses, and of all addresses of a prefix.
+//! Reverse DNS names of addresses, and of all addresses in a prefix.
 
 use std::net::IpAddr;
 
-/// The address that a name for reverse look-ups has (RFC 1035 3.5, RFC 3596 2.5).
+/// Parses the address in a reverse DNS name (RFC 1035 3.5, RFC 3596 2.5).
 pub(crate) fn address_in(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
         let reversed: Vec<&str> = labels.rsplit('.').collect();
@@ -16,8 +16,8 @@ pub(crate) fn address_in(name: &str) -> Option<IpAddr> {
     Some(IpAddr::V6(bits.into()))
 }
 
-/// The domains in which the addresses with these first `length` bits have their names (RFC 1035 3.5, RFC 3596
-/// 2.5). Each ends between two bytes, or half bytes of IPv6, so there may be up to 128.
+/// Returns the reverse domains of the addresses with these first `length` bits (RFC 1035 3.5, RFC 3596 2.5).
+/// A domain ends at a byte of IPv4 or a half byte of IPv6, so there may be up to 128 domains.
 ///
 /// ```
 /// use peersock_tun::zones;

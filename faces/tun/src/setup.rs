@@ -1,4 +1,4 @@
-//! The device is made, and gets its addresses and routes.
+//! Creation of the device, with its addresses and routes.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use tun_rs::DeviceBuilder;
 use crate::placing::Placing;
 use crate::{Tun, netlink};
 
-/// What the paths of most networks take, with the overlay's own bytes, over IPv6 and Ethernet. Where one
-/// takes less, the kernel is told (RFC 1191, RFC 8201).
+/// MTU that fits most networks' paths, with the overlay's overhead, over IPv6 and Ethernet. On a smaller path
+/// the kernel gets an ICMP error (RFC 1191, RFC 8201).
 const MTU: u16 = 1420;
 
-/// The longest name of an interface, bytes (IFNAMSIZ, with the zero behind it).
+/// Longest name of an interface in bytes (IFNAMSIZ without the final zero).
 const LONGEST_NAME: usize = 15;
 
-/// What the device is to be.
+/// Settings of a device.
 ///
 /// ```
 /// let settings = peersock_tun::Settings::new("peersock0");
@@ -26,23 +26,24 @@ const LONGEST_NAME: usize = 15;
 pub struct Settings {
     /// The interface's name, 1 to 15 bytes.
     pub name: String,
-    /// The largest IP packet that the kernel sends, bytes: 1280 (IPv6's least) to 65,535.
+    /// The MTU: the largest IP packet that the kernel sends, in bytes, from 1280 (the minimum of IPv6) to
+    /// 65,535.
     pub mtu: u16,
-    /// This node's addresses, each with the bits of its network's prefix: what lies in there goes to the
+    /// This node's addresses, each with the prefix length of its network; the whole prefix is routed to the
     /// device.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// What else is reached by the device.
+    /// Further prefixes that are routed to the device.
     pub routes: Vec<(IpAddr, u8)>,
 }
 
 impl Settings {
-    /// Settings without an address, for packets of up to 1420 bytes.
+    /// Makes settings without addresses, for packets of up to 1420 bytes.
     pub fn new(name: impl Into<String>) -> Settings {
         Settings { name: name.into(), mtu: MTU, addresses: Vec::new(), routes: Vec::new() }
     }
 }
 
-/// Why there is no device.
+/// Reasons for having no device.
 ///
 /// ```
 /// use peersock_tun::{OpenError, Settings, Tun};
@@ -52,18 +53,18 @@ impl Settings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The name is empty or too long, or has a character that no interface's name may have.
+    /// The name is empty or too long, or contains a character that interface names must not have.
     #[error("the name of an interface has 1 to 15 bytes, no `/`, `:`, `%` or space")]
     Name,
-    /// The MTU is less than IPv6 wants of a link.
+    /// The MTU is below the minimum of IPv6.
     #[error("the MTU of an interface is 1280 at least")]
     Mtu,
-    /// The kernel did not do one step.
+    /// The kernel refused a step.
     #[error("{step}: {source}")]
     Kernel {
-        /// What was to be done.
+        /// The step.
         step: String,
-        /// What it said; [`io::ErrorKind::PermissionDenied`] without `CAP_NET_ADMIN`.
+        /// The error of the kernel; [`io::ErrorKind::PermissionDenied`] without `CAP_NET_ADMIN`.
         source: io::Error,
     },
 }
@@ -72,7 +73,7 @@ impl Tun {
     /// Makes the device with all its addresses and routes, and sets it up. Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// [`OpenError`]. What was made until then is gone again.
+    /// [`OpenError`]. Parts made before the error are removed.
     pub fn open(settings: &Settings) -> Result<Tun, OpenError> {
         let is_name = |name: &str| {
             let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
@@ -97,7 +98,7 @@ impl Tun {
         let placed = placing.place(&socket, |part, added| {
             step = format!("giving {name} {part}");
             match added {
-                // The device is new, so another one has it.
+                // The device is new, so another one has the address or route.
                 Ok(false) => Err(io::ErrorKind::AlreadyExists.into()),
                 added => added.map(drop),
             }

@@ -1,8 +1,8 @@
-//! The site of an exit: what is on the links of its machine, as far as it has public or global addresses.
+//! The site of an exit: the public or global prefixes on the links of its machine.
 //!
-//! An exit leads to all public addresses, and its site may have such: practically always in IPv6. What is on
-//! the machine's own links is protected by a firewall in front of the machine, at most, and the member's
-//! packets come from behind it, in the machine's own name.
+//! An exit leads to all public addresses, and its site may have such addresses, in IPv6 almost always. At
+//! most a firewall in front of the machine protects hosts on its links. The member's packets bypass that
+//! firewall, with the machine's address as source.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,11 +18,12 @@ use peersock::overlay::{Exit, Prefix};
 use crate::exit::present;
 use crate::netlink::{each_route, exchange, open};
 
-/// Prefixes with fewer bits are ways to the Internet, as a tunnel's `0.0.0.0/1` is, and no links.
+/// Smallest prefix length of a link. Shorter prefixes are routes to the Internet, such as a tunnel's
+/// `0.0.0.0/1`.
 const LEAST_BITS_V4: u8 = 8;
 const LEAST_BITS_V6: u8 = 16;
 
-/// The public prefixes on links of this machine, but for those of the devices `own`.
+/// Returns the public prefixes on links of this machine, except the links of the devices `own`.
 pub(crate) fn prefixes(own: &BTreeSet<u32>) -> io::Result<BTreeSet<(IpAddr, u8)>> {
     let socket = open(NETLINK_ROUTE)?;
     let mut found = Vec::new();
@@ -41,9 +42,9 @@ pub(crate) fn prefixes(own: &BTreeSet<u32>) -> io::Result<BTreeSet<(IpAddr, u8)>
     Ok(prefixes.map(|prefix| (prefix.address(), prefix.length())).collect())
 }
 
-/// The destination of a route that has no gateway.
+/// Returns the destination of a route without a gateway.
 fn on_link(route: &RouteMessage, own: &BTreeSet<u32>) -> Option<Prefix> {
-    // Those of the machine's own addresses are of another kind.
+    // Routes to the machine's addresses have another kind.
     if route.header.kind != RouteType::Unicast {
         return None;
     }
@@ -64,12 +65,12 @@ fn on_link(route: &RouteMessage, own: &BTreeSet<u32>) -> Option<Prefix> {
     link_prefix(destination?, route.header.destination_prefix_length).filter(|_| is_elsewhere)
 }
 
-/// The prefix that an address of an interface has around it.
+/// Returns the prefix of an interface's address.
 fn around(message: &AddressMessage, own: &BTreeSet<u32>) -> Option<Prefix> {
     if own.contains(&message.header.index) {
         return None;
     }
-    // Of a link with two ends this is the other one.
+    // On a point-to-point link this is the other end's address.
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,

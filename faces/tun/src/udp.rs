@@ -1,12 +1,12 @@
-//! Cuts what a program has sent by UDP_SEGMENT into its datagrams.
+//! Segmentation of a large UDP_SEGMENT packet into datagrams.
 
 use peersock::device::PartialChecksum;
 
-/// Bytes of UDP's header.
+/// Length of UDP's header in bytes.
 const UDP: usize = 8;
 
-/// The datagrams of one large packet, each with its headers. `piece` lends the room for one. Those that make
-/// no sense give none.
+/// Sends the datagrams of one large packet, each with its headers. `piece` is a buffer for one datagram. An
+/// invalid packet gives none.
 pub(crate) fn cut(
     packet: &[u8],
     payload: usize,

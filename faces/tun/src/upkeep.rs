@@ -1,8 +1,7 @@
-//! Others change the machine's network, too: network managers, scripts, people. What they have taken from a
-//! device is set again.
+//! Restores settings of a device that other programs have removed: network managers, scripts, people.
 //!
-//! The kernel tells of each change. Some time after the first of several one look sets what is missing; what
-//! is missing again and again, because somebody takes it each time, is set ever more rarely.
+//! The kernel reports each change. Some time after the first of several changes, one check sets everything
+//! that is missing. Settings that are removed every time are restored more and more rarely.
 
 use std::fmt;
 use std::io;
@@ -16,22 +15,22 @@ use crate::netlink::{changes, open};
 use crate::placing::Placing;
 use crate::{ExitRoutes, Filter, Settings, Tun};
 
-/// From a change to the look: changes come in numbers.
+/// Delay from a change to the check, because changes come in groups.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// The longest time between two looks while something is taken each time, or cannot be set: a minute, but a
-/// second where an exit is used, since packets go past it until then.
+/// Longest interval between two checks while settings are removed each time, or cannot be set. It is a
+/// minute, but a second where an exit is used, because packets bypass the exit until then.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_OF_EXIT: Duration = Duration::from_secs(1);
 
-/// No more changes are read at once: the others wait for the next turn.
+/// Limit of changes read at once; the others wait for the next turn.
 const MOST_CHANGES: usize = 10_000;
 
-/// A look takes one part in so many of the time at most: on a router with a million routes that change all
-/// the time, it takes a second.
+/// Inverse of the time share of checks, because a check takes a second on a router with a million constantly
+/// changing routes.
 const SHARE: u32 = 20;
 
-/// Devices, filters and the rules of an exit, which are to stay as they are.
+/// Keeper of devices, filters and the rules of an exit.
 pub struct Upkeep {
     devices: Vec<Watched>,
     filters: Vec<Filter>,
@@ -49,41 +48,41 @@ struct Watched {
     is_down: bool,
 }
 
-/// The interface, what is missing there, and what the kernel says.
+/// The interface, the missing part, and the error of the kernel.
 type Failed = (String, String, io::Error);
 
-/// A finding of a look.
+/// A finding of a check.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Change {
-    /// Somebody has set the interface down, and what it had is gone.
+    /// Another program has set the interface down, and its settings are gone.
     Down {
-        /// Its name.
+        /// The interface's name.
         device: String,
     },
-    /// Something was missing, and is there again.
+    /// Missing parts were set again.
     SetAgain {
         /// The interface's name.
         device: String,
-        /// The names of what was missing.
+        /// The names of the missing parts.
         parts: Vec<String>,
     },
-    /// Something is missing, and could not be set. It is told once.
+    /// A part is missing, and could not be set. Reported once.
     Failed {
         /// The interface's name.
         device: String,
-        /// The name of what is missing.
+        /// The name of the missing part.
         part: String,
-        /// The kernel's error.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
 
 impl Upkeep {
-    /// Keeps devices as their settings say, and their filters. Changes count from now on.
+    /// Keeps devices as in their settings, and their filters. Changes count from now on.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn new<'a>(
         devices: impl IntoIterator<Item = (&'a Tun, &'a Settings)>,
         filters: Vec<Filter>,
@@ -107,42 +106,43 @@ impl Upkeep {
     /// Keeps the rules of an exit, too.
     ///
     /// # Errors
-    /// What the kernel says of the device.
+    /// The error of the kernel about the device.
     pub fn keep_exit(&mut self, routes: ExitRoutes, device: &Tun) -> io::Result<()> {
         self.exit = Some((routes, device.index()?));
         Ok(())
     }
 
-    /// The filters alone.
+    /// Returns the filters only.
     pub fn into_filters(self) -> Vec<Filter> {
         self.filters
     }
 
-    /// The descriptors that this needs, and no others.
+    /// Returns the only descriptors that this needs.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let filters = self.filters.iter().map(Filter::socket);
         [self.questions.as_fd(), self.changes.as_fd()].into_iter().chain(filters)
     }
 
-    /// The descriptor that is readable when something has changed: call [`Upkeep::note_changes`] then.
+    /// Returns the descriptor that is readable when something has changed: call [`Upkeep::note_changes`]
+    /// then.
     pub fn changes(&self) -> BorrowedFd<'_> {
         self.changes.as_fd()
     }
 
-    /// Takes note of changes.
+    /// Reads pending changes and schedules a check.
     pub fn note_changes(&mut self) {
-        // With too many of them some are lost (ENOBUFS), which is a change as well.
+        // If there are too many, some are lost (ENOBUFS), which also counts as a change.
         let is_last = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let _ = (0..MOST_CHANGES).take_while(|_| !self.changes.recv_from_full().is_err_and(is_last)).count();
         self.due.get_or_insert_with(|| Instant::now() + self.pause);
     }
 
-    /// The time until the next look; `None` while nothing changes.
+    /// Returns the time until the next check; `None` while nothing changes.
     pub fn timeout(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// If it is time, sets what is missing, and tells what that was.
+    /// Sets missing parts if a check is due. Returns the findings.
     pub fn look(&mut self) -> Vec<Change> {
         let now = Instant::now();
         if self.due.is_none_or(|due| due > now) {
@@ -169,7 +169,7 @@ impl Upkeep {
         let is_told = std::mem::replace(&mut self.failed, names.clone());
         let news = failed.into_iter().zip(names).filter(|(_, name)| !is_told.contains(name));
         changes.extend(news.map(|((device, part, source), _)| Change::Failed { device, part, source }));
-        // What could not be set is tried again.
+        // Retry parts that could not be set.
         self.due = (!self.failed.is_empty()).then(|| now + longest);
         self.pause = self.pause.max(now.elapsed() * SHARE);
         changes
@@ -178,7 +178,7 @@ impl Upkeep {
     fn look_at(&mut self, at: usize, changes: &mut Vec<Change>, failed: &mut Vec<Failed>) {
         let Watched { placing, is_down } = &mut self.devices[at];
         let device = placing.name().to_owned();
-        // One that is gone ends the program by itself.
+        // If the device is gone, the program ends for another reason.
         let Ok(link) = placing.link(&self.questions) else { return };
         let mut parts = Vec::new();
         let mut note = |part: String, added: io::Result<bool>| {
@@ -189,7 +189,7 @@ impl Upkeep {
             }
             Ok(())
         };
-        // No error ends this early: each is noted, and the rest is set nevertheless.
+        // Errors do not stop the work: each is noted, and the rest is still set.
         let exit = self.exit.as_ref().filter(|(_, index)| *index == placing.index);
         if let Some((routes, _)) = exit {
             let _ = routes.place_rules(&self.questions, &mut note);

@@ -1,4 +1,4 @@
-//! The user that a program goes on as.
+//! The user that a program continues as.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -10,10 +10,10 @@ use nix::unistd;
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// The users that systemd takes for services without one.
+/// The users that systemd assigns to services without one.
 const UNLISTED: Range<u32> = 61_184..65_520;
 
-/// After so many that are listed, or that the namespace does not have, there is none.
+/// Limit of attempts that hit a listed user, or one outside the namespace.
 const MOST_ATTEMPTS: u32 = 64;
 
 /// A user of this machine.
@@ -32,10 +32,10 @@ pub struct User {
 }
 
 impl User {
-    /// The user of that name; `None` if there is none.
+    /// Returns the user of that name; `None` if there is none.
     ///
     /// # Errors
-    /// What the system's list of users says (getpwnam(3)).
+    /// The error of the system's list of users (getpwnam(3)).
     pub fn named(name: &str) -> io::Result<Option<User>> {
         let found = unistd::User::from_name(name)?;
         Ok(found.map(|found| User {
@@ -44,21 +44,21 @@ impl User {
         }))
     }
 
-    /// The owner of a file or folder, with its group.
+    /// Returns the owner of a file or folder, with its group.
     ///
     /// # Errors
-    /// What stat(2) says.
+    /// The error of stat(2).
     pub fn owner_of(path: &Path) -> io::Result<User> {
         let metadata = std::fs::metadata(path)?;
         Ok(User { user: Uid::from_raw(metadata.uid()), group: Gid::from_raw(metadata.gid()) })
     }
 
-    /// A user that no list has, and that most probably nothing else runs as: one of those that systemd takes
-    /// for services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace that has none
-    /// of them.
+    /// Returns a user that no list has, and that most probably no other process uses. It is one of those that
+    /// systemd assigns to services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace
+    /// without such users.
     ///
     /// # Errors
-    /// What the system's list of users says (getpwuid(3)).
+    /// The error of the system's list of users (getpwuid(3)).
     pub fn unlisted() -> io::Result<Option<User>> {
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let groups = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
@@ -74,18 +74,18 @@ impl User {
         Ok(None)
     }
 
-    /// Its number.
+    /// Returns the user's number.
     pub fn id(&self) -> u32 {
         self.user.as_raw()
     }
 
-    /// Whether it is the system's administrator.
+    /// Returns true if the user is root.
     pub fn is_root(&self) -> bool {
         self.user.is_root()
     }
 
-    /// Opens files as this user until the result is dropped, on the calling thread: call it before there are
-    /// others. Groups besides the user's own are given up for good.
+    /// Opens files as this user until the result is dropped, on the calling thread; call it before other
+    /// threads exist. Supplementary groups are given up permanently.
     ///
     /// # Errors
     /// `PermissionDenied` if the program is neither root nor this user.
@@ -99,11 +99,11 @@ impl User {
         Ok(Acting { before })
     }
 
-    /// Becomes this user for good, on the calling thread and on those that it starts from now on: call it
-    /// before there are others. Capabilities are lost, unless the program was this user already.
+    /// Becomes this user permanently, on the calling thread and its future threads; call it before other
+    /// threads exist. Capabilities are lost, unless the program was already this user.
     ///
     /// # Errors
-    /// As [`User::act`].
+    /// The errors of [`User::act`].
     pub fn become_it(&self) -> io::Result<()> {
         if geteuid() == self.user {
             return Ok(());
@@ -115,7 +115,8 @@ impl User {
     }
 }
 
-/// Returns true if a user namespace has a number, by its map (user_namespaces(7)). Without a map it has all.
+/// Returns true if a user namespace contains a number, by its map (user_namespaces(7)). Without a map it
+/// contains all.
 fn holds(map: &str, number: u32) -> bool {
     let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok();
     let holds = |line: &str| {
@@ -124,7 +125,7 @@ fn holds(map: &str, number: u32) -> bool {
     map.trim().is_empty() || map.lines().any(holds)
 }
 
-/// While this is there, files are opened as another user; see [`User::act`].
+/// While this exists, files are opened as another user; see [`User::act`].
 #[must_use = "files are opened as the other user until this is dropped"]
 #[derive(Debug)]
 pub struct Acting {
@@ -135,7 +136,7 @@ impl Drop for Acting {
     fn drop(&mut self) {
         let (user, group) = self.before;
         if geteuid() != user {
-            // The saved user is the one before, to which the kernel always lets a thread go back.
+            // The saved user is the previous one, to which the kernel always lets a thread return.
             set_thread_res_uid(None, user, None).expect("the saved user may be taken again");
             set_thread_res_gid(None, group, None).expect("the saved group may be taken again");
         }

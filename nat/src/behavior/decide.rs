@@ -1,4 +1,4 @@
-//! The decision: a pure function of what was observed.
+//! The decision about a NAT: a pure function of the observations.
 
 use super::{Filtering, Mapping, Nat, Observations, Sample, is_shared, port_delta};
 
@@ -6,7 +6,7 @@ pub(super) fn decide(seen: &Observations) -> Nat {
     let first = seen.main.first();
     let flows = || seen.main.iter().chain(&seen.fresh);
     let translated = first.map(|_| seen.main.iter().any(|sample| sample.mapped != sample.local));
-    // All of them: one port that was taken, or is equal by chance, says nothing about the rest.
+    // Consider all flows, because one port that is taken, or equal by chance, says nothing about the rest.
     let preserved =
         || flows().filter(|flow| flow.mapped.port() == flow.local.port()).count() * 2 > flows().count();
     let mapped_ip = first.map(|sample| sample.mapped.ip());
@@ -28,7 +28,7 @@ pub(super) fn decide(seen: &Observations) -> Nat {
     }
 }
 
-/// Compares what each pair of servers saw of one socket.
+/// Compares the mapped endpoints that each pair of servers saw of one socket.
 fn mapping(samples: &[Sample]) -> Option<Mapping> {
     let pairs = || {
         let from = |index| samples.iter().skip(index + 1).map(move |other| (&samples[index], other));
@@ -43,7 +43,7 @@ fn mapping(samples: &[Sample]) -> Option<Mapping> {
     if ports.any(differs) {
         return Some(Mapping::AddressAndPortDependent);
     }
-    // Without two ports of one server a dependence on the port is possible, and the worst is assumed.
+    // Without two ports of one server a dependence on the port is possible, so assume the worst.
     let dependent = if knows_ports { Mapping::AddressDependent } else { Mapping::AddressAndPortDependent };
     addresses.peek()?;
     Some(if addresses.any(differs) { dependent } else { Mapping::EndpointIndependent })
@@ -53,7 +53,7 @@ fn filtering(seen: &Observations) -> Option<Filtering> {
     match (seen.from_other_address, seen.from_other_port) {
         (Some(true), _) => Some(Filtering::EndpointIndependent),
         (Some(false), Some(true)) => Some(Filtering::AddressDependent),
-        // What does not let in another port of the same address lets in no other address.
+        // A filter that rejects another port of the same address also rejects other addresses.
         (_, Some(false)) => Some(Filtering::AddressAndPortDependent),
         _ => None,
     }
@@ -116,7 +116,7 @@ mod tests {
             (&[("192.0.2.1:1", a), ("192.0.2.2:1", b), ("192.0.2.2:2", c)], Mapping::AddressAndPortDependent),
             (&[("192.0.2.1:1", a), ("192.0.2.1:2", b)], Mapping::AddressAndPortDependent),
             (&[("192.0.2.1:1", a), ("192.0.2.2:1", a)], Mapping::EndpointIndependent),
-            // Nobody asked two ports of one server: the worst is assumed.
+            // No server was asked at two ports: the worst is assumed.
             (&[("192.0.2.1:1", a), ("192.0.2.2:1", b)], Mapping::AddressAndPortDependent),
         ];
         for (answers, mapping) in cases {
@@ -192,7 +192,7 @@ mod tests {
                 let eim = nat.mapping == Some(Mapping::EndpointIndependent);
                 prop_assert_eq!(kind == NatKind::Symmetric, nat.translated == Some(true) && !eim);
             }
-            // More answers of servers that were asked already change nothing if they say the same.
+            // Repeated answers of the same servers change nothing if they agree.
             let main = [seen.main.clone(), seen.main.clone()].concat();
             let twice = Observations { main, ..seen.clone() };
             prop_assert_eq!(twice.decide().mapping, nat.mapping);

@@ -1,4 +1,4 @@
-//! How a NAT behaves (RFC 4787, RFC 5780): the terms, and the decision from what was observed.
+//! NAT behavior (RFC 4787, RFC 5780): the terms, and the decision from observations.
 
 mod decide;
 mod port_delta;
@@ -11,27 +11,28 @@ use serde::Serialize;
 
 pub use port_delta::{Delta, DeltaKind};
 
-/// What decides whether two flows from one local endpoint get the same mapped endpoint (RFC 4787, 4.1).
+/// Mapping behavior: the condition for two flows of one local endpoint to share a mapped endpoint (RFC 4787,
+/// 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mapping {
-    /// All flows get the same, wherever they go. Hole punching works.
+    /// All flows share one mapped endpoint. Hole punching works.
     EndpointIndependent,
-    /// Flows to one address get the same.
+    /// Flows to one remote address share one mapped endpoint.
     AddressDependent,
-    /// Each remote endpoint gets another.
+    /// Each remote endpoint gets a different mapped endpoint.
     AddressAndPortDependent,
 }
 
-/// From where packets to a mapped endpoint are let in (RFC 4787, 5).
+/// Filtering behavior: the sources from which a mapped endpoint accepts packets (RFC 4787, 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
-    /// From anywhere.
+    /// All sources.
     EndpointIndependent,
-    /// From addresses to which something was sent.
+    /// Addresses to which something was sent.
     AddressDependent,
-    /// From endpoints to which something was sent.
+    /// Endpoints to which something was sent.
     AddressAndPortDependent,
 }
 
@@ -40,19 +41,19 @@ pub enum Filtering {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum NatKind {
-    /// No NAT and no filter: anybody can send.
+    /// No NAT and no filter: any host can send.
     Open,
-    /// No NAT, but a firewall that lets in answers only.
+    /// No NAT, but a firewall that accepts only answers.
     Firewall,
-    /// One mapping for all, open to all.
+    /// One mapping for all destinations, open to all sources.
     FullCone,
-    /// One mapping for all, open to addresses to which something was sent.
+    /// One mapping for all destinations, open to addresses to which something was sent.
     Restrict,
-    /// One mapping for all, open to endpoints to which something was sent.
+    /// One mapping for all destinations, open to endpoints to which something was sent.
     RestrictPort,
-    /// A mapping for each destination.
+    /// A separate mapping for each destination.
     Symmetric,
-    /// Nothing comes back: UDP is blocked.
+    /// No answers arrive: UDP is blocked.
     Filtered,
 }
 
@@ -89,17 +90,17 @@ spelled!(Filtering);
 /// One answer of a STUN server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// The socket's own endpoint.
+    /// The socket's local endpoint.
     pub local: SocketAddr,
-    /// The endpoint that was asked.
+    /// The endpoint of the server.
     pub server: SocketAddr,
-    /// As what it saw us.
+    /// The endpoint of the socket as the server saw it.
     pub mapped: SocketAddr,
-    /// From the last request to the answer.
+    /// Time from the last request to the answer.
     pub rtt: Duration,
 }
 
-/// What was seen of the network in front of one local address.
+/// Observations of the network in front of one local address.
 ///
 /// ```
 /// use std::time::Duration;
@@ -123,22 +124,22 @@ pub struct Sample {
 pub struct Observations {
     /// The local address.
     pub local: IpAddr,
-    /// How many servers were asked.
+    /// Number of servers asked.
     pub asked: usize,
-    /// What one socket learnt from several endpoints, in the order in which it asked them.
+    /// Answers to one socket from several endpoints, in the order of the requests.
     pub main: Vec<Sample>,
-    /// What further sockets learnt from one server, in the order in which they asked.
+    /// Answers to further sockets from one server, in the order of the requests.
     pub fresh: Vec<Sample>,
-    /// Whether an answer from the server's other port came in.
+    /// True if an answer from the server's other port arrived.
     pub from_other_port: Option<bool>,
-    /// Whether an answer from the server's other address and other port came in.
+    /// True if an answer from the server's other address and other port arrived.
     pub from_other_address: Option<bool>,
-    /// Whether a datagram to our own mapped endpoint came back.
+    /// True if a datagram to this socket's mapped endpoint came back.
     pub hairpin: Option<bool>,
 }
 
 impl Observations {
-    /// Nothing is known yet.
+    /// Makes an empty set of observations.
     pub fn none(local: IpAddr) -> Self {
         Self {
             local,
@@ -151,42 +152,42 @@ impl Observations {
         }
     }
 
-    /// Decides what that says about the NAT. What cannot be known is `None`.
+    /// Decides which NAT the observations show. Unknown properties are `None`.
     pub fn decide(&self) -> Nat {
         decide::decide(self)
     }
 }
 
-/// What is known of the NAT in front of one local address; every `None` means that it could not be found out.
+/// Properties of the NAT in front of one local address; `None` means unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nat {
-    /// Whether any answer came over UDP; `None` without a server to ask.
+    /// True if any answer arrived over UDP; `None` without a server to ask.
     pub udp: Option<bool>,
-    /// As what servers see us: the first one's answer.
+    /// The mapped endpoint, from the first server's answer.
     pub mapped: Option<SocketAddr>,
-    /// Whether servers see us under another address or port than our own.
+    /// True if servers see another address or port than the local one.
     pub translated: Option<bool>,
-    /// How flows are mapped. With servers of RFC 5780 or two ports of one server it is exact; from servers
-    /// that differ in their addresses, a mapping that depends on the destination counts as the worst.
+    /// Mapping behavior. It is exact with servers of RFC 5780 or two ports of one server. With servers that
+    /// differ in their addresses only, a mapping that depends on the destination counts as the worst kind.
     pub mapping: Option<Mapping>,
-    /// From where packets are let in. Only a server of RFC 5780 can tell.
+    /// Filtering behavior. Only a server of RFC 5780 can reveal it.
     pub filtering: Option<Filtering>,
-    /// Whether two machines behind this NAT reach each other by their mapped endpoints. `None` without NAT.
+    /// True if two machines behind this NAT reach each other by their mapped endpoints. `None` without NAT.
     pub hairpin: Option<bool>,
-    /// Whether mapped ports equal the local ones.
+    /// True if mapped ports equal the local ones.
     pub port_preserved: Option<bool>,
-    /// How the mapped ports of one flow after the other follow each other.
+    /// Rule by which the mapped ports of successive flows follow each other.
     pub delta: Option<Delta>,
-    /// Whether the local or the mapped address lies in 100.64.0.0/10: the provider has a NAT of its own
+    /// True if the local or the mapped address lies in 100.64.0.0/10, which means that the provider has a NAT
     /// (CGN).
     pub cgn: bool,
-    /// The shortest round trip to a server.
+    /// The shortest round-trip time to a server.
     #[serde(rename = "rtt_ms", serialize_with = "as_milliseconds")]
     pub rtt: Option<Duration>,
 }
 
 impl Nat {
-    /// The kind by its usual name; `None` if what decides it is not known.
+    /// Returns the kind by its usual name; `None` if a deciding property is unknown.
     ///
     /// ```
     /// use peersock_nat::Observations;
@@ -215,7 +216,7 @@ impl Nat {
     }
 }
 
-/// Whether the address is of the range for NATs of providers (RFC 6598).
+/// Returns true if the address is in the range for providers' NATs (RFC 6598).
 pub(crate) fn is_shared(ip: IpAddr) -> bool {
     const RANGE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
     matches!(ip, IpAddr::V4(ip) if ip.to_bits() >> 22 == RANGE.to_bits() >> 22)

@@ -1,4 +1,5 @@
-//! How the mapped ports of successive flows follow each other: what lets a peer guess the next one.
+//! Rules by which the mapped ports of successive flows follow each other, so that a peer can guess the next
+//! port.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use serde::Serialize;
 
 use super::Sample;
 
-/// How mapped ports follow from local ones or from each other.
+/// Rule by which mapped ports follow from local ones or from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeltaKind {
@@ -14,9 +15,9 @@ pub enum DeltaKind {
     Equal,
     /// The mapped port is the local one plus a constant.
     Preserving,
-    /// Each new mapping is the last one plus a constant, whatever the local port.
+    /// Each new mapped port is the last one plus a constant, regardless of the local port.
     Independent,
-    /// Each new mapping is the last one plus a constant if the local port is the last one plus 1.
+    /// Each new mapped port is the last one plus a constant if the local port is the last one plus 1.
     Dependent,
     /// No rule was found.
     Random,
@@ -40,19 +41,19 @@ pub struct Delta {
     /// The rule.
     #[serde(rename = "type")]
     pub kind: DeltaKind,
-    /// Its constant: what is added to the local port (preserving) or to the last mapped one (independent,
-    /// dependent), -32,768 to 32,767, as ports wrap. 0 for the other rules.
+    /// The constant of the rule: the number added to the local port (preserving) or to the last mapped port
+    /// (independent, dependent). It ranges from -32,768 to 32,767, because ports wrap. 0 for the other rules.
     pub value: i16,
 }
 
-/// A step between two mappings that is larger looks like chance.
+/// Largest plausible step between two mappings; a larger one counts as chance.
 const LARGEST_STEP: i16 = 256;
 
-/// With fewer flows than this a rule would be chance.
+/// Smallest number of flows for a rule; with fewer, a match could be chance.
 const FEWEST: usize = 3;
 
 /// Finds the rule; `None` with fewer than three flows. A quarter of the flows may break it, because a port
-/// can be taken, and other machines use the NAT as well.
+/// can be taken, and other machines use the NAT too.
 pub(super) fn find(flows: &[Sample]) -> Option<Delta> {
     if flows.len() < FEWEST {
         return None;
@@ -82,13 +83,13 @@ pub(super) fn find(flows: &[Sample]) -> Option<Delta> {
     found(DeltaKind::Random, 0)
 }
 
-/// The value that at least three quarters of them have.
+/// Returns the value that at least three quarters of the values have.
 fn usual(values: &[i16]) -> Option<i16> {
     let count = |wanted: i16| values.iter().filter(|value| **value == wanted).count();
     values.iter().copied().find(|value| count(*value) * 4 >= values.len() * 3)
 }
 
-/// From one port to another. Ports wrap at 65,536.
+/// Returns the step from one port to another. Ports wrap at 65,536.
 fn step(from: u16, to: u16) -> i16 {
     to.wrapping_sub(from).cast_signed()
 }
@@ -102,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// Flows from these local ports, as a NAT with that rule maps them one after the other.
+    /// Makes flows from these local ports, as a NAT with the given rule maps them one after another.
     fn flows(locals: &[u16], mut map: impl FnMut(u16) -> u16) -> Vec<Sample> {
         let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let sample =
@@ -178,7 +179,7 @@ mod tests {
                     last.wrapping_add_signed(delta)
                 } else {
                     let (index, jump) = jumped.next().unwrap_or((3, 12_345));
-                    // Different for each, so that no other rule holds by chance.
+                    // A different step for each jump, so that no other rule holds by chance.
                     last.wrapping_add(jump + 9_000 * u16::try_from(index).unwrap())
                 };
                 before = port;

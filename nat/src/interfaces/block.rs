@@ -33,19 +33,19 @@ struct Dict {
 }
 
 impl IpBlock {
-    /// A block by an address in it; `None` if there are more bits than the family has.
+    /// Makes the block that contains an address; `None` if the prefix is longer than the family's addresses.
     pub fn new(ip: IpAddr, prefix: u8) -> Option<Self> {
         let width = Family::of(ip).width();
         (prefix <= width).then(|| Self { ip: from_bits(ip, bits(ip) & !host_mask(width, prefix)), prefix })
     }
 
-    /// One address alone.
+    /// Makes a block of one address.
     pub fn single(ip: IpAddr) -> Self {
         Self { ip, prefix: Family::of(ip).width() }
     }
 
-    /// What an address of an interface stands for: a block if all bits behind the prefix are zero, which is
-    /// how a machine with a whole block has it, else itself.
+    /// Returns the block of an interface's address. It is a whole block if all bits after the prefix are
+    /// zero, which is how a machine with a whole block has it. Otherwise it is the single address.
     pub fn of_interface(ip: IpAddr, prefix: u8) -> Self {
         match Self::new(ip, prefix) {
             Some(block) if block.ip == ip => block,
@@ -53,52 +53,52 @@ impl IpBlock {
         }
     }
 
-    /// The first address: of a block the network's own.
+    /// Returns the first address; of a block, the network address.
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// Bits of the network.
+    /// Returns the length of the network prefix in bits.
     pub fn prefix(&self) -> u8 {
         self.prefix
     }
 
-    /// Whether it is one address.
+    /// Returns true if the block is a single address.
     pub fn is_single(&self) -> bool {
         self.prefix == self.family().width()
     }
 
-    /// Its family.
+    /// Returns the family of the block.
     pub fn family(&self) -> Family {
         Family::of(self.ip)
     }
 
-    /// How many addresses hosts can have in it. The network's own is none of them, nor is the last one in
-    /// IPv4, unless there are two or fewer.
+    /// Returns the number of addresses that hosts can have. The network address does not count, nor the last
+    /// address in IPv4, unless the block has two or fewer addresses.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u128 {
         let (first, last) = self.hosts();
         (last - first).saturating_add(1)
     }
 
-    /// The address of that number, from 0 on.
+    /// Returns the host address of that number, counted from 0.
     pub fn nth(&self, index: u128) -> Option<IpAddr> {
         let (first, last) = self.hosts();
         let at = first.checked_add(index)?;
         (at <= last).then(|| from_bits(self.ip, at))
     }
 
-    /// Whether the address is in the block.
+    /// Returns true if the address is in the block.
     pub fn contains(&self, ip: IpAddr) -> bool {
         Self::new(ip, self.prefix).is_some_and(|block| block == *self)
     }
 
-    /// Whether anybody on the Internet could send to it, as far as its range tells.
+    /// Returns true if the block's range is reachable from the whole Internet.
     pub fn is_public(&self) -> bool {
         crate::netcheck::is_public(self.ip)
     }
 
-    /// Whether it is a link-local address.
+    /// Returns true if the block is link-local.
     pub fn is_link_local(&self) -> bool {
         match self.ip {
             IpAddr::V4(ip) => ip.is_link_local(),
@@ -145,7 +145,7 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The address of these bits, of the family that the other has.
+/// Returns the address with these bits, in the same family as `family`.
 fn from_bits(family: IpAddr, bits: u128) -> IpAddr {
     match family {
         IpAddr::V4(_) => IpAddr::V4(u32::try_from(bits).expect("it stays inside the family").into()),

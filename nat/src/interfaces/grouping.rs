@@ -1,14 +1,15 @@
-//! Which addresses of an interface share an external address: the rules of P2PD's two worked examples. Pure.
+//! Grouping of an interface's addresses by external address: the rules of P2PD's two worked examples. Pure.
 
 use std::net::IpAddr;
 
 use super::{Family, IpBlock, Route};
 
-/// IPv4: private addresses share a route, that of the first one. A public address or block that is seen as
-/// itself is a route of its own; one that is seen as another joins the route of that one.
+/// Groups IPv4 addresses. Private addresses share a route, the route of the first one. A public address or
+/// block that is seen as itself has a separate route; one that is seen as another address joins that
+/// address's route.
 ///
-/// `seen_as` says as what an address is seen; `None` if nobody could be asked. A public address counts as
-/// seen as itself then, and a private one has no external address.
+/// `seen_as` returns the external address of an address; `None` if no server could be asked. A public address
+/// then counts as seen as itself, and a private one has no external address.
 pub(super) fn ipv4(nic: &[IpBlock], seen_as: impl Fn(IpAddr) -> Option<IpAddr>) -> Vec<Route> {
     let (public, private): (Vec<IpBlock>, Vec<IpBlock>) = nic.iter().partition(|block| block.is_public());
     let mut routes: Vec<(Vec<IpBlock>, Option<IpBlock>)> = Vec::new();
@@ -29,8 +30,9 @@ pub(super) fn ipv4(nic: &[IpBlock], seen_as: impl Fn(IpAddr) -> Option<IpAddr>) 
     routes.into_iter().map(route).collect()
 }
 
-/// IPv6: each global address or block is a route of its own, and all link-local addresses are in each.
-/// Private addresses (RFC 4193) are a route only if they are seen as a global one, by a translator.
+/// Groups IPv6 addresses. Each global address or block has a separate route, which also contains all
+/// link-local addresses. Private addresses (RFC 4193) have a route only if a translator makes them appear as
+/// a global address.
 pub(super) fn ipv6(nic: &[IpBlock], seen_as: impl Fn(IpAddr) -> Option<IpAddr>) -> Vec<Route> {
     let locals: Vec<IpBlock> = nic.iter().filter(|block| block.is_link_local()).copied().collect();
     let mut routes = Vec::new();

@@ -1,5 +1,5 @@
-//! The machine's interfaces as an API: their addresses, the NAT in front of them, and routes, which say by
-//! which of their addresses which external addresses are used. The names are P2PD's.
+//! The machine's interfaces as an API: their addresses, the NAT in front of them, and their routes. A route
+//! maps addresses of an interface to external addresses. The names are P2PD's.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -57,15 +57,15 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::Ip4 } else { Self::Ip6 }
     }
 
-    /// This system's number of it: `AF_INET`, `AF_INET6`.
+    /// Returns this system's number of the family: `AF_INET`, `AF_INET6`.
     pub fn number(self) -> i32 {
         match self {
             Self::Ip4 => i32::from(rustix::net::AddressFamily::INET.as_raw()),
@@ -73,8 +73,8 @@ impl Family {
         }
     }
 
-    /// The family of a number. Other systems' numbers of IPv6 are known as well (10, 23, 28, 30), so that
-    /// dictionaries can be taken along.
+    /// Returns the family of a number. Also accepts other systems' numbers of IPv6 (10, 23, 28, 30), so that
+    /// dictionaries are portable.
     pub fn from_number(number: i32) -> Option<Self> {
         match number {
             2 => Some(Self::Ip4),
@@ -97,7 +97,7 @@ mod family_number {
 
     use super::Family;
 
-    // The signature is serde's.
+    // serde requires this signature.
     #[allow(clippy::trivially_copy_pass_by_ref)]
     pub(super) fn serialize<S: Serializer>(family: &Family, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i32(family.number())
@@ -118,7 +118,7 @@ pub struct Interface {
     pools: [RoutePool; 2],
 }
 
-/// Why a dictionary is none of an interface.
+/// Error: a dictionary does not describe an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("this is no interface: {0}")]
 pub struct ParseInterfaceError(String);
@@ -130,11 +130,11 @@ struct Dict {
     #[serde(default)]
     index: u32,
     nat: InterfaceNat,
-    /// By family's number.
+    /// Route pools by the number of their family.
     rp: BTreeMap<i32, RoutePool>,
 }
 
-/// The names of the interfaces that are up, the default one first.
+/// Lists the names of the interfaces that are up, the default one first.
 ///
 /// ```
 /// assert!(peersock_nat::interfaces::list_interfaces()?.contains(&"lo".to_owned()));
@@ -142,7 +142,7 @@ struct Dict {
 /// ```
 ///
 /// # Errors
-/// The system does not tell.
+/// If the system does not list its interfaces.
 pub fn list_interfaces() -> io::Result<Vec<String>> {
     let all = host::interfaces()?;
     let first = default_interface(&all).map(|interface| interface.index);
@@ -151,11 +151,11 @@ pub fn list_interfaces() -> io::Result<Vec<String>> {
     Ok(names.into_iter().map(|interface| interface.name).collect())
 }
 
-/// Loads interfaces with routes and NAT, all at once. Those that are not there any more are left out. Blocks
-/// for at most twice the timeout.
+/// Loads interfaces with routes and NAT, in parallel. Skips interfaces that no longer exist. Blocks for at
+/// most twice the timeout.
 ///
 /// # Errors
-/// The system does not tell its interfaces.
+/// If the system does not list its interfaces.
 pub fn load_interfaces(
     names: &[String],
     servers: &[SocketAddr],
@@ -178,14 +178,14 @@ pub fn load_interfaces(
 }
 
 impl Interface {
-    /// Loads an interface, the default one without a name: its addresses, and as what the servers see them.
-    /// Blocks for at most the timeout. Without servers the external addresses are those that the interface
-    /// has itself.
+    /// Loads an interface (without a name, the default one): its addresses, and their external addresses as
+    /// the servers see them. Blocks for at most the timeout. Without servers the external addresses are the
+    /// interface's public ones.
     ///
-    /// The NAT is assumed to be a usual one until [`Interface::load_nat`].
+    /// A usual NAT is assumed until [`Interface::load_nat`].
     ///
     /// # Errors
-    /// There is no such interface, or the system does not tell.
+    /// If there is no such interface, or the system does not list its interfaces.
     pub fn load(name: Option<&str>, servers: &[SocketAddr], timeout: Duration) -> io::Result<Self> {
         let all = host::interfaces()?;
         let found = match name {
@@ -212,14 +212,14 @@ impl Interface {
         Ok(Self::tied(host.name.clone(), host.index, InterfaceNat::assumed(), pools))
     }
 
-    /// Finds out the NAT in front of the interface. Blocks for at most the timeout.
+    /// Determines the NAT in front of the interface. Blocks for at most the timeout.
     ///
-    /// Of several families the one with a NAT counts, since IPv6 has none as a rule. Where the interface
-    /// leads to the Internet by IPv6 alone, servers with IPv4 are asked by way of the network's NAT64, if it
-    /// has one: then that is the NAT which is found out.
+    /// Of several families the one with a NAT counts, because IPv6 usually has none. If the interface leads
+    /// to the Internet by IPv6 only, IPv4 servers are asked through the network's NAT64, if it has one. The
+    /// result is then that NAT.
     ///
     /// # Errors
-    /// The interface is gone, or has no sockets left.
+    /// If the interface is gone, or no socket can be made.
     pub fn load_nat(&mut self, servers: &[SocketAddr], timeout: Duration) -> io::Result<&InterfaceNat> {
         let all = host::interfaces()?;
         let host = all.iter().find(|interface| interface.name == self.name).ok_or_else(|| {
@@ -238,32 +238,32 @@ impl Interface {
         Ok(&self.nat)
     }
 
-    /// Its name.
+    /// Returns the interface's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The NAT in front of it.
+    /// Returns the NAT in front of the interface.
     pub fn nat(&self) -> &InterfaceNat {
         &self.nat
     }
 
-    /// Its routes of a family.
+    /// Returns the routes of a family.
     pub fn rp(&self, family: Family) -> &RoutePool {
         &self.pools[usize::from(family == Family::Ip6)]
     }
 
-    /// The families that it has routes of.
+    /// Returns the families with routes.
     pub fn supported(&self) -> Vec<Family> {
         Family::ALL.into_iter().filter(|family| !self.rp(*family).routes().is_empty()).collect()
     }
 
-    /// A copy of the first route of a family.
+    /// Returns a copy of the first route of a family.
     pub fn route(&self, family: Family) -> Option<Route> {
         self.rp(family).routes().first().cloned()
     }
 
-    /// Writes it as a JSON dictionary.
+    /// Writes the interface as a JSON dictionary.
     pub fn to_json(&self) -> String {
         let [ip4, ip6] = self.pools.clone();
         let dict = Dict {
@@ -275,7 +275,7 @@ impl Interface {
         serde_json::to_string(&dict).expect("all its keys are texts")
     }
 
-    /// Reads what [`Interface::to_json`] wrote, here or on another machine.
+    /// Parses the output of [`Interface::to_json`], from this or another machine.
     ///
     /// ```
     /// use peersock_nat::interfaces::{Family, Interface};
@@ -290,7 +290,7 @@ impl Interface {
     /// ```
     ///
     /// # Errors
-    /// It is no such dictionary.
+    /// If the text is no such dictionary.
     pub fn from_json(text: &str) -> Result<Self, ParseInterfaceError> {
         let dict: Dict =
             serde_json::from_str(text).map_err(|error| ParseInterfaceError(error.to_string()))?;
@@ -311,16 +311,16 @@ impl Interface {
     }
 }
 
-/// The interface that the system sends to the Internet by: IPv4 before IPv6; without any the first that leads
-/// somewhere.
+/// Returns the interface by which the system sends to the Internet, IPv4 before IPv6. Without any, returns
+/// the first interface that is not loopback, or else the first one.
 fn default_interface(all: &[HostInterface]) -> Option<&HostInterface> {
     let has = |ip: IpAddr| all.iter().find(|one| one.addresses.iter().any(|address| address.ip == ip));
     let chosen = ANYWHERE.into_iter().find_map(|remote| host::source(None, remote).and_then(has));
     chosen.or_else(|| all.iter().find(|one| !one.loopback)).or_else(|| all.first())
 }
 
-/// As what the servers see the first address of each block, all at once; of private IPv4 blocks only that of
-/// the first one counts, so the rest is not asked for.
+/// Returns the external address of each block's first address, asked in parallel. Of private IPv4 blocks only
+/// the first is asked, because the others do not count.
 fn external(
     host: &HostInterface,
     blocks: &[IpBlock],
@@ -339,7 +339,7 @@ fn external(
         let ask = |ip: IpAddr| {
             beside(scope, move || {
                 let seen = probe::run(ip, host.device(), settings).ok()?.decide().mapped?.ip();
-                // By a NAT64 that nobody knows of a server with IPv4 may answer.
+                // An IPv4 server may answer through a NAT64 that was not discovered.
                 (Family::of(seen) == Family::of(ip)).then_some((ip, seen))
             })
         };

@@ -16,11 +16,11 @@ use crate::behavior::{Delta, DeltaKind, Mapping, Nat, NatKind};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceNat {
-    /// Its kind. What could not be found out is assumed for the worse.
+    /// The kind; the worst is assumed for unknown properties.
     pub kind: NatKind,
-    /// How mapped ports follow each other; `None` where there is no NAT, so that it means nothing.
+    /// Rule by which mapped ports follow each other; `None` without NAT, where it has no meaning.
     pub delta: Option<Delta>,
-    /// Whether the kind was found out, and not assumed.
+    /// True if the kind was determined, false if it was assumed.
     pub is_known: bool,
 }
 
@@ -64,13 +64,13 @@ struct DeltaDict {
 }
 
 impl InterfaceNat {
-    /// What is assumed before anything is known: restrict port, random.
+    /// Returns the assumption before anything is known: restrict port, random.
     pub fn assumed() -> Self {
         let delta = Some(Delta { kind: DeltaKind::Random, value: 0 });
         Self { kind: NatKind::RestrictPort, delta, is_known: false }
     }
 
-    /// In these terms what was found out.
+    /// Converts the determined NAT into these terms.
     pub fn of(nat: &Nat) -> Self {
         let assumed = Self::assumed();
         let guess = match (nat.translated, nat.mapping) {

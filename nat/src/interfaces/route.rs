@@ -1,4 +1,4 @@
-//! Routes: by which addresses of an interface which external addresses are used.
+//! Routes: the external addresses that belong to an interface's addresses.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Family, IpBlock};
 use crate::socket;
 
-/// How addresses of an interface relate to external ones.
+/// The relation of an interface's addresses to external ones.
 ///
-/// A route can have no external address: none is known, since no server was asked or answered.
+/// A route can lack an external address, if no server was asked or none answered.
 ///
 /// ```
 /// use peersock_nat::interfaces::{Family, IpBlock, Route};
@@ -27,13 +27,13 @@ pub struct Route {
     family: Family,
     nic_ips: Vec<IpBlock>,
     ext_ips: Vec<IpBlock>,
-    /// The interface, for sockets. Dictionaries have its name once, beside the routes.
+    /// The interface for sockets. Dictionaries contain its name once, beside the routes.
     #[serde(skip)]
     interface: Option<(String, u32)>,
 }
 
 impl Route {
-    /// A route that is not tied to an interface.
+    /// Makes a route that is not tied to an interface.
     pub fn new(family: Family, nic_ips: Vec<IpBlock>, ext_ips: Vec<IpBlock>) -> Self {
         Self { family, nic_ips, ext_ips, interface: None }
     }
@@ -42,39 +42,39 @@ impl Route {
         self.interface = Some((name.to_owned(), index));
     }
 
-    /// Its family.
+    /// Returns the family of the route.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The addresses of the interface. In IPv6 these are the link-local ones, and private ones before a
-    /// translator.
+    /// Returns the addresses of the interface. In IPv6 these are the link-local ones, and private ones behind
+    /// a translator.
     pub fn nic_ips(&self) -> &[IpBlock] {
         &self.nic_ips
     }
 
-    /// The external addresses that they are seen as.
+    /// Returns the external addresses under which those addresses appear.
     pub fn ext_ips(&self) -> &[IpBlock] {
         &self.ext_ips
     }
 
-    /// The first address of the interface.
+    /// Returns the first address of the interface.
     pub fn nic(&self) -> Option<IpAddr> {
         self.nic_ips.first().and_then(|block| block.nth(0))
     }
 
-    /// The first external address.
+    /// Returns the first external address.
     pub fn ext(&self) -> Option<IpAddr> {
         self.ext_ips.first().and_then(|block| block.nth(0))
     }
 
-    /// How many external addresses it has.
+    /// Returns the number of external addresses.
     pub(super) fn count(&self) -> u128 {
         self.ext_ips.iter().fold(0, |sum, block| sum.saturating_add(block.len()))
     }
 
-    /// The route for one of its external addresses. Where the interface itself has the external block, also
-    /// its own address is that one.
+    /// Returns the route for one external address. If the interface itself has the external block, its
+    /// address in that route is the external one.
     pub(super) fn nth(&self, mut index: u128) -> Option<Self> {
         for block in &self.ext_ips {
             match block.nth(index) {
@@ -90,16 +90,16 @@ impl Route {
         None
     }
 
-    /// The endpoint for sockets that use this route: of the interface's address in IPv4, of the external one
-    /// in IPv6, where both are the same, or of `ip`. Sockets at an `ip` that is none of the route's, as
-    /// 127.0.0.1, are not kept to the interface. Port 0 leaves the choice to the system.
+    /// Returns the endpoint for sockets that use this route. In IPv4 it has the interface's address; in IPv6
+    /// the external one, where both are the same; or `ip`. Sockets at an `ip` outside the route, such as
+    /// 127.0.0.1, are not bound to the interface. With port 0 the system chooses one.
     ///
     /// # Errors
-    /// The route has no address, or `ip` is of the other family.
+    /// If the route has no address, or `ip` is of the other family.
     pub fn bind(&self, port: u16, ip: Option<IpAddr>) -> io::Result<BoundRoute> {
         let own = |family| match family {
             Family::Ip4 => self.nic(),
-            // A translated one is none of ours.
+            // A translated external address does not belong to this machine.
             Family::Ip6 => {
                 let private = self.nic_ips.iter().find(|block| !block.is_link_local());
                 private.and_then(|block| block.nth(0)).or_else(|| self.ext()).or_else(|| self.nic())
@@ -123,7 +123,7 @@ impl Route {
     }
 }
 
-/// A route with the endpoint that sockets are bound to.
+/// A route with the endpoint to which sockets are bound.
 ///
 /// ```
 /// use peersock_nat::interfaces::{Family, IpBlock, Route};
@@ -140,30 +140,30 @@ pub struct BoundRoute {
 }
 
 impl BoundRoute {
-    /// The endpoint for `bind`.
+    /// Returns the endpoint for `bind`.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The interface that sockets are to be kept to, if there is one.
+    /// Returns the interface to which sockets are bound, if any.
     pub fn interface(&self) -> Option<&str> {
         self.interface.as_deref()
     }
 
-    /// A UDP socket there, kept to the interface.
+    /// Makes a UDP socket at the endpoint, bound to the interface.
     ///
     /// # Errors
-    /// The endpoint is taken, or the address is gone.
+    /// If the endpoint is in use, or the address is gone.
     pub fn udp(&self) -> io::Result<UdpSocket> {
         let socket = socket::udp(self.address, self.interface.as_deref())?;
         socket.set_nonblocking(false)?;
         Ok(socket)
     }
 
-    /// A listener there, kept to the interface.
+    /// Makes a listener at the endpoint, bound to the interface.
     ///
     /// # Errors
-    /// The endpoint is taken, or the address is gone.
+    /// If the endpoint is in use, or the address is gone.
     pub fn listen(&self) -> io::Result<TcpListener> {
         socket::listen(self.address, self.interface.as_deref())
     }
@@ -189,12 +189,12 @@ pub struct RoutePool {
 }
 
 impl RoutePool {
-    /// The pool of these routes.
+    /// Makes a pool of these routes.
     pub fn new(routes: Vec<Route>) -> Self {
         Self { routes }
     }
 
-    /// The routes as they were found: each may have several external addresses, or none.
+    /// Returns the routes as they were found: each may have several external addresses, or none.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
@@ -203,17 +203,17 @@ impl RoutePool {
         &mut self.routes
     }
 
-    /// How many external addresses there are in all.
+    /// Returns the total number of external addresses.
     pub fn len(&self) -> u128 {
         self.routes.iter().fold(0, |sum, route| sum.saturating_add(route.count()))
     }
 
-    /// Whether there is no external address.
+    /// Returns true if there is no external address.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The route for the external address of that number.
+    /// Returns the route for the external address of that number.
     pub fn get(&self, mut index: u128) -> Option<Route> {
         for route in &self.routes {
             match route.nth(index) {
@@ -224,7 +224,7 @@ impl RoutePool {
         None
     }
 
-    /// Every external address, one route each. That can be very many.
+    /// Iterates over all external addresses, with one route each. There can be very many.
     pub fn iter(&self) -> impl Iterator<Item = Route> {
         (0..self.len()).map_while(|index| self.get(index))
     }

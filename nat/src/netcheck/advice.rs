@@ -1,22 +1,22 @@
-//! What follows from the report, in plain words. A pure function of it.
+//! Conclusions from the report, in plain words. A pure function of the report.
 
 use serde::Serialize;
 
 use super::{InterfaceReport, NatReport, Report, ServerReport, TcpCheck, is_public};
 use crate::behavior::{Mapping, NatKind};
 
-/// One thing that was found, and what to do about it.
+/// A finding, with advice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Advice {
-    /// What is so.
+    /// The finding.
     pub finding: String,
-    /// What to do about it; `None` if there is nothing to do.
+    /// The advice; `None` if there is nothing to do.
     pub what_to_do: Option<String>,
 }
 
 impl Advice {
-    /// A finding, and what to do about it if there is anything.
+    /// Makes a finding, with optional advice.
     pub fn new(finding: impl Into<String>, what_to_do: Option<&str>) -> Self {
         Self { finding: finding.into(), what_to_do: what_to_do.map(str::to_owned) }
     }
@@ -112,8 +112,8 @@ fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
     }
 }
 
-/// The connections that were tried because somebody named the server: port 443 of servers for UDP is tried
-/// besides, and need not be open; proxies have their own words.
+/// Returns the checks of TCP servers that the caller named. Port 443 of UDP servers is tried in addition and
+/// need not be open; proxies have separate advice.
 fn named_for_tcp(report: &Report) -> impl Iterator<Item = &TcpCheck> {
     let is_besides = |check: &TcpCheck| {
         let host = &check.target.host;
@@ -152,7 +152,7 @@ fn nat(interface: &InterfaceReport, say: &mut impl FnMut(String, Option<&str>)) 
             Some("opening a port in the router is not enough: use IPv6, or ask for a public address"),
         );
     }
-    // Without the feature no router was asked, so that nothing is to be said about it.
+    // Without the feature no router was asked, so the advice says nothing about it.
     let opens_ports = !interface.port_mapping.is_empty() || cfg!(not(feature = "portmap"));
     for (family, report) in [("IPv4", &interface.ipv4), ("IPv6", &interface.ipv6)] {
         if let Some(report) = report {
@@ -361,7 +361,7 @@ mod tests {
             let said = findings(&report);
             assert!(said.contains("eth0, IPv4") && said.contains(words), "{said}");
 
-            // Without RFC 5780 the kind is unknown where the filter decides it.
+            // Without RFC 5780 the kind is unknown if the filter decides it.
             let unknown = crate::behavior::Nat { filtering: None::<Filtering>, ..nat };
             report.interfaces[0].ipv4 = Some(NatReport { kind: unknown.kind(), nat: unknown });
             assert!(findings(&report).contains("not known"));
@@ -392,7 +392,7 @@ mod tests {
         let silent = TcpCheck { refused: false, ..refused.clone() };
         let said = findings(&Report { tcp: vec![refused.clone()], ..report() });
         assert!(said.contains("the TCP connection to root.example.org:7420 is refused"), "{said}");
-        // A server is given, if none for UDP.
+        // A server was given, although none for UDP.
         assert!(!said.contains("no server was given"), "{said}");
         let said = findings(&Report { tcp: vec![silent], ..report() });
         assert!(said.contains("the TCP connection to root.example.org:7420 does not open"), "{said}");

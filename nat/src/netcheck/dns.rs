@@ -1,4 +1,4 @@
-//! Whether the system's nameservers answer. They are asked for the root of the name space, which is nobody's.
+//! Check of the system's nameservers. They are asked for the root of the name space, which reveals nothing.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use super::round;
 use crate::host::HostInterface;
 use crate::socket::udp;
 
-/// The same as `resolv.conf` allows.
+/// The same limit as in `resolv.conf`.
 const MAX_SERVERS: usize = 3;
 const TRIES: u32 = 2;
 const WAIT: Duration = Duration::from_millis(1000);
@@ -21,13 +21,13 @@ const WAIT: Duration = Duration::from_millis(1000);
 /// A nameserver of the system.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Nameserver {
-    /// Its address.
+    /// The nameserver's address.
     pub address: IpAddr,
-    /// The round trip in milliseconds; `None` if it does not answer.
+    /// The round-trip time in milliseconds; `None` if it does not answer.
     pub rtt_ms: Option<f64>,
 }
 
-/// Asks those nameservers that one of the interfaces leads to.
+/// Asks the nameservers to which one of the interfaces leads.
 pub(super) fn check(interfaces: &[HostInterface]) -> Vec<Nameserver> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let leads = |address: &IpAddr| {
@@ -52,7 +52,7 @@ fn nameservers(resolv_conf: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         words.next().filter(|word| *word == "nameserver")?;
-        // A link-local address has its interface behind a %.
+        // A link-local address has its interface after a %.
         words.next()?.split('%').next()?.parse().ok()
     };
     resolv_conf.lines().filter_map(server).take(MAX_SERVERS).collect()
@@ -80,12 +80,12 @@ fn ask(address: IpAddr) -> io::Result<Duration> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// Asks for the NS records of the root, recursion desired (RFC 1035, 4.1).
+/// Encodes a query for the NS records of the root, recursion desired (RFC 1035, 4.1).
 fn query(id: [u8; 2]) -> [u8; 17] {
     [id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1]
 }
 
-/// Any answer shows that the nameserver is reached, also a refusal.
+/// Returns true for any answer, even a refusal, because each shows that the nameserver is reached.
 fn is_answer(data: &[u8], id: [u8; 2]) -> bool {
     data.len() >= 12 && data[..2] == id && data[2] & 0x80 != 0
 }

@@ -1,4 +1,4 @@
-//! A look at the machine's whole network within a known time: for people, and for programs as JSON.
+//! An examination of the machine's whole network within a known time: for people, and for programs as JSON.
 
 mod advice;
 mod dns;
@@ -26,15 +26,15 @@ pub use dns::Nameserver;
 pub use proxies::Proxy;
 pub use tcp::TcpCheck;
 
-/// Names are resolved within this time, or count as not resolved.
+/// Timeout of name resolution; later names count as unresolved.
 const RESOLVE: Duration = Duration::from_millis(1500);
-/// The question for a NAT64 is asked beside the names, and has so long when these are known.
+/// Time for the NAT64 query after the names are resolved; it starts in parallel with them.
 const AFTER_NAMES: Duration = Duration::from_millis(500);
-/// What everything behind that may take.
+/// Timeout of all later checks.
 const PROBE: Duration = Duration::from_secs(4);
-/// Routers answer within milliseconds; this is for repetitions.
+/// Timeout of routers, which answer within milliseconds; the rest is for retransmissions.
 const PORT_MAPPING: Duration = Duration::from_secs(2);
-/// Machines with hundreds of virtual interfaces exist; so many are looked at.
+/// Limit of the interfaces that are examined, because machines with hundreds of virtual interfaces exist.
 const MAX_INTERFACES: usize = 16;
 
 /// A server to ask.
@@ -52,22 +52,22 @@ pub struct Target {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// How it is asked.
+    /// The transport of the request.
     pub transport: Transport,
 }
 
-/// How a server is asked.
+/// The transport by which a server is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
-    /// By STUN over UDP.
+    /// STUN over UDP.
     Udp,
-    /// By opening a TCP connection.
+    /// Opening a TCP connection.
     Tcp,
 }
 
 impl Target {
-    /// Reads `HOST:PORT`, with brackets around an IPv6 address.
+    /// Parses `HOST:PORT`, with brackets around an IPv6 address.
     pub fn parse(text: &str, transport: Transport) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -85,7 +85,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What was found out.
+/// The result of the examination.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -99,13 +99,13 @@ pub struct Report {
     pub tcp: Vec<TcpCheck>,
     /// Proxies that the environment names.
     pub proxies: Vec<Proxy>,
-    /// The network's NAT64, by which servers with IPv4 were asked where the machine has no route for IPv4.
+    /// The network's NAT64. IPv4 servers are asked through it if the machine has no IPv4 route.
     pub nat64: Option<Nat64Prefix>,
-    /// Whether UDP gets out and back; `None` if no server could be asked.
+    /// True if UDP works in both directions; `None` if no server could be asked.
     pub udp: Option<bool>,
-    /// What follows from it, the most important first.
+    /// The conclusions, the most important first.
     pub advice: Vec<Advice>,
-    /// How long it took.
+    /// Duration of the examination.
     #[serde(rename = "took_ms", serialize_with = "milliseconds")]
     pub took: Duration,
 }
@@ -117,12 +117,12 @@ pub struct InterfaceReport {
     /// The interface itself.
     #[serde(flatten)]
     pub host: HostInterface,
-    /// The NAT in front of its IPv4 addresses, or the network's [NAT64](Report::nat64); `None` if nobody
-    /// could be asked by it.
+    /// The NAT in front of its IPv4 addresses, or the network's [NAT64](Report::nat64); `None` if no server
+    /// could be asked through it.
     pub ipv4: Option<NatReport>,
     /// The same for IPv6.
     pub ipv6: Option<NatReport>,
-    /// By what its router opens ports.
+    /// The protocols by which its router opens ports.
     pub port_mapping: Vec<Found>,
 }
 
@@ -130,7 +130,7 @@ pub struct InterfaceReport {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct NatReport {
-    /// Its usual name; `None` if that is not known.
+    /// Its usual name; `None` if unknown.
     pub kind: Option<NatKind>,
     /// The details.
     #[serde(flatten)]
@@ -141,30 +141,30 @@ pub struct NatReport {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ServerReport {
-    /// As it was named.
+    /// The server as the caller named it.
     #[serde(serialize_with = "as_text")]
     pub target: Target,
-    /// Its addresses.
+    /// The server's addresses.
     pub addresses: Vec<ServerAddress>,
-    /// Why it has no address.
+    /// The reason for having no address.
     pub error: Option<String>,
 }
 
 /// An address of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ServerAddress {
-    /// Where it was asked.
+    /// The address with the port that was asked.
     pub address: SocketAddr,
-    /// Whether an interface leads there; else it was not asked.
+    /// True if an interface leads there; otherwise it was not asked.
     pub reachable: bool,
-    /// The shortest round trip over UDP in milliseconds; `None` if it does not answer.
+    /// The shortest round-trip time over UDP in milliseconds; `None` if it does not answer.
     pub rtt_ms: Option<f64>,
 }
 
-/// Looks at the network. Takes less than six seconds, whatever the network.
+/// Examines the network. Takes less than six seconds in any network.
 ///
-/// Servers come from the caller alone: without any, the kind of NAT stays unknown. With names of interfaces
-/// in `only`, nothing is sent by others.
+/// All servers come from the caller; without any, the kind of NAT stays unknown. If `only` names interfaces,
+/// nothing is sent by others.
 ///
 /// ```no_run
 /// use peersock_nat::netcheck::{self, Target, Transport};
@@ -178,7 +178,7 @@ pub struct ServerAddress {
 /// ```
 ///
 /// # Errors
-/// The system does not tell its interfaces.
+/// If the system does not list its interfaces.
 pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
     let begin = Instant::now();
     let mut interfaces = host::interfaces()?;
@@ -194,7 +194,7 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         let left = RESOLVE.saturating_sub(begin.elapsed()).max(AFTER_NAMES);
         let nat64 = asked.and_then(|asked| ways::nat64_of(&asked, left));
         if let Some(prefix) = nat64 {
-            // The system's resolver has names of IPv4 hosts in the NAT64's prefix.
+            // The system's resolver returns names of IPv4 hosts in the NAT64's prefix.
             let addresses = resolved.iter_mut().filter_map(|(_, addresses)| addresses.as_mut().ok());
             addresses.flatten().for_each(|address| *address = prefix.restore(*address));
         }
@@ -249,21 +249,21 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
 }
 
 impl ServerReport {
-    /// Whether any interface leads to any of its addresses.
+    /// Returns true if any interface leads to any of its addresses.
     pub fn is_asked(&self) -> bool {
         self.addresses.iter().any(|address| address.reachable)
     }
 
-    /// Whether it answered over UDP from any of its addresses.
+    /// Returns true if it answered over UDP from any of its addresses.
     pub fn answers(&self) -> bool {
         self.addresses.iter().any(|address| address.rtt_ms.is_some())
     }
 }
 
-/// A target with its addresses, or why it has none.
+/// A target with its addresses, or the reason for having none.
 type Resolved = (Target, Result<Vec<SocketAddr>, String>);
 
-/// Resolves names all at once. A resolver that hangs keeps its thread, but not us.
+/// Resolves names in parallel. A resolver that hangs blocks its thread, but not the caller.
 fn resolve(targets: &[Target], proxies: &[Proxy]) -> Vec<Resolved> {
     let proxies = proxies.iter().filter_map(|proxy| proxy.target.clone());
     let asked: Vec<_> = targets
@@ -304,8 +304,8 @@ fn udp_servers(resolved: &[Resolved]) -> Vec<SocketAddr> {
     udp.filter_map(|(_, addresses)| addresses.as_ref().ok()).flatten().copied().collect()
 }
 
-/// What is tried by TCP: what the caller and the environment name, and port 443 of every server, which shows
-/// whether the servers are up if UDP brings no answer.
+/// Returns the TCP connections to try: those that the caller and the environment name, and port 443 of every
+/// server. The latter shows if the servers are up when UDP brings no answer.
 fn tcp_targets(resolved: &[Resolved], proxies: &[Proxy], ways: Ways<'_>) -> Vec<(Target, SocketAddr)> {
     let mut targets: BTreeMap<Target, SocketAddr> = BTreeMap::new();
     for (target, addresses) in resolved {
@@ -322,7 +322,7 @@ fn tcp_targets(resolved: &[Resolved], proxies: &[Proxy], ways: Ways<'_>) -> Vec<
     targets.into_iter().filter(|(_, address)| ways.lead_to(*address)).collect()
 }
 
-/// By what the interface's routers open ports: the one for IPv4, else the one for IPv6.
+/// Returns the protocols by which the interface's router opens ports: the IPv4 router, else the IPv6 router.
 fn ports_of(interface: &HostInterface) -> Vec<Found> {
     let Some(router) = interface.router(false).or_else(|| interface.router(true)) else { return Vec::new() };
     let Some(local) = interface.source_towards(router) else { return Vec::new() };
@@ -353,7 +353,7 @@ fn server_reports<'a>(
     .collect()
 }
 
-/// Whether anybody on the Internet could send to the address, as far as its range tells.
+/// Returns true if the address's range is reachable from the whole Internet.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -375,7 +375,7 @@ pub(crate) fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// Microseconds are what a round trip is exact to.
+/// Rounds to microseconds, the precision of a round trip.
 fn round(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }

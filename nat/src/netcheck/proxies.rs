@@ -1,4 +1,4 @@
-//! Proxies that the environment names, as curl reads it.
+//! Proxies that the environment names, parsed as curl does.
 
 use std::env;
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Target, Transport, as_text};
 
-/// In the order in which they count for HTTPS. `HTTP_PROXY` in capitals is not read: a CGI program has it
-/// from its client.
+/// Variables in the order in which they count for HTTPS. `HTTP_PROXY` in capitals is not read, because in a
+/// CGI program a client sets it.
 const VARIABLES: [&str; 5] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"];
 
 /// A proxy of the environment.
@@ -16,9 +16,9 @@ const VARIABLES: [&str; 5] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PR
 pub struct Proxy {
     /// The variable that names it.
     pub variable: &'static str,
-    /// Its scheme, as `http` or `socks5`.
+    /// Its scheme, such as `http` or `socks5`.
     pub scheme: String,
-    /// Where it is, without user name and password; `None` if the variable cannot be read.
+    /// The proxy's address, without user name and password; `None` if the variable cannot be parsed.
     #[serde(serialize_with = "maybe_text")]
     pub target: Option<Target>,
 }
@@ -31,9 +31,9 @@ pub(super) fn from_environment() -> Vec<Proxy> {
 fn read(variable: &'static str, value: &str) -> Proxy {
     let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
     let place = rest.split('/').next().unwrap_or_default();
-    // User and password are nobody's business: reports are shown around.
+    // Drop user name and password, because users share reports.
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-    // curl's default.
+    // curl's default port.
     let has_port = place.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let place = if has_port { place.to_owned() } else { format!("{place}:1080") };
     Proxy { variable, scheme: scheme.to_ascii_lowercase(), target: Target::parse(&place, Transport::Tcp) }

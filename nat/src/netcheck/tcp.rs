@@ -1,4 +1,4 @@
-//! TCP connections that are opened and closed again.
+//! Checks of TCP connections, which are opened and closed again.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -14,19 +14,19 @@ use crate::nat64::Nat64Prefix;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TcpCheck {
-    /// Where to, as it was named.
+    /// The target as it was named.
     #[serde(serialize_with = "as_text")]
     pub target: Target,
     /// The address that was tried.
     pub address: SocketAddr,
-    /// How long it took to open, in milliseconds; `None` if it was not opened.
+    /// Time to open it in milliseconds; `None` if it did not open.
     pub connect_ms: Option<f64>,
-    /// Whether it was refused: by the machine, because nothing listens there, or by a firewall on the way.
-    /// The server is not reached then.
+    /// True if the connection was refused: by the machine, because nothing listens there, or by a firewall on
+    /// the path. The server is then not reached.
     pub refused: bool,
 }
 
-/// Tries all at once.
+/// Tries all connections in parallel.
 pub(super) fn check(
     targets: &[(Target, SocketAddr)],
     nat64: Option<Nat64Prefix>,

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use super::{Gateway, MapError, Protocol};
 use crate::socket::udp;
 
-/// Where routers listen for PCP and NAT-PMP.
+/// Port at which routers listen for PCP and NAT-PMP.
 const PORT: u16 = 5351;
-/// RFC 6886 (3.1): the first repetition leaves after 250 ms, the next after twice as long, and so on.
+/// RFC 6886 (3.1): the first retransmission leaves after 250 ms, the next after twice as long, and so on.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
-/// What a reader says to a datagram.
+/// A reader's verdict on a datagram.
 pub(super) enum Reading<T> {
-    /// It answers something else.
+    /// The datagram answers another request.
     Foreign,
-    /// It is the answer.
+    /// The datagram is the answer.
     Answer(Result<T, MapError>),
 }
 
-/// Sends until an answer is there or the time is over.
+/// Sends and retransmits until an answer arrives or the time is over.
 pub(super) fn exchange<T>(
     protocol: Protocol,
     gateway: &Gateway,
@@ -33,10 +33,10 @@ pub(super) fn exchange<T>(
     socket.set_nonblocking(false).map_err(silent)?;
     let mut router = gateway.router;
     router.set_port(PORT);
-    // Connected, so that only the router's datagrams come in, and its ICMP errors do.
+    // Connected, so that only the router's datagrams arrive, and its ICMP errors too.
     socket.connect(router).map_err(silent)?;
     let mut wait = FIRST_WAIT;
-    // RFC 6887 (11): 1100 bytes at most.
+    // RFC 6887 (11): at most 1100 bytes.
     let mut buffer = [0; 1100];
     while Instant::now() < until {
         socket.send(request).map_err(silent)?;

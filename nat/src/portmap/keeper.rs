@@ -1,4 +1,4 @@
-//! Keeps a port open: when it is renewed, and the thread that does it.
+//! Keeps a port open: the schedule of renewals, and the thread that performs them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use super::{Gateway, PortMapping, Transport, map};
 
-/// How long each attempt may take.
+/// Timeout of each attempt.
 const BUDGET: Duration = Duration::from_secs(3);
-/// A router that is asked while its port is to be closed is waited for this long.
+/// Wait for a router that is being asked while its port must be closed.
 const ANSWERS_IN: Duration = Duration::from_millis(250);
-/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
+/// Wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(4);
-/// RFC 6887 (11.2.1): renewals are four seconds apart at least, however short a lifetime the router gives.
+/// RFC 6887 (11.2.1): renewals are at least four seconds apart, even for a short lifetime.
 const LEAST_WAIT: Duration = Duration::from_secs(4);
-/// Routers appear and come back: one look every ten minutes costs a few packets.
+/// Longest wait: routers appear and come back, and one attempt every ten minutes costs a few packets.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// When to ask next. Knows no clock.
+/// Schedule of the next attempt. Reads no clock.
 #[derive(Debug)]
 struct Schedule {
     next: Instant,
@@ -31,16 +31,16 @@ impl Schedule {
         Self { next: now, failures: 0, ends: None }
     }
 
-    /// RFC 6887 (11.2.1): renewed at half of the lifetime.
+    /// Schedules the renewal at half of the lifetime (RFC 6887, 11.2.1).
     fn granted(&mut self, now: Instant, lifetime: Duration) {
         self.failures = 0;
-        // A mapping without end is looked after as well: the router may restart.
+        // A mapping without end is renewed too, because the router may restart.
         let lifetime = lifetime.min(LONGEST_WAIT * 2);
         self.next = now + (lifetime / 2).max(LEAST_WAIT);
         self.ends = Some(now + lifetime);
     }
 
-    /// Tries again after a while; sooner while the mapping lasts, so that there are several attempts.
+    /// Schedules the next attempt; sooner while the mapping lasts, so that several attempts fit.
     fn failed(&mut self, now: Instant) {
         let wait = (FIRST_WAIT * 2u32.saturating_pow(self.failures.min(10))).min(LONGEST_WAIT);
         self.failures += 1;
@@ -49,7 +49,7 @@ impl Schedule {
         self.next = now + wait;
     }
 
-    /// Whether the last mapping has ended without a renewal.
+    /// Returns true if the last mapping has ended without a renewal.
     fn is_over(&self, now: Instant) -> bool {
         self.ends.is_none_or(|ends| now >= ends)
     }
@@ -60,7 +60,7 @@ struct State {
     mapping: Option<PortMapping>,
     is_stopped: bool,
     is_asked: bool,
-    /// A router is being asked.
+    /// Set while a router is being asked.
     is_asking: bool,
     is_finished: bool,
 }
@@ -71,7 +71,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Keeps a port of a router open, in a thread of its own, until it is dropped.
+/// Keeps a port of a router open, in a separate thread, until it is dropped.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -93,15 +93,16 @@ pub struct PortMapper {
 }
 
 impl PortMapper {
-    /// The usual lifetime: a node that ends without notice leaves an open port for so long.
+    /// The usual lifetime; a node that crashes leaves an open port for this time.
     pub const LIFETIME: Duration = Duration::from_secs(1200);
 
-    /// Begins to keep the port open. Failures are tried again, for ever, at growing intervals.
+    /// Starts keeping the port open. Failures are retried forever, at growing intervals.
     pub fn start(gateway: Gateway, transport: Transport, port: u16, lifetime: Duration) -> Self {
         Self::start_telling(gateway, transport, port, lifetime, Box::new(|| ()))
     }
 
-    /// The same; `tell` is called, in the mapper's thread, when the outer endpoint has changed.
+    /// Starts as [`Self::start`] does. The mapper's thread calls `tell` when the external endpoint has
+    /// changed.
     pub fn start_telling(
         gateway: Gateway,
         transport: Transport,
@@ -120,45 +121,45 @@ impl PortMapper {
         Self { shared, thread: thread.ok() }
     }
 
-    /// The router's outer endpoint, while the port is open.
+    /// Returns the router's external endpoint, while the port is open.
     pub fn external(&self) -> Option<SocketAddr> {
         self.mapping().map(|mapping| mapping.external)
     }
 
-    /// The mapping, while the port is open.
+    /// Returns the mapping, while the port is open.
     pub fn mapping(&self) -> Option<PortMapping> {
         self.shared.state.lock().expect("no panic under this lock").mapping.clone()
     }
 
-    /// Waits for the outer endpoint; `None` after the timeout.
+    /// Waits for the external endpoint; `None` after the timeout.
     pub fn wait_external(&self, timeout: Duration) -> Option<SocketAddr> {
         let state = self.shared.state.lock().expect("no panic under this lock");
         let waited = self.shared.changed.wait_timeout_while(state, timeout, |state| state.mapping.is_none());
         waited.expect("no panic under this lock").0.mapping.as_ref().map(|mapping| mapping.external)
     }
 
-    /// Asks at once instead of when it is time: the network has changed.
+    /// Asks the router at once, because the network has changed.
     pub fn refresh(&self) {
         self.shared.state.lock().expect("no panic under this lock").is_asked = true;
         self.shared.changed.notify_all();
     }
 
-    /// Closes the port and waits until that is done, for a few seconds at most. Dropping does the same.
+    /// Closes the port and waits for that, for a few seconds at most. Dropping does the same.
     pub fn stop(self) {}
 
-    /// Begins to close the port, and waits for nothing.
+    /// Begins to close the port, without waiting.
     pub fn begin_stop(&self) {
         self.shared.state.lock().expect("no panic under this lock").is_stopped = true;
         self.shared.changed.notify_all();
     }
 
-    /// Closes the port and waits no longer than that; `true` if it is closed, or was not open. If not, the
-    /// thread goes on with it by itself.
+    /// Closes the port and waits for at most `patience`. Returns `true` if the port is closed, or was not
+    /// open. Otherwise the thread continues closing it.
     pub fn stop_within(mut self, patience: Duration) -> bool {
         self.begin_stop();
         let begun = Instant::now();
         let state = self.shared.state.lock().expect("no panic under this lock");
-        // A router that opens ports answers at once; one that does not must not hold up who ends.
+        // A router that opens ports answers at once; one that does not must not delay the caller.
         let may_open = |state: &mut State| state.is_asking && state.mapping.is_none() && !state.is_finished;
         let waited = self.shared.changed.wait_timeout_while(state, patience.min(ANSWERS_IN), may_open);
         let state = waited.expect("no panic under this lock").0;
@@ -182,7 +183,7 @@ impl Drop for PortMapper {
     }
 }
 
-/// The thread's loop.
+/// Runs the thread's loop.
 fn keep(
     shared: &Shared,
     gateway: &Gateway,
@@ -209,7 +210,8 @@ fn keep(
             Err(error) => {
                 schedule.failed(now);
                 tracing::debug!(%error, "no port mapped");
-                // Another router, or another protocol of this one, may do it after that.
+                // Forget the mapping, because another router, or another protocol of this one, may map the
+                // port next.
                 if schedule.is_over(now) || matches!(error, super::MapError::Refused { .. }) {
                     current = None;
                 }
@@ -235,7 +237,7 @@ fn keep(
     shared.changed.notify_all();
 }
 
-/// Sleeps; `false` when it is over.
+/// Sleeps; returns `false` when the mapper is stopped.
 fn wait_until(shared: &Shared, next: Instant) -> bool {
     let state = shared.state.lock().expect("no panic under this lock");
     let left = next.saturating_duration_since(Instant::now());
@@ -269,7 +271,7 @@ mod tests {
         let mut schedule = Schedule::new(start);
         schedule.granted(start, SECOND);
         assert_eq!(schedule.next, start + 4 * SECOND);
-        // What NAT-PMP and PCP can say at most: 136 years.
+        // The longest lifetime in NAT-PMP and PCP: 136 years.
         schedule.granted(start, u32::MAX * SECOND);
         assert_eq!(schedule.next, start + LONGEST_WAIT);
     }

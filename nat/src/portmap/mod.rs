@@ -1,15 +1,14 @@
-//! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD. With an IPv6
-//! address it is the router's firewall that is opened (a *pinhole*), by PCP or UPnP.
+//! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD. For an IPv6 address
+//! the router opens its firewall (a *pinhole*), by PCP or UPnP.
 //!
-//! [`find`] asks which of them the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it open:
-//! it renews it at half of its lifetime, opens it again when the router has lost it, and closes it at the
-//! end.
+//! [`find`] asks which protocols the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it
+//! open. It renews the mapping at half of its lifetime, opens it again when the router has lost it, and
+//! closes it at the end.
 //!
-//! What a router says is believed as far as the port goes, and no further: answers come only from the
-//! router itself (UPnP: from an address of the local network), have limits of size and time, and an external
-//! address is a candidate like any other, which peers prove before they use it. An address at which nobody
-//! can be (0.0.0.0, loopback, multicast) is no mapping, whatever the router says; a private one is, since
-//! peers may be behind the same outer NAT.
+//! A router's answer is trusted only for the port. Answers come only from the router itself (UPnP: from an
+//! address of the local network), and have limits of size and time. An external address is a candidate like
+//! any other, which peers prove before use. An address that no host can have (0.0.0.0, loopback, multicast)
+//! is no mapping. A private one is, because peers may be behind the same outer NAT.
 
 mod exchange;
 #[doc(hidden)]
@@ -34,7 +33,7 @@ use thiserror::Error;
 pub use keeper::PortMapper;
 pub use router::{Found, Gateway, Protocol};
 
-/// What is mapped.
+/// The transport of the mapped port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -45,7 +44,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The number of the protocol in IP headers.
+    /// Returns the number of the protocol in IP headers.
     fn number(self) -> u8 {
         match self {
             Transport::Udp => 17,
@@ -54,32 +53,32 @@ impl Transport {
     }
 }
 
-/// Why there is no mapping.
+/// Reasons for having no mapping.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MapError {
-    /// Nothing answers, or no datagram leaves.
+    /// No answer arrives, or no datagram leaves.
     #[error("the router does not answer by {protocol}: {source}")]
     Silent {
-        /// How it was asked.
+        /// The protocol of the request.
         protocol: Protocol,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
-    /// It answers that it does not do it.
+    /// The router answers that it refuses.
     #[error("the router refuses by {protocol}: {reason}")]
     Refused {
-        /// How it was asked.
+        /// The protocol of the request.
         protocol: Protocol,
-        /// Its reason: the name of the result code, or the text.
+        /// The reason: the name of the result code, or the text.
         reason: String,
     },
-    /// It answers, but no answer to what it was asked.
+    /// The router's answer does not fit the request.
     #[error("the router's answer by {protocol} makes no sense: {reason}")]
     Nonsense {
-        /// How it was asked.
+        /// The protocol of the request.
         protocol: Protocol,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
 }
@@ -87,20 +86,20 @@ pub enum MapError {
 /// A port that the router opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortMapping {
-    /// How it was asked for.
+    /// The protocol that made it.
     pub protocol: Protocol,
-    /// What is mapped.
+    /// The transport of the port.
     pub transport: Transport,
-    /// To where: our own endpoint.
+    /// The local endpoint to which the router forwards.
     pub local: SocketAddr,
-    /// From where: the router's outer endpoint. For IPv6 it is the local one, which is now reachable.
+    /// The router's external endpoint. For IPv6 it is the local endpoint, which is now reachable.
     pub external: SocketAddr,
-    /// How long it lasts from now on. [`Duration::MAX`]: until the router restarts.
+    /// The remaining lifetime. [`Duration::MAX`]: until the router restarts.
     pub lifetime: Duration,
     handle: Handle,
 }
 
-/// What it takes to change or end a mapping.
+/// Data for changing or ending a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Handle {
     /// The nonce of the first request.
@@ -109,7 +108,7 @@ enum Handle {
     Upnp(upnp::Handle),
 }
 
-/// Asks which protocols the router has, all at once. Blocks for at most `budget`.
+/// Asks which protocols the router has, in parallel. Blocks for at most `budget`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -147,14 +146,14 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
     })
 }
 
-/// Opens a port: by PCP, else by NAT-PMP (IPv4), else by UPnP. Blocks for at most `budget`, of which each has
-/// its share.
+/// Opens a port: by PCP, else by NAT-PMP (IPv4), else by UPnP. Blocks for at most `budget`, which the
+/// protocols share.
 ///
-/// The same external port is asked for; the router may give another. `lifetime` is asked for in whole
+/// The request names the same external port; the router may assign another. `lifetime` counts in whole
 /// seconds.
 ///
 /// # Errors
-/// See [`MapError`]; the last protocol's counts unless an earlier one refused.
+/// See [`MapError`]; the last protocol's error counts unless an earlier one refused.
 pub fn map(
     gateway: &Gateway,
     transport: Transport,
@@ -207,7 +206,7 @@ pub fn map_by(
 }
 
 impl PortMapping {
-    /// Asks for the same again, for another lifetime. The external endpoint may change.
+    /// Requests the mapping again, with another lifetime. The external endpoint may change.
     ///
     /// # Errors
     /// See [`MapError`].
@@ -229,7 +228,7 @@ impl PortMapping {
     /// Closes the port.
     ///
     /// # Errors
-    /// See [`MapError`]. The mapping ends with its lifetime then.
+    /// See [`MapError`]. The mapping then ends with its lifetime.
     pub fn remove(&self, gateway: &Gateway, budget: Duration) -> Result<(), MapError> {
         let until = Instant::now() + budget;
         match &self.handle {
@@ -240,18 +239,18 @@ impl PortMapping {
     }
 }
 
-/// What the protocols are asked for.
+/// The parameters of a request.
 struct Ask {
     transport: Transport,
     local: SocketAddr,
-    /// The external port.
+    /// The requested external port.
     wanted: u16,
-    /// Seconds.
+    /// The lifetime in seconds.
     lifetime: u32,
 }
 
 impl Ask {
-    /// The mapping that a router says it has made, if anybody could use it.
+    /// Returns the mapping that a router has granted, if peers could use it.
     fn granted(
         &self,
         protocol: Protocol,
@@ -271,11 +270,12 @@ impl Ask {
     }
 }
 
-/// Whether a router can have that address outside: a public one, or one of a network that the router is in.
+/// Returns true if a router can have that external address: a public one, or one of the network around the
+/// router.
 fn is_of_use(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            // "This network" and what is reserved (RFC 6890), which holds the broadcast address.
+            // "This network" and reserved ranges (RFC 6890), which include the broadcast address.
             let is_reserved = matches!(ip.octets()[0], 0 | 240..);
             !(is_reserved || ip.is_loopback() || ip.is_link_local() || ip.is_multicast())
         }

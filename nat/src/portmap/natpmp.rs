@@ -14,7 +14,7 @@ use super::{Ask, Gateway, Handle, MapError, PortMapping, Protocol, Transport};
 
 const ANSWER: u8 = 128;
 
-/// The router's outer address.
+/// Asks for the router's external address.
 pub(super) fn external(gateway: &Gateway, until: Instant) -> Result<Ipv4Addr, MapError> {
     exchange(Protocol::NatPmp, gateway, &[0, 0], until, read_address)
 }
@@ -27,7 +27,7 @@ pub(super) fn map(gateway: &Gateway, ask: &Ask, until: Instant) -> Result<PortMa
     ask.granted(Protocol::NatPmp, external, lifetime, Handle::NatPmp)
 }
 
-/// RFC 6886 (3.4): a lifetime of zero and no external port end a mapping.
+/// Ends a mapping by a lifetime of zero and no external port (RFC 6886, 3.4).
 pub(super) fn remove(gateway: &Gateway, mapping: &PortMapping, until: Instant) -> Result<(), MapError> {
     let port = mapping.local.port();
     let read = |data: &[u8]| read_mapping(data, mapping.transport, port);
@@ -57,7 +57,7 @@ pub(super) fn read_address(data: &[u8]) -> Reading<Ipv4Addr> {
     })
 }
 
-/// The external port and the lifetime.
+/// Parses the external port and the lifetime.
 pub(super) fn read_mapping(data: &[u8], transport: Transport, port: u16) -> Reading<(u16, Duration)> {
     if data.get(8..10).is_some_and(|internal| internal != port.to_be_bytes()) {
         return Reading::Foreign;
@@ -69,7 +69,7 @@ pub(super) fn read_mapping(data: &[u8], transport: Transport, port: u16) -> Read
     })
 }
 
-/// Reads the header; `body` what is behind it.
+/// Parses the header; `body` parses the bytes after it.
 fn read<T>(data: &[u8], operation: u8, body: impl Fn(&[u8]) -> Option<T>) -> Reading<T> {
     let [version, answered, high, low, rest @ ..] = data else { return Reading::Foreign };
     if *answered != operation {

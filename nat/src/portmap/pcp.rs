@@ -19,7 +19,7 @@ const ANSWER: u8 = 128;
 const HEADER: usize = 24;
 const MAP_LEN: usize = 60;
 
-/// RFC 6887 (7.4).
+/// Names of the result codes (RFC 6887, 7.4).
 const RESULTS: [&str; 14] = [
     "success",
     "unsupported version",
@@ -37,20 +37,20 @@ const RESULTS: [&str; 14] = [
     "excessive remote peers",
 ];
 
-/// What a MAP answer says.
+/// The content of a MAP answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mapped {
     pub(super) external: SocketAddr,
     pub(super) lifetime: Duration,
 }
 
-/// Whether the router knows PCP.
+/// Checks that the router supports PCP.
 pub(super) fn announce(gateway: &Gateway, until: Instant) -> Result<(), MapError> {
     let request = header(ANNOUNCE, 0, gateway.local);
     exchange(Protocol::Pcp, gateway, &request, until, |data| read(data, ANNOUNCE, |_, _| Some(())))
 }
 
-/// The number that ties a mapping to its client.
+/// Makes the nonce that ties a mapping to its client.
 pub(super) fn new_nonce() -> Result<[u8; 12], MapError> {
     let mut nonce = [0; 12];
     let silent = |error| MapError::Silent { protocol: Protocol::Pcp, source: std::io::Error::other(error) };
@@ -70,7 +70,7 @@ pub(super) fn map(
     ask.granted(Protocol::Pcp, mapped.external, mapped.lifetime, Handle::Pcp(nonce))
 }
 
-/// RFC 6887 (15): a lifetime of zero ends the mapping.
+/// Ends a mapping by a lifetime of zero (RFC 6887, 15).
 pub(super) fn remove(
     gateway: &Gateway,
     mapping: &PortMapping,
@@ -119,12 +119,12 @@ pub(super) fn read_mapping(data: &[u8], nonce: [u8; 12], port: u16) -> Reading<M
     })
 }
 
-/// Reads the header; `body` takes the lifetime and what is behind the header.
+/// Parses the header; `body` takes the lifetime and the bytes after the header.
 fn read<T>(data: &[u8], operation: u8, body: impl Fn(u32, &[u8]) -> Option<T>) -> Reading<T> {
     let protocol = Protocol::Pcp;
     let [version, answered, ..] = data else { return Reading::Foreign };
     if *version == 0 && *answered >= ANSWER {
-        // RFC 6886 (3.5): what knows NAT-PMP only says so.
+        // RFC 6886 (3.5): a router that supports only NAT-PMP answers so.
         return Reading::Answer(Err(MapError::Refused { protocol, reason: RESULTS[1].into() }));
     }
     if *answered != ANSWER + operation || data.len() < HEADER {
@@ -141,7 +141,7 @@ fn read<T>(data: &[u8], operation: u8, body: impl Fn(u32, &[u8]) -> Option<T>) -
     Reading::Answer(body(lifetime, &data[HEADER..]).ok_or(nonsense))
 }
 
-/// RFC 6887 (5): IPv4 addresses go inside IPv6 ones.
+/// Encodes IPv4 addresses inside IPv6 ones (RFC 6887, 5).
 fn wide(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),

@@ -1,4 +1,4 @@
-//! The router that opens ports, and by what it can be asked.
+//! The router that opens ports, and the protocols for asking it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,15 +17,15 @@ use serde::Serialize;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
-    /// The interface that leads there; `None` leaves it to the system's routes.
+    /// The interface that leads there; `None` uses the system's routes.
     pub interface: Option<String>,
-    /// Our address there, to which the port is mapped.
+    /// The local address on that network, to which the port is mapped.
     pub local: IpAddr,
     /// The router's address, with the scope if it is link-local; the port is not used.
     pub router: SocketAddr,
 }
 
-/// Names the way in which a router is asked.
+/// The protocol by which a router is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -50,9 +50,9 @@ impl fmt::Display for Protocol {
 /// A protocol that the router has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
-    /// Which one.
+    /// The protocol.
     pub protocol: Protocol,
-    /// The router's outer address, if the protocol tells without a mapping. If it is no public one, there is
-    /// another NAT behind the router.
+    /// The router's external address, if the protocol reports it without a mapping. If it is not public,
+    /// there is another NAT behind the router.
     pub external: Option<IpAddr>,
 }

@@ -9,7 +9,7 @@ use super::*;
 
 const BUDGET: Duration = Duration::from_secs(30);
 
-/// What a router says instead of the truth.
+/// A router's false answer.
 #[derive(Debug, Clone, Copy)]
 struct Lie {
     address: [u8; 4],
@@ -62,7 +62,7 @@ fn an_answer_of_the_other_family_is_no_mapping() {
     assert!(matches!(granted, Err(MapError::Nonsense { .. })), "{granted:?}");
 }
 
-/// It answers PCP and NAT-PMP, at an address of its own.
+/// A router that answers PCP and NAT-PMP at a separate address.
 struct Router {
     gateway: Gateway,
     stop: Arc<AtomicBool>,

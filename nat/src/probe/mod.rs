@@ -1,14 +1,15 @@
-//! Asks STUN servers what can be known of the NAT in front of one local address. Sans-IO.
+//! Prober that asks STUN servers about the NAT in front of one local address. Sans-IO.
 //!
-//! A [`Prober`] has several UDP sockets of one local address, known by their numbers. The *main* one asks
-//! every server, and of a server that knows RFC 5780 all four endpoints; how the NAT maps is seen by
-//! comparing the answers. A second, which has talked to one endpoint only, asks for answers from others:
-//! those that come in show how the NAT filters. A third sends to the main one's mapped endpoint (hairpin).
-//! The rest send one request each, in order, to show how the ports of successive flows follow each other.
+//! A [`Prober`] has several UDP sockets of one local address, identified by number. The *main* one asks every
+//! server, and all four endpoints of a server with RFC 5780; comparing the answers shows the mapping. A
+//! second socket, which has talked to one endpoint only, requests answers from others; those that arrive show
+//! the filtering. A third sends to the main socket's mapped endpoint (hairpin). The rest send one request
+//! each, in order, to show how the ports of successive flows follow each other.
 //!
 //! Call [`Prober::poll_transmit`] until it is `None`; then wait for a datagram or for
-//! [`Prober::poll_timeout`]; go on until [`Prober::is_finished`]. Each step begins when what it depends on is
-//! known, so a probe takes few round trips where answers come, and [`Settings::deadline`] where none do.
+//! [`Prober::poll_timeout`]; repeat until [`Prober::is_finished`]. Each step begins when its prerequisites
+//! are known. So a probe takes few round trips where answers arrive, and [`Settings::deadline`] where none
+//! do.
 
 mod run;
 mod transaction;
@@ -27,16 +28,16 @@ use crate::stun::{Answer, AnswerFrom, TransactionId, binding_request, canonical,
 pub use run::run;
 use transaction::{Schedule, Transaction};
 
-/// Sockets by number.
+/// Numbers of the sockets.
 const MAIN: usize = 0;
 const FILTER: usize = 1;
 const HAIRPIN: usize = 2;
 const FIRST_FRESH: usize = 3;
 
-/// At most so many servers are asked; further ones are left out.
+/// Limit of the servers that are asked; further ones are left out.
 pub const MAX_SERVERS: usize = 8;
 
-/// What to ask.
+/// Settings of a probe.
 ///
 /// ```
 /// use peersock_nat::probe::Settings;
@@ -47,21 +48,21 @@ pub const MAX_SERVERS: usize = 8;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whom: STUN servers or roots, of the sockets' family, or of IPv4 where there is [`Self::nat64`]. The
-    /// first [`MAX_SERVERS`] count.
+    /// The STUN servers or roots to ask, of the sockets' family, or of IPv4 if [`Self::nat64`] is set. Only
+    /// the first [`MAX_SERVERS`] count.
     pub servers: Vec<SocketAddr>,
-    /// When to stop in any case. Tests that are not over then count as not done. Default: 4 s.
+    /// Time after which the probe stops in any case. Unfinished tests then count as not done. Default: 4 s.
     pub deadline: Duration,
-    /// Stop at the first answer: it says as what the local address is seen, and nothing else is asked.
-    /// Default: no.
+    /// True to stop at the first answer, which shows the mapped address, and ask nothing else. Default:
+    /// false.
     pub address_only: bool,
-    /// The network's NAT64, if servers with IPv4 are asked by way of it: then the sockets are of IPv6, and it
-    /// is the NAT that is probed. Default: none.
+    /// The network's NAT64, if IPv4 servers are asked through it. The sockets are then IPv6 sockets, and the
+    /// NAT64 is probed. Default: none.
     pub nat64: Option<Nat64Prefix>,
 }
 
 impl Settings {
-    /// All tests by means of these servers.
+    /// Makes settings for all tests with these servers.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
         Self { servers, deadline: Duration::from_secs(4), address_only: false, nat64: None }
     }
@@ -72,26 +73,26 @@ impl Settings {
 pub struct Transmit {
     /// The number of the socket to send it from.
     pub socket: usize,
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
     /// The payload.
     pub data: Vec<u8>,
 }
 
-/// What one of our requests is for.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// An answer to the main socket. The index is the place among the endpoints that it asked.
+    /// An answer to the main socket. The index is the position among the endpoints that it asked.
     Map(usize),
-    /// The second socket opens the NAT for one endpoint.
+    /// Opening the NAT for one endpoint, from the second socket.
     OpenFilter,
     /// An answer from the other port.
     FromOtherPort,
     /// An answer from the other address and the other port.
     FromOtherAddress,
-    /// The third socket learns its mapped endpoint; only then it is known to have one.
+    /// Learning the mapped endpoint of the third socket, which shows that it has one.
     OpenHairpin,
-    /// To our own mapped endpoint.
+    /// A request to the main socket's mapped endpoint.
     Hairpin,
     /// An answer to one of the further sockets.
     Fresh(usize),
@@ -114,7 +115,7 @@ impl fmt::Display for Purpose {
 /// The probe of one local address.
 #[derive(Debug)]
 pub struct Prober {
-    /// The sockets' own endpoints.
+    /// The sockets' local endpoints.
     local: Vec<SocketAddr>,
     deadline: Instant,
     address_only: bool,
@@ -124,29 +125,28 @@ pub struct Prober {
     seen: Observations,
     main: Vec<Option<Sample>>,
     fresh: Vec<Option<Sample>>,
-    /// The tests behind the first answer have begun.
+    /// Set once the tests after the first answer have begun.
     has_flows: bool,
-    /// A server that knows RFC 5780: where it was asked, and its other endpoint.
+    /// A server with RFC 5780: the endpoint that was asked, and its other endpoint.
     behavior: Option<(SocketAddr, SocketAddr)>,
-    /// The servers that were to be asked, and whose hosts have answered: they may be asked often.
+    /// Hosts that may be asked often: the configured servers, and hosts that have answered.
     known: Vec<IpAddr>,
     finished: bool,
 }
 
 impl Prober {
-    /// The least number of sockets.
+    /// The smallest number of sockets.
     pub const MIN_SOCKETS: usize = FIRST_FRESH;
 
-    /// Begins. `local` are the own endpoints of at least [`Prober::MIN_SOCKETS`] sockets of one address;
-    /// those from the fourth on serve to find out how ports follow each other, and if the fourth, fifth and
-    /// sixth have successive ports and others have not, every rule can be found. `seed` must be
-    /// unpredictable.
+    /// Starts a probe. `local` contains the local endpoints of at least [`Prober::MIN_SOCKETS`] sockets of
+    /// one address. Those from the fourth on show how ports follow each other. Every rule can be found if the
+    /// fourth, fifth and sixth have successive ports and the others have not. `seed` must be unpredictable.
     ///
     /// # Panics
     /// With too few sockets.
     pub fn new(local: Vec<SocketAddr>, settings: &Settings, seed: [u8; 32], now: Instant) -> Self {
         assert!(local.len() >= Self::MIN_SOCKETS, "{} sockets are too few", local.len());
-        // What the NAT64 does not translate would not leave.
+        // Servers that the NAT64 does not translate could not be reached.
         let is_usable = |server: &&SocketAddr| match settings.nat64 {
             Some(prefix) => prefix.synthesize(**server) != **server,
             None => server.is_ipv4() == local[MAIN].is_ipv4(),
@@ -178,12 +178,12 @@ impl Prober {
         prober
     }
 
-    /// Whether there is nothing left to do.
+    /// Returns true if nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// What was observed.
+    /// Returns the observations.
     pub fn into_observations(self) -> Observations {
         let mut seen = self.seen;
         seen.main = self.main.into_iter().flatten().collect();
@@ -191,18 +191,19 @@ impl Prober {
         seen
     }
 
-    /// The next datagram to send, if there is one. Poll again after every other call.
+    /// Returns the next datagram to send, if any. Poll this again after every other call.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.queue.pop_front()
     }
 
-    /// When to call [`Prober::handle_timeout`], unless the probe is finished. Changes with every call.
+    /// Returns the time to call [`Prober::handle_timeout`], unless the probe is finished. Every call can
+    /// change it.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = self.transactions.iter().map(Transaction::next).min();
         (!self.finished).then(|| next.map_or(self.deadline, |next| next.min(self.deadline)))
     }
 
-    /// Goes on because time has passed.
+    /// Handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now >= self.deadline {
             self.transactions.clear();
@@ -223,7 +224,7 @@ impl Prober {
         self.settle();
     }
 
-    /// Takes a datagram that came to a socket. Foreign ones change nothing.
+    /// Takes a datagram that arrived at a socket. Foreign datagrams change nothing.
     pub fn handle_datagram(&mut self, now: Instant, socket: usize, from: SocketAddr, data: &[u8]) {
         let from = canonical(from);
         if let Some(answer) = Answer::parse(data) {
@@ -242,8 +243,8 @@ impl Prober {
         let Some(index) = self.find(|one| one.id == answer.id && one.socket == socket) else { return };
         let transaction = &self.transactions[index];
         if from != self.expected(transaction) {
-            // A server that ignores what it is asked for would make every NAT look open, and its silence at
-            // the other endpoint every one look closed: it cannot tell the filter.
+            // A server that ignores the change request cannot tell the filter. Its answer would make every
+            // NAT look open, and its silence at the other endpoint would make every NAT look closed.
             if matches!(transaction.purpose, Purpose::FromOtherPort | Purpose::FromOtherAddress) {
                 self.transactions.remove(index);
             }
@@ -286,7 +287,7 @@ impl Prober {
         }
     }
 
-    /// The main socket has an answer.
+    /// Handles an answer to the main socket.
     fn mapped(&mut self, now: Instant, index: usize, sample: Sample, answer: &Answer) {
         self.main[index] = Some(sample);
         if self.address_only {
@@ -303,7 +304,8 @@ impl Prober {
             self.send(Purpose::OpenHairpin, HAIRPIN, sample.server, AnswerFrom::Same, owed, now);
         }
         let other = answer.other.filter(|other| {
-            // RFC 5780 (7.4): both differ, or the server has no second address and the tests mean nothing.
+            // RFC 5780 (7.4): both must differ, or the server has no second address and the tests mean
+            // nothing.
             other.ip() != sample.server.ip()
                 && other.port() != sample.server.port()
                 && may_name(sample.server, *other)
@@ -318,7 +320,7 @@ impl Prober {
         }
     }
 
-    /// A request that was repeated as often as it may be has no answer.
+    /// Handles a request without an answer after its last retransmission.
     fn unanswered(&mut self, purpose: Purpose, now: Instant) {
         match purpose {
             Purpose::FromOtherPort => self.seen.from_other_port = Some(false),
@@ -330,7 +332,7 @@ impl Prober {
         tracing::debug!(%purpose, left_ms = left.as_millis(), "no answer");
     }
 
-    /// From where the answer must come.
+    /// Returns the endpoint from which the answer must come.
     fn expected(&self, transaction: &Transaction) -> SocketAddr {
         match (transaction.purpose, self.behavior) {
             (Purpose::FromOtherPort, Some((asked, other))) => SocketAddr::new(asked.ip(), other.port()),
@@ -339,13 +341,13 @@ impl Prober {
         }
     }
 
-    /// Ends when nothing is under way any more.
+    /// Finishes the probe when no transaction is left.
     fn settle(&mut self) {
         if !self.transactions.is_empty() {
             return;
         }
         self.finished = true;
-        // That an endpoint's answers do not come in tells of the NAT only if they do come when it is asked.
+        // A missing answer from an endpoint describes the NAT only if the endpoint answers direct requests.
         let answers = |endpoint| self.main.iter().flatten().any(|sample| sample.server == endpoint);
         if let Some((asked, other)) = self.behavior {
             if self.seen.from_other_port == Some(false) && !answers(SocketAddr::new(asked.ip(), other.port()))

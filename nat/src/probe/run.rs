@@ -11,15 +11,15 @@ use crate::behavior::Observations;
 use crate::socket::udp;
 use crate::stun::canonical;
 
-/// How often successive ports are looked for. Without them a rare rule of ports is not recognised.
+/// Number of attempts to find successive ports. Without them a rare rule of ports is not recognised.
 const PORT_TRIES: usize = 20;
-/// Datagrams are taken from one socket at a time, so that a flood does not hold up the rest.
+/// Number of datagrams taken from one socket in a row, so that a flood does not delay the others.
 const TAKEN_AT_ONCE: usize = 16;
 
 /// Asks the servers about the NAT in front of one local address. Blocks for at most [`Settings::deadline`].
 ///
 /// With a NAT64 `local` is an IPv6 address, and servers, mapped endpoints and other endpoints of servers are
-/// those of IPv4. With the name of an interface its datagrams leave by that one; else by the system's route.
+/// IPv4 endpoints. If `interface` is set, datagrams leave by it; otherwise by the system's route.
 ///
 /// ```no_run
 /// use peersock_nat::probe::{self, Settings};
@@ -31,7 +31,7 @@ const TAKEN_AT_ONCE: usize = 16;
 /// ```
 ///
 /// # Errors
-/// The local address or the interface does not exist, or there are no sockets left.
+/// If the local address or the interface does not exist, or no socket can be made.
 pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::Result<Observations> {
     let sockets = sockets(local, interface)?;
     let own = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
@@ -42,7 +42,7 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
     let mut buffer = [0; 2048];
     while !prober.is_finished() {
         while let Some(transmit) = prober.poll_transmit() {
-            // What cannot be sent counts as lost: it is repeated, and then has no answer.
+            // A datagram that cannot be sent counts as lost: it is retransmitted, and then has no answer.
             let to = settings.nat64.map_or(transmit.to, |prefix| prefix.synthesize(transmit.to));
             if let Err(error) = sockets[transmit.socket].send_to(&transmit.data, to) {
                 tracing::debug!(%error, to = %transmit.to, "a STUN request was not sent");
@@ -53,7 +53,7 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
         }
         for (index, socket) in sockets.iter().enumerate() {
             for _ in 0..TAKEN_AT_ONCE {
-                // An error is an ICMP message about an earlier request, or that there is nothing.
+                // An error means an ICMP message about an earlier request, or an empty socket.
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
                 let from = settings.nat64.map_or(from, |prefix| prefix.restore(canonical(from)));
                 prober.handle_datagram(Instant::now(), index, from, &buffer[..len]);
@@ -64,7 +64,7 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
     Ok(prober.into_observations())
 }
 
-/// The sockets as [`Prober::new`] wants them: after the first three, three with successive ports and three
+/// Opens the sockets that [`Prober::new`] needs: after the first three, three with successive ports and three
 /// more.
 fn sockets(local: IpAddr, interface: Option<&str>) -> io::Result<Vec<UdpSocket>> {
     let open = |port| udp(SocketAddr::new(local, port), interface);
@@ -87,7 +87,7 @@ fn sockets(local: IpAddr, interface: Option<&str>) -> io::Result<Vec<UdpSocket>>
     Ok(sockets)
 }
 
-/// Until a socket can be read or the time has come.
+/// Waits until a socket is readable or the time has come.
 fn wait(sockets: &[UdpSocket], until: Instant) -> io::Result<()> {
     let left = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(io::Error::other)?;

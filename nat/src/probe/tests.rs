@@ -18,16 +18,16 @@ fn at(text: &str) -> SocketAddr {
     text.parse().expect("an endpoint")
 }
 
-/// What the box between the prober and the servers does.
+/// The behavior of the box between the prober and the servers.
 #[derive(Debug, Clone, Copy)]
 struct Model {
-    /// `None`: no NAT, only the filter.
+    /// The mapping; `None` without NAT, with only the filter.
     mapping: Option<Mapping>,
     filtering: Filtering,
     delta: DeltaKind,
     hairpin: bool,
     blocked: bool,
-    /// Out of 256 datagrams.
+    /// Lost datagrams out of 256.
     loss: u8,
 }
 
@@ -40,25 +40,25 @@ const EASY: Model = Model {
     loss: 0,
 };
 
-/// A mapping: a local endpoint and, as the kind of mapping wants, the destination.
+/// The key of a mapping: a local endpoint and, depending on the kind of mapping, the destination.
 type Key = (SocketAddr, Option<IpAddr>, Option<u16>);
 
-/// A datagram under way to the prober: when it comes, a number for the order, to which socket, from where.
+/// A datagram on its way to the prober: time of arrival, a number for the order, socket, and source.
 type Arrival = (Instant, u64, usize, SocketAddr, Vec<u8>);
 
 struct World {
     model: Model,
     servers: Vec<SocketAddr>,
-    /// The servers know RFC 5780.
+    /// True if the servers know RFC 5780.
     knows_behavior: bool,
-    /// The server's other endpoints answer nothing.
+    /// True if the server's other endpoints never answer.
     is_rest_dead: bool,
-    /// The server answers from where it is asked, whatever it is asked for.
+    /// True if the server answers from the endpoint that was asked, ignoring change requests.
     ignores_change: bool,
-    /// The prober has IPv6 only, and the box is a NAT64.
+    /// The prefix if the prober has IPv6 only, and the box is a NAT64.
     nat64: Option<Nat64Prefix>,
     mappings: BTreeMap<Key, u16>,
-    /// To where each mapped port has sent.
+    /// The destinations to which each mapped port has sent.
     sent: Vec<(u16, SocketAddr)>,
     last: (u16, u16),
     rng: ChaCha20Rng,
@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// Runs a probe to its end; also how long it took.
+    /// Runs a probe to its end. Also returns its duration.
     fn probe(mut self) -> (Nat, Duration) {
         let host = at(if self.nat64.is_some() { "[2001:db8:1::2]:0" } else { "192.168.1.2:0" }).ip();
         let local: Vec<SocketAddr> = [50_123, 41_007, 7_777, 40_000, 40_001, 40_002, 9_100, 33_333, 51_777]
@@ -157,7 +157,7 @@ impl World {
         self.incoming(now, origin, port, answer.emit(), local, false);
     }
 
-    /// A datagram comes to a mapped port.
+    /// Handles a datagram that arrives at a mapped port.
     fn incoming(
         &mut self,
         now: Instant,
@@ -336,7 +336,7 @@ fn a_nat64_is_probed_from_ipv6_as_a_nat_is_from_ipv4() {
             assert_eq!(nat, probe(None), "but for the way there it is the same");
         }
     }
-    // It translates neither IPv6 nor what means something on one network only.
+    // The NAT64 translates neither IPv6 nor addresses that are meaningful in one network only.
     for server in ["[2001:db8::1]:3478", "10.0.0.1:3478"] {
         let world = World { nat64: prefix, servers: vec![at(server)], ..World::new(EASY, 1) };
         assert_eq!(world.probe().0.udp, None, "{server}");
@@ -358,7 +358,7 @@ fn who_wants_the_address_only_waits_for_one_answer() {
     assert_eq!(prober.into_observations().decide().mapped, Some(at("203.0.113.1:7")));
 }
 
-/// Nobody but the server answers, which names somebody else and says where this node is seen.
+/// Runs a probe in which only the server answers. It names another endpoint, and the mapped endpoint.
 fn sent_to_others(other: &str, mapped: &str) -> BTreeMap<SocketAddr, usize> {
     let local: Vec<_> = (1..6).map(|port| SocketAddr::from(([192, 168, 1, 2], port))).collect();
     let mut now = Instant::now();

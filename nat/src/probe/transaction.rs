@@ -1,4 +1,4 @@
-//! One request until its answer: when it is sent again, and when it is given up (RFC 8489, 6.2.1).
+//! One request until its answer: the retransmissions, and the timeout (RFC 8489, 6.2.1).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::{Purpose, Transmit};
 use crate::stun::TransactionId;
 
-/// The pause between two repetitions stops to double here, so that a lossy path is asked often enough.
+/// Longest wait between two retransmissions, short enough that a lossy path is asked often.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How often a request is sent, and the time after which the first repetition leaves. It doubles each time,
-/// up to half a second.
+/// Number of transmissions, and the time until the first retransmission. It doubles each time, up to half a
+/// second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schedule {
     rto: Duration,
@@ -18,18 +18,18 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Nothing is known of the server. One request more than RFC 8489's seven, because the time between them
-    /// is short; given up after 3.75 s.
+    /// Schedule for an unknown server: one request more than RFC 8489's seven, because the intervals are
+    /// short. Times out after 3.75 s.
     pub(super) const UNKNOWN: Self = Self { rto: Duration::from_millis(250), count: 8 };
 
-    /// The server has answered within this time, and an answer is owed: only loss keeps it away. RFC 8489
-    /// lets clients measure. Given up after 2.7 to 3.5 s.
+    /// Returns the schedule for a server that has answered within `rtt` and should answer again, so that only
+    /// loss can prevent the answer. RFC 8489 allows clients to measure. Times out after 2.7 to 3.5 s.
     pub(super) fn owed(rtt: Duration) -> Self {
         Self { rto: Self::rto(rtt), count: 7 }
     }
 
-    /// The server has answered within this time, but here a NAT may keep the answer away for ever. Its
-    /// silence has a meaning, and shows after about 1.5 s.
+    /// Returns the schedule for a server that has answered within `rtt`, when a NAT may block this answer
+    /// forever. The silence has a meaning, and is noticed after about 1.5 s.
     pub(super) fn filtered(rtt: Duration) -> Self {
         let rto = Self::rto(rtt);
         Self { rto, count: if rto < Duration::from_millis(300) { 4 } else { 3 } }
@@ -53,8 +53,8 @@ pub(super) struct Transaction {
     most: u32,
 }
 
-/// The most requests to an endpoint that a server has named, and whose host has not answered: with fewer, a
-/// tenth of all datagrams lost in each direction would hide how the NAT maps.
+/// Limit of requests to an endpoint that a server has named and whose host has not answered. With fewer, a
+/// loss of a tenth of all datagrams in each direction would hide the mapping.
 const MOST_TO_NAMED: u32 = 3;
 
 impl Transaction {
@@ -84,13 +84,13 @@ impl Transaction {
         self.sent
     }
 
-    /// When it is sent again, or given up.
+    /// Returns the time of the next retransmission, or of the timeout.
     pub(super) fn next(&self) -> Instant {
         self.sent + self.wait
     }
 
-    /// Counts a repetition; `false` if there have been enough. `is_named` is for whoever a server has named,
-    /// and has not answered.
+    /// Counts a retransmission; returns `false` if there have been enough. `is_named` marks an endpoint that
+    /// a server has named and whose host has not answered.
     pub(super) fn repeat(&mut self, now: Instant, is_named: bool) -> bool {
         if self.sendings >= if is_named { self.most.min(MOST_TO_NAMED) } else { self.most } {
             return false;

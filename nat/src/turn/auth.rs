@@ -10,17 +10,18 @@ use zeroize::Zeroizing;
 
 use crate::quiet::quietly;
 
-/// RFC 8489 (14.9, 14.10): the most bytes of a realm and of a nonce.
+/// Largest realm and nonce in bytes (RFC 8489, 14.9, 14.10).
 const MAX_TEXT: usize = 763;
 
-/// The most algorithms that a server may offer, of which there are two. They are repeated in each request,
-/// which must not become as long as anybody wants who can answer the first one.
+/// Limit of the algorithms that a server may offer; two exist. Each request repeats them, so without a limit
+/// a forger of the first answer could make requests arbitrarily long.
 const MAX_OFFERED: usize = 8;
 
-/// RFC 8489 (9.2): nonces of servers that know more than RFC 5389 begin so; four characters of flags follow.
+/// Beginning of the nonces of servers that support more than RFC 5389 (RFC 8489, 9.2); four characters of
+/// flags follow.
 const NONCE_COOKIE: &str = "obMatJos2";
 
-/// The credentials, and what the server has said of how to use them. It has no `Debug`, for it holds keys.
+/// The credentials, and the parameters that the server has sent. No `Debug`, because it holds keys.
 pub(super) struct Auth {
     user: String,
     password: Zeroizing<String>,
@@ -30,7 +31,7 @@ pub(super) struct Auth {
 struct Session {
     realm: String,
     nonce: String,
-    /// What the server offers, which is to be repeated, if it offers a choice.
+    /// The algorithms that the server offers, which requests must repeat; empty if it offers no choice.
     offered: Vec<PasswordAlgorithmValue>,
     algorithm: IntegrityAlgorithm,
     key: IntegrityKey,
@@ -41,13 +42,13 @@ impl Auth {
         Self { user: user.to_owned(), password: Zeroizing::new(password.to_owned()), session: None }
     }
 
-    /// Whether requests are signed.
+    /// Returns true if requests are signed.
     pub(super) fn is_known(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Learns realm and nonce from a response with the error 401 or 438; false if they are not in it, or more
-    /// than a request has room for.
+    /// Learns realm and nonce from a response with the error 401 or 438. Returns false if they are missing or
+    /// too long for a request.
     pub(super) fn learn(&mut self, response: &Message<'_>) -> bool {
         let realm = response.attribute::<Realm>();
         let nonce = response.attribute::<Nonce>();
@@ -56,8 +57,8 @@ impl Auth {
         if realm.len() > MAX_TEXT || nonce.len() > MAX_TEXT {
             return false;
         }
-        // Without the cookie an attribute of the new kind was not put there by the server (bid-down is
-        // prevented by the nonce, which the signature covers).
+        // Without the cookie in the nonce, the attribute does not come from the server. The nonce prevents
+        // bid-down, because the signature covers it.
         let offered = response.attribute::<PasswordAlgorithms>().ok();
         let offered = offered.filter(|_| nonce.starts_with(NONCE_COOKIE));
         let offered = offered.map(|offered| offered.algorithms().to_vec()).unwrap_or_default();
@@ -75,8 +76,8 @@ impl Auth {
         true
     }
 
-    /// Learns the nonce of a response with the error 438, which anybody can forge: false if its realm is
-    /// another one than the server's, for with that no answer of the server would be believed any more.
+    /// Learns the nonce of a response with the error 438, which any host can forge. Returns false if its
+    /// realm differs from the server's, because with another realm no answer of the server could be verified.
     pub(super) fn renew(&mut self, response: &Message<'_>) -> bool {
         let realm = response.attribute::<Realm>();
         let is_its = |session: &Session| realm.as_ref().is_ok_and(|realm| realm.realm() == session.realm);
@@ -98,11 +99,11 @@ impl Auth {
             };
             message.add_attribute(&PasswordAlgorithm::new(chosen)).expect(once);
         }
-        // The key is among the fields of the library's span.
+        // The library's span contains the key.
         quietly(|| message.add_message_integrity_with_key(&session.key, session.algorithm)).expect(once);
     }
 
-    /// Whether a response was signed with the same key and algorithm as the requests.
+    /// Returns true if a response was signed with the same key and algorithm as the requests.
     pub(super) fn verifies(&self, response: &Message<'_>) -> bool {
         let Some(session) = &self.session else { return false };
         quietly(|| response.validate_integrity_with_key(&session.key)).is_ok_and(|by| by == session.algorithm)
@@ -115,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 5769 (2.4): a request with long-term credentials, whose password is "TheMatrIX".
+    /// The request with long-term credentials of RFC 5769 (2.4), whose password is "TheMatrIX".
     const REQUEST: &[u8] =
         b"\x00\x01\x00\x60\x21\x12\xa4\x42\x78\xad\x34\x33\xc6\xad\x72\xc0\x29\xda\x41\x2e\
         \x00\x06\x00\x12\xe3\x83\x9e\xe3\x83\x88\xe3\x83\xaa\xe3\x83\x83\xe3\x82\xaf\xe3\x82\xb9\x00\x00\
@@ -133,7 +134,7 @@ mod tests {
         let sample = Message::from_bytes(REQUEST).expect("a message");
         let mut auth = matrix();
         assert!(!auth.verifies(&sample), "nothing is known of the server");
-        // The sample has the realm and the nonce that a server's refusal had.
+        // The sample contains the realm and the nonce of a server's refusal.
         assert!(auth.learn(&sample));
         assert!(auth.verifies(&sample));
         let id = TransactionId::from(0x78ad_3433_c6ad_72c0_29da_412e);

@@ -1,4 +1,4 @@
-//! The client: its allocation, and the requests under way.
+//! The client: its allocation, and its pending requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,13 +17,13 @@ use crate::quiet;
 use crate::scope::Scope;
 use crate::stun::canonical;
 
-/// So often a request is signed anew at once, because the server wants another nonce.
+/// Limit of immediate retries with a new signature, when the server wants another nonce.
 const MAX_SIGNED: u32 = 3;
 
-/// An allocation is refreshed so often at most, and so seldom at least, whatever lifetime the server names.
+/// Shortest and longest interval between refreshes of an allocation, whatever lifetime the server names.
 const REFRESH_AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1800)];
 
-/// How often the server is asked as what it sees the client: NATs forget what is silent for 30 s.
+/// Interval of the binding requests, because NATs forget mappings that are silent for 30 s.
 const KEEP: Duration = Duration::from_secs(25);
 
 /// The same over TCP, where nothing else shows that the other end is gone.
@@ -32,7 +32,7 @@ const KEEP_STREAM: Duration = Duration::from_secs(10);
 /// A client of one TURN server, with one allocation.
 ///
 /// After each call, take everything from [`Client::poll_transmit`] and [`Client::poll_event`]; then call
-/// again when something comes from the server, or at [`Client::poll_timeout`].
+/// again when a datagram comes from the server, or at [`Client::poll_timeout`].
 ///
 /// ```
 /// use std::time::Instant;
@@ -47,9 +47,9 @@ const KEEP_STREAM: Duration = Duration::from_secs(10);
 /// ```
 pub struct Client {
     is_ipv4: bool,
-    /// Whether TCP carries the messages.
+    /// True if TCP carries the messages.
     is_stream: bool,
-    /// Where the server is.
+    /// The scope of the server's address.
     scope: Scope,
     auth: Auth,
     rng: ChaCha20Rng,
@@ -58,7 +58,7 @@ pub struct Client {
     outgoing: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
     peers: Peers,
-    /// The question as what the server sees the client: its transaction, and when the next one is due.
+    /// The pending binding request: its transaction, and the time of the next one.
     question: (Option<u128>, Instant),
 }
 
@@ -67,9 +67,9 @@ enum State {
     Allocating,
     Allocated {
         relayed: SocketAddr,
-        /// As what the server knew the client when it last said that the allocation is there.
+        /// The client's endpoint as the server saw it when it last confirmed the allocation.
         mapped: Option<SocketAddr>,
-        /// As what it has seen it since, if that is something else.
+        /// The endpoint as the server has seen it since, if it differs.
         moved: Option<SocketAddr>,
         refresh_at: Instant,
         until: Instant,
@@ -77,7 +77,8 @@ enum State {
     Ended,
 }
 
-/// Returns the scope of a server, as far as its text shows it: a name may be that of a private address.
+/// Returns the scope of a server, as far as its text shows it, because a name may resolve to a private
+/// address.
 fn scope_of(server: &TurnServer) -> Scope {
     match server.target().host.as_str() {
         "localhost" => Scope::Machine,
@@ -86,8 +87,7 @@ fn scope_of(server: &TurnServer) -> Scope {
 }
 
 impl Client {
-    /// Begins to ask for an allocation with an IPv4 address, or with an IPv6 one. `seed` must be
-    /// unpredictable.
+    /// Starts with a request for an allocation with an IPv4 or an IPv6 address. `seed` must be unpredictable.
     pub fn new(server: &TurnServer, is_ipv4: bool, seed: [u8; 32], now: Instant) -> Self {
         let mut client = Self {
             is_ipv4,
@@ -106,15 +106,15 @@ impl Client {
         client
     }
 
-    /// Says where the server is: then only relayed addresses that are as public as it are believed. Without
-    /// this the name counts, if it is an address or `localhost`; of other names only loopback is refused.
+    /// Sets the server's address: only relayed addresses with at least its scope are then accepted. Without
+    /// this the text counts, if it is an address or `localhost`; for other names only loopback is refused.
     #[must_use]
     pub fn at(mut self, server: SocketAddr) -> Self {
         self.scope = Scope::of(server.ip());
         self
     }
 
-    /// Says that TCP carries the messages, or TLS, which loses none. To be called before anything is polled.
+    /// Declares that the messages go over TCP or TLS, which lose none. Call this before anything is polled.
     #[must_use]
     pub fn over_stream(mut self, now: Instant) -> Self {
         self.is_stream = true;
@@ -123,7 +123,7 @@ impl Client {
         self
     }
 
-    /// The relayed address, if there is an allocation.
+    /// Returns the relayed address, if there is an allocation.
     pub fn relayed(&self) -> Option<SocketAddr> {
         match self.state {
             State::Allocated { relayed, .. } => Some(relayed),
@@ -131,7 +131,7 @@ impl Client {
         }
     }
 
-    /// A datagram of the next peer, for the server: appends it to `out`, wrapped.
+    /// Wraps a datagram for a peer and appends it to `out`, for sending to the server.
     pub fn send(&mut self, now: Instant, peer: SocketAddr, data: &[u8], out: &mut Vec<u8>) -> Sent {
         let peer = canonical(peer);
         let is_possible = peer.is_ipv4() == self.is_ipv4 && peer.port() != 0 && !peer.ip().is_multicast();
@@ -151,8 +151,8 @@ impl Client {
         if out.len() > length { Sent::Written } else { Sent::Dropped }
     }
 
-    /// Takes a datagram of the server; the caller has seen to it that no other's is given. Returns what a
-    /// peer has sent, if that is what it is.
+    /// Takes a datagram of the server; the caller ensures that it comes from no other host. Returns the data
+    /// if it comes from a peer.
     pub fn handle<'a>(&mut self, now: Instant, datagram: &'a [u8]) -> Option<Received<'a>> {
         if let Some((number, data)) = wire::channel_of(datagram) {
             let peer = self.peers.by_number(number, now)?;
@@ -169,7 +169,7 @@ impl Client {
         None
     }
 
-    /// Does what is due.
+    /// Handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let due: Vec<_> =
             self.requests.iter().filter(|(_, one)| one.next <= now).map(|(id, _)| *id).collect();
@@ -184,7 +184,7 @@ impl Client {
                 self.ask(Purpose::Refresh, 0, now);
             }
             if self.question.1 <= now {
-                // Nothing is lost over TCP: the server is gone, or does not answer such questions. A refresh
+                // TCP loses nothing, so the server is gone, or does not answer binding requests. A refresh
                 // shows which.
                 let is_doubted = self.is_stream && self.question.0.is_some();
                 if is_doubted && !self.requests.values().any(|request| request.purpose == Purpose::Refresh) {
@@ -198,7 +198,7 @@ impl Client {
         self.ask_due(now);
     }
 
-    /// When to call [`Client::handle_timeout`], if ever.
+    /// Returns the time to call [`Client::handle_timeout`], if any.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let requests = self.requests.values().map(|request| request.next);
         let own = match self.state {
@@ -213,19 +213,19 @@ impl Client {
         requests.chain(own).chain(peers).min()
     }
 
-    /// The next datagram for the server.
+    /// Returns the next datagram for the server.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.outgoing.pop_front()
     }
 
-    /// What has happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Gives the allocation back, by a last datagram for the server; nobody waits for its answer.
+    /// Gives the allocation back by a last datagram for the server, whose answer is not awaited.
     pub fn close(&mut self) {
-        // The owner sends one datagram more, perhaps.
+        // Drop queued datagrams, because the owner may send only one more.
         self.outgoing.clear();
         if self.relayed().is_some() {
             let id = self.fresh_id();
@@ -248,7 +248,7 @@ impl Client {
         if self.is_stream { KEEP_STREAM } else { KEEP }
     }
 
-    /// Asks for what peers need.
+    /// Sends the requests that peers need.
     fn ask_due(&mut self, now: Instant) {
         while self.relayed().is_some()
             && let Some(ask) = self.peers.take_due(now)
@@ -257,7 +257,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, which was signed so often with another nonce.
+    /// Sends a request; `signed` is the number of earlier attempts with other nonces.
     fn ask(&mut self, purpose: Purpose, signed: u32, now: Instant) {
         let id = self.fresh_id();
         let data = self.signed(purpose, id);
@@ -266,14 +266,14 @@ impl Client {
         self.requests.insert(id, if self.is_stream { request.once(now) } else { request });
     }
 
-    /// A request, with a signature if the server wants one.
+    /// Encodes a request, with a signature if the server wants one.
     fn signed(&self, purpose: Purpose, id: u128) -> Vec<u8> {
         let mut message = purpose.message(self.is_ipv4, id);
         self.auth.sign(&mut message);
         message.finish()
     }
 
-    /// Sends a request again, or gives it up.
+    /// Retransmits a request, or gives it up.
     fn repeat(&mut self, id: u128, now: Instant) {
         let Some(mut request) = self.requests.remove(&id) else { return };
         if !request.repeat(now) {
@@ -314,9 +314,10 @@ impl Client {
             self.requests.remove(&id);
             return self.ask(purpose, signed + 1, now);
         }
-        // Who cannot sign, because the nonce is not its own or the request is not understood, does not. All
-        // else is believed only with a signature, or a router on the way could end the allocation. A forger
-        // can refuse so, too: where there is an allocation, the server has time to say otherwise.
+        // A server that cannot sign, because the nonce is foreign or it does not understand the request,
+        // refuses without a signature. Other refusals need a signature, because a router on the path could
+        // otherwise end the allocation. A forger can send unsigned refusals too, so an existing allocation
+        // waits for a better answer.
         let needs_none =
             matches!(code, ErrorCode::BAD_REQUEST | ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
         if is_proven || (needs_none && purpose == Purpose::Allocate) {
@@ -338,7 +339,8 @@ impl Client {
                         && !at.ip().is_unspecified()
                         && !at.ip().is_multicast()
                         && at.ip() != Ipv4Addr::BROADCAST
-                        // It is told to peers as this node's, and must not mean a host of theirs.
+                        // Peers get this address as the node's address, so it must not denote a host of the
+                        // peers' networks.
                         && Scope::of(at.ip()) >= self.scope
                 };
                 let (Some(relayed), Some(lifetime)) = (relayed.filter(is_good), wire::lifetime(response))
@@ -356,7 +358,7 @@ impl Client {
                 let Some(lifetime) = wire::lifetime(response) else { return self.end(Failure::Nonsense) };
                 if let State::Allocated { mapped, moved, refresh_at, until, .. } = &mut self.state {
                     (*refresh_at, *until) = lasts(lifetime, now);
-                    // The server goes on with the client where it is now.
+                    // The server now associates the allocation with the client's new endpoint.
                     *mapped = moved.take().or(*mapped);
                 }
             }
@@ -375,7 +377,7 @@ impl Client {
     fn failed(&mut self, purpose: Purpose, why: Failure, now: Instant) {
         match purpose {
             Purpose::Allocate | Purpose::Refresh => self.end(why),
-            // The server does not have the allocation: RFC 8656 (5) has this error for all requests.
+            // The server does not have the allocation: RFC 8656 (5) defines this error for all requests.
             Purpose::Ask(_) if matches!(why, Failure::Refused(437, _)) => self.end(why),
             Purpose::Ask(Ask::Permission(ip)) => {
                 self.peers.permitted(ip, false, now);
@@ -384,20 +386,20 @@ impl Client {
         }
     }
 
-    /// The server says as what it sees the client. If that is something new, it does not know the allocation
-    /// by it, which a refresh shows.
+    /// Handles the server's view of the client's endpoint. If the endpoint is new, the server may not
+    /// associate the allocation with it; a refresh shows that.
     fn on_mapped(&mut self, response: &Message<'_>, now: Instant) {
         self.question.0 = None;
         let Ok(seen) = response.attribute::<XorMappedAddress>() else { return };
         let seen = canonical(seen.addr(response.transaction_id()));
         let State::Allocated { mapped, moved, refresh_at, .. } = &mut self.state else { return };
-        // A server that did not say it with the allocation says it now.
+        // A server that did not send the mapped address with the allocation sends it now.
         let known = *mapped.get_or_insert(seen);
         let before = std::mem::replace(moved, (known != seen).then_some(seen));
         if let Some(now_at) = *moved {
             *refresh_at = now;
             if before != Some(now_at) {
-                // One that left earlier shows nothing of the new address.
+                // A refresh that left earlier shows nothing about the new endpoint.
                 self.requests.retain(|_, request| request.purpose != Purpose::Refresh);
             }
             self.handle_timeout(now);
@@ -421,7 +423,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// When an allocation with this lifetime is refreshed, and when it ends.
+/// Returns the times at which an allocation with this lifetime is refreshed, and ends.
 fn lasts(seconds: u32, now: Instant) -> (Instant, Instant) {
     let lifetime = Duration::from_secs(seconds.into());
     let [soonest, latest] = REFRESH_AFTER;

@@ -1,5 +1,5 @@
-//! TURN's methods, attributes and ChannelData frames (RFC 8656, 12.4, 17, 18). Where STUN's library has no
-//! type for an attribute, its value is read and written here.
+//! TURN's methods, attributes and ChannelData frames (RFC 8656, 12.4, 17, 18). This module encodes and parses
+//! attributes for which the STUN library has no type.
 
 use std::net::SocketAddr;
 
@@ -26,10 +26,10 @@ pub(super) const RELAYED_ADDRESS: AttributeType = AttributeType::new(0x0016);
 const REQUESTED_ADDRESS_FAMILY: AttributeType = AttributeType::new(0x0017);
 const REQUESTED_TRANSPORT: AttributeType = AttributeType::new(0x0019);
 
-/// RFC 8656 (12): channel numbers.
+/// Range of channel numbers (RFC 8656, 12).
 pub(super) const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
 
-/// What a ChannelData frame has in front of its data.
+/// Length of a ChannelData header in bytes.
 const CHANNEL_HEADER: usize = 4;
 
 pub(super) fn request(method: Method, id: u128) -> MessageWriteVec {
@@ -79,7 +79,7 @@ pub(super) fn lifetime(message: &Message<'_>) -> Option<u32> {
     Some(u32::from_be_bytes(raw.value.as_ref().try_into().ok()?))
 }
 
-/// Appends a Send indication; nothing if the data is too long for one.
+/// Appends a Send indication; appends nothing if the data is too long.
 pub(super) fn emit_send(peer: SocketAddr, data: &[u8], id: u128, out: &mut Vec<u8>) {
     if data.len() <= usize::from(u16::MAX) - super::MAX_OVERHEAD {
         let mut message = message(MessageClass::Indication, SEND, id);
@@ -89,7 +89,7 @@ pub(super) fn emit_send(peer: SocketAddr, data: &[u8], id: u128, out: &mut Vec<u
     }
 }
 
-/// The peer and where its datagram is, if the message is a Data indication.
+/// Returns the peer and its datagram, if the message is a Data indication.
 pub(super) fn data_of<'a>(message: &Message<'_>, bytes: &'a [u8]) -> Option<(SocketAddr, &'a [u8])> {
     if !message.has_class(MessageClass::Indication) || !message.has_method(DATA) {
         return None;
@@ -99,7 +99,7 @@ pub(super) fn data_of<'a>(message: &Message<'_>, bytes: &'a [u8]) -> Option<(Soc
     Some((address(message, PEER_ADDRESS)?, value))
 }
 
-/// Appends a ChannelData frame; nothing if the data is too long for one.
+/// Appends a ChannelData frame; appends nothing if the data is too long.
 pub(super) fn emit_channel(number: u16, data: &[u8], out: &mut Vec<u8>) {
     if let Ok(length) = u16::try_from(data.len()) {
         out.extend(number.to_be_bytes());
@@ -108,7 +108,7 @@ pub(super) fn emit_channel(number: u16, data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a ChannelData frame from a datagram, which may have padding behind it.
+/// Parses a ChannelData frame from a datagram, which may have padding after it.
 pub(super) fn channel_of(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (header, rest) = datagram.split_first_chunk::<CHANNEL_HEADER>()?;
     let number = u16::from_be_bytes([header[0], header[1]]);

@@ -1,35 +1,34 @@
-//! A client of TURN servers (RFC 8656): an address on a server, from which everything is passed on to this
-//! node.
+//! A client of TURN servers (RFC 8656): an address on a server that relays to this node.
 //!
-//! A [`Client`] has one *allocation*: the server opens a UDP port for it, the *relayed address*, and passes
-//! on what arrives there, from peers that the client has named before. It is sans-IO: what comes from the
-//! server, what is to be sent to peers and the time go in; datagrams for the server, datagrams of peers and
-//! events come out. Its owner has a socket that talks to the server alone, and begins anew with another
+//! A [`Client`] has one *allocation*: the server opens a UDP port for it, the *relayed address*. It forwards
+//! datagrams that arrive there from peers that the client has named before. The client is sans-IO. Inputs are
+//! datagrams from the server, data for peers, and the time; outputs are datagrams for the server, data of
+//! peers, and events. Its owner has a socket that talks to the server only, and starts again with another
 //! socket when the allocation has ended.
 //!
-//! * **Allocation** (RFC 8656, 7): asked for without credentials first; the server's refusal has the realm
-//!   and the nonce for the second request. It is refreshed at three quarters of its lifetime.
-//! * **Permissions** (9): one for each IP address that is sent to, asked for with the first datagram, which
-//!   waits for it. Permissions that are in use are renewed; what is not used for five minutes is forgotten.
-//! * **Channels** (12): a peer that answers and is sent to often gets one: then a datagram costs 4 bytes
-//!   more, before that [`MAX_OVERHEAD`].
-//! * **Mapping**: every 25 s a binding request keeps the mapping of NATs on the way to the server, and shows
-//!   whether it is still the one that the server knows the client by.
+//! * **Allocation** (RFC 8656, 7): the first request has no credentials; the server's refusal contains the
+//!   realm and the nonce for the second one. The client refreshes it at three quarters of its lifetime.
+//! * **Permissions** (9): one for each destination IP address, requested with the first datagram, which waits
+//!   for it. The client renews permissions in use; after five minutes without use it forgets them.
+//! * **Channels** (12): a peer that answers and receives datagrams often gets one. A datagram then costs 4
+//!   additional bytes instead of [`MAX_OVERHEAD`].
+//! * **Mapping**: a binding request every 25 s keeps the mapping of NATs on the path to the server. It also
+//!   shows if the server still knows the client by it.
 //!
-//! Over TCP and TLS ([`Client::over_stream`]) the messages are the same, and their frames its owner's
-//! concern. No request is repeated then (RFC 8489, 6.2.2), and a server that no longer answers is noticed by
-//! requests every 10 s, because such a connection can be dead without a sign.
+//! Over TCP and TLS ([`Client::over_stream`]) the messages are the same, and the owner does the framing. The
+//! client then retransmits no requests (RFC 8489, 6.2.2). It detects a dead server by requests every 10 s,
+//! because such a connection can die without a sign.
 //!
-//! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. What it causes
-//! is bounded: memory by [`MAX_PERMISSIONS`] and 256 channels, requests by their repetition, and each
-//! redirection to another server is its owner's decision. A relayed address that reaches less far than the
-//! server's own (loopback, private) is refused, for it would mean another host to each peer. Datagrams of
-//! peers that no permission was asked for, and those of channels that were not bound, are dropped. Where
-//! there is an allocation, a refusal without a signature counts only if nothing better has come when the
-//! request's time is over.
+//! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. Its effects are
+//! bounded: memory by [`MAX_PERMISSIONS`] and 256 channels, requests by their retransmission limit, and the
+//! owner decides about each redirection to another server. A relayed address with a narrower scope than the
+//! server's address (loopback, private) is refused, because it would denote another host to each peer.
+//! Datagrams of peers without a requested permission, or of unbound channels, are dropped. During an
+//! allocation, a refusal without a signature counts only if no better answer has arrived when the request
+//! times out.
 //!
-//! Nor are peers, which can have a node send to many addresses: those that have never answered get half of
-//! the permissions, eight at once and one a second.
+//! Peers are not trusted either, because they can make a node send to many addresses. Addresses that have
+//! never answered get half of the permissions, eight at once and one per second.
 
 mod auth;
 mod client;
@@ -47,41 +46,41 @@ pub use client::Client;
 pub use peers::MAX_PERMISSIONS;
 pub use server::{TurnServer, TurnServerError, TurnTransport};
 
-/// The most bytes that the way over the server adds to a datagram, below UDP: a Send indication with the
-/// address of an IPv6 peer and three bytes of padding.
+/// Largest number of bytes that relaying adds to a datagram, below UDP: a Send indication with the address of
+/// an IPv6 peer and three bytes of padding.
 pub const MAX_OVERHEAD: usize = 20 + 24 + 4 + 3;
 
-/// What happens to an allocation.
+/// An event of an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The server relays at this address.
+    /// The server now relays at this address.
     Allocated(SocketAddr),
-    /// There is no allocation, or none any more. Nothing follows.
+    /// There is no allocation, or it has ended. No events follow.
     Ended(Failure),
 }
 
-/// What came from the server for the client's owner.
+/// Data from a peer, for the client's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// The peer that has sent it to the relayed address, as the server says.
+    /// The peer that has sent the data to the relayed address, according to the server.
     pub peer: SocketAddr,
-    /// What it has sent.
+    /// The data.
     pub data: &'a [u8],
 }
 
-/// What has become of a datagram to a peer.
+/// Outcome of sending a datagram to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It was appended, wrapped, to be sent to the server.
+    /// The datagram was wrapped and appended, for sending to the server.
     Written,
-    /// It waits for the server's permission, and is sent then. Two for each address wait at most.
+    /// The datagram waits for the server's permission, and is sent then. At most two for each address wait.
     Held,
-    /// It was dropped: there is no allocation, the server does not want it, or too many peers have
+    /// The datagram was dropped: there is no allocation, the server refuses the peer, or too many peers have
     /// permissions.
     Dropped,
 }
 
-/// Why there is no allocation.
+/// Reasons for having no allocation.
 ///
 /// ```
 /// use peersock_nat::turn::Failure;
@@ -91,17 +90,17 @@ pub enum Sent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// No answer came.
+    /// No answer arrived.
     Silent,
-    /// The server does not accept the user name or the password.
+    /// The server rejects the user name or the password.
     Unauthorized,
-    /// The server names another one to use instead (RFC 8489, 10).
+    /// The server names another server to use instead (RFC 8489, 10).
     Elsewhere(SocketAddr),
     /// The server has no relayed addresses of that family (RFC 8656, error 440).
     NoFamily,
-    /// The server refuses, with this error code and its text.
+    /// The server refuses, with this error code and text.
     Refused(u16, String),
-    /// What the server says makes no sense.
+    /// The server's answer makes no sense.
     Nonsense,
 }
 

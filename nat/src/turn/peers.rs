@@ -6,43 +6,43 @@ use std::time::{Duration, Instant};
 
 use super::message::CHANNELS;
 
-/// The most IP addresses with a permission, and half as many that have never answered: peers choose whom a
-/// node sends to. The one that was not used for longest makes room, after 30 s without use at the earliest;
-/// one that has answered makes none for one that has not.
+/// Limit of IP addresses with a permission; half as many may never have answered, because peers choose the
+/// addresses a node sends to. The least recently used one makes room, after at least 30 s without use. One
+/// that has answered never makes room for one that has not.
 pub const MAX_PERMISSIONS: usize = 64;
 
-/// The most permissions of addresses that have never answered.
+/// Limit of permissions for addresses that have never answered.
 const MAX_STRANGERS: usize = MAX_PERMISSIONS / 2;
 
-/// So many strangers get a permission at once, and further ones in this time each.
+/// Rate limit of new strangers: this number at once, and further ones at this interval.
 const STRANGERS_AT_ONCE: u32 = 8;
 const STRANGER_EACH: Duration = Duration::from_secs(1);
 
-/// The most channels that the server may still have.
+/// Limit of channels that the server may still have.
 const MAX_CHANNELS: usize = 256;
 
-/// RFC 8656 (9): how long a permission lasts. It is renewed a minute earlier.
+/// Lifetime of a permission (RFC 8656, 9). It is renewed a minute earlier.
 const PERMISSION: Duration = Duration::from_secs(300);
-/// RFC 8656 (12): how long a channel lasts.
+/// Lifetime of a channel (RFC 8656, 12).
 const CHANNEL: Duration = Duration::from_secs(600);
 const EARLIER: Duration = Duration::from_secs(60);
 
-/// RFC 8656 (12): a number, and its peer, may be bound otherwise so long after the channel has ended.
+/// Time after the end of a channel until its number or its peer may be bound differently (RFC 8656, 12).
 const RESERVED: Duration = Duration::from_secs(300);
 
-/// What was not used for so long is not renewed.
+/// Idle time after which a permission or channel is not renewed.
 const UNUSED: Duration = Duration::from_secs(300);
 
-/// What was not used for so long makes room for others.
+/// Idle time after which a permission can make room for others.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// What the server has refused is not asked for again so soon.
+/// Wait after a refusal until the same request may be sent again.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// Datagrams for one address that wait for its permission.
+/// Limit of datagrams for one address that wait for its permission.
 const MAX_HELD: usize = 2;
 
-/// A peer gets a channel with so many datagrams to it, if it has answered.
+/// Number of datagrams after which a peer that has answered gets a channel.
 const OFTEN: u32 = 4;
 
 /// The permissions and channels of one allocation.
@@ -52,21 +52,21 @@ pub(super) struct Peers {
     channels: BTreeMap<SocketAddr, Channel>,
     by_number: BTreeMap<u16, SocketAddr>,
     last_number: u16,
-    /// Until when the permissions that strangers have taken count.
+    /// Time until which the permissions that strangers have taken count.
     strangers_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Permission {
-    /// Until when it lasts, if it was ever granted.
+    /// End of the permission, if it was ever granted.
     until: Option<Instant>,
     is_asked: bool,
-    /// Whether a datagram came from there, ever.
+    /// Set once a datagram came from the address.
     has_answered: bool,
     refused_until: Option<Instant>,
     used: Instant,
     held: VecDeque<(SocketAddr, Vec<u8>)>,
-    /// The ports that datagrams were sent to lately, how many, and whether one came from there.
+    /// The last used ports of the address: datagrams sent, and a flag for an answer.
     ports: BTreeMap<u16, Port>,
 }
 
@@ -76,35 +76,35 @@ struct Port {
     has_answered: bool,
 }
 
-/// Ports of one address that are counted.
+/// Limit of the ports of one address that are counted.
 const MAX_PORTS: usize = 8;
 
 #[derive(Debug)]
 struct Channel {
     number: u16,
-    /// Until when it is bound, if it is.
+    /// End of the binding, if it was ever granted.
     until: Option<Instant>,
     is_asked: bool,
-    /// Until when neither the number nor the peer may be bound otherwise.
+    /// Time until which neither the number nor the peer may be bound differently.
     reserved_until: Instant,
     refused_until: Option<Instant>,
     used: Instant,
 }
 
-/// What becomes of a datagram to a peer.
+/// The way of a datagram to a peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By this channel.
+    /// This channel.
     Channel(u16),
-    /// By a Send indication.
+    /// A Send indication.
     Indication,
-    /// It waits for a permission.
+    /// The datagram waits for a permission.
     Held,
-    /// It is dropped.
+    /// The datagram is dropped.
     No,
 }
 
-/// What is to be asked of the server.
+/// A request to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Permission(IpAddr),
@@ -112,7 +112,7 @@ pub(super) enum Ask {
 }
 
 impl Peers {
-    /// Decides how `data` goes to a peer; keeps it if it must wait.
+    /// Decides how to send `data` to a peer; stores it if it must wait.
     pub(super) fn send(&mut self, peer: SocketAddr, data: &[u8], now: Instant) -> Way {
         if let Some(channel) = self.channels.get_mut(&peer) {
             channel.used = now;
@@ -144,7 +144,8 @@ impl Peers {
         }
     }
 
-    /// A datagram came from a peer by a Data indication; false if no permission was asked for its address.
+    /// Records a datagram from a peer in a Data indication. Returns false if no permission was requested for
+    /// it.
     pub(super) fn heard(&mut self, peer: SocketAddr, now: Instant) -> bool {
         let Some(permission) = self.permissions.get_mut(&peer.ip()) else { return false };
         (permission.used, permission.has_answered) = (now, true);
@@ -152,7 +153,7 @@ impl Peers {
         true
     }
 
-    /// The peer of a channel that was asked for.
+    /// Returns the peer of a requested channel.
     pub(super) fn by_number(&mut self, number: u16, now: Instant) -> Option<SocketAddr> {
         let peer = *self.by_number.get(&number)?;
         let channel = self.channels.get_mut(&peer)?;
@@ -160,7 +161,7 @@ impl Peers {
         self.heard(peer, now).then_some(peer)
     }
 
-    /// What is to be asked for now, and is noted as asked for.
+    /// Returns the next due request, and marks it as pending.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Ask> {
         self.forget(now);
         let due = self.permissions.iter_mut().find(|(_, one)| one.due().is_some_and(|at| at <= now));
@@ -176,7 +177,7 @@ impl Peers {
         self.begin_channel(now)
     }
 
-    /// When something is due.
+    /// Returns the time at which the next request or expiry is due.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let permissions =
             self.permissions.values().flat_map(|one| one.due().into_iter().chain([one.end(now)]));
@@ -185,7 +186,7 @@ impl Peers {
         permissions.chain(channels).chain(wanted).min()
     }
 
-    /// The server has granted or refused a permission. Returns what has waited for it.
+    /// Handles the server's answer about a permission. Returns the datagrams that have waited for it.
     pub(super) fn permitted(
         &mut self,
         ip: IpAddr,
@@ -203,7 +204,7 @@ impl Peers {
         held.into()
     }
 
-    /// The server has granted or refused a channel.
+    /// Handles the server's answer about a channel.
     pub(super) fn bound(&mut self, peer: SocketAddr, is_granted: bool, now: Instant) {
         let Some(channel) = self.channels.get_mut(&peer) else { return };
         channel.is_asked = false;
@@ -215,13 +216,13 @@ impl Peers {
         }
     }
 
-    /// Whether a channel leads to the address: who has none has not answered.
+    /// Returns true if a channel leads to the address, which means that it has answered.
     fn has_channel(&self, ip: IpAddr) -> bool {
         self.channels.range(SocketAddr::new(ip, 0)..).next().is_some_and(|(peer, _)| peer.ip() == ip)
     }
 
-    /// Makes room for the permission of a new address, which has answered before or not; false if there is
-    /// none.
+    /// Makes room for the permission of a new address; `is_known` is true if it has answered before. Returns
+    /// false if there is none.
     fn make_room(&mut self, is_known: bool, now: Instant) -> bool {
         let strangers = self.permissions.values().filter(|one| !one.has_answered).count();
         let taken = self.strangers_until.map_or(now, |until| until.max(now)) + STRANGER_EACH;
@@ -243,7 +244,7 @@ impl Peers {
         true
     }
 
-    /// Forgets what ends now.
+    /// Removes permissions and channels that end now.
     fn forget(&mut self, now: Instant) {
         self.permissions.retain(|_, one| now < one.end(now));
         let ended: Vec<_> =
@@ -255,7 +256,7 @@ impl Peers {
         }
     }
 
-    /// A peer that is to get a channel.
+    /// Returns a peer that should get a channel.
     fn wants_channel(&self, now: Instant) -> Option<SocketAddr> {
         if self.channels.len() == MAX_CHANNELS {
             return None;
@@ -276,7 +277,7 @@ impl Peers {
         let number = numbers.find(|one| !self.by_number.contains_key(one))?;
         self.last_number = number;
         self.by_number.insert(number, peer);
-        // It may be bound though the answer is lost.
+        // The channel may be bound even if the answer is lost.
         let reserved_until = now + CHANNEL + RESERVED + EARLIER;
         let channel =
             Channel { number, until: None, is_asked: true, reserved_until, refused_until: None, used: now };
@@ -305,7 +306,7 @@ impl Permission {
         self.ports.entry(port).or_default()
     }
 
-    /// When it is to be asked for.
+    /// Returns the time at which the permission must be requested.
     fn due(&self) -> Option<Instant> {
         if self.is_asked {
             return None;
@@ -315,7 +316,8 @@ impl Permission {
         Some(self.refused_until.map_or(at, |refused| at.max(refused)))
     }
 
-    /// When it is forgotten. The time is for what is asked for now, which stays until there is an answer.
+    /// Returns the time at which the permission is forgotten. A pending request extends it until there is an
+    /// answer.
     fn end(&self, now: Instant) -> Instant {
         let end = self.used + UNUSED;
         let end = self.refused_until.map_or(end, |refused| end.max(refused));
@@ -324,7 +326,7 @@ impl Permission {
 }
 
 impl Channel {
-    /// When it is to be asked for again.
+    /// Returns the time at which the channel must be requested again.
     fn due(&self) -> Option<Instant> {
         let renewal = self.until.map(|until| until - EARLIER).filter(|at| *at < self.used + UNUSED)?;
         let at = self.refused_until.map_or(renewal, |refused| renewal.max(refused));

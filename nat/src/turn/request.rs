@@ -1,4 +1,4 @@
-//! Requests to the server, and what its refusals mean.
+//! Requests to the server, and the meaning of its refusals.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use super::message::{self as wire, ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, PE
 use super::peers::Ask;
 use crate::stun::canonical;
 
-/// RFC 8489 (6.2.1): the first repetition of a request; the wait doubles.
+/// Wait until the first retransmission of a request; it doubles (RFC 8489, 6.2.1).
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// So often a request is sent; it is given up after 15.5 s. RFC 8489 has seven and 39.5 s, which is longer
-/// than anybody waits for a path.
+/// Number of transmissions; the request times out after 15.5 s. RFC 8489 has seven and 39.5 s, which is too
+/// long to wait for a path.
 const TIMES: u32 = 5;
 
-/// How long an answer is waited for over TCP, which repeats what is lost itself: as long as over UDP in all.
+/// Timeout over TCP, which retransmits by itself: the same total as over UDP.
 const STREAM_WAIT: Duration = Duration::from_millis(15_500);
 
-/// The lifetime that is asked for, seconds: RFC 8656's default.
+/// The requested lifetime in seconds: RFC 8656's default.
 const LIFETIME: u32 = 600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Purpose {
     Ask(Ask),
 }
 
-/// A request under way.
+/// A pending request.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) purpose: Purpose,
@@ -40,29 +40,29 @@ pub(super) struct Request {
     pub(super) next: Instant,
     wait: Duration,
     left: u32,
-    /// How often it was signed anew at once.
+    /// Number of immediate retries with a new signature.
     pub(super) signed: u32,
     pub(super) is_signed: bool,
-    /// Whether its next repetition is to be signed anew.
+    /// True if its next retransmission needs a new signature.
     pub(super) is_stale: bool,
-    /// What an answer without a signature says, which holds if no better one comes.
+    /// The failure in an unsigned answer, which applies if no better answer arrives.
     pub(super) doubtful: Option<Failure>,
 }
 
 impl Request {
-    /// One that is sent now.
+    /// Makes a request that is sent now.
     pub(super) fn new(purpose: Purpose, data: Vec<u8>, signed: u32, is_signed: bool, now: Instant) -> Self {
         let (next, wait, left) = (now + FIRST_WAIT, FIRST_WAIT, TIMES - 1);
         Self { purpose, data, next, wait, left, signed, is_signed, is_stale: false, doubtful: None }
     }
 
-    /// Has it sent once only, because what carries it repeats it (RFC 8489, 6.2.2).
+    /// Limits the request to one transmission, because the stream retransmits it (RFC 8489, 6.2.2).
     pub(super) fn once(mut self, now: Instant) -> Self {
         (self.next, self.left) = (now + STREAM_WAIT, 0);
         self
     }
 
-    /// Notes that it is sent again; false if it was sent often enough.
+    /// Counts a retransmission; returns false if the limit is reached.
     pub(super) fn repeat(&mut self, now: Instant) -> bool {
         if self.left == 0 {
             return false;
@@ -75,14 +75,14 @@ impl Request {
 }
 
 impl Purpose {
-    /// The request, without a signature.
+    /// Encodes the request, without a signature.
     pub(super) fn message(self, is_ipv4: bool, id: u128) -> MessageWriteVec {
         match self {
             Self::Allocate => {
                 let mut message = wire::request(ALLOCATE, id);
                 wire::add_transport(&mut message);
                 wire::add_lifetime(&mut message, LIFETIME);
-                // RFC 8656 (7.1): without it the server gives an IPv4 address.
+                // RFC 8656 (7.1): without this attribute the server allocates an IPv4 address.
                 if !is_ipv4 {
                     wire::add_ipv6(&mut message);
                 }
@@ -108,7 +108,7 @@ impl Purpose {
     }
 }
 
-/// The error code of a refusal, 0 if it has none, and what it means.
+/// Returns the error code of a refusal (0 if it has none) and its meaning.
 pub(super) fn refusal(response: &Message<'_>) -> (u16, Failure) {
     let Ok(error) = response.attribute::<ErrorCode>() else { return (0, Failure::Nonsense) };
     let why = match error.code() {
@@ -119,7 +119,7 @@ pub(super) fn refusal(response: &Message<'_>) -> (u16, Failure) {
             other.map_or(Failure::Nonsense, Failure::Elsewhere)
         }
         code => {
-            // It is shown to people, and the server chooses it.
+            // Filter the text, because people see it and the server chooses it.
             let text = error.reason().chars().filter(|c| !is_deceptive(*c)).take(100).collect();
             Failure::Refused(code, text)
         }

@@ -1,4 +1,4 @@
-//! A TURN server as users write it.
+//! The text that names a TURN server.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,22 +9,22 @@ use zeroize::Zeroizing;
 
 use crate::netcheck::{Target, Transport};
 
-/// The port of TURN over UDP and TCP, and the one over TLS (RFC 8656, 3.1).
+/// The port of TURN over UDP and TCP, and the port over TLS (RFC 8656, 3.1).
 const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 
-/// The most characters of a user name and of a password (RFC 8489, 14.3: 508 bytes).
+/// Limit of the user name and of the password in bytes (RFC 8489, 14.3).
 const MAX_LEN: usize = 508;
 
 /// A TURN server with the credentials for it: `turn:USER:PASSWORD@HOST[:PORT]`.
 ///
 /// In the user name and in the password, `%` and two hexadecimal digits stand for a character: `%3A` for a
-/// colon, `%25` for `%` itself. HOST is a name, an IPv4 address, or an IPv6 address in brackets. The port is
-/// 3478 if none is named. The password is not displayed, and wiped when this is dropped.
+/// colon, `%25` for `%` itself. HOST is a name, an IPv4 address, or an IPv6 address in brackets. The port
+/// defaults to 3478. The password is not displayed, and is wiped when this is dropped.
 ///
-/// How the server is reached stands there as in the URIs of RFC 7065: `turn:` is UDP, `turn:` with
-/// `?transport=tcp` at its end TCP, and `turns:` TLS over TCP, whose port is 5349 if none is named. A server
-/// with a certificate that no authority vouches for has its SHA-256 at the end: `turns:…?sha256=HEX`.
+/// The transport is written as in the URIs of RFC 7065. `turn:` is UDP, and `turn:` with `?transport=tcp` at
+/// its end is TCP. `turns:` is TLS over TCP, with the default port 5349. A server whose certificate no
+/// authority has signed has its SHA-256 at the end: `turns:…?sha256=HEX`.
 ///
 /// ```
 /// use peersock_nat::turn::TurnServer;
@@ -46,7 +46,7 @@ pub struct TurnServer {
     fingerprint: Option<[u8; 32]>,
 }
 
-/// How a TURN server is reached. What it relays is UDP in any case.
+/// The transport to a TURN server. The server relays UDP in any case.
 ///
 /// ```
 /// use peersock_nat::turn::{TurnServer, TurnTransport};
@@ -58,15 +58,15 @@ pub struct TurnServer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TurnTransport {
-    /// By UDP.
+    /// UDP.
     Udp,
-    /// By TCP.
+    /// TCP.
     Tcp,
-    /// By TLS over TCP.
+    /// TLS over TCP.
     Tls,
 }
 
-/// What is wrong with a text that should name a TURN server. It does not repeat the text, which may have a
+/// Faults in a text that should name a TURN server. The error does not repeat the text, which may contain a
 /// password.
 ///
 /// ```
@@ -78,13 +78,13 @@ pub enum TurnTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TurnServerError {
-    /// There is no text.
+    /// The text is empty.
     #[error("the text of a TURN server is empty; write turn:USER:PASSWORD@HOST:PORT")]
     Empty,
-    /// It is not of the form that [`TurnServer`] has.
+    /// The text does not have the form that [`TurnServer`] describes.
     #[error("a TURN server is written turn:USER:PASSWORD@HOST:PORT")]
     Form,
-    /// It has `//` as the addresses of web pages do.
+    /// The text contains `//`, as web addresses do.
     #[error("the text of a TURN server is without //; write turn:USER:PASSWORD@HOST:PORT")]
     Slashes,
     /// A `%` is not followed by two hexadecimal digits.
@@ -93,10 +93,10 @@ pub enum TurnServerError {
          itself); write turn:USER:PASSWORD@HOST:PORT"
     )]
     Escape,
-    /// The port is no number, 0, or too large.
+    /// The port is not a number, 0, or too large.
     #[error("the port of a TURN server is a number from 1 to 65535; write turn:USER:PASSWORD@HOST:PORT")]
     Port,
-    /// What stands in the host's place is neither a name nor an address.
+    /// The host is neither a name nor an address.
     #[error(
         "there is no host behind the @ of a TURN server, which is a name, an IPv4 address or an IPv6 address \
          in brackets; write turn:USER:PASSWORD@HOST:PORT"
@@ -105,12 +105,12 @@ pub enum TurnServerError {
     /// The user name or the password is empty, too long, or not UTF-8.
     #[error("the user name and the password of a TURN server must have 1 to 508 bytes of UTF-8")]
     Credentials,
-    /// It asks for TLS over UDP, or for a transport that TURN does not have.
+    /// The text asks for TLS over UDP, or for a transport that TURN does not have.
     #[error(
         "TURN servers are reached by turn: over UDP, by turn: with ?transport=tcp over TCP, by turns: over TLS"
     )]
     Transport,
-    /// It has a fingerprint that is none, or is not one of `turns:`.
+    /// The fingerprint is invalid, or the scheme is not `turns:`.
     #[error(
         "?sha256= behind turns:USER:PASSWORD@HOST has the 64 hexadecimal digits of the certificate's SHA-256"
     )]
@@ -118,22 +118,22 @@ pub enum TurnServerError {
 }
 
 impl TurnServer {
-    /// The user name.
+    /// Returns the user name.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// Where the server is.
+    /// Returns the server's host and port.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// How the server is reached.
+    /// Returns the transport to the server.
     pub fn transport(&self) -> TurnTransport {
         self.transport
     }
 
-    /// The SHA-256 of the only certificate that is accepted; `None` if names and authorities decide.
+    /// Returns the SHA-256 of the only accepted certificate; `None` if names and authorities decide.
     pub fn fingerprint(&self) -> Option<&[u8; 32]> {
         self.fingerprint.as_ref()
     }
@@ -159,7 +159,7 @@ impl FromStr for TurnServer {
         if rest.starts_with("//") {
             return Err(TurnServerError::Slashes);
         }
-        // The host has no `@`, a password may have one.
+        // Split at the last `@`, because a password may contain one, and a host cannot.
         let (credentials, place) = rest.rsplit_once('@').ok_or(TurnServerError::Form)?;
         let (place, query) =
             place.split_once('?').map_or((place, None), |(place, query)| (place, Some(query)));
@@ -181,11 +181,11 @@ impl FromStr for TurnServer {
     }
 }
 
-/// Reads `HOST` or `HOST:PORT`; an IPv6 address is given without its brackets.
+/// Parses `HOST` or `HOST:PORT`. Returns an IPv6 address without its brackets.
 fn parse_place(place: &str, usual: u16) -> Result<(String, u16), TurnServerError> {
     let port_at = place.rfind(':').filter(|at| !place[*at..].contains(']'));
     let (host, port) = match port_at {
-        // Without brackets nobody can tell an IPv6 address from its port.
+        // Without brackets an IPv6 address cannot be distinguished from its port.
         Some(at) if place.starts_with('[') || !place[..at].contains(':') => {
             let port = place[at + 1..].parse().ok().filter(|port| *port != 0);
             (&place[..at], port.ok_or(TurnServerError::Port)?)
@@ -212,18 +212,19 @@ fn is_name_or_ipv4(host: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    // A name whose last label is a number is an IPv4 address with a mistake in it (RFC 1123, 2.1).
+    // A name whose last label is a number is a malformed IPv4 address (RFC 1123, 2.1).
     let is_number = labels().next_back().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     if is_number { host.parse::<Ipv4Addr>().is_ok() } else { labels().all(is_label) }
 }
 
-/// Whether two hexadecimal digits follow each `%`: the decoder would let other ones stand as they are.
+/// Returns true if two hexadecimal digits follow each `%`, because the decoder would keep invalid escapes
+/// unchanged.
 fn has_whole_escapes(text: &str) -> bool {
     let is_escape = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     text.split('%').skip(1).all(is_escape)
 }
 
-/// What stands behind the place: RFC 7065's transport, and a fingerprint, in any order.
+/// Parses the text after the place: RFC 7065's transport, and a fingerprint, in any order.
 fn parse_query(
     query: Option<&str>,
     is_tls: bool,
@@ -250,7 +251,7 @@ fn parse_query(
     Ok((transport.unwrap_or(usual), fingerprint))
 }
 
-/// 32 bytes in hexadecimal digits, with or without the colons that `openssl` prints between them.
+/// Parses 32 bytes in hexadecimal digits, with or without the colons that `openssl` prints between them.
 fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> =
         text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;

@@ -1,4 +1,4 @@
-//! The client against a server made of STUN's library, in virtual time.
+//! The client against a server built on the STUN library, in virtual time.
 
 mod hostile;
 mod peers;
@@ -36,25 +36,25 @@ fn at(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// A server with one allocation, as far as a client sees it.
+/// A server with one allocation, as a client sees it.
 struct Server {
     nonce: &'static str,
     mapped: SocketAddr,
     relayed: &'static str,
     realm: &'static str,
-    /// What it says to requests of this method instead of granting them.
+    /// Error codes with which it refuses requests, by method.
     refuses: BTreeMap<u16, u16>,
     signs: bool,
-    /// Whether it says how long a refreshed allocation lasts.
+    /// True if it names the lifetime of a refreshed allocation.
     names_lifetime: bool,
     is_silent: bool,
     knows_binding: bool,
-    /// Datagrams that have come, answered or not.
+    /// Number of datagrams that have arrived, answered or not.
     asked: usize,
     /// The methods of the requests that it has answered, and of indications.
     seen: Vec<Method>,
     channel: Option<u16>,
-    /// What was sent to peers.
+    /// Datagrams that were sent to peers.
     passed: Vec<(String, Vec<u8>)>,
 }
 
@@ -87,7 +87,7 @@ impl Server {
         self.seen.iter().filter(|seen| **seen == method).count()
     }
 
-    /// What it logs is its own affair.
+    /// Answers a datagram without logging, because tests examine the client's log only.
     fn handle(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         tracing::dispatcher::with_default(&tracing::Dispatch::none(), || self.answer(datagram))
     }
@@ -192,7 +192,7 @@ impl World {
         Self::with(server, "turn:alice:sesame@h", true)
     }
 
-    /// The client's first request is lost.
+    /// Makes a world in which the client's first request is lost.
     fn silent(host: &str) -> Self {
         let server = Server { is_silent: true, ..Server::default() };
         Self::with(server, &format!("turn:alice:sesame@{host}"), true)
@@ -340,7 +340,7 @@ fn an_ipv6_address_is_asked_for_and_serves_ipv6_peers() {
     let request = client.poll_transmit().expect("a request");
     let message = Message::from_bytes(&request).expect("a message");
     assert_eq!(message.raw_attribute(FAMILY).expect("a family").value.to_vec(), [2, 0, 0, 0]);
-    // An IPv4 address is not what was asked for.
+    // An IPv4 address does not satisfy the request.
     let mut world = World::with(Server::default(), "turn:alice:sesame@h", false);
     assert_eq!(world.events(), [Event::Ended(Failure::Nonsense)]);
 }
@@ -361,7 +361,7 @@ fn an_allocation_that_outlives_a_move_is_refreshed_for_it_once() {
     world.pass(Duration::from_secs(26));
     assert_eq!(world.server.count(REFRESH), 0, "nothing has changed");
     for (moves, port) in [(1, 4001), (2, 4002), (3, 4000)] {
-        // The server goes on under the new address, as one behind a proxy does.
+        // The server continues under the new address, as one behind a proxy does.
         world.server.mapped = at(&format!("198.51.100.7:{port}"));
         world.pass(Duration::from_secs(26));
         assert_eq!(world.server.count(REFRESH), moves);

@@ -50,7 +50,7 @@ fn routes_say_as_what_an_interface_s_addresses_are_seen() {
         pool.routes().iter().flat_map(|route| route.ext_ips().iter().map(ToString::to_string)).collect();
     assert_eq!((routes, pool.len()), (vec![format!("{own}/32"), block], 1 + 126));
     assert_eq!((flat.nat().kind, flat.nat().delta), (NatKind::Open, None));
-    // A socket on any of them uses it.
+    // A socket on any of these routes uses its address.
     let last = pool.get(126).expect("it is there");
     let socket = lab.within("flat1", || last.bind(0, None)?.udp()).expect("the address is local");
     assert_eq!(Some(socket.local_addr().expect("it is bound").ip()), last.ext());

@@ -1,4 +1,4 @@
-//! The whole look at the network, from inside several networks.
+//! The whole network check, from inside several networks.
 
 use std::time::Duration;
 

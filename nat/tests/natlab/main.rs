@@ -1,5 +1,5 @@
-//! Real NATs, of the kernel, in network namespaces. Needs root and the program `natlab`; without them every
-//! test says so and does nothing.
+//! Real kernel NATs, in network namespaces. The tests need root and the program `natlab`; without them every
+//! test prints so and does nothing.
 
 mod interfaces;
 mod look;

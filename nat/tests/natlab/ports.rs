@@ -21,7 +21,7 @@ fn gateway(lab: &Lab, node: &str) -> Gateway {
     }
 }
 
-/// Whether what is sent to a mapped port from outside arrives at the node.
+/// Returns true if a datagram from outside to the mapped port arrives at the node.
 fn arrives(lab: &Lab, inside: &UdpSocket, external: SocketAddr) -> bool {
     lab.within("far", || {
         let any: IpAddr = if external.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
@@ -72,7 +72,7 @@ fn a_router_without_any_of_it_costs_a_known_time() {
     let ask = || portmap::map(&gateway, Transport::Udp, 5000, PortMapper::LIFETIME, Duration::from_secs(1));
     let error = lab.within("plain1", ask).expect_err("there is no such router");
     assert!(matches!(error, MapError::Silent { .. }), "{error}");
-    // Far above both limits: this is no measure of speed.
+    // Far above both limits, because this does not measure speed.
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
@@ -81,7 +81,7 @@ fn a_kept_port_outlives_its_lifetime_and_a_restart_of_the_router_and_ends_with_i
     let Some(lab) = Lab::build("kept", TOPOLOGY) else { return };
     let gateway = gateway(&lab, "home1");
     let socket = lab.within("home1", || UdpSocket::bind("0.0.0.0:6000")).expect("the port is free");
-    // As short as this router allows.
+    // The shortest lifetime that this router allows.
     let lifetime = Duration::from_secs(10);
     let mapper = lab.within("home1", || PortMapper::start(gateway, Transport::Udp, 6000, lifetime));
     let external = mapper.wait_external(BUDGET * 2).expect("the router opens ports");
@@ -118,14 +118,14 @@ fn a_firewall_for_ipv6_is_opened_by_pcp_and_by_upnp() {
         let lifetime = PortMapper::LIFETIME;
         let ask = || portmap::map_by(protocol, &gateway, Transport::Udp, port, lifetime, BUDGET);
         let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
-        // There is no NAT: the own endpoint becomes reachable.
+        // There is no NAT, so the local endpoint becomes reachable.
         assert_eq!((mapping.protocol, mapping.external), (protocol, own));
         assert!(arrives(&lab, &socket, own), "{protocol}: it is open");
         let renewed = lab.within("home1", || mapping.renew(&gateway, lifetime, BUDGET));
         assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).external, own);
         assert!(arrives(&lab, &socket, own), "{protocol}: it stays open");
-        // miniupnpd 2.3 with nftables forgets the nonce of PCP's pinholes and refuses to end them; they end
-        // by themselves.
+        // miniupnpd 2.3 with nftables forgets the nonce of PCP's pinholes and refuses to end them; they
+        // expire.
         if protocol == Protocol::Upnp {
             lab.within("home1", || mapping.remove(&gateway, BUDGET))
                 .unwrap_or_else(|error| panic!("{error}"));

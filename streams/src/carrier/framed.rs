@@ -15,9 +15,9 @@ use crate::turn_messages::{self, TurnReader};
 pub(crate) struct Framed {
     stream: BoxedStream,
     framing: Framing,
-    /// What was read before it was known that these are frames.
+    /// Bytes that were read before the stream was known to carry frames.
     early: Vec<u8>,
-    /// Encoded frames, and how much of them has left.
+    /// Encoded frames; `written` bytes of them have left.
     batch: Vec<u8>,
     written: usize,
     /// Bytes that the stream has taken since it began.
@@ -26,11 +26,11 @@ pub(crate) struct Framed {
     keepalive: bool,
 }
 
-/// How datagrams are told apart in a stream of bytes.
+/// The encoding that separates datagrams in a stream of bytes.
 pub(crate) enum Framing {
-    /// Each stands behind its length.
+    /// Each datagram follows its length.
     Lengths(FrameReader),
-    /// They are messages of TURN, which have their lengths in them. There are no keepalives.
+    /// TURN messages, which contain their lengths. There are no keepalives.
     Turn(TurnReader),
 }
 
@@ -58,16 +58,16 @@ impl Framing {
     }
 }
 
-/// Bytes that one system call reads at most.
+/// Largest number of bytes that one system call reads.
 const READ: usize = 64 << 10;
 
 thread_local! {
-    /// What was just read: an idle connection needs no buffer of its own.
+    /// Read buffer shared by all connections of a thread, so an idle connection needs no buffer.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
 impl Framed {
-    /// Frames on a stream of which `early` has been read.
+    /// Makes a carrier for a stream of which `early` was already read.
     pub(crate) fn new(stream: BoxedStream, early: Vec<u8>, framing: Framing) -> Self {
         Self {
             stream,
@@ -89,7 +89,7 @@ impl Framed {
         let mut frame = |frame: &[u8]| {
             arrived(match frame {
                 [] => Arrived::Keepalive,
-                // A copy, so that a datagram that waits does not hold what else was read with it.
+                // A copy, so that a waiting datagram does not keep everything read with it in memory.
                 datagram => Arrived::Datagram(Bytes::copy_from_slice(datagram)),
             });
         };
@@ -139,7 +139,7 @@ impl Framed {
             }
             let ended = self.fill(cx, source);
             if self.batch.is_empty() {
-                // TLS may hold records that the socket did not take.
+                // TLS may hold records that the socket has not taken.
                 ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
                 self.batch = Vec::new();
                 return Poll::Ready(Ok(if ended { Flushed::Ended } else { Flushed::Idle }));
@@ -147,7 +147,7 @@ impl Framed {
         }
     }
 
-    /// Encodes what is to be sent, up to one batch. Returns whether the source has ended.
+    /// Encodes datagrams of the source, up to one batch. Returns true if the source has ended.
     fn fill(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> bool {
         if std::mem::take(&mut self.keepalive) {
             self.framing.write(&[], &mut self.batch);
@@ -163,11 +163,11 @@ impl Framed {
     }
 
     pub(crate) fn keepalive(&mut self) {
-        // More than one that waits says nothing more.
+        // A second pending keepalive would add nothing.
         self.keepalive = true;
     }
 
-    /// Bytes that the stream has taken.
+    /// Returns the number of bytes that the stream has taken.
     pub(crate) fn written(&self) -> u64 {
         self.taken
     }

@@ -1,4 +1,4 @@
-//! What carries datagrams: a stream of bytes with frames, or a WebSocket.
+//! Carriers of datagrams: a stream of bytes with frames, or a WebSocket.
 
 mod framed;
 #[cfg_attr(not(feature = "tls"), path = "no_websocket.rs")]
@@ -19,30 +19,30 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Any such stream. The call through a pointer costs little beside the system call.
+/// Any such stream. The call through a pointer costs little compared with the system call.
 pub(crate) type BoxedStream = Box<dyn Stream>;
 
-/// Which side of a connection this is.
+/// The role of this side of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Asks whether the other side is still there.
+    /// Sends keepalives to check that the other side is alive.
     Client,
-    /// The same, after the other side, which has connected.
+    /// Sends keepalives as a client does, on a connection that the other side has made.
     Accepted,
-    /// Answers.
+    /// Answers keepalives.
     Server,
-    /// Neither: what is carried has questions of its own, and there are no keepalives.
+    /// Sends no keepalives, because the carried protocol has its own checks.
     TurnClient,
 }
 
 impl Role {
-    /// Whether it asks whether the other side is still there.
+    /// Returns true if this side sends keepalives to check the other side.
     pub(crate) fn asks(self) -> bool {
         matches!(self, Self::Client | Self::Accepted)
     }
 }
 
-/// What has arrived.
+/// Something that has arrived.
 #[derive(Debug)]
 pub(crate) enum Arrived {
     Datagram(Bytes),
@@ -50,7 +50,7 @@ pub(crate) enum Arrived {
     Keepalive,
 }
 
-/// How the sending side stands.
+/// State of the sending side after a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flushed {
     /// All has left, and the source had nothing more.
@@ -59,18 +59,19 @@ pub(crate) enum Flushed {
     Ended,
 }
 
-/// Where datagrams to send come from: the queue, with what is counted.
+/// Source of the datagrams to send: the queue, together with its counters.
 pub(crate) type Source<'a> = dyn FnMut(&mut Context<'_>) -> Poll<Option<Bytes>> + Send + 'a;
 
-/// What carries the datagrams of one connection.
+/// Carrier of the datagrams of one connection.
 pub(crate) enum Carrier {
     Framed(Framed),
-    // It is several times as large as the other.
+    // Boxed, because it is several times as large as the other variant.
     WebSocket(Box<WebSocket>),
 }
 
 impl Carrier {
-    /// Hands over what has arrived. Ready means that something has, complete or not.
+    /// Hands over what has arrived. Ready means that bytes have arrived, whether or not they complete a
+    /// datagram.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -82,7 +83,7 @@ impl Carrier {
         }
     }
 
-    /// Sends what the source has, in batches, and counts those that were handed down in whole.
+    /// Sends the datagrams of the source in batches, and counts the batches that were handed down completely.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -103,7 +104,7 @@ impl Carrier {
         }
     }
 
-    /// Bytes that the stream has taken.
+    /// Returns the number of bytes that the stream has taken.
     pub(crate) fn written(&self) -> u64 {
         match self {
             Self::Framed(framed) => framed.written(),
@@ -111,7 +112,7 @@ impl Carrier {
         }
     }
 
-    /// Says that no more datagrams come.
+    /// Tells the other side that no more datagrams follow.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         match self {
             Self::Framed(framed) => framed.poll_close(cx),
@@ -120,8 +121,8 @@ impl Carrier {
     }
 }
 
-/// How many bytes are encoded at once. What is encoded is sent however old it gets, so a slow connection has
-/// small batches; a fast one has large ones, because each is a system call.
+/// Number of bytes that are encoded at once. A slow connection has small batches, because encoded datagrams
+/// are sent at any age. A fast connection has large ones, because each batch is a system call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchSize(usize);
 
@@ -133,12 +134,12 @@ impl BatchSize {
         self.0
     }
 
-    /// The stream had to be waited for in the middle of a batch.
+    /// Shrinks the batch, because the stream blocked in the middle of one.
     pub(crate) fn blocked(&mut self) {
         self.0 = Self::SMALL;
     }
 
-    /// A batch left without waiting.
+    /// Grows the batch, because one left without waiting.
     pub(crate) fn left(&mut self) {
         self.0 = (self.0 * 2).min(Self::LARGE);
     }

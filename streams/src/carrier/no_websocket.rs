@@ -1,4 +1,4 @@
-//! Stands in for `websocket` in builds without the feature `tls`: there are none.
+//! Replaces `websocket` in builds without the feature `tls`: these have no WebSockets.
 
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use crate::target::Target;
 pub(crate) enum WebSocket {}
 
 impl WebSocket {
-    /// Fails. TLS below it has failed before.
+    /// Fails. In practice TLS, the layer below, has failed before.
     pub(crate) async fn connect(_: BoxedStream, target: &Target) -> Result<Self, ConnectError> {
         Err(ConnectError::NoTls(target.host.clone()))
     }

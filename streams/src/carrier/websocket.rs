@@ -19,11 +19,11 @@ use crate::error::ConnectError;
 use crate::framing::MAX_DATAGRAM;
 use crate::target::Target;
 
-/// As large a batch as one TLS record. The library keeps its buffers as long as the connection, so they have
-/// to be small.
+/// Largest batch: one TLS record. Batches are small, because the library keeps its buffers for the life of
+/// the connection.
 const BATCH: usize = 16 << 10;
 
-/// Bytes of a frame's header: 2, a length of 8 at most, a mask of 4.
+/// Bytes of a frame's header: 2, a length of at most 8, a mask of 4.
 const HEADER: usize = 14;
 
 /// Bytes that one call reads.
@@ -33,16 +33,16 @@ pub(crate) struct WebSocket {
     stream: WebSocketStream<Counted>,
     role: Role,
     size: BatchSize,
-    /// Whether messages were written that may not have left.
+    /// Set while messages were written that may not have left.
     unflushed: bool,
     ping: bool,
 }
 
-/// How the library is set up: small buffers, and no message that is longer than a datagram.
+/// Returns the library's settings: small buffers, and no message longer than a datagram.
 fn settings() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ)
-        // Nothing is written before the batch is flushed.
+        // The library writes nothing before the batch is flushed.
         .write_buffer_size(BATCH + MAX_DATAGRAM + HEADER)
         .max_write_buffer_size(4 * (BATCH + MAX_DATAGRAM + HEADER))
         .max_message_size(Some(MAX_DATAGRAM))
@@ -50,7 +50,7 @@ fn settings() -> WebSocketConfig {
 }
 
 impl WebSocket {
-    /// Makes a client's WebSocket by the HTTP half of its handshake (RFC 6455, 4.1).
+    /// Opens a client's WebSocket by the HTTP part of its handshake (RFC 6455, 4.1).
     pub(crate) async fn connect(stream: BoxedStream, target: &Target) -> Result<Self, ConnectError> {
         let request = format!("wss://{}{PATH}", target.authority()).into_client_request();
         let mut request = request.map_err(|_| ConnectError::Host(target.host.clone()))?;
@@ -66,7 +66,7 @@ impl WebSocket {
         }
     }
 
-    /// A server's WebSocket; `early` are the bytes that were read after the request.
+    /// Makes a server's WebSocket; `early` holds the bytes that were read after the request.
     #[cfg(feature = "server")]
     pub(crate) async fn of_server(stream: BoxedStream, early: Vec<u8>) -> Self {
         let stream = Counted::new(stream);
@@ -90,7 +90,8 @@ impl WebSocket {
         };
         match message {
             Message::Binary(datagram) if !datagram.is_empty() => {
-                // The library cuts messages from its read buffer. A copy frees that buffer.
+                // A copy, because the library cuts messages from its read buffer and the copy frees that
+                // buffer.
                 arrived(Arrived::Datagram(Bytes::copy_from_slice(&datagram)));
             }
             Message::Ping(_) | Message::Pong(_) => arrived(Arrived::Keepalive),
@@ -110,7 +111,7 @@ impl WebSocket {
         batches: &mut u64,
     ) -> Poll<Result<Flushed, Closed>> {
         loop {
-            // Always: the library may have an answer to a ping that has to leave.
+            // Flush in any case: the library may have queued an answer to a ping.
             if Pin::new(&mut self.stream).poll_flush(cx).map_err(closed)?.is_pending() {
                 self.size.blocked();
                 return Poll::Pending;
@@ -147,7 +148,7 @@ impl WebSocket {
 
     fn write(&mut self, message: Message) -> Result<(), Closed> {
         self.unflushed = true;
-        // The stream is ready: all before this batch was flushed, and the batch has room in the buffer.
+        // The stream is ready: everything before this batch is flushed, and the batch fits in the buffer.
         Pin::new(&mut self.stream).start_send(message).map_err(closed)
     }
 
@@ -161,7 +162,7 @@ impl WebSocket {
         Pin::new(self.stream.get_mut()).poll_shutdown(cx).map_err(Closed::from)
     }
 
-    /// Bytes that the stream below has taken.
+    /// Returns the number of bytes that the stream below has taken.
     pub(crate) fn written(&self) -> u64 {
         self.stream.get_ref().written
     }
@@ -174,7 +175,7 @@ fn closed(error: Error) -> Closed {
         Error::Capacity(CapacityError::MessageTooLong { size, .. }) => {
             Closed::Malformed(format!("a message of {size} bytes; at most {MAX_DATAGRAM} are allowed"))
         }
-        // Most others end without the closing handshake, too.
+        // Most other implementations end without the closing handshake, too.
         Error::Protocol(
             tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
         ) => Closed::There,
@@ -182,7 +183,7 @@ fn closed(error: Error) -> Closed {
     }
 }
 
-/// A stream that counts what it takes: the library does not say whether there is any progress.
+/// A stream that counts the bytes it takes, because the library does not report progress.
 struct Counted {
     stream: BoxedStream,
     written: u64,

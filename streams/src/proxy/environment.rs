@@ -3,12 +3,12 @@
 use super::exceptions::Exceptions;
 use super::{ParseProxyError, Proxy};
 
-/// Variables that name the proxy, the first one that is set and not empty counts. What is carried is TLS in
-/// most cases, so those for HTTPS come first.
+/// Variables that name the proxy; the first one that is set and not empty counts. Those for HTTPS come first,
+/// because most connections are TLS.
 const VARIABLES: [&str; 6] =
     ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"];
 
-/// Which proxy is used for which host.
+/// The proxy to use for each host.
 ///
 /// ```
 /// use peersock_streams::ProxySettings;
@@ -29,37 +29,37 @@ pub struct ProxySettings {
 }
 
 impl ProxySettings {
-    /// No proxy, whatever the environment says.
+    /// Returns settings without a proxy, regardless of the environment.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// This proxy for all hosts.
+    /// Returns settings that use this proxy for all hosts.
     pub fn all_by(proxy: Proxy) -> Self {
         Self { proxy: Some(proxy), exceptions: Exceptions::default() }
     }
 
-    /// What the environment of the process says; see [`ProxySettings::from_variables`].
+    /// Reads the settings from the environment of the process; see [`ProxySettings::from_variables`].
     ///
     /// # Errors
-    /// When the variable that counts names no proxy.
+    /// If the variable that counts names no proxy.
     pub fn from_environment() -> Result<Self, ParseProxyError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// What these variables say.
+    /// Reads the settings from the given variables.
     ///
-    /// The proxy is in `HTTPS_PROXY`, else in `ALL_PROXY`, else in `HTTP_PROXY`; each may be written in small
-    /// letters, which come first. `NO_PROXY` lists what is connected to without it, with commas or spaces
-    /// between: `*` is everything; a domain is itself and all names below it, with or without a dot in front;
-    /// an IP address or a block like `10.0.0.0/8` is for hosts that are given as addresses; each may have
-    /// a port. The host `localhost` and loopback addresses never go through the proxy.
+    /// The proxy is in `HTTPS_PROXY`, else in `ALL_PROXY`, else in `HTTP_PROXY`; the lower-case form of each
+    /// comes first. `NO_PROXY` lists hosts to connect to directly, separated by commas or spaces. `*` matches
+    /// everything. A domain matches itself and all names below it, with or without a leading dot. An IP
+    /// address or a block like `10.0.0.0/8` matches hosts given as addresses. Each may have a port. The host
+    /// `localhost` and loopback addresses never use the proxy.
     ///
     /// # Errors
-    /// When the variable that counts names no proxy.
+    /// If the variable that counts names no proxy.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ParseProxyError> {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        // In a CGI program, HTTP_PROXY is what a client has sent as the header "Proxy".
+        // In a CGI program, HTTP_PROXY holds the header "Proxy" that a client has sent.
         let is_cgi = set("REQUEST_METHOD").is_some();
         let proxy = VARIABLES
             .iter()
@@ -71,7 +71,7 @@ impl ProxySettings {
         Ok(Self { proxy, exceptions: Exceptions::of_environment(&exceptions) })
     }
 
-    /// The proxy by which this host is reached; `None` if it is reached directly.
+    /// Returns the proxy for this host; `None` if it is reached directly.
     pub fn proxy_for(&self, host: &str, port: u16) -> Option<&Proxy> {
         self.proxy.as_ref().filter(|_| !self.exceptions.cover(host, port))
     }

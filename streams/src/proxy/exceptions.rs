@@ -7,27 +7,27 @@ use super::host_and_port;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Exceptions {
     patterns: Vec<(Pattern, Option<u16>)>,
-    /// Whether loopback goes without the proxy.
+    /// True if loopback is reached without the proxy.
     loopback: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     All,
-    /// A name and all below it, in small letters, without the dots at its ends.
+    /// A domain and all names below it, in lower case, without leading and trailing dots.
     Domain(String),
-    /// A block of addresses: those whose first bits are these.
+    /// A block of addresses: an address and the length of its prefix.
     Block(IpAddr, u8),
 }
 
 impl Exceptions {
-    /// What `NO_PROXY` says, and loopback. Parts that make no sense cover nothing, as in other programs.
+    /// Parses `NO_PROXY`, and adds loopback. Parts that cannot be parsed are ignored, as in other programs.
     pub(crate) fn of_environment(text: &str) -> Self {
         let parts = text.split([',', ' ', '\t']).filter(|part| !part.is_empty());
         Self { patterns: parts.filter_map(parse).collect(), loopback: true }
     }
 
-    /// Whether this host is reached without the proxy.
+    /// Returns true if this host is reached without the proxy.
     pub(crate) fn cover(&self, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();

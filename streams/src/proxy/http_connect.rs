@@ -10,10 +10,10 @@ use super::{Credentials, Proxy};
 use crate::carrier::BoxedStream;
 use crate::error::ConnectError;
 
-/// The head of an answer is not longer.
+/// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Bytes of the answer that are not kept, but read until the connection ends: nothing is sent before ours.
+/// Bytes that one call reads of the answer.
 const READ: usize = 1024;
 
 /// The answer of a proxy to CONNECT.
@@ -29,21 +29,21 @@ const READ: usize = 1024;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectAnswer {
-    /// The status: 2xx is a connection.
+    /// The status; 2xx means connected.
     pub status: u16,
     /// The text beside the status, without control characters, at most 100 characters.
     pub reason: String,
-    /// Whether the proxy would take a user name and password by Basic authentication.
+    /// True if the proxy accepts a user name and password by Basic authentication.
     pub takes_basic: bool,
-    /// Bytes of the head. What follows belongs to the connection.
+    /// Length of the head in bytes. The bytes after it belong to the connection.
     pub length: usize,
 }
 
 impl ConnectAnswer {
-    /// Reads the head of an answer; `None` means that there is more to come.
+    /// Parses the head of an answer; `None` means that it is incomplete.
     ///
     /// # Errors
-    /// When it is no answer of HTTP: what is wrong with it.
+    /// The fault, if this is no HTTP answer.
     pub fn parse(head: &[u8]) -> Result<Option<Self>, String> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);
@@ -63,7 +63,7 @@ impl ConnectAnswer {
     }
 }
 
-/// Asks the proxy to connect to `to`. Returns what the other end has sent already.
+/// Asks the proxy to connect to `to`. Returns bytes that the other end has already sent.
 pub(crate) async fn connect(
     stream: &mut BoxedStream,
     proxy: &Proxy,

@@ -1,4 +1,4 @@
-//! Proxies: which one is used for which host, and how it is asked to connect.
+//! Proxies: which proxy serves which host, and how a client asks it to connect.
 
 mod environment;
 mod exceptions;
@@ -19,12 +19,12 @@ pub use socks5::SocksReply;
 
 use crate::target::authority;
 
-/// A proxy: how it is spoken to, where it listens, and who asks.
+/// A proxy: its protocol, its address, and the credentials.
 ///
-/// It is written as other programs do: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the proxy,
-/// and `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of SOCKS the
-/// proxy resolves the names. The default ports are 80, 443 and 1080. Special characters of the user name and
-/// of the password are percent-encoded. `Display` and `Debug` never show the password.
+/// The form is the same as in other programs: `http://USER:PASSWORD@HOST:PORT`, with `https:` for TLS to the
+/// proxy, and `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of
+/// SOCKS the proxy resolves the names. The default ports are 80, 443 and 1080. Special characters of the user
+/// name and of the password are percent-encoded. `Display` and `Debug` never show the password.
 ///
 /// ```
 /// use peersock_streams::Proxy;
@@ -40,11 +40,11 @@ pub struct Proxy {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) credentials: Option<Credentials>,
-    /// Where it was set, for messages.
+    /// The setting that named the proxy, for messages.
     pub(crate) setting: String,
 }
 
-/// How a proxy is spoken to.
+/// The protocol of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// HTTP CONNECT (RFC 9110, 9.3.6).
@@ -55,14 +55,14 @@ pub(crate) enum Scheme {
     Socks5,
 }
 
-/// Who asks a proxy.
+/// The user name and password for a proxy.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) password: String,
 }
 
-/// Why a text names no proxy.
+/// Error: a text names no proxy.
 ///
 /// ```
 /// use peersock_streams::Proxy;
@@ -80,7 +80,7 @@ pub struct ParseProxyError {
     reason: String,
 }
 
-/// How a proxy that came from no variable is called in messages.
+/// Name that messages use for a proxy that came from no variable.
 const NO_VARIABLE: &str = "the proxy's address";
 
 impl Proxy {
@@ -112,12 +112,12 @@ impl Proxy {
         Ok(Self { scheme, host: host.to_owned(), port, credentials, setting: setting.to_owned() })
     }
 
-    /// `HOST:PORT`, with brackets around IPv6 addresses.
+    /// Returns `HOST:PORT`, with brackets around IPv6 addresses.
     pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)
     }
 
-    /// How it would be written with a user name and password.
+    /// Returns the text of the proxy with placeholders for user name and password.
     pub(crate) fn with_credentials(&self) -> String {
         format!("{}://USER:PASSWORD@{}", self.scheme.name(), self.authority())
     }
@@ -137,7 +137,7 @@ impl Credentials {
     fn parse(text: &str) -> Result<Self, String> {
         let (user, password) = text.split_once(':').unwrap_or((text, ""));
         let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
-            // They would end the header line.
+            // These characters would end the header line.
             Ok(text) if !text.contains(['\r', '\n', '\0']) => Ok(text.into_owned()),
             _ => Err("its user name or password is no text".to_owned()),
         };
@@ -169,7 +169,8 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// A host, which is not empty, and the port behind it. Brackets around IPv6 addresses are removed.
+/// Splits a text into a host, which is not empty, and the port after it. Removes brackets around IPv6
+/// addresses.
 fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     let is_ipv6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match text.strip_prefix('[') {

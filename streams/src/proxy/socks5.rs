@@ -1,7 +1,7 @@
 //! SOCKS 5 (RFC 1928), with user name and password (RFC 1929).
 //!
-//! Written here and not taken from a library: it is a few messages, which are parsed without I/O, so that a
-//! fuzzer reaches them and each refusal gets a text that helps.
+//! No library is used, because the protocol has only a few messages. They are parsed without I/O, so a fuzzer
+//! can reach the parser and each refusal gets a helpful text.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ use crate::carrier::BoxedStream;
 use crate::error::ConnectError;
 
 const VERSION: u8 = 5;
-/// Methods of authentication: RFC 1928, 3.
+/// Authentication methods (RFC 1928, 3).
 const NONE: u8 = 0;
 const USERNAME: u8 = 2;
 const UNACCEPTABLE: u8 = 0xff;
-/// Version of the negotiation of RFC 1929, and its success.
+/// Version of the subnegotiation of RFC 1929, and its success code.
 const USERNAME_VERSION: u8 = 1;
 const SUCCESS: u8 = 0;
 const CONNECT: u8 = 1;
@@ -38,17 +38,17 @@ const IPV6: u8 = 4;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocksReply {
-    /// 0 is a connection; the others say why there is none.
+    /// The reply code: 0 means connected, the others give the reason of the failure.
     pub code: u8,
-    /// Bytes of the reply. What follows belongs to the connection.
+    /// Length of the reply in bytes. The bytes after it belong to the connection.
     pub length: usize,
 }
 
 impl SocksReply {
-    /// Reads a reply; `None` means that there is more to come. A reply that refuses may end after its code.
+    /// Parses a reply; `None` means that it is incomplete. A reply that refuses may end after its code.
     ///
     /// # Errors
-    /// When it is no reply: what is wrong with it.
+    /// The fault, if this is no reply.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, String> {
         if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
             return Err(format!("version {version} instead of {VERSION}"));
@@ -92,7 +92,7 @@ impl SocksReply {
     }
 }
 
-/// Asks the proxy to connect to a host. Names are resolved by the proxy.
+/// Asks the proxy to connect to a host. The proxy resolves names.
 pub(crate) async fn connect(
     stream: &mut BoxedStream,
     proxy: &Proxy,
@@ -121,7 +121,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// RFC 1928, 3, and RFC 1929.
+/// Authenticates as in RFC 1928, 3, and RFC 1929.
 async fn authenticate(stream: &mut BoxedStream, proxy: &Proxy) -> Result<(), ConnectError> {
     let greeting: &[u8] =
         if proxy.credentials.is_some() { &[VERSION, 2, NONE, USERNAME] } else { &[VERSION, 1, NONE] };
@@ -167,7 +167,7 @@ async fn receive(stream: &mut BoxedStream, proxy: &Proxy) -> Result<[u8; 2], Con
 }
 
 impl Credentials {
-    /// RFC 1929, 2. `None` if a part is empty or longer than the message can have.
+    /// Encodes the message of RFC 1929, 2. `None` if a part is empty or too long for the message.
     fn message(&self) -> Option<Vec<u8>> {
         let mut message = vec![USERNAME_VERSION];
         for part in [&self.user, &self.password] {
@@ -178,7 +178,7 @@ impl Credentials {
     }
 }
 
-/// RFC 1928, 4. `None` if the name is empty or longer than the message can have.
+/// Encodes the request of RFC 1928, 4. `None` if the name is empty or too long for the message.
 fn request(host: &str, port: u16) -> Option<Vec<u8>> {
     let mut request = vec![VERSION, CONNECT, 0];
     match host.parse() {
@@ -216,7 +216,7 @@ fn broken(proxy: &Proxy, error: io::Error) -> ConnectError {
 mod tests {
     use super::*;
 
-    /// Plays the proxy: what it expects, and what it answers.
+    /// Plays the proxy. Each pair of the script is an expected message and its answer.
     async fn with(proxy: &str, script: &[(&'static [u8], &'static [u8])]) -> Result<Vec<u8>, String> {
         let (client, mut server) = tokio::io::duplex(1000);
         let script = script.to_vec();
@@ -225,7 +225,7 @@ mod tests {
                 let mut bytes = vec![0; expected.len()];
                 server.read_exact(&mut bytes).await.expect("as much as expected");
                 assert_eq!(bytes, *expected);
-                // Byte for byte, as TCP may cut it.
+                // Byte by byte, as TCP may split it.
                 for byte in answer {
                     server.write_all(&[*byte]).await.expect("the client reads");
                 }

@@ -1,4 +1,4 @@
-//! From a connection that TCP has accepted to one that carries datagrams.
+//! Turns an accepted TCP connection into one that carries datagrams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::pump;
 use crate::target::Transport;
 use crate::tls::TLS_BUFFER;
 
-/// How often the files of the certificate are looked at, at most.
+/// Minimum interval between checks of the certificate files.
 const LOOK_AT_FILES: Duration = Duration::from_secs(10);
 
-/// After an error of accept(2), which mostly is that there are no descriptors left.
+/// Pause after an error of accept(2), mostly because no file descriptors are left.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// The type of a TLS record with a handshake message (RFC 8446, 5.1).
@@ -121,7 +121,7 @@ async fn carry(id: ConnectionId, carrier: Carrier, peer: &Arc<Peer>, common: &Ar
     }
 }
 
-/// Finds out what a connection is, by its first bytes. `None` means that it got a page.
+/// Identifies the transport by the first bytes. `None` means that the client got a page.
 async fn open(stream: TcpStream, common: &Common) -> io::Result<Option<(Carrier, Transport)>> {
     dial::prepare(&stream)?;
     let mut first = [0];

@@ -1,4 +1,4 @@
-//! The little HTTP that a root needs: WebSockets (RFC 6455, 4.2), and a page for everybody else.
+//! The subset of HTTP that a root needs: WebSockets (RFC 6455, 4.2), and a page for all other clients.
 
 use std::io;
 
@@ -8,14 +8,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::carrier::BoxedStream;
 use crate::client::PATH;
 
-/// The head of a request is not longer.
+/// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 8 << 10;
 
-/// Bytes that are read and forgotten after an answer: unread ones would make the system reset the connection
-/// before the client has the page.
+/// Bytes that are read and discarded after an answer, because unread ones would make the system reset the
+/// connection before the client has the page.
 const MAX_UNREAD: usize = 64 << 10;
 
-/// A request of HTTP, as far as a root cares.
+/// The parts of an HTTP request that a root uses.
 ///
 /// ```
 /// use peersock_streams::{PATH, UpgradeRequest};
@@ -30,21 +30,21 @@ const MAX_UNREAD: usize = 64 << 10;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeRequest {
-    /// The key of a WebSocket; `None` if this is no request for one at [`PATH`].
+    /// The key of a WebSocket; `None` if this is no WebSocket request at [`PATH`].
     pub key: Option<String>,
     /// The status of the answer.
     pub status: u16,
-    /// Whether the answer has no body (HEAD).
+    /// True if the answer has no body (HEAD).
     pub head_only: bool,
-    /// Bytes of the request's head. What follows belongs to the WebSocket.
+    /// Length of the request's head in bytes. The bytes after it belong to the WebSocket.
     pub length: usize,
 }
 
 impl UpgradeRequest {
-    /// Reads the head of a request; `None` means that there is more to come.
+    /// Parses the head of a request; `None` means that it is incomplete.
     ///
     /// # Errors
-    /// When it is no request of HTTP: what is wrong with it.
+    /// The fault, if this is no HTTP request.
     pub fn parse(head: &[u8]) -> Result<Option<Self>, String> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
@@ -57,7 +57,7 @@ impl UpgradeRequest {
             let mut matching = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
             matching.next().map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
         };
-        // Lists, whose members do not care about capitals.
+        // Lists, whose tokens are case-insensitive.
         let lists = |name: &str, token: &str| {
             header(name)
                 .is_some_and(|list| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
@@ -101,15 +101,15 @@ impl UpgradeRequest {
     }
 }
 
-/// What has become of a request.
+/// Outcome of a request.
 pub(super) enum Answered {
-    /// It is a WebSocket from now on; the bytes were read after the request.
+    /// The connection is a WebSocket from now on; the bytes were read after the request.
     WebSocket(BoxedStream, Vec<u8>),
-    /// It got a page.
+    /// The client got a page.
     Page,
 }
 
-/// Reads a request, of which `head` was read already, and answers it.
+/// Reads a request, whose first bytes are in `head`, and answers it.
 pub(super) async fn answer(mut stream: BoxedStream, mut head: Vec<u8>, page: &str) -> io::Result<Answered> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let request = loop {

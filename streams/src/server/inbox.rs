@@ -1,8 +1,8 @@
-//! What has happened at a server and nobody has taken yet.
+//! Inbox of a server: events and datagrams that the application has not taken yet.
 //!
-//! Events are never dropped: there are two for each connection, and while too many wait no more connections
-//! are taken. Datagrams are dropped: those of a connection that has too many, so that it takes nothing from
-//! the others, and those that get old.
+//! Events are never dropped: each connection has two, and while too many wait, no more connections are
+//! accepted. Datagrams are dropped if they get old, or if their connection has too many, so that it takes no
+//! room from the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Inbox {
 struct State {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Entries that are no datagrams.
+    /// Number of entries that are events.
     events: usize,
     consumer: Option<Waker>,
 }
@@ -47,12 +47,12 @@ impl Inbox {
         wake(state);
     }
 
-    /// Whether nobody takes events as fast as connections come and go.
+    /// Returns true if the application takes events more slowly than connections come and go.
     pub(super) fn is_overrun(&self) -> bool {
         sync::lock(&self.state).events >= EVENTS * self.limits.connections.max(1)
     }
 
-    /// Adds a datagram, unless there are too many.
+    /// Adds a datagram, unless its connection or the inbox is full.
     pub(super) fn push(
         &self,
         id: ConnectionId,
@@ -65,7 +65,7 @@ impl Inbox {
         let share =
             if peer.is_admitted() { self.limits.inbox_per_connection } else { self.limits.inbox_unadmitted };
         let mut state = sync::lock(&self.state);
-        // Only changed while the state is locked.
+        // `queued` changes only while the state is locked.
         let queued = peer.queued.load(Ordering::Relaxed);
         if (queued > 0 && queued + cost > share) || state.bytes + cost > self.limits.inbox {
             counters.inbox_dropped_full.increment();
@@ -108,10 +108,10 @@ impl Inbox {
     }
 }
 
-/// How many events may wait for each connection that there may be.
+/// Number of waiting events allowed per possible connection.
 const EVENTS: usize = 2;
 
-/// Wakes who waits, without the lock.
+/// Wakes the consumer, after unlocking.
 fn wake(mut state: sync::MutexGuard<'_, State>) {
     let consumer = state.consumer.take();
     drop(state);

@@ -1,4 +1,4 @@
-//! How much of a server's memory and time strangers get.
+//! Limits of the memory and time that strangers can take from a server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use peersock_primitives::sync::{AtomicBool, AtomicUsize, Ordering};
 use super::ServerCounters;
 use crate::connection::Shared;
 
-/// How many connections a server has, and how much they may cost.
+/// Limits of a server's connections and of their cost.
 ///
 /// ```
 /// use peersock_streams::Limits;
@@ -21,27 +21,28 @@ use crate::connection::Shared;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in all. Each needs a file descriptor. Default: 10,000.
+    /// Connections in total. Each needs a file descriptor. Default: 10,000.
     pub connections: usize,
     /// Connections of one source prefix: 24 bits of IPv4 addresses, 56 of IPv6. All nodes behind one proxy
     /// count together. Default: 1,000.
     pub per_prefix: usize,
-    /// Connections that are not admitted yet, those in their handshakes among them. With more of them, and
-    /// where another limit is reached, the oldest of the prefix that has most of them is closed for the next.
+    /// Connections that are not admitted yet, including those in their handshakes. When this or another limit
+    /// is reached, a new connection evicts the oldest unadmitted one of the prefix that has most of them.
     /// Default: 1,000.
     pub unadmitted: usize,
-    /// For TLS, the request of HTTP and the first frame together. Default: 10 s.
+    /// Timeout of TLS, the HTTP request and the first frame together. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// From then on until the connection is [admitted](super::ServerHandle::admit). Default: 15 s.
+    /// Timeout from then until the connection is [admitted](super::ServerHandle::admit). Default: 15 s.
     pub admission_timeout: Duration,
-    /// Bytes of datagrams that wait for [`Server::recv`](super::Server::recv), of all connections. Default:
-    /// 16 MiB.
+    /// Bytes of datagrams of all connections that wait for [`Server::recv`](super::Server::recv). Default: 16
+    /// MiB.
     pub inbox: usize,
-    /// The same of one admitted connection. Default: 256 KiB.
+    /// The same for one admitted connection. Default: 256 KiB.
     pub inbox_per_connection: usize,
-    /// The same of one that is not admitted; one datagram always has room. Default: 16 KiB.
+    /// The same for one unadmitted connection; one datagram always fits. Default: 16 KiB.
     pub inbox_unadmitted: usize,
-    /// A datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped. Default: 1 s.
+    /// Maximum age: a datagram that has waited longer for [`Server::recv`](super::Server::recv) is dropped.
+    /// Default: 1 s.
     pub inbox_age: Duration,
 }
 
@@ -61,11 +62,11 @@ impl Default for Limits {
     }
 }
 
-/// The numbers of connections, by source prefix.
+/// Numbers of connections, by source prefix.
 #[derive(Debug)]
 pub(super) struct Ledger(Admission<u64>);
 
-/// The right to one connection, returned when dropped.
+/// The permit for one connection, returned when dropped.
 pub(super) type Permit = admission::Permit<u64>;
 
 /// A connection, as the server's other tasks see it.
@@ -73,9 +74,9 @@ pub(super) type Permit = admission::Permit<u64>;
 pub(crate) struct Peer {
     pub(super) shared: Arc<Shared>,
     permit: Permit,
-    /// Asked with each datagram, so without the ledger's lock.
+    /// An atomic, because each datagram checks it, so without the ledger's lock.
     is_admitted: AtomicBool,
-    /// Bytes of its datagrams in the inbox.
+    /// Bytes of this connection's datagrams in the inbox.
     pub(super) queued: AtomicUsize,
 }
 
@@ -87,8 +88,7 @@ impl Ledger {
         Self(Admission::new(places))
     }
 
-    /// Permits a connection from there, for which others may lose theirs; `Err` is what counts that it was
-    /// refused.
+    /// Permits a connection from `source`, which may evict another. `Err` holds the counter of the refusal.
     pub(super) fn permit<'a>(
         &self,
         source: IpAddr,
@@ -116,13 +116,14 @@ impl Peer {
         self.is_admitted.load(Ordering::Relaxed)
     }
 
-    /// Returns when it has lost its place to another connection.
+    /// Waits until this connection has lost its place to another one.
     pub(super) async fn evicted(&self) {
         self.permit.standing().evicted().await;
     }
 }
 
-/// What one subscriber is likely to have: the same as where the overlay limits handshakes.
+/// Returns the prefix that one subscriber is likely to have, the same as in the overlay's limit of
+/// handshakes.
 fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),

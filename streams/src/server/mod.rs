@@ -1,4 +1,4 @@
-//! The server's end: many connections, one queue of what arrives.
+//! The server's end: many connections, one queue for all that arrives.
 
 mod accept;
 mod http;
@@ -30,7 +30,7 @@ use crate::tls::{CertificateError, ServerTls};
 use inbox::Inbox;
 use limits::{Ledger, Peer};
 
-/// The number of a connection of a server. Numbers are never used again.
+/// The number of a connection of a server. Numbers are never reused.
 ///
 /// ```
 /// use peersock_streams::ServerEvent;
@@ -46,7 +46,7 @@ use limits::{Ledger, Peer};
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// The number itself: 0 for a server's first connection.
+    /// Returns the number itself: 0 for a server's first connection.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -58,7 +58,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// How a server works.
+/// Options of a server.
 ///
 /// ```
 /// use peersock_streams::ServerOptions;
@@ -68,15 +68,16 @@ impl fmt::Display for ConnectionId {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Certificates. Without any, only TCP and unencrypted WebSockets are taken: a proxy in front may do TLS.
+    /// Certificates. Without any, the server accepts only TCP and unencrypted WebSockets, because a proxy in
+    /// front may do TLS.
     pub tls: Option<ServerTls>,
-    /// How many connections there may be, and how long they may take.
+    /// Limits of the number of connections and their timeouts.
     pub limits: Limits,
     /// Keepalives.
     pub timing: Timing,
-    /// What waits to be sent, for each connection.
+    /// Limits of the send queue of each connection.
     pub send_queue: QueueLimits,
-    /// Who comes with a browser gets this text.
+    /// The text that a browser gets.
     pub page: String,
 }
 
@@ -97,7 +98,7 @@ This is a root of peersock. It helps programs find each other and passes on thei
 cannot read. There is nothing here for a browser.
 ";
 
-/// What has happened at a server.
+/// Events at a server.
 ///
 /// ```
 /// use peersock_streams::{Closed, ServerEvent};
@@ -112,34 +113,34 @@ cannot read. There is nothing here for a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// A client is connected and speaks one of the transports. Who it is its datagrams have to show, and
-    /// [`ServerHandle::admit`] has to be called when they have.
+    /// A client has connected and speaks one of the transports. Its identity must be proven by its datagrams;
+    /// then call [`ServerHandle::admit`].
     Opened {
         /// The connection.
         id: ConnectionId,
-        /// Where it comes from; behind a proxy, the proxy's address.
+        /// The client's address; behind a proxy, the proxy's address.
         remote: SocketAddr,
-        /// What carries the datagrams.
+        /// The transport of the datagrams.
         transport: Transport,
     },
     /// A datagram has arrived.
     Datagram {
-        /// On which connection.
+        /// The connection.
         id: ConnectionId,
-        /// It has 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes.
+        /// The datagram, of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes.
         datagram: Bytes,
     },
-    /// A connection has ended. Each one that was opened ends once.
+    /// A connection has ended. Each opened connection ends once.
     Closed {
         /// The connection.
         id: ConnectionId,
-        /// Why.
+        /// The reason.
         reason: Closed,
     },
 }
 
 peersock_primitives::counters! {
-    /// What has become of connections to a server.
+    /// Fates of connections to a server.
     ///
     /// ```
     /// let counters = peersock_streams::ServerCounters::default();
@@ -174,7 +175,7 @@ peersock_primitives::counters! {
     }
 }
 
-/// What all tasks of a server share.
+/// State shared by all tasks of a server.
 pub(crate) struct Common {
     options: ServerOptions,
     ledger: Ledger,
@@ -184,11 +185,12 @@ pub(crate) struct Common {
     counters: ServerCounters,
     traffic: Arc<Counters>,
     listeners: Mutex<Vec<AbortHandle>>,
-    /// Whether the [`Server`] was dropped: nobody would take what happens.
+    /// Set once the [`Server`] was dropped, because no task takes its events any more.
     gone: AtomicBool,
 }
 
-/// The server's end of many connections. What arrives is taken here; everything else is in [`ServerHandle`].
+/// The server's end of many connections. It receives datagrams and events; everything else is in
+/// [`ServerHandle`].
 ///
 /// Dropping it ends all connections. See [`Connector`](crate::Connector) for an example.
 pub struct Server {
@@ -210,7 +212,7 @@ pub struct ServerHandle {
 }
 
 impl Server {
-    /// A server that listens nowhere yet.
+    /// Makes a server that does not listen yet.
     pub fn new(options: ServerOptions) -> Self {
         let common = Common {
             ledger: Ledger::new(options.limits),
@@ -226,11 +228,11 @@ impl Server {
         Self { handle: ServerHandle { common: Arc::new(common) } }
     }
 
-    /// Listens there, too, for all transports. Returns the address with the port that the system chose if it
-    /// was 0.
+    /// Adds a listener for all transports. Returns its address, with the port that the system chose if it was
+    /// 0.
     ///
     /// # Errors
-    /// When the address is in use, or not this machine's.
+    /// If the address is in use or does not belong to this machine.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -238,10 +240,10 @@ impl Server {
         self.listen_on(TcpListener::bind(address).await?)
     }
 
-    /// Listens on a socket that somebody has made, too. Returns its address.
+    /// Adds a listening socket that the caller has made. Returns its address.
     ///
     /// # Errors
-    /// When the socket has none.
+    /// If the socket has no address.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -252,7 +254,7 @@ impl Server {
         Ok(address)
     }
 
-    /// Waits for what happens next. If this is dropped while it waits, nothing is lost.
+    /// Waits for the next event. Dropping the future while it waits loses no event.
     pub async fn recv(&mut self) -> ServerEvent {
         std::future::poll_fn(|cx| {
             let common = &self.handle.common;
@@ -261,11 +263,11 @@ impl Server {
         .await
     }
 
-    /// Waits for what happens next, and takes up to `limit` events that are there, which are added to `into`.
-    /// Returns how many it took.
+    /// Waits for an event, then takes up to `limit` that are there and adds them to `into`. Returns the
+    /// number taken.
     ///
     /// # Panics
-    /// When `limit` is 0.
+    /// If `limit` is 0.
     pub async fn recv_many(&mut self, into: &mut Vec<ServerEvent>, limit: usize) -> usize {
         assert!(limit > 0, "nothing would ever be taken");
         into.push(self.recv().await);
@@ -280,7 +282,7 @@ impl Server {
         limit
     }
 
-    /// What sends to the connections.
+    /// Returns a handle that sends to the connections.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
@@ -289,7 +291,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.handle.stop_listening();
-        // Before the connections are listed: one that opens now is either listed, or sees this.
+        // Set this before the connections are listed: a connection that opens now is either listed, or sees
+        // it.
         self.handle.common.gone.store(true, Ordering::SeqCst);
         for peer in sync::read(&self.handle.common.peers).values() {
             peer.shared.close(Closed::Here);
@@ -302,48 +305,48 @@ impl ServerHandle {
     /// connection's queue is full, its oldest datagrams are dropped.
     ///
     /// # Errors
-    /// When the datagram is empty or too long, or there is no such connection any more.
+    /// If the datagram is empty or too long, or the connection no longer exists.
     pub fn send(&self, id: ConnectionId, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         let peer = self.peer(id).ok_or(SendError::Closed)?;
         peer.shared.send(datagram.into(), Instant::now())
     }
 
-    /// Lets a connection live: its client has shown who it is. Those for which this is not called in time
-    /// end, and until then have little memory. Returns whether there is such a connection.
+    /// Admits a connection whose client has proven its identity. Connections that are not admitted in time
+    /// end, and get little memory until then. Returns true if the connection exists.
     pub fn admit(&self, id: ConnectionId) -> bool {
         self.peer(id).inspect(|peer| peer.admit()).is_some()
     }
 
-    /// Ends a connection. What was sent just before still leaves within a second.
+    /// Ends a connection. Datagrams sent just before still leave within a second.
     pub fn close(&self, id: ConnectionId) {
         self.peer(id).inspect(|peer| peer.shared.close(Closed::Here));
     }
 
-    /// Takes no more connections. Those that stand go on.
+    /// Stops accepting connections. Existing ones continue.
     pub fn stop_listening(&self) {
         sync::lock(&self.common.listeners).drain(..).for_each(|task| task.abort());
     }
 
-    /// Reads the files of the certificate again, as SIGHUP asks for. Beside that they are looked at every 10
-    /// s while clients connect.
+    /// Reads the certificate files again, as SIGHUP requests. The server also checks them every 10 s while
+    /// clients connect.
     ///
     /// # Errors
-    /// When they cannot be used; the old certificate stays.
+    /// If they cannot be used; the old certificate stays.
     pub fn reload_certificates(&self) -> Result<(), CertificateError> {
         self.common.options.tls.as_ref().map_or(Ok(()), ServerTls::reload)
     }
 
-    /// Connections that are open now.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         sync::read(&self.common.peers).len()
     }
 
-    /// What has become of connections.
+    /// Returns the counters of connections.
     pub fn counters(&self) -> &ServerCounters {
         &self.common.counters
     }
 
-    /// What has passed through all connections together.
+    /// Returns the traffic counters of all connections together.
     pub fn traffic(&self) -> &Counters {
         &self.common.traffic
     }
@@ -373,7 +376,7 @@ impl Common {
         self.inbox.push_event(ServerEvent::Closed { id, reason });
     }
 
-    /// How long a connection may take until it is admitted.
+    /// Returns the timeout until a connection is admitted.
     fn admission(&self) -> Duration {
         self.options.limits.admission_timeout
     }

@@ -1,4 +1,4 @@
-//! Which certificates a client accepts.
+//! The client's check of certificates.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -18,12 +18,12 @@ use crate::carrier::BoxedStream;
 use crate::error::ConnectError;
 use crate::target::Transport;
 
-/// The certificates of the system; read once, because that takes milliseconds.
+/// The system's certificates; read once, because that takes milliseconds.
 static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Expected {
-    /// What is asked for by ALPN. Servers of TURN know `stun.turn` (RFC 7443), but who ends TLS in front of
-    /// them may refuse what it does not know.
+    /// Returns the ALPN protocols to offer. TURN servers know `stun.turn` (RFC 7443), but a TLS terminator in
+    /// front of them may refuse protocols it does not know.
     fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::Root { transport: Transport::Tls, .. } => vec![ALPN.to_vec()],
@@ -32,7 +32,8 @@ impl Expected {
         }
     }
 
-    /// The versions of TLS. RFC 8489 (6.2.3) has TURN servers know 1.2, and some know nothing newer.
+    /// Returns the versions of TLS. RFC 8489 (6.2.3) requires 1.2 of TURN servers, and some support nothing
+    /// newer.
     fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
         static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
         match self {
@@ -41,7 +42,7 @@ impl Expected {
         }
     }
 
-    /// What to do if the certificate is not accepted.
+    /// Returns the advice for a certificate that is not accepted.
     fn hint(self) -> &'static str {
         match self {
             Self::Root { .. } | Self::Proxy => {
@@ -92,7 +93,7 @@ async fn config(expected: Expected) -> io::Result<ClientConfig> {
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-/// The system's certificates; those of Mozilla's list where there are none, as in small containers.
+/// Returns the system's certificates, or Mozilla's list where there are none, as in small containers.
 fn authorities() -> Arc<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -119,7 +120,7 @@ fn tls_error(host: &str, hint: &'static str, error: io::Error) -> ConnectError {
     }
 }
 
-/// A public key as it stands in a certificate: SubjectPublicKeyInfo (RFC 8410, 4).
+/// Encodes a public key as in a certificate: SubjectPublicKeyInfo (RFC 8410, 4).
 fn public_key_info(key: &[u8; 32]) -> Vec<u8> {
     const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     [&PREFIX[..], key].concat()
@@ -127,9 +128,9 @@ fn public_key_info(key: &[u8; 32]) -> Vec<u8> {
 
 #[derive(Debug)]
 struct Verifier {
-    /// The root's key, as it stands in a certificate.
+    /// The root's key, encoded as in a certificate.
     key: Option<Vec<u8>>,
-    /// The SHA-256 of the only certificate that is accepted.
+    /// The SHA-256 of the only accepted certificate.
     fingerprint: Option<[u8; 32]>,
     names: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,

@@ -1,16 +1,16 @@
-//! Says whom a client wants to speak to.
+//! The peer that a client expects.
 
 use crate::target::Transport;
 
-/// Names whom a client expects at the other end of TLS.
+/// The peer that a client expects at the other end of TLS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
-    /// A root, whose key is known or not.
+    /// A root, with its key if known.
     Root {
         key: Option<[u8; 32]>,
         transport: Transport,
     },
     Proxy,
-    /// A TURN server, with this certificate if its SHA-256 is known.
+    /// A TURN server, with the SHA-256 of its certificate if known.
     TurnServer(Option<[u8; 32]>),
 }

@@ -1,4 +1,4 @@
-//! A certificate and its key in files, which are read anew when they have changed.
+//! A certificate and its key in files, which are read again when they have changed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use super::provider;
 use super::server::CertificateError;
 
-/// A certificate in PEM files, as ACME clients leave them.
+/// A certificate in PEM files, as ACME clients write them.
 ///
 /// ```
 /// use peersock_streams::CertificateFiles;
@@ -22,17 +22,17 @@ use super::server::CertificateError;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, and those of the authorities between it and a known one.
+    /// The certificate, and the certificates of the authorities between it and a known one.
     pub chain: PathBuf,
     /// The secret key, in PKCS#8, SEC1 or PKCS#1 form.
     pub key: PathBuf,
 }
 
-/// What shows that a file has changed.
+/// File times and lengths, which change with a file.
 pub(super) type Stamp = Option<[(SystemTime, u64); 2]>;
 
 impl CertificateFiles {
-    /// Reads both. The key must belong to the certificate.
+    /// Reads both files. The key must belong to the certificate.
     pub(super) fn load(&self) -> Result<CertifiedKey, CertificateError> {
         let unreadable = |file: &Path, error: &dyn ToString| CertificateError::File {
             file: file.to_owned(),
@@ -49,7 +49,7 @@ impl CertificateFiles {
         both.map_err(|error| unreadable(&self.key, &error))
     }
 
-    /// Times and lengths of the files. Symbolic links are followed, because ACME clients exchange these.
+    /// Returns times and lengths of the files. Follows symbolic links, because ACME clients replace these.
     pub(super) fn stamp(&self) -> Stamp {
         let stamp = |file: &Path| -> io::Result<_> {
             let metadata = fs::metadata(file)?;
@@ -59,7 +59,7 @@ impl CertificateFiles {
     }
 }
 
-/// A certificate in use, and what the files were like when it was read.
+/// A certificate in use, and the stamp of its files when it was read.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) certificate: Arc<CertifiedKey>,

@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 
 use super::server::CertificateError;
 
-/// The Ed25519 half of a root's identity, as TLS needs it: the public key, and something that signs.
+/// The Ed25519 half of a root's identity, as TLS needs it: the public key, and a function that signs.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -28,22 +28,22 @@ pub struct RootKey {
     sign: Arc<Sign>,
 }
 
-/// Makes an Ed25519 signature of a message.
+/// A function that makes an Ed25519 signature of a message.
 type Sign = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
 
 impl RootKey {
-    /// A key by its public half, and a function that makes Ed25519 signatures (RFC 8032) with the secret one.
+    /// Makes a key from its public half, and a function that signs (Ed25519, RFC 8032) with the secret half.
     pub fn new(public: [u8; 32], sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static) -> Self {
         Self { public, sign: Arc::new(sign) }
     }
 
-    /// The public key, which clients know from the root's text.
+    /// Returns the public key, which clients know from the root's text.
     pub fn public(&self) -> &[u8; 32] {
         &self.public
     }
 
-    /// A certificate for this key, without names that would mean something, and valid for ever: clients
-    /// compare the key and nothing else.
+    /// Makes a certificate for this key, without meaningful names and valid forever, because clients compare
+    /// only the key.
     pub(super) fn certificate(&self) -> Result<CertifiedKey, CertificateError> {
         let made = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(self));
         let certificate = made.map_err(|error| CertificateError::SelfSigned(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Which certificate a server shows.
+//! The server's choice of certificate.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::files::Loaded;
 use super::self_signed::RootKey;
 use super::{ALPN, ALPN_HTTP, provider};
 
-/// Why there is no certificate.
+/// Reasons for having no certificate.
 ///
 /// ```
 /// use peersock_streams::{CertificateFiles, ServerTls};
@@ -27,15 +27,15 @@ use super::{ALPN, ALPN_HTTP, provider};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// A file cannot be read, is not in PEM form, or the key is not that of the certificate.
+    /// A file cannot be read or is not in PEM form, or the key does not belong to the certificate.
     #[error("{} cannot be used: {reason}; give a chain and its key in PEM form", file.display())]
     File {
-        /// Which file.
+        /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
-    /// No certificate could be made for the root's key.
+    /// Making a certificate for the root's key failed.
     #[error("no certificate could be made: {0}")]
     SelfSigned(String),
     /// Neither a key nor files were given.
@@ -43,10 +43,10 @@ pub enum CertificateError {
     Nothing,
 }
 
-/// The certificates of a server. Clones are one and the same.
+/// The certificates of a server. Clones share them.
 ///
-/// With both a key and files, clients that name a host get the certificate of the files, and those that
-/// connect to an IP address, which is not named in TLS, get the one for the key.
+/// With both a key and files, clients that name a host get the certificate of the files. Clients that connect
+/// to an IP address, which TLS does not name, get the one for the key.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -71,10 +71,10 @@ struct Certificates {
 }
 
 impl ServerTls {
-    /// Certificates of a key, of files, or of both.
+    /// Makes certificates from a key, from files, or from both.
     ///
     /// # Errors
-    /// When there is neither, or the files cannot be used.
+    /// If there is neither, or the files cannot be used.
     pub fn new(key: Option<RootKey>, files: Option<CertificateFiles>) -> Result<Self, CertificateError> {
         if key.is_none() && files.is_none() {
             return Err(CertificateError::Nothing);
@@ -91,32 +91,31 @@ impl ServerTls {
             .with_no_client_auth()
             .with_cert_resolver(certificates.clone());
         config.alpn_protocols = vec![ALPN.to_vec(), ALPN_HTTP.to_vec()];
-        // What a session would be resumed with costs memory, and clients connect seldom.
+        // No resumption, because session state costs memory and clients connect seldom.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self { certificates, config: Arc::new(config) })
     }
 
-    /// Reads the files again. Connections that stand keep the old certificate. If the new one cannot be used,
+    /// Reads the files again. Existing connections keep the old certificate. If the new one cannot be used,
     /// the old one stays.
     ///
     /// # Errors
-    /// When the files cannot be used.
+    /// If the files cannot be used.
     pub fn reload(&self) -> Result<(), CertificateError> {
         let Some((files, loaded)) = &self.certificates.files else { return Ok(()) };
         *sync::write(loaded) = load(files)?;
         Ok(())
     }
 
-    /// Reads the files again if they are not as they were, and returns whether it did.
+    /// Reads the files again if they have changed, and returns true if so.
     ///
     /// # Errors
-    /// When they are not as they were, and cannot be used: the old certificate stays, and the next call tries
-    /// again.
+    /// If they have changed and cannot be used: the old certificate stays, and the next call tries again.
     pub fn reload_if_changed(&self) -> Result<bool, CertificateError> {
         let Some((files, loaded)) = &self.certificates.files else { return Ok(false) };
         let stamp = files.stamp();
-        // A file that is just being replaced may be missing for a moment.
+        // A file may be missing for a moment while it is being replaced.
         if stamp.is_none() || stamp == sync::read(loaded).stamp {
             return Ok(false);
         }
@@ -129,7 +128,7 @@ impl ServerTls {
 }
 
 fn load(files: &CertificateFiles) -> Result<Loaded, CertificateError> {
-    // Before the files are read: what changes meanwhile is seen next time.
+    // Before the files are read, so that the next check sees a change during the read.
     let stamp = files.stamp();
     Ok(Loaded { certificate: Arc::new(files.load()?), stamp })
 }

@@ -1,4 +1,4 @@
-//! Connections between two nodes, which have one port for all of them.
+//! Connections between two nodes, which use one port for all of them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -37,13 +37,13 @@ async fn who_connects_hears_nothing_until_somebody_wants_to_say_something() {
     let (listening, port) = peer_port();
     let mut stranger = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("it listens");
     let mut far = listening.accept().await.expect("a connection");
-    // A keepalive and a datagram, which a root would answer.
+    // A keepalive, which a root would answer, and a datagram.
     stranger.write_all(&[0, 0, 0, 1, b'x']).await.expect("it is open");
     assert_eq!(far.recv().await.expect("it is open"), &b"x"[..]);
     let mut heard = [0; 16];
     let waited = timeout(Duration::from_millis(300), stranger.read(&mut heard)).await;
     assert!(waited.is_err(), "{waited:?}");
-    // What is no frame ends it.
+    // Bytes that are no frame end the connection.
     stranger.write_all(b"GET / HTTP/1.1\r\n").await.expect("it is open");
     assert!(far.recv().await.is_err());
 }
@@ -59,7 +59,7 @@ async fn listener() -> TcpListener {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a free port")
 }
 
-/// A node that listens, and where.
+/// Makes a listening node. Returns it with its port.
 fn peer_port() -> (PeerListener, u16) {
     let listening = PeerPort::new(0, Way::default()).listen(true).expect("a free port");
     let port = listening.local_addr().expect("bound").port();

@@ -10,7 +10,7 @@ use rcgen::{
     PublicKeyData as _,
 };
 
-/// An authority that nobody knows.
+/// An authority that no system trusts.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: Vec<u8>,
@@ -29,7 +29,7 @@ impl Authority {
         pem("CERTIFICATE", &self.der)
     }
 
-    /// Writes a certificate for this name and its key into a folder.
+    /// Writes a certificate for this name, and its key, into a folder.
     pub(crate) fn issue(&self, name: &str, folder: &Path) -> CertificateFiles {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
@@ -38,7 +38,7 @@ impl Authority {
     }
 }
 
-/// Writes a certificate of an Ed25519 key of its own, and returns its public half.
+/// Writes a self-signed certificate of a new Ed25519 key, and returns the key's public half.
 pub(crate) fn write_self_signed(folder: &Path) -> (CertificateFiles, [u8; 32]) {
     let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
     let params = CertificateParams::new(Vec::new()).expect("no names");

@@ -1,4 +1,4 @@
-//! A server and clients of it, on loopback.
+//! A server and its clients, on loopback.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use peersock_streams::{
 };
 use tokio::time::timeout;
 
-/// Longer than anything takes: it keeps a hang from lasting.
+/// Timeout against hangs, longer than anything takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn transports() -> [Transport; 3] {
@@ -26,13 +26,13 @@ pub(crate) fn root_key() -> RootKey {
     RootKey::new(*identity.public().ed25519(), move |message: &[u8]| identity.sign(message))
 }
 
-/// The same, but no datagram gets too old: how busy the machine is must make no difference.
+/// Returns options with which no datagram gets too old, so that a busy machine makes no difference.
 pub(crate) fn patient_server(options: ServerOptions) -> ServerOptions {
     let limits = Limits { inbox_age: PATIENCE, ..options.limits };
     ServerOptions { limits, send_queue: patient(options.send_queue), ..options }
 }
 
-/// The same of a client.
+/// Returns the same for a client.
 pub(crate) fn patient_client(options: ConnectOptions) -> ConnectOptions {
     let (send_queue, receive_queue) = (patient(options.send_queue), patient(options.receive_queue));
     ConnectOptions { send_queue, receive_queue, ..options }
@@ -49,7 +49,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A server with the certificate of its key, unless the options have another.
+    /// Starts a server with the certificate of its key, unless the options have another.
     pub(crate) async fn start(options: ServerOptions) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), options).await
     }
@@ -71,14 +71,14 @@ impl Bench {
         Connector::new(self.options.clone())
     }
 
-    /// A connection that is admitted, and its number at the server.
+    /// Makes an admitted connection. Returns it with its number at the server.
     pub(crate) async fn connect(&mut self, transport: Transport) -> (Connection, ConnectionId) {
         let (connection, id) = self.connect_stranger(transport).await;
         assert!(self.server.handle().admit(id));
         (connection, id)
     }
 
-    /// A connection, and its number at the server.
+    /// Makes a connection. Returns it with its number at the server.
     pub(crate) async fn connect_stranger(&mut self, transport: Transport) -> (Connection, ConnectionId) {
         let (connector, target) = (self.connector(), self.target(transport));
         let connection =

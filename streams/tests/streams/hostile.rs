@@ -1,4 +1,4 @@
-//! What clients may do to a server that no client of ours does, by plain TCP.
+//! Attacks on a server over plain TCP, which clients of this crate never make.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn frames_may_be_cut_and_merged_anywhere() {
     let mut bench = Bench::start(ServerOptions::default()).await;
     let mut stream = connect(&bench).await;
     let datagrams = [vec![1; 1], vec![2; 1400], vec![3; MAX_DATAGRAM]];
-    // The keepalive that comes first, too, is cut.
+    // The first keepalive is split, too.
     let mut bytes = vec![0, 0];
     datagrams.iter().for_each(|datagram| bytes.extend(frame(datagram)));
     for chunk in bytes.chunks(977).flat_map(|chunk| chunk.split_at_checked(1).map(|(a, b)| [a, b])).flatten()
@@ -50,7 +50,7 @@ async fn a_websocket_takes_datagrams_and_nothing_else() {
         let mut stream = connect(&bench).await;
         let request = "GET /peersock HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        // A good message first, in the same packet as the request.
+        // A valid message first, in the same packet as the request.
         let bytes = [request.as_bytes(), &[0x82, 0x81, 0, 0, 0, 0, 9], bytes].concat();
         stream.write_all(&bytes).await.expect("the server reads");
         let id = opened(&mut bench).await;
@@ -92,7 +92,7 @@ async fn what_is_none_of_the_transports_is_closed() {
     let long_head = [b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; 10_000]].concat();
     for bytes in [&b"\x05\x01\x00"[..], b"ssh-2.0", b"\x16\x03\x01\x00\x04x\0\0\0", b"GET\0", &long_head] {
         let mut stream = connect(&bench).await;
-        // It may be closed before all is written.
+        // The server may close the connection before everything is written.
         let _ = stream.write_all(bytes).await;
         until_end(&mut stream).await;
     }
@@ -123,7 +123,7 @@ async fn one_source_has_a_part_of_the_connections() {
     until_end(&mut third).await;
     assert_eq!(bench.server.handle().counters().refused_prefix.get(), 1);
     bench.end(first, id).await;
-    // The server's task gives its place back a moment after it has said so.
+    // The server's task frees its place a moment after it has reported the end.
     eventually(|| bench.server.handle().connections() == 1).await;
     sleep(Duration::from_millis(50)).await;
     let _fourth = bench.connect(Transport::Tcp).await;
@@ -137,7 +137,7 @@ async fn who_begins_no_session_keeps_out_nobody() {
     assert!(bench.server.handle().admit(id));
     let mut held = Vec::new();
     for turn in 0..12 {
-        // Nothing, half a TLS hello, half a request, and a whole beginning without a session.
+        // Nothing, half a TLS hello, half a request, and a complete beginning without a session.
         let bytes = [&b""[..], b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n", &[0, 0]][turn % 4];
         let mut stream = connect(&bench).await;
         stream.write_all(bytes).await.expect("the server reads");
@@ -147,7 +147,7 @@ async fn who_begins_no_session_keeps_out_nobody() {
         let (connector, target) = (bench.connector(), bench.target(transport));
         let connecting = timeout(PATIENCE, connector.connect(&target)).await.expect("in time");
         let _connection = connecting.expect("there is room");
-        // Others open and end meanwhile.
+        // Others open and end in the meantime.
         while !matches!(bench.event().await, ServerEvent::Opened { transport: of, .. } if of == transport) {}
     }
     for stream in &mut held[..8] {
@@ -173,12 +173,12 @@ async fn a_program_that_takes_no_events_gets_no_more_of_them() {
     let handle = bench.server.handle();
     for _ in 0..30 {
         let mut stream = connect(&bench).await;
-        // It may be refused before that.
+        // The server may refuse the connection before that.
         let _ = stream.write_all(&[0, 0]).await;
         let _ = stream.shutdown().await;
         until_end(&mut stream).await;
     }
-    // Each has two events. One that ends at that moment may let one more in.
+    // Each connection has two events. One that ends at that moment may let one more in.
     let opened = handle.counters().opened.get();
     assert!(
         (5..=10).contains(&opened) && handle.counters().refused_overrun.get() > 0,
@@ -249,7 +249,7 @@ async fn opened(bench: &mut Bench) -> peersock_streams::ConnectionId {
     }
 }
 
-/// All that comes until the other side ends the connection, in order or by a reset.
+/// Reads until the other side ends the connection, in an orderly way or by a reset.
 async fn until_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end");

@@ -1,4 +1,4 @@
-//! Both ends as their users have them, and what others may do to them.
+//! Both ends as their users see them, and attacks on them.
 
 mod between;
 mod certificates;

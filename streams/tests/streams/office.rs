@@ -1,12 +1,12 @@
-//! A network that only a proxy leads out of: three network namespaces in a row.
+//! A network whose only way out is a proxy: three network namespaces in a row.
 //!
 //! ```text
 //!  client 10.99.1.2 ---- 10.99.1.1 proxy 10.99.2.1 ---- 10.99.2.2 root
 //! ```
 //!
 //! The client has no default route, and the proxy's machine forwards nothing: no UDP, DNS or TCP of the
-//! client gets beyond it. The name root.test is known to the proxy alone. All this needs root and the program
-//! `ip`; tests skip otherwise. The namespaces belong to a test and go with it.
+//! client gets past it. Only the proxy knows the name root.test. All this needs root and the program `ip`;
+//! tests skip otherwise. Each test has separate namespaces, which are deleted with it.
 #![expect(clippy::print_stdout, reason = "how a test says that it is skipped")]
 
 use std::ffi::OsStr;
@@ -27,22 +27,22 @@ use crate::common::PATIENCE;
 
 pub(crate) const PROXY: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 1);
 pub(crate) const ROOT: Ipv4Addr = Ipv4Addr::new(10, 99, 2, 2);
-/// What the proxy's machine takes for the root's address.
+/// The name that the proxy's machine resolves to the root's address.
 pub(crate) const NAME: &str = "root.test";
 
 pub(crate) struct Office {
-    /// Of the client, the proxy and the root.
+    /// Namespaces of the client, the proxy and the root.
     names: [String; 3],
     folder: TempDir,
     programs: Vec<Child>,
 }
 
-/// How many there were in this process: tests may run in threads of one.
+/// Number of offices made in this process, because tests may run in threads of one process.
 static OFFICES: AtomicU32 = AtomicU32::new(0);
 
 impl Office {
-    /// Builds one for a test that needs these programs. `None`, and a line that says why, where there can be
-    /// none.
+    /// Builds an office for a test that needs these programs. Where that is impossible, prints the reason and
+    /// returns `None`.
     pub(crate) fn build(test: &str, programs: &[&str]) -> Option<Office> {
         if let Some(missing) = programs.iter().find(|program| find_in_path(program).is_none()) {
             skip(test, &format!("the program {missing} is missing"));
@@ -61,7 +61,7 @@ impl Office {
         office.cable((proxy, "10.99.2.1/24"), (root, "10.99.2.2/24"), "outside");
         let hosts = format!("127.0.0.1 localhost\n{ROOT} {NAME}\n");
         fs::write(office.file("hosts"), hosts).expect("a folder");
-        // Programs give up root's rights and read their files after that.
+        // Programs drop root's rights and read their files afterwards.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(office.folder.path(), everybody).expect("our folder");
         Some(office)
@@ -76,13 +76,13 @@ impl Office {
         }
     }
 
-    /// A file for a program.
+    /// Returns the path of a file for a program.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Runs a program beside the proxy until the end, with the names that are known there, and waits until it
-    /// listens at this port.
+    /// Runs a program on the proxy's machine until the end, with the names that are known there, and waits
+    /// until it listens at this port.
     pub(crate) fn run_proxy(&mut self, port: u16, program: &str, words: &[&str]) {
         let log = File::create(self.file("log")).expect("a folder");
         let bind = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
@@ -99,7 +99,7 @@ impl Office {
         }
     }
 
-    /// A tokio runtime of one thread whose sockets are the root's, and that goes on by itself.
+    /// Runs `serve` at the root, in a separate thread with a single-threaded tokio runtime.
     pub(crate) fn at_root<T: Send + 'static>(
         &self,
         serve: impl AsyncFnOnce() -> T + Send + 'static,
@@ -111,7 +111,7 @@ impl Office {
         })
     }
 
-    /// Runs something on the client's machine.
+    /// Runs `work` on the client's machine.
     pub(crate) fn at_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let working = scope.spawn(|| {
@@ -122,12 +122,12 @@ impl Office {
         })
     }
 
-    /// Runs something asynchronous on the client's machine.
+    /// Runs asynchronous `work` on the client's machine.
     pub(crate) fn client_async<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
         self.at_client(|| runtime().block_on(work()))
     }
 
-    /// Shows that nothing but the proxy can be reached from the client.
+    /// Asserts that the client reaches nothing but the proxy.
     pub(crate) fn assert_closed(&self) {
         self.at_client(|| {
             let direct =
@@ -138,7 +138,7 @@ impl Office {
         });
     }
 
-    /// Takes the cable between the client and the proxy out.
+    /// Disconnects the cable between the client and the proxy.
     pub(crate) fn cut(&self) {
         assert!(ip(["-n", &self.names[1], "link", "set", "inside", "down"]));
     }
@@ -147,7 +147,7 @@ impl Office {
 impl Drop for Office {
     fn drop(&mut self) {
         for program in &mut self.programs {
-            // The program has taken the place of ip, unshare and sh: this is its process.
+            // The program has replaced ip, unshare and sh by exec, so this is its process.
             let _ = program.kill();
             let _ = program.wait();
         }
@@ -157,7 +157,7 @@ impl Drop for Office {
     }
 }
 
-/// Says that a test cannot run here.
+/// Prints that a test cannot run here.
 pub(crate) fn skip(test: &str, reason: &str) {
     println!("SKIP {test}: {reason}");
 }

@@ -1,4 +1,4 @@
-//! Real proxies, in a network that only they lead out of.
+//! Real proxies, in a network whose only way out they are.
 
 use std::fs;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn squid_leads_out_where_nothing_else_does() {
     run_squid(&mut office, "");
     office.assert_closed();
     let root = Root::start(&office, 443);
-    // Squid connects to port 443 only, as it comes. The name is known to the proxy alone.
+    // Squid's default allows connections to port 443 only. Only the proxy knows the name.
     for host in [NAME, "10.99.2.2"] {
         for transport in [Transport::WebSocket, Transport::Tls, Transport::Tcp] {
             let target = target(transport, host);
@@ -45,7 +45,7 @@ fn squid_leads_out_where_nothing_else_does() {
             connect(&settings("ALL_PROXY", "10.99.1.1:3128"), &nobody).await.expect_err("no such name");
         assert!(error.to_string().contains("the proxy does not reach the server"), "{error}");
 
-        // Squid waits for the rest of what it takes for a request.
+        // Squid mistakes the bytes for a request and waits for its rest.
         let proxy = settings("ALL_PROXY", "socks5://10.99.1.1:3128");
         let options =
             ConnectOptions { proxy, step_timeout: Duration::from_secs(1), ..ConnectOptions::default() };
@@ -179,7 +179,7 @@ fn run_squid(office: &mut Office, more: &str) {
     office.run_proxy(3128, "squid", &["-N", "-f", config.to_str().expect("a name")]);
 }
 
-/// A root at the other side of the proxy, which sends back what it gets.
+/// A root on the other side of the proxy, which echoes datagrams.
 struct Root {
     serving: std::thread::JoinHandle<u64>,
     stop: oneshot::Sender<()>,
@@ -208,7 +208,7 @@ impl Root {
         Root { serving, stop, closed }
     }
 
-    /// Ends it. So many connections must have been opened.
+    /// Ends the root, and asserts the number of opened connections.
     fn stop(self, connections: u64) {
         self.stop.send(()).expect("it runs");
         assert_eq!(self.serving.join().expect("no panic"), connections);
@@ -243,7 +243,7 @@ fn settings(variable: &str, value: &str) -> ProxySettings {
     ProxySettings::from_variables(set).expect("a proxy")
 }
 
-/// Short, so that tests do not last; far longer than anything takes.
+/// Returns short timers, so that tests are quick, but far longer than anything takes.
 fn timing() -> Timing {
     Timing { keepalive: Duration::from_secs(1), dead_after: Duration::from_secs(5) }
 }
@@ -260,7 +260,7 @@ async fn converse(proxy: &ProxySettings, target: &Target) {
     assert!(used.contains("://10.99.1.1:") && !used.contains('@'), "{used}");
 }
 
-/// Datagrams there and back.
+/// Sends datagrams and checks their echo.
 async fn exchange(connection: &mut Connection) {
     for length in [1, 1400, 16_000] {
         connection.send(vec![length as u8; length]).expect("open");

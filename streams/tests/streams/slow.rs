@@ -1,4 +1,4 @@
-//! Other ends that read slowly, or not at all, or are gone without a word.
+//! Other ends that read slowly, or not at all, or vanish silently.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,11 +28,11 @@ async fn to_a_slow_reader_little_is_under_way() {
         for _ in 0..10 {
             connection.send(vec![7; LENGTH]).expect("open");
         }
-        // A tenth of what is sent is read.
+        // The reader takes a tenth of the traffic.
         if turn % 10 == 0 {
             read += reader.read(&mut buffer).await.expect("open");
         }
-        // What the kernel and the encoder hold can no longer be dropped. Without a limit it would be
+        // Bytes in the kernel and the encoder can no longer be dropped. Without a limit there would be
         // megabytes.
         let under_way = counters.sent_bytes.get() as usize - read.min(counters.sent_bytes.get() as usize);
         assert!(under_way < 80 << 10, "{under_way} bytes are under way in turn {turn}");
@@ -41,7 +41,7 @@ async fn to_a_slow_reader_little_is_under_way() {
     assert!(dropped > 10_000, "{counters:?}");
 }
 
-/// TLS and WebSocket have buffers of their own, which must not hold much either.
+/// Tests that the separate buffers of TLS and WebSocket hold little, too.
 #[tokio::test]
 async fn on_a_slow_path_little_is_under_way_whatever_the_transport() {
     for transport in transports() {
@@ -74,7 +74,7 @@ async fn what_has_waited_too_long_is_not_sent() {
     let (listener, connection) =
         slow_listener(ConnectOptions { send_queue, ..ConnectOptions::default() }).await;
     let (mut reader, _) = listener.accept().await.expect("the client has connected");
-    // More than what the kernel takes without a reader, less than the queue.
+    // More than the kernel takes without a reader, less than the queue.
     for _ in 0..400 {
         connection.send(vec![1; LENGTH]).expect("open");
     }
@@ -82,7 +82,7 @@ async fn what_has_waited_too_long_is_not_sent() {
     let mut bytes = Vec::new();
     let reading = async {
         while bytes.last() != Some(&2) {
-            // One of these does not get old, however slow the machine is.
+            // One of these datagrams does not get old, however slow the machine is.
             connection.send(vec![2; LENGTH]).expect("open");
             let mut chunk = [0; 4096];
             if let Ok(read) = timeout(Duration::from_millis(50), reader.read(&mut chunk)).await {
@@ -123,7 +123,7 @@ async fn a_client_notices_that_nobody_answers() {
     let timing = quick();
     let (listener, mut connection) =
         slow_listener(ConnectOptions { timing, ..ConnectOptions::default() }).await;
-    // It is accepted by the kernel, and nobody reads.
+    // The kernel accepts the connection, and no program reads it.
     assert_eq!(recv(&mut connection).await, Err(Closed::Silent(timing.dead_after)));
     assert!(connection.counters().keepalives_sent.get() >= 2, "{:?}", connection.counters());
     drop(listener);
@@ -131,7 +131,7 @@ async fn a_client_notices_that_nobody_answers() {
 
 #[tokio::test]
 async fn a_doubted_end_that_does_not_answer_is_left_in_time() {
-    // Also when the kernel takes no more bytes for it.
+    // Tests this also when the kernel takes no more bytes for the connection.
     for flood in [0, 400] {
         let (listener, connection) = slow_listener(ConnectOptions::default()).await;
         let (sender, mut receiver) = connection.split();
@@ -206,7 +206,7 @@ async fn a_client_that_never_reads_is_given_up() {
     let ServerEvent::Opened { id, .. } = bench.event().await else { panic!("a connection") };
     let handle = bench.server.handle();
     handle.admit(id);
-    // It goes on sending: it is not silent.
+    // The client keeps sending, so it is not silent.
     let talking = tokio::spawn(async move {
         while stream.write_all(&[0, 0]).await.is_ok() {
             sleep(timing.keepalive / 4).await;
@@ -229,17 +229,17 @@ fn quick() -> Timing {
     Timing { keepalive: Duration::from_millis(200), dead_after: Duration::from_secs(2) }
 }
 
-/// A path that passes on what comes from a client at once, and a little on demand after it has become slow.
+/// A path that first forwards a client's bytes at once, and after it has become slow, a little on demand.
 struct SlowPath {
     address: SocketAddr,
     slow: Arc<AtomicBool>,
     pass: Arc<Notify>,
-    /// Bytes from the client that were read.
+    /// Number of bytes read from the client.
     passed: Arc<AtomicU64>,
 }
 
 impl SlowPath {
-    /// A path for one connection.
+    /// Makes a path for one connection.
     fn to(server: SocketAddr) -> SlowPath {
         let listener = listener();
         let address = listener.local_addr().expect("bound");
@@ -269,7 +269,7 @@ impl SlowPath {
     }
 }
 
-/// A listener with a small receive buffer, as a slow path has.
+/// Makes a listener with a small receive buffer, as on a slow path.
 fn listener() -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(8 << 10).expect("a socket");
@@ -277,7 +277,7 @@ fn listener() -> TcpListener {
     socket.listen(1).expect("bound")
 }
 
-/// Such a listener, and a connection to it.
+/// Makes such a listener, and a connection to it.
 async fn slow_listener(options: ConnectOptions) -> (Arc<TcpListener>, Connection) {
     let listener = listener();
     let address = listener.local_addr().expect("bound");

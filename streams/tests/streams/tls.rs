@@ -1,4 +1,4 @@
-//! Which certificates are accepted, and which is shown.
+//! Certificates that clients accept, and certificates that servers show.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::certificates::{Authority, write_self_signed};
 use crate::common::{Bench, identity};
 
-/// For the process that trusts an authority of the test's: where its folder is.
+/// Variable with the folder of the test's authority, for the process that trusts it.
 const FOLDER: &str = "PEERSOCK_TEST_AUTHORITY";
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn clients_that_name_no_host_get_the_certificate_of_the_key() {
     bench.connector().connect(&by_name).await.expect_err("not the key of the root");
 }
 
-/// The test runs itself in a process whose environment names the authority.
+/// Runs the test again in a process whose environment names the authority.
 #[tokio::test]
 async fn certificates_that_the_system_trusts_need_no_key() {
     if let Some(folder) = std::env::var_os(FOLDER) {
@@ -150,7 +150,7 @@ async fn trusting(folder: &std::path::Path) {
     let error = bench.connector().connect(&by_address).await.expect_err("a certificate for another name");
     assert!(matches!(error, ConnectError::Certificate { .. }), "{error:?}");
 
-    // A proxy that is itself spoken to by TLS.
+    // A proxy that the client reaches by TLS.
     let proxy = tls_proxy(&folder.join("chain.pem"), &folder.join("key.pem")).await;
     let proxy = format!("https://u:p@localhost:{proxy}").parse().expect("a proxy");
     bench.options.proxy = ProxySettings::all_by(proxy);
@@ -162,7 +162,7 @@ async fn trusting(folder: &std::path::Path) {
     assert_eq!(bench.datagram(id).await, b"TLS in TLS");
 }
 
-/// A proxy with TLS that connects once. Returns its port.
+/// Runs a proxy with TLS that connects once. Returns its port.
 async fn tls_proxy(chain: &std::path::Path, key: &std::path::Path) -> u16 {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -32,7 +32,7 @@ async fn many_datagrams_leave_in_few_calls() {
     let mut bench = Bench::start(ServerOptions::default()).await;
     for transport in transports() {
         let (connection, id) = bench.connect(transport).await;
-        // All before the task of the connection runs: the test has one thread.
+        // Send everything before the connection's task runs, because the test has one thread.
         (0..100u8).for_each(|number| connection.send(vec![number; 100]).expect("open"));
         for number in 0..100 {
             assert_eq!(bench.datagram(id).await, vec![number; 100]);

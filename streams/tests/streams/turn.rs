@@ -1,4 +1,4 @@
-//! TURN servers by TCP and TLS: what passes on the wire, certificates, proxies.
+//! TURN servers by TCP and TLS: the bytes on the wire, certificates, proxies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ async fn connect(target: &TurnTarget) -> Result<Connection, ConnectError> {
     Connector::new(patient_client(ConnectOptions::default())).connect_turn(target).await
 }
 
-/// What the server sends back of a message.
+/// Sends a message and returns the server's echo.
 async fn echo(mut connection: Connection) -> Vec<u8> {
     connection.send(STUN).expect("open");
     timeout(PATIENCE, connection.recv()).await.expect("in time").expect("open").to_vec()
@@ -124,7 +124,8 @@ async fn listen() -> (SocketAddr, TcpListener) {
     (listener.local_addr().expect("bound"), listener)
 }
 
-/// A server with a certificate that nobody vouches for, which sends back what it gets; and its SHA-256.
+/// Starts an echo server with a certificate that no authority has signed. Returns its address and the
+/// SHA-256.
 async fn serve_tls(version: &'static SupportedProtocolVersion) -> (SocketAddr, [u8; 32]) {
     let key = KeyPair::generate().expect("randomness");
     let made = CertificateParams::new(vec!["turn.test".to_owned()]).expect("a name").self_signed(&key);
@@ -143,7 +144,7 @@ async fn serve_tls(version: &'static SupportedProtocolVersion) -> (SocketAddr, [
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
-            // Clients that do not accept the certificate go away.
+            // Clients that refuse the certificate close the connection.
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
                     send_back(stream).await;

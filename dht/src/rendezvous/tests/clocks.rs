@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// The epochs are looked at every half a minute; writing and reading takes a few seconds.
+/// Time to settle: the epochs are checked every half minute, and reading and writing take a few seconds.
 const SETTLES: Duration = Duration::from_secs(45);
 const HOUR: i64 = 3600;
 
-/// Both nodes find each other, and knocks arrive, in either direction.
+/// Asserts that both nodes find each other, and that knocks arrive, in either direction.
 fn assert_they_meet(world: &mut World, when: &str) {
     for (from, to) in [(0, 1), (1, 0)] {
         let (found, knocks) = (world.found(from).len(), world.knocks(to).len());

@@ -1,4 +1,4 @@
-//! Any calls in any order, a DHT that loses and garbles, clocks that jump; and then they meet all the same.
+//! Calls in any order, a DHT that loses and garbles, and jumping clocks, after which the nodes still meet.
 
 use proptest::prelude::*;
 
@@ -13,13 +13,13 @@ enum Call {
     Met,
     Watch,
     Rejoin,
-    /// Runs for that many milliseconds.
+    /// Runs for this number of milliseconds.
     Run(u16),
     /// Sets the wall clock forward or back, in seconds.
     Clock(i16),
-    /// From now on the DHT loses every so manieth operation; 0 none.
+    /// Makes the DHT lose every n-th operation from now on; 0 loses none.
     Loss(u8),
-    /// Turns a bit of every stored item over, which nodes of the DHT then send beside the right one.
+    /// Flips a bit of every stored item, which nodes of the DHT then send in addition to the correct one.
     Garble(u16),
 }
 
@@ -87,7 +87,7 @@ proptest! {
         for (second, call) in calls {
             perform(&mut world, usize::from(second), call);
         }
-        // The clocks are set right, the DHT works, and what was written by wrong clocks has had its time.
+        // The clocks are correct again, the DHT works, and items written by wrong clocks have expired.
         world.loss = 0;
         for node in 0..2 {
             world.nodes[node].clock = CLOCK + Duration::from_secs(50 * 3600);

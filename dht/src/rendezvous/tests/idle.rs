@@ -1,19 +1,19 @@
-//! A node that waits for hours, and that nobody looks for: others could find it at any time, it reads its
-//! mailbox, and it does little more than that.
+//! A node that waits for hours without being searched for. Others can find it at any time; it reads its
+//! mailbox and does little more.
 
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A change of epochs is seen so late, and then written.
+/// Delay until a change of epochs is noticed and written.
 const SEEN_LATE: Duration = Duration::from_secs(40);
 
-/// The nodes of the DHT, as somebody sees them who looks for node 0 and has never found it before.
+/// The DHT as seen by a node that looks for node 0 and has never found it before.
 struct Reader {
     keys: MeetingKeys,
     places: BTreeMap<(u8, Epoch), [u8; 32]>,
-    /// By the item's key and sequence, so that each is verified once.
+    /// Records by the item's key and sequence, so that each is verified once.
     read: BTreeMap<([u8; 32], i64), Record>,
 }
 
@@ -22,8 +22,8 @@ impl Reader {
         Self { keys: keys(), places: BTreeMap::new(), read: BTreeMap::new() }
     }
 
-    /// The records at the two places where node 0 is looked for by a clock that is off by so many seconds:
-    /// that of who knows its address, and that of who knows its identity.
+    /// Returns the records at the two places of node 0 (by address, and by identity), as found by a clock
+    /// that is off by `clock_off` seconds.
     fn find(&mut self, world: &World, clock_off: i64) -> [Option<Record>; 2] {
         let (tail, identity) = (world.tail(0), world.identity(0));
         let unix = world.now(0).unix.as_secs().saturating_add_signed(clock_off);
@@ -57,7 +57,7 @@ fn waiting() -> World {
     world
 }
 
-/// When a node began to read or write, in a span of time.
+/// Returns the times in a span at which a node began to read or write.
 fn begun(world: &World, node: usize, is_read: bool, span: std::ops::Range<Duration>) -> Vec<Duration> {
     let of_it =
         world.begun.iter().filter(|(at, by, reads)| *by == node && *reads == is_read && span.contains(at));
@@ -93,10 +93,10 @@ fn who_waits_reads_its_mailbox_every_few_seconds_and_writes_a_few_times_in_an_ho
         let gaps = readings.windows(2).map(|pair| pair[1] - pair[0]);
         let (least, most) = (config.poll_idle.mul_f64(0.75), config.poll_idle);
         assert!(gaps.clone().all(|gap| (least..=most).contains(&gap)), "hour {hour}: {gaps:?}");
-        // Two slots; for ten minutes in the hour those of two epochs.
+        // Two slots; for ten minutes of each hour, in two epochs.
         let most_reads = readings.len() as f64 * 2.0 * (1.0 + 11.0 / 60.0);
         assert!(reads.len() as f64 <= most_reads, "hour {hour}: {} reads", reads.len());
-        // Two places, each three or four times in the 70 minutes of its epoch.
+        // Two places, each written three or four times in the 70 minutes of its epoch.
         let writes = begun(&world, 0, false, span);
         assert!((4..=10).contains(&writes.len()), "hour {hour}: {writes:?}");
     }
@@ -122,7 +122,7 @@ fn a_knock_after_hours_is_heard_by_the_next_reading_and_the_node_is_idle_again_s
         let network = world.nodes[guest].network;
         world.nodes[guest].rendezvous.met(network, &tail);
         world.nodes[guest].rendezvous.leave(network);
-        // What happens is over after two minutes, and the pauses grow to the longest one in half a minute.
+        // The active phase ends after two minutes, and the pauses grow to the longest within half a minute.
         world.run(3 * MINUTE);
         let idle = world.elapsed;
         world.run(10 * MINUTE);
@@ -137,7 +137,7 @@ fn what_nodes_of_the_dht_lose_is_written_again_within_half_an_hour() {
     let (mut world, mut reader) = (waiting(), Reader::new());
     for minutes in [61, 100, 175, 238] {
         world.run(minutes * MINUTE);
-        // All that had it have left.
+        // All nodes that stored the items have left.
         world.items.clear();
         assert_eq!(reader.find(&world, 0), [None, None]);
         world.run(Config::default().republish + SEEN_LATE);
@@ -149,7 +149,7 @@ fn what_nodes_of_the_dht_lose_is_written_again_within_half_an_hour() {
 fn what_was_first_written_where_nobody_looks_is_written_again_soon() {
     let (mut world, mut reader) = (World::new(), Reader::new());
     let node = world.add(0);
-    // The second time it has moved.
+    // In the second round the node has moved.
     for contact in ["198.51.100.7:4000", "203.0.113.9:4000"] {
         world.publish(node, contact);
         for time in [10 * SECOND, MINUTE + 10 * SECOND] {
@@ -208,7 +208,7 @@ fn a_node_that_was_without_an_address_at_first_reads_often_from_its_first_public
     readings.dedup();
     let gaps: Vec<_> = readings.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| *gap <= Config::default().poll_active), "{gaps:?}");
-    // Its address goes and comes again.
+    // Its address goes and comes back.
     world.run(10 * MINUTE);
     world.nodes[node].rendezvous.withdraw();
     world.run(MINUTE);

@@ -1,4 +1,4 @@
-//! What works when nobody disturbs.
+//! Meetings without any disturbance.
 
 use proptest::prelude::*;
 
@@ -98,7 +98,7 @@ fn an_idle_mailbox_is_read_seldom_and_a_knock_still_arrives() {
     let reads = world.reads;
     world.run(Duration::from_secs(600));
     let per_node_and_minute = (world.reads - reads) / 20;
-    // Two slots every 11 to 15 s, in one epoch, or two near the hour.
+    // Two slots every 11 to 15 s, in one epoch, or in two epochs near the hour.
     assert!((8..=24).contains(&per_node_and_minute), "{per_node_and_minute}");
     let knocked_at = world.elapsed;
     world.knock(a, b);

@@ -1,4 +1,4 @@
-//! Two or more nodes and a DHT of one map, in virtual time.
+//! Two or more nodes and a DHT that is one map, in virtual time.
 
 mod clocks;
 mod disorder;
@@ -17,27 +17,27 @@ use crate::keys::{Epoch, Location};
 use crate::record::Knock;
 use crate::testing::contact;
 
-/// How long an operation takes.
+/// Duration of an operation.
 const LATENCY: Duration = Duration::from_millis(700);
 
-/// The machines, a DHT that behaves as BEP 44 says, and what was put there by others.
+/// The machines, and a DHT that behaves as in BEP 44, with items that others have stored.
 struct World {
     start: Instant,
-    /// Since the start.
+    /// Time since the start.
     elapsed: Duration,
     items: BTreeMap<[u8; 32], Item>,
-    /// When each was written last.
+    /// Time of the last write of each item.
     written: BTreeMap<[u8; 32], Duration>,
-    /// Further answers to reads, which nodes that lie give.
+    /// Further answers to reads, which lying nodes give.
     lies: BTreeMap<[u8; 32], Vec<Item>>,
     nodes: Vec<Node>,
-    /// By time: node, operation, what it is.
+    /// Running operations, by time of completion and a counter: node, operation, and its request.
     under_way: BTreeMap<(Duration, u64), (usize, OperationId, Operation)>,
     count: u64,
     reads: usize,
-    /// Each operation: when it began, whose it is, and whether it reads.
+    /// Each operation: its start, its node, and true if it reads.
     begun: Vec<(Duration, usize, bool)>,
-    /// The DHT loses every so manieth operation; 0 none.
+    /// The DHT loses every n-th operation; 0 loses none.
     loss: u64,
 }
 
@@ -45,14 +45,14 @@ struct Node {
     rendezvous: Rendezvous,
     identity: Arc<Identity>,
     network: Network,
-    /// Its clock since the Unix epoch at the start.
+    /// The node's clock at the start, as time since the Unix epoch.
     clock: Duration,
-    /// So long its machine has slept: meanwhile the clock for deadlines has stood still.
+    /// Time that its machine has slept, during which the clock for deadlines stood still.
     slept: Duration,
     events: Vec<(Duration, Event)>,
 }
 
-/// Nodes of the DHT keep an item for so long (BEP 44).
+/// Time for which nodes of the DHT keep an item (BEP 44).
 const KEPT: Duration = Duration::from_secs(2 * 3600);
 
 const CLOCK: Duration = Duration::from_secs(1_700_000_000);
@@ -83,7 +83,7 @@ impl World {
         }
     }
 
-    /// A node whose clock differs by that many seconds.
+    /// Adds a node whose clock differs by this number of seconds.
     fn add(&mut self, clock_off: i64) -> usize {
         let clock = Duration::from_secs(CLOCK.as_secs().saturating_add_signed(clock_off));
         let seed = self.nodes.len() as u8 + 1;
@@ -101,13 +101,13 @@ impl World {
         Moment { instant: self.start + self.elapsed - slept, unix: clock + self.elapsed }
     }
 
-    /// All machines sleep for so long; the nodes of the DHT do not.
+    /// Lets all machines sleep for this time; the nodes of the DHT stay awake.
     fn sleep(&mut self, duration: Duration) {
         self.elapsed += duration;
         self.nodes.iter_mut().for_each(|node| node.slept += duration);
     }
 
-    /// Has a node's clock jump by that many seconds, while it runs.
+    /// Makes a node's clock jump by this number of seconds while the node runs.
     fn jump(&mut self, node: usize, seconds: i64) {
         let clock = &mut self.nodes[node].clock;
         *clock = Duration::from_secs(clock.as_secs().saturating_add_signed(seconds));
@@ -136,7 +136,7 @@ impl World {
         self.nodes[node].rendezvous.knock(now, network, peer);
     }
 
-    /// Runs for that long.
+    /// Runs for this time.
     fn run(&mut self, duration: Duration) {
         let end = self.elapsed + duration;
         loop {
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    /// What a node of the DHT does.
+    /// Stores an item as a node of the DHT does.
     fn put(&mut self, item: Item) -> Outcome {
         assert!(item.is_authentic());
         assert_eq!(item.value.len(), seal::SEALED_LEN);
@@ -212,9 +212,9 @@ impl World {
         Outcome::Done
     }
 
-    /// What the DHT has under a key, unless it was written too long ago.
+    /// Returns the item of the DHT under a key, unless it was written too long ago.
     fn item(&self, key: &[u8; 32]) -> Option<&Item> {
-        // Others may have put it there by hand.
+        // A test may have stored it directly.
         let written = self.written.get(key).copied().unwrap_or(self.elapsed);
         self.items.get(key).filter(|_| self.elapsed < written + KEPT)
     }
@@ -223,7 +223,7 @@ impl World {
         keys().epoch(&self.tail(node), self.now(node).unix)
     }
 
-    /// Seals something as a member can, who is `writer`.
+    /// Seals a text as the member `writer`.
     fn forge(
         &self,
         location: &Location,

@@ -1,4 +1,4 @@
-//! What members and strangers can do, and what they cannot.
+//! Attacks by members and strangers, and their limits.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn lie(world: &mut World, item: Item) {
     world.lies.entry(item.key).or_default().push(item);
 }
 
-/// A pair of which `a` looks for `b`, which has published.
+/// Makes a world in which `a` can look for `b`; both have published.
 fn pair() -> (World, usize, usize) {
     let mut world = World::new();
     let (a, b) = (world.add(0), world.add(0));
@@ -31,7 +31,7 @@ fn strangers_can_neither_write_nor_make_anybody_believe() {
     let epoch = world.epoch(b);
     let open = Location::Open(world.tail(b));
     let there = world.items[&keys().public(&open, epoch)].clone();
-    // What nodes of the DHT can send without the network's key: noise, changed items, other items.
+    // Answers that nodes of the DHT can send without the network's key: noise, changed items, other items.
     let stranger = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80).unwrap(), None, None));
     let signer = stranger.signer(&open, epoch, &world.nodes[a].identity).unwrap();
     let other = Item::new(&signer, 7, vec![1; 640]);
@@ -44,7 +44,7 @@ fn strangers_can_neither_write_nor_make_anybody_believe() {
         lie(&mut world, lies);
     }
     world.lies.entry(there.key).or_default().push(other);
-    // More of it than members may put there.
+    // More such items than members may store there.
     for i in 0..100 {
         lie(&mut world, Item { sequence: i, ..there.clone() });
     }
@@ -61,7 +61,7 @@ fn a_member_forges_no_record_of_another_node() {
     let mallory = Identity::from_seed(&[66; 32]);
     let (epoch, open) = (world.epoch(b), Location::Open(world.tail(b)));
     let now = now_ms(&world);
-    // Signed by the wrong key; a true record of the wrong node; nonsense. All with the highest sequence.
+    // Signed by the wrong key; a true record of the wrong node; nonsense. All have the highest sequence.
     let forged = record_of(&world, b, now + 1000, "192.0.2.66:6").sign(&keys(), &mallory);
     let mut of_mallory = record_of(&world, b, now + 1000, "192.0.2.66:6");
     of_mallory.identity = *mallory.public();
@@ -105,7 +105,8 @@ fn an_older_record_does_not_replace_a_newer_one() {
     let (epoch, open) = (world.epoch(b), Location::Open(world.tail(b)));
     let old = record_of(&world, b, now_ms(&world) - 60_000, "192.0.2.1:1");
     let own = world.nodes[b].identity.clone();
-    // A member has kept it, and puts it where it can write, with the highest sequence of the DHT.
+    // A member has kept the old record, and stores it where every member can write, with the highest
+    // sequence.
     let plain = old.sign(&keys(), &own);
     let item = world.forge(&open, epoch, &Identity::from_seed(&[66; 32]), &plain, i64::MAX);
     world.items.insert(item.key, item);
@@ -114,7 +115,7 @@ fn an_older_record_does_not_replace_a_newer_one() {
     let last = world.found(a).last().copied().cloned().expect("found");
     assert_eq!(last.contact, contact(&["203.0.113.9:5000"]), "what only the node can write was read too");
 
-    // Not even where nodes of the DHT answer with the older one first, and last.
+    // The newest record also wins where nodes of the DHT answer with the older one first, and last.
     world.find(a, Target::Node(own.public().to_owned()));
     world.run(4 * SECOND);
     assert_eq!(world.found(a).last().unwrap().contact, contact(&["203.0.113.9:5000"]));

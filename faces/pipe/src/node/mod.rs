@@ -17,12 +17,13 @@ use crate::callbacks::{self, CallbackId, MessageCallback, MessageCallbacks};
 use crate::error::of_system;
 use crate::{Message, Options, Pipe, PipeError, Proto};
 
-/// The port of nodes, unless they are given another one; P2PD's.
+/// The default port of nodes, the same as P2PD's.
 pub const NODE_PORT: u16 = 10001;
 
-/// How long a node looks for another one, unless it is told.
+/// Default time for which a node looks for another one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a thread waits for a node at once: a call that is given up leaves none for longer.
+/// Time for which a thread waits for a node in one step, so that a cancelled call blocks no thread for
+/// longer.
 const STEP: Duration = Duration::from_millis(250);
 
 /// Settings of a [`P2pNode`].
@@ -50,32 +51,32 @@ pub struct P2pNodeBuilder {
 }
 
 impl P2pNodeBuilder {
-    /// The port of the overlay at which it takes connections; 0 is any. Default: [`NODE_PORT`].
+    /// Sets the overlay port that accepts connections; 0 is any. Default: [`NODE_PORT`].
     pub fn port(mut self, port: u16) -> P2pNodeBuilder {
         self.port = port;
         self
     }
 
-    /// The options of its pipes.
+    /// Sets the options of the pipes.
     pub fn options(mut self, options: Options) -> P2pNodeBuilder {
         self.options = options;
         self
     }
 
-    /// The machine's interfaces that the address text tells of, at most 64. Default: none.
+    /// Sets the machine's interfaces that the address text lists, at most 64. Default: none.
     pub fn interfaces(mut self, interfaces: impl IntoIterator<Item = Interface>) -> P2pNodeBuilder {
         self.interfaces = interfaces.into_iter().collect();
         self
     }
 
-    /// A callback from the first connection on: see [`P2pNode::add_msg_cb`]. One that is added once the node
-    /// has started misses what came before.
+    /// Adds a callback that is active from the first connection on: see [`P2pNode::add_msg_cb`]. A callback
+    /// that is added after the start misses earlier messages.
     pub fn msg_cb(mut self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> P2pNodeBuilder {
         self.msg_cbs.push((CallbackId::next(), callbacks::of_messages(callback)));
         self
     }
 
-    /// As [`msg_cb`](Self::msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`msg_cb`](Self::msg_cb) does.
     pub fn async_msg_cb<F>(
         mut self,
         callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
@@ -90,7 +91,7 @@ impl P2pNodeBuilder {
     /// Listens at all addresses of the node in its networks.
     ///
     /// # Errors
-    /// The port is used (EADDRINUSE), or one that a network does not allow.
+    /// If the port is in use (EADDRINUSE), or a network does not allow it.
     pub async fn start(self) -> Result<P2pNode, PipeError> {
         let at = format!(":{}", self.port);
         let listening = Pipe::listen(Proto::Tcp, at).node(&self.node).options(self.options.clone());
@@ -113,12 +114,12 @@ impl fmt::Debug for P2pNodeBuilder {
     }
 }
 
-/// A member of networks that takes connections from the others, and connects to them by the text that says
-/// where they are. Connections lead over the overlay: it finds the way, directly or through NATs or roots,
-/// and encrypts.
+/// A member of networks that accepts connections from other members, and connects to them by their address
+/// text. Connections use the overlay, which finds the path, directly or through NATs or roots, and encrypts.
 ///
-/// A node with callbacks keeps the pipes of those who connect; without, they are to be accepted. It keeps
-/// those that it opens. Dropping it closes them all, whoever has handles of them; the [`Node`] below goes on.
+/// A node with callbacks keeps the pipes of members that connect; without callbacks, the program must accept
+/// them. The node keeps the pipes that it opens. Dropping it closes all these pipes, even if other handles
+/// exist; the underlying [`Node`] continues.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -151,18 +152,18 @@ pub struct P2pNode {
     own: Arc<Mutex<Own>>,
 }
 
-/// What it has opened itself, and what new pipes get.
+/// The pipes and nicknames of this node, and the callbacks of new pipes.
 #[derive(Default)]
 struct Own {
     opened: Vec<Pipe>,
-    /// Those that it has claimed.
+    /// The nicknames that the node has claimed.
     nicknames: Vec<Nickname>,
     msg_cbs: MessageCallbacks,
     is_closed: bool,
 }
 
 impl P2pNode {
-    /// One in the networks of a node, which it does not shut down.
+    /// Starts building a node in the networks of an overlay node, which it does not shut down.
     pub fn builder(node: &Node) -> P2pNodeBuilder {
         P2pNodeBuilder {
             node: node.clone(),
@@ -173,29 +174,29 @@ impl P2pNode {
         }
     }
 
-    /// The node below.
+    /// Returns the underlying node.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// The port at which it takes connections.
+    /// Returns the port that accepts connections.
     pub fn port(&self) -> u16 {
         self.server.local_addr().port()
     }
 
-    /// The pipes that are open, to and from other nodes.
+    /// Returns the open pipes, to and from other nodes.
     pub fn pipes(&self) -> Vec<Pipe> {
         let mut pipes = self.server.clients();
         pipes.extend(sync::lock(&self.own).opened.iter().cloned());
         pipes
     }
 
-    /// Where the node is now. Its text is for [`connect`](Self::connect), here and in Python. Nothing in it
-    /// is secret; it does say which addresses the machine has. The last interfaces are left out if the text
-    /// would be longer than 16,384 characters.
+    /// Returns the node's current address. Its text is the input of [`connect`](Self::connect), here and in
+    /// Python. The text contains no secrets, but it shows the machine's addresses. The last interfaces are
+    /// omitted if the text would exceed 16,384 characters.
     ///
     /// # Errors
-    /// The node is shut down or in no network: [`PipeError::NoCommonNetwork`].
+    /// [`PipeError::NoCommonNetwork`] if the node is shut down or in no network.
     pub fn address(&self) -> Result<NodeAddress, PipeError> {
         let networks: Vec<Joined> = self.node.networks();
         if networks.is_empty() {
@@ -222,7 +223,7 @@ impl P2pNode {
         .bounded())
     }
 
-    /// Those that a socket for all addresses is reached at.
+    /// Returns the addresses at which a wildcard socket is reachable.
     fn interface_addresses(&self, endpoint: SocketAddr) -> Vec<SocketAddr> {
         let family = if endpoint.is_ipv4() { Family::Ip4 } else { Family::Ip6 };
         let routes = self.interfaces.iter().flat_map(|interface| interface.rp(family).routes());
@@ -231,13 +232,13 @@ impl P2pNode {
         ips.map(|ip| SocketAddr::new(ip, endpoint.port())).collect()
     }
 
-    /// Has a function called for messages, also of connections that this node makes. For one that is to get
-    /// the first messages, too, there is [`P2pNodeBuilder::msg_cb`].
+    /// Adds a callback for messages, also on connections that this node makes. To get the first messages as
+    /// well, use [`P2pNodeBuilder::msg_cb`].
     pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_message_callback(callbacks::of_messages(callback))
     }
 
-    /// As [`add_msg_cb`](Self::add_msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`add_msg_cb`](Self::add_msg_cb) does.
     pub fn add_async_msg_cb<F>(
         &self,
         callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
@@ -261,7 +262,7 @@ impl P2pNode {
         id
     }
 
-    /// Takes a callback away. False if there was none.
+    /// Removes a callback. Returns false if it does not exist.
     pub fn del_msg_cb(&self, id: CallbackId) -> bool {
         let (removed, opened) = {
             let mut own = sync::lock(&self.own);
@@ -274,31 +275,31 @@ impl P2pNode {
         !removed.is_empty()
     }
 
-    /// The pipe of the next node that connects.
+    /// Waits for the next node that connects, and returns its pipe.
     ///
     /// # Errors
-    /// The node is closed.
+    /// If the node is closed.
     pub async fn accept(&self) -> Result<Pipe, PipeError> {
         self.server.accept().await
     }
 
-    /// Connects to the node whose address this is, which is looked for for up to 30 seconds. Its messages are
-    /// queued for [`Pipe::recv`], and callbacks of the node get them, too.
+    /// Connects to the node with this address, and searches for it for up to 30 seconds. Its messages are
+    /// queued for [`Pipe::recv`], and the node's callbacks get them, too.
     ///
-    /// It leads to the owner of the key in the text, and to nobody else: addresses in the overlay follow from
+    /// The connection leads only to the owner of the key in the text, because overlay addresses follow from
     /// the key.
     ///
     /// # Errors
-    /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], it takes no connection, or this node is
-    /// closed.
+    /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], the other node refuses the connection, or
+    /// this node is closed.
     pub async fn connect(&self, to: &NodeAddress) -> Result<Pipe, PipeError> {
         self.connect_within(to, PATIENCE).await
     }
 
-    /// As [`connect`](Self::connect), looking for so long; `Duration::MAX` is without end.
+    /// Connects as [`connect`](Self::connect) does, with this search time; `Duration::MAX` means no limit.
     ///
     /// # Errors
-    /// Those of [`connect`](Self::connect).
+    /// The errors of [`connect`](Self::connect).
     pub async fn connect_within(&self, to: &NodeAddress, timeout: Duration) -> Result<Pipe, PipeError> {
         if sync::lock(&self.own).is_closed {
             return Err(PipeError::Closed);
@@ -311,7 +312,7 @@ impl P2pNode {
         self.open(SocketAddr::from((address, to.port))).await
     }
 
-    /// Connects to a member that is there.
+    /// Connects to a member that has been found.
     async fn open(&self, dest: SocketAddr) -> Result<Pipe, PipeError> {
         let callbacks = sync::lock(&self.own).msg_cbs.clone();
         let opening = Pipe::connect(Proto::Tcp, dest).node(&self.node).options(self.options.clone());
@@ -323,7 +324,7 @@ impl P2pNode {
                 return Err(PipeError::Closed);
             }
             own.opened.push(pipe.clone());
-            // Callbacks may have been added and taken away meanwhile. None is dropped under the lock.
+            // Callbacks may have been added and removed in the meantime. None is dropped under the lock.
             pipe.update_message_callbacks(&callbacks, &own.msg_cbs);
         }
         let own = Arc::downgrade(&self.own);
@@ -336,7 +337,7 @@ impl P2pNode {
         Ok(pipe)
     }
 
-    /// Closes its pipes. Calling it again does nothing.
+    /// Closes the node's pipes. Calling it again does nothing.
     pub async fn close(&self) {
         let opened = self.shut();
         for pipe in opened.iter().chain([&self.server]) {
@@ -344,7 +345,7 @@ impl P2pNode {
         }
     }
 
-    /// Begins to close its pipes, and gives those that it has opened.
+    /// Begins to close the node's pipes. Returns the pipes that it has opened.
     fn shut(&self) -> Vec<Pipe> {
         let (opened, nicknames) = {
             let mut own = sync::lock(&self.own);
@@ -375,7 +376,7 @@ impl fmt::Debug for P2pNode {
 
 /// Waits until there is a session with a member.
 async fn find(joined: &Joined, address: IpAddr, timeout: Duration) -> Result<(), PipeError> {
-    // The clock may not reach so far: then it is without end.
+    // A deadline beyond the clock's range means no limit.
     let deadline = Instant::now().checked_add(timeout);
     loop {
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));

@@ -1,4 +1,4 @@
-//! Nicknames: a node is connected to by `alice.9f86d081884c7d659a2f.peersock` in place of its address text.
+//! Nicknames: connecting to a node by `alice.9f86d081884c7d659a2f.peersock` instead of its address text.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use peersock_primitives::sync;
 use super::{P2pNode, PATIENCE, STEP, find};
 use crate::{Pipe, PipeError};
 
-/// How long the roots are waited for.
+/// Timeout of the roots' answers.
 const ROOTS: Duration = Duration::from_secs(10);
 
 impl P2pNode {
-    /// Claims a nickname at the roots of the node, and gives the text for
-    /// [`connect_nickname`](Self::connect_nickname), here and in Python. Whoever comes first has it, for as
-    /// long as the node is there and an hour longer; closing this node gives it back. See
+    /// Claims a nickname at the roots of the node. Returns the text for
+    /// [`connect_nickname`](Self::connect_nickname), here and in Python. The first claimant has the nickname
+    /// while its node exists and an hour longer; closing this node releases it. See
     /// [`Node::nickname`](peersock::Node::nickname).
     ///
     /// # Errors
-    /// [`PipeError::Nickname`]: another node has it, or no root has answered in ten seconds; and this node is
-    /// closed.
+    /// [`PipeError::Nickname`] if another node has it, or no root has answered in ten seconds; or this node
+    /// is closed.
     pub async fn nickname(&self, nickname: &Nickname) -> Result<NicknameText, PipeError> {
         {
             let mut own = sync::lock(&self.own);
@@ -45,21 +45,22 @@ impl P2pNode {
     }
 
     /// Connects to the node that has a nickname, as [`connect`](Self::connect) does, in any network that both
-    /// are in. It is looked for for up to 30 seconds.
+    /// nodes are in. It searches for up to 30 seconds.
     ///
-    /// A text with the node's 20 digits leads to that node or to nobody. `alice.peersock` leads to whomever
-    /// the roots name.
+    /// A text with the node's 20 digits leads only to that node. `alice.peersock` leads to the node that the
+    /// roots name.
     ///
     /// # Errors
-    /// [`PipeError::Nickname`], and those of [`connect`](Self::connect).
+    /// [`PipeError::Nickname`], and the errors of [`connect`](Self::connect).
     pub async fn connect_nickname(&self, text: &NicknameText) -> Result<Pipe, PipeError> {
         self.connect_nickname_within(text, PATIENCE).await
     }
 
-    /// As [`connect_nickname`](Self::connect_nickname), looking for so long; `Duration::MAX` is without end.
+    /// Connects as [`connect_nickname`](Self::connect_nickname) does, with this search time; `Duration::MAX`
+    /// means no limit.
     ///
     /// # Errors
-    /// Those of [`connect_nickname`](Self::connect_nickname).
+    /// The errors of [`connect_nickname`](Self::connect_nickname).
     pub async fn connect_nickname_within(
         &self,
         text: &NicknameText,
@@ -68,7 +69,7 @@ impl P2pNode {
         if sync::lock(&self.own).is_closed {
             return Err(PipeError::Closed);
         }
-        // The clock may not reach so far: then it is without end.
+        // A deadline beyond the clock's range means no limit.
         let deadline = Instant::now().checked_add(timeout);
         let (node, name) = (self.node.clone(), text.clone());
         let found = in_steps(timeout.min(ROOTS), move |step| node.find_nickname(&name, step)).await?;
@@ -77,7 +78,7 @@ impl P2pNode {
         self.open(dest).await
     }
 
-    /// Where a node is, in the first of the networks in which it is found.
+    /// Returns the address of a node, in the first network in which it is found.
     async fn place_of(&self, found: &NamedNode, timeout: Duration) -> Result<SocketAddr, PipeError> {
         let networks = self.node.networks();
         if networks.is_empty() || found.port == 0 {
@@ -91,7 +92,7 @@ impl P2pNode {
                 match find(joined, address, STEP).await {
                     Ok(()) => return Ok(SocketAddr::new(address, found.port)),
                     Err(PipeError::NotFound) => {}
-                    // It was left, or none of its members can have the address.
+                    // The node has left the network, or no member can have the address.
                     Err(error) if networks.len() == 1 => return Err(error),
                     Err(_) => tokio::time::sleep(STEP).await,
                 }
@@ -103,7 +104,7 @@ impl P2pNode {
     }
 }
 
-/// Waits for what the roots say, in steps: a call that is given up leaves no thread for longer than one.
+/// Waits for the roots' answer in steps, so that a cancelled call blocks no thread for longer than one step.
 async fn in_steps<T: Send + 'static>(
     timeout: Duration,
     call: impl Fn(Duration) -> Result<T, NicknameError> + Clone + Send + 'static,

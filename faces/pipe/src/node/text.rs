@@ -1,4 +1,4 @@
-//! The text that says where a node is: its key, its addresses in the overlay and below it, and its NATs.
+//! The address text of a node: its key, its addresses in the overlay and below it, and its NATs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,19 +15,19 @@ use peersock::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a text begins; the number is that of the form.
+/// Beginning of a text; the number is the version of the form.
 const PREFIX: &str = "peersock-node:1:";
-/// The longest text, and the largest that is in one, bytes.
+/// Limits of a text, and of the dictionary in it, in bytes.
 const LONGEST: usize = 16 << 10;
 const LARGEST: usize = 64 << 10;
-/// The most entries of a list.
+/// Limit of the entries of a list.
 const MOST: usize = 64;
 
-/// Where a node is. Only the key matters for who it is: addresses in the overlay follow from it, so that a
-/// text that somebody has changed leads to nobody else.
+/// The address of a node. Only the key determines the identity. Overlay addresses follow from it, so a forged
+/// text leads to no other node.
 ///
-/// As text it is one line of ASCII: `peersock-node:1:` and, in Base64 for URLs without padding, zlib's form
-/// of a JSON dictionary. It is the same in Python.
+/// The text is one line of ASCII: `peersock-node:1:` and a JSON dictionary, compressed by zlib and encoded in
+/// URL-safe Base64 without padding. It is the same in Python.
 ///
 /// ```
 /// use peersock_pipe::NodeAddress;
@@ -40,22 +40,23 @@ const MOST: usize = 64;
 pub struct NodeAddress {
     /// The node's ID.
     pub id: NodeId,
-    /// Its public key, of which the ID follows.
+    /// Its public key, from which the ID follows.
     pub public_key: PublicIdentity,
-    /// Its networks, with its addresses there, the self-certifying one first. At most 64 of both.
+    /// Its networks, with its addresses there, the self-certifying one first. At most 64 networks, and 64
+    /// addresses in each.
     pub networks: BTreeMap<NetworkId, Vec<IpAddr>>,
-    /// The port at which it takes connections.
+    /// The port that accepts connections.
     pub port: u16,
-    /// Where its UDP sockets are or can be reached, the best first, at most 64.
+    /// The endpoints at which its UDP sockets are or can be reached, the best first, at most 64.
     pub candidates: Vec<SocketAddr>,
-    /// Its interfaces, each with the routes that have internal and external addresses and the NAT with its
-    /// delta. At most 64, and no more than a text has room for.
+    /// Its interfaces, each with the routes (internal and external addresses) and the NAT with its delta. At
+    /// most 64, and limited by the length of the text.
     pub interfaces: Vec<Interface>,
     /// The roots at which it can be found, at most 64.
     pub roots: Vec<NodeId>,
 }
 
-/// A text is no node's address.
+/// Error: a text is no node's address.
 ///
 /// ```
 /// use peersock_pipe::NodeAddress;
@@ -65,13 +66,13 @@ pub struct NodeAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeAddressError {
-    /// It begins otherwise, or is too long.
+    /// The text has another prefix, or is too long.
     #[error("a node's address begins with {PREFIX} and has at most {LONGEST} characters")]
     Form,
-    /// It is cut off, or characters are wrong.
+    /// The text is cut off, or contains wrong characters.
     #[error("the node's address is damaged: copy the whole line once more")]
     Damaged,
-    /// What is in it is no address of a node.
+    /// The content is no address of a node.
     #[error("the node's address makes no sense: {0}")]
     Content(&'static str),
 }
@@ -89,7 +90,7 @@ struct Dict {
 }
 
 impl NodeAddress {
-    /// The same, with no list longer than others take, and as many interfaces as its text has room for.
+    /// Limits all lists to the sizes that others accept, and drops interfaces until the text fits.
     pub(super) fn bounded(mut self) -> NodeAddress {
         let mut seen = std::collections::HashSet::new();
         self.candidates.retain(|candidate| seen.insert(*candidate));
@@ -102,19 +103,19 @@ impl NodeAddress {
         self.networks.values_mut().for_each(|addresses| addresses.truncate(MOST));
         while !self.has_room() && self.interfaces.pop().is_some() {}
         if !self.has_room() {
-            // The first one follows from the key, and is the one that is connected to.
+            // The first address follows from the key, and connections use it.
             self.networks.values_mut().for_each(|addresses| addresses.truncate(1));
         }
         self
     }
 
-    /// Whether its text is not too long for others.
+    /// Returns true if the text is short enough for others.
     fn has_room(&self) -> bool {
         let json = self.json().ok().filter(|json| json.len() <= LARGEST);
         json.and_then(|json| packed(&json).ok()).is_some_and(|text| text.len() <= LONGEST)
     }
 
-    /// The dictionary in its text.
+    /// Encodes the dictionary.
     fn json(&self) -> Result<Vec<u8>, fmt::Error> {
         let texts = |ips: &Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect();
         let networks = self.networks.iter().map(|(id, ips)| (id.to_string(), texts(ips)));
@@ -160,7 +161,7 @@ impl NodeAddress {
             return Err(Content("a candidate has characters that cannot be there"));
         }
         let roots: Option<_> = dict.roots.iter().map(|root| exact(root)).collect();
-        // A later version may have candidates and interfaces in other forms: they are left out.
+        // A later version may have candidates and interfaces in other forms; skip these.
         let candidates = dict.candidates.iter().filter_map(|text| text.parse().ok()).collect();
         let interface = |dict: &BTreeMap<String, Value>| {
             serde_json::to_string(dict).ok().and_then(|json| Interface::from_json(&json).ok())
@@ -177,12 +178,12 @@ impl NodeAddress {
     }
 }
 
-/// What a text stands for, if it is the only text that does.
+/// Parses a text if it is the canonical form of its value.
 fn exact<T: FromStr + fmt::Display>(text: &str) -> Option<T> {
     text.parse::<T>().ok().filter(|value| value.to_string() == text)
 }
 
-/// The text with this dictionary.
+/// Encodes the text with this dictionary.
 fn packed(json: &[u8]) -> Result<String, fmt::Error> {
     let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
     let packed = packer.write_all(json).and_then(|()| packer.finish()).map_err(|_| fmt::Error)?;
@@ -203,7 +204,7 @@ impl fmt::Display for NodeAddress {
 impl FromStr for NodeAddress {
     type Err = NodeAddressError;
 
-    /// Takes a text, with white space around it. A dictionary may say more than is known here.
+    /// Parses a text, with optional white space around it. Unknown keys of the dictionary are ignored.
     fn from_str(text: &str) -> Result<NodeAddress, NodeAddressError> {
         let packed = text.trim().strip_prefix(PREFIX).filter(|rest| PREFIX.len() + rest.len() <= LONGEST);
         let packed = packed.ok_or(NodeAddressError::Form)?;

@@ -1,4 +1,4 @@
-//! What all handles of a pipe share: messages on their way in, and the end.
+//! State shared by all handles of a pipe: incoming messages, and the end.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,44 +20,44 @@ use crate::callbacks::{self, Later, StateCallback};
 use crate::queue::Queue;
 use crate::{Message, Options, PipeError, Proto};
 
-/// How far the end of a pipe has come.
+/// Progress of the end of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
-    /// Nothing more is taken: what was sent leaves.
+    /// The pipe accepts no more data; data already sent leaves.
     Closing,
-    /// Nothing more comes or goes.
+    /// No more data comes or goes.
     Gone,
-    /// The callbacks of the end are through.
+    /// The callbacks of the end have finished.
     Over,
 }
 
-/// What is below a pipe.
+/// The transport below a pipe.
 pub(crate) enum Kind {
     Stream(mpsc::Sender<Outgoing>),
     Server(Server),
     Datagrams(Arc<UdpConn>),
 }
 
-/// A pipe. The tasks that drive it hold this, and no handle: they do not keep it open.
+/// A pipe. The tasks that drive it hold this, and no handle, so they do not keep it open.
 pub(crate) struct Inner {
     pub(crate) proto: Proto,
     pub(crate) options: Options,
     pub(crate) kind: Kind,
     pub(crate) local: SocketAddr,
     pub(crate) remote: Option<SocketAddr>,
-    /// The server that has accepted it: its callbacks and subscriptions are this pipe's, too.
+    /// The server that has accepted it. The server's callbacks and subscriptions also apply to this pipe.
     pub(crate) parent: Option<Arc<Inner>>,
     /// The member whose connection a server has accepted.
     pub(crate) member: OnceLock<NodeId>,
     pub(crate) state: Mutex<State>,
     user: Mutex<Weak<User>>,
     phase: watch::Sender<Phase>,
-    /// A stream may have to be read again.
+    /// Wakes tasks that wait for permission to read a stream.
     flow: Notify,
-    /// Datagrams that were dropped because they had come before.
+    /// Number of datagrams that were dropped as repetitions.
     pub(crate) repeated: AtomicU64,
-    /// No callback works on a message.
+    /// Notified when no callback works on a message.
     idle: Notify,
 }
 
@@ -87,7 +87,7 @@ impl Inner {
         })
     }
 
-    /// A handle. The pipe is closed when the last one is dropped.
+    /// Returns a handle. The pipe is closed when the last handle is dropped.
     pub(crate) fn handle(self: &Arc<Inner>) -> Pipe {
         let mut known = sync::lock(&self.user);
         let user = known.upgrade().unwrap_or_else(|| {
@@ -98,12 +98,12 @@ impl Inner {
         Pipe(user)
     }
 
-    /// Whether anybody has a handle.
+    /// Returns true if a handle exists.
     pub(crate) fn has_handle(&self) -> bool {
         sync::lock(&self.user).strong_count() > 0
     }
 
-    // How far it has come.
+    // Progress of the end.
 
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -118,11 +118,11 @@ impl Inner {
     }
 
     pub(crate) async fn reached(&self, phase: Phase) {
-        // The sender is here as long as this is.
+        // The sender lives as long as this.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
-    /// Begins to close it.
+    /// Begins to close the pipe.
     pub(crate) fn shut(&self) {
         sync::lock(&self.state).waiting.clear();
         self.advance(Phase::Closing);
@@ -135,30 +135,31 @@ impl Inner {
         self.idle.notify_waiters();
     }
 
-    /// Why nothing can be sent.
+    /// Returns the reason why nothing can be sent.
     pub(crate) fn closed(&self) -> PipeError {
         sync::lock(&self.state).ended.clone().unwrap_or(PipeError::Closed)
     }
 
-    // Messages on their way in.
+    // Incoming messages.
 
     fn parent_outlets(&self) -> Option<Outlets> {
         self.parent.as_ref().map(|parent| sync::lock(&parent.state).outlets())
     }
 
-    /// Takes a message that has come in.
+    /// Takes an incoming message.
     pub(crate) fn receive(self: &Arc<Inner>, message: Message) {
         if self.phase() != Phase::Open {
             return;
         }
         let parent = self.parent_outlets();
         let is_datagram = self.proto == Proto::Udp;
-        // The lock is held until the message is everywhere: a relay that is added meanwhile misses none.
+        // Hold the lock until every outlet has the message, so that a relay added in the meantime misses
+        // none.
         let mut state = sync::lock(&self.state);
         let own = state.outlets();
         let both = || own.queues.iter().chain(parent.iter().flat_map(|parent| &parent.queues));
         let pushes = own.pushes || parent.as_ref().is_some_and(|parent| parent.pushes);
-        // Of a stream nothing is left out, unless those who do not read would stop those who do.
+        // A stream loses nothing, unless an outlet that does not read would stop one that does.
         let drops = is_datagram || pushes || both().any(|(_, queue)| queue.is_awaited());
         for (filter, queue) in both() {
             if filter.as_ref().is_none_or(|filter| filter.matches(&message)) {
@@ -172,7 +173,7 @@ impl Inner {
         }
     }
 
-    /// Whether a stream is to be read no further for now.
+    /// Returns true if reading a stream must pause for now.
     fn wants_pause(&self) -> bool {
         let parent = self.parent_outlets();
         let state = sync::lock(&self.state);
@@ -200,7 +201,7 @@ impl Inner {
         }
     }
 
-    /// Has streams look whether they may be read: a server's clients, too.
+    /// Makes streams check again if they may be read; for a server, also its clients' streams.
     pub(crate) fn flow(&self) {
         self.flow.notify_waiters();
         if let Kind::Server(server) = &self.kind {
@@ -208,7 +209,7 @@ impl Inner {
         }
     }
 
-    /// The next message of a queue, or `None` if the time is over.
+    /// Returns the next message of a queue, or `None` after the timeout.
     pub(crate) async fn take(
         &self,
         queue: &Queue,
@@ -230,7 +231,7 @@ impl Inner {
 
     // Callbacks and relays.
 
-    /// Has callbacks work on a message, and on what waits after it.
+    /// Runs callbacks on a message, and on the messages that wait after it.
     pub(crate) fn work(self: &Arc<Inner>, message: Message) {
         let mut next = Some(message);
         while let Some(message) = next {
@@ -259,7 +260,7 @@ impl Inner {
         next
     }
 
-    /// Calls the callbacks for a message, the server's first. Gives what is to be awaited.
+    /// Calls the callbacks for a message, the server's first. Returns the parts to await.
     fn begin(self: &Arc<Inner>, message: &Message) -> Vec<Later> {
         let mut later = Vec::new();
         for owner in self.parent.iter().chain([self]) {
@@ -277,7 +278,7 @@ impl Inner {
         later
     }
 
-    /// Waits until callbacks are through with all messages.
+    /// Waits until callbacks have finished with all messages.
     pub(crate) async fn idle(&self) {
         loop {
             let mut again = pin!(self.idle.notified());
@@ -304,7 +305,7 @@ impl Inner {
         removed.is_some()
     }
 
-    /// Calls callbacks for what has become of the pipe.
+    /// Calls callbacks for a state change of the pipe.
     pub(crate) fn call_state(self: &Arc<Inner>, callbacks: Vec<StateCallback>) -> Vec<Later> {
         let called = |callback: StateCallback| callbacks::call(|| callback(self.handle()));
         callbacks.into_iter().filter_map(called).collect()
@@ -312,7 +313,7 @@ impl Inner {
 
     // The end.
 
-    /// Nothing more comes or goes: has everybody know who waits, and calls the callbacks of the end, once.
+    /// Ends the pipe: notifies all waiters, and calls the callbacks of the end, once.
     pub(crate) async fn finish(self: &Arc<Inner>, why: PipeError) {
         let feeders = {
             let mut state = sync::lock(&self.state);
@@ -343,14 +344,14 @@ impl Inner {
             server.forget(self);
         }
         callbacks::finish(self.call_state(callbacks)).await;
-        // They may hold this pipe, or others that hold it.
+        // Callbacks may hold this pipe, or others that hold it.
         let ended = sync::lock(&self.state).take_callbacks();
         drop(ended);
         self.advance(Phase::Over);
     }
 }
 
-/// Sends a message to another pipe, as long as that one is open.
+/// Sends a message to another pipe, as long as that pipe is open.
 fn forward(from: Arc<Inner>, to: Pipe, message: Message) -> Later {
     Box::pin(async move {
         match to.send(&message).await {

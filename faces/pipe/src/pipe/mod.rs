@@ -27,7 +27,7 @@ pub(crate) use self::{
 use crate::callbacks;
 use crate::{Message, Opening, Options, PipeError};
 
-/// How long closing waits for what was sent to leave, and for the callbacks of the end.
+/// Time that closing waits for sent data to leave, and for the callbacks of the end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A protocol.
@@ -51,8 +51,8 @@ pub enum Proto {
     Udp,
 }
 
-/// A connection, a server of connections, or a socket of datagrams. A handle, cheap to clone: the pipe is
-/// closed when the last one is dropped.
+/// A connection, a server of connections, or a datagram socket. This is a handle, cheap to clone; the pipe is
+/// closed when the last handle is dropped.
 ///
 /// ```
 /// use peersock_pipe::{Pipe, Proto};
@@ -70,7 +70,7 @@ pub enum Proto {
 #[derive(Clone)]
 pub struct Pipe(Arc<User>);
 
-/// What all handles of a pipe have in common, and its tasks do not have.
+/// The part that all handles of a pipe share, and its tasks do not.
 struct User(Arc<Inner>);
 
 impl Drop for User {
@@ -83,28 +83,28 @@ impl Drop for User {
 }
 
 impl Pipe {
-    /// Opens a client's pipe, once it is awaited. The destination is a text as [`peersock_net::dial`] takes
-    /// it, `HOST:PORT`, or what has such a text: a `SocketAddr`, an [`Address`](crate::Address).
+    /// Opens a client's pipe when awaited. The destination is a text as [`peersock_net::dial`] takes it,
+    /// `HOST:PORT`, or a value with such a text: a `SocketAddr`, an [`Address`](crate::Address).
     pub fn connect(proto: Proto, dest: impl fmt::Display) -> Opening {
         Opening::to(proto, dest.to_string())
     }
 
-    /// Opens a server's pipe, once it is awaited, or one for datagrams from anybody. The address is one of
-    /// this machine or of its node as `HOST:PORT`; without a host, as `":0"`, it is all of them.
+    /// Opens a server's pipe when awaited, or a pipe for datagrams from all sources. The address is
+    /// `HOST:PORT` on this machine or its node; without a host, as `":0"`, it is all addresses.
     pub fn listen(proto: Proto, at: impl fmt::Display) -> Opening {
         Opening::at(proto, at.to_string())
     }
 
-    /// Makes a socket a pipe, with its own queue: a TCP connection, or a UDP socket, connected or not.
+    /// Makes a pipe, with its own queue, of a TCP connection or a UDP socket, connected or not.
     ///
     /// # Errors
-    /// It is of another network (EPROTONOSUPPORT), or closed.
+    /// If the socket belongs to another network (EPROTONOSUPPORT), or is closed.
     pub fn of_conn(conn: impl Into<Conn>, options: Options) -> Result<Pipe, PipeError> {
         Opening::of_conn(conn.into(), options)
     }
 
-    /// Makes any stream a pipe, with its own queue: such as one of TLS, after its handshake. The addresses
-    /// are those that the pipe says it has.
+    /// Makes a pipe, with its own queue, of any stream, such as TLS after its handshake. The pipe reports the
+    /// given addresses.
     pub fn of_stream(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         local: SocketAddr,
@@ -118,34 +118,34 @@ impl Pipe {
         &self.0.0
     }
 
-    // What is known of it.
+    // Properties.
 
-    /// The protocol.
+    /// Returns the protocol.
     pub fn proto(&self) -> Proto {
         self.inner().proto
     }
 
-    /// The own address, also when it is closed.
+    /// Returns the local address, even after the end.
     pub fn local_addr(&self) -> SocketAddr {
         self.inner().local
     }
 
-    /// The other end: where messages go to if nothing else is said. `None` for servers.
+    /// Returns the other end, which is the default destination of messages. `None` for servers.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.inner().remote
     }
 
-    /// Whether messages can be sent.
+    /// Returns true if messages can be sent.
     pub fn is_running(&self) -> bool {
         self.inner().phase() == Phase::Open
     }
 
-    /// Why the pipe has ended; `None` if it has not.
+    /// Returns the reason for which the pipe has ended; `None` if it has not.
     pub fn error(&self) -> Option<PipeError> {
         sync::lock(&self.inner().state).ended.clone()
     }
 
-    /// The pipes of the clients that are connected to a TCP server. Other pipes have none.
+    /// Returns the pipes of the clients that are connected to a TCP server. Other pipes have none.
     pub fn clients(&self) -> Vec<Pipe> {
         match &self.inner().kind {
             Kind::Server(server) => server.clients(),
@@ -153,25 +153,25 @@ impl Pipe {
         }
     }
 
-    /// Messages that were dropped for want of room: by each queue that had none, its oldest ones.
+    /// Returns the number of messages dropped for lack of room. Each full queue drops its oldest ones.
     pub fn dropped(&self) -> u64 {
         sync::lock(&self.inner().state).dropped()
     }
 
-    /// Datagrams that were dropped because they had come before: see [`Options::enable_msg_ids`].
+    /// Returns the number of datagrams dropped as repetitions: see [`Options::enable_msg_ids`].
     pub fn repeated(&self) -> u64 {
         self.inner().repeated.load(Ordering::Relaxed)
     }
 
     // Sending and receiving.
 
-    /// Sends a message to the other end, and gives its length in bytes.
+    /// Sends a message to the other end. Returns its length in bytes.
     ///
-    /// It waits while earlier ones have not left: for TCP in the order of the calls. A call that is given up
-    /// has sent nothing or, once it was its turn, all of it.
+    /// The call waits until earlier messages have left; for TCP in the order of the calls. A cancelled call
+    /// has sent nothing or, once its turn had come, the whole message.
     ///
     /// # Errors
-    /// The pipe is closed, [`PipeError::NoDestination`], or the network does not take the message.
+    /// If the pipe is closed, [`PipeError::NoDestination`], or the network does not accept the message.
     pub async fn send(&self, data: impl AsRef<[u8]>) -> Result<usize, PipeError> {
         let inner = self.inner();
         if !self.is_running() {
@@ -185,11 +185,11 @@ impl Pipe {
         }
     }
 
-    /// Sends a message to an address: of a server one of its clients, of a connection or a connected UDP
-    /// socket its other end.
+    /// Sends a message to an address: for a server, one of its clients; for a connection or a connected UDP
+    /// socket, its other end.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send), [`PipeError::Elsewhere`], [`PipeError::NoClient`].
+    /// The errors of [`send`](Self::send), [`PipeError::Elsewhere`], [`PipeError::NoClient`].
     pub async fn send_to(&self, data: impl AsRef<[u8]>, dest: SocketAddr) -> Result<usize, PipeError> {
         let inner = self.inner();
         if !self.is_running() {
@@ -199,7 +199,7 @@ impl Pipe {
             Kind::Datagrams(socket) => udp::send(inner, socket, data.as_ref(), dest).await,
             Kind::Server(server) => {
                 let client = server.client_at(dest).ok_or(PipeError::NoClient(dest))?;
-                // A client is no server.
+                // Recursion ends here, because a client is no server.
                 Box::pin(client.send(data)).await
             }
             Kind::Stream(_) => match inner.remote {
@@ -209,23 +209,24 @@ impl Pipe {
         }
     }
 
-    /// The next message of the pipe's own queue; `None` if [`Options::recv_timeout`] is over. A call that is
-    /// given up has taken none. Messages that came before the end are still to be had after it.
+    /// Returns the next message of the pipe's own queue; `None` after [`Options::recv_timeout`]. A cancelled
+    /// call has taken none. Messages that arrived before the end can still be received after it.
     ///
     /// A pipe has such a queue if it was opened without callbacks for messages; it ends with
     /// [`unsubscribe`](Self::unsubscribe) and [`add_pipe`](Self::add_pipe). A TCP server's messages are in
     /// the pipes of its clients.
     ///
     /// # Errors
-    /// [`PipeError::NotSubscribed`]; the pipe is closed, and there are no more messages.
+    /// [`PipeError::NotSubscribed`], or the pipe is closed and its queue is empty.
     pub async fn recv(&self) -> Result<Option<Message>, PipeError> {
         self.recv_within(self.inner().options.recv_timeout).await
     }
 
-    /// As [`recv`](Self::recv), for so long; `None` is for ever, and zero takes what is there.
+    /// Receives as [`recv`](Self::recv) does, with this timeout; `None` waits forever, and zero takes a
+    /// queued message.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     pub async fn recv_within(
         &self,
         timeout: impl Into<Option<Duration>>,
@@ -234,13 +235,13 @@ impl Pipe {
         self.inner().take(&own, timeout.into()).await
     }
 
-    /// Sends a request and gives the next message of the pipe's own queue, or `None` if there is none.
+    /// Sends a request and returns the next message of the pipe's own queue, or `None` if none arrives.
     ///
-    /// A datagram is sent again when none has come in time, as often as [`Options::send_retry`] says; for a
-    /// stream, which loses nothing, the answer is awaited once. Each attempt takes [`Options::recv_timeout`].
+    /// An unanswered datagram is sent again, up to [`Options::send_retry`] times. A stream loses nothing, so
+    /// its answer is awaited once. Each attempt takes [`Options::recv_timeout`].
     ///
     /// # Errors
-    /// Those of [`send`](Self::send) and [`recv`](Self::recv).
+    /// The errors of [`send`](Self::send) and [`recv`](Self::recv).
     pub async fn request(&self, data: impl AsRef<[u8]>) -> Result<Option<Message>, PipeError> {
         let again = if self.proto() == Proto::Udp { self.inner().options.send_retry } else { 0 };
         for _ in 0..=again {
@@ -252,12 +253,12 @@ impl Pipe {
         Ok(None)
     }
 
-    /// The next client of a TCP server; of another pipe the pipe itself, which is there for all. A call that
-    /// is given up has taken no client. A client that has ended meanwhile is given as well, with what it has
-    /// sent, unless the server has subscriptions, or callbacks for messages or clients.
+    /// Returns the next client of a TCP server; for another pipe, the pipe itself, which serves all peers. A
+    /// cancelled call has taken no client. A client that has already ended is returned as well, with its
+    /// messages, unless the server has subscriptions, or callbacks for messages or clients.
     ///
     /// # Errors
-    /// The server is closed.
+    /// If the server is closed.
     pub async fn accept(&self) -> Result<Pipe, PipeError> {
         match &self.inner().kind {
             Kind::Server(server) => server.accept(self.inner()).await,
@@ -267,11 +268,11 @@ impl Pipe {
 
     // The end.
 
-    /// Closes the pipe; a server's clients, too. What was sent is delivered first, for up to five seconds,
-    /// after which the connection is reset. The callbacks of the end are awaited for as long, unless this is
-    /// called in a callback.
+    /// Closes the pipe, and a server's clients. Sent data is delivered first, for up to five seconds; then
+    /// the connection is reset. The call also awaits the callbacks of the end for up to five seconds, unless
+    /// it is made in a callback.
     ///
-    /// Messages that callbacks have not begun with are dropped. Calling it again does no harm.
+    /// Messages that callbacks have not started with are dropped. Calling it again is harmless.
     pub async fn close(&self) {
         let inner = self.inner();
         inner.shut();
@@ -281,7 +282,7 @@ impl Pipe {
         }
     }
 
-    /// Waits until the pipe has ended, by either end.
+    /// Waits until either end has ended the pipe.
     pub async fn ended(&self) {
         self.inner().reached(Phase::Gone).await;
     }

@@ -1,4 +1,4 @@
-//! Where the messages of a pipe go to: subscriptions, callbacks and other pipes.
+//! Outlets of a pipe's messages: subscriptions, callbacks and other pipes.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use crate::callbacks::{self, CallbackId, MessageCallback, MessageCallbacks, Stat
 use crate::{Filter, Message, PipeError, Subscription};
 
 impl Pipe {
-    /// Has messages that match queued from now on. A message goes to every queue that it matches. A server's
-    /// subscription has the messages of all clients.
+    /// Queues matching messages from now on. A message goes to every queue that it matches. A server's
+    /// subscription gets the messages of all clients.
     pub fn subscribe(&self, filter: Filter) -> Subscription {
         let queue = sync::lock(&self.inner().state).subscribe(filter, &self.inner().options);
         self.inner().flow();
         Subscription::new(self.clone(), queue)
     }
 
-    /// Ends the pipe's own queue, and throws away what is in it. Who waits there is told. False if there was
-    /// none.
+    /// Ends the pipe's own queue, and discards its messages. Waiting receivers get an error. Returns false if
+    /// there was no such queue.
     pub fn unsubscribe(&self) -> bool {
         let own = {
             let mut state = sync::lock(&self.inner().state);
@@ -30,16 +30,16 @@ impl Pipe {
         own.is_some()
     }
 
-    /// Has a function called for each message from now on. It must not block: an asynchronous one may wait.
+    /// Adds a callback for each message from now on. It must not block; an asynchronous callback may wait.
     ///
-    /// Of a connection, one message after the other is worked on; of datagrams, up to 64 at once. A panic is
-    /// logged, and the pipe goes on. A server's callbacks get the messages of all clients, with the client's
-    /// pipe. They should not hold the pipe themselves, which would never be dropped.
+    /// Callbacks get the messages of a connection one after another, and up to 64 datagrams at once. A panic
+    /// is logged, and the pipe continues. A server's callbacks get the messages of all clients, with the
+    /// client's pipe. A callback should not hold the pipe, because the pipe would then never be dropped.
     pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_message_callback(CallbackId::next(), callbacks::of_messages(callback))
     }
 
-    /// As [`add_msg_cb`](Self::add_msg_cb), asynchronous.
+    /// Adds an asynchronous callback as [`add_msg_cb`](Self::add_msg_cb) does.
     pub fn add_async_msg_cb<F>(
         &self,
         callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
@@ -56,8 +56,8 @@ impl Pipe {
         id
     }
 
-    /// Adds and removes callbacks for messages: the pipe was opened with those of `before`, and is to have
-    /// those of `now`.
+    /// Adds and removes callbacks for messages. The pipe was opened with the callbacks `before`, and must end
+    /// up with the callbacks `now`.
     pub(crate) fn update_message_callbacks(&self, before: &MessageCallbacks, now: &MessageCallbacks) {
         let has = |callbacks: &MessageCallbacks, id| callbacks.iter().any(|(other, _)| *other == id);
         for (id, _) in before.iter().filter(|(id, _)| !has(now, *id)) {
@@ -68,14 +68,14 @@ impl Pipe {
         }
     }
 
-    /// Has a function called when the pipe is closed, by either end: once, after the callbacks for the
-    /// messages before; [`error`](Self::error) says why. If that was so already, it is called now. A server's
-    /// are called for the end of each client, too.
+    /// Adds a callback for the end of the pipe, by either end. It is called once, after the callbacks for
+    /// earlier messages; [`error`](Self::error) returns the reason. If the pipe has already ended, it is
+    /// called at once. A server's callbacks are also called for the end of each client.
     pub fn add_end_cb(&self, callback: impl Fn(Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_end_callback(CallbackId::next(), callbacks::of_state(callback))
     }
 
-    /// As [`add_end_cb`](Self::add_end_cb), asynchronous.
+    /// Adds an asynchronous callback as [`add_end_cb`](Self::add_end_cb) does.
     pub fn add_async_end_cb<F>(&self, callback: impl Fn(Pipe) -> F + Send + Sync + 'static) -> CallbackId
     where
         F: Future<Output = ()> + Send + 'static,
@@ -97,12 +97,13 @@ impl Pipe {
         id
     }
 
-    /// Has a function called for each client that connects to a server, before the client's first message is.
+    /// Adds a callback for each client that connects to a server. It is called before those for the client's
+    /// messages.
     pub fn add_up_cb(&self, callback: impl Fn(Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_up_callback(CallbackId::next(), callbacks::of_state(callback))
     }
 
-    /// As [`add_up_cb`](Self::add_up_cb), asynchronous.
+    /// Adds an asynchronous callback as [`add_up_cb`](Self::add_up_cb) does.
     pub fn add_async_up_cb<F>(&self, callback: impl Fn(Pipe) -> F + Send + Sync + 'static) -> CallbackId
     where
         F: Future<Output = ()> + Send + 'static,
@@ -115,7 +116,7 @@ impl Pipe {
         id
     }
 
-    /// Takes a callback away, of whichever kind. False if there was no such.
+    /// Removes a callback of any kind. Returns false if it does not exist.
     pub fn del_cb(&self, id: CallbackId) -> bool {
         let mut state = sync::lock(&self.inner().state);
         let before = state.msg_cbs.len() + state.up_cbs.len() + state.end_cbs.len();
@@ -123,22 +124,22 @@ impl Pipe {
         let up = state.up_cbs.extract_if(.., |(other, _)| *other == id).collect::<Vec<_>>();
         let end = state.end_cbs.extract_if(.., |(other, _)| *other == id).collect::<Vec<_>>();
         let after = state.msg_cbs.len() + state.up_cbs.len() + state.end_cbs.len();
-        // A callback may hold pipes, which are closed without the lock.
+        // A callback may hold pipes, which must be closed without the lock.
         drop(state);
         drop((message, up, end));
         self.inner().flow();
         after < before
     }
 
-    /// Sends what comes in here to another pipe, too, until one of them is closed or
-    /// [`del_pipe`](Self::del_pipe) is called. Both ways make a relay: `a.add_pipe(&b)` and `b.add_pipe(&a)`,
-    /// which then keep each other open.
+    /// Forwards incoming messages to another pipe, until one of the pipes is closed or
+    /// [`del_pipe`](Self::del_pipe) is called. Both directions make a relay: `a.add_pipe(&b)` and
+    /// `b.add_pipe(&a)`, which then keep each other open.
     ///
-    /// A stream is read no faster than the other pipe takes it. What the pipe's own queue has goes first, and
-    /// the queue ends.
+    /// A stream is read no faster than the other pipe takes its data. Messages in the pipe's own queue go
+    /// first, and the queue ends.
     ///
     /// # Errors
-    /// [`PipeError::NoDestination`] if the other pipe has none; one of them is closed.
+    /// [`PipeError::NoDestination`] if the other pipe has none, or one of the pipes is closed.
     pub fn add_pipe(&self, pipe: &Pipe) -> Result<(), PipeError> {
         if pipe.remote_addr().is_none() {
             return Err(PipeError::NoDestination);
@@ -153,15 +154,15 @@ impl Pipe {
                 return Err(ended);
             }
             let own = Arc::downgrade(inner);
-            // One that was added before may have been taken away since.
+            // A feeder that was added before may have been removed since.
             other.feeders.retain(|feeder| feeder.strong_count() > 0 && !feeder.ptr_eq(&own));
             other.feeders.push(own);
         }
-        // Several datagrams are worked on at once: each of them has to be begun with.
+        // Callbacks work on several datagrams at once, so start each of these messages.
         let mut begins = Vec::new();
         {
             let mut state = sync::lock(&inner.state);
-            // The locks of two pipes are never held together: meanwhile it may have ended.
+            // The locks of two pipes are never held together, so the pipe may have ended in the meantime.
             if state.leads_to(pipe)? {
                 return Ok(());
             }
@@ -181,13 +182,13 @@ impl Pipe {
         Ok(())
     }
 
-    /// Sends nothing to the other pipe any more. Messages are queued as before it was added. False if it was
-    /// not.
+    /// Stops forwarding to the other pipe. Messages are queued as before it was added. Returns false if it
+    /// was not added.
     pub fn del_pipe(&self, pipe: &Pipe) -> bool {
         self.inner().remove_relay(pipe.inner())
     }
 
-    /// The pipes to which messages are sent.
+    /// Returns the pipes to which messages are forwarded.
     pub fn pipes(&self) -> Vec<Pipe> {
         sync::lock(&self.inner().state).relays.clone()
     }

@@ -16,46 +16,46 @@ use super::tcp;
 use super::{Pipe, User};
 use crate::{Options, PipeError, Proto, callbacks};
 
-/// How long a server waits where the system lacks something for a connection.
+/// Pause of a server when the system lacks resources for a connection.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The clients of a server.
 #[derive(Default)]
 pub(crate) struct Server {
     clients: Mutex<Clients>,
-    /// A client has come, or none comes any more.
+    /// Notified when a client has come, or when no more clients will come.
     arrived: Notify,
-    /// A client is gone.
+    /// Notified when a client is gone.
     left: Notify,
 }
 
 #[derive(Default)]
 struct Clients {
-    /// By the address of what they share, with the member that has connected.
+    /// Clients by the address of their shared state, each with the member that has connected.
     live: HashMap<usize, (Client, Option<NodeId>)>,
-    /// The last one of an address and port: at several own addresses there may be several.
+    /// The last client of each address and port; with several local addresses there may be more.
     by_addr: HashMap<SocketAddr, usize>,
-    /// Those that nobody has accepted. They may have ended, with messages in their queues.
+    /// Clients that are not accepted yet. They may have ended, with messages in their queues.
     arrived: VecDeque<Pipe>,
 }
 
-/// A client that is connected.
+/// A connected client.
 enum Client {
     /// The server has callbacks or subscriptions for it.
     Kept(Pipe),
-    /// It is whose who accepts it.
+    /// The program that accepts it owns it.
     Lent(Weak<User>),
 }
 
 impl Clients {
-    /// Those that have ended, and that nobody has accepted: they have their places.
+    /// Returns the ended clients that are not accepted yet; each still occupies a place.
     fn over(&self) -> impl Iterator<Item = &Pipe> {
         self.arrived.iter().filter(|pipe| !self.live.contains_key(&key(pipe.inner())))
     }
 }
 
-/// Whether a server keeps the pipes of its clients until they end, since callbacks or subscriptions are there
-/// for them. Nobody needs to accept those.
+/// Returns true if a server keeps the pipes of its clients until they end, because it has callbacks or
+/// subscriptions for them. The program need not accept these clients.
 fn keeps_clients(server: &Inner) -> bool {
     tcp::has_outlets(server) || !sync::lock(&server.state).up_cbs.is_empty()
 }
@@ -74,7 +74,7 @@ fn key(inner: &Arc<Inner>) -> usize {
 }
 
 impl Server {
-    /// The pipes of the clients that are connected.
+    /// Returns the pipes of the connected clients.
     pub(crate) fn clients(&self) -> Vec<Pipe> {
         sync::lock(&self.clients).live.values().filter_map(|(client, _)| client.pipe()).collect()
     }
@@ -84,7 +84,7 @@ impl Server {
         clients.live.get(clients.by_addr.get(&addr)?)?.0.pipe()
     }
 
-    /// The next client.
+    /// Waits for the next client.
     pub(crate) async fn accept(&self, inner: &Inner) -> Result<Pipe, PipeError> {
         loop {
             let mut again = pin!(self.arrived.notified());
@@ -101,7 +101,7 @@ impl Server {
         }
     }
 
-    /// A client has ended.
+    /// Removes a client that has ended.
     pub(crate) fn forget(&self, client: &Arc<Inner>) {
         let Some(parent) = &client.parent else { return };
         let is_served = keeps_clients(parent);
@@ -111,7 +111,7 @@ impl Server {
             clients.by_addr.remove(&addr);
         }
         let at = clients.arrived.iter().position(|pipe| Arc::ptr_eq(pipe.inner(), client));
-        // It would take the place of another one until somebody accepts it.
+        // It would occupy a place until the program accepts it.
         let waiting = at.filter(|_| is_served).and_then(|at| clients.arrived.remove(at));
         drop(clients);
         drop((gone, waiting));
@@ -131,18 +131,18 @@ impl Server {
         self.arrived.notify_one();
     }
 
-    /// Has those know who wait for clients that none comes any more.
+    /// Notifies tasks waiting for clients that no more will come.
     pub(crate) fn wake(&self) {
         self.arrived.notify_waiters();
     }
 
-    /// Drops the clients that nobody can accept any more, who would hold the server otherwise.
+    /// Drops the clients that can no longer be accepted, because they would keep the server alive.
     pub(crate) fn abandon(&self) {
         let abandoned = std::mem::take(&mut sync::lock(&self.clients).arrived);
         drop(abandoned);
     }
 
-    /// Closes the clients, all at the same time.
+    /// Closes the clients in parallel.
     async fn close_clients(&self) {
         let clients = self.clients();
         clients.iter().for_each(|client| client.inner().shut());
@@ -156,7 +156,7 @@ impl Server {
         clients.live.len() + clients.over().count() >= most
     }
 
-    /// Whether a member has as many places as it may have.
+    /// Returns true if a member has reached its limit of places.
     fn has_share(&self, member: &NodeId, most: usize) -> bool {
         let clients = sync::lock(&self.clients);
         let live = clients.live.values().filter(|(_, of)| of.as_ref() == Some(member)).count();
@@ -170,7 +170,7 @@ impl Server {
     }
 }
 
-/// Makes a listener a pipe: `prepare` adds what it has from its first client on.
+/// Makes a pipe of a listener: `prepare` adds callbacks and queues before the first client.
 pub(crate) fn start(
     listener: TcpListener,
     options: Options,
@@ -197,12 +197,12 @@ async fn drive(inner: Arc<Inner>, listener: TcpListener) {
     server.close_clients().await;
     inner.finish(why).await;
     if !inner.has_handle() {
-        // The last handle was dropped while a client was being accepted, which nobody can accept any more.
+        // The last handle was dropped while a client was being accepted; it can no longer be accepted.
         server.abandon();
     }
 }
 
-/// Accepts connections; who is too many waits in the system's queue. Gives the error of the listener itself.
+/// Accepts connections; surplus ones wait in the system's queue. Returns the listener's error.
 async fn accept_all(inner: &Arc<Inner>, server: &Server, listener: &TcpListener) -> SocketError {
     loop {
         server.room(inner.options.max_clients).await;
@@ -218,15 +218,15 @@ async fn accept_all(inner: &Arc<Inner>, server: &Server, listener: &TcpListener)
     }
 }
 
-/// Makes a connection the pipe of a client.
+/// Makes the pipe of a client's connection.
 fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     let addresses = (conn.local_addr().to_socket_addr(), conn.remote_addr().to_socket_addr());
-    // It is gone before it was accepted.
+    // The connection ended before it was accepted.
     let (Ok(local), Ok(remote)) = addresses else { return };
     let member = conn.member();
     if member.is_some_and(|member| server.has_share(&member, inner.options.max_clients_of_member)) {
         tracing::debug!(client = %remote, "a member has all the places that it may have");
-        // So that the client does not take it for the end of an answer.
+        // Reset, so that the client does not take the close for the end of an answer.
         let _ = conn.set_linger(Duration::ZERO);
         return;
     }
@@ -246,13 +246,13 @@ fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     });
 }
 
-/// Whether an error is that of a connection which was gone before it was accepted.
+/// Returns true if the error concerns a connection that ended before it was accepted.
 fn is_of_client(error: &SocketError) -> bool {
     // EPERM, EINTR, EPROTO, ECONNABORTED, ECONNRESET.
     error.raw_os_error().is_some_and(|errno| [1, 4, 71, 103, 104].contains(&errno))
 }
 
-/// Whether an error is the listening socket's own.
+/// Returns true if the error concerns the listening socket.
 fn is_of_server(error: &SocketError) -> bool {
     // EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP, ENETDOWN.
     error.raw_os_error().is_some_and(|errno| [9, 22, 88, 95, 100].contains(&errno))

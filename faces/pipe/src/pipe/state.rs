@@ -1,4 +1,4 @@
-//! What a pipe knows, behind one lock.
+//! State of a pipe, behind one lock.
 
 use std::sync::{Arc, Weak};
 
@@ -8,7 +8,7 @@ use crate::callbacks::{MessageCallbacks, StateCallbacks};
 use crate::queue::{Buffer, Queue};
 use crate::{Filter, Message, Options, PipeError, Proto};
 
-/// Datagrams that asynchronous callbacks of one pipe may work on at the same time.
+/// Limit of datagrams that asynchronous callbacks of one pipe work on at the same time.
 const DATAGRAMS_AT_ONCE: usize = 64;
 
 /// The callbacks, subscriptions and relays of a pipe, and the messages that wait for callbacks.
@@ -16,32 +16,32 @@ pub(crate) struct State {
     pub(crate) msg_cbs: MessageCallbacks,
     pub(crate) up_cbs: StateCallbacks,
     pub(crate) end_cbs: StateCallbacks,
-    /// The pipes to which messages are sent.
+    /// The pipes to which messages are forwarded.
     pub(crate) relays: Vec<Pipe>,
-    /// Those that send messages to this one.
+    /// The pipes that forward messages to this one.
     pub(crate) feeders: Vec<Weak<Inner>>,
-    /// A filter is shared: a regular expression that is cloned begins with empty caches.
+    /// Filters are shared, because a cloned regular expression starts with empty caches.
     subscriptions: Vec<(Arc<Filter>, Arc<Queue>)>,
     /// The queue of the pipe itself.
     pub(crate) own: Option<Arc<Queue>>,
-    /// Whether the pipe's own queue comes back with the last relay's end.
+    /// True if the pipe's own queue returns after the last relay's end.
     pub(crate) has_own_by_default: bool,
-    /// What queues have dropped that are gone.
+    /// Number of messages dropped by queues that no longer exist.
     dropped: u64,
     pub(crate) waiting: Buffer,
-    /// Messages that callbacks work on.
+    /// Number of messages that callbacks work on.
     pub(crate) running: usize,
     at_once: usize,
     pub(crate) ended: Option<PipeError>,
-    /// The end's callbacks were called.
+    /// Set once the end's callbacks were called.
     pub(crate) is_over: bool,
 }
 
-/// Where messages go to.
+/// Destinations of messages.
 pub(crate) struct Outlets {
-    /// Whether there are callbacks or relays.
+    /// True if there are callbacks or relays.
     pub(crate) pushes: bool,
-    /// Without a filter it is for all messages.
+    /// The queues with their filters; without a filter a queue gets all messages.
     pub(crate) queues: Vec<(Option<Arc<Filter>>, Arc<Queue>)>,
 }
 
@@ -104,7 +104,7 @@ impl State {
         self.dropped += queue.dropped();
     }
 
-    /// Ends the pipe's own queue, and gives it. Who waits there is told.
+    /// Ends and returns the pipe's own queue. Waiting receivers get an error.
     pub(crate) fn remove_own(&mut self) -> Option<Arc<Queue>> {
         let own = self.own.take()?;
         own.end(PipeError::NotSubscribed);
@@ -116,13 +116,13 @@ impl State {
         self.dropped + self.waiting.dropped() + self.queues().map(|queue| queue.dropped()).sum::<u64>()
     }
 
-    /// Takes all callbacks away: nothing calls them any more.
+    /// Removes and returns all callbacks, so that they are never called again.
     pub(crate) fn take_callbacks(&mut self) -> (MessageCallbacks, StateCallbacks, StateCallbacks) {
         let states = (std::mem::take(&mut self.up_cbs), std::mem::take(&mut self.end_cbs));
         (std::mem::take(&mut self.msg_cbs), states.0, states.1)
     }
 
-    /// Whether messages are sent to that pipe. Fails if this one has ended.
+    /// Returns true if messages are forwarded to that pipe. Fails if this pipe has ended.
     pub(crate) fn leads_to(&self, pipe: &Pipe) -> Result<bool, PipeError> {
         match &self.ended {
             Some(ended) => Err(ended.clone()),
@@ -130,7 +130,7 @@ impl State {
         }
     }
 
-    /// Has callbacks get a message: now, if it is given back, or in its turn.
+    /// Takes a message for the callbacks. Returns it if they start with it now; otherwise it waits its turn.
     pub(crate) fn claim(&mut self, message: Message, drops: bool) -> Option<Message> {
         if !self.waiting.is_empty() || self.running >= self.at_once {
             self.waiting.put(message, drops);
@@ -140,7 +140,7 @@ impl State {
         Some(message)
     }
 
-    /// What the callbacks that are through get next.
+    /// Returns the next message for callbacks that have finished with one.
     pub(crate) fn next_message(&mut self) -> Option<Message> {
         let next = self.waiting.pop();
         self.running -= usize::from(next.is_none());

@@ -17,7 +17,7 @@ use super::{CLOSE_PATIENCE, Pipe};
 use crate::error::of_system;
 use crate::{Message, Options, PipeError, Proto};
 
-/// What is to be sent, and who is told when it has left.
+/// Data to send, and a sender that is notified when it has left.
 pub(crate) type Outgoing = (Vec<u8>, oneshot::Sender<()>);
 
 /// A stream of any kind.
@@ -55,7 +55,7 @@ impl Wire {
 
     async fn write(&self, data: &[u8]) -> Result<(), SocketError> {
         match self {
-            // A box has a `write` of its own.
+            // A box has a different `write` method.
             Wire::Conn(conn) => TcpConn::write(conn, data).await.map(drop),
             Wire::Other { writer, .. } => {
                 let mut writer = writer.lock().await;
@@ -68,7 +68,7 @@ impl Wire {
         }
     }
 
-    /// Says to the other end that nothing more comes. It may be gone, and then nobody needs to know.
+    /// Tells the other end that no more data follows. Errors do not matter, because the peer may be gone.
     async fn end(&self) {
         match self {
             Wire::Conn(conn) => drop(conn.close_write()),
@@ -76,23 +76,23 @@ impl Wire {
         }
     }
 
-    /// Has the connection reset when it is dropped, as far as the stream knows that.
+    /// Makes the connection reset when it is dropped, if the stream supports that.
     fn reset_on_drop(&self) {
         if let Wire::Conn(conn) = self {
-            // It may be gone, and then nobody needs to know.
+            // Ignore the error, because the connection may be gone.
             let _ = conn.set_linger(Duration::ZERO);
         }
     }
 
-    /// Reads what nobody wants, to the end. A connection that is closed with something unread is reset, and
-    /// what was sent on it is lost.
+    /// Reads and discards data to the end, because a connection closed with unread data is reset and loses
+    /// the data sent on it.
     async fn discard(&self) {
         let mut room = vec![0; 1 << 14];
         while self.read(&mut room).await.is_ok_and(|n| n > 0) {}
     }
 }
 
-/// Makes a connection a pipe: `prepare` adds what it has from its first message on.
+/// Makes a pipe of a connection: `prepare` adds callbacks and queues before the first message.
 pub(crate) fn start(
     wire: Wire,
     local: SocketAddr,
@@ -106,7 +106,7 @@ pub(crate) fn start(
     {
         tracing::debug!(%error, "a connection takes no linger time");
     }
-    // One message is written, and one waits; the others' senders wait in the order of the calls.
+    // One message is being written, and one waits; the other senders wait in the order of the calls.
     let (sender, outgoing) = mpsc::channel(1);
     let inner = Inner::new(Proto::Tcp, options, Kind::Stream(sender), local, Some(remote), parent);
     let pipe = inner.handle();
@@ -135,9 +135,9 @@ pub(crate) async fn send(
     }
 }
 
-/// How a connection has come to its end.
+/// The end of a connection.
 enum End {
-    /// The other end sends no more.
+    /// The other end sends no more data.
     Theirs,
     Ours,
     Failed(SocketError),
@@ -157,7 +157,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
             () = inner.reached(Phase::Closing) => End::Ours,
         };
         if matches!(end, End::Theirs) {
-            // Callbacks may have to answer what came before.
+            // Callbacks may still answer earlier messages.
             tokio::select! {
                 () = inner.idle() => {}
                 written = &mut writing => {
@@ -173,7 +173,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
             let leaving = async {
                 tokio::select! {
                     end = &mut writing => end,
-                    // Who waits until we read would not read itself.
+                    // Read and discard, because a peer that waits for us to read would not read either.
                     () = async { wire.discard().await; pending().await } => End::Ours,
                 }
             };
@@ -199,12 +199,12 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
         End::Failed(error) => PipeError::Failed(error),
     };
     let leaving = async {
-        // A stream of TLS cannot say its end to who does not read.
+        // TLS cannot send its end to a peer that does not read.
         if ends && timeout(CLOSE_PATIENCE, wire.end()).await.is_ok() && lingers {
             let _ = timeout(CLOSE_PATIENCE, wire.discard()).await;
         }
         if is_cut_off {
-            // The other end must not take the part that it has for the whole.
+            // The other end must not mistake its part for the whole.
             wire.reset_on_drop();
         }
         drop_wire(wire, inner.options.linger).await;
@@ -212,7 +212,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
     tokio::join!(inner.finish(why), leaving);
 }
 
-/// Closes the socket, which with SO_LINGER may block the thread for so long.
+/// Closes the socket, which with SO_LINGER may block the thread for the linger time.
 async fn drop_wire(wire: Wire, linger: Option<Duration>) {
     match linger {
         Some(linger) if !linger.is_zero() => drop(tokio::task::spawn_blocking(move || drop(wire)).await),
@@ -220,7 +220,7 @@ async fn drop_wire(wire: Wire, linger: Option<Duration>) {
     }
 }
 
-/// Reads as long as there is room.
+/// Reads while there is room.
 async fn read(inner: &Arc<Inner>, wire: &Wire) -> End {
     let Some(from) = inner.remote else { return End::Ours };
     let mut room = vec![0; inner.options.reader_limit];
@@ -234,14 +234,14 @@ async fn read(inner: &Arc<Inner>, wire: &Wire) -> End {
     }
 }
 
-/// Writes what is sent, and what was sent before the end.
+/// Writes messages, including those sent before the end.
 async fn write(inner: &Inner, wire: &Wire, outgoing: &mut mpsc::Receiver<Outgoing>) -> End {
     loop {
         let next = tokio::select! {
             biased;
             next = outgoing.recv() => next,
             () = inner.reached(Phase::Closing) => {
-                // Who waits for room is told; what has been taken is still written.
+                // Waiting senders get an error; accepted data is still written.
                 outgoing.close();
                 outgoing.recv().await
             }
@@ -250,12 +250,12 @@ async fn write(inner: &Inner, wire: &Wire, outgoing: &mut mpsc::Receiver<Outgoin
         if let Err(error) = wire.write(&data).await {
             return End::Failed(error);
         }
-        // The sender may have given up.
+        // The sender may have been cancelled.
         let _ = done.send(());
     }
 }
 
-/// Whether a pipe has anything of its own that a message goes to.
+/// Returns true if a pipe itself has callbacks, relays or queues.
 pub(crate) fn has_outlets(inner: &Inner) -> bool {
     let outlets = sync::lock(&inner.state).outlets();
     outlets.pushes || !outlets.queues.is_empty()

@@ -14,10 +14,10 @@ use super::inner::{Inner, Kind, Phase};
 use crate::{Message, Options, PipeError, Proto};
 
 const LONGEST: usize = 1 << 16;
-/// How long reading waits after an error that was about one datagram.
+/// Pause in reading after an error that concerns one datagram.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Makes a socket a pipe: `prepare` adds what it has from its first message on.
+/// Makes a pipe of a socket: `prepare` adds callbacks and queues before the first message.
 pub(crate) fn start(
     socket: UdpConn,
     remote: Option<SocketAddr>,
@@ -85,16 +85,16 @@ async fn read(inner: &Arc<Inner>, socket: &UdpConn) -> PipeError {
     }
 }
 
-/// Whether an error is the socket's, and not about one datagram.
+/// Returns true if the error concerns the socket, and not one datagram.
 fn is_of_socket(error: &SocketError) -> bool {
     // EBADF, ENODEV, EINVAL, ENOTSOCK, ENETDOWN, ESHUTDOWN.
     error.raw_os_error().is_some_and(|errno| [9, 19, 22, 88, 100, 108].contains(&errno))
 }
 
-/// The datagrams that came last.
+/// The most recent datagrams.
 struct Seen {
     most: usize,
-    /// With a key of its own: no one can choose datagrams that are mistaken for others.
+    /// A hasher with a random key, so that no sender can choose datagrams that collide with others.
     hasher: RandomState,
     known: HashSet<(SocketAddr, u64)>,
     order: VecDeque<(SocketAddr, u64)>,

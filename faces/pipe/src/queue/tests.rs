@@ -1,4 +1,4 @@
-//! Waiting for a queue, and giving up.
+//! Waiting for a queue, and cancelling.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ fn a_message_larger_than_the_queue_is_held_alone() {
     assert_eq!((buffer.items.len(), buffer.dropped()), (2, 1));
     buffer.put(message(&"d".repeat(100)), true);
     assert_eq!((buffer.items.len(), buffer.dropped()), (1, 3));
-    // A stream loses nothing: it is not read any further instead.
+    // A stream loses nothing, because reading stops instead.
     buffer.put(message("e"), false);
     assert_eq!((buffer.items.len(), buffer.dropped(), buffer.is_full()), (2, 3, true));
 }

@@ -42,7 +42,7 @@ async fn destinations_are_texts_and_addresses() {
             address("localhost", port).to_string(),
         ];
         for text in texts {
-            // The server is there by IPv4 alone, and for datagrams the name's first address is taken.
+            // The server listens on IPv4 only, and datagrams use the name's first address.
             let route = PLACES[0].parse().expect("an address");
             let client = open(Pipe::connect(proto, text).options(patient()).route(route)).await;
             client.send("hello").await.expect("a way");
@@ -60,7 +60,7 @@ async fn what_is_no_destination_is_refused() {
         let opened = soon(Pipe::connect(proto, text).options(patient()).into_future()).await;
         assert_eq!(opened.expect_err("it is none").kind(), ErrorKind::InvalidInput, "{text}");
     }
-    // Somebody else's address.
+    // An address of another machine.
     for proto in PROTOS {
         let opened = soon(Pipe::listen(proto, "192.0.2.1:0").into_future()).await;
         assert_eq!(opened.expect_err("it is none of ours").kind(), ErrorKind::AddrNotAvailable);

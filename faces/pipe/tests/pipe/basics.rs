@@ -49,7 +49,7 @@ async fn one_object_for_all_by_callbacks() {
             client.send("ping").await.expect("a way");
             until(|| !notes.all().is_empty()).await;
             assert_eq!(notes.all(), ["ping"]);
-            // The pipe's own queue has it, too.
+            // The pipe's own queue gets it, too.
             assert_eq!(received(&client).await, b"ping");
             assert!(client.del_cb(callback) && !client.del_cb(callback));
             client.send("again").await.expect("a way");
@@ -96,7 +96,7 @@ async fn a_server_without_an_address_takes_both_families() {
             client.send("hello").await.expect("a way");
             assert_eq!(received(&client).await, b"hello");
         }
-        // The wildcard stands for this machine.
+        // The wildcard denotes this machine.
         let client = connected(&server).await;
         client.send("hello").await.expect("a way");
         assert_eq!(received(&client).await, b"hello");
@@ -131,7 +131,7 @@ async fn sockets_and_streams_become_pipes() {
     let datagrams = Pipe::of_conn(socket, patient()).expect("it is of UDP");
     datagrams.send_to("to itself", datagrams.local_addr()).await.expect("a way");
     assert_eq!(received(&datagrams).await, b"to itself");
-    // A UDP socket that is connected sends there alone.
+    // A connected UDP socket sends only to its peer.
     let socket = net::dial(&datagrams.local_addr().to_string(), "udp").await.expect("a way");
     let connected = Pipe::of_conn(socket, patient()).expect("it is of UDP");
     connected.send("from it").await.expect("a way");
@@ -141,7 +141,7 @@ async fn sockets_and_streams_become_pipes() {
     let nobody = PLACES[0].parse().expect("an address");
     let elsewhere = PipeError::Elsewhere { dest: datagrams.local_addr(), asked: nobody };
     assert_eq!(connected.send_to("x", nobody).await, Err(elsewhere));
-    // Such as a stream of TLS.
+    // For example a stream of TLS.
     let (one, two) = tokio::io::duplex(100);
     let at = PLACES.map(|place| place.parse().expect("an address"));
     let (one, two) =
@@ -160,7 +160,7 @@ async fn accepting_gives_one_client_after_the_other() {
         let server = server.clone();
         async move { server.accept().await }
     });
-    // One that gives up takes no client.
+    // A cancelled call takes no client.
     let cancelled = tokio::spawn({
         let server = server.clone();
         async move { server.accept().await }
@@ -181,7 +181,7 @@ async fn accepting_gives_one_client_after_the_other() {
         let mut theirs = accepted.iter().filter(|pipe| pipe.remote_addr() == Some(client.local_addr()));
         let theirs = theirs.next().expect("it was accepted");
         assert_eq!(received(theirs).await, format!("{number}").as_bytes());
-        // The server answers as those of datagrams do.
+        // The server answers as a server of datagrams does.
         server.send_to("heard", client.local_addr()).await.expect("a client");
         assert_eq!(received(client).await, b"heard");
     }
@@ -190,7 +190,7 @@ async fn accepting_gives_one_client_after_the_other() {
     assert_eq!(server.send("x").await, Err(PipeError::NoDestination));
     let elsewhere = PipeError::Elsewhere { dest: server.local_addr(), asked: nobody };
     assert_eq!(clients[0].send_to("x", nobody).await, Err(elsewhere));
-    // A client that is dropped by who has accepted it is closed.
+    // A client is closed when the program that has accepted it drops the pipe.
     drop(accepted.pop());
     until(|| clients.iter().filter(|client| client.is_running()).count() == 2).await;
     let waiting = tokio::spawn({
@@ -252,7 +252,7 @@ async fn up_callbacks_come_first_and_end_callbacks_last_and_once() {
         notes.all().into_iter().partition(|note| note.starts_with("client"));
     assert_eq!(of_server, ["up", "message", "end"]);
     assert_eq!(of_client, ["client up", "client end"]);
-    // Who comes later is told at once.
+    // A callback that is added later is called at once.
     client.add_end_cb(note("late"));
     assert_eq!(notes.count("late"), 1);
     soon(server.close()).await;

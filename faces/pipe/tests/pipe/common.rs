@@ -9,17 +9,17 @@ use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
 use peersock_pipe::{Message, Opening, Options, Pipe, PipeError, Proto};
 
-/// Longer than anything takes; tests do not depend on speed.
+/// Timeout, longer than anything takes; tests do not depend on speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const PROTOS: [Proto; 2] = [Proto::Tcp, Proto::Udp];
 pub(crate) const PLACES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
-/// Fails if something takes for ever.
+/// Fails if `what` takes forever.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
 }
 
-/// Waits for something that comes true.
+/// Waits until a condition is true.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     soon(async {
         while !condition() {
@@ -29,14 +29,14 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-/// Lets tasks run that are ready.
+/// Lets ready tasks run.
 pub(crate) async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Options with which nothing fails for being slow.
+/// Returns options with which nothing fails for being slow.
 pub(crate) fn patient() -> Options {
     Options::new().con_timeout(PATIENCE).recv_timeout(PATIENCE).dns_timeout(PATIENCE)
 }
@@ -53,7 +53,7 @@ pub(crate) async fn connected(server: &Pipe) -> Pipe {
     open(Pipe::connect(server.proto(), server.local_addr()).options(patient())).await
 }
 
-/// A server, a client of it, and the server's end of the connection; for UDP that is the server.
+/// Makes a server, a client of it, and the server's end of the connection; for UDP that is the server.
 pub(crate) async fn pair(proto: Proto) -> [Pipe; 3] {
     let server = listening(proto, PLACES[0]).await;
     let client = connected(&server).await;
@@ -61,7 +61,7 @@ pub(crate) async fn pair(proto: Proto) -> [Pipe; 3] {
     [server, client, accepted]
 }
 
-/// Sends back.
+/// Sends a message back.
 pub(crate) async fn echo(message: Message, pipe: Pipe) {
     let _ = pipe.send_to(&message, message.from()).await;
 }
@@ -76,7 +76,7 @@ pub(crate) async fn received(pipe: &Pipe) -> Vec<u8> {
     soon(pipe.recv()).await.expect("it is open").expect("it was sent").into_vec()
 }
 
-/// So many bytes, in any number of messages.
+/// Reads this number of bytes, in any number of messages.
 pub(crate) async fn read(pipe: &Pipe, count: usize) -> Vec<u8> {
     let mut data = Vec::new();
     while data.len() < count {
@@ -85,12 +85,12 @@ pub(crate) async fn read(pipe: &Pipe, count: usize) -> Vec<u8> {
     data
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from position to position.
 pub(crate) fn large(count: u32) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
 }
 
-/// What callbacks tell.
+/// Notes made by callbacks.
 #[derive(Clone, Default)]
 pub(crate) struct Notes(Arc<Mutex<Vec<String>>>);
 
@@ -108,7 +108,7 @@ impl Notes {
     }
 }
 
-/// A node that others on this machine do not meet, unless they are on the same network.
+/// Starts a node that meets others on this machine only in a common network.
 pub(crate) fn node(seed: u64) -> Node {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
@@ -116,7 +116,7 @@ pub(crate) fn node(seed: u64) -> Node {
     builder.interfaces(Interfaces::Loopback).start().expect("a node starts on the loopback interface")
 }
 
-/// Two members of a static network of their own, named `here` and `there`, with addresses of both families.
+/// Two members of a separate static network, named `here` and `there`, with addresses of both families.
 pub(crate) struct Members {
     pub(crate) here: (Node, Joined),
     pub(crate) there: (Node, Joined),
@@ -152,24 +152,24 @@ impl Members {
         members
     }
 
-    /// The other one's addresses.
+    /// Returns the other member's addresses.
     pub(crate) fn hosts(&self) -> [IpAddr; 2] {
         [THERE.parse().expect("an address"), self.there.1.address().into()]
     }
 
-    /// A server of the other one.
+    /// Makes a server of the other member.
     pub(crate) async fn listening(&self, proto: Proto, host: IpAddr) -> Pipe {
         let at = std::net::SocketAddr::new(host, 0);
         open(Pipe::listen(proto, at).options(patient()).node(&self.there.0).async_msg_cb(echo)).await
     }
 
-    /// A client of this one.
+    /// Makes a client of this member.
     pub(crate) async fn connected(&self, proto: Proto, dest: impl std::fmt::Display) -> Pipe {
         open(Pipe::connect(proto, dest).options(patient()).node(&self.here.0)).await
     }
 
-    /// What a client of this one is told that is one too many. The reset may come while it still connects, as
-    /// with the kernel's sockets.
+    /// Returns the error of this member's client that exceeds the limit. The reset may come while the client
+    /// still connects, as with kernel sockets.
     pub(crate) async fn refused(&self, dest: impl std::fmt::Display) -> PipeError {
         let opening = Pipe::connect(Proto::Tcp, dest).options(patient()).node(&self.here.0);
         match soon(opening.into_future()).await {

@@ -20,7 +20,7 @@ async fn ask(server: &Pipe) -> Vec<u8> {
     answer
 }
 
-/// Ports that nobody had just now.
+/// Returns ports that were free just now.
 async fn free_ports(count: usize) -> Vec<u16> {
     let daemon = Daemon::new();
     let servers = daemon.listen_all([LOOPBACK], vec![0; count], [Proto::Tcp]).await.expect("free ports");
@@ -29,8 +29,8 @@ async fn free_ports(count: usize) -> Vec<u16> {
     ports
 }
 
-/// Does what takes ports that nobody had just now. It is begun anew where somebody else, such as another
-/// test, has taken one of them meanwhile.
+/// Runs an attempt that uses ports that were free just now. Repeats it if another program, such as another
+/// test, has taken one of the ports.
 async fn with_free_ports<T>(attempt: impl AsyncFn() -> Result<T, PipeError>) -> T {
     for _ in 0..20 {
         match attempt().await {
@@ -83,7 +83,7 @@ async fn interfaces_families_and_callbacks() {
     assert!(daemon.del_msg_cb(callback) && !daemon.del_msg_cb(callback));
     assert_eq!(ask(&servers[0]).await, b"hello");
     assert_eq!(notes.count("hello"), 2);
-    // A family alone, and one that there is not.
+    // A single family, and one that does not exist.
     let six = daemon.listen_all([Target::from(&nic).ipv6()], [0], [Proto::Tcp]).await.expect("a free port");
     assert_eq!(six.iter().map(|server| server.local_addr().is_ipv6()).collect::<Vec<_>>(), [true]);
     let none = daemon.listen_all([Target::from(LOOPBACK).ipv6()], [0], [Proto::Tcp]).await;
@@ -105,7 +105,7 @@ async fn listeners() {
     assert_eq!(daemon.servers().len(), 4);
     let at = one.local_addr();
     drop(daemon);
-    // Dropping it closes them all, whoever has handles of them.
+    // Dropping the daemon closes all pipes, even if other handles exist.
     assert!(!one.is_running() && local.iter().all(|server| !server.is_running()));
     soon(async {
         while Pipe::listen(Proto::Tcp, at).await.is_err() {
@@ -127,9 +127,9 @@ async fn all_or_none_listens() {
             let error = daemon.listen_all([LOOPBACK], ports, [proto]).await.expect_err("one is taken");
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
             assert!(daemon.servers().is_empty());
-            // It is free again.
+            // The port is free again.
             daemon.listen_all([LOOPBACK], [free], [proto]).await?;
-            // The first one goes on, and once it is closed, its port can be used at once.
+            // The first server continues, and once it is closed, its port can be used at once.
             assert_eq!(ask(&taken[0]).await, b"hello");
             soon(first.close()).await;
             daemon.listen_all([LOOPBACK], [ports[1]], [proto]).await

@@ -53,7 +53,7 @@ async fn a_peer_that_resets_ends_the_pipe_once() {
     assert_eq!(notes.all(), [error.to_string()]);
 }
 
-/// A connection whose other end reads nothing, and that end.
+/// Makes a connection whose other end reads nothing. Also returns that end.
 async fn stuck() -> (Pipe, Pipe, net::TcpConn) {
     let listener = net::listen_tcp(Some(&PLACES[0].parse().expect("an address")), "tcp").await;
     let listener = listener.expect("a free port");
@@ -86,7 +86,7 @@ async fn a_send_that_is_given_up_lets_the_others_go_on() {
     };
     let first = send(vec![b'1'; 32 << 20]);
     settle().await;
-    // One waits in the queue, and so it is sent.
+    // One waits in the queue, so it is sent.
     let second = send(vec![b'2']);
     settle().await;
     let (third, fourth) = (send(vec![b'3']), send(vec![b'4']));
@@ -99,7 +99,7 @@ async fn a_send_that_is_given_up_lets_the_others_go_on() {
     while all.len() < (32 << 20) + 2 {
         all.extend(soon(other.read(1 << 16)).await.expect("it is open"));
     }
-    // What was begun is sent whole, what waited is not.
+    // A message that was begun is sent completely; one that waited is not sent.
     assert!(all[..32 << 20].iter().all(|byte| *byte == b'1'));
     assert_eq!(&all[32 << 20..], b"24");
     assert_eq!(soon(fourth).await.expect("no panic"), Ok(1));
@@ -171,12 +171,12 @@ async fn closing_waits_for_the_callbacks_of_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_is_delivered_before_the_end() {
     let [server, client, other] = pair(Proto::Tcp).await;
-    // What the client has not read must not reset the connection.
+    // Data that the client has not read must not reset the connection.
     other.send(large(100_000)).await.expect("a way");
     let data = large(1 << 20);
     let (sender, sent) = (client.clone(), data.clone());
     let mut sending = Box::pin(async move { sender.send(&sent).await });
-    // It has begun.
+    // Sending has begun.
     let sent = futures_lite::future::poll_once(&mut sending).await;
     let closing = tokio::spawn(async move { client.close().await });
     assert!(read(&other, data.len()).await == data);
@@ -204,10 +204,10 @@ async fn who_takes_nothing_does_not_keep_a_pipe_from_closing() {
     let (client, again, other) = stuck().await;
     let sending = tokio::spawn(async move { again.send(vec![0; 64 << 20]).await });
     settle().await;
-    // For five seconds.
+    // Closing takes five seconds.
     soon(client.close()).await;
     assert_eq!(soon(sending).await.expect("no panic"), Err(PipeError::Closed));
-    // It does not take the part that it has for the whole.
+    // The other end does not take its part for the whole.
     let error = loop {
         match soon(other.read(1 << 16)).await {
             Ok(piece) => assert!(!piece.is_empty(), "it was cut off"),
@@ -217,7 +217,7 @@ async fn who_takes_nothing_does_not_keep_a_pipe_from_closing() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
-/// A stream that takes what is written, but not its end.
+/// A stream that accepts data, but not its end.
 struct Endless {
     _held: Arc<()>,
 }

@@ -14,7 +14,7 @@ use peersock_root::server::{Listen, Server};
 
 use crate::common::{echo, node, patient, received, soon, until};
 
-/// A root on the loopback interface, until it is dropped.
+/// A root on the loopback interface, until dropped.
 struct Root {
     text: String,
     end: Option<tokio::sync::oneshot::Sender<()>>,
@@ -28,7 +28,7 @@ impl Root {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let (say, said) = std::sync::mpsc::channel();
-        // The tests run in a runtime already.
+        // A separate thread, because the tests already run in a runtime.
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
@@ -42,7 +42,7 @@ impl Root {
         Root { text, end: Some(end), thread: Some(thread) }
     }
 
-    /// A node that finds others by this root alone.
+    /// Starts a node that finds others by this root only.
     async fn node(&self, networks: &[&str]) -> P2pNode {
         let roots = RootSource::load(&self.text).expect("a root");
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
@@ -85,7 +85,7 @@ async fn a_node_connects_to_another_one_by_its_nickname_in_a_network_of_both() {
     }
     let taken = soon(here.nickname(&nickname("alice"))).await;
     assert_eq!(taken, Err(PipeError::Nickname(NicknameError::Taken)));
-    // Closing gives it back, and others of the same node may go on.
+    // Closing releases the nickname, and other pipe nodes of the same node continue.
     soon(there.close()).await;
     assert_eq!(soon(there.nickname(&nickname("bob"))).await, Err(PipeError::Closed));
     assert!(there.node().nicknames().is_empty());

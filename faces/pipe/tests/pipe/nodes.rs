@@ -82,7 +82,7 @@ async fn a_node_that_is_closed_has_no_pipes() {
     let (here, there) = (started(&members.here.0).await, started(&members.there.0).await);
     let address = text(&there);
     let pipe = soon(here.connect(&address)).await.expect("it is there");
-    // One that it connects to meanwhile, and one after it.
+    // One connection attempt runs during the close, and one follows it.
     let mut connecting = pin!(here.connect(&address));
     let connected = futures_lite::future::poll_once(&mut connecting).await;
     soon(here.close()).await;
@@ -93,7 +93,7 @@ async fn a_node_that_is_closed_has_no_pipes() {
     }
     assert_eq!(soon(here.connect(&address)).await.expect_err("it is closed"), PipeError::Closed);
     assert!(!pipe.is_running() && here.pipes().is_empty());
-    // Dropping it closes what others have handles of.
+    // Dropping the node closes pipes with other handles.
     let again = started(&members.here.0).await;
     let pipe = soon(again.connect(&address)).await.expect("it is there");
     drop(again);
@@ -131,7 +131,7 @@ async fn a_text_has_all_that_is_known_of_a_node() {
     assert!(address.port > 0 && address.roots.is_empty());
 }
 
-/// An interface of which not much can be compressed.
+/// Makes an interface that compresses badly.
 fn large_interface(number: u64) -> Interface {
     let random = RandomState::new();
     let ip = |at: u64| {
@@ -174,14 +174,14 @@ async fn a_node_may_be_looked_for_without_end() {
 async fn what_leads_nowhere_is_said() {
     let members = Members::new();
     let here = started(&members.here.0).await;
-    // The other one has the port.
+    // The first node has the port.
     let again = soon(P2pNode::builder(&members.here.0).port(here.port()).start()).await;
     assert_eq!(again.expect_err("it is taken").kind(), std::io::ErrorKind::AddrInUse);
     let stranger = node(std::process::id().into());
     let alone = started(&stranger).await;
     assert_eq!(alone.address().expect_err("it is in no network"), PipeError::NoCommonNetwork);
     assert_eq!(soon(alone.connect(&text(&here))).await.expect_err("no network"), PipeError::NoCommonNetwork);
-    // A member of an open network that is not there.
+    // A member of an open network that is gone.
     let network = || peersock::Network::ad_hoc("ff0001ffff000000".parse().expect("an ID"));
     let (one, two) = (node(u64::from(std::process::id()) << 20), node(u64::from(std::process::id()) << 21));
     one.join(network()).expect("it is joined once");
@@ -193,7 +193,7 @@ async fn what_leads_nowhere_is_said() {
     let one = started(&one).await;
     let error = soon(one.connect_within(&address, Duration::from_millis(300))).await;
     assert_eq!(error.expect_err("it is gone"), PipeError::NotFound);
-    // What somebody has changed of the addresses leads to the same node all the same.
+    // A text with forged addresses still leads to the same node.
     let there = started(&members.there.0).await;
     let mut changed = text(&there);
     for addresses in changed.networks.values_mut() {

@@ -1,4 +1,4 @@
-//! Options, each by what it does. Those of queues are in `queues`.
+//! Options, each by its effect. Options of queues are tested in `queues`.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use crate::common::{PLACES, connected, listening, open, patient, received, soon,
 
 #[tokio::test]
 async fn con_timeout_ends_what_nobody_answers() {
-    // Nothing answers once the queue of connections is full that nobody accepts.
+    // No connection is answered once the queue of unaccepted connections is full.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     let listener = socket.listen(1).expect("it is bound");
@@ -46,14 +46,14 @@ async fn datagrams_that_come_again_are_dropped() {
     for text in ["a", "a", "b", "a", "c", "a"] {
         client.send(text).await.expect("a way");
     }
-    // From somebody else it is no repetition.
+    // A datagram from another sender is no repetition.
     other.send("a").await.expect("a way");
     other.send("end").await.expect("a way");
     let mut got = Vec::new();
     while got.last().is_none_or(|last| last != b"end") {
         got.push(received(&server).await);
     }
-    // The third `a` of the client came when it was forgotten.
+    // The client's third `a` arrived after the first had been forgotten.
     assert_eq!(got, [&b"a"[..], b"b", b"c", b"a", b"a", b"end"].map(<[u8]>::to_vec));
     assert_eq!(server.repeated(), 2);
 }
@@ -72,7 +72,7 @@ async fn broadcast_is_allowed_if_it_is_asked_for() {
 async fn linger_holds_the_close_until_all_is_taken() {
     let listener = net::listen_tcp(Some(&PLACES[0].parse().expect("an address")), "tcp").await;
     let listener = listener.expect("a free port");
-    // Less than a second is not none.
+    // Less than a second is not rounded to none.
     for linger in [Duration::from_secs(30), Duration::from_millis(500)] {
         let options = patient().linger(linger);
         let client = open(Pipe::connect(Proto::Tcp, listener.addr()).options(options)).await;

@@ -1,4 +1,4 @@
-//! Members' addresses and names, beside the kernel's, between two nodes.
+//! Members' addresses and names, in addition to kernel addresses, between two nodes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn what_was_sent_is_delivered_before_the_end() {
     let data = large(3_000_000);
     let (sender, sent) = (client.clone(), data.clone());
     let mut sending = Box::pin(async move { sender.send(sent).await });
-    // It has begun.
+    // Sending has begun.
     let sent = futures_lite::future::poll_once(&mut sending).await;
     let closing = tokio::spawn(async move { client.close().await });
     assert!(read(&other, data.len()).await == data);
@@ -57,7 +57,7 @@ async fn what_was_sent_is_delivered_before_the_end() {
     assert_eq!(soon(other.recv()).await, Err(PipeError::Ended));
 }
 
-/// Whose connections are counted, at whichever of its addresses: others find places.
+/// Tests that connections are counted per member, at all its addresses, so that others find places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_member_takes_all_places() {
     let members = Members::new();
@@ -81,7 +81,7 @@ async fn no_member_takes_all_places() {
     let other = open(Pipe::connect(Proto::Tcp, local).options(patient())).await;
     other.send("hello").await.expect("a way");
     assert_eq!(received(&other).await, b"hello");
-    // A place that is free again is the member's.
+    // A place that is free again can be used by the member.
     close(clients.drain(..1)).await;
     until(|| server.clients().len() == 64).await;
     let again = members.connected(Proto::Tcp, SocketAddr::new(members.hosts()[0], port)).await;
@@ -153,7 +153,7 @@ async fn routes_and_sides() {
             }
         }
     }
-    // The kernel's addresses stay the kernel's.
+    // Kernel addresses still use the kernel.
     let client = members.connected(Proto::Udp, kernel.local_addr()).await;
     client.send("hello").await.expect("a way");
     assert_eq!(received(&kernel).await, b"hello");

@@ -44,7 +44,7 @@ async fn the_relay_joins_both_networks() {
     let mut port = String::new();
     soon(BufReader::new(output).read_line(&mut port)).await.expect("it says its port");
     let at = SocketAddr::from(([127, 0, 0, 1], port.trim().parse().expect("a port")));
-    // A client that is no pipe. What comes before the other side is open waits.
+    // A client that is no pipe. Data that arrives before the other side is open waits.
     let mut client = soon(tokio::net::TcpStream::connect(at)).await.expect("it listens");
     client.write_all(b"through the relay").await.expect("room");
     let mut back = [0; 17];
@@ -53,7 +53,7 @@ async fn the_relay_joins_both_networks() {
     // The end of one is the end of the other.
     drop(client);
     crate::common::until(|| server.clients().is_empty() && target.clients().is_empty()).await;
-    // Where nobody listens, the client is told.
+    // If no server listens, the client gets the end.
     soon(target.close()).await;
     let mut client = soon(tokio::net::TcpStream::connect(at)).await.expect("it listens");
     assert_eq!(soon(client.read(&mut back)).await.expect("an end"), 0);

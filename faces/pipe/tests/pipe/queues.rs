@@ -1,4 +1,4 @@
-//! Subscriptions, bounded queues, slow receivers, and what is given up.
+//! Subscriptions, bounded queues, slow receivers, and cancelled calls.
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -44,11 +44,11 @@ async fn each_subscription_has_its_own_queue() {
     assert_eq!(texts(&mut digits).await, ["Hello 5", "6"]);
     assert!(other.unsubscribe() && !other.unsubscribe());
     client.send("7").await.expect("a way");
-    // As a stream.
+    // The subscription as a stream.
     assert_eq!(soon(digits.next()).await.as_deref(), Some(&b"7"[..]));
     assert_eq!(other.recv().await, Err(PipeError::NotSubscribed));
     drop(greetings);
-    // It ends with the pipe, after what has come before.
+    // The stream ends with the pipe, after all earlier messages.
     client.send("8").await.expect("a way");
     until(|| digits.len() == 1).await;
     soon(other.close()).await;
@@ -66,7 +66,7 @@ async fn a_subscription_keeps_the_pipe_open() {
     client.send("hello").await.expect("a way");
     assert!(soon(all.recv()).await.expect("it is open").is_some() && all.pipe().is_running());
     drop(all);
-    // Now its port is free.
+    // Its port is free now.
     soon(async {
         while Pipe::listen(Proto::Udp, at).await.is_err() {
             settle().await
@@ -121,7 +121,7 @@ fn wrong_patterns_are_refused() {
     };
     wrong(Filter::pattern("("));
     wrong(Filter::all().from_pattern("["));
-    // One that would need more memory than a program has.
+    // A pattern that would need more memory than allowed.
     wrong(Filter::pattern("((a{1000}){1000}){1000}"));
 }
 
@@ -168,7 +168,7 @@ async fn a_recv_that_is_given_up_has_taken_nothing() {
                     assert!(futures_lite::future::poll_once(one).await.is_none());
                 }
                 client.send(&text).await.expect("a way");
-                // In some rounds it has come, and woken one of them, before they are given up.
+                // In some rounds the message has arrived, and woken one receiver, before they are cancelled.
                 if number % 2 == 0 {
                     settle().await;
                 }
@@ -215,7 +215,7 @@ async fn a_slow_receiver_of_a_stream_stops_the_sender_and_loses_nothing() {
             }
         })
     };
-    // More than all buffers hold: the sender waits until somebody reads.
+    // More than all buffers hold: the sender waits until the other end reads.
     let mut before = usize::MAX;
     while sent.load(Ordering::SeqCst) != before || before == 0 {
         before = sent.load(Ordering::SeqCst);
@@ -236,7 +236,7 @@ async fn who_does_not_read_does_not_stop_who_does() {
     let server = open(Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_qsize(4))).await;
     let client = connected(&server).await;
     let other = soon(server.accept()).await.expect("a client");
-    // Its own queue is there and never read.
+    // The pipe's own queue exists and is never read.
     let mut wanted = other.subscribe(filter("wanted"));
     let talk = async || {
         for number in 0..20 {
@@ -310,7 +310,7 @@ async fn callbacks_of_a_stream_have_one_message_after_the_other() {
     for piece in data.as_bytes().chunks(50) {
         client.send(piece).await.expect("a way");
     }
-    // The end does not overtake them.
+    // The end does not overtake the data.
     soon(client.close()).await;
     until(|| parts.all().concat().len() == data.len()).await;
     assert_eq!(parts.all().concat(), data);

@@ -1,4 +1,4 @@
-//! Pipes that lead to others.
+//! Pipes that forward to others.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::common::{
 async fn two_streams_become_a_relay() {
     let target = open(Pipe::listen(Proto::Tcp, PLACES[0]).async_msg_cb(echo)).await;
     let [relay, client, inner] = pair(Proto::Tcp).await;
-    // What was queued before goes first.
+    // Messages queued before go first.
     client.send("1").await.expect("a way");
     let outer = connected(&target).await;
     inner.add_pipe(&outer).expect("it is open");
@@ -73,7 +73,7 @@ async fn datagrams_that_are_queued_all_go_to_the_relay() {
     }
     got.sort();
     assert_eq!(got, [b"a", b"b", b"c"]);
-    // Nothing is left that the end waits for.
+    // The end waits for nothing.
     soon(inner.close()).await;
     assert_eq!(notes.count("ended"), 1);
     close([client, outer, target]).await;
@@ -113,7 +113,7 @@ async fn a_relay_that_nobody_holds_goes_on_until_one_end_is_gone() {
     client.send("hello").await.expect("a way");
     assert_eq!(received(&client).await, b"hello");
     soon(client.close()).await;
-    // Nobody else has the other half.
+    // No other handle keeps the other half open.
     until(|| target.clients().is_empty()).await;
     close([server, target]).await;
 }

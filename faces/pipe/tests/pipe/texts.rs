@@ -1,4 +1,4 @@
-//! The texts that say where nodes are.
+//! The address texts of nodes.
 
 use std::io::Write as _;
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const PREFIX: &str = "peersock-node:1:";
-/// The same address as Python and as Rust have written it. Python's tests read both, too.
+/// The same address as written by Python and by Rust. Python's tests read both, too.
 const VECTORS: &str = include_str!("node_address.txt");
 
 fn packed(data: &[u8]) -> String {
@@ -74,7 +74,7 @@ fn texts_are_read_as_they_are_written() {
     let text = address.to_string();
     assert!(text.is_ascii() && text.lines().count() == 1);
     assert_eq!(format!(" {text}\n").parse(), Ok(address.clone()));
-    // A later version may say more, and other things.
+    // A later version may contain more keys, and other values.
     let mut more = dict();
     more["more"] = json!([1]);
     more["candidates"].as_array_mut().expect("a list").push("[fe80::1%eth0]:5".into());
@@ -131,7 +131,7 @@ fn texts_that_are_damaged_are_refused() {
         (format!("{good}AAAA"), NodeAddressError::Damaged),
         (format!("{}!{}", &good[..30], &good[30..]), NodeAddressError::Damaged),
         (PREFIX.into(), NodeAddressError::Damaged),
-        // A small text of something large, and one of something deep.
+        // A short text of a long value, and one of a deeply nested value.
         (packed(&vec![b' '; 8 << 20]), NodeAddressError::Damaged),
         (packed("[".repeat(60_000).as_bytes()), NodeAddressError::Damaged),
     ] {
@@ -176,7 +176,7 @@ proptest! {
         let mut changed = dict();
         let name = changed.as_object().and_then(|dict| dict.keys().nth(at)).expect("it has seven").clone();
         changed[&name] = value;
-        // What is taken is written and read as the same.
+        // An accepted text is written and read as the same address.
         if let Ok(address) = text(&changed).parse::<NodeAddress>() {
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
@@ -190,7 +190,7 @@ proptest! {
         let mut text = good().to_string();
         let at = PREFIX.len() + at.index(text.len() - PREFIX.len());
         text.replace_range(at..=at, &other);
-        // zlib has a checksum.
+        // zlib has a checksum, so a changed text is refused or has the same content.
         if let Ok(address) = text.parse::<NodeAddress>() {
             prop_assert_eq!(address, good());
         }

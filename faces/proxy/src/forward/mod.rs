@@ -1,4 +1,4 @@
-//! Forwards: who connects at one place is led to another one.
+//! Forwards: clients of one place are connected to another place.
 
 mod udp;
 
@@ -27,7 +27,7 @@ use crate::stop::Stopper;
 use crate::stream::Link;
 use crate::target::Target;
 
-/// How forwards serve.
+/// Settings of forwards.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,12 +38,12 @@ use crate::target::Target;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ForwardSettings {
-    /// How long connecting to the remote place may take. Default: 15 s.
+    /// Timeout of connecting to the remote place. Default: 15 s.
     pub timeout: Duration,
-    /// How long a flow of datagrams lasts without any. Default: 60 s.
+    /// Idle time after which a flow of datagrams ends. Default: 60 s.
     pub udp_idle: Duration,
-    /// The most connections at once, and the most flows of datagrams; half of them of one member, or of
-    /// one client on another machine. Default: 512.
+    /// Limit of simultaneous connections, and of simultaneous flows of datagrams; one member, or one client
+    /// on another machine, gets half of them. Default: 512.
     pub most: usize,
 }
 
@@ -54,7 +54,7 @@ impl Default for ForwardSettings {
     }
 }
 
-/// Where a forward leads.
+/// The destination of a forward.
 #[derive(Debug, Clone)]
 enum Lead {
     Overlay(Target),
@@ -99,10 +99,10 @@ pub struct Forwards {
 }
 
 impl Forwards {
-    /// Listens. Clients are served by [`Forwards::run`]. It needs a tokio runtime with I/O and time.
+    /// Listens. [`Forwards::run`] serves the clients. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// [`ListenError`], and then nothing is listened at.
+    /// [`ListenError`]; then no listener stays open.
     pub async fn listen(
         node: &Node,
         forwards: &[Forward],
@@ -140,18 +140,18 @@ impl Forwards {
         Ok(Forwards { connections, datagrams, lines, settings, gate, reception, stopper })
     }
 
-    /// A line for each listener: where it listens, with the port that it has got, and where it leads, as
-    /// [`Forward::parse`] understands them.
+    /// Returns a line for each listener: its place with the actual port, and its destination, in the form
+    /// that [`Forward::parse`] accepts.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
-    /// What ends them.
+    /// Returns a handle that ends the forwards.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// Serves clients until they are stopped.
+    /// Serves clients until stopped.
     ///
     /// # Errors
     /// `NetworkDown` if the node has ended.
@@ -194,7 +194,7 @@ impl Forwards {
     }
 }
 
-/// A place that was checked to lead somewhere.
+/// Converts a place that was checked to be a destination.
 fn lead(place: &Place) -> Lead {
     let target = |host: &Option<crate::Host>, port: &u16| Target {
         host: host.clone().unwrap_or(crate::Host::Name("localhost".into())),
@@ -208,7 +208,7 @@ fn lead(place: &Place) -> Lead {
     }
 }
 
-/// Leads a client to where its forward leads.
+/// Connects a client to the forward's destination.
 async fn connect(client: Client, lead: &Lead, gate: &Gate, reception: &Reception, timeout: Duration) {
     let Client { mut link, peer, .. } = client;
     link.prove_by_bytes();
@@ -221,7 +221,7 @@ async fn connect(client: Client, lead: &Lead, gate: &Gate, reception: &Reception
             let event =
                 Event::Failed { client: called(peer), target: lead.to_string(), reason: error.to_string() };
             (reception.tell)(event);
-            // Not even the end of an empty stream: it might be taken for an answer.
+            // Do not pass on even the end of an empty stream, because the client might take it for an answer.
             link.reset();
         }
         Err(_) => link.reset(),
@@ -248,7 +248,7 @@ impl std::fmt::Display for Lead {
     }
 }
 
-/// The first address of where datagrams go.
+/// Returns the first address of a datagram destination.
 async fn datagram_place(lead: &Lead, gate: &Gate) -> Result<SocketAddr, DialError> {
     match lead {
         Lead::Overlay(target) => match gate.route(target)? {

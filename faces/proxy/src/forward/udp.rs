@@ -1,4 +1,4 @@
-//! Datagrams: one flow for each client's address, which ends when nothing has come for a while.
+//! Datagrams: one flow for each client's address, which ends after an idle time.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,18 +17,18 @@ use crate::gate::Gate;
 use crate::owner::Owner;
 use crate::slots::{Slot, Slots};
 
-/// Datagrams of one client that wait while its flow is made, and their bytes.
+/// Limits of one client's datagrams that wait while its flow is set up, in number and bytes.
 const MOST_WAITING: usize = 64;
 const MOST_BYTES: usize = 256 << 10;
 
-/// What bounds the flows: their places are those of all sockets.
+/// Limits of the flows; all sockets share the slots.
 pub(super) struct Limits {
     pub(super) slots: Slots,
     pub(super) idle: Duration,
     pub(super) tell: Tell,
 }
 
-/// Passes on what comes to `socket` until that fails.
+/// Forwards datagrams of `socket` until it fails.
 pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, limits: &Limits) -> io::Error {
     let mut flows: HashMap<SocketAddr, Waiting> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -39,7 +39,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
                 Err(error) => return error,
             },
             Some(ended) = tasks.join_next() => {
-                // A new one may have taken its place.
+                // A new flow may have taken its place.
                 if let Ok(client) = ended
                     && flows.get(&client).is_some_and(|flow| flow.sender.is_closed())
                 {
@@ -84,15 +84,15 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
     }
 }
 
-/// What waits for one client's flow.
+/// The queue of one client's flow.
 struct Waiting {
     sender: mpsc::Sender<(Vec<u8>, OwnedSemaphorePermit)>,
-    /// Bytes that may wait still.
+    /// Number of bytes that may still be queued.
     room: Arc<Semaphore>,
 }
 
 impl Waiting {
-    /// What finds no room is lost, as any datagram may be.
+    /// Queues a datagram. One that finds no room is lost, like any other.
     fn add(&self, datagram: Vec<u8>) {
         let length = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(length) {
@@ -101,7 +101,7 @@ impl Waiting {
     }
 }
 
-/// One client's datagrams.
+/// The flow of one client's datagrams.
 struct Flow {
     client: SocketAddr,
     socket: Arc<Datagrams>,
@@ -113,7 +113,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// Passes datagrams on both ways until none has come for a while.
+    /// Forwards datagrams in both directions until the flow has been idle.
     async fn run(mut self) -> Result<(), DialError> {
         let to = datagram_place(&self.lead, &self.gate).await?;
         let outer = self.gate.datagrams(matches!(self.lead, Lead::Overlay(_)), to.ip()).await?;

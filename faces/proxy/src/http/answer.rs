@@ -1,4 +1,4 @@
-//! What the proxy itself answers.
+//! Answers that the proxy itself makes.
 
 use std::error::Error;
 
@@ -11,10 +11,10 @@ use hyper::{Response, StatusCode};
 use crate::error::DialError;
 use crate::target::Target;
 
-/// The body of an answer: the proxy's own, or that of the server.
+/// The body of an answer, from the proxy or from the server.
 pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Why a request is not passed on.
+/// Reasons for not forwarding a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
     #[error(
@@ -46,18 +46,18 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    /// A target was not reached.
+    /// Reports that a target was not reached.
     pub(super) fn of_dial(target: &Target, error: &DialError) -> Problem {
         Problem::Elsewhere(format!("{target} is not reached: {error}"), error.status())
     }
 
-    /// A server does not answer as HTTP has it, or in a way that cannot be passed on.
+    /// Reports that a server's answer is no valid HTTP, or cannot be forwarded.
     pub(super) fn bad_gateway(target: &Target, error: &dyn Error) -> Problem {
         Problem::Elsewhere(format!("{target} does not answer as it should: {error}"), StatusCode::BAD_GATEWAY)
     }
 
-    /// What the client is told. The connection ends with it: what a client sends next may be the rest of what
-    /// was not understood.
+    /// Makes the client's answer. The connection ends with it, because later bytes may be the rest of a
+    /// request that was not understood.
     pub(super) fn answer(&self) -> Response<Body> {
         let status = match self {
             Problem::NoPassword | Problem::WrongPassword => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
@@ -72,7 +72,7 @@ impl Problem {
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         match status {
-            // A client that has not shown its password shows it on the same connection.
+            // The client may send its password on the same connection.
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 let challenge = "Basic realm=\"peersock\", charset=\"UTF-8\"";
                 headers.insert(PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -85,7 +85,7 @@ impl Problem {
     }
 }
 
-/// A body without anything.
+/// Returns an empty body.
 pub(super) fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }

@@ -1,4 +1,4 @@
-//! Header fields on their way through the proxy (RFC 9110, 7.6).
+//! Header fields of forwarded messages (RFC 9110, 7.6).
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -10,7 +10,7 @@ use super::HTTP_PORT;
 use super::answer::{Body, Problem, empty};
 use crate::target::Target;
 
-/// Fields for one hop alone (RFC 9110, 7.6.1), and those of proxies that older clients send.
+/// Fields of a single hop (RFC 9110, 7.6.1), and proxy fields that older clients send.
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -23,12 +23,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// What each proxy adds (RFC 9110, 7.6.3). The first part is the version in which the message has come.
+/// The field that each proxy adds (RFC 9110, 7.6.3). It begins with the version of the received message.
 const VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 peersock");
 const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 peersock");
 
-/// Has Max-Forwards counted; the answer if this is the last hop (RFC 9110, 7.6.2). TRACE is never passed on:
-/// it would show whoever asks what others add to a request.
+/// Handles Max-Forwards; returns the answer if this is the last hop (RFC 9110, 7.6.2). TRACE is never
+/// forwarded, because it would reveal fields that others add to a request.
 pub(super) fn answer_last_hop(request: &Request<Incoming>) -> Option<Response<Body>> {
     let is_last = request.headers().get(MAX_FORWARDS).is_some_and(|left| left.as_bytes() == b"0");
     let mut answer = Response::new(empty());
@@ -42,7 +42,7 @@ pub(super) fn answer_last_hop(request: &Request<Incoming>) -> Option<Response<Bo
     Some(answer)
 }
 
-/// The request as the server gets it.
+/// Makes the request that the server gets.
 pub(super) fn request_to_pass_on(
     request: Request<Incoming>,
     target: &Target,
@@ -55,11 +55,11 @@ pub(super) fn request_to_pass_on(
         return Err(Problem::Coding);
     }
     strip(&mut parts.headers);
-    // Of a GET, hyper would pass on nothing else that has no length.
+    // Without this, hyper would forward no body of unknown length for a GET.
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // RFC 9112, 3.2.2: the host of the URI counts, and not that of the field.
+    // The host of the URI counts, and not the host field (RFC 9112, 3.2.2).
     let host = HeaderValue::from_str(&host_field(target)).map_err(|_| Problem::NoHost)?;
     parts.headers.insert(HOST, host);
     if parts.method == Method::OPTIONS
@@ -72,13 +72,13 @@ pub(super) fn request_to_pass_on(
     Ok(Request::from_parts(parts, body.boxed()))
 }
 
-/// The response as the client gets it.
+/// Makes the response that the client gets.
 pub(super) fn response_to_pass_on(
     target: &Target,
     mut response: Response<Incoming>,
 ) -> Result<Response<Incoming>, Problem> {
-    // Nobody was asked for another protocol: the field is for one hop, and was not passed on. The client
-    // would wait for a response behind this one, or take what the server sends for something else than HTTP.
+    // The request cannot have asked for another protocol, because the field is for one hop and was removed.
+    // The client would wait for another response, or mistake the server's bytes for another protocol.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Problem::bad_gateway(target, &Problem::Protocol));
     }
@@ -87,7 +87,7 @@ pub(super) fn response_to_pass_on(
     if is_coded(headers) {
         return Err(Problem::bad_gateway(target, &Problem::Coding));
     }
-    // RFC 9112, 6.3: beside chunks a length means nothing, and the client would take it for the end.
+    // RFC 9112, 6.3: with chunks a length has no meaning, and the client would take it for the end.
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
@@ -97,14 +97,14 @@ pub(super) fn response_to_pass_on(
     Ok(response)
 }
 
-/// Whether the body has another transfer coding than chunks: nobody takes that away, and who gets the body
-/// would not be told of it.
+/// Returns true if the body has a transfer coding other than chunks. No one would decode it, and the receiver
+/// would not know of it.
 fn is_coded(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Takes away what is for one hop: the fields that are so, and those that Connection names.
+/// Removes the fields of a single hop: the fixed ones, and those that Connection names.
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -112,7 +112,7 @@ fn strip(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // These say where a message ends and whom it is for: nobody may have them taken away.
+        // These fields delimit and address the message, so Connection must not remove them.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != HOST)
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
@@ -120,13 +120,13 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The URI without its host.
+/// Returns the URI without its host.
 fn origin_form(uri: &Uri) -> Uri {
     let path = uri.path_and_query().cloned();
     Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
 }
 
-/// The field Host: without the port that goes without saying.
+/// Returns the field Host, without the default port.
 fn host_field(target: &Target) -> String {
     if target.port == HTTP_PORT { target.host.to_string() } else { target.to_string() }
 }

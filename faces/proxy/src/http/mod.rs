@@ -1,7 +1,7 @@
 //! HTTP: CONNECT, and plain requests with a whole URI in their first line (RFC 9110, RFC 9112).
 //!
-//! The library parses, frames and bounds messages: what is passed on is written anew, so that nothing that
-//! two servers might understand differently gets through.
+//! The library parses, frames and bounds messages. Forwarded messages are written anew, so that nothing
+//! ambiguous, which two servers might parse differently, passes through.
 
 mod answer;
 mod headers;
@@ -34,20 +34,20 @@ use crate::slots::Standing;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
-/// Longest time that a client that is let in takes for the head of a request, and is idle between two.
+/// Timeout for an admitted client's request head, and for idle time between two requests.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// The most of a head that is kept, bytes, and the most fields that it may have.
+/// Limits of a head: bytes kept, and number of fields.
 pub(crate) const MOST_OF_HEAD: usize = 64 << 10;
 pub(crate) const MOST_FIELDS: usize = 100;
 
-/// The port of a URI that names none.
+/// The default port of a URI.
 const HTTP_PORT: u16 = 80;
 
-/// What one client's requests share.
+/// State shared by one client's requests.
 struct Connection {
     shared: Arc<Shared>,
-    /// What the client is called.
+    /// Name of the client.
     client: String,
     /// The owner whose password attempts count together.
     owner: Option<Owner>,
@@ -78,7 +78,7 @@ pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 served = &mut serving => served,
-                // What is dropped here is reset.
+                // Dropping resets the connection.
                 () = stop.cut() => return,
             }
         }
@@ -118,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// CONNECT: what follows is passed on as it is.
+    /// Handles CONNECT: everything after the request is relayed unchanged.
     async fn tunnel(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let dialed = match self.dial_tunnel(request.uri()).await {
             Ok(dialed) => dialed,
@@ -129,7 +129,7 @@ impl Connection {
         };
         let stop = self.shared.stop.clone();
         tokio::spawn(async move {
-            // The client may take its time for nothing: it is the one who is waited for.
+            // The client may take its time, because only its own connection waits.
             let Ok(Some(link)) = stop.unless_cut(upgraded(hyper::upgrade::on(request))).await else {
                 return dialed.link.reset();
             };
@@ -147,9 +147,9 @@ impl Connection {
     }
 }
 
-/// Has the client's connection end in order, as it does after other requests: one that the library closes
-/// after CONNECT, or after a request with the field Upgrade, is handed over whatever was answered, and what
-/// is dropped is reset.
+/// Ends the client's connection in an orderly way, as after other requests. After CONNECT or the field
+/// Upgrade, the library hands over a connection that it closes, whatever the answer was. If it were dropped,
+/// it would be reset.
 fn shut_down_after_upgrade(request: &mut Request<Incoming>) {
     if request.method() != Method::CONNECT && !request.headers().contains_key(UPGRADE) {
         return;
@@ -162,7 +162,7 @@ fn shut_down_after_upgrade(request: &mut Request<Incoming>) {
     });
 }
 
-/// The client's connection after CONNECT, with what the library has read of what follows.
+/// Returns the client's connection after CONNECT, with the bytes that the library has read ahead.
 async fn upgraded(upgrade: OnUpgrade) -> Option<Link> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
@@ -171,15 +171,15 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<Link> {
     Some(link)
 }
 
-/// Where CONNECT leads: a host and a port and nothing else (RFC 9110, 9.3.6).
+/// Returns the target of CONNECT: only a host and a port (RFC 9110, 9.3.6).
 fn tunnel_target(uri: &Uri) -> Result<Target, Problem> {
     let is_alone = uri.scheme().is_none() && uri.path_and_query().is_none();
     let target = uri.authority().filter(|_| is_alone).and_then(|at| Target::parse(at.as_str()));
     target.filter(|target| target.port != 0).ok_or(Problem::NoTunnelTarget)
 }
 
-/// Where a plain request leads. One without a host in its first line is meant for a server, and not for a
-/// proxy: a page in a browser can send no other ones.
+/// Returns the target of a plain request. A request without a host in its first line is meant for a server,
+/// not for a proxy. A web page in a browser can send only such requests.
 fn plain_target(uri: &Uri) -> Result<Target, Problem> {
     match uri.scheme_str() {
         None => return Err(Problem::NotForProxy),
@@ -193,21 +193,21 @@ fn plain_target(uri: &Uri) -> Result<Target, Problem> {
     let host = Host::parse(authority.host()).ok_or(Problem::NoHost)?;
     let port = match authority.port() {
         Some(port) => port.as_str().parse().ok().filter(|port| *port != 0).ok_or(Problem::NoHost)?,
-        // The port may be empty (RFC 3986, 3.2.3), but is not something that is no port.
+        // The port may be empty (RFC 3986, 3.2.3), but not malformed.
         None if authority.as_str().trim_end_matches(':') == authority.host() => HTTP_PORT,
         None => return Err(Problem::NoHost),
     };
     Ok(Target { host, port })
 }
 
-/// RFC 7617.
+/// Checks the password (RFC 7617).
 async fn check_password(
     headers: &HeaderMap,
     client: Option<Owner>,
     attempts: &Attempts,
 ) -> Result<(), Problem> {
     let Some(shown) = headers.get(PROXY_AUTHORIZATION) else { return Err(Problem::NoPassword) };
-    // What cannot be read is no password of anybody's.
+    // An unreadable password counts as a wrong one.
     let (user, password) = basic(shown.as_bytes()).unwrap_or_default();
     match attempts.check(client, &user, &password).await {
         Attempt::Right => Ok(()),
@@ -216,7 +216,7 @@ async fn check_password(
     }
 }
 
-/// The user and the password of a header field for the scheme Basic.
+/// Decodes the user and the password of a header field with the scheme Basic.
 fn basic(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (scheme, rest) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {

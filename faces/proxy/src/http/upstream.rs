@@ -1,4 +1,5 @@
-//! Connections to servers: one client's requests to one server go over one connection as long as it lasts.
+//! Connections to servers: consecutive requests of one client to one server share a connection while it
+//! lasts.
 
 use std::sync::Mutex;
 
@@ -20,11 +21,11 @@ pub(super) struct Upstream {
     stop: Stop,
 }
 
-/// Why there is no response.
+/// Reasons for having no response.
 pub(super) enum Failed {
-    /// There is no connection.
+    /// The connection failed.
     Dial(DialError),
-    /// It was not used as HTTP has it, or has ended.
+    /// The connection broke HTTP, or has ended.
     Http(hyper::Error),
 }
 
@@ -50,7 +51,7 @@ impl Upstream {
                     self.keep(target, sender);
                     return Ok(response);
                 }
-                // One that the server has closed meanwhile, before anything of the request has left.
+                // The server has closed the connection in the meantime, before any of the request has left.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(Failed::Http(error.into_error())),
@@ -73,7 +74,7 @@ impl Upstream {
         Ok(response)
     }
 
-    /// The connection of before, if it leads there and is idle.
+    /// Takes the previous connection, if it leads to the target and is idle.
     fn take(&self, target: &Target) -> Option<SendRequest<Body>> {
         let last = self.last.lock().expect("no panic under this lock").take();
         last.filter(|(to, sender)| to == target && sender.is_ready()).map(|(_, sender)| sender)

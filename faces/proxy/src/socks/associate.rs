@@ -1,7 +1,7 @@
 //! UDP ASSOCIATE: datagrams between the client and any target (RFC 1928, 7).
 //!
-//! An association lives as long as the connection that has asked for it. Datagrams are taken from the
-//! client's own address alone, and answers from addresses to which the client has sent.
+//! An association lives as long as the connection that requested it. Datagrams are accepted only from the
+//! client's address, and answers only from addresses to which the client has sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,17 +21,17 @@ use crate::proxy::{Client, Shared};
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
-/// Addresses from which an association takes answers. With more, that which was sent to first is forgotten.
+/// Limit of addresses whose answers an association accepts. Beyond it the oldest one is forgotten.
 const MOST_PEERS: usize = 1024;
 
-/// Names whose addresses an association keeps, and for how long.
+/// Limit of names whose addresses an association keeps, and their lifetime.
 const MOST_NAMES: usize = 64;
 const NAME_LASTS: Duration = Duration::from_secs(60);
 
-/// How long the system may take to resolve a name.
+/// Timeout of the system's resolver.
 const RESOLVE: Duration = Duration::from_secs(5);
 
-/// Serves an association to its end. Gives the client back with what it is to be told if it is refused.
+/// Serves an association to its end. If it is refused, returns the client's link with the reply to send.
 pub(super) async fn serve(
     mut client: Client,
     request: &Request,
@@ -67,12 +67,12 @@ pub(super) async fn serve(
         () = ended(&mut client.link) => {}
         () = shared.stop.draining() => {}
     }
-    // There is nothing that could be incomplete.
+    // Close in an orderly way, because no data could be incomplete.
     let _ = client.link.shutdown().await;
     Ok(())
 }
 
-/// A socket on the side on which the client is, at the address to which it has connected.
+/// Binds a socket on the client's side, at the address to which the client has connected.
 async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> io::Result<Datagrams> {
     Ok(match is_overlay {
         true => Datagrams::Overlay(overlay_socket(shared.gate.node(), local).await?),
@@ -80,7 +80,7 @@ async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> io::Result<Da
     })
 }
 
-/// A socket at an own address to which members may send: where all such ports are taken, none.
+/// Binds a socket at a local address to which members may send; fails if all such ports are in use.
 async fn overlay_socket(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind_on(node, (local, 0)).await?;
     match node.port_refusal(socket.local_addr()?.port()) {
@@ -89,7 +89,7 @@ async fn overlay_socket(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
     }
 }
 
-/// The port from which the client says that it will send, if it says so of its own address.
+/// Returns the port from which the client says it will send, if that refers to its own address.
 fn expected_port(said: &Target, peer: SocketAddr) -> Option<u16> {
     let is_own = match &said.host {
         Host::Ip(ip) => ip.is_unspecified() || *ip == peer.ip().to_canonical(),
@@ -98,7 +98,7 @@ fn expected_port(said: &Target, peer: SocketAddr) -> Option<u16> {
     Some(said.port).filter(|port| is_own && *port != 0)
 }
 
-/// Returns at the end of the connection. What comes on it means nothing.
+/// Waits for the end of the connection. Data on it is ignored.
 async fn ended(link: &mut Link) {
     while link.fill().await.unwrap_or(false) {
         let count = link.early().len();
@@ -108,12 +108,12 @@ async fn ended(link: &mut Link) {
 
 struct Association<'a> {
     shared: &'a Shared,
-    /// The client's address: from others nothing is taken.
+    /// The client's address; datagrams from other addresses are dropped.
     from: IpAddr,
-    /// With its port, once that is known.
+    /// The client's endpoint, once its port is known.
     client: Option<SocketAddr>,
     inner: Arc<Datagrams>,
-    /// Sockets to the targets: whether over the overlay, and whether of IPv4.
+    /// Sockets to the targets, by two flags: over the overlay, and IPv4.
     outer: HashMap<(bool, bool), Arc<Datagrams>>,
     answers: JoinSet<()>,
     peers: Arc<Mutex<Peers>>,
@@ -121,7 +121,7 @@ struct Association<'a> {
 }
 
 impl Association<'_> {
-    /// Passes on what the client sends.
+    /// Forwards the client's datagrams.
     async fn run(&mut self) {
         while let Ok((datagram, source)) = self.inner.receive().await {
             let is_client = match self.client {
@@ -132,11 +132,12 @@ impl Association<'_> {
                 continue;
             }
             let header = match DatagramHeader::parse(&datagram) {
-                // Fragments are refused, as RFC 1928 allows: nobody sends any.
+                // Fragments are refused, as RFC 1928 allows, because clients do not use them.
                 Ok(header) if header.fragment == 0 && header.target.port != 0 => header,
                 _ => continue,
             };
-            // Whoever has sent something else by mistake does not keep the client out.
+            // Learn the port from a valid datagram, so that an earlier stray one does not lock the client
+            // out.
             self.client = Some(source);
             if let Some((is_overlay, to)) = self.place(&header.target).await
                 && let Some(socket) = self.socket(is_overlay, to.ip(), source).await
@@ -147,13 +148,13 @@ impl Association<'_> {
         }
     }
 
-    /// Where a target is, if it may be reached.
+    /// Returns the endpoint of a target, if it may be reached.
     async fn place(&mut self, target: &Target) -> Option<(bool, SocketAddr)> {
         match self.shared.gate.route(target) {
             Ok(Route::Overlay(addresses)) => Some((true, *addresses.first()?)),
             Ok(Route::System) => {
                 let place = self.resolve(target).await?;
-                // A name of the DNS may have an address of the overlay.
+                // A DNS name may have an address of the overlay.
                 Some((self.shared.gate.is_overlay(place.ip()), place))
             }
             Err(error) => {
@@ -181,7 +182,8 @@ impl Association<'_> {
         Some(place)
     }
 
-    /// The socket for targets of this kind; a new one has its answers passed on to the client.
+    /// Returns the socket for targets of this kind; a new one gets a task that forwards its answers to the
+    /// client.
     async fn socket(&mut self, is_overlay: bool, to: IpAddr, client: SocketAddr) -> Option<Arc<Datagrams>> {
         let kind = (is_overlay, to.is_ipv4());
         if let Some(socket) = self.outer.get(&kind) {
@@ -203,7 +205,7 @@ impl Association<'_> {
     }
 }
 
-/// To whom the client has sent.
+/// Addresses to which the client has sent.
 #[derive(Default)]
 struct Peers {
     known: std::collections::HashSet<IpAddr>,

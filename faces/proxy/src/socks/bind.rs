@@ -1,4 +1,4 @@
-//! BIND: a connection that comes from the target (RFC 1928, 4).
+//! BIND: a connection from the target to the client (RFC 1928, 4).
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,14 +15,14 @@ use crate::relay::relay;
 use crate::stream::Link;
 use crate::target::Host;
 
-/// How long the target may take to connect.
+/// Time for the target to connect.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How much a client may send before it is connected, bytes.
+/// Limit in bytes of the data that a client may send before the target connects.
 const MOST_AHEAD: usize = 64 << 10;
 
-/// Listens, says where, and relays what comes from the target. Gives the client back with what it is to be
-/// told if it is refused.
+/// Listens, sends the address, and relays the target's connection. If the request is refused, returns the
+/// client's link with the reply to send.
 pub(super) async fn serve(
     mut client: Client,
     request: &Request,
@@ -44,7 +44,7 @@ pub(super) async fn serve(
             return Ok(());
         }
     };
-    // Nobody else is to connect.
+    // No further connection is accepted.
     drop(listener);
     let (link, peer) = match came {
         Ok(Ok(came)) => came,
@@ -57,7 +57,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// A listener where the target can reach it, and the addresses of the target; none if it may be anybody.
+/// Opens a listener that the target can reach. Also returns the target's addresses; empty if any host may
+/// connect.
 async fn open(request: &Request, shared: &Shared) -> Result<(Listener, Vec<IpAddr>), Reply> {
     let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let expected = match &request.target.host {
@@ -72,7 +73,7 @@ async fn open(request: &Request, shared: &Shared) -> Result<(Listener, Vec<IpAdd
     Ok((Listener::Overlay(listener.map_err(|_| Reply::Failure)?), expected))
 }
 
-/// A listener at the address from which the system reaches the target.
+/// Opens a listener at the address from which the system reaches the target.
 async fn open_at_system(request: &Request) -> io::Result<(Listener, Vec<IpAddr>)> {
     let found = tokio::net::lookup_host(request.target.to_string()).await?;
     let expected: Vec<_> = found.map(|at| at.ip()).collect();
@@ -83,7 +84,7 @@ async fn open_at_system(request: &Request) -> io::Result<(Listener, Vec<IpAddr>)
     Ok((Listener::Tcp(listener), expected))
 }
 
-/// Waits for the target; whoever else connects is reset.
+/// Waits for the target; connections from other hosts are reset.
 async fn accept(listener: &Listener, expected: &[IpAddr]) -> io::Result<(Link, SocketAddr)> {
     loop {
         let Accepted { link, peer, .. } = listener.accept().await?;
@@ -96,7 +97,7 @@ async fn accept(listener: &Listener, expected: &[IpAddr]) -> io::Result<(Link, S
     }
 }
 
-/// Returns when the client is gone, or has sent more than may wait.
+/// Waits until the client is gone, or has sent more than the limit.
 async fn gone(link: &mut Link) {
     while link.early().len() < MOST_AHEAD && link.fill().await.unwrap_or(false) {}
 }

@@ -1,42 +1,42 @@
-//! The messages of SOCKS 5 (RFC 1928) and of its user names and passwords (RFC 1929), as a server reads and
+//! Messages of SOCKS 5 (RFC 1928) and of its user names and passwords (RFC 1929), as a server reads and
 //! writes them.
 //!
-//! Each is parsed from what has come so far, without I/O: `None` means that there is more to come, and
-//! nothing is longer than 513 bytes.
+//! Each is parsed without I/O from the bytes received so far: `None` means that it is incomplete. No message
+//! is longer than 513 bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::target::{Host, Target};
 
 const VERSION: u8 = 5;
-/// The version of the negotiation of RFC 1929.
+/// The version of the subnegotiation of RFC 1929.
 const LOGIN_VERSION: u8 = 1;
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// What is wrong with a message of a client.
+/// Faults in a client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocksError {
-    /// It is of another version.
+    /// The message has another version.
     #[error("version {0} of SOCKS is not spoken")]
     Version(u8),
-    /// It is of another version of the negotiation of RFC 1929.
+    /// The message has another version of the subnegotiation of RFC 1929.
     #[error("version {0} of the negotiation of user names is not spoken")]
     LoginVersion(u8),
-    /// An address of an unknown type.
+    /// The address has an unknown type.
     #[error("the address type {0} is not known")]
     AddressType(u8),
-    /// A name that can be none of a host.
+    /// The name cannot be a host name.
     #[error("what stands in place of a host name is none")]
     Name,
-    /// A datagram that ends too early.
+    /// The datagram ends too early.
     #[error("the datagram is cut off")]
     Short,
 }
 
-/// The first message: which methods of authentication the client has.
+/// The first message: the authentication methods that the client supports.
 ///
 /// ```
 /// use peersock_proxy::socks::Greeting;
@@ -50,15 +50,15 @@ pub enum SocksError {
 pub struct Greeting<'a> {
     /// The methods, in the client's order.
     pub methods: &'a [u8],
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub length: usize,
 }
 
 impl<'a> Greeting<'a> {
-    /// Reads the message; `None` if there is more to come.
+    /// Parses the message; `None` if it is incomplete.
     ///
     /// # Errors
-    /// It is of another version.
+    /// If it has another version.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Greeting<'a>>, SocksError> {
         check_version(bytes)?;
         let Some(count) = bytes.get(1).copied().map(usize::from) else { return Ok(None) };
@@ -81,15 +81,15 @@ pub struct Login<'a> {
     pub user: &'a [u8],
     /// The password; may be empty.
     pub password: &'a [u8],
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub length: usize,
 }
 
 impl<'a> Login<'a> {
-    /// Reads the message; `None` if there is more to come.
+    /// Parses the message; `None` if it is incomplete.
     ///
     /// # Errors
-    /// It is of another version.
+    /// If it has another version.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Login<'a>>, SocksError> {
         match bytes.first() {
             None => return Ok(None),
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Login<'_> {
     }
 }
 
-/// What a client asks for (RFC 1928, 4).
+/// A client's request (RFC 1928, 4).
 ///
 /// ```
 /// use peersock_proxy::socks::{Command, Request};
@@ -124,11 +124,11 @@ impl std::fmt::Debug for Login<'_> {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What is to be done.
+    /// The command.
     pub command: Command,
-    /// With which host and port.
+    /// The host and port.
     pub target: Target,
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub length: usize,
 }
 
@@ -141,15 +141,15 @@ pub enum Command {
     Bind,
     /// UDP ASSOCIATE: datagrams to any target.
     Associate,
-    /// One that is not in RFC 1928.
+    /// A command that is not in RFC 1928.
     Unknown(u8),
 }
 
 impl Request {
-    /// Reads the message; `None` if there is more to come.
+    /// Parses the message; `None` if it is incomplete.
     ///
     /// # Errors
-    /// It is of another version, or has an address that is none.
+    /// If it has another version, or an invalid address.
     pub fn parse(bytes: &[u8]) -> Result<Option<Request>, SocksError> {
         check_version(bytes)?;
         let Some(command) = bytes.get(1) else { return Ok(None) };
@@ -165,7 +165,7 @@ impl Request {
     }
 }
 
-/// What stands in front of a datagram between the client and the server (RFC 1928, 7).
+/// Header of a datagram between the client and the server (RFC 1928, 7).
 ///
 /// ```
 /// use peersock_proxy::socks::DatagramHeader;
@@ -178,19 +178,19 @@ impl Request {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatagramHeader {
-    /// The number of the fragment; 0 if it is none.
+    /// The number of the fragment; 0 if the datagram is not fragmented.
     pub fragment: u8,
-    /// Where the datagram is to go.
+    /// The destination of the datagram.
     pub target: Target,
-    /// Bytes of the header: what follows is the datagram.
+    /// Length of the header in bytes: the datagram follows it.
     pub length: usize,
 }
 
 impl DatagramHeader {
-    /// Reads the header of a datagram.
+    /// Parses the header of a datagram.
     ///
     /// # Errors
-    /// It is cut off, or has an address that is none.
+    /// If it is cut off, or has an invalid address.
     pub fn parse(datagram: &[u8]) -> Result<DatagramHeader, SocksError> {
         let (Some(fragment), Some(address)) = (datagram.get(2), datagram.get(3..)) else {
             return Err(SocksError::Short);
@@ -199,7 +199,7 @@ impl DatagramHeader {
         Ok(DatagramHeader { fragment: *fragment, target, length: 3 + length })
     }
 
-    /// The header of a datagram that has come from `source`.
+    /// Encodes the header of a datagram from `source`.
     pub fn emit(source: SocketAddr) -> Vec<u8> {
         let mut header = vec![0, 0, 0];
         emit_address(&mut header, source);
@@ -207,7 +207,7 @@ impl DatagramHeader {
     }
 }
 
-/// What the client is told of its request (RFC 1928, 6).
+/// The reply to a client's request (RFC 1928, 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     Succeeded = 0,
@@ -222,14 +222,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// The message, with the address that belongs to it.
+    /// Encodes the message, with the address that belongs to it.
     pub(crate) fn emit(self, bound: SocketAddr) -> Vec<u8> {
         let mut message = vec![VERSION, self as u8, 0];
         emit_address(&mut message, bound);
         message
     }
 
-    /// The message of a request that came to nothing.
+    /// Encodes the message for a failed request.
     pub(crate) fn emit_refusal(self) -> Vec<u8> {
         self.emit((Ipv4Addr::UNSPECIFIED, 0).into())
     }
@@ -242,7 +242,7 @@ fn check_version(bytes: &[u8]) -> Result<(), SocksError> {
     }
 }
 
-/// Reads a type, an address and a port; gives how long they are.
+/// Parses a type, an address and a port. Also returns their length.
 fn parse_target(bytes: &[u8]) -> Result<Option<(Target, usize)>, SocksError> {
     let Some(&kind) = bytes.first() else { return Ok(None) };
     let rest = &bytes[1..];

@@ -19,19 +19,19 @@ use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
 
-/// Methods of authentication (RFC 1928, 3).
+/// Authentication methods (RFC 1928, 3).
 const NONE: u8 = 0;
 const USERNAME: u8 = 2;
 const UNACCEPTABLE: u8 = 0xff;
 
-/// The first byte of all that a client of SOCKS 5 sends, and of one of SOCKS 4.
+/// The first byte of a SOCKS 5 client's messages, and of a SOCKS 4 client's.
 pub(crate) const VERSION_5: u8 = 5;
 pub(crate) const VERSION_4: u8 = 4;
 
-/// What a client of SOCKS 4 is told: rejected.
+/// The answer to a SOCKS 4 client: rejected.
 const REJECTED_4: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
 
-/// How long a client may take to take what it is told when it is refused.
+/// Timeout for a refused client to receive the refusal.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves one client to its end.
@@ -53,12 +53,12 @@ pub(crate) async fn serve(mut client: Client, shared: &Shared) {
     }
 }
 
-/// Tells a client of SOCKS 4 that it is not served.
+/// Refuses a client of SOCKS 4.
 pub(crate) async fn refuse_version_4(link: Link) {
     refuse(link, &REJECTED_4).await;
 }
 
-/// Reads up to the request. `None` if the client was told that there is nothing for it.
+/// Reads up to the request. Returns `None` if the client was refused.
 async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::Result<Option<Request>> {
     let method = loop {
         match Greeting::parse(link.early()) {
@@ -98,8 +98,8 @@ async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> i
     }
 }
 
-/// The method to use of those that a client has. One that has nothing but a password may show it where none
-/// is needed.
+/// Chooses one of a client's methods. A client that supports only passwords may send one even where none is
+/// needed.
 fn choose(methods: &[u8], needs_login: bool) -> u8 {
     match needs_login {
         false if methods.contains(&NONE) => NONE,
@@ -108,7 +108,7 @@ fn choose(methods: &[u8], needs_login: bool) -> u8 {
     }
 }
 
-/// RFC 1929. False if the client was refused.
+/// Checks the login of RFC 1929. Returns false if the client was refused.
 async fn login(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::Result<bool> {
     let (is_admitted, length) = loop {
         match Login::parse(link.early()) {
@@ -142,7 +142,7 @@ async fn connect(mut client: Client, request: &Request, shared: &Shared) {
     }
 }
 
-/// Says the last words to a client and closes.
+/// Sends a last message to a client and closes.
 async fn refuse(mut link: Link, message: &[u8]) {
     let last = async {
         link.write_all(message).await?;

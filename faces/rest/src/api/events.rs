@@ -1,4 +1,4 @@
-//! What happens to peers, as it happens: server-sent events.
+//! Live events about peers, as server-sent events.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use crate::problem::Problem;
 pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Response<Body>, Problem> {
     query.only(&[])?;
     let events = api.node.events();
-    // The first line goes at once: who reads it misses nothing after that.
+    // The first line is sent at once: a client that has read it misses no later event.
     let began = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": events\n\n"))]);
     let later = stream::unfold((api, events), async |(api, events)| {
         let text = next(&api, &events).await?;
@@ -28,7 +28,7 @@ pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Respo
     Ok(text(StatusCode::OK, "text/event-stream", Body::from_stream(all)))
 }
 
-/// The next event, or a line that says nothing; `None` at the end of the node or the server.
+/// Returns the next event, or a keepalive line; `None` at the end of the node or the server.
 async fn next(api: &Api, events: &Events) -> Option<String> {
     let event = tokio::select! {
         event = events.recv() => event,

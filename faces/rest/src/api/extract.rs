@@ -1,4 +1,4 @@
-//! What handlers take from a request: parts of the path, the query, bodies.
+//! Extractors of handlers: parts of the path, the query, bodies.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::limits::{BODY, MOST_OF_BODY, MOST_PATIENCE, PATIENCE};
 use crate::pipe::{ALL, Taken, addresses_of, parse_name};
 use crate::problem::{Kind, Problem};
 
-/// Parts of the path, decoded.
+/// The decoded parts of the path.
 pub(super) struct Segments<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequestParts<Api> for Segments<T> {
@@ -41,7 +41,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequestParts<Api> for Segments<T>
     }
 }
 
-/// Whether the client is there who waits for an answer.
+/// Detects if the client that waits for an answer is still connected.
 #[derive(Debug, Clone)]
 pub(crate) struct Presence(Option<Arc<Probe>>);
 
@@ -50,7 +50,8 @@ impl Presence {
         Presence(link.probe().map(Arc::new))
     }
 
-    /// The server notices a client's end some time after the system: what has come meanwhile is not for him.
+    /// Checks that the client is still there, because the server notices a client's end later than the system
+    /// does. Messages taken in between are not for this client.
     pub(super) fn check(&self) -> Result<(), Problem> {
         match self.0.as_ref().is_some_and(|probe| probe.is_gone()) {
             true => Err(Kind::BadRequest.because("the client has closed its connection")),
@@ -79,11 +80,11 @@ impl FromRequestParts<Api> for Query {
 }
 
 impl Query {
-    /// Reads it.
+    /// Parses a query.
     pub(super) fn read(text: &str) -> Result<Query, Problem> {
         let mut found = BTreeMap::new();
         for (key, value) in form_urlencoded::parse(text.as_bytes()) {
-            // It was looked at before.
+            // The token was checked before.
             if key != "token" && found.insert(key.clone().into_owned(), value.into_owned()).is_some() {
                 return Err(
                     Kind::BadRequest.because(format_args!("`{key:.64}` is in the query more than once"))
@@ -93,7 +94,7 @@ impl Query {
         Ok(Query(found))
     }
 
-    /// That nothing is in it but what is understood.
+    /// Checks that the query contains only known keys.
     pub(super) fn only(self, known: &[&str]) -> Result<Query, Problem> {
         match self.0.keys().find(|key| !known.contains(&key.as_str())) {
             None => Ok(self),
@@ -106,7 +107,7 @@ impl Query {
         }
     }
 
-    /// Whether `key` or `key=true` is there.
+    /// Returns true if `key` or `key=true` is present.
     pub(super) fn flag(&self, key: &str) -> Result<bool, Problem> {
         match self.0.get(key).map(String::as_str) {
             None | Some("false") => Ok(false),
@@ -115,17 +116,17 @@ impl Query {
         }
     }
 
-    /// How long to wait.
+    /// Returns the deadline of a wait.
     pub(super) fn deadline(&self) -> Result<Instant, Problem> {
         deadline(self.0.get("timeout").map(String::as_str))
     }
 
-    /// Which subscription.
+    /// Returns the name of the subscription.
     pub(super) fn subscription(&self) -> Result<String, Problem> {
         self.0.get("subscription").map_or_else(|| Ok(ALL.to_owned()), |name| parse_name(name))
     }
 
-    /// Where to.
+    /// Returns the destination of a message.
     pub(super) fn destination(&self, api: &Api) -> Result<Option<SocketAddr>, Problem> {
         let Some(text) = self.0.get("to") else { return Ok(None) };
         let target =
@@ -138,7 +139,7 @@ impl Query {
     }
 }
 
-/// A time so many seconds from now.
+/// Returns the time `seconds` from now.
 pub(super) fn deadline(seconds: Option<&str>) -> Result<Instant, Problem> {
     let seconds = seconds.map_or(Ok(PATIENCE), str::parse);
     let wrong = || {
@@ -180,9 +181,9 @@ pub(super) fn broken_body(error: &axum::Error) -> Problem {
     Kind::BadRequest.because(format_args!("the body has broken off: {error}"))
 }
 
-/// Reads a body of JSON.
+/// Reads a JSON body.
 pub(super) async fn whole_json<T: DeserializeOwned>(fields: &HeaderMap, body: Body) -> Result<T, Problem> {
-    // A page of another site may send all but this without asking; so may none of what is not from a page.
+    // Require JSON, because a page of another site can send all other types without a preflight.
     let content = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = content.split(';').next().unwrap_or_default().trim();
     if !media.eq_ignore_ascii_case("application/json") {
@@ -193,7 +194,7 @@ pub(super) async fn whole_json<T: DeserializeOwned>(fields: &HeaderMap, body: Bo
         .map_err(|error| Kind::BadRequest.because(format_args!("the body is not what is described: {error}")))
 }
 
-/// A body made of a message, which goes back into its queue unless it was handed over.
+/// A body with a message, which goes back into its queue unless the body was handed over.
 struct Handover {
     data: Option<Bytes>,
     taken: Option<Taken>,
@@ -222,14 +223,14 @@ impl hyper::body::Body for Handover {
     }
 }
 
-/// An answer of a message, in the form that `body` gives it, for a client that is still there.
+/// Makes an answer of a message, in the form that `body` gives it, if the client is still there.
 pub(super) fn hand_over(
     presence: &Presence,
     content: &'static str,
     taken: Taken,
     body: impl FnOnce(&Bytes) -> Bytes,
 ) -> Result<Response<Body>, Problem> {
-    // It goes back if this fails.
+    // The message goes back into its queue if this fails.
     presence.check()?;
     let (number, from) = (taken.message().number, taken.message().from);
     let data = body(&taken.message().data);
@@ -248,7 +249,7 @@ pub(super) fn hand_over(
     Ok(response)
 }
 
-/// Says which message it is.
+/// Adds the message's number and sender to the fields.
 pub(super) fn describe(fields: &mut HeaderMap, number: u64, from: SocketAddr) {
     fields.insert(HeaderName::from_static("peersock-message"), HeaderValue::from(number));
     if let Ok(from) = HeaderValue::try_from(from.to_string()) {

@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 type Answer = Result<Response<Body>, Problem>;
 
-/// What is to be listened at.
+/// The listener that a request asks for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {

@@ -1,4 +1,4 @@
-//! What can be asked for: the routes, and what their handlers share.
+//! The routes, and the state that their handlers share.
 
 mod events;
 mod extract;
@@ -28,14 +28,14 @@ pub(crate) use extract::Presence;
 pub(crate) use p2pd::subscription_in;
 pub(crate) use websocket::messages_in;
 
-/// The description of the routes under `/v1`, and of P2PD's, as OpenAPI 3.1.
+/// The OpenAPI 3.1 description of the routes under `/v1`, and of P2PD's.
 ///
 /// ```
 /// assert!(peersock_rest::OPENAPI.contains("\"/v1/pipes/{name}/messages\""));
 /// ```
 pub const OPENAPI: &str = include_str!("../../openapi.json");
 
-/// What all handlers share.
+/// State shared by all handlers.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Shared>);
 
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) pipes: Pipes,
     pub(crate) listeners: Listeners,
     pub(crate) stop: Stop,
-    /// How long connecting may take.
+    /// Timeout of connecting.
     pub(crate) timeout: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Api {
         Api(Arc::new(Shared { node: node.clone(), pipes, listeners, stop, timeout }))
     }
 
-    /// Does something that waits, unless the server ends meanwhile.
+    /// Waits for `work`, unless the server ends in the meantime.
     async fn unless_ending<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
         tokio::select! {
             done = work => done,
@@ -74,7 +74,7 @@ impl Api {
 /// Makes the router, and the list of its routes.
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:path;)*) => {
-        /// Methods and paths, as the router has them.
+        /// Methods and paths of the router.
         #[cfg(test)]
         const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
 
@@ -129,7 +129,7 @@ routes! {
     delete "/sub/{name}/name/{subscription}" => p2pd::unsubscribe;
 }
 
-/// Serves requests that were admitted.
+/// Makes the router of admitted requests.
 pub(crate) fn router(api: Api) -> Router {
     let no_method = async || {
         Kind::NoMethod.because("this method is not for that path; GET /v1/openapi.json lists what there is")
@@ -144,8 +144,8 @@ async fn no_route(uri: Uri) -> Response<Body> {
         .into_response()
 }
 
-/// Tells of the query and of the body of a request if they are understood, as what opens a pipe, a listener
-/// or a subscription. For the fuzz targets.
+/// Returns flags for the fuzz targets: if the query is valid, and if the body opens a pipe, a subscription or
+/// a listener.
 pub(crate) fn understands(query: &str, body: &[u8]) -> [bool; 4] {
     let asked = extract::Query::read(query).and_then(|query| {
         query.deadline()?;
@@ -157,7 +157,7 @@ pub(crate) fn understands(query: &str, body: &[u8]) -> [bool; 4] {
     [asked.is_ok(), pipe, messages, listeners::understands(body)]
 }
 
-/// An answer of JSON.
+/// Makes an answer with JSON.
 fn json(status: StatusCode, value: &Value) -> Response<Body> {
     text(status, "application/json", value.to_string())
 }
@@ -169,7 +169,7 @@ fn text(status: StatusCode, content: &'static str, text: impl Into<Body>) -> Res
     response
 }
 
-/// An answer without a body.
+/// Makes an answer without a body.
 fn nothing() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,4 +1,4 @@
-//! What the node knows of itself and its peers.
+//! The state of the node and its peers.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::extract::Query;
 use super::{Api, OPENAPI, json, text};
 use crate::problem::{Kind, Problem};
 
-/// Peers with numbers of their own in the text for Prometheus, as `peersock status` has them.
+/// Limit of peers with separate numbers in the text for Prometheus, as in `peersock status`.
 const MOST_PEERS: usize = 50;
 
 type Answer = Result<Response<Body>, Problem>;
@@ -45,7 +45,7 @@ pub(super) async fn interfaces(query: Query) -> Answer {
     Ok(json(StatusCode::OK, &Value::Array(load().await?)))
 }
 
-/// The machine's interfaces, with what they know themselves: no server is asked.
+/// Loads the machine's interfaces with local knowledge only; no server is asked.
 pub(super) async fn load() -> Result<Vec<Value>, Problem> {
     let loading = tokio::task::spawn_blocking(|| load_interfaces(&list_interfaces()?, &[], Duration::ZERO));
     let wrong = |error: &dyn std::fmt::Display| {
@@ -55,7 +55,7 @@ pub(super) async fn load() -> Result<Vec<Value>, Problem> {
     found.iter().map(|one| serde_json::from_str(&one.to_json()).map_err(|error| wrong(&error))).collect()
 }
 
-/// A part of the node's state, or all of it.
+/// Returns a part of the node's state, or all of it.
 async fn part(api: &Api, part: impl Fn(&mut Value) -> Value) -> Answer {
     let mut status = serde_json::to_value(api.node.status())
         .map_err(|error| Kind::Internal.because(format_args!("the node's state has no text: {error}")))?;

@@ -1,4 +1,4 @@
-//! The routes of P2PD, with its answers: JSON with a number `error`, which is 0 if all is well.
+//! The routes of P2PD, with its answers: JSON with a number `error`, which is 0 on success.
 
 use std::net::SocketAddr;
 
@@ -17,13 +17,13 @@ use super::{Api, json, node, streams};
 use crate::pipe::{ALL, Pipe, open as open_pipe, parse_name, parse_target};
 use crate::problem::{Kind, Problem};
 
-/// Who has made it, as P2PD says of itself.
+/// The author in P2PD's form of the version.
 const AUTHOR: &str = "the authors of peersock";
 
-/// Numbers of errors that are no problem of a request.
+/// Error number that is not a fault of the request.
 const TIMED_OUT: u8 = 5;
 
-/// A problem, as P2PD has it.
+/// A problem in P2PD's form.
 pub(super) struct Failed(Problem);
 
 impl From<Problem> for Failed {
@@ -47,7 +47,7 @@ fn done(mut value: Value) -> Response<Body> {
     json(StatusCode::OK, &value)
 }
 
-/// An address as Python has it: a host and a port.
+/// Returns an address in Python's form: a host and a port.
 fn pair(at: SocketAddr) -> Value {
     json!([at.ip().to_string(), at.port()])
 }
@@ -62,8 +62,8 @@ pub(super) async fn interfaces(query: Asked) -> Answer {
     Ok(done(json!({"ifs": node::load().await?})))
 }
 
-/// The node's own address in its first network. Where P2PD's has all that is known of a node, a member here
-/// needs no more than this and a port.
+/// Returns the node's address in its first network. P2PD's address contains all that is known of a node; here
+/// a member needs only this and a port.
 pub(super) async fn address(State(api): State<Api>, query: Asked) -> Answer {
     query?.only(&[])?;
     let networks = api.node.networks();
@@ -181,12 +181,12 @@ async fn take_binary(api: &Api, presence: &Presence, name: &str, options: &Optio
     Ok(hand_over(presence, OCTETS, taken, Clone::clone)?)
 }
 
-/// The request was right, and there was no message.
+/// Answers a valid request for which there was no message.
 fn nothing_came() -> Response<Body> {
     json(StatusCode::OK, &json!({"error": TIMED_OUT, "msg": "recv timeout"}))
 }
 
-/// What comes behind the name where messages are taken: `name/SUBSCRIPTION`, `timeout/SECONDS`.
+/// Options after the name where messages are taken: `name/SUBSCRIPTION`, `timeout/SECONDS`.
 #[derive(Debug)]
 struct Options {
     subscription: String,
@@ -214,7 +214,7 @@ impl Options {
     }
 }
 
-/// The subscription that options name, for the fuzz targets.
+/// Returns the subscription in the options, for the fuzz targets.
 pub(crate) fn subscription_in(options: &str) -> Option<String> {
     Options::parse(options).ok().map(|options| options.subscription)
 }

@@ -20,14 +20,14 @@ pub(super) async fn list(State(api): State<Api>, query: Query) -> Answer {
     Ok(json(StatusCode::OK, &Value::Array(all)))
 }
 
-/// What is to be opened.
+/// The pipe that a request asks for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: String,
-    /// Where to.
+    /// The destination.
     to: Option<String>,
-    /// A port at which anybody's datagrams are taken.
+    /// A UDP port that takes datagrams from all members.
     udp_port: Option<u16>,
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn receive(
     Ok(response)
 }
 
-/// What a message is, as nobody knows what is in it.
+/// The content type of messages, whose contents are unknown.
 pub(super) const OCTETS: &str = "application/octet-stream";
 
 pub(super) async fn send(
@@ -114,7 +114,7 @@ pub(super) async fn remove(
     Ok(nothing())
 }
 
-/// What is to be subscribed to.
+/// The subscription that a request asks for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedMessages {
@@ -122,7 +122,7 @@ struct WantedMessages {
     pattern: String,
 }
 
-/// Tells if a body opens a pipe, and if it opens a subscription.
+/// Returns true if a body opens a pipe, and true if it opens a subscription.
 pub(super) fn understands(body: &[u8]) -> [bool; 2] {
     [serde_json::from_slice::<Wanted>(body).is_ok(), serde_json::from_slice::<WantedMessages>(body).is_ok()]
 }

@@ -1,4 +1,4 @@
-//! Whether a client takes anything of what it is sent.
+//! Progress of a client in taking data.
 
 use std::io;
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection that counts what its client takes.
+/// A connection that counts the bytes its client takes.
 pub(super) struct Counted<T> {
     link: T,
     taken: Progress,
 }
 
-/// How many bytes a client has taken.
+/// Number of bytes that a client has taken.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 

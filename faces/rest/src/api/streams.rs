@@ -1,4 +1,4 @@
-//! Pipes as streams: bodies without an end in sight, and raw relays.
+//! Pipes as streams: bodies of unknown length, and raw relays.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::problem::{Kind, Problem};
 
 type Answer = Result<Response<Body>, Problem>;
 
-/// All that comes, to the end.
+/// Streams all received data, to the end.
 pub(super) async fn read(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
     query.only(&[])?;
     let pipe = api.pipes.find(&name)?;
@@ -32,13 +32,13 @@ pub(super) async fn read(State(api): State<Api>, Segments(name): Segments<String
     let pieces = stream::try_unfold(reading, async |reading| match reading.next().await {
         Ok(Some(taken)) => Ok(Some((taken.done(), reading))),
         Ok(None) => Ok(None),
-        // The body breaks off, so that nobody takes what he has for complete.
+        // The body breaks off, so that the client does not take its part for complete.
         Err(problem) => Err(io::Error::other(problem.to_string())),
     });
     Ok(text(StatusCode::OK, OCTETS, Body::from_stream(pieces)))
 }
 
-/// Sends a body as it comes.
+/// Sends a body as it arrives.
 pub(super) async fn write(
     State(api): State<Api>,
     Segments(name): Segments<String>,
@@ -52,7 +52,7 @@ pub(super) async fn write(
     Ok(json(StatusCode::OK, &json!({"name": name, "sent": sent})))
 }
 
-/// Sends the pieces of a body, and nothing of others between them; then the end, if that is wanted.
+/// Sends the pieces of a body without interleaving other data; then ends the stream, if `end` is set.
 pub(super) async fn pump(pipe: &Pipe, mut body: Body, end: bool) -> Result<u64, Problem> {
     let _turn = pipe.turn().await;
     let mut sent = 0;
@@ -63,25 +63,25 @@ pub(super) async fn pump(pipe: &Pipe, mut body: Body, end: bool) -> Result<u64, 
         }
     }
     pipe.whole();
-    // Not before all of it has come.
+    // Only after the whole body has arrived.
     if end {
         pipe.finish().await?;
     }
     Ok(sent)
 }
 
-/// Tells the other end that nothing more comes.
+/// Tells the other end that no more data follows.
 pub(super) async fn finish(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
     query.only(&[])?;
     let pipe = api.pipes.find(&name)?;
     pipe.check_stream()?;
-    // Not in the middle of a body.
+    // Wait for the turn, because the end must not fall into the middle of a body.
     let _turn = pipe.turn().await;
     pipe.finish().await?;
     Ok(nothing())
 }
 
-/// The client's connection becomes the pipe. It takes the pipe with it when it ends.
+/// Turns the client's connection into the pipe. The pipe ends with the connection.
 pub(super) async fn tunnel(
     State(api): State<Api>,
     Segments(name): Segments<String>,
@@ -100,19 +100,19 @@ pub(super) async fn tunnel(
     tokio::spawn(async move {
         let stop = api.stop.clone();
         let relayed = stop.unless_cut(async {
-            // The client may take its time: it is the one who is waited for.
+            // The client may take its time, because only its own connection waits.
             let link = upgraded(request).await.ok_or(Ended::Client)?;
             relay(link, &reading).await
         });
         let is_whole = matches!(relayed.await, Ok(Ok(())));
         api.pipes.forget(&pipe);
-        // What was cut off is not to be taken for complete.
+        // Reset, because the peer must not take truncated data for complete.
         pipe.close(!is_whole).await;
     });
     Ok(switch("tcp"))
 }
 
-/// Whether a request wants to go on with another protocol.
+/// Returns true if a request asks to switch to the protocol.
 pub(super) fn asks_for(fields: &HeaderMap, protocol: &str) -> bool {
     let has = |name, wanted: &str| {
         let values = fields.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
@@ -121,7 +121,7 @@ pub(super) fn asks_for(fields: &HeaderMap, protocol: &str) -> bool {
     has(CONNECTION, "upgrade") && has(UPGRADE, protocol)
 }
 
-/// The answer after which another protocol begins.
+/// Makes the answer after which another protocol begins.
 pub(super) fn switch(protocol: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -130,7 +130,7 @@ pub(super) fn switch(protocol: &'static str) -> Response<Body> {
     response
 }
 
-/// The client's connection after that, with what was read ahead.
+/// Returns the client's connection after the switch, with the bytes read ahead.
 pub(super) async fn upgraded(request: Request<Body>) -> Option<Link> {
     let upgraded = hyper::upgrade::on(request).await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
@@ -139,19 +139,19 @@ pub(super) async fn upgraded(request: Request<Body>) -> Option<Link> {
     Some(link)
 }
 
-/// Whose fault it is that a relay has not come to its end.
+/// The side at fault for a relay that has not come to its end.
 #[derive(Debug)]
 enum Ended {
     Client,
     Pipe,
 }
 
-/// Relays until both directions have ended. A client's connection that is dropped before is reset.
+/// Relays until both directions have ended. A client's connection that is dropped earlier is reset.
 async fn relay(link: Link, reading: &Reading) -> Result<(), Ended> {
     let (mut from, mut to) = tokio::io::split(link);
     let pipe: &Arc<Pipe> = reading.pipe();
     let there = async {
-        // A stream without bounds: whoever sends something waits until it has ended.
+        // A stream without bounds: other senders wait until it has ended.
         let _turn = pipe.turn().await;
         pipe.begin();
         let mut piece = vec![0; PIECE];

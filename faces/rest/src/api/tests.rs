@@ -56,7 +56,7 @@ fn every_operation_has_a_name_of_its_own_its_parameters_and_an_answer() {
     }
 }
 
-/// Follows a reference, which must lead somewhere.
+/// Follows a reference, which must exist.
 fn resolve(whole: &serde_json::Value, value: &serde_json::Value) -> serde_json::Value {
     match value["$ref"].as_str() {
         None => value.clone(),

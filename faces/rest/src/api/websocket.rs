@@ -1,4 +1,4 @@
-//! A pipe as a WebSocket (RFC 6455): each message is one.
+//! A pipe as a WebSocket (RFC 6455), with one WebSocket message per message.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -29,21 +29,22 @@ use crate::limits::{MOST_OF_BODY, MOST_OF_PONGS};
 use crate::pipe::{Pipe, Reading};
 use crate::problem::{Kind, Problem};
 
-/// The protocol that is chosen if the client offers it: a browser that offers some wants one chosen.
+/// The protocol that is chosen if the client offers it, because a browser that offers protocols requires a
+/// choice.
 const PROTOCOL: &str = "peersock";
 
-/// How long a client may take to close, and take nothing of what is still sent to it then.
+/// Time for a client to close, and limit of the time in which it takes none of the data still being sent.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How long a client may take none of the answers to its pings when too many wait, and how often one more is
-/// read meanwhile.
+/// Time after which a client that takes no answers to its pings is given up, and the pause between pings that
+/// are still read meanwhile.
 const STALLED: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest reason in a close frame, bytes (RFC 6455, 5.5).
+/// Longest reason in a close frame in bytes (RFC 6455, 5.5).
 const MOST_OF_REASON: usize = 123;
 
-/// What the shortest frame has around its data, bytes (RFC 6455, 5.2).
+/// Overhead of the shortest frame in bytes (RFC 6455, 5.2).
 const FRAME: usize = 2;
 
 type Socket<T> = WebSocketStream<Counted<T>>;
@@ -77,13 +78,13 @@ pub(super) async fn open(
                 serve(link, &reading, &api.stop).await;
             }
         };
-        // What is dropped here is reset; the pipe stays, and what was not handed over is in its queue.
+        // Dropping resets the connection; the pipe stays, and messages not handed over return to its queue.
         let _ = stop.unless_cut(served).await;
     });
     Ok(response)
 }
 
-/// What a client asks for that wants a WebSocket.
+/// Checks a WebSocket request and returns its key.
 fn key(fields: &HeaderMap) -> Result<String, Problem> {
     let text = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let key = text(SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
@@ -96,11 +97,11 @@ fn key(fields: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
-/// The server's end of a WebSocket, after its handshake.
+/// Makes the server's end of a WebSocket, after its handshake.
 async fn accept<T: AsyncRead + AsyncWrite + Unpin>(link: T) -> (Socket<T>, Progress) {
     let bound = Some(MOST_OF_BODY);
     let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
-    // One message, what is written at once, and the answers to pings between them.
+    // One message, one write buffer, and the pending answers to pings.
     let most = config.write_buffer_size + MOST_OF_BODY + 2 * MOST_OF_PONGS;
     let config = config.max_write_buffer_size(most);
     let link = Counted::new(link);
@@ -124,8 +125,8 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
         {
             return;
         }
-        // What the client has sent before it hears of this is still for the other end, which may take it
-        // slowly.
+        // Data that the client has sent before it knows of the end still goes to the other end, which may
+        // take it slowly.
         let mut sent = None;
         while is_there && sent != Some(pipe.sent()) {
             sent = Some(pipe.sent());
@@ -141,8 +142,8 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
     }
 }
 
-/// Sends the frame that says how a WebSocket ends, behind what waits in front of it. False if the connection
-/// has ended, or the client takes nothing of that.
+/// Sends the close frame after all pending data. Returns false if the connection has ended, or the client
+/// takes none of that data.
 async fn tell(
     to: &mut SplitSink<Socket<Link>, Message>,
     farewell: (CloseCode, String),
@@ -159,7 +160,7 @@ async fn tell(
     }
 }
 
-/// The frame that says how a WebSocket ends.
+/// Makes the close frame of a WebSocket.
 fn close((code, reason): (CloseCode, String)) -> Message {
     let reason = reason.chars().scan(0, |length, c| {
         *length += c.len_utf8();
@@ -168,10 +169,10 @@ fn close((code, reason): (CloseCode, String)) -> Message {
     Message::Close(Some(CloseFrame { code, reason: reason.collect::<String>().into() }))
 }
 
-/// How a WebSocket ends.
+/// The close code and reason of a WebSocket.
 type Farewell = Option<(CloseCode, String)>;
 
-/// From the client to the pipe. `None` if the client has closed.
+/// Forwards from the client to the pipe. Returns `None` if the client has closed.
 async fn there(
     from: &mut SplitStream<Socket<Link>>,
     pipe: &std::sync::Arc<Pipe>,
@@ -189,7 +190,7 @@ async fn there(
     }
 }
 
-/// The pings that have come since the client has taken anything, and the time since which they are too many.
+/// The pings that arrived since the client last took data, and the time since which there are too many.
 struct Pings {
     bytes: usize,
     taken: u64,
@@ -202,7 +203,7 @@ impl Pings {
     }
 }
 
-/// The client's next message, or how the WebSocket ends.
+/// Returns the client's next message, or the end of the WebSocket.
 async fn message<T: AsyncRead + AsyncWrite + Unpin>(
     from: &mut SplitStream<Socket<T>>,
     pings: &mut Pings,
@@ -222,7 +223,7 @@ async fn message<T: AsyncRead + AsyncWrite + Unpin>(
                     if pings.since.get_or_insert_with(Instant::now).elapsed() >= STALLED {
                         return Err(Some((CloseCode::Policy, "no answer to a ping is taken".to_owned())));
                     }
-                    // With each ping that is read, the answers are tried again.
+                    // Each further ping that is read retries sending the answers.
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -233,7 +234,7 @@ async fn message<T: AsyncRead + AsyncWrite + Unpin>(
     Err(None)
 }
 
-/// The messages in what a client has sent behind the handshake, for the fuzz targets.
+/// Returns the messages in a client's bytes after the handshake, for the fuzz targets.
 pub(crate) async fn messages_in(sent: &[u8]) -> Vec<Bytes> {
     let (mut client, server) = tokio::io::duplex(sent.len() + (64 << 10));
     let _ = client.write_all(sent).await;
@@ -247,7 +248,7 @@ pub(crate) async fn messages_in(sent: &[u8]) -> Vec<Bytes> {
     all
 }
 
-/// From the pipe to the client.
+/// Forwards from the pipe to the client.
 async fn back(to: &mut SplitSink<Socket<Link>, Message>, reading: &Reading) -> Farewell {
     loop {
         match reading.next().await {

@@ -1,4 +1,4 @@
-//! An echo of the node's own, for programs that try the server: a connection to itself over the overlay.
+//! An echo inside the node, for programs that try the server: a connection to itself over the overlay.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use peersock::{Node, TcpListener, TcpStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Connects to an echo that lives as long as the connection, and nobody else reaches.
+/// Connects to an echo that lives as long as the connection. No other client can reach it.
 pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> {
     let listener = listen(node).await?;
     let at = listener.local_addr()?;
@@ -14,7 +14,7 @@ pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> 
     let own = stream.local_addr()?;
     loop {
         let (accepted, peer) = listener.accept().await?;
-        // A member may have found the port: it is no guest here.
+        // A member may have found the port; its connection is dropped.
         if peer == own {
             tokio::spawn(serve(accepted));
             return Ok((stream, at));
@@ -29,7 +29,7 @@ async fn listen(node: &Node) -> io::Result<TcpListener> {
     TcpListener::bind_on(node, (address, 0)).await
 }
 
-/// Sends back what comes, to its end.
+/// Sends all data back, to the end.
 async fn serve(stream: TcpStream) {
     let (mut reading, mut writing) = stream.into_split();
     let mut piece = vec![0; 16 << 10];

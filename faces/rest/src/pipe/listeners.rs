@@ -19,13 +19,13 @@ use super::{Pipe, Pipes};
 use crate::limits::{MOST_LISTENERS, MOST_OF_NAME, MOST_WAITING};
 use crate::problem::{Kind, Problem};
 
-/// How long nothing is accepted after that has failed.
+/// Pause after a failure to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the number of a connection adds to the name of its listener, bytes.
+/// Length that the number of a connection adds to the name of its listener, in bytes.
 const NUMBER: usize = 16;
 
-/// The listeners of a server, by their names.
+/// The listeners of a server, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners(Mutex<BTreeMap<String, Arc<Listener>>>);
 
@@ -35,18 +35,18 @@ pub(crate) struct Listener {
     name: String,
     at: SocketAddr,
     state: Mutex<State>,
-    /// A connection has come, was taken, or the listener has ended.
+    /// Notified when a connection has come or was taken, or when the listener has ended.
     changed: Notify,
     accepting: Mutex<Vec<AbortHandle>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Pipes that nobody has taken yet.
+    /// Pipes that clients have not taken yet.
     waiting: VecDeque<Arc<Pipe>>,
-    /// How many there were.
+    /// Number of connections so far.
     count: u64,
-    /// How many were reset, because their member had as many as it may have.
+    /// Number of connections that were reset, because their member had reached its limit.
     refused: u64,
     end: Option<String>,
 }
@@ -81,7 +81,7 @@ impl Listeners {
             let accept = accept(Arc::downgrade(&listener), node.clone(), socket, pipes.clone());
             tokio::spawn(accept).abort_handle()
         });
-        // Before anybody finds it: whoever ends it ends all of it.
+        // Before the listener can be found, so that a client that ends it ends all of it.
         *listener.accepting.lock().expect("no panic under this lock") = accepting.collect();
         self.insert(name, &listener)?;
         Ok(listener)
@@ -89,7 +89,7 @@ impl Listeners {
 
     fn insert(&self, name: &str, listener: &Arc<Listener>) -> Result<(), Problem> {
         let mut all = self.all();
-        // Other requests may have taken the name meanwhile, or the last place.
+        // Other requests may have taken the name, or the last place, in the meantime.
         check_room(&all, name)?;
         all.insert(name.to_owned(), Arc::clone(listener));
         Ok(())
@@ -106,14 +106,14 @@ impl Listeners {
         Ok(())
     }
 
-    /// Ends all.
+    /// Ends all listeners.
     pub(crate) fn close_all(&self) {
         for (_, listener) in std::mem::take(&mut *self.all()) {
             listener.end("the server has ended".to_owned());
         }
     }
 
-    /// What clients are told of all.
+    /// Returns the description of all listeners for clients.
     pub(crate) fn describe(&self) -> Vec<Value> {
         self.all().values().map(|listener| listener.describe()).collect()
     }
@@ -160,7 +160,7 @@ impl Listener {
         })
     }
 
-    /// Takes the next connection; `None` if there is none until the deadline.
+    /// Takes the next connection; `None` if there is none by the deadline.
     pub(crate) async fn next(&self, deadline: Instant) -> Result<Option<Arc<Pipe>>, Problem> {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -183,21 +183,21 @@ impl Listener {
         }
     }
 
-    /// Has a connection that nobody got be the next again.
+    /// Makes an undelivered connection the next one again.
     pub(crate) fn put_back(&self, pipe: Arc<Pipe>) {
         self.state().waiting.push_front(pipe);
         self.changed.notify_waiters();
     }
 
-    /// Has a connection reset when it is dropped, so that its client does not take that for the end of an
-    /// answer.
+    /// Makes a connection reset when it is dropped, so that its client does not take the close for the end of
+    /// an answer.
     fn refuse(&self, stream: &TcpStream, peer: SocketAddr) {
         tracing::debug!(client = %peer, "a member has all the pipes that it may have");
         let _ = stream.set_linger(Some(Duration::ZERO));
         self.state().refused += 1;
     }
 
-    /// Waits until there is room for one more that waits, and gives it a name.
+    /// Waits until there is room for one more waiting connection, and returns a name for it.
     async fn room(&self) -> String {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -220,11 +220,11 @@ impl Drop for Listener {
     }
 }
 
-/// Accepts connections, as many as there is room for. The others wait in the node, but for those of a member
-/// that has its share: they would keep those of others waiting.
+/// Accepts connections while there is room. Others wait in the node, except connections of a member that has
+/// reached its limit, because these would block other members' connections.
 async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes: Pipes) {
     'accepting: loop {
-        // While nobody connects, nothing but the listener's entry keeps it.
+        // While no client connects, only the listener's entry keeps it alive.
         let accepted = socket.accept().await;
         let Some(listener) = listener.upgrade() else { return };
         let (stream, peer) = match accepted {
@@ -247,7 +247,7 @@ async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes
         let reserved = loop {
             match pipes.reserve_for(&name, Some(owner)) {
                 Ok(reserved) => break reserved,
-                // It has connected at another address of the node, too.
+                // The member has also connected at another address of the node.
                 Err(_) if pipes.has_share(owner) => {
                     listener.refuse(&stream, peer);
                     continue 'accepting;

@@ -1,7 +1,7 @@
 //! Pipes: connections and UDP sockets of the overlay that live in the server, each with a name.
 //!
-//! What arrives goes into queues: one for all messages, and one for each subscription. Whoever takes a
-//! message, reads a stream, or relays takes from a queue, so that nothing is lost between two of them.
+//! Received data goes into queues: one for all messages, and one for each subscription. Taking a message,
+//! reading a stream, and relaying all take from a queue, so that nothing is lost between them.
 
 mod echo;
 mod listeners;
@@ -38,37 +38,36 @@ pub(crate) use table::Pipes;
 use table::Reserved;
 pub(crate) use take::{Reading, Taken};
 
-/// How often a silent peer is asked whether it is there.
+/// Interval of keepalive probes to a silent peer.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// The queue of all messages, beside those of subscriptions.
+/// The name of the queue of all messages; the others belong to subscriptions.
 pub(crate) const ALL: &str = "";
 
 /// A pipe.
 pub(crate) struct Pipe {
     pub(crate) name: String,
     pub(crate) local: SocketAddr,
-    /// Where it leads; none for a UDP socket that anybody may send to.
+    /// The remote end; `None` for a UDP socket that takes datagrams from all members.
     pub(crate) remote: Option<SocketAddr>,
-    /// The member that has opened it by connecting to a listener.
+    /// The member that has opened the pipe by connecting to a listener.
     owner: Option<Owner>,
     opened: Instant,
     sender: Sender,
-    /// Held while something is sent that belongs together.
+    /// Held while data is sent that must not be interleaved.
     turn: Arc<AsyncMutex<()>>,
-    /// How many bodies and messages have begun to be sent, and have not come to their end: those that are
-    /// being sent, and those that have broken off.
+    /// Number of bodies and messages that are being sent or have broken off.
     unfinished: AtomicUsize,
     received: AtomicU64,
     sent: AtomicU64,
     queues: Mutex<Queues>,
-    /// There is a message, or a queue is gone, or all has ended.
+    /// Notified when a message has arrived, a queue was removed, or the pipe has ended.
     changed: Notify,
-    /// A message was taken.
+    /// Notified when a message was taken.
     room: Notify,
-    /// Whether a stream, a relay or a WebSocket reads it.
+    /// True while a stream, a relay or a WebSocket reads it.
     is_read: AtomicBool,
-    /// What fills the queues.
+    /// The tasks that fill the queues.
     receivers: Mutex<Receivers>,
 }
 
@@ -76,12 +75,13 @@ pub(crate) struct Pipe {
 #[derive(Default)]
 struct Receivers {
     tasks: Vec<AbortHandle>,
-    /// Of a connection: its task is told by the drop of this that the pipe was closed.
+    /// Dropped to tell a connection's task that the pipe was closed.
     open: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Receivers {
-    /// Ends them. That of a connection lets the other end have what was sent, if it is no `failure`.
+    /// Ends the tasks. Without a `failure` a connection's task continues, so that the other end gets the sent
+    /// data.
     fn end(&mut self, failure: bool) {
         let goes_on = self.open.take().is_some() && !failure;
         let tasks = std::mem::take(&mut self.tasks);
@@ -93,20 +93,20 @@ impl Receivers {
 
 struct Queues {
     by_name: BTreeMap<String, Queue>,
-    /// Messages so far.
+    /// Number of messages so far.
     count: u64,
     end: Option<End>,
     budget: Budget,
 }
 
-/// Why nothing more comes.
+/// Reasons for the end of incoming data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The other end sends no more: all of it has come.
+    /// The other end sends no more, and all its data has arrived.
     Complete,
-    /// It was reset, or something else has gone wrong.
+    /// The connection was reset, or has failed otherwise.
     Broken(String),
-    /// It was closed here.
+    /// The pipe was closed here.
     Closed,
 }
 
@@ -155,7 +155,7 @@ impl Pipe {
         }
     }
 
-    /// That it is a connection.
+    /// Checks that the pipe is a connection.
     pub(crate) fn check_stream(&self) -> Result<(), Problem> {
         match self.protocol() {
             Protocol::Tcp => Ok(()),
@@ -170,7 +170,7 @@ impl Pipe {
         self.queues.lock().expect("no panic under this lock")
     }
 
-    /// Adds a queue for the messages in which a pattern is found, from now on.
+    /// Adds a queue for future messages in which a pattern is found.
     pub(crate) fn subscribe(&self, name: &str, pattern: &str) -> Result<(), Problem> {
         let pattern = parse_pattern(pattern)?;
         let mut queues = self.queues();
@@ -191,7 +191,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Removes a subscription with what waits in it.
+    /// Removes a subscription with its queued messages.
     pub(crate) fn unsubscribe(&self, name: &str) -> Result<(), Problem> {
         let removed = if name == ALL { None } else { self.queues().by_name.remove(name) };
         self.changed.notify_waiters();
@@ -199,7 +199,7 @@ impl Pipe {
         removed.map(drop).ok_or_else(|| no_subscription(&self.name, name))
     }
 
-    /// Whether nothing can come or go any more, and nothing waits.
+    /// Returns true if no data can come or go any more, and no message waits.
     fn is_over(&self) -> bool {
         let queues = self.queues();
         let is_broken = match &queues.end {
@@ -210,29 +210,29 @@ impl Pipe {
         is_broken && queues.by_name.values().all(|queue| queue.len() == 0)
     }
 
-    /// Something is about to be sent that the other end must not take for all before [`Pipe::whole`].
+    /// Marks the start of data that the other end must not take for complete before [`Pipe::whole`].
     pub(crate) fn begin(&self) {
         self.unfinished.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// All of it was sent.
+    /// Marks the end of that data.
     pub(crate) fn whole(&self) {
         self.unfinished.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether a part is missing of something that was begun.
+    /// Returns true if data that was begun is incomplete.
     fn is_torn(&self) -> bool {
         self.unfinished.load(Ordering::SeqCst) > 0
     }
 
-    /// Bytes that were sent so far.
+    /// Returns the number of bytes sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Closes it: what was sent is still delivered, or, with `reset`, both ends hear of an error.
+    /// Closes the pipe. Sent data is still delivered, or, with `reset`, both ends get an error.
     pub(crate) async fn close(&self, reset: bool) {
-        // Of a body a part may be missing: the other end must not take it for all.
+        // Reset if a body is incomplete, because the other end must not take its part for complete.
         let reset = reset || self.is_torn();
         self.receivers.lock().expect("no panic under this lock").end(reset);
         self.queues().end = Some(End::Closed);
@@ -246,7 +246,7 @@ impl Pipe {
         self.room.notify_waiters();
     }
 
-    /// What clients are told of it.
+    /// Returns the pipe's description for clients.
     pub(crate) fn describe(&self) -> Value {
         let queues = self.queues();
         let (state, error) = match &queues.end {
@@ -294,11 +294,11 @@ impl Drop for Pipe {
     }
 }
 
-/// A name of a pipe, a subscription or a listener: letters, digits and `_.-`.
+/// Parses the name of a pipe, a subscription or a listener: letters, digits and `_.-`.
 pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let is_name = (1..=MOST_OF_NAME).contains(&text.len()) && text.bytes().all(is_plain);
-    // A URL with those names leads somewhere else.
+    // Clients would resolve these names away in a URL.
     if is_name && !matches!(text, "." | "..") {
         return Ok(text.to_owned());
     }
@@ -307,7 +307,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
     )))
 }
 
-/// A regular expression that takes bounded memory and time.
+/// Compiles a regular expression with bounded memory and time.
 pub(crate) fn parse_pattern(text: &str) -> Result<Regex, Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Kind::BadRequest.because(format_args!("this is no regular expression that can be used: {why}"))
@@ -324,17 +324,17 @@ fn no_subscription(pipe: &str, name: &str) -> Problem {
     Kind::NoSubscription.because(format_args!("pipe {pipe} has no subscription {name}: make it first"))
 }
 
-/// UDP sockets as a pipe has them.
+/// The UDP sockets of a pipe.
 struct Datagrams {
-    /// One that is connected, or one for each own address.
+    /// One connected socket, or one for each local address.
     sockets: Vec<UdpSocket>,
     is_connected: bool,
 }
 
-/// The sending half of a connection, until it was ended.
+/// The sending half of a connection; `None` once it was ended.
 type Half = AsyncMutex<Option<peersock::net::OwnedWriteHalf>>;
 
-/// What an error of a connection is called.
+/// Returns the text of a connection's error.
 fn why(error: &io::Error) -> String {
     error.to_string()
 }

@@ -1,4 +1,4 @@
-//! How pipes come to be: connections and UDP sockets to members.
+//! Opening of pipes: connections and UDP sockets to members.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,16 +16,16 @@ use super::table::Reserved;
 use super::{Datagrams, KEEPALIVE, Pipe, Receivers, echo, receive};
 use crate::problem::{Kind, Problem};
 
-/// How often a port is chosen that all addresses have free.
+/// Number of attempts to choose a port that is free at all addresses.
 const MOST_TRIES: usize = 16;
 
-/// Ports that are tried where the node may not have the one that it would choose.
+/// Number of allowed ports that are tried one by one after that.
 const MOST_PORTS: usize = 64;
 
-/// Where a pipe leads.
+/// The destination of a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// An echo of this node's own.
+    /// An echo inside this node.
     Echo,
     /// A port of this node.
     Own(Protocol, u16),
@@ -33,8 +33,7 @@ pub(crate) enum Target {
     Member(Protocol, peersock_proxy::Target),
 }
 
-/// Understands `self`, `self:PORT`, `ADDRESS:PORT` and `NAME:PORT`, with `tcp:` or `udp:` in front or
-/// nothing.
+/// Parses `self`, `self:PORT`, `ADDRESS:PORT` and `NAME:PORT`, with an optional prefix `tcp:` or `udp:`.
 pub(crate) fn parse_target(text: &str) -> Result<Target, Problem> {
     let wrong = || {
         Kind::BadRequest.because(format_args!(
@@ -92,14 +91,14 @@ pub(crate) async fn open(
     }
 }
 
-/// Opens a pipe to which anybody may send datagrams at a port.
+/// Opens a pipe that takes datagrams from all members at a port.
 pub(crate) async fn open_port(node: &Node, reserved: Reserved, port: u16) -> Result<Arc<Pipe>, Problem> {
     let bind = |at: SocketAddr| UdpSocket::bind_on(node, at);
     let sockets = bind_all(node, port, bind, UdpSocket::local_addr).await?;
     bound(reserved, sockets, None)
 }
 
-/// Sockets with one port at all addresses of the node.
+/// Binds sockets with one port at all addresses of the node.
 pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
     node: &Node,
     port: u16,
@@ -111,7 +110,7 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
         return bind_at(node, port, &bind, &address).await;
     }
     let mut failed = Kind::Down.because("the node is in no network");
-    // One that the node chooses may be taken at another address; of a short range that may be so each time.
+    // A port that the node chooses may be in use at another address; in a short range this may repeat.
     let networks = node.networks();
     let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MOST_PORTS));
     for port in std::iter::repeat_n(0, MOST_TRIES).chain(allowed) {
@@ -123,7 +122,7 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
     Err(failed)
 }
 
-/// Sockets with one port, or one that the node chooses if it is 0.
+/// Binds sockets with one port; 0 lets the node choose it.
 async fn bind_at<T, F: Future<Output = io::Result<T>>>(
     node: &Node,
     port: u16,
@@ -133,7 +132,7 @@ async fn bind_at<T, F: Future<Output = io::Result<T>>>(
     let wrong = |error: io::Error| Problem::of_io(&error, &format!("port {port} cannot be had"));
     let (mut sockets, mut chosen) = (Vec::new(), port);
     for at in own_addresses(node, port)? {
-        // If the first one picked a port, the others get the same.
+        // If the first socket has picked a port, the others get the same.
         let socket = bind(SocketAddr::new(at.ip(), chosen)).await.map_err(wrong)?;
         chosen = address(&socket).map_err(wrong)?.port();
         sockets.push(socket);
@@ -142,7 +141,7 @@ async fn bind_at<T, F: Future<Output = io::Result<T>>>(
     Ok(sockets)
 }
 
-/// That the networks allow a port. 0 is chosen later.
+/// Checks that the networks allow a port. 0 passes, because it is chosen later.
 fn check_port(node: &Node, port: u16) -> Result<(), Problem> {
     match node.port_refusal(port).filter(|_| port != 0) {
         Some(refusal) => Err(Kind::NotAllowed.because(refusal)),
@@ -150,7 +149,7 @@ fn check_port(node: &Node, port: u16) -> Result<(), Problem> {
     }
 }
 
-/// A connection becomes a pipe.
+/// Makes a pipe of a connection.
 pub(super) fn connected(
     reserved: Reserved,
     stream: TcpStream,
@@ -169,7 +168,7 @@ pub(super) fn connected(
     Ok(reserved.fill(pipe))
 }
 
-/// A UDP socket becomes a pipe.
+/// Makes a pipe of UDP sockets.
 fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) -> Result<Arc<Pipe>, Problem> {
     let local = sockets[0].local_addr();
     let local = local.map_err(|error| Problem::of_io(&error, "the socket has failed at once"))?;
@@ -192,7 +191,7 @@ fn no_answer(patience: Duration) -> Problem {
     ))
 }
 
-/// The node's own addresses.
+/// Returns the node's addresses.
 fn own_addresses(node: &Node, port: u16) -> Result<Vec<SocketAddr>, Problem> {
     let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
     match own.is_empty() {
@@ -201,7 +200,7 @@ fn own_addresses(node: &Node, port: u16) -> Result<Vec<SocketAddr>, Problem> {
     }
 }
 
-/// The addresses of a member; nothing else is reached.
+/// Returns the addresses of a member; other hosts are refused.
 pub(crate) fn addresses_of(node: &Node, target: &peersock_proxy::Target) -> Result<Vec<SocketAddr>, Problem> {
     let handle = NodeHandle::of(node);
     handle.check_up().map_err(|error| Problem::of_io(&error, "the node has ended"))?;

@@ -1,4 +1,4 @@
-//! Messages that wait to be taken, as many and as large as the bounds allow.
+//! Queues of messages that wait to be taken, limited in number and size.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::limits::{MESSAGE_COST, MOST_MESSAGES, MOST_QUEUED, MOST_QUEUED_IN_ALL};
 
-/// Something that was received.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     /// Counted from 1 in each pipe.
@@ -26,7 +26,7 @@ impl Message {
     }
 }
 
-/// What waits in the queues of all pipes.
+/// The memory budget of the queues of all pipes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Budget(Arc<Shared>);
 
@@ -52,7 +52,7 @@ impl Budget {
         }
     }
 
-    /// Is notified when there is room again after there was none.
+    /// Returns a notifier that fires when there is room again after there was none.
     pub(crate) fn freed(&self) -> &Notify {
         &self.0.freed
     }
@@ -63,15 +63,15 @@ impl Budget {
     }
 }
 
-/// A queue of the messages in which a pattern is found, or of all.
+/// A queue of the messages in which a pattern is found, or of all messages.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) pattern: Option<Regex>,
     messages: VecDeque<Message>,
     bytes: usize,
-    /// Messages that had to go because there was no room.
+    /// Number of messages dropped for lack of room.
     pub(crate) dropped: u64,
-    /// How many wait for a message.
+    /// Number of clients that wait for a message.
     pub(crate) waiting: usize,
     budget: Budget,
 }
@@ -89,13 +89,13 @@ impl Queue {
         self.bytes
     }
 
-    /// Whether there is no room. One message has room in any case.
+    /// Returns true if there is no room. One message always fits.
     pub(crate) fn is_full(&self) -> bool {
         let is_at_bound = self.messages.len() >= MOST_MESSAGES || self.bytes >= MOST_QUEUED;
         is_at_bound || !self.messages.is_empty() && self.budget.is_used_up()
     }
 
-    /// Whether somebody waits for a message that is not there.
+    /// Returns true if a client waits for a message and the queue is empty.
     pub(crate) fn is_awaited(&self) -> bool {
         self.waiting > 0 && self.messages.is_empty()
     }
@@ -104,7 +104,7 @@ impl Queue {
         self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(&message.data))
     }
 
-    /// Adds a message; where there is no room the oldest ones go.
+    /// Adds a message; without room the oldest ones are dropped.
     pub(crate) fn push(&mut self, message: Message) {
         while self.is_full() {
             self.pop();
@@ -126,11 +126,11 @@ impl Queue {
         self.messages.front()
     }
 
-    /// Puts a message that nobody got back to where it was.
+    /// Puts an undelivered message back at its position.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.bytes += message.cost();
         self.budget.take(message.cost());
-        // Several may come back, in any order.
+        // Several messages may come back, in any order.
         let at = self.messages.partition_point(|waiting| waiting.number < message.number);
         self.messages.insert(at, message);
     }

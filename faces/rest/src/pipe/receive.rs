@@ -1,4 +1,4 @@
-//! What comes in by a pipe goes into its queues.
+//! Receiving: incoming data goes into the queues of a pipe.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -20,18 +20,18 @@ use tokio::time::timeout;
 use super::{Datagrams, End, Message, Pipe, why};
 use crate::limits::{LAST_WORDS, PIECE};
 
-/// Errors in a row after which a UDP socket is given up. Each may only say that an earlier datagram found
-/// nobody.
+/// Limit of consecutive errors of a UDP socket. An error may mean only that an earlier datagram found no
+/// receiver.
 const MOST_ERRORS: u32 = 64;
 
 thread_local! {
-    /// Where all pipes of a thread read to: one that waits has no buffer of its own.
+    /// Read buffer shared by all pipes of a thread, so that a waiting pipe needs no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
 }
 
-/// Receives until the other end sends no more. When the pipe is closed before, it reads what still comes for
-/// nobody, and for a while: whoever closes with something unread resets, and the other end might lose what
-/// it was told.
+/// Receives until the other end sends no more. If the pipe is closed earlier, it reads and discards data for
+/// a while. Closing with unread data would reset the connection, and the other end might lose the last bytes
+/// sent to it.
 pub(super) async fn connection(
     pipe: Weak<Pipe>,
     mut half: OwnedReadHalf,
@@ -50,7 +50,7 @@ pub(super) async fn connection(
     }
 }
 
-/// Fills the queues until the other end sends no more; false if the pipe has gone before.
+/// Fills the queues until the other end sends no more; returns false if the pipe is dropped earlier.
 async fn fill(pipe: &Weak<Pipe>, half: &mut OwnedReadHalf, from: SocketAddr) -> bool {
     loop {
         has_room(pipe).await;
@@ -78,8 +78,8 @@ fn poll_read(cx: &mut Context<'_>, half: &mut OwnedReadHalf) -> Poll<io::Result<
     })
 }
 
-/// Waits until each queue has room, or somebody wants what another one would keep from him, or the pipe is
-/// gone.
+/// Waits until each queue has room, or a client waits for a queue that a full one would block, or the pipe is
+/// dropped.
 async fn has_room(pipe: &Weak<Pipe>) {
     loop {
         let Some(pipe) = pipe.upgrade() else { return };
@@ -101,7 +101,7 @@ async fn has_room(pipe: &Weak<Pipe>) {
     }
 }
 
-/// Receives datagrams until the socket fails for good.
+/// Receives datagrams until the socket fails permanently.
 pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socket: usize) {
     let mut errors = 0;
     loop {
@@ -123,14 +123,14 @@ pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socke
 
 fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(Bytes, SocketAddr)>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        // Nothing is taken before it is ready, and what it has registered stays.
+        // The call takes no datagram before one is ready, and its registered waker stays.
         let (length, from) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
         Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), from)))
     })
 }
 
 impl Pipe {
-    /// Puts a message into each queue that it is for.
+    /// Puts a message into each queue that matches it.
     pub(super) fn deliver(&self, from: SocketAddr, data: Bytes) {
         self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut queues = self.queues();

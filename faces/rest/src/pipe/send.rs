@@ -1,4 +1,4 @@
-//! What goes out by a pipe.
+//! Sending of data by a pipe.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use super::{Datagrams, End, Half, Pipe, why};
 use crate::limits::MOST_OF_DATAGRAM;
 use crate::problem::{Kind, Problem};
 
-/// The outgoing side.
+/// The sending side.
 pub(super) enum Sender {
     Tcp(Half),
     Udp(Arc<Datagrams>),
 }
 
 impl Sender {
-    /// Whether the sending direction was ended. One that sends just now was not.
+    /// Returns true if the sending direction was ended. A half that is in use counts as open.
     pub(super) fn has_ended(&self) -> bool {
         match self {
             Sender::Tcp(half) => half.try_lock().is_ok_and(|half| half.is_none()),
@@ -30,7 +30,7 @@ impl Sender {
         }
     }
 
-    /// Ends it; with `reset` as a failure. Whoever writes has given up by then.
+    /// Ends the sending side, with `reset` as a failure. All writers have given up by then.
     pub(super) async fn close(&self, reset: bool) {
         let Sender::Tcp(half) = self else { return };
         let half = half.lock().await.take();
@@ -39,7 +39,7 @@ impl Sender {
         }
     }
 
-    /// Has a connection fail for the other end, when nobody else has the pipe any more.
+    /// Makes a connection fail for the other end, when no other task has the pipe.
     pub(super) fn reset(&mut self) {
         if let Sender::Tcp(half) = self {
             reset_and_drop(half.get_mut().take());
@@ -51,7 +51,7 @@ impl Datagrams {
     async fn send(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
         let Some(to) = to else { return self.sockets[0].send(data).await };
         let mut failed = io::ErrorKind::AddrNotAvailable.into();
-        // In several networks only one of them may lead there.
+        // With several networks only one of them may lead there.
         for socket in &self.sockets {
             match socket.send_to(data, to).await {
                 Err(error) if socket.local_addr().is_ok_and(|at| at.is_ipv4() == to.is_ipv4()) => {
@@ -72,14 +72,14 @@ fn reset_and_drop(half: Option<peersock::net::OwnedWriteHalf>) {
 }
 
 impl Pipe {
-    /// Sends one message: all of a stream's bytes together, or one datagram. It goes on when whoever waits
-    /// for it gives up, so that no half of a message is sent.
+    /// Sends one message: all of a stream's bytes together, or one datagram. It continues when the caller is
+    /// cancelled, so that no partial message is sent.
     pub(crate) async fn send(
         self: &Arc<Self>,
         data: Bytes,
         to: Option<SocketAddr>,
     ) -> Result<usize, Problem> {
-        // One at a time: no more than one goes on for nobody.
+        // One at a time, so that at most one message is sent for a cancelled caller.
         let (pipe, turn) = (Arc::clone(self), self.turn().await);
         let sending = tokio::spawn(async move {
             let _turn = turn;
@@ -88,7 +88,7 @@ impl Pipe {
         sending.await.unwrap_or_else(|_| Err(Kind::Internal.because("sending has failed")))
     }
 
-    /// As [`Pipe::send`], and no more of it is sent when the caller gives up.
+    /// Sends as [`Pipe::send`] does, but stops when the caller is cancelled.
     pub(crate) async fn send_here(&self, data: &[u8], to: Option<SocketAddr>) -> Result<usize, Problem> {
         match &self.sender {
             Sender::Tcp(_) if to.is_some() => Err(Kind::WrongProtocol
@@ -104,7 +104,8 @@ impl Pipe {
                 let written = tokio::select! {
                     written = writing.write_all(data) => written,
                     () = self.closed() => {
-                        // A part may be there: the other end must not take it for all.
+                        // Reset, because a part may have arrived that the other end must not take for
+                        // complete.
                         reset_and_drop(half.take());
                         return Err(End::Closed.problem(&self.name));
                     }
@@ -143,12 +144,12 @@ impl Pipe {
         }
     }
 
-    /// Waits until nobody else sends something that belongs together.
+    /// Waits until no other task sends data that must not be interleaved.
     pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    /// Returns when it is closed here.
+    /// Waits until the pipe is closed here.
     async fn closed(&self) {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -165,13 +166,13 @@ impl Pipe {
         Ok(bytes)
     }
 
-    /// A connection that cannot be written to is broken for whoever reads, too, once what came was taken.
+    /// Returns the problem of a broken connection, which readers also get once all received data was taken.
     fn broken(&self, error: &io::Error) -> Problem {
         End::Broken(why(error)).problem(&self.name)
     }
 
-    /// Tells the other end that nothing more comes. The caller has the [turn](Pipe::turn): this is no end in
-    /// the middle of what somebody else sends.
+    /// Tells the other end that no more data follows. The caller has the [turn](Pipe::turn), so that the end
+    /// does not fall into the middle of another task's data.
     pub(crate) async fn finish(&self) -> Result<(), Problem> {
         self.check_stream()?;
         if let Sender::Tcp(half) = &self.sender
@@ -183,5 +184,5 @@ impl Pipe {
     }
 }
 
-/// EMSGSIZE.
+/// The error number EMSGSIZE.
 const MESSAGE_TOO_LONG: i32 = 90;

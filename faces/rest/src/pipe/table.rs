@@ -1,4 +1,4 @@
-//! All pipes, by their names.
+//! The table of all pipes, by name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,19 +13,19 @@ use crate::problem::{Kind, Problem};
 #[derive(Debug, Clone)]
 pub(crate) struct Pipes {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
-    /// The most that are connections which one member has opened.
+    /// Limit of the connections that one member has opened.
     most_of_member: usize,
     pub(crate) budget: Budget,
 }
 
 #[derive(Debug)]
 enum Entry {
-    /// It is being opened; the member that has done so, if it was none of the clients.
+    /// The pipe is being opened; the value is the member that opens it, `None` for a client.
     Reserved(Option<Owner>),
     Open(Arc<Pipe>),
 }
 
-/// A name for a pipe that is being opened; it is free again if this is dropped.
+/// A name for a pipe that is being opened; dropping it frees the name.
 pub(crate) struct Reserved {
     pipes: Pipes,
     name: Option<String>,
@@ -41,19 +41,18 @@ impl Pipes {
         self.entries.lock().expect("no panic under this lock")
     }
 
-    /// Whether a member has as many connections as it may have. Those that are over do not count, though they
-    /// stay until somebody closes them or their place is needed.
+    /// Returns true if a member has reached its limit of connections. Ended ones do not count, although they
+    /// stay until a client closes them or their place is needed.
     pub(crate) fn has_share(&self, owner: Owner) -> bool {
         has_share(&self.entries(), owner, self.most_of_member)
     }
 
-    /// Keeps a name for a pipe that a client opens. If there are as many as there may be, those that are over
-    /// go.
+    /// Reserves a name for a pipe that a client opens. If the table is full, ended pipes are removed.
     pub(crate) fn reserve(&self, name: &str) -> Result<Reserved, Problem> {
         self.reserve_for(name, None)
     }
 
-    /// Keeps a name for a connection which a member has opened, unless that has as many as it may have.
+    /// Reserves a name for a connection that a member has opened, unless the member has reached its limit.
     pub(crate) fn reserve_for(&self, name: &str, owner: Option<Owner>) -> Result<Reserved, Problem> {
         let mut gone = Vec::new();
         let mut entries = self.entries();
@@ -89,7 +88,7 @@ impl Pipes {
         }
     }
 
-    /// Takes a pipe out.
+    /// Removes and returns a pipe.
     pub(crate) fn remove(&self, name: &str) -> Result<Arc<Pipe>, Problem> {
         let mut entries = self.entries();
         match entries.get(name) {
@@ -102,7 +101,7 @@ impl Pipes {
         }
     }
 
-    /// As [`Pipes::remove`], if it is still this one.
+    /// Removes a pipe as [`Pipes::remove`] does, if the name still belongs to it.
     pub(crate) fn forget(&self, pipe: &Arc<Pipe>) {
         let mut entries = self.entries();
         if matches!(entries.get(&pipe.name), Some(Entry::Open(found)) if Arc::ptr_eq(found, pipe)) {
@@ -110,7 +109,7 @@ impl Pipes {
         }
     }
 
-    /// Closes all.
+    /// Closes all pipes.
     pub(crate) async fn close_all(&self) {
         for pipe in self.all() {
             pipe.close(false).await;
@@ -136,12 +135,12 @@ impl Reserved {
         self.pipes.budget.clone()
     }
 
-    /// The member that has opened the connection.
+    /// Returns the member that has opened the connection.
     pub(crate) fn owner(&self) -> Option<Owner> {
         self.owner
     }
 
-    /// The pipe is open.
+    /// Replaces the reservation by the open pipe.
     pub(crate) fn fill(mut self, pipe: Arc<Pipe>) -> Arc<Pipe> {
         if let Some(name) = self.name.take() {
             self.pipes.entries().insert(name, Entry::Open(Arc::clone(&pipe)));

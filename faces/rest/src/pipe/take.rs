@@ -1,4 +1,4 @@
-//! Messages are taken by whoever can use them: one that its taker drops is the next again.
+//! Taking messages: a message that its taker drops becomes the next one again.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{ALL, Message, Pipe, Queue, no_subscription};
 use crate::problem::{Kind, Problem};
 
-/// A message that was taken and goes back unless somebody has got it.
+/// A taken message, which goes back into its queue unless it is delivered.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pipe: Arc<Pipe>,
@@ -29,7 +29,7 @@ impl Taken {
         self.message.as_ref().expect("it is there until somebody has got it")
     }
 
-    /// Somebody has got it.
+    /// Marks the message as delivered, and returns its data.
     pub(crate) fn done(mut self) -> Bytes {
         let message = self.message.take();
         self.pipe.room.notify_waiters();
@@ -47,23 +47,23 @@ impl Drop for Taken {
     }
 }
 
-/// Counts who waits in a queue.
+/// Counts the clients that wait in a queue.
 struct Waiting<'a>(&'a Pipe, &'a str);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(queue) = self.0.queues().by_name.get_mut(self.1) {
-            // A subscription of the same name may have been made anew meanwhile.
+            // A subscription of the same name may have been recreated in the meantime.
             queue.waiting = queue.waiting.saturating_sub(1);
         }
     }
 }
 
 impl Pipe {
-    /// Takes the next message of a queue; `None` if there is none until the deadline.
+    /// Takes the next message of a queue; `None` if there is none by the deadline.
     ///
     /// # Errors
-    /// There is no such queue, or nothing more comes.
+    /// If there is no such queue, or no more messages come.
     pub(crate) async fn take(
         self: &Arc<Self>,
         queue: &str,
@@ -74,17 +74,17 @@ impl Pipe {
         Ok(message.map(|message| Taken { pipe, queue, message: Some(message) }))
     }
 
-    /// The next message, which stays.
+    /// Returns the next message, which stays in the queue.
     pub(crate) async fn peek(
         &self,
         queue: &str,
         deadline: Option<Instant>,
     ) -> Result<Option<Message>, Problem> {
-        // It never leaves the queue: others find it there at any time.
+        // The message never leaves the queue, so others can take it at any time.
         self.next(queue, deadline, |queue| queue.first().cloned()).await
     }
 
-    /// What `get` finds in a queue, as soon as it finds something.
+    /// Waits until `get` finds a message in a queue, and returns it.
     async fn next(
         &self,
         queue: &str,
@@ -111,7 +111,7 @@ impl Pipe {
                     waiting = Some(Waiting(self, queue));
                 }
             }
-            // Full queues of others make room for who waits.
+            // Full queues of others make room for a waiting client.
             self.room.notify_waiters();
             match deadline {
                 None => changed.await,
@@ -139,19 +139,19 @@ impl Pipe {
         Ok(())
     }
 
-    /// Messages that a queue has lost for want of room.
+    /// Returns the number of messages that a queue has dropped for lack of room.
     pub(crate) fn dropped(&self, queue: &str) -> u64 {
         self.queues().by_name.get(queue).map_or(0, |queue| queue.dropped)
     }
 }
 
-/// That one client alone reads a pipe, until it is dropped.
+/// The exclusive right to read a pipe, until dropped.
 #[derive(Debug)]
 pub(crate) struct Reading(Arc<Pipe>);
 
 impl Reading {
     /// # Errors
-    /// Another one reads.
+    /// If another client reads.
     pub(crate) fn begin(pipe: &Arc<Pipe>) -> Result<Reading, Problem> {
         if pipe.is_read.swap(true, Ordering::SeqCst) {
             return Err(Kind::Busy.because(format_args!(
@@ -166,7 +166,7 @@ impl Reading {
         &self.0
     }
 
-    /// The next message of all; `None` at a clean end.
+    /// Returns the next message of the queue of all messages; `None` at a clean end.
     pub(crate) async fn next(&self) -> Result<Option<Taken>, Problem> {
         match self.0.take(ALL, None).await {
             Err(problem) if self.0.queues().end == Some(super::End::Complete) => {
@@ -194,7 +194,7 @@ mod tests {
     use super::super::{Datagrams, Pipes};
     use super::*;
 
-    /// A pipe without any socket.
+    /// Makes a pipe without any socket.
     fn pipe() -> Arc<Pipe> {
         let datagrams = Arc::new(Datagrams { sockets: Vec::new(), is_connected: false });
         let at = "192.0.2.1:1".parse().expect("an address");

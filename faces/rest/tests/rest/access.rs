@@ -1,4 +1,4 @@
-//! Who is served.
+//! Access checks.
 
 use peersock::blocking::TcpStream;
 use peersock_proxy::{Activated, Place};
@@ -23,7 +23,7 @@ fn every_request_shows_the_token() {
     for fields in [&[][..], &["Authorization: Bearer a-token-of-the-testz"], &["Authorization: Bearer "]] {
         let reply = ask(&scene, fields);
         assert_eq!((reply.status, reply.code().as_str()), (401, "no-token"), "{fields:?}");
-        // Asked for Basic, a browser would keep the token and add it to what any page asks.
+        // A browser that is offered Basic would keep the token and add it to the requests of any page.
         let challenges: Vec<_> = reply
             .fields
             .iter()
@@ -35,7 +35,7 @@ fn every_request_shows_the_token() {
     }
     let wrong = scene.client().ask_bare("GET", "/v1/version?token=wrong", &[], b"");
     assert_eq!(wrong.status, 401);
-    // Also for what is not there: nobody learns which pipes there are.
+    // The same for paths that do not exist, so that no client learns which pipes exist.
     assert_eq!(scene.client().ask_bare("GET", "/v1/pipes/some", &[], b"").status, 401);
     assert_eq!(scene.client().ask_bare("GET", "/nowhere", &[], b"").status, 401);
 }
@@ -60,7 +60,7 @@ fn what_a_browser_adds_to_the_requests_of_all_pages_shows_nothing() {
     let opened = scene.client().ask_bare("GET", "/open/one/self", &form, b"");
     assert_eq!(opened.status, 401);
     assert_eq!(scene.ask("GET", "/v1/pipes", b"").text(), "[]");
-    // Whoever knows the token can show it otherwise.
+    // A holder of the token can send it otherwise.
     let bearer = format!("Authorization: Bearer {TOKEN}");
     assert_eq!(ask(&scene, &[&bearer, "Origin: null"]).status, 200);
     let in_query =
@@ -68,7 +68,7 @@ fn what_a_browser_adds_to_the_requests_of_all_pages_shows_nothing() {
     assert_eq!(in_query.status, 200);
 }
 
-/// Base64 of a text, by hand: the library's own is what is tested.
+/// Encodes a text in Base64, by hand, because the library's encoding is under test.
 fn data_encoding(text: &str) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut encoded = String::new();
@@ -132,7 +132,7 @@ fn pages_are_served_if_their_origin_is_allowed() {
     }
     let twice = ask(&scene, &[&bearer, &format!("Origin: {ORIGIN}"), "Origin: https://evil.example"]);
     assert_eq!(twice.status, 400);
-    // A page that was opened as a file shows the token.
+    // A page opened as a file needs the token.
     assert_eq!(ask(&scene, &[&bearer, "Origin: null"]).status, 200);
     assert_eq!(ask(&scene, &["Origin: null"]).status, 401);
     // Pictures and forms come without Origin.
@@ -209,7 +209,7 @@ fn nothing_else_than_members_is_reached() {
         let reply = scene.ask_json("POST", "/v1/pipes", &serde_json::json!({"name": "x", "to": to}));
         assert_eq!((reply.status, reply.code().as_str()), (403, "not-allowed"), "{to}");
     }
-    // And its name is free again.
+    // The pipe's name is free again.
     let other: TcpStream = scene.pipe("x");
     drop(other);
 }

@@ -1,4 +1,4 @@
-//! A client of HTTP by hand.
+//! A hand-written HTTP client.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ pub(crate) struct Client {
 }
 
 pub(crate) trait Stream: Read + Write + Send {
-    /// Sets the longest time that reading waits.
+    /// Sets the read timeout.
     fn set_patience(&self, patience: Duration);
 }
 
@@ -35,7 +35,7 @@ impl Stream for UnixStream {
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// Fields, their names in lower case.
+    /// Fields, with names in lower case.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The problem that it tells, as programs see it.
+    /// Returns the code of the problem.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
@@ -74,13 +74,13 @@ impl Client {
         Client { stream: BufReader::new(Box::new(stream)), host: "localhost".to_owned() }
     }
 
-    /// Asks with the token, and reads the answer.
+    /// Sends a request with the token, and reads the answer.
     pub(crate) fn ask(&mut self, method: &str, path: &str, fields: &[&str], body: &[u8]) -> Reply {
         let authorization = format!("Authorization: Bearer {TOKEN}");
         self.ask_bare(method, path, &[&[authorization.as_str()], fields].concat(), body)
     }
 
-    /// Asks with those fields and Host, and reads the answer.
+    /// Sends a request with those fields and Host, and reads the answer.
     pub(crate) fn ask_bare(&mut self, method: &str, path: &str, fields: &[&str], body: &[u8]) -> Reply {
         let host = format!("Host: {}", self.host);
         self.begin(method, path, &[&[host.as_str()], fields].concat(), Some(body.len()));
@@ -103,7 +103,7 @@ impl Client {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        // The server may have answered and closed already.
+        // The server may already have answered and closed.
         let _ = self.stream.get_mut().write_all(bytes);
     }
 

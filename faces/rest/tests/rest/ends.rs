@@ -1,4 +1,4 @@
-//! How pipes and tunnels end, and the server.
+//! Ends of pipes, tunnels, and the server.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -9,10 +9,10 @@ use peersock::blocking::TcpStream;
 use crate::client::Client;
 use crate::scene::{PATIENCE, Scene, TOKEN, large};
 
-/// Time for the server to do what it must not. Without it a test may miss that, and never fails.
+/// Time for the server to make a mistake. Without it a test may miss the mistake, but never fails wrongly.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// A tunnel to a pipe.
+/// Opens a tunnel to a pipe.
 fn tunnel(scene: &Scene, path: &str) -> Client {
     let mut client = scene.client();
     let fields = [format!("Host: {}", scene.at), format!("Authorization: Bearer {TOKEN}")];
@@ -27,7 +27,7 @@ fn a_tunnel_is_the_connection_and_passes_ends_on() {
     let scene = Scene::new();
     for path in ["/v1/pipes/one/tunnel", "/tunnel/one"] {
         let mut there = scene.pipe("one");
-        // What came before is not lost.
+        // Earlier data is not lost.
         there.write_all(b"early").expect("room");
         scene.wait_pipe("one", |pipe| pipe["queue"]["messages"] == 1);
         let socket = std::net::TcpStream::connect(scene.at).expect("it listens");
@@ -58,13 +58,13 @@ fn a_tunnel_is_the_connection_and_passes_ends_on() {
         socket.shutdown(Shutdown::Write).expect("it is open");
         let received = received.join().expect("no panic").expect("a clean end");
         assert!(received == [b"right behind the head".as_slice(), &data].concat());
-        // The other direction goes on.
+        // The other direction continues.
         there.write_all(&data).expect("room");
         there.shutdown(Shutdown::Write).expect("it is open");
         let mut back = Vec::new();
         (&socket).read_to_end(&mut back).expect("a clean end");
         assert!(back == data);
-        // The pipe has ended with it.
+        // The pipe has ended with the tunnel.
         let begin = std::time::Instant::now();
         while scene.ask("GET", "/v1/pipes/one", b"").status != 404 {
             assert!(begin.elapsed() < PATIENCE);
@@ -84,7 +84,7 @@ fn a_tunnel_passes_resets_on() {
     drop(there);
     let error = client.stream.read(&mut [0]).expect_err("it is no clean end");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    // The client does.
+    // The client resets.
     let mut there = scene.pipe("two");
     let socket = std::net::TcpStream::connect(scene.at).expect("it listens");
     let head = format!(
@@ -133,7 +133,7 @@ fn a_pipe_that_was_reset_says_so_when_all_before_was_taken() {
     assert_eq!(scene.ask("GET", "/v1/pipes/one/messages?timeout=60", b"").text(), "last words");
     let over = scene.ask("GET", "/v1/pipes/one/messages?timeout=60", b"");
     assert_eq!((over.status, over.code().as_str()), (410, "ended"));
-    // A stream breaks off, so that nobody takes it for complete.
+    // A stream breaks off, so that the client does not take it for complete.
     let mut there = scene.pipe("two");
     let mut client = scene.client();
     let fields = [format!("Host: {}", scene.at), format!("Authorization: Bearer {TOKEN}")];
@@ -170,13 +170,13 @@ fn closing_ends_what_waits() {
     let mut there = scene.pipe("one");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| scene.ask("GET", "/v1/pipes/one/messages?timeout=3600", b""));
-        // This one waits for room: nobody reads there.
+        // This request waits for room, because the other end does not read.
         let sending = scope.spawn(|| {
             let mut client = scene.client();
             let fields = [format!("Host: {}", scene.at), format!("Authorization: Bearer {TOKEN}")];
             client.begin("PUT", "/v1/pipes/one/stream", &[&fields[0], &fields[1]], None);
             let piece = large(1 << 20);
-            // Until the answer comes, or the server takes no more.
+            // Until the answer comes, or the server accepts no more data.
             for _ in 0..256 {
                 client.chunk(&piece);
             }
@@ -184,7 +184,7 @@ fn closing_ends_what_waits() {
         scene.wait_pipe("one", |pipe| pipe["queue"]["waiting"] == 1);
         let begin = std::time::Instant::now();
         let mut last = None;
-        // It is stuck when nothing more is counted.
+        // The request is stuck when the count stops growing.
         while begin.elapsed() < PATIENCE {
             let sent = scene.ask("GET", "/v1/pipes/one", b"").json()["sent_bytes"].as_u64();
             if sent > Some(0) && sent == last {
@@ -198,7 +198,7 @@ fn closing_ends_what_waits() {
         assert_eq!((reply.status, reply.code().as_str()), (410, "ended"));
         sending.join().expect("no panic");
     });
-    // A part was sent: it is not taken for all.
+    // A part was sent, and the member does not take it for complete.
     let mut all = Vec::new();
     assert_eq!(
         there.read_to_end(&mut all).expect_err("it is no clean end").kind(),
@@ -217,13 +217,13 @@ fn a_body_that_breaks_off_does_not_end_the_stream() {
     let mut part = [0; 4];
     there.read_exact(&mut part).expect("it is sent as it comes");
     drop(client);
-    // And of a message that is not whole nothing is sent.
+    // Nothing of an incomplete message is sent.
     let mut client = scene.client();
     client.begin("POST", "/v1/pipes/one/messages", &[&fields[0], &fields[1]], Some(100));
     client.write(b"not whole");
     drop(client);
     let begin = std::time::Instant::now();
-    // The turn of the stream ends when the server has seen that its client is gone.
+    // The turn of the stream ends when the server has noticed that its client is gone.
     while scene.ask("POST", "/v1/pipes/one/messages", b"whole").status != 200 {
         assert!(begin.elapsed() < PATIENCE);
     }
@@ -232,7 +232,7 @@ fn a_body_that_breaks_off_does_not_end_the_stream() {
     assert_eq!(&whole, b"whole");
 }
 
-/// A pipe to which a client has sent a part of a body, and then vanished.
+/// Makes a pipe to which a client has sent a part of a body, and then vanished.
 fn torn(scene: &Scene, name: &str) -> TcpStream {
     let mut there = scene.pipe(name);
     let mut client = scene.begin("PUT", &format!("/v1/pipes/{name}/stream?end=true"), true);
@@ -240,7 +240,7 @@ fn torn(scene: &Scene, name: &str) -> TcpStream {
     let mut part = [0; 4];
     there.read_exact(&mut part).expect("it is sent as it comes");
     drop(client);
-    // This one waits until the server has seen that.
+    // This request waits until the server has noticed that.
     assert_eq!(scene.ask("POST", &format!("/v1/pipes/{name}/messages"), b"more").status, 200);
     there
 }
@@ -353,7 +353,7 @@ fn the_end_of_the_server_ends_what_waits_and_lets_go_on_what_does_not() {
         let stopping = scope.spawn(|| scene.stop(PATIENCE));
         let reply = waiting.join().expect("no panic");
         assert!(matches!(reply.status, 503), "{reply:?}");
-        // The tunnel goes on.
+        // The tunnel continues.
         there.write_all(b"still here").expect("room");
         assert_eq!(client.read::<10>(), *b"still here");
         there.shutdown(Shutdown::Write).expect("it is open");

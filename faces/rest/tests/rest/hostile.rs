@@ -1,4 +1,4 @@
-//! Requests that make no sense, are too large, or come too slowly.
+//! Requests that are invalid, too large, or too slow.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn what_makes_no_sense_is_answered() {
     }
     let taken = scene.ask_json("POST", "/v1/pipes", &json!({"name": "one", "to": "self"}));
     assert_eq!((taken.status, taken.code().as_str()), (409, "name-taken"));
-    // Nothing is taken by who only looks.
+    // HEAD takes nothing.
     let mut client = scene.client();
     let fields = [format!("Host: {}", scene.at), format!("Authorization: Bearer {TOKEN}")];
     client.begin("HEAD", "/v1/version", &[&fields[0], &fields[1]], Some(0));
@@ -106,7 +106,7 @@ fn bodies_are_bounded() {
     let scene = Scene::new();
     let _there = scene.pipe("one");
     let fields = [format!("Host: {}", scene.at), format!("Authorization: Bearer {TOKEN}")];
-    // One that says so is not read, one that does not is read up to the bound.
+    // An announced large body is not read; an unannounced one is read up to the limit.
     let mut announced = scene.client();
     announced.begin("POST", "/v1/pipes/one/messages", &[&fields[0], &fields[1]], Some((1 << 20) + 1));
     let reply = announced.reply();
@@ -168,7 +168,7 @@ fn who_has_no_token_keeps_out_nobody_who_has_it() {
             _ => assert_eq!(client.ask_bare("GET", "/v1/version", &[], b"").status, 401),
         }
         held.push(client);
-        // Whoever comes with the token is served, as is who was there before.
+        // A new client with the token is served, and so is an earlier one.
         if turn % most == most - 1 {
             assert_eq!(scene.ask("GET", "/v1/version", b"").status, 200);
             assert_eq!(user.ask("GET", "/v1/version", &[], b"").status, 200);
@@ -176,7 +176,7 @@ fn who_has_no_token_keeps_out_nobody_who_has_it() {
             assert_eq!(local.ask_bare("GET", "/v1/version", &[], b"").status, 200);
         }
     }
-    // Those that have made room are closed, and no more are open than there are places.
+    // Clients that have made room are closed, and at most as many are open as there are places.
     let closed = held.iter_mut().filter_map(|client| {
         client.stream.get_mut().set_patience(Duration::from_millis(1));
         let mut rest = Vec::new();
@@ -206,12 +206,12 @@ fn who_shows_no_token_is_not_waited_for() {
 fn no_path_or_body_is_too_strange() {
     let scene = Scene::new();
     let _there = scene.pipe("one");
-    // Without a pipe of that name nothing waits.
+    // Without a pipe of that name no request waits.
     let part = "(v1|pipes|messages|recv|send|sub|open|name|msg_p|%2[eEfF]|%[0-9a-f]{0,2}|[a-z.?=&;#]{0,4})";
     let config = ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() };
     proptest!(config, |(parts in prop::collection::vec(part, 0..7), body in ".{0,40}")| {
         let path = format!("/{}", parts.join("/"));
-        // Each is answered, and the connection can be used again or is closed; the server goes on.
+        // Each request is answered, and the connection can be used again or is closed; the server continues.
         let reply = scene.ask("GET", &path, body.as_bytes());
         prop_assert!(reply.status < 500, "{path}: {}", reply.status);
     });

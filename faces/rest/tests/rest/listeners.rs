@@ -1,4 +1,4 @@
-//! Members connect to ports of the server.
+//! Connections of members to ports of the server.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -42,7 +42,7 @@ fn each_connection_becomes_a_pipe() {
     assert_eq!((twice.status, twice.code().as_str()), (409, "name-taken"));
     assert_eq!(scene.ask("DELETE", "/v1/listeners/web", b"").status, 204);
     assert_eq!(scene.ask("GET", "/v1/listeners/web/next", b"").status, 404);
-    // Its pipes stay.
+    // The listener's pipes stay.
     assert_eq!(scene.ask("GET", "/v1/pipes/web.1", b"").status, 200);
     let long = json!({"name": "x".repeat(60), "port": 0});
     assert_eq!(scene.ask_json("POST", "/v1/listeners", &long).status, 400);
@@ -70,10 +70,11 @@ fn a_client_that_has_vanished_takes_no_connection() {
          Authorization: Bearer {TOKEN}\r\n\r\n",
         scene.at
     );
-    // With the begin of another request behind it, the server does not look for the end of the connection.
+    // With the beginning of another request after it, the server does not check for the end of the
+    // connection.
     client.write((request + "GET").as_bytes());
-    // Time for the server to take the request, and the connection: without it the test may miss what is
-    // wrong, and never fails.
+    // Time for the server to take the request, and the connection. Without it the test may miss a fault, but
+    // never fails wrongly.
     std::thread::sleep(Duration::from_millis(300));
     drop(client);
     let _connected = TcpStream::connect_on(&scene.there.0, ("10.78.0.1", port)).expect("it listens");
@@ -89,7 +90,7 @@ fn a_client_that_has_vanished_takes_no_connection() {
 
 #[test]
 fn a_port_is_chosen_that_the_network_allows() {
-    // Twelve ports, and not those that a node chooses by itself. Each run has a network of its own.
+    // Twelve ports, outside those that a node chooses by default. Each run has a separate network.
     let first = 5000 + RandomState::new().hash_one(()) % 20_000;
     let range = first..first + 12;
     let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
@@ -138,8 +139,8 @@ fn more_than_a_few_wait_until_somebody_takes_them() {
     assert_eq!(scene.ask("GET", "/v1/listeners/web/next?timeout=0", b"").status, 204);
 }
 
-/// A member's connections are counted together, at whichever of its addresses: it may have 64 pipes, and what
-/// it opens beyond is reset, so that others find places.
+/// Tests that a member's connections are counted together at all its addresses. It may have 64 pipes, and
+/// further connections are reset, so that others find places.
 #[test]
 fn no_member_takes_all_places() {
     let scene = Scene::new();
@@ -151,7 +152,7 @@ fn no_member_takes_all_places() {
         Ok(greedy)
     };
     let is_refused = |number| {
-        // The reset may come before the connection is seen.
+        // The reset may come before the client sees the connection.
         let read = connect(number).and_then(|mut refused| refused.read(&mut [0]));
         let error = read.expect_err("nothing is sent");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "a reset, and no end");
@@ -167,7 +168,7 @@ fn no_member_takes_all_places() {
     }
     let remote = other.local_addr().expect("it is open").to_string();
     assert_eq!(scene.ask("GET", "/v1/pipes/web.65", b"").json()["remote"], remote);
-    // Those that somebody has taken count as well, as long as they last.
+    // Connections that a client has taken count as well, while they last.
     is_refused(0);
     wait_listener(&scene, "refused", 3);
     let own = |stream: &TcpStream| stream.local_addr().expect("it is open").to_string();
@@ -176,7 +177,7 @@ fn no_member_takes_all_places() {
         let pipe = pipes.as_array().expect("a list").iter().find(|pipe| pipe["remote"] == address);
         pipe.expect("it is a pipe")["name"].as_str().expect("a name").to_owned()
     };
-    // One that was reset, and one that ended in order and that somebody has closed.
+    // One was reset, and one ended in an orderly way and was closed by a client.
     let (reset, ended) = (greedy.pop().expect("there are 64"), greedy.pop().expect("there are 64"));
     let names = [own(&reset), own(&ended)].map(|address| name_of(&address));
     reset.set_linger(Some(Duration::ZERO)).expect("it is open");
@@ -190,13 +191,13 @@ fn no_member_takes_all_places() {
     is_refused(0);
 }
 
-/// A listener `web`; its port.
+/// Opens a listener `web`, and returns its port.
 fn listen(scene: &Scene) -> u16 {
     let opened = scene.ask_json("POST", "/v1/listeners", &json!({"name": "web", "port": 0}));
     opened.json()["port"].as_u64().expect("a port") as u16
 }
 
-/// Waits until a count of the listener `web` is so.
+/// Waits until a count of the listener `web` has this value.
 fn wait_listener(scene: &Scene, count: &str, wanted: u64) {
     let begin = std::time::Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! The server as its clients see it: two members of one network in this process, and clients by hand, so that
-//! what they send is exactly what stands here.
+//! The server as its clients see it: two members of one network in this process, and hand-written clients, so
+//! that the tests show the exact bytes sent.
 
 mod access;
 mod client;

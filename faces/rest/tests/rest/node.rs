@@ -1,4 +1,4 @@
-//! What the node says of itself.
+//! The state that the node reports.
 
 use crate::scene::{Scene, TOKEN};
 
@@ -36,7 +36,7 @@ fn events_are_told_as_they_happen() {
     let head = client.head();
     assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")));
     assert_eq!(client.next_chunk(), Some(b": events\n\n".to_vec()));
-    // The other one says goodbye.
+    // The other member says goodbye.
     scene.there.1.leave();
     let lost = format!("event: peer-lost\ndata: {{\"id\":\"{}\"}}\n\n", scene.there.0.id());
     loop {

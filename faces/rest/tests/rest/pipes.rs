@@ -63,7 +63,7 @@ fn a_client_that_vanishes_while_it_waits_takes_nothing() {
         let mut client = scene.client();
         let host = format!("Host: {}", scene.at);
         client.begin("GET", "/v1/pipes/one/messages?timeout=3600", &[&host, &authorization], Some(0));
-        // Some vanish before the server has seen what they ask, and some while they wait.
+        // Some vanish before the server has seen their request, and some while they wait.
         if number % 2 == 0 {
             scene.wait_pipe("one", |pipe| pipe["queue"]["waiting"] != 0);
         }
@@ -83,7 +83,7 @@ fn each_subscription_has_its_own_queue() {
             scene.ask_json("POST", "/v1/pipes/one/subscriptions", &json!({"name": name, "pattern": pattern}));
         assert_eq!(made.status, 201, "{made:?}");
     }
-    // Each is a message of its own: the next is sent when the one before has come.
+    // Each text is a separate message: the next one is sent when the last has arrived.
     for (at, text) in ["Hello", "42", "neither", "HELLO 7"].iter().enumerate() {
         there.write_all(text.as_bytes()).expect("room");
         scene.wait_pipe("one", |pipe| pipe["queue"]["messages"] == at + 1);
@@ -155,7 +155,7 @@ fn a_stream_is_whole_and_in_order_and_its_sender_waits_for_its_reader() {
             there.write_all(&data).expect("it is received in the end");
             there.shutdown(std::net::Shutdown::Write).expect("it is open");
         });
-        // Nobody reads: a queue of 1 MiB and the buffers of TCP fill, and nothing is dropped.
+        // No client reads: a queue of 1 MiB and the buffers of TCP fill, and nothing is dropped.
         let full = scene.wait_pipe("one", |pipe| pipe["queue"]["bytes"].as_u64() >= Some(1 << 20));
         assert_eq!(full["queue"]["dropped"], 0);
         assert!(full["queue"]["bytes"].as_u64() < Some(2 << 20), "{full}");
@@ -164,7 +164,7 @@ fn a_stream_is_whole_and_in_order_and_its_sender_waits_for_its_reader() {
         assert!(reply.body == data, "{} bytes", reply.body.len());
         sending.join().expect("no panic");
     });
-    // The other direction is open still.
+    // The other direction is still open.
     let mut client = scene.client();
     let authorization = format!("Authorization: Bearer {}", crate::scene::TOKEN);
     client.begin(
@@ -203,7 +203,7 @@ fn one_client_alone_reads_a_stream() {
     let second = scene.ask("GET", "/v1/pipes/one/stream", b"");
     assert_eq!((second.status, second.code().as_str()), (409, "busy"));
     drop(first);
-    // What comes after a reader has gone is for the next one.
+    // Data that arrives after a reader has gone is for the next one.
     scene_reads_again(&scene, &mut there);
 }
 
@@ -287,7 +287,7 @@ fn datagrams_that_nobody_takes_push_out_the_oldest() {
     let port: u16 = local.rsplit_once(':').expect("a port").1.parse().expect("a number");
     let there = UdpSocket::bind_on(&scene.there.0, (THERE, 0)).expect("a free port");
     let begin = std::time::Instant::now();
-    // Some may be lost on the way: as many are sent as it takes.
+    // Some datagrams may be lost, so send as many as it takes.
     for number in 0_u64.. {
         there.send_to(&number.to_be_bytes(), ("10.78.0.1", port)).expect("room");
         if number % 256 == 0 {

@@ -14,20 +14,20 @@ use tokio::runtime::Runtime;
 
 use crate::client::{Client, Reply};
 
-/// Longer than anything takes; tests do not depend on speed.
+/// Timeout, longer than anything takes; tests do not depend on speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The token of every server.
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 
-/// Where a page of the tests comes from that may use the server.
+/// The origin of the tests' web page that may use the server.
 pub(crate) const ORIGIN: &str = "https://app.example";
 
 /// The address of the other member.
 pub(crate) const THERE: &str = "10.78.0.2";
 
-/// Two members of a static network of their own, named `here` and `there`, and a third that starts when it is
-/// needed. A server has the first one.
+/// Two members of a separate static network, named `here` and `there`, and a third that starts when it is
+/// needed. The server runs on the first one.
 pub(crate) struct Scene {
     pub(crate) at: SocketAddr,
     pub(crate) here: (Node, Joined),
@@ -44,7 +44,7 @@ impl Scene {
         Scene::with(|settings| settings.token = Some(Token::parse(TOKEN).expect("a token")))
     }
 
-    /// With other settings than those of most tests.
+    /// Makes a scene with settings that differ from those of most tests.
     pub(crate) fn with(change: impl FnOnce(&mut RestSettings)) -> Scene {
         let random = RandomState::new().hash_one(());
         let seed = |number: u64| {
@@ -85,35 +85,35 @@ impl Scene {
         Scene { at, here, there, stopper, _runtime: runtime, folder, file, third: Seed(seed(3)) }
     }
 
-    /// The third member, which starts now.
+    /// Starts the third member.
     pub(crate) fn third(&self) -> (Node, Joined) {
         let third = member(self.third.clone(), &self.file);
         third.1.wait_peer(self.here.1.address().into(), PATIENCE).expect("they find each other");
         third
     }
 
-    /// A connection to the server.
+    /// Makes a connection to the server.
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.at)
     }
 
-    /// Asks with the token, over a connection of its own.
+    /// Sends a request with the token, over a separate connection.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Reply {
         self.client().ask(method, path, &[], body)
     }
 
-    /// The same with JSON as the body.
+    /// Sends a request with a JSON body.
     pub(crate) fn ask_json(&self, method: &str, path: &str, body: &serde_json::Value) -> Reply {
         let body = body.to_string();
         self.client().ask(method, path, &["Content-Type: application/json"], body.as_bytes())
     }
 
-    /// A listener of the other member.
+    /// Makes a listener of the other member.
     pub(crate) fn listen(&self) -> blocking::TcpListener {
         blocking::TcpListener::bind_on(&self.there.0, (THERE, 0)).expect("a free port")
     }
 
-    /// A pipe to the other member, and its end there.
+    /// Opens a pipe to the other member. Returns the other end.
     pub(crate) fn pipe(&self, name: &str) -> blocking::TcpStream {
         let listener = self.listen();
         let to = format!("there:{}", listener.local_addr().expect("it listens").port());
@@ -124,7 +124,7 @@ impl Scene {
         stream
     }
 
-    /// A request of which only the head was sent; its body comes in chunks, if it has a `body`.
+    /// Sends only the head of a request; its body comes in chunks, if it has a `body`.
     pub(crate) fn begin(&self, method: &str, path: &str, body: bool) -> Client {
         let mut client = self.client();
         let fields = [format!("Host: {}", self.at), format!("Authorization: Bearer {TOKEN}")];
@@ -132,7 +132,7 @@ impl Scene {
         client
     }
 
-    /// Waits until something of a pipe is so.
+    /// Waits until the description of a pipe meets a condition.
     pub(crate) fn wait_pipe(
         &self,
         name: &str,
@@ -149,7 +149,7 @@ impl Scene {
         }
     }
 
-    /// Ends the server, which gives its clients so much time.
+    /// Ends the server, which gives its clients this time.
     pub(crate) fn stop(&self, linger: Duration) -> usize {
         self.stopper.stop(linger)
     }
@@ -161,7 +161,7 @@ impl Drop for Scene {
     }
 }
 
-/// A node of this process in a network.
+/// Starts a node of this process in a network.
 fn member(seed: Seed, file: &str) -> (Node, Joined) {
     let builder = Node::builder().identity(IdentitySource::Seed(seed));
     let node = builder.interfaces(Interfaces::Loopback).start().expect("a node on loopback");
@@ -170,7 +170,7 @@ fn member(seed: Seed, file: &str) -> (Node, Joined) {
     (node, joined)
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from position to position.
 pub(crate) fn large(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }

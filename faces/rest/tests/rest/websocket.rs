@@ -44,13 +44,13 @@ fn each_message_is_one() {
         back.extend(socket.read().expect("a message").into_data());
     }
     assert!(back == large(1 << 20));
-    // The pipe stays when the client has gone, and its next one gets what comes then.
+    // The pipe stays when the client has gone, and its next client gets later data.
     socket.close(None).expect("it is open");
     while socket.read().is_ok() {}
     there.write_all(b"later").expect("room");
     let mut next = with_token(&scene, "one");
     assert_eq!(next.read().expect("a message"), Message::Binary(b"later".as_slice().into()));
-    // The end of the pipe is told.
+    // The end of the pipe is reported.
     drop(there);
     let Message::Close(Some(frame)) = next.read().expect("a message") else { panic!("no reason") };
     assert_eq!(frame.code, CloseCode::Normal);
@@ -61,7 +61,8 @@ fn much_goes_both_ways_at_once() {
     let scene = Scene::new();
     let opened = scene.ask_json("POST", "/v1/pipes", &json!({"name": "echo", "to": "self"}));
     assert_eq!(opened.status, 201, "{opened:?}");
-    // All is written before anything is read: the server must take and give at once, or both ends wait.
+    // Everything is written before anything is read: the server must receive and send at once, or both ends
+    // block.
     let url = request(&scene, "echo", &format!("?token={TOKEN}"));
     let stream = TcpStream::connect(scene.at).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("some time");
@@ -100,7 +101,7 @@ fn what_a_client_sends_before_it_hears_of_the_end_still_goes_there() {
     assert_eq!(frame.code, CloseCode::Normal);
 }
 
-/// Its pongs would wait in the server's memory.
+/// Tests that the server gives up such a client, because its pongs would fill the server's memory.
 #[test]
 fn a_client_that_pings_and_reads_nothing_is_given_up() {
     let scene = Scene::new();
@@ -122,13 +123,14 @@ fn a_client_that_pings_and_reads_nothing_is_given_up() {
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
 }
 
-/// The most bytes that the system keeps of a connection in one direction.
+/// Returns the largest buffer in bytes that the system keeps for a connection in one direction.
 fn largest_buffer(which: &str) -> usize {
     let limits = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{which}")).unwrap_or_default();
     limits.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(64 << 20)
 }
 
-/// Only the last ping needs an answer (RFC 6455, 5.5.3), and who takes some is not given up.
+/// Tests that a client that takes some pongs is not given up. Only the last ping needs an answer (RFC 6455,
+/// 5.5.3).
 #[test]
 fn a_client_that_reads_may_ping_as_it_likes() {
     let scene = Scene::new();

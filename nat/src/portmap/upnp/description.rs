@@ -1,4 +1,4 @@
-//! What a device says of itself, and other XML of routers.
+//! Parsers of a device's description, and of routers' other XML.
 
 use std::net::SocketAddr;
 
@@ -19,19 +19,19 @@ const FIREWALL: [&str; 1] = ["urn:schemas-upnp-org:service:WANIPv6FirewallContro
 /// A service of the router that maps ports, or opens its firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::portmap) struct Service {
-    /// Its URN.
+    /// The URN of the service.
     pub(super) kind: String,
-    /// Where calls go.
+    /// The address for calls.
     pub(in crate::portmap) control: SocketAddr,
     pub(in crate::portmap) path: String,
 }
 
-/// The best service for ports in the description that was got from `base`.
+/// Returns the best service for ports in the description that was fetched from `base`.
 pub(in crate::portmap) fn port_service(xml: &str, base: &Url) -> Option<Service> {
     service_of(xml, base, &KINDS)
 }
 
-/// The service for the firewall, if there is one.
+/// Returns the service for the firewall, if there is one.
 pub(in crate::portmap) fn firewall_service(xml: &str, base: &Url) -> Option<Service> {
     service_of(xml, base, &FIREWALL)
 }
@@ -46,7 +46,7 @@ fn service_of(xml: &str, base: &Url, kinds: &[&str]) -> Option<Service> {
     })
 }
 
-/// The text of the first element of that name.
+/// Returns the text of the first element of that name.
 pub(in crate::portmap) fn text_of(xml: &str, name: &str) -> Option<String> {
     let document = Document::parse(xml).ok()?;
     let element = document.descendants().find(|node| node.tag_name().name() == name)?;

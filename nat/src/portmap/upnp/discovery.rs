@@ -1,4 +1,4 @@
-//! SSDP (UPnP Device Architecture, 1.3 and annex A for IPv6): which device of the local network is a gateway.
+//! SSDP (UPnP Device Architecture, 1.3 and annex A for IPv6): search of the local network for a gateway.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -14,7 +14,7 @@ use crate::interfaces::IpBlock;
 use crate::socket::udp;
 
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), PORT);
-/// The groups of the link and of the site.
+/// The multicast groups of the link and of the site.
 const GROUPS_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc), Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xc)];
 const PORT: u16 = 1900;
@@ -22,15 +22,15 @@ const TARGETS: [&str; 2] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
 ];
-/// Searches are repeated, because multicast is lost easily.
+/// Interval of repeated searches, because multicast is lost easily.
 const WAIT: Duration = Duration::from_millis(600);
-/// Devices that answer like a gateway and are none cost time each.
+/// Limit of the devices that are asked, because each false gateway costs time.
 const MAX_DEVICES: usize = 8;
 
-/// Finds the gateway's service for ports, or with an IPv6 address that for its firewall.
+/// Finds the gateway's service for ports, or with an IPv6 address its firewall service.
 pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result<Service> {
     let socket = udp(SocketAddr::new(gateway.local, 0), gateway.interface.as_deref())?;
-    // Some routers hear only what is sent to them, and some only the groups.
+    // Some routers answer only unicast searches, and some only multicast ones.
     let mut asked = Vec::new();
     match gateway.local {
         IpAddr::V4(local) => {
@@ -72,8 +72,8 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
                 continue;
             }
             let Some(mut url) = location(&buffer[..len]) else { continue };
-            // Whoever answers may only send us to itself: else any machine of the network could have
-            // requests sent where it wants.
+            // A device may name only itself, because otherwise any machine of the network could direct our
+            // requests anywhere.
             let known = (url.at, url.path.clone());
             if url.at.ip() != from.ip() || tried.contains(&known) || tried.len() >= MAX_DEVICES {
                 continue;
@@ -97,21 +97,21 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// The addresses of the interface that has this one, with their prefixes.
+/// Returns the addresses, with prefixes, of the interface that has this address.
 fn addresses_beside(local: IpAddr) -> io::Result<Vec<HostAddress>> {
     let mut interfaces = host::interfaces()?.into_iter();
     let is_its = |interface: &HostInterface| interface.addresses.iter().any(|address| address.ip == local);
     Ok(interfaces.find(is_its).map(|interface| interface.addresses).unwrap_or_default())
 }
 
-/// Returns true if an answer comes from the router or from the local network: the socket takes what anybody
-/// sends to its port, and what answers is asked by HTTP and believed.
+/// Returns true if an answer comes from the router or from the local network. The check is needed because any
+/// host can send to the socket's port, and the sender is then asked by HTTP and trusted.
 fn is_near(from: IpAddr, router: IpAddr, link: &[HostAddress]) -> bool {
     let is_link_local = matches!(from, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let shares = |address: &HostAddress| {
         IpBlock::new(address.ip, address.prefix).is_some_and(|block| block.contains(from))
     };
-    // An interface that tells no prefix has 0 here, which is not everybody.
+    // A prefix of 0 means that the interface reports none; it must not match every address.
     from == router || is_link_local || link.iter().any(|address| address.prefix > 0 && shares(address))
 }
 
@@ -120,7 +120,7 @@ fn search(target: &str, to: SocketAddr) -> String {
     format!("M-SEARCH * HTTP/1.1\r\nHOST: {host}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n")
 }
 
-/// Where the device's description is.
+/// Returns the URL of the device's description.
 pub(in crate::portmap) fn location(answer: &[u8]) -> Option<Url> {
     let text = str::from_utf8(answer).ok()?;
     let mut lines = text.lines();

@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 (RFC 9112) as routers need: one request on a connection, an answer of limited size.
+//! The subset of HTTP/1.1 (RFC 9112) that routers need: one request per connection, an answer of limited
+//! size.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,14 +10,14 @@ use socket2::{Protocol, Type};
 use super::super::Gateway;
 use crate::socket;
 
-/// Descriptions of routers have 3 to 30 kB.
+/// Limit of an answer; routers' descriptions have 3 to 30 kB.
 const MAX_ANSWER: usize = 256 * 1024;
 
 /// An `http` URL with an address instead of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::portmap) struct Url {
     pub(in crate::portmap) at: SocketAddr,
-    /// With the `/` it begins with.
+    /// The path, including the leading `/`.
     pub(in crate::portmap) path: String,
 }
 
@@ -28,12 +29,12 @@ impl Url {
             Ok(at) => at,
             Err(_) => SocketAddr::new(host.parse().ok()?, 80),
         };
-        // What is no plain path could make up further lines of the request.
+        // Only printable ASCII, because other characters could add lines to the request.
         let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic());
         is_plain.then(|| Self { at, path: if path.is_empty() { "/".into() } else { path.to_owned() } })
     }
 
-    /// Another URL as this one's document names it; `None` if it leads to another host.
+    /// Resolves a reference in this URL's document; `None` if it leads to another host.
     pub(super) fn join(&self, reference: &str) -> Option<Self> {
         let url = if reference.starts_with("http://") {
             Self::parse(reference)?
@@ -42,14 +43,14 @@ impl Url {
             let folder = if reference.starts_with('/') { "" } else { folder };
             Self::parse(&format!("http://{}{folder}{reference}", self.at))?
         };
-        // A link-local address is one of an interface, which only the connection knows.
+        // Keep the address of the connection, because only it knows the scope of a link-local address.
         let mut at = self.at;
         at.set_port(url.at.port());
         (url.at.ip() == self.at.ip()).then_some(Self { at, ..url })
     }
 }
 
-/// How requests leave.
+/// The source and deadline of requests.
 #[derive(Debug)]
 pub(super) struct Http {
     local: IpAddr,
@@ -71,7 +72,7 @@ impl Http {
         }
     }
 
-    /// Sends a SOAP call; gives the status and the body.
+    /// Sends a SOAP call. Returns the status and the body.
     pub(super) fn post(
         &self,
         at: SocketAddr,
@@ -95,7 +96,7 @@ impl Http {
         parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP"))
     }
 
-    /// Reads until the answer is complete, the connection ends, or there is no time left.
+    /// Reads until the answer is complete, the connection ends, or no time is left.
     fn read(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
@@ -120,12 +121,12 @@ impl Http {
     }
 }
 
-/// As the device calls itself: RFC 6874 (3) has the zone stay on this side.
+/// Returns the value of the Host field, without a zone (RFC 6874, 3).
 fn host(at: SocketAddr) -> SocketAddr {
     SocketAddr::new(at.ip(), at.port())
 }
 
-/// Some routers leave the connection open in spite of `Connection: close`.
+/// Returns true if the answer is complete; some routers ignore `Connection: close`.
 pub(in crate::portmap) fn is_complete(answer: &[u8]) -> bool {
     let Some((head, body)) = split(answer) else { return false };
     match (field(head, "content-length"), is_chunked(head)) {
@@ -135,7 +136,7 @@ pub(in crate::portmap) fn is_complete(answer: &[u8]) -> bool {
     }
 }
 
-/// The status and the body.
+/// Parses the status and the body.
 pub(in crate::portmap) fn parse(answer: &[u8]) -> Option<(u16, String)> {
     let (head, body) = split(answer)?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
@@ -159,7 +160,7 @@ fn is_chunked(head: &str) -> bool {
     field(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
 }
 
-/// RFC 9112 (7.1); `None` if the last chunk is missing.
+/// Decodes a chunked body (RFC 9112, 7.1); `None` if the last chunk is missing.
 fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -175,7 +176,7 @@ fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A TCP connection from a local address, within a time. Reading and writing have the same time limit each.
+/// Connects from a local address, within a timeout. Reading and writing have the same timeout each.
 fn connect(
     local: SocketAddr,
     interface: Option<&str>,

@@ -13,31 +13,31 @@ use super::{Ask, Gateway, Handle as MappingHandle, MapError, PortMapping, Protoc
 use description::Service;
 use http::Http;
 
-/// The text beside the mapping in the router's list.
+/// The description of the mapping in the router's list.
 const NAME: &str = "peersock";
-/// UPnP's error codes that matter here (WANIPConnection:2, 2.5.16).
+/// UPnP's error codes that are handled here (WANIPConnection:2, 2.5.16).
 const ONLY_PERMANENT: u32 = 725;
 const CONFLICTS: [u32; 3] = [718, 724, 727];
-/// How many external ports are tried.
+/// Number of external ports that are tried.
 const PORT_TRIES: u16 = 4;
 
-/// What made a mapping.
+/// The origin of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Handle {
     /// The router's service for ports.
     Port(Service),
-    /// That for its firewall, and what it calls the pinhole.
+    /// The router's service for its firewall, and the number of the pinhole.
     Pinhole(Service, u16),
 }
 
-/// The router's outer address. With IPv6 there is none; then only whether it has the service.
+/// Asks for the router's external address. With IPv6 there is none; then only checks for the service.
 pub(super) fn external(gateway: &Gateway, until: Instant) -> Result<Option<IpAddr>, MapError> {
     let (http, service) = discover(gateway, until)?;
     if gateway.local.is_ipv6() {
         pinhole::is_allowed(&http, &service)?;
         return Ok(None);
     }
-    // A router that has no connection says 0.0.0.0.
+    // A router without a connection returns 0.0.0.0.
     Ok(outer_address(&http, &service).filter(|ip| is_of_use(*ip)))
 }
 
@@ -140,7 +140,7 @@ fn name(transport: Transport) -> &'static str {
     }
 }
 
-/// Why a call failed.
+/// Reasons for a failed call.
 enum Failure {
     /// The router's error code.
     Code(u32),
@@ -160,8 +160,8 @@ fn refused(reason: &str) -> MapError {
     MapError::Refused { protocol: Protocol::Upnp, reason: reason.into() }
 }
 
-/// Calls an action of the service by SOAP (UPnP Device Architecture, 3.2). None of our arguments has
-/// characters that XML would want escaped.
+/// Calls an action of the service by SOAP (UPnP Device Architecture, 3.2). None of the arguments contains
+/// characters that need escaping in XML.
 fn call(
     http: &Http,
     service: &Service,

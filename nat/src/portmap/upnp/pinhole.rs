@@ -1,7 +1,7 @@
 //! Pinholes: holes in a router's firewall for IPv6 (WANIPv6FirewallControl:1).
 //!
-//! A router lets a node open them for itself alone: it compares the node's address with that of the one that
-//! calls (2.5.1 of that document), so calls go by IPv6 from the address that is to be reached.
+//! A router lets a node open pinholes only for itself. It compares the pinhole's address with the caller's
+//! address (2.5.1 of that document), so calls leave by IPv6 from the address that becomes reachable.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::description::{Service, text_of};
 use super::http::Http;
 use super::{Handle, call, refused};
 
-/// The longest time that can be asked for, seconds (2.4.7 of that document).
+/// The longest lifetime that can be requested, in seconds (2.4.7 of that document).
 const LONGEST: u32 = 86_400;
 
-/// Whether the firewall lets nodes open pinholes.
+/// Checks that the firewall lets nodes open pinholes.
 pub(super) fn is_allowed(http: &Http, service: &Service) -> Result<(), MapError> {
     let answer = call(http, service, "GetFirewallStatus", &[])?;
     match text_of(&answer, "InboundPinholeAllowed").as_deref() {
@@ -22,12 +22,12 @@ pub(super) fn is_allowed(http: &Http, service: &Service) -> Result<(), MapError>
     }
 }
 
-/// Opens one to the own endpoint, for everybody.
+/// Opens a pinhole to the local endpoint, for all sources.
 pub(super) fn open(http: &Http, service: &Service, ask: &Ask) -> Result<PortMapping, MapError> {
     let lifetime = ask.lifetime.min(LONGEST);
     let arguments = [
         ("RemoteHost", String::new()),
-        // 0 is any.
+        // 0 means any port.
         ("RemotePort", "0".into()),
         ("InternalClient", ask.local.ip().to_string()),
         ("InternalPort", ask.local.port().to_string()),
@@ -40,7 +40,7 @@ pub(super) fn open(http: &Http, service: &Service, ask: &Ask) -> Result<PortMapp
     granted(service, id, ask, lifetime)
 }
 
-/// Has it last longer. It fails where the router has forgotten it.
+/// Extends the lifetime. Fails if the router has forgotten the pinhole.
 pub(super) fn renew(http: &Http, service: &Service, id: u16, ask: &Ask) -> Result<PortMapping, MapError> {
     let lifetime = ask.lifetime.min(LONGEST);
     let arguments = [("UniqueID", id.to_string()), ("NewLeaseTime", lifetime.to_string())];
@@ -53,7 +53,7 @@ pub(super) fn close(http: &Http, service: &Service, id: u16) -> Result<(), MapEr
     Ok(())
 }
 
-/// There is no NAT: the own endpoint becomes reachable.
+/// Makes the mapping. There is no NAT, so the local endpoint is reachable.
 fn granted(service: &Service, id: u16, ask: &Ask, lifetime: u32) -> Result<PortMapping, MapError> {
     let handle = MappingHandle::Upnp(Handle::Pinhole(service.clone(), id));
     ask.granted(Protocol::Upnp, ask.local, Duration::from_secs(lifetime.into()), handle)

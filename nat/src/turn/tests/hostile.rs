@@ -1,4 +1,4 @@
-//! A server, or who forges its answers, that means harm; and what a log shows.
+//! A malicious server, or a forger of its answers; and the contents of the log.
 
 use peersock_testnet::Log;
 use stun_types::attribute::{
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use super::*;
 use crate::stun::Answer;
 
-/// All that is logged within `call`.
+/// Returns everything that is logged within `call`.
 fn logged(call: impl FnOnce()) -> String {
     let log = Log::default();
     let writer = log.clone();
@@ -67,7 +67,7 @@ fn malformed_datagrams_are_no_reason_to_log() {
             assert_eq!(crate::stun::request_id(&bytes), None);
         }
     });
-    // Behind the time; the STUN library also writes of an attribute ERROR-CODE.
+    // The level follows the time; the STUN library also logs an attribute ERROR-CODE.
     let levels: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert!(levels.contains(&"TRACE"), "{text}");
     assert!(!levels.iter().any(|level| ["WARN", "ERROR"].contains(level)), "{text}");
@@ -147,7 +147,7 @@ fn the_address_that_is_talked_to_counts_more_than_the_name() {
     assert_eq!(made("127.0.0.1", "198.51.100.1:3478", "127.0.0.1:5"), [Event::Ended(Failure::Nonsense)]);
 }
 
-/// Lets time pass until a refresh is due, and takes the request.
+/// Lets time pass until a refresh is due, and returns the request.
 fn refresh_of(world: &mut World) -> Vec<u8> {
     loop {
         world.now = world.client.poll_timeout(world.now).expect("an allocation").max(world.now);
@@ -173,7 +173,7 @@ fn a_forged_refusal_does_not_end_a_standing_allocation() {
         let mut forger = Server { realm, nonce: "forged", ..Server::default() };
         let mut forged = forger.refuse(&request, code, false);
         assert_eq!(world.client.handle(world.now, &forged), None);
-        // With the forger's nonce, requests are signed anew so often.
+        // With the forger's nonce, requests are signed anew up to the limit.
         for _ in 0..10 {
             let Some(datagram) = world.client.poll_transmit() else { break };
             forged = forger.refuse(&Message::from_bytes(&datagram).expect("a message"), code, false);
@@ -243,7 +243,7 @@ fn a_server_that_offers_endless_algorithms_is_left() {
         let answer = answer.finish();
         assert!(answer.len() <= 65_507, "a datagram has room for it");
         assert_eq!(client.handle(Instant::now(), &answer), None);
-        // The server wants what it has offered repeated, so it cannot be shortened.
+        // The server wants its offer repeated in full.
         let signed = client.poll_transmit().map_or(0, |request| request.len());
         let event = client.poll_event();
         match offered {

@@ -47,7 +47,7 @@ fn what_is_used_is_renewed_and_the_rest_is_forgotten() {
         world.pass(MINUTE);
         world.send(PEER, b"on");
     }
-    // One hour: each 4 minutes, and once for the other peer, which was used within the first five.
+    // One hour: every 4 minutes, and once for the other peer, which was used within the first five.
     assert_eq!(world.server.count(CREATE_PERMISSION), 2 + 15 + 1);
     assert_eq!(world.server.count(CHANNEL_BIND), 1 + 6, "each 9 minutes");
     let before = world.server.seen.len();
@@ -98,7 +98,7 @@ fn strangers_do_not_drive_out_who_has_answered() {
         assert!(world.client.handle(world.now, &Server::data(&known(i), b"here")).is_some());
         world.pass(Duration::from_secs(1));
     }
-    // All that a crowd gets is what is free, and it does not get that at once.
+    // A crowd gets only the free permissions, and not all at once.
     world.pass(MINUTE);
     let mut granted = 0;
     for second in 0..120 {

@@ -1,4 +1,4 @@
-//! The client where TCP carries its messages.
+//! The client with messages over TCP.
 
 use super::*;
 

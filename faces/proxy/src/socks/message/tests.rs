@@ -44,7 +44,7 @@ fn headers_of_datagrams_are_complete_or_refused() {
 }
 
 proptest! {
-    /// Whatever comes, a message that is complete is so without what follows, and not before.
+    /// For any bytes, a complete message is complete without later bytes, and not with fewer.
     #[test]
     fn messages_end_where_they_say(bytes in proptest::collection::vec(any::<u8>(), 0..600), first in 0u8..6) {
         let mut bytes = bytes;
