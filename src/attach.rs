@@ -1,7 +1,7 @@
 //! Gives other crates what they need to offer a node's sockets in another form: a handle of the node, sockets
 //! that never wait, and the engine thread to run in.
 //!
-//! `peersock-descriptors` builds on it; programs use [`net`](crate::net) and [`blocking`](crate::blocking).
+//! `peersock-socket-server` builds on it; programs use [`net`](crate::net) and [`blocking`](crate::blocking).
 //! Types of the stack and the data path are those of `peersock-stack` and `peersock-datapath`.
 //!
 //! ```

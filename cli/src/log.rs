@@ -15,7 +15,7 @@ const TARGETS: [&str; 13] = [
     "peersock",
     "peersock_datapath",
     "peersock_demo",
-    "peersock_descriptors",
+    "peersock_socket_server",
     "peersock_dht",
     "peersock_nat",
     "peersock_overlay",
@@ -117,7 +117,7 @@ mod tests {
         parse(ONCE).expect("what -v shows");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut folders = vec![root.clone()];
-        for group in ["", "cli", "faces", "descriptors", "ffi"] {
+        for group in ["", "bindings", "cli", "faces", "ffi", "labs", "reach", "sockets"] {
             let entries = std::fs::read_dir(root.join(group)).expect("a folder of the workspace");
             folders.extend(entries.map(|entry| entry.expect("an entry").path()));
         }

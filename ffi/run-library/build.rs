@@ -18,10 +18,10 @@ const SOURCES: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
     "ffi/preload",
-    "descriptors/bsd/Cargo.toml",
-    "descriptors/bsd/src",
-    "descriptors/protocol/Cargo.toml",
-    "descriptors/protocol/src",
+    "sockets/bsd/Cargo.toml",
+    "sockets/bsd/src",
+    "sockets/fd/Cargo.toml",
+    "sockets/fd/src",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, Patience, Remaining};
-use peersock_descriptors::{FdServer, Outstanding};
+use peersock_socket_server::{FdServer, Outstanding};
 
 use super::children::Requests;
 

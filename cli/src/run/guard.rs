@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use peersock_descriptors::FdServer;
+use peersock_socket_server::FdServer;
 use rustix::process::Pid;
 
 use super::children::{children, describe};
@@ -39,7 +39,7 @@ impl Guard {
         command
             .arg0("peersock")
             .arg("run-guard")
-            .env(peersock_descriptors::ENVIRONMENT, server.environment());
+            .env(peersock_socket_server::ENVIRONMENT, server.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Uses a separate process group, because Ctrl-C must not reach the guard.
         let started = command.process_group(0).spawn();
@@ -78,7 +78,7 @@ impl Guard {
 
 /// Runs the guard's process.
 pub(crate) fn run(_: &Args) -> Outcome {
-    let node = env::var(peersock_descriptors::ENVIRONMENT).unwrap_or_default();
+    let node = env::var(peersock_socket_server::ENVIRONMENT).unwrap_or_default();
     let (tag, _) =
         FdServer::parse_environment(&node).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut byte = [0];

@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use peersock::{IdentitySource, Network, Node};
 use peersock_bsd::elf;
-use peersock_descriptors::{FdServer, Outstanding};
 use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
+use peersock_socket_server::{FdServer, Outstanding};
 
 use self::children::{Ended, Requests};
 use self::guard::Guard;

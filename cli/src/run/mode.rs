@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use peersock_bsd::{Client, Rules};
-use peersock_descriptors::FdServer;
 use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
+use peersock_socket_server::FdServer;
 
 use super::children::Filter;
 use super::program::{Bypass, Reach};
@@ -86,7 +86,7 @@ impl Mode {
         let admits = self.admits(args, is_notified);
         if preloads {
             // Set for static programs, too, because they may start programs that load the library.
-            command.env(peersock_descriptors::ENVIRONMENT, server.environment());
+            command.env(peersock_socket_server::ENVIRONMENT, server.environment());
             let mut words = rules(args);
             if admits {
                 words.push_str(",admits");

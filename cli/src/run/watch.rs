@@ -15,8 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use peersock_bsd::elf::{is_sanitizer, is_static};
-use peersock_descriptors::Contacts;
 use peersock_seccomp::Supervised;
+use peersock_socket_server::Contacts;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 

@@ -121,7 +121,7 @@ fn whatever_the_help_of_a_root_names_is_there() {
 
 #[test]
 fn the_unit_is_one_that_systemd_understands_and_its_command_lines_run_a_root() {
-    let text = fs::read_to_string(repository("dist/peersock-root.service")).expect("the unit");
+    let text = fs::read_to_string(repository("packaging/peersock-root.service")).expect("the unit");
     let unit = Unit::parse(&text);
     let start = unit.only("Service", "ExecStart");
     let words: Vec<&str> = start.split_whitespace().collect();
@@ -171,7 +171,7 @@ fn the_unit_is_one_that_systemd_understands_and_its_command_lines_run_a_root() {
 
 #[test]
 fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
-    let text = fs::read_to_string(repository("dist/Containerfile")).expect("the container file");
+    let text = fs::read_to_string(repository("packaging/Containerfile")).expect("the container file");
     let steps = instructions(&text);
     let of = |name: &str| -> Vec<&str> {
         let of_name = steps.iter().filter(|(instruction, _)| instruction == name);
@@ -179,7 +179,7 @@ fn the_container_file_builds_what_is_there_and_its_command_line_runs_a_root() {
     };
     // The image is built from the source folder, except ignored files.
     assert!(of("COPY").contains(&". ."));
-    let left_out = fs::read_to_string(repository("dist/Containerfile.dockerignore")).expect("a list");
+    let left_out = fs::read_to_string(repository("packaging/Containerfile.dockerignore")).expect("a list");
     let left_out: Vec<&str> = left_out.lines().filter(|line| !line.starts_with('#')).collect();
     let needs = ["Cargo.toml", "Cargo.lock", "cli/Cargo.toml", "cli/src/main.rs", "root/src/lib.rs"];
     for needed in needs {

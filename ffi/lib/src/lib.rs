@@ -7,7 +7,7 @@
 //!   the text of the last failure is kept per thread;
 //! * *socket calls* are POSIX's: -1 and `errno`.
 //!
-//! The node lives in threads with a separate descriptor table ([`peersock_descriptors::Host`]). No panic
+//! The node lives in threads with a separate descriptor table ([`peersock_socket_server::Host`]). No panic
 //! crosses into C, and pointers and lengths are checked first.
 #![allow(unsafe_code)]
 #![allow(non_camel_case_types, reason = "names as C has them")]

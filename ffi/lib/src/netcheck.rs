@@ -3,7 +3,7 @@
 use libc::c_char;
 use peersock::interfaces::load_stun_servers;
 use peersock::netcheck::NetcheckError;
-use peersock_descriptors::Host;
+use peersock_socket_server::Host;
 
 use crate::boundary::answer;
 use crate::config::peersock_config;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock::{IdentitySource, Node, NodeBuilder, StartError};
 use peersock_bsd::{Client, Socket};
-use peersock_descriptors::Host;
+use peersock_socket_server::Host;
 
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};

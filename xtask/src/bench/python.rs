@@ -1,7 +1,7 @@
 //! `cargo xtask bench python`: compares the Python package with Python's own sockets and with descriptors
 //! without Python.
 //!
-//! `python/bench/bench.py` does the measuring, and this module builds its requirements. It assembles the
+//! `bindings/python/bench/bench.py` does the measuring, and this module builds its requirements. It assembles the
 //! package as a wheel would install it, without a package index.
 
 use std::ffi::OsString;
@@ -43,7 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     })?;
     let package = package(&library)?;
     let mut command = Command::new(&options.python);
-    command.arg(root().join("python/bench/bench.py")).arg("--program").arg(program).args(&options.options);
+    command
+        .arg(root().join("bindings/python/bench/bench.py"))
+        .arg("--program")
+        .arg(program)
+        .args(&options.options);
     command.env("PYTHONPATH", package);
     // The servers of bench.py end with it, however it ends.
     run_watched(&mut command)
@@ -56,7 +60,7 @@ fn package(library: &Path) -> Result<PathBuf> {
     if target.exists() {
         fs::remove_dir_all(&target)?;
     }
-    copy(&root().join("python/peersock"), &target)?;
+    copy(&root().join("bindings/python/peersock"), &target)?;
     fs::copy(library, target.join(EXTENSION))?;
     Ok(folder)
 }

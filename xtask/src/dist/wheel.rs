@@ -26,7 +26,7 @@ pub(super) fn make(context: &Context, python: &Path) -> Result<std::result::Resu
         .args(["build", "--profile", context.profile, "--locked", "--auditwheel", "check", "--out"])
         .arg(&folder);
     // Leave SOURCE_DATE_EPOCH unset, because each change of it rebuilds the library of ciphers.
-    build.current_dir(root().join("python"));
+    build.current_dir(root().join("bindings/python"));
     run_quietly(&mut build)?;
     let made = fs::read_dir(&folder)?.next().ok_or("maturin has made no wheel")??.path();
     let wheel = context.out.join(made.file_name().ok_or("a wheel has a name")?);

@@ -92,10 +92,13 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         }
         outcome.add(Outcome::of_complaints(complaints));
     }
-    let python: toml::Table = toml::from_str(&fs::read_to_string(root().join("python/pyproject.toml"))?)?;
+    let python: toml::Table =
+        toml::from_str(&fs::read_to_string(root().join("bindings/python/pyproject.toml"))?)?;
     outcome.add(match python["project"].get("urls") {
         None => Outcome::passed(),
-        Some(urls) => Outcome::failed(format!("python/pyproject.toml: addresses that do not exist: {urls}")),
+        Some(urls) => {
+            Outcome::failed(format!("bindings/python/pyproject.toml: addresses that do not exist: {urls}"))
+        }
     });
     outcome.add(advisories(workspace)?);
     Ok(outcome)

@@ -103,7 +103,7 @@ address() {
 "#;
 
 /// Folders of examples that are standalone programs.
-const FOLDERS: [&str; 3] = ["examples", "nat/examples", "streams/examples"];
+const FOLDERS: [&str; 3] = ["examples", "reach/nat/examples", "reach/streams/examples"];
 
 /// Builds and runs the examples.
 ///

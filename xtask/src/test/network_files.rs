@@ -34,8 +34,10 @@ const ENDINGS: [&str; 6] = ["c", "cpp", "go", "h", "js", "ts"];
 
 /// Rust code that reads such a file, and the place below that users see. [`PROGRAM`] has the program's source
 /// code.
-const FACES: [(&str, &str); 2] =
-    [("ffi/lib/src", "ffi/lib/include/peersock.h"), ("python/src", "python/peersock/session.py")];
+const FACES: [(&str, &str); 2] = [
+    ("ffi/lib/src", "ffi/lib/include/peersock.h"),
+    ("bindings/python/src", "bindings/python/peersock/session.py"),
+];
 
 /// Source code of the program, whose helps `cli/src/main.rs` tests.
 const PROGRAM: &str = "cli/src";
@@ -48,9 +50,9 @@ const PLACES: [(&str, &str, &str); 11] = [
     ("ffi/lib/include/peersock.h", "// - `network`: the ID", "// - `secret`:"),
     ("ffi/compat/zts/network.h", "/* A static network", " zts_join("),
     ("docs/LIBZT.md", "- `zts_net_join` joins", "\n## "),
-    ("python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
-    ("python/peersock/__main__.py", "\"--network\"", "\"--secret-file\""),
-    ("python/docs/tutorial.rst", "(a *static* network)", "\n\n"),
+    ("bindings/python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
+    ("bindings/python/peersock/__main__.py", "\"--network\"", "\"--secret-file\""),
+    ("bindings/python/docs/tutorial.rst", "(a *static* network)", "\n\n"),
     ("bindings/go/node.go", "// Join joins an ad-hoc network", "func (n *Node) Join("),
     ("bindings/node/index.d.ts", "/** Joined at once:", "network?: string"),
 ];

@@ -82,10 +82,10 @@ pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, String>> {
 /// `options` are further options of pip.
 fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<PathBuf, String>> {
     let python = folder.join("venv/bin/python");
-    let requirements = root().join("python/requirements-test.txt");
+    let requirements = root().join("bindings/python/requirements-test.txt");
     let installed = folder.join("installed.txt");
     let mut wanted = fs::read(&requirements)?;
-    wanted.extend(fs::read(root().join("python/requirements-libraries.txt"))?);
+    wanted.extend(fs::read(root().join("bindings/python/requirements-libraries.txt"))?);
     if python.exists() && fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(Ok(python));
     }
@@ -142,7 +142,7 @@ fn tests(python: &Path, folder: &Path) -> Result<Command> {
     let place = folder.join("run");
     fs::create_dir_all(&place)?;
     for name in ["tests", "pyproject.toml", "examples", "docs", "requirements-libraries.txt"] {
-        let (link, target) = (place.join(name), root().join("python").join(name));
+        let (link, target) = (place.join(name), root().join("bindings/python").join(name));
         if !link.exists() && target.exists() {
             std::os::unix::fs::symlink(target, link)?;
         }
@@ -154,7 +154,7 @@ fn tests(python: &Path, folder: &Path) -> Result<Command> {
 
 fn module(python: &Path, name: &str) -> Command {
     let mut command = Command::new(python);
-    command.args(["-m", name]).current_dir(root().join("python"));
+    command.args(["-m", name]).current_dir(root().join("bindings/python"));
     command
 }
 

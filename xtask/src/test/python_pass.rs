@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, root};
 
-/// Runs `python/tests/one_pass.py`.
+/// Runs `bindings/python/tests/one_pass.py`.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = workspace.target.join("python/pass");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("peersock"))?;
-    let sources = root().join("python");
+    let sources = root().join("bindings/python");
     for entry in fs::read_dir(sources.join("peersock"))? {
         let entry = entry?;
         symlink(entry.path(), folder.join("peersock").join(entry.file_name()))?;

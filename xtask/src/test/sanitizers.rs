@@ -17,7 +17,7 @@ use crate::{Result, cargo, root};
 /// Crates whose tests are built with the sanitizer.
 const CRATES: [&str; 6] = [
     "peersock-bsd",
-    "peersock-descriptors",
+    "peersock-socket-server",
     "peersock-fd",
     "peersock-preload",
     "peersock-primitives",

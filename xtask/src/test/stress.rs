@@ -21,7 +21,7 @@ use crate::{Result, cargo, root};
 /// Examples for `cargo xtask stress --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask stress                                    all tests, for a night
-  cargo xtask stress --minutes 30 -E 'package(peersock-descriptors)'
+  cargo xtask stress --minutes 30 -E 'package(peersock-socket-server)'
   cargo xtask stress --part 2/5                         the second fifth of the tests
   cargo xtask stress --times 200 -E 'test(=connect::shutdown_ends_an_attempt_that_is_waited_for)'";
 

@@ -232,7 +232,7 @@ fn build_iroh() -> Result<PathBuf> {
     let target = root().join("target/rivals");
     let status = cargo()
         .args(["build", "--release", "--locked", "--manifest-path"])
-        .arg(root().join("bench/iroh/Cargo.toml"))
+        .arg(root().join("labs/bench/iroh/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
         .status()?;

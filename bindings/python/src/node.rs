@@ -1,0 +1,284 @@
+//! The node: start, stop, networks, and status.
+
+use std::net::IpAddr;
+use std::os::fd::{IntoRawFd as _, RawFd};
+use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::attach::NodeHandle;
+use peersock::{Event, JoinError, Joined, NetworkId, StartError};
+use peersock_socket_server::Host;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+use crate::config::{Config, by_file, by_id, with_secret};
+use crate::errors::{described, invalid, io_error, os_error, state_error};
+use crate::nicknames;
+use crate::process;
+
+/// Maximum time of a wait without a check for signals.
+pub(crate) const STEP: Duration = Duration::from_millis(50);
+
+/// A node in separate threads.
+#[pyclass(frozen, module = "peersock._peersock")]
+pub(crate) struct Node {
+    host: Arc<Host>,
+}
+
+#[pymethods]
+impl Node {
+    /// Starts the node.
+    #[new]
+    fn new(py: Python<'_>, config: &Config) -> PyResult<Self> {
+        let settings = config.settings.clone();
+        match py.detach(|| Host::start(settings)) {
+            Ok(host) => Ok(Self { host: Arc::new(host) }),
+            Err(StartError::Io(error)) => Err(io_error(py, error)),
+            Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
+            Err(error @ StartError::PortForbidden { .. }) => Err(described(py, libc::EACCES, error)),
+            Err(StartError::State(error)) => Err(state_error(py, &error)),
+            Err(error) => Err(PyOSError::new_err(error.to_string())),
+        }
+    }
+
+    /// Joins the network with this ID, or finds that it is joined in the same way. Returns the ID.
+    #[pyo3(signature = (id, passphrase=None, key=None))]
+    fn join_id(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        passphrase: Option<String>,
+        key: Option<&[u8]>,
+    ) -> PyResult<u64> {
+        self.join(py, with_secret(py, by_id(id)?, passphrase, key)?)
+    }
+
+    /// Joins the static network that a file describes, as `join_id` does.
+    #[pyo3(signature = (path, passphrase=None, key=None))]
+    fn join_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        passphrase: Option<String>,
+        key: Option<&[u8]>,
+    ) -> PyResult<u64> {
+        self.join(py, with_secret(py, by_file(py, path)?, passphrase, key)?)
+    }
+
+    /// Leaves a network. Returns false if it was not joined.
+    fn leave(&self, py: Python<'_>, network: u64) -> PyResult<bool> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        py.detach(|| self.host.run(move |node| node.leave(id))).map_err(|error| io_error(py, error))
+    }
+
+    /// Returns the node's addresses in a network, the self-certifying one first.
+    fn addresses(&self, py: Python<'_>, network: u64) -> PyResult<Vec<String>> {
+        let texts = |joined: Joined| joined.addresses().iter().map(ToString::to_string).collect();
+        self.in_network(py, network, texts)
+    }
+
+    /// Returns everything about the node, as JSON.
+    fn status(&self, py: Python<'_>) -> PyResult<String> {
+        let status = py.detach(|| self.host.run(|node| serde_json::to_string(&node.status())));
+        status.map_err(|error| io_error(py, error))?.map_err(invalid)
+    }
+
+    /// Returns the known peers, as JSON.
+    fn peers(&self, py: Python<'_>) -> PyResult<String> {
+        let peers = py.detach(|| self.host.run(|node| serde_json::to_string(&node.peers())));
+        peers.map_err(|error| io_error(py, error))?.map_err(invalid)
+    }
+
+    /// Returns the node's ID.
+    fn id(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.host.run(|node| node.id().to_string())).map_err(|error| io_error(py, error))
+    }
+
+    /// Returns the node's public key.
+    fn public_key(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.host.run(|node| node.public_identity().to_string()))
+            .map_err(|error| io_error(py, error))
+    }
+
+    /// Returns the value of `PEERSOCK_NODE` for processes that use this node.
+    fn environment(&self) -> String {
+        self.host.environment()
+    }
+
+    /// Handles the socket calls of programs that the preloaded library does not reach, when programs with the
+    /// library start them: see `process::admit`. `words` is the programs' `PEERSOCK_RULES`.
+    fn admit_programs(&self, py: Python<'_>, words: &str) -> PyResult<()> {
+        process::admit(py, &self.host.environment(), words)?;
+        self.host.note_unseen_calls().map_err(|error| io_error(py, error))
+    }
+
+    /// Waits until the node has its addresses in the network. Returns false after the timeout.
+    fn wait_ready(&self, py: Python<'_>, network: u64, timeout: Option<f64>) -> PyResult<bool> {
+        self.wait(py, network, timeout, |joined, step| joined.wait_ready(step))
+    }
+
+    /// Waits until there is a session with the member at this address. Returns false after the timeout.
+    fn wait_peer(&self, py: Python<'_>, network: u64, address: &str, timeout: Option<f64>) -> PyResult<bool> {
+        let ip =
+            address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
+        self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
+    }
+
+    /// Returns the ID of the member with an address; `None` if the node knows none.
+    fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
+        let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
+        let found =
+            py.detach(|| self.host.run(move |node| NodeHandle::of(node).member_at(ip.to_canonical())));
+        found.map(|id| id.map(|id| id.to_string())).map_err(|error| io_error(py, error))
+    }
+
+    /// Claims a nickname, with a port for its users. Returns its text, or `None` if no root has answered in
+    /// time. The node then goes on trying.
+    fn nickname(&self, py: Python<'_>, nickname: &str, port: u16, timeout: f64) -> PyResult<Option<String>> {
+        nicknames::claim(self, py, nickname, port, timeout)
+    }
+
+    /// Finds the owner of a nickname: the ID and the port. Returns `None` if no root has answered in time.
+    fn find_nickname(&self, py: Python<'_>, text: &str, timeout: f64) -> PyResult<Option<(String, u16)>> {
+        nicknames::find(self, py, text, timeout)
+    }
+
+    /// Releases a nickname. Returns false if it was not claimed.
+    fn release_nickname(&self, py: Python<'_>, nickname: &str) -> PyResult<bool> {
+        nicknames::release(self, py, nickname)
+    }
+
+    /// Returns a descriptor from which each read returns one event as JSON.
+    fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let fd = py.detach(|| self.host.event_socket(encode)).map_err(|error| io_error(py, error))?;
+        Ok(fd.into_raw_fd())
+    }
+
+    /// Returns true if calls can succeed: the node was not stopped, and runs in this process.
+    fn is_running(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.host.is_running())
+    }
+
+    /// Returns true if the node belongs to this process.
+    fn is_here(&self) -> bool {
+        self.host.is_here()
+    }
+
+    /// Ends the node, and waits up to `linger` seconds for the delivery of all data. Returns true if all was
+    /// delivered. Open connections are reset.
+    fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
+        let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
+        Ok(py.detach(|| self.host.stop(linger)))
+    }
+
+    /// Ends the node of a process that is about to exit. Open connections end in order. Without `linger` it
+    /// waits as long as peers accept the sent data and signals permit. Returns a description of lost data, or
+    /// `None`.
+    #[pyo3(signature = (linger=None))]
+    fn finish(&self, py: Python<'_>, linger: Option<f64>) -> PyResult<Option<String>> {
+        let linger = linger.map(Duration::try_from_secs_f64).transpose().map_err(invalid)?;
+        let (done, mut result) = mpsc::sync_channel(1);
+        let host = Arc::clone(&self.host);
+        let finish = move || drop(done.send(host.finish(linger)));
+        if thread::Builder::new().name("peersock-finish".into()).spawn(finish).is_err() {
+            return Ok(py.detach(|| self.host.finish(linger)));
+        }
+        loop {
+            let got;
+            (result, got) = py.detach(move || {
+                let got = result.recv_timeout(STEP);
+                (result, got)
+            });
+            match got {
+                Ok(lost) => return Ok(lost),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Err(error) = py.check_signals() {
+                self.host.give_up();
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {
+        let id = network.id().as_u64();
+        py.detach(|| self.host.check_outer(&network)).map_err(invalid)?;
+        let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));
+        match joined.map_err(|error| io_error(py, error))? {
+            // Another session of this process may have joined it.
+            Ok(()) | Err(JoinError::AlreadyJoined(_)) => Ok(id),
+            Err(error @ JoinError::NotAMember { .. }) => Err(invalid(format_args!(
+                "{error}: give it the identity of one (identity=, --state or PEERSOCK_STATE), or add its key, \
+                 see docs/NETWORKS.md"
+            ))),
+            Err(error) => Err(invalid(error)),
+        }
+    }
+
+    fn in_network<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        network: u64,
+        job: impl FnOnce(Joined) -> T + Send + 'static,
+    ) -> PyResult<T> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        let result = py.detach(|| self.host.run(move |node| node.network(id).map(job)));
+        result.map_err(|error| io_error(py, error))?.ok_or_else(|| os_error(py, libc::ENETDOWN))
+    }
+
+    /// Waits in steps, between which signals run their handlers.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        network: u64,
+        timeout: Option<f64>,
+        wait: impl Fn(Joined, Duration) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> PyResult<bool> {
+        let id = NetworkId::new(network).map_err(invalid)?;
+        let span =
+            timeout.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX));
+        let deadline = span.and_then(|span| Instant::now().checked_add(span));
+        loop {
+            let left = deadline.map_or(STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let step = left.min(STEP);
+            let wait = wait.clone();
+            let waited = py.detach(|| {
+                self.host.run_apart(move |node| node.network(id).map(|joined| wait(joined, step)))
+            });
+            match waited.map_err(|error| io_error(py, error))? {
+                None => return Err(os_error(py, libc::ENETDOWN)),
+                Some(Ok(())) => return Ok(true),
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::TimedOut => {
+                    return Err(io_error(py, error));
+                }
+                Some(Err(_)) if deadline.is_some() && left <= STEP => return Ok(false),
+                Some(Err(_)) => py.check_signals()?,
+            }
+        }
+    }
+}
+
+fn encode(event: &Event) -> Vec<u8> {
+    let (kind, id, relays) = match event {
+        Event::PeerFound { id } => ("peer_found", id, None),
+        Event::PeerReachable { id, relayed, turn } => ("peer_reachable", id, Some((relayed, turn))),
+        Event::PathChanged { id, relayed, turn } => ("path_changed", id, Some((relayed, turn))),
+        Event::PeerLost { id } => ("peer_lost", id, None),
+        Event::PeerUnreachable { id } => ("peer_unreachable", id, None),
+        // A later node may report more kinds.
+        _ => return b"{}".to_vec(),
+    };
+    let (relayed, turn) = relays.unzip();
+    let event = serde_json::json!({ "kind": kind, "peer": id.to_string(), "relayed": relayed, "turn": turn });
+    event.to_string().into_bytes()
+}

@@ -1,0 +1,151 @@
+//! Clients of the root: the ones of its own tests, with a socket.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_overlay::Identity;
+use peersock_overlay::wire::Control;
+use peersock_root::Config;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Source;
+
+#[expect(dead_code, reason = "the root's own tests use all of it")]
+#[path = "../../../root/src/tests/node.rs"]
+mod node;
+
+pub(crate) use node::Node;
+
+/// How long an answer is waited for.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// The root that is measured. No budget hides what it could do.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new(Arc::new(Identity::from_seed(&[200; 32])));
+    config.relay = peersock_root::RelayPolicy::Unlimited;
+    (config.limits.handshakes_per_second, config.limits.handshake_burst) = (1_000_000, 1_000_000);
+    config
+}
+
+/// A socket with GSO and GRO.
+pub(crate) struct Socket {
+    pub(crate) io: UdpSocket,
+    pub(crate) state: UdpSocketState,
+}
+
+impl Socket {
+    pub(crate) fn bind(address: &str) -> io::Result<Self> {
+        let io = UdpSocket::bind(address)?;
+        // The state makes it non-blocking.
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&io), 8 << 20);
+        Ok(Self { io, state })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.io.local_addr().expect("it is bound")
+    }
+
+    /// Sends `train` in datagrams of `segment` bytes; false if there was no room.
+    pub(crate) fn send(
+        &self,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        train: &[u8],
+        segment: usize,
+    ) -> bool {
+        let transmit = Transmit {
+            destination: to,
+            ecn: None,
+            contents: train,
+            segment_size: (train.len() > segment).then_some(segment),
+            src_ip: from.map(|from| from.ip()),
+        };
+        self.state.try_send(UdpSockRef::from(&self.io), &transmit).is_ok()
+    }
+
+    /// All that is there: how many datagrams, and the last one in `buffer`.
+    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Option<(usize, &'a [u8])> {
+        let mut metas = [RecvMeta::default()];
+        self.state.recv(UdpSockRef::from(&self.io), &mut [IoSliceMut::new(buffer)], &mut metas).ok()?;
+        let (len, stride) = (metas[0].len, metas[0].stride.max(1));
+        Some((len.div_ceil(stride), &buffer[..len.min(stride)]))
+    }
+
+    /// Waits until there is something.
+    pub(crate) fn wait(&self, patience: &Timespec) -> bool {
+        let mut fds = [PollFd::new(&self.io, PollFlags::IN)];
+        poll(&mut fds, Some(patience)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// What a [`Node`] sends by, and what it cost.
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) socket: Socket,
+    pub(crate) root: SocketAddr,
+    /// Datagrams to and from the root.
+    pub(crate) packets: u64,
+    buffer: Vec<u8>,
+}
+
+impl World {
+    pub(crate) fn new(address: &str, root: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::bind(address)?;
+        Ok(Self { now: Instant::now(), socket, root, packets: 0, buffer: vec![0; 1 << 16] })
+    }
+
+    /// Sends a datagram that the root answers, and waits for that.
+    pub(crate) fn send(&mut self, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
+        self.tell(from, datagram);
+        if !self.socket.wait(&PATIENCE) {
+            return Vec::new();
+        }
+        self.packets += 1;
+        let answer = self.socket.receive(&mut self.buffer);
+        answer.map(|(_, answer)| (from, answer.to_vec())).into_iter().collect()
+    }
+
+    /// Sends a datagram that has no answer.
+    pub(crate) fn tell(&mut self, from: Source, datagram: &[u8]) {
+        self.packets += 1;
+        self.socket.send(Some(from.remote()), self.root, datagram, datagram.len());
+    }
+
+    /// Makes a session, and uses it.
+    pub(crate) fn connect(&mut self, node: &mut Node) {
+        self.now = Instant::now();
+        let begun = node.begin(self.now);
+        let response = self.send(node.source, &begun.datagram).pop().expect("the root answers").1;
+        node.finish(&begun, &response);
+        let used = node.seal(&[]);
+        self.tell(node.source, &used);
+    }
+
+    pub(crate) fn register(&mut self, node: &mut Node) {
+        node.register(self, 600);
+    }
+
+    /// What an idle node says every 25 s.
+    pub(crate) fn keep(&mut self, node: &mut Node) {
+        let challenge = node.seal_control(Control::Challenge { data: [7; 8], here: false });
+        assert_eq!(self.send(node.source, &challenge).len(), 1, "the root answers");
+    }
+}
+
+/// A node at a socket of its own.
+pub(crate) fn registered(seed: u8, root: SocketAddr) -> io::Result<(Node, World)> {
+    let mut world = World::new("127.0.0.1:0", root)?;
+    let mut node = Node::new(seed, Source::Udp { socket: 0, remote: world.socket.address() });
+    world.connect(&mut node);
+    world.register(&mut node);
+    Ok((node, world))
+}
+
+/// Seconds, with their parts.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}

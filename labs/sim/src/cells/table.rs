@@ -1,0 +1,284 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Cell, Expected, Kind, Outcome, PathKind, Shared, Together};
+
+/// The outcomes of all cells.
+#[derive(Debug, Default)]
+pub struct Table {
+    cells: BTreeMap<[Kind; 2], Summary>,
+    together: BTreeMap<Shared, Summary>,
+}
+
+/// The outcomes of one cell over all its seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    outcomes: Vec<Outcome>,
+    /// Seeds with an unexpected outcome, or with an event that must never happen.
+    failed: Vec<u64>,
+}
+
+impl Table {
+    /// Returns all pairs of kinds, each once.
+    pub fn pairs() -> Vec<[Kind; 2]> {
+        let all = Kind::all();
+        let with = |(at, &first): (usize, &Kind)| all[at..].iter().map(move |&second| [first, second]);
+        all.iter().enumerate().flat_map(|pair| with(pair).collect::<Vec<_>>()).collect()
+    }
+
+    /// Enters the outcome of a cell.
+    pub fn add(&mut self, cell: &Cell, outcome: Option<Outcome>) {
+        let [a, b] = cell.kinds;
+        self.cells.entry(cell.kinds).or_default().add(cell.seed, outcome, Expected::of(a, b));
+    }
+
+    /// Enters the outcome of two nodes behind one box.
+    pub fn add_together(&mut self, cell: &Together, outcome: Option<Outcome>) {
+        let summary = self.together.entry(cell.shared).or_default();
+        summary.add(cell.seed, outcome, cell.shared.expected());
+    }
+
+    /// Returns the cells that should mostly be direct but are too rarely, with the direct share in percent.
+    pub fn unlikely(&self) -> impl Iterator<Item = ([Kind; 2], usize)> {
+        let likely = self.cells.iter().filter(|([a, b], _)| Expected::of(*a, *b) == Expected::Likely);
+        let shares = likely.map(|(&kinds, summary)| (kinds, summary.percent_direct()));
+        shares.filter(|(_, share)| *share < Expected::LIKELY)
+    }
+
+    /// Returns the cells with failed seeds: name, expectation and seeds.
+    pub fn failures(&self) -> impl Iterator<Item = (String, Expected, &[u64])> {
+        let apart = self.cells.iter();
+        let apart = apart.map(|([a, b], summary)| (format!("{a} and {b}"), Expected::of(*a, *b), summary));
+        let together = self.together.iter();
+        let together = together.map(|(shared, summary)| (shared.to_string(), shared.expected(), summary));
+        let failed = apart.chain(together).filter(|(.., summary)| !summary.failed.is_empty());
+        failed.map(|(name, expected, summary)| (name, expected, &summary.failed[..]))
+    }
+
+    /// Returns the mean number of bytes that roots relay before two nodes of the [`Kind::USUAL`] have a
+    /// direct connection. `None` if there is no outcome of such a cell.
+    pub fn relayed_in_usual_cells(&self) -> Option<u64> {
+        let is_usual = |kinds: &[Kind; 2]| kinds.iter().all(|kind| Kind::USUAL.contains(kind));
+        let usual = self.cells.iter().filter(|(kinds, _)| is_usual(kinds));
+        let outcomes = usual.flat_map(|(_, summary)| &summary.outcomes);
+        let relayed: Vec<_> =
+            outcomes.filter(|one| one.direct_after.is_some()).map(|one| one.relayed_bytes).collect();
+        relayed.iter().sum::<u64>().checked_div(relayed.len() as u64)
+    }
+
+    /// Renders the table as Markdown, without values that differ between runs of the same seeds.
+    pub fn to_markdown(&self, command: &str) -> String {
+        let mut out = INTRODUCTION.replace("COMMAND", command);
+        let kinds: Vec<Kind> = Kind::all();
+        out += "\n## Kinds\n\n| name | what it is |\n|---|---|\n";
+        for kind in &kinds {
+            let _ = writeln!(out, "| `{kind}` | {} |", kind.description());
+        }
+        out += "\n## Directly connected in the end\n\n";
+        out += MATRIX;
+        let heads: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+        let _ = writeln!(out, "| | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+        for &row in &kinds {
+            let cells = kinds.iter().map(|&column| self.entry(row, column));
+            let _ = writeln!(out, "| **{row}** | {} |", cells.collect::<Vec<_>>().join(" | "));
+        }
+        if !self.together.is_empty() {
+            out += TOGETHER;
+        }
+        for (shared, summary) in &self.together {
+            let mark = summary.entry(shared.expected());
+            let _ = writeln!(out, "| `{shared}` | {} | {mark} |", shared.description());
+        }
+        out += "\n## Times\n\n";
+        out += TIMES;
+        if let Some(bytes) = self.relayed_in_usual_cells() {
+            let names = Kind::USUAL.map(|kind| format!("`{kind}`")).join(", ");
+            let _ = writeln!(out, "Between two of {names} roots relay {bytes} bytes on average.\n{SHARES}");
+        }
+        out += HEADS;
+        for ([a, b], summary) in &self.cells {
+            let _ = writeln!(out, "| `{a}` | `{b}` | {} |", summary.columns(Expected::of(*a, *b)));
+        }
+        for (shared, summary) in &self.together {
+            let _ = writeln!(out, "| `{shared}` | the same | {} |", summary.columns(shared.expected()));
+        }
+        out
+    }
+
+    fn entry(&self, row: Kind, column: Kind) -> String {
+        let key = [row.min(column), row.max(column)];
+        let Some(summary) = self.cells.get(&key) else { return String::new() };
+        summary.entry(Expected::of(row, column))
+    }
+}
+
+impl Summary {
+    fn add(&mut self, seed: u64, outcome: Option<Outcome>, expected: Expected) {
+        if !outcome.is_some_and(|outcome| outcome.fits(expected)) {
+            self.failed.push(seed);
+        }
+        self.outcomes.extend(outcome);
+    }
+
+    /// Returns this cell's entry in the matrix.
+    fn entry(&self, expected: Expected) -> String {
+        let mark = match expected {
+            Expected::Direct => "D",
+            Expected::Likely => "L",
+            Expected::Either => "E",
+            Expected::Relay => "R",
+        };
+        let fails = if self.failed.is_empty() { "" } else { "!" };
+        format!("{mark} {}{fails}", self.percent_direct())
+    }
+
+    fn percent_direct(&self) -> usize {
+        let direct = self.outcomes.iter().filter(|outcome| outcome.path == PathKind::Direct).count();
+        (direct * 100).checked_div(self.outcomes.len()).unwrap_or_default()
+    }
+
+    /// Returns this cell's columns in the list.
+    fn columns(&self, expected: Expected) -> String {
+        let expected = match expected {
+            Expected::Direct => "direct",
+            Expected::Likely => "likely",
+            Expected::Either => "either",
+            Expected::Relay => "relay",
+        };
+        let talked = self.outcomes.iter().filter(|outcome| outcome.is_complete).count();
+        let millis = |time: Duration| time.as_millis() as u64;
+        let first = self.outcomes.iter().filter_map(|outcome| outcome.first_byte).map(millis).collect();
+        let direct: Vec<u64> =
+            self.outcomes.iter().filter_map(|outcome| outcome.direct_after).map(millis).collect();
+        let paid = self.outcomes.iter().filter(|outcome| outcome.direct_after.is_some());
+        let paid = paid.map(|outcome| outcome.relayed_bytes).collect();
+        let failed = match &self.failed[..] {
+            [] => String::new(),
+            [first, ..] => format!("{} (seed {first})", self.failed.len()),
+        };
+        format!(
+            "{expected} | {talked}/{} | {} | {} | {} | {} | {failed}",
+            self.outcomes.len(),
+            self.percent_direct(),
+            spread(first),
+            spread(direct),
+            spread(paid),
+        )
+    }
+}
+
+/// Formats the median and the maximum of some numbers.
+fn spread(mut numbers: Vec<u64>) -> String {
+    numbers.sort_unstable();
+    match numbers[..] {
+        [] => String::new(),
+        _ => format!("{} / {}", numbers[numbers.len() / 2], numbers[numbers.len() - 1]),
+    }
+}
+
+const INTRODUCTION: &str = "\
+# Cells
+
+Two programs, each behind one kind of box, and two roots on the open Internet: do they reach each other, over
+which path, and how soon? Every number here is measured in the simulator (`labs/sim/src/cells`), in virtual time, with
+the cores that run in the node and in the root. This file is made by
+
+```console
+COMMAND
+```
+
+A seed draws the delays of the lines (2 to 40 ms from each home and each root to the core), their rates, the
+boxes' ports and all that the nodes draw. One program connects to the other, each writes 2,000 bytes, and then
+each writes 200 bytes five times a second, for twelve seconds.
+
+What must be the case follows from the boxes alone (`labs/sim/src/cells/expectation.rs`):
+
+* If both outer ports are fixed, both nodes know both, and send at the same time: direct.
+* If one is fixed and the other one depends on the destination, the node with the fixed one does not know from
+  where it is sent to. It is direct if its filter lets in that port nevertheless, or if the port follows the
+  last one and can be guessed. Otherwise it sends to 1,024 random ports, and if none of them is one
+  to 1,024 others, while the other one sends from 256 sockets: it is direct with a chance of 99.97 in 100, and
+  otherwise the root relays. Of the seeds of such a cell 98 in 100 must be direct. A NAT64 is a NAT as others
+  are: the sockets' IPv6 packets to its prefix make mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
+  well.
+* A NAT66 is a NAT as others are, too: how a node's addresses are mapped is known of each family.
+* If both depend on the destination, it is either, by luck.
+* Without a family in common the root relays.
+* Where no UDP passes, a root relays, too: it is reached by a stream, which is wanted after a second without an
+  answer by UDP. The simulator has streams to roots and no other TCP; real nodes punch by TCP (below).
+
+The roots take TCP on the port that they have for UDP, and TLS with a WebSocket in it on port 443. A stream
+delivers datagrams whole, once and in order, after the delays of the lines.
+";
+
+const MATRIX: &str = "\
+`D`: it must be direct; `L`: it is likely to be direct; `R`: it must be relayed; `E`: either; then the
+percentage of seeds that were direct in the end. `!`: some seeds were not as expected.
+
+";
+
+const TOGETHER: &str = "
+## Two nodes behind one box
+
+The private addresses lead nowhere but in `one home`. A box that hairpins sends back in what goes to an outer
+address of its own.
+
+| name | what it is | |
+|---|---|---|
+";
+
+const TIMES: &str = "\
+Times are milliseconds of virtual time since the call to connect, in the median and at most; bytes are those of
+sealed datagrams that roots have relayed for both nodes together, also of those that were on their way when the
+path became direct.
+
+";
+
+/// Bytes relayed for usual pairs, as counted at the root frame by frame.
+const SHARES: &str = "\
+About 1,030 of them always are: a handshake by one root, whose response says where its sender is (650 bytes),
+what the initiator answers to that (180), and the first two segments of the TCP connection (200). The rest is
+mostly what the first program writes, 2,000 bytes with 9 % of headers, unless the path is direct before that: that
+takes a round trip straight that is shorter than one way by the root. Where the answer by the first root takes
+more than two round trips to it, the other one relays a second handshake.
+
+In the cells marked `L` a path takes a second more in the median, and three at most, since many ports are
+tried. That is asked for 200 ms, or one relayed round trip if that is longer, after the first packets to few
+ports, agreed on within a round trip, and begun 0.3 s and half a round trip later; then 800 ports a second are
+sent to. Each is one of the other side's 256 mappings with a chance of 1 in 252, so that one of the first n is
+found with a chance of 1 - (1 - 256 / 64,512)^n:
+
+| ports | chance, % | after, s |
+|---|---|---|
+| 175 | 50.1 | 0.22 |
+| 579 | 90.0 | 0.72 |
+| 1,024 | 98.3 | 1.28 |
+| 1,158 | 99.0 | 1.45 |
+| 2,048 | 99.97 | 2.56 |
+
+Meanwhile the root relays what the programs write, 4,000 bytes at once and 2,000 a second in these cells: no
+search, however fast, leaves less than 4 kB of that to the root. By what they are, the bytes on average of 60
+seeds of `ei-apd` and `apd-apd` (`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei-apd` (`D`):
+
+| what | `L` | `E` | `D` |
+|---|---|---|---|
+| a handshake, if there is one | 658 | 667 | 648 |
+| where the initiator is | 188 | 197 | 178 |
+| a search by many ports is asked for and agreed to | 70 | | |
+| the first two segments of the TCP connection | 200 | 200 | 200 |
+| what the programs write | 5,461 | 2,941 | 1,272 |
+| headers of that | 992 | 258 | 111 |
+| acknowledgements alone | 616 | 165 | 55 |
+
+Nothing is sent twice, and nothing is probed. Where one side's mapping depends on the destination and the other
+side's filter lets in any port (`E`, and some `D`), the first packet that arrives comes from a port that nobody
+has named, and the answer needs another round trip straight. By then the second program may have answered by
+the root, too: that is 4,000 bytes without any header. Less would be left to the root only if the programs' data
+waited for a path that may not come.
+";
+
+const HEADS: &str = "\
+| one | the other | expected | talked | direct, % | first byte | direct | relayed before | not as expected |
+|---|---|---|---|---|---|---|---|---|
+";

@@ -1,0 +1,275 @@
+//! Sockets of applications that are real file descriptors: the node's side of `peersock-fd`.
+//!
+//! * [`FdServer`]: serves a node's sockets to the processes allowed to use them;
+//! * [`Host`]: runs a node in dedicated threads, inside a program that sees only its sockets.
+//!
+//! An [`FdServer`] answers the requests of applications (this process, its children, or other processes). It
+//! moves data between the node's ends of their AF_UNIX socket pairs and the node's connections. Everything
+//! runs in the node's engine thread, so data passes from the UDP socket to the application's descriptor
+//! without waking another thread.
+
+mod addresses;
+mod ancillary;
+mod application_fd;
+mod attempts;
+mod closings;
+mod connecting;
+mod connection_errors;
+mod context;
+mod datagram;
+mod datagram_ends;
+mod datagram_sockets;
+mod end_index;
+mod families;
+mod host;
+mod ipv4_aliases;
+mod kernel_listener;
+mod listeners;
+mod listening;
+mod name_holders;
+mod options;
+mod outbox;
+mod passed_fds;
+mod path_mtu;
+mod private_name;
+mod process;
+mod refusals;
+mod requester;
+mod requests;
+mod searches;
+mod seldom;
+mod server;
+mod so_linger;
+mod socket_option;
+mod socket_table;
+mod sockets;
+mod state;
+mod stream;
+mod streams;
+mod transport;
+mod undelivered;
+mod unix;
+mod wakers;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use peersock::Node;
+use peersock::attach::{Linger, NodeHandle, Patience, TaskUser};
+use peersock_fd::{NodeTag, SocketId, Token};
+
+pub use host::{Host, SecretMismatch};
+use server::Server;
+pub use undelivered::Outstanding;
+
+/// Environment variable that tells a process which node to use.
+pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
+
+/// Serves sockets as file descriptors until dropped.
+///
+/// Processes of the node's user and of root may open sockets; others need the [token](FdServer::environment).
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Node};
+/// use peersock_socket_server::FdServer;
+///
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let server = FdServer::start(&node)?;
+/// let (tag, _secret) = FdServer::parse_environment(&server.environment()).expect("it reads what it writes");
+/// assert_eq!(tag, server.tag());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct FdServer {
+    node: Node,
+    handle: NodeHandle,
+    server: Arc<Server>,
+    /// Makes the engine thread read the UDP sockets.
+    _user: TaskUser,
+}
+
+impl FdServer {
+    /// Starts serving. A node has one server at a time.
+    ///
+    /// # Errors
+    /// The system refuses sockets or randomness.
+    pub fn start(node: &Node) -> io::Result<FdServer> {
+        let handle = NodeHandle::of(node);
+        let server = Arc::new(Server::new(&handle)?);
+        let user = handle.task_user();
+        handle.attach(Some(server.clone()));
+        Ok(FdServer { node: node.clone(), handle, server, _user: user })
+    }
+
+    /// Ends pending calls on the sockets of a node that has died: they fail with ENETDOWN. Reaches only
+    /// processes whose descriptors the system lets this process inspect. A node that is stopped in order does
+    /// this itself. Returns the processes that hold such sockets, connections included.
+    pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
+        application_fd::shut_everywhere(tag)
+    }
+
+    /// Returns the tag that identifies the node in the names of its sockets.
+    pub fn tag(&self) -> NodeTag {
+        self.server.tag()
+    }
+
+    /// Returns the secret that lets processes of other users open sockets.
+    pub fn token(&self) -> Token {
+        self.server.token()
+    }
+
+    /// Returns the value of [`ENVIRONMENT`] for processes that use this node. It contains a secret.
+    pub fn environment(&self) -> String {
+        environment(self.tag(), self.token())
+    }
+
+    /// Parses a value made by [`FdServer::environment`].
+    pub fn parse_environment(text: &str) -> Option<(NodeTag, Token)> {
+        let (tag, token) = text.split_once(':')?;
+        Some((NodeTag(u32::from_str_radix(tag, 16).ok()?), Token(u128::from_str_radix(token, 16).ok()?)))
+    }
+
+    /// Returns a counter of the connections applications have made to open sockets, which shows whether the
+    /// server is used.
+    pub fn contacts(&self) -> Contacts {
+        Contacts(Arc::clone(&self.server))
+    }
+
+    /// Returns messages for people about ports that no network allows. There is one per port on which an
+    /// application tries to listen, or to which it connects or sends. The application's call fails with
+    /// EACCES.
+    pub fn refusals(&self) -> mpsc::Receiver<String> {
+        self.server.refusals()
+    }
+
+    /// Raises the process's soft limit of descriptors (RLIMIT_NOFILE) to the hard limit, because each
+    /// connection takes one of the node's descriptors. Processes started later inherit the limit.
+    pub fn raise_descriptor_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        if current != maximum
+            && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        {
+            tracing::debug!(%error, "the limit of descriptors stays as it is");
+        }
+    }
+
+    /// Begins the shutdown: takes what applications have written so far and closes their connections in
+    /// order. [`FdServer::undelivered`] reports the progress.
+    pub fn begin_drain(&self) {
+        self.server.begin_drain(Unclosed::Finish);
+        self.handle.kick();
+    }
+
+    /// Declares that the users of this process's sockets read and write by direct kernel calls, without the
+    /// library. That holds for C programs and for programs whose other calls this process makes for them. The
+    /// server cannot tell whether such a call reported a connection that broke while open, so it assumes that
+    /// it did.
+    pub fn note_unseen_calls(&self) {
+        self.server.note_unseen_calls();
+    }
+
+    /// Returns the amount of application data that is not delivered yet, or never will be.
+    ///
+    /// Connections that ended before [`FdServer::begin_drain`] are counted separately, if no call reported
+    /// that. A call reports it by failing, or by reading SO_ERROR. They are connections that the application
+    /// had open when they broke, and connections that it had made and closed before the peer had every byte.
+    pub fn undelivered(&self) -> Outstanding {
+        self.server.undelivered()
+    }
+
+    /// Takes what applications have written so far, closes their connections in order, and waits up to
+    /// `patience` until everything is delivered. Returns true if everything was delivered and nothing was
+    /// lost earlier without an error to the application. For the end of a process that has open sockets.
+    pub fn drain(&self, patience: Duration) -> bool {
+        self.end(Linger::Within(patience), Unclosed::Finish).is_none()
+    }
+
+    /// Like [`drain`](FdServer::drain), but resets connections that applications still have open, after the
+    /// data written to them. Neither end then mistakes the reset for a regular end of data. For a node that
+    /// ends before its process does.
+    pub fn drain_and_reset(&self, patience: Duration) -> bool {
+        self.end(Linger::Within(patience), Unclosed::Reset).is_none()
+    }
+
+    /// Ends the node. Returns `None` if everything was delivered, else the number of unacknowledged bytes.
+    fn end(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
+        let mut patience = Patience::new(linger, Instant::now());
+        self.server.begin_drain(unclosed.clone());
+        self.handle.kick();
+        let taken = self.server.wait_drained(&mut patience);
+        if unclosed != Unclosed::Finish {
+            self.server.reset_streams(&unclosed);
+        }
+        if !taken {
+            // The applications' remaining data no longer counts there. That decrease is not progress, so do
+            // not wait.
+            patience = Patience::new(Linger::Within(Duration::ZERO), Instant::now());
+        }
+        let delivered = self.handle.shutdown(&mut patience);
+        if delivered && taken && !self.server.has_losses() {
+            return None;
+        }
+        // The node counts streams that were reset; the server counts the others.
+        Some(self.undelivered().loss().unwrap_or(0).max(self.node.undelivered().bytes))
+    }
+}
+
+/// Treatment, at the node's end, of connections that applications have not closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unclosed {
+    /// All end in order, as the kernel ends them for a process that exits.
+    Finish,
+    /// The connections of these sockets end in order. The others are reset because other processes hold them
+    /// too.
+    FinishOnly(Arc<BTreeSet<SocketId>>),
+    /// All are reset.
+    Reset,
+}
+
+impl Unclosed {
+    /// Returns true if the connection of a socket that is still open then is reset.
+    fn resets(&self, socket: SocketId) -> bool {
+        match self {
+            Unclosed::Finish => false,
+            Unclosed::FinishOnly(own) => !own.contains(&socket),
+            Unclosed::Reset => true,
+        }
+    }
+}
+
+/// Counter of the connections applications have made, see [`FdServer::contacts`].
+#[derive(Clone)]
+pub struct Contacts(Arc<Server>);
+
+impl Contacts {
+    /// Returns the number of connections so far.
+    pub fn count(&self) -> u64 {
+        self.0.contacts()
+    }
+}
+
+impl fmt::Debug for Contacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Contacts").field(&self.count()).finish()
+    }
+}
+
+fn environment(tag: NodeTag, token: Token) -> String {
+    format!("{:08x}:{:032x}", tag.0, token.0)
+}
+
+impl Drop for FdServer {
+    fn drop(&mut self) {
+        self.handle.attach(None);
+        self.server.close();
+    }
+}
+
+impl fmt::Debug for FdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FdServer").field("tag", &self.tag()).finish_non_exhaustive()
+    }
+}
