@@ -93,7 +93,7 @@ func Open(config Config) (*Node, error) {
 }
 
 // Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
-// the static one that a file describes, which `peersock network new` makes; docs/NETWORKS.md has its fields.
+// the static one that a file describes, which `peersock network new` makes; docs/use/NETWORKS.md has its fields.
 func (n *Node) Join(network, secret string) error {
 	return check(func() C.peersock_result {
 		return C.peersock_join_named(n.handle, text(network), text(secret), nil)
@@ -110,7 +110,7 @@ func (n *Node) Close() error {
 	return check(func() C.peersock_result { return C.peersock_stop(n.handle, C.int(Linger.Milliseconds())) })
 }
 
-// Status gives what the node tells of itself, as JSON; docs/STATUS.md describes it.
+// Status gives what the node tells of itself, as JSON; docs/use/STATUS.md describes it.
 func (n *Node) Status() ([]byte, error) {
 	var text *C.char
 	err := check(func() C.peersock_result { return C.peersock_status(n.handle, &text) })

@@ -233,7 +233,7 @@ func (s *socket) LocalAddr() net.Addr { return s.local }
 // RemoteAddr gives the address of the other end, nil if there is none.
 func (s *socket) RemoteAddr() net.Addr { return s.remote }
 
-// SetOption sets an option as setsockopt(2) does; docs/SOCKETS.md lists them.
+// SetOption sets an option as setsockopt(2) does; docs/reference/SOCKETS.md lists them.
 func (s *socket) SetOption(level, option, value int) error {
 	once := func(call func(uintptr) bool) error { return s.raw.Control(func(fd uintptr) { call(fd) }) }
 	_, err := wait(once, "setsockopt", func(fd C.int) C.int {

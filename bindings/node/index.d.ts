@@ -6,7 +6,7 @@ import { AddressInfo, Socket as NetSocket } from 'node:net';
 /** What a node is. */
 export interface Config {
   /** Joined at once: the ID of an ad-hoc network, 16 hexadecimal digits, or the file of a static one, which
-   * `peersock network new` makes and docs/NETWORKS.md describes. */
+   * `peersock network new` makes and docs/use/NETWORKS.md describes. */
   network?: string;
   /** The passphrase of an ad-hoc network. */
   secret?: string;
@@ -64,7 +64,7 @@ export class Node {
   private constructor();
   /** The node's own addresses, those to dial first. */
   readonly addresses: string[];
-  /** What the node tells of itself: docs/STATUS.md. */
+  /** What the node tells of itself: docs/use/STATUS.md. */
   status(): Record<string, unknown>;
   connect(options: ConnectOptions): Promise<Socket>;
   /** For http.request() and the property of an agent. */
@@ -112,6 +112,6 @@ type Sent = (error: Error | null, bytes: number) => void;
 
 export class Socket extends NetSocket {
   private constructor();
-  /** As setsockopt(2), for numbers: docs/SOCKETS.md. */
+  /** As setsockopt(2), for numbers: docs/reference/SOCKETS.md. */
   setOption(level: number, option: number, value: number): this;
 }

@@ -289,7 +289,7 @@ class Node {
     this.#node = { handle, bound: new Set() };
   }
 
-  /** What the node tells of itself; docs/STATUS.md describes it. */
+  /** What the node tells of itself; docs/use/STATUS.md describes it. */
   status() {
     const [result, text] = native.status(this.#node.handle);
     return result === 0 ? JSON.parse(text) : {};

@@ -21,7 +21,7 @@ Examples:
   peersock dial -n ff0001ffff000000 \"[$(ssh host peersock addr ff0001ffff000000)]:7000\"")]
 pub(crate) struct Args {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/NETWORKS.md describes
+    /// network new` makes and docs/use/NETWORKS.md describes
     #[arg(id = "NETWORK", conflicts_with = "network")]
     positional: Option<String>,
 

@@ -281,7 +281,7 @@ pub(crate) struct PeerTimeoutArgs {
 #[derive(clap::Args)]
 pub(crate) struct NetworkArgs {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/NETWORKS.md describes
+    /// network new` makes and docs/use/NETWORKS.md describes
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
@@ -294,7 +294,7 @@ pub(crate) struct NetworkArgs {
 #[derive(clap::Args)]
 pub(crate) struct OptionalNetworkArgs {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/NETWORKS.md describes [default: all that the running node is in]
+    /// network new` makes and docs/use/NETWORKS.md describes [default: all that the running node is in]
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
 
@@ -314,7 +314,7 @@ impl OptionalNetworkArgs {
 #[derive(clap::Args)]
 pub(crate) struct NetworksArgs {
     /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/NETWORKS.md describes; may be given several times
+    /// network new` makes and docs/use/NETWORKS.md describes; may be given several times
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long = "network", value_name = "NETWORK", env = NETWORK_VARIABLE)]
     #[arg(hide_env_values = true)]

@@ -224,7 +224,7 @@ mod tests {
             if help.contains("TOML file") {
                 seen += 1;
                 assert!(help.contains("peersock network new"), "{}", command.get_name());
-                assert!(help.contains("docs/NETWORKS.md"), "{}", command.get_name());
+                assert!(help.contains("docs/use/NETWORKS.md"), "{}", command.get_name());
             }
             if command.get_arguments().any(|argument| argument.get_long() == Some("network")) {
                 assert!(help.contains("[env: PEERSOCK_NETWORK]"), "{}", command.get_name());

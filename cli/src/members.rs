@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Print one JSON object; docs/STATUS.md explains the fields
+    /// Print one JSON object; docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 }

@@ -75,7 +75,7 @@ pub(crate) struct Args {
     timeout: Option<Duration>,
 
     /// Print one JSON object at the end, and nothing else; after a failure, or if it was stopped before a
-    /// reply, it has an `error`. docs/STATUS.md explains the fields
+    /// reply, it has an `error`. docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 }

@@ -19,7 +19,7 @@ const TOKEN_FILE: &str = "rest-token";
 ///
 /// For whatever has no library of peersock's: curl, scripts, pages in a browser. A pipe is a connection or a
 /// UDP socket that lives in this program and has a name; its messages are sent and taken by requests, and it
-/// can become a raw relay or a WebSocket. GET /v1/openapi.json describes all routes, docs/REST.md explains
+/// can become a raw relay or a WebSocket. GET /v1/openapi.json describes all routes, docs/use/REST.md explains
 /// them; those of P2PD are there, too. A line for each place where clients connect goes to stdout once they
 /// can.
 ///

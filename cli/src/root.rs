@@ -34,7 +34,7 @@ const DIRECTORY: &str = "peersock-root";
 /// The first line on stdout is what others need: give it to them as PEERSOCK_ROOTS. It has the root's key and
 /// the addresses of this machine's interfaces, unless --advertise says others. A root sees who is registered,
 /// from which address, and how much goes between whom; it cannot read or forge any of that, and does not
-/// learn which networks there are. docs/ROOT.md says more, and how to size one.
+/// learn which networks there are. docs/use/ROOT.md says more, and how to size one.
 ///
 /// With --stream it also listens for TCP, TLS and WebSocket, for nodes in networks that let no UDP pass; on
 /// port 443 that is what gets through most proxies. SIGHUP has the files of --certificate read again.

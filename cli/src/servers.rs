@@ -14,8 +14,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Outcome, ROOT_HINT, roots_failure};
 
 /// Format hint for TURN servers.
-const TURN_HINT: &str =
-    "write % and two hexadecimal digits for a colon in the user name, and for spaces; docs/TURN.md says more";
+const TURN_HINT: &str = "write % and two hexadecimal digits for a colon in the user name, and for spaces; docs/use/TURN.md says more";
 
 /// Parses the texts of `--root`; roots with keys get the token from the file.
 pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<RootSource>> {

@@ -306,7 +306,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
     assert!(error.expect_err("it is taken").to_string().contains(&address.to_string()));
 }
 
-/// Measures, for docs/ROOT.md:
+/// Measures, for docs/use/ROOT.md:
 /// `cargo test --release -p peersock-root --test server -- --ignored --nocapture`.
 #[test]
 #[ignore = "cargo xtask test --only slow: it measures"]

@@ -88,7 +88,7 @@ impl Network {
     }
 
     /// Reads a static network from a TOML file, or from a pipe. `peersock network new` makes such a file;
-    /// every field is described in `docs/NETWORKS.md`.
+    /// every field is described in `docs/use/NETWORKS.md`.
     ///
     /// ```toml
     /// network = "fe00000000000001"      # begins with fe; any 14 digits after it

@@ -191,7 +191,7 @@ fn parse(text: &str) -> NetworkConfig {
 
 #[test]
 fn the_example_of_the_documentation_is_a_network() {
-    let page = include_str!("../../docs/NETWORKS.md");
+    let page = include_str!("../../docs/use/NETWORKS.md");
     let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let network = Network::parse_toml(example).unwrap();
     assert!(network.is_secret() && network.members().len() == 2);

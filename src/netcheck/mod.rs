@@ -1,5 +1,5 @@
 //! What network this machine is in: interfaces, NATs, servers and their round trips, what is blocked, and
-//! what to do about it. `peersock netcheck` prints a [`Report`]; docs/NETCHECK.md explains its JSON.
+//! what to do about it. `peersock netcheck` prints a [`Report`]; docs/use/NETCHECK.md explains its JSON.
 //!
 //! No server is asked that nobody named: see [`Netcheck`].
 

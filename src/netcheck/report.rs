@@ -55,7 +55,7 @@ impl Report {
         Self { network, lists, roots, turn, origins }
     }
 
-    /// One JSON object, whose fields docs/NETCHECK.md explains.
+    /// One JSON object, whose fields docs/use/NETCHECK.md explains.
     pub fn to_json(&self) -> String {
         let as_value = |value: serde_json::Result<Value>| value.expect("the keys of all maps are texts");
         let mut value = as_value(serde_json::to_value(&self.network));
@@ -83,7 +83,7 @@ fn list_advice(list: &RootList) -> Option<Advice> {
     let what_to_do = match list.source == RootSource::Lan.to_string() {
         true => "start `peersock root --announce` on this network, or name a root by its key",
         false => {
-            "look whether its TXT records of _peersock are there (docs/ROOT.md), or name a root by its key"
+            "look whether its TXT records of _peersock are there (docs/use/ROOT.md), or name a root by its key"
         }
     };
     Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))

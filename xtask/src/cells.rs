@@ -1,5 +1,5 @@
 //! `cargo xtask cells`: runs processes behind every pair of kinds of NATs, in network namespaces, and writes
-//! the results into `docs/CELLS.md`.
+//! the results into `docs/measured/CELLS.md`.
 //!
 //! The tests are `cli/tests/program/cells`. Each writes a line of JSON.
 
@@ -15,7 +15,7 @@ use crate::{Result, cargo, root};
 
 /// Text for `--help`.
 pub(crate) const EXAMPLES: &str = "Examples:
-  cargo xtask cells --write             all cells, and what was seen goes into docs/CELLS.md
+  cargo xtask cells --write             all cells, and what was seen goes into docs/measured/CELLS.md
   cargo xtask cells --only all::ei_apd  some of them
 
 This needs root.";
@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// How many at a time
     #[arg(long, value_name = "N", default_value_t = 3)]
     jobs: usize,
-    /// Put the table into docs/CELLS.md
+    /// Put the table into docs/measured/CELLS.md
     #[arg(long)]
     write: bool,
 }
@@ -96,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         eprintln!("{what}");
     }
     if options.write {
-        let path: PathBuf = root().join("docs/CELLS.md");
+        let path: PathBuf = root().join("docs/measured/CELLS.md");
         let old = fs::read_to_string(&path)?;
         let simulated = old.split_once(HEADING).map_or(old.as_str(), |(before, _)| before);
         fs::write(&path, format!("{simulated}{section}"))?;

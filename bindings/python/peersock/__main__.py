@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="a network: its ID, or the file of a static one, which `peersock network new` makes"
-        " and docs/NETWORKS.md describes (default: that of PEERSOCK_NETWORK)",
+        " and docs/use/NETWORKS.md describes (default: that of PEERSOCK_NETWORK)",
     )
     run.add_argument("--secret-file", help="file with the networks' passphrase (mode 0600), or a pipe")
     state, fresh = os.environ.get("PEERSOCK_STATE"), "(default: that of PEERSOCK_STATE, else a fresh one)"

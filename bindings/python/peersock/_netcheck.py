@@ -21,7 +21,7 @@ class Advice(TypedDict):
 
 
 class Netcheck(TypedDict):
-    """What was found out, as ``peersock netcheck --json`` prints it; docs/NETCHECK.md explains the fields of everything
+    """What was found out, as ``peersock netcheck --json`` prints it; docs/use/NETCHECK.md explains the fields of everything
     in it. Later versions may have more."""
 
     #: The interfaces that are up, with the NATs in front of them.

@@ -42,7 +42,7 @@ class Session:
 
     Args:
         net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network,
-            which ``peersock network new`` makes and docs/NETWORKS.md describes. Without this and ``static``, that of
+            which ``peersock network new`` makes and docs/use/NETWORKS.md describes. Without this and ``static``, that of
             the variable ``PEERSOCK_NETWORK``.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). ``None`` means the passphrase of the variable ``PEERSOCK_SECRET``, if it is set. A network

@@ -219,7 +219,7 @@ impl Node {
             Ok(()) | Err(JoinError::AlreadyJoined(_)) => Ok(id),
             Err(error @ JoinError::NotAMember { .. }) => Err(invalid(format_args!(
                 "{error}: give it the identity of one (identity=, --state or PEERSOCK_STATE), or add its key, \
-                 see docs/NETWORKS.md"
+                 see docs/use/NETWORKS.md"
             ))),
             Err(error) => Err(invalid(error)),
         }

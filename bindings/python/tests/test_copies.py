@@ -253,7 +253,7 @@ def _connect(sock: socket.socket, address: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_connects_the_socket_that_it_was_given(peer: Peer, method: str) -> None:
-    # The parent's stays the kernel's: `docs/SOCKETS.md` says why.
+    # The parent's stays the kernel's: `docs/reference/SOCKETS.md` says why.
     context: Any = multiprocessing.get_context(method)
     with socket.socket(V6, STREAM) as sock:
         child = context.Process(target=_connect, args=(sock, (peer.v6, peer.port("echo", V6))))

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_interval, default_value = "1")]
     interval: Duration,
 
-    /// Print a JSON object in each line; docs/STATUS.md explains the fields
+    /// Print a JSON object in each line; docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 }

@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT", default_value_t = DISCOVERY_PORT)]
     discovery_port: u16,
 
-    /// Print one JSON object; docs/NETCHECK.md explains the fields
+    /// Print one JSON object; docs/use/NETCHECK.md explains the fields
     #[arg(long)]
     json: bool,
 }

@@ -15,7 +15,7 @@ use crate::output::print;
 /// Beginning of a new file.
 const HEAD: &str = "\
 # A static network of peersock: the members listed here, and nobody else, take part. All of them have this file.
-# `peersock network add` adds members; docs/NETWORKS.md describes every field.
+# `peersock network add` adds members; docs/use/NETWORKS.md describes every field.
 
 ";
 
@@ -147,7 +147,7 @@ fn fill(table: &mut dyn TableLike, key: &str, member: &Member) {
 fn odd(path: &Path) -> Failure {
     Failure::new(
         format_args!("the members in {} are not a list that can be edited", path.display()),
-        "write each as a [[member]]; docs/NETWORKS.md has an example",
+        "write each as a [[member]]; docs/use/NETWORKS.md has an example",
     )
 }
 

@@ -46,7 +46,7 @@ impl NetworkFile {
         let document = text.parse::<DocumentMut>().map_err(|error| {
             Failure::new(
                 format_args!("{name}: {}", error.message()),
-                "correct the file; docs/NETWORKS.md describes it",
+                "correct the file; docs/use/NETWORKS.md describes it",
             )
         })?;
         let mode = file.metadata().map_err(failed)?.mode() & 0o777;
@@ -79,7 +79,7 @@ fn check(text: &str, unchanged: &str) -> Outcome<Network> {
         };
         Failure::usage(
             format_args!("the file {unchanged}: {what}"),
-            "correct what you gave; docs/NETWORKS.md says what a member may have",
+            "correct what you gave; docs/use/NETWORKS.md says what a member may have",
         )
     })
 }

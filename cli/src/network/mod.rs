@@ -17,7 +17,7 @@ use crate::failure::Outcome;
 ///
 /// A static network has the members that its TOML file lists: their keys, and if wanted their names,
 /// addresses, and endpoints where they are found without being on the same LAN. Every member has the same
-/// file. docs/NETWORKS.md describes it; it can also be edited by hand.
+/// file. docs/use/NETWORKS.md describes it; it can also be edited by hand.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

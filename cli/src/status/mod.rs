@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Print the node's answer as JSON; docs/STATUS.md explains the fields
+    /// Print the node's answer as JSON; docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     counters: bool,
 
     /// Print all numbers as text for Prometheus, as node_exporter's textfile collector reads it, with those
-    /// of 50 peers at most, or of all with --all; docs/STATUS.md lists the names
+    /// of 50 peers at most, or of all with --all; docs/use/STATUS.md lists the names
     #[arg(long, conflicts_with_all = ["json", "counters", "watch"])]
     prometheus: bool,
 

@@ -17,7 +17,7 @@ use crate::stdio;
 #[derive(clap::Args)]
 pub(super) struct ExitArgs {
     /// Reach the Internet by way of this member, by its name or its address: one to which a network's file
-    /// gives `routes = ["0.0.0.0/0", "::/0"]`, and whose machine forwards (docs/NETWORKS.md). The local
+    /// gives `routes = ["0.0.0.0/0", "::/0"]`, and whose machine forwards (docs/use/NETWORKS.md). The local
     /// network stays reachable; what the exit does not carry is unreachable. Wants --user
     #[arg(long, value_name = "MEMBER")]
     exit: Option<String>,
@@ -269,7 +269,7 @@ fn warn_of_no_forwarding(exit: Exit) {
     for (_, name, _) in settings.iter().filter(|(is_wanted, _, file)| *is_wanted && number(file) == Some(0)) {
         stdio::note(format_args!(
             "the network's file makes this node an exit, and its kernel does not forward: `sysctl -w \
-             {name}=1` (docs/NETWORKS.md says what else an exit needs)"
+             {name}=1` (docs/use/NETWORKS.md says what else an exit needs)"
         ));
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn set(
         stdio::note(format_args!(
             "{name} has no filter, which takes nf_tables of Linux 5.12 or later: {error}. Whoever is on a \
              local network of this machine reaches its addresses in the network, and can send in the name of \
-             members{}: docs/NETWORKS.md has rules against that",
+             members{}: docs/use/NETWORKS.md has rules against that",
             match leads_out {
                 true => {
                     "; and reaches members, for this node is an exit, which leads them to this machine's site, too"

@@ -25,7 +25,7 @@ pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
     let ids: Vec<_> = networks.iter().map(|network| network.id().to_string()).collect();
     Err(Failure::usage(
         format_args!("no member of network {} has a name that --dns could serve", ids.join(" or ")),
-        "leave --dns out, or describe the network in a file that names its members (docs/NETWORKS.md)",
+        "leave --dns out, or describe the network in a file that names its members (docs/use/NETWORKS.md)",
     ))
 }
 
@@ -83,7 +83,7 @@ impl Server {
         stdio::note(match self.is_announced {
             true => format!("members have names in {DOMAIN}"),
             false => format!(
-                "members have names in {DOMAIN}, once the machine's resolver asks {at} for it (docs/NETWORKS.md)"
+                "members have names in {DOMAIN}, once the machine's resolver asks {at} for it (docs/use/NETWORKS.md)"
             ),
         });
         Ok(())

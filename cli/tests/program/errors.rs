@@ -61,7 +61,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (
             lab.command("a", &["addr", "office.toml"]),
             1,
-            &["peersock network new office.toml", "docs/NETWORKS.md"][..],
+            &["peersock network new office.toml", "docs/use/NETWORKS.md"][..],
         ),
         (
             lab.node("a", &["dial", &nobody, "--root", "192.0.2.1:7420"]),
@@ -75,7 +75,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
         (lab.command("a", &["addr", "fe00000000000001"]), 2, &["peersock network new"]),
         (lab.command("a", &["addr", "8056c2e21c000001"]), 2, &["ff…"]),
-        (lab.command("a", &["addr", &path("broken.toml")]), 1, &["broken.toml:2:", "docs/NETWORKS.md"]),
+        (lab.command("a", &["addr", &path("broken.toml")]), 1, &["broken.toml:2:", "docs/use/NETWORKS.md"]),
         (lab.command("b", &["addr", &path("office.toml")]), 1, &["not a member", "peersock network add"]),
         (
             lab.node("a", &["dial", &nobody, "--secret-file", "/nonexistent"]),

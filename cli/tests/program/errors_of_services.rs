@@ -78,7 +78,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         ),
         (with(&["netcheck", "--interface", "nosuch"], &[]), 2, &["nosuch", "without --interface"]),
         (with(&["netcheck", "--stun", "x"], &[]), 2, &["'x' is not HOST:PORT", "`peersock netcheck --stun"]),
-        (with(&["netcheck", "--turn", "x"], &[]), 2, &["turn:USER:PASSWORD@HOST:PORT", "docs/TURN.md"]),
+        (with(&["netcheck", "--turn", "x"], &[]), 2, &["turn:USER:PASSWORD@HOST:PORT", "docs/use/TURN.md"]),
         (with(&["root", "--listen", "nowhere"], &[]), 2, &["'nowhere'", "`peersock root --listen"]),
         (root(&["--advertise", "x"]), 2, &["`x` is no endpoint", "`peersock root --advertise"]),
         (root(&["--directory", "x"]), 2, &["--directory", "redis://HOST:PORT"]),

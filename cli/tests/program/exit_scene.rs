@@ -24,7 +24,7 @@ pub(crate) const OF_EXIT: [&str; 2] = ["10.98.8.2", "2001:db8:8::2"];
 
 /// Returns the document's nft rules for an exit's machine.
 fn translation() -> &'static str {
-    let text = include_str!("../../../docs/NETWORKS.md");
+    let text = include_str!("../../../docs/use/NETWORKS.md");
     let rules = text.split_once("nft -f - <<END\n").and_then(|(_, rest)| rest.split_once("END\n"));
     rules.expect("the document has the rules").0
 }

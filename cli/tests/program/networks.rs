@@ -1,4 +1,4 @@
-//! `peersock network`, and the walkthrough in docs/NETWORKS.md.
+//! `peersock network`, and the walkthrough in docs/use/NETWORKS.md.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,7 +145,8 @@ fn the_way_through_the_documentation_works() {
     if lacks("the_way_through_the_documentation_works", &["bash"]) {
         return;
     }
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/NETWORKS.md")).unwrap();
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/use/NETWORKS.md")).unwrap();
     let lab = Lab::new();
     let machines: BTreeMap<_, _> = ["alpha", "beta"].map(|name| (name, lab.dir.path().join(name))).into();
     let tools = lab.dir.path().join("tools");

@@ -1,4 +1,4 @@
-//! `docs/STATUS.md` explains every field of `peersock status --json`.
+//! `docs/use/STATUS.md` explains every field of `peersock status --json`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 #[test]
 fn the_manual_explains_every_field_of_a_status() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let manual = fs::read_to_string(root.join("docs/STATUS.md")).expect("the manual");
+    let manual = fs::read_to_string(root.join("docs/use/STATUS.md")).expect("the manual");
     let mut fields = Vec::new();
     for source in sources(&root.join("src/node/status")) {
         fields.extend(serialized_fields(&source));
@@ -17,7 +17,7 @@ fn the_manual_explains_every_field_of_a_status() {
     let explained: BTreeSet<_> =
         manual.split('`').skip(1).step_by(2).flat_map(|code| code.split('.')).collect();
     let missing: Vec<_> = fields.iter().filter(|field| !explained.contains(field.as_str())).collect();
-    assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
+    assert!(missing.is_empty(), "docs/use/STATUS.md lacks {missing:?}");
 }
 
 /// Returns the texts of all files in a folder and its subfolders.

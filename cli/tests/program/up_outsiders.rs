@@ -149,7 +149,7 @@ fn an_interface_without_a_filter_is_told() {
     scene.run(MEMBER, &["nft", "add table inet peersock_peersock0"]);
     let up = scene.up();
     up.wait_for_stderr("peersock0 has no filter");
-    up.wait_for_stderr("docs/NETWORKS.md");
+    up.wait_for_stderr("docs/use/NETWORKS.md");
     let before = scene.tables();
     up.interrupt();
     assert_eq!(scene.tables(), before, "it is somebody else's");

@@ -5,7 +5,7 @@ ZTS_INLINE uint64_t zts_net_compute_adhoc_id(uint16_t start_port, uint16_t end_p
 }
 
 /* A static network, fe..., is joined by its file: networks.d/ID.toml in the storage folder.
- * `peersock network new` makes such a file, and docs/NETWORKS.md describes it. */
+ * `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it. */
 ZTS_INLINE peersock_result zts_join(uint64_t net_id) {
     char path[sizeof zts_state.storage + 64];
     if (net_id >> 56 != 0xfe) return peersock_join(PEERSOCK_DEFAULT, net_id, NULL);

@@ -301,7 +301,7 @@ peersock_result peersock_config_roots(struct peersock_config *config, const char
 // The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
 // with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
 // for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
-// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/TURN.md says
+// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/use/TURN.md says
 // more; `peersock_status()` tells what came of it. At most four are asked.
 //
 // Pointers:
@@ -410,7 +410,7 @@ peersock_result peersock_join(peersock_node node, uint64_t network, const char *
 peersock_result peersock_join_key(peersock_node node, uint64_t network, const uint8_t *key, size_t size);
 
 // Joins the static network that a TOML file describes, which `peersock network new` makes and
-// docs/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
+// docs/use/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
 //
 // Pointers:
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.
@@ -763,7 +763,7 @@ int peersock_getnameinfo(const struct sockaddr *address,
 const char *peersock_gai_strerror(int error);
 
 // Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
-// prints; docs/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+// prints; docs/use/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
 //
 // It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
 // with `lan`.
@@ -784,7 +784,7 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 // network that they name. All of them may be left out:
 //
 // - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
-//   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
+//   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
 // - `secret`: the passphrase of an ad-hoc network, which `network` names;
 // - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 // - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a

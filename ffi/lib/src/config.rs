@@ -171,7 +171,7 @@ pub unsafe extern "C" fn peersock_config_roots(
 /// The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
 /// with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
 /// for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
-/// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/TURN.md says
+/// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/use/TURN.md says
 /// more; `peersock_status()` tells what came of it. At most four are asked.
 ///
 /// # Safety

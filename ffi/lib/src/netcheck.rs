@@ -12,7 +12,7 @@ use crate::result::{Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
 
 /// Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
-/// prints; docs/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+/// prints; docs/use/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
 ///
 /// It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
 /// with `lan`.

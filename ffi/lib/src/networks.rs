@@ -65,7 +65,7 @@ pub unsafe extern "C" fn peersock_join_key(
 }
 
 /// Joins the static network that a TOML file describes, which `peersock network new` makes and
-/// docs/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
+/// docs/use/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `network` is NULL or has room for an ID.

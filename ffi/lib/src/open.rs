@@ -21,7 +21,7 @@ use crate::text;
 /// network that they name. All of them may be left out:
 ///
 /// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
-///   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
+///   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
 /// - `secret`: the passphrase of an ad-hoc network, which `network` names;
 /// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 /// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a

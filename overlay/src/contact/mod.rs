@@ -99,7 +99,7 @@ impl Contact {
         self.candidates.iter().any(|one| one.kind == CandidateKind::Relayed && one.address == address)
     }
 
-    /// Appends its bytes, as they are in `docs/PROTOCOL.md`, section 14.
+    /// Appends its bytes, as they are in `docs/reference/PROTOCOL.md`, section 14.
     pub fn emit(&self, out: &mut Vec<u8>) {
         out.push(self.nat.mapping.number() | self.nat.mapping_ipv6.number() << 4);
         out.push(match self.nat.filtering {

@@ -73,7 +73,7 @@ impl fmt::Debug for Nickname {
 /// What a user gives to others so that they find a node: `alice.9f86d081884c7d659a2f.peersock`, a nickname
 /// and the first 10 bytes of the ID of the node that has claimed it, as 20 hex digits. No other node can be
 /// found by that. In `alice.peersock` the digits are left out; then whoever reads it depends on the roots,
-/// see `docs/SECURITY.md`.
+/// see `docs/reference/SECURITY.md`.
 ///
 /// ```
 /// use peersock_overlay::{Identity, NicknameText};

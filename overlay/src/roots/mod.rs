@@ -21,7 +21,7 @@
 //! - **Streams** (`stream`): where UDP does not pass, the driver opens a stream (TCP, TLS, WebSocket) to the
 //!   root, which is one more way to it.
 //!
-//! So a root that lies can refuse its service and nothing more. What it does know is in `docs/PROTOCOL.md`.
+//! So a root that lies can refuse its service and nothing more. What it does know is in `docs/reference/PROTOCOL.md`.
 //!
 //! Everything here is plain state: `endpoint/roots` moves it and sends what it says.
 

@@ -1,4 +1,4 @@
-//! The test vectors of `docs/PROTOCOL.md`, made from fixed seeds and compared with what is committed.
+//! The test vectors of `docs/reference/PROTOCOL.md`, made from fixed seeds and compared with what is committed.
 //!
 //! After a deliberate change of the protocol, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-overlay --test
 //! protocol_vectors` writes both the document's section and `vectors/protocol.json` anew.
@@ -30,7 +30,7 @@ fn committed_vectors_are_what_the_code_does() {
     let sections = sections();
     let json = format!("{:#}\n", as_json(&sections));
     let text = as_text(&sections);
-    let document = std::fs::read_to_string(document_path()).expect("docs/PROTOCOL.md is there");
+    let document = std::fs::read_to_string(document_path()).expect("docs/reference/PROTOCOL.md is there");
     let (before, rest) = document.split_once(BEGIN).expect("the document marks where its vectors begin");
     let (quoted, after) = rest.split_once(END).expect("the document marks where its vectors end");
 
@@ -42,7 +42,7 @@ fn committed_vectors_are_what_the_code_does() {
     }
     let committed = std::fs::read_to_string(json_path()).expect("vectors/protocol.json is there");
     assert_eq!(committed, json, "vectors/protocol.json is not what the code does");
-    assert_eq!(quoted, text, "docs/PROTOCOL.md does not quote vectors/protocol.json");
+    assert_eq!(quoted, text, "docs/reference/PROTOCOL.md does not quote vectors/protocol.json");
 }
 
 /// A titled list of named values, in the order of the document.
@@ -334,5 +334,5 @@ fn json_path() -> PathBuf {
 }
 
 fn document_path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/PROTOCOL.md")
 }

@@ -11,7 +11,7 @@
 //!
 //! All keys change every hour ([`EPOCH`]), and follow from the network's discovery key ([`MeetingKeys`]).
 //! Without that key an outsider can neither find, read nor write anything, nor tell which items belong
-//! together. `docs/PROTOCOL.md` specifies every byte, and the worst that an attacker can do.
+//! together. `docs/reference/PROTOCOL.md` specifies every byte, and the worst that an attacker can do.
 //!
 //! # Two halves
 //!

@@ -1,4 +1,4 @@
-//! The test vectors of `docs/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared
+//! The test vectors of `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared
 //! with what is committed.
 //!
 //! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` rewrites
@@ -27,20 +27,20 @@ fn committed_vectors_are_what_the_code_does() {
         values.iter().map(|(name, text)| ((*name).to_owned(), Value::String(text.clone()))).collect();
     let json = format!("{:#}\n", Value::Object(map));
     let text = as_text(&values);
-    let document =
-        std::fs::read_to_string(path("../../docs/PROTOCOL.md")).expect("docs/PROTOCOL.md is there");
+    let document = std::fs::read_to_string(path("../../docs/reference/PROTOCOL.md"))
+        .expect("docs/reference/PROTOCOL.md is there");
     let (before, rest) = document.split_once(BEGIN).expect("the document marks where its vectors begin");
     let (quoted, after) = rest.split_once(END).expect("the document marks where its vectors end");
     if std::env::var_os("PEERSOCK_WRITE_VECTORS").is_some() {
         std::fs::write(path("tests/vectors/meeting.json"), json).expect("can write the vectors");
-        std::fs::write(path("../../docs/PROTOCOL.md"), [before, BEGIN, &text, END, after].concat())
+        std::fs::write(path("../../docs/reference/PROTOCOL.md"), [before, BEGIN, &text, END, after].concat())
             .expect("can write the document");
         return;
     }
     let committed =
         std::fs::read_to_string(path("tests/vectors/meeting.json")).expect("the vectors are there");
     assert_eq!(committed, json, "vectors/meeting.json is not what the code does");
-    assert_eq!(quoted, text, "docs/PROTOCOL.md does not quote vectors/meeting.json");
+    assert_eq!(quoted, text, "docs/reference/PROTOCOL.md does not quote vectors/meeting.json");
 }
 
 fn values() -> Vec<(&'static str, String)> {

@@ -1,5 +1,5 @@
 //! Table of the socket options: which side keeps each, and the consequences of setting it. It is the only
-//! list of them; a test compares it with the table in `docs/SOCKETS.md`.
+//! list of them; a test compares it with the table in `docs/reference/SOCKETS.md`.
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
@@ -526,7 +526,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_same_table() {
-        let text = include_str!("../../../docs/SOCKETS.md");
+        let text = include_str!("../../../docs/reference/SOCKETS.md");
         let documented: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
         let known: Vec<_> = TABLE.iter().map(line).collect();
         assert_eq!(documented, known, "\n{}", known.join("\n"));

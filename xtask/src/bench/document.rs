@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn the_document_of_the_figures_has_its_places() {
         for place in [BENCH, RIVALS, STAGES] {
-            check(&crate::root().join("docs/PERFORMANCE.md"), place).expect("the comments");
+            check(&crate::root().join("docs/measured/PERFORMANCE.md"), place).expect("the comments");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Checks if the machine was idle otherwise during a measurement.
 //!
 //! A measurement is disturbed if the host took processors away (steal), or if other processes used more than
-//! [`LIMIT`]. `docs/PERFORMANCE.md` defines the accounting.
+//! [`LIMIT`]. `docs/measured/PERFORMANCE.md` defines the accounting.
 
 use std::fmt;
 use std::thread;

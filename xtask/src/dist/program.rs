@@ -64,11 +64,11 @@ pub(super) fn licences(folder: &Path) -> Result<()> {
         "CHANGELOG.md",
         "LICENSE-MIT",
         "LICENSE-APACHE",
-        "docs/NETCHECK.md",
-        "docs/NETWORKS.md",
-        "docs/ROOT.md",
-        "docs/STATUS.md",
-        "docs/TURN.md",
+        "docs/use/NETCHECK.md",
+        "docs/use/NETWORKS.md",
+        "docs/use/ROOT.md",
+        "docs/use/STATUS.md",
+        "docs/use/TURN.md",
     ];
     for name in documents {
         write(&folder.join(name), &fs::read(root().join(name))?, 0o644)?;

@@ -1,4 +1,4 @@
-//! Checks the claims of docs/FACES.md about other projects' interfaces. Each of their features has a row, and
+//! Checks the claims of docs/reference/FACES.md about other projects' interfaces. Each of their features has a row, and
 //! each test that a row names exists.
 
 use std::collections::BTreeSet;
@@ -19,12 +19,12 @@ const OTHERS: [&str; 4] = ["target", "node_modules", "corpus", ".git"];
 ///
 /// A file cannot be read.
 pub(super) fn complaints() -> Result<Vec<String>> {
-    let text = fs::read_to_string(root().join("docs/FACES.md"))?;
+    let text = fs::read_to_string(root().join("docs/reference/FACES.md"))?;
     let mut tests = BTreeSet::new();
     collect(root(), &mut tests)?;
-    let missing = missing(&text).into_iter().map(|id| format!("docs/FACES.md has no row for {id}"));
+    let missing = missing(&text).into_iter().map(|id| format!("docs/reference/FACES.md has no row for {id}"));
     let stale = named(&text).into_iter().filter(|name| !tests.contains(*name));
-    Ok(missing.chain(stale.map(|name| format!("docs/FACES.md: there is no test {name}"))).collect())
+    Ok(missing.chain(stale.map(|name| format!("docs/reference/FACES.md: there is no test {name}"))).collect())
 }
 
 /// Returns the features without a row.

@@ -1,5 +1,5 @@
 //! Checks that log fields with the same meaning have the same name everywhere. Only fields listed in
-//! `docs/STATUS.md` are allowed, so a reader of logs knows the names to search for.
+//! `docs/use/STATUS.md` are allowed, so a reader of logs knows the names to search for.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use super::workspace::Workspace;
 use crate::{Result, root};
 
 /// Document with the list of fields, and the heading of the list.
-const DOCUMENT: &str = "docs/STATUS.md";
+const DOCUMENT: &str = "docs/use/STATUS.md";
 const HEADING: &str = "## Fields of log lines\n";
 
 /// Returns the unlisted fields, and the listed fields that nothing logs.

@@ -13,7 +13,7 @@ use super::workspace::Workspace;
 use crate::{Result, root};
 
 /// Texts that each place must contain.
-const NAMES: [&str; 2] = ["peersock network new", "docs/NETWORKS.md"];
+const NAMES: [&str; 2] = ["peersock network new", "docs/use/NETWORKS.md"];
 
 /// Code that reads such a file in Rust.
 const READS: &str = "Network::from_file(";
@@ -49,7 +49,7 @@ const PLACES: [(&str, &str, &str); 11] = [
     ("ffi/lib/include/peersock.h", "// Joins the static network", " peersock_join_file("),
     ("ffi/lib/include/peersock.h", "// - `network`: the ID", "// - `secret`:"),
     ("ffi/compat/zts/network.h", "/* A static network", " zts_join("),
-    ("docs/LIBZT.md", "- `zts_net_join` joins", "\n## "),
+    ("docs/use/LIBZT.md", "- `zts_net_join` joins", "\n## "),
     ("bindings/python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
     ("bindings/python/peersock/__main__.py", "\"--network\"", "\"--secret-file\""),
     ("bindings/python/docs/tutorial.rst", "(a *static* network)", "\n\n"),
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn a_place_names_both_however_its_lines_are_broken() {
         let good =
-            "/// Reads a file. `peersock\n    /// network new` makes one: docs/NETWORKS.md.\nfn read()";
+            "/// Reads a file. `peersock\n    /// network new` makes one: docs/use/NETWORKS.md.\nfn read()";
         assert_eq!(complaint(good, "/// Reads", "fn read"), None);
-        let without = complaint("// Reads a file. docs/NETWORKS.md\nread()", "// Reads", "read()");
+        let without = complaint("// Reads a file. docs/use/NETWORKS.md\nread()", "// Reads", "read()");
         assert!(without.is_some_and(|said| said.contains("peersock network new")));
         assert!(complaint(good, "/// Writes", "fn").is_some_and(|said| said.contains("any more")));
         assert!(complaint(good, "/// Reads", "struct").is_some_and(|said| said.contains("any more")));

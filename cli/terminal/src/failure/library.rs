@@ -53,7 +53,7 @@ impl Failure {
                 Failure::file(
                     error,
                     format_args!(
-                        "make the file with `peersock network new {quoted}`; docs/NETWORKS.md describes it"
+                        "make the file with `peersock network new {quoted}`; docs/use/NETWORKS.md describes it"
                     ),
                 )
             }
@@ -86,11 +86,11 @@ impl From<ConfigError> for Failure {
         match error {
             ConfigError::File(error) => Failure::file(
                 error,
-                "make the file with `peersock network new`; docs/NETWORKS.md describes it",
+                "make the file with `peersock network new`; docs/use/NETWORKS.md describes it",
             ),
             error => Failure::from_library(
                 error,
-                Some("correct the file; docs/NETWORKS.md describes it, and `peersock network` edits it"),
+                Some("correct the file; docs/use/NETWORKS.md describes it, and `peersock network` edits it"),
             ),
         }
     }
@@ -166,7 +166,7 @@ impl From<JoinError> for Failure {
             JoinError::AlreadyJoined(_) => "name each network once",
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
             JoinError::TooMany(_) => "name fewer networks, or start several nodes",
-            _ => "correct the network's file; docs/NETWORKS.md describes it",
+            _ => "correct the network's file; docs/use/NETWORKS.md describes it",
         };
         Failure::from_library(&error, Some(hint))
     }

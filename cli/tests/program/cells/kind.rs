@@ -1,4 +1,4 @@
-//! The kinds of boxes that natlab can build, with the names of `docs/CELLS.md`.
+//! The kinds of boxes that natlab can build, with the names of `docs/measured/CELLS.md`.
 
 use peersock_sim::cells::{Expected, Kind};
 use peersock_testnet::Lab as Nats;

@@ -9,7 +9,7 @@ use std::process::Command;
 const FACTS: &str = include_str!("../libzt.txt");
 
 /// The user guide about it.
-const GUIDE: &str = include_str!("../../../../docs/LIBZT.md");
+const GUIDE: &str = include_str!("../../../../docs/use/LIBZT.md");
 
 /// Every warning is an error.
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"];

@@ -4,7 +4,7 @@
 //! pair of [`Kind`]s and every seed, a run measures whether the nodes' programs can talk, over which path in
 //! the end, and how soon ([`Outcome`]). [`Expected`] predicts what the boxes between them allow. Other cells
 //! have two nodes behind one box ([`Shared`], [`Together`]). `cargo run --release -p peersock-sim -- cells`
-//! measures all cells and writes `docs/CELLS.md`.
+//! measures all cells and writes `docs/measured/CELLS.md`.
 
 mod expectation;
 mod home;

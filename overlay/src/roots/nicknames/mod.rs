@@ -2,7 +2,7 @@
 //!
 //! A claim is signed for one root, and made anew after each registration there: so it is renewed before it
 //! ends, and a root that was restarted learns of it. A question goes to all roots, and the answers are
-//! compared: see `docs/PROTOCOL.md`, "What a node does with roots".
+//! compared: see `docs/reference/PROTOCOL.md`, "What a node does with roots".
 
 mod claims;
 mod questions;
@@ -88,7 +88,7 @@ pub enum NicknameError {
     #[error("no root has answered about the nickname: look at `peersock status`, or try again later")]
     NoAnswer,
     /// The node uses no roots.
-    #[error("nicknames are kept by roots, and this node uses none: name one, as docs/ROOT.md says")]
+    #[error("nicknames are kept by roots, and this node uses none: name one, as docs/use/ROOT.md says")]
     NoRoots,
     /// The node was shut down.
     #[error("the node is shut down")]

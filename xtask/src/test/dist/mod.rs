@@ -25,8 +25,8 @@ const BESIDE: [&str; 9] = [
     BASH,
     "share/fish/vendor_completions.d/peersock.fish",
     "share/zsh/vendor-completions/_peersock",
-    "share/doc/peersock/docs/NETWORKS.md",
-    "share/doc/peersock/docs/ROOT.md",
+    "share/doc/peersock/docs/use/NETWORKS.md",
+    "share/doc/peersock/docs/use/ROOT.md",
     "lib/systemd/system/peersock-root.service",
 ];
 

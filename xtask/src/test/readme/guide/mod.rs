@@ -1,6 +1,6 @@
 //! The guide's tours, whose commands are typed and whose output is compared.
 //!
-//! `docs/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`] plays
+//! `docs/use/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`] plays
 //! a tour in a network namespace with only the loopback interface, by a hidden command of this program.
 //! [`expected`] compares lines.
 
@@ -23,7 +23,7 @@ use crate::test::{bindings, workspace::Workspace};
 use crate::{Result, cargo, root};
 
 /// The guide, in the project's folder.
-const GUIDE: &str = "docs/GUIDE.md";
+const GUIDE: &str = "docs/use/GUIDE.md";
 
 /// Programs that every tour needs.
 const BASICS: [&str; 6] = ["bash", "peersock", "script", "sed", "stty", "timeout"];
