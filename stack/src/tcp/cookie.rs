@@ -1,21 +1,20 @@
-//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, a handshake is kept in the sequence number
-//! of the SYN-ACK instead of in memory.
+//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, the SYN-ACK's sequence number holds the
+//! handshake's state instead of memory.
 //!
-//! The price is what does not fit: no window scale, no SACK, no timestamps, and a segment size out of a
-//! table.
+//! A cookie has no room for window scale, SACK or timestamps, and its segment size comes from a table.
 
 use std::net::SocketAddr;
 
 use crate::host::clock::Time;
 use peersock_primitives::Key;
 
-/// Segment sizes that a cookie can name: the defaults, common paths, and what loopback paths carry.
+/// Segment sizes that a cookie can encode: the defaults, common paths, and loopback paths.
 const SIZES: [u16; 8] = [536, 1220, 1300, 1388, 1440, 1460, 8920, 65_475];
 
-/// A cookie is good in the period in which it was made and in the next.
+/// Length of a period. A cookie is valid in the period that made it and in the next.
 const PERIOD_SECONDS: i64 = 64;
 
-/// Bits of the sequence number: the period, the size, and the rest authenticates them.
+/// Layout of the sequence number in bits: the period, the size, and an authentication code in the rest.
 const SIZE_BITS: u32 = 3;
 const PERIOD_BITS: u32 = 3;
 const MAC_BITS: u32 = 32 - SIZE_BITS - PERIOD_BITS;
@@ -28,7 +27,7 @@ impl Cookies {
         Self(Key::new(seed, "SYN cookie"))
     }
 
-    /// The initial sequence number that stands for the SYN with number `irs` of a peer that takes segments of
+    /// Returns the initial sequence number that encodes the SYN `irs` of a peer whose largest segment is
     /// `mss` bytes.
     pub(crate) fn make(
         &self,
@@ -41,7 +40,7 @@ impl Cookies {
         self.cookie((local, remote), irs, period(now), size)
     }
 
-    /// The segment size, if `isn` is a cookie for these addresses that was made lately.
+    /// Returns the segment size if `isn` is a valid cookie for these addresses from this period or the last.
     pub(crate) fn check(
         &self,
         now: Time,

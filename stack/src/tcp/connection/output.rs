@@ -1,4 +1,4 @@
-//! What leaves, and when.
+//! Outgoing segments and their times.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::tcp::segment::{ECT0, Outgoing};
 use crate::tcp::sender::Plan;
 use crate::tcp::sequence;
 
-/// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
+/// Timeout of the first SYN (RFC 6298 2.1), which doubles with each further try, and its maximum.
 pub(crate) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A super-segment in the caller's buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
-    /// Bytes, headers included, and bytes of headers.
+    /// Bytes in total, and bytes of headers.
     pub(crate) len: usize,
     pub(crate) header_len: usize,
-    /// Payload of its wire packets but the last, bytes.
+    /// Payload of each wire packet but the last, bytes.
     pub(crate) segment: usize,
 }
 
-/// Where a packet is written, and the own address in it and the peer's.
+/// Destination buffer of a packet, and the local and remote addresses in it.
 struct Out<'a> {
     addresses: (SocketAddr, SocketAddr),
     buf: &'a mut [u8],
 }
 
 impl Connection {
-    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there
+    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. Returns `None` if there
     /// is nothing to send before [`deadline`](Self::deadline).
     pub(crate) fn emit(
         &mut self,
@@ -50,7 +50,7 @@ impl Connection {
         self.take_limits(limits);
         self.run_timers(now);
         if self.reset_due {
-            // To a peer whose SYN nobody has acknowledged, a reset says that there was no connection.
+            // A peer whose SYN was not acknowledged would take a reset as a refusal, so acknowledge first.
             let only_syn_came = self.receiver.nxt() == 1;
             if only_syn_came && self.receiver.is_answer_due(now, self.mss()) {
                 return self.emit_ack(now, out);
@@ -77,7 +77,7 @@ impl Connection {
         }
     }
 
-    /// When [`emit`](Self::emit) has something to do; now or earlier if it has already.
+    /// Returns the time at which [`emit`](Self::emit) has something to do; now or earlier if it has already.
     pub(crate) fn deadline(&mut self, now: Time) -> Option<Time> {
         if self.reset_due || self.expedite_due {
             return Some(now);
@@ -95,13 +95,13 @@ impl Connection {
         }
     }
 
-    /// Whether [`emit`](Self::emit) has something to send.
+    /// Returns true if [`emit`](Self::emit) has something to send.
     pub(crate) fn has_output(&mut self, now: Time) -> bool {
         self.deadline(now).is_some_and(|due| due <= now)
     }
 
-    /// After an emission: when there will be something to send again, if it is plain that there is nothing
-    /// now. Otherwise only the next [`emit`](Self::emit) can tell.
+    /// Returns the time of the next output after an emission, if there is certainly nothing to send now.
+    /// Returns `None` if only the next [`emit`](Self::emit) can tell.
     pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
         let standing = matches!(self.state, State::Established | State::CloseWait);
         let due = self.reset_due || self.expedite_due || self.receiver.is_answer_due(now, self.mss());
@@ -130,7 +130,7 @@ impl Connection {
         earlier(earlier(self.sender.next_timer(), self.receiver.answer_at()), self.keepalive_at())
     }
 
-    /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.
+    /// Makes the next [`emit`](Self::emit) retransmit unacknowledged data, if there is any.
     pub(crate) fn expedite(&mut self) {
         self.expedite_due = true;
     }
@@ -181,8 +181,9 @@ impl Connection {
         self.probed = now;
     }
 
-    /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute,
-    /// and who has keep-alives wants to know sooner that the peer is gone, and that it is not.
+    /// Returns the time of the next keep-alive (RFC 9293 3.8.4). A peer without room gets keep-alives too,
+    /// because the pauses between window probes grow to a minute. An application with keep-alives wants an
+    /// answer sooner.
     fn keepalive_at(&self) -> Option<Time> {
         let has_room = !self.sender.is_shut_out();
         let due = self.settings.keepalive.after(self.heard, self.probed, has_room)?;
@@ -213,7 +214,7 @@ impl Connection {
             seq: self.isn,
             ack: answers.then(|| self.wire_ack()),
             syn: true,
-            // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
+            // RFC 3168 6.1.1: the second SYN is without ECN, because some middleboxes drop SYNs with ECN.
             ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
             window: self.receiver.offer_in_syn(),
@@ -236,7 +237,8 @@ impl Connection {
                 self.note_probe(now);
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
                 let probe = self.emit_bare(now, seq, out);
-                // It lies before the peer's window, where nobody looks for urgent data.
+                // The probe lies before the peer's window, where receivers ignore the urgent pointer, so it
+                // must be sent again.
                 self.sender.set_urgent_due(true);
                 probe
             }
@@ -249,7 +251,7 @@ impl Connection {
         self.emit_bare(now, self.wire_nxt(), out)
     }
 
-    /// A segment without data: an acknowledgement with what is to be reported.
+    /// Writes a segment without data: an acknowledgement with SACK blocks.
     fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
@@ -262,13 +264,13 @@ impl Connection {
         self.finish(out, &header, 0)
     }
 
-    /// SACK blocks that fit beside the other options.
+    /// Returns the number of SACK blocks that fit beside the other options.
     fn most_blocks(&self) -> usize {
         if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS }
     }
 
-    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave
-    /// most of the segment for the data.
+    /// Returns the number of SACK blocks in a segment with data (RFC 2018 section 3). Blocks are left out if
+    /// they take more than an eighth of the segment.
     fn data_blocks(&self) -> usize {
         let blocks = self.receiver.ranges().min(self.most_blocks());
         let room = self.mss() / 8;
@@ -293,6 +295,8 @@ impl Connection {
         let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
         header.psh = !fin && end >= self.sender.queued_end();
+        // RFC 3168 6.1.5: retransmissions are not ECN-capable, so that forged packets cannot reduce the
+        // window.
         if self.ecn.on && !again {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
@@ -310,7 +314,7 @@ impl Connection {
         Some(packet)
     }
 
-    /// The header that every segment of a standing connection has.
+    /// Returns the header of a segment of an established connection.
     fn header(&mut self, now: Time, seq: u32) -> Outgoing {
         let timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
         Outgoing {
@@ -332,7 +336,7 @@ impl Connection {
     }
 }
 
-/// Bytes of an option with so many SACK blocks, padded.
+/// Returns the padded bytes of an option with this number of SACK blocks.
 fn sack_len(blocks: usize) -> u64 {
     if blocks == 0 { 0 } else { 4 + 8 * blocks as u64 }
 }
