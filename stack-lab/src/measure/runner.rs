@@ -1,4 +1,4 @@
-//! Runs many seeds of many cases on all cores.
+//! Parallel runs of many seeds of many cases on all cores.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,20 +7,20 @@ use std::thread;
 use super::{Case, Figure};
 use crate::secs;
 
-/// How much is run.
+/// Extent of the runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// How many seeds.
+    /// Number of seeds.
     pub seeds: u64,
-    /// Instead of the scenarios' own lengths, seconds.
+    /// Duration in seconds that replaces the scenarios' own.
     pub secs: Option<f64>,
 }
 
-/// Runs every case and gives its figures in the order of the cases. `progress` hears of each case that is
-/// done, with its figures.
+/// Runs every case and returns its figures in the order of the cases. `progress` gets each finished case with
+/// its figures.
 ///
 /// # Errors
-/// What must not be has been in some run: its name, seed and the failure.
+/// Description of a failed run: its name, seed and the failure.
 pub fn run(
     mut cases: Vec<Case>,
     settings: Settings,
@@ -68,7 +68,7 @@ pub fn run(
 }
 
 struct Results {
-    /// By case and run.
+    /// Values by case and run.
     values: Vec<Vec<Vec<f64>>>,
     expected: Vec<usize>,
     figures: Vec<Vec<Figure>>,
@@ -85,7 +85,7 @@ impl Results {
         }
     }
 
-    /// Adds a run; gives the case's figures if it was the last.
+    /// Adds a run; returns the case's figures if it was the last.
     fn add(&mut self, case: &Case, index: usize, values: Vec<f64>) -> Option<Vec<Figure>> {
         let runs = &mut self.values[index];
         runs.push(values);

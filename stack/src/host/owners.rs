@@ -42,7 +42,7 @@ impl Stack {
     /// Applies limits for a peer to all addresses that belong to it. Without this call each address counts as
     /// a peer. Only the first call has an effect; it must come before the first packet.
     pub fn set_owners(&self, owners: Arc<dyn Owners>) {
-        // A second call has no effect, because existing accounts would belong to other peers.
+        // A second call has no effect.
         let _ = self.shared.owners.set(owners);
     }
 }

@@ -79,7 +79,7 @@ impl Stack {
         (ip, named_at): (&IpHeader, usize),
         batch: &mut Batch,
     ) {
-        // Raw sockets get a copy first, because the upper layer may use the packet's bytes.
+        // Raw sockets come first, because a protocol that only they accept must not cause an error.
         let taken = raw::receive(&self.shared, interface, packet, ip, batch);
         match ip.protocol {
             // A connection has exactly two ends, so TCP is never multicast (RFC 9293 3.9.2.3).

@@ -226,7 +226,6 @@ impl Stack {
         match local.map_or(0, |local| local.port()) {
             0 => {
                 let mut candidates = shared.ephemeral.candidates(address, Some(remote));
-                // A connection from a listener's port would look like one that the listener accepted.
                 let found = candidates.find_map(|port| if listening(port) { None } else { open(port) });
                 found.ok_or(Error::AddrNotAvailable)
             }
@@ -249,7 +248,6 @@ impl Stack {
         if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
             return None;
         }
-        // Computed after an old flow has made room, because that flow counts in the same account.
         let share = shared.share(interface.id, addresses.1.ip());
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);

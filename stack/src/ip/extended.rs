@@ -63,8 +63,7 @@ impl Stack {
         batch: &mut Batch,
     ) {
         match extensions::walk(packet) {
-            // TCP reads its header at a fixed offset from the packet's start, so the extension headers must
-            // go.
+            // The TCP code expects plain IP headers, so extension headers are removed.
             Chain::Upper { protocol: IpProtocol::Tcp, at, .. } => {
                 let (packet, ip) = without_extensions(packet, ip, at);
                 self.deliver(time, interface, packet, (&ip, 6), batch);

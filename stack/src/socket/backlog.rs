@@ -186,7 +186,7 @@ impl Queue {
 
     /// Takes a place for a connection whose cookie came back; returns `false` if there is none.
     pub(crate) fn take_cookie(&mut self, now: Time) -> bool {
-        // Handshakes without an answer do not count here: the peer has proven its address by the cookie.
+        // Pending handshakes do not block it, because the returned cookie proves the peer's address.
         let free = self.may_take();
         if free {
             self.add_handshake(now);

@@ -95,7 +95,7 @@ impl Flow {
             let queued = queue(connection);
             (queued, connection.writable())
         });
-        // The wait starts at the write and not at the transmission, because a broken path may block both.
+        // Unsent data counts as waiting, because a blocked path may prevent even its transmission.
         inner.waiting.get_or_insert(time);
         if queued < len || left == 0 {
             inner.was_full = true;

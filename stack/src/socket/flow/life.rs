@@ -369,7 +369,7 @@ impl Flow {
                     let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);
                     return Some(after(waiting, user_timeout.min(config.syn_timeout)));
                 }
-                // Half of it, because an unfinished handshake occupies a place of the backlog.
+                // Half of it, as in Linux (`tcp_synack_retries` 5).
                 State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
                 _ => {}
             }
