@@ -1,5 +1,5 @@
-//! Lower bounds of TCP's goodput over bad links. The scenarios are those of `cargo xtask bench tcp`, but
-//! shorter and with three seeds, so a change that slows TCP fails at once.
+//! Lower bounds of TCP's goodput over bad links. The scenarios are from `cargo xtask bench tcp`, but shorter
+//! and with three seeds, so a change that slows TCP fails at once.
 //!
 //! A run depends on its seed alone, so these tests fail on every machine or on none. Each floor leaves a
 //! margin under the measured figure; the targets are in the catalogue and need longer runs.

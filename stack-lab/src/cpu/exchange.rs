@@ -41,7 +41,7 @@ pub(super) struct Host {
     received: u64,
 }
 
-/// Returns buffers as large as those of the [reference](super::reference).
+/// Returns buffers as large as in the [reference](super::reference).
 pub(super) fn small_buffers() -> Config {
     Config { send_buffer: BUFFER, receive_buffer: BUFFER, ..Config::default() }
 }

@@ -29,7 +29,7 @@ pub use socket::{Acceptor, Socket};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Returns the kernel's address on the device, in [`Options::subnet`] 0.
+/// Returns the address of the kernel on the device, in [`Options::subnet`] 0.
 pub fn kernel_address(ipv6: bool) -> IpAddr {
     address(0, Side::Kernel, ipv6)
 }

@@ -1,4 +1,4 @@
-//! Variable rates like those of radio links.
+//! Variable rates as on radio links.
 //!
 //! These are not recordings. They follow from a seed and change as much as recordings of Wi-Fi and LTE. So
 //! everyone has the same traces and knows their content.

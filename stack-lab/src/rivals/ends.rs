@@ -1,4 +1,4 @@
-//! Senders, their paths to the kernel's receiver, and their traffic.
+//! Senders, their paths to the kernel receiver, and their traffic.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ impl Sender {
     /// Senders of the kernel.
     pub(crate) const RIVALS: [Sender; 2] = [Sender::Bbr, Sender::Cubic];
 
-    /// Returns the name in figures, which for the kernel's senders is also the kernel's name.
+    /// Returns the name in figures, which for kernel senders is also the name in Linux.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Sender::Peersock => "peersock",
@@ -69,7 +69,7 @@ pub(crate) fn random_loss(percent: f64) -> Loss {
     if percent == 0.0 { Loss::None } else { Loss::Random(percent / 100.0) }
 }
 
-/// A private link from a sender to the kernel's receiver.
+/// A private link from a sender to the kernel receiver.
 pub(crate) struct Path {
     near: Namespace,
     far: Far,

@@ -298,7 +298,7 @@ impl Stack {
 const COUNTERS: usize = 256;
 
 /// Identifications by the double-hash algorithm, as for ports (RFC 7739 5.3). They count up per destination
-/// from an unpredictable value, and reveal little about those of other destinations.
+/// from an unpredictable value, and reveal little about other destinations.
 pub(crate) struct Identifications {
     offsets: Key,
     indexes: Key,

@@ -1,8 +1,8 @@
 //! Checksums of packets exchanged with another host's stack, such as a kernel behind a TUN device.
 //!
 //! Between nodes no checksums are used, because the overlay's tag covers every byte. A kernel verifies the
-//! checksums of packets that it receives. It fills in those of packets that it sends, unless the device
-//! promises to (checksum offload).
+//! checksums of packets that it receives. It fills in the checksums of packets that it sends, unless the
+//! device promises to (checksum offload).
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, checksum};
 

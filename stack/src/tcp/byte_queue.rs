@@ -93,6 +93,7 @@ impl ByteQueue {
         if bytes.is_empty() {
             return;
         }
+        // The capacity counts, not the length, because the memory limits bound what the process occupies.
         self.allocated += bytes.capacity();
         if self.chunks.capacity() == 0 {
             // Most queues have one chunk only; VecDeque would reserve four.
@@ -106,6 +107,7 @@ impl ByteQueue {
     pub(crate) fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
         let offset = offset.max(self.start);
         let mut copied = 0;
+        // A retransmission may begin anywhere in a long queue, so bisection finds the chunk.
         let first = self.chunks.partition_point(|chunk| chunk.end() <= offset);
         for chunk in self.chunks.range(first..) {
             let from = (offset + copied as u64 - chunk.start) as usize;
@@ -136,6 +138,7 @@ impl ByteQueue {
     pub(crate) fn drop_until(&mut self, offset: u64) {
         self.start = offset.clamp(self.start, self.end());
         while let Some(first) = self.chunks.front()
+            // A chunk is freed as a whole, because a partly read one still occupies all of its memory.
             && first.end() <= self.start
         {
             self.allocated -= first.bytes.capacity();

@@ -49,6 +49,7 @@ impl ChunkPool {
 
     /// Keeps a freed chunk if it has the pool's size and there is room.
     pub(crate) fn give(&self, mut chunk: Vec<u8>) {
+        // `take` promises the full capacity, so other chunks go back to the allocator.
         if chunk.capacity() != CHUNK {
             return;
         }

@@ -36,6 +36,7 @@ impl Cookies {
         irs: u32,
         mss: u16,
     ) -> u32 {
+        // Rounded down, so that segments fit the peer. Below 536, the default of IPv4 applies.
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0) as u32;
         self.cookie((local, remote), irs, period(now), size)
     }
@@ -51,6 +52,7 @@ impl Cookies {
         let size = isn >> MAC_BITS & ((1 << SIZE_BITS) - 1);
         let made = |period: u64| self.cookie((local, remote), irs, period, size) == isn;
         let now = period(now);
+        // The previous period counts, too, because a period may end while the SYN-ACK is on its way.
         (made(now) || made(now.wrapping_sub(1))).then(|| SIZES[size as usize])
     }
 

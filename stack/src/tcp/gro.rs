@@ -199,6 +199,7 @@ impl Coalescer {
     fn slot_start(&mut self, len: usize) -> usize {
         let Some(pending) = &mut self.pending else { return 0 };
         let overlap = pending.join.as_ref().map_or(0, |join| join.header_len);
+        // No room is left behind the pending packet: move it to the front, the only copy of payload.
         if pending.end - overlap + len > self.buffer.len() {
             self.buffer.copy_within(pending.start..pending.end, 0);
             pending.end -= pending.start;
@@ -236,6 +237,7 @@ impl Pending {
         join.is_even = stays_even;
         join.has_shorter |= segment.payload < join.first;
         join.next_seq = segment.seq.wrapping_add(segment.payload as u32);
+        // PSH of any joined segment counts, because the application should get that data at once.
         join.newest = Newest { push: join.newest.push || segment.newest.push, ..segment.newest };
         join.merged += 1;
         self.end += segment.payload;

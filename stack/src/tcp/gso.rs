@@ -62,6 +62,7 @@ impl SuperSegment {
             ip_len: if packet[0] >> 4 == 4 { 20 } else { 40 },
             header_len,
             len: packet.len(),
+            // A segment size of 0 would never reach the end of the packet.
             segment: segment.clamp(1, MAX_PACKET),
             checksums,
             offset: header_len,
@@ -119,6 +120,7 @@ impl SuperSegment {
         let sent = self.offset - self.header_len;
         self.offset = end;
         self.done = end == self.len;
+        // A packet that leaves in one piece keeps its header.
         if sent > 0 || !self.done {
             packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
             self.adapt_header(packet, sent);
@@ -144,6 +146,7 @@ impl SuperSegment {
             tcp.set_cwr(false);
         }
         if tcp.urg() {
+            // The urgent pointer counts from the segment's sequence number (RFC 9293 3.1).
             let left = usize::from(tcp.urgent_at()).saturating_sub(sent);
             tcp.set_urg(left > 0);
             tcp.set_urgent_at(left as u16);

@@ -81,6 +81,7 @@ impl TcpHeader {
     pub(crate) fn parse(packet: &[u8], ip: &IpHeader, verify: bool) -> Result<Self, TcpError> {
         let bytes = &packet[ip.header_len..ip.total_len];
         let fixed = Fixed::read(bytes).ok_or(TcpError::Malformed)?;
+        // Port 0 is reserved (RFC 6335 6), so no socket can have it.
         if fixed.source_port == 0 || fixed.destination_port == 0 {
             return Err(TcpError::Malformed);
         }
@@ -116,6 +117,7 @@ impl TcpHeader {
         let local = SocketAddr::new(ip.destination, self.destination_port);
         let remote = SocketAddr::new(ip.source, self.source_port);
         let answer = Outgoing {
+            // RFC 9293 3.10.7.1: the number must be the one that the peer expects, or it ignores the reset.
             seq: self.ack.unwrap_or(0),
             ack: match self.ack {
                 Some(_) => None,

@@ -35,6 +35,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(limit: usize, limit_per_peer: usize) -> Self {
+        // Checks that come before a look at each peer compare with the smaller limit alone.
         let limit_per_peer = limit_per_peer.min(limit);
         Self {
             used: AtomicUsize::new(0),
@@ -67,6 +68,7 @@ impl Memory {
 
     /// Returns the time of the next relief; `None` while no peer's memory can be short.
     pub(crate) fn next_relief(&self) -> Option<Time> {
+        // The limit of a peer is the smaller one, so below its threshold no account is short.
         (self.used() >= short(self.limit_per_peer)).then(|| {
             let last = Time::from_micros(self.relieved.load(Ordering::Relaxed));
             after(last, RELIEF)

@@ -69,6 +69,7 @@ impl Options {
                 continue;
             }
             let Some(&length) = rest.first() else { break };
+            // A length of 0 or 1 gives no value, so every round of the loop advances.
             let Some(value) = bytes.get(2..usize::from(length)) else { break };
             options.take(kind, value);
             bytes = &bytes[usize::from(length)..];

@@ -63,6 +63,7 @@ impl Rack {
             self.highest_before = self.highest;
         }
         let rtt = micros_since(now, run.snapshot.sent);
+        // A late retransmission is expected; only an overtaken first transmission shows reordering.
         if run.end < self.highest_before && !run.resent {
             self.reordered = true;
             self.note_late(rtt);
@@ -75,6 +76,7 @@ impl Rack {
         let this = (run.snapshot.sent, run.end);
         // The value saturates at about an hour.
         let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        // RFC 8985 6.2 step 2: of equal times, the higher end was sent later.
         if this > self.newest {
             (self.newest, self.rtt) = (this, rtt);
         }
@@ -129,6 +131,8 @@ impl Rack {
     /// data was delivered. `eager` is set during a recovery, or when three segments' worth was delivered out
     /// of order.
     pub(crate) fn patience(&self, eager: bool, min_rtt: Option<u64>, srtt: Option<u64>) -> u64 {
+        // RFC 8985 6.2 step 4: without reordering seen, three segments out of order are sign enough of a
+        // loss.
         if !self.reordered && eager {
             return self.rtt.into();
         }

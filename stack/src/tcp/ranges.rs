@@ -59,6 +59,7 @@ impl Ranges {
             }
             self.ranges.pop_front();
         }
+        // Frees the memory that past gaps needed.
         self.ranges = VecDeque::new();
     }
 }

@@ -103,6 +103,7 @@ impl Sampler {
     ) {
         self.delivered += bytes;
         self.delivered_at = now;
+        // Of transmissions at one time, the higher end is the newer.
         if newest.0.is_none_or(|(before, its_end)| (snapshot.sent, end) > (before.sent, its_end)) {
             newest.0 = Some((*snapshot, end));
             self.first_sent = snapshot.sent;
@@ -121,6 +122,7 @@ impl Sampler {
     /// Marks the connection as limited by the application: the window is open, but there is no data.
     /// `in_flight` bytes are outstanding.
     pub(crate) fn limit(&mut self, in_flight: u64) {
+        // 0 means that no limit is in force.
         self.app_limited_until = (self.delivered + in_flight).max(1);
     }
 
@@ -132,6 +134,7 @@ impl Sampler {
         let Some((snapshot, _)) = newest.0 else { return RateSample::default() };
         let sending = micros_since(snapshot.sent, snapshot.first_sent);
         let acking = micros_since(self.delivered_at, snapshot.delivered_at);
+        // Bursts on the way can compress either interval, and the shorter one would exaggerate the rate.
         let interval = match sending.max(acking) {
             // Both ends are on one node: delivery takes less than a clock step of 1 µs.
             0 if min_rtt.is_some_and(|min| min <= 1) => 1,

@@ -92,6 +92,7 @@ impl Reassembly {
         }
         self.ranges.drop_until(queue.end());
         if self.ranges.is_empty() {
+            // No gap is left, so nothing remains to be reported, and the lists free their memory.
             self.news = VecDeque::new();
             self.reported = VecDeque::new();
         }
@@ -99,6 +100,7 @@ impl Reassembly {
 
     fn keep(&mut self, start: u64, data: &[u8]) -> bool {
         let end = start + data.len() as u64;
+        // A piece that touches a range makes no new one, so the bound does not refuse it.
         let joins = self.ranges.overlap(start.saturating_sub(1), end + 1).is_some();
         if self.pieces.len() >= MAX_PIECES || (!joins && self.ranges.len() >= MAX_RANGES) {
             return false;
@@ -121,6 +123,7 @@ impl Reassembly {
         // Consecutive small segments form one piece, because each piece has overhead.
         if let Some((&before, piece)) = self.pieces.range_mut(..start).next_back()
             && before + piece.len() as u64 == start
+            // Bounded, because each growth may move the whole piece.
             && piece.len() + data.len() <= 64 << 10
         {
             let (capacity, len) = (piece.capacity(), piece.len());
@@ -182,6 +185,7 @@ impl Reassembly {
             && let Some(offset) = self.news.pop_front()
         {
             blocks.push(self.ranges.containing(offset), &mut block);
+            // The latest range stays first among the reported ones, too.
             self.reported.insert(at, offset);
             at += 1;
         }

@@ -51,6 +51,7 @@ impl Rtt {
             self.variation = mean(self.variation, 3, self.smoothed.abs_diff(micros));
             self.smoothed = mean(self.smoothed, 7, micros).max(1);
         }
+        // An equal sample renews the minimum's age.
         if self.min == 0 || micros <= self.min || micros_since(now, self.min_at) > MIN_WINDOW {
             self.min = micros;
             self.min_at = now;
@@ -92,6 +93,7 @@ impl Rtt {
     fn reckon(&mut self) {
         let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
         let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
+        // Ten doublings exceed the maximum in any case, and the shift cannot overflow.
         self.timeout = (base << self.backoff.min(10)).min(MAX) as u32;
     }
 

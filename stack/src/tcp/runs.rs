@@ -125,6 +125,7 @@ impl Runs {
         if !self.first.is_empty() {
             return Some(run);
         }
+        // The first chunk must not be empty while others exist, because `is_empty` looks at it alone.
         if let Some(rest) = &mut self.rest {
             self.first = rest.chunks.pop_front().unwrap_or_default();
             rest.runs -= self.first.len();

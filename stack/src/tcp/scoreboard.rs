@@ -109,6 +109,7 @@ impl Scoreboard {
             // A request-response connection has one transmission at a time.
             self.order.reserve_exact(1);
         }
+        // A segment size of 0 would be a divisor in `sack` and `last`.
         let run = Run { start, end, segment: segment.max(1), fate: Fate::InFlight, resent: false, snapshot };
         self.in_flight += run.len();
         self.runs.push_back(run);
@@ -191,6 +192,8 @@ impl Scoreboard {
         mut lost: impl FnMut(&Run),
     ) -> Option<Time> {
         while let Some(entry) = self.order.front().copied() {
+            // Transmissions of one burst have the same time, so the offset decides between them (RFC 8985
+            // 6.2).
             let end = match entry.sent.cmp(&newest.0) {
                 std::cmp::Ordering::Less => entry.end,
                 std::cmp::Ordering::Equal => entry.end.min(newest.1),
@@ -199,10 +202,12 @@ impl Scoreboard {
             if end <= entry.start {
                 return None;
             }
+            // An entry with nothing in flight since its time was delivered, lost or sent again.
             let Some(first) = self.in_flight_since(entry.sent, entry.start, end) else {
                 self.advance_order(end);
                 continue;
             };
+            // The order is by time, so every later entry is younger.
             if entry.sent > overdue {
                 return Some(entry.sent);
             }
@@ -256,6 +261,7 @@ impl Scoreboard {
         run.fate = Fate::Lost;
         let run = *run;
         self.in_flight -= run.len();
+        // With nothing lost, the old mark means nothing.
         self.lost_from = if self.lost == 0 { run.start } else { self.lost_from.min(run.start) };
         self.lost += run.len();
         lost(&run);
@@ -270,6 +276,7 @@ impl Scoreboard {
             }
             at = self.runs.next(at);
         }
+        // Nothing is in flight any more, so every entry is void.
         self.order.clear();
     }
 
@@ -306,6 +313,7 @@ impl Scoreboard {
         }
         let found = std::mem::take(&mut self.lost);
         self.in_flight += found;
+        // The entries of lost runs have left the order, so it is built anew.
         let in_flight = self.runs.iter().filter(|run| run.fate == Fate::InFlight);
         let transmission =
             |run: &Run| Transmission { sent: run.snapshot.sent, start: run.start, end: run.end };
@@ -352,6 +360,7 @@ impl Scoreboard {
         *run = Run { segment: segment.max(1), fate: Fate::InFlight, resent: true, snapshot, ..*run };
         *self.bytes_of(fate) -= len;
         self.in_flight += len;
+        // The next search skips this run.
         if self.lost_from == start {
             self.lost_from = end;
         }

@@ -91,6 +91,7 @@ impl Default for Marking {
 
 impl From<&IpOptions> for Marking {
     fn from(options: &IpOptions) -> Self {
+        // RFC 1122 3.2.1.7: a host sends no packet with a TTL of 0.
         Self { hop_limit: options.hop_limit.max(1), services: options.traffic_class.dscp() << 2 }
     }
 }
@@ -143,6 +144,7 @@ impl Outgoing {
         tcp[12] = (tcp_len as u8 / 4) << 4;
         tcp[13] = self.flags();
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+        // The checksum is filled in later, and only on interfaces that use one.
         tcp[16..18].fill(0);
         tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..].copy_from_slice(&options[..options_len]);

@@ -11,6 +11,7 @@ pub(crate) fn wire(initial: u32, offset: u64) -> u32 {
 /// Returns the offset nearest to `near` with the sequence number `wire`; `None` if it would lie before the
 /// SYN.
 pub(crate) fn offset(initial: u32, near: u64, wire: u32) -> Option<u64> {
+    // Read as signed, the wrapping difference is the shorter way around.
     let ahead = wire.wrapping_sub(self::wire(initial, near)) as i32;
     near.checked_add_signed(i64::from(ahead))
 }

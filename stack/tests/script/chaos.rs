@@ -169,7 +169,7 @@ impl Chaos {
         self.runner.kick(&flow)
     }
 
-    /// Sends a segment of the peer, with numbers near those of the stack's last segment.
+    /// Sends a segment of the peer, with numbers near the last segment of the stack.
     fn segment(&mut self) -> Result<(), String> {
         let numbers = self.runner.peer(1).numbers;
         let last = self.runner.last.clone().ok_or("nothing was sent")?;

@@ -50,6 +50,7 @@ struct Epoch {
 }
 
 impl Epoch {
+    // If the window has outgrown the last maximum, the curve begins flat.
     fn new(now: Time, window: f64, max: f64, mss: f64) -> Self {
         let origin = max.max(window);
         let k = ((origin - window) / mss / C).cbrt();
@@ -96,14 +97,17 @@ impl Growth for Cubic {
         let acked = bytes as f64;
         let elapsed = since(now, epoch.start).as_secs_f64();
         let ahead = elapsed + view.srtt.unwrap_or_default().as_secs_f64();
+        // RFC 9438 4.3: beyond the window of the last congestion, the estimate grows as Reno does.
         let alpha = if epoch.reno >= self.prior { 1.0 } else { RENO_ALPHA };
         epoch.reno += alpha * mss * acked / cwnd;
         let target = if epoch.window_at(elapsed, mss) < epoch.reno {
             epoch.reno.max(cwnd)
         } else {
+            // RFC 9438 4.2: at most one and a half times the window per round trip.
             let target = epoch.window_at(ahead, mss).clamp(cwnd, 1.5 * cwnd);
             cwnd + (target - cwnd) * (acked / cwnd).min(1.0)
         };
+        // Slow growth would be lost to rounding without the rest.
         let grown = target - cwnd + epoch.rest;
         let whole = grown.floor();
         epoch.rest = grown - whole;
@@ -111,6 +115,7 @@ impl Growth for Cubic {
     }
 
     fn on_idle(&mut self) {
+        // The curve would otherwise have run on through the idle time.
         self.epoch = None;
     }
 }

@@ -25,6 +25,7 @@ impl<const LARGEST: bool> Extreme<LARGEST> {
     pub(super) fn insert(&mut self, position: u64, span: u64, value: u64) {
         let age = position.saturating_sub(self.begun);
         if age >= span {
+            // After two spans without a value, the present bucket is outdated, too.
             let outdated = age >= span.saturating_mul(2);
             self.previous = if outdated { Self::NONE } else { self.current };
             self.current = Self::NONE;

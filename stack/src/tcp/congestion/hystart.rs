@@ -49,6 +49,7 @@ impl HyStart {
     /// be sent.
     pub(super) fn on_ack(&mut self, una: u64, nxt: u64, bytes: u64, rtt: Option<Duration>) -> Step {
         if una > self.end {
+            // A round without samples keeps the last known minimum.
             self.last = self.current.take().or(self.last);
             self.samples = 0;
             self.end = nxt;
@@ -73,6 +74,7 @@ impl HyStart {
                         self.conservative = Some(Conservative { baseline: current, rounds: 0 });
                     }
                 }
+                // Shorter round trips show that no queue caused the rise (RFC 9406 4.2).
                 Some(Conservative { baseline, .. }) if current < baseline => self.conservative = None,
                 Some(_) => {}
             }

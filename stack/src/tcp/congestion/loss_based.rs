@@ -165,6 +165,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
                 self.window = view.in_flight.saturating_add(self.mss);
             }
             Cause::Mark => {
+                // A mark means no loss, so nothing delays the smaller window.
                 self.window = threshold;
                 self.marked = true;
             }
@@ -179,6 +180,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         }
         self.repair = Phase::Loss;
         self.growth.on_timeout();
+        // RFC 5681 3.1: the loss window is one segment.
         self.window = view.in_flight.saturating_add(self.mss);
     }
 
@@ -196,6 +198,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         } else if !std::mem::take(&mut self.marked) {
             self.grow(view, ack);
         }
+        // A window below one segment would block the connection.
         self.window = self.window.max(self.mss);
         self.pace(view);
     }
@@ -213,6 +216,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.repair = Phase::Open;
         self.growth = self.before.growth;
         self.hystart = self.before.hystart;
+        // Growth since then stays.
         self.window = self.window.max(self.before.window);
         self.threshold = self.before.threshold;
     }

@@ -37,6 +37,7 @@ impl Prr {
             u64::try_from(share).unwrap_or(u64::MAX).saturating_sub(self.sent)
         } else {
             // Below the threshold: slow start if that is safe (SSRB), else packet conservation (CRB).
+            // Data released by earlier acknowledgements and not sent yet counts, too.
             let conserved = self.delivered.saturating_sub(self.sent).max(delivered);
             let bonus = if safe { mss } else { 0 };
             conserved.saturating_add(bonus).min(threshold - in_flight)

@@ -62,6 +62,7 @@ impl Bbr {
             return;
         }
         self.loss_round.on_lost(view, lost.bytes);
+        // No probe is under way that could have caused the loss.
         if !self.cycle.samples {
             return;
         }
@@ -95,6 +96,7 @@ impl Bbr {
     /// Lowers the long-term bound because too much was in flight. Happens at most once per probe.
     pub(super) fn lower_long_term(&mut self, now: Time, delivered: u64, in_flight: u64, shows_less: bool) {
         self.cycle.samples = false;
+        // A sender with too little data did not reach the limit of the path.
         if !shows_less {
             let target = self.bdp(100).min(self.window);
             self.bounds.long_term = in_flight.max(percent(target, BETA));
@@ -151,6 +153,7 @@ impl Bbr {
         if self.bounds.long_term == u64::MAX {
             return;
         }
+        // The path has borne this much without too much loss.
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
         if self.state == BbrState::Up && at_bound {
             let growth = self.cycle.growth(ack.delivered, self.rounds.begins, self.window, self.mss);

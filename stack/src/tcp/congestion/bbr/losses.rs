@@ -57,6 +57,7 @@ pub(super) fn is_congestion(queue: &Queue, min_rtt: Option<u64>, view: &View, lo
     let gone = view.lost.saturating_sub(lost.snapshot.lost);
     let broken = gone > percent(lost.snapshot.in_flight, BROKEN_FLIGHT)
         && gone > BROKEN_FLIGHT_SEGMENTS.saturating_mul(view.mss);
+    // Without a round-trip time the queue is unknown, so every loss counts.
     broken || min_rtt.is_none_or(|min_rtt| queue.is_full(min_rtt))
 }
 

@@ -197,6 +197,8 @@ impl Bbr {
 
     fn with_bursts(&self, in_flight: u64) -> u64 {
         let probe = if self.state == BbrState::Up { 2 * self.mss } else { 0 };
+        // The draft's offload budget: one burst each in the sender's queue, its segmentation and the
+        // receiver's reassembly.
         in_flight.max(3 * self.quantum()).max(MIN_SEGMENTS * self.mss).saturating_add(probe)
     }
 
@@ -244,6 +246,7 @@ impl Bbr {
             _ => self.rate(),
         };
         let rate = percent(percent(rate, gain), 100 - PACING_MARGIN).max(1);
+        // Until the pipe is full, low samples only show that little was sent.
         if self.pipe.reached || self.pacing_rate.is_none_or(|present| rate > present) {
             self.pacing_rate = Some(rate);
         }
@@ -331,6 +334,7 @@ impl Algorithm for Bbr {
 
     fn on_recovered(&mut self, _view: &View) {
         self.repairing = false;
+        // During ProbeRTT the window must stay small; the end of that state restores it.
         if self.state != BbrState::ProbeRtt {
             self.restore_window();
         }
@@ -365,10 +369,13 @@ impl Algorithm for Bbr {
 
     fn on_idle(&mut self, view: &View) {
         self.restarted = true;
+        // A pause of the application is no bunching of acknowledgements.
         self.aggregation.restart(view.now);
         if self.state.is_probe_bw() {
+            // At the bandwidth itself, so that the restart builds no queue.
             self.set_pacing_rate(100);
         } else if self.state == BbrState::ProbeRtt {
+            // Idle time has drained the queue as the state would.
             self.end_probe_rtt(view);
         }
     }

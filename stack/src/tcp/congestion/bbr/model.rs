@@ -63,6 +63,7 @@ impl Bandwidth {
     pub(super) fn on_ack(&mut self, rate: u64, app_limited: bool) {
         // An application-limited sample can only raise the estimate, because it says little about the path.
         if rate >= self.max() || !app_limited {
+            // Probing cycles advance the buckets, not time.
             self.0.insert(0, u64::MAX, rate);
         }
     }
@@ -98,6 +99,7 @@ impl RoundTrip {
     pub(super) fn on_ack(&mut self, now: Time, rtt: Option<Duration>) {
         self.expired = self.recent.is_some() && now > after(self.recent_at, PROBE_RTT_INTERVAL);
         if let Some(rtt) = rtt {
+            // A round trip within one step of the clock counts as 1 µs.
             let rtt = NonZeroU64::new(length(rtt)).unwrap_or(NonZeroU64::MIN);
             if self.expired || self.recent.is_none_or(|recent| rtt <= recent) {
                 self.recent = Some(rtt);
@@ -156,11 +158,13 @@ impl Aggregation {
     ) {
         let expected = |begun| scaled(bandwidth, length(since(now, begun)), 1_000_000);
         let mut surplus = expected(self.begun);
+        // The deliveries since then were no faster than the bandwidth, so the next interval begins.
         if self.delivered <= surplus {
             self.restart(now);
             surplus = 0;
         }
         self.delivered = self.delivered.saturating_add(delivered);
+        // More than the window cannot have been in flight.
         let extra = self.delivered.saturating_sub(surplus).min(window);
         self.extra.insert(round, if full { AGGREGATION_SPAN } else { 1 }, extra);
     }

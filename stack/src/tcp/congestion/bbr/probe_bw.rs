@@ -51,6 +51,7 @@ impl Cycle {
     }
 
     fn restart(&mut self, now: Time) {
+        // Random, so that flows do not probe in step.
         self.rounds = self.random.below(2);
         self.wait = PROBE_WAIT + Duration::from_micros(self.random.below(1_000_000));
         self.started = now;

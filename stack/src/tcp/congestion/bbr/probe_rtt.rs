@@ -22,6 +22,7 @@ pub(super) struct ProbeRtt {
 
 impl Bbr {
     pub(super) fn check_probe_rtt(&mut self, view: &View, ack: &Ack) {
+        // After idling the queue is empty, so ordinary samples measure the path.
         if self.state != BbrState::ProbeRtt && self.round_trip.expired && !self.restarted {
             self.start_probe_rtt(view.delivered);
         }
@@ -65,6 +66,7 @@ impl Bbr {
         self.bounds.lift_short_term();
         if self.pipe.reached {
             self.start_down(view.now, view.delivered);
+            // The queue is empty already, so Cruise follows without draining.
             self.state = BbrState::Cruise;
         } else {
             self.start_startup();

@@ -85,6 +85,7 @@ impl Bbr {
             // The haste may be the cause, because a short queue overflows long before the pipe is full.
             self.hasty = false;
             self.pardoned = view.delivered.saturating_add(view.in_flight);
+            // Until the pipe is full the rate only rises, so the faster one must be forgotten.
             self.pacing_rate = None;
             return;
         }
