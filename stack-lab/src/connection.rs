@@ -153,6 +153,7 @@ impl Stream {
         }
         let progress = self.read > before || self.finished == Some(now);
         if progress {
+            // Only the bytes after the mark count, so the count at its passage is kept.
             if now >= mark {
                 self.before_mark.get_or_insert(before);
             }

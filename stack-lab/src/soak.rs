@@ -39,6 +39,7 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String>
         }
     });
     let mut failures = failures.into_inner().expect("nobody panics with it");
+    // Threads finish in any order; the report must not depend on it.
     failures.sort();
     failures
 }
@@ -108,6 +109,7 @@ fn scenario(seed: u64) -> Scenario {
         let ecn = random.chance(0.3);
         scenario.plans.push(Plan { pair: 0, start, congestion, ecn, up, down, pause });
     }
+    // Lost FINs and TIME-WAIT may hold connections for minutes.
     scenario.draining = secs(600.0);
     scenario.lasting(secs(3600.0))
 }

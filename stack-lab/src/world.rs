@@ -99,6 +99,7 @@ impl<'a> World<'a> {
             let pair = &mut world.pairs[plan.pair];
             let server = &pair.hosts[1];
             let mut local = address(true, scenario.ipv6);
+            // Every connection has its own listener, so that an accepted flow can be told by its port.
             local.set_port(PORT + index as u16);
             let options = tcp_options(plan.congestion, plan.ecn);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
@@ -184,6 +185,7 @@ impl<'a> World<'a> {
         let now = self.now;
         let host = self.host(id);
         host.inbox.push(packet);
+        // The first packet of a round has scheduled the reception already.
         if host.inbox.len() > 1 {
             return;
         }
@@ -259,6 +261,7 @@ impl<'a> World<'a> {
                 let connection = usize::from(listener.local().port() - PORT);
                 let _ = flow.context().set(Arc::new(Role { connection, server: true }));
                 self.connections[connection].server = Some(flow.clone());
+                // A flow may be listed already, if its first segment has touched it.
                 if !batch.flows.iter().any(|known| Arc::ptr_eq(known, &flow)) {
                     batch.flows.push(flow);
                 }
@@ -272,6 +275,7 @@ impl<'a> World<'a> {
         let mut count = 0;
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
             count += packets.packets();
+            // A livelock of the stack would otherwise hang the run.
             assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(&mut buf) {
                 assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());

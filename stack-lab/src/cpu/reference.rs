@@ -59,6 +59,7 @@ impl Reference {
         let [near, far] = &mut self.pairs[pair];
         let (near_handle, far_handle) = (near.add(), far.add());
         far.socket(far_handle).listen(PORT).expect("the port is free");
+        // Port numbers may repeat, because by default every connection has its own interfaces.
         let local = 1024 + (flow % 60_000) as u16;
         let socket = near.sockets.get_mut::<tcp::Socket<'_>>(near_handle);
         socket.connect(near.interface.context(), (SERVER, PORT), local).expect("the port is free");
@@ -117,6 +118,7 @@ impl Side {
         interface.update_ip_addrs(|addresses| {
             addresses.push(IpCidr::new(address, 8)).expect("there is room for one");
         });
+        // `leak` gives memory without an owner, as for the buffers in `add`.
         let storage = (0..sockets).map(|_| SocketStorage::EMPTY).collect::<Vec<_>>().leak();
         Self { interface, sockets: SocketSet::new(storage) }
     }
@@ -145,6 +147,7 @@ impl Side {
     }
 
     fn look_again(&mut self, now: Instant) {
+        // `black_box` keeps the compiler from dropping the call, which a real driver needs.
         std::hint::black_box(self.interface.poll_at(now, &self.sockets));
     }
 }

@@ -58,6 +58,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         self.stop.now.store(true, Ordering::Relaxed);
+        // The thread may sleep until the next packet is due, so the event wakes it.
         let _ = rustix::io::write(&self.stop.wake, &1u64.to_ne_bytes());
         if let Some(carrier) = self.carrier.take() {
             // The thread returns no result.

@@ -119,6 +119,7 @@ impl Node {
             Cidr::new(address(options.subnet, Side::Stack, ipv6), prefix).expect("a prefix length")
         };
         let mut interface = InterfaceConfig::new("tun", [cidr(false, 16), cidr(true, 48)]);
+        // The kernel behind the device verifies checksums.
         interface.checksums = true;
         let net = stack.add_interface(interface);
         let punctuality = Arc::<Punctuality>::default();
@@ -190,6 +191,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.wake();
+        // A second panic while one unwinds would abort the program and hide the first.
         if let Some(driver) = self.driver.take()
             && driver.join().is_err()
             && !thread::panicking()
@@ -222,6 +224,7 @@ impl Shared {
                 road.push(self.time(now), packet);
             }
         }
+        // Packets without a delay go out at once instead of with the driver's next turn.
         road.deliver(self.time(now), |packet| self.tun.send(packet));
     }
 
@@ -238,6 +241,7 @@ impl Shared {
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            // The count is read before the attempt, so that a round in between is not missed.
             let seen = *lock(&self.rounds);
             if let Some(result) = attempt() {
                 return Ok(result);
@@ -306,6 +310,7 @@ impl Driver {
         if shared.stack.poll_timeout().is_some_and(|due| due <= now) {
             shared.stack.handle_timeout(now, batch);
         }
+        // The lock must be free again for `pump`.
         {
             let mut outward = lock(&shared.outward);
             for reply in batch.replies() {
@@ -337,6 +342,7 @@ pub(super) fn device(namespace: &Namespace, options: &Options, side: Side) -> io
     let tun = namespace.run(|| Tun::open(&name))?;
     namespace.ip(&format!("link set {name} mtu {mtu} addrgenmode none"))?;
     namespace.ip(&format!("addr add {}/24 dev {name}", address(*subnet, side, false)))?;
+    // Duplicate address detection would delay the use of the address.
     namespace.ip(&format!("addr add {}/64 dev {name} nodad", address(*subnet, side, true)))?;
     // The kernel must not lose packets before the device, because only links may lose packets.
     namespace.ip(&format!("link set {name} txqueuelen 10000 up"))?;

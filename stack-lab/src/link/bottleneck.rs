@@ -61,6 +61,7 @@ pub(super) struct Passed {
 impl Bottleneck {
     pub(super) fn new(link: &Link) -> Self {
         let mut steps = link.rate_steps.clone();
+        // `pop_if` takes from the end, so the earliest step is last.
         steps.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         Self {
             nanos_per_byte: nanos_per_byte(link.rate),
@@ -90,6 +91,7 @@ impl Bottleneck {
             Queue::DropTail(bytes) => (bytes, true),
             Queue::Policer(bytes) => (bytes, false),
         };
+        // A policer has no queue whose length could be sampled.
         if waits {
             self.standing.look(now, self.busy_until);
         }
@@ -109,6 +111,7 @@ impl Bottleneck {
         self.statistics.waited += wait;
         let mark = self.mark_over.is_some_and(|bytes| wait > bytes as f64 * self.nanos_per_byte);
         self.statistics.over_mark += u64::from(mark);
+        // A rate that grows must not let later packets leave before earlier ones.
         self.last = self.last.max(self.busy_until);
         Some(Passed { leaves: self.last as Time, mark })
     }

@@ -72,6 +72,7 @@ impl Losing {
             self.bad = !self.bad;
             let good = mean as f64 * (1.0 - share) / share.max(1e-9);
             let mean = if self.bad { mean } else { good as Time };
+            // At least one nanosecond, so that the loop ends.
             self.change += self.random.exponential(mean).max(1);
         }
         self.bad

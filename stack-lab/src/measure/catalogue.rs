@@ -26,6 +26,7 @@ pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
     cases.extend(rough::cases());
     for case in &mut cases {
         for plan in &mut case.scenario.plans {
+            // A plan with another algorithm is a rival and keeps it.
             if plan.congestion == CongestionControl::default() {
                 plan.congestion = congestion;
             }
@@ -301,6 +302,7 @@ fn completion() -> Vec<Case> {
             scenario.forward.loss = percent_of_packets(percent);
             scenario.backward.loss = percent_of_packets(percent);
             let mut case = Case::new(format!("{size}_40ms_loss{percent}"), scenario);
+            // Random loss makes single runs differ more.
             case.runs_per_seed = if percent == 0.0 { 1 } else { 10 };
             cases.push(case.measure("completion_ms", Quantity::Completion, &[]));
         }

@@ -27,6 +27,7 @@ pub fn run(
     progress: impl Fn(&Case, &[Figure]) + Sync,
 ) -> Result<Vec<Figure>, String> {
     for case in &mut cases {
+        // The mark keeps its place within the shorter or longer run.
         if let Some(seconds) = settings.secs {
             case.scenario.mark =
                 (case.scenario.mark as f64 / case.scenario.lasting as f64 * seconds * 1e9) as u64;
@@ -47,6 +48,7 @@ pub fn run(
             let values =
                 case.measures.iter().map(|measure| measure.quantity.of(&case.scenario, &outcome)).collect();
             let mut results = results.lock().expect("no thread panics while it holds it");
+            // The first failure is enough for the report.
             results.failure = results.failure.take().or(failure);
             if let Some(figures) = results.add(case, index, values) {
                 progress(case, &figures);

@@ -83,6 +83,7 @@ impl Completion {
         round: Round,
         wanted: &BTreeSet<Series>,
     ) -> io::Result<Samples> {
+        // Each lane has its own seed, so that lanes do not lose the same packets.
         let mut options = WIRE.options(self.percent, round.seed * LANES + lane, round.congestion);
         options.inward.loss = random_loss(self.percent);
         let path = Path::new(sender, &options)?;

@@ -131,6 +131,7 @@ pub(crate) fn connect_from(far: &Namespace, sender: Sender, remote: SocketAddr) 
     let name = sender.name();
     sockopt::set_tcp_congestion(&socket, name)
         .map_err(|e| io::Error::other(format!("the kernel has no congestion control {name}: {e}")))?;
+    // Nagle's algorithm would delay the last partial segment.
     sockopt::set_tcp_nodelay(&socket, true)?;
     connect(&socket, &remote)?;
     Ok(Outgoing::Kernel(socket.into()))
@@ -145,6 +146,7 @@ pub(crate) enum Outgoing {
 impl Outgoing {
     /// Writes as much as fits until `end`.
     fn fill(&self, end: Instant) -> io::Result<()> {
+        // A blocking write could outlast the end of the measurement.
         if let Self::Kernel(stream) = self {
             stream.set_nonblocking(true)?;
         }
@@ -203,6 +205,7 @@ pub(crate) fn flow_without_end(
             // The sender's error explains the missing connection.
             Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
         };
+        // A short timeout, so that the loop notices the end of the measurement.
         receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
         let mut buf = vec![0; 256 << 10];
         let mut bytes = 0;

@@ -101,6 +101,7 @@ impl Crossing {
         let at_once =
             Options { inward: fast.clone(), outward: fast, delay: 0, subnet: NODE_SUBNET, ..options };
         let node = Node::start(&far, &at_once)?;
+        // The sending kernel forwards the node's packets, too.
         far.set("ipv4/ip_forward", "1")?;
         near.ip(&format!("route add 10.77.{NODE_SUBNET}.0/24 via {} dev tun0", stack_address(false)))?;
         Ok(Self { node, bridge, far, near })

@@ -90,6 +90,7 @@ impl Memberships {
     /// Removes the memberships of a removed interface.
     pub(crate) fn remove_interface(&self, interface: InterfaceId) {
         let mut table = self.lock();
+        // The interface is gone, so its memberships need no report.
         table.members.retain(|(known, _), _| *known != interface);
         table.changes.retain(|(known, _), _| *known != interface);
         self.changed.store(!table.changes.is_empty(), Ordering::Release);
@@ -203,6 +204,7 @@ impl Stack {
     pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
         let table = self.shared.memberships.lock();
         let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        // Identifiers order first, so one range holds all groups of the interface.
         let last = (interface, IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
         table.members.range(first..=last).map(|((_, group), _)| *group).collect()
     }

@@ -42,6 +42,7 @@ const MOST_RECORDS: usize = 64;
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<Vec<u8>> {
+    // Without a list of sources, EXCLUDE means all sources and INCLUDE none (RFC 3376 4.2.12).
     let kind = if joined { TO_EXCLUDE } else { TO_INCLUDE };
     match (source, group) {
         (IpAddr::V4(source), IpAddr::V4(group)) => {
@@ -106,6 +107,7 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
 fn igmp(packet: &[u8]) -> Option<&[u8]> {
     let header_len = usize::from(packet.first()? & 15) * 4;
     let is_report = *packet.get(9)? == IGMP && packet.get(16..20)? == REPORTS_V4.octets();
+    // A header length below 20 is malformed; `max` keeps the slice behind the fixed header.
     packet.get(header_len.max(20)..).filter(|report| is_report && report.first() == Some(&IGMP_REPORT))
 }
 

@@ -80,6 +80,7 @@ impl Interfaces {
 
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
         let mut table = sync::write(&self.table);
+        // Identifiers are never reused, so that a stale one finds nothing.
         table.last += 1;
         let id = InterfaceId(table.last);
         let InterfaceConfig { name: _, addresses, routes, ports, checksums } = config;
@@ -102,6 +103,7 @@ impl Interfaces {
         let Some(interface) = table.entries.get_mut(&id) else { return false };
         let Interface { checksums, ports, routes, .. } = &**interface;
         let (checksums, ports, routes) = (*checksums, ports.clone(), routes.clone());
+        // Packets in work may still hold the old interface, so it is replaced as a whole.
         *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec(), routes });
         self.changed();
         true
@@ -115,6 +117,7 @@ impl Interfaces {
     /// Finds an interface as [`find`](Self::find) does, without a lock if `cached`, the last result, is still
     /// valid.
     pub(crate) fn find_again(&self, id: InterfaceId, cached: Option<Cached>) -> Option<Cached> {
+        // The version is read first, so that a change in between makes the entry outdated, not wrong.
         let version = self.version.load(Ordering::Acquire);
         let valid = |cached: &Cached| cached.version == version && cached.interface.id == id;
         cached.filter(valid).or_else(|| Some(Cached { version, interface: self.find(id)? }))
@@ -128,6 +131,7 @@ impl Interfaces {
     pub(crate) fn route(&self, remote: IpAddr) -> Option<Arc<Interface>> {
         let table = self.read();
         let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
+        // Of equal prefixes, the first interface in the order of the table wins.
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
     }
 

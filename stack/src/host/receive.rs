@@ -47,6 +47,7 @@ impl Stack {
         if !self.is_for_us(interface, ip.destination) {
             return counters.ip_not_local.increment();
         }
+        // Such a source is forged, and an answer could reach many nodes (RFC 1122 3.2.1.3).
         if !ip.source_is_unicast() {
             return counters.ip_bad_source.increment();
         }
@@ -119,6 +120,7 @@ impl Stack {
         {
             return batch.touch_flow(&shared.rounds, flow);
         }
+        // No flow has taken the segment, or an old flow in TIME-WAIT has made room for it.
         let local = SocketAddr::new(ip.destination, tcp.destination_port);
         let remote = SocketAddr::new(ip.source, tcp.source_port);
         if tcp.opens() {
@@ -220,6 +222,7 @@ impl Stack {
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
+        // Before the flow can be found, because a repeated SYN would otherwise start the handshake.
         if is_held {
             flow.hold();
         }

@@ -34,6 +34,7 @@ impl Stack {
         if !memory.can_be_nearly_full() {
             return;
         }
+        // The list is emptied first, because no flow may be locked while the list is.
         let mut left = self.shared.orphans.take(usize::MAX);
         left.retain(|flow| {
             if !memory.can_be_nearly_full() {

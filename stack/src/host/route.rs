@@ -37,6 +37,7 @@ impl Shared {
         if remote.is_ipv4() != wanted.local.is_ipv4() {
             return Err(Error::AddressFamily);
         }
+        // A bound group only filters received packets, so it is no source.
         let is_source = |address: &IpAddr| !(address.is_unspecified() || address.is_multicast());
         let local = options.source.filter(is_source).or_else(|| Some(wanted.local).filter(is_source));
         if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {

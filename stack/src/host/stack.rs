@@ -140,6 +140,7 @@ impl Stack {
             flow.fail(now, Error::NetworkDown);
             batch.touch_flow(&self.shared.rounds, flow);
         }
+        // Sockets without an interface go on with the others.
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
             batch.touch_udp(&self.shared.rounds, socket);
@@ -252,6 +253,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
+        // Another thread may have opened the same connection meanwhile.
         if !shared.flows.insert(&flow, &share) {
             return None;
         }
@@ -300,6 +302,7 @@ impl Stack {
             None => self.allows_port(*port),
         };
         let ephemeral = || shared.ephemeral.candidates(local.ip(), None);
+        // The look comes first, because binding takes the table's lock exclusively.
         let free =
             |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
         let mut found = ephemeral().filter(allowed).find_map(free);
@@ -344,6 +347,7 @@ impl Stack {
     /// Handles the timers that are due at `now`.
     pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
         let time: Time = self.shared.clock.time(now);
+        // `on_timer` needs the batch itself, so the list is taken out of it.
         let mut due = std::mem::take(&mut batch.due);
         self.shared.timers.fire(time, Batch::FLOWS_PER_TIMEOUT, &mut due);
         for (tick, flow) in due.drain(..) {

@@ -36,6 +36,7 @@ pub(crate) const NEVER: Tick = u64::MAX;
 
 /// Returns the first tick that is not before `time`.
 pub(crate) fn tick_at(time: Time) -> Tick {
+    // Rounded up, so that no timer fires before its time.
     u64::try_from(time.total_micros()).unwrap_or(0).div_ceil(1000)
 }
 
@@ -71,6 +72,7 @@ impl<T> Timers<T> {
     /// Moves owners that are due at `time` into `due`, with their ticks, until it holds `limit`.
     pub(crate) fn fire(&self, time: Time, limit: usize, due: &mut Vec<(Tick, T)>) {
         let now = u64::try_from(time.total_micros()).unwrap_or(0) / 1000;
+        // Mostly nothing is due, and then the call takes no lock.
         if self.next.load(Ordering::Acquire) > now {
             return;
         }
@@ -159,6 +161,7 @@ impl<T> Wheel<T> {
 
     /// Returns the first tick at which a slot has its turn.
     fn next_tick(&self) -> Tick {
+        // A limit may have left fired entries over, which are due at once.
         if !self.fired.is_empty() {
             return self.now;
         }
@@ -207,6 +210,7 @@ impl<T> Wheel<T> {
 
 /// Returns the level of an entry for `tick`.
 fn level_of(now: Tick, tick: Tick) -> usize {
+    // The lowest bit is set, so that equal ticks wait on the lowest level.
     let differing = (now ^ tick) | 1;
     let highest = 63 - differing.leading_zeros() as usize;
     (highest / SLOT_BITS).min(LEVELS - 1)

@@ -122,6 +122,7 @@ fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &
     batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
         let addresses = (own, ip.source);
         let head = [types(ip.source).echo_reply, 0];
+        // The ECN bits describe the path of the request, so the reply does not repeat them.
         let fields =
             Fields { traffic_class: ip.traffic_class & !3, ..reply_fields(ip.source, request.len()) };
         write(buf, addresses, head, &[&request[4..]], &fields, interface.checksums).unwrap_or(0)

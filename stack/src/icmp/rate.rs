@@ -40,6 +40,7 @@ impl Rates {
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
         let mut state = sync::lock(&self.state);
         let Buckets { total, each } = &mut *state;
+        // Both buckets are checked before either is charged, so that a refused error costs nothing.
         let allowed = total.has_token(time, self.total) && each[which].has_token(time, self.each);
         if allowed {
             total.tokens -= 1.0;
@@ -67,6 +68,7 @@ struct Bucket {
 impl Bucket {
     fn has_token(&mut self, time: Time, rate: f64) -> bool {
         self.tokens = (self.tokens + since(time, self.time).as_secs_f64() * rate).min(rate);
+        // Threads may pass times out of order.
         self.time = self.time.max(time);
         self.tokens >= 1.0
     }

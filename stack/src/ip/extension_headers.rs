@@ -93,6 +93,7 @@ impl ExtensionHeaders {
             }
             if protocol == ROUTING {
                 let address = next_segment(header).ok_or(Error::InvalidInput)?;
+                // The first address in the header is the last destination, in either type.
                 route = Some(Waypoint { address, destination_at: at + 8 });
             }
             last_at = at;
@@ -172,6 +173,7 @@ pub(crate) fn write_headers(
         return write_fields(buf, (source, destination), fields, payload_len, checksums);
     };
     let outer = Fields { protocol: headers.first.into(), ..*fields };
+    // RFC 8200 4.4: the IP header has the next segment; the last destination moves into the routing header.
     let next = headers.first_hop().map_or(destination, IpAddr::V6);
     let len = headers.len();
     let ip_len = write_fields(buf, (source, next), &outer, len + payload_len, checksums)?;

@@ -130,6 +130,7 @@ impl Walk<'_> {
                 return Err(Refusal::Silent);
             }
             let kind = self.packet[at];
+            // Pad1 is a single byte without a length (RFC 8200 4.2).
             if kind == 0 {
                 at += 1;
                 continue;
@@ -231,6 +232,7 @@ pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
         }
         let Some(header) = extension(packet, at) else { break };
         (at, named_at) = (at + header.len(), at);
+        // RFC 8200 4.5: destination options are in every fragment only if a routing header follows.
         if protocol != IpProtocol::Ipv6Opts {
             end = (at, named_at);
         }

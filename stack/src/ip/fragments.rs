@@ -133,6 +133,7 @@ impl Fragments {
             Cut::v6(packet, ident)?
         };
         cut.checksums = checksums;
+        // Offsets count in units of eight bytes (RFC 791 3.2).
         cut.data = mtu.saturating_sub(cut.header_len) & !7;
         if cut.data == 0 {
             return Err(Error::MessageSize);

@@ -116,6 +116,7 @@ impl IpHeader {
 pub(crate) fn is_fragment(packet: &[u8]) -> bool {
     match packet.first().map(|first| first >> 4) {
         Some(4) => {
+            // The mask covers the more-fragments bit and the offset, not don't-fragment.
             packet.get(6..8).is_some_and(|field| u16::from_be_bytes([field[0], field[1]]) & 0x3fff != 0)
         }
         _ => extensions::fragment_header(packet).is_some(),
@@ -176,6 +177,7 @@ fn write_v6(
 ) -> Option<usize> {
     let length = u16::try_from(payload_len).ok().filter(|_| buf.len() >= 40 + payload_len)?;
     let header = buf.first_chunk_mut::<40>()?;
+    // A flow label of 0 means that the sender sets none (RFC 6437 section 2).
     header[..4].copy_from_slice(&[0x60, 0, 0, 0]);
     header[4..6].copy_from_slice(&length.to_be_bytes());
     header[6..8].copy_from_slice(&[protocol.into(), hop_limit]);

@@ -26,6 +26,7 @@ pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
             LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(OptionError::SourceRoute),
             _ => {
                 let len = header.get(at + 1).map_or(0, |&len| usize::from(len));
+                // A length byte may be missing, so the pointer is kept within the header.
                 if len < 2 || at + len > header.len() {
                     return Err(OptionError::Malformed((at + 1).min(header.len() - 1)));
                 }

@@ -25,6 +25,7 @@ const TCP_FLAGS: usize = 14;
 /// assert!(!peersock_stack::may_pass(&packet, &(80..=80)));
 /// ```
 pub fn may_pass(packet: &[u8], ports: &RangeInclusive<u16>) -> bool {
+    // Port 0 is reserved, so 1 to 65,535 are all ports.
     if *ports.start() <= 1 && *ports.end() == u16::MAX {
         return true;
     }

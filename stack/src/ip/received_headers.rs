@@ -62,6 +62,7 @@ impl<'a> HeaderChain<'a> {
         let (mut listed, mut at, mut protocol) = (Vec::with_capacity(self.bytes.len() + 8), 0, self.first);
         while at < self.bytes.len() {
             let is_fragment = protocol == IpProtocol::Ipv6Frag;
+            // The second byte of a fragment header is no length.
             let len = match is_fragment {
                 true => extensions::FRAGMENT_HEADER,
                 false => extensions::extension(self.bytes, at).map_or(self.bytes.len() - at, <[u8]>::len),

@@ -173,6 +173,7 @@ impl Queue {
     /// Queues a connection after its handshake; returns `false` if the listener is closed.
     pub(crate) fn enqueue(&mut self, flow: Arc<Flow>, now: Time) -> bool {
         self.end_handshake();
+        // A handshake has succeeded, so the others get their full time anew.
         self.handshaking = self.handshaking.map(|_| now);
         if self.closed.is_none() {
             self.established.push_back(flow);

@@ -69,6 +69,7 @@ impl<T: Bound> Binds<T> {
         let bound = ports.get(&destination.port())?;
         let open = bound.iter().filter(|one| one.takes_strangers());
         let scored = open.filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
+        // Of equals, `max_by_key` takes the last, which is the youngest.
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
     }
 
@@ -85,6 +86,7 @@ impl<T: Bound> Binds<T> {
         let best = bound.iter().filter_map(|one| score(one)).max()?;
         let mut equals = bound.iter().filter(|one| score(one) == Some(best));
         let count = equals.clone().count() as u64;
+        // The hash behind `spread` is needed only if there is a choice.
         let at = if count > 1 { spread() % count } else { 0 };
         equals.nth(at as usize).cloned()
     }
@@ -130,6 +132,7 @@ impl<T: Bound> Binds<T> {
         free: impl FnOnce(&[Arc<T>]) -> Result<(), E>,
         make: impl FnOnce() -> Arc<T>,
     ) -> Result<Arc<T>, E> {
+        // One lock for look and insertion, so that two binds cannot both find the port free.
         let mut ports = self.write();
         free(ports.get(&port).map_or(&[], Vec::as_slice))?;
         let one = make();

@@ -192,6 +192,7 @@ impl FlowTable {
     pub(crate) fn insert(&self, flow: &Arc<Flow>, share: &Arc<Share>) -> bool {
         let key = flow.key();
         let mut index = self.lock_index();
+        // The shard decides: of two calls for one place, only one may enter the index.
         if !self.write(key.shard()).insert(Entry(flow.clone())) {
             return false;
         }
@@ -326,6 +327,7 @@ impl Index {
         let peer = found.get_mut();
         let position = flow.position();
         let removed = peer.flows.swap_remove(position);
+        // `swap_remove` has moved the last flow to this place.
         if let Some(moved) = peer.flows.get(position) {
             moved.set_position(position);
         }

@@ -112,6 +112,7 @@ impl Inbox {
         if ip.receive_errors {
             self.push_report(shared, report, quoted);
         }
+        // As in Linux, a socket with IP_RECVERR hears of every error.
         let fails = ip.receive_errors || hard;
         if fails {
             self.error = Some(report.error);
@@ -123,6 +124,7 @@ impl Inbox {
     pub(crate) fn readiness(&self, closed: bool) -> Ready {
         let mut ready = Ready::WRITABLE;
         if self.error.or(self.down).is_some() {
+            // The next read returns the error at once.
             ready |= Ready::ERROR | Ready::READABLE;
         }
         if !self.reports.is_empty() {

@@ -93,6 +93,7 @@ impl Stack {
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
         let local = canonical(local);
+        // RFC 1122 4.2.3.10: a group is no address of a TCP connection.
         if local.ip().is_multicast() {
             return Err(Error::AddrNotAvailable);
         }
@@ -231,6 +232,7 @@ impl Listener {
         self.shared.listeners.remove(self.local.port(), self);
         held.iter().for_each(|flow| flow.end_held(self.shared.clock.time(now)));
         for flow in waiting {
+            // A reset, because no program will read what the peers have sent.
             flow.set_reset_on_close(true);
             flow.close(now);
             // The reset leaves by the stack's next timeout, because this call has no batch that could list
@@ -301,6 +303,7 @@ impl Listener {
             let Some(held) = next else { return any };
             match held.upgrade().is_some_and(|flow| flow.let_in(now)) {
                 true => any = true,
+                // This handshake has ended meanwhile, so its place is free again.
                 false => self.lock().end_handshake(),
             }
         }

@@ -42,6 +42,7 @@ impl Ephemeral {
         let offset = self.offsets.digest((local, remote)) as u32;
         let counter = &self.counters[self.indexes.digest((local, remote)) as usize % COUNTERS];
         (0..self.count).map(move |_| {
+            // An atomic counter, so that two threads never draw the same number.
             let next = offset.wrapping_add(counter.fetch_add(1, Ordering::Relaxed)) % self.count;
             self.first + next as u16
         })

@@ -57,6 +57,7 @@ impl Cookies {
     }
 
     fn cookie(&self, addresses: (SocketAddr, SocketAddr), irs: u32, period: u64, size: u32) -> u32 {
+        // Of all 2^32 numbers 16 are valid at a time: one for each of eight sizes in two periods.
         let mac = self.0.digest((addresses, irs, period, size)) as u32 >> (32 - MAC_BITS);
         let period = period as u32 % (1 << PERIOD_BITS);
         period << (32 - PERIOD_BITS) | size << MAC_BITS | mac

@@ -143,6 +143,7 @@ impl Coalescer {
     /// If `len` is over [`MAX_PACKET`].
     pub fn slot(&mut self, len: usize) -> &mut [u8] {
         assert!(len <= MAX_PACKET, "no IP packet is that long");
+        // A slot that was not committed still covers bytes of the pending packet.
         self.put_back();
         let at = self.slot_start(len);
         let covered = self.pending.as_ref().map_or(0, |pending| pending.end - at);
@@ -174,6 +175,7 @@ impl Coalescer {
             && pending.key == key
             && pending.try_join(&self.buffer[at..at + len], even)
         {
+            // The packet's header has covered the end of the pending payload.
             self.put_back();
             return None;
         }

@@ -39,6 +39,7 @@ impl Fixed {
         let &[s, p, d, q, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] =
             bytes.first_chunk::<20>()?;
         let header_len = usize::from(offset >> 4) * 4;
+        // A data offset below five words, or beyond the packet, is malformed (RFC 9293 3.1).
         (20..=bytes.len()).contains(&header_len).then_some(Self {
             source_port: u16::from_be_bytes([s, p]),
             destination_port: u16::from_be_bytes([d, q]),

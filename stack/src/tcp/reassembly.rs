@@ -223,6 +223,7 @@ struct Blocks {
 
 impl Blocks {
     fn push(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
+        // The range may have been delivered meanwhile, or reported for another offset.
         if let Some(range) = range
             && !self.ranges[..self.count].contains(&range)
         {

@@ -143,6 +143,7 @@ impl Runs {
         let Some(chunk) = self.chunk_mut(at.chunk) else { return (at, at) };
         let (index, len) = (at.index + 1, chunk.len());
         chunk.insert(index, run);
+        // A full chunk is halved, so that both halves have room for many insertions.
         let half = (len >= CHUNK).then(|| chunk.split_off(CHUNK / 2));
         count(index.min(len - at.index) + half.as_ref().map_or(0, VecDeque::len));
         if let (1.., Some(rest)) = (at.chunk, &mut self.rest) {

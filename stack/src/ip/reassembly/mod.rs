@@ -143,6 +143,7 @@ impl<'a> Piece<'a> {
         let piece = Self { id, packet, header_len, next: None, data_at: header_len, offset, more };
         let len = packet.len() - header_len;
         let fits = header_len + offset + len <= usize::from(u16::MAX);
+        // All fragments but the last end at a multiple of eight (RFC 791 3.2).
         (len > 0 && fits && (!more || len.is_multiple_of(8))).then_some(piece)
     }
 
@@ -164,6 +165,7 @@ impl<'a> Piece<'a> {
             offset: fragment.offset,
             more: fragment.more,
         };
+        // An empty fragment adds nothing, but would occupy memory.
         (!piece.data().is_empty()).then_some(piece)
     }
 
@@ -276,6 +278,7 @@ impl PendingPackets {
     fn bound(&mut self, newest: &PacketId, total: usize, per_source: usize) -> u64 {
         let source = (newest.interface, newest.owner);
         let mut evicted = 0;
+        // The limits of the source come first, so that its excess does not push out other sources.
         while self.sources.get(&source).is_some_and(|&charge| charge > per_source)
             || self.of_source(source).count() > MOST_PER_SOURCE
         {
@@ -312,6 +315,7 @@ impl PendingPackets {
         let key = (id.interface, id.owner);
         if let Some(charge) = self.sources.get_mut(&key) {
             *charge -= waiting.charge;
+            // Sources come and go, so empty accounts must not stay.
             if *charge == 0 {
                 self.sources.remove(&key);
             }
@@ -349,6 +353,7 @@ impl Waiting {
         if !piece.more {
             self.end = Some(piece.end());
         }
+        // RFC 8200 4.5: the packet gets the headers of its first fragment.
         if piece.offset == 0 {
             let bytes = piece.packet[..piece.data_at].to_vec();
             self.header = Some(Header { bytes, len: piece.header_len, next: piece.next });
@@ -387,6 +392,7 @@ impl Waiting {
     /// and as "not capable" (RFC 3168 5.3).
     fn join(&self) -> Option<Vec<u8>> {
         let header = self.header.as_ref()?;
+        // RFC 3168 5.3: congestion on one fragment marks the whole packet.
         let (not_capable, congested) = (self.ecn & 1 != 0, self.ecn & 1 << 3 != 0);
         if not_capable && congested {
             return None;

@@ -119,9 +119,11 @@ impl Flow {
         if let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
             let urgent = connection.urgent_left() > 0;
             let len = connection.read(time, buf);
+            // With its queue empty, an ended connection can be freed.
             if connection.readable() == 0 {
                 self.refresh(&mut inner, time);
             } else if urgent {
+                // The read may have passed the urgent mark.
                 self.publish(&mut inner);
             }
             return Ok(len);
@@ -235,6 +237,7 @@ impl Flow {
         inner.waiting = inner.waiting.map(|_| time);
         let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
+            // In SYN-SENT the peer has no connection that needs a reset.
             State::SynSent => self.unlink(&mut inner),
             State::SynReceived => self.reset(&mut inner),
             _ if reset => self.reset(&mut inner),
@@ -278,6 +281,7 @@ impl Flow {
         if !inner.orphaned {
             inner.error = Some(error);
         }
+        // In SYN-SENT and TIME-WAIT no reset is sent (RFC 9293 3.10.5).
         match inner.state() {
             State::SynSent | State::TimeWait => self.unlink(inner),
             _ => self.reset(inner),
@@ -378,6 +382,7 @@ impl Flow {
 
     /// Returns the limits, lowered by MTUs that routers have reported.
     fn lower(&self, limits: &Egress) -> Egress {
+        // Most nodes have no reports, and then need no look-up per packet.
         if !self.shared.path_mtus.any() {
             return *limits;
         }
@@ -410,6 +415,7 @@ impl Flow {
     /// timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
+        // A flow with only default settings allocates no `Cold`.
         if inner.cold.is_some() || timeout.is_some() {
             inner.cold().user_timeout = timeout;
             inner.apply_probing();

@@ -42,6 +42,7 @@ impl Flow {
             // A retransmitted SYN starts anew, because a place may be free now.
             self.unlink(&mut inner);
             self.refresh(&mut inner, time);
+            // A reset ends the handshake; any other segment is looked at anew.
             return tcp.rst;
         }
         if inner.time_wait.is_some() {
@@ -213,6 +214,7 @@ impl Flow {
             self.shared.counters.tcp_accepts.increment();
             batch.touch_listener(&self.shared.rounds, listener);
         } else {
+            // Without its listener, no program will ever take the connection.
             inner.orphaned = true;
             self.reset(inner);
         }
@@ -246,6 +248,7 @@ impl Flow {
             // Superseded by an earlier timer.
             return false;
         }
+        // The displaced entry is now the next one in the wheel.
         inner.alarm.first = std::mem::replace(&mut inner.alarm.second, NEVER);
         if !inner.linked {
             return false;
@@ -308,6 +311,7 @@ impl Flow {
 
     fn arm_at(&self, inner: &mut Inner, time: Time, due: Time) {
         let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
+        // The earlier entry fires anyway and then sets the next one.
         if tick >= inner.alarm.first {
             return;
         }
@@ -409,6 +413,8 @@ impl Flow {
             } else if connection.state() == State::TimeWait
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
+                // The last acknowledgement must leave first, because the record that remains only answers
+                // segments.
                 let length = self.shared.config.time_wait;
                 inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
@@ -424,6 +430,7 @@ impl Flow {
         }
         // As in Linux, TIME-WAIT does not wait for the reader, because it concerns only addresses and ports.
         let has_ended = !inner.linked || inner.time_wait.is_some();
+        // Unread data remains for the application.
         if has_ended && (inner.orphaned || inner.readable() == 0) {
             inner.connection = None;
         }
@@ -503,6 +510,7 @@ impl Flow {
             return false;
         }
         inner.is_held = false;
+        // The time of the handshake starts only now.
         inner.waiting = Some(time);
         self.arm(&mut inner, time);
         true
@@ -570,6 +578,7 @@ impl Flow {
         let before = inner.state();
         match before {
             State::Closed | State::SynSent => return false,
+            // The peer that could repeat its FIN is gone.
             State::TimeWait => self.unlink(&mut inner),
             _ if departure == Departure::Orderly && inner.has_told_all() => {
                 if let Some(connection) = inner.live() {
@@ -596,6 +605,7 @@ impl Flow {
     /// Ends the connection with a reset, because its network is left. A closed connection whose peer has
     /// everything (FIN-WAIT-2) is only forgotten, because a reset would mean unread data.
     pub(crate) fn abandon(&self, now: Instant) {
+        // The lock must be free again for `abort_because`.
         let is_delivered = {
             let inner = self.lock();
             inner.orphaned && inner.state() == State::FinWait2

@@ -201,6 +201,7 @@ impl Flow {
         options: &TcpOptions,
         share: &Arc<Share>,
     ) -> Settings {
+        // At most what a scaled window can express (RFC 7323 2.3).
         let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
@@ -351,6 +352,7 @@ impl Inner {
             ready |= Ready::CONNECTED;
         }
         if self.error.is_some() {
+            // The next call of either kind returns the error at once.
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
         }
         if self.has_reports() {
@@ -371,6 +373,7 @@ impl Inner {
             State::Established | State::CloseWait => {
                 let (free, size) =
                     self.connection.as_ref().map_or((0, 4), |connection| connection.send_room());
+                // A quarter, so that the application is not woken for every few bytes.
                 self.was_full &= free < size / 4;
                 if free > 0 && !self.was_full {
                     ready |= Ready::WRITABLE;

@@ -119,6 +119,7 @@ impl Stack {
         if interface.is_some_and(|id| shared.interfaces.find(id).is_none()) {
             return Err(Error::NetworkUnreachable);
         }
+        // As in Linux, IPPROTO_RAW implies IP_HDRINCL.
         let header_included = options.header_included || (protocol == SEND_ONLY && !ipv6);
         let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
         let inner = Inner {
@@ -138,6 +139,7 @@ impl Stack {
             mark: Mark::default(),
             context: OnceLock::new(),
         });
+        // Any number of raw sockets may have the same protocol.
         shared.raw.insert(protocol.into(), |_| Ok(()), || socket)
     }
 }

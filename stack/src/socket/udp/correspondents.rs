@@ -28,6 +28,7 @@ impl Correspondents {
     /// Notes a datagram to `destination`. All members of a group may answer from its port.
     pub(super) fn note(&mut self, now: Time, interface: InterfaceId, destination: SocketAddr) {
         let group = destination.ip().is_multicast();
+        // The members of a group answer from their own addresses, so any address may answer.
         let whom = if group { anybody_at(destination) } else { destination };
         // Dropping a whole generation bounds memory without a search for the oldest entry.
         if self.recent.len() >= MOST && !self.recent.contains_key(&(interface, whom)) {

@@ -27,6 +27,7 @@ pub(crate) fn receive(
     let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
         return counters.udp_malformed.increment();
     };
+    // Port 0 is reserved (RFC 6335 6), so no socket can have it.
     if udp.dst_port() == 0 {
         return counters.udp_malformed.increment();
     }
@@ -51,6 +52,7 @@ pub(crate) fn receive(
         return receive_for_group(shared, (time, service), &origin, data, batch);
     }
     let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
+    // With SO_REUSEPORT, all datagrams of one sender go to the same socket.
     let spread = || shared.listener_key.digest((origin.destination, origin.source));
     let bound =
         || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);

@@ -35,6 +35,7 @@ impl UdpSocket {
         options: &SendOptions<'_>,
     ) -> Result<(), Error> {
         let route = self.route_to(canonical(remote), options)?;
+        // A socket may connect to the same peer again, which its old entry would prevent.
         self.disconnect();
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
@@ -157,6 +158,7 @@ impl UdpSocket {
         udp.set_src_port(route.source.port());
         udp.set_dst_port(route.destination.port());
         udp.set_len(len as u16);
+        // RFC 768: a field of 0 marks a datagram without a checksum.
         udp.set_checksum(0);
         if checksums {
             udp.fill_checksum(&addresses.0.into(), &addresses.1.into());

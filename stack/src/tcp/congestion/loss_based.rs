@@ -139,6 +139,7 @@ impl<G: Growth> LossBased<G> {
 
     fn pace(&mut self, view: &View) {
         let Some(srtt) = view.srtt else { return };
+        // As in Linux, the last doubling below the threshold is paced as congestion avoidance.
         let doubling = self.threshold.is_none_or(|threshold| self.window < threshold / 2);
         let gain = if doubling { SLOW_START_PACING } else { AVOIDANCE_PACING };
         let window = scaled(self.window.max(view.in_flight), gain, 100);

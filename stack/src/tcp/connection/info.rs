@@ -32,6 +32,7 @@ impl Connection {
             unsent: sender.unsent() as u64,
             delivered: sender.delivered(),
             retransmits: sender.retransmits(),
+            // The SYN and the FIN take a number each, but are no data.
             received: self.receiver.nxt() - 1 - u64::from(self.receiver.is_finished()),
             send_buffer: self.send_buffer() as u64,
             receive_buffer: self.receiver.limit() as u64,
@@ -47,6 +48,7 @@ impl Connection {
         if congestion == std::mem::replace(&mut self.settings.congestion, congestion) {
             return;
         }
+        // During the handshake, `establish` starts the algorithm later.
         if !matches!(self.state, State::SynSent | State::SynReceived) {
             self.sender.set_congestion(now, congestion);
         }

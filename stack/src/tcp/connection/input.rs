@@ -43,6 +43,7 @@ impl Connection {
     fn process_in_syn_sent(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
         let ours = self.is_syn_acknowledged(segment.ack);
         if segment.ack.is_some() && !ours {
+            // A reset with a wrong acknowledgement is old or forged.
             if segment.rst {
                 return Verdict::Done;
             }
@@ -52,6 +53,7 @@ impl Connection {
             return Verdict::Reset;
         }
         if segment.rst {
+            // Without our number in it, any stranger could have sent the reset.
             if ours {
                 self.state = State::Closed;
             }
@@ -64,6 +66,7 @@ impl Connection {
         self.heard = now;
         if ours {
             self.establish(now);
+            // The window of a SYN is never scaled (RFC 7323 2.2).
             self.take_window(now, 0, 1, u64::from(segment.window));
             self.receiver.acknowledge_now();
         } else {
@@ -108,8 +111,10 @@ impl Connection {
         if segment.syn {
             return self.process_syn(now, start, segment);
         }
+        // RFC 9293 3.10.7.4: every segment of a synchronized connection carries an acknowledgement.
         let Some(ack) = segment.ack else { return Verdict::Done };
         if self.state == State::SynReceived {
+            // RFC 9293 3.10.7.4: in SYN-RECEIVED, an unacceptable acknowledgement is answered with a reset.
             if !self.is_syn_acknowledged(segment.ack) {
                 return Verdict::Reset;
             }
@@ -117,6 +122,7 @@ impl Connection {
             self.take_window(now, start, 1, u64::from(segment.window) << self.peer_scale);
         }
         self.heard = now;
+        // RFC 7323 4.3: only a segment that starts at or before the last acknowledgement sets TS.Recent.
         if let (Some(timestamps), Some((value, _))) = (&mut self.timestamps, segment.options.timestamps)
             && start <= self.receiver.acked()
         {
@@ -183,6 +189,7 @@ impl Connection {
             let read = segment.ack.filter(|_| segment.payload == ALL_READ);
             let read = read.and_then(|ack| sequence::offset(self.isn, self.sender.una(), ack));
             let (all, sent) = (self.sender.queued_end(), self.sender.nxt());
+            // The peer must have read all written data; the FIN may be included.
             self.was_read = read.is_some_and(|read| (all..=sent).contains(&read));
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
@@ -199,6 +206,7 @@ impl Connection {
                 self.take_window(now, 0, 1, u64::from(segment.window));
                 self.receiver.acknowledge_now();
             } else {
+                // The peer repeats its SYN, so the answer was lost.
                 self.syn.due = true;
             }
         } else if self.may_challenge(now) {
@@ -221,6 +229,7 @@ impl Connection {
             return false;
         };
         let window = u64::from(segment.window) << self.peer_scale;
+        // RFC 5681 section 2: a duplicate acknowledgement leaves the window unchanged.
         let same_window = ack + window == self.sender.edge();
         if ack >= self.sender.una() {
             let mut blocks = [(0, 0); MAX_BLOCKS];
@@ -262,6 +271,7 @@ impl Connection {
         for (start, end) in segment.options.sack.iter() {
             let start = sequence::offset(self.isn, ack, start);
             let end = sequence::offset(self.isn, ack, end);
+            // Data that was never sent cannot have arrived.
             if let (Some(start), Some(end)) = (start, end)
                 && start < end
                 && end <= self.sender.nxt()
@@ -312,6 +322,7 @@ impl Connection {
 
     /// Processes data and FIN (RFC 9293 3.10.7.4, seventh and eighth step).
     fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
+        // RFC 3168 6.1.3: the echo goes on until the sender says that it has reacted.
         if segment.cwr {
             self.ecn.echo = false;
         }

@@ -217,6 +217,7 @@ impl Connection {
             peer_mss: default,
             peer_scale: 0,
             own_scale: None,
+            // The initial sequence number is unpredictable, so the offset hides the node's clock.
             timestamps: settings.timestamps.then(|| Timestamps::new(isn)),
             ecn: Ecn::default(),
             window_seq: 0,
@@ -258,6 +259,7 @@ impl Connection {
             self.own_scale = Some(own);
             self.receiver.scale = own;
         }
+        // RFC 7323 3.2: timestamps are in use only if both SYNs carry them.
         self.timestamps = match (&self.timestamps, timestamps) {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
@@ -370,6 +372,7 @@ impl Connection {
     /// Sends RST and closes the connection. The reset says whether the application has read everything that
     /// came.
     pub(crate) fn abort(&mut self, is_read: bool) {
+        // In SYN-SENT the peer has no connection that a reset could end (RFC 9293 3.10.5).
         if !matches!(self.state, State::Closed | State::SynSent | State::TimeWait) {
             self.reset_due = true;
             self.says_read = is_read && self.receiver.has_received();
@@ -470,6 +473,7 @@ impl Connection {
             return most.min(PRESSED_BUFFER);
         }
         let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
+        // The lower bound must not exceed the upper one, or `clamp` panics.
         wanted.clamp(LEAST_SEND_BUFFER.min(most), most)
     }
 
@@ -501,6 +505,7 @@ impl Connection {
     /// Returns true if a retransmission timer has fired and nothing was acknowledged since.
     pub(crate) fn is_stalled(&self) -> bool {
         match self.state {
+            // Until the handshake ends, the tries of the SYN take the place of the backoff.
             State::SynSent | State::SynReceived => self.syn.tries > 1,
             _ => self.sender.rtt.backoff() > 0,
         }

@@ -139,6 +139,7 @@ impl Connection {
         match self.state {
             State::SynSent | State::SynReceived => {
                 self.syn.due = true;
+                // The lost tries say nothing about the path that has come back, so the backoff starts anew.
                 self.syn.tries = self.syn.tries.min(1);
             }
             State::Closed => {}
@@ -147,7 +148,9 @@ impl Connection {
     }
 
     fn take_limits(&mut self, limits: &Egress) {
+        // All headers together take less than 120 bytes.
         self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u16;
+        // SACK blocks in data segments leave less room for the data.
         let mss = self.mss() - sack_len(self.data_blocks());
         let segments = (MAX_PACKET as u64 - 120) / mss;
         let most = segments.min(limits.max_segments as u64).max(1);
@@ -165,6 +168,7 @@ impl Connection {
             self.sender.run_timers(now);
         }
         if self.keepalive_at().is_some_and(|at| at <= now) {
+            // RFC 9293 3.8.4: a keep-alive is the same segment as a window probe, which the peer must answer.
             self.sender.window_probe_due = true;
             self.note_probe(now);
         }
@@ -196,12 +200,14 @@ impl Connection {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
+        // Early tries follow a challenge, not a timeout, so they do not double the timeout.
         let timeout = SYN_TIMEOUT * (1 << self.syn.tries.saturating_sub(self.syn.early_retries).min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
         self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;
         let options = Options {
             mss: Some(own_mss(out.addresses.0, self.settings.max_segment)),
+            // RFC 7323 2.2: the answer has a window scale only if the SYN had one.
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -227,6 +233,7 @@ impl Connection {
 
     fn emit_synchronized(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         let due = self.receiver.is_answer_due(now, self.mss());
+        // A pure acknowledgement has room for more blocks than a segment with data.
         if due && self.receiver.has_blocks() {
             return self.emit_ack(now, out);
         }
@@ -259,6 +266,7 @@ impl Connection {
         if self.sender.sack {
             self.report(self.most_blocks(), &mut header);
         } else {
+            // Unreported news would keep an acknowledgement due for ever.
             self.receiver.report_nothing();
         }
         self.finish(out, &header, 0)
@@ -294,6 +302,7 @@ impl Connection {
         let mut header = self.header(now, sequence::wire(self.isn, start));
         let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
+        // PSH with the last queued byte, because nothing follows for now.
         header.psh = !fin && end >= self.sender.queued_end();
         // RFC 3168 6.1.5: retransmissions are not ECN-capable, so that forged packets cannot reduce the
         // window.

@@ -56,6 +56,7 @@ impl Timestamps {
 
     /// Returns the round-trip time of the echoed segment.
     pub(crate) fn round_trip(&self, now: Time, echo: u32) -> Option<Duration> {
+        // An echo from the future or from long ago belongs to none of this connection's segments.
         let millis = self.clock(now).wrapping_sub(echo);
         (echo != 0 && millis < 1 << 30).then(|| Duration::from_millis(u64::from(millis.max(1))))
     }

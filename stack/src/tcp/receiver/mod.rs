@@ -124,6 +124,7 @@ impl Receiver {
 
     /// Returns the next expected offset.
     pub(crate) fn nxt(&self) -> u64 {
+        // The FIN takes one number once all data before it has come.
         self.queue.end() + u64::from(self.finished)
     }
 
@@ -158,16 +159,20 @@ impl Receiver {
     ) -> bool {
         let end = start + data.len() as u64;
         let next = self.nxt();
+        // A FIN outside the window comes again.
         if fin && end <= self.edge.max(next) && self.fin.is_none() {
             self.fin = NonZeroU64::new(end);
         }
+        // Nothing counts behind the FIN or outside the window.
         let last = self.fin.map_or(u64::MAX, NonZeroU64::get).min(self.edge.max(next));
         let wanted = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
         let data = self.admit(start, wanted, memory);
         let refused = data.len() < wanted.len();
+        // Data out of order is refused sooner, but the window stays open for data that continues the queue.
         if refused && start <= next {
             self.close_window();
         }
+        // `unread_since` starts with the first byte that the application can read.
         if self.queue.len() == 0 {
             self.round_end = self.round_end.max(now);
         }
@@ -177,6 +182,7 @@ impl Receiver {
         }
         if self.fin.is_some_and(|fin| fin.get() == self.queue.end()) {
             self.finished = true;
+            // Nothing follows the FIN, so no gap can be left.
             self.reassembly = None;
         }
         self.unanswered += data.len() as u64;
@@ -186,6 +192,7 @@ impl Receiver {
         self.quick = self.quick.saturating_sub(1);
         // After more than one segment, the peer's loss probe may repeat the last one before an answer comes.
         let held = self.prompt && self.unanswered <= mss;
+        // RFC 5681 4.2: a gap, its filling and every second full segment are acknowledged at once.
         if fin || !in_order || self.unanswered >= 2 * mss || refused || (quick && !held) {
             self.answer = Answer::Now;
         } else if quick {
@@ -264,6 +271,7 @@ impl Receiver {
 
     /// Returns the bytes from the reader to the end of the urgent data.
     pub(crate) fn urgent_left(&self) -> u64 {
+        // Urgent data behind the FIN never comes.
         let end = if self.finished { self.urgent.min(self.queue.end()) } else { self.urgent };
         end.saturating_sub(self.queue.start())
     }
@@ -421,6 +429,7 @@ impl Receiver {
         }
         let read = self.queue.start() - self.round_start;
         let wanted = usize::try_from(BDPS * read).unwrap_or(usize::MAX);
+        // The limit only grows here; a shortage of memory lowers it elsewhere.
         if wanted > self.limit && room {
             self.limit = wanted.min(self.most);
         }

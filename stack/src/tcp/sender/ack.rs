@@ -48,6 +48,8 @@ impl Sender {
         self.una = self.una.max(ack.ack);
         self.queue.drop_until(self.una);
         let newest = delivery.newest_sent.map(|sent| since(now, sent));
+        // Karn's algorithm: a retransmitted segment measures nothing, unless a timestamp tells which copy was
+        // answered.
         let rtt = newest.or(ack.rtt.filter(|_| acked > 0));
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt);
@@ -129,6 +131,7 @@ impl Sender {
         self.sampler.on_found(delivery.found);
         if let Some((start, end)) = ack.duplicate {
             self.rack.on_duplicate(self.una, self.nxt);
+            // The duplicate of a loss probe was to be expected (RFC 8985 7.4).
             if self.probe.is_none_or(|probe| end != probe.end) {
                 spurious += end - start;
             }
@@ -170,6 +173,7 @@ impl Sender {
         let Self { board, sampler, congestion, .. } = self;
         let waiting = board.detect(newest, overdue, |run| {
             sampler.on_lost(run.len());
+            // The algorithm sees each loss with the state at that moment.
             view.in_flight -= run.len().min(view.in_flight);
             view.lost += run.len();
             let lost = Lost { bytes: run.len(), snapshot: run.snapshot };
@@ -209,6 +213,7 @@ impl Sender {
             self.sampler.on_lost(lost);
             if lost > 0 {
                 self.begin_recovery(now, lost);
+                // Without SACK no duplicates are reported, so nothing could revoke the loss.
                 self.undo.armed = false;
             }
         }
@@ -224,6 +229,7 @@ impl Sender {
             if self.phase == Phase::Open {
                 let view = self.view(now);
                 self.congestion.on_congestion(&view, Cause::Loss);
+                // The probe has repaired the loss already, so only the window shrinks.
                 self.congestion.on_recovered(&view);
             }
         } else if ack.pure {

@@ -229,6 +229,7 @@ impl Sender {
             // The peer has dropped the data that was in flight.
             self.expedite(now, INITIAL_WINDOW * self.mss);
         }
+        // An open window ends the probing and its backoff.
         if opened && matches!(self.timer, Some((_, Timer::Window))) {
             self.timer = None;
             self.rtt.reset_backoff();

@@ -123,12 +123,14 @@ impl Sender {
     /// Returns true if a partial segment may leave (RFC 9293 3.8.6.2.1, with Minshall's refinement of Nagle's
     /// algorithm). `whole` is set if it ends the queued data.
     fn may_send_little(&mut self, now: Time, whole: bool) -> bool {
+        // RFC 9293 3.8.6.2.1: filling a small window with small pieces would keep it small.
         if !whole {
             return self.little_due || self.is_half(self.sendable_end() - self.nxt);
         }
         if self.board.is_empty() && self.cork.is_none() {
             return true;
         }
+        // Nothing follows a FIN, and urgent data must not wait.
         if self.fin.is_some() || self.urgent > self.nxt {
             return true;
         }
@@ -166,6 +168,7 @@ impl Sender {
             return Plan::Wait(None);
         }
         if length == 0 {
+            // The cap is no property of the path, so samples under it are marked as limited.
             if window <= self.cap {
                 self.window_limited = true;
             } else {
@@ -173,6 +176,7 @@ impl Sender {
             }
             return Plan::Wait(None);
         }
+        // Pacing comes last, because data kept back by a window waits for an acknowledgement, not for a time.
         if let Some(until) = self.pace.blocked_until(now) {
             return Plan::Wait(Some(until));
         }

@@ -25,6 +25,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// Returns the time of the next burst if it lies in the future.
     pub(crate) fn blocked_until(&self, now: Time) -> Option<Time> {
+        // Rounded up, because a timer at the lower microsecond would come too early.
         let until = (self.next + 999) / 1000;
         (until > now.total_micros()).then(|| Time::from_micros(until))
     }

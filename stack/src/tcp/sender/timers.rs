@@ -26,6 +26,7 @@ impl Sender {
     pub(super) fn arm(&mut self, now: Time, restart: bool) {
         if self.board.is_empty() {
             let blocked = self.is_blocked();
+            // A running window timer keeps its time, because each call would otherwise postpone the probe.
             match self.timer {
                 Some((_, Timer::Window)) if blocked => {}
                 _ => self.timer = blocked.then(|| (self.rtt.timeout_from(now), Timer::Window)),
@@ -40,6 +41,7 @@ impl Sender {
         self.timer = Some((timeout, Timer::Retransmission));
         if let Some(delay) = self.probe_delay() {
             let probe = after_micros(now, delay);
+            // RFC 8985 7.2: the probe must not come after the retransmission timeout.
             if probe < timeout {
                 self.timer = Some((probe, Timer::Probe));
             }
@@ -67,6 +69,7 @@ impl Sender {
     /// Returns the delay of a loss probe in microseconds, if one is allowed (RFC 8985 7.2).
     fn probe_delay(&self) -> Option<u64> {
         let quiet = self.phase == Phase::Open && self.board.sacked() == 0 && self.board.lost() == 0;
+        // RFC 8985 7.2: only one probe at a time, with SACK, and outside of recovery.
         if !self.sack || !quiet || self.probe.is_some() || self.rtt.backoff() > 0 {
             return None;
         }
@@ -92,10 +95,13 @@ impl Sender {
             Timer::Retransmission => self.time_out(now),
             Timer::Probe => {
                 self.loss_probe_due = true;
+                // If the probe gets no answer, the retransmission timer takes over.
                 self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
             }
             Timer::Window => {
+                // RFC 9293 3.8.6.1: window probes back off as retransmissions do.
                 self.rtt.back_off();
+                // Where the peer has a little room, a partial segment serves as the probe.
                 if self.edge > self.nxt {
                     self.little_due = true;
                 } else {
@@ -135,6 +141,7 @@ impl Sender {
         self.sampler.on_lost(lost);
         self.loss_probe_due = false;
         self.reorder = None;
+        // The first retransmission must not wait for bursts that are lost.
         self.pace.reset();
         self.timer = Some((self.rtt.timeout_from(now), Timer::Retransmission));
         lost

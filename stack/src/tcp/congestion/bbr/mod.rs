@@ -342,6 +342,7 @@ impl Algorithm for Bbr {
 
     fn on_undo(&mut self, view: &View) {
         self.repairing = false;
+        // Nothing was lost, so the round has seen no congestion.
         self.loss_round.reset();
         let start = Before { bounds: Bounds::none(), state: BbrState::Startup, window: self.initial_window };
         let before = self.before.as_deref().copied().unwrap_or(start);
@@ -349,6 +350,7 @@ impl Algorithm for Bbr {
         self.pipe.restart(0);
         match (before.state, self.state) {
             (_, BbrState::ProbeRtt) => {
+                // ProbeRTT goes on; its end restores the larger window.
                 self.saved_window = self.saved_window.max(before.window);
                 return;
             }
