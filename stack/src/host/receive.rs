@@ -30,6 +30,7 @@ impl Stack {
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
         let counters = &self.shared.counters;
         counters.ip_received.increment();
+        // The batch remembers the interface, so that packets in a burst take no lock.
         let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
             return counters.ip_not_local.increment();
         };

@@ -306,6 +306,7 @@ impl Stack {
         let free =
             |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
         let mut found = ephemeral().filter(allowed).find_map(free);
+        // Clients must not use up the few ports that a network leaves for services.
         if !options.any_port {
             // Services mostly use the first ports of a range, so those stay free for longest.
             found = found.or_else(|| (1..=u16::MAX).rev().filter(allowed).find_map(free));

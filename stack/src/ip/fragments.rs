@@ -166,6 +166,7 @@ impl Cut {
     fn v6(packet: &[u8], ident: impl FnOnce() -> u32) -> Result<Self, Error> {
         let mut header = [0; MAX_HEADER];
         header[..IPV6].copy_from_slice(&packet[..IPV6]);
+        // A second fragment header in front of the first is refused by kernels.
         if let Some(at) = extensions::fragment_header(packet) {
             let fragment = packet.get(at..at + FRAGMENT_HEADER).ok_or(Error::InvalidInput)?;
             header[IPV6..][..FRAGMENT_HEADER].copy_from_slice(fragment);

@@ -148,6 +148,7 @@ impl Queue {
         }
         // The handshakes may all complete in a moment, or never.
         let is_young = self.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
+        // A dropped SYN would come again only after a second, so a short wait is better.
         if self.is_exact && is_young {
             return if self.may_hold(peer) { Admission::Held } else { Admission::Full };
         }

@@ -302,6 +302,8 @@ impl Index {
             self.accounts.retain(|_, share| Arc::strong_count(share) > 1);
             self.most_accounts = ACCOUNTS.max(2 * self.accounts.len());
         }
+        // The account outlives its flows, so that opening and resetting connections in turn gains a peer
+        // nothing.
         self.accounts.entry(owner).or_insert_with(|| Arc::new(Share::new(node))).clone()
     }
 

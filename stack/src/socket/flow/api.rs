@@ -97,6 +97,7 @@ impl Flow {
         });
         // Unsent data counts as waiting, because a blocked path may prevent even its transmission.
         inner.waiting.get_or_insert(time);
+        // A queue that is exactly full counts, too, because the next write would block.
         if queued < len || left == 0 {
             inner.was_full = true;
             self.publish(&mut inner);

@@ -70,6 +70,7 @@ impl Flow {
             }
         }
         let heard = connection.heard();
+        // A peer that never closes could otherwise prolong FIN-WAIT-2 with any segment.
         if !(inner.orphaned && before == State::FinWait2) {
             inner.heard = inner.heard.max(heard);
         }

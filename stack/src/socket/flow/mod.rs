@@ -286,6 +286,8 @@ impl Inner {
 
     /// Advances the flow's time to `time`, and returns it.
     fn pass(&mut self, time: Time) -> Time {
+        // A thread may have read the clock before another one that came first; a due acknowledgement would
+        // then wait again.
         self.latest = self.latest.max(time);
         self.latest
     }

@@ -76,6 +76,7 @@ impl Flow {
         if !connection.wants_memory() {
             return Orphan::Stays;
         }
+        // A peer that takes a byte now and then could otherwise keep the queue for ever.
         inner.lose_to_shortage();
         // Not by `reset`, because the shortage, not the application, causes the loss.
         let is_read = inner.is_read();

@@ -68,6 +68,8 @@ impl Connection {
             self.establish(now);
             // The window of a SYN is never scaled (RFC 7323 2.2).
             self.take_window(now, 0, 1, u64::from(segment.window));
+            // At once, because the peer's application would otherwise not hear of a program that is killed
+            // just after connect.
             self.receiver.acknowledge_now();
         } else {
             // Simultaneous open (RFC 9293 3.5, figure 7).

@@ -255,6 +255,8 @@ impl Connection {
     }
 
     fn emit_ack(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
+        // SND.NXT even during retransmissions, because the peer ignores the acknowledgement of an older
+        // number.
         self.emit_bare(now, self.wire_nxt(), out)
     }
 

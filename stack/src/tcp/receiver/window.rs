@@ -15,6 +15,7 @@ impl Receiver {
         let told = self.told();
         // While the peer has half of the window left, it needs no update.
         let closing = told - self.nxt() < limit / 2;
+        // An opening that the field cannot express is not due, because acknowledgements would never end.
         closing
             && self.next_offer(self.scale, mss).1 - told >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
     }
