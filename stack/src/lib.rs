@@ -1,30 +1,30 @@
 #![forbid(unsafe_code)]
 //! The TCP/IP stack of peersock: IP packets in, IP packets out, time as an argument.
 //!
-//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys; which addresses belong
-//! to one peer it may be told ([`Owners`]). Given the same seed and the same calls at the same times, it does
-//! the same.
+//! The stack does no I/O, reads no clock, starts no thread and knows nothing of peers or keys. The driver may
+//! tell it which addresses belong to one peer ([`Owners`]). The same seed and the same calls at the same
+//! times give the same results.
 //!
 //! # Driving it
 //!
 //! One round of a driver:
 //!
-//! 1. Give each arriving packet to [`Stack::receive`], joined by a [`Coalescer`] if there are many. All of
-//!    the round's packets share one [`Batch`].
+//! 1. Give each arriving packet to [`Stack::receive`], joined by a [`Coalescer`] if there are many. All
+//!    packets of the round share one [`Batch`].
 //! 2. If [`Stack::poll_timeout`] has passed, call [`Stack::handle_timeout`] with the same batch.
-//! 3. For each of the batch's [`flows`](Batch::flows), call [`Flow::egress`] until it returns `None`, cut
-//!    what it emits with [`SuperSegment::next`], and send that. Send the [`replies`](Batch::replies), cut by
-//!    [`Stack::fragments`] as every packet that is not a flow's. Look at the [`readiness`](Flow::readiness)
-//!    of everything listed and wake whoever waits for it.
-//! 4. Ask [`Stack::poll_timeout`] when to come back.
+//! 3. For each of the batch's [`flows`](Batch::flows), call [`Flow::egress`] until it returns `None`, cut the
+//!    output with [`SuperSegment::next`], and send the pieces. Send the [`replies`](Batch::replies), cut by
+//!    [`Stack::fragments`] like every packet that does not come from a flow. Check the
+//!    [`readiness`](Flow::readiness) of every listed socket and wake its waiters.
+//! 4. Ask [`Stack::poll_timeout`] for the time of the next round.
 //!
-//! An application's call ([`Flow::write`], [`Flow::read`], [`Flow::close`] …) is followed by `egress` until
-//! `None` too: data, acknowledgements and window updates leave only there. Packets to an own address are
-//! given back to `receive` by the driver.
+//! After an application's call ([`Flow::write`], [`Flow::read`], [`Flow::close`] …), call `egress` until
+//! `None` too, because data, acknowledgements and window updates leave only there. The driver gives packets
+//! to the node's own addresses back to `receive`.
 //!
-//! Everything can be called by any thread at any time. Each flow has one lock, held while bytes are copied to
-//! or from its queues; sealing, sending and waiting happen outside. A packet costs a hash look-up and its
-//! flow's lock, whatever the number of flows.
+//! Any thread may call everything at any time. Each flow has one lock, held while bytes are copied to or from
+//! its queues; sealing, sending and waiting happen outside. A packet costs a hash look-up and its flow's
+//! lock, whatever the number of flows.
 //!
 //! ```
 //! use std::time::Instant;
@@ -57,54 +57,55 @@
 //!
 //! # Ports
 //!
-//! A network may allow only some ports ([`InterfaceConfig::ports`]). Checked is the *service's* port, on both
-//! sides: of TCP the one that a connection is opened to, when connecting, when listening and when a SYN
-//! arrives. The other end's port is ephemeral and may be any. Of UDP a datagram may be sent if either port is
-//! allowed. One that arrives for a port that is not is taken only if it comes from an allowed one and the
-//! socket is connected to its sender, or has sent to him, or to a group at his port: he may answer until he
-//! was silent for five minutes. The last 2,048 that a socket has sent to are remembered, perhaps twice as
-//! many.
+//! A network may restrict ports ([`InterfaceConfig::ports`]). The stack checks the *service's* port on both
+//! sides. For TCP, this is the port to which a connection is opened, checked in connect, in listen and for an
+//! arriving SYN. The other end's port is ephemeral and unrestricted. A UDP datagram may be sent if either
+//! port is allowed. A datagram that arrives for a disallowed port must come from an allowed port. In
+//! addition, the socket must be connected to the sender, or have sent to the sender, or to a group at the
+//! sender's port. The sender may answer until it has been silent for five minutes. A socket remembers at
+//! least its last 2,048 destinations, and at most twice that number.
 //!
 //! # Deviations and limits
 //!
-//! - TIME-WAIT lasts 10 s unless configured otherwise (RFC 9293 has four minutes, Linux 60 s;
-//!   [`Config::time_wait`]), and gives way earlier to a new connection that cannot be confused with the old
-//!   one, by its timestamp or its number. Another SYN is challenged; the reset that answers the challenge
-//!   ends TIME-WAIT (RFC 1337 ignores all resets there).
-//! - The retransmission timeout is 200 ms above a round trip at least, as in Linux (RFC 6298 has 1 s).
-//! - No TCP Fast Open. Urgent data is read in line only (RFC 6093), and a read that begins before the mark
-//!   ends there.
-//! - Timestamps (RFC 7323) are offered only on interfaces with checksums, which means towards other stacks.
-//!   Without them nothing but the window protects against wrapped sequence numbers.
-//! - ECN is off unless a socket asks for it ([`TcpOptions::ecn`]), and then as in RFC 3168: no accurate ECN,
-//!   no L4S.
-//! - A connection made from a SYN cookie has no window scale, SACK or timestamps, and a segment size out of a
-//!   table.
-//! - A receiver keeps at most 4096 separate ranges out of order, and a sender splits what it has sent into
-//!   16,384 runs at most: SACK blocks that would make more are not noted.
-//! - While memory is short ([`Config::tcp_memory`], [`Config::tcp_memory_per_peer`]) nothing is taken in out
-//!   of order, and a flow whose application does not read for [`Config::user_timeout`] is reset (Linux keeps
-//!   it). At the limit a window that was offered is taken back, as in Linux, if what comes has no room.
-//! - The default congestion control is not BBR as published: see [`CongestionControl`].
-//! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are
-//!   dropped, and so are those with more than eight IPv6 extension headers or 64 options. Super-segments have
+//! - TIME-WAIT lasts 10 s by default ([`Config::time_wait`]; RFC 9293 has four minutes, Linux 60 s). It ends
+//!   earlier for a new connection that its timestamp or sequence number distinguishes from the old one.
+//!   Another SYN is challenged; the reset that answers the challenge ends TIME-WAIT (RFC 1337 ignores all
+//!   resets in TIME-WAIT).
+//! - The retransmission timeout is at least a round trip plus 200 ms, as in Linux (RFC 6298 has 1 s).
+//! - TCP Fast Open is not supported. Urgent data is read in line only (RFC 6093), and a read that begins
+//!   before the mark ends there.
+//! - Timestamps (RFC 7323) are offered only on interfaces with checksums, that is, towards other stacks.
+//!   Without timestamps, only the window protects against wrapped sequence numbers.
+//! - ECN is off unless a socket requests it ([`TcpOptions::ecn`]). It follows RFC 3168, without accurate ECN
+//!   or L4S.
+//! - A connection made from a SYN cookie has no window scale, SACK or timestamps, and takes its segment size
+//!   from a table.
+//! - A receiver keeps at most 16,384 separate out-of-order ranges. A sender splits sent data into at most
+//!   32,768 runs and ignores SACK blocks that would make more.
+//! - While memory is short ([`Config::tcp_memory`], [`Config::tcp_memory_per_peer`]), the stack accepts no
+//!   out-of-order data. It resets a flow whose application does not read for [`Config::user_timeout`] (Linux
+//!   keeps the flow). At the limit it withdraws an offered window, as Linux does, if arriving data has no
+//!   room.
+//! - The default congestion control differs from published BBR: see [`CongestionControl`].
+//! - A node is a host: it forwards no packets and accepts no broadcasts. It drops packets with IPv4 source
+//!   routes, with more than eight IPv6 extension headers, or with more than 64 options. Super-segments have
 //!   no IP options.
-//! - Fragments that overlap cost the whole packet, in IPv4 too; a packet has at most 256. What waits for
-//!   fragments is bounded in total and for each peer ([`Config::reassembly_memory`]). A packet over the
-//!   path's MTU is cut unless its socket forbids it; one with IP options is not.
-//! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask
-//!   for IP_RECVERR.
-//! - ICMP errors count only from the destination of the packet that they quote, or from this node: nobody
-//!   else has seen it. The packet must have the addresses and ports of a socket and, of TCP, a sequence
-//!   number that is under way (RFC 5927), also to say that it was too big.
-//! - A socket receives what is sent to the groups that it has joined itself. No IGMP or MLD is spoken: the
-//!   driver may make memberships known ([`Batch::memberships`]). The node need not, for it sends what goes to
-//!   a group to every member of the network that it knows.
-//! - Raw sockets see large TCP packets as a [`Coalescer`] has joined them. A header that comes with the
-//!   packet must have an own address as its source.
-//! - Source addresses are chosen without RFC 6724's rules about deprecated, home and temporary addresses,
-//!   which there are none of. IPv4 networks that do not hold the destination all suit it equally.
-//! - After a reset, data that had arrived before can still be read (Linux may drop it).
+//! - Overlapping fragments cost the whole packet, in IPv4 too; a packet has at most 256 fragments. Memory for
+//!   waiting fragments is bounded in total and per peer ([`Config::reassembly_memory`]). A packet over the
+//!   path MTU is fragmented unless its socket forbids it; a packet with IP options is never fragmented.
+//! - A connected UDP socket also gets errors about unreachable hosts and networks, which Linux reports only
+//!   with IP_RECVERR.
+//! - An ICMP error is accepted only from the destination of the quoted packet or from this node, because no
+//!   other node has seen the packet. The quoted packet must match the addresses and ports of a socket and,
+//!   for TCP, an outstanding sequence number (RFC 5927), even for "packet too big".
+//! - A socket receives only datagrams for groups that it has joined itself. The stack speaks neither IGMP nor
+//!   MLD; the driver may announce memberships ([`Batch::memberships`]). The peersock node need not, because
+//!   it sends group datagrams to every member of the network that it knows.
+//! - Raw sockets see large TCP packets as joined by a [`Coalescer`]. A header supplied with a packet must
+//!   have one of the node's addresses as its source.
+//! - Source address selection omits RFC 6724's rules about deprecated, home and temporary addresses, because
+//!   the stack has no such addresses. IPv4 networks that do not contain the destination rank equally.
+//! - After a reset, data that arrived before it can still be read (Linux may drop it).
 
 mod group;
 mod host;

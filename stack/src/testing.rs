@@ -1,10 +1,10 @@
-//! Shared by the crate's own tests.
+//! Helpers of the crate's own tests.
 
 use std::time::Instant;
 
 use crate::{Config, InterfaceConfig, InterfaceId, Stack};
 
-/// Some point in time, and a stack with one interface whose network is 10.0.0.0/8.
+/// Returns a stack with one interface whose network is 10.0.0.0/8, and the present time.
 pub(crate) fn stack() -> (Stack, InterfaceId, Instant) {
     #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
     let now = Instant::now();

@@ -1,4 +1,4 @@
-//! The programs at both ends of a connection: each writes what it is to write and reads what comes.
+//! Programs at both ends of a connection: each writes its data and reads what arrives.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,23 +7,23 @@ use peersock_stack::{Error, Flow, Ready};
 
 use crate::{Plan, Time};
 
-/// What became of one direction of a connection.
+/// Result of one direction of a connection.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StreamOutcome {
     /// Payload bytes that its reader got.
     pub bytes: u64,
-    /// Those of them that came after [`Scenario::mark`](crate::Scenario::mark).
+    /// Payload bytes that came after [`Scenario::mark`](crate::Scenario::mark).
     pub bytes_after_mark: u64,
-    /// When the reader had everything, the end included; `None` if that did not come.
+    /// Time at which the reader had everything, including the end; `None` if that did not come.
     pub finished: Option<Time>,
-    /// The longest time in which its reader got nothing.
+    /// Longest time in which the reader got nothing.
     pub longest_stall: Time,
 }
 
-/// One direction.
+/// State of one direction.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// Bytes to send; `u64::MAX`: as many as there is time for.
+    /// Bytes to send; `u64::MAX` for an endless stream.
     total: u64,
     written: u64,
     read: u64,
@@ -33,33 +33,33 @@ pub(crate) struct Stream {
     shut: bool,
     finished: Option<Time>,
     pause: Option<Pause>,
-    /// The reader sleeps until then.
+    /// Time until which the reader sleeps.
     asleep: Time,
-    /// When it shall sleep next, bytes read.
+    /// Number of read bytes at which the reader sleeps next.
     sleep_at: u64,
 }
 
-/// A reader that now and then does not read for a while, so that windows close.
+/// Periodic pauses of a reader, so that windows close.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pause {
-    /// After so many bytes.
+    /// Bytes between two pauses.
     pub every: u64,
-    /// For so long.
+    /// Duration of a pause.
     pub lasting: Time,
 }
 
-/// Both ends of a connection.
+/// State of both ends of a connection.
 pub(crate) struct Connection {
     pub(crate) started: Time,
     pub(crate) client: Option<Arc<Flow>>,
     pub(crate) server: Option<Arc<Flow>>,
-    /// From the client to the server, and back.
+    /// Streams from the client to the server, and back.
     pub(crate) streams: [Stream; 2],
-    /// What went wrong.
+    /// Description of a failure.
     pub(crate) failure: Option<String>,
 }
 
-/// What a flow's context holds: which connection it is an end of.
+/// Context of a flow: the connection and its end.
 pub(crate) struct Role {
     pub(crate) connection: usize,
     pub(crate) server: bool,
@@ -88,7 +88,7 @@ impl Stream {
         }
     }
 
-    /// Writes what there is room for. True if it did anything.
+    /// Writes as much as fits. Returns true if it wrote anything.
     fn write(&mut self, flow: &Flow, at: Instant, content: &Content) -> Result<bool, Error> {
         let before = self.written;
         while self.written < self.total {
@@ -102,7 +102,7 @@ impl Stream {
         Ok(self.written > before)
     }
 
-    /// Sends the end after everything.
+    /// Shuts the direction down after all data is written.
     fn shut(&mut self, flow: &Flow, at: Instant) -> Result<bool, Error> {
         let end = self.written == self.total && !self.shut;
         if end {
@@ -112,7 +112,7 @@ impl Stream {
         Ok(end)
     }
 
-    /// Reads what there is. True if that was anything.
+    /// Reads what is available. Returns true if it read anything.
     fn read(
         &mut self,
         flow: &Flow,
@@ -153,6 +153,7 @@ impl Stream {
         }
         let progress = self.read > before || self.finished == Some(now);
         if progress {
+            // Only the bytes after the mark count, so the count at its passage is kept.
             if now >= mark {
                 self.before_mark.get_or_insert(before);
             }
@@ -166,7 +167,7 @@ impl Stream {
         self.last_progress = now;
     }
 
-    /// The time is over.
+    /// Returns the result at the end of the scenario.
     fn outcome(&mut self, now: Time) -> StreamOutcome {
         if self.finished.is_none() {
             self.note_progress(now);
@@ -175,7 +176,7 @@ impl Stream {
             bytes: self.read,
             bytes_after_mark: self.before_mark.map_or(0, |before| self.read - before),
             finished: self.finished,
-            // Who is sent nothing but the end waits for no data.
+            // A stream without data has no stalls.
             longest_stall: if self.total > 0 { self.longest_stall } else { 0 },
         }
     }
@@ -187,7 +188,7 @@ impl Connection {
         Self { started, client: None, server: None, streams, failure: None }
     }
 
-    /// Runs the program at one end. True if its flow may have something to send now.
+    /// Runs the program at one end. Returns true if its flow may have something to send now.
     pub(crate) fn run(
         &mut self,
         server: bool,
@@ -212,7 +213,7 @@ impl Connection {
             }
         }
         if ready.contains(Ready::CONNECTED | Ready::WRITABLE) && !out.shut {
-            // A server that has nothing to say keeps its direction open until the client has said everything.
+            // A server without data keeps its direction open until the client has finished.
             let may_end = !server || out.total > 0 || inn.finished.is_some();
             let wrote = out.write(&flow, at, content);
             let ended = wrote.and_then(|wrote| Ok(wrote | (may_end && out.shut(&flow, at)?)));
@@ -228,13 +229,13 @@ impl Connection {
         active
     }
 
-    /// When the program at one end wants to run again by itself.
+    /// Returns the time at which the program at one end must run again by itself.
     pub(crate) fn wake(&self, server: bool, now: Time) -> Option<Time> {
         let asleep = self.streams[usize::from(!server)].asleep;
         (asleep > now).then_some(asleep)
     }
 
-    /// Whether both directions have come to their end, or nothing more can be expected.
+    /// Returns true if both directions have ended or the connection has failed.
     pub(crate) fn is_over(&self) -> bool {
         self.failure.is_some() || self.streams.iter().all(|stream| stream.finished.is_some())
     }
@@ -245,8 +246,7 @@ impl Connection {
     }
 }
 
-/// What every stream carries: a pattern whose period is prime, so that no shift of it by whole segments looks
-/// the same.
+/// Content of every stream: a pattern with a prime period, so that a shift by whole segments is detected.
 pub(crate) struct Content {
     pattern: Vec<u8>,
     pub(crate) scratch: Vec<u8>,
@@ -254,7 +254,7 @@ pub(crate) struct Content {
 
 impl Content {
     const PERIOD: usize = 65_521;
-    /// The most that is written or read at once, bytes.
+    /// Maximum length of one write or read, bytes.
     const PIECE: usize = 256 << 10;
 
     pub(crate) fn new() -> Self {
@@ -265,7 +265,7 @@ impl Content {
         Self { pattern: (0..Self::PERIOD + Self::PIECE).map(byte).collect(), scratch: vec![0; Self::PIECE] }
     }
 
-    /// `len` bytes from `position` on, at most [`Self::PIECE`].
+    /// Returns `len` bytes from `position` on, at most [`Self::PIECE`].
     fn at(&self, position: u64, len: usize) -> &[u8] {
         let start = (position % Self::PERIOD as u64) as usize;
         &self.pattern[start..start + len]

@@ -1,4 +1,4 @@
-//! One end of a pair: a stack, driven as a node drives it.
+//! One host of a pair: a stack, driven as a node drives it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use peersock_stack::{
 use crate::packets::{PacketId, Packets};
 use crate::{Scenario, Time};
 
-/// A stack and what its driver keeps.
+/// A stack with its driver's state.
 pub(crate) struct Host {
     pub(crate) stack: Stack,
     pub(crate) net: InterfaceId,
@@ -18,19 +18,19 @@ pub(crate) struct Host {
     origin: Instant,
     coalescer: Coalescer,
     checksums: bool,
-    /// What has arrived since the last look.
+    /// Packets that have arrived since the last round.
     pub(crate) inbox: Vec<PacketId>,
-    /// When its earliest timer event is due that was put into the queue, `Time::MAX` for none.
+    /// Time of the earliest timer event in the queue, `Time::MAX` for none.
     pub(crate) timer: Time,
 }
 
-/// The port that servers listen on.
+/// Port of the servers.
 pub(crate) const PORT: u16 = 80;
 
-/// No window holds so many packets: a flow that sends them at one moment will never stop.
+/// Number of packets sent at one moment from which a flow counts as endless. No window holds that many.
 pub(crate) const ENDLESS: usize = 100_000;
 
-/// The address of a pair's host. Pairs are separate worlds, so all have the same.
+/// Returns the address of a pair's host. Pairs are separate worlds, so all have the same addresses.
 pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
     let host = if server { 2 } else { 1 };
     if ipv6 {
@@ -40,7 +40,7 @@ pub(crate) fn address(server: bool, ipv6: bool) -> SocketAddr {
     }
 }
 
-/// The options of a connection: its congestion control, and whether it understands marks.
+/// Returns the options of a connection: its congestion control, and ECN.
 pub(crate) fn tcp_options(congestion: CongestionControl, ecn: bool) -> TcpOptions {
     TcpOptions { congestion, ecn, reuse_address: true, ..TcpOptions::default() }
 }
@@ -67,19 +67,19 @@ impl Host {
         }
     }
 
-    /// The stack's clock at `now`.
+    /// Returns the stack's clock at `now`.
     pub(crate) fn instant(&self, now: Time) -> Instant {
         self.origin + Duration::from_nanos(now)
     }
 
-    /// Gives the stack what is in the inbox, joined as a node joins it, and lets timers fire that are due.
+    /// Passes the packets in the inbox to the stack, joined as a node joins them, and handles due timers.
     pub(crate) fn receive(&mut self, now: Time, packets: &mut Packets) {
         let at = self.instant(now);
         let Self { stack, net, batch, coalescer, .. } = self;
         for id in self.inbox.drain(..) {
             let packet = packets.bytes(id);
             if self.checksums {
-                // What is joined has no valid checksum.
+                // A joined packet has no valid checksum.
                 stack.receive(at, *net, packet, batch);
             } else {
                 coalescer.slot(packet.len()).copy_from_slice(packet);
@@ -97,10 +97,10 @@ impl Host {
         }
     }
 
-    /// When the stack wants to be called, at the earliest after `now`.
+    /// Returns the time of the stack's next timeout, at the earliest after `now`.
     pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
         let due = self.stack.poll_timeout()?.saturating_duration_since(self.origin).as_nanos() as Time;
-        // What is due already waits for a next round, because one round does a bounded amount of work.
+        // Work due already waits for the next round, because a round does a bounded amount of work.
         Some(due.max(now + 1_000))
     }
 }

@@ -1,17 +1,14 @@
 //! A laboratory for peersock's TCP: stacks joined by impaired links in virtual time.
 //!
-//! Nothing here looks into the stack: hosts are driven through its public interface, as a node drives them,
-//! and whatever engine and congestion control is behind it is measured by what arrives. A run follows from
-//! its seed alone.
+//! It drives hosts through the stack's public interface only, as a node drives them. So it measures any TCP
+//! engine and congestion control by the arriving data. A run depends on its seed alone.
 //!
-//! * [`link`]: what happens to a packet on its way: loss, the bottleneck and its queue, jitter, reordering,
+//! * [`link`]: effects on a packet in transit: loss, the bottleneck and its queue, jitter, reordering,
 //!   duplication.
-//! * [`Scenario`]: links, connections and a time; [`Scenario::run`] gives an [`Outcome`].
-//! * [`measure`]: the scenarios that the project is judged by, with their targets. `cargo xtask bench tcp`
-//!   runs them.
-//! * [`kernel`]: the stack in real time, with the kernel's TCP as the other end.
+//! * [`Scenario`]: links, connections and a duration; [`Scenario::run`] returns an [`Outcome`].
+//! * [`measure`]: the project's benchmark scenarios with their targets, run by `cargo xtask bench tcp`.
+//! * [`kernel`]: the stack in real time, with the Linux kernel's TCP as the other end.
 //! * [`soak`]: random scenarios in which every byte must arrive.
-//!
 //! ```
 //! use peersock_stack_lab::{Plan, Scenario, ms};
 //!
@@ -35,20 +32,20 @@ pub use connection::{Pause, StreamOutcome};
 pub use random::Random;
 pub use scenario::{Batching, ConnectionOutcome, Outcome, Plan, Scenario};
 
-/// Virtual time since the beginning, or a length of it, nanoseconds.
+/// Virtual time since the beginning, or a duration, nanoseconds.
 pub type Time = u64;
 
-/// Milliseconds as [`Time`].
+/// Converts milliseconds to [`Time`].
 pub const fn ms(milliseconds: u64) -> Time {
     milliseconds * 1_000_000
 }
 
-/// Microseconds as [`Time`].
+/// Converts microseconds to [`Time`].
 pub const fn us(microseconds: u64) -> Time {
     microseconds * 1_000
 }
 
-/// Seconds as [`Time`].
+/// Converts seconds to [`Time`].
 pub fn secs(seconds: f64) -> Time {
     (seconds * 1e9) as Time
 }
@@ -57,11 +54,11 @@ pub fn secs(seconds: f64) -> Time {
 pub const SEGMENT: usize = 1388;
 /// Headers of an inner packet without options: IPv4 and TCP, bytes.
 pub const HEADERS: usize = 40;
-/// What the overlay, UDP and the outer IP header add to an inner packet, bytes: a full segment is 1500 on the
+/// Bytes that the overlay, UDP and the outer IP header add to an inner packet: a full segment is 1500 on the
 /// wire.
 pub const OVERHEAD: usize = 72;
 
-/// The part of a link's rate that is payload when all segments are full.
+/// Returns the payload's share of a link's rate when all segments are full.
 pub fn payload_share() -> f64 {
     SEGMENT as f64 / (SEGMENT + HEADERS + OVERHEAD) as f64
 }

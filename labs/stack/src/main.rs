@@ -100,9 +100,9 @@ fn run(cli: &Cli) -> Result<bool, String> {
     Ok(missed == 0 || !cli.check)
 }
 
-/// What is measured.
+/// Selected measurements.
 struct Chosen {
-    /// In virtual time.
+    /// Cases in virtual time.
     cases: Vec<Case>,
     cpu: Vec<cpu::Case>,
     rivals: rivals::Trials,
@@ -120,7 +120,7 @@ impl Chosen {
             case.measures.retain(|measure| wanted(&measure.name));
         }
         cases.retain(|case| !case.measures.is_empty());
-        // They take minutes of real time, so nobody gets them who did not ask.
+        // The trials take minutes of real time, so they run only on request.
         let named = cli.list || cli.only.iter().any(|glob| glob.starts_with("kernel"));
         let rivals = if named { rivals::trials(wanted) } else { Vec::new() };
         Self { cases, cpu: cpu::cases().into_iter().filter(|case| wanted(&case.name)).collect(), rivals }
@@ -135,7 +135,7 @@ impl Chosen {
 
     fn measure(self, cli: &Cli) -> Result<Vec<Figure>, String> {
         let settings = Settings { seeds: cli.seeds, secs: cli.secs };
-        // First, as long as the process has used no memory and this thread has the machine for itself.
+        // Costs come first, while the process has used no memory and this thread has the machine for itself.
         let costs = cpu::run(&self.cpu);
         let total = self.cases.len();
         let done = AtomicUsize::new(0);

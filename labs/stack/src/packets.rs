@@ -1,12 +1,12 @@
-//! Packets under way, in buffers that are used again.
+//! Packets in transit, in reused buffers.
 
 use crate::link::Fate;
 use crate::{Random, Time};
 
-/// Names a packet of a [`Packets`].
+/// Number of a packet in [`Packets`].
 pub(crate) type PacketId = u32;
 
-/// All packets that are under way.
+/// All packets in transit.
 #[derive(Default)]
 pub(crate) struct Packets {
     slots: Vec<Vec<u8>>,
@@ -14,7 +14,7 @@ pub(crate) struct Packets {
 }
 
 impl Packets {
-    /// Keeps a copy of `packet`.
+    /// Stores a copy of `packet`.
     fn put(&mut self, packet: &[u8]) -> PacketId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Vec::with_capacity(1500));
@@ -26,7 +26,7 @@ impl Packets {
         id
     }
 
-    /// Keeps a copy of `packet` for each time that it arrives, as it then looks.
+    /// Stores a copy of `packet` for each of its arrivals, with its damage.
     pub(crate) fn carry(
         &mut self,
         packet: &[u8],
@@ -48,22 +48,21 @@ impl Packets {
         copies.into_iter().flatten()
     }
 
-    /// The packet's bytes.
+    /// Returns the packet's bytes.
     pub(crate) fn bytes(&mut self, id: PacketId) -> &mut [u8] {
         &mut self.slots[id as usize]
     }
 
-    /// Forgets a packet.
+    /// Frees a packet.
     pub(crate) fn free(&mut self, id: PacketId) {
         self.free.push(id);
     }
 }
 
-/// Marks a packet as a router does that has a long queue, if its sender understands that (RFC 3168 section
-/// 5).
+/// Marks a packet as a router with a long queue does, if its sender supports ECN (RFC 3168 section 5).
 fn mark_congestion(packet: &mut [u8]) {
     let Some(&version) = packet.first() else { return };
-    // The last two bits of the traffic class, which lies across two bytes in IPv6.
+    // The last two bits of the traffic class, which is spread over two bytes in IPv6.
     let shift = if version >> 4 == 4 { 0 } else { 4 };
     let Some(byte) = packet.get_mut(1) else { return };
     let before = *byte;
@@ -73,7 +72,8 @@ fn mark_congestion(packet: &mut [u8]) {
     *byte |= 3 << shift;
     let added = u16::from(*byte - before);
     if shift == 0 && packet.len() >= 20 {
-        // RFC 1624: the checksum's complement grows by as much as the header, with the carry added again.
+        // RFC 1624: the complement of the checksum grows by the same amount as the header, with end-around
+        // carry.
         let sum = !u16::from_be_bytes([packet[10], packet[11]]);
         let (sum, carry) = sum.overflowing_add(added);
         packet[10..12].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
@@ -84,7 +84,7 @@ fn mark_congestion(packet: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// The sum over an IPv4 header, which is 0xffff if its checksum is right.
+    /// Returns the sum over an IPv4 header, which is 0xffff if its checksum is right.
     fn sum(header: &[u8]) -> u16 {
         let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
         let sum: u32 = words.sum();

@@ -1,25 +1,25 @@
-//! Chance from a seed.
+//! Pseudo-random numbers from a seed.
 
 use crate::Time;
 
-/// A small generator (SplitMix64): fast, and good enough to lose packets with.
+/// A small generator (SplitMix64): fast, and good enough for losing packets.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The generator of `seed`; neighbouring seeds have nothing in common.
+    /// Returns the generator of `seed`; adjacent seeds give independent sequences.
     pub fn new(seed: u64) -> Self {
         let mut random = Self(seed ^ 0x6a09_e667_f3bc_c908);
         random.number();
         random
     }
 
-    /// A generator for one part, so that what it draws disturbs no other.
+    /// Returns an independent generator for one part, so that its draws do not change other parts.
     pub fn fork(&mut self) -> Self {
         Self::new(self.number())
     }
 
-    /// Any number.
+    /// Returns any number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -28,22 +28,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from 0 to 1, 1 excluded.
+    /// Returns a number from 0 to 1, 1 excluded.
     pub fn unit(&mut self) -> f64 {
         (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with a probability from 0 to 1.
+    /// Returns true with a probability from 0 to 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.unit() < probability
     }
 
-    /// A number below `bound`, 0 if that is 0.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         (self.unit() * bound as f64) as u64
     }
 
-    /// A length of time whose mean is `mean`, exponentially distributed.
+    /// Returns an exponentially distributed duration with the mean `mean`.
     pub fn exponential(&mut self, mean: Time) -> Time {
         (-(1.0 - self.unit()).ln() * mean as f64) as Time
     }

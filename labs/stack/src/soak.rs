@@ -1,4 +1,4 @@
-//! Random scenarios, in which every byte must arrive and nobody may wait too long.
+//! Random scenarios, in which every byte must arrive without long stalls.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use peersock_stack::{Config, CongestionControl};
 use crate::link::{Jitter, Link, Loss, Queue};
 use crate::{Batching, Outcome, Pause, Plan, Random, Scenario, Time, ms, secs, us};
 
-/// The longest time in which a reader may get nothing. A retransmission that is lost six times in a row makes
-/// two minutes, which one connection of a hundred thousand may see at a loss of a tenth in both directions.
+/// Longest allowed time in which a reader gets nothing. Six losses of a retransmission in a row make two
+/// minutes. At a loss of a tenth in both directions, one connection of a hundred thousand may see that.
 pub const LONGEST_STALL: Time = 130_000_000_000;
 
-/// Runs `seeds` scenarios from seed `first` on, on all cores; `progress` hears now and then how many are
-/// done. Gives what failed, each with its seed.
+/// Runs `seeds` scenarios from seed `first` on, on all cores; `progress` gets the number done from time to
+/// time. Returns the failures, each with its seed.
 pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String> {
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
@@ -39,14 +39,15 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String>
         }
     });
     let mut failures = failures.into_inner().expect("nobody panics with it");
+    // Threads finish in any order; the report must not depend on it.
     failures.sort();
     failures
 }
 
-/// Runs the scenario of one seed.
+/// Runs and checks the scenario of one seed.
 ///
 /// # Errors
-/// What must not be: a connection failed, was given wrong bytes, waited too long or came to no end.
+/// Description of a failure: a connection failed, got wrong bytes, stalled too long or did not end.
 pub fn check(seed: u64) -> Result<(), String> {
     let scenario = scenario(seed);
     let outcome = scenario.run(seed);
@@ -74,7 +75,7 @@ fn verdict(outcome: &Outcome) -> Result<(), String> {
     }
 }
 
-/// What `seed` tries.
+/// Returns the scenario of `seed`.
 fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(seed);
     let rtt = logarithmic(&mut random, us(200), ms(300));
@@ -108,12 +109,13 @@ fn scenario(seed: u64) -> Scenario {
         let ecn = random.chance(0.3);
         scenario.plans.push(Plan { pair: 0, start, congestion, ecn, up, down, pause });
     }
+    // Lost FINs and TIME-WAIT may hold connections for minutes.
     scenario.draining = secs(600.0);
     scenario.lasting(secs(3600.0))
 }
 
 fn link(random: &mut Random, rate: f64, rtt: Time, checksums: bool) -> Link {
-    // Half of all faults are absent, so that each is seen alone too.
+    // Each fault is absent in half of the scenarios, so that it also occurs alone.
     let mut some = |most: f64| if random.chance(0.5) { 0.0 } else { most * random.unit() };
     let (loss, reorder, duplicate, corrupt) = (some(0.1), some(0.25), some(0.1), some(0.05));
     let bdp = rate / 8.0 * rtt as f64 / 1e9;
@@ -135,7 +137,7 @@ fn link(random: &mut Random, rate: f64, rtt: Time, checksums: bool) -> Link {
     }
 }
 
-/// A number between two, small ones as likely as large ones.
+/// Returns a number between two, logarithmically distributed.
 fn logarithmic(random: &mut Random, least: u64, most: u64) -> u64 {
     let (least, most) = (least as f64, most as f64);
     (least * (most / least).powf(random.unit())) as u64

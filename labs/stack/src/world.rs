@@ -13,34 +13,34 @@ use crate::packets::{PacketId, Packets};
 use crate::scenario::{Batching, ConnectionOutcome, Outcome, Scenario};
 use crate::{HEADERS, OVERHEAD, Random, SEGMENT, Time};
 
-/// A host: its pair, and whether it is the pair's server.
+/// A host: its pair, and true for the pair's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct HostId {
     pair: u32,
     server: bool,
 }
 
-/// What happens at a time.
+/// An event at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Connect(u32),
-    /// A packet is at a host's network card.
+    /// A packet arrives at a host's network card.
     Arrive(HostId, PacketId),
-    /// The host looks at what has arrived.
+    /// The host processes its arrivals.
     Receive(HostId),
     Timer(HostId),
-    /// The program at the host's end of a connection runs by itself.
+    /// The program at the host's end of a connection wakes by itself.
     Wake(HostId, u32),
 }
 
 pub(crate) struct World<'a> {
     scenario: &'a Scenario,
     now: Time,
-    /// The stacks' clock at zero.
+    /// Clock of the stacks at time zero.
     origin: Instant,
     events: Queue<Time, Event>,
     packets: Packets,
-    /// From clients to servers, and back.
+    /// Carriers from clients to servers, and back.
     carriers: [Carrier; 2],
     pairs: Vec<Pair>,
     connections: Vec<Connection>,
@@ -55,17 +55,17 @@ pub(crate) struct World<'a> {
 const IPV6_EXCESS: usize = 20;
 
 struct Pair {
-    /// The client and the server.
+    /// Client and server.
     hosts: [Host; 2],
     listeners: Vec<Arc<Listener>>,
-    /// One way.
+    /// Delay of one direction.
     delay: Time,
 }
 
 impl<'a> World<'a> {
     pub(crate) fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        // Any instant will do: nothing but differences matters.
+        // Any instant will do, because only differences matter.
         let origin = Instant::now();
         let pair = |rtt: &Time| {
             let mut host = |server| Host::new(scenario, server, random.number(), origin);
@@ -99,6 +99,7 @@ impl<'a> World<'a> {
             let pair = &mut world.pairs[plan.pair];
             let server = &pair.hosts[1];
             let mut local = address(true, scenario.ipv6);
+            // Every connection has its own listener, so that an accepted flow can be told by its port.
             local.set_port(PORT + index as u16);
             let options = tcp_options(plan.congestion, plan.ecn);
             let listener = server.stack.tcp_listen(origin, Some(server.net), local, 1, options);
@@ -110,7 +111,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Lets the time pass, until it is over or everything has arrived.
+    /// Runs until the duration is over or everything has arrived.
     pub(crate) fn run(mut self) -> Outcome {
         let end = self.scenario.lasting;
         while self.unfinished > 0 && self.step(end) {}
@@ -124,7 +125,7 @@ impl<'a> World<'a> {
         outcome
     }
 
-    /// Moves to the next event, false if there is none until `end`.
+    /// Processes the next event; returns false if there is none until `end`.
     fn step(&mut self, end: Time) -> bool {
         let Some((at, event)) = self.events.pop_due(end) else { return false };
         self.now = at;
@@ -133,7 +134,7 @@ impl<'a> World<'a> {
             Event::Arrive(host, packet) => self.arrive(host, packet),
             Event::Receive(host) => self.receive(host),
             Event::Timer(host) => {
-                // There may have been an earlier one meanwhile.
+                // An earlier timer may have replaced this one.
                 if self.host(host).timer <= at {
                     self.host(host).timer = Time::MAX;
                     self.receive(host);
@@ -184,6 +185,7 @@ impl<'a> World<'a> {
         let now = self.now;
         let host = self.host(id);
         host.inbox.push(packet);
+        // The first packet of a round has scheduled the reception already.
         if host.inbox.len() > 1 {
             return;
         }
@@ -207,7 +209,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// One round of a host's driver.
+    /// Runs one round of a host's driver.
     fn receive(&mut self, id: HostId) {
         let Self { pairs, packets, now, .. } = self;
         let host = &mut pairs[id.pair as usize].hosts[usize::from(id.server)];
@@ -216,7 +218,7 @@ impl<'a> World<'a> {
         self.settle(id, batch);
     }
 
-    /// Sends what the batch's flows and replies have to send, and lets the programs run.
+    /// Sends the output of the batch's flows and its replies, and runs the programs.
     fn settle(&mut self, id: HostId, mut batch: Batch) {
         for reply in batch.replies() {
             self.transmit(id, reply.packet);
@@ -259,6 +261,7 @@ impl<'a> World<'a> {
                 let connection = usize::from(listener.local().port() - PORT);
                 let _ = flow.context().set(Arc::new(Role { connection, server: true }));
                 self.connections[connection].server = Some(flow.clone());
+                // A flow may be listed already, if its first segment has touched it.
                 if !batch.flows.iter().any(|known| Arc::ptr_eq(known, &flow)) {
                     batch.flows.push(flow);
                 }
@@ -272,6 +275,7 @@ impl<'a> World<'a> {
         let mut count = 0;
         while let Some(mut packets) = flow.egress(at, &limits, &mut buf) {
             count += packets.packets();
+            // A livelock of the stack would otherwise hang the run.
             assert!(count < ENDLESS, "{flow:?} sends without end: {count} packets at once");
             while let Some(packet) = packets.next(&mut buf) {
                 assert!(packet.len() <= SEGMENT + HEADERS, "a packet of {} bytes", packet.len());
@@ -291,7 +295,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The stacks' clock.
+    /// Returns the stacks' clock.
     fn instant(&self) -> Instant {
         self.origin + Duration::from_nanos(self.now)
     }

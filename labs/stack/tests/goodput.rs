@@ -1,13 +1,13 @@
-//! What TCP carries over bad links, at the least: scenarios of `cargo xtask bench tcp`, shorter and with
-//! three seeds, so that a change that makes it slower is noticed at once.
+//! Lower bounds of TCP's goodput over bad links. The scenarios are from `cargo xtask bench tcp`, but shorter
+//! and with three seeds, so a change that slows TCP fails at once.
 //!
-//! A run follows from its seed alone, so these fail on every machine or on none. Each floor leaves a margin
-//! under what is reached; the targets themselves are in the catalogue and need longer runs.
+//! A run depends on its seed alone, so these tests fail on every machine or on none. Each floor leaves a
+//! margin under the measured figure; the targets are in the catalogue and need longer runs.
 
 use peersock_stack::CongestionControl;
 use peersock_stack_lab::measure::{Figure, Settings, catalogue, matches, run};
 
-/// The median of so many counts.
+/// Number of seeds whose median is compared.
 const SEEDS: u64 = 3;
 
 #[test]
@@ -40,7 +40,7 @@ fn loss_costs_little_on_a_fast_link() {
     at_least("goodput_share/1gbit_10ms_loss3", 3.0, 0.90);
 }
 
-/// What overflows in start-up is full segments in any order, all of which the receiver has to keep.
+/// Start-up overflows with full segments in any order, all of which the receiver must keep.
 #[test]
 fn jitter_that_reorders_leaves_most_of_a_long_fast_link() {
     for figure in measure("goodput_share/1gbit_100ms_jitter5ms_reorders", 12.0) {
@@ -48,7 +48,7 @@ fn jitter_that_reorders_leaves_most_of_a_long_fast_link() {
     }
 }
 
-/// A few packets arrive as soon as they have left, so that the shortest round trip is next to nothing.
+/// A few packets arrive as soon as they leave, so the shortest round trip is near zero.
 #[test]
 fn packets_that_overtake_all_others_leave_a_part() {
     at_least("goodput_share/100mbit_20ms_overtaking1", 20.0, 0.25);
@@ -91,8 +91,8 @@ fn a_lone_flow_leaves_a_deep_queue_nearly_empty() {
     at_most("queue_delay_bdp/100mbit_40ms_buffer4", 20.0, 0.15);
 }
 
-/// The handshake, one way, and the round trips in which the window of ten segments grows to what is sent: no
-/// longer than with slow start, which doubles it as soon as an acknowledgement comes.
+/// The handshake, one way, and the round trips in which the window of ten segments grows to the size sent. No
+/// longer than with slow start, which doubles the window as soon as acknowledgements arrive.
 #[test]
 fn short_transfers_take_few_round_trips() {
     for (size, most) in [("10kb", 62.0), ("100kb", 183.0), ("1mb", 318.0)] {

@@ -1,11 +1,11 @@
-//! The laboratory itself: what it does to a connection is what its numbers say.
+//! Tests of the laboratory: its effect on a connection matches its settings.
 
 use peersock_stack::CongestionControl;
 use peersock_stack_lab::link::Loss;
 use peersock_stack_lab::measure::{Quantity, Settings, catalogue, matches, run};
 use peersock_stack_lab::{Batching, Pause, Plan, Scenario, ms, us};
 
-/// 100 Mbit/s and 40 ms: 500,000 bytes.
+/// Returns a path of 100 Mbit/s and 40 ms, which holds 500,000 bytes.
 fn usual() -> Scenario {
     Scenario::new(100e6, ms(40)).with(Plan::endless()).lasting(ms(5_000))
 }
@@ -22,14 +22,14 @@ fn a_seed_gives_the_same_outcome_every_time() {
     assert_ne!(scenario.run(9), scenario.run(10));
 }
 
-/// No congestion control can be at work here: the window is what limits.
+/// Congestion control plays no part here, because the receive window is the limit.
 #[test]
 fn a_window_per_round_trip_is_what_a_long_path_carries() {
     for (window, expected) in [(125_000, 0.25), (250_000, 0.5)] {
         let mut scenario = usual().buffer(4.0);
         scenario.config.receive_buffer = window;
         let share = share(&scenario);
-        // Half a window's bytes are payload of packets that are 8 % longer; start-up costs a few round trips.
+        // The window counts payload, but packets are 8 % longer; start-up costs a few round trips.
         assert!((share / expected - 1.0).abs() < 0.15, "{window}: {share}");
     }
 }

@@ -1,8 +1,8 @@
-//! Random data over random links: every byte arrives, in order, and nobody waits too long.
+//! Tests with random data over random links: every byte arrives in order and in time.
 //!
-//! `PEERSOCK_SOAK_SEEDS` sets how many seeds are run instead of 2,000, `PEERSOCK_SOAK_FIRST` where they
-//! begin: with a seed that failed and one of them, to see it again. `cargo xtask bench tcp --soak N` runs the
-//! same in release mode.
+//! `PEERSOCK_SOAK_SEEDS` sets the number of seeds (default 2,000), `PEERSOCK_SOAK_FIRST` the first. To repeat
+//! a failure, set its seed as the first and the number to one. `cargo xtask bench tcp --soak N` runs the same
+//! in release mode.
 
 use std::env;
 

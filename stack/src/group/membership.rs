@@ -1,8 +1,8 @@
-//! Which sockets listen to which multicast groups (RFC 1112, RFC 3493 5.2).
+//! Memberships of sockets in multicast groups (RFC 1112, RFC 3493 5.2).
 //!
-//! A packet to a group is taken in if any socket of the node has joined it on the interface, and delivered to
-//! those that have. Nobody outside is told: who drives the stack learns of changes from
-//! [`Batch::memberships`](crate::Batch::memberships) and makes known what it must.
+//! A packet to a group is accepted if any socket of the node has joined the group on the interface, and is
+//! delivered to those sockets. The stack reports nothing to other hosts. The driver reads changes from
+//! [`Batch::memberships`](crate::Batch::memberships) and reports them as necessary.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,12 +13,13 @@ use crate::host::stack::Shared;
 use crate::sync;
 use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
 
-/// Most groups of one socket, as Linux (`igmp_max_memberships`).
+/// Maximum number of groups of one socket, as Linux (`igmp_max_memberships`).
 const MOST_PER_SOCKET: usize = 20;
-/// Most changes kept for a driver that does not ask; [`Stack::memberships`] tells it all the same.
+/// Maximum number of pending changes, for a driver that does not read them; [`Stack::memberships`] is
+/// complete in any case.
 const MOST_CHANGES: usize = 4096;
 
-/// The first socket of the node has joined a group, or the last one has left it.
+/// Change of the node's membership: its first socket has joined a group, or its last one has left.
 ///
 /// ```
 /// use std::time::Instant;
@@ -38,37 +39,37 @@ const MOST_CHANGES: usize = 4096;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MembershipChange {
-    /// The interface.
+    /// Interface of the membership.
     pub interface: InterfaceId,
-    /// The group's address.
+    /// Address of the group.
     pub group: IpAddr,
-    /// Whether the node is a member now.
+    /// True if the node is a member now.
     pub joined: bool,
 }
 
-/// The groups of all sockets.
+/// Groups of all sockets.
 #[derive(Default)]
 pub(crate) struct Memberships {
     table: Mutex<Table>,
-    /// Whether there are changes; readable without the lock.
+    /// True if there are changes; readable without the lock.
     changed: AtomicBool,
 }
 
 #[derive(Default)]
 struct Table {
-    /// How many sockets have joined.
+    /// Number of sockets that have joined each group.
     members: BTreeMap<(InterfaceId, IpAddr), usize>,
-    /// Whether the node is a member now, of groups where the driver thinks otherwise.
+    /// New state of the groups about which the driver must be informed.
     changes: BTreeMap<(InterfaceId, IpAddr), bool>,
 }
 
 impl Memberships {
-    /// Whether packets to `group` are for this node.
+    /// Returns true if packets to `group` are for this node.
     pub(crate) fn contains(&self, interface: InterfaceId, group: IpAddr) -> bool {
         is_all_nodes(group) || self.lock().members.contains_key(&(interface, group))
     }
 
-    /// Whether [`take_changes`](Self::take_changes) has any.
+    /// Returns true if [`take_changes`](Self::take_changes) has any.
     pub(crate) fn changed(&self) -> bool {
         self.changed.load(Ordering::Acquire)
     }
@@ -86,9 +87,10 @@ impl Memberships {
         }
     }
 
-    /// An interface is gone, and its memberships with it.
+    /// Removes the memberships of a removed interface.
     pub(crate) fn remove_interface(&self, interface: InterfaceId) {
         let mut table = self.lock();
+        // The interface is gone, so its memberships need no report.
         table.members.retain(|(known, _), _| *known != interface);
         table.changes.retain(|(known, _), _| *known != interface);
         self.changed.store(!table.changes.is_empty(), Ordering::Release);
@@ -113,7 +115,7 @@ impl Memberships {
         }
     }
 
-    /// What is undone before it was told need not be told.
+    /// Records a change. A change that is undone before the driver reads it cancels out.
     fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
         if table.changes.remove(&key).is_none() && table.changes.len() < MOST_CHANGES {
             table.changes.insert(key, joined);
@@ -126,7 +128,7 @@ impl Memberships {
     }
 }
 
-/// The groups of one socket, and whom it listens to there.
+/// Groups of one socket with their source filters.
 #[derive(Default)]
 pub(crate) struct Groups(BTreeMap<(InterfaceId, IpAddr), SourceFilter>);
 
@@ -135,7 +137,7 @@ impl Groups {
         std::mem::take(&mut self.0).into_keys().for_each(|key| shared.memberships.leave(key));
     }
 
-    /// Whether a packet from `source` to `group` is for this socket.
+    /// Returns true if a packet from `source` to `group` is for this socket.
     pub(crate) fn takes(&self, interface: InterfaceId, group: IpAddr, source: IpAddr) -> bool {
         match self.0.get(&(interface, group)) {
             Some(filter) => filter.passes(source),
@@ -143,13 +145,13 @@ impl Groups {
         }
     }
 
-    /// Makes a change to `group` on one interface: the one given, or else the first of `usual` that there is,
-    /// or else any that has an address of the family.
+    /// Applies a change to `group` on one interface: the given one, or else the first present one of `usual`,
+    /// or else any with an address of the family.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if `group` is none, [`Error::AddressFamily`] if it or a sender is not of the
-    /// socket's family, [`Error::NetworkUnreachable`] if there is no such interface, and those of joining,
-    /// leaving and filters.
+    /// [`Error::InvalidInput`] if `group` is no group, [`Error::AddressFamily`] if the group or a source is
+    /// not of the socket's family, [`Error::NetworkUnreachable`] if there is no such interface, and the
+    /// errors of joining, leaving and filters.
     pub(crate) fn change(
         &mut self,
         shared: &Shared,
@@ -187,7 +189,8 @@ impl Groups {
     }
 }
 
-/// The groups that every node is a member of: 224.0.0.1 (RFC 1112), ff01::1 and ff02::1 (RFC 4291 2.7.1).
+/// Returns true for the groups that contain every node: 224.0.0.1 (RFC 1112), ff01::1 and ff02::1 (RFC 4291
+/// 2.7.1).
 fn is_all_nodes(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(v4) => v4 == Ipv4Addr::new(224, 0, 0, 1),
@@ -196,11 +199,12 @@ fn is_all_nodes(group: IpAddr) -> bool {
 }
 
 impl Stack {
-    /// The groups that sockets have joined on an interface, in order. The all-nodes groups, which every node
-    /// is a member of, are not among them unless a socket has joined them.
+    /// Returns the groups that sockets have joined on an interface, in order. The groups of all nodes are
+    /// omitted unless a socket has joined them.
     pub fn memberships(&self, interface: InterfaceId) -> Vec<IpAddr> {
         let table = self.shared.memberships.lock();
         let first = (interface, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        // Identifiers order first, so one range holds all groups of the interface.
         let last = (interface, IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
         table.members.range(first..=last).map(|((_, group), _)| *group).collect()
     }

@@ -1,5 +1,5 @@
-//! Multicast groups: which sockets have joined which (`membership`), whom they listen to there
-//! (`source_filter`), and how that is said to others (`report`).
+//! Multicast groups: memberships of sockets (`membership`), source filters (`source_filter`), and reports for
+//! other hosts (`report`).
 
 pub(crate) mod membership;
 pub(crate) mod report;

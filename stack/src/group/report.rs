@@ -1,8 +1,8 @@
-//! Membership reports: who joins or leaves a group tells its neighbours, by IGMPv3 (RFC 3376) or MLDv2 (RFC
-//! 3810).
+//! Membership reports: a node reports to its neighbours that it joins or leaves a group, by IGMPv3 (RFC 3376)
+//! or MLDv2 (RFC 3810).
 //!
-//! The stack neither sends nor reads them: who drives it learns of changes from
-//! [`Batch::memberships`](crate::Batch::memberships) and decides whom to tell.
+//! The stack itself neither sends nor reads reports. The driver learns of changes from
+//! [`Batch::memberships`](crate::Batch::memberships) and decides on the recipients.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
 use crate::ip::checksum;
 
-/// Where reports are sent (RFC 3376 4.2.14, RFC 3810 5.2.14).
+/// Destinations of reports (RFC 3376 4.2.14, RFC 3810 5.2.14).
 const REPORTS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
 const REPORTS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 
@@ -20,18 +20,18 @@ const HOP_BY_HOP: u8 = 0;
 const IGMP: u8 = 2;
 const ICMPV6: u8 = 58;
 
-/// Record types (RFC 3376 4.2.12).
+/// Types of records (RFC 3376 4.2.12).
 const IS_INCLUDE: u8 = 1;
 const IS_EXCLUDE: u8 = 2;
 const TO_INCLUDE: u8 = 3;
 const TO_EXCLUDE: u8 = 4;
 const ALLOW: u8 = 5;
 
-/// Records of one report that are looked at.
+/// Maximum number of records read from one report.
 const MOST_RECORDS: usize = 64;
 
-/// An IP packet that says that the node at `source` has joined `group`, or left it; `None` if they are of
-/// different families.
+/// Returns an IP packet that reports that the node at `source` has joined or left `group`; `None` if they are
+/// of different families.
 ///
 /// ```
 /// use peersock_stack::{membership_report, read_membership_report};
@@ -42,6 +42,7 @@ const MOST_RECORDS: usize = 64;
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<Vec<u8>> {
+    // Without a list of sources, EXCLUDE means all sources and INCLUDE none (RFC 3376 4.2.12).
     let kind = if joined { TO_EXCLUDE } else { TO_INCLUDE };
     match (source, group) {
         (IpAddr::V4(source), IpAddr::V4(group)) => {
@@ -49,7 +50,8 @@ pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<
             report.extend(group.octets());
             let sum = checksum::icmp((source.into(), REPORTS_V4.into()), &report);
             report[2..4].copy_from_slice(&sum.to_be_bytes());
-            // Not to be fragmented, one hop, internetwork control; with a router alert (RFC 2113).
+            // Do not fragment, hop limit 1, internetwork control; with a router alert (RFC 2113), as RFC 3376
+            // 4 demands.
             let mut packet = vec![0x46, 0xc0, 0, 24 + report.len() as u8, 0, 0, 0x40, 0, 1, IGMP, 0, 0];
             packet.extend([source.octets(), REPORTS_V4.octets(), [0x94, 4, 0, 0]].concat());
             packet.extend(report);
@@ -64,7 +66,7 @@ pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<
             report[2..4].copy_from_slice(&sum.to_be_bytes());
             let mut packet = vec![0x60, 0, 0, 0, 0, 8 + report.len() as u8, HOP_BY_HOP, 1];
             packet.extend([source.octets(), REPORTS_V6.octets()].concat());
-            // A router alert that means MLD (RFC 2711), and padding.
+            // A router alert for MLD (RFC 2711), and padding.
             packet.extend([ICMPV6, 0, 5, 2, 0, 0, 1, 0]);
             packet.extend(report);
             Some(packet)
@@ -73,10 +75,10 @@ pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<
     }
 }
 
-/// What a report says: groups, and whether its sender is a member. `None` if the packet is none.
+/// Reads a report: groups, and true if its sender is a member. `None` if the packet is no report.
 ///
-/// Who wants a group from some sources only is a member; blocking sources changes nothing. Of a longer report
-/// the first 64 records count.
+/// A node that wants only some sources is a member; blocking sources changes nothing. Only the first 64
+/// records of a report are read.
 pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
     let (report, group_len) = match packet.first()? >> 4 {
         4 => (igmp(packet)?, 4),
@@ -105,6 +107,7 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
 fn igmp(packet: &[u8]) -> Option<&[u8]> {
     let header_len = usize::from(packet.first()? & 15) * 4;
     let is_report = *packet.get(9)? == IGMP && packet.get(16..20)? == REPORTS_V4.octets();
+    // A header length below 20 is malformed; `max` keeps the slice behind the fixed header.
     packet.get(header_len.max(20)..).filter(|report| is_report && report.first() == Some(&IGMP_REPORT))
 }
 

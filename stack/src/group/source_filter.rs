@@ -1,14 +1,14 @@
-//! Which senders a member of a group listens to (RFC 3376 3.1, RFC 3678).
+//! Source filters of group members (RFC 3376 3.1, RFC 3678).
 
 use std::net::IpAddr;
 
 use crate::Error;
 
-/// Most senders that one filter names, as Linux: `igmp_max_msf` and `mld_max_msf`.
+/// Maximum number of sources in one filter, as Linux: `igmp_max_msf` and `mld_max_msf`.
 const MOST_V4: usize = 10;
 const MOST_V6: usize = 64;
 
-/// A change of one sender.
+/// Change of one source.
 ///
 /// ```
 /// use peersock_stack::{SourceChange, SourceFilter};
@@ -20,17 +20,17 @@ const MOST_V6: usize = 64;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceChange {
-    /// What it sends is received: IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_SOURCE_GROUP.
+    /// Receive from the source: IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_SOURCE_GROUP.
     Join,
-    /// No longer: IP_DROP_SOURCE_MEMBERSHIP, MCAST_LEAVE_SOURCE_GROUP.
+    /// Undo a join: IP_DROP_SOURCE_MEMBERSHIP, MCAST_LEAVE_SOURCE_GROUP.
     Leave,
-    /// What it sends is not received, unlike what others do: IP_BLOCK_SOURCE, MCAST_BLOCK_SOURCE.
+    /// Receive from all but the source: IP_BLOCK_SOURCE, MCAST_BLOCK_SOURCE.
     Block,
-    /// It is again: IP_UNBLOCK_SOURCE, MCAST_UNBLOCK_SOURCE.
+    /// Undo a block: IP_UNBLOCK_SOURCE, MCAST_UNBLOCK_SOURCE.
     Unblock,
 }
 
-/// Which senders a member of a group listens to: all but some, which is the default, or only some.
+/// Set of sources from which a group member receives: all but some, which is the default, or only some.
 ///
 /// ```
 /// use peersock_stack::{SourceChange, SourceFilter};
@@ -43,34 +43,33 @@ pub enum SourceChange {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceFilter {
-    /// Only those that are named pass, not only those that are not.
+    /// True if only listed sources pass; false if only unlisted ones do.
     includes: bool,
     sources: Vec<IpAddr>,
 }
 
 impl SourceFilter {
-    /// One that nobody passes until a sender is joined.
+    /// Returns a filter that blocks every source until one is joined.
     pub fn none() -> Self {
         Self { includes: true, sources: Vec::new() }
     }
 
-    /// Whether what `source` sends is received.
+    /// Returns true if datagrams of `source` are received.
     pub fn passes(&self, source: IpAddr) -> bool {
         self.sources.contains(&source) == self.includes
     }
 
-    /// Whether nobody passes: then it is no membership.
+    /// Returns true if no source passes, which means no membership.
     pub fn is_none(&self) -> bool {
         self.includes && self.sources.is_empty()
     }
 
-    /// Changes it for one sender. A filter that names nobody becomes one of the other kind if need be, as in
-    /// Linux.
+    /// Changes one source. A filter with an empty list can change its kind, as in Linux.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if it is of the other kind and names somebody, [`Error::AddrNotAvailable`] if
-    /// the sender is named already, or is to be taken out and not named, [`Error::OutOfMemory`] beyond 10
-    /// IPv4 senders or 64 IPv6 ones.
+    /// [`Error::InvalidInput`] if the filter is of the other kind and not empty, [`Error::AddrNotAvailable`]
+    /// if the source is already listed, or is removed without being listed, [`Error::OutOfMemory`] beyond 10
+    /// IPv4 sources or 64 IPv6 sources.
     pub fn change(&mut self, change: SourceChange, source: IpAddr) -> Result<(), Error> {
         let (includes, adds) = match change {
             SourceChange::Join => (true, true),
@@ -98,7 +97,7 @@ impl SourceFilter {
     }
 }
 
-/// What a socket wants of a group.
+/// Change of a socket's membership in a group.
 ///
 /// ```
 /// use peersock_stack::{Error, GroupChange, SourceFilter};
@@ -111,21 +110,21 @@ impl SourceFilter {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupChange {
-    /// To receive what comes from those who pass.
+    /// Join the group and receive from sources that pass.
     Join(SourceFilter),
-    /// To receive nothing more.
+    /// Leave the group.
     Leave,
-    /// To listen to one sender more or less. Who joins the first one joins the group, and who listens to
-    /// nobody any more has left it (RFC 3376 3.1).
+    /// Change one source. Joining a first source joins the group, and removing the last one leaves it (RFC
+    /// 3376 3.1).
     Source(SourceChange, IpAddr),
 }
 
 impl GroupChange {
-    /// What becomes of a membership. `None` is none.
+    /// Returns the changed membership; `None` means no membership.
     ///
     /// # Errors
-    /// [`Error::AddrInUse`] for joining as a member, [`Error::AddrNotAvailable`] for leaving as none,
-    /// [`Error::InvalidInput`] for other changes of who is none, and those of [`SourceFilter::change`].
+    /// [`Error::AddrInUse`] for a join by a member, [`Error::AddrNotAvailable`] for a leave by a non-member,
+    /// [`Error::InvalidInput`] for other changes by a non-member, and the errors of [`SourceFilter::change`].
     pub fn apply(self, member: Option<SourceFilter>) -> Result<Option<SourceFilter>, Error> {
         let (change, source, mut filter) = match (self, member) {
             (Self::Join(_), Some(_)) => return Err(Error::AddrInUse),
@@ -162,7 +161,7 @@ mod tests {
         assert_eq!(filter.change(Join, source(2)), Err(Error::InvalidInput));
         assert_eq!(filter.change(Unblock, source(2)), Err(Error::AddrNotAvailable));
         filter.change(Unblock, source(1)).unwrap();
-        // It names nobody: then it may become one of the other kind.
+        // The list is empty, so the kind may change.
         filter.change(Join, source(2)).unwrap();
         assert!(filter.passes(source(2)) && !filter.passes(source(1)));
         assert_eq!(filter.change(Block, source(1)), Err(Error::InvalidInput));

@@ -1,4 +1,4 @@
-//! What one round of receiving or of timers touched.
+//! Results of one round of receiving or of timers.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +8,11 @@ use crate::host::interface::Cached;
 use crate::host::timers::Tick;
 use crate::{Flow, IcmpSocket, InterfaceId, Listener, MembershipChange, RawSocket, UdpSocket};
 
-/// What calls of [`Stack::receive`](crate::Stack::receive) and
-/// [`Stack::handle_timeout`](crate::Stack::handle_timeout) touched since the last [`clear`](Self::clear).
+/// Sockets and packets touched by [`Stack::receive`](crate::Stack::receive) and
+/// [`Stack::handle_timeout`](crate::Stack::handle_timeout) since the last [`clear`](Self::clear).
 ///
-/// Make one per thread and use it again: it keeps its capacity, so a round allocates nothing. Its size
-/// is bounded by the packets and by [`Self::FLOWS_PER_TIMEOUT`].
+/// Make one batch per thread and reuse it: it keeps its capacity, so a round allocates nothing. Its size is
+/// bounded by the packets and by [`Self::FLOWS_PER_TIMEOUT`].
 ///
 /// ```
 /// let mut batch = peersock_stack::Batch::new();
@@ -39,28 +39,28 @@ pub struct Batch {
     /// [`Stack::handle_timeout`](crate::Stack::handle_timeout).
     pub memberships: Vec<MembershipChange>,
     replies: Vec<ReplyEntry>,
-    /// The replies' bytes, one behind the other.
+    /// Bytes of the replies, one after the other.
     bytes: Vec<u8>,
-    /// Tells this round from every other of the stack; 0 until something is touched.
+    /// Number of this round, unique in the stack; 0 until something is touched.
     round: u64,
-    /// The interface that a packet came in by last.
+    /// Interface of the last packet.
     pub(crate) interface: Option<Cached>,
-    /// Room for the timers that fire.
+    /// Buffer for due timers.
     pub(crate) due: Vec<(Tick, Weak<Flow>)>,
 }
 
 impl Batch {
-    /// The most flows that one `handle_timeout` adds. When more are due,
+    /// Maximum number of flows that one `handle_timeout` adds. If more are due,
     /// [`Stack::poll_timeout`](crate::Stack::poll_timeout) stays in the past.
     pub const FLOWS_PER_TIMEOUT: usize = 1024;
 
-    /// An empty batch.
+    /// Returns an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Packets to send that belong to no flow's output: resets, duplicate acknowledgements, ICMP.
-    /// Send them in this order.
+    /// Returns packets to send that are not output of a flow: resets, duplicate acknowledgements, ICMP. Send
+    /// them in this order.
     pub fn replies(&self) -> impl Iterator<Item = Reply<'_>> {
         let mut start = 0;
         self.replies.iter().map(move |entry| {
@@ -70,7 +70,7 @@ impl Batch {
         })
     }
 
-    /// Empties it for the next round; capacity stays.
+    /// Empties the batch for the next round; the capacity stays.
     pub fn clear(&mut self) {
         self.flows.clear();
         self.listeners.clear();
@@ -83,7 +83,7 @@ impl Batch {
         self.round = 0;
     }
 
-    /// Whether nothing was touched.
+    /// Returns true if nothing was touched.
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
             && self.listeners.is_empty()
@@ -94,7 +94,7 @@ impl Batch {
             && self.replies.is_empty()
     }
 
-    /// Appends a reply of at most `longest` bytes; `write` gives its length, 0 for none.
+    /// Appends a reply of at most `longest` bytes; `write` returns its length, 0 for none.
     pub(crate) fn reply(
         &mut self,
         interface: InterfaceId,
@@ -149,14 +149,14 @@ impl Batch {
     }
 }
 
-/// A packet that the stack answers with.
+/// A packet by which the stack answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
-    /// The interface to send on.
+    /// Outgoing interface.
     pub interface: InterfaceId,
-    /// The inner destination address.
+    /// Destination address of the IP packet.
     pub destination: IpAddr,
-    /// The IP packet.
+    /// IP packet.
     pub packet: &'a [u8],
 }
 
@@ -166,13 +166,13 @@ struct ReplyEntry {
     end: usize,
 }
 
-/// Gives every round of every batch of one stack its number.
+/// Source of unique numbers for the rounds of all batches of one stack.
 #[derive(Default)]
 pub(crate) struct Rounds(AtomicU64);
 
-/// The last round that has listed a socket, so that a round lists it once without hashing.
+/// Number of the last round that listed a socket, so that a round lists it once without hashing.
 ///
-/// Threads that touch one flow in turn may list it more often; that costs a look, nothing else.
+/// Threads that touch one flow in turn may list it more often. That only costs another check by the driver.
 #[derive(Default)]
 pub(crate) struct Mark(AtomicU64);
 

@@ -17,69 +17,68 @@ use crate::{CongestionControl, IpOptions};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that a TCP flow queues for sending. Default 64 MiB, 4 KiB to 1 GiB: a gigabit over
-    /// 100 ms needs four times its bandwidth-delay product where losses come in bursts.
+    /// Maximum bytes that a TCP flow queues for sending. Default 64 MiB, 4 KiB to 1 GiB: with bursts of loss,
+    /// a gigabit over 100 ms needs four times its bandwidth-delay product.
     ///
-    /// A flow takes what its path needs, several times what is in flight, and memory only for what is queued.
+    /// A flow's limit follows its path, as several times the bytes in flight. Memory is used only for queued
+    /// bytes.
     pub send_buffer: usize,
-    /// Most bytes that a TCP flow queues for the application, and so its largest window. Default 64 MiB,
-    /// 4 KiB to 1 GiB. A flow's window grows to four times what its application reads in a round trip.
+    /// Maximum bytes that a TCP flow queues for the application, and so its largest window. Default 64 MiB, 4
+    /// KiB to 1 GiB. A flow's window grows to four times what its application reads in a round trip.
     pub receive_buffer: usize,
-    /// Bytes that the queues of all TCP flows may occupy together. Default 1 GiB.
+    /// Maximum bytes of the queues of all TCP flows together. Default 1 GiB.
     ///
-    /// From three quarters on queues stop growing, new flows offer a small window, and what comes out of
-    /// order is dropped: its sender keeps it (RFC 2018 section 8). At the limit a flow takes what continues
-    /// its queue as long as that holds less than 4 KiB; so much per flow may come on top. If that drops
-    /// something, the flow's window is closed until the application has read. Meanwhile each flow
-    /// loses once a minute what it has out of order, and fails with
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
-    /// [`user_timeout`](Self::user_timeout) what it could, also if the connection has ended meanwhile. From
-    /// seven eighths on, flows that their application has closed are reset, the oldest first, if they have
-    /// more than 4 KiB left to deliver.
+    /// From three quarters on, queues stop growing, new flows offer a small window, and out-of-order data is
+    /// dropped, because its sender keeps it (RFC 2018 section 8). At the limit a flow accepts data in order
+    /// while its queue holds less than 4 KiB; this much per flow may come on top. If the limit makes a flow
+    /// drop data, its window is closed until the application has read. Meanwhile each flow loses its
+    /// out-of-order data once a minute. It fails with [`Error::OutOfMemory`](crate::Error::OutOfMemory) if
+    /// its application has not read available data for [`user_timeout`](Self::user_timeout), even if the
+    /// connection has ended meanwhile. From seven eighths on, flows closed by their applications are reset,
+    /// the oldest first, if they have more than 4 KiB left to deliver.
     pub tcp_memory: usize,
-    /// The same for the flows with one peer, whatever [addresses](crate::Owners) it has. Default 512 MiB.
+    /// Maximum bytes of the queues of the flows with one peer, whatever [addresses](crate::Owners) it has.
+    /// Default 512 MiB.
     pub tcp_memory_per_peer: usize,
-    /// Bytes that a UDP or ICMP socket queues, a fixed charge per datagram included. Default 256 KiB.
-    /// What does not fit is dropped and counted.
+    /// Maximum bytes that a UDP or ICMP socket queues, including a fixed charge per datagram. Default 256
+    /// KiB. More is dropped and counted.
     pub udp_receive_buffer: usize,
-    /// How long a connection attempt lasts before it fails with
-    /// [`Error::TimedOut`](crate::Error::TimedOut). Default 127 s, as Linux (`tcp_syn_retries` 6). A peer's
-    /// attempt is forgotten after half of it (`tcp_synack_retries` 5).
+    /// Time after which a connection attempt fails with [`Error::TimedOut`](crate::Error::TimedOut). Default
+    /// 127 s, as Linux (`tcp_syn_retries` 6). A peer's attempt is forgotten after half of it
+    /// (`tcp_synack_retries` 5).
     pub syn_timeout: Duration,
-    /// How long a connection waits for an acknowledgement before it fails with
-    /// [`Error::TimedOut`](crate::Error::TimedOut), whatever else the peer sends; one that has no room and
-    /// answers window probes is alive.
-    /// Default 924 s, as Linux (`tcp_retries2` 15, RFC 1122 4.2.3.5).
+    /// Time without an acknowledgement after which a connection fails with
+    /// [`Error::TimedOut`](crate::Error::TimedOut), whatever else the peer sends. A peer that has no room and
+    /// answers window probes is alive. Default 924 s, as Linux (`tcp_retries2` 15, RFC 1122 4.2.3.5).
     pub user_timeout: Duration,
-    /// How long a connection that the application has closed waits for the peer's end (FIN-WAIT-2); three
-    /// times as long for the peer to acknowledge something while something of ours is left, also if the peer
-    /// answers that it has no room, as Linux (`tcp_orphan_retries`). Default 60 s, as `tcp_fin_timeout`.
+    /// Time for which a connection closed by the application waits for the peer's end (FIN-WAIT-2). It waits
+    /// three times as long for an acknowledgement of outstanding data, even if the peer answers that it has
+    /// no room, as Linux (`tcp_orphan_retries`). Default 60 s, as `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
-    /// How long a pair of addresses stays unusable after a connection that this node has closed first
-    /// (TIME-WAIT, two segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It
-    /// gives way earlier to a new connection that cannot be confused with the old one (RFC 6191).
+    /// Duration of TIME-WAIT (two segment lifetimes), in which the addresses of a connection closed first by
+    /// this node are unusable. Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It ends earlier for
+    /// a new connection that is distinguishable from the old one (RFC 6191).
     pub time_wait: Duration,
-    /// Ports for sockets that did not ask for one. Default 32768 to 60999, as Linux.
+    /// Ports for sockets that did not request one. Default 32768 to 60999, as Linux.
     pub ephemeral_ports: RangeInclusive<u16>,
-    /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
+    /// Maximum number of TCP flows, in any state. Default 262,144. Beyond it a connect fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and an arriving SYN is dropped and counted.
     pub max_flows: usize,
-    /// Most TCP flows with one peer, whatever [addresses](crate::Owners) it has, for which a SYN of that peer
-    /// is accepted; others are dropped and counted. Default 131,072.
+    /// Maximum number of TCP flows with one peer, whatever [addresses](crate::Owners) it has, up to which
+    /// SYNs of that peer are accepted. Later SYNs are dropped and counted. Default 131,072.
     pub max_flows_per_peer: usize,
-    /// Most ICMP errors sent per second, with bursts of the same size. Default 100
-    /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
+    /// Maximum number of ICMP errors sent per second, with bursts of the same size. Default 100 (RFC 4443 2.4
+    /// (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
-    /// Most ICMP errors sent per second to one peer, or where it is not [known](crate::Owners) to one IPv4
-    /// address or one IPv6 /64 prefix, with bursts of the same size, so that one peer cannot use up what all
-    /// share. Default 10. A few may share a limit.
+    /// Maximum number of ICMP errors sent per second to one peer, with bursts of the same size. For an
+    /// [unknown](crate::Owners) peer, it applies to an IPv4 address or an IPv6 /64 prefix. It keeps one peer
+    /// from using up the common limit. Default 10. A few peers may share a limit.
     pub icmp_errors_per_prefix: u32,
-    /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each
-    /// included. Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds
-    /// most.
+    /// Maximum bytes of fragments that wait for the rest of their packets, including a charge for each.
+    /// Default 4 MiB. Beyond it, the oldest packet of the source that holds most is dropped.
     pub reassembly_memory: usize,
-    /// The same for the fragments of one peer, whatever [addresses](crate::Owners) it has. Default 1 MiB,
-    /// which are 15 packets of the largest size.
+    /// Maximum bytes of the fragments of one peer, whatever [addresses](crate::Owners) it has. Default 1 MiB,
+    /// which is 15 packets of the largest size.
     pub reassembly_memory_per_source: usize,
 }
 
@@ -106,7 +105,7 @@ impl Default for Config {
     }
 }
 
-/// Names one interface of a [`Stack`](crate::Stack). Never used twice in one stack.
+/// Number of one interface of a [`Stack`](crate::Stack), never reused in the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InterfaceId(pub u32);
 
@@ -120,33 +119,32 @@ pub struct InterfaceId(pub u32);
 /// ```
 #[derive(Debug, Clone)]
 pub struct InterfaceConfig {
-    /// A name for people, as in `getaddrinfo`'s scope.
+    /// Name for people, as in `getaddrinfo`'s scope.
     pub name: String,
-    /// The node's own addresses there, each with the length of its network's prefix.
+    /// Local addresses, each with the length of its network's prefix.
     pub addresses: Vec<Cidr>,
-    /// What else is reached there: networks in which the node has no address of its own.
+    /// Other networks that are reached there, without a local address.
     pub routes: Vec<Cidr>,
-    /// The service ports that this network allows; all by default.
+    /// Service ports that this network allows; all by default.
     ///
-    /// What counts as a service port: of TCP, the port that is listened on, on both sides; of UDP the port
-    /// that a datagram goes to, or that it comes from if it answers one. Ephemeral ports are exempt. See the
-    /// crate's documentation.
+    /// A service port of TCP is the listener's port, on both sides. For UDP, it is the destination port of a
+    /// datagram, or the source port of an answer. Ephemeral ports are exempt. See the crate's documentation.
     pub ports: RangeInclusive<u16>,
-    /// Whether checksums of arriving packets are verified and those of replies and datagrams are
-    /// made. `false` (the default) where a tunnel authenticates every byte anyway; packets that were
-    /// coalesced by a [`Coalescer`](crate::Coalescer) carry no valid checksum and need `false`.
+    /// True if checksums are verified in arriving packets and filled into replies and datagrams. `false` (the
+    /// default) where a tunnel authenticates every byte. Packets joined by a [`Coalescer`](crate::Coalescer)
+    /// carry no valid checksum and need `false`.
     pub checksums: bool,
 }
 
 impl InterfaceConfig {
-    /// An interface that allows every port and leaves checksums out.
+    /// Returns an interface that allows every port and omits checksums.
     pub fn new(name: impl Into<String>, addresses: impl IntoIterator<Item = Cidr>) -> Self {
         let addresses = addresses.into_iter().collect();
         Self { name: name.into(), addresses, routes: Vec::new(), ports: 0..=u16::MAX, checksums: false }
     }
 }
 
-/// An own address with the length of the network prefix that it lies in.
+/// A local address with the length of its network prefix.
 ///
 /// ```
 /// use peersock_stack::Cidr;
@@ -168,22 +166,22 @@ impl Cidr {
         (prefix <= longest).then_some(Self { address, prefix })
     }
 
-    /// The address itself, host bits included.
+    /// Returns the address itself, host bits included.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The length of the network prefix, bits.
+    /// Returns the length of the network prefix, bits.
     pub fn prefix(&self) -> u8 {
         self.prefix
     }
 
-    /// Whether `other` lies in the same network.
+    /// Returns true if `other` lies in the same network.
     pub fn contains(&self, other: IpAddr) -> bool {
         self.common_prefix(other).is_some_and(|bits| bits >= u32::from(self.prefix))
     }
 
-    /// How many leading bits the two addresses share; `None` for different families.
+    /// Returns the number of leading bits that the two addresses share; `None` for different families.
     pub(crate) fn common_prefix(&self, other: IpAddr) -> Option<u32> {
         match (self.address, other) {
             (IpAddr::V4(a), IpAddr::V4(b)) => Some((a.to_bits() ^ b.to_bits()).leading_zeros()),
@@ -206,13 +204,13 @@ impl fmt::Debug for Cidr {
 }
 
 impl From<IpAddr> for Cidr {
-    /// A network of one address.
+    /// Returns a network of one address.
     fn from(address: IpAddr) -> Self {
         Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
     }
 }
 
-/// A text that is no `address/prefix`.
+/// Error for a text that is not `address/prefix`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected an IP address, a slash and a prefix length")]
 pub struct ParseCidrError;
@@ -228,8 +226,7 @@ impl std::str::FromStr for Cidr {
     }
 }
 
-/// Options of a TCP socket, given when it connects or listens; accepted flows inherit their
-/// listener's.
+/// Options of a TCP socket, given when it connects or listens; accepted flows inherit their listener's.
 ///
 /// ```
 /// use peersock_stack::TcpOptions;
@@ -241,52 +238,51 @@ impl std::str::FromStr for Cidr {
 pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
     pub nodelay: bool,
-    /// The application acts at once on what comes: it answers, or calls
-    /// [`Flow::wait_for_data`](crate::Flow::wait_for_data). Acknowledgements of the first segments, which
-    /// leave by themselves otherwise, wait for that for 10 ms at most, and ride on data if they can. That of
-    /// the handshake does not wait: the peer's application is to hear of a connection whose program is killed
-    /// then. Default off.
+    /// True if the application acts at once on arriving data: it answers, or calls
+    /// [`Flow::wait_for_data`](crate::Flow::wait_for_data). Acknowledgements of the first segments, which are
+    /// otherwise immediate, then wait up to 10 ms, and ride on data if possible. The handshake's
+    /// acknowledgement does not wait, so that the peer's application learns of the connection even if this
+    /// program is killed then. Default off.
     pub prompt: bool,
-    /// SO_KEEPALIVE and what belongs to it. Default off.
+    /// SO_KEEPALIVE and its parameters. Default off.
     pub keepalive: KeepAlive,
     /// SO_LINGER with zero: [`Flow::close`](crate::Flow::close) resets the connection. Default off.
     pub reset_on_close: bool,
     /// SO_REUSEADDR: bind a port that has connections left from an earlier listener (in TIME-WAIT or not).
-    /// Two listeners on one address conflict all the same, unless both have `reuse_port`. Default off; note
-    /// that `std::net::TcpListener` sets it on Unix.
+    /// Two listeners on one address still conflict, unless both have `reuse_port`. Default off;
+    /// `std::net::TcpListener` sets it on Unix.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: several listeners that all have it may listen on one address and port. Each gets its
-    /// share of the connections, by the peers' addresses and ports; what waits for one that is closed is
-    /// reset. Default off.
+    /// SO_REUSEPORT: several listeners with this option may listen on one address and port. Connections are
+    /// distributed by the peers' addresses and ports; unaccepted connections of a closed listener are reset.
+    /// Default off.
     pub reuse_port: bool,
-    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after
-    /// this time. Until then it holds a place of the backlog as a handshake does. Default none.
+    /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted after its data or its end has come, or
+    /// after this time. Until then it holds a place of the backlog as a handshake does. Default none.
     pub defer_accept: Option<Duration>,
-    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. As in Linux it is also how long a
-    /// connection attempt lasts, if that is less than [`Config::syn_timeout`], and how long a peer that
-    /// answers may have no room; but not with keep-alives: then it is how long the peer may be silent, in
-    /// place of [`KeepAlive::probes`].
+    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. As in Linux, it also limits a
+    /// connection attempt, if it is less than [`Config::syn_timeout`], and the time for which an answering
+    /// peer may have no room. With keep-alives, the latter does not apply; instead it limits the peer's
+    /// silence, in place of [`KeepAlive::probes`].
     pub user_timeout: Option<Duration>,
-    /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`],
-    /// bytes.
+    /// SO_SNDBUF: fixed size of the send queue, instead of one that grows to [`Config::send_buffer`], bytes.
     pub send_buffer: Option<usize>,
-    /// SO_RCVBUF: a queue of this size from the start instead of one that grows to
-    /// [`Config::receive_buffer`], bytes.
+    /// SO_RCVBUF: fixed size of the receive queue, instead of one that grows to [`Config::receive_buffer`],
+    /// bytes.
     pub receive_buffer: Option<usize>,
     /// TCP_CONGESTION. Default BBR.
     pub congestion: CongestionControl,
-    /// Whether explicit congestion notification (RFC 3168) is asked for and accepted. Default off.
+    /// True to request and accept explicit congestion notification (RFC 3168). Default off.
     pub ecn: bool,
-    /// TCP_MAXSEG: no segment that is sent or asked for has more payload, TCP options included, bytes. By
-    /// default the path and the peer decide. 88 at least.
+    /// TCP_MAXSEG: maximum payload of sent and requested segments, TCP options included, bytes. By default
+    /// the path and the peer decide. At least 88.
     pub max_segment_size: Option<u16>,
-    /// What its packets' IP headers say; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
+    /// Settings of its IP headers; see [`Flow::set_ip_options`](crate::Flow::set_ip_options).
     pub ip: IpOptions,
 }
 
-/// When a silent peer is probed, and when it is given up with [`Error::TimedOut`](crate::Error::TimedOut)
-/// (RFC 9293 3.8.4). Probes leave only while nothing waits for an acknowledgement; for what does there is
-/// [`TcpOptions::user_timeout`].
+/// Probing of a silent peer, until it is given up with [`Error::TimedOut`](crate::Error::TimedOut) (RFC 9293
+/// 3.8.4). Probes leave only while no data awaits an acknowledgement, or while the peer has no room;
+/// [`TcpOptions::user_timeout`] covers unacknowledged data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -301,13 +297,12 @@ pub struct TcpOptions {
 pub struct KeepAlive {
     /// SO_KEEPALIVE. Default off.
     pub on: bool,
-    /// TCP_KEEPIDLE: how long the peer is silent before the first probe. Default two hours, 1 ms at least.
+    /// TCP_KEEPIDLE: silence of the peer before the first probe. Default two hours, at least 1 ms.
     pub idle: Duration,
-    /// TCP_KEEPINTVL: the time from one probe to the next while none is answered. Default 75 s, as Linux, 1
-    /// ms at least.
+    /// TCP_KEEPINTVL: interval between unanswered probes. Default 75 s, as Linux, at least 1 ms.
     pub interval: Duration,
-    /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9,
-    /// as Linux, 1 at least. Ignored where [`TcpOptions::user_timeout`] is set, as in Linux.
+    /// TCP_KEEPCNT: number of unanswered probes, each with an interval, after which the peer is dead. Default
+    /// 9, as Linux, at least 1. Ignored where [`TcpOptions::user_timeout`] is set, as in Linux.
     pub probes: u32,
 }
 
@@ -319,20 +314,21 @@ impl Default for KeepAlive {
 }
 
 impl KeepAlive {
-    /// A probe at each interval of silence, the first one included. The peer is dead after eight.
+    /// Returns settings with a probe after each interval of silence, including the first. The peer is dead
+    /// after eight.
     pub fn every(interval: Duration) -> Self {
         Self { on: true, idle: interval, interval, probes: 8 }
     }
 }
 
 impl From<Option<Duration>> for KeepAlive {
-    /// [`every`](Self::every), or off.
+    /// Returns [`every`](Self::every), or off.
     fn from(interval: Option<Duration>) -> Self {
         interval.map_or(Self::default(), Self::every)
     }
 }
 
-/// Options of a UDP socket, given when it is bound.
+/// Options of a UDP socket, given at its bind.
 ///
 /// ```
 /// use peersock_stack::{IpOptions, UdpOptions};
@@ -343,17 +339,16 @@ impl From<Option<Duration>> for KeepAlive {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
-    /// SO_REUSEADDR: several sockets that all have it may bind the same address; the youngest gets the
+    /// SO_REUSEADDR: several sockets with this option may bind the same address; the newest gets the
     /// datagrams. Default off.
     pub reuse_address: bool,
-    /// SO_REUSEPORT: as above, but each gets its share of the datagrams, by their addresses and ports.
-    /// Default off.
+    /// SO_REUSEPORT: as above, but the datagrams are distributed by their addresses and ports. Default off.
     pub reuse_port: bool,
-    /// With port 0, whether any ephemeral port will do, also one that no network allows: answers come to it
-    /// all the same, and the few ports that a network allows stay free for services. Default off.
+    /// True if port 0 may give any ephemeral port, even one that no network allows. Answers still arrive
+    /// there, and the few allowed ports stay free for services. Default off.
     pub any_port: bool,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
-    /// What its packets' IP headers say; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).
+    /// Settings of its IP headers; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).
     pub ip: IpOptions,
 }

@@ -1,4 +1,4 @@
-//! Counts of what happened, for people who look after a node.
+//! Counters of events, for operators of a node.
 
 peersock_primitives::counters! {
     /// Counts of events since the stack was made.

@@ -1,8 +1,8 @@
-//! What a socket operation can fail with, and the one table that gives each its `errno`.
+//! Errors of socket operations, and the one table that gives each its `errno`.
 
 use std::io;
 
-/// Why a socket operation failed.
+/// Reason for the failure of a socket operation.
 ///
 /// Each has exactly one [`io::ErrorKind`] and, on Unix, one `errno`.
 ///
@@ -16,7 +16,7 @@ use std::io;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nobody listens there.
+    /// No socket listens there.
     #[error("connection refused")]
     ConnectionRefused,
     /// The peer reset the connection.
@@ -82,18 +82,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the standard library calls it.
+    /// Returns the standard library's kind of the error.
     pub fn kind(self) -> io::ErrorKind {
         self.row().0
     }
 
-    /// What the operating system's C library calls it.
+    /// Returns the C library's number of the error.
     #[cfg(unix)]
     pub fn errno(self) -> i32 {
         self.row().1
     }
 
-    /// The table: [`io::ErrorKind`] and `errno` of each error.
+    /// Returns the [`io::ErrorKind`] and `errno` of each error.
     #[rustfmt::skip]
     fn row(self) -> (io::ErrorKind, i32) {
         use io::ErrorKind as Kind;
@@ -124,8 +124,8 @@ impl Error {
 }
 
 impl From<Error> for io::Error {
-    /// The error that the system itself would give, with its `errno`. Allocates nothing, so that `WouldBlock`
-    /// is cheap.
+    /// Returns the error that the system itself would return, with its `errno`. It allocates nothing, so that
+    /// `WouldBlock` is cheap.
     fn from(error: Error) -> Self {
         #[cfg(unix)]
         return io::Error::from_raw_os_error(error.errno());

@@ -1,4 +1,4 @@
-//! The networks that the node has joined, and which of them leads where.
+//! Joined networks, and the choice among them by destination.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::ip::source;
 use crate::sync;
 use crate::{Cidr, InterfaceConfig, InterfaceId};
 
-/// One joined network as sockets see it. With other addresses it is another one under the same identifier.
+/// One joined network as sockets see it. New addresses make a new value with the same identifier.
 pub(crate) struct Interface {
     pub(crate) id: InterfaceId,
     pub(crate) checksums: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Interface {
 }
 
 impl Interface {
-    /// Whether the network allows `port` as a service's.
+    /// Returns true if the network allows `port` as a service's.
     pub(crate) fn allows(&self, port: u16) -> bool {
         self.ports.contains(&port)
     }
@@ -29,29 +29,30 @@ impl Interface {
         self.addresses.iter().any(|own| own.address() == address)
     }
 
-    /// The own address to reach `remote` from.
+    /// Returns the local address from which to reach `remote`.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         source::choose(&self.addresses, remote)
     }
 
-    /// How long a prefix the interface's networks share with `remote`, if it lies in one of them.
+    /// Returns the longest prefix of the interface's networks that contains `remote`.
     fn route_to(&self, remote: IpAddr) -> Option<u8> {
         self.addresses.iter().chain(&self.routes).filter(|own| own.contains(remote)).map(Cidr::prefix).max()
     }
 }
 
-/// All of them, by identifier.
+/// All interfaces by identifier.
 #[derive(Default)]
 pub(crate) struct Interfaces {
     table: RwLock<Table>,
-    /// Which of all tables of all stacks this is, and how it was changed last.
+    /// Version of the table, unique among all tables of all stacks.
     version: AtomicU64,
 }
 
-/// The last version that a table was given.
+/// Last version given to a table.
 static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
 
-/// An interface that was looked up: packets come in bursts from one, and a look at the version takes no lock.
+/// A cached look-up of an interface. Packets come in bursts from one interface, and checking the version
+/// takes no lock.
 pub(crate) struct Cached {
     version: u64,
     interface: Arc<Interface>,
@@ -66,12 +67,12 @@ impl Cached {
 #[derive(Default)]
 struct Table {
     last: u32,
-    /// Ordered, so that equal routes are decided the same way each time.
+    /// Interfaces in order, so that equal routes always give the same result.
     entries: BTreeMap<InterfaceId, Arc<Interface>>,
 }
 
 impl Interfaces {
-    /// Whether one of them allows `port`. As long as there are none any may be allowed later.
+    /// Returns true if an interface allows `port`, or if there is none yet, because a later one may.
     pub(crate) fn any_allows(&self, port: u16) -> bool {
         let table = sync::read(&self.table);
         table.entries.is_empty() || table.entries.values().any(|interface| interface.allows(port))
@@ -79,6 +80,7 @@ impl Interfaces {
 
     pub(crate) fn add(&self, config: InterfaceConfig) -> InterfaceId {
         let mut table = sync::write(&self.table);
+        // Identifiers are never reused, so that a stale one finds nothing.
         table.last += 1;
         let id = InterfaceId(table.last);
         let InterfaceConfig { name: _, addresses, routes, ports, checksums } = config;
@@ -95,24 +97,27 @@ impl Interfaces {
         removed
     }
 
-    /// Replaces the addresses; says whether the interface exists.
+    /// Replaces the addresses; returns true if the interface exists.
     pub(crate) fn set_addresses(&self, id: InterfaceId, addresses: &[Cidr]) -> bool {
         let mut table = sync::write(&self.table);
         let Some(interface) = table.entries.get_mut(&id) else { return false };
         let Interface { checksums, ports, routes, .. } = &**interface;
         let (checksums, ports, routes) = (*checksums, ports.clone(), routes.clone());
+        // Packets in work may still hold the old interface, so it is replaced as a whole.
         *interface = Arc::new(Interface { id, checksums, ports, addresses: addresses.to_vec(), routes });
         self.changed();
         true
     }
 
-    /// To be called before the lock is released.
+    /// Sets a new version. Call it before the lock is released.
     fn changed(&self) {
         self.version.store(LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// As [`find`](Self::find), if possible without a lock: `cached` is what was found last.
+    /// Finds an interface as [`find`](Self::find) does, without a lock if `cached`, the last result, is still
+    /// valid.
     pub(crate) fn find_again(&self, id: InterfaceId, cached: Option<Cached>) -> Option<Cached> {
+        // The version is read first, so that a change in between makes the entry outdated, not wrong.
         let version = self.version.load(Ordering::Acquire);
         let valid = |cached: &Cached| cached.version == version && cached.interface.id == id;
         cached.filter(valid).or_else(|| Some(Cached { version, interface: self.find(id)? }))
@@ -122,14 +127,15 @@ impl Interfaces {
         self.read().entries.get(&id).cloned()
     }
 
-    /// The interface whose network holds `remote`, by the longest prefix.
+    /// Returns the interface whose network contains `remote`, by the longest prefix.
     pub(crate) fn route(&self, remote: IpAddr) -> Option<Arc<Interface>> {
         let table = self.read();
         let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
+        // Of equal prefixes, the first interface in the order of the table wins.
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())
     }
 
-    /// The first interface that has an address of the family of `other`.
+    /// Returns the first interface that has an address of the family of `other`.
     pub(crate) fn first_with(&self, other: IpAddr) -> Option<Arc<Interface>> {
         let of_family = |interface: &Interface| {
             interface.addresses.iter().any(|own| own.address().is_ipv4() == other.is_ipv4())
@@ -137,7 +143,7 @@ impl Interfaces {
         self.read().entries.values().find(|interface| of_family(interface)).cloned()
     }
 
-    /// The interface that has `address`.
+    /// Returns the interface that has `address`.
     pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Interface>> {
         self.read().entries.values().find(|interface| interface.is_local(address)).cloned()
     }

@@ -1,6 +1,6 @@
-//! What a node's stack consists of besides sockets and protocols: its interfaces and tables, the way of an
-//! arriving packet (`receive`) and of one that leaves (`route`), time and timers, what one round has touched
-//! (`batch`), settings, errors and counts.
+//! Parts of a node's stack besides sockets and protocols: interfaces and tables, the way of an arriving
+//! packet (`receive`) and of an outgoing one (`route`), time and timers, the results of a round (`batch`),
+//! settings, errors and counters.
 
 pub(crate) mod batch;
 pub(crate) mod clock;

@@ -1,4 +1,4 @@
-//! Whose an address is.
+//! Ownership of addresses by peers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use crate::host::stack::Shared;
 use crate::tcp::Share;
 use crate::{InterfaceId, Stack};
 
-/// Tells a stack which addresses belong to one peer, so that limits for a peer hold for all of them together:
-/// a member that leads to a network of its own sends from any address in it.
+/// Assignment of addresses to peers, so that limits for a peer cover all its addresses. A member that leads
+/// to another network sends from any address in it.
 ///
 /// ```
 /// use std::net::IpAddr;
@@ -30,31 +30,31 @@ use crate::{InterfaceId, Stack};
 /// stack.set_owners(Arc::new(OneRouter));
 /// ```
 pub trait Owners: Send + Sync {
-    /// An address that stands for whoever has `address`: the same for all that are his. `None` if nobody is
-    /// known to have it; it then stands for itself.
+    /// Returns the representative address of the peer that has `address`, which is the same for all its
+    /// addresses. `None` if the peer is unknown; the address then represents itself.
     ///
-    /// The stack asks when a connection begins, about fragments, and about ICMP errors that it sends. It must
-    /// not be called from here.
+    /// The stack calls it when a connection begins, for fragments, and for ICMP errors that it sends. It must
+    /// not call the stack.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr>;
 }
 
 impl Stack {
-    /// Has limits for a peer hold for all addresses that belong to it. Without this each address counts as a
-    /// peer. The first call counts; it is to come before the first packet.
+    /// Applies limits for a peer to all addresses that belong to it. Without this call each address counts as
+    /// a peer. Only the first call has an effect; it must come before the first packet.
     pub fn set_owners(&self, owners: Arc<dyn Owners>) {
-        // What was set before stays.
+        // A second call has no effect.
         let _ = self.shared.owners.set(owners);
     }
 }
 
 impl Shared {
-    /// The account of the peer that has `address`.
+    /// Returns the account of the peer that has `address`.
     pub(crate) fn share(&self, interface: InterfaceId, address: IpAddr) -> Arc<Share> {
         let owner = self.owner(interface, address);
         self.flows.share(interface, address, owner, &self.memory)
     }
 
-    /// The address that stands for the peer that has `address`.
+    /// Returns the representative address of the peer that has `address`.
     pub(crate) fn owner(&self, interface: InterfaceId, address: IpAddr) -> IpAddr {
         self.owners.get().and_then(|owners| owners.owner(interface, address)).unwrap_or(address)
     }

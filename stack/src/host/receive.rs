@@ -1,4 +1,4 @@
-//! The way of an arriving packet to its socket.
+//! Path of an arriving packet to its socket.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,17 +19,18 @@ use crate::tcp::{Connection, Segment, Settings, Share, TcpError, TcpHeader, init
 use crate::{Batch, Flow, InterfaceId, Listener, Stack, icmp};
 
 impl Stack {
-    /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
-    /// lists what it touched in `batch`.
+    /// Processes one IP packet, or a super-segment made by a [`Coalescer`](crate::Coalescer), and lists the
+    /// touched sockets in `batch`.
     ///
-    /// Feed everything that has arrived, then handle the batch: one acknowledgement then answers all of it.
-    /// Any bytes may be given; what is no valid packet for this node is dropped and counted. The packet's
-    /// headers may be overwritten (IPv6 extension headers).
+    /// Feed everything that has arrived, then handle the batch, so that one acknowledgement answers all of
+    /// it. Any bytes may be given; invalid packets and packets for other nodes are dropped and counted. The
+    /// packet's headers may be overwritten (IPv6 extension headers).
     ///
-    /// The caller has checked that the source is one that the sender owns.
+    /// The caller must have checked that the sender owns the source address.
     pub fn receive(&self, now: Instant, interface: InterfaceId, packet: &mut [u8], batch: &mut Batch) {
         let counters = &self.shared.counters;
         counters.ip_received.increment();
+        // The batch remembers the interface, so that packets in a burst take no lock.
         let Some(found) = self.shared.interfaces.find_again(interface, batch.interface.take()) else {
             return counters.ip_not_local.increment();
         };
@@ -47,13 +48,14 @@ impl Stack {
         if !self.is_for_us(interface, ip.destination) {
             return counters.ip_not_local.increment();
         }
+        // Such a source is forged, and an answer could reach many nodes (RFC 1122 3.2.1.3).
         if !ip.source_is_unicast() {
             return counters.ip_bad_source.increment();
         }
         let time = self.shared.clock.time(now);
         let packet = &mut packet[..ip.total_len];
         if ip.plain {
-            // Where IPv4 and IPv6 name what follows their headers.
+            // Offset of the protocol number in the IPv4 or IPv6 header.
             let named_at = if ip.source.is_ipv4() { 9 } else { 6 };
             self.deliver(time, interface, packet, (&ip, named_at), batch);
         } else {
@@ -61,7 +63,7 @@ impl Stack {
         }
     }
 
-    /// Whether a packet to `destination` has arrived: an own address, or a group that a socket has joined.
+    /// Returns true if `destination` is a local address, or a group that a socket has joined.
     fn is_for_us(&self, interface: &Interface, destination: IpAddr) -> bool {
         if destination.is_multicast() {
             self.shared.memberships.contains(interface.id, destination)
@@ -70,7 +72,7 @@ impl Stack {
         }
     }
 
-    /// Gives a whole packet to its upper layer, which the byte at `named_at` names.
+    /// Passes a whole packet to its upper layer, named by the byte at `named_at`.
     pub(crate) fn deliver(
         &self,
         time: Time,
@@ -79,9 +81,10 @@ impl Stack {
         (ip, named_at): (&IpHeader, usize),
         batch: &mut Batch,
     ) {
+        // Raw sockets come first, because a protocol that only they accept must not cause an error.
         let taken = raw::receive(&self.shared, interface, packet, ip, batch);
         match ip.protocol {
-            // A connection has two ends (RFC 9293 3.9.2.3).
+            // A connection has exactly two ends, so TCP is never multicast (RFC 9293 3.9.2.3).
             IpProtocol::Tcp if !is_unicast(ip.destination) => self.shared.counters.tcp_malformed.increment(),
             IpProtocol::Tcp => self.receive_tcp(time, interface, packet, ip, batch),
             IpProtocol::Udp => udp::receive(&self.shared, time, interface, packet, ip, batch),
@@ -118,10 +121,11 @@ impl Stack {
         {
             return batch.touch_flow(&shared.rounds, flow);
         }
+        // No flow has taken the segment, or an old flow in TIME-WAIT has made room for it.
         let local = SocketAddr::new(ip.destination, tcp.destination_port);
         let remote = SocketAddr::new(ip.source, tcp.source_port);
         if tcp.opens() {
-            // Only a listener's port has to be allowed: the other one is ephemeral.
+            // Only the listener's port must be allowed, because the other port is ephemeral.
             if !interface.allows(local.port()) {
                 return shared.counters.port_not_allowed.increment();
             }
@@ -143,7 +147,7 @@ impl Stack {
         if self.may_come_again(time, interface.id, (local, remote), &tcp) {
             return shared.counters.tcp_backlog_overflows.increment();
         }
-        // RFC 9293 3.10.7.2: to a listener, what neither opens nor acknowledges is nothing.
+        // RFC 9293 3.10.7.2: a listener ignores a segment that neither opens nor acknowledges.
         if tcp.ack.is_none() && shared.listeners.find(interface.id, local).is_some() {
             return;
         }
@@ -152,13 +156,13 @@ impl Stack {
             .reply(interface.id, ip.source, MAX_HEADERS, |buf| tcp.write_reset(ip, interface.checksums, buf));
     }
 
-    /// Who listens for a connection between these addresses.
+    /// Returns the listener for a connection between these addresses.
     fn listener(&self, interface: InterfaceId, addresses: (SocketAddr, SocketAddr)) -> Option<Arc<Listener>> {
         let Shared { listeners, listener_key, .. } = &*self.shared;
         listeners.find_spread(interface, addresses.0, || listener_key.digest(addresses))
     }
 
-    /// A SYN has come for `local`. `None` if nobody listens there, `Some(None)` if it was dropped.
+    /// Processes a SYN for `local`. Returns `None` if there is no listener, `Some(None)` if no flow was made.
     fn accept(
         &self,
         time: Time,
@@ -170,6 +174,7 @@ impl Stack {
     ) -> Option<Option<Arc<Flow>>> {
         let shared = &self.shared;
         let listener = self.listener(interface.id, (local, remote))?;
+        // Checked before the backlog, so that a peer at its limit takes no place.
         let Some(share) = self.share_for_another(interface, remote) else {
             shared.counters.tcp_flow_limit.increment();
             return Some(None);
@@ -196,16 +201,16 @@ impl Stack {
         Some(self.add_accepted(time, interface, addresses, made, &listener))
     }
 
-    /// The account for a connection that a peer opens, unless there are as many as may be, or as many with
-    /// that peer.
+    /// Returns the account for a connection that a peer opens, unless the limit of flows, in total or per
+    /// peer, is reached.
     fn share_for_another(&self, interface: &Interface, remote: SocketAddr) -> Option<Arc<Share>> {
         let Shared { flows, config, .. } = &*self.shared;
         let share = self.shared.share(interface.id, remote.ip());
         (flows.len() < config.max_flows && share.flows() < config.max_flows_per_peer).then_some(share)
     }
 
-    /// Enters a connection that has a place in its listener's backlog, and gives it; or one that is held
-    /// until it has one.
+    /// Adds a connection and returns it if it has a place in its listener's backlog. A held connection waits
+    /// for a place.
     fn add_accepted(
         &self,
         time: Time,
@@ -218,6 +223,7 @@ impl Stack {
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
+        // Before the flow can be found, because a repeated SYN would otherwise start the handshake.
         if is_held {
             flow.hold();
         }
@@ -227,13 +233,14 @@ impl Stack {
                 flow.arm_now(time);
                 listener.hold(&flow, time);
             }
+            // Another thread may have added the same connection meanwhile.
             (false, false) => listener.forget_handshake(time),
             _ => {}
         }
         (inserted && !is_held).then_some(flow)
     }
 
-    /// The listener's backlog is full of handshakes: this one is kept in the answer alone.
+    /// Answers a SYN with a cookie, because handshakes fill the listener's backlog; no other state is kept.
     fn answer_with_cookie(
         &self,
         time: Time,
@@ -244,6 +251,7 @@ impl Stack {
     ) {
         let shared = &self.shared;
         shared.counters.tcp_cookies_sent.increment();
+        // An absent MSS counts as 0, which selects the smallest size.
         let mss = syn.options.mss.unwrap_or(0);
         let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
         batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
@@ -251,8 +259,8 @@ impl Stack {
         });
     }
 
-    /// An acknowledgement for no connection: perhaps it brings a cookie back. `Some(None)` if there is no
-    /// place for the connection yet: the peer will send again.
+    /// Processes an acknowledgement for no connection, which may bring a cookie back. Returns `Some(None)` if
+    /// there is no place for the connection yet; the peer will retransmit.
     fn accept_cookie(
         &self,
         time: Time,
@@ -279,9 +287,9 @@ impl Stack {
         Some(self.add_accepted(time, interface, (local, remote), (connection, &share, false), &listener))
     }
 
-    /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as
-    /// far as one can tell: not even its beginning is known. Without a reset the peer sends that again, which
-    /// has the cookie.
+    /// Returns true if a segment for no connection may continue a stream whose cookie has found no place.
+    /// Even the stream's beginning is unknown here. Without a reset the peer retransmits the beginning, which
+    /// brings the cookie.
     fn may_come_again(
         &self,
         time: Time,

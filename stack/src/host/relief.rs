@@ -1,4 +1,4 @@
-//! What is done while TCP's memory is short, see [`Config::tcp_memory`](crate::Config::tcp_memory).
+//! Relief while TCP's memory is short, see [`Config::tcp_memory`](crate::Config::tcp_memory).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,11 +8,11 @@ use crate::host::clock::Time;
 use crate::socket::flow::Orphan;
 use crate::{Batch, Stack};
 
-/// So many ended connections are looked at in one turn.
+/// Maximum number of ended connections examined per turn.
 const ENDED_PER_TURN: usize = 4096;
 
 impl Stack {
-    /// While memory is short each call looks through a part of the flows.
+    /// Examines a part of the flows while memory is short.
     pub(super) fn relieve_memory(&self, now: Instant, time: Time, batch: &mut Batch) {
         if !self.shared.memory.begin_relief(time) {
             return;
@@ -27,13 +27,14 @@ impl Stack {
         self.relieve_of_orphans(now, batch);
     }
 
-    /// As in Linux (`tcp_out_of_memory`), what nobody waits for gives way when memory is nearly used up: the
-    /// oldest first, and no more than it takes.
+    /// Resets connections closed by their applications when memory is nearly full, as Linux does
+    /// (`tcp_out_of_memory`). The oldest come first, and no more than necessary.
     fn relieve_of_orphans(&self, now: Instant, batch: &mut Batch) {
         let memory = &self.shared.memory;
         if !memory.can_be_nearly_full() {
             return;
         }
+        // The list is emptied first, because no flow may be locked while the list is.
         let mut left = self.shared.orphans.take(usize::MAX);
         left.retain(|flow| {
             if !memory.can_be_nearly_full() {
@@ -48,8 +49,8 @@ impl Stack {
         self.shared.orphans.give_back(&left);
     }
 
-    /// Connections that have ended are in no table, and would keep what nobody reads for ever: peers could
-    /// use up memory with them.
+    /// Examines ended connections with unread data. They are in no table and would keep their data for ever,
+    /// so peers could exhaust memory with them.
     fn relieve_ended(&self, now: Instant, batch: &mut Batch) {
         for flow in self.shared.ended.take(ENDED_PER_TURN) {
             if flow.relieve(now) {

@@ -1,4 +1,4 @@
-//! Where a datagram goes out, and whether it fits there.
+//! Outgoing routes of datagrams, and the sizes that fit them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,33 +9,35 @@ use crate::ip::extensions::FRAGMENT_HEADER;
 use crate::socket::ip_options::Fits;
 use crate::{Error, ExtensionHeaders, InterfaceId, IpOptions, SendOptions};
 
-/// The header of UDP, and of ICMP, bytes.
+/// Length of the headers of UDP and of ICMP, bytes.
 const UPPER_HEADER: usize = 8;
 
-/// What a datagram socket is bound to, and its settings.
+/// Binding and settings of a datagram socket.
 pub(crate) struct Wanted {
     pub(crate) interface: Option<InterfaceId>,
-    /// Unspecified for all of the family, or a group for those that receive only.
+    /// Local address; unspecified for all of the family, or a group for sockets that receive only.
     pub(crate) local: IpAddr,
     pub(crate) ip: IpOptions,
 }
 
 impl Shared {
-    /// The interface to reach `remote` on, and the own address to reach it from.
+    /// Returns the interface to reach `remote`, and the local address to use.
     ///
     /// # Errors
     /// [`Error::AddressFamily`], [`Error::NetworkUnreachable`] if no interface leads there,
-    /// [`Error::AddrNotAvailable`] if the wanted source is not this node's there.
+    /// [`Error::AddrNotAvailable`] if the requested source is not a local address of the interface.
     pub(crate) fn choose_route(
         &self,
         wanted: &Wanted,
         remote: IpAddr,
         options: &SendOptions<'_>,
     ) -> Result<(Arc<Interface>, IpAddr), Error> {
+        // Route by the first hop, because a routing header moves the final destination into that header.
         let remote = options.first_hop(remote);
         if remote.is_ipv4() != wanted.local.is_ipv4() {
             return Err(Error::AddressFamily);
         }
+        // A bound group only filters received packets, so it is no source.
         let is_source = |address: &IpAddr| !(address.is_unspecified() || address.is_multicast());
         let local = options.source.filter(is_source).or_else(|| Some(wanted.local).filter(is_source));
         if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
@@ -54,7 +56,7 @@ impl Shared {
             (None, None) if remote.is_multicast() => self.interfaces.first_with(remote),
             (None, None) => self.interfaces.route(remote),
         };
-        // A socket that is bound to an interface sends nowhere else.
+        // A socket bound to an interface never sends through another.
         let elsewhere =
             wanted.interface.is_some() && options.interface.is_some_and(|id| Some(id) != wanted.interface);
         let interface = interface.filter(|_| !elsewhere).ok_or(Error::NetworkUnreachable)?;
@@ -65,8 +67,8 @@ impl Shared {
         Ok((interface, source.ok_or(Error::AddrNotAvailable)?))
     }
 
-    /// Whether a packet with `len` bytes behind its headers fits the path to `destination`, whose first link
-    /// takes `mtu` bytes.
+    /// Returns the fit of a packet with `len` bytes behind its headers on the path to `destination`, whose
+    /// first link has the MTU `mtu`.
     pub(crate) fn fits(
         &self,
         interface: InterfaceId,
@@ -79,7 +81,7 @@ impl Shared {
         let link = total <= mtu;
         let found = self.path_mtus.find(interface, options.first_hop(destination));
         let reported = link && found.is_none_or(|reported| total <= reported);
-        // RFC 7112 5: the first fragment has all headers, the upper layer's as well.
+        // RFC 7112 5: the first fragment must contain all headers, including the upper layer's.
         let first_fragment = 40 + between + FRAGMENT_HEADER + UPPER_HEADER;
         let least = found.map_or(mtu, |found| found.min(mtu));
         let headers =

@@ -1,4 +1,4 @@
-//! The stack: interfaces, sockets, timers. How packets find their socket is in `receive.rs`.
+//! The stack: interfaces, sockets, timers. `receive.rs` has the lookup of sockets for packets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
@@ -28,14 +28,14 @@ use peersock_primitives::Key;
 
 /// The TCP/IP stack of one node. See the [crate's documentation](crate) for how to drive it.
 ///
-/// Any thread may call it. Its locks are short and there is none that all packets take: the
-/// demultiplexer is sharded, each flow has its own, and timers are touched only when a flow gets an
-/// earlier deadline. Dropping the stack ends its sockets without a word to anybody.
+/// Any thread may call it. Its locks are short, and no lock is common to all packets: the demultiplexer is
+/// sharded, each flow has its lock, and timers are touched only when a flow gets an earlier deadline.
+/// Dropping the stack ends its sockets silently.
 pub struct Stack {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What the stack and its sockets share.
+/// State shared by the stack and its sockets.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
@@ -44,29 +44,29 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers<std::sync::Weak<Flow>>,
     pub(crate) interfaces: Interfaces,
     pub(crate) flows: FlowTable,
-    /// Which addresses belong to one peer.
+    /// Assignment of addresses to peers.
     pub(crate) owners: OnceLock<Arc<dyn Owners>>,
     pub(crate) listeners: Binds<Listener>,
-    /// Which of several listeners on a port gets a connection.
+    /// Key that distributes connections over listeners on one port.
     pub(crate) listener_key: Key,
     pub(crate) udp_connected: ConnectedUdp,
     pub(crate) udp_binds: Binds<UdpSocket>,
-    /// Bound to their identifier.
+    /// ICMP sockets, bound to their identifier.
     pub(crate) icmp: Binds<IcmpSocket>,
-    /// Bound to their protocol.
+    /// Raw sockets, bound to their protocol.
     pub(crate) raw: Binds<RawSocket>,
     pub(crate) icmp_rates: Rates,
     pub(crate) reassembly: Reassembly,
     pub(crate) path_mtus: PathMtus,
     pub(crate) memberships: Memberships,
     pub(crate) idents: Identifications,
-    /// What the buffers of all connections occupy.
+    /// Memory account for the buffers of all connections.
     pub(crate) memory: Arc<Memory>,
-    /// Which part of the flows is looked through next while memory is short.
+    /// Part of the flows to examine next while memory is short.
     pub(crate) relieved: AtomicUsize,
-    /// Connections that have ended and that the application can still read, the oldest first.
+    /// Ended connections with unread data, the oldest first.
     pub(crate) ended: FlowList,
-    /// Connections that their application has closed, with much to deliver then, the oldest first.
+    /// Connections that their applications closed with much undelivered data, the oldest first.
     pub(crate) orphans: FlowList,
     pub(crate) sequence_key: Key,
     pub(crate) cookies: Cookies,
@@ -74,8 +74,8 @@ pub(crate) struct Shared {
 }
 
 impl Stack {
-    /// A stack without interfaces. Everything that must not be guessed (initial sequence numbers, ports,
-    /// the order in hash tables) comes from `seed`, which must be secret and different for each stack.
+    /// Creates a stack without interfaces. All unpredictable values (initial sequence numbers, ports, the
+    /// order in hash tables) come from `seed`, which must be secret and different for each stack.
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
         let clock = Clock::new(now);
         let shared = Shared {
@@ -115,12 +115,12 @@ impl Stack {
     }
 
     /// Resets every connection of an interface, as the end of a program does, before the interface is
-    /// removed: the resets are the output of the flows in `batch`, and this end is told
+    /// removed. The resets are the output of the flows in `batch`, and the local application gets
     /// [`Error::NetworkDown`].
     ///
-    /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will
-    /// answer when the peer sends it again. What is closed in FIN-WAIT-2 sends nothing: the peer has
-    /// everything, and a reset would tell it that something was not read.
+    /// A connection in TIME-WAIT acknowledges the peer's FIN once more. If the first acknowledgement was
+    /// lost, a retransmitted FIN would get no answer later. A closed connection in FIN-WAIT-2 sends nothing:
+    /// the peer has everything, and a reset would mean unread data.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
             flow.repeat_last_ack(now, batch);
@@ -129,8 +129,8 @@ impl Stack {
         }
     }
 
-    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`; peers
-    /// are told nothing, see [`Stack::reset_flows`].
+    /// Removes an interface. Its sockets fail with [`Error::NetworkDown`] and are listed in `batch`. Nothing
+    /// is sent to peers, see [`Stack::reset_flows`].
     pub fn remove_interface(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         if self.shared.interfaces.remove(interface).is_none() {
             return;
@@ -140,6 +140,7 @@ impl Stack {
             flow.fail(now, Error::NetworkDown);
             batch.touch_flow(&self.shared.rounds, flow);
         }
+        // Sockets without an interface go on with the others.
         for socket in self.shared.udp_binds.filter(|socket| socket.interface() == Some(interface)) {
             socket.fail(Error::NetworkDown);
             batch.touch_udp(&self.shared.rounds, socket);
@@ -154,8 +155,8 @@ impl Stack {
         }
     }
 
-    /// Replaces an interface's addresses. Flows of an address that is gone fail with
-    /// [`Error::AddrNotAvailable`] and are listed in `batch`.
+    /// Replaces an interface's addresses. Flows of a removed address fail with [`Error::AddrNotAvailable`]
+    /// and are listed in `batch`.
     pub fn set_addresses(&self, now: Instant, interface: InterfaceId, addresses: &[Cidr], batch: &mut Batch) {
         if !self.shared.interfaces.set_addresses(interface, addresses) {
             return;
@@ -167,37 +168,36 @@ impl Stack {
         }
     }
 
-    /// Whether `address` is one of the node's own on that interface.
+    /// Returns true if `address` is a local address of that interface.
     pub fn is_local(&self, interface: InterfaceId, address: IpAddr) -> bool {
         self.shared.interfaces.find(interface).is_some_and(|interface| interface.is_local(address))
     }
 
-    /// Whether packets to `group` that come in on that interface are for the node: a socket has joined it, or
-    /// it is the group of all nodes.
+    /// Returns true if packets to `group` on that interface are for the node: a socket has joined it, or it
+    /// is the group of all nodes.
     pub fn is_member(&self, interface: InterfaceId, group: IpAddr) -> bool {
         self.shared.memberships.contains(interface, group)
     }
 
-    /// The interface whose network holds `remote`.
+    /// Returns the interface whose network contains `remote`.
     pub fn route(&self, remote: IpAddr) -> Option<InterfaceId> {
         self.shared.interfaces.route(remote).map(|interface| interface.id)
     }
 
-    /// The own address to reach `remote` from (RFC 6724).
+    /// Returns the local address from which to reach `remote` (RFC 6724).
     pub fn source_address(&self, interface: InterfaceId, remote: IpAddr) -> Option<IpAddr> {
         self.shared.interfaces.find(interface)?.source_for(remote)
     }
 
     /// Opens a connection to `remote`. The SYN is the flow's first [`egress`](Flow::egress).
     ///
-    /// Without `local`, or with an unspecified address or port 0 in it, address and port are chosen.
+    /// Without `local`, or with an unspecified address or port 0 in it, the stack chooses address and port.
     ///
     /// # Errors
-    /// [`Error::PermissionDenied`] if the network does not allow the remote port,
-    /// [`Error::AddrInUse`] if the connection exists or a listener has the local port,
-    /// [`Error::AddrNotAvailable`] if the local address is not the node's or no port is free,
-    /// [`Error::AddressFamily`], [`Error::NetworkUnreachable`] for a bad `remote` or interface,
-    /// [`Error::OutOfMemory`] beyond [`Config::max_flows`].
+    /// [`Error::PermissionDenied`] if the network does not allow the remote port, [`Error::AddrInUse`] if the
+    /// connection exists or a listener has the local port, [`Error::AddrNotAvailable`] if the local address
+    /// is foreign or no port is free, [`Error::AddressFamily`], [`Error::NetworkUnreachable`] for a bad
+    /// `remote` or interface, [`Error::OutOfMemory`] beyond [`Config::max_flows`].
     pub fn tcp_connect(
         &self,
         now: Instant,
@@ -235,7 +235,7 @@ impl Stack {
         }
     }
 
-    /// Makes a flow for these addresses, unless there is one that does not give way.
+    /// Creates a flow for these addresses, unless there is one that does not make room.
     fn open(
         &self,
         (now, interface): (Instant, &Arc<Interface>),
@@ -253,6 +253,7 @@ impl Stack {
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);
+        // Another thread may have opened the same connection meanwhile.
         if !shared.flows.insert(&flow, &share) {
             return None;
         }
@@ -261,18 +262,18 @@ impl Stack {
         Some(flow)
     }
 
-    /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without
-    /// an interface it receives on all that have the address.
+    /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without an
+    /// interface it receives on all that have the address.
     ///
-    /// Port 0 gives one that the network allows, so that peers can reach it; of a wildcard address one that
-    /// any network does. Where none of these is free, or [`UdpOptions::any_port`] is on, it is an ephemeral
-    /// one to which answers come.
+    /// Port 0 gives a port that the network allows, so that peers can reach it. For a wildcard address, it is
+    /// a port that any network allows. If none is free, or [`UdpOptions::any_port`] is on, it is an ephemeral
+    /// port that gets answers only.
     ///
     /// # Errors
     /// [`Error::AddrInUse`] if a socket overlaps and not both have
     /// [`reuse_address`](UdpOptions::reuse_address); [`Error::AddrNotAvailable`],
-    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface. Whether the network allows
-    /// a port is decided per datagram: answers come to any, see the [crate's documentation](crate).
+    /// [`Error::NetworkUnreachable`] for a foreign address or unknown interface. The network's port rules
+    /// apply per datagram, because answers come to any port, see the [crate's documentation](crate).
     pub fn udp_bind(
         &self,
         interface: Option<InterfaceId>,
@@ -301,25 +302,27 @@ impl Stack {
             None => self.allows_port(*port),
         };
         let ephemeral = || shared.ephemeral.candidates(local.ip(), None);
+        // The look comes first, because binding takes the table's lock exclusively.
         let free =
             |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
         let mut found = ephemeral().filter(allowed).find_map(free);
+        // Clients must not use up the few ports that a network leaves for services.
         if !options.any_port {
-            // Services are mostly at the first ports of a range: those are left free for longest.
+            // Services mostly use the first ports of a range, so those stay free for longest.
             found = found.or_else(|| (1..=u16::MAX).rev().filter(allowed).find_map(free));
         }
         let found = found.or_else(|| ephemeral().find_map(free));
         found.ok_or(Error::AddrInUse)
     }
 
-    /// The interface that a bind is meant for, `None` for a wildcard over all.
+    /// Returns the interface of a bind, `None` for a wildcard over all.
     pub(crate) fn bind_network(
         &self,
         interface: Option<InterfaceId>,
         address: IpAddr,
     ) -> Result<Option<Arc<Interface>>, Error> {
         let interfaces = &self.shared.interfaces;
-        // A group is nobody's address; to be bound to one means to receive nothing else.
+        // A group is not an address of any node; a socket bound to a group receives nothing else.
         let is_any = |address: IpAddr| address.is_unspecified() || address.is_multicast();
         match interface {
             Some(id) => {
@@ -332,8 +335,8 @@ impl Stack {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock. Ask again after
-    /// any other call: a flow may have got an earlier deadline.
+    /// Returns the time at which [`handle_timeout`](Self::handle_timeout) has something to do. Takes no lock.
+    /// Ask again after any other call, because a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Shared { timers, reassembly, path_mtus, memberships, memory, .. } = &*self.shared;
         let next = earlier(timers.next(), earlier(memory.next_relief(), memory.chunks().next_trim()));
@@ -342,9 +345,10 @@ impl Stack {
         next.map(|time| self.shared.clock.instant(time))
     }
 
-    /// Lets the timers fire that are due at `now`.
+    /// Handles the timers that are due at `now`.
     pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
         let time: Time = self.shared.clock.time(now);
+        // `on_timer` needs the batch itself, so the list is taken out of it.
         let mut due = std::mem::take(&mut batch.due);
         self.shared.timers.fire(time, Batch::FLOWS_PER_TIMEOUT, &mut due);
         for (tick, flow) in due.drain(..) {
@@ -362,20 +366,20 @@ impl Stack {
         self.shared.memberships.take_changes(&mut batch.memberships);
     }
 
-    /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting
-    /// for their retransmission timers: all that was sent before is lost. They are listed in `batch`.
+    /// Makes the flows to some addresses retransmit outstanding data at once, without waiting for their
+    /// timers. Everything sent before counts as lost. The flows are listed in `batch`.
     ///
-    /// Looks at the flows to these addresses only.
+    /// Visits only the flows to these addresses.
     pub fn expedite_flows(&self, interface: InterfaceId, remotes: &[Cidr], batch: &mut Batch) {
         self.expedite(interface, remotes, false, batch);
     }
 
-    /// As [`expedite_flows`](Self::expedite_flows), but only those flows whose retransmission timer has fired
-    /// in vain: packets pass again after a while in which they perhaps did not, and those timers may have
-    /// grown to a minute. Flows that lost nothing go on undisturbed.
+    /// Does the same as [`expedite_flows`](Self::expedite_flows), but only for flows whose retransmission
+    /// timer has fired. Packets pass again after a possible outage, and those timers may have grown to a
+    /// minute. Flows without loss continue undisturbed.
     ///
-    /// Call it for what is known for certain, such as an authentic packet of the peer: an ICMP message or
-    /// anything else that strangers can forge must not make flows send (RFC 5927).
+    /// Call it only after certain evidence, such as an authentic packet of the peer. An ICMP message or
+    /// another forgeable event must not make flows send (RFC 5927).
     pub fn revive_flows(&self, interface: InterfaceId, remotes: &[Cidr], batch: &mut Batch) {
         self.expedite(interface, remotes, true, batch);
     }
@@ -392,13 +396,14 @@ impl Stack {
         remotes.iter().flat_map(move |remote| self.shared.flows.of_peer(interface, *remote))
     }
 
-    /// Ends the connections to some addresses as a reset from there would: the program that they were made
-    /// with is gone. They fail with [`Error::ConnectionReset`] and are listed in `batch`. What is in
-    /// TIME-WAIT gives way; a connection attempt goes on, and so do all other sockets.
+    /// Ends the connections to some addresses as a reset from there would, because the peer's program is
+    /// gone. They fail with [`Error::ConnectionReset`] and are listed in `batch`. Connections in TIME-WAIT
+    /// are removed; connection attempts and all other sockets continue.
     ///
-    /// Of blocks of addresses among `remotes`, those for which `is_theirs` is false belong to somebody else.
+    /// In blocks of addresses among `remotes`, addresses for which `is_theirs` is false belong to other
+    /// peers.
     ///
-    /// Looks at the flows to these addresses only.
+    /// Visits only the flows to these addresses.
     pub fn lose_peer(
         &self,
         now: Instant,
@@ -415,8 +420,8 @@ impl Stack {
         }
     }
 
-    /// Ends the connections to some addresses of which something waits for an acknowledgement, which cannot
-    /// come: they fail with `error`, and the peer gets a reset. They are listed in `batch`.
+    /// Ends the connections to some addresses that wait for an acknowledgement, because it cannot come. They
+    /// fail with `error`, the peer gets a reset, and they are listed in `batch`.
     pub fn fail_waiting(
         &self,
         now: Instant,
@@ -432,37 +437,36 @@ impl Stack {
         }
     }
 
-    /// Counts of what happened. What connections count together, `tcp_bytes_reordered`, is up to date when
-    /// this is called.
+    /// Returns the counters. The call updates `tcp_bytes_reordered`, which connections count together.
     pub fn counters(&self) -> &Arc<Counters> {
         self.shared.counters.tcp_bytes_reordered.add(self.shared.memory.take_reordered());
         &self.shared.counters
     }
 
-    /// How many TCP flows there are, in any state, TIME-WAIT included.
+    /// Returns the number of TCP flows in any state, TIME-WAIT included.
     pub fn flows(&self) -> usize {
         self.shared.flows.len()
     }
 
-    /// Bytes that the queues of all TCP flows occupy, as far as the limits
+    /// Returns the bytes of the queues of all TCP flows, as charged to the limits
     /// [`Config::tcp_memory`](crate::Config::tcp_memory) and
-    /// [`Config::tcp_memory_per_peer`](crate::Config::tcp_memory_per_peer) know: of each flow less than 4
-    /// KiB, or an eighth, may be missing.
+    /// [`Config::tcp_memory_per_peer`](crate::Config::tcp_memory_per_peer). For each flow, less than 4 KiB or
+    /// an eighth may be missing.
     pub fn tcp_memory(&self) -> usize {
         self.shared.memory.used()
     }
 
-    /// How many of the TCP flows are in TIME-WAIT: ended, and kept for late segments only. Looks at every
-    /// flow.
+    /// Returns the number of TCP flows in TIME-WAIT, which are ended and kept for late segments only. Visits
+    /// every flow.
     pub fn time_waits(&self) -> usize {
-        // Outside of the table's locks, under which no flow may be locked.
+        // Counted outside the table's locks, because no flow may be locked under them.
         let flows = self.shared.flows.filter(|_| true);
         flows.iter().filter(|flow| flow.state() == State::TimeWait).count()
     }
 }
 
 impl Drop for Stack {
-    /// The tables hold the sockets and the sockets hold what is shared, so somebody has to let go.
+    /// Clears the tables, because tables and sockets refer to each other and would never be freed.
     fn drop(&mut self) {
         self.shared.flows.clear();
         self.shared.ended.clear();
@@ -481,7 +485,7 @@ impl std::fmt::Debug for Stack {
     }
 }
 
-/// The own address of a new connection.
+/// Returns the local address of a new connection.
 fn local_address(network: &Interface, local: Option<SocketAddr>, remote: IpAddr) -> Result<IpAddr, Error> {
     match local.map(|local| local.ip()) {
         Some(ip) if ip.is_ipv4() != remote.is_ipv4() => Err(Error::AddressFamily),

@@ -1,15 +1,15 @@
-//! When to look at which flow again: one hierarchical timing wheel for all flows.
+//! Timers of all flows in one hierarchical timing wheel.
 //!
-//! The wheel has a resolution of one millisecond and six levels of 64 slots; an entry sits on the
-//! level of the highest digit (in base 64) in which its tick differs from the present one, and moves
-//! down as that digit's turn comes. Inserting and firing are O(1) in the number of flows.
+//! The wheel has a resolution of one millisecond and six levels of 64 slots. An entry's level is the highest
+//! digit (in base 64) in which its tick differs from the present one. The entry moves down when that digit's
+//! turn comes. Inserting and firing are O(1) in the number of flows.
 //!
-//! A flow is entered only when it gets a deadline *earlier* than the one it is entered for, which is
-//! rare: acknowledgements move the retransmission deadline later all the time. When an entry fires
-//! and the flow's deadline has moved, it is entered again. So packets cost no access to the wheel.
+//! A flow is entered only when it gets a deadline *earlier* than its entry. This is rare, because
+//! acknowledgements mostly move the retransmission deadline later. When an entry fires and the flow's
+//! deadline has moved, the flow is entered again. So packets cost no access to the wheel.
 //!
-//! The entry of a flow that is gone keeps a piece of its memory until its turn, which may be hours ahead. So
-//! the wheel is looked through for those whenever there are twice as many entries as were left last time.
+//! The entry of a freed flow keeps a piece of its memory until its turn, which may be hours ahead. So the
+//! wheel is swept for such entries whenever their number has doubled since the last sweep.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -21,37 +21,38 @@ const LEVELS: usize = 6;
 const SLOT_BITS: usize = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 
-/// With so many entries those of owners that are gone are forgotten, at least.
+/// Number of entries below which the wheel is never swept.
 const LEAST: usize = 1024;
 
-/// How far ahead an entry may be, a year: half a turn of the highest level, so that its slot is never
-/// the present one. Later deadlines fire then and are entered again.
+/// Maximum distance of an entry, a year: half a turn of the highest level, so that its slot is never the
+/// present one. Later deadlines fire then and are entered again.
 const HORIZON: Tick = 1 << (SLOT_BITS * LEVELS - 1);
 
-/// Milliseconds of the stack's time. [`NEVER`] is no tick.
+/// Time in milliseconds of the stack's time. [`NEVER`] is no tick.
 pub(crate) type Tick = u64;
 
-/// Later than every deadline.
+/// Value later than every deadline.
 pub(crate) const NEVER: Tick = u64::MAX;
 
-/// The first tick that is not before `time`.
+/// Returns the first tick that is not before `time`.
 pub(crate) fn tick_at(time: Time) -> Tick {
+    // Rounded up, so that no timer fires before its time.
     u64::try_from(time.total_micros()).unwrap_or(0).div_ceil(1000)
 }
 
-/// The wheel behind its lock, with the next tick readable without it.
+/// Timing wheel behind its lock, with the next tick readable without it.
 pub(crate) struct Timers<T> {
     wheel: Mutex<Wheel<T>>,
     next: AtomicU64,
 }
 
 impl<T> Timers<T> {
-    /// Of an owner that does not `last` nobody needs to hear.
+    /// Creates an empty wheel. Entries whose owner no longer `lasts` may be dropped.
     pub(crate) fn new(lasts: fn(&T) -> bool) -> Self {
         Self { wheel: Mutex::new(Wheel::new(lasts)), next: AtomicU64::new(NEVER) }
     }
 
-    /// Lets `owner` fire at `tick`.
+    /// Adds an entry that fires `owner` at `tick`.
     pub(crate) fn insert(&self, tick: Tick, owner: T) {
         let mut wheel = self.lock();
         wheel.make_room();
@@ -60,7 +61,7 @@ impl<T> Timers<T> {
         self.publish(&wheel);
     }
 
-    /// When [`fire`](Self::fire) next has something to do, or somewhat earlier.
+    /// Returns the time at which [`fire`](Self::fire) next has something to do, or a somewhat earlier time.
     pub(crate) fn next(&self) -> Option<Time> {
         match self.next.load(Ordering::Acquire) {
             NEVER => None,
@@ -71,6 +72,7 @@ impl<T> Timers<T> {
     /// Moves owners that are due at `time` into `due`, with their ticks, until it holds `limit`.
     pub(crate) fn fire(&self, time: Time, limit: usize, due: &mut Vec<(Tick, T)>) {
         let now = u64::try_from(time.total_micros()).unwrap_or(0) / 1000;
+        // Mostly nothing is due, and then the call takes no lock.
         if self.next.load(Ordering::Acquire) > now {
             return;
         }
@@ -98,21 +100,21 @@ impl<T> Timers<T> {
 }
 
 struct Entry<T> {
-    /// What the owner asked for.
+    /// Tick requested by the owner.
     tick: Tick,
     owner: T,
 }
 
 struct Wheel<T> {
-    /// Every entry's turn, the tick within what the wheel holds, is at least this.
+    /// Present tick. The turn of every entry, which is its tick within the horizon, is not before it.
     now: Tick,
     levels: [Level<T>; LEVELS],
-    /// What [`advance`](Self::advance) took out and nobody has fetched yet.
+    /// Entries that [`advance`](Self::advance) took out and [`Timers::fire`] has not returned yet.
     fired: Vec<Entry<T>>,
     lasts: fn(&T) -> bool,
-    /// In all slots, and fired.
+    /// Number of entries in all slots and in `fired`.
     entries: usize,
-    /// With so many it is looked for owners that are gone.
+    /// Number of entries at which the wheel is swept.
     most: usize,
 }
 
@@ -128,7 +130,7 @@ impl<T> Wheel<T> {
         Self { now: 0, levels, fired: Vec::new(), lasts, entries: 0, most: LEAST }
     }
 
-    /// Forgets owners that are gone, if there are many entries.
+    /// Removes entries of freed owners, if there are many entries.
     fn make_room(&mut self) {
         if self.entries < self.most {
             return;
@@ -149,7 +151,7 @@ impl<T> Wheel<T> {
     }
 
     fn insert(&mut self, entry: Entry<T>) {
-        // Moved to where the wheel has a slot for it.
+        // Limited to the range for which the wheel has a slot.
         let turn = entry.tick.clamp(self.now, self.now + HORIZON);
         let level = level_of(self.now, turn);
         let slot = digit(turn, level);
@@ -157,15 +159,16 @@ impl<T> Wheel<T> {
         self.levels[level].slots[slot].push(entry);
     }
 
-    /// The first tick at which a slot has its turn.
+    /// Returns the first tick at which a slot has its turn.
     fn next_tick(&self) -> Tick {
+        // A limit may have left fired entries over, which are due at once.
         if !self.fired.is_empty() {
             return self.now;
         }
         self.next_slot().map_or(NEVER, |(_, _, tick)| tick)
     }
 
-    /// Level, slot and first tick of the slot whose turn comes first.
+    /// Returns the level, index and first tick of the slot whose turn comes first.
     fn next_slot(&self) -> Option<(usize, usize, Tick)> {
         self.levels.iter().enumerate().find_map(|(index, level)| {
             let ahead = level.occupied.rotate_right(digit(self.now, index) as u32);
@@ -176,6 +179,7 @@ impl<T> Wheel<T> {
             let unit = SLOT_BITS * index;
             let round = SLOT_BITS * (index + 1);
             let mut tick = (self.now >> round << round) + ((slot as u64) << unit);
+            // The slot's digit is behind the present one, so its turn comes in the next round.
             if tick >> unit < self.now >> unit {
                 tick += 1 << round;
             }
@@ -183,7 +187,7 @@ impl<T> Wheel<T> {
         })
     }
 
-    /// Takes the next slot's turn if it has come: its entries fire, or move to lower levels.
+    /// Processes the next slot if its turn has come: its entries fire, or move to lower levels.
     fn advance(&mut self, now: Tick) -> bool {
         let Some((index, slot, tick)) = self.next_slot().filter(|&(_, _, tick)| tick <= now) else {
             return false;
@@ -197,14 +201,16 @@ impl<T> Wheel<T> {
             for entry in moving.drain(..) {
                 self.insert(entry);
             }
+            // The emptied vector goes back, so that the slot keeps its capacity.
             self.levels[index].slots[slot] = moving;
         }
         true
     }
 }
 
-/// The level on which an entry for `tick` waits.
+/// Returns the level of an entry for `tick`.
 fn level_of(now: Tick, tick: Tick) -> usize {
+    // The lowest bit is set, so that equal ticks wait on the lowest level.
     let differing = (now ^ tick) | 1;
     let highest = 63 - differing.leading_zeros() as usize;
     (highest / SLOT_BITS).min(LEVELS - 1)
@@ -225,8 +231,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a sorted list: everything fires, in order, never early, and never later than the
-        /// first look at or after its tick.
+        /// Compares the wheel with a sorted list: everything fires, in order, never early, and never later
+        /// than the first call at or after its tick.
         #[test]
         fn fires_what_is_due_and_nothing_else(
             steps in prop::collection::vec((0u64..5_000_000, 0u64..400_000), 1..200),

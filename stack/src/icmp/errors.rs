@@ -1,4 +1,4 @@
-//! ICMP errors that come in, and which socket they are about.
+//! Arriving ICMP errors, and the sockets that they concern.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,23 +13,23 @@ use crate::socket::flow_table::FlowKey;
 use crate::socket::raw;
 use crate::{Batch, Cidr, Error, ErrorOrigin, ErrorReport, InterfaceId, Stack, UdpRoute};
 
-/// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
+/// ICMPv6 type "packet too big", and the type and code of the same error in IPv4: fragmentation needed.
 pub(super) const TOO_BIG_V6: u8 = 2;
 const TOO_BIG_V4: [u8; 2] = [3, 4];
 
-/// An error that is about a packet of this node, or so it says.
+/// An ICMP error that claims to concern a packet of this node.
 pub(crate) struct Complaint<'a> {
     pub(crate) time: Time,
-    /// What the socket is told.
+    /// Error reported to the socket.
     pub(crate) error: Error,
     kind: u8,
     code: u8,
-    /// The MTU of a packet that was too big, the pointer of a parameter problem.
+    /// MTU of a packet that was too big, or pointer of a parameter problem.
     info: u32,
     offender: IpAddr,
-    /// Bytes of the packet that is quoted, if it says so.
+    /// Length in bytes according to the quoted packet's header.
     total_len: usize,
-    /// What the quoted packet has behind its IP headers, eight bytes at least.
+    /// Quoted bytes behind the IP headers, at least eight.
     pub(crate) head: &'a [u8],
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
@@ -37,9 +37,9 @@ pub(crate) struct Complaint<'a> {
 }
 
 impl Stack {
-    /// Tells connected UDP sockets, and sockets that wait for echo replies, that nothing arrives that is sent
-    /// to some addresses: their next call fails with `error`. They are listed in `batch`. Looks at all such
-    /// sockets.
+    /// Fails connected UDP sockets, and sockets that wait for echo replies, because datagrams to some
+    /// addresses do not arrive. Their next call fails with `error`, and they are listed in `batch`. Visits
+    /// all such sockets.
     pub fn fail_datagrams(&self, interface: InterfaceId, remotes: &[Cidr], error: Error, batch: &mut Batch) {
         let is_meant =
             |through, address| through == interface && remotes.iter().any(|remote| remote.contains(address));
@@ -57,7 +57,7 @@ impl Stack {
     }
 }
 
-/// Takes in an error: destination unreachable, packet too big, time exceeded or parameter problem.
+/// Processes an error: destination unreachable, packet too big, time exceeded or parameter problem.
 pub(super) fn receive(
     shared: &Shared,
     time: Time,
@@ -70,7 +70,7 @@ pub(super) fn receive(
     let Some(complaint) = Complaint::parse(time, ip, message) else {
         return counters.icmp_malformed.increment();
     };
-    // Only what this node has sent may be complained about.
+    // A genuine error quotes a packet that this node has sent.
     if !interface.is_local(complaint.source) {
         return counters.icmp_ignored.increment();
     }
@@ -98,12 +98,12 @@ pub(super) fn receive(
     }
 }
 
-/// Whether `offender` can have seen a packet that was sent to `destination`: the one function that decides
-/// whose errors are believed (RFC 5927 section 4). The caller of [`Stack::receive`](crate::Stack::receive)
-/// vouches for the offender's address.
+/// Returns true if `offender` can have seen a packet to `destination`. This function alone decides which
+/// errors are believed (RFC 5927 section 4). The caller of [`Stack::receive`](crate::Stack::receive) vouches
+/// for the offender's address.
 ///
-/// Packets go straight from member to member, so that only the destination has an opinion, and this node
-/// about what it could not send. A network in which some members forward for others has to name these here.
+/// Packets go directly from member to member. So only the destination can report errors, and this node about
+/// packets that it could not send. In a network with forwarding members, this function must accept them.
 fn may_complain(interface: &Interface, offender: IpAddr, destination: IpAddr) -> bool {
     offender == destination || interface.is_local(offender)
 }
@@ -113,7 +113,7 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
     let Some(flow) = shared.flows.find(&FlowKey::new(interface.id, local, remote)) else { return false };
     let seq = complaint.head.iter().skip(4).take(4).fold(0, |seq, &byte| seq << 8 | u32::from(byte));
     let concerned = match complaint.mtu() {
-        // The flow asks for the path's MTU when it sends next.
+        // The flow reads the new MTU of the path at its next output.
         Some(_) => flow.has_in_flight(seq),
         None => flow.complain(complaint.time, seq, complaint.report(remote)),
     };
@@ -123,8 +123,8 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
     concerned
 }
 
-/// RFC 1122 4.1.3.3. An unconnected socket would not know which of its datagrams is meant, unless it asks for
-/// reports.
+/// Passes an error to a UDP socket (RFC 1122 4.1.3.3). An unconnected socket cannot assign the error to a
+/// datagram, so it gets reports only on request.
 fn udp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
     let (source, destination) = complaint.endpoints();
     let route = UdpRoute { interface: interface.id, source, destination };
@@ -135,7 +135,7 @@ fn udp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
     if told {
         batch.touch_udp(&shared.rounds, socket);
     }
-    // A packet may be too big whether or not its socket wants to hear it.
+    // A report that a packet was too big counts even if the socket wants no errors.
     told || complaint.mtu().is_some()
 }
 
@@ -155,7 +155,7 @@ impl<'a> Complaint<'a> {
                 }
                 _ => return None,
             };
-        // The packet may be cut off, and be the first of its fragments.
+        // The quoted packet may be truncated, and may be the first of several fragments.
         let upper = extensions::upper(quoted).filter(|upper| upper.offset == 0)?;
         let head = quoted.get(upper.at..).filter(|head| head.len() >= 8)?;
         let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
@@ -180,24 +180,24 @@ impl<'a> Complaint<'a> {
         })
     }
 
-    /// What the next link takes, if that is what it is about: bytes of an IP packet.
+    /// Returns the MTU of the next link if a packet was too big: bytes of an IP packet.
     pub(crate) fn mtu(&self) -> Option<usize> {
         (self.error == Error::MessageSize).then_some(self.info as usize)
     }
 
-    /// Whether it is about more than this one packet's fate (RFC 1122 3.2.2.4: a lifetime that ended may be
-    /// transient).
+    /// Returns true if the error concerns more than this one packet (RFC 1122 3.2.2.4: an expired lifetime
+    /// may be transient).
     pub(crate) fn is_hard(&self) -> bool {
         self.kind != types(self.offender).time_exceeded
     }
 
-    /// Source and destination with their ports, as TCP and UDP place them.
+    /// Returns source and destination with their ports, as TCP and UDP place them.
     fn endpoints(&self) -> (SocketAddr, SocketAddr) {
         let port = |at: usize| u16::from_be_bytes([self.head[at], self.head[at + 1]]);
         (SocketAddr::new(self.source, port(0)), SocketAddr::new(self.destination, port(2)))
     }
 
-    /// For a socket's error queue.
+    /// Returns the report for a socket's error queue.
     pub(crate) fn report(&self, destination: SocketAddr) -> ErrorReport {
         ErrorReport {
             error: self.error,
@@ -212,7 +212,7 @@ impl<'a> Complaint<'a> {
     }
 }
 
-/// What Linux makes of a type and code.
+/// Returns the error that Linux derives from a type and code.
 fn meaning(source: IpAddr, kind: u8, code: u8) -> Error {
     let types = types(source);
     if kind == types.time_exceeded {
@@ -235,7 +235,7 @@ fn meaning(source: IpAddr, kind: u8, code: u8) -> Error {
     }
 }
 
-/// Whether a message of this type is for [`receive`].
+/// Returns true if [`receive`] processes messages of this type.
 pub(super) fn is_complaint(source: IpAddr, kind: u8) -> bool {
     let types = types(source);
     let too_big = source.is_ipv6() && kind == TOO_BIG_V6;

@@ -23,10 +23,10 @@ pub use report::Undelivered;
 pub(crate) use report::{Problem, report};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};
 
-/// Type, code, checksum and four bytes that depend on the type.
+/// Length of the header: type, code, checksum and four bytes that depend on the type.
 const HEADER: usize = 8;
 
-/// The message types of one family.
+/// Message types of one family.
 struct Types {
     protocol: IpProtocol,
     echo_request: u8,
@@ -57,7 +57,7 @@ const V6: Types = Types {
     port_unreachable_code: 4,
 };
 
-/// Whether a message of this type is an error, which must not be answered with another.
+/// Returns true if a message of this type is an error, which must not be answered with another.
 fn is_error(address: IpAddr, kind: u8) -> bool {
     match address {
         // Unreachable, source quench, redirect, time exceeded, parameter problem (RFC 1122 3.2.2).
@@ -71,12 +71,12 @@ fn types(address: IpAddr) -> &'static Types {
     if address.is_ipv4() { &V4 } else { &V6 }
 }
 
-/// Whether `protocol` is the ICMP of an address's family.
+/// Returns true if `protocol` is the ICMP of the address's family.
 pub(crate) fn is_for(address: IpAddr, protocol: IpProtocol) -> bool {
     types(address).protocol == protocol
 }
 
-/// Takes in the ICMP message in `packet`.
+/// Processes the ICMP message in `packet`.
 pub(crate) fn receive(
     shared: &Shared,
     time: Time,
@@ -95,8 +95,8 @@ pub(crate) fn receive(
         return counters.ip_checksum_errors.increment();
     }
     match message[0] {
-        // RFC 1122 3.2.2.6 leaves IPv4's to us; RFC 4443 4.2 wants IPv6's answered. Nothing else is for
-        // groups.
+        // Answering multicast echo requests is optional in IPv4 (RFC 1122 3.2.2.6) and required in IPv6 (RFC
+        // 4443 4.2). No other message may go to a group.
         kind if ip.destination.is_multicast() && (kind != types.echo_request || ip.source.is_ipv4()) => {
             counters.icmp_ignored.increment();
         }
@@ -109,31 +109,35 @@ pub(crate) fn receive(
     }
 }
 
-/// RFC 1122 3.2.2.6, RFC 4443 4.2: everything after the type comes back, and the traffic class (RFC 1349
-/// 5.1).
+/// Answers an echo request (RFC 1122 3.2.2.6, RFC 4443 4.2): everything after the type comes back, and the
+/// traffic class (RFC 1349 5.1).
 fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &[u8], batch: &mut Batch) {
     if !ip.source_is_unicast() || request[1] != 0 {
         return shared.counters.icmp_ignored.increment();
     }
+    // A group cannot be a source, so the answer comes from a local address.
     let own = Some(ip.destination).filter(|own| !own.is_multicast());
     let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
     shared.counters.icmp_echo_requests.increment();
     batch.reply(interface.id, ip.source, request.len() + 40, |buf| {
         let addresses = (own, ip.source);
         let head = [types(ip.source).echo_reply, 0];
+        // The ECN bits describe the path of the request, so the reply does not repeat them.
         let fields =
             Fields { traffic_class: ip.traffic_class & !3, ..reply_fields(ip.source, request.len()) };
         write(buf, addresses, head, &[&request[4..]], &fields, interface.checksums).unwrap_or(0)
     });
 }
 
-/// The header of an answer to `source` with `len` bytes behind it. One that every path takes need not be cut.
+/// Returns the header of an answer to `source` with `len` bytes behind it. A small answer, which every path
+/// carries, must not be fragmented.
 fn reply_fields(source: IpAddr, len: usize) -> Fields {
     let may_fragment = len + 20 > 576;
     Fields { protocol: types(source).protocol, hop_limit: HOP_LIMIT, traffic_class: 0, may_fragment }
 }
 
-/// Writes a message: type and code, and everything after the checksum in parts. `None` if `buf` is too short.
+/// Writes a message: type and code, and everything after the checksum in parts. Returns `None` if `buf` is
+/// too short.
 fn write(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),
@@ -145,7 +149,7 @@ fn write(
     write_with_headers(buf, addresses, head, parts, (fields, None), checksums)
 }
 
-/// As [`write`], behind extension headers.
+/// Writes a message as [`write`] does, behind extension headers.
 fn write_with_headers(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),

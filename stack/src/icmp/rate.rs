@@ -1,4 +1,4 @@
-//! How many errors may be sent (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
+//! Rate limits of outgoing errors (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -8,11 +8,11 @@ use crate::host::clock::{Time, since};
 use crate::sync;
 use peersock_primitives::Key;
 
-/// How many buckets the destinations share.
+/// Number of buckets that the destinations share.
 const BUCKETS: usize = 256;
 
-/// The limit of the whole stack, and one for each destination. Which destinations share a bucket cannot be
-/// guessed.
+/// Limits of the whole stack and of each destination. The sharing of buckets by destinations is
+/// unpredictable.
 pub(crate) struct Rates {
     total: f64,
     each: f64,
@@ -34,12 +34,13 @@ impl Rates {
         Self { total, each, key: Key::new(seed, "icmp rate"), state: Mutex::new(state) }
     }
 
-    /// Whether an error may go to `destination` now, or to the peer for which it stands; if so, it is taken
-    /// into account.
+    /// Returns true, and takes a token, if an error may go to `destination` (an address or a peer's
+    /// representative) now.
     pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
         let mut state = sync::lock(&self.state);
         let Buckets { total, each } = &mut *state;
+        // Both buckets are checked before either is charged, so that a refused error costs nothing.
         let allowed = total.has_token(time, self.total) && each[which].has_token(time, self.each);
         if allowed {
             total.tokens -= 1.0;
@@ -49,7 +50,7 @@ impl Rates {
     }
 }
 
-/// What of an address names a node: a /64 prefix is one's to fill as it likes.
+/// Returns the part of an address that identifies a node. A node may use all addresses of its /64 prefix.
 fn prefix(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => v4.to_bits().into(),
@@ -57,7 +58,7 @@ fn prefix(address: IpAddr) -> u64 {
     }
 }
 
-/// A token bucket that holds one second's worth.
+/// A token bucket with a capacity of one second's tokens.
 #[derive(Clone, Copy)]
 struct Bucket {
     time: Time,
@@ -67,6 +68,7 @@ struct Bucket {
 impl Bucket {
     fn has_token(&mut self, time: Time, rate: f64) -> bool {
         self.tokens = (self.tokens + since(time, self.time).as_secs_f64() * rate).min(rate);
+        // Threads may pass times out of order.
         self.time = self.time.max(time);
         self.tokens >= 1.0
     }

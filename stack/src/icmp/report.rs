@@ -1,4 +1,4 @@
-//! ICMP errors that go out (RFC 1122 3.2.2, RFC 4443 2.4).
+//! Outgoing ICMP errors (RFC 1122 3.2.2, RFC 4443 2.4).
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -11,22 +11,23 @@ use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions, is_unicast};
 use crate::{Batch, Stack};
 
-/// What is wrong with a packet, for its sender.
+/// Problem with a packet, to be reported to its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// No socket has the port.
     PortUnreachable,
-    /// Nobody here takes the protocol, which the byte at `named_at` names.
+    /// The protocol, named by the byte at `named_at`, is unknown here.
     ProtocolUnreachable { named_at: usize },
-    /// Other fragments of the packet have not come.
+    /// Other fragments of the packet have not arrived in time.
     ReassemblyTimeout,
-    /// The byte at `pointer` has an unexpected value. Those `to_groups` are reported for multicast too.
+    /// The byte at `pointer` has an unexpected value. With `to_groups`, it is reported for multicast too.
     Parameter { code: u8, pointer: usize, to_groups: bool },
-    /// It did not get further.
+    /// The packet cannot be forwarded.
     Undelivered(Undelivered),
 }
 
-/// Why a packet that another host's IP has sent (a kernel's, behind a device) does not reach its destination.
+/// Reason why a packet from another host's stack (such as a kernel behind a device) does not reach its
+/// destination.
 ///
 /// ```
 /// use peersock_stack::{Config, Stack, Undelivered};
@@ -40,23 +41,23 @@ pub(crate) enum Problem {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
-    /// The path takes packets of at most `mtu` bytes, and this one must not be cut (RFC 1191, RFC 8201).
+    /// The packet exceeds the path's MTU of `mtu` bytes and must not be fragmented (RFC 1191, RFC 8201).
     TooBig {
-        /// Bytes of an IP packet, 1280 at least for IPv6.
+        /// MTU in bytes of an IP packet, at least 1280 for IPv6.
         mtu: usize,
     },
-    /// Nobody has the address.
+    /// No member has the address.
     NoRoute,
-    /// Who has the address cannot be reached.
+    /// The member that has the address is unreachable.
     HostUnreachable,
-    /// The network does not allow it ([`may_pass`](crate::may_pass)).
+    /// The network does not allow the packet ([`may_pass`](crate::may_pass)).
     Prohibited,
 }
 
 impl Stack {
-    /// The ICMP error for the sender of `packet`, with its checksums, as if it came from the packet's
-    /// destination. `None` if the packet must not be answered (RFC 1122 3.2.2, RFC 4443 2.4), or its sender
-    /// was told much already.
+    /// Returns the ICMP error for the sender of `packet`, with its checksums, as if it came from the packet's
+    /// destination. `None` if the packet must not be answered (RFC 1122 3.2.2, RFC 4443 2.4), or the rate
+    /// limit is reached.
     pub fn icmp_error(&self, now: Instant, packet: &[u8], why: Undelivered) -> Option<Vec<u8>> {
         let problem = Problem::Undelivered(why);
         let ip = IpHeader::parse(packet, false).ok()?;
@@ -77,8 +78,8 @@ impl Stack {
     }
 }
 
-/// Tells the sender of `packet`, a whole one or a fragment, what is wrong with it; unless it must not be
-/// told, or was told much already.
+/// Reports a problem to the sender of `packet`, which may be a fragment, unless an answer is forbidden or the
+/// rate limit is reached.
 pub(crate) fn report(
     shared: &Shared,
     time: Time,
@@ -92,7 +93,7 @@ pub(crate) fn report(
     if !may_answer(&ip, packet, problem) {
         return;
     }
-    // RFC 4443 2.2 (b): the address that was asked for, or one that suits if it was a group's.
+    // RFC 4443 2.2 (b): the addressed address, or a suitable one if that was a group.
     let own = Some(ip.destination).filter(|&own| is_unicast(own));
     let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
     if !shared.icmp_rates.allow(time, shared.owner(interface.id, ip.source)) {
@@ -104,12 +105,12 @@ pub(crate) fn report(
     });
 }
 
-/// Bytes that every path takes at once.
+/// Returns the bytes that every path carries unfragmented.
 fn smallest_mtu(address: IpAddr) -> usize {
     if address.is_ipv4() { 576 } else { 1280 }
 }
 
-/// Writes the error about `packet` from `own` to its sender; gives its length.
+/// Writes the error about `packet` from `own` to its sender; returns its length.
 fn message(
     buf: &mut [u8],
     own: IpAddr,
@@ -118,21 +119,21 @@ fn message(
     problem: Problem,
     checksums: bool,
 ) -> Option<usize> {
-    // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): as much as fits a packet that every path takes.
+    // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): quote as much as fits into a packet that every path carries.
     let quoted = packet.len().min(smallest_mtu(ip.source) - 40 - HEADER);
     let (head, field) = header(ip, problem);
     let fields = reply_fields(ip.source, 0);
     write(buf, (own, ip.source), head, &[&field, &packet[..quoted]], &fields, checksums)
 }
 
-/// RFC 1122 3.2.2 and RFC 4443 2.4 (e): never in answer to an error, to what was not sent to or by a single
-/// node, or to IPv4 fragments other than the first.
+/// Returns true if the packet may be answered (RFC 1122 3.2.2 and RFC 4443 2.4 (e)). Errors, packets not to
+/// or from a single node, and IPv4 fragments other than the first get no answer.
 fn may_answer(ip: &IpHeader, packet: &[u8], problem: Problem) -> bool {
     let to_groups = matches!(problem, Problem::Parameter { to_groups: true, .. }) && ip.source.is_ipv6();
     if !ip.source_is_unicast() || !(is_unicast(ip.destination) || to_groups) {
         return false;
     }
-    // Headers that do not end may hide an error; RFC 7112 wants the chain reported all the same.
+    // Truncated headers may hide an error; RFC 7112 nevertheless demands a report of the incomplete chain.
     let Some(upper) = extensions::upper(packet) else { return ip.source.is_ipv6() };
     if upper.offset > 0 {
         return ip.source.is_ipv6();
@@ -141,7 +142,7 @@ fn may_answer(ip: &IpHeader, packet: &[u8], problem: Problem) -> bool {
     upper.protocol != types(ip.source).protocol || kind.is_some_and(|&kind| !is_error(ip.source, kind))
 }
 
-/// Type and code, and the four bytes behind the checksum.
+/// Returns type and code, and the four bytes after the checksum.
 fn header(ip: &IpHeader, problem: Problem) -> ([u8; 2], [u8; 4]) {
     let types = types(ip.source);
     match problem {

@@ -23,7 +23,7 @@ use crate::{
     TrafficClass,
 };
 
-/// A socket that sends echo requests and receives what comes back for them.
+/// A socket that sends echo requests and receives replies and errors.
 ///
 /// ```
 /// use std::time::Instant;
@@ -41,12 +41,12 @@ use crate::{
 pub struct IcmpSocket {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
-    /// The own address, unspecified for all, and the identifier as port.
+    /// Local address, unspecified for all, and the identifier as port.
     local: SocketAddr,
     ip: Settings,
     closed: AtomicBool,
     queue: Mutex<DatagramQueue<EchoReply>>,
-    /// The last request for which nothing has come back.
+    /// Last request without a reply.
     asked: Mutex<Option<(RawRoute, u16)>>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -55,17 +55,17 @@ pub struct IcmpSocket {
 /// An echo request to send.
 #[derive(Debug, Clone, Copy)]
 pub struct EchoRequest<'a> {
-    /// Who is asked.
+    /// Destination of the request.
     pub destination: IpAddr,
-    /// Comes back, to tell requests apart.
+    /// Sequence number, returned in the reply.
     pub sequence: u16,
-    /// Comes back.
+    /// Payload, returned in the reply.
     pub payload: &'a [u8],
-    /// 1 to 255; usually 64.
+    /// Hop limit, 1 to 255; usually 64.
     pub hop_limit: u8,
 }
 
-/// What came back for an echo request.
+/// A reply to an echo request, or an error about it.
 ///
 /// ```
 /// use std::time::Instant;
@@ -90,23 +90,23 @@ pub struct EchoRequest<'a> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EchoReply {
-    /// Who answered.
+    /// Sender of the reply.
     pub source: IpAddr,
-    /// Which own address it came to.
+    /// Local address to which it came.
     pub destination: IpAddr,
-    /// The interface it came in on.
+    /// Interface of its arrival.
     pub interface: InterfaceId,
-    /// The request's sequence number.
+    /// Sequence number of the request.
     pub sequence: u16,
-    /// Payload bytes written to the buffer; none with an error.
+    /// Bytes of payload written to the buffer; none with an error.
     pub len: usize,
-    /// The hop limit that was left when it arrived.
+    /// Remaining hop limit at arrival.
     pub hop_limit: u8,
-    /// The traffic class it arrived with.
+    /// Traffic class at arrival.
     pub traffic_class: TrafficClass,
-    /// `None` for an echo reply, else what an ICMP error says about the request.
+    /// Error in an ICMP error about the request, `None` for an echo reply.
     pub error: Option<Error>,
-    /// With an error, all that it says.
+    /// Details of the error.
     pub report: Option<ErrorReport>,
 }
 
@@ -121,9 +121,9 @@ impl Stack {
         self.icmp_bind(Some(interface), SocketAddr::new(any, 0))
     }
 
-    /// Opens a socket for echo requests from an own address, or from any. The port of `local` is the
-    /// identifier, 0 for any that is free. Without an interface it sends on the one that leads to who is
-    /// asked.
+    /// Opens a socket for echo requests from a local address, or from any. The port of `local` is the
+    /// identifier, 0 for any free one. Without an interface it sends through the one that leads to the
+    /// destination.
     ///
     /// # Errors
     /// [`Error::NetworkUnreachable`] for an unknown interface, [`Error::AddrNotAvailable`] for a foreign
@@ -166,27 +166,27 @@ impl IcmpSocket {
         })
     }
 
-    /// The interface it is bound to, `None` for all.
+    /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }
 
-    /// The own address, unspecified for all, and the identifier as port.
+    /// Returns the local address, unspecified for all, and the identifier as port.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// The identifier in its requests, unique among the node's sockets of this interface and family.
+    /// Returns the identifier in its requests, unique among the node's sockets of this interface and family.
     pub fn ident(&self) -> u16 {
         self.local.port()
     }
 
-    /// Where a request to `destination` goes out.
+    /// Returns the route of a request to `destination`.
     ///
     /// # Errors
     /// [`Error::AddressFamily`] for the other family, [`Error::NetworkUnreachable`] if no interface leads
-    /// there, [`Error::AddrNotAvailable`] without an address of this family, or if the wanted source is not
-    /// this node's; [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
+    /// there, [`Error::AddrNotAvailable`] without an address of this family, or if the requested source is
+    /// foreign; [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
     pub fn route(&self, destination: IpAddr, options: &SendOptions<'_>) -> Result<RawRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
@@ -199,23 +199,24 @@ impl IcmpSocket {
         Ok(RawRoute { interface: interface.id, source, destination })
     }
 
-    /// Writes a request as one IP packet to `buf`, and gives its length. `mtu` is the largest IP packet that
-    /// the path takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the
-    /// packet may exceed that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    /// Writes a request as one IP packet to `buf`, and returns its length. `mtu` is the path MTU in bytes.
+    /// Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed the
+    /// MTU: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
     /// # Errors
-    /// Those of [`route`](Self::route) and [`send_with`](Self::send_with).
+    /// Fails as [`route`](Self::route) and [`send_with`](Self::send_with) do.
     pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
         let options = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
         let route = self.route(request.destination, &options)?;
         self.send_with(&route, (request.sequence, request.payload), &options, mtu, buf)
     }
 
-    /// As [`send`](Self::send), on a route that was found, of a sequence number and a payload.
+    /// Sends as [`send`](Self::send) does, on a given route, with a sequence number and a payload.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be cut;
-    /// [`Error::NetworkDown`] after the interface was removed, [`Error::InvalidInput`] for a hop limit of 0.
+    /// [`Error::MessageSize`] if the packet exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be
+    /// fragmented; [`Error::NetworkDown`] after the interface was removed, [`Error::InvalidInput`] for a hop
+    /// limit of 0.
     pub fn send_with(
         &self,
         route: &RawRoute,
@@ -241,10 +242,11 @@ impl IcmpSocket {
             .ok_or(Error::MessageSize)
     }
 
-    /// Says what [`send_with`](Self::send_with) would of a payload of `len` bytes, but for `buf`.
+    /// Returns the error that [`send_with`](Self::send_with) would return for `len` bytes of payload, except
+    /// errors about `buf`.
     ///
     /// # Errors
-    /// As [`send_with`](Self::send_with).
+    /// Fails as [`send_with`](Self::send_with) does.
     pub fn check_length(
         &self,
         route: &RawRoute,
@@ -257,12 +259,12 @@ impl IcmpSocket {
         self.ip.load().fields(options, protocol, route.destination, fits).map(drop)
     }
 
-    /// What its packets' IP headers say, but for the hop limit, of which each request has its own.
+    /// Returns the settings of its IP headers. Each request has its own hop limit.
     pub fn ip_options(&self) -> IpOptions {
         self.ip.load()
     }
 
-    /// Changes what its packets' IP headers say.
+    /// Changes the settings of its IP headers.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
@@ -270,7 +272,7 @@ impl IcmpSocket {
         self.ip.store(options)
     }
 
-    /// Takes what came back first. A payload that `buf` does not hold is cut.
+    /// Takes the oldest reply. A payload too long for `buf` is truncated.
     ///
     /// # Errors
     /// [`Error::WouldBlock`], [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
@@ -278,11 +280,11 @@ impl IcmpSocket {
         self.take(buf, None)
     }
 
-    /// As [`recv`](Self::recv), with extension headers as
-    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) gives them.
+    /// Takes the oldest reply as [`recv`](Self::recv) does, with its extension headers as
+    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) returns them.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv).
+    /// Fails as [`recv`](Self::recv) does.
     pub fn recv_with_headers(
         &self,
         buf: &mut [u8],
@@ -301,12 +303,12 @@ impl IcmpSocket {
         Ok(EchoReply { len: len.min(buf.len()), ..reply })
     }
 
-    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    /// Sets SO_RCVBUF: maximum bytes of queued replies from now on.
     pub fn set_receive_buffer(&self, limit: usize) {
         self.lock().set_limit(limit);
     }
 
-    /// What can be done without waiting. Writing always can.
+    /// Returns the current readiness. Writing never blocks.
     pub fn readiness(&self) -> Ready {
         let mut ready = Ready::WRITABLE;
         if !self.lock().is_empty() {
@@ -318,14 +320,14 @@ impl IcmpSocket {
         ready
     }
 
-    /// Gives the identifier back and drops what was not read.
+    /// Releases the identifier and drops unread replies.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.icmp.remove(self.ident(), self);
         self.lock().clear();
     }
 
-    /// The driver's own state for this socket.
+    /// Returns the driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }
@@ -334,7 +336,7 @@ impl IcmpSocket {
         &self.mark
     }
 
-    /// Whether the interface that it is bound to, if it is, is there.
+    /// Returns true if the bound interface, if any, still exists.
     fn is_up(&self) -> bool {
         self.interface.is_none_or(|id| self.shared.interfaces.find(id).is_some())
     }
@@ -348,7 +350,7 @@ impl IcmpSocket {
     }
 }
 
-/// An echo reply has come: identifier, sequence number and payload follow the checksum.
+/// Processes an echo reply: identifier, sequence number and payload follow the checksum.
 pub(super) fn receive_reply(
     shared: &Shared,
     interface: &Interface,
@@ -377,7 +379,7 @@ pub(super) fn receive_reply(
     queue(shared, socket, reply, (HeaderChain::of(packet, ip), &message[HEADER..]), batch);
 }
 
-/// Nothing that is sent to some addresses arrives: those who wait for an answer from there are told.
+/// Reports an error to sockets that wait for replies from some addresses, because nothing sent there arrives.
 pub(crate) fn fail_waiting(
     shared: &Shared,
     error: Error,
@@ -403,7 +405,7 @@ pub(crate) fn fail_waiting(
     }
 }
 
-/// An error about one of this node's requests has come from `source`; `false` if no socket sent it.
+/// Processes an error about one of this node's requests; returns `false` if no socket sent it.
 pub(super) fn receive_error(
     shared: &Shared,
     interface: &Interface,

@@ -1,4 +1,4 @@
-//! Internet checksums (RFC 1071), where an interface wants them.
+//! Internet checksums (RFC 1071), for interfaces that use them.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, checksum};
 
 use crate::ip::IpHeader;
 
-/// Fills in the checksums of a whole TCP packet. Anything else stays as it is.
+/// Fills in the checksums of a whole TCP packet. Other packets stay unchanged.
 pub(crate) fn fill_tcp(packet: &mut [u8]) {
     let Ok(ip) = IpHeader::parse(packet, false) else { return };
     if ip.source.is_ipv4() {
@@ -18,8 +18,8 @@ pub(crate) fn fill_tcp(packet: &mut [u8]) {
     }
 }
 
-/// The checksum over an ICMP message; ICMPv6's covers the addresses too (RFC 4443 2.3). Over a message
-/// that contains its own valid checksum it is zero.
+/// Returns the checksum of an ICMP message; ICMPv6 includes the addresses (RFC 4443 2.3). It is zero for a
+/// message with a valid checksum.
 pub(crate) fn icmp(addresses: (IpAddr, IpAddr), message: &[u8]) -> u16 {
     match addresses.0 {
         IpAddr::V4(_) => !checksum::data(message),
@@ -27,8 +27,8 @@ pub(crate) fn icmp(addresses: (IpAddr, IpAddr), message: &[u8]) -> u16 {
     }
 }
 
-/// The checksum over a packet of the upper layer and the pseudo-header (RFC 8200 8.1). Over a packet that
-/// contains its own valid checksum it is zero.
+/// Returns the checksum of an upper layer's packet and the pseudo-header (RFC 8200 8.1). It is zero for a
+/// packet with a valid checksum.
 pub(crate) fn pseudo((source, destination): (IpAddr, IpAddr), protocol: IpProtocol, packet: &[u8]) -> u16 {
     let header = match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {

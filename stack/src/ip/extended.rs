@@ -1,5 +1,5 @@
-//! Packets whose upper layer is not right behind a plain IP header: IPv4 options, IPv6 extension headers,
-//! fragments.
+//! Packets whose upper layer does not directly follow a plain IP header: IPv4 options, IPv6 extension
+//! headers, fragments.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::ip::reassembly::{Outcome, Piece};
 use crate::{Batch, Stack};
 
 impl Stack {
-    /// Takes in a packet for this node that is not [plain](IpHeader::plain).
+    /// Processes a packet for this node that is not [plain](IpHeader::plain).
     pub(crate) fn receive_extended(
         &self,
         time: Time,
@@ -63,6 +63,7 @@ impl Stack {
         batch: &mut Batch,
     ) {
         match extensions::walk(packet) {
+            // The TCP code expects plain IP headers, so extension headers are removed.
             Chain::Upper { protocol: IpProtocol::Tcp, at, .. } => {
                 let (packet, ip) = without_extensions(packet, ip, at);
                 self.deliver(time, interface, packet, (&ip, 6), batch);
@@ -94,6 +95,7 @@ impl Stack {
         batch: &mut Batch,
     ) {
         let Shared { counters, reassembly, .. } = &*self.shared;
+        // Expired first, so that late fragments do not complete a packet that was given up.
         self.expire_fragments(time, batch);
         counters.ip_fragments.increment();
         counters.ip_bytes_reassembled.add(piece.as_ref().map_or(0, Piece::len) as u64);
@@ -111,7 +113,7 @@ impl Stack {
         }
     }
 
-    /// What was checked of the fragments is not checked again.
+    /// Processes a reassembled packet. Checks of its fragments are not repeated.
     fn receive_reassembled(
         &self,
         time: Time,
@@ -122,7 +124,7 @@ impl Stack {
         let Ok(ip) = IpHeader::parse(packet, false) else { return };
         match ip.source {
             IpAddr::V4(_) => self.deliver(time, interface, packet, (&ip, 9), batch),
-            // Fragments of fragments are nobody's honest work.
+            // Reassembled packets with another fragment header come from attackers only.
             IpAddr::V6(_) if matches!(extensions::walk(packet), Chain::Fragment(_)) => {
                 self.shared.counters.ip_fragments_refused.increment();
             }
@@ -130,7 +132,7 @@ impl Stack {
         }
     }
 
-    /// Gives up packets whose fragments have not come in time, and tells their senders.
+    /// Drops packets whose fragments have not come in time, and reports that to their senders.
     pub(crate) fn expire_fragments(&self, time: Time, batch: &mut Batch) {
         let Shared { counters, reassembly, interfaces, .. } = &*self.shared;
         for expired in reassembly.expire(time, EXPIRED_PER_CALL) {
@@ -143,11 +145,11 @@ impl Stack {
     }
 }
 
-/// Most packets that one call gives up; the rest is left to the next.
+/// Maximum number of packets that one call drops; the next call continues.
 const EXPIRED_PER_CALL: usize = 64;
 
-/// The packet as it would be without its extension headers, which end at `at`: the IPv6 header moves up to
-/// the upper layer's. TCP is spared the difference.
+/// Removes the extension headers, which end at `at`, from a TCP packet: the IPv6 header moves up to the upper
+/// layer's.
 fn without_extensions<'a>(packet: &'a mut [u8], ip: &IpHeader, at: usize) -> (&'a mut [u8], IpHeader) {
     let start = at - 40;
     packet.copy_within(..40, start);

@@ -1,4 +1,4 @@
-//! Extension headers with which datagrams are sent (RFC 3542, RFC 8200 section 4).
+//! Extension headers of outgoing datagrams (RFC 3542, RFC 8200 section 4).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,13 +13,13 @@ const DESTINATION: u8 = 60;
 
 /// Type 2 of routing headers (RFC 6275 6.4).
 const MOBILE: u8 = 2;
-/// Segment routing (RFC 8754 2).
+/// Type of segment routing headers (RFC 8754 2).
 const SEGMENTS: u8 = 4;
 
-/// The extension headers that a program wants a datagram to have, each as RFC 8200 lays it out. The first
-/// byte, which names what follows, is filled in when it is sent.
+/// Extension headers requested for a datagram, each in the layout of RFC 8200. The first byte, which names
+/// the next header, is filled in on sending.
 ///
-/// The fields are in the order in which they leave.
+/// The fields are in the order of transmission.
 ///
 /// ```
 /// use peersock_stack::{ExtensionHeaders, HeaderParts};
@@ -33,44 +33,44 @@ const SEGMENTS: u8 = 4;
 pub struct HeaderParts<'a> {
     /// Hop-by-hop options: IPV6_HOPOPTS.
     pub hop_by_hop: Option<&'a [u8]>,
-    /// Destination options in front of the routing header: IPV6_RTHDRDSTOPTS. Without a routing header they
-    /// are left out (RFC 3542 section 7).
+    /// Destination options before the routing header: IPV6_RTHDRDSTOPTS. Omitted without a routing header
+    /// (RFC 3542 section 7).
     pub before_routing: Option<&'a [u8]>,
-    /// A routing header of type 2 (RFC 6275) or 4 (RFC 8754): IPV6_RTHDR.
+    /// Routing header of type 2 (RFC 6275) or 4 (RFC 8754): IPV6_RTHDR.
     pub routing: Option<&'a [u8]>,
-    /// Destination options for the last destination: IPV6_DSTOPTS.
+    /// Destination options for the final destination: IPV6_DSTOPTS.
     pub destination: Option<&'a [u8]>,
 }
 
-/// IPv6 extension headers for datagrams that are sent, checked and in order: at most 8,192 bytes. Sockets of
-/// IPv4 leave them out.
+/// Checked and ordered IPv6 extension headers of outgoing datagrams: at most 8,192 bytes. IPv4 sockets omit
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtensionHeaders {
-    /// All of them; each but the last names the next.
+    /// All headers; each but the last names the next.
     bytes: Box<[u8]>,
-    /// What the first is.
+    /// Type of the first header.
     first: u8,
-    /// Where the last begins: it names the upper layer.
+    /// Position of the last header, which names the upper layer.
     last_at: usize,
     route: Option<Waypoint>,
 }
 
-/// Where a packet with a routing header goes first.
+/// First hop of a packet with a routing header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waypoint {
     address: Ipv6Addr,
-    /// Where in the chain the last destination is written.
+    /// Position of the final destination in the chain.
     destination_at: usize,
 }
 
 impl ExtensionHeaders {
-    /// Puts the headers in order; `None` if none of them is to be sent.
+    /// Orders the headers; returns `None` if there are none to send.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] for a header whose length is not what its second byte says, and for a routing
-    /// header of another type or that makes no sense: one of type 2 has one segment left, and in one of type
-    /// 4 all that is said of segments and of what follows them fits its length. Segments left beyond those
-    /// that there are, and groups as the next segment, make none.
+    /// [`Error::InvalidInput`] for a header whose length contradicts its second byte, and for a routing
+    /// header of another type or with invalid content. Type 2 must have one segment left. In type 4, segments
+    /// and type-length-values must fit the header's length. The number of segments left must not exceed the
+    /// segments, and the next segment must not be a group.
     pub fn new(parts: &HeaderParts<'_>) -> Result<Option<Self>, Error> {
         let given = [parts.hop_by_hop, parts.before_routing, parts.routing, parts.destination];
         if !given.into_iter().flatten().all(is_whole) {
@@ -93,6 +93,7 @@ impl ExtensionHeaders {
             }
             if protocol == ROUTING {
                 let address = next_segment(header).ok_or(Error::InvalidInput)?;
+                // The first address in the header is the last destination, in either type.
                 route = Some(Waypoint { address, destination_at: at + 8 });
             }
             last_at = at;
@@ -101,22 +102,22 @@ impl ExtensionHeaders {
         Ok(first.map(|first| Self { bytes: bytes.into(), first, last_at, route }))
     }
 
-    /// Bytes of all of them.
+    /// Returns the bytes of all headers.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Never: there is at least one.
+    /// Returns false, because there is at least one header.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Where a packet goes first that has a routing header.
+    /// Returns the first hop of a packet with a routing header.
     pub fn first_hop(&self) -> Option<Ipv6Addr> {
         self.route.map(|route| route.address)
     }
 
-    /// Writes them to `buf`, which has their length, in front of a `protocol` for `destination`.
+    /// Writes the headers to `buf`, which has their length, before a `protocol` for `destination`.
     fn write(&self, protocol: IpProtocol, destination: Ipv6Addr, buf: &mut [u8]) {
         buf.copy_from_slice(&self.bytes);
         buf[self.last_at] = protocol.into();
@@ -126,12 +127,12 @@ impl ExtensionHeaders {
     }
 }
 
-/// Whether a header is as long as its second byte says.
+/// Returns true if a header is as long as its second byte says.
 fn is_whole(header: &[u8]) -> bool {
     header.len() >= 8 && header.len() == 8 * (1 + usize::from(header[1]))
 }
 
-/// The segment of a routing header that is next.
+/// Returns the next segment of a routing header.
 fn next_segment(header: &[u8]) -> Option<Ipv6Addr> {
     let (kind, left) = (header[2], usize::from(header[3]));
     let at = match kind {
@@ -143,7 +144,8 @@ fn next_segment(header: &[u8]) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from(*segment)).filter(|segment| !segment.is_multicast())
 }
 
-/// RFC 8754 2: the last entry's index, the segments, and behind them type-length-values that fill the header.
+/// Returns true for valid segments (RFC 8754 2): the last entry's index, the segments, and type-length-values
+/// that fill the header.
 fn are_segments(header: &[u8]) -> bool {
     let (left, last) = (header[3], usize::from(header[4]));
     let end = 8 + 16 * (last + 1);
@@ -158,7 +160,7 @@ fn are_segments(header: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// As [`write_fields`], with extension headers behind the IP header; gives the length of both.
+/// Writes a header as [`write_fields`] does, with extension headers behind it; returns the length of both.
 pub(crate) fn write_headers(
     buf: &mut [u8],
     (source, destination): (IpAddr, IpAddr),
@@ -171,6 +173,7 @@ pub(crate) fn write_headers(
         return write_fields(buf, (source, destination), fields, payload_len, checksums);
     };
     let outer = Fields { protocol: headers.first.into(), ..*fields };
+    // RFC 8200 4.4: the IP header has the next segment; the last destination moves into the routing header.
     let next = headers.first_hop().map_or(destination, IpAddr::V6);
     let len = headers.len();
     let ip_len = write_fields(buf, (source, next), &outer, len + payload_len, checksums)?;
@@ -189,7 +192,7 @@ mod tests {
 
     const PAD: [u8; 6] = [1, 4, 0, 0, 0, 0];
 
-    /// An options header of so many times eight bytes.
+    /// Returns an options header of `eighths` times eight bytes.
     fn options(eighths: u8) -> Vec<u8> {
         let rest = 8 * usize::from(eighths) - 4;
         [&[0xff, eighths - 1, 0x1e, rest as u8][..], &vec![eighths; rest]].concat()
@@ -238,7 +241,7 @@ mod tests {
         assert_eq!(next, [DESTINATION, ROUTING, DESTINATION, 17]);
         assert_eq!(packet[49..64], before_routing[1..]);
         assert_eq!(packet[65..72], routing[1..8]);
-        // The last destination takes the place of the first entry, and nothing else changes.
+        // The final destination replaces the first entry, and nothing else changes.
         assert_eq!((&packet[72..88], &packet[88..112]), (&v6(2).octets()[..], &routing[24..]));
         assert_eq!(packet[113..136], destination[1..]);
         assert_eq!(unfragmentable(&packet), (112, 64));

@@ -2,59 +2,59 @@
 
 use smoltcp::wire::IpProtocol;
 
-/// Most extension headers of one packet. RFC 8200 has a place for six.
+/// Maximum number of extension headers in a packet. RFC 8200 has a place for six.
 const MOST_HEADERS: usize = 8;
-/// Most options of one packet, padding included (RFC 8504 5.3 lets a host set a limit).
+/// Maximum number of options in a packet, including padding (RFC 8504 5.3 permits a limit).
 const MOST_OPTIONS: usize = 64;
 
-/// Bytes of the IPv6 header.
+/// Length of the IPv6 header, bytes.
 const FIXED: usize = 40;
-/// Bytes of the fragment header.
+/// Length of the fragment header, bytes.
 pub(crate) const FRAGMENT_HEADER: usize = 8;
 
-/// RFC 4443 3.4, the codes of a parameter problem.
+/// Codes of a parameter problem (RFC 4443 3.4).
 const ERRONEOUS_FIELD: u8 = 0;
 const UNKNOWN_NEXT_HEADER: u8 = 1;
 const UNKNOWN_OPTION: u8 = 2;
-/// RFC 7112 section 5.
+/// Code of an incomplete header chain (RFC 7112 section 5).
 const INCOMPLETE_CHAIN: u8 = 3;
 
-/// Where the extension headers of a packet lead.
+/// Result of following a packet's extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chain {
-    /// The upper layer's header starts at `at`; the byte at `named_at` says of which protocol it is.
+    /// The upper layer's header starts at `at`; the byte at `named_at` names its protocol.
     Upper { protocol: IpProtocol, at: usize, named_at: usize },
     /// A fragment of a larger packet.
     Fragment(Fragment),
-    /// No further.
+    /// The packet must be dropped.
     Refused(Refusal),
 }
 
-/// What a fragment header says.
+/// Content of a fragment header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fragment {
-    /// Where the fragment header starts: the length of the headers that every fragment has.
+    /// Position of the fragment header, which is the length of the headers that every fragment has.
     pub(crate) at: usize,
-    /// The place of the byte that announces the fragment header.
+    /// Position of the byte that names the fragment header.
     pub(crate) named_at: usize,
-    /// What follows the fragment header.
+    /// Type of the header after the fragment header.
     pub(crate) next: u8,
-    /// Where in the packet's fragmentable part this one belongs, bytes.
+    /// Offset of this fragment in the packet's fragmentable part, bytes.
     pub(crate) offset: usize,
     pub(crate) more: bool,
     pub(crate) ident: u32,
 }
 
-/// Why a packet goes no further.
+/// Reason to drop a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// A length that does not fit.
+    /// A length does not fit.
     Malformed,
-    /// Something not known, or too much of it, that nobody wants to hear about.
+    /// The packet has unknown headers, or too many, and must be dropped without a report.
     Silent,
-    /// There is nothing behind the headers (RFC 8200 4.7).
+    /// No upper layer follows the headers (RFC 8200 4.7).
     Empty,
-    /// A parameter problem to report, if a single node was addressed or in any case.
+    /// A parameter problem must be reported; with `to_groups` even for multicast.
     Report { code: u8, pointer: usize, to_groups: bool },
 }
 
@@ -63,13 +63,13 @@ impl Refusal {
         Self::Report { code, pointer, to_groups: false }
     }
 
-    /// A field that cannot be right, at `pointer`.
+    /// Returns a report of an invalid field at `pointer`.
     pub(crate) fn field(pointer: usize) -> Self {
         Self::report(ERRONEOUS_FIELD, pointer)
     }
 }
 
-/// Whether `protocol` is no upper layer's.
+/// Returns true if `protocol` is not an upper layer's.
 pub(crate) fn is_extension(protocol: IpProtocol) -> bool {
     use IpProtocol::{HopByHop, Ipv6Frag, Ipv6NoNxt, Ipv6Opts, Ipv6Route};
     matches!(protocol, HopByHop | Ipv6Frag | Ipv6NoNxt | Ipv6Opts | Ipv6Route)
@@ -91,7 +91,7 @@ impl Walk<'_> {
         for _ in 0..=MOST_HEADERS {
             let protocol = IpProtocol::from(self.packet[named_at]);
             let len = match protocol {
-                // RFC 8200 4.1: only right behind the IPv6 header.
+                // RFC 8200 4.1: only directly behind the IPv6 header.
                 IpProtocol::HopByHop if at > FIXED => {
                     return Err(Refusal::report(UNKNOWN_NEXT_HEADER, named_at));
                 }
@@ -99,7 +99,7 @@ impl Walk<'_> {
                 IpProtocol::Ipv6Route => self.routing(at)?,
                 IpProtocol::Ipv6Frag => {
                     let fragment = self.fragment(at, named_at)?;
-                    // RFC 6946: a fragment of its own is no fragment.
+                    // RFC 6946: an atomic fragment is a whole packet.
                     if fragment.offset > 0 || fragment.more {
                         return Ok(Chain::Fragment(fragment));
                     }
@@ -113,22 +113,24 @@ impl Walk<'_> {
         Err(Refusal::Silent)
     }
 
-    /// The extension header at `at`, whose length is in its second byte.
+    /// Returns the extension header at `at`, whose length is in its second byte.
     fn header(&self, at: usize) -> Result<&[u8], Refusal> {
         extension(self.packet, at).ok_or(Refusal::Malformed)
     }
 
-    /// Hop-by-hop and destination options (RFC 8200 4.2). Of those that a host must know there is none but
-    /// padding.
+    /// Checks hop-by-hop and destination options (RFC 8200 4.2). Padding is the only option that a host must
+    /// know.
     fn options(&mut self, start: usize) -> Result<usize, Refusal> {
         let end = start + self.header(start)?.len();
         let mut at = start + 2;
         while at < end {
             self.options += 1;
+            // RFC 8504 5.3: many options in one packet are an attack on the receiver's time.
             if self.options > MOST_OPTIONS {
                 return Err(Refusal::Silent);
             }
             let kind = self.packet[at];
+            // Pad1 is a single byte without a length (RFC 8200 4.2).
             if kind == 0 {
                 at += 1;
                 continue;
@@ -138,6 +140,7 @@ impl Walk<'_> {
             if next > end {
                 return Err(Refusal::field(at + 1));
             }
+            // RFC 8200 4.2: the two highest bits of an unknown option say whether to skip, drop or report it.
             match (kind, kind >> 6) {
                 (1, _) | (_, 0) => {}
                 (_, 1) => return Err(Refusal::Silent),
@@ -151,7 +154,8 @@ impl Walk<'_> {
         Ok(end - start)
     }
 
-    /// RFC 8200 4.4, RFC 5095: no routing type is known; one that has nothing left to do may be passed over.
+    /// Checks a routing header (RFC 8200 4.4, RFC 5095). All types are unknown, so only one without segments
+    /// left may be skipped.
     fn routing(&self, at: usize) -> Result<usize, Refusal> {
         let header = self.header(at)?;
         let segments_left = header[3];
@@ -161,14 +165,15 @@ impl Walk<'_> {
     fn fragment(&self, at: usize, named_at: usize) -> Result<Fragment, Refusal> {
         let fragment = Fragment::parse(self.packet, at, named_at).ok_or(Refusal::Malformed)?;
         let len = self.packet.len() - at - FRAGMENT_HEADER;
-        // RFC 8200 4.5: what is not the last ends at a multiple of eight; the packet must stay one.
+        // RFC 8200 4.5: all but the last fragment are multiples of eight bytes, and the whole must fit a
+        // packet.
         if fragment.more && !len.is_multiple_of(8) {
             return Err(Refusal::field(4));
         }
         if at - FIXED + fragment.offset + len > usize::from(u16::MAX) {
             return Err(Refusal::field(at + 2));
         }
-        // RFC 7112 section 5: the first one has all headers, the upper layer's included.
+        // RFC 7112 section 5: the first fragment must contain all headers, including the upper layer's.
         let first = fragment.offset == 0 && fragment.more;
         if first && !self.is_complete(at) {
             return Err(Refusal::report(INCOMPLETE_CHAIN, 0));
@@ -176,7 +181,8 @@ impl Walk<'_> {
         Ok(fragment)
     }
 
-    /// Whether the headers behind the fragment header at `at` end, and the upper layer's does.
+    /// Returns true if the headers after the fragment header at `at` and the upper layer's header are
+    /// complete.
     fn is_complete(&self, at: usize) -> bool {
         let Some(upper) = skip(self.packet, at + FRAGMENT_HEADER, self.packet[at].into()) else {
             return false;
@@ -207,14 +213,15 @@ impl Fragment {
     }
 }
 
-/// The extension header at `at` as its second byte says; all but the fragment header have one.
+/// Returns the extension header at `at` by the length in its second byte, which all but the fragment header
+/// have.
 pub(crate) fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
     let len = 8 * (1 + usize::from(*packet.get(at + 1)?));
     packet.get(at..at + len)
 }
 
-/// Where the part of an IPv6 packet ends that each of its fragments has (RFC 8200 4.5), and the place of the
-/// byte that names what follows: behind the routing header, or the hop-by-hop options.
+/// Returns the end of the unfragmentable part of an IPv6 packet (RFC 8200 4.5), and the position of the byte
+/// that names the next header. The part ends behind the routing header, or the hop-by-hop options.
 pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
     let (mut at, mut named_at) = (FIXED, 6);
     let mut end = (at, named_at);
@@ -225,6 +232,7 @@ pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
         }
         let Some(header) = extension(packet, at) else { break };
         (at, named_at) = (at + header.len(), at);
+        // RFC 8200 4.5: destination options are in every fragment only if a routing header follows.
         if protocol != IpProtocol::Ipv6Opts {
             end = (at, named_at);
         }
@@ -232,16 +240,17 @@ pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
     end
 }
 
-/// What a packet carries, as far as can be told.
+/// Upper layer of a packet, as far as it is visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Upper {
     pub(crate) protocol: IpProtocol,
     pub(crate) at: usize,
-    /// Where in the upper layer's packet the bytes at `at` belong.
+    /// Offset of the bytes at `at` in the upper layer's packet.
     pub(crate) offset: usize,
 }
 
-/// The upper layer of an IPv4 or IPv6 packet that may be cut off, without judging what is before it.
+/// Finds the upper layer of an IPv4 or IPv6 packet that may be truncated, without checking the headers before
+/// it.
 pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
     match packet.first()? >> 4 {
         4 => {
@@ -255,7 +264,8 @@ pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
     }
 }
 
-/// The place of an IPv6 packet's fragment header, which may be cut off. `None` if it has none.
+/// Returns the position of an IPv6 packet's fragment header. The packet may be truncated. `None` if it has
+/// none.
 pub(crate) fn fragment_header(packet: &[u8]) -> Option<usize> {
     let (mut at, mut protocol) = (FIXED, IpProtocol::from(*packet.get(6)?));
     for _ in 0..=MOST_HEADERS {
@@ -270,8 +280,7 @@ pub(crate) fn fragment_header(packet: &[u8]) -> Option<usize> {
     None
 }
 
-/// Passes over the extension headers from `at` on; the first of them is a `protocol`. `None` if they do not
-/// end.
+/// Skips the extension headers from `at` on, the first of type `protocol`. Returns `None` if they do not end.
 fn skip(packet: &[u8], mut at: usize, mut protocol: IpProtocol) -> Option<Upper> {
     for _ in 0..=MOST_HEADERS {
         let len = match protocol {
@@ -298,7 +307,7 @@ fn skip(packet: &[u8], mut at: usize, mut protocol: IpProtocol) -> Option<Upper>
 mod tests {
     use super::*;
 
-    /// An IPv6 packet whose first extension header is a `next`.
+    /// Returns an IPv6 packet whose first extension header is a `next`.
     fn packet(next: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
         packet.resize(FIXED, 0);
@@ -318,7 +327,7 @@ mod tests {
     }
 
     const UDP: [u8; 8] = [0, 1, 0, 2, 0, 8, 0, 0];
-    /// A PadN option that fills a header.
+    /// PadN option that fills a header.
     const PAD: [u8; 6] = [1, 4, 0, 0, 0, 0];
 
     #[test]

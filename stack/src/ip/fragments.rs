@@ -1,4 +1,4 @@
-//! Cuts one large IP packet into fragments, in place (RFC 791 3.2, RFC 8200 4.5).
+//! In-place fragmentation of one large IP packet (RFC 791 3.2, RFC 8200 4.5).
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,25 +10,27 @@ use crate::ip::{IpHeader, options};
 use crate::{Error, InterfaceId, Stack};
 use peersock_primitives::Key;
 
-/// The longest IPv4 header. IPv6's with a fragment header, without other extension headers, is shorter.
+/// Length of the longest IPv4 header. IPv6's with a fragment header, without other extension headers, is
+/// shorter.
 const MAX_HEADER: usize = 60;
 
-/// Bytes of the IPv4 header without options, and of the IPv6 header (RFC 791 3.1, RFC 8200 3).
+/// Lengths of the IPv4 header without options, and of the IPv6 header, bytes (RFC 791 3.1, RFC 8200 3).
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 
-/// The bit of an IPv4 option's type that has every fragment carry the option (RFC 791 3.1).
+/// Bit of an IPv4 option's type that copies the option into every fragment (RFC 791 3.1).
 const COPIED: u8 = 0x80;
 
-/// An IP packet that is to leave in pieces of at most the path's MTU, or whole if it fits.
+/// An IP packet to be sent in pieces of at most the path MTU, or whole if it fits.
 ///
-/// A packet that is a fragment already is split into smaller fragments of the same packet: they keep its
+/// A packet that is already a fragment is split into smaller fragments of the same packet. They keep its
 /// identification, their offsets count from its own, and the last keeps its more-fragments bit (RFC 791 3.2).
-/// So one reassembly undoes both. RFC 8200 4.5 has only sources cut IPv6 packets: the packets come from this
-/// node, or pass through it over a link that takes less than IPv6's 1280 bytes and so has to cut (section 5).
+/// So one reassembly undoes both. RFC 8200 4.5 permits only sources to fragment IPv6 packets. The packets
+/// either come from this node, or pass through it over a link with an MTU below IPv6's 1280 bytes, which must
+/// fragment them (section 5).
 ///
-/// [`next`](Self::next) writes each header over the tail of the piece before, which must have been taken
-/// (sealed, sent or copied) by then. Made by [`Stack::fragments`].
+/// [`next`](Self::next) writes each header over the tail of the piece before. The caller must have consumed
+/// (sealed, sent or copied) that piece by then. Made by [`Stack::fragments`].
 ///
 /// ```
 /// use std::time::Instant;
@@ -65,30 +67,31 @@ enum Progress {
 #[derive(Debug, Clone)]
 struct Cut {
     is_ipv4: bool,
-    /// The header of the next fragment, less `between`.
+    /// Header of the next fragment, without `between`.
     header: [u8; MAX_HEADER],
-    /// Extension headers that every fragment has between the IPv6 header and the fragment header. Empty,
-    /// without an allocation, for nearly all.
+    /// Extension headers of every fragment between the IPv6 header and the fragment header. For nearly all
+    /// packets it is empty, without an allocation.
     between: Box<[u8]>,
-    /// Bytes of the next fragment's headers, `between` and the fragment header included.
+    /// Bytes of the next fragment's headers, including `between` and the fragment header.
     header_len: usize,
-    /// Bytes of the headers in front of the whole packet's data.
+    /// Bytes of the headers before the whole packet's data.
     data_at: usize,
     /// Data bytes of every fragment but the last, a multiple of eight.
     data: usize,
     /// Data bytes of the fragments before.
     offset: usize,
-    /// The whole packet's own offset: it may be a fragment.
+    /// Offset of the whole packet, which may itself be a fragment.
     base: usize,
-    /// More follows the whole packet.
+    /// True if more fragments follow the whole packet.
     more: bool,
-    /// What the first fragment's data, moved behind the fragment header, has covered of the second's.
+    /// Bytes of the second fragment's data that the first fragment's data covers, because it moved behind the
+    /// fragment header.
     covered: [u8; FRAGMENT_HEADER],
     checksums: bool,
 }
 
 impl Fragments {
-    /// The next packet, contiguous in `buf`, at whose front the whole one was.
+    /// Returns the next packet, contiguous in `buf`, at whose front the whole packet was.
     ///
     /// # Panics
     /// If `buf` is shorter than the packet.
@@ -108,7 +111,7 @@ impl Fragments {
         Some(&mut buf[packet])
     }
 
-    /// How many packets there are in all.
+    /// Returns the total number of packets.
     pub fn packets(&self) -> usize {
         match &self.progress {
             Progress::Cut(cut) => (self.len - cut.data_at).div_ceil(cut.data),
@@ -116,7 +119,7 @@ impl Fragments {
         }
     }
 
-    /// `ident` gives the identification of a packet that has none.
+    /// Prepares the fragments; `ident` returns the identification for a packet without one.
     fn cut(
         packet: &[u8],
         ip: &IpHeader,
@@ -130,11 +133,12 @@ impl Fragments {
             Cut::v6(packet, ident)?
         };
         cut.checksums = checksums;
+        // Offsets count in units of eight bytes (RFC 791 3.2).
         cut.data = mtu.saturating_sub(cut.header_len) & !7;
         if cut.data == 0 {
             return Err(Error::MessageSize);
         }
-        // Offsets end there, so no packet can have had such a fragment.
+        // Offsets end at 65,535, so no genuine packet has such a fragment.
         if cut.base + packet.len() - cut.data_at > usize::from(u16::MAX) {
             return Err(Error::InvalidInput);
         }
@@ -151,8 +155,8 @@ impl Cut {
         let mut header = [0; MAX_HEADER];
         header[..header_len].copy_from_slice(&packet[..header_len]);
         let (base, more) = (usize::from(view.frag_offset()), view.more_frags());
-        // Sockets of the stack leave it at zero. Another maker's own must stay: others of its fragments have
-        // it.
+        // The stack's sockets leave the identification at zero. An identification set by another host must
+        // stay, because the packet's other fragments have it.
         if view.ident() == 0 && base == 0 && !more {
             header[4..6].copy_from_slice(&(ident() as u16).to_be_bytes());
         }
@@ -162,6 +166,7 @@ impl Cut {
     fn v6(packet: &[u8], ident: impl FnOnce() -> u32) -> Result<Self, Error> {
         let mut header = [0; MAX_HEADER];
         header[..IPV6].copy_from_slice(&packet[..IPV6]);
+        // A second fragment header in front of the first is refused by kernels.
         if let Some(at) = extensions::fragment_header(packet) {
             let fragment = packet.get(at..at + FRAGMENT_HEADER).ok_or(Error::InvalidInput)?;
             header[IPV6..][..FRAGMENT_HEADER].copy_from_slice(fragment);
@@ -195,14 +200,15 @@ impl Cut {
         }
     }
 
-    /// Makes the next fragment in the buffer that the whole packet fills; gives its place.
+    /// Writes the next fragment into the buffer of the whole packet; returns its place.
     fn next(&mut self, buf: &mut [u8]) -> std::ops::Range<usize> {
         let left = buf.len() - self.data_at - self.offset;
         let data = left.min(self.data);
         let data_at = self.data_at + self.offset;
         let grown = self.header_len.saturating_sub(self.data_at);
         let start = if grown > 0 && self.offset == 0 {
-            // The second fragment lends the room. It has as much, since the whole packet was over the MTU.
+            // The first fragment borrows room from the second, which is long enough, because the whole packet
+            // was over the MTU.
             self.covered.copy_from_slice(&buf[data_at + data..][..grown]);
             buf.copy_within(data_at..data_at + data, data_at + grown);
             0
@@ -245,7 +251,7 @@ impl Cut {
         }
     }
 
-    /// Leaves out of the header the options that only the first fragment has (RFC 791 3.1).
+    /// Removes the options that belong into the first fragment only (RFC 791 3.1).
     fn keep_copied_options(&mut self) {
         let (whole, whole_len) = (self.header, self.header_len);
         let mut len = IPV4;
@@ -254,21 +260,21 @@ impl Cut {
             len += option.len();
         }
         self.header_len = len.next_multiple_of(4);
-        // The end of the options list.
+        // Padding by the end of the options list.
         self.header[len..self.header_len].fill(0);
         self.header[0] = 0x40 | (self.header_len / 4) as u8;
     }
 }
 
 impl Stack {
-    /// Describes how the IP packet at the front of a buffer is to be cut for a path that takes packets of
-    /// `mtu` bytes; a smaller [path MTU](Self::path_mtu) that was reported counts. For every packet that is
-    /// not a flow's, whether a socket wrote it or it is one of the batch's [replies](crate::Batch::replies).
-    /// A packet that fits comes out as it is.
+    /// Prepares the fragmentation of the IP packet at the front of a buffer for a path with an MTU of `mtu`
+    /// bytes. A smaller reported [path MTU](Self::path_mtu) takes precedence. Use it for every packet that is
+    /// not a flow's: packets of sockets and the batch's [replies](crate::Batch::replies). A packet that fits
+    /// comes out unchanged.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag
-    /// forbids it, or the MTU has no room for its headers and eight bytes. [`Error::InvalidInput`] if it is
+    /// [`Error::MessageSize`] if the packet does not fit and must not be fragmented: IPv4's don't-fragment
+    /// flag is set, or the MTU has no room for its headers and eight bytes. [`Error::InvalidInput`] if it is
     /// no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
@@ -276,7 +282,7 @@ impl Stack {
         }
         let ip = IpHeader::parse(packet, false).map_err(|_| Error::InvalidInput)?;
         let packet = &packet[..ip.total_len];
-        // What must not be cut was judged when it was made.
+        // Packets that must not be fragmented were checked against the reported MTU when they were made.
         let forbidden = ip.source.is_ipv4() && packet[6] & 0x40 != 0;
         let reported = self.path_mtu(interface, ip.destination).filter(|_| !forbidden);
         let mtu = reported.map_or(mtu, |reported| reported.min(mtu));
@@ -290,11 +296,11 @@ impl Stack {
     }
 }
 
-/// How many counters there are.
+/// Number of counters.
 const COUNTERS: usize = 256;
 
-/// RFC 7739 5.3, as for ports: the identifications of one destination count up, from where nobody can guess,
-/// and tell little of those of others.
+/// Identifications by the double-hash algorithm, as for ports (RFC 7739 5.3). They count up per destination
+/// from an unpredictable value, and reveal little about other destinations.
 pub(crate) struct Identifications {
     offsets: Key,
     indexes: Key,
@@ -310,7 +316,7 @@ impl Identifications {
         }
     }
 
-    /// The identification of the next packet with these addresses.
+    /// Returns the identification of the next packet with these addresses.
     pub(crate) fn next(&self, ip: &IpHeader) -> u32 {
         let pair: (IpAddr, IpAddr) = (ip.source, ip.destination);
         let offset = self.offsets.digest(pair) as u32;
@@ -420,7 +426,7 @@ mod tests {
         result
     }
 
-    /// An IPv4 packet with these options.
+    /// Returns an IPv4 packet with these options.
     fn with_options(options: &[u8], len: usize) -> Vec<u8> {
         let plain = packet(false, len);
         let mut packet = [&plain[..20], options, &plain[20..]].concat();
@@ -431,7 +437,8 @@ mod tests {
         packet
     }
 
-    /// An IPv6 packet with these extension headers, of which each is a kind and how many times eight bytes.
+    /// Returns an IPv6 packet with these extension headers, each given as its type and its length in eight
+    /// bytes.
     fn with_extensions(headers: &[(u8, usize)], len: usize) -> Vec<u8> {
         let plain = packet(true, len);
         let (mut packet, mut named_at) = (plain[..40].to_vec(), 6);
@@ -439,7 +446,7 @@ mod tests {
             packet[named_at] = *kind;
             named_at = packet.len();
             let filled = 8 * eighths - 4;
-            // A routing header that is done, or padding.
+            // A routing header without segments left, or padding.
             let start = if *kind == 43 { [0, 0, 0, 0] } else { [0, 0, 1, filled as u8] };
             packet.extend([17, *eighths as u8 - 1, start[2], start[3]]);
             packet.resize(named_at + 8 * eighths, 0);
@@ -451,7 +458,7 @@ mod tests {
     }
 
     proptest! {
-        /// However often and in which order: what is split again is still part of the one packet.
+        /// Repeated fragmentation in any order still gives pieces of the same packet.
         #[test]
         fn fragments_that_are_split_again_make_the_packet_again(
             kind in 0usize..6,
@@ -472,7 +479,7 @@ mod tests {
             prop_assume!(whole.len() > mtus[0]);
             let mut pieces = vec![whole.clone()];
             for (round, mtu) in mtus.iter().enumerate() {
-                // Another router would draw another identification.
+                // Another router would choose another identification.
                 let ident = ident.wrapping_add(round as u32) | 1;
                 pieces = pieces.iter().flat_map(|piece| split(piece, *mtu, ident)).collect();
             }
@@ -514,7 +521,7 @@ mod tests {
         }
     }
 
-    /// RFC 791 3.1: of the options some are in the first fragment alone.
+    /// RFC 791 3.1: some options are in the first fragment only.
     #[test]
     fn later_fragments_have_the_options_that_are_to_be_copied() {
         // Router alert (copied), record route (not), padding, a security option (copied).
@@ -523,11 +530,11 @@ mod tests {
         assert_eq!(pieces[0][20..36], options);
         assert_eq!(pieces[1][..1], [0x47]);
         assert_eq!(pieces[1][20..28], [148, 4, 0, 0, 130, 3, 9, 0]);
-        // The first has another header than the second, and both are split once more.
+        // First and second fragment have different headers, and both are split again.
         let again: Vec<_> = pieces.iter().flat_map(|piece| split(piece, 300, 6)).collect();
         let headers: Vec<_> = again.iter().map(|piece| piece[0] & 15).collect();
         assert_eq!(headers, [9, 7, 7, 7, 7]);
-        // A list whose lengths are wrong ends there.
+        // A list with invalid lengths ends there.
         let broken = split(&with_options(&[148, 4, 0, 0, 130, 99, 0, 0], 1000), 576, 5);
         assert_eq!(broken[1][..1], [0x46]);
     }
@@ -539,13 +546,13 @@ mod tests {
         packet[4..6].copy_from_slice(&[3, 4]);
         Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
         assert!(split(&packet, 576, 5).iter().all(|piece| piece[4..6] == [3, 4]));
-        // That of a first fragment may be zero, too.
+        // The identification of a first fragment may be zero, too.
         packet[4..8].copy_from_slice(&[0, 0, 0x20, 0]);
         Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
         assert!(split(&packet, 576, 5).iter().all(|piece| piece[4..6] == [0, 0] && piece[6] & 0x20 != 0));
     }
 
-    /// RFC 6946: a fragment header may be there though nothing was cut.
+    /// RFC 6946: a whole packet may have a fragment header.
     #[test]
     fn a_packet_with_a_fragment_header_of_its_own_gets_no_second_one() {
         let plain = packet(true, 2000);

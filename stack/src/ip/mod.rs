@@ -1,7 +1,7 @@
-//! IP: the header of an arriving packet and the headers of packets made here; what `extensions` and `options`
-//! hold, the `extension_headers` of datagrams that are sent and that have come, packets in `fragments` and
-//! their `reassembly`, sizes of paths (`pmtu`), the choice of a `source` address, checksums and ports of what
-//! passes between peers and a device (`offload`, `port_rules`).
+//! IP: headers of arriving packets and of packets made here; `extensions` and `options` in them;
+//! `extension_headers` of datagrams that are sent and that have come; `fragments` and their `reassembly`;
+//! MTUs of paths (`pmtu`); the choice of a `source` address; checksums and ports of packets between peers and
+//! a device (`offload`, `port_rules`).
 
 pub(crate) mod checksum;
 pub(crate) mod extended;
@@ -22,20 +22,20 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet};
 
-/// The largest IP packet that the stack takes or makes, bytes.
+/// Length of the largest IP packet that the stack accepts or makes, bytes.
 pub const MAX_PACKET: usize = 65_535;
 
-/// The largest IP packet that a datagram socket makes before it is cut, bytes: an IPv6 header and 65,535
-/// bytes. A buffer for [`UdpSocket::send`](crate::UdpSocket::send) needs no more.
+/// Length of the largest IP packet that a datagram socket makes before fragmentation, bytes: an IPv6 header
+/// and 65,535 bytes. It suffices as the buffer for [`UdpSocket::send`](crate::UdpSocket::send).
 pub const MAX_DATAGRAM: usize = 40 + 65_535;
 
-/// The hop limit of packets that ask for none (RFC 1700's default TTL).
+/// Hop limit of packets whose sender sets none (RFC 1700's default TTL).
 pub(crate) const HOP_LIMIT: u8 = 64;
 
-/// The longest IP and TCP headers that smoltcp writes: IPv6, TCP and 40 bytes of options.
+/// Length of the longest IP and TCP headers that smoltcp writes: IPv6, TCP and 40 bytes of options.
 pub(crate) const MAX_HEADERS: usize = 40 + 60;
 
-/// Where a packet comes from and goes to.
+/// Addresses and other fields of a packet's IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IpHeader {
     pub(crate) source: IpAddr,
@@ -44,16 +44,16 @@ pub(crate) struct IpHeader {
     pub(crate) hop_limit: u8,
     /// Differentiated services and ECN bits: IPv4's type of service, IPv6's traffic class.
     pub(crate) traffic_class: u8,
-    /// Bytes of the IP header, options and extension headers included.
+    /// Bytes of the IP header, including options and extension headers.
     pub(crate) header_len: usize,
-    /// Bytes of the whole packet as the header says; never more than there are.
+    /// Bytes of the whole packet according to the header, never more than there are.
     pub(crate) total_len: usize,
-    /// Whether the upper layer's header and all of its payload follow a header without options. If not, see
+    /// True if a header without options is followed by the whole upper layer. For other packets see
     /// `extended.rs`.
     pub(crate) plain: bool,
 }
 
-/// Why a packet is not for us.
+/// Reason to drop a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IpError {
     Malformed,
@@ -61,7 +61,7 @@ pub(crate) enum IpError {
 }
 
 impl IpHeader {
-    /// Reads the first header of `packet`; `verify` asks for a valid IPv4 header checksum.
+    /// Reads the first header of `packet`; `verify` demands a valid IPv4 header checksum.
     pub(crate) fn parse(packet: &[u8], verify: bool) -> Result<Self, IpError> {
         match packet.first().map(|byte| byte >> 4) {
             Some(4) => Self::parse_v4(packet, verify),
@@ -106,34 +106,35 @@ impl IpHeader {
         })
     }
 
-    /// Whether the source may be answered: RFC 1122 3.2.1.3, RFC 4443 2.4 (e.6).
+    /// Returns true if the source may be answered (RFC 1122 3.2.1.3, RFC 4443 2.4 (e.6)).
     pub(crate) fn source_is_unicast(&self) -> bool {
         is_unicast(self.source)
     }
 }
 
-/// Whether a packet is a part of a larger one.
+/// Returns true if a packet is a fragment of a larger one.
 pub(crate) fn is_fragment(packet: &[u8]) -> bool {
     match packet.first().map(|first| first >> 4) {
         Some(4) => {
+            // The mask covers the more-fragments bit and the offset, not don't-fragment.
             packet.get(6..8).is_some_and(|field| u16::from_be_bytes([field[0], field[1]]) & 0x3fff != 0)
         }
         _ => extensions::fragment_header(packet).is_some(),
     }
 }
 
-/// Whether `address` names one node.
+/// Returns true if `address` belongs to a single node.
 pub(crate) fn is_unicast(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_multicast() || broadcast)
 }
 
-/// The address without IPv6's flow label and scope, so that equal endpoints compare equal.
+/// Returns the address without IPv6's flow label and scope, so that equal endpoints compare equal.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 
-/// What smoltcp calls an interface's checksum setting.
+/// Returns smoltcp's form of an interface's checksum setting.
 pub(crate) fn checksum_caps(on: bool) -> ChecksumCapabilities {
     let mut caps = ChecksumCapabilities::ignored();
     if on {
@@ -146,8 +147,8 @@ pub(crate) fn checksum_caps(on: bool) -> ChecksumCapabilities {
     caps
 }
 
-/// Writes an IP header for `payload_len` bytes of `protocol` to the front of `buf` and gives its
-/// length, or `None` if packet and `buf` do not fit.
+/// Writes an IP header for `payload_len` bytes of `protocol` to the front of `buf`. Returns its length, or
+/// `None` if the packet does not fit `buf`.
 pub(crate) fn write_header(
     buf: &mut [u8],
     (source, destination): (IpAddr, IpAddr),
@@ -167,7 +168,7 @@ pub(crate) fn write_header(
     Some(repr.header_len())
 }
 
-/// RFC 8200 section 3.
+/// Writes an IPv6 header (RFC 8200 section 3).
 fn write_v6(
     buf: &mut [u8],
     (source, destination): (Ipv6Addr, Ipv6Addr),
@@ -176,6 +177,7 @@ fn write_v6(
 ) -> Option<usize> {
     let length = u16::try_from(payload_len).ok().filter(|_| buf.len() >= 40 + payload_len)?;
     let header = buf.first_chunk_mut::<40>()?;
+    // A flow label of 0 means that the sender sets none (RFC 6437 section 2).
     header[..4].copy_from_slice(&[0x60, 0, 0, 0]);
     header[4..6].copy_from_slice(&length.to_be_bytes());
     header[6..8].copy_from_slice(&[protocol.into(), hop_limit]);
@@ -184,17 +186,17 @@ fn write_v6(
     Some(header.len())
 }
 
-/// What a datagram's header says besides its addresses and its length.
+/// Fields of a datagram's header besides its addresses and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) protocol: IpProtocol,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
-    /// Whether it may be cut, which IPv4 says in the header.
+    /// True if routers may fragment the packet, which only IPv4's header can say.
     pub(crate) may_fragment: bool,
 }
 
-/// As [`write_header`], with everything in the caller's hands.
+/// Writes a header as [`write_header`] does, with all fields chosen by the caller.
 pub(crate) fn write_fields(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),

@@ -1,14 +1,15 @@
-//! Checksums of packets that come from or go to another host's IP, such as the kernel's behind a TUN device.
+//! Checksums of packets exchanged with another host's stack, such as a kernel behind a TUN device.
 //!
-//! Between nodes nobody makes or checks them, for the overlay's tag covers every byte. A kernel wants those
-//! of what it takes, and makes those of what it sends when the device has promised to (checksum offload).
+//! Between nodes no checksums are used, because the overlay's tag covers every byte. A kernel verifies the
+//! checksums of packets that it receives. It fills in the checksums of packets that it sends, unless the
+//! device promises to (checksum offload).
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, checksum};
 
 use crate::ip::{IpHeader, extensions, is_fragment};
 
-/// Where a checksum is still to be completed: over all bytes from `start` to the packet's end. The field
-/// holds the sum over the pseudo-header, as with `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2, 5.1.6.4).
+/// Position of a checksum to be completed over all bytes from `start` to the packet's end. The field holds
+/// the sum over the pseudo-header, as with `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2, 5.1.6.4).
 ///
 /// ```
 /// let checksum = peersock_stack::PartialChecksum { start: 40, offset: 16 };
@@ -16,15 +17,15 @@ use crate::ip::{IpHeader, extensions, is_fragment};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialChecksum {
-    /// Where the upper layer's packet starts, bytes from the IP packet's.
+    /// Start of the upper layer's packet, bytes from the start of the IP packet.
     pub start: u16,
-    /// Where in it the checksum is.
+    /// Position of the checksum in the upper layer's packet.
     pub offset: u16,
 }
 
-/// Makes a packet of another node fit for a host that checks: fills in IPv4's header checksum, and prepares
-/// that of TCP, UDP and ICMP for whoever completes it. `None` if there is none to complete: of a fragment it
-/// was made before the packet was cut, and other protocols' are theirs.
+/// Prepares a packet of another node for a host that verifies checksums. Fills in IPv4's header checksum, and
+/// starts that of TCP, UDP or ICMP, which the host or device completes. Returns `None` if there is none to
+/// complete. A fragment's checksum was filled in before fragmentation, and other protocols use their own.
 ///
 /// ```
 /// // An ICMPv6 echo request, whose checksum nobody has made.
@@ -38,7 +39,7 @@ pub fn prepare_checksum(packet: &mut [u8]) -> Option<PartialChecksum> {
     let Place { start, offset, protocol, ip } = place?;
     let length = (ip.total_len - start) as u32;
     let sum = match protocol {
-        // RFC 792 has no pseudo-header.
+        // ICMP has no pseudo-header (RFC 792).
         IpProtocol::Icmp => 0,
         _ => checksum::pseudo_header(
             &IpAddress::from(ip.source),
@@ -51,8 +52,8 @@ pub fn prepare_checksum(packet: &mut [u8]) -> Option<PartialChecksum> {
     Some(PartialChecksum { start: start as u16, offset: offset as u16 })
 }
 
-/// Makes all checksums of a whole packet: its header's, and that of TCP, UDP or ICMP. For what is going to be
-/// cut into fragments, of which no one could make it any more.
+/// Fills in all checksums of a whole packet: its header's, and that of TCP, UDP or ICMP. Use it before
+/// fragmentation, because the checksum cannot be computed from a fragment.
 ///
 /// ```
 /// let mut packet = [[0x60, 0, 0, 0, 0, 8, 58, 64].as_slice(), &[0xfd; 32], &[128, 0, 0, 0, 0, 1, 0, 1]].concat();
@@ -64,7 +65,7 @@ pub fn fill_checksums(packet: &mut [u8]) {
     let (start, offset) = (usize::from(checksum.start), usize::from(checksum.offset));
     let Ok(ip) = IpHeader::parse(packet, false) else { return };
     let sum = !checksum::data(&packet[start..ip.total_len]);
-    // RFC 768: a sum of zero is sent as all ones, for zero says that there is none.
+    // RFC 768: a sum of zero is sent as all ones, because zero means "no checksum".
     let is_udp = offset == UDP_OFFSET;
     let sum = if sum == 0 && is_udp { 0xffff } else { sum };
     packet[start + offset..][..2].copy_from_slice(&sum.to_be_bytes());
@@ -81,7 +82,7 @@ struct Place {
     ip: IpHeader,
 }
 
-/// The upper layer's checksum; `None` if the packet is a fragment, or has none that is known here.
+/// Finds the upper layer's checksum; returns `None` for a fragment or an unknown protocol.
 fn find(packet: &[u8]) -> Option<Place> {
     let ip = IpHeader::parse(packet, false).ok()?;
     if is_fragment(packet) {

@@ -1,12 +1,12 @@
-//! IPv4 options (RFC 791 3.1): skipped, but for routes that the source chose.
+//! IPv4 options (RFC 791 3.1): skipped, except source routes.
 
-/// Why a header's options make the packet unwelcome.
+/// Reason to drop a packet because of its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptionError {
-    /// A loose or strict source route: such packets pass where their real source could not (RFC 7126 4.3,
-    /// 4.4).
+    /// Loose or strict source route, which would let packets bypass filters on their real source (RFC 7126
+    /// 4.3, 4.4).
     SourceRoute,
-    /// An option's length does not fit; the offset of that byte in the header.
+    /// Length of an option does not fit; the offset of that byte in the header.
     Malformed(usize),
 }
 
@@ -15,8 +15,8 @@ const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Looks through the options of an IPv4 header, which is the whole of `header`. Unknown ones are skipped
-/// (RFC 1122 3.2.1.8).
+/// Checks the options of an IPv4 header, which is the whole of `header`. Unknown options are skipped (RFC
+/// 1122 3.2.1.8).
 pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
     let mut at = 20;
     while let Some(&kind) = header.get(at) {
@@ -26,6 +26,7 @@ pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
             LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(OptionError::SourceRoute),
             _ => {
                 let len = header.get(at + 1).map_or(0, |&len| usize::from(len));
+                // A length byte may be missing, so the pointer is kept within the header.
                 if len < 2 || at + len > header.len() {
                     return Err(OptionError::Malformed((at + 1).min(header.len() - 1)));
                 }
@@ -36,8 +37,8 @@ pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
     Ok(())
 }
 
-/// The options of an IPv4 header, which is the whole of `header`, without padding. They end at the first one
-/// whose length does not fit.
+/// Returns the options of an IPv4 header, which is the whole of `header`, without padding. They end at the
+/// first option with an invalid length.
 pub(crate) fn each(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut left = header.get(20..).unwrap_or_default();
     std::iter::from_fn(move || {

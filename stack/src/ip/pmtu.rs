@@ -1,5 +1,4 @@
-//! What ICMP has said about the MTU of paths (RFC 1191, RFC 8201); whose errors count is decided in
-//! `icmp/errors`.
+//! MTUs of paths as reported by ICMP (RFC 1191, RFC 8201); `icmp/errors` decides which reports are believed.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,23 +10,23 @@ use crate::host::clock::{Time, after};
 use crate::sync;
 use crate::{InterfaceId, Stack};
 
-/// How long a report counts: RFC 8201 section 4 advises ten minutes before a larger size is tried.
+/// Lifetime of a report: RFC 8201 section 4 advises ten minutes before a larger size is tried.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// Most destinations remembered. The oldest report makes room.
+/// Maximum number of destinations. A new report replaces the oldest.
 const MOST: usize = 4096;
 
-/// Every IPv6 link carries this (RFC 8200 section 5).
+/// Minimum MTU of every IPv6 link (RFC 8200 section 5).
 const LEAST_V6: usize = 1280;
-/// Less is not believed of IPv4: every host takes this (RFC 791 3.1).
+/// Minimum for IPv4, because every host accepts this size (RFC 791 3.1).
 const LEAST_V4: usize = 576;
 
 const NEVER: i64 = i64::MAX;
 
-/// The MTUs of paths that are smaller than their first link's.
+/// MTUs of paths that are smaller than their first link's.
 pub(crate) struct PathMtus {
     entries: Mutex<BTreeMap<(InterfaceId, IpAddr), Entry>>,
     len: AtomicUsize,
-    /// When the first report expires, microseconds; readable without the lock.
+    /// Time at which the first report expires, microseconds; readable without the lock.
     next: AtomicI64,
 }
 
@@ -43,12 +42,12 @@ impl Default for PathMtus {
 }
 
 impl PathMtus {
-    /// Whether anything was reported at all. Takes no lock.
+    /// Returns true if there are any reports. Takes no lock.
     pub(crate) fn any(&self) -> bool {
         self.len.load(Ordering::Acquire) > 0
     }
 
-    /// The MTU reported for the path to `destination`, bytes of an IP packet. Usually takes no lock.
+    /// Returns the MTU reported for the path to `destination`, bytes of an IP packet. Usually takes no lock.
     pub(crate) fn find(&self, interface: InterfaceId, destination: IpAddr) -> Option<usize> {
         if !self.any() {
             return None;
@@ -56,8 +55,7 @@ impl PathMtus {
         self.lock().get(&(interface, destination)).map(|entry| entry.mtu)
     }
 
-    /// A router has said what its next link takes, about a packet of `len` bytes. Says whether this changes
-    /// anything.
+    /// Processes a report about a packet of `len` bytes. Returns true if it changes anything.
     pub(crate) fn report(
         &self,
         time: Time,
@@ -66,6 +64,7 @@ impl PathMtus {
         len: usize,
     ) -> bool {
         let mtu = match destination {
+            // A smaller value is forged or wrong, and would only cost performance (RFC 8201 section 4).
             IpAddr::V6(_) if reported < LEAST_V6 => return false,
             IpAddr::V6(_) => reported,
             IpAddr::V4(_) if reported == 0 => plateau(len),
@@ -73,6 +72,7 @@ impl PathMtus {
         };
         let mut entries = self.lock();
         let key = (interface, destination);
+        // ICMP never raises an MTU, because a late report may be older than the known one; only expiry does.
         if entries.get(&key).is_some_and(|known| known.mtu <= mtu) {
             return false;
         }
@@ -86,7 +86,7 @@ impl PathMtus {
         true
     }
 
-    /// When [`expire`](Self::expire) next has something to do. Takes no lock.
+    /// Returns the time at which [`expire`](Self::expire) next has something to do. Takes no lock.
     pub(crate) fn next(&self) -> Option<Time> {
         match self.next.load(Ordering::Acquire) {
             NEVER => None,
@@ -94,7 +94,7 @@ impl PathMtus {
         }
     }
 
-    /// Forgets reports that are too old.
+    /// Removes expired reports.
     pub(crate) fn expire(&self, time: Time) {
         if self.next().is_some_and(|next| next <= time) {
             let mut entries = self.lock();
@@ -114,17 +114,17 @@ impl PathMtus {
     }
 }
 
-/// RFC 1191 section 7: what a router probably means that names no size.
+/// Returns the probable MTU of a router that reports no size (RFC 1191 section 7).
 fn plateau(len: usize) -> usize {
     let plateaus = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006];
     plateaus.into_iter().find(|&plateau| plateau < len).unwrap_or(LEAST_V4)
 }
 
 impl Stack {
-    /// The largest IP packet that the path to `destination` is known to take, bytes, if an ICMP error has
-    /// said that it is less than its first link does. Reports count for ten minutes; they are taken from
-    /// errors of the destination itself or this node about packets that a socket of this stack could have
-    /// sent, and never go below 1280 bytes (IPv6) or 576 (IPv4).
+    /// Returns the MTU of the path to `destination`, bytes of an IP packet, if an ICMP error has reported
+    /// less than the first link's MTU. Reports expire after ten minutes. They are accepted only from the
+    /// destination itself or this node, about packets that a socket of this stack could have sent. They never
+    /// go below 1280 bytes (IPv6) or 576 (IPv4).
     pub fn path_mtu(&self, interface: InterfaceId, destination: IpAddr) -> Option<usize> {
         self.shared.path_mtus.find(interface, destination)
     }

@@ -1,4 +1,4 @@
-//! A network's range of ports, for packets that no socket of this stack judges: those between a device and
+//! Port range of a network, for packets that no socket of this stack checks: packets between a device and
 //! peers.
 
 use std::ops::RangeInclusive;
@@ -7,16 +7,16 @@ use smoltcp::wire::IpProtocol;
 
 use crate::ip::{IpHeader, extensions};
 
-/// Where answers go: clients' ports are from here on (Linux's ip_local_port_range; RFC 6335's dynamic ports
-/// lie in it).
+/// First port of clients, to which answers go (Linux's ip_local_port_range; RFC 6335's dynamic ports lie
+/// within).
 const FIRST_EPHEMERAL: u16 = 32_768;
 
-/// Bytes of TCP's header up to the flags.
+/// Length of TCP's header up to and including the flags, bytes.
 const TCP_FLAGS: usize = 14;
 
-/// Whether a packet may pass in a network in which services have `ports` only: TCP connections to them, UDP
-/// datagrams to them and answers from there to clients' ports, ICMP, and what belongs to connections that are
-/// there. Where all ports are allowed, everything may.
+/// Returns true if a packet may pass in a network that restricts services to `ports`. Permitted are TCP
+/// connections to them, UDP datagrams to them, answers from them to clients' ports, ICMP, and packets of
+/// existing connections. With all ports allowed, every packet may pass.
 ///
 /// ```
 /// // A UDP datagram to port 53.
@@ -25,6 +25,7 @@ const TCP_FLAGS: usize = 14;
 /// assert!(!peersock_stack::may_pass(&packet, &(80..=80)));
 /// ```
 pub fn may_pass(packet: &[u8], ports: &RangeInclusive<u16>) -> bool {
+    // Port 0 is reserved, so 1 to 65,535 are all ports.
     if *ports.start() <= 1 && *ports.end() == u16::MAX {
         return true;
     }
@@ -34,13 +35,14 @@ pub fn may_pass(packet: &[u8], ports: &RangeInclusive<u16>) -> bool {
     let bytes = packet.get(upper.at..).unwrap_or_default();
     let is_icmp = upper.protocol == if ip.source.is_ipv4() { IpProtocol::Icmp } else { IpProtocol::Icmpv6 };
     match upper.protocol {
-        // RFC 3128: a second fragment that would overwrite the flags of the first.
+        // RFC 3128: a second fragment could overwrite the flags of the first.
         IpProtocol::Tcp if upper.offset > 0 => upper.offset >= TCP_FLAGS,
         IpProtocol::Udp if upper.offset > 0 => true,
         _ if is_icmp => true,
         IpProtocol::Tcp => match *bytes {
             [_, _, high, low, _, _, _, _, _, _, _, _, _, flags, ..] => {
                 let (syn, ack) = (flags & 2 != 0, flags & 16 != 0);
+                // Only the SYN is checked, because later segments mean nothing without it.
                 !syn || ack || ports.contains(&u16::from_be_bytes([high, low]))
             }
             _ => false,
@@ -94,7 +96,7 @@ mod tests {
             cut[5] = (length - 40) as u8;
             assert!(!passes(&cut), "{length}");
         }
-        // Behind a fragment header: the first has the ports, the second must not bring others.
+        // In fragments, the first has the ports, and the second must not replace them.
         let fragment = |offset: u8, more: u8| {
             let mut packet = [[0x60, 0, 0, 0, 0, 28, 44, 64].as_slice(), &[0xfd; 32]].concat();
             packet.extend([6, 0, 0, offset | more, 0, 0, 0, 1]);

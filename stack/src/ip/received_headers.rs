@@ -1,30 +1,29 @@
-//! The extension headers with which a datagram has come, for sockets that want to know (RFC 3542 section
-//! 20.1).
+//! Extension headers of a received datagram, for sockets that request them (RFC 3542 section 20.1).
 
 use smoltcp::wire::IpProtocol;
 
 use crate::ip::{IpHeader, extensions};
 
-/// The extension headers with which a datagram has come, in their order, without fragment headers: what
-/// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS and IPV6_RECVRTHDR show.
+/// Extension headers of a received datagram, in order, without fragment headers: the content of
+/// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS and IPV6_RECVRTHDR.
 ///
 /// ```
 /// assert_eq!(peersock_stack::ReceivedHeaders::default().iter().count(), 0);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceivedHeaders {
-    /// Before each header stands its protocol number.
+    /// Headers, each after its protocol number.
     pub(crate) listed: Vec<u8>,
 }
 
 impl ReceivedHeaders {
-    /// Forgets them; the memory stays.
+    /// Removes the headers; the memory stays.
     pub fn clear(&mut self) {
         self.listed.clear();
     }
 
-    /// Each header's protocol number (0 hop-by-hop options, 43 routing, 60 destination options) and its
-    /// bytes, a multiple of eight.
+    /// Returns each header's protocol number (0 hop-by-hop options, 43 routing, 60 destination options) and
+    /// its bytes, a multiple of eight.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &[u8])> {
         let mut rest = &self.listed[..];
         std::iter::from_fn(move || {
@@ -36,7 +35,7 @@ impl ReceivedHeaders {
     }
 }
 
-/// What is between the IP header of an arriving packet and its upper layer. Nothing for nearly all.
+/// Bytes between the IP header of an arriving packet and its upper layer, nearly always none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeaderChain<'a> {
     first: IpProtocol,
@@ -46,7 +45,7 @@ pub(crate) struct HeaderChain<'a> {
 impl<'a> HeaderChain<'a> {
     pub(crate) const NOTHING: Self = Self { first: IpProtocol::Ipv6NoNxt, bytes: &[] };
 
-    /// Of a packet in which the upper layer was found.
+    /// Returns the chain of a packet in which the upper layer was found.
     pub(crate) fn of(packet: &'a [u8], ip: &IpHeader) -> Self {
         if ip.plain || ip.source.is_ipv4() {
             return Self { first: ip.protocol, bytes: &[] };
@@ -54,7 +53,8 @@ impl<'a> HeaderChain<'a> {
         Self { first: packet[6].into(), bytes: &packet[40..ip.header_len] }
     }
 
-    /// The headers as a queue keeps them, if the socket `wants` them. Allocates only if there are any.
+    /// Returns the headers in the form of a queue, if the socket `wants` them. Allocates only if there are
+    /// any.
     pub(crate) fn listed(self, wants: impl FnOnce() -> bool) -> Vec<u8> {
         if self.bytes.is_empty() || !wants() {
             return Vec::new();
@@ -62,6 +62,7 @@ impl<'a> HeaderChain<'a> {
         let (mut listed, mut at, mut protocol) = (Vec::with_capacity(self.bytes.len() + 8), 0, self.first);
         while at < self.bytes.len() {
             let is_fragment = protocol == IpProtocol::Ipv6Frag;
+            // The second byte of a fragment header is no length.
             let len = match is_fragment {
                 true => extensions::FRAGMENT_HEADER,
                 false => extensions::extension(self.bytes, at).map_or(self.bytes.len() - at, <[u8]>::len),

@@ -1,7 +1,7 @@
-//! Which own address suits a destination (RFC 6724 section 5).
+//! Choice of the local address for a destination (RFC 6724 section 5).
 //!
-//! Of the rules there apply: the same address (1), the scope (2), the label (6), and the longest prefix (8).
-//! No address here is deprecated (3), a home address (4) or temporary (7), and the interface is chosen before
+//! These rules apply: the same address (1), the scope (2), the label (6), and the longest prefix (8). No
+//! address here is deprecated (3), a home address (4) or temporary (7), and the interface is chosen before
 //! (5).
 
 use std::cmp::Ordering;
@@ -9,18 +9,18 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::Cidr;
 
-/// The own address of `destination`'s family to reach it from; the first of those that suit equally well.
+/// Returns the best local address of `destination`'s family; the first of equals.
 pub(crate) fn choose(own: &[Cidr], destination: IpAddr) -> Option<IpAddr> {
     let family = own.iter().filter(|own| own.address().is_ipv4() == destination.is_ipv4());
     let better = |best: &'_ Cidr, next: &'_ Cidr| compare(next, best, destination) == Ordering::Greater;
     family.reduce(|best, next| if better(best, next) { next } else { best }).map(Cidr::address)
 }
 
-/// `Greater` if `a` suits the destination better than `b`.
+/// Returns `Greater` if `a` suits the destination better than `b`.
 fn compare(a: &Cidr, b: &Cidr, destination: IpAddr) -> Ordering {
     let same = |own: &Cidr| own.address() == destination;
     let [wanted, scope_a, scope_b] = [destination, a.address(), b.address()].map(scope);
-    // Rule 2: the smallest scope that is enough, else the largest.
+    // Rule 2: the smallest sufficient scope, else the largest.
     let by_scope = match scope_a.cmp(&scope_b) {
         Ordering::Less if scope_a < wanted => Ordering::Less,
         Ordering::Less => Ordering::Greater,
@@ -36,15 +36,15 @@ fn compare(a: &Cidr, b: &Cidr, destination: IpAddr) -> Ordering {
         .then(prefix(a, destination).cmp(&prefix(b, destination)))
 }
 
-/// RFC 6724 2.2: how much of the own network's prefix the two share. An IPv4 network either holds the
-/// destination or says nothing about it.
+/// Returns the common prefix within the local network's prefix (RFC 6724 2.2). An IPv4 network counts only if
+/// it contains the destination.
 fn prefix(own: &Cidr, destination: IpAddr) -> u32 {
     let limit = u32::from(own.prefix());
     let common = own.common_prefix(destination).unwrap_or(0).min(limit);
     if destination.is_ipv4() && common < limit { 0 } else { common }
 }
 
-/// RFC 6724 3.1 and 3.2, with the numbers of multicast scopes (RFC 4291 2.7).
+/// Returns the scope (RFC 6724 3.1 and 3.2), with the numbers of multicast scopes (RFC 4291 2.7).
 fn scope(address: IpAddr) -> u8 {
     const LINK: u8 = 2;
     const SITE: u8 = 5;
@@ -59,7 +59,7 @@ fn scope(address: IpAddr) -> u8 {
     }
 }
 
-/// The default policy table's labels (RFC 6724 2.1).
+/// Returns the label of the default policy table (RFC 6724 2.1).
 fn label(address: IpAddr) -> u8 {
     let v6 = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -88,7 +88,7 @@ mod tests {
         choose(&own, destination.parse().unwrap()).unwrap().to_string()
     }
 
-    /// The order in which addresses are configured must not matter where a rule decides.
+    /// Checks that the order of the addresses does not matter where a rule decides.
     #[track_caller]
     fn check(own: [&str; 2], destination: &str, expected: &str) {
         assert_eq!(chosen(&own, destination), expected);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_prefix_counts_as_far_as_the_network_s_goes() {
-        // The host parts share one bit more, which says nothing.
+        // The host parts share one bit more, which must not count.
         assert_eq!(chosen(&["fd00:0:0:1::8000/64", "fd00:0:0:1::1/64"], "fd00:0:0:1::2"), "fd00:0:0:1::8000");
         check(["10.0.0.1/8", "10.9.0.1/16"], "10.9.3.3", "10.9.0.1");
         check(["10.0.0.1/8", "10.9.0.1/16"], "10.2.2.3", "10.0.0.1");

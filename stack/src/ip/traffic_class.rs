@@ -1,6 +1,6 @@
-//! The byte that says how a packet wants to be treated on its way.
+//! Traffic class: the byte that requests a packet's treatment by routers.
 
-/// IPv4's type of service and IPv6's traffic class: six bits of differentiated services (RFC 2474), two of
+/// Type of service of IPv4 and traffic class of IPv6: six bits of differentiated services (RFC 2474), two of
 /// explicit congestion notification (RFC 3168).
 ///
 /// ```
@@ -11,11 +11,11 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TrafficClass(
-    /// The byte as it is in the header, 0 by default: no special treatment.
+    /// Byte as in the header, 0 by default: no special treatment.
     pub u8,
 );
 
-/// The codepoints of explicit congestion notification (RFC 3168 section 5).
+/// Codepoints of explicit congestion notification (RFC 3168 section 5).
 ///
 /// ```
 /// use peersock_stack::{Ecn, TrafficClass};
@@ -37,17 +37,17 @@ pub enum Ecn {
 }
 
 impl TrafficClass {
-    /// Joins a differentiated services codepoint, of which the lower six bits count, and an ECN codepoint.
+    /// Combines a differentiated services codepoint (its lower six bits) and an ECN codepoint.
     pub fn new(dscp: u8, ecn: Ecn) -> Self {
         Self(dscp << 2 | ecn as u8)
     }
 
-    /// The differentiated services codepoint, 0 to 63.
+    /// Returns the differentiated services codepoint, 0 to 63.
     pub fn dscp(self) -> u8 {
         self.0 >> 2
     }
 
-    /// The ECN codepoint.
+    /// Returns the ECN codepoint.
     pub fn ecn(self) -> Ecn {
         match self.0 & 3 {
             0 => Ecn::NotCapable,
@@ -57,7 +57,7 @@ impl TrafficClass {
         }
     }
 
-    /// The same with another ECN codepoint.
+    /// Returns the same class with another ECN codepoint.
     #[must_use]
     pub fn with_ecn(self, ecn: Ecn) -> Self {
         Self::new(self.dscp(), ecn)

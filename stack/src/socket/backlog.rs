@@ -1,4 +1,5 @@
-//! A listener's backlog: handshakes under way, those that wait for a place, and connections to accept.
+//! Backlog of a listener: handshakes in progress, handshakes that wait for a place, and connections to
+//! accept.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -8,75 +9,76 @@ use std::time::Duration;
 use crate::host::clock::{Time, since};
 use crate::{Error, Flow, Ready};
 
-/// Handshakes that hold all places of a listener which [counts exactly](crate::Listener::listen_exactly) are
-/// waited for this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
+/// Time to wait for handshakes that hold all places of a listener which [counts
+/// exactly](crate::Listener::listen_exactly). It is the time of the first retransmission of a SYN (RFC 6298
+/// 2).
 const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
 
-/// The most handshakes that wait for a place of such a listener. Each has the memory of a connection without
-/// data, and counts among its peer's connections. Of one peer there are half of them at most, so that it does
-/// not keep others out.
+/// Maximum number of handshakes that wait for a place of such a listener. Each takes the memory of a
+/// connection without data, and counts among its peer's connections. One peer may have half of them, so that
+/// it cannot keep others out.
 const MOST_HELD: usize = 32;
 const MOST_HELD_OF_PEER: usize = MOST_HELD / 2;
 
-/// After the last cookie was given, none comes back later than this.
+/// Time after which no cookie can come back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
-/// The fate of a SYN.
+/// Result for a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It has taken a place of the backlog.
+    /// The SYN took a place of the backlog.
     Place,
-    /// Other handshakes hold all places: it is answered with a cookie.
+    /// Other handshakes hold all places, so a cookie answers the SYN.
     Cookie,
-    /// Other handshakes hold all places for a moment: it is answered once one of them is free.
+    /// Other handshakes hold all places for a moment; the answer waits for a free place.
     Held,
-    /// Connections that nobody accepts hold all places, or too many wait for one.
+    /// Unaccepted connections hold all places, or too many handshakes wait.
     Full,
 }
 
-/// The connections of a listener that nobody has taken out yet.
+/// Connections of a listener that have not been accepted.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// Connections that may wait; 0 while the socket is only bound.
+    /// Number of places; 0 while the socket is only bound.
     backlog: usize,
-    /// See [`Listener::listen_exactly`](crate::Listener::listen_exactly).
+    /// True after [`Listener::listen_exactly`](crate::Listener::listen_exactly).
     is_exact: bool,
     handshakes: usize,
-    /// Those that wait for a place, the oldest first. Some may have ended meanwhile.
+    /// Handshakes that wait for a place, the oldest first. Some may have ended.
     held: VecDeque<(IpAddr, Weak<Flow>)>,
-    /// Since when there have been handshakes and none of them was done.
+    /// Time since which there have been handshakes and none was completed.
     handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
-    /// Connections that were taken out, and hold their place until somebody frees it.
+    /// Number of accepted connections that keep their place until it is freed.
     kept: usize,
     closed: Option<Error>,
-    /// The last time that a SYN was answered with a cookie, and that one came back and found no place.
+    /// Times of the last SYN answered with a cookie, and of the last returning cookie without a place.
     cookie: Option<Time>,
     refused: Option<Time>,
 }
 
 impl Queue {
-    /// Takes the oldest connection that waits out.
+    /// Takes out the oldest established connection.
     pub(crate) fn take(&mut self) -> Result<Arc<Flow>, Error> {
         self.established.pop_front().ok_or(self.closed.unwrap_or(Error::WouldBlock))
     }
 
-    /// Connections that nobody has accepted.
+    /// Returns the number of places that connections hold.
     fn waiting(&self) -> usize {
         self.established.len() + self.kept
     }
 
-    /// Returns true if they leave a place.
+    /// Returns true if connections leave a place.
     fn may_take(&self) -> bool {
         self.closed.is_none() && self.waiting() < self.backlog
     }
 
-    /// Returns true if they and the handshakes leave a place.
+    /// Returns true if connections and handshakes leave a place.
     fn has_place(&self) -> bool {
         self.closed.is_none() && self.handshakes + self.waiting() < self.backlog
     }
 
-    /// Returns true if one more of this peer may wait for a place.
+    /// Returns true if another handshake of this peer may wait for a place.
     fn may_hold(&mut self, peer: IpAddr) -> bool {
         self.held.retain(|(_, held)| held.strong_count() > 0);
         let of_peer = self.held.iter().filter(|(of, _)| *of == peer).count();
@@ -88,7 +90,7 @@ impl Queue {
         self.handshaking.get_or_insert(now);
     }
 
-    /// One that has a place came to nothing.
+    /// Frees the place of a handshake that failed.
     pub(crate) fn end_handshake(&mut self) {
         self.handshakes = self.handshakes.saturating_sub(1);
         if self.handshakes == 0 {
@@ -96,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// Takes it out, and keeps its place until it is freed.
+    /// Takes out the oldest established connection and keeps its place until it is freed.
     pub(crate) fn take_in_place(&mut self) -> Result<Arc<Flow>, Error> {
         let flow = self.take()?;
         self.kept += 1;
@@ -111,12 +113,12 @@ impl Queue {
         (self.backlog, self.is_exact) = (backlog.max(1), is_exact);
     }
 
-    /// Returns true if it is more than bound.
+    /// Returns true if the socket listens and is not only bound.
     pub(crate) fn listens(&self) -> bool {
         self.backlog > 0
     }
 
-    /// Ends it by this error; gives the connections that nobody has taken, and the handshakes that wait.
+    /// Closes the queue with `error`; returns unaccepted connections and waiting handshakes.
     pub(crate) fn close(&mut self, error: Error) -> (VecDeque<Arc<Flow>>, Vec<Arc<Flow>>) {
         self.closed.get_or_insert(error);
         let held = self.held.drain(..).filter_map(|(_, held)| held.upgrade()).collect();
@@ -144,8 +146,9 @@ impl Queue {
             self.add_handshake(now);
             return Admission::Place;
         }
-        // They may all be done in a moment, or never.
+        // The handshakes may all complete in a moment, or never.
         let is_young = self.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
+        // A dropped SYN would come again only after a second, so a short wait is better.
         if self.is_exact && is_young {
             return if self.may_hold(peer) { Admission::Held } else { Admission::Full };
         }
@@ -153,7 +156,7 @@ impl Queue {
         Admission::Cookie
     }
 
-    /// This handshake waits for a place.
+    /// Adds a handshake that waits for a place.
     pub(crate) fn hold(&mut self, flow: &Arc<Flow>) {
         self.held.push_back((flow.remote().ip(), Arc::downgrade(flow)));
     }
@@ -168,9 +171,10 @@ impl Queue {
         Some(held)
     }
 
-    /// A handshake is done; `false` if nobody will accept the connection.
+    /// Queues a connection after its handshake; returns `false` if the listener is closed.
     pub(crate) fn enqueue(&mut self, flow: Arc<Flow>, now: Time) -> bool {
         self.end_handshake();
+        // A handshake has succeeded, so the others get their full time anew.
         self.handshaking = self.handshaking.map(|_| now);
         if self.closed.is_none() {
             self.established.push_back(flow);
@@ -182,8 +186,9 @@ impl Queue {
         self.cookie.is_some_and(|given| since(now, given) < COOKIE_LIFETIME)
     }
 
-    /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
+    /// Takes a place for a connection whose cookie came back; returns `false` if there is none.
     pub(crate) fn take_cookie(&mut self, now: Time) -> bool {
+        // Pending handshakes do not block it, because the returned cookie proves the peer's address.
         let free = self.may_take();
         if free {
             self.add_handshake(now);

@@ -1,4 +1,4 @@
-//! Which socket an arriving packet belongs to: one hash for a port. Connections have a `flow_table`.
+//! Lookup of the socket for an arriving packet: one hash per port. Connections have a `flow_table`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,20 +9,20 @@ use crate::sync;
 use crate::{InterfaceId, UdpRoute, UdpSocket};
 use peersock_primitives::Key;
 
-/// Something bound to a local address and port, perhaps on every interface or address.
+/// A socket bound to a local address and port, possibly on every interface or address.
 pub(crate) trait Bound {
-    /// The interface, `None` for all.
+    /// Returns the interface, `None` for all.
     fn interface(&self) -> Option<InterfaceId>;
-    /// The address, unspecified for all of its family.
+    /// Returns the address, unspecified for all of its family.
     fn local(&self) -> SocketAddr;
 
-    /// Whether it takes packets at all: it may only be bound.
+    /// Returns true if the socket accepts packets. A socket may be bound only.
     fn is_open(&self) -> bool {
         true
     }
 
-    /// How well it suits a packet for `address` on `interface`: the more it asks for, the better;
-    /// `None` if it does not.
+    /// Returns the specificity of the match with a packet for `address` on `interface`; `None` if it does not
+    /// match.
     fn score(&self, interface: InterfaceId, address: IpAddr) -> Option<u8> {
         let own = self.interface();
         let local = self.local().ip();
@@ -33,12 +33,12 @@ pub(crate) trait Bound {
         suits.then_some(u8::from(own.is_some()) + 2 * u8::from(!local.is_unspecified()))
     }
 
-    /// Whether it takes packets from whoever sends them.
+    /// Returns true if the socket accepts packets from any sender.
     fn takes_strangers(&self) -> bool {
         true
     }
 
-    /// Whether a packet could suit this and a socket bound to `interface` and `address`.
+    /// Returns true if a packet could match both this socket and one bound to `interface` and `address`.
     fn overlaps(&self, interface: Option<InterfaceId>, address: IpAddr) -> bool {
         let local = self.local().ip();
         let meet = match (self.interface(), interface) {
@@ -50,7 +50,7 @@ pub(crate) trait Bound {
     }
 }
 
-/// Everything of one kind that is bound, by port.
+/// Bound sockets of one kind, by port.
 pub(crate) struct Binds<T> {
     ports: RwLock<HashMap<u16, Vec<Arc<T>>>>,
     len: AtomicUsize,
@@ -63,16 +63,17 @@ impl<T> Default for Binds<T> {
 }
 
 impl<T: Bound> Binds<T> {
-    /// The one that suits a packet best; of equals the youngest.
+    /// Returns the best match for a packet; of equals, the newest.
     pub(crate) fn find(&self, interface: InterfaceId, destination: SocketAddr) -> Option<Arc<T>> {
         let ports = self.read();
         let bound = ports.get(&destination.port())?;
         let open = bound.iter().filter(|one| one.takes_strangers());
         let scored = open.filter_map(|one| Some((one.score(interface, destination.ip())?, one)));
+        // Of equals, `max_by_key` takes the last, which is the youngest.
         scored.max_by_key(|&(score, _)| score).map(|(_, one)| one.clone())
     }
 
-    /// The one that suits a packet best; equals share, and `spread` says whose part it is.
+    /// Returns the best match for a packet; `spread` chooses among equals.
     pub(crate) fn find_spread(
         &self,
         interface: InterfaceId,
@@ -85,11 +86,12 @@ impl<T: Bound> Binds<T> {
         let best = bound.iter().filter_map(|one| score(one)).max()?;
         let mut equals = bound.iter().filter(|one| score(one) == Some(best));
         let count = equals.clone().count() as u64;
+        // The hash behind `spread` is needed only if there is a choice.
         let at = if count > 1 { spread() % count } else { 0 };
         equals.nth(at as usize).cloned()
     }
 
-    /// As [`find`](Self::find), but of equals that all `share` the one that `spread` gives.
+    /// Does the same as [`find`](Self::find), but `spread` chooses among equals that `share`.
     pub(crate) fn find_shared(
         &self,
         interface: InterfaceId,
@@ -111,25 +113,26 @@ impl<T: Bound> Binds<T> {
         equals.nth(at as usize).cloned()
     }
 
-    /// Whether nothing is bound. Takes no lock.
+    /// Returns true if nothing is bound. Takes no lock.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::Acquire) == 0
     }
 
-    /// All that suit a packet.
+    /// Returns all matches for a packet.
     pub(crate) fn matching(&self, interface: InterfaceId, destination: SocketAddr) -> Vec<Arc<T>> {
         let ports = self.read();
         let bound = ports.get(&destination.port()).into_iter().flatten();
         bound.filter(|one| one.score(interface, destination.ip()).is_some()).cloned().collect()
     }
 
-    /// Enters what `make` gives, unless something there stands in the way.
+    /// Adds the socket that `make` returns, unless `free` refuses because of the sockets on the port.
     pub(crate) fn insert<E>(
         &self,
         port: u16,
         free: impl FnOnce(&[Arc<T>]) -> Result<(), E>,
         make: impl FnOnce() -> Arc<T>,
     ) -> Result<Arc<T>, E> {
+        // One lock for look and insertion, so that two binds cannot both find the port free.
         let mut ports = self.write();
         free(ports.get(&port).map_or(&[], Vec::as_slice))?;
         let one = make();
@@ -150,18 +153,18 @@ impl<T: Bound> Binds<T> {
         }
     }
 
-    /// Whether anything bound to `port` overlaps.
+    /// Returns true if a socket bound to `port` overlaps.
     pub(crate) fn occupied(&self, port: u16, interface: Option<InterfaceId>, address: IpAddr) -> bool {
         let ports = self.read();
         ports.get(&port).is_some_and(|bound| bound.iter().any(|one| one.overlaps(interface, address)))
     }
 
-    /// All that `wanted` accepts.
+    /// Returns all sockets for which `wanted` returns true.
     pub(crate) fn filter(&self, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
         self.read().values().flatten().filter(|one| wanted(one)).cloned().collect()
     }
 
-    /// Forgets all.
+    /// Removes all sockets.
     pub(crate) fn clear(&self) {
         let bound = std::mem::take(&mut *self.write());
         self.len.store(0, Ordering::Release);
@@ -191,7 +194,7 @@ impl ConnectedUdp {
         sync::read(&self.routes).get(route).cloned()
     }
 
-    /// Enters a socket; `false` if its place is taken.
+    /// Adds a socket; returns `false` if the route is taken.
     pub(crate) fn insert(&self, route: UdpRoute, socket: &Arc<UdpSocket>) -> bool {
         let mut routes = self.write();
         let free = !routes.contains_key(&route);

@@ -1,11 +1,12 @@
-//! Errors that a socket's datagrams have run into, for those who want to know more than one `errno`.
+//! Errors that a socket's datagrams have met, with more detail than one `errno`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::Error;
 use crate::socket::queue::DatagramQueue;
 
-/// Bytes of reports that one socket keeps, quoted datagrams and a charge for each included. More are dropped.
+/// Bytes of reports that one socket keeps, including quoted datagrams and a charge per report. More reports
+/// are dropped.
 const LIMIT: usize = 16 << 10;
 
 /// One entry of a socket's error queue: IP_RECVERR, IPV6_RECVERR, as Linux's `sock_extended_err`.
@@ -27,34 +28,34 @@ const LIMIT: usize = 16 << 10;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorReport {
-    /// What a socket call would say: `ee_errno`.
+    /// Error of a socket call: `ee_errno`.
     pub error: Error,
-    /// Who has noticed: `ee_origin`.
+    /// Reporter of the error: `ee_origin`.
     pub origin: ErrorOrigin,
-    /// The ICMP type: `ee_type`. 0 for local ones.
+    /// ICMP type: `ee_type`. 0 for local errors.
     pub kind: u8,
-    /// The ICMP code: `ee_code`. 0 for local ones.
+    /// ICMP code: `ee_code`. 0 for local errors.
     pub code: u8,
-    /// Of a packet that was too big the MTU, bytes; of a parameter problem the offset of the byte in
-    /// question; else 0: `ee_info`.
+    /// MTU in bytes if a packet was too big; offset of the offending byte for a parameter problem; else 0:
+    /// `ee_info`.
     pub info: u32,
-    /// Who sent the ICMP message: `SO_EE_OFFENDER`.
+    /// Sender of the ICMP message: `SO_EE_OFFENDER`.
     pub offender: Option<IpAddr>,
-    /// Where the datagram was to go. The port is 0 for echo requests and raw packets.
+    /// Destination of the datagram. The port is 0 for echo requests and raw packets.
     pub destination: SocketAddr,
-    /// Bytes of the datagram's payload, as far as it was quoted, that were written to the buffer.
+    /// Bytes of quoted payload that were written to the buffer.
     pub len: usize,
 }
 
 impl ErrorReport {
-    /// What this node itself has noticed.
+    /// Returns a report of an error that this node has found.
     pub(crate) fn local(error: Error, destination: SocketAddr) -> Self {
         let (kind, code, info) = (0, 0, 0);
         Self { error, origin: ErrorOrigin::Local, kind, code, info, offender: None, destination, len: 0 }
     }
 }
 
-/// Who has noticed an error.
+/// Reporter of an error.
 ///
 /// ```
 /// use peersock_stack::ErrorOrigin;
@@ -72,7 +73,7 @@ pub enum ErrorOrigin {
     Icmpv6 = 3,
 }
 
-/// The reports of one socket. Takes memory only when there are any.
+/// Error reports of one socket. Allocated only when there are any.
 pub(crate) struct ErrorQueue(Option<Box<DatagramQueue<ErrorReport>>>);
 
 impl ErrorQueue {
@@ -80,7 +81,7 @@ impl ErrorQueue {
         Self(None)
     }
 
-    /// Appends a report; `false` if there is no room.
+    /// Appends a report; returns `false` if there is no room.
     pub(crate) fn push(&mut self, report: ErrorReport, payload: &[u8]) -> bool {
         self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(LIMIT))).push(report, &[], payload)
     }

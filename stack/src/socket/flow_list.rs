@@ -1,22 +1,22 @@
-//! Flows in the order in which something happened to them, as long as they last.
+//! Flows in the order of an event, until they end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::{Flow, sync};
 
-/// With so many entries those of flows that are gone are forgotten, at least.
+/// Number of entries below which entries of ended flows are never removed.
 const LEAST: usize = 64;
 
-/// A queue of flows that keeps none of them alive. It is as long as twice what it holds of living ones, and
-/// [`LEAST`] more.
+/// A queue of flows that keeps no flow alive. It has at most [`LEAST`] entries, or twice the number of its
+/// living flows.
 ///
-/// A flow may be locked when its lock is taken, and none is while it is held.
+/// Lock order: a flow's lock may be held when this lock is taken, but not the reverse.
 pub(crate) struct FlowList(Mutex<Entries>);
 
 struct Entries {
     flows: VecDeque<Weak<Flow>>,
-    /// With so many entries the list is looked through for flows that are gone.
+    /// Number of entries at which ended flows are removed.
     most: usize,
 }
 
@@ -28,6 +28,7 @@ impl FlowList {
     /// Appends a flow.
     pub(crate) fn push(&self, flow: Weak<Flow>) {
         let mut entries = sync::lock(&self.0);
+        // Doubling the limit makes the sweep cheap per insertion.
         if entries.flows.len() >= entries.most {
             entries.flows.retain(|flow| flow.strong_count() > 0);
             entries.most = LEAST.max(2 * entries.flows.len());
@@ -35,14 +36,14 @@ impl FlowList {
         entries.flows.push_back(flow);
     }
 
-    /// Takes out the first `limit` entries. Those that are to stay are given back.
+    /// Takes out the first `limit` entries. The caller gives back the flows that must stay.
     pub(crate) fn take(&self, limit: usize) -> Vec<Arc<Flow>> {
         let mut entries = sync::lock(&self.0);
         let count = limit.min(entries.flows.len());
         entries.flows.drain(..count).filter_map(|flow| flow.upgrade()).collect()
     }
 
-    /// Puts flows back to the front, in their order.
+    /// Puts flows back at the front, in their order.
     pub(crate) fn give_back(&self, flows: &[Arc<Flow>]) {
         let mut entries = sync::lock(&self.0);
         flows.iter().rev().for_each(|flow| entries.flows.push_front(Arc::downgrade(flow)));

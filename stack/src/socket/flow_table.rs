@@ -1,4 +1,4 @@
-//! All connections: by their addresses and ports, by the peer's address, and the account of each peer.
+//! All connections by addresses and ports, by the peer's address, and the memory account of each peer.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet, hash_map};
@@ -12,18 +12,20 @@ use crate::tcp::{Memory, Share};
 use crate::{Cidr, Flow, InterfaceId};
 use peersock_primitives::Key;
 
+// Several locks, so that threads seldom wait for one another.
 const SHARDS: usize = 16;
 
-/// What tells one connection from every other, in a form that hashes fast.
+/// Key of a connection, in a form that hashes fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowKey {
-    /// IPv4 addresses in their IPv4-mapped form; inner packets never have such IPv6 addresses.
+    /// Addresses, local and remote. IPv4 addresses are IPv4-mapped; packets never contain such IPv6
+    /// addresses.
     addresses: [[u8; 16]; 2],
     ports: u32,
     interface: u32,
 }
 
-/// A peer's address, and the interface.
+/// Address of a peer, and the interface.
 type PeerKey = ([u8; 16], u32);
 
 impl FlowKey {
@@ -31,7 +33,7 @@ impl FlowKey {
         Self::from_parts(interface, [local.ip(), remote.ip()], [local.port(), remote.port()])
     }
 
-    /// The own address and port come first.
+    /// Returns the key of a connection; the local address and port come first.
     pub(crate) fn from_parts(interface: InterfaceId, addresses: [IpAddr; 2], ports: [u16; 2]) -> Self {
         Self {
             addresses: addresses.map(octets),
@@ -48,24 +50,25 @@ impl FlowKey {
         (self.addresses[1], self.interface)
     }
 
-    /// The own address and port, of a connection over IPv4 or not.
+    /// Returns the local address and port, as IPv4 if `v4`.
     pub(crate) fn local(&self, v4: bool) -> SocketAddr {
         SocketAddr::new(address(self.addresses[0], v4), self.local_port())
     }
 
-    /// The peer's.
+    /// Returns the peer's address and port.
     pub(crate) fn remote(&self, v4: bool) -> SocketAddr {
         SocketAddr::new(address(self.addresses[1], v4), self.ports as u16)
     }
 
-    /// A shard's lock is all that a skewed choice can crowd, so this need not be keyed.
+    /// Returns the number of the shard. The hash needs no key, because a chosen collision only crowds one
+    /// shard's lock.
     fn shard(&self) -> usize {
         (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
     }
 }
 
 impl Hash for FlowKey {
-    /// All at once: hashers are slow at small pieces.
+    /// Hashes all fields in one write, because hashers are slow with small pieces.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut bytes = [0; 40];
         bytes[..32].copy_from_slice(self.addresses.as_flattened());
@@ -82,13 +85,13 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// The reverse of [`octets`].
+/// Reverses [`octets`].
 fn address(octets: [u8; 16], v4: bool) -> IpAddr {
     let [.., a, b, c, d] = octets;
     if v4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(octets) }
 }
 
-/// A flow under its key, which it holds itself: an entry takes eight bytes.
+/// A flow in the table. The key lies in the flow, so an entry takes eight bytes.
 struct Entry(Arc<Flow>);
 
 impl Borrow<FlowKey> for Entry {
@@ -111,40 +114,40 @@ impl Hash for Entry {
     }
 }
 
-/// All connections, in every state.
+/// All connections in every state.
 ///
-/// Lock order: a flow's, the index's, a shard's. None is taken while a later one is held.
+/// Lock order: a flow, the index, a shard. No lock is taken while a later one is held.
 pub(crate) struct FlowTable {
     shards: [RwLock<HashSet<Entry, Key>>; SHARDS],
     len: AtomicUsize,
-    /// What changes only when connections come and go.
+    /// Data that changes only when connections come and go.
     index: Mutex<Index>,
-    /// Flows that were looked at one after the other.
+    /// Number of flows visited one by one.
     #[cfg(test)]
     looked_at: AtomicUsize,
 }
 
 struct Index {
-    /// How many flows use each local port.
+    /// Number of flows on each local port.
     ports: HashMap<u16, usize, Key>,
-    /// The connections with each address.
+    /// Connections by the peer's address.
     peers: HashMap<PeerKey, Peer, Key>,
-    /// The account of each peer, by the address that stands for it. It outlives the flows as long as a
-    /// connection has data to be read.
+    /// Account of each peer, by the peer's representative address. It outlives the flows while a connection
+    /// has unread data.
     accounts: HashMap<PeerKey, Arc<Share>, Key>,
-    /// With so many accounts those that nobody uses are forgotten.
+    /// Number of accounts at which unused ones are removed.
     most_accounts: usize,
 }
 
-/// The connections with one address; there is at least one.
+/// Connections with one address; there is at least one.
 struct Peer {
-    /// Each knows its position, so that it is taken out without a search.
+    /// Flows; each knows its position, so that removal needs no search.
     flows: Vec<Arc<Flow>>,
-    /// The account of the peer that has the address, which counts them.
+    /// Account of the peer that has the address; it counts the flows.
     share: Arc<Share>,
 }
 
-/// Accounts that nobody uses and that may be kept all the same.
+/// Number of accounts below which unused ones are kept.
 const ACCOUNTS: usize = 64;
 
 impl FlowTable {
@@ -167,8 +170,8 @@ impl FlowTable {
         self.read(key.shard()).get(key).map(|entry| entry.0.clone())
     }
 
-    /// The account of the peer that has the address `remote`, and for which `owner` stands; a new one if
-    /// there is none.
+    /// Returns the account of the peer that has the address `remote` and is represented by `owner`; a new one
+    /// if there is none.
     pub(crate) fn share(
         &self,
         interface: InterfaceId,
@@ -178,17 +181,18 @@ impl FlowTable {
     ) -> Arc<Share> {
         let mut index = self.lock_index();
         let share = index.account((octets(owner), interface.0), node);
-        // The address may have been somebody else's.
+        // The address may have belonged to another peer before.
         if let Some(peer) = index.peers.get_mut(&(octets(remote), interface.0)) {
             peer.belong_to(&share);
         }
         share
     }
 
-    /// Enters a flow, whose account is `share`; `false` if its place is taken.
+    /// Adds a flow with the account `share`; returns `false` if the key is taken.
     pub(crate) fn insert(&self, flow: &Arc<Flow>, share: &Arc<Share>) -> bool {
         let key = flow.key();
         let mut index = self.lock_index();
+        // The shard decides: of two calls for one place, only one may enter the index.
         if !self.write(key.shard()).insert(Entry(flow.clone())) {
             return false;
         }
@@ -198,7 +202,7 @@ impl FlowTable {
     }
 
     pub(crate) fn remove(&self, key: &FlowKey) {
-        // Dropped after the locks are released: a flow's end may take others.
+        // Dropped after the locks are released, because the drop of a flow may take other locks.
         let removed = {
             let mut index = self.lock_index();
             let removed = self.write(key.shard()).take(key);
@@ -213,16 +217,17 @@ impl FlowTable {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Whether any flow has this local port.
+    /// Returns true if any flow has this local port.
     pub(crate) fn uses_port(&self, port: u16) -> bool {
         self.lock_index().ports.contains_key(&port)
     }
 
-    /// The flows to the addresses of a peer. Looks at no other flow; for a block of addresses, at every peer
-    /// once.
+    /// Returns the flows to the addresses of a peer. Visits no other flow; for a block of addresses, it
+    /// visits every peer once.
     pub(crate) fn of_peer(&self, interface: InterfaceId, remote: Cidr) -> Vec<Arc<Flow>> {
         let index = self.lock_index();
         let mut found = Vec::new();
+        // A single address is one look-up, so a peer that moves often costs only its own flows.
         if remote == Cidr::from(remote.address()) {
             if let Some(peer) = index.peers.get(&(octets(remote.address()), interface.0)) {
                 found.extend_from_slice(&peer.flows);
@@ -239,7 +244,7 @@ impl FlowTable {
         found
     }
 
-    /// The flows that `wanted` accepts, of all. It must not lock them.
+    /// Returns the flows for which `wanted` returns true, of all. `wanted` must not lock them.
     pub(crate) fn filter(&self, wanted: impl Fn(&Flow) -> bool) -> Vec<Arc<Flow>> {
         let matching = |shard: usize| -> Vec<_> {
             let flows = self.read(shard);
@@ -249,12 +254,12 @@ impl FlowTable {
         (0..SHARDS).flat_map(matching).collect()
     }
 
-    /// A sixteenth of the flows: which, `turn` says.
+    /// Returns a sixteenth of the flows, chosen by `turn`.
     pub(crate) fn part(&self, turn: usize) -> Vec<Arc<Flow>> {
         self.read(turn % SHARDS).iter().map(|entry| entry.0.clone()).collect()
     }
 
-    /// How many flows were looked at one after the other, for tests.
+    /// Counts flows visited one by one, for tests.
     #[cfg(test)]
     fn count(&self, flows: usize) {
         self.looked_at.fetch_add(flows, Ordering::Relaxed);
@@ -263,7 +268,7 @@ impl FlowTable {
     #[cfg(not(test))]
     fn count(&self, _: usize) {}
 
-    /// Forgets all flows, so that those whom nobody else holds are freed.
+    /// Removes all flows, so that unreferenced flows are freed.
     pub(crate) fn clear(&self) {
         let mut index = self.lock_index();
         index.ports.clear();
@@ -272,6 +277,7 @@ impl FlowTable {
             flows.extend(self.write(shard).drain());
         }
         self.len.store(0, Ordering::Relaxed);
+        // The flows are dropped after the locks, because the drop of a flow may take other locks.
         drop(index);
     }
 
@@ -289,12 +295,15 @@ impl FlowTable {
 }
 
 impl Index {
-    /// The account of a peer, a new one if there is none.
+    /// Returns the account of a peer, a new one if there is none.
     fn account(&mut self, owner: PeerKey, node: &Arc<Memory>) -> Arc<Share> {
         if self.accounts.len() >= self.most_accounts && !self.accounts.contains_key(&owner) {
+            // Only the table refers to such an account, so no connection is charged to it.
             self.accounts.retain(|_, share| Arc::strong_count(share) > 1);
             self.most_accounts = ACCOUNTS.max(2 * self.accounts.len());
         }
+        // The account outlives its flows, so that opening and resetting connections in turn gains a peer
+        // nothing.
         self.accounts.entry(owner).or_insert_with(|| Arc::new(Share::new(node))).clone()
     }
 
@@ -307,7 +316,7 @@ impl Index {
         peer.flows.push(flow.clone());
     }
 
-    /// Forgets a flow, and what nobody else needs; gives it back to be dropped.
+    /// Removes a flow and entries that only it needed; returns it so that the caller drops it.
     fn remove(&mut self, flow: &Flow) -> Option<Arc<Flow>> {
         let key = flow.key();
         if let hash_map::Entry::Occupied(mut users) = self.ports.entry(key.local_port()) {
@@ -320,6 +329,7 @@ impl Index {
         let peer = found.get_mut();
         let position = flow.position();
         let removed = peer.flows.swap_remove(position);
+        // `swap_remove` has moved the last flow to this place.
         if let Some(moved) = peer.flows.get(position) {
             moved.set_position(position);
         }
@@ -336,8 +346,8 @@ impl Peer {
         Self { flows: Vec::new(), share }
     }
 
-    /// The address is another peer's now, who has that account. What its connections hold stays with the
-    /// account that they were made with.
+    /// Moves the address to another peer's account. Memory of its existing connections stays charged to their
+    /// old account.
     fn belong_to(&mut self, share: &Arc<Share>) {
         if !Arc::ptr_eq(&self.share, share) {
             self.share.remove_flows(self.flows.len());
@@ -355,8 +365,7 @@ mod tests {
     use crate::testing::stack;
     use crate::{Batch, Departure, TcpOptions};
 
-    /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no
-    /// other's.
+    /// A peer that changes its instance or path has its own flows visited each time, and no others.
     #[test]
     fn what_a_peer_causes_costs_its_own_flows() {
         let (stack, net, now) = stack();
@@ -379,13 +388,13 @@ mod tests {
         stack.expedite_flows(net, &[peer(5).into()], &mut batch);
         assert_eq!((looked_at(), batch.flows.len()), (2, 2));
 
-        // An account serves all flows of a peer, and goes with the last; few are kept that are gone.
+        // One account serves all flows of a peer and ends with the last flow; few unused accounts are kept.
         let node = &stack.shared.memory;
         let share = table.share(net, peer(7), peer(7), node);
         assert_eq!(share.flows(), 2);
         assert!(Arc::ptr_eq(&share, &table.share(net, peer(7), peer(7), node)));
         drop(share);
-        // An address that has become another peer's counts there.
+        // An address that has moved to another peer counts there.
         let other = table.share(net, peer(8), peer(7), node);
         assert_eq!(other.flows(), 4);
         assert_eq!(table.share(net, peer(8), peer(8), node).flows(), 2);
@@ -396,7 +405,7 @@ mod tests {
         (0..5000).for_each(|number| drop(table.share(net, peer(number), peer(number), node)));
         assert!(table.lock_index().accounts.len() <= 2 * ACCOUNTS);
 
-        // What is gone is found no more, and leaves nothing behind.
+        // A removed flow is not found again and leaves nothing behind.
         assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
         let index = table.lock_index();
         assert_eq!((table.len(), index.ports.len(), index.peers.len()), (0, 0, 0));

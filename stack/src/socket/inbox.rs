@@ -1,5 +1,4 @@
-//! What has come for a UDP or raw socket and waits to be taken: datagrams, errors, and the groups it gets
-//! them from.
+//! Received items of a UDP or raw socket: datagrams, errors, and group memberships.
 
 use std::net::SocketAddr;
 
@@ -9,7 +8,7 @@ use crate::socket::error_queue::ErrorQueue;
 use crate::socket::queue::DatagramQueue;
 use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, ReceivedHeaders, TrafficClass};
 
-/// Where a datagram came from, and how. The ports of raw packets are 0.
+/// Source and metadata of a datagram. The ports of raw packets are 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) source: SocketAddr,
@@ -19,36 +18,36 @@ pub(crate) struct Origin {
     pub(crate) traffic_class: TrafficClass,
 }
 
-/// See the module.
+/// Inbox of a UDP or raw socket (see the module).
 pub(crate) struct Inbox {
     queue: DatagramQueue<Origin>,
-    /// What an earlier datagram ran into. It is told once.
+    /// Error of an earlier datagram, reported once.
     error: Option<Error>,
-    /// Why nothing passes any more. It is told whenever somebody asks, who would wait for ever otherwise.
+    /// Permanent error, reported by every call, because the application would otherwise wait for ever.
     down: Option<Error>,
-    /// What is behind such errors, if the socket wants to know.
+    /// Details of such errors, if the socket requests them.
     reports: ErrorQueue,
     pub(crate) groups: Groups,
 }
 
 impl Inbox {
-    /// An empty one for `limit` bytes of datagrams.
+    /// Returns an empty inbox for `limit` bytes of datagrams.
     pub(crate) fn new(limit: usize) -> Self {
         let (queue, reports) = (DatagramQueue::new(limit), ErrorQueue::new());
         Self { queue, error: None, down: None, reports, groups: Groups::default() }
     }
 
-    /// Changes how many bytes of datagrams it keeps. What is there stays.
+    /// Changes the limit in bytes. Queued datagrams stay.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.queue.set_limit(limit);
     }
 
-    /// Appends a datagram with the listed extension headers; `false` if there is no room.
+    /// Appends a datagram with its extension headers; returns `false` if there is no room.
     pub(crate) fn push(&mut self, origin: Origin, headers: &[u8], data: &[u8]) -> bool {
         self.queue.push(origin, headers, data)
     }
 
-    /// Takes the oldest datagram, and its extension headers if they are wanted.
+    /// Takes the oldest datagram, and its extension headers if requested.
     pub(crate) fn pop(
         &mut self,
         closed: bool,
@@ -61,14 +60,14 @@ impl Inbox {
         Ok(received(&origin, len, buf))
     }
 
-    /// Copies the oldest datagram and leaves it there.
+    /// Copies the oldest datagram without removing it.
     pub(crate) fn peek(&mut self, closed: bool, buf: &mut [u8]) -> Result<Received, Error> {
         self.check(closed)?;
         let (origin, len) = self.queue.peek(buf).ok_or(Error::WouldBlock)?;
         Ok(received(&origin, len, buf))
     }
 
-    /// Tells what an earlier datagram ran into, or that the socket is `closed`.
+    /// Returns a pending error, or [`Error::Closed`] if the socket is `closed`.
     fn check(&mut self, closed: bool) -> Result<(), Error> {
         match self.take_error() {
             Some(error) => Err(error),
@@ -77,12 +76,12 @@ impl Inbox {
         }
     }
 
-    /// What an earlier datagram ran into, once; or why nothing passes any more.
+    /// Returns the pending error once; or the permanent error.
     pub(crate) fn take_error(&mut self) -> Option<Error> {
         self.error.take().or(self.down)
     }
 
-    /// Nothing passes any more.
+    /// Sets the permanent error.
     pub(crate) fn fail(&mut self, error: Error) {
         self.down = Some(error);
     }
@@ -92,15 +91,16 @@ impl Inbox {
         self.reports.pop(buf).ok_or(Error::WouldBlock)
     }
 
-    /// Keeps an error report if there is room.
+    /// Queues an error report if there is room.
     pub(crate) fn push_report(&mut self, shared: &Shared, report: ErrorReport, quoted: &[u8]) {
         if !self.reports.push(report, quoted) {
             shared.counters.error_queue_overflows.increment();
         }
     }
 
-    /// An ICMP error has come. One that is `hard` for a connected socket fails the next call, and is reported
-    /// to those who asked; others are reported only. `false` if the socket does not care.
+    /// Processes an ICMP error. A socket with IP_RECVERR gets a report and a failing call. Without
+    /// IP_RECVERR, only an error that is `hard` for a connected socket fails the next call. Returns `false`
+    /// if the socket ignores the error.
     pub(crate) fn complain(
         &mut self,
         shared: &Shared,
@@ -112,6 +112,7 @@ impl Inbox {
         if ip.receive_errors {
             self.push_report(shared, report, quoted);
         }
+        // As in Linux, a socket with IP_RECVERR hears of every error.
         let fails = ip.receive_errors || hard;
         if fails {
             self.error = Some(report.error);
@@ -119,10 +120,11 @@ impl Inbox {
         fails
     }
 
-    /// What can be done without waiting. Writing always can.
+    /// Returns the current readiness. Writing never blocks.
     pub(crate) fn readiness(&self, closed: bool) -> Ready {
         let mut ready = Ready::WRITABLE;
         if self.error.or(self.down).is_some() {
+            // The next read returns the error at once.
             ready |= Ready::ERROR | Ready::READABLE;
         }
         if !self.reports.is_empty() {
@@ -137,14 +139,14 @@ impl Inbox {
         ready
     }
 
-    /// Leaves the groups and drops what was not read.
+    /// Leaves the groups and drops unread datagrams.
     pub(crate) fn close(&mut self, shared: &Shared) {
         self.queue.clear();
         self.groups.leave_all(shared);
     }
 }
 
-/// What the application is told of a datagram of `full` bytes, of which `buf` has taken what it holds.
+/// Returns the metadata of a datagram of `full` bytes, of which `buf` received the beginning.
 fn received(origin: &Origin, full: usize, buf: &[u8]) -> Received {
     let Origin { source, destination, interface, hop_limit, traffic_class } = *origin;
     let len = full.min(buf.len());

@@ -1,4 +1,4 @@
-//! What a socket decides about the IP headers of its packets.
+//! Settings of a socket for the IP headers of its packets.
 
 use std::net::IpAddr;
 use std::sync::RwLock;
@@ -20,27 +20,28 @@ use crate::{Error, ExtensionHeaders, InterfaceId, TrafficClass};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpOptions {
-    /// IP_TTL, IPV6_UNICAST_HOPS: 1 to 255, default 64. Of echo requests each says its own.
+    /// IP_TTL, IPV6_UNICAST_HOPS: 1 to 255, default 64. Each echo request has its own value.
     pub hop_limit: u8,
     /// IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS: 0 to 255, default 1. With 0 a packet does not leave the node.
     pub multicast_hop_limit: u8,
     /// IP_TOS, IPV6_TCLASS. Default 0.
     pub traffic_class: TrafficClass,
-    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG: what becomes of datagrams over the path's MTU. By
-    /// default they are cut.
+    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG: treatment of datagrams over the path MTU. By
+    /// default they are fragmented.
     pub fragmentation: Fragmentation,
-    /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP: whether members on this node get what the socket sends to a
-    /// group. Default on. The driver loops, see [`UdpSocket::send`](crate::UdpSocket::send).
+    /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP: true if members on this node get the socket's group datagrams.
+    /// Default on. The driver loops them back, see [`UdpSocket::send`](crate::UdpSocket::send).
     pub multicast_loop: bool,
-    /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: where datagrams to groups go out. By default the socket's
-    /// interface, and without one the first that has an address of the family.
+    /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: outgoing interface of group datagrams. Default is the socket's
+    /// interface, and without one the first interface with an address of the family.
     pub multicast_interface: Option<InterfaceId>,
-    /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, also while it is not
-    /// connected. A connection's next call fails with it; see
+    /// IP_RECVERR, IPV6_RECVERR: queue each ICMP error about the socket's datagrams, even while it is not
+    /// connected. The next call on a TCP connection fails with the error; see
     /// [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
     pub receive_errors: bool,
-    /// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS, IPV6_RECVRTHDR: keep the extension headers of what arrives, for
-    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) and the like. Default off.
+    /// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS, IPV6_RECVRTHDR: keep the extension headers of received datagrams,
+    /// for [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) and similar calls. Default
+    /// off.
     pub receive_headers: bool,
 }
 
@@ -59,8 +60,7 @@ impl Default for IpOptions {
     }
 }
 
-/// What becomes of datagrams that the path does not take whole. The names of Linux's constants are in
-/// brackets.
+/// Treatment of datagrams over the path MTU. Linux's constants are in brackets.
 ///
 /// ```
 /// use std::time::Instant;
@@ -78,19 +78,19 @@ impl Default for IpOptions {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragmentation {
-    /// They are cut, and others that routers find too large may be cut there (IP_PMTUDISC_DONT).
+    /// Fragmented here, and routers may fragment smaller ones (IP_PMTUDISC_DONT).
     Always,
-    /// They are cut here; routers report what is too large (IP_PMTUDISC_WANT).
+    /// Fragmented here only; routers report packets that are too big (IP_PMTUDISC_WANT).
     #[default]
     AtSource,
-    /// They are refused with [`Error::MessageSize`] (IP_PMTUDISC_DO, IPV6_DONTFRAG).
+    /// Refused with [`Error::MessageSize`] (IP_PMTUDISC_DO, IPV6_DONTFRAG).
     Never,
-    /// As [`Never`](Self::Never), but whatever routers have reported is ignored (IP_PMTUDISC_PROBE). IPv6
-    /// packets over a reported MTU are cut all the same.
+    /// As [`Never`](Self::Never), but routers' reports are ignored (IP_PMTUDISC_PROBE). IPv6 packets over a
+    /// reported MTU are still fragmented.
     Probe,
 }
 
-/// What one datagram has otherwise than its socket: the ancillary data of `sendmsg`.
+/// Options of one datagram that override its socket's: the ancillary data of `sendmsg`.
 ///
 /// ```
 /// use peersock_stack::SendOptions;
@@ -106,21 +106,22 @@ pub struct SendOptions<'a> {
     pub traffic_class: Option<TrafficClass>,
     /// IPV6_DONTFRAG.
     pub fragmentation: Option<Fragmentation>,
-    /// IP_PKTINFO, IPV6_PKTINFO: the own address to send from. Unspecified means none.
+    /// IP_PKTINFO, IPV6_PKTINFO: source address of the datagram. Unspecified means none.
     pub source: Option<IpAddr>,
-    /// IP_PKTINFO, IPV6_PKTINFO: the interface to send on.
+    /// IP_PKTINFO, IPV6_PKTINFO: outgoing interface.
     pub interface: Option<InterfaceId>,
-    /// IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS. Datagrams to IPv4 addresses leave without.
+    /// IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS. Datagrams to IPv4 addresses are sent
+    /// without them.
     pub headers: Option<&'a ExtensionHeaders>,
 }
 
 impl<'a> SendOptions<'a> {
-    /// The extension headers of a datagram to `destination`.
+    /// Returns the extension headers of a datagram to `destination`.
     pub(crate) fn headers_to(&self, destination: IpAddr) -> Option<&'a ExtensionHeaders> {
         self.headers.filter(|_| destination.is_ipv6())
     }
 
-    /// Where a datagram to `destination` goes first: there, unless a routing header says otherwise.
+    /// Returns the first hop of a datagram: `destination`, unless a routing header names another.
     ///
     /// ```
     /// use std::net::Ipv6Addr;
@@ -141,7 +142,7 @@ impl<'a> SendOptions<'a> {
     }
 }
 
-/// A socket's settings, which any thread may change.
+/// IP settings of a socket, which any thread may change.
 pub(crate) struct Settings(RwLock<IpOptions>);
 
 impl Settings {
@@ -164,11 +165,11 @@ impl Settings {
 }
 
 impl IpOptions {
-    /// The header of a datagram to `destination`.
+    /// Returns the header fields of a datagram to `destination`.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it must not be cut and does not fit, or has extension headers too long to be
-    /// cut; [`Error::InvalidInput`] for a hop limit of 0.
+    /// [`Error::MessageSize`] if the datagram does not fit and must not be fragmented, or if its extension
+    /// headers are too long for fragments; [`Error::InvalidInput`] for a hop limit of 0.
     pub(crate) fn fields(
         &self,
         own: &SendOptions<'_>,
@@ -179,6 +180,7 @@ impl IpOptions {
         let group = destination.is_multicast();
         let usual = if group { self.multicast_hop_limit } else { self.hop_limit };
         let hop_limit = own.hop_limit.unwrap_or(usual);
+        // To a group, 0 is valid: the datagram stays on this node.
         if hop_limit == 0 && !group {
             return Err(Error::InvalidInput);
         }
@@ -197,14 +199,14 @@ impl IpOptions {
     }
 }
 
-/// Whether a packet fits its path.
+/// Sizes that a packet fits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fits {
-    /// The MTU that the driver knows of.
+    /// True if it fits the MTU known to the driver.
     pub(crate) link: bool,
-    /// That, and what routers have reported.
+    /// True if it also fits the MTUs that routers have reported.
     pub(crate) reported: bool,
-    /// Whether its extension headers leave room in each fragment, and in the longest packet.
+    /// True if its extension headers leave room in each fragment, and in the longest packet.
     pub(crate) headers: bool,
 }
 

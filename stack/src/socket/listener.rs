@@ -1,4 +1,4 @@
-//! Listening sockets: a handshake under way or a connection to accept takes one place of the backlog.
+//! Listening sockets: a handshake in progress or a connection to accept takes one place of the backlog.
 
 use std::any::Any;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
 /// A listening TCP socket.
 ///
-/// Several may share a port, see [`TcpOptions::reuse_port`].
+/// Several listeners may share a port, see [`TcpOptions::reuse_port`].
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub struct Listener {
     shared: Arc<Shared>,
     interface: Option<InterfaceId>,
     local: SocketAddr,
-    /// As it was bound; a later change of the options means nothing.
+    /// Value at the time of the bind; later changes of the options have no effect.
     reuse_port: bool,
     options: RwLock<TcpOptions>,
     queue: Mutex<Queue>,
@@ -46,18 +46,17 @@ pub struct Listener {
 }
 
 impl Stack {
-    /// Listens for connections on `local`: its address may be unspecified, port 0 means any free one that
+    /// Listens for connections on `local`. Its address may be unspecified; port 0 means any free port that
     /// the network allows. Without an interface it listens on all that have the address.
     ///
-    /// At most `backlog` connections (at least 1) may be under way or wait to be accepted; SYNs beyond
-    /// that are dropped, so that their senders try again, and counted.
+    /// At most `backlog` connections (at least 1) may be in progress or wait to be accepted. SYNs beyond that
+    /// are dropped, so that their senders try again, and counted.
     ///
     /// # Errors
-    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or
-    /// connections of the port are left (in TIME-WAIT or not) and neither this nor
-    /// [`TcpOptions::reuse_address`] is on; [`Error::PermissionDenied`] if the network does not allow the
-    /// port, for a wildcard if none does; [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a
-    /// foreign address or unknown interface.
+    /// [`Error::AddrInUse`] if a listener overlaps and not both have [`TcpOptions::reuse_port`], or if the
+    /// port has connections (in TIME-WAIT or not) and neither this nor [`TcpOptions::reuse_address`] is on;
+    /// [`Error::PermissionDenied`] if the network does not allow the port, for a wildcard if none does;
+    /// [`Error::AddrNotAvailable`], [`Error::NetworkUnreachable`] for a foreign address or unknown interface.
     pub fn tcp_listen(
         &self,
         now: Instant,
@@ -75,17 +74,17 @@ impl Stack {
         Ok(listener)
     }
 
-    /// Whether peers can reach a listener at `port`: one of the networks allows it, or none is joined yet.
+    /// Returns true if peers can reach a listener at `port`: a network allows it, or none is joined yet.
     pub fn allows_port(&self, port: u16) -> bool {
         self.shared.interfaces.any_allows(port)
     }
 
-    /// Takes an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections to it are refused
-    /// until [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
+    /// Binds an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections are refused until
+    /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
     /// connection: see [`allows_port`](Self::allows_port).
     ///
     /// # Errors
-    /// Those of [`tcp_listen`](Self::tcp_listen).
+    /// Fails as [`tcp_listen`](Self::tcp_listen) does.
     pub fn tcp_bind(
         &self,
         interface: Option<InterfaceId>,
@@ -94,6 +93,7 @@ impl Stack {
     ) -> Result<Arc<Listener>, Error> {
         let shared = &self.shared;
         let local = canonical(local);
+        // RFC 1122 4.2.3.10: a group is no address of a TCP connection.
         if local.ip().is_multicast() {
             return Err(Error::AddrNotAvailable);
         }
@@ -102,7 +102,7 @@ impl Stack {
             Some(network) => network.allows(port),
             None => self.allows_port(port),
         };
-        // A port that nobody has asked for is nobody else's.
+        // An automatically chosen port is never shared, even with SO_REUSEPORT.
         let listen = |port: u16, asked: bool| {
             let share = asked && options.reuse_port;
             let reuse = share || (asked && options.reuse_address);
@@ -121,7 +121,8 @@ impl Stack {
         };
         match local.port() {
             0 => {
-                // Peers must be able to reach it, so if no ephemeral port is allowed, any will do.
+                // Peers must be able to reach the listener, so any allowed port will do if no ephemeral one
+                // is allowed.
                 let mut ephemeral = shared.ephemeral.candidates(local.ip(), None);
                 let found = ephemeral.find_map(|port| allowed(port).then(|| listen(port, false).ok())?);
                 let found = found.or_else(|| {
@@ -154,12 +155,12 @@ impl Listener {
         })
     }
 
-    /// The interface it listens on, `None` for all.
+    /// Returns the interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }
 
-    /// The address and port it listens on; the address may be unspecified.
+    /// Returns the local address and port; the address may be unspecified.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -167,51 +168,51 @@ impl Listener {
     /// Takes the connection that has waited longest. It may have ended meanwhile.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close),
-    /// [`Error::NetworkDown`] after its interface was removed.
+    /// [`Error::WouldBlock`] if no connection waits, [`Error::Closed`] after [`close`](Self::close),
+    /// [`Error::NetworkDown`] after the interface was removed.
     pub fn accept(&self, now: Instant) -> Result<Arc<Flow>, Error> {
         let flow = self.lock().take()?;
         self.let_in(self.shared.clock.time(now));
         Ok(flow)
     }
 
-    /// As [`accept`](Self::accept). The connection goes on holding its place of the backlog until
-    /// [`free_place`](Self::free_place): it is passed on to somebody who has not taken it yet.
+    /// Accepts a connection as [`accept`](Self::accept) does, but the connection keeps its place of the
+    /// backlog until [`free_place`](Self::free_place). This serves a caller that passes connections on to
+    /// another program.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// Fails as [`accept`](Self::accept) does.
     pub fn accept_in_place(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
         self.lock().take_in_place()
     }
 
-    /// One of those that hold a place after [`accept_in_place`](Self::accept_in_place) does so no longer.
-    /// True if somebody else has the place now, who is answered by the stack's next timeout.
+    /// Frees the place of one connection taken by [`accept_in_place`](Self::accept_in_place). Returns true if
+    /// a waiting handshake takes the place; the stack's next timeout answers it.
     pub fn free_place(&self, now: Instant) -> bool {
         self.lock().free_place();
         self.let_in(self.shared.clock.time(now))
     }
 
-    /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that
-    /// wait already stay.
+    /// Implements listen(2), also to change the number of places (at least 1) for connections and handshakes.
+    /// Connections beyond a smaller number stay.
     pub fn listen(&self, backlog: usize) {
         self.lock().set_backlog(backlog, false);
     }
 
-    /// The same, for few connections: no more peers than that are to believe that they are connected. So a
-    /// SYN that comes while handshakes hold the other places waits until one is free, and is answered by the
-    /// stack's next timeout then. If handshakes hold them for more than a second it is answered with a
-    /// cookie.
+    /// Does the same for a small exact number: no more than `backlog` peers may believe that they are
+    /// connected. So a SYN waits while handshakes hold all places, and the stack's next timeout answers it
+    /// when a place is free. If handshakes hold all places for more than a second, a cookie answers it.
     pub fn listen_exactly(&self, backlog: usize) {
         self.lock().set_backlog(backlog, true);
     }
 
-    /// What connections inherit that are accepted.
+    /// Returns the options that accepted connections inherit.
     pub fn options(&self) -> TcpOptions {
         sync::read(&self.options).clone()
     }
 
-    /// Changes what connections inherit whose SYN comes from now on. What is decided when a socket is bound
-    /// stays: [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
+    /// Changes the options of connections whose SYN comes from now on. Options of the bind stay:
+    /// [`reuse_address`](TcpOptions::reuse_address), [`reuse_port`](TcpOptions::reuse_port).
     pub fn set_options(&self, options: TcpOptions) {
         *sync::write(&self.options) = options;
     }
@@ -221,7 +222,7 @@ impl Listener {
         self.end(now, Error::Closed);
     }
 
-    /// Closes it because its interface is removed.
+    /// Closes the listener because its interface is removed.
     pub(crate) fn fail(&self, now: Instant, error: Error) {
         self.end(now, error);
     }
@@ -231,23 +232,26 @@ impl Listener {
         self.shared.listeners.remove(self.local.port(), self);
         held.iter().for_each(|flow| flow.end_held(self.shared.clock.time(now)));
         for flow in waiting {
+            // A reset, because no program will read what the peers have sent.
             flow.set_reset_on_close(true);
             flow.close(now);
+            // The reset leaves by the stack's next timeout, because this call has no batch that could list
+            // the flow.
             flow.arm_now(self.shared.clock.time(now));
         }
     }
 
-    /// [`Ready::READABLE`] if a connection waits, [`Ready::READ_CLOSED`] after it was closed.
+    /// Returns [`Ready::READABLE`] if a connection waits, [`Ready::READ_CLOSED`] after the end.
     pub fn readiness(&self) -> Ready {
         self.lock().readiness()
     }
 
-    /// The driver's own state for this socket.
+    /// Returns the driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }
 
-    /// Whether it shares its port with others that do.
+    /// Returns true if the socket may share its port.
     pub(crate) fn shares_port(&self) -> bool {
         self.reuse_port
     }
@@ -261,37 +265,37 @@ impl Listener {
         self.lock().begin_handshake(now, peer)
     }
 
-    /// Whether a cookie may come back: without need nobody gets to guess one.
+    /// Returns true if a cookie may come back. Without recent cookies, guesses are refused.
     pub(crate) fn has_given_cookies(&self, now: Time) -> bool {
         self.lock().has_given_cookies(now)
     }
 
-    /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
+    /// Takes a place for a connection whose cookie came back; returns `false` if there is none.
     pub(crate) fn take_cookie(&self, now: Time) -> bool {
         self.lock().take_cookie(now)
     }
 
-    /// Whether there may be peers that have brought a cookie back, found no place, and think that they are
-    /// connected.
+    /// Returns true if there may be peers whose cookie came back without finding a place, and that believe to
+    /// be connected.
     pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
         self.lock().has_refused_cookies(now)
     }
 
-    /// This handshake waits for a place.
+    /// Adds a handshake that waits for a place.
     pub(crate) fn hold(&self, flow: &Arc<Flow>, now: Time) {
         self.lock().hold(flow);
-        // One may have become free meanwhile.
+        // A place may have become free meanwhile.
         self.let_in(now);
     }
 
-    /// Frees the place of a handshake that came to nothing.
+    /// Frees the place of a handshake that failed.
     pub(crate) fn forget_handshake(&self, now: Time) {
         self.lock().end_handshake();
         self.let_in(now);
     }
 
-    /// Gives the places that are free to those who wait for one; true if there were any. Their flows are
-    /// locked one after another, and the queue is not locked then.
+    /// Gives free places to waiting handshakes; returns true if there were any. It locks the flows one by
+    /// one, without the queue's lock.
     fn let_in(&self, now: Time) -> bool {
         let mut any = false;
         loop {
@@ -299,17 +303,18 @@ impl Listener {
             let Some(held) = next else { return any };
             match held.upgrade().is_some_and(|flow| flow.let_in(now)) {
                 true => any = true,
+                // This handshake has ended meanwhile, so its place is free again.
                 false => self.lock().end_handshake(),
             }
         }
     }
 
-    /// A handshake is done; `false` if nobody will accept the connection.
+    /// Queues a connection after its handshake; returns `false` if the listener is closed.
     pub(crate) fn enqueue(&self, flow: Arc<Flow>, now: Time) -> bool {
         self.lock().enqueue(flow, now)
     }
 
-    /// Whether who accepts hears of a connection that was reset before it said anything.
+    /// Returns true if accept may return a connection that was reset before it sent data.
     pub(crate) fn takes_reset(&self) -> bool {
         !self.lock().is_closed() && self.options().defer_accept.is_none()
     }
@@ -320,7 +325,7 @@ impl Listener {
 }
 
 impl Bound for Listener {
-    /// A socket that is only bound takes no connections.
+    /// Returns false for a socket that is only bound, which accepts no connections.
     fn is_open(&self) -> bool {
         self.lock().listens()
     }

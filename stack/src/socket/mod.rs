@@ -1,4 +1,4 @@
-//! Sockets of every kind, how packets find them (`flow_table`, `demux`), and what waits in them. Echo sockets
+//! Sockets of all kinds, the lookup of sockets for packets (`flow_table`, `demux`), and queues. Echo sockets
 //! are in `icmp`.
 
 pub(crate) mod backlog;

@@ -1,4 +1,4 @@
-//! Ephemeral ports, RFC 6056.
+//! Ephemeral ports (RFC 6056).
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use peersock_primitives::Key;
 
-/// How many counters there are; RFC 6056 3.3.4 calls it TABLE_LENGTH.
+/// Number of counters; RFC 6056 3.3.4 calls it TABLE_LENGTH.
 const COUNTERS: usize = 64;
 
-/// RFC 6056 3.3.4, the double-hash algorithm: ports to one destination are used in order, from an offset
-/// that differs between destinations and cannot be guessed, and the counters of different destinations
-/// tell little of one another.
+/// Double-hash port selection (RFC 6056 3.3.4). Ports to one destination are used in order, from an
+/// unpredictable offset per destination. The counters of different destinations reveal little about each
+/// other.
 pub(crate) struct Ephemeral {
     first: u16,
     count: u32,
@@ -33,7 +33,7 @@ impl Ephemeral {
         }
     }
 
-    /// Ports to try for a connection, each of the range once unless others draw at the same time.
+    /// Returns ports to try for a connection, each once unless other threads draw at the same time.
     pub(crate) fn candidates(
         &self,
         local: IpAddr,
@@ -42,6 +42,7 @@ impl Ephemeral {
         let offset = self.offsets.digest((local, remote)) as u32;
         let counter = &self.counters[self.indexes.digest((local, remote)) as usize % COUNTERS];
         (0..self.count).map(move |_| {
+            // An atomic counter, so that two threads never draw the same number.
             let next = offset.wrapping_add(counter.fetch_add(1, Ordering::Relaxed)) % self.count;
             self.first + next as u16
         })

@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 
-/// What a datagram is charged besides its bytes, so that empty ones are bounded too.
+/// Charge of a datagram in addition to its bytes, which bounds empty ones, too.
 const CHARGE: usize = 64;
 
-/// A first-in first-out queue of datagrams, each with a description. Once it has grown to what its
-/// traffic needs, it allocates nothing.
+/// A FIFO queue of datagrams, each with metadata. Once grown to the needs of its traffic, it allocates
+/// nothing.
 pub(crate) struct DatagramQueue<T> {
     limit: usize,
     entries: VecDeque<Entry<T>>,
-    /// Of each datagram its extension headers, and then its data.
+    /// Extension headers and then data of each datagram.
     bytes: VecDeque<u8>,
 }
 
@@ -25,25 +25,25 @@ impl<T: Clone> DatagramQueue<T> {
         Self { limit, entries: VecDeque::new(), bytes: VecDeque::new() }
     }
 
-    /// Changes the limit. What is there stays.
+    /// Changes the limit. Queued datagrams stay.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Appends a datagram; `false` if there is no room. An empty queue takes one of any size.
+    /// Appends a datagram; returns `false` if there is no room. An empty queue accepts any size.
     pub(crate) fn push(&mut self, about: T, headers: &[u8], data: &[u8]) -> bool {
         let used = self.bytes.len() + self.entries.len() * CHARGE;
         if used + headers.len() + data.len() + CHARGE > self.limit && !self.entries.is_empty() {
             return false;
         }
-        // No packet is longer.
+        // The lengths fit, because no packet is longer.
         self.entries.push_back(Entry { about, headers: headers.len() as u32, data: data.len() as u32 });
         self.bytes.extend(headers);
         self.bytes.extend(data);
         true
     }
 
-    /// Copies the oldest datagram as far as `buf` holds, and gives its description and its length.
+    /// Copies the oldest datagram into `buf` as far as it fits; returns its metadata and its full length.
     pub(crate) fn peek(&self, buf: &mut [u8]) -> Option<(T, usize)> {
         let Entry { about, headers, data } = self.entries.front()?;
         let len = *data as usize;
@@ -52,7 +52,8 @@ impl<T: Clone> DatagramQueue<T> {
         Some((about.clone(), len))
     }
 
-    /// [`peek`](Self::peek), and takes the datagram out, with its extension headers if they are wanted.
+    /// Does the same as [`peek`](Self::peek) and removes the datagram; its extension headers are copied if
+    /// requested.
     pub(crate) fn pop(&mut self, buf: &mut [u8], headers: Option<&mut Vec<u8>>) -> Option<(T, usize)> {
         let (about, len) = self.peek(buf)?;
         let before = self.entries.pop_front()?.headers as usize;
@@ -64,7 +65,7 @@ impl<T: Clone> DatagramQueue<T> {
         Some((about, len))
     }
 
-    /// Copies what is at `at`.
+    /// Copies the bytes from index `at` on.
     fn copy(&self, at: usize, to: &mut [u8]) {
         let (head, tail) = self.bytes.as_slices();
         let from_head = to.len().min(head.len().saturating_sub(at));
@@ -83,6 +84,7 @@ impl<T: Clone> DatagramQueue<T> {
     }
 
     pub(crate) fn clear(&mut self) {
+        // New queues instead of clear(), so that a closed socket keeps no memory.
         self.entries = VecDeque::new();
         self.bytes = VecDeque::new();
     }
@@ -104,7 +106,7 @@ mod tests {
             assert_eq!(queue.peek(&mut buf), Some((round, data.len())));
             assert_eq!(buf[..data.len()], data);
             buf.fill(0);
-            // Who does not want the headers does not get them as data.
+            // A caller that skips the headers must not get them as data.
             let mut got = vec![7; 50];
             let wanted = (round % 3 > 0).then_some(&mut got);
             assert_eq!(queue.pop(&mut buf, wanted), Some((round, data.len())));

@@ -1,9 +1,9 @@
-//! What a socket can do now, and the states of a connection.
+//! Readiness of a socket, and the states of a connection.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// What `poll(2)` would say about a socket.
+/// Readiness of a socket, as reported by `poll(2)`.
 ///
 /// ```
 /// use peersock_stack::Ready;
@@ -16,36 +16,36 @@ use std::ops::{BitOr, BitOrAssign};
 pub struct Ready(u8);
 
 impl Ready {
-    /// Nothing.
+    /// No readiness.
     pub const EMPTY: Self = Self(0);
-    /// A read would not wait: data, the end of the stream or an error is there, or a connection can
-    /// be accepted (POLLIN).
+    /// Reading does not block: data, the end of the stream or an error is available, or a connection can be
+    /// accepted (POLLIN).
     pub const READABLE: Self = Self(1);
-    /// A write would not wait (POLLOUT). After the buffer was full, only once a quarter is free.
+    /// Writing does not block (POLLOUT). After the buffer was full, set once a quarter is free.
     pub const WRITABLE: Self = Self(1 << 1);
-    /// The peer has sent all that it will (POLLRDHUP).
+    /// The peer has sent all its data (POLLRDHUP).
     pub const READ_CLOSED: Self = Self(1 << 2);
-    /// Nothing more can be written.
+    /// Writing is no longer possible.
     pub const WRITE_CLOSED: Self = Self(1 << 3);
-    /// An error waits to be taken (POLLERR).
+    /// An error is pending (POLLERR).
     pub const ERROR: Self = Self(1 << 4);
     /// The handshake is done. Stays set afterwards.
     pub const CONNECTED: Self = Self(1 << 5);
 
-    /// Urgent data is announced that was not read: [`Flow::urgent_left`](crate::Flow::urgent_left) (POLLPRI).
+    /// Unread urgent data is announced: [`Flow::urgent_left`](crate::Flow::urgent_left) (POLLPRI).
     pub const URGENT: Self = Self(1 << 6);
 
-    /// Whether all of `other` is set.
+    /// Returns true if all of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether any of `other` is set.
+    /// Returns true if any of `other` is set.
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether nothing is set.
+    /// Returns true if nothing is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -86,7 +86,7 @@ impl fmt::Debug for Ready {
     }
 }
 
-/// The state of a TCP connection, RFC 9293 3.3.2.
+/// State of a TCP connection (RFC 9293 3.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // The names are the standard's.
 pub enum State {
@@ -103,7 +103,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the handshake is still under way.
+    /// Returns true during the handshake.
     pub fn is_connecting(self) -> bool {
         matches!(self, Self::SynSent | Self::SynReceived)
     }

@@ -2,7 +2,7 @@
 
 pub(crate) use crate::host::clock::length;
 
-/// `value * factor / divisor`, rounded down, as far as that fits; a divisor of 0 counts as 1.
+/// Returns `value * factor / divisor`, rounded down and saturating. A divisor of 0 counts as 1.
 #[inline]
 pub(crate) fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
     let divisor = divisor.max(1);

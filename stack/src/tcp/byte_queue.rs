@@ -1,12 +1,12 @@
-//! A queue of stream bytes in chunks: it grows without moving what it holds, and gives memory back as it is
-//! emptied.
+//! A queue of stream bytes in chunks. It grows without moving its content and frees memory as it is emptied.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::chunk_pool::{CHUNK, ChunkPool};
 
-/// The smallest and the largest chunk that is allocated, bytes. Allocators keep what is under 1 KiB at hand.
+/// Sizes in bytes of the smallest and the largest chunk. The smallest is under 1 KiB because allocators serve
+/// such sizes from their caches.
 const SMALLEST: usize = 1000;
 const LARGEST: usize = CHUNK;
 
@@ -17,13 +17,13 @@ pub(crate) struct ByteQueue {
     start: u64,
     /// Bytes allocated.
     allocated: usize,
-    /// Where the largest chunks come from and go to.
+    /// Pool that supplies and takes back the largest chunks.
     pool: Option<Arc<ChunkPool>>,
 }
 
 #[derive(Debug)]
 struct Chunk {
-    /// The offset of the first byte.
+    /// Offset of the first byte.
     start: u64,
     bytes: Vec<u8>,
 }
@@ -35,22 +35,22 @@ impl Chunk {
 }
 
 impl ByteQueue {
-    /// An empty queue whose next byte has this offset.
+    /// Returns an empty queue whose next byte has this offset.
     pub(crate) fn new(offset: u64) -> Self {
         Self { start: offset, ..Self::default() }
     }
 
-    /// Has its largest chunks come from there and go there.
+    /// Takes the largest chunks from `pool` and gives them back there.
     pub(crate) fn set_pool(&mut self, pool: &Arc<ChunkPool>) {
         self.pool = Some(Arc::clone(pool));
     }
 
-    /// The offset of the first byte.
+    /// Returns the offset of the first byte.
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// The offset after the last byte.
+    /// Returns the offset after the last byte.
     pub(crate) fn end(&self) -> u64 {
         self.chunks.back().map_or(self.start, Chunk::end)
     }
@@ -59,7 +59,7 @@ impl ByteQueue {
         (self.end() - self.start) as usize
     }
 
-    /// Bytes of memory that it occupies, bookkeeping aside.
+    /// Returns the number of bytes allocated, without bookkeeping.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
     }
@@ -73,7 +73,8 @@ impl ByteQueue {
             bytes = rest;
         }
         while !bytes.is_empty() {
-            // Twice what there was, so that little data takes little memory and much takes few chunks.
+            // Each chunk doubles the one before, so that little data takes little memory and much data few
+            // chunks.
             let before = self.chunks.back().map_or(0, |last| last.bytes.capacity());
             let size = bytes.len().max(2 * before).clamp(SMALLEST, LARGEST);
             let (fits, rest) = bytes.split_at(size.min(bytes.len()));
@@ -87,24 +88,26 @@ impl ByteQueue {
         }
     }
 
-    /// Appends a chunk as it is.
+    /// Appends a chunk without copying it.
     pub(crate) fn push(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
+        // The capacity counts, not the length, because the memory limits bound what the process occupies.
         self.allocated += bytes.capacity();
         if self.chunks.capacity() == 0 {
-            // Mostly there is one.
+            // Most queues have one chunk only; VecDeque would reserve four.
             self.chunks.reserve_exact(1);
         }
         let start = self.end();
         self.chunks.push_back(Chunk { start, bytes });
     }
 
-    /// Copies from `offset` on, as much as there is and fits; gives the length.
+    /// Copies bytes from `offset` on into `buf`, as many as fit; returns the number.
     pub(crate) fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
         let offset = offset.max(self.start);
         let mut copied = 0;
+        // A retransmission may begin anywhere in a long queue, so bisection finds the chunk.
         let first = self.chunks.partition_point(|chunk| chunk.end() <= offset);
         for chunk in self.chunks.range(first..) {
             let from = (offset + copied as u64 - chunk.start) as usize;
@@ -119,22 +122,23 @@ impl ByteQueue {
         copied
     }
 
-    /// The bytes from the front on, in as many pieces as they lie in.
+    /// Returns the bytes from the front on, one slice per chunk.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.chunks.iter().map(|chunk| &chunk.bytes[self.start.saturating_sub(chunk.start) as usize..])
     }
 
-    /// Takes bytes from the front; gives how many.
+    /// Takes bytes from the front; returns the number.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
         let len = self.copy(self.start, buf);
         self.drop_until(self.start + len as u64);
         len
     }
 
-    /// Drops what lies before `offset`.
+    /// Drops the bytes before `offset`.
     pub(crate) fn drop_until(&mut self, offset: u64) {
         self.start = offset.clamp(self.start, self.end());
         while let Some(first) = self.chunks.front()
+            // A chunk is freed as a whole, because a partly read one still occupies all of its memory.
             && first.end() <= self.start
         {
             self.allocated -= first.bytes.capacity();
@@ -142,6 +146,7 @@ impl ByteQueue {
                 pool.give(chunk.bytes);
             }
         }
+        // A queue that once was long must not keep its ring for the rest of the connection.
         if self.chunks.is_empty() && self.chunks.capacity() > 8 {
             self.chunks = VecDeque::new();
         }
@@ -155,7 +160,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a plain vector.
+        /// Compares the queue with a plain vector.
         #[test]
         fn it_holds_what_was_put_in(
             steps in prop::collection::vec((0usize..100_000, 0usize..100_000, any::<bool>()), 1..40),

@@ -1,8 +1,8 @@
-//! Spare chunks of the queues of a node's connections.
+//! Spare chunks for the queues of a node's connections.
 //!
-//! An allocator gives large memory back to the system as soon as it is freed, and the next use of it faults
-//! it in again page by page. While bytes flow, each chunk is soon wanted again. So what becomes free is kept,
-//! up to a bound, and what nobody has wanted for a while goes back.
+//! An allocator returns large blocks to the system as soon as they are freed, and the next use faults them in
+//! again page by page. While bytes flow, each chunk is soon needed again. So the pool keeps free chunks, up
+//! to a bound, and frees chunks that were not needed for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -10,34 +10,34 @@ use std::time::Duration;
 
 use crate::host::clock::{Time, after};
 
-/// The capacity of a chunk that is kept, bytes.
+/// Capacity of a pooled chunk, bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// Chunks that are kept at most: 4 MiB.
+/// Maximum number of pooled chunks: 4 MiB in total.
 const MOST: usize = 64;
 
-/// What nobody has wanted for so long is given back.
+/// Interval of trimming: chunks unused for this long are freed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Keeps spare chunks for the queues of one node's connections.
+/// Pool of spare chunks for the queues of one node's connections.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkPool {
     spare: Mutex<Spare>,
-    /// There are spare chunks. A hint, so that who asks for the deadline takes no lock.
+    /// True if there are spare chunks. It is only a hint, so that asking for the deadline takes no lock.
     has_spare: AtomicBool,
-    /// When chunks were given back last, microseconds.
+    /// Time of the last trimming, microseconds.
     trimmed: AtomicI64,
 }
 
 #[derive(Debug, Default)]
 struct Spare {
     chunks: Vec<Vec<u8>>,
-    /// The fewest that there were since some were given back last: so many nobody has wanted.
+    /// Smallest number of spare chunks since the last trimming. This number of chunks was not needed.
     fewest: usize,
 }
 
 impl ChunkPool {
-    /// An empty chunk.
+    /// Returns an empty chunk, a spare one if possible.
     pub(crate) fn take(&self) -> Vec<u8> {
         let kept = self.try_lock().and_then(|mut spare| {
             let chunk = spare.chunks.pop();
@@ -47,8 +47,9 @@ impl ChunkPool {
         kept.unwrap_or_else(|| Vec::with_capacity(CHUNK))
     }
 
-    /// Keeps a chunk that is free now, if it is one of these and there is room.
+    /// Keeps a freed chunk if it has the pool's size and there is room.
     pub(crate) fn give(&self, mut chunk: Vec<u8>) {
+        // `take` promises the full capacity, so other chunks go back to the allocator.
         if chunk.capacity() != CHUNK {
             return;
         }
@@ -61,13 +62,13 @@ impl ChunkPool {
         }
     }
 
-    /// When some may have to be given back; `None` while there are none.
+    /// Returns the time of the next trimming; `None` while the pool is empty.
     pub(crate) fn next_trim(&self) -> Option<Time> {
         let trimmed = Time::from_micros(self.trimmed.load(Ordering::Relaxed));
         self.has_spare.load(Ordering::Relaxed).then(|| after(trimmed, PATIENCE))
     }
 
-    /// Gives back what nobody has wanted since the last time, if that is long enough ago.
+    /// Frees the chunks that were not needed since the last trimming, if [`PATIENCE`] has passed.
     pub(crate) fn trim(&self, now: Time) {
         if self.next_trim().is_none_or(|due| due > now) {
             return;
@@ -80,11 +81,12 @@ impl ChunkPool {
             self.has_spare.store(keep > 0, Ordering::Relaxed);
             unwanted
         });
-        // Freed without the lock.
+        // Freed outside the lock, because freeing large blocks takes system calls.
         drop(unwanted);
     }
 
-    /// Nobody waits: the allocator serves, too.
+    /// Locks the pool if it is free. No thread waits for this lock, because the allocator can serve the
+    /// request, too.
     fn try_lock(&self) -> Option<MutexGuard<'_, Spare>> {
         self.spare.try_lock().ok()
     }

@@ -1,21 +1,20 @@
-//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, a handshake is kept in the sequence number
-//! of the SYN-ACK instead of in memory.
+//! SYN cookies (RFC 4987 3.6): while a listener's backlog is full, the SYN-ACK's sequence number holds the
+//! handshake's state instead of memory.
 //!
-//! The price is what does not fit: no window scale, no SACK, no timestamps, and a segment size out of a
-//! table.
+//! A cookie has no room for window scale, SACK or timestamps, and its segment size comes from a table.
 
 use std::net::SocketAddr;
 
 use crate::host::clock::Time;
 use peersock_primitives::Key;
 
-/// Segment sizes that a cookie can name: the defaults, common paths, and what loopback paths carry.
+/// Segment sizes that a cookie can encode: the defaults, common paths, and loopback paths.
 const SIZES: [u16; 8] = [536, 1220, 1300, 1388, 1440, 1460, 8920, 65_475];
 
-/// A cookie is good in the period in which it was made and in the next.
+/// Length of a period. A cookie is valid in the period that made it and in the next.
 const PERIOD_SECONDS: i64 = 64;
 
-/// Bits of the sequence number: the period, the size, and the rest authenticates them.
+/// Layout of the sequence number in bits: the period, the size, and an authentication code in the rest.
 const SIZE_BITS: u32 = 3;
 const PERIOD_BITS: u32 = 3;
 const MAC_BITS: u32 = 32 - SIZE_BITS - PERIOD_BITS;
@@ -28,7 +27,7 @@ impl Cookies {
         Self(Key::new(seed, "SYN cookie"))
     }
 
-    /// The initial sequence number that stands for the SYN with number `irs` of a peer that takes segments of
+    /// Returns the initial sequence number that encodes the SYN `irs` of a peer whose largest segment is
     /// `mss` bytes.
     pub(crate) fn make(
         &self,
@@ -37,11 +36,12 @@ impl Cookies {
         irs: u32,
         mss: u16,
     ) -> u32 {
+        // Rounded down, so that segments fit the peer. Below 536, the default of IPv4 applies.
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0) as u32;
         self.cookie((local, remote), irs, period(now), size)
     }
 
-    /// The segment size, if `isn` is a cookie for these addresses that was made lately.
+    /// Returns the segment size if `isn` is a valid cookie for these addresses from this period or the last.
     pub(crate) fn check(
         &self,
         now: Time,
@@ -52,10 +52,12 @@ impl Cookies {
         let size = isn >> MAC_BITS & ((1 << SIZE_BITS) - 1);
         let made = |period: u64| self.cookie((local, remote), irs, period, size) == isn;
         let now = period(now);
+        // The previous period counts, too, because a period may end while the SYN-ACK is on its way.
         (made(now) || made(now.wrapping_sub(1))).then(|| SIZES[size as usize])
     }
 
     fn cookie(&self, addresses: (SocketAddr, SocketAddr), irs: u32, period: u64, size: u32) -> u32 {
+        // Of all 2^32 numbers 16 are valid at a time: one for each of eight sizes in two periods.
         let mac = self.0.digest((addresses, irs, period, size)) as u32 >> (32 - MAC_BITS);
         let period = period as u32 % (1 << PERIOD_BITS);
         period << (32 - PERIOD_BITS) | size << MAC_BITS | mac

@@ -1,9 +1,9 @@
 //! Joins consecutive TCP segments of one flow into one large packet, without copying payload.
 //!
-//! The next packet is decrypted to where its *header* covers the last bytes of what is pending. Those
-//! bytes are saved before and put back afterwards, and the payload then continues the pending one. A
-//! packet that does not continue it becomes the pending one itself; its header waits aside until the
-//! one before has been handled.
+//! The caller decrypts the next packet so that its *header* covers the last bytes of the pending packet.
+//! Those bytes are saved before and put back afterwards, so the new payload continues the pending payload. A
+//! packet that does not continue the pending packet becomes pending itself. Its header is set aside until the
+//! caller has handled the packet before.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,19 +12,18 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use crate::ip::{IpHeader, MAX_PACKET};
 
-/// Bytes of the largest headers that can join: IPv6 and TCP with all its options.
+/// Bytes of the largest headers of joinable packets: IPv6 and TCP with all its options.
 const HEADERS: usize = 40 + 60;
 
 /// Room for a full pending packet and one more behind it.
 const CAPACITY: usize = 2 * MAX_PACKET;
 
-/// Our generic receive offload: fewer, larger packets for [`Stack::receive`](crate::Stack::receive).
+/// Generic receive offload: fewer, larger packets for [`Stack::receive`](crate::Stack::receive).
 ///
-/// Segments join if they follow one another on one flow and differ in nothing but length,
-/// acknowledgement, window and PSH: same addresses, ports, traffic class, hop limit and TCP options, no flags
-/// besides ACK and PSH. The newest acknowledgement and window win. Pure acknowledgements never
-/// join, so duplicates can be counted. Checksums are not maintained: use it on interfaces that do not
-/// verify them.
+/// Segments join if they follow one another on one flow and differ only in length, acknowledgement, window
+/// and PSH. Addresses, ports, traffic class, hop limit and TCP options must be equal, and ACK and PSH the
+/// only flags. The newest acknowledgement and window win. Pure acknowledgements never join, so duplicates can
+/// be counted. Checksums are not maintained: use it on interfaces that do not verify them.
 ///
 /// ```
 /// let mut coalescer = peersock_stack::Coalescer::new();
@@ -38,23 +37,23 @@ const CAPACITY: usize = 2 * MAX_PACKET;
 pub struct Coalescer {
     buffer: Vec<u8>,
     pending: Option<Pending>,
-    /// What the slot covers (the pending packet's last bytes) or what a flushed packet still covers
-    /// (the pending packet's header), and where it belongs.
+    /// Bytes under the slot (the end of the pending packet) or under a flushed packet (the pending packet's
+    /// header), and their position.
     aside: Aside,
 }
 
-/// A packet that a [`Coalescer`] lets go, for [`Stack::receive`](crate::Stack::receive).
+/// A packet that a [`Coalescer`] releases, for [`Stack::receive`](crate::Stack::receive).
 #[derive(Debug)]
 pub struct Flushed<'a> {
-    /// As given to [`Coalescer::commit`].
+    /// Key given to [`Coalescer::commit`].
     pub key: u64,
     /// The IP packet.
     pub packet: &'a mut [u8],
-    /// If segments have joined, the headers of which there is one now and what the first of them carried.
+    /// Sizes of the joined segments, if segments have joined.
     pub joined: Option<Joined>,
 }
 
-/// What a packet says of the segments that have joined in it.
+/// Description of the segments joined in a packet.
 ///
 /// ```
 /// let joined = peersock_stack::Joined { header_len: 60, segment: 1400, is_even: true };
@@ -64,10 +63,10 @@ pub struct Flushed<'a> {
 pub struct Joined {
     /// Bytes of the IP and TCP headers.
     pub header_len: usize,
-    /// Bytes of payload of the first segment.
+    /// Bytes of the first segment's payload.
     pub segment: usize,
-    /// Whether every other one but the last carried as much, and the last no more: whoever cuts the packet
-    /// again gets the segments that were sent.
+    /// True if all segments but the last carried this number of bytes, and the last no more. Cutting such a
+    /// packet again gives the segments that were sent.
     pub is_even: bool,
 }
 
@@ -75,27 +74,27 @@ struct Pending {
     key: u64,
     start: usize,
     end: usize,
-    /// `None`: nothing can join.
+    /// Conditions for the next segment; `None` if no segment can join.
     join: Option<Join>,
 }
 
-/// What a packet must look like to join.
+/// Conditions that a packet must meet to join.
 struct Join {
-    /// The first packet's headers. The ones in the buffer may lie under the slot.
+    /// Headers of the first packet. The ones in the buffer may lie under the slot.
     header: [u8; HEADERS],
     ip_len: usize,
     header_len: usize,
     next_seq: u32,
     merged: usize,
-    /// Bytes of payload of the first segment, and whether the others are as [`Joined::is_even`] says.
+    /// Bytes of the first segment's payload, and the state of [`Joined::is_even`].
     first: usize,
     is_even: bool,
-    /// Nothing may follow a shorter segment if the packet is to be cut again.
+    /// True after a segment shorter than the first. A further segment would make an even cut impossible.
     has_shorter: bool,
     newest: Newest,
 }
 
-/// What the newest segment said.
+/// Header fields of the newest segment.
 #[derive(Clone, Copy)]
 struct Newest {
     ack: [u8; 4],
@@ -103,7 +102,7 @@ struct Newest {
     push: bool,
 }
 
-/// A TCP segment that may take part: data, no flags besides ACK and PSH.
+/// A TCP segment that may join: it has data, and ACK and PSH are its only flags.
 struct Segment {
     ip_len: usize,
     header_len: usize,
@@ -132,18 +131,19 @@ impl fmt::Debug for Coalescer {
 }
 
 impl Coalescer {
-    /// An empty one with its buffer, 128 KiB.
+    /// Returns an empty coalescer with its buffer of 128 KiB.
     pub fn new() -> Self {
         let aside = Aside { bytes: [0; HEADERS], at: 0, len: 0 };
         Self { buffer: vec![0; CAPACITY], pending: None, aside }
     }
 
-    /// Room for the next packet. Its content is arbitrary. A slot that is not committed is forgotten.
+    /// Returns room for the next packet, with arbitrary content. A slot that is not committed is forgotten.
     ///
     /// # Panics
     /// If `len` is over [`MAX_PACKET`].
     pub fn slot(&mut self, len: usize) -> &mut [u8] {
         assert!(len <= MAX_PACKET, "no IP packet is that long");
+        // A slot that was not committed still covers bytes of the pending packet.
         self.put_back();
         let at = self.slot_start(len);
         let covered = self.pending.as_ref().map_or(0, |pending| pending.end - at);
@@ -151,8 +151,8 @@ impl Coalescer {
         &mut self.buffer[at..at + len]
     }
 
-    /// Says that the last slot now holds a packet of `len` bytes from the source `key`; packets of
-    /// different keys never join. Gives the packet that was pending if the new one does not join it.
+    /// Declares that the last slot holds a packet of `len` bytes from the source `key`; packets of different
+    /// keys never join. Returns the packet that was pending if the new one does not join it.
     ///
     /// # Panics
     /// If `len` is longer than the slot's buffer.
@@ -160,7 +160,8 @@ impl Coalescer {
         self.commit_as(key, len, false)
     }
 
-    /// As [`commit`](Self::commit), but joins only what can be cut again into the same segments.
+    /// Does the same as [`commit`](Self::commit), but joins only what can be cut again into the same
+    /// segments.
     ///
     /// # Panics
     /// If `len` is longer than the slot's buffer.
@@ -174,6 +175,7 @@ impl Coalescer {
             && pending.key == key
             && pending.try_join(&self.buffer[at..at + len], even)
         {
+            // The packet's header has covered the end of the pending payload.
             self.put_back();
             return None;
         }
@@ -182,23 +184,24 @@ impl Coalescer {
             self.aside.len = 0;
             return None;
         };
-        // The old packet needs its last bytes back, the new one will need its header afterwards.
+        // The old packet needs its last bytes back now; the new packet will need its header afterwards.
         let covered = self.aside.len;
         self.buffer[at..at + covered].swap_with_slice(&mut self.aside.bytes[..covered]);
         Some(before.finish(&mut self.buffer))
     }
 
-    /// Gives what is pending.
+    /// Returns the pending packet.
     pub fn flush(&mut self) -> Option<Flushed<'_>> {
         self.put_back();
         let pending = self.pending.take()?;
         Some(pending.finish(&mut self.buffer))
     }
 
-    /// Where the next slot starts: over the last bytes of what is pending, as many as its header has.
+    /// Returns the start of the next slot: before the end of the pending packet by the length of its headers.
     fn slot_start(&mut self, len: usize) -> usize {
         let Some(pending) = &mut self.pending else { return 0 };
         let overlap = pending.join.as_ref().map_or(0, |join| join.header_len);
+        // No room is left behind the pending packet: move it to the front, the only copy of payload.
         if pending.end - overlap + len > self.buffer.len() {
             self.buffer.copy_within(pending.start..pending.end, 0);
             pending.end -= pending.start;
@@ -221,7 +224,7 @@ impl Coalescer {
 }
 
 impl Pending {
-    /// Takes `packet` in as a continuation if it is one; its header will be overwritten.
+    /// Joins `packet` if it continues the pending packet; its header will be overwritten.
     fn try_join(&mut self, packet: &[u8], even: bool) -> bool {
         let Some(join) = &mut self.join else { return false };
         let Some(segment) = Segment::parse(packet) else { return false };
@@ -236,13 +239,14 @@ impl Pending {
         join.is_even = stays_even;
         join.has_shorter |= segment.payload < join.first;
         join.next_seq = segment.seq.wrapping_add(segment.payload as u32);
+        // PSH of any joined segment counts, because the application should get that data at once.
         join.newest = Newest { push: join.newest.push || segment.newest.push, ..segment.newest };
         join.merged += 1;
         self.end += segment.payload;
         true
     }
 
-    /// Brings the header up to what has joined.
+    /// Updates the header for the joined segments.
     fn finish(self, buffer: &mut [u8]) -> Flushed<'_> {
         let packet = &mut buffer[self.start..self.end];
         let mut joined = None;
@@ -281,16 +285,16 @@ impl Join {
         })
     }
 
-    /// Whether everything that must be equal is: version, traffic class, flow label, hop limit,
-    /// addresses, ports and TCP options. IPv4's length, identification and checksum may differ.
+    /// Returns true if version, traffic class, flow label, hop limit, addresses, ports and TCP options are
+    /// equal. IPv4's length, identification and checksum may differ.
     fn same_stream(&self, packet: &[u8], segment: &Segment) -> bool {
-        // The other ranges are in both packets only if their headers are of one length.
+        // The ranges below exist in both packets only if their headers have the same length.
         if (segment.ip_len, segment.header_len) != (self.ip_len, self.header_len) {
             return false;
         }
         let ports = self.ip_len..self.ip_len + 4;
         let equal = |range: Range<usize>| self.header[range.clone()] == packet[range];
-        // The offset of the data, and the options in front of it.
+        // The data offset, and the options before the data.
         let options = self.ip_len + 20..self.header_len;
         if !equal(self.ip_len + 12..self.ip_len + 13) || !equal(options) {
             return false;

@@ -1,4 +1,4 @@
-//! Cuts one large TCP packet into wire packets, in place.
+//! In-place cutting of one large TCP packet into wire packets.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber}
 use crate::ip::checksum;
 use crate::ip::{IpHeader, MAX_HEADERS, MAX_PACKET};
 
-/// A TCP packet of up to 65,535 bytes that is to leave in pieces of at most one segment's payload.
+/// A TCP packet of up to 65,535 bytes, to be sent in pieces of at most one segment's payload.
 ///
-/// [`next`](Self::next) writes each header over the tail of the piece before, which must have been
-/// taken (sealed, sent or copied) by then; so no payload byte moves.
+/// [`next`](Self::next) writes each header over the tail of the piece before. The caller must have consumed
+/// (sealed, sent or copied) that piece by then. So no payload byte moves.
 ///
 /// ```no_run
 /// # fn seal(_: &[u8]) {}
@@ -31,14 +31,14 @@ pub struct SuperSegment {
     len: usize,
     segment: usize,
     checksums: bool,
-    /// Where the next piece's payload starts.
+    /// Position of the next piece's payload.
     offset: usize,
     done: bool,
 }
 
 impl SuperSegment {
-    /// A TCP packet that another host's stack has made (a kernel with segmentation offload), to be cut at
-    /// `segment` payload bytes. `None` if `packet` is anything but one whole TCP packet without IP options,
+    /// Returns a TCP packet of another host's stack (such as a kernel with segmentation offload), to be cut
+    /// at `segment` payload bytes. Returns `None` unless `packet` is one whole TCP packet without IP options,
     /// extension headers or fragmentation.
     ///
     /// ```
@@ -52,8 +52,8 @@ impl SuperSegment {
         Some(Self::new(packet, header_len, segment, false))
     }
 
-    /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes,
-    /// to be cut at `segment` payload bytes.
+    /// Describes a TCP packet with a plain IP header, headers of `header_len` bytes, and cuts at `segment`
+    /// payload bytes.
     pub(crate) fn new(packet: &[u8], header_len: usize, segment: usize, checksums: bool) -> Self {
         let mut header = [0; MAX_HEADERS];
         header[..header_len].copy_from_slice(&packet[..header_len]);
@@ -62,6 +62,7 @@ impl SuperSegment {
             ip_len: if packet[0] >> 4 == 4 { 20 } else { 40 },
             header_len,
             len: packet.len(),
+            // A segment size of 0 would never reach the end of the packet.
             segment: segment.clamp(1, MAX_PACKET),
             checksums,
             offset: header_len,
@@ -69,33 +70,33 @@ impl SuperSegment {
         }
     }
 
-    /// Bytes of the whole packet, headers included.
+    /// Returns the bytes of the whole packet, headers included.
     #[expect(clippy::len_without_is_empty, reason = "a packet has a header at least")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Bytes of the IP and TCP headers that each wire packet starts with.
+    /// Returns the bytes of the IP and TCP headers with which each wire packet starts.
     pub fn header_len(&self) -> usize {
         self.header_len
     }
 
-    /// Bytes of payload.
+    /// Returns the bytes of payload.
     pub fn payload_len(&self) -> usize {
         self.len - self.header_len
     }
 
-    /// How many wire packets it makes.
+    /// Returns the number of wire packets.
     pub fn packets(&self) -> usize {
         self.payload_len().div_ceil(self.segment).max(1)
     }
 
-    /// Bytes of each wire packet but the last, which may be shorter.
+    /// Returns the bytes of each wire packet but the last, which may be shorter.
     pub fn packet_len(&self) -> usize {
         self.header_len + self.segment.min(self.payload_len())
     }
 
-    /// Where the inner packets go.
+    /// Returns the destination of the inner packets.
     pub fn destination(&self) -> IpAddr {
         match self.ip_len {
             20 => Ipv4Packet::new_unchecked(&self.header[..]).dst_addr().into(),
@@ -103,9 +104,9 @@ impl SuperSegment {
         }
     }
 
-    /// The next wire packet, contiguous in `buf`, which must be the buffer that
-    /// [`Flow::egress`](crate::Flow::egress) filled, or that holds the packet it was made from. PSH and FIN
-    /// are set on the last one only, CWR on the first, URG as far as there is urgent data.
+    /// Returns the next wire packet, contiguous in `buf`. `buf` must be the buffer that
+    /// [`Flow::egress`](crate::Flow::egress) filled, or that holds the original packet. PSH and FIN are set
+    /// on the last packet only, CWR on the first, URG while urgent data remains.
     ///
     /// # Panics
     /// If `buf` is shorter than [`len`](Self::len).
@@ -119,6 +120,7 @@ impl SuperSegment {
         let sent = self.offset - self.header_len;
         self.offset = end;
         self.done = end == self.len;
+        // A packet that leaves in one piece keeps its header.
         if sent > 0 || !self.done {
             packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
             self.adapt_header(packet, sent);
@@ -129,7 +131,7 @@ impl SuperSegment {
         Some(packet)
     }
 
-    /// Makes the header fit a piece whose payload starts `sent` bytes into the whole one.
+    /// Adapts the header to a piece whose payload starts `sent` bytes into the whole payload.
     fn adapt_header(&self, packet: &mut [u8], sent: usize) {
         let total = packet.len();
         match self.ip_len {
@@ -140,10 +142,11 @@ impl SuperSegment {
         let seq = tcp.seq_number().0.wrapping_add(sent as i32);
         tcp.set_seq_number(TcpSeqNumber(seq));
         if sent > 0 {
-            // RFC 3168 6.1.2: the first new data packet alone says that the window was reduced.
+            // RFC 3168 6.1.2: only the first new data packet announces the reduced window.
             tcp.set_cwr(false);
         }
         if tcp.urg() {
+            // The urgent pointer counts from the segment's sequence number (RFC 9293 3.1).
             let left = usize::from(tcp.urgent_at()).saturating_sub(sent);
             tcp.set_urg(left > 0);
             tcp.set_urgent_at(left as u16);

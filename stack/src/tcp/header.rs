@@ -1,4 +1,4 @@
-//! What the demultiplexer reads of a segment, and the reset for one that belongs to no connection.
+//! Header fields for the demultiplexer, and resets for segments that belong to no connection.
 
 use std::net::SocketAddr;
 
@@ -17,28 +17,29 @@ pub(super) const URG: u8 = 1 << 5;
 pub(super) const ECE: u8 = 1 << 6;
 pub(super) const CWR: u8 = 1 << 7;
 
-/// The part of the header that all segments have, but for the checksum.
+/// Fixed part of the TCP header, without the checksum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fixed {
     pub(super) source_port: u16,
     pub(super) destination_port: u16,
     pub(super) seq: u32,
-    /// Means something with [`ACK`] only.
+    /// Acknowledgement number, valid only with [`ACK`].
     pub(super) ack: u32,
-    /// Bytes, options included; there are so many.
+    /// Length in bytes, options included. The segment is at least that long.
     pub(super) header_len: usize,
     flags: u8,
     pub(super) window: u16,
-    /// Means something with [`URG`] only.
+    /// Urgent pointer, valid only with [`URG`].
     pub(super) urgent: u16,
 }
 
 impl Fixed {
-    /// Reads the header at the beginning of `bytes`, if there is a whole one.
+    /// Reads the header at the beginning of `bytes`, if it is complete.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let &[s, p, d, q, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] =
             bytes.first_chunk::<20>()?;
         let header_len = usize::from(offset >> 4) * 4;
+        // A data offset below five words, or beyond the packet, is malformed (RFC 9293 3.1).
         (20..=bytes.len()).contains(&header_len).then_some(Self {
             source_port: u16::from_be_bytes([s, p]),
             destination_port: u16::from_be_bytes([d, q]),
@@ -56,7 +57,7 @@ impl Fixed {
     }
 }
 
-/// What the demultiplexer needs of an arriving segment.
+/// Fields of an arriving segment that the demultiplexer needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpHeader {
     pub(crate) source_port: u16,
@@ -69,7 +70,7 @@ pub(crate) struct TcpHeader {
     pub(crate) payload: usize,
 }
 
-/// Why a segment is dropped unseen.
+/// Reasons to drop a segment without processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcpError {
     Malformed,
@@ -81,6 +82,7 @@ impl TcpHeader {
     pub(crate) fn parse(packet: &[u8], ip: &IpHeader, verify: bool) -> Result<Self, TcpError> {
         let bytes = &packet[ip.header_len..ip.total_len];
         let fixed = Fixed::read(bytes).ok_or(TcpError::Malformed)?;
+        // Port 0 is reserved (RFC 6335 6), so no socket can have it.
         if fixed.source_port == 0 || fixed.destination_port == 0 {
             return Err(TcpError::Malformed);
         }
@@ -101,19 +103,22 @@ impl TcpHeader {
         })
     }
 
-    /// Whether it asks for a new connection.
+    /// Returns true if the segment requests a new connection.
     pub(crate) fn opens(&self) -> bool {
         self.syn && self.ack.is_none() && !self.rst && !self.fin
     }
 
-    /// The reset that answers it (RFC 9293 3.10.7.1): the packet's length in `buf`, 0 for none.
+    /// Writes the reset that answers this segment (RFC 9293 3.10.7.1); returns the length in `buf`, or 0 for
+    /// none.
     pub(crate) fn write_reset(&self, ip: &IpHeader, checksums: bool, buf: &mut [u8]) -> usize {
+        // A reset never answers a reset, because two hosts could go on forever.
         if self.rst {
             return 0;
         }
         let local = SocketAddr::new(ip.destination, self.destination_port);
         let remote = SocketAddr::new(ip.source, self.source_port);
         let answer = Outgoing {
+            // RFC 9293 3.10.7.1: the number must be the one that the peer expects, or it ignores the reset.
             seq: self.ack.unwrap_or(0),
             ack: match self.ack {
                 Some(_) => None,

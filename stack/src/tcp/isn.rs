@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::host::clock::Time;
 use peersock_primitives::Key;
 
-/// RFC 6528 3: a clock that ticks every 4 µs plus a keyed hash of the connection's addresses.
+/// Returns an initial sequence number: a clock of 4 µs ticks plus a keyed hash of the addresses (RFC 6528 3).
 pub(crate) fn initial_sequence(key: &Key, time: Time, local: SocketAddr, remote: SocketAddr) -> u32 {
     let clock = (time.total_micros() / 4) as u32;
     clock.wrapping_add(key.digest((local, remote)) as u32)

@@ -1,9 +1,10 @@
-//! What the buffers of connections occupy: of all, and of those with one peer.
+//! Memory accounts for the buffers of connections: one for the node, and one per peer.
 //!
 //! There are two thresholds, as in Linux's `tcp_mem`. From three quarters of a limit on, memory is *short*:
-//! buffers stop growing, new connections offer a small window, and nothing is taken in out of order. At the
-//! limit it is *full*: then a connection takes in order what [`LEAST_BUFFER`] holds, so that each goes on as
-//! long as its application reads. Shortly before, connections that their application has closed give way.
+//! buffers stop growing, new connections offer a small window, and out-of-order data is refused. At the limit
+//! memory is *full*. Each connection then still accepts [`LEAST_BUFFER`] bytes in order, so that it continues
+//! as long as its application reads. Shortly before the limit, connections closed by their applications are
+//! given up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -12,28 +13,29 @@ use std::time::Duration;
 use super::chunk_pool::ChunkPool;
 use crate::host::clock::{Time, after};
 
-/// Bytes that every connection may hold for its application, however little memory is left.
+/// Bytes that every connection may hold for its application, even when memory is full.
 pub(crate) const LEAST_BUFFER: usize = 4 << 10;
 
-/// While memory is short, a part of the connections is looked through so often.
+/// Interval of relief while memory is short. Each time, a part of the connections is examined.
 const RELIEF: Duration = Duration::from_secs(4);
 
-/// The account of a node. Relaxed: it bounds, it does not order.
+/// Memory account of a node. Its atomics are relaxed, because they bound memory and order nothing.
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: AtomicUsize,
     limit: usize,
     limit_per_peer: usize,
-    /// When connections were last looked through, microseconds.
+    /// Time of the last relief, microseconds.
     relieved: AtomicI64,
-    /// Bytes copied because they came out of order, since they were last taken.
+    /// Bytes copied because of reordering since the last [`take_reordered`](Self::take_reordered).
     reordered: AtomicU64,
-    /// Not part of the account: it is bounded by itself.
+    /// Spare chunks, not part of the account, because the pool has a bound.
     chunks: Arc<ChunkPool>,
 }
 
 impl Memory {
     pub(crate) fn new(limit: usize, limit_per_peer: usize) -> Self {
+        // Checks that come before a look at each peer compare with the smaller limit alone.
         let limit_per_peer = limit_per_peer.min(limit);
         Self {
             used: AtomicUsize::new(0),
@@ -49,30 +51,31 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Spare chunks of queues.
+    /// Returns the pool of spare chunks.
     pub(crate) fn chunks(&self) -> &Arc<ChunkPool> {
         &self.chunks
     }
 
-    /// Takes the count of bytes that were copied because they came out of order.
+    /// Returns the number of bytes copied because of reordering, and resets it.
     pub(crate) fn take_reordered(&self) -> u64 {
         self.reordered.swap(0, Ordering::Relaxed)
     }
 
-    /// Whether a peer's memory can be nearly used up, or that of all.
+    /// Returns true if the memory of the node or of any peer can be nearly full.
     pub(crate) fn can_be_nearly_full(&self) -> bool {
         self.used() >= nearly_full(self.limit_per_peer)
     }
 
-    /// When the next connections are to be looked through; `None` while no peer's memory can be short.
+    /// Returns the time of the next relief; `None` while no peer's memory can be short.
     pub(crate) fn next_relief(&self) -> Option<Time> {
+        // The limit of a peer is the smaller one, so below its threshold no account is short.
         (self.used() >= short(self.limit_per_peer)).then(|| {
             let last = Time::from_micros(self.relieved.load(Ordering::Relaxed));
             after(last, RELIEF)
         })
     }
 
-    /// Whether it is time to look connections through. Of several threads one does.
+    /// Returns true if relief is due. Among concurrent threads, only one gets true.
     pub(crate) fn begin_relief(&self, now: Time) -> bool {
         let last = self.relieved.load(Ordering::Relaxed);
         let due = self.next_relief().is_some_and(|due| due <= now);
@@ -83,12 +86,12 @@ impl Memory {
     }
 }
 
-/// The account of one peer, within its node's.
+/// Memory account of one peer, within the node's account.
 #[derive(Debug)]
 pub(crate) struct Share {
     node: Arc<Memory>,
     used: AtomicUsize,
-    /// The peer's connections in the flow table.
+    /// Number of the peer's connections in the flow table.
     flows: AtomicUsize,
 }
 
@@ -97,42 +100,42 @@ impl Share {
         Self { node: node.clone(), used: AtomicUsize::new(0), flows: AtomicUsize::new(0) }
     }
 
-    /// How many connections the flow table has of the peer.
+    /// Returns the number of the peer's connections in the flow table.
     pub(crate) fn flows(&self) -> usize {
         self.flows.load(Ordering::Relaxed)
     }
 
-    /// So many connections have come.
+    /// Adds `count` connections.
     pub(crate) fn add_flows(&self, count: usize) {
         self.flows.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// So many have gone.
+    /// Removes `count` connections.
     pub(crate) fn remove_flows(&self, count: usize) {
         self.flows.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// The node's spare chunks of queues.
+    /// Returns the node's pool of spare chunks.
     pub(crate) fn chunks(&self) -> &Arc<ChunkPool> {
         &self.node.chunks
     }
 
-    /// So many bytes were copied because they came out of order.
+    /// Counts bytes that were copied because of reordering.
     pub(crate) fn note_reordered(&self, bytes: u32) {
         self.node.reordered.fetch_add(bytes.into(), Ordering::Relaxed);
     }
 
-    /// Whether buffers may grow: memory is not short.
+    /// Returns true if buffers may grow, that is, memory is not short.
     pub(crate) fn has_room(&self) -> bool {
         self.used() < short(self.node.limit_per_peer) && self.node.used() < short(self.node.limit)
     }
 
-    /// Whether nothing is left but what every connection may hold.
+    /// Returns true if every connection is restricted to [`LEAST_BUFFER`].
     pub(crate) fn is_full(&self) -> bool {
         self.used() >= self.node.limit_per_peer || self.node.used() >= self.node.limit
     }
 
-    /// Whether it is time to do without those connections that nobody waits for.
+    /// Returns true if connections closed by their applications should be given up.
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.used() >= nearly_full(self.node.limit_per_peer)
             || self.node.used() >= nearly_full(self.node.limit)
@@ -143,23 +146,23 @@ impl Share {
     }
 }
 
-/// How much of a limit is used when memory is short.
+/// Returns the use from which memory with this limit is short.
 fn short(limit: usize) -> usize {
     limit - limit / 4
 }
 
-/// How much of a limit is used when it is nearly used up.
+/// Returns the use from which memory with this limit is nearly full.
 fn nearly_full(limit: usize) -> usize {
     limit - limit / 8
 }
 
-/// What one connection has told the accounts, bytes.
+/// Bytes of one connection that the accounts include.
 #[derive(Debug, Default)]
 pub(crate) struct Charge(usize);
 
 impl Charge {
-    /// The connection occupies `bytes` now. Changes of less than an eighth, or of [`LEAST_BUFFER`], are not
-    /// worth atomic operations on what all connections share.
+    /// Charges `bytes` as the connection's present use. It ignores changes of less than an eighth or less
+    /// than [`LEAST_BUFFER`], because atomic operations on shared counters are expensive.
     pub(crate) fn update(&mut self, share: &Share, bytes: usize) {
         let known = std::mem::replace(&mut self.0, bytes);
         if bytes.abs_diff(known) < LEAST_BUFFER.max(known / 8) {
@@ -173,7 +176,7 @@ impl Charge {
         }
     }
 
-    /// The connection occupies nothing any more.
+    /// Removes the connection from the accounts.
     pub(crate) fn end(&mut self, share: &Share) {
         let known = std::mem::take(&mut self.0);
         share.used.fetch_sub(known, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! TCP: what segments look like, what a connection does with them, and how fast they may leave.
+//! TCP: the segment format, the connection state machine, and the sending rate.
 //!
 //! | module | its subject | specified by |
 //! |---|---|---|

@@ -1,9 +1,9 @@
 //! TCP options: RFC 9293 3.2, RFC 7323, RFC 2018.
 
-/// SACK blocks in one header at most.
+/// Maximum number of SACK blocks in one header.
 pub(crate) const MAX_BLOCKS: usize = 4;
 
-/// Bytes of options in one header at most.
+/// Maximum bytes of options in one header.
 pub(crate) const MAX_OPTIONS: usize = 40;
 
 const END: u8 = 0;
@@ -17,9 +17,9 @@ const TIMESTAMPS: u8 = 8;
 /// The options of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The largest segment that the sender of this takes, bytes.
+    /// Largest segment that the sender of this option accepts, bytes.
     pub(crate) mss: Option<u16>,
-    /// Log2 of the unit of windows, at most 14.
+    /// Base-2 logarithm of the window's unit, at most 14.
     pub(crate) window_scale: Option<u8>,
     pub(crate) sack_permitted: bool,
     pub(crate) sack: SackBlocks,
@@ -57,7 +57,7 @@ impl SackBlocks {
 }
 
 impl Options {
-    /// Reads the options of a header. What is malformed ends the list.
+    /// Reads the options of a header. A malformed option ends the list.
     pub(crate) fn parse(mut bytes: &[u8]) -> Self {
         let mut options = Self::default();
         while let Some((&kind, rest)) = bytes.split_first() {
@@ -69,6 +69,7 @@ impl Options {
                 continue;
             }
             let Some(&length) = rest.first() else { break };
+            // A length of 0 or 1 gives no value, so every round of the loop advances.
             let Some(value) = bytes.get(2..usize::from(length)) else { break };
             options.take(kind, value);
             bytes = &bytes[usize::from(length)..];
@@ -79,7 +80,7 @@ impl Options {
     fn take(&mut self, kind: u8, value: &[u8]) {
         match (kind, value) {
             (MSS, &[high, low]) => self.mss = Some(u16::from_be_bytes([high, low])),
-            // RFC 7323 2.3: more counts as 14.
+            // RFC 7323 2.3: a larger shift counts as 14.
             (WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(14)),
             (SACK_PERMITTED, []) => self.sack_permitted = true,
             (SACK, blocks) if blocks.len() % 8 == 0 => {
@@ -94,7 +95,7 @@ impl Options {
         }
     }
 
-    /// Writes them, padded to whole words; gives the length. SACK blocks that do not fit are left out.
+    /// Writes the options, padded to whole words; returns the length. SACK blocks without room are omitted.
     pub(crate) fn write(&self, buf: &mut [u8; MAX_OPTIONS]) -> usize {
         let mut len = 0;
         let mut put = |bytes: &[u8]| {

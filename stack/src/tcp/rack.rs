@@ -3,36 +3,37 @@
 use super::scoreboard::{Newest, Run};
 use crate::host::clock::{Time, micros_since};
 
-/// Recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
+/// Number of recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
 const PERSIST: u8 = 16;
 
-/// With each overtaken packet that is less late, this part of the difference is forgotten.
+/// Divisor of the decay of `late`: each reordered packet that is less late removes this part of the
+/// difference.
 const LATE_SHARE: u32 = 64;
 
 /// The state of RACK.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rack {
     newest: Newest,
-    /// The same among those that were sent once.
+    /// Newest delivery among packets that were sent once.
     original: Newest,
-    /// The round trips of both, microseconds.
+    /// Round-trip times of `newest` and `original`, microseconds.
     rtt: u32,
     original_rtt: u32,
-    /// The end of the highest data that was delivered, now and before the present moment: acknowledgements of
-    /// one batch report ranges in any order, which is no reordering.
+    /// End of the highest delivered data, now and before the present moment. Both are needed because the
+    /// acknowledgements of one batch report ranges in any order, which is no reordering.
     highest: u64,
     highest_before: u64,
     moment: Time,
-    /// Until this is acknowledged, further duplicates are of the same round trip.
+    /// Offset up to which further duplicates count as the same round trip.
     widened_until: u64,
     reordered: bool,
     quarters: u8,
     persist: u8,
-    /// About the longest that overtaken packets have lately been under way, microseconds.
+    /// Decaying maximum of the round-trip times of reordered packets, microseconds.
     late: u32,
 }
 
-/// Before every transmission.
+/// Value that sorts before every transmission.
 const NONE: Newest = (Time::ZERO, 0);
 
 impl Default for Rack {
@@ -55,25 +56,27 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// A run has been delivered.
+    /// Notes the delivery of a run.
     pub(crate) fn on_delivered(&mut self, now: Time, run: &Run, min_rtt: Option<u64>) {
         if self.moment != now {
             self.moment = now;
             self.highest_before = self.highest;
         }
         let rtt = micros_since(now, run.snapshot.sent);
+        // A late retransmission is expected; only an overtaken first transmission shows reordering.
         if run.end < self.highest_before && !run.resent {
             self.reordered = true;
             self.note_late(rtt);
         }
         self.highest = self.highest.max(run.end);
-        // Too soon for the retransmission: it is the original that has arrived.
+        // Faster than any round trip: the original has arrived, not the retransmission.
         if run.resent && min_rtt.is_some_and(|min| rtt < min) {
             return;
         }
         let this = (run.snapshot.sent, run.end);
-        // More than an hour counts as an hour.
+        // The value saturates at about an hour.
         let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        // RFC 8985 6.2 step 2: of equal times, the higher end was sent later.
         if this > self.newest {
             (self.newest, self.rtt) = (this, rtt);
         }
@@ -82,27 +85,28 @@ impl Rack {
         }
     }
 
-    /// A packet has been overtaken, and was under way for so long.
+    /// Notes the round-trip time of a reordered packet.
     fn note_late(&mut self, rtt: u64) {
         let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
         let less = self.late.saturating_sub(rtt).div_ceil(LATE_SHARE);
         self.late = rtt.max(self.late - less);
     }
 
-    /// Whether packets have overtaken others.
+    /// Returns true if reordering was seen.
     pub(crate) fn has_reordered(&self) -> bool {
         self.reordered
     }
 
-    /// What was sent again had not been lost: what arrived of it were the first transmissions.
+    /// Discards measurements of retransmissions, because the first transmissions have arrived after all.
     pub(crate) fn distrust_resent(&mut self) {
         if self.original != NONE {
             (self.newest, self.rtt) = (self.original, self.original_rtt);
         }
     }
 
-    /// Something was received twice: it had been sent again too soon.
+    /// Notes that the peer received data twice: the retransmission was too early.
     pub(crate) fn on_duplicate(&mut self, una: u64, nxt: u64) {
+        // At most once per round trip: one early recovery can cause many duplicates.
         if una >= self.widened_until {
             self.widened_until = nxt;
             self.quarters = self.quarters.max(1).saturating_add(1);
@@ -110,7 +114,7 @@ impl Rack {
         self.persist = PERSIST;
     }
 
-    /// A recovery has ended.
+    /// Notes the end of a recovery.
     pub(crate) fn on_recovered(&mut self) {
         self.persist = self.persist.saturating_sub(1);
         if self.persist == 0 {
@@ -118,25 +122,27 @@ impl Rack {
         }
     }
 
-    /// The newest transmission that was delivered.
+    /// Returns the newest transmission that was delivered.
     pub(crate) fn newest(&self) -> Option<Newest> {
         (self.newest != NONE).then_some(self.newest)
     }
 
-    /// How long after its transmission, in microseconds, something counts as lost when later data has been
-    /// delivered. `eager`: a loss is being repaired already, or as much as three segments was delivered out
+    /// Returns the time in microseconds after which an unacknowledged transmission counts as lost, once later
+    /// data was delivered. `eager` is set during a recovery, or when three segments' worth was delivered out
     /// of order.
     pub(crate) fn patience(&self, eager: bool, min_rtt: Option<u64>, srtt: Option<u64>) -> u64 {
+        // RFC 8985 6.2 step 4: without reordering seen, three segments out of order are sign enough of a
+        // loss.
         if !self.reordered && eager {
             return self.rtt.into();
         }
         let quarter = min_rtt.unwrap_or(0) / 4;
-        // RFC 8985 6.2 step 4 bounds the window by the smoothed round trip, which in Linux late packets make
-        // longer. Here they do not, so that what they have taken counts beside it.
+        // RFC 8985 6.2 step 4 bounds the window by the smoothed round trip, which in Linux includes late
+        // packets. Here it excludes late packets, so `late` is a second bound.
         let most = srtt.unwrap_or(quarter).max(self.late.into());
         let rtt = u64::from(self.rtt);
-        // Where a few packets overtake all others, quarters of their round trip never add up to what the others
-        // take, which is known once some was sent again in vain.
+        // Where a few packets overtake all others, quarters of their short round trip never add up to the
+        // delay of the others. A spurious retransmission reveals this case.
         let late = if self.quarters > 1 { u64::from(self.late) * 9 / 8 } else { 0 };
         let window = (quarter * u64::from(self.quarters.max(1))).max(late.saturating_sub(rtt));
         rtt + window.min(most)
@@ -194,7 +200,7 @@ mod tests {
     fn the_window_grows_to_what_late_packets_take_and_no_further() {
         let mut rack = Rack::default();
         let patience = |rack: &Rack| rack.patience(false, Some(2 * MS), Some(3 * MS));
-        // A packet is overtaken, and takes 12 ms where others take 2.
+        // A packet is reordered and takes 12 ms; the others take 2 ms.
         let overtaken = |rack: &mut Rack, now: i64, offset: u64| {
             rack.on_delivered(at(now - 1), &run(offset + 10, offset + 20, now - 3, false), Some(2 * MS));
             rack.on_delivered(at(now), &run(offset, offset + 10, now - 12, false), Some(2 * MS));
@@ -205,7 +211,7 @@ mod tests {
             rack.on_duplicate(round * 100, round * 100 + 100);
         }
         assert_eq!(patience(&rack), 14_000);
-        // Packets are still overtaken, but are no longer so late.
+        // Packets are still reordered, but no longer as late.
         for round in 1..1000 {
             let (now, offset) = (100 * round, 100 * round as u64);
             rack.on_delivered(at(now - 1), &run(offset + 10, offset + 20, now - 3, false), Some(2 * MS));

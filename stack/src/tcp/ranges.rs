@@ -1,4 +1,4 @@
-//! Disjoint ranges of stream offsets in order.
+//! Disjoint, sorted ranges of stream offsets.
 
 use std::collections::VecDeque;
 
@@ -17,20 +17,20 @@ impl Ranges {
         self.ranges.len()
     }
 
-    /// The range that holds `offset`.
+    /// Returns the range that contains `offset`.
     pub(crate) fn containing(&self, offset: u64) -> Option<(u64, u64)> {
         let at = self.ranges.partition_point(|range| range.1 <= offset);
         self.ranges.get(at).copied().filter(|range| range.0 <= offset)
     }
 
-    /// The first part of `start..end` that is in a range already.
+    /// Returns the first part of `start..end` that is already in a range.
     pub(crate) fn overlap(&self, start: u64, end: u64) -> Option<(u64, u64)> {
         let at = self.ranges.partition_point(|range| range.1 <= start);
         let range = self.ranges.get(at).filter(|range| range.0 < end)?;
         Some((range.0.max(start), range.1.min(end)))
     }
 
-    /// Adds `start..end`, which is not empty, and joins it with what it touches.
+    /// Adds the non-empty range `start..end` and joins it with the ranges that it touches.
     pub(crate) fn insert(&mut self, start: u64, end: u64) {
         let first = self.ranges.partition_point(|range| range.1 < start);
         let mut joined = (start, end);
@@ -50,7 +50,7 @@ impl Ranges {
         }
     }
 
-    /// Drops what lies before `offset`.
+    /// Drops everything before `offset`.
     pub(crate) fn drop_until(&mut self, offset: u64) {
         while let Some(first) = self.ranges.front_mut() {
             if first.1 > offset {
@@ -59,6 +59,7 @@ impl Ranges {
             }
             self.ranges.pop_front();
         }
+        // Frees the memory that past gaps needed.
         self.ranges = VecDeque::new();
     }
 }
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a set of single offsets.
+        /// Compares the ranges with a set of single offsets.
         #[test]
         fn ranges_are_the_set_of_what_was_inserted(
             steps in prop::collection::vec((0u64..60, 1u64..12, any::<bool>()), 1..60),

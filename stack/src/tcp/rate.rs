@@ -1,62 +1,61 @@
-//! Delivery rate samples (draft-ietf-ccwg-bbr section 4.1): how fast the path took data, measured with each
-//! acknowledgement.
+//! Delivery rate samples (draft-ietf-ccwg-bbr section 4.1), measured with each acknowledgement.
 //!
-//! Every transmission keeps a [`Snapshot`] of the connection's progress. When data is delivered, the progress
-//! since the snapshot of the newest transmission it came with, over the longer of the time it took to send
-//! and the time it took to be acknowledged, is the rate.
+//! Every transmission keeps a [`Snapshot`] of the connection's progress. An acknowledgement takes the
+//! snapshot of the newest transmission it delivers. The rate is the progress since then, divided by the
+//! longer of the sending interval and the acknowledgement interval.
 
 use crate::host::clock::{Time, micros_since};
 use crate::tcp::arithmetic::scaled;
 
-/// The connection's progress when something was sent.
+/// Progress of the connection at the time of a transmission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// When it was sent.
+    /// Time of the transmission.
     pub(crate) sent: Time,
-    /// When the transmission was sent that the interval of sending starts with.
+    /// Time of the transmission that starts the sending interval.
     pub(crate) first_sent: Time,
-    /// Bytes delivered until then, and when the last of them was.
+    /// Bytes delivered before, and the time of the last delivery.
     pub(crate) delivered: u64,
     pub(crate) delivered_at: Time,
     /// Bytes in flight, this transmission included.
     pub(crate) in_flight: u64,
-    /// Bytes marked lost until then.
+    /// Bytes marked lost before.
     pub(crate) lost: u64,
-    /// Whether there was too little to send to measure the path.
+    /// True if the application had too little data to measure the path.
     pub(crate) app_limited: bool,
 }
 
-/// What one acknowledgement tells of the path.
+/// Measurement of the path by one acknowledgement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RateSample {
-    /// Bytes per second; `None` if the interval was too short to tell.
+    /// Bytes per second; `None` if the interval was too short to measure.
     pub(crate) rate: Option<u64>,
     /// Bytes delivered in the interval.
     pub(crate) delivered: u64,
-    /// [`Snapshot::delivered`] of the newest transmission that was delivered: ends a round trip.
+    /// [`Snapshot::delivered`] of the newest delivered transmission; it marks the end of a round trip.
     pub(crate) prior_delivered: u64,
-    /// [`Snapshot::in_flight`] of it.
+    /// [`Snapshot::in_flight`] of the same transmission.
     pub(crate) tx_in_flight: u64,
-    /// Bytes marked lost since it was sent.
+    /// Bytes marked lost since that transmission.
     pub(crate) lost: u64,
-    /// Whether there was too little to send when it was sent.
+    /// True if that transmission was limited by the application.
     pub(crate) app_limited: bool,
-    /// Whether anything was delivered at all.
+    /// True if anything was delivered.
     pub(crate) valid: bool,
 }
 
-/// The connection's side of the samples.
+/// State of the connection for the samples.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     delivered: u64,
     delivered_at: Time,
     first_sent: Time,
     lost: u64,
-    /// Until this much is delivered, samples are of an application that has too little to send.
+    /// Value of `delivered` up to which samples are limited by the application; 0 for none.
     app_limited_until: u64,
 }
 
-/// The newest transmission that one acknowledgement delivers, and its end.
+/// Snapshot and end offset of the newest transmission that one acknowledgement delivers.
 #[derive(Debug, Default)]
 pub(crate) struct NewestDelivered(Option<(Snapshot, u64)>);
 
@@ -65,18 +64,19 @@ impl Sampler {
         Self { delivered: 0, delivered_at: now, first_sent: now, lost: 0, app_limited_until: 0 }
     }
 
-    /// Bytes that were acknowledged or SACKed so far.
+    /// Returns the number of bytes acknowledged or SACKed.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// Bytes that were marked lost so far.
+    /// Returns the number of bytes marked lost.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// The snapshot for `bytes` that leave now, with `in_flight` bytes before them.
+    /// Returns the snapshot for a transmission of `bytes`, with `in_flight` bytes before it.
     pub(crate) fn on_sent(&mut self, now: Time, in_flight: u64, bytes: u64) -> Snapshot {
+        // After an idle period, the intervals start anew, so that the idle time does not count as slowness.
         if in_flight == 0 {
             self.first_sent = now;
             self.delivered_at = now;
@@ -92,7 +92,7 @@ impl Sampler {
         }
     }
 
-    /// `bytes` of a transmission that ends at stream offset `end` have been delivered.
+    /// Counts `bytes` delivered from a transmission that ends at stream offset `end`.
     pub(crate) fn on_delivered(
         &mut self,
         now: Time,
@@ -103,6 +103,7 @@ impl Sampler {
     ) {
         self.delivered += bytes;
         self.delivered_at = now;
+        // Of transmissions at one time, the higher end is the newer.
         if newest.0.is_none_or(|(before, its_end)| (snapshot.sent, end) > (before.sent, its_end)) {
             newest.0 = Some((*snapshot, end));
             self.first_sent = snapshot.sent;
@@ -113,17 +114,19 @@ impl Sampler {
         self.lost += bytes;
     }
 
-    /// Bytes that were marked lost have turned out to be delivered, or on their way.
+    /// Subtracts bytes that were marked lost but were delivered or are still in flight.
     pub(crate) fn on_found(&mut self, bytes: u64) {
         self.lost = self.lost.saturating_sub(bytes);
     }
 
-    /// There is nothing to send although the window would let it, with `in_flight` bytes on their way.
+    /// Marks the connection as limited by the application: the window is open, but there is no data.
+    /// `in_flight` bytes are outstanding.
     pub(crate) fn limit(&mut self, in_flight: u64) {
+        // 0 means that no limit is in force.
         self.app_limited_until = (self.delivered + in_flight).max(1);
     }
 
-    /// The sample of the acknowledgement that has delivered this. The shortest round trip is in microseconds.
+    /// Returns the sample of the acknowledgement that delivered `newest`. `min_rtt` is in microseconds.
     pub(crate) fn finish(&mut self, newest: &NewestDelivered, min_rtt: Option<u64>) -> RateSample {
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
@@ -131,14 +134,15 @@ impl Sampler {
         let Some((snapshot, _)) = newest.0 else { return RateSample::default() };
         let sending = micros_since(snapshot.sent, snapshot.first_sent);
         let acking = micros_since(self.delivered_at, snapshot.delivered_at);
+        // Bursts on the way can compress either interval, and the shorter one would exaggerate the rate.
         let interval = match sending.max(acking) {
-            // Both ends are one node: all happens in the clock's same step, which is at most that long.
+            // Both ends are on one node: delivery takes less than a clock step of 1 µs.
             0 if min_rtt.is_some_and(|min| min <= 1) => 1,
             interval => interval,
         };
         let delivered = self.delivered - snapshot.delivered;
-        // Shorter than a round trip: acknowledgements that were compressed, or of a retransmission that was
-        // not needed.
+        // An interval below the minimum round trip comes from compressed acknowledgements or from a spurious
+        // retransmission, so it gives no rate.
         let plausible = interval > 0 && min_rtt.is_none_or(|min| interval >= min);
         let rate = plausible.then(|| scaled(delivered, 1_000_000, interval));
         RateSample {
@@ -169,7 +173,7 @@ mod tests {
         let sample = deliver(&mut sampler, 11_000, &first, 1000, None);
         assert_eq!((sample.delivered, sample.rate), (1000, Some(100_000)));
         let sample = deliver(&mut sampler, 12_000, &second, 2000, None);
-        // Both bytes' worth since the second was sent: in the 11 ms since the connection was idle.
+        // 2,000 bytes since the second packet was sent, in the 11 ms since the connection was idle.
         assert_eq!((sample.delivered, sample.rate, sample.tx_in_flight), (2000, Some(181_818), 2000));
         assert!(!sampler.finish(&NewestDelivered::default(), None).valid);
     }
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!((sample.lost, sampler.lost()), (300, 600));
     }
 
-    /// An acknowledgement of 1000 bytes.
+    /// Delivers 1000 bytes.
     fn deliver(
         sampler: &mut Sampler,
         micros: i64,

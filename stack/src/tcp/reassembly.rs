@@ -1,5 +1,5 @@
-//! Data that arrives out of order: kept until the gap before it is filled, and reported as SACK blocks (RFC
-//! 2018, RFC 2883).
+//! Storage for out-of-order data until the gap before it is filled; reported as SACK blocks (RFC 2018, RFC
+//! 2883).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,35 +7,34 @@ use super::byte_queue::ByteQueue;
 use super::options::MAX_BLOCKS;
 use super::ranges::Ranges;
 
-/// Ranges that one round of acknowledgements reports at most: what several acknowledgements of [`MAX_BLOCKS`]
-/// hold.
+/// Maximum number of ranges reported in one round of acknowledgements, each with up to [`MAX_BLOCKS`].
 const MAX_RECENT: usize = 8 * MAX_BLOCKS;
 
-/// Separate ranges that are kept at most; more are not taken in. A window of 64 MiB at 5 % loss makes about
-/// 2,500, and start-up that overflows a queue where packets change places up to 12,000.
+/// Maximum number of separate ranges; more are refused. A window of 64 MiB at 5 % loss makes about 2,500. A
+/// start-up that overflows a queue with reordering makes up to 12,000.
 const MAX_RANGES: usize = 16384;
 
-/// Small pieces cost memory beyond their bytes; so many are kept at most.
+/// Maximum number of pieces, because each piece costs memory beyond its bytes.
 const MAX_PIECES: usize = 4 * MAX_RANGES;
 
-/// What a piece costs beyond its bytes: its place in the map, and what the allocator adds.
+/// Overhead of a piece: its entry in the map and the allocator's share.
 const PIECE: usize = 64;
 
-/// A piece of this size joins the queue as it is; a smaller one is copied, so that crumbs do not stay crumbs.
+/// Minimum size of a piece that joins the queue as a chunk; smaller pieces are copied into larger chunks.
 const WHOLE: usize = 1 << 10;
 
-/// What lies beyond the next expected byte.
+/// Data beyond the next expected byte.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     /// Data by its first offset; pieces do not overlap.
     pieces: BTreeMap<u64, Vec<u8>>,
-    /// The same, joined.
+    /// Ranges of offsets that `pieces` covers.
     ranges: Ranges,
-    /// Offsets in ranges that changed and that no acknowledgement has reported since, the latest first.
+    /// Offsets in changed ranges that no acknowledgement has reported since, the latest first.
     news: VecDeque<u64>,
-    /// The same of ranges that were reported.
+    /// Offsets in ranges that were reported, the latest first.
     reported: VecDeque<u64>,
-    /// A part that came twice, not reported yet.
+    /// Part that came twice and is not reported yet.
     duplicate: Option<(u64, u64)>,
     /// Bytes allocated, bookkeeping included.
     allocated: usize,
@@ -44,8 +43,8 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
-    /// Takes in `data` that starts at `start` and lies within the window: what continues `queue` goes there
-    /// with whatever follows it here, the rest is kept. `false` if there was no room for it.
+    /// Stores `data`, which starts at `start` and lies within the window. Data that continues `queue` goes
+    /// there, together with the pieces after it; other data is kept. Returns `false` if there was no room.
     pub(crate) fn insert(&mut self, start: u64, data: &[u8], queue: &mut ByteQueue) -> bool {
         let end = start + data.len() as u64;
         let next = queue.end();
@@ -63,12 +62,12 @@ impl Reassembly {
         self.keep(start, data)
     }
 
-    /// `start..end` has come once more.
+    /// Notes that `start..end` has arrived again.
     pub(crate) fn on_duplicate(&mut self, start: u64, end: u64) {
         self.duplicate = Some((start, end));
     }
 
-    /// The first part of `start..end` that has arrived before.
+    /// Returns the first part of `start..end` that has arrived before.
     fn known(&self, start: u64, end: u64, next: u64) -> Option<(u64, u64)> {
         if start < next && start < end {
             return Some((start, end.min(next)));
@@ -76,7 +75,7 @@ impl Reassembly {
         self.ranges.overlap(start, end)
     }
 
-    /// Moves what continues `queue` there.
+    /// Moves the pieces that continue `queue` into it.
     fn continue_with(&mut self, queue: &mut ByteQueue) {
         while let Some(first) = self.pieces.first_entry()
             && *first.key() <= queue.end()
@@ -93,6 +92,7 @@ impl Reassembly {
         }
         self.ranges.drop_until(queue.end());
         if self.ranges.is_empty() {
+            // No gap is left, so nothing remains to be reported, and the lists free their memory.
             self.news = VecDeque::new();
             self.reported = VecDeque::new();
         }
@@ -100,6 +100,7 @@ impl Reassembly {
 
     fn keep(&mut self, start: u64, data: &[u8]) -> bool {
         let end = start + data.len() as u64;
+        // A piece that touches a range makes no new one, so the bound does not refuse it.
         let joins = self.ranges.overlap(start.saturating_sub(1), end + 1).is_some();
         if self.pieces.len() >= MAX_PIECES || (!joins && self.ranges.len() >= MAX_RANGES) {
             return false;
@@ -119,15 +120,16 @@ impl Reassembly {
     }
 
     fn keep_piece(&mut self, start: u64, data: &[u8]) {
-        // Many small segments in a row make one piece.
+        // Consecutive small segments form one piece, because each piece has overhead.
         if let Some((&before, piece)) = self.pieces.range_mut(..start).next_back()
             && before + piece.len() as u64 == start
+            // Bounded, because each growth may move the whole piece.
             && piece.len() + data.len() <= 64 << 10
         {
             let (capacity, len) = (piece.capacity(), piece.len());
             piece.extend_from_slice(data);
             self.allocated = self.allocated - capacity + piece.capacity();
-            // What did not fit was moved.
+            // A reallocation moved the old bytes, too.
             self.copied += (data.len() + if piece.capacity() > capacity { len } else { 0 }) as u32;
             return;
         }
@@ -137,7 +139,7 @@ impl Reassembly {
         self.pieces.insert(start, piece);
     }
 
-    /// Makes the range that holds `offset` the latest news, once.
+    /// Moves the range that contains `offset` to the front of the news, without duplicates.
     fn note_change(&mut self, offset: u64) {
         let changed = self.ranges.containing(offset);
         let before = self.news.iter().position(|&other| self.ranges.containing(other) == changed);
@@ -148,29 +150,29 @@ impl Reassembly {
         self.news.truncate(MAX_RECENT);
     }
 
-    /// Whether an acknowledgement has something to report that none before has.
+    /// Returns true if an acknowledgement has something new to report.
     pub(crate) fn has_news(&self) -> bool {
         !self.news.is_empty() || self.duplicate.is_some()
     }
 
-    /// The peer understands no reports.
+    /// Drops the news, because the peer does not use SACK.
     pub(crate) fn forget_news(&mut self) {
         self.news.clear();
         self.duplicate = None;
     }
 
-    /// Whether anything is missing.
+    /// Returns true if no gap is open.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many separate ranges there are.
+    /// Returns the number of separate ranges.
     pub(crate) fn ranges(&self) -> usize {
         self.ranges.len()
     }
 
-    /// The blocks for one acknowledgement, at most `most`: a duplicate first (RFC 2883), then ranges that no
-    /// acknowledgement has reported, the latest first, then others (RFC 2018 section 4).
+    /// Calls `block` for each block of one acknowledgement, at most `most`. A duplicate comes first (RFC
+    /// 2883), then unreported ranges, the latest first, then others (RFC 2018 section 4).
     pub(crate) fn report(&mut self, most: usize, mut block: impl FnMut(u64, u64)) {
         let mut most = most.min(MAX_BLOCKS);
         if let Some((start, end)) = self.duplicate.take() {
@@ -183,6 +185,7 @@ impl Reassembly {
             && let Some(offset) = self.news.pop_front()
         {
             blocks.push(self.ranges.containing(offset), &mut block);
+            // The latest range stays first among the reported ones, too.
             self.reported.insert(at, offset);
             at += 1;
         }
@@ -195,23 +198,23 @@ impl Reassembly {
         self.reported.truncate(MAX_RECENT);
     }
 
-    /// Takes the count of bytes that were copied since the last time.
+    /// Returns the bytes copied since the last call, and resets the count.
     pub(crate) fn take_copied(&mut self) -> u32 {
         std::mem::take(&mut self.copied)
     }
 
-    /// How many bytes were copied since then.
+    /// Returns the bytes copied since [`take_copied`](Self::take_copied).
     pub(crate) fn copied(&self) -> u32 {
         self.copied
     }
 
-    /// Bytes of memory that it occupies.
+    /// Returns the bytes of memory in use.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
     }
 }
 
-/// The blocks of one acknowledgement so far.
+/// Blocks of one acknowledgement so far.
 #[derive(Default)]
 struct Blocks {
     ranges: [(u64, u64); MAX_BLOCKS],
@@ -220,6 +223,7 @@ struct Blocks {
 
 impl Blocks {
     fn push(&mut self, range: Option<(u64, u64)>, block: &mut impl FnMut(u64, u64)) {
+        // The range may have been delivered meanwhile, or reported for another offset.
         if let Some(range) = range
             && !self.ranges[..self.count].contains(&range)
         {
@@ -251,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// Segments in any order, overlapping and repeated, come out as the stream.
+        /// Segments in any order, overlapping and repeated, give the original stream.
         #[test]
         fn the_stream_comes_out(
             segments in prop::collection::vec((0u64..3000, 1u64..400), 1..80),
@@ -271,7 +275,7 @@ mod tests {
                     prop_assert!(arrived[start as usize..end as usize].iter().all(|there| *there));
                 }
             }
-            // Whatever is missing comes at last.
+            // The missing data arrives at last.
             prop_assert!(reassembly.insert(1, &data(1, 3999), &mut queue));
             let mut out = vec![0; 5000];
             prop_assert_eq!(queue.read(&mut out), 3999);

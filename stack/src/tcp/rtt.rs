@@ -1,35 +1,34 @@
-//! Round-trip times and the retransmission timeout: RFC 6298, with Linux's minimum.
+//! Round-trip times and the retransmission timeout: RFC 6298 with Linux's minimum.
 
 use std::time::Duration;
 
 use super::arithmetic::length;
 use crate::host::clock::{Time, after_micros, micros_since};
 
-/// The timeout is at least this much longer than a round trip, microseconds, as in Linux (RFC 6298 says 1 s
-/// in total).
+/// Minimum margin of the timeout over a round trip, microseconds, as in Linux (RFC 6298 has 1 s in total).
 const MIN_MARGIN: u64 = 200_000;
 
-/// The timeout before the first sample (RFC 6298 2.1).
+/// Timeout before the first sample, microseconds (RFC 6298 2.1).
 const INITIAL: u64 = 1_000_000;
 
-/// The longest timeout (RFC 6298 2.5 asks for 60 s at least).
+/// Longest timeout, microseconds (RFC 6298 2.5 demands at least 60 s).
 const MAX: u64 = 60_000_000;
 
-/// How long a shortest round trip counts.
+/// Lifetime of a minimum, microseconds.
 const MIN_WINDOW: u64 = 300_000_000;
 
-/// The estimator. Times are in microseconds, since they are reckoned with for every acknowledgement; more
-/// than an hour counts as an hour.
+/// Estimator of round-trip times. It stores microseconds as `u32`, because each acknowledgement computes with
+/// them; they saturate at about an hour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rtt {
-    /// 0 before the first sample, as the shortest.
+    /// Smoothed round-trip time. It is 0 before the first sample, and so is `min`.
     smoothed: u32,
     variation: u32,
     min: u32,
-    /// What follows from all that.
+    /// Timeout computed from the fields above and `backoff`.
     timeout: u32,
     min_at: Time,
-    /// Doublings of the timeout since the last acknowledgement of something new.
+    /// Doublings of the timeout since new data was last acknowledged.
     backoff: u8,
 }
 
@@ -38,20 +37,21 @@ impl Rtt {
         Self { smoothed: 0, variation: 0, min: 0, timeout: INITIAL as u32, min_at: Time::ZERO, backoff: 0 }
     }
 
-    /// RFC 6298 2.2 and 2.3.
+    /// Adds a sample (RFC 6298 2.2 and 2.3).
     pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
         let micros = length(rtt).clamp(1, u64::from(u32::MAX)) as u32;
         if self.smoothed == 0 {
             self.smoothed = micros;
             self.variation = micros / 2;
         } else {
-            // A mean of two numbers is no larger than the larger one.
+            // The mean of two u32 numbers fits a u32.
             let mean = |old: u32, weight: u64, new: u32| {
                 ((u64::from(old) * weight + u64::from(new)) / (weight + 1)) as u32
             };
             self.variation = mean(self.variation, 3, self.smoothed.abs_diff(micros));
             self.smoothed = mean(self.smoothed, 7, micros).max(1);
         }
+        // An equal sample renews the minimum's age.
         if self.min == 0 || micros <= self.min || micros_since(now, self.min_at) > MIN_WINDOW {
             self.min = micros;
             self.min_at = now;
@@ -67,7 +67,7 @@ impl Rtt {
         Duration::from_micros(self.variation.into())
     }
 
-    /// The shortest of the last minutes.
+    /// Returns the minimum of the last five minutes.
     pub(crate) fn min(&self) -> Option<Duration> {
         self.min_micros().map(Duration::from_micros)
     }
@@ -80,12 +80,12 @@ impl Rtt {
         (self.smoothed > 0).then_some(self.smoothed.into())
     }
 
-    /// The retransmission timeout, backed off.
+    /// Returns the retransmission timeout with backoff.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_micros(self.timeout.into())
     }
 
-    /// When the timeout ends that begins now.
+    /// Returns the end of a timeout that starts now.
     pub(crate) fn timeout_from(&self, now: Time) -> Time {
         after_micros(now, self.timeout.into())
     }
@@ -93,16 +93,17 @@ impl Rtt {
     fn reckon(&mut self) {
         let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
         let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
+        // Ten doublings exceed the maximum in any case, and the shift cannot overflow.
         self.timeout = (base << self.backoff.min(10)).min(MAX) as u32;
     }
 
-    /// RFC 6298 5.5: the timer has ended.
+    /// Doubles the timeout after an expiry (RFC 6298 5.5).
     pub(crate) fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(10);
         self.reckon();
     }
 
-    /// Something new was acknowledged.
+    /// Ends the backoff, because new data was acknowledged.
     pub(crate) fn reset_backoff(&mut self) {
         if self.backoff > 0 {
             self.backoff = 0;

@@ -1,31 +1,31 @@
-//! The runs of a scoreboard: an ordered list in chunks.
+//! Runs of a scoreboard: an ordered list in chunks.
 //!
-//! A peer decides by its SACK blocks where runs are split and joined, and how many there are. So a change in
-//! the middle moves a chunk's runs at most, however long the list is.
+//! A peer's SACK blocks decide where runs are split and joined, and how many there are. Chunks bound the
+//! cost: a change in the middle moves at most one chunk's runs, however long the list is.
 
 use std::collections::VecDeque;
 
 use super::scoreboard::Run;
 
-/// Runs of one chunk at most. A larger one makes two.
+/// Maximum number of runs in a chunk. A larger chunk is split.
 const CHUNK: usize = 64;
 
-/// Runs without gaps, in the order of the stream. Only an empty list has an empty chunk, its first.
+/// Gapless runs in stream order. Only an empty list has an empty chunk, `first`.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     first: VecDeque<Run>,
-    /// Mostly there is nothing else.
+    /// Further chunks; most lists have none.
     rest: Option<Box<Rest>>,
 }
 
 #[derive(Debug, Default)]
 struct Rest {
     chunks: VecDeque<VecDeque<Run>>,
-    /// Of all of these.
+    /// Number of runs in `chunks`.
     runs: usize,
 }
 
-/// Where a run is. A change before it makes it void.
+/// Position of a run. A change before the position invalidates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At {
     chunk: usize,
@@ -45,12 +45,12 @@ impl Runs {
         self.first.front()
     }
 
-    /// Where the first run is, if there is one.
+    /// Returns the position of the first run, if it exists.
     pub(super) fn start(&self) -> At {
         At { chunk: 0, index: 0 }
     }
 
-    /// Where the first run is that ends behind `offset`, if there is one.
+    /// Returns the position of the first run that ends after `offset`, if it exists.
     pub(super) fn find(&self, offset: u64) -> At {
         let before = |run: &Run| run.end <= offset;
         let full = |chunk: &VecDeque<Run>| chunk.back().is_some_and(before);
@@ -69,7 +69,7 @@ impl Runs {
         self.chunk_mut(at.chunk)?.get_mut(at.index)
     }
 
-    /// Where the run is that follows, if there is one.
+    /// Returns the position of the next run, if it exists.
     pub(super) fn next(&self, at: At) -> At {
         count(1);
         let len = self.chunk(at.chunk).map_or(0, VecDeque::len);
@@ -80,7 +80,7 @@ impl Runs {
         }
     }
 
-    /// Where the run before is.
+    /// Returns the position of the previous run.
     pub(super) fn previous(&self, at: At) -> Option<At> {
         match at {
             At { index: 1.., .. } => Some(At { index: at.index - 1, ..at }),
@@ -103,7 +103,7 @@ impl Runs {
     pub(super) fn push_back(&mut self, run: Run) {
         let Some(rest) = &mut self.rest else {
             if self.first.capacity() == 0 {
-                // A connection that asks and is answered has one at a time.
+                // A request-response connection has one run at a time.
                 self.first.reserve_exact(1);
             }
             if self.first.len() < CHUNK {
@@ -125,6 +125,7 @@ impl Runs {
         if !self.first.is_empty() {
             return Some(run);
         }
+        // The first chunk must not be empty while others exist, because `is_empty` looks at it alone.
         if let Some(rest) = &mut self.rest {
             self.first = rest.chunks.pop_front().unwrap_or_default();
             rest.runs -= self.first.len();
@@ -137,11 +138,12 @@ impl Runs {
         Some(run)
     }
 
-    /// Inserts a run behind the one at `at`. Gives where both are then.
+    /// Inserts `run` after the run at `at`. Returns the new positions of both.
     pub(super) fn insert_behind(&mut self, at: At, run: Run) -> (At, At) {
         let Some(chunk) = self.chunk_mut(at.chunk) else { return (at, at) };
         let (index, len) = (at.index + 1, chunk.len());
         chunk.insert(index, run);
+        // A full chunk is halved, so that both halves have room for many insertions.
         let half = (len >= CHUNK).then(|| chunk.split_off(CHUNK / 2));
         count(index.min(len - at.index) + half.as_ref().map_or(0, VecDeque::len));
         if let (1.., Some(rest)) = (at.chunk, &mut self.rest) {
@@ -158,7 +160,7 @@ impl Runs {
         (settled(at.index), settled(index))
     }
 
-    /// Takes out a run that is not the first one.
+    /// Removes a run other than the first.
     pub(super) fn remove(&mut self, at: At) {
         let Some(chunk) = self.chunk_mut(at.chunk) else { return };
         count(at.index.min(chunk.len().saturating_sub(at.index + 1)));
@@ -199,7 +201,7 @@ fn count(_: usize) {}
 #[cfg(test)]
 pub(super) use work::count;
 
-/// What changes cost.
+/// Counters of the cost of changes.
 #[cfg(test)]
 pub(super) mod work {
     use std::cell::Cell;
@@ -208,12 +210,12 @@ pub(super) mod work {
         static RUNS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// So many runs were moved, or looked at one after the other.
+    /// Counts runs that were moved or visited.
     pub(in crate::tcp) fn count(runs: usize) {
         RUNS.set(RUNS.get() + runs);
     }
 
-    /// How many it were since this was last asked, in this thread.
+    /// Returns the count since the last call in this thread, and resets it.
     pub(in crate::tcp) fn take() -> usize {
         RUNS.take()
     }

@@ -1,9 +1,9 @@
-//! What was sent and is not acknowledged: the sender's scoreboard (RFC 6675), and the order of transmissions
-//! in which losses are looked for (RFC 8985).
+//! The sender's scoreboard (RFC 6675): data that was sent and is not acknowledged. It also keeps the order of
+//! transmissions for loss detection (RFC 8985).
 //!
-//! It is kept in runs: what left together, until acknowledgements or losses tell its segments apart. A run is
-//! split at segments only, and neighbours that were both SACKed are joined again, so that the work for an
-//! acknowledgement grows with what it says that is new, not with the window.
+//! A run is data that was sent together, until acknowledgements or losses distinguish its segments. Runs are
+//! split at segment boundaries only, and adjacent SACKed runs are joined. So the work for an acknowledgement
+//! grows with the new information in it, not with the window.
 
 use std::collections::VecDeque;
 
@@ -11,35 +11,35 @@ use super::rate::Snapshot;
 use super::runs::{At, Runs};
 use crate::host::clock::Time;
 
-/// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would
-/// make more is not noted. At 10 % loss a window of 64 MiB makes about 10,000, and start-up that overflows a
-/// queue up to 25,000.
+/// Maximum number of runs that a peer's SACK blocks may create. SACK is advice (RFC 2018 section 5), so
+/// blocks that would make more are ignored. At 10 % loss a window of 64 MiB makes about 10,000. A start-up
+/// that overflows a queue makes up to 25,000.
 const MOST_SPLIT: usize = 1 << 15;
 
-/// With so many runs nothing new leaves: only tiny segments make so many.
+/// Number of runs at which no new data is sent. Only tiny segments reach it.
 const MOST_RUNS: usize = 1 << 16;
 
-/// A part of the stream that left at one time and shares one fate.
+/// Part of the stream that was sent at one time and has one fate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// The payload of its segments but the last, bytes.
+    /// Payload of each segment but the last, bytes.
     pub(crate) segment: u64,
     pub(crate) fate: Fate,
-    /// This is not its first transmission.
+    /// True if the last transmission was a retransmission.
     pub(crate) resent: bool,
-    /// Of the last transmission.
+    /// Snapshot of the last transmission.
     pub(crate) snapshot: Snapshot,
 }
 
-/// What became of a run.
+/// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     InFlight,
-    /// The peer has it, out of order.
+    /// Received by the peer out of order.
     Sacked,
-    /// It is to be sent again.
+    /// Lost, to be retransmitted.
     Lost,
 }
 
@@ -49,8 +49,7 @@ impl Run {
     }
 }
 
-/// One transmission, for the search for losses. What it still concerns is what the runs say was sent at that
-/// time.
+/// One transmission, for loss detection. It still concerns the runs that were last sent at this time.
 #[derive(Debug, Clone, Copy)]
 struct Transmission {
     sent: Time,
@@ -58,35 +57,34 @@ struct Transmission {
     end: u64,
 }
 
-/// The newest transmission that was delivered: by time, and by offset among those of one burst.
+/// Newest delivered transmission: by time, then by offset within one burst.
 pub(crate) type Newest = (Time, u64);
 
-/// See the module. Offsets are the stream's; a FIN counts as one byte.
+/// Scoreboard of a sender (see the module). Offsets are stream offsets; a FIN counts as one byte.
 #[derive(Debug, Default)]
 pub(crate) struct Scoreboard {
     runs: Runs,
     in_flight: u64,
     sacked: u64,
     lost: u64,
-    /// No run before this one is lost.
+    /// Offset before which no run is lost.
     lost_from: u64,
-    /// In the order of transmission. Entries that concern nothing any more are dropped as they come to the
-    /// front.
+    /// Transmissions in order of time. Entries that concern no run are dropped when they reach the front.
     order: VecDeque<Transmission>,
 }
 
 impl Scoreboard {
-    /// Bytes sent and neither acknowledged, SACKed nor lost.
+    /// Returns the bytes sent and neither acknowledged, SACKed nor lost.
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// Bytes that are to be sent again.
+    /// Returns the bytes that await retransmission.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Bytes that the peer has out of order.
+    /// Returns the bytes that the peer has out of order.
     pub(crate) fn sacked(&self) -> u64 {
         self.sacked
     }
@@ -95,29 +93,30 @@ impl Scoreboard {
         self.runs.is_empty()
     }
 
-    /// Whether there are as many runs as are kept.
+    /// Returns true if the maximum number of runs is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.runs.len() >= MOST_RUNS
     }
 
-    /// Bytes of memory that the runs occupy.
+    /// Returns the bytes of memory that the runs occupy.
     pub(crate) fn allocated(&self) -> usize {
         self.runs.len() * size_of::<Run>()
     }
 
-    /// Notes new data that leaves; it follows what was there.
+    /// Adds new data that is sent now; it follows the data before.
     pub(crate) fn push(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
         if self.order.capacity() == 0 {
-            // A connection that asks and is answered has one at a time.
+            // A request-response connection has one transmission at a time.
             self.order.reserve_exact(1);
         }
+        // A segment size of 0 would be a divisor in `sack` and `last`.
         let run = Run { start, end, segment: segment.max(1), fate: Fate::InFlight, resent: false, snapshot };
         self.in_flight += run.len();
         self.runs.push_back(run);
         self.order.push_back(Transmission { sent: snapshot.sent, start, end });
     }
 
-    /// Everything before `to` has arrived. Tells what of it was not known to.
+    /// Removes everything before `to`. Calls `delivered` for the parts that were not SACKed before.
     pub(crate) fn acknowledge(&mut self, to: u64, mut delivered: impl FnMut(&Run)) {
         while let Some(first) = self.runs.front().copied()
             && first.start < to
@@ -143,7 +142,8 @@ impl Scoreboard {
         }
     }
 
-    /// `start..end` has arrived. Tells what of it was not known to; parts of segments do not count.
+    /// Marks `start..end` as SACKed. Calls `delivered` for the newly SACKed parts; partial segments are
+    /// ignored.
     pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&Run)) {
         let mut at = self.runs.find(start);
         while let Some(run) = self.runs.get(at).copied()
@@ -153,7 +153,7 @@ impl Scoreboard {
                 at = self.runs.next(at);
                 continue;
             }
-            // Whole segments: from the first that starts within to the last that ends within.
+            // Whole segments, from the first that starts within the block to the last that ends within it.
             let skipped = start.saturating_sub(run.start).div_ceil(run.segment) * run.segment;
             let from = run.start + skipped;
             let to = if end >= run.end {
@@ -183,8 +183,8 @@ impl Scoreboard {
         }
     }
 
-    /// Looks for losses among what was sent before `newest` was (RFC 8985 6.2 step 5): what was sent at
-    /// `overdue` or earlier is lost, and told. Gives when the oldest of the others was sent.
+    /// Detects losses among transmissions older than `newest` (RFC 8985 6.2 step 5). Everything sent at
+    /// `overdue` or earlier is lost and passed to `lost`. Returns the time of the oldest other transmission.
     pub(crate) fn detect(
         &mut self,
         newest: Newest,
@@ -192,6 +192,8 @@ impl Scoreboard {
         mut lost: impl FnMut(&Run),
     ) -> Option<Time> {
         while let Some(entry) = self.order.front().copied() {
+            // Transmissions of one burst have the same time, so the offset decides between them (RFC 8985
+            // 6.2).
             let end = match entry.sent.cmp(&newest.0) {
                 std::cmp::Ordering::Less => entry.end,
                 std::cmp::Ordering::Equal => entry.end.min(newest.1),
@@ -200,10 +202,12 @@ impl Scoreboard {
             if end <= entry.start {
                 return None;
             }
+            // An entry with nothing in flight since its time was delivered, lost or sent again.
             let Some(first) = self.in_flight_since(entry.sent, entry.start, end) else {
                 self.advance_order(end);
                 continue;
             };
+            // The order is by time, so every later entry is younger.
             if entry.sent > overdue {
                 return Some(entry.sent);
             }
@@ -213,7 +217,7 @@ impl Scoreboard {
         None
     }
 
-    /// The first transmission in order has been dealt with up to `end`.
+    /// Marks the front transmission as handled up to `end`.
     fn advance_order(&mut self, end: u64) {
         if let Some(entry) = self.order.front_mut() {
             entry.start = end;
@@ -223,7 +227,7 @@ impl Scoreboard {
         }
     }
 
-    /// The first run in `start..end` that is in flight since `sent`.
+    /// Returns the first run in `start..end` that is in flight since `sent`.
     fn in_flight_since(&self, sent: Time, start: u64, end: u64) -> Option<At> {
         let mut at = self.runs.find(start);
         while let Some(run) = self.runs.get(at)
@@ -237,7 +241,7 @@ impl Scoreboard {
         None
     }
 
-    /// Loses what is in flight since `sent`, from a run on and up to `end`.
+    /// Marks everything in flight since `sent` as lost, from the run at `at` up to `end`.
     fn lose(&mut self, mut at: At, sent: Time, end: u64, lost: &mut impl FnMut(&Run)) {
         while let Some(run) = self.runs.get(at).copied()
             && run.start < end
@@ -257,12 +261,13 @@ impl Scoreboard {
         run.fate = Fate::Lost;
         let run = *run;
         self.in_flight -= run.len();
+        // With nothing lost, the old mark means nothing.
         self.lost_from = if self.lost == 0 { run.start } else { self.lost_from.min(run.start) };
         self.lost += run.len();
         lost(&run);
     }
 
-    /// Loses everything that is in flight, and tells it.
+    /// Marks everything in flight as lost and passes it to `lost`.
     pub(crate) fn lose_all(&mut self, mut lost: impl FnMut(&Run)) {
         let mut at = self.runs.start();
         while let Some(run) = self.runs.get(at) {
@@ -271,10 +276,12 @@ impl Scoreboard {
             }
             at = self.runs.next(at);
         }
+        // Nothing is in flight any more, so every entry is void.
         self.order.clear();
     }
 
-    /// Loses the first `bytes`, as duplicate acknowledgements of a peer without SACK say, and tells it.
+    /// Marks the first `bytes` as lost after duplicate acknowledgements of a peer without SACK, and passes
+    /// them to `lost`.
     pub(crate) fn lose_first(&mut self, bytes: u64, mut lost: impl FnMut(&Run)) {
         let Some(first) = self.runs.front().copied().filter(|first| first.fate == Fate::InFlight) else {
             return;
@@ -286,7 +293,7 @@ impl Scoreboard {
         self.lose_run(at, &mut lost);
     }
 
-    /// Takes back that the peer has anything out of order: it has forgotten it (RFC 2018 section 8).
+    /// Clears all SACKed marks, because the peer has dropped its out-of-order data (RFC 2018 section 8).
     pub(crate) fn forget_sacked(&mut self) {
         for run in self.runs.iter_mut().filter(|run| run.fate == Fate::Sacked) {
             run.fate = Fate::InFlight;
@@ -294,18 +301,19 @@ impl Scoreboard {
         self.in_flight += std::mem::take(&mut self.sacked);
     }
 
-    /// Whether the peer claims to have the oldest byte out of order, which makes no sense.
+    /// Returns true if the oldest byte is SACKed. A peer that still had this byte would acknowledge it.
     pub(crate) fn is_reneged(&self) -> bool {
         self.runs.front().is_some_and(|first| first.fate == Fate::Sacked)
     }
 
-    /// What was lost and not sent again yet was not lost after all. Gives how many bytes.
+    /// Marks everything lost and not yet retransmitted as in flight again. Returns the number of bytes.
     pub(crate) fn find_lost(&mut self) -> u64 {
         for run in self.runs.iter_mut().filter(|run| run.fate == Fate::Lost) {
             run.fate = Fate::InFlight;
         }
         let found = std::mem::take(&mut self.lost);
         self.in_flight += found;
+        // The entries of lost runs have left the order, so it is built anew.
         let in_flight = self.runs.iter().filter(|run| run.fate == Fate::InFlight);
         let transmission =
             |run: &Run| Transmission { sent: run.snapshot.sent, start: run.start, end: run.end };
@@ -314,7 +322,7 @@ impl Scoreboard {
         found
     }
 
-    /// The first run that is to be sent again.
+    /// Returns the first run that awaits retransmission.
     pub(crate) fn next_lost(&mut self) -> Option<Run> {
         if self.lost == 0 {
             return None;
@@ -330,14 +338,14 @@ impl Scoreboard {
         None
     }
 
-    /// The last segment of what is in flight or lost: a probe sends it again (RFC 8985 7.3).
+    /// Returns the last segment in flight or lost, for a tail loss probe (RFC 8985 7.3).
     pub(crate) fn last(&self) -> Option<Run> {
         let run = self.runs.iter().rev().find(|run| run.fate != Fate::Sacked)?;
         let before = run.len().saturating_sub(1) / run.segment * run.segment;
         Some(Run { start: run.start + before, ..*run })
     }
 
-    /// `start..end`, which lies within one run, leaves again.
+    /// Notes the retransmission of `start..end`, which lies within one run.
     pub(crate) fn resend(&mut self, start: u64, end: u64, segment: u64, snapshot: Snapshot) {
         let mut at = self.runs.find(start);
         let Some(run) = self.runs.get(at).copied() else { return };
@@ -352,6 +360,7 @@ impl Scoreboard {
         *run = Run { segment: segment.max(1), fate: Fate::InFlight, resent: true, snapshot, ..*run };
         *self.bytes_of(fate) -= len;
         self.in_flight += len;
+        // The next search skips this run.
         if self.lost_from == start {
             self.lost_from = end;
         }
@@ -366,17 +375,17 @@ impl Scoreboard {
         }
     }
 
-    /// Makes two runs of one. Gives where they are.
+    /// Splits a run in two. Returns their positions.
     fn split(&mut self, at: At, offset: u64) -> (At, At) {
         let Some(run) = self.runs.get_mut(at) else { return (at, at) };
         let second = Run { start: offset, ..*run };
-        // What of the burst left behind this part was not in flight before it.
+        // The rest of the burst was sent after this part, so it does not count as in flight before it.
         run.snapshot.in_flight = run.snapshot.in_flight.saturating_sub(run.end - offset);
         run.end = offset;
         self.runs.insert_behind(at, second)
     }
 
-    /// Joins a SACKed run with SACKed neighbours; gives where it is then.
+    /// Joins a SACKed run with its SACKed neighbours; returns its new position.
     fn join(&mut self, at: At) -> At {
         let sacked = |run: &&Run| run.fate == Fate::Sacked;
         let next = self.runs.next(at);
@@ -424,7 +433,7 @@ mod tests {
         }
     }
 
-    /// The fate of every segment, one by one.
+    /// State of one segment.
     #[derive(Debug, Clone, Copy, PartialEq)]
     struct Segment {
         fate: Fate,
@@ -433,7 +442,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list of single segments, scanned in full each time.
+        /// Compares the scoreboard with a list of single segments that is scanned in full each time.
         #[test]
         fn it_agrees_with_a_list_of_segments(
             steps in prop::collection::vec((0u8..8, 0u64..60, 1u64..30), 1..120),
@@ -463,7 +472,7 @@ mod tests {
                     3 | 4 => {
                         let start = (una + 1 + from as usize).min(all);
                         let end = (start + count as usize).min(all);
-                        // Ragged edges do not count.
+                        // Partial segments at the edges are ignored.
                         let (ragged, cut) = (from % 2 * 3, count % 2 * 4);
                         if start < end {
                             let bytes = (start as u64 * SEGMENT - ragged, end as u64 * SEGMENT - cut);
@@ -541,8 +550,8 @@ mod tests {
         assert_eq!((board.in_flight(), board.lost(), board.sacked()), (40, 50, 10));
     }
 
-    /// A peer that SACKs every other segment from both ends inwards has each block make two runs in the
-    /// middle of all.
+    /// A peer that SACKs every other segment from both ends inwards makes each block split a run in the
+    /// middle.
     #[test]
     fn the_work_for_a_block_does_not_grow_with_the_runs() {
         let segments = 40_000;
@@ -562,7 +571,7 @@ mod tests {
             assert!(worst < 300, "{worst} runs were moved or looked at for one block");
             assert!(board.runs.len() <= MOST_SPLIT + 2, "{} runs", board.runs.len());
             assert!(board.sacked() >= segment * (MOST_SPLIT as u64 / 2 - 2), "what has a place is noted");
-            // What fills the gaps needs no place, and gives some back.
+            // A block that fills the gaps needs no new run and joins existing ones.
             board.sack(segment, segments * segment, |_| {});
             assert_eq!((board.runs.len(), board.in_flight()), (2, segment));
             board.acknowledge(segments * segment, |_| {});
@@ -570,7 +579,7 @@ mod tests {
         }
     }
 
-    /// The same from the middle outwards and in one direction, with retransmissions of what is lost.
+    /// Sends the blocks in one direction and from the middle outwards, with retransmissions of lost data.
     #[test]
     fn the_work_is_bounded_in_any_order() {
         let segments = 10_000u64;

@@ -1,4 +1,4 @@
-//! A TCP segment as it arrives, and the headers of one that leaves.
+//! An arriving TCP segment, and the headers of an outgoing one.
 
 use std::net::SocketAddr;
 
@@ -20,13 +20,13 @@ pub(crate) struct Segment<'a> {
     pub(crate) rst: bool,
     pub(crate) ece: bool,
     pub(crate) cwr: bool,
-    /// As in the header, not scaled.
+    /// Window field of the header, not scaled.
     pub(crate) window: u16,
-    /// The urgent pointer, if it counts: from the sequence number to what follows the last urgent byte.
+    /// Urgent pointer if URG is set: distance from the sequence number to the byte after the urgent data.
     pub(crate) urgent: Option<u16>,
     pub(crate) options: Options,
     pub(crate) payload: &'a [u8],
-    /// A router on the way has marked it (RFC 3168 CE).
+    /// True if a router has marked the packet (RFC 3168 CE).
     pub(crate) marked: bool,
 }
 
@@ -53,13 +53,13 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// What it takes in the space of sequence numbers.
+    /// Returns the length in the space of sequence numbers.
     pub(crate) fn len(&self) -> u64 {
         self.payload.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
     }
 }
 
-/// RFC 3168's code points in the IP header.
+/// Code points of RFC 3168 in the IP header.
 pub(crate) const ECT0: u8 = 0b10;
 const CE: u8 = 0b11;
 
@@ -70,16 +70,16 @@ fn ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// Bytes of the IP and TCP headers, without options, of a packet from `local`.
+/// Returns the bytes of the IP and TCP headers, without options, of a packet from `local`.
 pub(crate) fn header_len(local: SocketAddr) -> usize {
     if local.is_ipv4() { 40 } else { 60 }
 }
 
-/// What the IP headers of a connection's packets say, but for ECN.
+/// Fields of the IP headers of a connection's packets, except ECN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marking {
     hop_limit: u8,
-    /// The differentiated services codepoint where it is in the header: the two bits of ECN are 0.
+    /// Differentiated services codepoint at its place in the header: the two ECN bits are 0.
     services: u8,
 }
 
@@ -91,11 +91,12 @@ impl Default for Marking {
 
 impl From<&IpOptions> for Marking {
     fn from(options: &IpOptions) -> Self {
+        // RFC 1122 3.2.1.7: a host sends no packet with a TTL of 0.
         Self { hop_limit: options.hop_limit.max(1), services: options.traffic_class.dscp() << 2 }
     }
 }
 
-/// The headers of a segment that leaves.
+/// Headers of an outgoing segment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outgoing {
     pub(crate) seq: u32,
@@ -107,17 +108,17 @@ pub(crate) struct Outgoing {
     pub(crate) ece: bool,
     pub(crate) cwr: bool,
     pub(crate) window: u16,
-    /// The urgent pointer; 0 is none.
+    /// Urgent pointer; 0 for none.
     pub(crate) urgent: u16,
     pub(crate) options: Options,
-    /// The ECN code point of the IP header, and the rest of it.
+    /// ECN code point of the IP header.
     pub(crate) ecn: u8,
     pub(crate) marking: Marking,
 }
 
 impl Outgoing {
-    /// Writes the headers for `payload_len` bytes that follow them; gives the packet's length, or `None` if
-    /// it does not fit.
+    /// Writes the headers for `payload_len` bytes of payload. Returns the packet's length, or `None` if it
+    /// does not fit.
     pub(crate) fn write(
         &self,
         buf: &mut [u8],
@@ -143,6 +144,7 @@ impl Outgoing {
         tcp[12] = (tcp_len as u8 / 4) << 4;
         tcp[13] = self.flags();
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+        // The checksum is filled in later, and only on interfaces that use one.
         tcp[16..18].fill(0);
         tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..].copy_from_slice(&options[..options_len]);
@@ -161,7 +163,7 @@ impl Outgoing {
             | flag(self.cwr, CWR)
     }
 
-    /// Writes it as a packet without data; gives the length, 0 if it does not fit.
+    /// Writes the segment as a packet without data; returns the length, or 0 if it does not fit.
     pub(crate) fn write_alone(
         &self,
         buf: &mut [u8],

@@ -1,4 +1,4 @@
-//! The words of scripts that are no segments: settings, socket calls, and checks of what they see.
+//! Words of scripts other than segments: settings, socket calls, and checks of their results.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::spec::number;
 use crate::wire::Segment;
 
 impl Runner {
-    /// Does what a line says.
+    /// Executes a line.
     pub(crate) fn call(&mut self, connection: u16, text: &str) -> Result<(), String> {
         let (text, wanted) = match text.split_once("->") {
             Some((text, wanted)) => (text, Some(wanted.trim())),
@@ -125,7 +125,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Sets an option of sockets to come and of one that is there.
+    /// Sets an option of future sockets and of the present one.
     fn set(&mut self, connection: u16, name: &str, value: &str) -> Result<(), String> {
         let flow = self.peer(connection).flow.clone();
         if name == "mtu" {
@@ -203,7 +203,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Opens a connection from the port that the script's segments go to.
+    /// Opens a connection from the port to which the script's segments go.
     fn connect(&mut self, connection: u16, wanted: Option<&str>) -> Result<(), String> {
         self.prepare_isn(connection)?;
         let options = self.setup.options.clone();
@@ -218,7 +218,7 @@ impl Runner {
         self.kick(&flow)
     }
 
-    /// Waits until the stack's initial sequence number is what the script wants: it moves with the clock.
+    /// Waits until the stack's initial sequence number, which moves with the clock, has the script's value.
     fn prepare_isn(&mut self, connection: u16) -> Result<(), String> {
         let Some(wanted) = self.setup.own_isn.take() else { return Ok(()) };
         let (now, ipv6) = (self.now, self.ipv6);
@@ -232,13 +232,13 @@ impl Runner {
         let mut packets = flow.egress(now, &self.setup.limits(ipv6), &mut buf).ok_or("no SYN")?;
         let syn = Segment::read(packets.next(&mut buf).ok_or("no SYN")?, false)?;
         self.host();
-        // RFC 6528: it counts a unit each four microseconds.
+        // RFC 6528: the clock counts one unit every four microseconds.
         self.now += Duration::from_micros(4 * u64::from(wanted.wrapping_sub(syn.seq)));
         Ok(())
     }
 
-    /// `established`: a handshake that nothing is special about. The peer's segments have 1000 bytes, and it
-    /// takes 1 ms to answer.
+    /// Executes `established`: an ordinary handshake. The peer's segments have 1000 bytes, and it answers
+    /// after 1 ms.
     fn establish(&mut self, connection: u16, how: &[&str]) -> Result<(), String> {
         let (mut passive, mut sack, mut stamps) = (false, true, self.setup.checksums);
         let (mut mss, mut win, mut scale, mut rtt) = ("1000", "65535", "0", "0.001");
@@ -281,7 +281,7 @@ impl Runner {
     }
 }
 
-/// Checks what a socket says of itself.
+/// Checks a property of a socket.
 fn check(flow: &Flow, words: &[&str]) -> Result<(), String> {
     let count = |value: &str| Ok::<_, String>(number(value)? as usize);
     match *words {

@@ -1,6 +1,6 @@
-//! A peer that sends what comes to its mind, near enough to the truth to be listened to: the stack sends
-//! nothing that was not written, delivers nothing that was not sent, gets its data across once the peer comes
-//! to reason, falls silent, and forgets the connection in the end.
+//! A peer that sends random segments, plausible enough to be processed. The stack must send only written data
+//! and deliver only sent data. It must get its data across once the peer behaves, then fall silent, and
+//! finally forget the connection.
 
 use peersock_stack::State;
 
@@ -8,13 +8,13 @@ use crate::parse::read_line;
 use crate::run::{Runner, pattern};
 use crate::wire;
 
-/// Connections that are tried, unless [`SEED`] names one.
+/// Number of connections, unless [`SEED`] names one.
 const RUNS: u64 = 600;
 
-/// An environment variable with the seed of the only connection to try.
+/// Environment variable with the seed of the only connection to try.
 const SEED: &str = "PEERSOCK_SCRIPT_SEED";
 
-/// What happens on each.
+/// Number of events per connection.
 const STEPS: usize = 60;
 
 pub(crate) fn run() -> Result<(), String> {
@@ -86,7 +86,7 @@ impl Chaos {
         let sack = self.one(&["", ", sackOK"]);
         let options = format!("<mss {mss}{scale}{sack}, ts 1000 ecr 0>");
         let passive = self.below(2) == 0;
-        // A SYN asks for ECN with both flags, its answer agrees with one.
+        // A SYN requests ECN with both flags, and its answer accepts with one.
         let syn = match (self.below(2), passive) {
             (0, true) => "SEW",
             (0, false) => "SE",
@@ -103,11 +103,11 @@ impl Chaos {
         Ok(())
     }
 
-    /// From now on the peer acknowledges all that comes: what was written arrives.
+    /// Lets the peer acknowledge everything from now on, so that written data must arrive.
     fn come_to_reason(&mut self) -> Result<(), String> {
         let flow = self.runner.flow(1)?;
         let (mut least, mut idle) = (usize::MAX, 0);
-        // The longest timeout is a minute, and it may have to end twice.
+        // The longest timeout is a minute, and it may have to expire twice.
         while idle < 130 {
             idle = if flow.unacked() < least { 0 } else { idle + 1 };
             least = least.min(flow.unacked());
@@ -115,7 +115,7 @@ impl Chaos {
             if !connected || flow.unacked() == 0 {
                 return Ok(());
             }
-            // The end of the window: nothing that was said before counts as newer (RFC 9293 3.10.7.4).
+            // A segment at the end of the window is newer than everything before (RFC 9293 3.10.7.4).
             let numbers = self.runner.peer(1).numbers;
             let scale = if numbers.peer_scales { numbers.scale } else { 0 };
             let window = self.runner.last.as_ref().map_or(0, |last| i64::from(last.window) << scale);
@@ -126,7 +126,7 @@ impl Chaos {
         Err(format!("{} bytes do not arrive", flow.unacked()))
     }
 
-    /// What the stack has acknowledged.
+    /// Returns the stack's last acknowledgement.
     fn expected(&mut self) -> Result<i64, String> {
         let numbers = self.runner.peer(1).numbers;
         let last = self.runner.last.as_ref().ok_or("nothing was sent")?;
@@ -169,7 +169,7 @@ impl Chaos {
         self.runner.kick(&flow)
     }
 
-    /// A segment of the peer, with numbers near those that the stack's last one had.
+    /// Sends a segment of the peer, with numbers near the last segment of the stack.
     fn segment(&mut self) -> Result<(), String> {
         let numbers = self.runner.peer(1).numbers;
         let last = self.runner.last.clone().ok_or("nothing was sent")?;
@@ -177,10 +177,10 @@ impl Chaos {
         let expected = self.expected()?;
         let flags =
             self.one(&["A", "A", "A", "AU", "AE", "AW", "PA", "PA", "PAU", "FA", "SA", "S", "R", "-"]);
-        // Resets that count end the play too soon.
+        // An exact reset would end the run too soon.
         let exact = flags != "R" && self.below(2) == 0;
         let start = if exact { expected } else { expected + self.near(3000) };
-        // The FIN has to be at the same place each time, or the stream makes no sense.
+        // The FIN must have a constant position, or the stream is inconsistent.
         let start = if flags == "FA" { 50_000 } else { start.min(49_000) };
         let length = if flags.starts_with('A') || flags == "FA" { 0 } else { self.below(1500) as i64 };
         let end = (start + length).min(50_000).max(start);
@@ -215,7 +215,7 @@ impl Chaos {
         self.runner.play(&read_line(0, text)?)
     }
 
-    /// Somewhere between `-distance` and `distance`.
+    /// Returns a number between `-distance` and `distance`.
     fn near(&mut self, distance: u64) -> i64 {
         self.below(2 * distance) as i64 - distance as i64
     }

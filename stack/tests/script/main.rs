@@ -1,6 +1,6 @@
 //! Scripted segment tests: one stack against segments written by hand, in virtual time.
 //!
-//! The scripts and a description of their language are in `tests/scripts`. Each is a test of its own, named
+//! The scripts and a description of their language are in `tests/scripts`. Each is a separate test, named
 //! after its file and itself, and runs over IPv4 and over IPv6.
 
 mod calls;

@@ -1,8 +1,8 @@
-//! The table of RFC 9293's requirements: every test that it names exists.
+//! Check of the table of RFC 9293's requirements: every test in it exists.
 
 use std::path::Path;
 
-/// Checks `musts.md` in the scripts' folder: its numbers are complete, and what stands in backquotes in the
+/// Checks `musts.md` in the scripts' folder: its numbers are complete, and every name in backquotes in the
 /// last column is a script, or a function of the crate's tests.
 pub(crate) fn check(folder: &Path, scripts: &[String]) -> Result<(), String> {
     let text = std::fs::read_to_string(folder.join("musts.md")).map_err(|error| error.to_string())?;
@@ -28,7 +28,7 @@ pub(crate) fn check(folder: &Path, scripts: &[String]) -> Result<(), String> {
     }
 }
 
-/// The names of the functions in the crate's sources and tests.
+/// Returns the names of the functions in the crate's sources and tests.
 fn functions(folder: &Path) -> Vec<String> {
     let mut names = Vec::new();
     let mut folders = vec![folder.join("src"), folder.join("tests")];

@@ -1,4 +1,4 @@
-//! Reads scripts: files of named scripts, lines of words.
+//! Reader of scripts: files of named scripts, lines of words.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,26 +7,26 @@ use std::time::Duration;
 /// A named script.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
-    /// The file's name without its ending, two colons, and the script's name.
+    /// File name without its extension, two colons, and the script's name.
     pub(crate) name: String,
-    /// The file as a message shows it.
+    /// File name for messages.
     pub(crate) file: String,
     pub(crate) lines: Vec<Line>,
 }
 
-/// One line.
+/// One line of a script.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) number: usize,
-    /// When, after the line before.
+    /// Time after the line before.
     pub(crate) delay: Option<Delay>,
-    /// Which of the peer's connections it is about.
+    /// Number of the peer's connection.
     pub(crate) connection: u16,
-    /// The rest.
+    /// Rest of the line.
     pub(crate) text: String,
 }
 
-/// How long after the line before something happens: at least and at most.
+/// Bounds of the time between the line before and an event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Delay {
     pub(crate) least: Duration,
@@ -34,14 +34,14 @@ pub(crate) struct Delay {
 }
 
 impl Script {
-    /// Whether it is meant for this address family.
+    /// Returns true if the script is meant for this address family.
     pub(crate) fn suits(&self, ipv6: bool) -> bool {
         let unwanted = if ipv6 { "ipv4" } else { "ipv6" };
         !self.lines.iter().any(|line| line.text == unwanted)
     }
 }
 
-/// All scripts of a folder.
+/// Loads all scripts of a folder.
 pub(crate) fn load(folder: &Path) -> Result<Vec<Script>, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -92,7 +92,7 @@ fn without_comment(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }
 
-/// `each $x in 1 2 3` repeats the lines up to `end` with each value in the name's place.
+/// Executes `each $x in 1 2 3`: repeats the lines up to `end` with each value in place of the name.
 fn unroll(header: &str, body: &[(usize, &str)]) -> Result<Vec<(usize, String)>, String> {
     let (name, values) = header.split_once(" in ").ok_or("each needs `$name in values`")?;
     let mut lines = Vec::new();
@@ -127,7 +127,7 @@ pub(crate) fn read_line(number: usize, text: &str) -> Result<Line, String> {
     Ok(Line { number, delay, connection, text: rest.to_owned() })
 }
 
-/// `0.2`, give or take what timers do, or `0.2~0.3`.
+/// Reads `0.2`, which has the timers' tolerance, or `0.2~0.3`.
 fn read_delay(text: &str) -> Result<Delay, String> {
     let seconds = |text: &str| {
         let seconds = text.parse::<f64>().map_err(|_| format!("{text} is no number of seconds"))?;

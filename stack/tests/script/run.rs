@@ -1,4 +1,4 @@
-//! Plays a script: a stack, a peer that the script speaks for, and a clock that stands still in between.
+//! Execution of a script: a stack, a peer that the script controls, and a clock that moves only on command.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,31 +13,31 @@ use crate::setup::{Host, Setup, address};
 use crate::spec::{Numbers, Spec};
 use crate::wire::{self, Choice, Segment};
 
-/// How far from its time something may happen: the timers' resolution, and rounding.
+/// Tolerance of an event's time: the timers' resolution, and rounding.
 const TOLERANCE: Duration = Duration::from_micros(1500);
 
-/// The stack's port when it listens; the peer's ports follow [`PEER_PORTS`].
+/// Port of the stack when it listens; the peer's ports follow [`PEER_PORTS`].
 pub(crate) const PORT: u16 = 80;
 const PEER_PORTS: u16 = 7000;
 
-/// More segments at one time are no plan of anybody.
+/// Number of segments at one time from which a flow counts as endless.
 const ENOUGH: usize = 5000;
 
-/// No wait of a script takes so many timers.
+/// Number of timers in one wait from which the stack counts as restless.
 const RESTLESS: usize = 20_000;
 
-/// The state of a script that runs.
+/// State of a running script.
 pub(crate) struct Runner {
     pub(crate) ipv6: bool,
     pub(crate) setup: Setup,
     host: Option<Host>,
     pub(crate) now: Instant,
     start: Instant,
-    /// When the line before happened.
+    /// Time of the line before.
     before: Instant,
     pub(crate) peers: BTreeMap<u16, Peer>,
     pub(crate) listener: Option<Arc<Listener>>,
-    /// What the stack has sent and no line has expected yet.
+    /// Segments of the stack that no line has expected yet.
     pending: VecDeque<Segment>,
     pub(crate) last: Option<Segment>,
     pub(crate) trace: String,
@@ -50,13 +50,13 @@ pub(crate) struct Peer {
     pub(crate) numbers: Numbers,
     pub(crate) flow: Option<Arc<Flow>>,
     window: u16,
-    /// Both ends have sent timestamps.
+    /// True for each end that has sent timestamps: the stack, and the peer.
     stamps: (bool, bool),
     pub(crate) written: usize,
     pub(crate) read: usize,
 }
 
-/// Runs a script; what is wrong is told with the place and with what happened before.
+/// Runs a script. An error contains the place and the trace so far.
 pub(crate) fn run(script: &Script, ipv6: bool) -> Result<(), String> {
     let mut runner = Runner::new(ipv6);
     for line in &script.lines {
@@ -76,7 +76,7 @@ pub(crate) fn run(script: &Script, ipv6: bool) -> Result<(), String> {
 
 impl Runner {
     pub(crate) fn new(ipv6: bool) -> Self {
-        // Any instant will do: nothing but differences matters.
+        // Any instant will do, because only differences matter.
         #[allow(clippy::disallowed_methods)]
         let start = Instant::now();
         Self {
@@ -94,7 +94,7 @@ impl Runner {
         }
     }
 
-    /// Plays a line.
+    /// Executes a line.
     pub(crate) fn play(&mut self, line: &Line) -> Result<(), String> {
         if let Some(text) = line.text.strip_prefix('>') {
             self.expect(line.delay, line.connection, text)?;
@@ -121,7 +121,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Plays lines that a word stands for.
+    /// Executes the lines that a word abbreviates.
     pub(crate) fn play_all(&mut self, connection: u16, lines: &[String]) -> Result<(), String> {
         for text in lines {
             let line = Line { connection, ..read_line(0, text)? };
@@ -130,7 +130,7 @@ impl Runner {
         Ok(())
     }
 
-    /// The stack, made when it is first needed.
+    /// Returns the stack, created on first use.
     pub(crate) fn host(&mut self) -> &mut Host {
         let (setup, now, ipv6) = (&self.setup, self.now, self.ipv6);
         self.host.get_or_insert_with(|| setup.host(ipv6, now))
@@ -160,7 +160,7 @@ impl Runner {
         self.peer(connection).flow.clone().ok_or_else(|| "there is no such connection".to_owned())
     }
 
-    /// A segment of the peer arrives.
+    /// Delivers a segment of the peer.
     fn inject(&mut self, connection: u16, text: &str) -> Result<(), String> {
         let spec = Spec::read(text)?;
         let stamp = 1000 + (self.now - self.start).as_millis() as u32;
@@ -192,7 +192,7 @@ impl Runner {
             options,
             payload: (start..end).map(pattern).collect(),
         };
-        // Others are not the one of the handshake.
+        // Only the handshake's SYN decides on options.
         if segment.has(wire::SYN) && start == 0 {
             peer.stamps.1 = segment.timestamps().is_some();
             let scaled = segment.options.iter().any(|option| matches!(option, Choice::Scale(_)));
@@ -222,7 +222,7 @@ impl Runner {
         Ok(())
     }
 
-    /// An ICMP error about the last segment of the stack arrives.
+    /// Delivers an ICMP error about the stack's last segment.
     pub(crate) fn complain(&mut self, kind: u8, code: u8) -> Result<(), String> {
         let last = self.last.as_ref().ok_or("nothing was sent that could be complained about")?;
         let mut packet = last.complaint(kind, code);
@@ -236,7 +236,7 @@ impl Runner {
         stack.receive(now, *net, packet, batch);
     }
 
-    /// What a driver does after it has given the stack packets and time.
+    /// Does a driver's work after packets and timers.
     pub(crate) fn finish_batch(&mut self) -> Result<(), String> {
         let mut batch = std::mem::take(&mut self.host().batch);
         let replies: Vec<Vec<u8>> = batch.replies().map(|reply| reply.packet.to_vec()).collect();
@@ -257,7 +257,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Lets a flow send what it has to.
+    /// Sends the output of a flow.
     pub(crate) fn kick(&mut self, flow: &Flow) -> Result<(), String> {
         let mut buf = vec![0; MAX_PACKET];
         let limits = self.setup.limits(self.ipv6);
@@ -297,7 +297,7 @@ impl Runner {
         if right { Ok(()) } else { Err("data was sent that nobody has written".to_owned()) }
     }
 
-    /// The next segment that the stack sends is as `text` says.
+    /// Checks that the stack's next segment matches `text`.
     fn expect(&mut self, delay: Option<Delay>, connection: u16, text: &str) -> Result<(), String> {
         let spec = Spec::read(text)?;
         if let Some(Delay { least, most }) = delay {
@@ -326,7 +326,7 @@ impl Runner {
         }
     }
 
-    /// The stack has sent nothing that was not expected.
+    /// Checks that the stack has sent no unexpected segment.
     pub(crate) fn expect_silence(&mut self) -> Result<(), String> {
         let Some(segment) = self.pending.front() else { return Ok(()) };
         let peer = self.peers.values().find(|peer| peer.remote == segment.destination);
@@ -334,12 +334,12 @@ impl Runner {
         Err(format!("not expected: {}", numbers.show(segment, true)))
     }
 
-    /// Forgets what was sent.
+    /// Drops the pending segments.
     pub(crate) fn drain(&mut self) {
         self.pending.clear();
     }
 
-    /// Lets time pass, in which nothing may be sent unless `patient`.
+    /// Advances the clock; the stack must be silent unless `patient`.
     fn advance(&mut self, to: Instant, patient: bool) -> Result<(), String> {
         let mut steps = 0;
         while self.step(to)? {
@@ -355,7 +355,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Lets the next timers fire that are due until `latest`; `false` if there are none.
+    /// Handles the next timers due until `latest`; returns `false` if there are none.
     fn step(&mut self, latest: Instant) -> Result<bool, String> {
         let due = self.host().stack.poll_timeout();
         let Some(due) = due.filter(|due| *due <= latest) else { return Ok(false) };
@@ -373,7 +373,7 @@ impl Runner {
     }
 }
 
-/// The byte at an offset of every stream, in both directions.
+/// Returns the byte at an offset of every stream, in both directions.
 pub(crate) fn pattern(at: i64) -> u8 {
     (at ^ at >> 8 ^ at >> 16) as u8
 }

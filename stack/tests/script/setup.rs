@@ -1,14 +1,14 @@
-//! What a script sets before it begins, and the stack that it is about.
+//! Settings before a script begins, and the stack under test.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use peersock_stack::*;
 
-/// The peer's initial sequence number, unless the script chooses.
+/// Initial sequence number of the peer, unless the script sets one.
 const PEER_ISN: u32 = 1_000_000;
 
-/// What a script sets before it begins.
+/// Settings before a script begins.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) config: Config,
@@ -33,7 +33,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             config: Config::default(),
-            // Its window says alone what may leave; BBR has tests of its own.
+            // Reno's window alone limits sending, which scripts can predict; BBR has separate tests.
             options: TcpOptions { congestion: CongestionControl::Reno, ..TcpOptions::default() },
             ports: 0..=u16::MAX,
             checksums: false,
@@ -67,7 +67,7 @@ impl Setup {
     }
 }
 
-/// The stack's address, or the peer's.
+/// Returns the stack's address, or the peer's.
 pub(crate) fn address(ipv6: bool, own: bool) -> IpAddr {
     let text = match (ipv6, own) {
         (false, true) => "10.0.0.1",

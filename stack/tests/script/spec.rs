@@ -1,18 +1,18 @@
-//! Segments as scripts write them: numbers relative to the initial ones, and what is not said is not looked
-//! at.
+//! Segments in the notation of scripts: numbers are relative to the initial ones, and omitted fields are not
+//! checked.
 
 use crate::wire::{self, Choice, Flags, Segment};
 
-/// What a script says of a segment.
+/// Description of a segment in a script.
 #[derive(Debug, Default)]
 pub(crate) struct Spec {
     pub(crate) flags: u8,
     pub(crate) seq: Option<i64>,
     pub(crate) end: Option<i64>,
-    /// `seq new`: any, and the other numbers are relative to it from now on.
+    /// True for `seq new`: any number, to which later numbers are relative.
     pub(crate) renumber: bool,
     pub(crate) ack: Option<i64>,
-    /// The field, and the window that it stands for.
+    /// Window field, and the scaled window.
     pub(crate) win: Option<i64>,
     pub(crate) window: Option<i64>,
     pub(crate) ecn: Option<u8>,
@@ -23,11 +23,11 @@ pub(crate) struct Spec {
     pub(crate) marks: Vec<String>,
 }
 
-/// An option as a script writes it.
+/// Option in the notation of scripts.
 #[derive(Debug, Clone)]
 pub(crate) enum Given {
     Exact(Choice),
-    /// `mss *`.
+    /// Notation `mss *`.
     AnyMss,
     Sack(Vec<(i64, i64)>),
     Timestamps(Stamp, Stamp),
@@ -36,25 +36,25 @@ pub(crate) enum Given {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stamp {
     Any,
-    /// The last one that the stack has sent, plus something.
+    /// Last timestamp of the stack, plus a number.
     Last(i64),
     Number(i64),
 }
 
-/// What relative numbers are relative to, for one connection.
+/// Bases of relative numbers for one connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Numbers {
-    /// The stack's initial sequence number, once it is known, and the peer's.
+    /// Initial sequence numbers: the stack's, once known, and the peer's.
     pub(crate) own: Option<u32>,
     pub(crate) peer: u32,
-    /// The highest number that the stack has sent, relative.
+    /// Highest relative number that the stack has sent.
     pub(crate) sent: i64,
-    /// The first and the last timestamp that the stack has sent.
+    /// First and last timestamp that the stack has sent.
     pub(crate) first_stamp: Option<u32>,
     pub(crate) last_stamp: u32,
-    /// Log2 of the unit of the stack's windows.
+    /// Base-2 logarithm of the unit of the stack's windows.
     pub(crate) scale: u8,
-    /// The peer scales windows, too: both do or none does.
+    /// True if the peer scales windows; scaling needs both ends.
     pub(crate) peer_scales: bool,
 }
 
@@ -75,7 +75,7 @@ impl Numbers {
         }
     }
 
-    /// Learns from a segment of the stack.
+    /// Learns the numbers of a segment of the stack.
     pub(crate) fn learn(&mut self, segment: &Segment) {
         if segment.has(wire::SYN) {
             self.own.get_or_insert(segment.seq);
@@ -96,7 +96,7 @@ impl Numbers {
         }
     }
 
-    /// A segment as a script would write it.
+    /// Returns a segment in the notation of scripts.
     pub(crate) fn show(&self, segment: &Segment, from_stack: bool) -> String {
         let (seq_base, ack_base) = match from_stack {
             true => (self.own(0), self.peer(0)),
@@ -191,7 +191,7 @@ impl Spec {
         self.marks.iter().any(|known| known == mark)
     }
 
-    /// What about a segment of the stack is not as this says; nothing if all is.
+    /// Returns the fields of a segment of the stack that do not match.
     pub(crate) fn differs(&self, segment: &Segment, numbers: &Numbers) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut check = |right: bool, what: &str| {
@@ -249,7 +249,7 @@ impl Given {
         }
     }
 
-    /// The option of a segment of the peer.
+    /// Returns the option for a segment of the peer.
     pub(crate) fn of_peer(&self, numbers: &Numbers) -> Choice {
         match self {
             Self::Exact(choice) => choice.clone(),
@@ -302,7 +302,7 @@ fn stamp(text: &str) -> Result<Stamp, String> {
     })
 }
 
-/// A number, or a sum of some.
+/// Reads a number, or a sum of numbers.
 pub(crate) fn number(text: &str) -> Result<i64, String> {
     let mut total = 0i64;
     let mut rest = text;

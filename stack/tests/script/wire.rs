@@ -1,4 +1,5 @@
-//! TCP segments in IP packets, written and read anew: what the stack makes is not judged by its own code.
+//! TCP segments in IP packets, with a separate writer and reader, so that the stack's code does not check
+//! itself.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +10,7 @@ pub(crate) const RST: u8 = 4;
 pub(crate) const PSH: u8 = 8;
 pub(crate) const ACK: u8 = 16;
 
-/// The letters of the flags, from the lowest bit on.
+/// Letters of the flags, from the lowest bit on.
 const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'W'];
 
 /// A segment with absolute numbers.
@@ -37,7 +38,7 @@ pub(crate) enum Choice {
     SackPermitted,
     Sack(Vec<(u32, u32)>),
     Timestamps(u32, u32),
-    /// Anything else, as it is on the wire.
+    /// Any other option, as on the wire.
     Raw(Vec<u8>),
 }
 
@@ -53,7 +54,7 @@ impl Segment {
         })
     }
 
-    /// The IP packet, with checksums.
+    /// Returns the IP packet, with checksums.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut options: Vec<u8> = self.options.iter().flat_map(Choice::write).collect();
         options.resize(options.len().next_multiple_of(4), 0);
@@ -75,7 +76,7 @@ impl Segment {
         packet
     }
 
-    /// The ICMP error about this segment that its destination sends, without a checksum.
+    /// Returns the ICMP error about this segment from its destination, without a checksum.
     pub(crate) fn complaint(&self, kind: u8, code: u8) -> Vec<u8> {
         let icmp = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &self.write()].concat();
         let (source, destination) = (self.destination, self.source);
@@ -113,7 +114,7 @@ impl Segment {
         sum(&addresses) + 6 + length as u32
     }
 
-    /// Reads an IP packet. `verify`: its checksums must be right.
+    /// Reads an IP packet; with `verify`, its checksums must be right.
     pub(crate) fn read(packet: &[u8], verify: bool) -> Result<Self, String> {
         let ipv4 = packet[0] >> 4 == 4;
         let (header, length, class, hops) = match ipv4 {
@@ -205,12 +206,12 @@ fn read_options(mut bytes: &[u8]) -> Result<Vec<Choice>, String> {
     Ok(options)
 }
 
-/// Writes flags as letters.
+/// Flags in letters.
 pub(crate) struct Flags(pub(crate) u8);
 
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In the order in which people say them: SYN-ACK, FIN-ACK.
+        // In the usual order of names: SYN-ACK, FIN-ACK.
         for bit in [1, 0, 2, 3, 4, 5, 6, 7] {
             if self.0 >> bit & 1 == 1 {
                 write!(f, "{}", LETTERS[bit])?;
@@ -220,7 +221,7 @@ impl fmt::Display for Flags {
     }
 }
 
-/// Reads flags from letters; `-` is none.
+/// Reads flags from letters; `-` means none.
 pub(crate) fn read_flags(text: &str) -> Option<u8> {
     let mut flags = 0;
     for letter in text.chars().filter(|&letter| letter != '-') {
@@ -255,7 +256,7 @@ fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
 }
 
-/// RFC 1071.
+/// Returns the Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8], start: u32) -> u16 {
     let mut total = start + sum(bytes);
     while total >> 16 != 0 {

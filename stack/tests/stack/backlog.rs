@@ -1,4 +1,4 @@
-//! Backlogs: who finds a place, who waits for one, and who is answered with a cookie.
+//! Tests of backlogs: places, waiting handshakes, and cookies.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn who_counts_exactly_has_no_more_connected_than_there_are_places() {
     let established = || flows.iter().filter(|one| one.state() == State::Established).count();
     pair.run_for(SECOND / 2);
     assert_eq!(established(), 2);
-    // Those hold their places though they were taken out.
+    // Accepted connections keep their places.
     let taken = [(); 2].map(|()| listener.accept_in_place(pair.now).unwrap());
     pair.run_for(10 * SECOND);
     assert_eq!((established(), listener.accept(pair.now).unwrap_err()), (2, Error::WouldBlock));
@@ -46,7 +46,7 @@ fn who_counts_exactly_has_no_more_connected_than_there_are_places() {
     drop(taken);
 }
 
-/// A server with a small backlog that accepts at once. Linux has cookies for those who find no place.
+/// A server with a small backlog accepts at once. Linux answers handshakes without a place with cookies.
 #[test]
 fn all_who_connect_at_once_to_a_small_backlog_are_connected_before_a_syn_comes_again() {
     for backlog in 1..=8 {
@@ -76,12 +76,12 @@ fn those_who_wait_for_a_place_are_few_and_go_when_they_are_not_heard_of_again() 
     listener.listen_exactly(2);
     let flows: Vec<_> = (0..100).map(|_| pair.connect(A, 80)).collect();
     pair.run_for(SECOND / 10);
-    // Half of all that may wait, as they are of one peer.
+    // One peer may have half of all waiting handshakes.
     assert_eq!(pair.hosts[B].stack.flows(), 2 + 16);
     assert_eq!(pair.counter(B, "tcp_backlog_overflows"), 82);
     flows.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
     pair.run_for(3 * SECOND);
-    // Those that are connected wait to be accepted.
+    // The connected flows wait to be accepted.
     assert_eq!(pair.hosts[B].stack.flows(), 2);
     drop(listener);
 }
@@ -141,7 +141,7 @@ fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_s
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
     listener.listen_exactly(2);
-    // Two from an address that nobody has: its words are in another order, so the checksum is right.
+    // Two SYNs from an unused address: its words are swapped, so the checksum stays right.
     pair.capture = Some(Vec::new());
     let absent = [(); 2].map(|()| pair.connect(A, 80));
     let syns = pair.capture.take().unwrap();
@@ -155,7 +155,7 @@ fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_s
     let flow = pair.connect(A, 80);
     pair.run_for(SECOND / 2);
     assert_eq!((flow.state(), pair.counter(B, "tcp_cookies_sent")), (State::SynSent, 0));
-    // Its SYN comes again.
+    // The SYN is retransmitted.
     pair.run(5 * SECOND, |_| flow.state() == State::Established);
     assert_eq!(pair.counter(B, "tcp_cookies_sent"), 1);
 }
@@ -164,7 +164,7 @@ fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_s
 fn a_backlog_full_of_handshakes_answers_with_cookies() {
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 2, TcpOptions { reuse_address: true, ..TcpOptions::default() });
-    // Two whose SYN-ACKs nobody answers.
+    // Two handshakes whose SYN-ACKs are lost.
     pair.capture = Some(Vec::new());
     let absent: Vec<_> = (0..2).map(|_| pair.connect(A, 80)).collect();
     let syns = pair.capture.take().unwrap();
@@ -179,7 +179,7 @@ fn a_backlog_full_of_handshakes_answers_with_cookies() {
     let flows: Vec<_> = (0..3).map(|_| pair.connect(A, 80)).collect();
     pair.run(SECOND, |_| flows.iter().all(|flow| flow.state() == State::Established));
     assert_eq!(pair.counter(B, "tcp_cookies_sent"), 3);
-    // Two fit, the third waits for room.
+    // Two connections fit, the third waits for room.
     let mut accepted = Vec::new();
     for flow in &flows {
         flow.write(pair.now, b"hello").unwrap();
@@ -221,7 +221,7 @@ fn guessed_cookies_make_no_connections() {
 fn half_open_handshakes_take_places_until_they_end() {
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 2, TcpOptions::default());
-    // SYNs whose senders are gone: nobody answers the SYN-ACKs.
+    // SYNs whose senders are gone, so the SYN-ACKs are not acknowledged.
     for _ in 0..2 {
         let flow = pair.connect(A, 80);
         flow.fail(pair.now, Error::NetworkDown);

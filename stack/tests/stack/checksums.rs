@@ -1,4 +1,4 @@
-//! Interfaces that verify checksums take what is right and nothing else.
+//! Tests of interfaces that verify checksums: they accept only right ones.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::pair::*;
 use peersock_stack::*;
 
-/// One packet of each kind from A to B, with checksums.
+/// Returns one packet of each kind from A to B, with checksums.
 fn packets(ipv6: bool) -> (Pair, Vec<Vec<u8>>) {
     let mut pair = Pair::with(1, small_buffers(), true);
     let (a, _b) = pair.connected_with(ipv6, TcpOptions::default());
@@ -29,7 +29,7 @@ fn packets(ipv6: bool) -> (Pair, Vec<Vec<u8>>) {
     (pair, vec![segment, datagram, echo])
 }
 
-/// What B's stack made of packets that got past the checksums.
+/// Returns the number of packets that passed B's checksums.
 fn accepted(pair: &Pair) -> u64 {
     let names = ["udp_no_socket", "icmp_echo_requests"];
     names.iter().map(|name| pair.counter(B, name)).sum()
@@ -49,8 +49,8 @@ fn right_checksums_pass() {
 }
 
 proptest! {
-    /// RFC 1071: one flipped bit always shows. IPv6 leaves traffic class, flow label, hop limit and length
-    /// to the layers around it; a changed length cuts the packet, and the sum with it.
+    /// RFC 1071: a single flipped bit always changes the sum. In IPv6, other layers protect traffic class,
+    /// flow label, hop limit and length. A changed length truncates the packet, and so changes the sum.
     #[test]
     fn a_flipped_bit_is_noticed(ipv6: bool, which in 0usize..3, bit in 0usize..8 * 155) {
         let (mut pair, packets) = packets(ipv6);
@@ -58,7 +58,7 @@ proptest! {
         let at = bit / 8 % packet.len();
         prop_assume!(!ipv6 || !(at < 4 || at == 7));
         packet[at] ^= 1 << (bit % 8);
-        // UDP over IPv4 may have no checksum at all: the field zero says so.
+        // UDP over IPv4 may have no checksum, which a field of zero means.
         prop_assume!(which != 1 || ipv6 || packet[26..28] != [0, 0]);
         pair.inject(B, &packet);
         prop_assert_eq!(accepted(&pair), 0);

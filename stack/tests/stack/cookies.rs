@@ -1,4 +1,4 @@
-//! SYN cookies: handshakes that are kept in their answer alone.
+//! Tests of SYN cookies: handshakes whose only state is the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use peersock_stack::*;
 const SECOND: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 2;
 
-/// A listener on B whose places are taken by handshakes that nobody completes.
+/// Returns a listener on B whose places are taken by incomplete handshakes.
 fn crowded(pair: &mut Pair, options: TcpOptions) -> Arc<Listener> {
     let listener = pair.listen_with(B, 80, BACKLOG, options);
     let before = pair.capture.replace(Vec::new());
@@ -29,7 +29,7 @@ fn give_up_handshakes(pair: &Pair) {
     }
 }
 
-/// A connects, and has its SYN answered by a cookie, after which there is a place. Gives B's listener, A's end
+/// Connects from A; a cookie answers the SYN, and then a place becomes free. Returns B's listener, A's end
 /// and the SYN.
 fn answered_by_cookie(pair: &mut Pair) -> (Arc<Listener>, Arc<Flow>, Vec<u8>) {
     let listener = crowded(pair, TcpOptions::default());
@@ -41,8 +41,8 @@ fn answered_by_cookie(pair: &mut Pair) -> (Arc<Listener>, Arc<Flow>, Vec<u8>) {
     (listener, a, syn)
 }
 
-/// A's SYN comes twice: it is answered by a cookie first, and gets a place the second time. A has the cookie
-/// by then, and knows nothing of the place.
+/// A's SYN arrives twice: a cookie answers it first, and the second SYN gets a place. A already has the
+/// cookie, and does not know of the place.
 #[test]
 fn a_cookie_holds_also_if_its_syn_gets_a_place_later() {
     for (checksums, is_ack_lost) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -73,14 +73,14 @@ fn a_cookie_holds_also_if_its_syn_gets_a_place_later() {
         }
         pair.transfer(A, &a, &b, 1_000_000);
         pair.transfer(B, &b, &a, 1_000_000);
-        // Its place is free again: as many may wait as before.
+        // Its place is free again, so the full backlog is available.
         let more: Vec<_> = (0..BACKLOG).map(|_| pair.connect(A, 80)).collect();
         pair.run(SECOND, |_| more.iter().all(|flow| flow.readiness().contains(Ready::CONNECTED)));
         assert_eq!(pair.counter(B, "tcp_cookies_sent"), 1);
     }
 }
 
-/// A handshake that has its place, and an acknowledgement of something else: RFC 9293 3.10.7.4 has it reset.
+/// A handshake has its place, and an acknowledgement has a wrong number: RFC 9293 3.10.7.4 demands a reset.
 #[test]
 fn what_is_no_cookie_is_reset_where_a_handshake_is_under_way() {
     let mut pair = Pair::new(4);
@@ -115,7 +115,7 @@ fn a_cookie_offers_no_more_than_the_buffer_holds() {
     ] {
         let mut pair = Pair::with(5, config, false);
         if expected == 16_384 {
-            // What a connection has queued is more than there is memory for.
+            // The queue of one connection exceeds the memory limit.
             let (_, b) = pair.connected();
             b.write(pair.now, &[1; 4096]).unwrap();
         }
@@ -127,7 +127,7 @@ fn a_cookie_offers_no_more_than_the_buffer_holds() {
         let sent = pair.capture.take().unwrap();
         let (_, answer) = sent.iter().find(|(side, packet)| *side == B && packet[53] == 0x12).unwrap();
         assert_eq!(u16::from_be_bytes([answer[54], answer[55]]), expected);
-        // What it offers it takes.
+        // Data within the offered window is accepted.
         while a.write(pair.now, &[7; 30_000]).is_ok() {}
         pair.kick(A, &a);
         let mut accepted = None;

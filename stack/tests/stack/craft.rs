@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use crate::pair::address;
 
-/// The protocol number of IPv6 extension headers and upper layers.
+/// Protocol numbers of IPv6 extension headers and upper layers.
 pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ROUTING: u8 = 43;
 pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
-/// An IPv6 packet to `destination` whose payload starts with a `next`.
+/// Returns an IPv6 packet to `destination` whose payload starts with a `next`.
 pub(crate) fn v6_to(source: IpAddr, destination: IpAddr, next: u8, payload: &[u8]) -> Vec<u8> {
     let (IpAddr::V6(source), IpAddr::V6(destination)) = (source, destination) else { panic!("not IPv6") };
     let [high, low] = (payload.len() as u16).to_be_bytes();
@@ -19,12 +19,13 @@ pub(crate) fn v6_to(source: IpAddr, destination: IpAddr, next: u8, payload: &[u8
     [&header[..], &source.octets(), &destination.octets(), payload].concat()
 }
 
-/// An IPv6 packet from the other side to `to`.
+/// Returns an IPv6 packet from the other side to `to`.
 pub(crate) fn v6(to: usize, next: u8, payload: &[u8]) -> Vec<u8> {
     v6_to(address(1 - to, true, 0).ip(), address(to, true, 0).ip(), next, payload)
 }
 
-/// An IPv4 packet from the other side to `to`: options, identification, and the field with flags and offset.
+/// Returns an IPv4 packet from the other side to `to`, with options, identification, and the field with flags
+/// and offset.
 pub(crate) fn v4(to: usize, options: &[u8], ident: u16, field: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) =
         (address(1 - to, false, 0).ip(), address(to, false, 0).ip())
@@ -40,26 +41,26 @@ pub(crate) fn v4(to: usize, options: &[u8], ident: u16, field: u16, protocol: u8
     [&header[..], &source.octets(), &destination.octets(), options, payload].concat()
 }
 
-/// A UDP datagram without checksum.
+/// Returns a UDP datagram without a checksum.
 pub(crate) fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
     let len = (8 + data.len()) as u16;
     let fields = [from, to, len, 0].map(u16::to_be_bytes);
     [fields.as_flattened(), data].concat()
 }
 
-/// An IPv6 fragment header.
+/// Returns an IPv6 fragment header.
 pub(crate) fn fragment_header(next: u8, ident: u32, offset: usize, more: bool) -> Vec<u8> {
     let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
     [&[next, 0, high, low][..], &ident.to_be_bytes()].concat()
 }
 
-/// An ICMP error to `to` from the other side, about the packet `quoted`.
+/// Returns an ICMP error to `to` from the other side, about the packet `quoted`.
 pub(crate) fn icmp_error(to: usize, [kind, code]: [u8; 2], word: u32, quoted: &[u8]) -> Vec<u8> {
     let message = [&[kind, code, 0, 0][..], &word.to_be_bytes(), quoted].concat();
     if quoted[0] >> 4 == 4 { v4(to, &[], 0, 0, 1, &message) } else { v6(to, 58, &message) }
 }
 
-/// The same packet with another source address: that of a third member of the network, or the receiver's own.
+/// Returns the packet with another source address: a third member's, or the receiver's.
 pub(crate) fn sent_by(source: IpAddr, mut packet: Vec<u8>) -> Vec<u8> {
     match source {
         IpAddr::V4(v4) => packet[12..16].copy_from_slice(&v4.octets()),

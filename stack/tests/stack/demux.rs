@@ -1,4 +1,4 @@
-//! Ports, listeners, port ranges, sequence numbers, interfaces.
+//! Tests of ports, listeners, port ranges, sequence numbers, interfaces.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ fn seq(packet: &[u8]) -> u32 {
 
 #[test]
 fn initial_sequence_numbers_follow_rfc_6528_for_both_sides() {
-    // The same connection again a while later: the number has moved by the clock's 4 µs alone.
+    // The same connection later: only the clock of 4 µs has moved the number.
     let numbers = |seed, wait: Duration| {
         let mut pair = Pair::new(seed);
         pair.listen(B, 80);
@@ -51,7 +51,7 @@ fn ephemeral_ports_do_not_collide_and_run_out_in_order() {
     assert_eq!(full.unwrap_err(), Error::AddrNotAvailable);
     // Another destination has all ports again.
     pair.connect_with(A, address(B, true, 81), TcpOptions::default()).unwrap();
-    // And what was refused is free.
+    // Ports of refused connections are free.
     pair.run(SECOND, |pair| pair.hosts[A].stack.flows() == 0);
     pair.connect(A, 80);
 }
@@ -159,7 +159,7 @@ fn listeners_conflict_where_they_overlap() {
     let any = listen(Some(net), "::", 0).unwrap();
     assert!((32768..61000).contains(&any.port()));
 
-    // Connections left on a port keep others away, unless they say otherwise.
+    // Connections left on a port block a listener without SO_REUSEADDR.
     let (a, b) = pair.connected();
     let Host { stack, net, .. } = &pair.hosts[B];
     let again = |reuse_address| {
@@ -212,7 +212,7 @@ fn service_ports_outside_the_network_s_range_are_refused_on_both_sides() {
     assert_eq!(listen(8081), Err(Error::PermissionDenied));
     assert_eq!(listen(8080), Ok(8080));
     assert!(listen(0).is_ok_and(|port| (8000..=8080).contains(&port)), "reachable");
-    // UDP: one end is enough.
+    // For UDP, one allowed port suffices.
     let send = |from, to| {
         let socket = stack.udp_bind(Some(net), at("::", from), UdpOptions::default()).unwrap();
         let result = socket.route(Some(at("fd01::b", to))).map(|_| ());
@@ -256,7 +256,7 @@ fn arriving_packets_for_ports_outside_the_range_are_dropped() {
     assert_eq!(pair.counter(B, "port_not_allowed"), 2);
 }
 
-/// A datagram from a service's port is an answer only to those who have asked.
+/// A datagram from a service's port counts as an answer only after a request.
 #[test]
 fn a_socket_at_another_port_gets_answers_only() {
     let mut pair = Pair::new(1);
@@ -285,7 +285,7 @@ fn a_socket_at_another_port_gets_answers_only() {
     let mut now = pair.now;
     let (b, c) = (("fd01::b", 8000), ("fd01::c", 8000));
     assert!(takes(now, b, &service) && takes(now, ("fd01::b", 50_000), &service));
-    // An allowed source port is nobody's key to ephemeral ports.
+    // An allowed source port alone does not open ephemeral ports.
     assert!(!takes(now, b, &client));
     arrive(now, b, 40_001);
     send(now, at("fd01::b", 8000));
@@ -297,10 +297,10 @@ fn a_socket_at_another_port_gets_answers_only() {
     assert!(takes(now, c, &client));
     client.disconnect();
     assert!(!takes(now, c, &client));
-    // Who asks a group gets its members' answers.
+    // After a request to a group, its members may answer.
     send(now, at("ff05::1", 8080));
     assert!(takes(now, ("fd01::d", 8080), &client) && !takes(now, ("fd01::d", 8000), &client));
-    // What is sent to a group is for services too.
+    // Group datagrams also go to services only.
     let group = "ff05::2".parse().unwrap();
     client.join(None, group).unwrap();
     let to_group = v6_to("fd01::e".parse().unwrap(), group, UDP, &udp(8002, 40_000, b"x"));
@@ -346,8 +346,8 @@ fn flows_are_limited_and_dropping_the_stack_frees_them() {
     assert!(weak.iter().all(|flow| flow.strong_count() == 0));
 }
 
-/// Receiving and answering touches nothing whose size depends on the number of flows: the timer wheel is
-/// not entered again for a flow that has an earlier entry, and packets find their flow by hash.
+/// Receiving and answering costs nothing that depends on the number of flows. A flow with an earlier entry is
+/// not entered in the timer wheel again, and packets find their flow by hash.
 #[test]
 fn a_steady_flow_costs_no_timer_operations() {
     let mut pair = Pair::new(1);
@@ -381,7 +381,7 @@ fn a_node_talks_to_itself_if_the_driver_brings_packets_back() {
         let mut flows = vec![first.clone()];
         while let Some(flow) = flows.pop() {
             while let Some(packets) = flow.egress(now, &limits, &mut buf) {
-                // On the way back nothing needs to be cut.
+                // A packet to the node itself need not be cut.
                 host.stack.receive(now, host.net, &mut buf[..packets.len()], &mut batch);
             }
             flows.append(&mut batch.flows);

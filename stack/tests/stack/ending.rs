@@ -1,4 +1,4 @@
-//! How connections end: closing, TIME-WAIT, resets, peers that are gone, and what is lost.
+//! Tests of closing, TIME-WAIT, resets, departed peers, and the loss reports that follow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn a_reset_after_the_fin_breaks_writing_but_not_reading() {
     assert_eq!(b.read(pair.now, &mut buf), Ok(0));
 }
 
-/// `a` has closed, and `b` has everything; both have written.
+/// Returns a connection after both sides have written, `a` has closed and `b` has received all data.
 fn delivered(seed: u64) -> (Pair, [Arc<Flow>; 2]) {
     let mut pair = Pair::new(seed);
     let (a, b) = pair.connected();
@@ -67,8 +67,8 @@ fn loss(flow: &Flow) -> Option<(Error, u64)> {
     }
 }
 
-/// What `a` hears of a loss when `b` resets the connection after `b` was given ten bytes and has done
-/// something with them.
+/// Sends ten bytes to `b`, runs `meanwhile`, has `b` reset the connection, and returns the loss that `a`
+/// reports.
 fn lost_by_reset(seed: u64, meanwhile: impl FnOnce(&mut Pair, &Flow, &Flow)) -> Option<(Error, u64)> {
     let mut pair = Pair::new(seed);
     let (a, b) = pair.connected();
@@ -102,7 +102,7 @@ fn a_reset_says_that_everything_was_read() {
         assert_eq!(b.read(pair.now, &mut [0; 10]), Ok(10));
     };
     assert_eq!(lost_by_reset(63, says_nothing), reset);
-    // What is on its way is not acknowledged.
+    // Data in flight is not acknowledged by the reset.
     let more = |pair: &mut Pair, a: &Flow, b: &Flow| {
         read(pair, b, 10);
         assert_eq!(a.write(pair.now, b"more"), Ok(4));
@@ -206,8 +206,8 @@ fn a_peer_that_is_gone_leaves_no_time_wait() {
     assert_eq!((a.state(), pair.hosts[A].stack.flows()), (State::Closed, 0));
 }
 
-/// Each process has its own initial sequence numbers, so half of the SYNs lie behind those of the process
-/// before.
+/// Each process picks new initial sequence numbers, so half of the SYNs lie behind the numbers of the
+/// previous process.
 #[test]
 fn a_restarted_client_meets_its_old_ports_and_connects_within_a_second() {
     for seed in 0..40 {
@@ -228,8 +228,8 @@ fn a_restarted_client_meets_its_old_ports_and_connects_within_a_second() {
                 accepted.is_some()
             });
             let b = accepted.unwrap();
-            // Half of the clients end in order, after the server, which then has the TIME-WAIT. The others
-            // just vanish.
+            // Half of the clients end in order, after the server, which then enters TIME-WAIT. The other half
+            // vanish.
             if restart % 2 == 0 {
                 b.close(pair.now);
                 pair.kick(B, &b);
@@ -251,7 +251,7 @@ fn a_fin_is_acknowledged_even_if_time_wait_begins_in_the_same_batch() {
     b.shutdown_write(pair.now).unwrap();
     pair.kick(B, &b);
     pair.run_for(Duration::from_millis(4));
-    // What A sends now arrives together with its acknowledgement of B's FIN.
+    // A's data now arrives together with its acknowledgement of B's FIN.
     pair.link.latency = Duration::from_millis(6);
     a.write(pair.now, b"last word").unwrap();
     pair.kick(A, &a);
@@ -370,7 +370,7 @@ fn time_wait_begins_and_ends_however_late_the_last_data_is_read() {
         let (a, b) = pair.connected();
         a.shutdown_write(pair.now).unwrap();
         pair.kick(A, &a);
-        // Long enough that no timer of the connection is left from its beginning.
+        // Long enough for all timers from the connection's beginning to end.
         pair.run_for(30 * SECOND);
         b.write(pair.now, b"read me later").unwrap();
         b.close(pair.now);
@@ -400,7 +400,7 @@ fn a_reset_in_time_wait_takes_nothing_from_the_reader() {
     pair.capture = Some(Vec::new());
     pair.kick(B, &b);
     pair.run(SECOND, |_| a.state() == State::TimeWait && b.state() == State::Closed);
-    // A late acknowledgement makes the other stack, which has forgotten the connection, reset it.
+    // A late acknowledgement makes the other stack reset the connection, because it has forgotten it.
     let capture = pair.capture.take().expect("it was asked for");
     let (_, late) = capture.iter().rfind(|(side, _)| *side == A).expect("an acknowledgement");
     pair.inject(B, late);

@@ -1,4 +1,4 @@
-//! ICMP errors and the sockets that they are about.
+//! Tests of ICMP errors and the sockets they concern.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn bind(pair: &Pair, ipv6: bool, ip: IpOptions) -> Arc<UdpSocket> {
     host.stack.udp_bind(Some(host.net), address(A, ipv6, 0), options).unwrap()
 }
 
-/// What `socket` sends to a port of B.
+/// Returns the packet that `socket` sends to a port of B.
 fn datagram(now: Instant, socket: &UdpSocket, to: SocketAddr, data: &[u8]) -> Vec<u8> {
     let route = socket.route(Some(to)).unwrap();
     let mut buf = vec![0; MAX_DATAGRAM];
@@ -67,12 +67,12 @@ fn what_a_socket_cannot_have_sent_is_ignored() {
         other[at] ^= bits;
         pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &other));
     }
-    // A fragment that is not the first has no ports.
+    // Only the first fragment has ports.
     let header = [fragment_header(UDP, 1, 8, true), sent[40..].to_vec()].concat();
     let fragment = [&sent[..6], &[FRAGMENT], &sent[7..40], &header].concat();
     pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &fragment));
     assert_eq!((socket.take_error(), pair.counter(A, "icmp_errors_received")), (None, 0));
-    // The first has.
+    // The first fragment has ports.
     let header = [fragment_header(UDP, 1, 0, true), sent[40..].to_vec()].concat();
     let fragment = [&sent[..6], &[FRAGMENT], &sent[7..40], &header].concat();
     pair.inject(A, &icmp_error(A, PORT_UNREACHABLE[1], 0, &fragment));
@@ -128,7 +128,7 @@ fn a_path_s_mtu_is_remembered_for_ten_minutes() {
         assert_eq!(mtu(&pair), Some(1290));
         pair.inject(A, &icmp_error(A, TOO_BIG[own], 1399, &sent));
         assert_eq!(mtu(&pair), Some(1290));
-        // What was whole before is cut now, and what must not be cut is refused.
+        // A datagram that went whole before is now cut; with fragmentation forbidden it is refused.
         let Host { stack, net, .. } = &pair.hosts[A];
         let again = datagram(pair.now, &socket, to, &[0; 1300]);
         assert_eq!(stack.fragments(*net, &again, 1400).unwrap().packets(), 2);
@@ -164,7 +164,7 @@ fn a_connection_s_packet_that_was_too_big_lowers_the_mtu() {
     assert_eq!(pair.hosts[A].stack.path_mtu(net, to), Some(1300));
 }
 
-/// RFC 5927 7.2: what is not under way cannot have been too big.
+/// RFC 5927 7.2: a segment not in flight cannot have been too big.
 #[test]
 fn a_segment_that_is_not_under_way_was_not_too_big() {
     let mut pair = Pair::new(1);
@@ -187,7 +187,7 @@ fn a_segment_that_is_not_under_way_was_not_too_big() {
     assert_eq!(pair.hosts[A].stack.path_mtu(net, a.remote().ip()), Some(1300));
 }
 
-/// Nobody stands between two members: a third one has not seen the packet that it quotes.
+/// No router is between two members, so a third member has not seen the packet it quotes.
 #[test]
 fn only_the_destination_or_this_node_complains() {
     for ipv6 in [false, true] {
@@ -211,7 +211,7 @@ fn only_the_destination_or_this_node_complains() {
             pair.inject(A, &sent_by(offender, too_big));
             assert_eq!(known(&pair), counts.then_some(mtu as usize), "{offender}");
 
-            // A connection attempt, which any error ends.
+            // A connection attempt ends at any error.
             pair.capture = Some(Vec::new());
             let attempt = pair.connect_with(A, address(B, ipv6, 80), TcpOptions::default()).unwrap();
             let syn = pair.capture.take().unwrap().remove(0).1;
@@ -257,7 +257,7 @@ fn who_sends_datagrams_that_do_not_arrive_is_told_once() {
         let Host { stack, net, .. } = &pair.hosts[A];
         let (peer, another) = (address(B, ipv6, 9), address(A, ipv6, 9));
         let [told, elsewhere, unconnected] = [(); 3].map(|()| bind(&pair, ipv6, IpOptions::default()));
-        // Fragments arrive no more than packets do.
+        // Fragments get the same error as whole packets.
         let ip = IpOptions { fragmentation: Fragmentation::Always, ..IpOptions::default() };
         let in_fragments = bind(&pair, ipv6, ip);
         told.connect(peer).unwrap();

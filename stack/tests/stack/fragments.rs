@@ -1,4 +1,4 @@
-//! Fragments in: they make the datagram, or nothing.
+//! Tests of reassembly: fragments give the whole datagram, or nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn bind(pair: &Pair, ipv6: bool) -> Arc<UdpSocket> {
     host.stack.udp_bind(Some(host.net), address(B, ipv6, 53), UdpOptions::default()).unwrap()
 }
 
-/// The fragments of a datagram to port 53 of B.
+/// Returns the fragments of a datagram to port 53 of B.
 fn fragments(ipv6: bool, ident: u16, data: &[u8], size: usize) -> Vec<Vec<u8>> {
     let datagram = udp(9, 53, data);
     let parts = datagram.chunks(size).enumerate();
@@ -99,7 +99,7 @@ fn fragments_of_fragments_and_bad_ones_are_refused() {
     assert_eq!(pair.counter(B, "ip_fragments_refused"), 1);
     pair.inject(B, &v4(B, &[], 1, 0x2000, UDP, &[0; 9]));
     assert_eq!(pair.counter(B, "ip_fragments_refused"), 2);
-    // IPv6's are reported: no multiple of eight, and beyond the largest packet.
+    // IPv6 reports two faults: a length not a multiple of eight, and an end beyond the largest packet.
     for (offset, more, len, pointer) in [(0, true, 9, 4), (65_528, false, 8, 42)] {
         pair.capture = Some(Vec::new());
         let payload = [fragment_header(UDP, 3, offset, more), vec![0; len]].concat();

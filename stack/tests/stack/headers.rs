@@ -1,4 +1,4 @@
-//! IPv4 options and IPv6 extension headers.
+//! Tests of IPv4 options and IPv6 extension headers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::craft::*;
 use crate::pair::*;
 use peersock_stack::*;
 
-/// Six bytes of padding, to fill an extension header.
+/// Six bytes of padding that fill an extension header.
 const PAD: [u8; 6] = [1, 4, 0, 0, 0, 0];
 
 fn bind(pair: &Pair, ipv6: bool) -> std::sync::Arc<UdpSocket> {
@@ -15,7 +15,7 @@ fn bind(pair: &Pair, ipv6: bool) -> std::sync::Arc<UdpSocket> {
     host.stack.udp_bind(Some(host.net), address(B, ipv6, 53), UdpOptions::default()).unwrap()
 }
 
-/// What B answers to a packet: type, code and the four bytes behind the checksum of an ICMP message.
+/// Returns B's ICMP answer to a packet: type, code and the four bytes behind the checksum.
 fn answer(pair: &mut Pair, packet: &[u8]) -> Option<[u8; 6]> {
     pair.capture = Some(Vec::new());
     pair.inject(B, packet);
@@ -83,7 +83,7 @@ fn problems_are_reported_where_the_standard_says() {
         let packet = v6(B, next, &payload);
         assert_eq!(answer(&mut pair, &packet), expected, "{next} {payload:?}");
     }
-    // The 0x1e option and the route that is done.
+    // Received: the packet with option 0x1e and the packet whose route has ended.
     assert_eq!(pair.counter(B, "udp_received"), 2);
 }
 
@@ -105,7 +105,7 @@ fn ipv4_options_are_skipped_but_no_source_route_is() {
     assert_eq!(pair.counter(B, "ip_options_refused"), 3);
 }
 
-/// A SYN from port 999 to port 80, which B listens on in both families.
+/// Returns a SYN from port 999 to port 80, and listeners of B on port 80 in both families.
 fn syn_and_listeners(pair: &Pair) -> (Vec<u8>, [std::sync::Arc<Listener>; 2]) {
     let Host { stack, net, .. } = &pair.hosts[B];
     let listen = |ipv6| {
@@ -116,14 +116,14 @@ fn syn_and_listeners(pair: &Pair) -> (Vec<u8>, [std::sync::Arc<Listener>; 2]) {
     ([ports.as_flattened(), &rest].concat(), [listen(false), listen(true)])
 }
 
-/// RFC 9293 MUST-51 to MUST-53: with the routes themselves (RFC 5095, RFC 7126) goes what one could do with
+/// RFC 9293 MUST-51 to MUST-53 ask for source routes; RFC 5095 and RFC 7126 forbid them, so the stack refuses
 /// them.
 #[test]
 fn a_connection_with_a_source_route_is_refused() {
     let mut pair = Pair::new(1);
     let (syn, _listeners) = syn_and_listeners(&pair);
     let IpAddr::V4(router) = address(A, false, 0).ip() else { panic!("asked for IPv4") };
-    // Loose and strict, under way and at its end.
+    // Loose and strict routes, unfinished and at their end.
     for (kind, pointer) in [(131, 4), (137, 4), (131, 8), (137, 8)] {
         let options = [&[kind, 7, pointer][..], &router.octets(), &[0]].concat();
         assert_eq!(answer(&mut pair, &v4(B, &options, 0, 0, 6, &syn)), None);
@@ -137,7 +137,7 @@ fn a_connection_with_a_source_route_is_refused() {
     assert_eq!(pair.hosts[B].stack.flows(), 0);
 }
 
-/// The same: a route that has ended is none any more (RFC 8200 4.4), and nobody takes it back.
+/// An ended route is ignored (RFC 8200 4.4), and the answer does not reverse it.
 #[test]
 fn answers_take_no_source_route() {
     let mut pair = Pair::new(1);
@@ -171,7 +171,7 @@ fn an_unknown_protocol_is_unreachable() {
 
 #[test]
 fn a_host_takes_packets_at_the_end_of_their_hops() {
-    // RFC 1122 3.2.1.7: only who forwards looks at the hop limit.
+    // RFC 1122 3.2.1.7: only a forwarder checks the hop limit.
     let mut pair = Pair::new(1);
     for ipv6 in [false, true] {
         let socket = bind(&pair, ipv6);

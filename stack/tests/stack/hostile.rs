@@ -1,4 +1,4 @@
-//! Any bytes may arrive.
+//! Tests with arbitrary and damaged packets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use crate::pair::*;
 use peersock_stack::*;
 
-/// A packet and who sent it.
+/// A packet, after the side that sent it.
 type Sent = (usize, Vec<u8>);
 
-/// How to damage a packet.
+/// A way to damage a packet.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip {
@@ -24,7 +24,7 @@ enum Damage {
     Extend {
         by: usize,
     },
-    /// Overwrite a 16-bit field of the headers.
+    /// Overwrites a 16-bit header field.
     Field {
         at: usize,
         value: u16,
@@ -58,7 +58,7 @@ fn apply(packet: &mut Vec<u8>, damage: &Damage) {
     }
 }
 
-/// A pair with sockets of every kind, and packets that they would exchange.
+/// Returns a pair with sockets of every kind, and packets that they exchange.
 fn busy_pair() -> (Pair, Vec<Sent>, Vec<Arc<Flow>>) {
     let mut pair = Pair::with(7, small_buffers(), false);
     pair.capture = Some(Vec::new());
@@ -98,7 +98,7 @@ proptest! {
         let before = pair.counter(A, "ip_received");
         for mut packet in packets.clone() {
             pair.inject(A, &packet);
-            // The same as a plausible packet for this node.
+            // The same bytes as a plausible packet for this node.
             if packet.len() > 40 {
                 packet[0] = 0x60;
                 let len = packet.len() as u16 - 40;
@@ -113,7 +113,7 @@ proptest! {
         pair.run_for(Duration::from_secs(100));
     }
 
-    /// Damaged copies of real packets, in any order, to either side.
+    /// Damaged copies of real packets do no harm, in any order, to either side.
     #[test]
     fn mutated_packets_do_no_harm(mutations in prop::collection::vec(
         (any::<prop::sample::Index>(), prop::bool::ANY, prop::collection::vec(damage(), 0..4), 0u64..2000),
@@ -137,7 +137,7 @@ proptest! {
         }
     }
 
-    /// Segments with random numbers and flags for a live connection.
+    /// Segments with random numbers and flags do no harm to a live connection.
     #[test]
     fn random_segments_for_a_live_connection_do_no_harm(segments in prop::collection::vec(
         (any::<bool>(), -100_000i32..100_000, -100_000i32..100_000, any::<u8>(), any::<u16>(), 0usize..3000),

@@ -1,4 +1,4 @@
-//! ICMP echo and errors.
+//! Tests of ICMP echo and errors.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn large_echoes_go_and_come_in_fragments() {
     }
 }
 
-/// An ICMPv6 error from B about the packet `quoted`.
+/// Returns an ICMPv6 error from B about the packet `quoted`.
 fn error(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 48];
     packet[0] = 0x60;

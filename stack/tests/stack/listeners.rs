@@ -1,4 +1,4 @@
-//! Listeners that share a port (SO_REUSEPORT).
+//! Tests of listeners that share a port (SO_REUSEPORT).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn a_listener_that_shares_a_port_can_be_closed() {
     pair.run(5 * SECOND, |_| flows.iter().all(|flow| flow.readiness().contains(Ready::CONNECTED)));
     pair.run_for(SECOND);
     assert_eq!(accepted(&pair, &second).len(), 20);
-    // Another may come while connections stand.
+    // Another listener may share the port while connections exist.
     pair.listen_with(B, 80, 512, sharing());
     second.close(pair.now);
     pair.listen_with(B, 80, 512, sharing());
@@ -59,7 +59,7 @@ fn a_port_is_shared_only_if_all_agree() {
     assert_eq!(any(80, sharing()), Ok(()));
     let second = listen(81, alone()).unwrap();
     assert_eq!(listen(81, sharing()).unwrap_err(), Error::AddrInUse);
-    // What is said after the bind comes too late.
+    // Options set after the bind have no effect on sharing.
     second.set_options(sharing());
     assert_eq!(listen(81, sharing()).unwrap_err(), Error::AddrInUse);
 }
@@ -75,7 +75,7 @@ fn a_port_that_was_not_asked_for_is_not_shared() {
     assert!(listeners[0] != listeners[1] && !listeners[..2].contains(&listeners[2]), "{listeners:?}");
 }
 
-/// The most specific listener is the one, as without sharing.
+/// As without sharing, the most specific listener gets the connection.
 #[test]
 fn a_shared_port_goes_to_the_most_specific_listeners_first() {
     let mut pair = Pair::new(9);
@@ -91,7 +91,7 @@ fn a_shared_port_goes_to_the_most_specific_listeners_first() {
     assert!(counts.iter().all(|&count| count > 20), "{counts:?}");
 }
 
-/// A cookie comes back to the listener that gave it; one that finds no place there comes again with data.
+/// A cookie returns to the listener that issued it. If the backlog is full, the client repeats it with data.
 #[test]
 fn cookies_of_a_shared_port_find_their_listener() {
     let mut pair = Pair::new(10);
@@ -126,7 +126,7 @@ fn a_socket_that_is_only_bound_has_no_share() {
     };
     connect(&mut pair);
     assert_eq!((accepted(&pair, &listener).len(), accepted(&pair, &bound).len()), (20, 0));
-    // Its address is the more specific one.
+    // Once listening, it takes every connection, because its address is the more specific one.
     bound.listen(512);
     connect(&mut pair);
     assert_eq!((accepted(&pair, &listener).len(), accepted(&pair, &bound).len()), (0, 20));

@@ -1,4 +1,4 @@
-//! TCP over links that lose, double, reorder and congest.
+//! Tests of TCP over links that lose, duplicate, reorder and congest.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn the_in_flight_cap_is_kept() {
     let mut pair = Pair::new(2);
     pair.in_flight_cap = 100_000;
     pair.link.latency = Duration::from_millis(20);
-    // What is more is lost, headers counted.
+    // The link drops bytes beyond the cap, headers included.
     pair.link.buffer = 110_000;
     let (a, b) = pair.connected();
     let took = pair.transfer(A, &a, &b, 5 << 20);
@@ -154,20 +154,20 @@ fn flows_are_revived_only_after_their_timers_have_fired_in_vain() {
     assert_eq!(a.write(pair.now, b"lost"), Ok(4));
     pair.kick(A, &a);
     assert!(!revive(&mut pair), "its timer has not fired");
-    // Thirty seconds are enough for seven timeouts; the eighth would come after half a minute.
+    // Thirty seconds cover seven timeouts; the eighth would follow half a minute later.
     pair.run_for(Duration::from_secs(30));
     pair.link.loss = 0;
     assert!(revive(&mut pair));
     let mut buf = [0; 8];
     let took = elapsed(&mut pair, |pair| b.read(pair.now, &mut buf) == Ok(4));
     assert!(took < 2 * pair.link.latency, "{took:?}");
-    // From then on it is as if there had been no outage.
+    // The flow then continues as if no outage had happened.
     elapsed(&mut pair, |_| a.unacked() == 0);
     assert!(!revive(&mut pair));
 }
 
-/// An outage begins while data is on its way and acknowledgements are lost: what the peer has got is no sign
-/// that the rest is under way, and the timer was not too fast (RFC 5682 would say so).
+/// An outage begins while data and acknowledgements are in flight. Data the peer got before is no sign that
+/// the rest is under way or that the timer was too fast (RFC 5682 would conclude that).
 #[test]
 fn what_the_peer_got_before_an_outage_does_not_delay_the_rest_of_a_revived_flow() {
     let mut pair = Pair::new(1);
@@ -180,7 +180,7 @@ fn what_the_peer_got_before_an_outage_does_not_delay_the_rest_of_a_revived_flow(
     assert_eq!(b.readable(), 6000, "it has arrived, and nobody knows");
     assert_eq!(a.write(pair.now, &data), Ok(6000));
     pair.kick(A, &a);
-    // Until the first timeout.
+    // Wait for the first timeout.
     for _ in 0..1000 {
         pair.run_for(Duration::from_millis(5));
         pair.link.loss = 0;
@@ -206,7 +206,7 @@ fn a_closed_window_is_asked_about_at_once_when_a_flow_is_revived() {
         pair.elapsed() > Duration::from_secs(10)
     });
     pair.link.loss = 1000;
-    // The window opens, and nobody hears of it.
+    // The window opens, but the update is lost.
     let mut buf = vec![0; 1 << 20];
     let mut read = b.read(pair.now, &mut buf).unwrap();
     pair.kick(B, &b);
@@ -249,10 +249,9 @@ fn silence_is_how_long_something_has_waited_in_vain() {
     assert_eq!(a.silence(pair.now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
 }
 
-/// The path comes back, and the first packet of the peer that is answered says so (`revive`): every flow with
-/// something outstanding goes on within a second, however long the outage was, and sends in each round trip
-/// no more than its window lets it, which begins anew and doubles at most: what is lost is not thrown at the
-/// path at once.
+/// When the path returns, the first packet answered by the peer triggers `revive`. Every flow with
+/// outstanding data continues within a second, however long the outage was. Its window restarts and at most
+/// doubles in each round trip, so the lost data does not flood the path.
 #[test]
 fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
     const FLOWS: usize = 5;
@@ -275,7 +274,7 @@ fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
                 });
                 flows.push((a, accepted.expect("it waits for that")));
             }
-            // The windows are wide open, and all that they let out is lost.
+            // The windows are wide open, and everything sent within them is lost.
             for (a, b) in &flows {
                 pair.transfer(A, a, b, 4 << 20);
             }
@@ -296,7 +295,7 @@ fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
             let mut before = FIRST_WINDOW;
             let mut buf = vec![0; 1 << 20];
             for round in 0..25 {
-                // What the answers of this round let out is the next one's.
+                // Segments released by this round's answers count for the next round.
                 let end = back + (round + 1) * round_trip - Duration::from_millis(1);
                 while pair.now < end && pair.step(end) {
                     for ((_, b), first) in flows.iter().zip(&mut first) {
@@ -321,16 +320,16 @@ fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
     }
 }
 
-/// RFC 6928: no connection begins with more segments, and none that begins anew (RFC 5681 4.1).
+/// RFC 6928: the largest initial window in segments, also after a restart (RFC 5681 4.1).
 const FIRST_WINDOW: usize = 10;
 
-/// How many segments' worth of payload side A has sent from a port.
+/// Returns the payload that side A has sent from a port, in segments.
 fn segments_of(sent: &[(usize, Vec<u8>)], port: u16, segment: usize) -> usize {
     let of_flow = |(side, packet): &&(usize, Vec<u8>)| *side == A && packet[40..42] == port.to_be_bytes();
     sent.iter().filter(of_flow).map(|(_, packet)| packet.len().saturating_sub(60).div_ceil(segment)).sum()
 }
 
-/// Has side A's flows retransmit whose timers have fired in vain; false if there are none.
+/// Has side A's flows whose timers have fired in vain retransmit; returns false if there are none.
 fn revive(pair: &mut Pair) -> bool {
     let mut batch = Batch::new();
     let host = &pair.hosts[A];
@@ -342,7 +341,7 @@ fn revive(pair: &mut Pair) -> bool {
     any
 }
 
-/// Has side A's flows retransmit and sends what comes of it.
+/// Has side A's flows retransmit, and sends their packets.
 fn expedite(pair: &mut Pair) {
     let mut batch = Batch::new();
     let host = &pair.hosts[A];
@@ -390,7 +389,7 @@ fn a_fin_behind_data_that_is_known_already_counts() {
     pair.kick(A, &a);
     let capture = pair.capture.take().expect("it was asked for");
     let [(_, first), (_, last)] = &capture[..] else { panic!("two segments, not {}", capture.len()) };
-    // The FIN comes first, then what was missing before it, then the FIN's segment again.
+    // The FIN arrives first, then the data missing before it, then the FIN's segment again.
     for packet in [last, first, last] {
         pair.inject(B, packet);
     }
@@ -409,7 +408,7 @@ fn a_fin_behind_data_that_is_not_acknowledged_yet_counts() {
     a.shutdown_write(pair.now).unwrap();
     pair.run_for(Duration::from_secs(2));
     let capture = pair.capture.take().expect("it was asked for");
-    // The data and, in one round with it, its retransmission with the FIN.
+    // The data, and its retransmission together with the FIN.
     let (Some((_, first)), Some((_, last))) = (capture.first(), capture.last()) else { panic!("no packets") };
     pair.inject(B, first);
     pair.inject(B, last);

@@ -1,4 +1,4 @@
-//! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
+//! Tests of the stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
 mod backlog;
 mod checksums;

@@ -1,4 +1,4 @@
-//! What peers can make a node keep.
+//! Tests of the limits on memory that peers can occupy at a node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,30 +11,30 @@ use peersock_stack::*;
 
 const MIB: usize = 1 << 20;
 
-/// Another peer of B's than that of the connections over IPv6: A has an address of each family.
+/// Address family of the honest peer; the attack uses A's address of the other family, IPv6.
 const HONEST: bool = false;
 
 fn config() -> Config {
     Config { tcp_memory: 16 * MIB, tcp_memory_per_peer: 8 * MIB, ..Config::default() }
 }
 
-/// For a port that has connections already.
+/// Returns options for a port that already has connections.
 fn again() -> TcpOptions {
     TcpOptions { reuse_address: true, ..TcpOptions::default() }
 }
 
-/// What flows may hold beyond the limit, and the last segment or write before it was reached.
+/// Returns the bytes that flows may hold beyond the limit, plus the last segment or write before the limit.
 fn over(flows: usize) -> usize {
     flows * 4096 + 16_384
 }
 
-/// What B's queues occupy.
+/// Returns the memory that B's queues occupy.
 fn used(pair: &Pair) -> usize {
     pair.hosts[B].stack.tcp_memory()
 }
 
-/// So many connections from A to B over IPv6: the ends of B, and of each the headers of A's next segment.
-/// From now on nothing that either sends arrives.
+/// Opens `count` connections from A to B over IPv6. Returns B's flows, each with the headers of A's next
+/// segment. Every packet sent afterwards is lost.
 fn besiege(pair: &mut Pair, count: usize) -> Vec<(Arc<Flow>, Vec<u8>)> {
     pair.capture = Some(Vec::new());
     let listener = pair.listen_with(B, 80, 4096, TcpOptions::default());
@@ -58,7 +58,7 @@ fn besiege(pair: &mut Pair, count: usize) -> Vec<(Arc<Flow>, Vec<u8>)> {
     accepted.into_iter().map(|flow| (flow.clone(), headers[&flow.remote().port()].clone())).collect()
 }
 
-/// A segment that leaves a gap of `ahead` bytes.
+/// Returns a segment that leaves a gap of `ahead` bytes.
 fn segment(header: &[u8], ahead: u32, payload: usize) -> Vec<u8> {
     let mut packet = header.to_vec();
     let seq = u32::from_be_bytes(packet[44..48].try_into().unwrap());
@@ -68,8 +68,8 @@ fn segment(header: &[u8], ahead: u32, payload: usize) -> Vec<u8> {
     packet
 }
 
-/// Memory is short, and connections go on all the same: one of the same peer, and one of another, whose
-/// losses are repaired as ever.
+/// Checks that connections continue while memory is short: one of the same peer, and one of another peer that
+/// also recovers from losses.
 fn check_that_others_go_on(pair: &mut Pair, victim: &(Arc<Flow>, Vec<u8>)) {
     let before = victim.0.readable();
     let mut buf = vec![0; 1 << 20];
@@ -97,19 +97,19 @@ fn data_out_of_order_is_bounded_for_each_peer() {
     }
     assert!(used(&pair) >= 6 * MIB, "nothing is refused before memory is short");
     assert!(pair.counter(B, "tcp_memory_refused") > 3000);
-    // One whose data waits for what is missing gets it.
+    // A connection whose data waits behind a gap gets the missing segment.
     let (first, header) = &flows[0];
     pair.inject(B, &segment(header, 0, 2000));
     assert_eq!(first.readable(), 62_000);
     check_that_others_go_on(&mut pair, &flows[1999]);
-    // What nobody completes does not stay.
+    // Data whose gap is never filled is dropped.
     pair.run_for(Duration::from_secs(100));
     assert!(used(&pair) < 6 * MIB, "{} bytes", used(&pair));
     assert!(pair.counter(B, "tcp_memory_pruned") > 0);
     assert_eq!(pair.counter(B, "tcp_memory_resets"), 0);
 }
 
-/// Each byte of its own makes a piece, which costs more than the byte.
+/// Each single byte makes a piece, which costs more memory than the byte.
 #[test]
 fn crumbs_are_accounted_for_what_they_cost() {
     let mut pair = Pair::with(1, config(), false);
@@ -143,12 +143,12 @@ fn data_that_nobody_reads_is_bounded_and_given_up() {
     pair.run_for(Duration::from_secs(300));
     assert!(used(&pair) < 6 * MIB, "{} bytes", used(&pair));
     assert!(pair.counter(B, "tcp_memory_resets") > 0);
-    // Who reads at last learns that not all is there.
+    // A late reader learns that data is missing.
     let lost = flows.iter().filter(|(flow, _)| flow.read(pair.now, &mut [0; 10]) == Err(Error::OutOfMemory));
     assert_eq!(lost.count() as u64, pair.counter(B, "tcp_memory_resets"));
 }
 
-/// Connections that the peer has reset leave what nobody has read, which still counts as its.
+/// Unread data of connections that the peer has reset still counts against the peer.
 #[test]
 fn what_ended_connections_have_left_counts() {
     let mut pair = Pair::with(1, config(), false);
@@ -176,7 +176,7 @@ fn what_ended_connections_have_left_counts() {
     assert_eq!(used(&pair), 0);
 }
 
-/// An application that writes to peers that do not read.
+/// An application writes to peers that do not read.
 #[test]
 fn data_that_nobody_acknowledges_is_bounded() {
     let mut pair = Pair::with(1, config(), false);
@@ -184,7 +184,7 @@ fn data_that_nobody_acknowledges_is_bounded() {
     let data = vec![1; 16_384];
     for _ in 0..16 {
         for (flow, _) in &flows {
-            // Its queue is full sooner or later.
+            // The queue fills up sooner or later.
             let _ = flow.write(pair.now, &data);
             assert!(used(&pair) <= 8 * MIB + over(flows.len()), "{} bytes", used(&pair));
         }
@@ -215,7 +215,7 @@ fn new_connections_begin_small_while_memory_is_short() {
     }
 }
 
-/// 10.7.0.0/16 is behind one router.
+/// A routing table where one router owns 10.7.0.0/16.
 struct OneRouter;
 
 impl Owners for OneRouter {
@@ -229,7 +229,7 @@ fn address_of_router() -> IpAddr {
     IpAddr::from([10, 7, 0, 1])
 }
 
-/// Whoever has a block of addresses has the limits of one peer.
+/// All addresses of a peer's block share the limits of one peer.
 #[test]
 fn the_addresses_of_one_peer_share_its_limits() {
     let config = Config {
@@ -285,11 +285,11 @@ fn a_peer_opens_so_many_connections_and_no_more() {
     pair.run_for(Duration::from_millis(500));
     assert_eq!(flows.iter().filter(established).count(), 3);
     assert_eq!(pair.counter(B, "tcp_flow_limit"), 2);
-    // Its other address is another peer's, as far as the stack knows.
+    // The stack treats the other address as another peer.
     let other = pair.connect_with(A, address(B, HONEST, 80), TcpOptions::default()).unwrap();
     pair.run_for(Duration::from_millis(500));
     assert_eq!(other.state(), State::Established);
-    // A place that is given back is another's.
+    // A place given back goes to another connection.
     let first = flows.iter().find(established).unwrap();
     first.abort(pair.now);
     pair.kick(A, first);

@@ -1,4 +1,4 @@
-//! Multicast groups.
+//! Tests of multicast groups.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn every_node_is_a_member_of_the_groups_of_all_nodes() {
     inject(&mut pair, "[ff02::1]:53".parse().unwrap());
     inject(&mut pair, "224.0.0.1:53".parse().unwrap());
     assert!(receives(&v6) && receives(&v4));
-    // RFC 4443 4.2: an echo request to a group is answered from a node's own address.
+    // RFC 4443 4.2: an echo request to a group is answered from a unicast address of the node.
     pair.capture = Some(Vec::new());
     let request = [128, 0, 0, 0, 0, 1, 0, 1];
     pair.inject(B, &v6_to(address(A, true, 0).ip(), "ff02::1".parse().unwrap(), 58, &request));
@@ -199,7 +199,7 @@ fn a_member_hears_only_whom_its_filter_lets_pass() {
         others.change_group(None, group, GroupChange::Source(SourceChange::Unblock, sender)).unwrap();
         inject(&mut pair, to);
         assert!(receives(&only) && receives(&others) && receives(&all));
-        // Without its last sender it is no member.
+        // Leaving the last source ends the membership.
         for left in [sender, stranger] {
             only.change_group(None, group, GroupChange::Source(SourceChange::Leave, left)).unwrap();
         }

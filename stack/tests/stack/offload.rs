@@ -1,4 +1,4 @@
-//! Cutting super-segments and joining segments are each other's inverse.
+//! Tests that cutting super-segments and joining segments are inverse.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::craft;
 use crate::pair::*;
 use peersock_stack::*;
 
-/// The super-segments in which a flow sends `data`, each cut at `segment`, and the whole stream.
+/// Returns the super-segments in which a flow sends `data`, each to be cut at `segment`.
 fn wire_packets(ipv6: bool, segment: usize, data: &[u8]) -> Vec<Vec<u8>> {
     let mut pair = Pair::new(1);
     pair.link.mtu = segment + if ipv6 { 60 } else { 40 };
@@ -42,7 +42,7 @@ fn seq(packet: &[u8]) -> u32 {
     u32::from_be_bytes([packet[ip + 4], packet[ip + 5], packet[ip + 6], packet[ip + 7]])
 }
 
-/// A segment of data to B in either family, with as many words of TCP options.
+/// Returns a segment of data to B, in either family, with `words` words of TCP options.
 fn segment(ipv6: bool, words: u8, seq: u32, data: &[u8]) -> Vec<u8> {
     const TCP: u8 = 6;
     let offset = (5 + words) << 4;
@@ -52,7 +52,7 @@ fn segment(ipv6: bool, words: u8, seq: u32, data: &[u8]) -> Vec<u8> {
     if ipv6 { craft::v6(B, TCP, &tcp) } else { craft::v4(B, &[], 0, 0, TCP, &tcp) }
 }
 
-/// Feeds packets through a coalescer, flushing after those that `flush` names.
+/// Feeds packets through a coalescer, and flushes it after the packets marked in `flush`.
 fn coalesce(packets: &[(u64, Vec<u8>)], flush: &[bool]) -> Vec<(u64, Vec<u8>)> {
     let mut coalescer = Coalescer::new();
     let mut out = Vec::new();
@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(stream, data);
     }
 
-    /// One peer may send both, and options of any length, with numbers that follow one another.
+    /// One peer may send both families and options of any length, with consecutive sequence numbers.
     #[test]
     fn segments_of_two_families_or_header_lengths_do_not_join(
         parts in prop::collection::vec((any::<bool>(), prop_oneof![Just(0u8), 0u8..=10], 1usize..60), 1..40),
@@ -114,7 +114,7 @@ proptest! {
         prop_assert_eq!(payloads, expected);
     }
 
-    /// Whatever is mixed in, joining changes neither the bytes of a stream nor the other packets.
+    /// Joining changes neither the bytes of a stream nor the other packets mixed in.
     #[test]
     fn coalescing_keeps_every_stream(
         ipv6: bool,

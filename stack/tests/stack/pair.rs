@@ -11,16 +11,17 @@ pub(crate) use peersock_testnet::StackHost as Host;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What the link does to packets.
+/// Properties of the link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) latency: Duration,
-    /// Of 1000 packets, how many are lost, doubled or delayed by a quarter of the latency.
+    /// Number of packets in 1000 that are lost. `duplicate` and `reorder` count those doubled, and delayed by
+    /// a quarter of the latency.
     pub(crate) loss: u32,
     pub(crate) duplicate: u32,
     pub(crate) reorder: u32,
     pub(crate) mtu: usize,
-    /// Bytes that may be on the way in one direction; more are lost.
+    /// Bytes in flight in one direction at most; further packets are lost.
     pub(crate) buffer: usize,
 }
 
@@ -40,19 +41,19 @@ pub(crate) struct Pair {
     pub(crate) checksums: bool,
     pub(crate) in_flight_cap: usize,
     pub(crate) max_segments: usize,
-    /// How much earlier than the thread that receives the one that sends has looked at the clock.
+    /// Time by which the sending thread's clock reading is older than the receiving thread's.
     pub(crate) skew: Duration,
-    /// Wire packets that were sent, by sender.
+    /// Number of wire packets sent, by sender.
     pub(crate) sent: [usize; 2],
-    /// A copy of every packet that was sent, if asked for.
+    /// A copy of every packet sent, if requested.
     pub(crate) capture: Option<Vec<(usize, Vec<u8>)>>,
     random: u64,
-    /// At which host what arrives.
+    /// Packets in flight by arrival time, with the receiving host.
     queue: Queue<Instant, (usize, Vec<u8>)>,
     in_flight: [usize; 2],
 }
 
-/// The address of host `side` in either family.
+/// Returns the address of host `side` in either family.
 pub(crate) fn address(side: usize, ipv6: bool, port: u16) -> SocketAddr {
     let ip: &str = match (ipv6, side) {
         (true, A) => "fd00::a",
@@ -82,7 +83,7 @@ impl Pair {
     }
 
     pub(crate) fn with(seed: u64, config: Config, checksums: bool) -> Self {
-        // Any instant will do: nothing but differences matters.
+        // Any instant serves, because only differences matter.
         #[allow(clippy::disallowed_methods)]
         let start = Instant::now();
         Self {
@@ -155,18 +156,17 @@ impl Pair {
         Ok(flow)
     }
 
-    /// Puts a new stack with other secrets in the place of `side`'s, as if its machine had been switched off
-    /// and on.
+    /// Replaces `side`'s stack with a new one with other secrets, as after a power cycle of its machine.
     pub(crate) fn restart(&mut self, side: usize, seed: u64) {
         self.hosts[side] = host(side, seed, &self.config, self.checksums, self.now);
     }
 
-    /// Puts a new stack with settings of its own in the place of `side`'s.
+    /// Replaces `side`'s stack with a new one that has the settings `config`.
     pub(crate) fn configure(&mut self, side: usize, config: Config) {
         self.hosts[side] = host(side, self.random, &config, self.checksums, self.now);
     }
 
-    /// A connection from A to B and both its ends.
+    /// Opens a connection from A to B, and returns both ends.
     pub(crate) fn connected(&mut self) -> (Arc<Flow>, Arc<Flow>) {
         self.connected_with(true, TcpOptions::default())
     }
@@ -185,7 +185,7 @@ impl Pair {
         (a, accepted.unwrap())
     }
 
-    /// Sends what `flow` has to send.
+    /// Sends the pending packets of `flow`.
     pub(crate) fn kick(&mut self, side: usize, flow: &Flow) {
         let headers = if flow.local().is_ipv4() { 40 } else { 60 };
         let limits = Egress {
@@ -203,7 +203,7 @@ impl Pair {
         assert!(!flow.has_output(self.now), "{flow:?} says it has output and gives none");
     }
 
-    /// Puts a packet from `side` on the link, in fragments if it must be.
+    /// Puts a packet from `side` on the link, cut into fragments if necessary.
     pub(crate) fn send(&mut self, side: usize, packet: &[u8]) {
         let Host { stack, net, .. } = &self.hosts[side];
         let Ok(mut fragments) = stack.fragments(*net, packet, self.link.mtu) else { return };
@@ -232,7 +232,7 @@ impl Pair {
         }
     }
 
-    /// Runs until `done` says so, which is asked after each event. Panics at the limit.
+    /// Runs until `done` returns true; calls it after each event. Panics at the limit.
     #[track_caller]
     pub(crate) fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) {
         let end = self.now + limit;
@@ -242,14 +242,14 @@ impl Pair {
         }
     }
 
-    /// Runs for a while.
+    /// Runs for `time`.
     pub(crate) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) && self.now < end {}
         self.now = end;
     }
 
-    /// Moves to the next event, at most to `end`; `false` if there is none.
+    /// Moves to the next event, at most to `end`; returns false if there is none.
     pub(crate) fn step(&mut self, end: Instant) -> bool {
         let timers = self.hosts.iter().filter_map(|host| host.stack.poll_timeout());
         let Some(next) = timers.chain(self.queue.next_at()).min() else { return false };
@@ -279,7 +279,7 @@ impl Pair {
         self.hosts[side].batch = batch;
     }
 
-    /// Gives packets that nobody sent to `side`.
+    /// Delivers a packet to `side` that no stack has sent.
     pub(crate) fn inject(&mut self, side: usize, packet: &[u8]) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         stack.receive(self.now, *net, &mut packet.to_vec(), batch);
@@ -293,7 +293,7 @@ impl Pair {
         self.finish_batch(side);
     }
 
-    /// What the driver of `side` does when the program at the other end is gone.
+    /// Tells the stack of `side` that the other program is gone, as its driver does.
     pub(crate) fn lose_peer(&mut self, side: usize, departure: Departure) {
         let Host { stack, net, batch, .. } = &mut self.hosts[side];
         let peer = address(1 - side, true, 0).ip();
@@ -301,7 +301,7 @@ impl Pair {
         self.finish_batch(side);
     }
 
-    /// Time since the pair was made.
+    /// Returns the time since the pair was created.
     pub(crate) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
@@ -311,7 +311,7 @@ impl Pair {
         all.iter().find(|(known, _)| *known == name).expect("a counter of that name").1
     }
 
-    /// Moves `total` bytes from `from` on `side` to `to`, checks each, and says how long it took.
+    /// Moves `total` bytes from `from` on `side` to `to`, checks each, and returns the time this took.
     #[track_caller]
     pub(crate) fn transfer(&mut self, side: usize, from: &Flow, to: &Flow, total: usize) -> Duration {
         let began = self.now;
@@ -349,7 +349,7 @@ impl Pair {
     }
 }
 
-/// The byte at `position` of every test stream.
+/// Returns the byte at `position` of every test stream.
 pub(crate) fn pattern(position: usize) -> u8 {
     (position ^ position >> 8 ^ position >> 16) as u8
 }

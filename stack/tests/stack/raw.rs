@@ -1,4 +1,4 @@
-//! Raw sockets.
+//! Tests of raw sockets.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ fn copies_are_beside_normal_processing() {
     let copy = receive(&raw).unwrap();
     assert_eq!(copy[20..], packet[20..]);
     assert_ne!(copy[10..12], [0, 0], "the header's checksum is filled in");
-    // A datagram for nobody is answered all the same.
+    // A raw socket's copy does not suppress the error for an unused port.
     pair.inject(B, &v4(B, &[], 0, 0, UDP, &udp(9, 54, b"x")));
     assert_eq!((receive(&raw).is_some(), pair.counter(B, "icmp_errors_sent")), (true, 1));
 }
@@ -163,7 +163,7 @@ fn checksums_are_filled_in_and_verified() {
     assert_eq!(send(&mut pair, &a, &[1; 5]), Err(Error::InvalidInput));
     let odd = RawOptions { checksum_offset: Some(3), ..RawOptions::default() };
     assert_eq!(a.set_options(odd), Err(Error::InvalidInput));
-    // ICMPv6's is always minded.
+    // The ICMPv6 checksum is always verified.
     let [a, b] = [A, B].map(|side| open(&pair, side, true, 58, RawOptions::default()));
     send(&mut pair, &a, &[129, 0, 0, 0, 0, 1, 0, 1]).unwrap();
     let message = receive(&b).unwrap();

@@ -1,4 +1,4 @@
-//! IPv6 extension headers of datagrams that are sent, and of those that have come.
+//! Tests of IPv6 extension headers of sent and received datagrams.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::craft::*;
 use crate::pair::*;
 use peersock_stack::*;
 
-/// An options header of so many times eight bytes, with options that hosts pass over.
+/// Returns an options header of `eighths` times eight bytes, with options that hosts skip.
 fn options(eighths: u8) -> Vec<u8> {
     let mut header = vec![0, eighths - 1];
     let len = 8 * usize::from(eighths);
     while header.len() < len {
-        // None may be left with a single byte.
+        // The rest is never a single byte, because an option has at least two.
         let data = (len - header.len() - 2).min(200);
         header.extend([0x1e, data as u8]);
         header.resize(header.len() + data, eighths);
@@ -22,7 +22,7 @@ fn options(eighths: u8) -> Vec<u8> {
     header
 }
 
-/// A route of RFC 8754 with so many segments left.
+/// Returns a route of RFC 8754 with `left` segments left.
 fn route(left: u8, segments: &[Ipv6Addr]) -> Vec<u8> {
     let mut header = vec![0, 2 * segments.len() as u8, 4, left, segments.len() as u8 - 1, 0, 0, 0];
     segments.iter().for_each(|segment| header.extend(segment.octets()));
@@ -50,7 +50,7 @@ fn bind(pair: &Pair, side: usize) -> Arc<UdpSocket> {
     host.stack.udp_bind(Some(host.net), address(side, true, 53), options).unwrap()
 }
 
-/// Cuts what a socket of A has written, as its driver does, and gives it to B. The packets.
+/// Cuts a packet of one of A's sockets, as its driver does, delivers the parts to B and returns them.
 fn deliver(pair: &mut Pair, buf: &mut [u8], len: usize) -> Vec<Vec<u8>> {
     let Host { stack, net, .. } = &pair.hosts[A];
     let mut fragments = stack.fragments(*net, &buf[..len], pair.link.mtu).unwrap();
@@ -78,7 +78,7 @@ fn send(
     Ok(deliver(pair, &mut buf, len).len())
 }
 
-/// What the next datagram says, and its headers without the byte that names what follows.
+/// Returns the payload of the next datagram, and its headers without the next-header byte.
 fn receive(socket: &UdpSocket) -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
     let (mut buf, mut headers) = (vec![0; MAX_DATAGRAM], ReceivedHeaders::default());
     let received = socket.recv_with_headers(&mut buf, &mut headers).unwrap();
@@ -113,7 +113,7 @@ fn a_datagram_comes_with_the_headers_it_was_sent_with() {
             ];
             assert_eq!(shown, expected.map(|(kind, header)| (kind, header[1..].to_vec())));
         }
-        // Who has not asked, or asks no more, gets the data alone.
+        // A socket without the option, or with it switched off again, gets the data alone.
         assert_eq!(send(&mut pair, &a, b"kept", &sent), Ok(1));
         assert_eq!(b.recv_from(&mut [0; 9]).unwrap().len, 4);
         b.set_ip_options(IpOptions::default()).unwrap();
@@ -162,13 +162,13 @@ fn headers_count_into_the_length() {
     assert!(send(&mut pair, &a, &data[..most], &sent(2)).is_ok_and(|packets| packets > 40));
     assert_eq!(receive(&b).0.len(), most);
     assert_eq!(send(&mut pair, &a, &data, &sent(2)), Err(Error::MessageSize));
-    // What must not be cut has less room.
+    // A datagram that must not be cut has less room.
     a.set_ip_options(IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() }).unwrap();
     let room = pair.link.mtu - 40 - 8 - 16;
     assert_eq!(send(&mut pair, &a, &data[..room], &sent(2)), Ok(1));
     assert_eq!(send(&mut pair, &a, &data[..room + 1], &sent(2)), Err(Error::MessageSize));
     a.set_ip_options(IpOptions::default()).unwrap();
-    // All headers are in the first fragment (RFC 7112 5): those that leave no room are refused.
+    // All headers are in the first fragment (RFC 7112 5); headers that leave no room are refused.
     pair.link.mtu = 1280;
     for (eighths, is_sent) in [(153, true), (154, false)] {
         let outcome = send(&mut pair, &a, &data[..2000], &sent(eighths));
@@ -191,7 +191,7 @@ fn a_route_leads_to_its_next_segment_which_must_be_somewhere() {
     let mut buf = vec![0; MAX_DATAGRAM];
     let len = a.send_with(pair.now, &to, b"x", &options(&sent), pair.link.mtu, &mut buf).unwrap();
     assert_eq!((&buf[24..40], &buf[48..64]), (&near.octets()[..], &far.octets()[..]));
-    // No node passes packets on: that a segment is left is told (RFC 8200 4.4).
+    // Nodes do not forward, so a packet with a segment left is answered with an error (RFC 8200 4.4).
     pair.capture = Some(Vec::new());
     deliver(&mut pair, &mut buf, len);
     let answer = pair.capture.take().unwrap().remove(0).1;
@@ -201,7 +201,7 @@ fn a_route_leads_to_its_next_segment_which_must_be_somewhere() {
     let host = &pair.hosts[A];
     let any = host.stack.udp_bind(None, "[::]:0".parse().unwrap(), UdpOptions::default()).unwrap();
     assert_eq!(any.route_with(Some((near, 53).into()), &options(&sent)), Err(Error::NetworkUnreachable));
-    // Datagrams of IPv4 leave without.
+    // IPv4 datagrams leave without the headers.
     let v4 = host.stack.udp_bind(None, "0.0.0.0:0".parse().unwrap(), UdpOptions::default()).unwrap();
     let to = v4.route_with(Some(address(B, false, 53)), &options(&sent)).unwrap();
     assert_eq!(v4.send_with(pair.now, &to, b"x", &options(&sent), 1280, &mut buf), Ok(20 + 8 + 1));

@@ -1,4 +1,4 @@
-//! What becomes of connections while TCP's memory is short.
+//! Tests of connections while TCP's memory is short.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use peersock_stack::*;
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: usize = 1 << 20;
 
-/// A pair whose B has so much memory for TCP, and A as much as it likes.
+/// Returns a pair where B has `tcp_memory` bytes for TCP, and A has the default.
 fn pair(tcp_memory: usize) -> Pair {
     let mut pair = Pair::new(1);
     pair.configure(B, Config { tcp_memory, tcp_memory_per_peer: tcp_memory, ..Config::default() });
     pair
 }
 
-/// For a port that has connections already.
+/// Returns options for a port that already has connections.
 fn again() -> TcpOptions {
     TcpOptions { reuse_address: true, ..TcpOptions::default() }
 }
 
-/// What B's queues occupy.
+/// Returns the memory that B's queues occupy.
 fn used(pair: &Pair) -> usize {
     pair.hosts[B].stack.tcp_memory()
 }
 
-/// A writes so many bytes to a connection of which B reads nothing.
+/// Has A write `bytes` bytes to a connection on which B reads nothing.
 fn fill(pair: &mut Pair, bytes: usize) -> (Arc<Flow>, Arc<Flow>) {
     let (a, b) = pair.connected_with(true, again());
     write(pair, A, &a, bytes);
@@ -40,8 +40,8 @@ fn write(pair: &mut Pair, side: usize, flow: &Flow, bytes: usize) {
     pair.kick(side, flow);
 }
 
-/// An application that begins to read gets the rest as fast as its 4 KiB and the path let it, though all
-/// retransmissions were in vain for minutes.
+/// An application that begins to read gets the rest at the rate its 4 KiB and the path allow, even after
+/// minutes of vain retransmissions.
 #[test]
 fn what_was_refused_in_order_comes_as_soon_as_the_application_reads() {
     const TOTAL: usize = 64 << 10;
@@ -64,7 +64,7 @@ fn what_was_refused_in_order_comes_as_soon_as_the_application_reads() {
     });
     assert!(used(&pair) >= 64 << 10, "memory has been short all the time");
     assert_eq!((a.state(), hog.0.state()), (State::Established, State::Established));
-    // When there is memory again the window grows again.
+    // The window grows again once memory is free.
     while hog.1.read(pair.now, &mut buf).is_ok() {
         pair.kick(B, &hog.1);
         pair.run_for(SECOND / 10);
@@ -73,7 +73,7 @@ fn what_was_refused_in_order_comes_as_soon_as_the_application_reads() {
     assert!(took < 10 * SECOND, "{took:?}");
 }
 
-/// What waits in order does not keep out for ever what has come out of order.
+/// Waiting in-order data does not keep out-of-order data away for ever.
 #[test]
 fn what_has_come_out_of_order_outlasts_a_window_that_closes() {
     for seed in 1..20 {
@@ -98,7 +98,7 @@ fn what_has_come_out_of_order_outlasts_a_window_that_closes() {
     }
 }
 
-/// Ends a connection that comes into TIME-WAIT at B, with 1,000 bytes that nobody has read there.
+/// Ends a connection with TIME-WAIT at B, where 1,000 bytes stay unread.
 fn close_unread(pair: &mut Pair, a: &Flow, b: &Flow) {
     b.shutdown_write(pair.now).unwrap();
     pair.kick(B, b);
@@ -108,7 +108,7 @@ fn close_unread(pair: &mut Pair, a: &Flow, b: &Flow) {
     pair.kick(A, a);
 }
 
-/// As in Linux: TIME-WAIT is the addresses' and ports', and the data is the application's for as long as it
+/// As in Linux, TIME-WAIT occupies the addresses and ports; the data remains with the application while it
 /// keeps the socket.
 #[test]
 fn time_wait_ends_though_data_is_left_to_be_read() {
@@ -133,7 +133,7 @@ fn time_wait_ends_though_data_is_left_to_be_read() {
     assert_eq!(b.take_error(), None);
 }
 
-/// A peer that connects anew from the same port is not kept out by what nobody has read.
+/// Unread data does not keep out a peer that connects anew from the same port.
 #[test]
 fn a_time_wait_with_data_unread_makes_room_for_a_new_connection() {
     let mut pair = Pair::new(3);
@@ -159,8 +159,8 @@ fn a_time_wait_with_data_unread_makes_room_for_a_new_connection() {
     assert_eq!(b.read(pair.now, &mut [0; 2000]), Ok(0));
 }
 
-/// Closing a socket in TIME-WAIT whose data was not read ends neither TIME-WAIT nor, with a reset, whatever
-/// the peer has there now.
+/// Closing a socket in TIME-WAIT with unread data does not end TIME-WAIT. It sends no reset either, which
+/// could hit a new connection of the peer.
 #[test]
 fn closing_with_data_unread_leaves_time_wait_alone() {
     let mut pair = Pair::new(4);
@@ -175,7 +175,7 @@ fn closing_with_data_unread_leaves_time_wait_alone() {
     assert_eq!((b.state(), pair.counter(B, "tcp_resets_sent")), (State::Closed, 0));
 }
 
-/// How a connection of B ends whose data nobody reads there.
+/// The way a connection of B ends while its data stays unread.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Reset,
@@ -183,8 +183,8 @@ enum End {
     TimeWait,
 }
 
-/// Ended connections are no way around what happens to standing ones: their data is given up, too, if memory
-/// is short and nobody has read for long.
+/// Ended connections are no way around the limits: their data is given up, too, if memory is short and stays
+/// unread for long.
 #[test]
 fn ended_connections_that_nobody_reads_give_up_their_data_while_memory_is_short() {
     for end in [End::Reset, End::InOrder, End::TimeWait] {
@@ -226,8 +226,8 @@ fn ended_connections_that_nobody_reads_give_up_their_data_while_memory_is_short(
     }
 }
 
-/// Connections that the application has closed, and whose peer takes nothing, hold their queues for minutes:
-/// not while all memory is used up.
+/// Closed connections whose peer takes nothing hold their queues for minutes, but not while all memory is
+/// used up.
 #[test]
 fn the_oldest_orphans_give_way_when_memory_is_used_up() {
     const EACH: usize = 128 << 10;
@@ -243,7 +243,7 @@ fn the_oldest_orphans_give_way_when_memory_is_used_up() {
     };
     let flows: Vec<_> = (0..16).map(|_| connect(&mut pair).1).collect();
     pair.link.loss = 1000;
-    // Less than all at first: nothing happens to them.
+    // Below the limit, nothing happens to them.
     for flow in &flows[..12] {
         write(&mut pair, B, flow, EACH);
         flow.close(pair.now);
@@ -254,7 +254,7 @@ fn the_oldest_orphans_give_way_when_memory_is_used_up() {
     let states = |range: std::ops::Range<usize>| flows[range].iter().map(|flow| flow.state());
     assert!(states(0..12).all(|state| state == State::FinWait1));
     assert_eq!(pair.counter(B, "tcp_memory_orphans"), 0);
-    // Those that the application has not closed are left alone.
+    // Connections that the application has not closed are left alone.
     for flow in &flows[12..] {
         write(&mut pair, B, flow, EACH);
     }

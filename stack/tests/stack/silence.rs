@@ -1,4 +1,4 @@
-//! A peer from which nothing comes any more, and no error either.
+//! Tests of a peer that falls silent without an error.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use crate::pair::{A, B, Pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What `peersock dial` and `listen` set if nothing else is asked for: a peer from which nothing comes any
-/// more is given up within 30 s, whatever the connection is doing.
+/// With the defaults of `peersock dial` and `listen`, a silent peer is given up within 30 s, whatever the
+/// connection is doing.
 #[test]
 fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits() {
     const TIMEOUT: Duration = Duration::from_secs(25);
     enum Doing {
         Nothing,
         Sending,
-        /// It has more to send than the peer takes.
+        /// More data to send than the peer takes.
         Waiting,
     }
     for (which, doing) in [Doing::Nothing, Doing::Sending, Doing::Waiting].into_iter().enumerate() {
@@ -54,8 +54,8 @@ fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits(
     }
 }
 
-/// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: a connection that only waits is given up
-/// exactly when they say, on the side that has them, and never without.
+/// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: an idle connection is given up exactly at
+/// their time, on the side that has them, and never without.
 #[test]
 fn who_only_waits_gives_up_when_its_keepalive_options_say() {
     for (idle, interval, probes) in [(1, 1, 1), (2, 1, 3), (10, 5, 2), (60, 75, 9), (7200, 75, 9)] {
@@ -66,7 +66,7 @@ fn who_only_waits_gives_up_when_its_keepalive_options_say() {
         pair.kick(B, &b);
         pair.transfer(A, &a, &b, 1000);
         pair.transfer(B, &b, &a, 1000);
-        // Probes that are answered keep it as it is.
+        // Answered probes keep the connection.
         pair.run_for(3 * (idle + interval) * SECOND);
         a.write(pair.now, b"x").expect("room");
         pair.kick(A, &a);
@@ -83,8 +83,8 @@ fn who_only_waits_gives_up_when_its_keepalive_options_say() {
     }
 }
 
-/// A peer that has no room is asked more and more rarely whether it has. It is not silent in the pauses if it
-/// answers each time, and is from the first question on that it does not answer.
+/// A peer without room is probed at growing intervals. If it answers each probe, it is not silent in the
+/// pauses; otherwise it is silent from the first unanswered probe on.
 #[test]
 fn a_peer_that_has_no_room_and_says_so_is_not_silent() {
     let keepalive = KeepAlive { on: true, idle: 3 * SECOND, interval: 2 * SECOND, probes: 100 };
@@ -97,7 +97,7 @@ fn a_peer_that_has_no_room_and_says_so_is_not_silent() {
             pair.run_for(SECOND / 10);
             longest = longest.max(a.silence(pair.now).expect("something waits"));
         }
-        // As long as an answer takes.
+        // Silence lasts as long as an answer takes.
         assert!(longest < SECOND, "{longest:?}");
         let began = pair.now;
         pair.link.loss = 1000;
@@ -108,7 +108,7 @@ fn a_peer_that_has_no_room_and_says_so_is_not_silent() {
     }
 }
 
-/// As in Linux, and not twice as late because the probes are far apart.
+/// The timeout is as in Linux, and not twice as late because of the long probe intervals.
 #[test]
 fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
     for seconds in [2, 4, 10, 100] {
@@ -120,7 +120,7 @@ fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
         let took = pair.now - began;
         assert!(took + SECOND >= seconds * SECOND && took <= (seconds + 1) * SECOND, "{seconds}: {took:?}");
         assert_eq!(a.take_error(), Some(Error::TimedOut));
-        // One that takes something now and then lives on.
+        // A peer that takes something now and then keeps the connection.
         let mut pair = Pair::new(10);
         let (a, b) = pair.connected_with(true, options);
         fill(&mut pair, &a);
@@ -136,8 +136,8 @@ fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
     }
 }
 
-/// Who has keep-alives waits for a peer that is there. Where those are rarer than the user timeout is long,
-/// it is asked by window probes alone, which are further and further apart.
+/// A side with keep-alives waits for a living peer. If their interval exceeds the user timeout, only window
+/// probes ask the peer, at growing intervals.
 #[test]
 fn with_keep_alives_a_peer_that_has_no_room_is_waited_for_as_long_as_it_answers() {
     let keepalive = KeepAlive { on: true, idle: 7200 * SECOND, interval: 75 * SECOND, probes: 9 };
@@ -156,7 +156,7 @@ fn with_keep_alives_a_peer_that_has_no_room_is_waited_for_as_long_as_it_answers(
     assert_eq!(a.take_error(), Some(Error::TimedOut));
 }
 
-/// A second one leaves within a third of the user timeout, though the pauses between them have grown.
+/// A second probe follows within a third of the user timeout, though the pauses have grown.
 #[test]
 fn a_window_probe_that_is_lost_ends_no_connection_to_a_peer_that_is_there() {
     for timeout in [3, 10, 40] {
@@ -178,7 +178,7 @@ fn a_window_probe_that_is_lost_ends_no_connection_to_a_peer_that_is_there() {
     }
 }
 
-/// Linux's tcp_retries2 and TCP_USER_TIMEOUT are about what is not acknowledged, whatever else comes.
+/// tcp_retries2 and TCP_USER_TIMEOUT of Linux measure unacknowledged data, whatever else arrives.
 #[test]
 fn a_peer_that_sends_and_acknowledges_nothing_is_given_up_after_the_user_timeout() {
     for timeout in [10, 100] {
@@ -186,7 +186,7 @@ fn a_peer_that_sends_and_acknowledges_nothing_is_given_up_after_the_user_timeout
         let options = TcpOptions { user_timeout: Some(timeout * SECOND), ..TcpOptions::default() };
         let (a, b) = pair.connected_with(true, options);
         pair.transfer(A, &a, &b, 1000);
-        // Progress starts the time anew.
+        // Progress restarts the time.
         for _ in 0..5 {
             pair.run_for(timeout * SECOND / 2);
             pair.transfer(A, &a, &b, 1000);
@@ -210,7 +210,8 @@ fn a_peer_that_sends_and_acknowledges_nothing_is_given_up_after_the_user_timeout
     }
 }
 
-/// Nobody is left to wait for it. Who takes something now and then gets everything.
+/// No application waits for a closed connection. A peer that takes something now and then still gets
+/// everything.
 #[test]
 fn a_closed_connection_to_a_peer_that_has_no_room_ends_though_the_peer_answers() {
     for reads in [false, true] {
@@ -246,7 +247,7 @@ fn a_closed_connection_to_a_peer_that_has_no_room_ends_though_the_peer_answers()
     }
 }
 
-/// Linux's tcp_fin_timeout.
+/// The same rule as tcp_fin_timeout of Linux.
 #[test]
 fn the_time_of_a_closed_connection_in_fin_wait_2_is_not_prolonged_by_the_peer() {
     let mut pair = Pair::new(9);
@@ -267,7 +268,7 @@ fn the_time_of_a_closed_connection_in_fin_wait_2_is_not_prolonged_by_the_peer() 
     assert_eq!(a.state(), State::Closed);
 }
 
-/// Writes until the peer has no more room. Returns when that was.
+/// Writes until the peer has no more room, and returns the time of the last successful write.
 fn fill(pair: &mut Pair, flow: &Flow) -> Instant {
     let mut full = pair.now;
     for _ in 0..50 {

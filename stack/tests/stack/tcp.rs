@@ -1,4 +1,4 @@
-//! TCP between two stacks over a good link.
+//! Tests of TCP between two stacks over a good link.
 
 use std::io::IoSlice;
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn buffers_that_are_written_together_leave_in_one_packet_and_no_more_is_taken_th
     let mut buf = [0; 100];
     assert_eq!(b.read(pair.now, &mut buf), Ok(13));
     assert_eq!(&buf[..13], b"head and body");
-    // What does not fit is left out from there on: no later piece takes its place.
+    // The write stops at the first piece that does not fit; no later piece takes its place.
     let (large, small) = (vec![1; 1 << 20], [2; 1]);
     let pieces: Vec<_> = (0..64).flat_map(|_| [IoSlice::new(&large), IoSlice::new(&small)]).collect();
     let fits = a.write_vectored(pair.now, &pieces).unwrap();
@@ -315,7 +315,7 @@ fn peek_leaves_the_data_and_shutdown_read_ends_it() {
     b.shutdown_read(pair.now).unwrap();
     pair.kick(B, &b);
     assert_eq!(b.read(pair.now, &mut buf), Ok(0));
-    // The sender is not stopped by it.
+    // A closed reading side does not stop the sender.
     let mut written = 0;
     pair.run(60 * SECOND, |pair| {
         if let Ok(len) = a.write(pair.now, &[0; 100_000]) {
@@ -335,7 +335,7 @@ fn an_attempt_whose_syn_cannot_leave_times_out_too() {
     let mut batch = Batch::new();
     let mut calls = 0;
     while let Some(at) = stack.poll_timeout() {
-        // The driver has no way to the peer, so it calls no egress.
+        // The driver has no path to the peer, so it calls no egress.
         stack.handle_timeout(at.max(pair.now), &mut batch);
         batch.clear();
         calls += 1;
@@ -380,7 +380,7 @@ fn an_acknowledgement_of_little_data_waits_for_an_answer_to_ride_on() {
     let mut buf = [0; 100];
     for round in 0..52 {
         if round == 2 {
-            // The first ones are acknowledged at once: who knows whether an answer comes.
+            // The first segments are acknowledged at once, because it is unknown whether an answer follows.
             pair.run_for(SECOND);
             before = pair.sent;
         }

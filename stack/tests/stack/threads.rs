@@ -1,4 +1,4 @@
-//! Flows and the stack are called by several threads at once.
+//! Tests of flows and the stack called by several threads at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use peersock_stack::*;
 const LIMITS: Egress =
     Egress { segment: 1000, max_segments: 44, in_flight_cap: usize::MAX, checksums: false };
 
-/// A stack, where its packets go, and the time for everybody.
+/// A stack with its interface and the outgoing wire.
 struct Node {
     stack: Stack,
     net: InterfaceId,
@@ -42,7 +42,7 @@ impl Node {
         }
     }
 
-    /// The engine's thread.
+    /// Runs the engine's thread.
     fn run(&self, arriving: Receiver<Vec<u8>>, stop: &AtomicBool) {
         let mut batch = Batch::new();
         while !stop.load(Ordering::Relaxed) {
@@ -117,7 +117,7 @@ fn two_threads_per_direction_and_an_engine_thread_per_side() {
                 Err(_) => std::thread::yield_now(),
             }
         };
-        // Also if something fails below.
+        // Stops the threads even if an assertion below fails.
         let _stop = StopOnDrop(stop);
         std::thread::scope(|scope| {
             for (node, flow) in [(a, &client), (b, &server)] {

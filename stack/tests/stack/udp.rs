@@ -1,4 +1,4 @@
-//! UDP between two stacks, and ICMP errors about it.
+//! Tests of UDP between two stacks, and of ICMP errors about it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ fn a_datagram_that_must_not_be_cut_must_fit_the_path() {
             Err(Error::MessageSize)
         );
     }
-    // The flag of IPv4 keeps routers, and whoever cuts for them, from cutting.
+    // The IPv4 flag keeps routers and their like from cutting.
     let socket = bind(&pair, A, false, 0);
     let route = socket.route(Some(address(B, false, 1))).unwrap();
     let Host { stack, net, .. } = &pair.hosts[A];
@@ -222,7 +222,7 @@ fn a_connected_socket_comes_before_a_wildcard_and_filters() {
     send(&mut pair, A, &friend, Some(address(B, true, 53)), b"friend");
     send(&mut pair, A, &stranger, Some(address(B, true, 53)), b"stranger");
     assert_eq!(receive(&mut pair, &connected).1, b"friend");
-    // A connected socket stands in nobody's way: the stranger's is for those that share its port.
+    // A connected socket takes only its own peer's datagrams; other sockets on its port get the stranger's.
     assert_eq!(receive(&mut pair, &wildcard).1, b"stranger");
     assert_eq!(connected.recv_from(&mut [0; 10]).unwrap_err(), Error::WouldBlock);
     connected.close();
@@ -243,7 +243,7 @@ fn sockets_that_reuse_a_port_get_their_shares() {
     assert_eq!(refused, Err(Error::AddrInUse));
     for port in 1000..1100 {
         let client = bind(&pair, A, true, port);
-        // Whoever gets the first of a sender gets all of it.
+        // One socket gets all datagrams of a sender.
         send(&mut pair, A, &client, Some(address(B, true, 53)), &port.to_be_bytes());
         send(&mut pair, A, &client, Some(address(B, true, 53)), &port.to_be_bytes());
     }
@@ -316,13 +316,13 @@ fn port_zero_gives_a_free_port_that_the_network_allows() {
     let sockets = [(); 3].map(|()| bind(UdpOptions::default()));
     let ports: std::collections::BTreeSet<u16> = sockets.iter().map(|one| one.local().port()).collect();
     assert_eq!(ports.into_iter().collect::<Vec<_>>(), [5000, 5001, 5002]);
-    // Answers come to any port, so that clients can be had beyond these.
+    // Clients may use ports beyond these, because answers reach any port.
     assert!(bind(UdpOptions::default()).local().port() >= 32768);
     sockets[1].close();
     assert_eq!(bind(UdpOptions::default()).local().port(), sockets[1].local().port());
 }
 
-/// Which network a socket on a wildcard address is for, nobody knows.
+/// The network of a socket on a wildcard address is unknown, so the ports of any network are allowed.
 #[test]
 fn port_zero_of_a_wildcard_is_allowed_by_one_of_the_networks() {
     let pair = Pair::new(1);

@@ -1,4 +1,4 @@
-//! Whole connections, and one that moves as much as it can.
+//! Whole connections, and one at full speed.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use peersock_stack::{Config, State};
 use super::cpu_time;
 use super::exchange::{Exchange, answer, send};
 
-/// CPU time of a connection that moves a message in each direction, from SYN to TIME-WAIT, nanoseconds.
+/// Returns the CPU time of a connection that moves a message in each direction, from SYN to TIME-WAIT,
+/// nanoseconds.
 pub(super) fn nanos_per_connection() -> f64 {
     const CONNECTIONS: u32 = 5_000;
     let mut exchange = Exchange::new(Config::default(), 0);
@@ -33,7 +34,7 @@ pub(super) fn nanos_per_connection() -> f64 {
     ((cpu_time() - began) / CONNECTIONS).as_nanos() as f64
 }
 
-/// One flow with default buffers and super-segments that stay whole, Gbit/s of CPU time.
+/// Returns the rate of one flow with default buffers and uncut super-segments, Gbit/s of CPU time.
 pub(super) fn bulk() -> f64 {
     const TOTAL: usize = 1 << 30;
     let mut exchange = Exchange::new(Config::default(), 0);

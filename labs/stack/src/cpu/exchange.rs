@@ -1,4 +1,4 @@
-//! Two stacks in one thread, and messages on one of their flows after the other.
+//! Two stacks in one thread, with messages on their flows in turn.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::{Cost, cpu_time, next_turn};
 
 /// Payload of a message, bytes.
 pub(super) const MESSAGE: usize = 100;
-/// Of each queue, bytes.
+/// Size of each queue, bytes.
 pub(super) const BUFFER: usize = 4096;
-/// Between two exchanges: so short that a flow's turn comes again before its delayed acknowledgement is due.
+/// Time between two exchanges, short enough that a flow's next turn precedes its delayed acknowledgement.
 pub(super) const STEP: Duration = Duration::from_nanos(50);
 
-/// Connections of one port of the server; a client has 28,232 ports.
+/// Connections per port of the server; a client has 28,232 ports.
 const PER_PORT: usize = 25_000;
 
 const LIMITS: Egress =
@@ -41,7 +41,7 @@ pub(super) struct Host {
     received: u64,
 }
 
-/// Buffers as large as those of the [reference](super::reference).
+/// Returns buffers as large as in the [reference](super::reference).
 pub(super) fn small_buffers() -> Config {
     Config { send_buffer: BUFFER, receive_buffer: BUFFER, ..Config::default() }
 }
@@ -86,7 +86,7 @@ impl Exchange {
         flows.push((flow, listener.accept(*now).expect("a handshake takes three packets")));
     }
 
-    /// The cost of `turns` turns of `length` exchanges.
+    /// Returns the cost of `turns` turns of `length` exchanges.
     pub(super) fn measure(&mut self, turns: usize, length: usize) -> Cost {
         let received = |exchange: &Self| exchange.client.received + exchange.server.received;
         let (before, began) = (received(self), cpu_time());
@@ -100,7 +100,7 @@ impl Exchange {
         Cost { time: cpu_time() - began, packets: received(self) - before, messages }
     }
 
-    /// A message there and one back.
+    /// Exchanges one message in each direction.
     pub(super) fn ping_pong(&mut self, at: usize) {
         let Self { client, server, now, buf, flows, .. } = self;
         *now += STEP;
@@ -116,14 +116,14 @@ impl Exchange {
         self.run_timers();
     }
 
-    /// Lets timers fire that are due, up to the limit of one call.
+    /// Handles due timers, up to the limit of one call.
     fn run_timers(&mut self) {
         let Self { client, server, now, buf, .. } = self;
         timers(*now, buf, client, server);
         timers(*now, buf, server, client);
     }
 
-    /// Lets all timers fire that are due.
+    /// Handles all due timers.
     pub(super) fn run_due_timers(&mut self) {
         let due = |exchange: &Self| {
             let hosts = [&exchange.client, &exchange.server];
@@ -135,11 +135,11 @@ impl Exchange {
     }
 }
 
-/// Moves what `flow` has to send to `to`.
+/// Moves the output of `flow` to `to`.
 pub(super) fn send(flow: &Flow, now: Instant, buf: &mut [u8], to: &mut Host) {
     while let Some(mut packets) = flow.egress(now, &LIMITS, buf) {
         let (len, count) = (packets.len(), packets.packets());
-        // Several arrive as the one that a coalescer would make of them.
+        // Several packets arrive as the one that a coalescer would make of them.
         if count == 1 {
             packets.next(buf);
         }
@@ -148,7 +148,7 @@ pub(super) fn send(flow: &Flow, now: Instant, buf: &mut [u8], to: &mut Host) {
     }
 }
 
-/// Moves what `from`'s batch has to send to `to`, and clears it.
+/// Moves the output of `from`'s batch to `to`, and clears the batch.
 pub(super) fn answer(now: Instant, buf: &mut [u8], from: &mut Host, to: &mut Host) {
     for flow in &from.batch.flows {
         send(flow, now, buf, to);
@@ -156,7 +156,7 @@ pub(super) fn answer(now: Instant, buf: &mut [u8], from: &mut Host, to: &mut Hos
     from.batch.clear();
 }
 
-/// Lets `from`'s timers fire and moves what they send to `to`.
+/// Handles `from`'s timers and moves their output to `to`.
 fn timers(now: Instant, buf: &mut [u8], from: &mut Host, to: &mut Host) {
     if from.stack.poll_timeout().is_some_and(|due| due <= now) {
         from.stack.handle_timeout(now, &mut from.batch);

@@ -1,4 +1,4 @@
-//! What a flow occupies that has nothing to do.
+//! Memory of an idle flow.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::exchange::Exchange;
 
 const FLOWS: usize = 100_000;
 
-/// Bytes of resident memory per flow with default buffers, everything included that it takes to find and to
-/// time it: of new flows, and after a message in each direction that has been acknowledged. To be called
+/// Returns the bytes of resident memory per flow with default buffers, including everything needed to find
+/// and time it. The results are for new flows, and after an acknowledged message in each direction. Call it
 /// before anything else has used memory.
 pub(super) fn bytes_per_flow() -> [f64; 2] {
     eprintln!("memory of {FLOWS} idle connections");
@@ -19,7 +19,8 @@ pub(super) fn bytes_per_flow() -> [f64; 2] {
     let per_flow = || resident().saturating_sub(before) as f64 / FLOWS as f64 / 2.0;
     let fresh = per_flow();
     for flow in 0..FLOWS {
-        // So slowly that few messages wait for a delayed acknowledgement at a time: queues leave no holes.
+        // Slow enough that few messages wait for a delayed acknowledgement at a time, so the queues leave no
+        // holes.
         exchange.now += Duration::from_micros(50);
         exchange.ping_pong(flow);
     }
@@ -29,7 +30,7 @@ pub(super) fn bytes_per_flow() -> [f64; 2] {
     [fresh, per_flow()]
 }
 
-/// The process's resident memory of its own, bytes.
+/// Returns the anonymous resident memory of this process, bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));

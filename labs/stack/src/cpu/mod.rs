@@ -1,13 +1,13 @@
-//! What packets, connections and idle flows cost in real time and memory.
+//! Cost of packets, connections and idle flows in real time and memory.
 //!
 //! Everything runs in one thread, both ends together. A packet's cost is CPU time over packets received, for
 //! everything that both sides do: write, egress, receive, read, timers. Flows take turns in an order that
-//! caches cannot guess. A turn of 32 exchanges, of 100 bytes there and back, shows what the engine itself
-//! does; with one exchange a turn, a large number of flows shows what it costs to fetch a flow's state from
+//! caches cannot predict. A turn of 32 exchanges, of 100 bytes there and back, shows the work of the engine
+//! itself. With one exchange per turn, a large number of flows shows the cost of fetching a flow's state from
 //! memory (`…_one_by_one`).
 //!
-//! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a machine that
-//! gets slower in between slows all of them.
+//! [`reference`] is another TCP under the same load. The cases take turns in rounds, so that a slowdown of
+//! the machine affects all of them.
 
 mod connections;
 mod exchange;
@@ -23,17 +23,17 @@ use rustix::time::{ClockId, clock_gettime};
 use self::exchange::Exchange;
 use self::reference::Reference;
 
-/// What all names of its figures begin with one of.
+/// Prefixes of the names of all figures.
 pub(crate) const PREFIXES: [&str; 2] = ["engine_", "idle_flow_bytes/"];
 
-/// How often each is measured.
+/// Number of measurements of each figure.
 const ROUNDS: usize = 9;
-/// Exchanges of one measurement.
+/// Exchanges per measurement.
 const EXCHANGES: usize = 200_000;
-/// Exchanges of a flow in one turn.
+/// Exchanges of a flow per turn.
 const TURN: usize = 32;
 
-/// One figure.
+/// Measurement of one figure.
 pub(crate) struct Case {
     pub(crate) name: String,
     load: Load,
@@ -41,11 +41,11 @@ pub(crate) struct Case {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Load {
-    /// Bytes of an idle flow that is new, or that has carried data.
+    /// Memory of an idle flow, either new or after data, bytes.
     Idle { used: bool },
-    /// Exchanges on our flows.
+    /// Exchanges on peersock's flows.
     Exchanges { flows: usize, turn: usize },
-    /// The same on smoltcp's sockets, so many of them on one interface.
+    /// Exchanges on smoltcp's sockets, `together` of them on one interface.
     Reference { flows: usize, together: usize, turn: usize },
     /// Connections from SYN to TIME-WAIT.
     Connections,
@@ -53,7 +53,7 @@ enum Load {
     Bulk,
 }
 
-/// All of them.
+/// Returns all cases.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, load| Case { name: name.to_owned(), load };
     let mut cases = vec![
@@ -84,12 +84,12 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Measures the cases, and gives their figures in the same order.
+/// Measures the cases, and returns their figures in the same order.
 pub(crate) fn run(cases: &[Case]) -> Vec<Figure> {
     if cases.is_empty() {
         return Vec::new();
     }
-    // First, while the allocator has nothing to give again.
+    // Memory comes first, while the allocator has no freed memory to reuse.
     let idle = cases.iter().any(|case| matches!(case.load, Load::Idle { .. })).then(idle::bytes_per_flow);
     let mut subjects = Subjects::default();
     let mut values = vec![Vec::new(); cases.len()];
@@ -107,7 +107,7 @@ pub(crate) fn run(cases: &[Case]) -> Vec<Figure> {
                     *packets = cost.packets_per_message();
                 }
                 Load::Reference { flows, together, turn } => {
-                    // Each packet is as dear as there are sockets.
+                    // The cost of each packet grows with the number of sockets.
                     let exchanges = EXCHANGES / (1 + together / 32);
                     let cost = subjects.reference(flows, together).measure(exchanges / turn, turn);
                     values.push(cost.nanos_per_packet());
@@ -134,7 +134,7 @@ impl Case {
     }
 }
 
-/// What is exchanged on; made when it is first needed.
+/// Subjects of the exchanges, created on first use.
 #[derive(Default)]
 struct Subjects {
     flows: BTreeMap<usize, Exchange>,
@@ -151,7 +151,7 @@ impl Subjects {
     }
 }
 
-/// What some messages have cost.
+/// Cost of some messages.
 struct Cost {
     time: Duration,
     packets: u64,
@@ -168,13 +168,13 @@ impl Cost {
     }
 }
 
-/// The flow whose turn it is after that of flow `at`: a step that is prime to the number of flows visits them
-/// all, far apart.
+/// Returns the flow whose turn comes after flow `at`. The step is coprime to the number of flows, so it
+/// visits all of them, far apart.
 fn next_turn(at: usize, flows: usize) -> usize {
     (at + 31_607) % flows
 }
 
-/// The time this thread has run, which others on the machine disturb less than the time of day.
+/// Returns the CPU time of this thread, which other load disturbs less than the time of day.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -1,9 +1,9 @@
-//! smoltcp's TCP under the same load: messages and buffers of the same size, as many packets a message, no
-//! checksums.
+//! smoltcp's TCP under the same load: messages and buffers of the same size, the same number of packets per
+//! message, no checksums.
 //!
-//! smoltcp looks through all sockets of an interface for every packet, so by default each connection has a
-//! pair of interfaces of its own. That leaves nothing to be found, shared or timed: no table of flows, no
-//! locks, no timers but the question when to look again. Its congestion control is Reno's.
+//! smoltcp searches all sockets of an interface for every packet, so by default each connection has its own
+//! pair of interfaces. Then it has nothing to find, share or time: no table of flows, no locks, and no timers
+//! except its next poll time. Its congestion control is Reno's.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,23 +25,23 @@ const PORT: u16 = 7;
 
 /// Both ends of some connections.
 pub(super) struct Reference {
-    /// Since the beginning.
+    /// Time since the beginning.
     now: Duration,
     wire: Wire,
     pairs: Vec<[Side; 2]>,
-    /// Of each connection: its pair, and its sockets there.
+    /// Pair of each connection, and its sockets there.
     connections: Vec<(usize, [SocketHandle; 2])>,
     at: usize,
 }
 
-/// One end of the wire.
+/// State of one end of the wire.
 struct Side {
     interface: Interface,
     sockets: SocketSet<'static>,
 }
 
 impl Reference {
-    /// With at most `together` connections on one pair of interfaces.
+    /// Creates `flows` connections, at most `together` on one pair of interfaces.
     pub(super) fn new(flows: usize, together: usize) -> Self {
         let mut wire = Wire::default();
         let pairs = (0..flows.div_ceil(together))
@@ -59,6 +59,7 @@ impl Reference {
         let [near, far] = &mut self.pairs[pair];
         let (near_handle, far_handle) = (near.add(), far.add());
         far.socket(far_handle).listen(PORT).expect("the port is free");
+        // Port numbers may repeat, because by default every connection has its own interfaces.
         let local = 1024 + (flow % 60_000) as u16;
         let socket = near.sockets.get_mut::<tcp::Socket<'_>>(near_handle);
         socket.connect(near.interface.context(), (SERVER, PORT), local).expect("the port is free");
@@ -72,7 +73,7 @@ impl Reference {
         self.connections.push((pair, [near_handle, far_handle]));
     }
 
-    /// The cost of `turns` turns of `length` exchanges.
+    /// Returns the cost of `turns` turns of `length` exchanges.
     pub(super) fn measure(&mut self, turns: usize, length: usize) -> Cost {
         let (before, began) = (self.wire.carried, cpu_time());
         for _ in 0..turns {
@@ -85,7 +86,7 @@ impl Reference {
         Cost { time: cpu_time() - began, packets: self.wire.carried - before, messages }
     }
 
-    /// A message there and one back.
+    /// Exchanges one message in each direction.
     fn ping_pong(&mut self) {
         let now = self.tick();
         let mut data = [7; MESSAGE];
@@ -117,12 +118,13 @@ impl Side {
         interface.update_ip_addrs(|addresses| {
             addresses.push(IpCidr::new(address, 8)).expect("there is room for one");
         });
+        // `leak` gives memory without an owner, as for the buffers in `add`.
         let storage = (0..sockets).map(|_| SocketStorage::EMPTY).collect::<Vec<_>>().leak();
         Self { interface, sockets: SocketSet::new(storage) }
     }
 
     fn add(&mut self) -> SocketHandle {
-        // Without its feature `alloc`, which asks for more crates, it wants memory that somebody else owns.
+        // Without the feature `alloc`, which needs more crates, smoltcp borrows its buffers for ever.
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER].leak());
         self.sockets.add(tcp::Socket::new(buffer(), buffer()))
     }
@@ -131,13 +133,13 @@ impl Side {
         self.sockets.get_mut(handle)
     }
 
-    /// Puts all that is to leave on the wire.
+    /// Puts all output on the wire.
     fn send(&mut self, now: Instant, wire: &mut Wire) {
         let sent = smoltcp::iface::PollResult::SocketStateChanged;
         while self.interface.poll_egress(now, wire, &mut self.sockets) == sent {}
     }
 
-    /// Takes what there is on the wire.
+    /// Takes the packets from the wire.
     fn take(&mut self, now: Instant, wire: &mut Wire) {
         while !wire.under_way.is_empty() {
             self.interface.poll_ingress_single(now, wire, &mut self.sockets);
@@ -145,17 +147,18 @@ impl Side {
     }
 
     fn look_again(&mut self, now: Instant) {
+        // `black_box` keeps the compiler from dropping the call, which a real driver needs.
         std::hint::black_box(self.interface.poll_at(now, &self.sockets));
     }
 }
 
-/// Packets between two ends. Only one of them sends at a time.
+/// Packets between two ends, of which only one sends at a time.
 #[derive(Default)]
 struct Wire {
     under_way: VecDeque<Vec<u8>>,
-    /// The one that is being taken.
+    /// Packet that is being received.
     arriving: Vec<u8>,
-    /// Room for the next ones.
+    /// Buffers for further packets.
     spare: Vec<Vec<u8>>,
     carried: u64,
 }

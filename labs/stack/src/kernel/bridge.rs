@@ -1,4 +1,4 @@
-//! The kernel at both ends of an impaired link.
+//! An impaired link with the Linux kernel's TCP at both ends.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use super::tun::Tun;
 use super::{Namespace, Options, Punctuality, Side};
 use crate::{Random, Time};
 
-/// Joins two namespaces: the kernel stands on one side where a [`Node`](super::Node) would have the stack.
+/// A link between two namespaces, with a kernel in place of the stack of a [`Node`](super::Node).
 pub struct Bridge {
     stop: Arc<Stop>,
     punctuality: Arc<Punctuality>,
@@ -29,10 +29,10 @@ struct Stop {
 }
 
 impl Bridge {
-    /// Puts the link between `far`, which gets the stack's addresses, and `near`.
+    /// Creates the link between `far`, which gets the stack's addresses, and `near`.
     ///
     /// # Errors
-    /// When a device cannot be made, for example because there is one already.
+    /// Creating a device fails, for example because it exists already.
     pub fn start(far: &Namespace, near: &Namespace, options: &Options) -> io::Result<Bridge> {
         let mut random = Random::new(options.seed);
         let punctuality = Arc::<Punctuality>::default();
@@ -49,7 +49,7 @@ impl Bridge {
         Ok(Bridge { stop, punctuality, carrier: Some(carrier) })
     }
 
-    /// Whether the link keeps its times.
+    /// Returns the timing record of the link.
     pub fn punctuality(&self) -> &Punctuality {
         &self.punctuality
     }
@@ -58,18 +58,19 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         self.stop.now.store(true, Ordering::Relaxed);
+        // The thread may sleep until the next packet is due, so the event wakes it.
         let _ = rustix::io::write(&self.stop.wake, &1u64.to_ne_bytes());
         if let Some(carrier) = self.carrier.take() {
-            // It has nothing to tell.
+            // The thread returns no result.
             let _ = carrier.join();
         }
     }
 }
 
 struct Line {
-    /// The far one and the near one.
+    /// Devices of the far and the near end.
     tuns: [Tun; 2],
-    /// What goes out of each.
+    /// Roads out of each device.
     roads: [Road; 2],
     origin: Instant,
 }

@@ -1,5 +1,5 @@
-//! The stack in real time beside the Linux kernel's: a network namespace, a TUN device in it, and a [`Node`]
-//! that drives a stack on the other side of the device.
+//! The stack in real time beside the Linux kernel's TCP. A network namespace contains a TUN device, and a
+//! [`Node`] drives a stack on the other side of the device.
 //!
 //! ```no_run
 //! use std::net::TcpListener;
@@ -29,21 +29,21 @@ pub use socket::{Acceptor, Socket};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The kernel's address on the device, in [`Options::subnet`] 0.
+/// Returns the address of the kernel on the device, in [`Options::subnet`] 0.
 pub fn kernel_address(ipv6: bool) -> IpAddr {
     address(0, Side::Kernel, ipv6)
 }
 
-/// The stack's address on the device, in [`Options::subnet`] 0.
+/// Returns the stack's address on the device, in [`Options::subnet`] 0.
 pub fn stack_address(ipv6: bool) -> IpAddr {
     address(0, Side::Stack, ipv6)
 }
 
-/// The two ends of a link.
+/// Ends of a link.
 #[derive(Debug, Clone, Copy)]
 enum Side {
     Kernel = 1,
-    /// Where the stack is, or the far kernel of a [`Bridge`].
+    /// The end of the stack, or of the far kernel of a [`Bridge`].
     Stack,
 }
 

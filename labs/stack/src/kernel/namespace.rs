@@ -1,4 +1,4 @@
-//! Network namespaces without names: each is gone as soon as nobody holds it, however the program ends.
+//! Network namespaces without names: each ends with its last reference, however the program ends.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use super::tun::Tun;
 
-/// Why there can be no namespace with a TUN device here, `None` if there can.
+/// Returns the reason why no namespace with a TUN device is possible here, `None` if it is.
 pub fn unavailable() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("network namespaces need root".to_owned());
@@ -23,17 +23,17 @@ pub fn unavailable() -> Option<String> {
     tun.err().map(|e| format!("no TUN device in a network namespace: {e}"))
 }
 
-/// A network namespace of our own.
+/// A private network namespace.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);
 
 impl Namespace {
-    /// Makes one, with its loopback interface up.
+    /// Creates a namespace, with its loopback interface up.
     ///
     /// # Errors
-    /// When the kernel refuses, which it does to all but root.
+    /// The kernel refuses, as it does to all but root.
     pub fn new() -> io::Result<Namespace> {
-        // Only a thread can be moved, and it must not be one that somebody else goes on using.
+        // unshare moves the calling thread for good, so it needs a thread that nothing else uses.
         let make = || {
             // SAFETY: of all flags, only FILES takes descriptors from other threads.
             #[expect(unsafe_code, reason = "a system call that is unsafe with other flags")]
@@ -48,11 +48,10 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Does something on a thread in the namespace. Sockets stay where they were made, whoever uses them
-    /// then.
+    /// Runs `work` on a thread in the namespace. Sockets stay in the namespace in which they were made.
     ///
     /// # Errors
-    /// What `work` says.
+    /// The error of `work`.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let inside = || {
             move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -67,7 +66,7 @@ impl Namespace {
     /// Runs `ip` with these arguments.
     ///
     /// # Errors
-    /// When it fails, with what it says.
+    /// The program fails; the error contains its output.
     pub fn ip(&self, arguments: &str) -> io::Result<()> {
         let output = self.run(|| Command::new("ip").args(arguments.split(' ')).output())?;
         if output.status.success() {
@@ -80,15 +79,15 @@ impl Namespace {
     /// Sets a value under `/proc/sys/net`.
     ///
     /// # Errors
-    /// When there is none or it does not take this.
+    /// The file does not exist or does not accept the value.
     pub fn set(&self, name: &str, value: &str) -> io::Result<()> {
         self.run(|| fs::write(format!("/proc/sys/net/{name}"), value))
     }
 
-    /// One of the kernel's counters: `protocol` and `name` as in `/proc/net/snmp` or `/proc/net/netstat`.
+    /// Returns a counter of the kernel: `protocol` and `name` as in `/proc/net/snmp` or `/proc/net/netstat`.
     ///
     /// # Errors
-    /// When there is no such counter.
+    /// The counter does not exist.
     pub fn counter(&self, protocol: &str, name: &str) -> io::Result<u64> {
         let files = ["/proc/thread-self/net/snmp", "/proc/thread-self/net/netstat"];
         let text = self.run(|| files.map(fs::read_to_string).into_iter().collect::<io::Result<String>>())?;
@@ -97,7 +96,7 @@ impl Namespace {
     }
 }
 
-/// A line of names is followed by one of values.
+/// Finds a counter. A line of names is followed by one of values.
 fn find_counter(text: &str, protocol: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {

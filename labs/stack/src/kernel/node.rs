@@ -23,32 +23,32 @@ use crate::host::{ENDLESS, tcp_options};
 use crate::link::Link;
 use crate::{Random, Time};
 
-/// How a [`Node`] and the link to it are.
+/// Settings of a [`Node`] and of the link to it.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// From the kernel to the stack.
+    /// Link from the kernel to the stack.
     pub inward: Link,
-    /// From the stack to the kernel.
+    /// Link from the stack to the kernel.
     pub outward: Link,
-    /// How long either way takes.
+    /// Delay of each direction.
     pub delay: Time,
-    /// Which of 256 subnets the link is, so that there can be several links in a namespace: the third byte of
+    /// Number of the link's subnet among 256, so that a namespace can have several links: the third byte of
     /// its IPv4 addresses, and the number of the device.
     pub subnet: u8,
-    /// The device's MTU, bytes.
+    /// MTU of the device, bytes.
     pub mtu: usize,
-    /// Of everything that is random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// The stack's settings.
+    /// Settings of the stack.
     pub config: Config,
-    /// Of all its connections.
+    /// Congestion control of all its connections.
     pub congestion: CongestionControl,
-    /// Whether they understand routers that mark (RFC 3168).
+    /// True if the connections use ECN (RFC 3168).
     pub ecn: bool,
 }
 
 impl Default for Options {
-    /// A link that does nothing and takes no time worth mentioning.
+    /// Returns a link without impairments and practically without delay.
     fn default() -> Self {
         Self {
             inward: Link::new(1e12),
@@ -70,7 +70,7 @@ pub struct Node {
     driver: Option<JoinHandle<()>>,
 }
 
-/// What the driver and the sockets share.
+/// State shared by the driver and the sockets.
 pub(super) struct Shared {
     pub(super) stack: Stack,
     pub(super) net: InterfaceId,
@@ -79,34 +79,34 @@ pub(super) struct Shared {
     mtu: usize,
     origin: Instant,
     tun: Tun,
-    /// Wakes the driver: there are new timers, or new packets under way.
+    /// Event descriptor that wakes the driver after new timers or packets.
     wake: OwnedFd,
     stop: AtomicBool,
     outward: Mutex<Outward>,
     punctuality: Arc<Punctuality>,
-    /// Counts the driver's rounds, so that sockets can wait for one; [`Driver::GONE`] at the end.
+    /// Number of the driver's rounds, so that sockets can wait for one; [`Driver::GONE`] at the end.
     rounds: Mutex<u64>,
     round_done: Condvar,
 }
 
 struct Outward {
     road: Road,
-    /// Bytes of the largest packet so far.
+    /// Length of the largest packet so far, bytes.
     largest: usize,
     buf: Vec<u8>,
 }
 
-/// Packets that one round takes from the device.
+/// Maximum number of packets that one round takes from the device.
 pub(super) const PER_ROUND: usize = 64;
-/// A wait that lasts longer is a hang.
+/// Duration of a wait that counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {
-    /// Makes a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind
+    /// Creates a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind
     /// it.
     ///
     /// # Errors
-    /// When the device cannot be made, for example because there is one already.
+    /// Creating the device fails, for example because it exists already.
     pub fn start(namespace: &Namespace, options: &Options) -> io::Result<Node> {
         let tun = device(namespace, options, Side::Kernel)?;
         let mut random = Random::new(options.seed);
@@ -114,11 +114,12 @@ impl Node {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&random.number().to_le_bytes());
         let stack = Stack::new(options.config.clone(), seed, origin);
-        // All subnets: the kernel may forward.
+        // The prefix covers all subnets, because the kernel may forward.
         let cidr = |ipv6, prefix| {
             Cidr::new(address(options.subnet, Side::Stack, ipv6), prefix).expect("a prefix length")
         };
         let mut interface = InterfaceConfig::new("tun", [cidr(false, 16), cidr(true, 48)]);
+        // The kernel behind the device verifies checksums.
         interface.checksums = true;
         let net = stack.add_interface(interface);
         let punctuality = Arc::<Punctuality>::default();
@@ -144,10 +145,10 @@ impl Node {
         Ok(Node { shared, driver: Some(driver) })
     }
 
-    /// Connects to `remote` and waits until that has worked.
+    /// Connects to `remote` and waits for success.
     ///
     /// # Errors
-    /// What ended the attempt.
+    /// The error that ended the attempt.
     pub fn connect(&self, remote: SocketAddr) -> io::Result<Socket> {
         let shared = &self.shared;
         let options = shared.options.clone();
@@ -160,7 +161,7 @@ impl Node {
     /// Listens on a free port of its address of a family.
     ///
     /// # Errors
-    /// When no port is free.
+    /// No port is free.
     pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
         let shared = &self.shared;
         let any = SocketAddr::new(address(shared.subnet, Side::Stack, ipv6), 0);
@@ -169,17 +170,17 @@ impl Node {
         Ok(Acceptor::new(shared.clone(), listener))
     }
 
-    /// Bytes of the largest packet that a connection of the stack has sent.
+    /// Returns the length of the largest packet that a connection of the stack has sent, bytes.
     pub fn largest_packet(&self) -> usize {
         lock(&self.shared.outward).largest
     }
 
-    /// Whether the link keeps its times.
+    /// Returns the timing record of the link.
     pub fn punctuality(&self) -> &Punctuality {
         &self.shared.punctuality
     }
 
-    /// One of the stack's counters.
+    /// Returns a counter of the stack.
     pub fn counter(&self, name: &str) -> u64 {
         let all = self.shared.stack.counters().snapshot();
         all.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
@@ -190,6 +191,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.wake();
+        // A second panic while one unwinds would abort the program and hide the first.
         if let Some(driver) = self.driver.take()
             && driver.join().is_err()
             && !thread::panicking()
@@ -200,7 +202,7 @@ impl Drop for Node {
 }
 
 impl Shared {
-    /// Sends what `flow` has to send. One at a time, so that a flow's packets leave in order.
+    /// Sends the output of `flow`. The lock keeps a flow's packets in order.
     pub(super) fn pump(&self, flow: &Flow) {
         let mut outward = lock(&self.outward);
         let headers = if flow.local().is_ipv4() { 40 } else { 60 };
@@ -222,22 +224,24 @@ impl Shared {
                 road.push(self.time(now), packet);
             }
         }
+        // Packets without a delay go out at once instead of with the driver's next turn.
         road.deliver(self.time(now), |packet| self.tun.send(packet));
     }
 
-    /// Has the driver look at its timers.
+    /// Makes the driver check its timers.
     pub(super) fn wake(&self) {
-        // It can only fail if it was told very often already.
+        // The write can fail only if the counter is full, and then the driver is woken anyway.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Tries until something comes of it, again after each round of the driver.
+    /// Repeats `attempt` after each round of the driver until it succeeds.
     ///
     /// # Errors
     /// `TimedOut` after half a minute, which no test should take.
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            // The count is read before the attempt, so that a round in between is not missed.
             let seen = *lock(&self.rounds);
             if let Some(result) = attempt() {
                 return Ok(result);
@@ -286,7 +290,7 @@ impl Driver {
         }
     }
 
-    /// Waits for a packet, a timer or somebody who wakes it.
+    /// Waits for a packet, a timer or a wake-up.
     fn sleep(&self) {
         let shared = &*self.shared;
         let now = Instant::now();
@@ -306,6 +310,7 @@ impl Driver {
         if shared.stack.poll_timeout().is_some_and(|due| due <= now) {
             shared.stack.handle_timeout(now, batch);
         }
+        // The lock must be free again for `pump`.
         {
             let mut outward = lock(&shared.outward);
             for reply in batch.replies() {
@@ -323,31 +328,32 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Nobody waits for a driver that has panicked.
+    /// Releases the waiters, because a driver that has panicked makes no more rounds.
     fn drop(&mut self) {
         *lock(&self.shared.rounds) = Self::GONE;
         self.shared.round_done.notify_all();
     }
 }
 
-/// A TUN device in the namespace, with one of its addresses for each family.
+/// Creates a TUN device in the namespace, with one address of each family.
 pub(super) fn device(namespace: &Namespace, options: &Options, side: Side) -> io::Result<Tun> {
     let Options { subnet, mtu, .. } = options;
     let name = format!("tun{subnet}");
     let tun = namespace.run(|| Tun::open(&name))?;
     namespace.ip(&format!("link set {name} mtu {mtu} addrgenmode none"))?;
     namespace.ip(&format!("addr add {}/24 dev {name}", address(*subnet, side, false)))?;
+    // Duplicate address detection would delay the use of the address.
     namespace.ip(&format!("addr add {}/64 dev {name} nodad", address(*subnet, side, true)))?;
-    // The kernel must not lose packets in front of the device: only links do.
+    // The kernel must not lose packets before the device, because only links may lose packets.
     namespace.ip(&format!("link set {name} txqueuelen 10000 up"))?;
     Ok(tun)
 }
 
-/// Waits until something can be read, at most for a time.
+/// Waits until a descriptor is readable, at most for `most`.
 pub(super) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], most: Option<Duration>) {
     let most =
         most.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
     let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    // A wait that is interrupted is a short one.
+    // An interrupted wait is only shorter.
     let _ = poll(&mut fds, most.as_ref());
 }

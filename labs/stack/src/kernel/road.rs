@@ -9,7 +9,7 @@ use crate::link::{Carrier, Link};
 use crate::packets::{PacketId, Packets};
 use crate::{OVERHEAD, Random, Time, ms};
 
-/// Holds packets until they arrive.
+/// Packets in transit until their arrival.
 pub(super) struct Road {
     carrier: Carrier,
     delay: Time,
@@ -19,8 +19,8 @@ pub(super) struct Road {
     punctuality: Arc<Punctuality>,
 }
 
-/// Whether the two directions of a link hand over packets when they should. One that has no processor to run
-/// on is late, and is then no longer the link that is to be measured.
+/// Timing record of both directions of a link. A thread without a free processor delivers late, and the link
+/// is then not the one to be measured.
 #[derive(Debug, Default)]
 pub struct Punctuality {
     packets: AtomicU64,
@@ -28,7 +28,7 @@ pub struct Punctuality {
 }
 
 impl Punctuality {
-    /// By so much a packet may be late.
+    /// Tolerated lateness of a packet.
     const TOLERANCE: Time = ms(1);
 
     fn count(&self, late: Time) {
@@ -36,7 +36,7 @@ impl Punctuality {
         self.late.fetch_add(u64::from(late > Self::TOLERANCE), Ordering::Relaxed);
     }
 
-    /// The share of packets that came more than a millisecond late, 0 if there were none.
+    /// Returns the share of packets that came more than a millisecond late, 0 if there were none.
     pub fn late_share(&self) -> f64 {
         self.late.load(Ordering::Relaxed) as f64 / self.packets.load(Ordering::Relaxed).max(1) as f64
     }
@@ -54,7 +54,7 @@ impl Road {
         }
     }
 
-    /// A packet enters.
+    /// Puts a packet on the road.
     pub(super) fn push(&mut self, now: Time, packet: &[u8]) {
         let fate = self.carrier.carry(now, 0, self.delay, packet.len() + OVERHEAD);
         for (arrival, id) in self.packets.carry(packet, fate, &mut self.random) {
@@ -62,7 +62,7 @@ impl Road {
         }
     }
 
-    /// Hands over what has arrived.
+    /// Delivers the packets that have arrived.
     pub(super) fn deliver(&mut self, now: Time, mut to: impl FnMut(&mut [u8])) {
         while let Some((arrival, id)) = self.under_way.pop_due(now) {
             self.punctuality.count(now - arrival);
@@ -71,7 +71,7 @@ impl Road {
         }
     }
 
-    /// When the next packet arrives.
+    /// Returns the arrival time of the next packet.
     pub(super) fn next(&self) -> Option<Time> {
         self.under_way.next_at()
     }

@@ -37,35 +37,35 @@ impl Socket {
         })?
     }
 
-    /// The flow itself.
+    /// Returns the flow itself.
     pub fn flow(&self) -> &Flow {
         &self.flow
     }
 
-    /// Writes what there is room for, without waiting.
+    /// Writes as much as fits, without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none, or what ended the connection.
+    /// `WouldBlock` if there is no room, or the error that ended the connection.
     pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.flow.write(Instant::now(), data);
         self.pump();
         written.map_err(io::Error::from)
     }
 
-    /// The same with urgent data.
+    /// Writes urgent data, without waiting.
     ///
     /// # Errors
-    /// As [`try_write`](Self::try_write).
+    /// Fails as [`try_write`](Self::try_write) does.
     pub fn try_write_urgent(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.flow.write_urgent(Instant::now(), data);
         self.pump();
         written.map_err(io::Error::from)
     }
 
-    /// Sends the end after what was written.
+    /// Sends the end after the written data.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// The connection has ended.
     pub fn shutdown_write(&self) -> io::Result<()> {
         let result = self.flow.shutdown_write(Instant::now());
         self.pump();
@@ -111,7 +111,7 @@ impl Write for &Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.flow.close(Instant::now());
-        // After a failure, a second one would end the whole program.
+        // During a panic, a second panic would abort the program.
         if !std::thread::panicking() {
             self.pump();
         }
@@ -132,7 +132,7 @@ impl Acceptor {
         Ok(Socket::new(self.shared.clone(), flow))
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     pub fn local(&self) -> SocketAddr {
         self.listener.local()
     }

@@ -1,4 +1,5 @@
-//! A TUN device: IP packets that the kernel sends into it can be read, and what is written comes out of it.
+//! A TUN device: reads return packets that the kernel sends through it, and writes deliver packets to the
+//! kernel.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,11 +9,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use rustix::fs::OFlags;
 use rustix::ioctl::{Setter, ioctl, opcode};
 
-/// A device that exists as long as this.
+/// A device that exists as long as this value.
 #[derive(Debug)]
 pub(crate) struct Tun(File);
 
-/// `struct ifreq` of <linux/if.h>, of which this call looks at name and flags.
+/// Form of `struct ifreq` of <linux/if.h> with name and flags, which this call uses.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; 16],
@@ -26,7 +27,7 @@ const IFF_TUN: i16 = 1;
 const IFF_NO_PI: i16 = 0x1000;
 
 impl Tun {
-    /// Makes a device of this name in the thread's network namespace. Reading and writing never wait.
+    /// Creates a device of this name in the thread's network namespace. Reads and writes never block.
     pub(crate) fn open(name: &str) -> io::Result<Tun> {
         let flags = OFlags::NONBLOCK.bits() as i32;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
@@ -50,7 +51,7 @@ impl Tun {
         }
     }
 
-    /// Gives the kernel a packet. One that it does not take is lost, as on any link.
+    /// Delivers a packet to the kernel. A refused packet is lost, as on any link.
     pub(crate) fn send(&self, packet: &[u8]) {
         let _ = (&self.0).write(packet);
     }

@@ -1,22 +1,22 @@
-//! The slowest part of a path: it sends at a rate what waits in a queue that drops what does not fit.
+//! Slowest part of a path: it sends from a queue at a rate, and drops packets that do not fit the queue.
 
 use super::Link;
 use super::standing::Standing;
 use crate::Time;
 
-/// What stands in front of a rate.
+/// Queue before a rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Queue {
-    /// Bytes that may wait; more are dropped.
+    /// Capacity in bytes; more is dropped.
     DropTail(u64),
-    /// A policer: nothing waits, and what exceeds the rate by this many bytes is dropped.
+    /// Policer: no packet waits, and traffic that exceeds the rate by this number of bytes is dropped.
     Policer(u64),
 }
 
-/// A rate and what stands in front of it.
+/// A rate and its queue.
 ///
-/// The queue is first in, first out, so the moment at which it is empty again tells all of it: a packet costs
-/// two sums.
+/// The queue is first in, first out, so the time at which it will be empty describes all of it. A packet
+/// costs two additions.
 #[derive(Debug)]
 pub(super) struct Bottleneck {
     nanos_per_byte: f64,
@@ -24,43 +24,44 @@ pub(super) struct Bottleneck {
     steps: Vec<(Time, f64)>,
     queue: Queue,
     mark_over: Option<u64>,
-    /// When what has come until now will have left.
+    /// Time at which everything so far will have left.
     busy_until: f64,
-    /// When the last packet leaves. A rate that grows makes none overtake it.
+    /// Departure of the last packet. No packet overtakes it when the rate grows.
     last: f64,
     statistics: QueueStatistics,
     standing: Standing,
 }
 
-/// What a queue has seen.
+/// Statistics of a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct QueueStatistics {
-    /// Packets that got through.
+    /// Packets that passed.
     pub passed: u64,
     /// Packets that were dropped.
     pub dropped: u64,
-    /// Packets that got through and found so much before them that they were to be marked.
+    /// Packets that passed above the marking threshold.
     pub over_mark: u64,
-    /// How long all that got through had to wait, together, nanoseconds.
+    /// Total wait of all packets that passed, nanoseconds.
     pub waited: f64,
-    /// How long the queue was half of the time, or longer, looked at every millisecond from the first packet
-    /// on. It says more of a link whose rate changes than the mean of the packets: few of them pass while it
+    /// Median of the queue's length over time, sampled every millisecond from the first packet on. For a link
+    /// with a variable rate it says more than the mean over packets, because few packets pass while the link
     /// is slow.
     pub median_wait: Time,
 }
 
-/// A packet that gets through.
+/// A packet that passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Passed {
-    /// When it has left.
+    /// Time of its departure.
     pub(super) leaves: Time,
-    /// Whether it is to be marked.
+    /// True if it must be marked.
     pub(super) mark: bool,
 }
 
 impl Bottleneck {
     pub(super) fn new(link: &Link) -> Self {
         let mut steps = link.rate_steps.clone();
+        // `pop_if` takes from the end, so the earliest step is last.
         steps.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         Self {
             nanos_per_byte: nanos_per_byte(link.rate),
@@ -74,12 +75,12 @@ impl Bottleneck {
         }
     }
 
-    /// What its queue has seen.
+    /// Returns the statistics of its queue.
     pub(super) fn statistics(&self) -> QueueStatistics {
         QueueStatistics { median_wait: self.standing.median(), ..self.statistics }
     }
 
-    /// What becomes of a packet of `len` bytes that comes now, `None` if it is dropped.
+    /// Returns the fate of a packet of `len` bytes that comes now, `None` if it is dropped.
     pub(super) fn pass(&mut self, now: Time, len: usize) -> Option<Passed> {
         while let Some((at, rate)) = self.steps.pop_if(|(at, _)| *at <= now) {
             self.standing.look(at, self.busy_until);
@@ -90,13 +91,14 @@ impl Bottleneck {
             Queue::DropTail(bytes) => (bytes, true),
             Queue::Policer(bytes) => (bytes, false),
         };
+        // A policer has no queue whose length could be sampled.
         if waits {
             self.standing.look(now, self.busy_until);
         }
         let start = self.busy_until.max(arrived);
         let wait = start - arrived;
         let sending = len as f64 * self.nanos_per_byte;
-        // Half a byte for what the sums round.
+        // Half a byte absorbs rounding errors of the sums.
         if wait + sending > (room as f64 + 0.5) * self.nanos_per_byte && wait > 0.0 {
             self.statistics.dropped += 1;
             return None;
@@ -109,11 +111,12 @@ impl Bottleneck {
         self.statistics.waited += wait;
         let mark = self.mark_over.is_some_and(|bytes| wait > bytes as f64 * self.nanos_per_byte);
         self.statistics.over_mark += u64::from(mark);
+        // A rate that grows must not let later packets leave before earlier ones.
         self.last = self.last.max(self.busy_until);
         Some(Passed { leaves: self.last as Time, mark })
     }
 
-    /// What waits at `at` takes as long as the new rate makes it.
+    /// Adapts the waiting time at `at` to the new rate.
     fn change_rate(&mut self, at: f64, nanos_per_byte: f64) {
         if self.busy_until > at {
             self.busy_until = at + (self.busy_until - at) * nanos_per_byte / self.nanos_per_byte;
@@ -131,7 +134,7 @@ mod tests {
     use super::*;
     use crate::us;
 
-    /// 8 Mbit/s: a microsecond per byte.
+    /// Returns a link of 8 Mbit/s: a microsecond per byte.
     fn link(queue: Queue) -> Link {
         Link { queue, ..Link::new(8e6) }
     }
@@ -164,7 +167,7 @@ mod tests {
         let mut policer = Bottleneck::new(&link(Queue::Policer(50_000)));
         let passed: Vec<bool> = (0..3000).map(|at| leaves(&mut policer, us(at * 333)).is_some()).collect();
         let first = passed.iter().position(|passed| !passed).expect("it drops");
-        // The burst is used up by two thirds of what comes.
+        // Two thirds of the traffic use up the burst.
         assert!((74..=76).contains(&first), "{first}");
         let bytes = 1000 * passed.iter().filter(|passed| **passed).count();
         assert!(bytes.abs_diff(50_000 + 999_000) <= 1000, "{bytes}");
@@ -185,10 +188,11 @@ mod tests {
         let mut bottleneck = Bottleneck::new(&Link { rate_steps: steps, ..link(Queue::DropTail(10_000)) });
         assert_eq!(leaves(&mut bottleneck, 0), Some(us(1000)));
         assert_eq!(leaves(&mut bottleneck, 0), Some(us(2000)));
-        // The second one has half of the rate from 1 ms on: the third waits for it until 3 ms and takes 2 ms.
+        // The second packet has half of the rate from 1 ms on: the third waits for it until 3 ms and takes 2
+        // ms.
         assert_eq!(leaves(&mut bottleneck, us(1000)), Some(us(5000)));
         assert_eq!(leaves(&mut bottleneck, us(4000)), Some(us(7000)));
-        // That one is promised for 7 ms.
+        // That packet has its departure at 7 ms already.
         assert_eq!(leaves(&mut bottleneck, us(5000)), Some(us(7000)));
         assert_eq!(leaves(&mut bottleneck, us(8000)), Some(us(8100)));
     }

@@ -1,52 +1,51 @@
-//! Which packets are lost by chance.
+//! Random loss of packets.
 
 use crate::{Random, Time};
 
-/// How a link loses packets.
+/// Loss model of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Loss {
-    /// It does not.
+    /// No loss.
     #[default]
     None,
-    /// Each by itself, with this probability.
+    /// Independent loss of each packet with this probability.
     Random(f64),
-    /// A Gilbert model in time: everything is lost while the link is bad, whether there is much or little to
-    /// lose. A model that changes its state per packet would outlive the silence after a burst.
+    /// Gilbert model in time: everything is lost while the link is bad, however much is sent. A model that
+    /// changes its state per packet would outlive the silence after a burst.
     Bursts {
-        /// The share of time that the link is bad.
+        /// Share of time in which the link is bad.
         share: f64,
-        /// How long it is bad, on average.
+        /// Mean duration of a bad spell.
         mean: Time,
     },
-    /// A Gilbert-Elliott model, also in time: good and bad spells, each with a probability of its own to lose
-    /// a packet.
+    /// Gilbert-Elliott model, also in time: good and bad spells, each with its loss probability.
     GilbertElliott {
-        /// The probability in a good spell.
+        /// Probability in a good spell.
         good: f64,
-        /// The probability in a bad spell.
+        /// Probability in a bad spell.
         bad: f64,
-        /// The share of time that the link is bad.
+        /// Share of time in which the link is bad.
         share: f64,
-        /// How long it is bad, on average.
+        /// Mean duration of a bad spell.
         mean: Time,
     },
 }
 
 impl Loss {
-    /// A [`Loss::GilbertElliott`] that loses this share of all packets, if they come evenly: from `good` to
-    /// `bad`.
+    /// Returns a [`Loss::GilbertElliott`] that loses this share of evenly sent packets, with the
+    /// probabilities `good` and `bad`.
     pub fn gilbert_elliott(loss: f64, good: f64, bad: f64, mean: Time) -> Self {
         Self::GilbertElliott { good, bad, share: (loss - good) / (bad - good), mean }
     }
 }
 
-/// A link's [`Loss`] as it goes on.
+/// State of a link's [`Loss`].
 #[derive(Debug)]
 pub(super) struct Losing {
     loss: Loss,
     random: Random,
     bad: bool,
-    /// When it changes between good and bad.
+    /// Time of the next change between good and bad.
     change: Time,
 }
 
@@ -55,7 +54,7 @@ impl Losing {
         Self { loss, random, bad: true, change: 0 }
     }
 
-    /// Whether a packet is lost that is sent now.
+    /// Returns true if a packet sent now is lost.
     pub(super) fn strikes(&mut self, now: Time) -> bool {
         match self.loss {
             Loss::None => false,
@@ -73,6 +72,7 @@ impl Losing {
             self.bad = !self.bad;
             let good = mean as f64 * (1.0 - share) / share.max(1e-9);
             let mean = if self.bad { mean } else { good as Time };
+            // At least one nanosecond, so that the loop ends.
             self.change += self.random.exponential(mean).max(1);
         }
         self.bad
@@ -107,10 +107,10 @@ mod tests {
         let share = |count: usize, of: u64| count as f64 / of as f64;
         let count = lost.iter().filter(|lost| **lost).count();
         assert!((0.009..0.011).contains(&share(count, 4_000_000)), "{count}");
-        // (0.01 - 0.001) / (0.5 - 0.001) of the time.
+        // Expected share of bad time: (0.01 - 0.001) / (0.5 - 0.001).
         assert!((0.016..0.020).contains(&share(bad as usize, 4_000_000)), "{bad}");
-        // After a lost packet the next is lost nearly half of the time, which chance alone does for one in a
-        // hundred.
+        // The packet after a lost one is lost nearly half of the time, compared with one in a hundred by
+        // chance.
         let pairs = lost.windows(2).filter(|pair| pair[0] && pair[1]).count();
         assert!((0.42..0.50).contains(&share(pairs, count as u64)), "{pairs} of {count}");
     }

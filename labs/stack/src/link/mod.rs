@@ -1,4 +1,4 @@
-//! One direction of a path, and what it does to packets: loss, then a bottleneck, then delay.
+//! One direction of a path, and its effects on packets: loss, then a bottleneck, then delay.
 
 mod bottleneck;
 mod loss;
@@ -16,47 +16,47 @@ use crate::{Random, Time, payload_share};
 use bottleneck::Bottleneck;
 use loss::Losing;
 
-/// What one direction of a path is like. Propagation is not here: pairs of hosts that share a path may be
-/// differently far from each other.
+/// Properties of one direction of a path. Propagation is separate, because pairs of hosts on one path may
+/// have different distances.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
-    /// Bits per second on the wire.
+    /// Bandwidth, bits per second on the wire.
     pub rate: f64,
-    /// From when on it has which other rates.
+    /// Later rates with their times.
     pub rate_steps: Vec<(Time, f64)>,
-    /// What stands in front of the rate.
+    /// Queue before the bottleneck.
     pub queue: Queue,
-    /// Instead of letting the queue grow, a router tells whoever understands it (RFC 3168): a packet that
-    /// finds more bytes than this before it, and whose sender knows of such marks, is marked.
+    /// Bytes in the queue above which a router marks an arriving packet instead of waiting for drops (RFC
+    /// 3168), if its sender supports ECN.
     pub mark_over: Option<u64>,
-    /// What is lost before the queue.
+    /// Loss before the queue.
     pub loss: Loss,
-    /// The probability of a packet to be overtaken.
+    /// Probability that a packet is overtaken.
     pub reorder: f64,
-    /// By how much such a packet is late, at most.
+    /// Maximum lateness of such a packet.
     pub reorder_by: Time,
-    /// The probability of a packet to arrive as soon as it has left: it overtakes those before it.
+    /// Probability that a packet arrives as soon as it has left, and so overtakes earlier ones.
     pub overtakes: f64,
-    /// The probability of a packet to arrive twice.
+    /// Probability that a packet arrives twice.
     pub duplicate: f64,
-    /// The probability of a packet to arrive with a wrong byte.
+    /// Probability that a packet arrives with a wrong bit.
     pub corrupt: f64,
-    /// A delay that changes and keeps the order.
+    /// Variable delay that keeps the order.
     pub jitter: Option<Jitter>,
 }
 
-/// A delay that changes: at every step another one from 0 to a maximum is drawn. Packets never overtake one
+/// A variable delay: at every step a new one from 0 to a maximum is drawn. Packets never overtake one
 /// another, so after a step down they arrive in a clump.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter {
-    /// The longest additional delay.
+    /// Maximum additional delay.
     pub most: Time,
-    /// How long one delay holds.
+    /// Duration of one delay.
     pub step: Time,
 }
 
 impl Link {
-    /// A link that does nothing but to be as fast as this, with a queue that holds everything.
+    /// Returns a link with only this rate, and a queue that holds everything.
     pub fn new(rate: f64) -> Self {
         Self {
             rate,
@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    /// Payload bytes that it can carry between two moments, if all segments are full.
+    /// Returns the payload bytes that the link can carry between two moments, if all segments are full.
     pub fn capacity(&self, from: Time, to: Time) -> f64 {
         let mut steps = vec![(0, self.rate)];
         steps.extend(&self.rate_steps);
@@ -86,7 +86,7 @@ impl Link {
     }
 }
 
-/// A [`Link`] as it goes on.
+/// State of a [`Link`] in use.
 #[derive(Debug)]
 pub(crate) struct Carrier {
     link: Link,
@@ -96,20 +96,20 @@ pub(crate) struct Carrier {
     lost: u64,
     jitter: Time,
     jitter_until: Time,
-    /// When the last packet arrives, by pair: none may be earlier that jitters.
+    /// Arrival of the last packet by pair; a packet with jitter must not arrive earlier.
     last: Vec<Time>,
 }
 
-/// What becomes of a packet.
+/// Fate of a packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fate {
-    /// When it arrives, `None` if it is lost.
+    /// Time of its arrival, `None` if it is lost.
     pub(crate) arrival: Option<Time>,
-    /// When it arrives a second time.
+    /// Time of its second arrival.
     pub(crate) again: Option<Time>,
-    /// Whether something in it is changed.
+    /// True if a bit is changed.
     pub(crate) corrupt: bool,
-    /// Whether it is to be marked (ECN).
+    /// True if it must be marked (ECN).
     pub(crate) mark: bool,
 }
 
@@ -127,7 +127,7 @@ impl Carrier {
         }
     }
 
-    /// Carries `len` bytes of the wire between the hosts of `pair`, which are `delay` from each other.
+    /// Carries `len` bytes of the wire between the hosts of `pair`, at a distance of `delay`.
     pub(crate) fn carry(&mut self, now: Time, pair: usize, delay: Time, len: usize) -> Fate {
         if self.losing.strikes(now) {
             self.lost += 1;
@@ -146,7 +146,7 @@ impl Carrier {
         if self.random.chance(self.link.reorder) {
             arrival += self.random.below(self.link.reorder_by);
         }
-        // Without such packets chance is as it was: figures of before can be compared.
+        // No draw without such packets, so that the random sequence and earlier figures stay comparable.
         if self.link.overtakes > 0.0 && self.random.chance(self.link.overtakes) {
             arrival = passed.leaves;
         }
@@ -159,12 +159,12 @@ impl Carrier {
         }
     }
 
-    /// What its queue has seen.
+    /// Returns the statistics of its queue.
     pub(crate) fn queue(&self) -> QueueStatistics {
         self.bottleneck.statistics()
     }
 
-    /// Packets that were lost by chance.
+    /// Returns the number of packets lost by chance.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }

@@ -1,9 +1,9 @@
-//! What makes a long path rough: the same for virtual time and beside the kernel.
+//! Faults of long paths, for virtual time and for real time beside the kernel.
 
 use super::{Jitter, Link, Loss, Queue, Trace};
 use crate::{Time, ms, us};
 
-/// A path's fault. See [`Rough::lay_on`].
+/// Fault of a path. See [`Rough::lay_on`].
 ///
 /// ```
 /// use peersock_stack_lab::link::{Link, Rough};
@@ -15,32 +15,32 @@ use crate::{Time, ms, us};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rough {
-    /// Bursts of loss (Gilbert-Elliott): one percent of all packets; in a bad spell, of 2 ms on average, half
-    /// of them, and otherwise one in a thousand.
+    /// Bursts of loss (Gilbert-Elliott): one percent of all packets. In a bad spell, of 2 ms on average, half
+    /// of them are lost, otherwise one in a thousand.
     Bursts,
     /// A policer without a queue, whose bucket holds a quarter of the bandwidth-delay product.
     Policed,
-    /// Every packet is late by up to 5 ms, each by itself, so that they overtake each other.
+    /// Delay of up to 5 ms for each packet independently, so that packets overtake each other.
     Jitter,
-    /// The way back has a fiftieth of the rate, and a queue of one bandwidth-delay product of that.
+    /// A return path with a fiftieth of the rate, and a queue of one bandwidth-delay product of that rate.
     ThinAcks,
-    /// The rate changes by a factor of four every second.
+    /// A rate that changes by a factor of four every second.
     Swings,
-    /// The same with fading, and packets come in clumps, of up to 4 ms.
+    /// The same with fading, and packets in clumps of up to 4 ms.
     Wifi,
-    /// The rate goes up and down by a factor of four every second, to a sixteenth, with fading, and packets
-    /// come in clumps of up to 8 ms, as long as LTE takes to send one again.
+    /// A rate that goes up or down by a factor of four every second, to a sixteenth, with fading, and packets
+    /// in clumps of up to 8 ms, the time of an LTE retransmission.
     Lte,
 }
 
 impl Rough {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 7] =
         [Self::Bursts, Self::Policed, Self::Jitter, Self::ThinAcks, Self::Swings, Self::Wifi, Self::Lte];
-    /// How long its traces are. Then the last rate stays.
+    /// Length of its traces. Afterwards the last rate stays.
     const TRACE: Time = ms(600_000);
 
-    /// As in the names of figures.
+    /// Returns the name in figures.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bursts => "bursts1",
@@ -53,7 +53,7 @@ impl Rough {
         }
     }
 
-    /// Changes a path whose bandwidth-delay product is `bdp` bytes.
+    /// Applies the fault to a path whose bandwidth-delay product is `bdp` bytes.
     pub fn lay_on(self, forward: &mut Link, backward: &mut Link, bdp: u64) {
         let top = forward.rate;
         let trace = |trace: Trace| trace.steps(1, Self::TRACE);

@@ -1,28 +1,28 @@
-//! How long a queue stands, over time.
+//! Distribution of a queue's length over time.
 
 use crate::{Time, ms, us};
 
-/// How often it is looked at.
+/// Interval of samples.
 const EVERY: Time = ms(1);
-/// Waits that differ by less are the same.
+/// Resolution of waits.
 const STEP: Time = us(100);
 
-/// How often the queue was how long.
+/// Histogram of a queue's length.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// When to look again, `None` before the first packet.
+    /// Time of the next sample, `None` before the first packet.
     next: Option<Time>,
-    /// By wait, in [`STEP`]s.
+    /// Counts by wait, in [`STEP`]s.
     counts: Vec<u64>,
 }
 
 impl Standing {
-    /// Nothing has come before `now`; what was there will have left at `busy_until`.
+    /// Samples the time up to `now`, in which no packet came; the queue will be empty at `busy_until`.
     pub(super) fn look(&mut self, now: Time, busy_until: f64) {
         let mut next = self.next.unwrap_or(now);
         while next <= now {
             let wait = (busy_until - next as f64).max(0.0) as Time;
-            // As long as it is empty it stays so.
+            // An empty queue stays empty until the next packet.
             let times = if wait == 0 { (now - next) / EVERY + 1 } else { 1 };
             let step = (wait / STEP) as usize;
             if self.counts.len() <= step {
@@ -34,7 +34,7 @@ impl Standing {
         self.next = Some(next);
     }
 
-    /// How long a packet would have had to wait at half of the times, or longer.
+    /// Returns the median wait over time.
     pub(super) fn median(&self) -> Time {
         let half = self.counts.iter().sum::<u64>() / 2;
         let mut seen = 0;
@@ -58,7 +58,7 @@ mod tests {
             standing.look(0, ms(leave) as f64);
         }
         standing.look(ms(10), ms(9) as f64);
-        // 0, then 8, 7, … 1, 0, 0: the sixth of eleven.
+        // The samples are 0, then 8, 7, … 1, 0, 0: the sixth of eleven.
         assert_eq!(standing.counts.iter().sum::<u64>(), 11);
         assert_eq!(standing.median(), ms(3));
     }

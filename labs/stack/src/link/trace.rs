@@ -1,46 +1,46 @@
-//! Rates that change as those of radio links do.
+//! Variable rates as on radio links.
 //!
-//! These are not recordings: they follow from a seed, and change by as much as recordings of Wi-Fi and LTE
-//! do, so that everybody has them and knows what is in them.
+//! These are not recordings. They follow from a seed and change as much as recordings of Wi-Fi and LTE. So
+//! everyone has the same traces and knows their content.
 
 use crate::{Random, Time, ms};
 
-/// How often the rate goes to another level.
+/// Interval of changes to another level.
 const LEVEL: Time = ms(1000);
-/// Between two levels.
+/// Factor between two levels.
 const FACTOR: f64 = 4.0;
-/// How often it changes within a level.
+/// Interval of changes within a level.
 const FADE: Time = ms(100);
 
 /// A rate that goes up or down by a factor of four every second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trace {
-    /// The rate of the highest level, bits per second on the wire.
+    /// Rate of the highest level, bits per second on the wire.
     pub top: f64,
-    /// How many levels there are, at least two. It begins with the highest; with two it alternates, with more
-    /// it goes up or down by chance.
+    /// Number of levels, at least two, starting with the highest. Two levels alternate; with more, each step
+    /// up or down is random.
     pub levels: u32,
-    /// By which part of a level's rate it differs from that, more or less, anew every tenth of a second.
+    /// Maximum relative deviation from a level's rate, drawn anew every tenth of a second.
     pub fading: f64,
 }
 
 impl Trace {
-    /// Full rate and a quarter of it, in turns.
+    /// Returns a trace that alternates between full rate and a quarter of it.
     pub fn swings(top: f64) -> Self {
         Self { top, levels: 2, fading: 0.0 }
     }
 
-    /// Somebody walks between two rooms: another modulation every second, and fading.
+    /// Returns a trace of a walk between two rooms: another modulation every second, and fading.
     pub fn wifi(top: f64) -> Self {
         Self { top, levels: 2, fading: 0.2 }
     }
 
-    /// Somebody drives through cells: down to a sixteenth of the rate.
+    /// Returns a trace of a drive through cells: down to a sixteenth of the rate.
     pub fn lte(top: f64) -> Self {
         Self { top, levels: 3, fading: 0.2 }
     }
 
-    /// From when on the link has which rate, for so long; the same for the same seed.
+    /// Returns the rates with their times for this duration; the same for the same seed.
     pub fn steps(&self, seed: u64, lasting: Time) -> Vec<(Time, f64)> {
         let mut random = Random::new(seed);
         let mut level = 0;
@@ -65,7 +65,7 @@ mod tests {
 
     const SECONDS: u64 = 2000;
 
-    /// The mean of the steps, each of which lasts for the same time.
+    /// Returns the mean of the steps, which have equal durations.
     fn mean(trace: Trace) -> f64 {
         let steps = trace.steps(1, ms(1000) * SECONDS);
         steps.iter().map(|(_, rate)| rate).sum::<f64>() / steps.len() as f64
@@ -75,7 +75,7 @@ mod tests {
     fn the_mean_is_that_of_the_levels() {
         assert_eq!(mean(Trace::swings(100.0)), 62.5);
         assert!((mean(Trace::wifi(100.0)) - 62.5).abs() < 0.5, "{}", mean(Trace::wifi(100.0)));
-        // A quarter of the time on the highest, half on the middle, a quarter on the lowest.
+        // A quarter of the time on the highest level, half on the middle, a quarter on the lowest.
         assert!((mean(Trace::lte(100.0)) - 39.06).abs() < 2.0, "{}", mean(Trace::lte(100.0)));
     }
 

@@ -1,4 +1,4 @@
-//! Every scenario, with its targets.
+//! Catalogue of all scenarios, with their targets.
 
 use peersock_stack::CongestionControl;
 
@@ -6,17 +6,17 @@ use super::{Case, Quantity, Target, rough};
 use crate::link::{Jitter, Link, Loss, Queue};
 use crate::{Batching, Plan, Scenario, Time, ms, secs, us};
 
-/// How long a scenario lasts, seconds, unless it says otherwise.
+/// Default duration of a scenario, seconds.
 const LASTING: f64 = 60.0;
-/// Links that carry a packet in 12 µs or less are watched for less long.
+/// Durations for links that carry a packet in 12 µs or less, which cost more computing time.
 const LASTING_1G: f64 = 10.0;
 const LASTING_10G: f64 = 1.0;
-/// Figures of fairness leave out this part of a run: flows need time to find their shares.
+/// Part of a run that figures of fairness omit, because flows need time to find their shares.
 const START_UP: f64 = 1.0 / 6.0;
-/// Nobody waits longer for the next byte.
+/// Maximum stall of a reader, seconds.
 const STALL: Target = Target::AllAtMost(2.0);
 
-/// Every case, with `congestion` at work where nothing else is said.
+/// Returns every case, with `congestion` as the default congestion control.
 pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
     let mut cases = goodput();
     cases.extend(impaired());
@@ -26,6 +26,7 @@ pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
     cases.extend(rough::cases());
     for case in &mut cases {
         for plan in &mut case.scenario.plans {
+            // A plan with another algorithm is a rival and keeps it.
             if plan.congestion == CongestionControl::default() {
                 plan.congestion = congestion;
             }
@@ -34,22 +35,22 @@ pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
     cases
 }
 
-/// The link of most scenarios.
+/// Returns the link of most scenarios.
 fn usual() -> Scenario {
     Scenario::new(100e6, ms(40)).lasting(secs(LASTING))
 }
 
-/// A link on which one flow is alone, and what it must carry at random losses.
+/// A link with a single flow, and the shares that it must carry at random losses.
 struct Lone {
     name: &'static str,
-    /// Bit/s.
+    /// Bandwidth, bit/s.
     rate: f64,
     rtt: Time,
     lasting: f64,
-    /// What arrives within this time is received at once. On the fastest link that must be short against the
-    /// round trip.
+    /// Time in which arriving packets are received together. On the fastest link it must be short compared
+    /// with the round trip.
     batch: Time,
-    /// Percent lost, and the share that the median must reach.
+    /// Loss in percent, and the share that the median must reach.
     losses: &'static [(f64, f64)],
 }
 
@@ -88,7 +89,7 @@ const LONE: [Lone; 4] = [
     },
 ];
 
-/// One flow and random loss.
+/// Returns the cases of one flow with random loss.
 fn goodput() -> Vec<Case> {
     let mut cases = Vec::new();
     for Lone { name, rate, rtt, lasting, batch, losses } in LONE {
@@ -111,7 +112,7 @@ fn percent_of_packets(percent: f64) -> Loss {
     if percent == 0.0 { Loss::None } else { Loss::Random(percent / 100.0) }
 }
 
-/// One flow over links with other faults, or other buffers.
+/// Returns the cases of one flow over links with other faults, or other buffers.
 fn impaired() -> Vec<Case> {
     let with = |change: &dyn Fn(&mut Link)| {
         let mut scenario = usual().with(Plan::endless());
@@ -146,7 +147,7 @@ fn impaired() -> Vec<Case> {
     let mut policed = with(&|_| ());
     policed.forward.queue = Queue::Policer((policed.bdp() / 4.0) as u64);
 
-    // Late packets take several round trips, so that a window of one round trip takes them for lost.
+    // Late packets take several round trips, so a reordering window of one round trip mistakes them for lost.
     let very_late = |rate: f64, congestion: CongestionControl| {
         let mut scenario = Scenario::new(rate, ms(2)).lasting(secs(LASTING_1G));
         scenario = scenario.with(Plan { congestion, ..Plan::endless() });
@@ -156,7 +157,7 @@ fn impaired() -> Vec<Case> {
         scenario
     };
 
-    // The shortest round trip is next to nothing, and most packets count as late.
+    // The minimum round trip is close to zero, so most packets count as late.
     let overtaking = |share: f64| {
         let mut scenario = Scenario::new(100e6, ms(20)).lasting(secs(LASTING)).with(Plan::endless());
         for link in [&mut scenario.forward, &mut scenario.backward] {
@@ -207,11 +208,11 @@ fn impaired() -> Vec<Case> {
     judged.chain(aimed).chain(reported).collect()
 }
 
-/// Several flows in one queue.
+/// Returns the cases of several flows in one queue.
 fn fairness() -> Vec<Case> {
     let mut cases = Vec::new();
     for (buffer, least) in [(0.1, 0.9), (1.0, 0.9), (4.0, 0.8)] {
-        // Judged are one BDP and four; less is reported.
+        // One BDP and four have targets; smaller buffers are only reported.
         let target: &[Target] = if buffer < 1.0 { &[] } else { &[Target::Median(least)] };
         for flows in [2, 4, 10] {
             let mut scenario = past_start_up(usual().buffer(buffer));
@@ -227,7 +228,7 @@ fn fairness() -> Vec<Case> {
             ));
         }
     }
-    // Those of one node have one stack, and their packets arrive mixed.
+    // Flows of one node share one stack, and their packets arrive mixed.
     let mut one_node = past_start_up(usual());
     for flow in 0..4 {
         one_node = one_node.with(Plan { start: ms(137) * flow, ..Plan::endless() });
@@ -241,7 +242,7 @@ fn fairness() -> Vec<Case> {
             .with(Plan { start: ours, ..Plan::endless() })
             .with(Plan { start: theirs, congestion: cubic, ..Plan::endless() });
         let when = if together { "" } else { "_cubic_first" };
-        // The requirement is for one BDP.
+        // The requirement holds for one BDP.
         let target = if buffer == 1.0 { quarter } else { &[] };
         let case = Case::new(format!("100mbit_40ms_buffer{buffer}{when}"), each_its_pair(scenario));
         cases.push(case.measure("share_of_cubic", Quantity::FairShare(1), target).measure(
@@ -264,15 +265,15 @@ fn fairness() -> Vec<Case> {
     cases
 }
 
-/// With the first sixth left out of figures of fairness.
+/// Omits the first sixth from figures of fairness.
 pub(super) fn past_start_up(mut scenario: Scenario) -> Scenario {
     scenario.mark = (scenario.lasting as f64 * START_UP) as Time;
-    // Another meeting of the flows with each seed.
+    // A different phase between the flows with each seed.
     scenario.start_spread = ms(100);
     scenario
 }
 
-/// With a pair of hosts for each connection.
+/// Gives each connection its own pair of hosts.
 pub(super) fn each_its_pair(mut scenario: Scenario) -> Scenario {
     let rtt = scenario.rtts[0];
     scenario.rtts = vec![rtt; scenario.plans.len()];
@@ -282,7 +283,7 @@ pub(super) fn each_its_pair(mut scenario: Scenario) -> Scenario {
     scenario
 }
 
-/// How long a lone flow makes others wait.
+/// Returns the cases of the queueing delay that a single flow causes.
 fn queues() -> Vec<Case> {
     let of = |buffer: f64, targets: &[Target]| {
         let case =
@@ -292,7 +293,7 @@ fn queues() -> Vec<Case> {
     vec![of(1.0, &[]), of(4.0, &[Target::MedianUnder(0.15)])]
 }
 
-/// Short transfers.
+/// Returns the cases of short transfers.
 fn completion() -> Vec<Case> {
     let mut cases = Vec::new();
     for (size, bytes) in [("10kb", 10_000), ("100kb", 100_000), ("1mb", 1_000_000)] {
@@ -301,6 +302,7 @@ fn completion() -> Vec<Case> {
             scenario.forward.loss = percent_of_packets(percent);
             scenario.backward.loss = percent_of_packets(percent);
             let mut case = Case::new(format!("{size}_40ms_loss{percent}"), scenario);
+            // Random loss makes single runs differ more.
             case.runs_per_seed = if percent == 0.0 { 1 } else { 10 };
             cases.push(case.measure("completion_ms", Quantity::Completion, &[]));
         }

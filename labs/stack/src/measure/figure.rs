@@ -1,38 +1,38 @@
-//! A number of every run, and what is made of many.
+//! Values of runs, and figures made of many runs.
 
 use crate::{Outcome, Scenario, Time};
 
-/// What is taken from an outcome. Goodput is of the direction from clients to servers, counted where it is
-/// read.
+/// Quantity taken from an outcome. Goodput is that from clients to servers, counted at the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
-    /// All connections' payload over what the path can carry from the first connect to the end.
+    /// Payload of all connections, divided by the path's capacity from the first connect to the end.
     Share,
-    /// Jain's index of all connections' payload after the mark: 1 if all have the same, 1/n if one has all.
+    /// Jain's index of the connections' payload after the mark: 1 if all are equal, 1/n if one has
+    /// everything.
     Jain,
-    /// One connection's payload after the mark over an equal part of what the path can carry.
+    /// Payload of one connection after the mark, divided by an equal share of the path's capacity.
     FairShare(usize),
-    /// The smallest of all connections' [`Quantity::FairShare`].
+    /// Smallest [`Quantity::FairShare`] of all connections.
     SmallestShare,
-    /// The largest of them.
+    /// Largest [`Quantity::FairShare`] of all connections.
     LargestShare,
-    /// How long the queue was half of the time, or longer: [`QueueStatistics::median_wait`], milliseconds.
+    /// Median of the queue's length over time: [`QueueStatistics::median_wait`], milliseconds.
     ///
     /// [`QueueStatistics::median_wait`]: crate::link::QueueStatistics::median_wait
     Wait,
-    /// The mean time in the queue over the round-trip time.
+    /// Mean time in the queue, divided by the round-trip time.
     QueueDelay,
-    /// Packets that the queue dropped over all that came to it.
+    /// Packets that the queue dropped, divided by all packets that arrived at it.
     SelfMadeLoss,
-    /// Milliseconds from the first connection's connect to its last byte; the whole length if that did not
-    /// come.
+    /// Milliseconds from the first connection's connect to its last byte; the whole duration if that byte did
+    /// not arrive.
     Completion,
-    /// Seconds in which the reader of some connection got nothing, at the longest.
+    /// Longest time in seconds in which the reader of a connection got nothing.
     LongestStall,
 }
 
 impl Quantity {
-    /// Its unit.
+    /// Returns the unit.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Share => "of capacity",
@@ -45,7 +45,7 @@ impl Quantity {
         }
     }
 
-    /// Takes it from an outcome.
+    /// Returns the quantity in an outcome.
     pub fn of(self, scenario: &Scenario, outcome: &Outcome) -> f64 {
         let connections = &outcome.connections;
         let after_mark = |index: usize| connections[index].up.bytes_after_mark as f64;
@@ -92,27 +92,27 @@ fn milliseconds(time: Time) -> f64 {
     time as f64 / 1e6
 }
 
-/// What is expected of the runs of one scenario.
+/// Target for the runs of one scenario.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// The median is at least this.
     Median(f64),
-    /// The median is under this.
+    /// The median is less than this.
     MedianUnder(f64),
-    /// The smallest is at least this.
+    /// The minimum is at least this.
     Worst(f64),
-    /// The largest is at most this.
+    /// The maximum is at most this.
     AllAtMost(f64),
-    /// The smallest is over half of the median.
+    /// The minimum is over half of the median.
     WorstOverHalfMedian,
-    /// The median should be at least this, which is not reached yet: nothing fails if it is not.
+    /// The median should be at least this. It is not reached yet, so a miss is no failure.
     AimMedian(f64),
-    /// The median should be under this, likewise.
+    /// The median should be less than this. It is not reached yet, so a miss is no failure.
     AimMedianUnder(f64),
 }
 
 impl Target {
-    /// Whether a miss of it is a failure.
+    /// Returns true if a miss is a failure.
     pub fn is_required(self) -> bool {
         !matches!(self, Self::AimMedian(_) | Self::AimMedianUnder(_))
     }
@@ -121,41 +121,41 @@ impl Target {
 /// One quantity over all runs of one scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// For example `goodput_share/100mbit_40ms_loss0.1`.
+    /// Name, for example `goodput_share/100mbit_40ms_loss0.1`.
     pub name: String,
-    /// For example `of capacity`.
+    /// Unit, for example `of capacity`.
     pub unit: &'static str,
-    /// The runs, in order of size.
+    /// Values of the runs, sorted.
     sorted: Vec<f64>,
-    /// What is expected.
+    /// Targets of the figure.
     pub targets: Vec<Target>,
 }
 
 impl Figure {
-    /// Makes a figure of at least one run.
+    /// Creates a figure of at least one run.
     pub fn new(name: &str, unit: &'static str, mut values: Vec<f64>, targets: &[Target]) -> Self {
         values.sort_by(f64::total_cmp);
         Self { name: name.to_owned(), unit, sorted: values, targets: targets.to_vec() }
     }
 
-    /// The smallest, not a number if there were no runs.
+    /// Returns the minimum, NaN if there were no runs.
     pub fn min(&self) -> f64 {
         self.sorted.first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The largest.
+    /// Returns the maximum.
     pub fn max(&self) -> f64 {
         self.sorted.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// The middle one, or the mean of the two in the middle.
+    /// Returns the median: the middle value, or the mean of the two middle values.
     pub fn median(&self) -> f64 {
         let middle = self.sorted.len() / 2;
         let Some(&upper) = self.sorted.get(middle) else { return f64::NAN };
         if self.sorted.len() % 2 == 1 { upper } else { (self.sorted[middle - 1] + upper) / 2.0 }
     }
 
-    /// Whether it is as expected.
+    /// Returns true if the figure meets `target`.
     pub fn meets(&self, target: Target) -> bool {
         match target {
             Target::Median(least) | Target::AimMedian(least) => self.median() >= least,
@@ -166,12 +166,12 @@ impl Figure {
         }
     }
 
-    /// Whether anything is required of it.
+    /// Returns true if the figure has a required target.
     pub fn is_judged(&self) -> bool {
         self.targets.iter().any(|target| target.is_required())
     }
 
-    /// Whether it is all that is required.
+    /// Returns true if the figure meets all required targets.
     pub fn is_ok(&self) -> bool {
         self.targets.iter().all(|target| !target.is_required() || self.meets(*target))
     }

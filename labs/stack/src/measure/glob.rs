@@ -1,6 +1,6 @@
-//! Names by patterns.
+//! Matching of names by patterns.
 
-/// Whether `name` matches `pattern`, in which `*` stands for any characters and `?` for one.
+/// Returns true if `name` matches `pattern`, in which `*` stands for any characters and `?` for one.
 ///
 /// ```
 /// use peersock_stack_lab::measure::matches;
@@ -11,7 +11,7 @@
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // Where the last star stands, and where what follows it was tried last.
+    // Position of the last star, and of the last attempt to match the pattern after it.
     let mut retry = None;
     while n < name.len() {
         match pattern.get(p) {

@@ -1,4 +1,4 @@
-//! The scenarios that the project is judged by, what is measured in them, and their targets.
+//! Benchmark scenarios of the project, with their measures and targets.
 
 mod catalogue;
 mod figure;
@@ -15,29 +15,29 @@ pub use table::{table, write_json};
 
 use crate::Scenario;
 
-/// A scenario under a name, and what is measured in it.
+/// A named scenario and its measures.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// The names of its figures end with this, for example `100mbit_40ms_loss0.1`.
+    /// Suffix of the names of its figures, for example `100mbit_40ms_loss0.1`.
     pub name: String,
-    /// What is tried.
+    /// Scenario to run.
     pub scenario: Scenario,
-    /// How many seeds are run for each that is asked for.
+    /// Number of runs per requested seed.
     pub runs_per_seed: u64,
-    /// More seeds than these are not run: a second of a fast link takes long.
+    /// Maximum number of seeds, because a second of a fast link takes long.
     pub most_seeds: u64,
-    /// What is measured.
+    /// Figures to measure.
     pub measures: Vec<Measure>,
 }
 
 /// One figure of a [`Case`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// For example `goodput_share/100mbit_40ms_loss0.1`.
+    /// Name, for example `goodput_share/100mbit_40ms_loss0.1`.
     pub name: String,
-    /// What it is.
+    /// Quantity that is measured.
     pub quantity: Quantity,
-    /// What is expected of it.
+    /// Targets of the figure.
     pub targets: Vec<Target>,
 }
 
@@ -46,12 +46,12 @@ impl Case {
         Self { name: name.into(), scenario, runs_per_seed: 1, most_seeds: u64::MAX, measures: Vec::new() }
     }
 
-    /// How many runs there are with so many seeds.
+    /// Returns the number of runs for this number of seeds.
     fn runs(&self, seeds: u64) -> u64 {
         seeds.min(self.most_seeds) * self.runs_per_seed
     }
 
-    /// Measures one more figure, under the quantity's name and the case's.
+    /// Adds a figure, named after the quantity and the case.
     fn measure(self, prefix: &str, quantity: Quantity, targets: &[Target]) -> Self {
         let name = format!("{prefix}/{}", self.name);
         self.measure_as(name, quantity, targets)

@@ -1,4 +1,4 @@
-//! Long and rough paths: a stream of 1 Gbit/s over 100 ms, radio links, and flows of all lengths.
+//! Long and rough paths: a stream of 1 Gbit/s over 100 ms, radio links, and flows with different round trips.
 
 use peersock_stack::CongestionControl;
 
@@ -7,14 +7,14 @@ use super::{Case, Quantity, Target};
 use crate::link::{Queue, Rough};
 use crate::{Plan, Scenario, ms, secs};
 
-/// Long enough for start-up, which takes a second, to be little.
+/// Duration in which the start-up of a second hardly matters.
 const LASTING: f64 = 30.0;
 const LASTING_SLOW: f64 = 60.0;
-/// These take seconds each, and differ little from seed to seed.
+/// Maximum number of seeds, because runs take seconds each and differ little between seeds.
 const MOST_SEEDS: u64 = 5;
-/// Of what the link carries.
+/// Required share of the link's capacity.
 const SHARE: f64 = 0.9;
-/// How long the flow's own queue may be half of the time, milliseconds.
+/// Maximum median length of the flow's own queue, milliseconds.
 const WAIT: f64 = 25.0;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -27,7 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// One flow, and the path's fault.
+/// Returns the case of one flow on a path with a fault.
 fn alone(rough: Rough) -> Case {
     let (path, mut scenario) = match rough {
         Rough::Lte => ("100mbit_60ms", Scenario::new(100e6, ms(60)).lasting(secs(LASTING_SLOW))),
@@ -50,23 +50,23 @@ fn alone(rough: Rough) -> Case {
         .measure("queue_ms", Quantity::Wait, &[wait])
 }
 
-/// Whether the buffers are too small for what is missing at the same time. By default they hold 16 MiB, 1.3
-/// times what is in flight here, and a receiver that waits for something that was lost keeps a round trip's
-/// worth more. With 64 MiB (`tcp_buffers`) it is 0.90 and 0.94 of the link.
+/// Returns true if the buffers are too small for all data missing at the same time. By default they hold 16
+/// MiB, 1.3 times the bytes in flight here. A receiver that waits for a lost segment keeps a round trip's
+/// data in addition. With 64 MiB (`tcp_buffers`) the shares are 0.90 and 0.94.
 fn is_short_of_buffer(rough: Rough) -> bool {
     matches!(rough, Rough::Bursts | Rough::Policed)
 }
 
-/// Whether the rate changes faster than BBR looks for more. It probes every two to three seconds, so that
-/// flows of Reno and CUBIC beside it get their part, and a probe raises the rate by a quarter per round trip:
-/// after a second at a quarter of the rate it takes 0.6 s of the next second to be back at it, if there is a
-/// probe at all. What was in flight when the rate falls stands in the queue for as long as the slow second
-/// lasts. With probes as soon as such a queue is gone it was 2 % more and the queue longer.
+/// Returns true if the rate changes faster than BBR probes for more. BBR probes every two to three seconds,
+/// so that flows of Reno and CUBIC beside it get their share. A probe raises the rate by a quarter per round
+/// trip. After a second at a quarter of the rate, it takes 0.6 s of the next second to return, if there is a
+/// probe at all. When the rate falls, the bytes in flight stay in the queue for the whole slow second. Probes
+/// right after the end of such a queue gave 2 % more, and a longer queue.
 fn is_swift(rough: Rough) -> bool {
     matches!(rough, Rough::Swings | Rough::Wifi | Rough::Lte)
 }
 
-/// One flow of ours, and one of another algorithm.
+/// Returns the case of one peersock flow beside one of another algorithm.
 fn beside(theirs: CongestionControl) -> Case {
     let scenario = past_start_up(Scenario::new(100e6, ms(100)).lasting(secs(LASTING_SLOW)))
         .with(Plan::endless())
@@ -77,12 +77,12 @@ fn beside(theirs: CongestionControl) -> Case {
         .measure(&format!("share_beside_{theirs}"), Quantity::FairShare(0), &fair)
 }
 
-/// Round trips of 10 to 200 ms in one queue.
+/// Returns the case of round trips of 10 to 200 ms in one queue.
 ///
-/// The shares are aims. What BBR has in flight grows with the round trip, and flows divide a bottleneck as
-/// they divide its queue: those with long round trips have most of it. The windows' room for a queue, which
-/// is bounded by half of the round trip, helps short ones at 20 beside 80 ms and too little at 10 beside 200
-/// ms; with more of it many short flows overflow a small buffer.
+/// The shares are aims. BBR's bytes in flight grow with the round trip, and flows share a bottleneck in
+/// proportion to their shares of its queue. So flows with long round trips get most of it. The windows' room
+/// for a queue is bounded by half of the round trip. It suffices for 20 ms beside 80 ms, but not for 10 ms
+/// beside 200 ms. With more room, many short flows overflow a small buffer.
 fn ten_flows() -> Case {
     let mut scenario = past_start_up(Scenario::new(100e6, ms(105)).lasting(secs(LASTING_SLOW)));
     // One BDP of the mean round trip.
@@ -90,7 +90,7 @@ fn ten_flows() -> Case {
     for flow in 0..10 {
         scenario = scenario.with(Plan { pair: flow, start: ms(137) * flow as u64, ..Plan::endless() });
     }
-    // 10, 31, 52, … 200 ms.
+    // Round trips of 10, 31, 52, … 200 ms.
     scenario.rtts = (0..10).map(|flow| ms(10) + ms(190) * flow / 9).collect();
     Case::new("10_flows_10ms_to_200ms", scenario)
         .measure("smallest_share", Quantity::SmallestShare, &[Target::AimMedian(0.4)])

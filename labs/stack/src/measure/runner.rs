@@ -1,4 +1,4 @@
-//! Runs many seeds of many cases on all cores.
+//! Parallel runs of many seeds of many cases on all cores.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,26 +7,27 @@ use std::thread;
 use super::{Case, Figure};
 use crate::secs;
 
-/// How much is run.
+/// Extent of the runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// How many seeds.
+    /// Number of seeds.
     pub seeds: u64,
-    /// Instead of the scenarios' own lengths, seconds.
+    /// Duration in seconds that replaces the scenarios' own.
     pub secs: Option<f64>,
 }
 
-/// Runs every case and gives its figures in the order of the cases. `progress` hears of each case that is
-/// done, with its figures.
+/// Runs every case and returns its figures in the order of the cases. `progress` gets each finished case with
+/// its figures.
 ///
 /// # Errors
-/// What must not be has been in some run: its name, seed and the failure.
+/// Description of a failed run: its name, seed and the failure.
 pub fn run(
     mut cases: Vec<Case>,
     settings: Settings,
     progress: impl Fn(&Case, &[Figure]) + Sync,
 ) -> Result<Vec<Figure>, String> {
     for case in &mut cases {
+        // The mark keeps its place within the shorter or longer run.
         if let Some(seconds) = settings.secs {
             case.scenario.mark =
                 (case.scenario.mark as f64 / case.scenario.lasting as f64 * seconds * 1e9) as u64;
@@ -47,6 +48,7 @@ pub fn run(
             let values =
                 case.measures.iter().map(|measure| measure.quantity.of(&case.scenario, &outcome)).collect();
             let mut results = results.lock().expect("no thread panics while it holds it");
+            // The first failure is enough for the report.
             results.failure = results.failure.take().or(failure);
             if let Some(figures) = results.add(case, index, values) {
                 progress(case, &figures);
@@ -68,7 +70,7 @@ pub fn run(
 }
 
 struct Results {
-    /// By case and run.
+    /// Values by case and run.
     values: Vec<Vec<Vec<f64>>>,
     expected: Vec<usize>,
     figures: Vec<Vec<Figure>>,
@@ -85,7 +87,7 @@ impl Results {
         }
     }
 
-    /// Adds a run; gives the case's figures if it was the last.
+    /// Adds a run; returns the case's figures if it was the last.
     fn add(&mut self, case: &Case, index: usize, values: Vec<f64>) -> Option<Vec<Figure>> {
         let runs = &mut self.values[index];
         runs.push(values);

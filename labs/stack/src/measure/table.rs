@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Figure, Target};
 
-/// The whole table.
+/// Returns the whole table.
 pub fn table(figures: &[Figure]) -> String {
     let mut out = String::new();
     row(&mut out, ["figure", "unit", "min", "median", "max", "target"].map(str::to_owned));
@@ -24,7 +24,7 @@ pub fn table(figures: &[Figure]) -> String {
 /// Writes one JSON object per figure: name, unit, min, median, max.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// Writing the file fails.
 pub fn write_json(figures: &[Figure], path: &Path) -> io::Result<()> {
     let mut out = String::new();
     for figure in figures {

@@ -1,4 +1,4 @@
-//! How long short transfers take, from connect until the receiver has the last byte.
+//! Completion times of short transfers, from connect until the receiver has the last byte.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read};
@@ -13,19 +13,19 @@ use super::Round;
 use super::ends::{Outgoing, Path, Sender, Wire, accept, random_loss};
 use super::trial::{Percentile, Samples, Series, Subject, Summary, Trial, Trials};
 
-/// As in the same figures of virtual time.
+/// Same link as in the virtual-time figures.
 const WIRE: Wire = Wire { name: "100mbit_40ms", rate: 100e6, rtt: ms(40) };
-/// Name, bytes, and how many follow each other in a round on a link that loses packets. Fewer do on a perfect
-/// one, where all are alike.
+/// Name, bytes, and number of consecutive transfers per round on a link with loss. A perfect link needs
+/// fewer, because all transfers are alike.
 const SIZES: [(&str, u64, usize); 3] = [("10kb", 10_000, 48), ("100kb", 100_000, 24), ("1mb", 1_000_000, 12)];
 const WITHOUT_LOSS: usize = 3;
-/// Percent, of packets in both directions.
+/// Loss in percent of the packets in both directions.
 const LOSSES: [f64; 2] = [0.0, 1.0];
-/// Links that every sender has at the same time.
+/// Number of simultaneous links per sender.
 const LANES: u64 = 2;
-/// A transfer that takes longer has failed: many more losses in a row have to be than ever are.
+/// Duration after which a transfer has failed. It is longer than any plausible run of losses can cause.
 const MOST: Duration = Duration::from_secs(20);
-/// Times that differ by less are the same: a thread of ours or the kernel's has woken up later.
+/// Tolerance of a comparison, because threads of peersock or the kernel may wake late.
 const NOT_ABOVE: Target = Target::MedianUnder(1.02);
 
 struct Completion {
@@ -75,7 +75,7 @@ impl Subject for Completion {
 }
 
 impl Completion {
-    /// One transfer after another over one link, and how many milliseconds each took.
+    /// Runs transfers in turn over one link; returns their durations in milliseconds.
     fn lane(
         &self,
         sender: Sender,
@@ -83,6 +83,7 @@ impl Completion {
         round: Round,
         wanted: &BTreeSet<Series>,
     ) -> io::Result<Samples> {
+        // Each lane has its own seed, so that lanes do not lose the same packets.
         let mut options = WIRE.options(self.percent, round.seed * LANES + lane, round.congestion);
         options.inward.loss = random_loss(self.percent);
         let path = Path::new(sender, &options)?;
@@ -113,7 +114,7 @@ fn transfer(path: &Path, listener: &TcpListener, bytes: u64) -> io::Result<Durat
         });
         let mut receiver = match accept(listener, start + MOST) {
             Ok(receiver) => receiver,
-            // Why none came is what the sender says.
+            // The sender's error explains the missing connection.
             Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
         };
         receiver.set_read_timeout(Some(MOST))?;
@@ -126,7 +127,7 @@ fn transfer(path: &Path, listener: &TcpListener, bytes: u64) -> io::Result<Durat
             }
         }
         let time = start.elapsed();
-        // Closed only now, so that nothing of it hurries or holds up the data.
+        // Closed only now, so that the close neither speeds up nor delays the data.
         sender.join().expect("nothing in it panics").map(|_: Outgoing| time)
     })
 }

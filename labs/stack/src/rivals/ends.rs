@@ -1,4 +1,4 @@
-//! Senders, the paths from them to the kernel's receiver, and what is sent there.
+//! Senders, their paths to the kernel receiver, and their traffic.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use peersock_stack_lab::link::{Link, Loss, Queue};
 use peersock_stack_lab::{HEADERS, SEGMENT, Time};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-/// Who sends.
+/// A sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Sender {
     Peersock,
@@ -21,10 +21,10 @@ pub(crate) enum Sender {
 
 impl Sender {
     pub(crate) const ALL: [Sender; 3] = [Sender::Peersock, Sender::Cubic, Sender::Bbr];
-    /// The kernel's.
+    /// Senders of the kernel.
     pub(crate) const RIVALS: [Sender; 2] = [Sender::Bbr, Sender::Cubic];
 
-    /// As in the names of figures, and for the kernel's as it calls them.
+    /// Returns the name in figures, which for kernel senders is also the name in Linux.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Sender::Peersock => "peersock",
@@ -38,18 +38,18 @@ impl Sender {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Wire {
     pub(crate) name: &'static str,
-    /// Bit/s.
+    /// Bandwidth, bit/s.
     pub(crate) rate: f64,
     pub(crate) rtt: Time,
 }
 
 impl Wire {
-    /// The bandwidth-delay product, bytes of the wire.
+    /// Returns the bandwidth-delay product, bytes of the wire.
     pub(crate) fn bdp(&self) -> u64 {
         (self.rate / 8.0 * self.rtt as f64 / 1e9) as u64
     }
 
-    /// The link as a path wants it, which loses data with this probability, percent.
+    /// Returns the options of a path over this link, which loses data with the probability `percent`.
     pub(crate) fn options(&self, percent: f64, seed: u64, congestion: CongestionControl) -> Options {
         let outward =
             Link { queue: Queue::DropTail(self.bdp()), loss: random_loss(percent), ..Link::new(self.rate) };
@@ -69,7 +69,7 @@ pub(crate) fn random_loss(percent: f64) -> Loss {
     if percent == 0.0 { Loss::None } else { Loss::Random(percent / 100.0) }
 }
 
-/// A link of its own from a sender to the kernel's receiver.
+/// A private link from a sender to the kernel receiver.
 pub(crate) struct Path {
     near: Namespace,
     far: Far,
@@ -103,7 +103,7 @@ impl Path {
         }
     }
 
-    /// The share of packets that were late.
+    /// Returns the share of packets that were late.
     pub(crate) fn late(&self) -> f64 {
         match &self.far {
             Far::Node(node) => node.punctuality().late_share(),
@@ -112,10 +112,10 @@ impl Path {
     }
 }
 
-/// A namespace whose kernel sends or receives.
+/// Creates a namespace whose kernel sends or receives.
 pub(crate) fn kernel_end() -> io::Result<Namespace> {
     let namespace = Namespace::new()?;
-    // It would begin a connection with what it has learnt from earlier ones to the same host.
+    // Otherwise the kernel would start a connection with metrics of earlier connections to the same host.
     namespace.set("ipv4/tcp_no_metrics_save", "1")?;
     Ok(namespace)
 }
@@ -124,27 +124,29 @@ pub(crate) fn listen(near: &Namespace) -> io::Result<TcpListener> {
     near.run(|| TcpListener::bind(SocketAddr::new(kernel_address(false), 0)))
 }
 
-/// The kernel connects, with this congestion control from the beginning.
+/// Connects from the kernel, with this congestion control from the beginning.
 pub(crate) fn connect_from(far: &Namespace, sender: Sender, remote: SocketAddr) -> io::Result<Outgoing> {
     let socket =
         far.run(|| Ok(socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?))?;
     let name = sender.name();
     sockopt::set_tcp_congestion(&socket, name)
         .map_err(|e| io::Error::other(format!("the kernel has no congestion control {name}: {e}")))?;
+    // Nagle's algorithm would delay the last partial segment.
     sockopt::set_tcp_nodelay(&socket, true)?;
     connect(&socket, &remote)?;
     Ok(Outgoing::Kernel(socket.into()))
 }
 
-/// The sending end of a connection.
+/// Sending end of a connection.
 pub(crate) enum Outgoing {
     Ours(Socket),
     Kernel(TcpStream),
 }
 
 impl Outgoing {
-    /// Writes what there is room for until `end`.
+    /// Writes as much as fits until `end`.
     fn fill(&self, end: Instant) -> io::Result<()> {
+        // A blocking write could outlast the end of the measurement.
         if let Self::Kernel(stream) = self {
             stream.set_nonblocking(true)?;
         }
@@ -163,7 +165,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Writes this and the end.
+    /// Writes `data` and the end.
     pub(crate) fn send(&self, data: &[u8]) -> io::Result<()> {
         match self {
             Self::Ours(socket) => {
@@ -178,7 +180,7 @@ impl Outgoing {
     }
 }
 
-/// When a flow without end sends and when it is counted.
+/// Times of an endless flow: sending and counting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) start: Instant,
@@ -186,7 +188,7 @@ pub(crate) struct Span {
     pub(crate) end: Instant,
 }
 
-/// Connects, sends, and gives the bytes that the listener's end reads in its time.
+/// Connects and sends; returns the bytes that the listener's end reads in the counted time.
 pub(crate) fn flow_without_end(
     listener: &TcpListener,
     span: Span,
@@ -200,9 +202,10 @@ pub(crate) fn flow_without_end(
         });
         let mut receiver = match accept(listener, span.end) {
             Ok(receiver) => receiver,
-            // Why none came is what the sender says.
+            // The sender's error explains the missing connection.
             Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
         };
+        // A short timeout, so that the loop notices the end of the measurement.
         receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
         let mut buf = vec![0; 256 << 10];
         let mut bytes = 0;
@@ -219,7 +222,7 @@ pub(crate) fn flow_without_end(
     })
 }
 
-/// Waits for a connection until `end`: if connecting fails, none comes.
+/// Waits for a connection until `end`, because none comes if connecting fails.
 pub(crate) fn accept(listener: &TcpListener, end: Instant) -> io::Result<TcpStream> {
     listener.set_nonblocking(true)?;
     loop {

@@ -1,4 +1,4 @@
-//! One flow of ours and one of the kernel's in one bottleneck.
+//! One flow of peersock and one of the kernel in one bottleneck.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,13 +16,13 @@ use super::trial::{Samples, Series, Subject, Summary, Trial, Trials};
 
 const WIRE: Wire = Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) };
 const SECS: f64 = 30.0;
-/// When the second flow starts, and from when on both are counted, as parts of the whole.
+/// Start of the second flow, and start of the counting, as parts of the whole duration.
 const SECOND: f64 = 1.0 / 6.0;
 const SETTLED: f64 = 1.0 / 3.0;
-/// These take long.
+/// Maximum numbers of rounds, because these trials take long.
 const MOST_ROUNDS: [(Sender, u64); 2] = [(Sender::Cubic, 3), (Sender::Bbr, 2)];
 
-/// One bottleneck, in which one flow starts when the other has filled it.
+/// One bottleneck, in which the second flow starts when the first has filled it.
 struct Fairness {
     rival: Sender,
     ours_first: bool,
@@ -50,7 +50,7 @@ pub(crate) fn trials() -> Trials {
 }
 
 impl Subject for Fairness {
-    /// Each sender's payload after settling over half of what the link can carry.
+    /// Returns each sender's payload after settling, divided by half of the link's capacity.
     fn measure(&self, round: Round, _: &BTreeSet<Series>) -> io::Result<Samples> {
         let secs = round.secs.unwrap_or(SECS);
         let crossing = Crossing::new(round)?;
@@ -83,7 +83,8 @@ impl Subject for Fairness {
 
 const NODE_SUBNET: u8 = 1;
 
-/// The kernel that sends also forwards what our node sends, so that the bridge behind it carries both.
+/// Topology in which the sending kernel also forwards peersock's packets, so that one bridge carries both
+/// flows.
 struct Crossing {
     node: Node,
     bridge: Bridge,
@@ -100,6 +101,7 @@ impl Crossing {
         let at_once =
             Options { inward: fast.clone(), outward: fast, delay: 0, subnet: NODE_SUBNET, ..options };
         let node = Node::start(&far, &at_once)?;
+        // The sending kernel forwards the node's packets, too.
         far.set("ipv4/ip_forward", "1")?;
         near.ip(&format!("route add 10.77.{NODE_SUBNET}.0/24 via {} dev tun0", stack_address(false)))?;
         Ok(Self { node, bridge, far, near })

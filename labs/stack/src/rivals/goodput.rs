@@ -1,4 +1,4 @@
-//! How much of a link each sender uses, alone, with random loss, with reordering, and over rough paths.
+//! Share of a link that each sender uses alone: with random loss, with reordering, and over rough paths.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,21 +14,21 @@ use super::Round;
 use super::ends::{Path, Sender, Span, Wire, flow_without_end};
 use super::trial::{Samples, Series, Subject, Summary, Trial, Trials};
 
-/// What a userspace link carries on two cores, and the losses to try, percent.
+/// Links that two cores can emulate in userspace, with their losses in percent.
 const WIRES: [(Wire, &[f64]); 2] = [
     (Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) }, &[0.0, 0.1, 1.0, 3.0]),
     (Wire { name: "100mbit_20ms", rate: 100e6, rtt: ms(20) }, &[0.0, 1.0, 3.0]),
 ];
 const SECS: f64 = 12.0;
 
-/// A link on which packets overtake each other: percent that are late, and by how much at most. The second
-/// one makes them later than a round trip takes.
+/// Links with reordering: percentage of late packets, and their maximum lateness. On the second link packets
+/// are later than a round trip.
 const REORDERING: [(Wire, f64, Time); 2] = [
     (Wire { name: "50mbit_40ms", rate: 50e6, rtt: ms(40) }, 25.0, ms(10)),
     (Wire { name: "50mbit_6ms", rate: 50e6, rtt: ms(6) }, 25.0, ms(10)),
 ];
 
-/// The path on which [`Rough`] faults are tried: as long as in virtual time, and slower.
+/// Path for the [`Rough`] faults: as long as in virtual time, and slower.
 const ROUGH: Wire = Wire { name: "50mbit_100ms", rate: 50e6, rtt: ms(100) };
 
 struct Goodput {
@@ -36,14 +36,14 @@ struct Goodput {
     fault: Fault,
 }
 
-/// What the link does to data.
+/// Fault of the link for data.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    /// Percent lost.
+    /// Percentage lost.
     Loss(f64),
-    /// Percent late, and by how much at most.
+    /// Percentage late, and the maximum lateness.
     Reorder(f64, Time),
-    /// The same as in virtual time.
+    /// Fault used in virtual time, too.
     Rough(Rough),
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn trials() -> Trials {
             trial = trial.with(&name, "of capacity", Summary::Each((sender, 0)), &[]);
         }
         for rival in Sender::RIVALS {
-            // Rough paths are judged in virtual time.
+            // Rough paths have their targets in virtual time.
             let judged = rival == Sender::Bbr && !matches!(fault, Fault::Rough(_));
             let target: &[Target] = if judged { &[Target::Median(1.0)] } else { &[] };
             let name = format!("goodput_ratio/{place}.to_{}", rival.name());
@@ -97,8 +97,8 @@ pub(crate) fn trials() -> Trials {
 }
 
 impl Subject for Goodput {
-    /// The share of what the link can carry in the time from connect on. All send at the same time, each on a
-    /// link of its own.
+    /// Returns the used share of the link's capacity from connect on. All senders run at the same time on
+    /// private links.
     fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples> {
         let lasting = round.secs.unwrap_or(SECS);
         let share = |&(sender, _): &Series| {

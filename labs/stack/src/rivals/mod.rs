@@ -1,5 +1,5 @@
-//! Our sender beside the kernel's, over the same impaired link in real time. The receiver is the kernel's in
-//! all cases.
+//! Comparison of peersock's sender with the Linux kernel's, over the same impaired link in real time. The
+//! receiver is always the kernel.
 
 mod completion;
 mod ends;
@@ -13,23 +13,23 @@ use peersock_stack_lab::measure::Figure;
 
 pub(crate) use trial::{Trial, Trials};
 
-/// What the names of its figures begin with. They are measured only if asked for by name: it takes minutes.
+/// Prefix of its figures' names. They are measured only on request, because they take minutes.
 const PREFIX: &str = "kernel/";
-/// Fewer rounds than seeds: these take real time.
+/// Maximum number of rounds, less than the number of seeds, because rounds take real time.
 const MOST_ROUNDS: u64 = 5;
 
-/// How a round is.
+/// Parameters of a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
-    /// Counts from 1.
+    /// Number of the round, starting at 1.
     pub(crate) seed: u64,
-    /// Of our sender.
+    /// Congestion control of peersock's sender.
     pub(crate) congestion: CongestionControl,
-    /// Instead of the trials' own lengths, seconds.
+    /// Duration in seconds that replaces the trials' own.
     pub(crate) secs: Option<f64>,
 }
 
-/// All trials of which a figure is wanted.
+/// Returns all trials with a wanted figure.
 pub(crate) fn trials(wanted: impl Fn(&str) -> bool) -> Trials {
     let mut trials = goodput::trials();
     trials.extend(completion::trials());
@@ -41,10 +41,10 @@ pub(crate) fn trials(wanted: impl Fn(&str) -> bool) -> Trials {
     trials
 }
 
-/// Tries everything once in each round, so that a machine that gets slower in between slows all.
+/// Runs all trials once in each round, so that a slowdown of the machine affects all of them.
 ///
 /// # Errors
-/// Why it cannot be done here, or what failed.
+/// The reason why trials are impossible here, or a failure.
 pub(crate) fn run(
     mut trials: Trials,
     congestion: CongestionControl,

@@ -1,4 +1,4 @@
-//! What is tried in every round, and the figures that are made of it.
+//! Trials that run in every round, and their figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,31 +11,31 @@ use super::{PREFIX, Round};
 /// All trials of a run.
 pub(crate) type Trials = Vec<Trial>;
 
-/// Whose numbers: a sender's, with transfers of so many bytes, 0 if they are endless.
+/// Key of values: a sender, and the transfer's size in bytes, 0 for endless flows.
 pub(crate) type Series = (Sender, u64);
 
-/// What a trial does in a round.
+/// Measurement that a trial makes in a round.
 pub(crate) trait Subject {
-    /// Measures these, and perhaps others.
+    /// Measures the wanted series, and possibly others.
     fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples>;
 }
 
-/// What a round gives.
+/// Results of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     pub(crate) values: BTreeMap<Series, Vec<f64>>,
-    /// The share of packets that the latest of its links has handed over late.
+    /// Largest share of late packets of its links.
     pub(crate) late: f64,
 }
 
 impl Samples {
-    /// Adds numbers that were measured over a link of which this share of packets was late.
+    /// Adds values measured over a link with this share of late packets.
     pub(crate) fn add(&mut self, series: Series, values: Vec<f64>, late: f64) {
         self.values.entry(series).or_default().extend(values);
         self.late = self.late.max(late);
     }
 
-    /// Adds those of another.
+    /// Adds the values of another.
     pub(crate) fn merge(&mut self, other: Self) {
         for (series, values) in other.values {
             self.add(series, values, other.late);
@@ -45,9 +45,9 @@ impl Samples {
 
 /// A subject with its figures.
 pub(crate) struct Trial {
-    /// For example `goodput 50mbit_40ms_loss1`.
+    /// Title, for example `goodput 50mbit_40ms_loss1`.
     pub(crate) title: String,
-    /// It is left out of more rounds than these.
+    /// Maximum number of rounds; further rounds skip the trial.
     pub(crate) most_rounds: u64,
     subject: Box<dyn Subject>,
     figures: Vec<Wanted>,
@@ -61,29 +61,29 @@ struct Wanted {
     targets: Vec<Target>,
 }
 
-/// What a figure is made of.
+/// Computation of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Summary {
-    /// All numbers of all rounds.
+    /// All values of all rounds.
     Each(Series),
-    /// One number of all rounds together.
+    /// Percentile of all rounds together.
     Of(Percentile, Series),
-    /// The median of each round, ours over that of another sender.
+    /// Ratio of peersock's median to another sender's, for each round.
     Medians(Series),
-    /// One number of all rounds together, ours over that of another sender.
+    /// Ratio of peersock's percentile to another sender's, over all rounds together.
     Ratio(Percentile, Series),
-    /// The share of packets that the link has handed over late, of each round.
+    /// Share of late packets in each round.
     Late,
 }
 
-/// Percent of the numbers that are smaller.
+/// Percentage of values that are smaller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Percentile(pub(crate) u8);
 
 impl Percentile {
     pub(crate) const MEDIAN: Self = Self(50);
 
-    /// Between two numbers it is in proportion.
+    /// Returns the percentile, interpolated between two values.
     fn of<'a>(self, values: impl IntoIterator<Item = &'a f64>) -> f64 {
         let mut sorted: Vec<f64> = values.into_iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
@@ -95,7 +95,7 @@ impl Percentile {
 }
 
 impl Summary {
-    /// What must be measured for it.
+    /// Returns the series that must be measured.
     fn series(self) -> Vec<Series> {
         match self {
             Self::Each(series) | Self::Of(_, series) => vec![series],
@@ -124,8 +124,7 @@ impl Summary {
 }
 
 impl Trial {
-    /// What a link must be like for its figures to mean anything. It is not if the machine has other things
-    /// to do.
+    /// Requirement on the link's timing, without which the figures mean nothing. A busy machine misses it.
     pub(crate) const PUNCTUAL: &[Target] = &[Target::AllAtMost(0.02)];
 
     pub(crate) fn new(title: impl Into<String>, subject: impl Subject + 'static) -> Self {
@@ -133,7 +132,7 @@ impl Trial {
         Self { title: title.into(), most_rounds: u64::MAX, subject, figures: Vec::new(), rounds: Vec::new() }
     }
 
-    /// With one more figure.
+    /// Adds a figure.
     #[must_use]
     pub(crate) fn with(
         mut self,
@@ -147,17 +146,17 @@ impl Trial {
         self
     }
 
-    /// The names of its figures.
+    /// Returns the names of its figures.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.figures.iter().map(|figure| figure.name.as_str())
     }
 
-    /// Forgets the figures that are not wanted.
+    /// Removes unwanted figures.
     pub(crate) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.figures.retain(|figure| wanted(&figure.name));
     }
 
-    /// Does it once more, as far as its figures need it, and says what came of it.
+    /// Runs the trial once for its figures; returns a summary.
     pub(crate) fn run(&mut self, round: Round) -> io::Result<String> {
         let wanted = self.figures.iter().flat_map(|figure| figure.summary.series()).collect();
         let samples = self.subject.measure(round, &wanted)?;
@@ -171,7 +170,7 @@ impl Trial {
         Ok(text)
     }
 
-    /// What came of all rounds.
+    /// Returns the figures of all rounds.
     pub(crate) fn figures(&self) -> impl Iterator<Item = Figure> {
         self.figures.iter().map(|Wanted { name, unit, summary, targets }| {
             Figure::new(name, unit, summary.values(&self.rounds), targets)

@@ -1,4 +1,4 @@
-//! Much data and little data, over clean and bad links.
+//! Tests with much and little data, over clean and bad links.
 
 use std::thread;
 
@@ -9,13 +9,12 @@ use peersock_stack_lab::{Random, ms};
 use crate::ends::{End, content, receive_all, send_all};
 use crate::lab::{Lab, Opener, Pair};
 
-/// What the kernel counts because of what a link does. A segment of the handshake that comes twice, or late,
-/// is an error and answered with a challenge; one that was overtaken by its retransmission has an old
-/// timestamp. And the kernel thinks little of reports of duplicates (RFC 2883) that it has not made itself,
-/// but the link: those are `TCPSACKDiscard`.
+/// Kernel counters that grow through effects of the link. A duplicate or late handshake segment is an error
+/// and answered with a challenge. A segment overtaken by its retransmission has an old timestamp. Duplicate
+/// reports (RFC 2883) about copies made by the link are discarded and count as `TCPSACKDiscard`.
 const FROM_THE_LINK: &[&str] = &["InErrs", "PAWSEstab", "TCPChallengeACK", "TCPSYNChallenge"];
 
-/// Both ends send `len` bytes at the same time, end, and read all.
+/// Has both ends send `len` bytes at the same time, end, and read all.
 fn exchange(pair: &Pair, len: usize, pieces: impl Fn(u64) -> usize + Sync) {
     let (to_us, to_kernel) = (content(1, len), content(2, len));
     let (kernel, ours): (&dyn End, &dyn End) = (&pair.kernel, &pair.ours);
@@ -103,7 +102,7 @@ fn everything_arrives_over_links_that_lose_reorder_and_double() {
     }
 }
 
-/// Every extension is something that a peer may not have.
+/// Exchanges data with a kernel that lacks one extension, because a peer may lack any of them.
 fn exchange_with_a_kernel_of(setting: &str, value: &str) {
     let bad = Link {
         mark_over: Some(5_000),
@@ -156,7 +155,7 @@ fn a_kernel_with_another_congestion_control() {
 #[test]
 fn segments_are_no_larger_than_the_kernel_allows() {
     let Some(lab) = Lab::new(&Options::default()) else { return };
-    // For IPv6 the kernel announces no less than the smallest MTU has room for.
+    // IPv4 only, because over IPv6 the kernel announces at least the room of the smallest MTU.
     let route = "route change 10.77.0.0/24 dev tun0 proto kernel scope link src 10.77.0.1 advmss 500";
     lab.namespace.ip(route).expect("the route is there");
     for opener in [Opener::Kernel, Opener::Stack] {
@@ -180,7 +179,7 @@ fn wrong_bytes_are_noticed_and_sent_again() {
     assert!(lab.node.counter("ip_checksum_errors") > 0);
 }
 
-/// The output of a test that fails.
+/// Prints the connection, for the output of a failing test.
 fn say(pair: &Pair) {
     eprintln!("{}", pair.what);
 }

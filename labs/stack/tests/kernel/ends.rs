@@ -1,4 +1,4 @@
-//! Both ends of a connection behind one face, so that every case is told once for each way round.
+//! One interface to both ends of a connection, so that every case is written once for both directions.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,18 +6,18 @@ use std::net::{Shutdown, TcpStream};
 use peersock_stack_lab::kernel::Socket;
 use rustix::net::sockopt;
 
-/// A connected socket, of the kernel or of our stack.
+/// A connected kernel or stack socket.
 pub(crate) trait End: Send + Sync {
-    /// Waits for data; 0 at the end.
+    /// Waits for data; returns 0 at the end.
     fn receive(&self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes something, waiting if need be.
+    /// Writes part of the data, and waits if necessary.
     fn send(&self, data: &[u8]) -> io::Result<usize>;
 
-    /// Sends the end.
+    /// Sends a FIN.
     fn shut(&self) -> io::Result<()>;
 
-    /// Ends it with a reset.
+    /// Ends the connection with a reset.
     fn reset(self: Box<Self>);
 
     fn set_nodelay(&self);
@@ -67,7 +67,7 @@ impl End for Socket {
     }
 }
 
-/// Writes all of `data`, in pieces of what `pieces` gives in turn.
+/// Writes all of `data`, in pieces of the lengths that `pieces` returns.
 pub(crate) fn send_all(end: &dyn End, mut data: &[u8], mut pieces: impl FnMut() -> usize) {
     while !data.is_empty() {
         let len = pieces().min(data.len());
@@ -76,7 +76,7 @@ pub(crate) fn send_all(end: &dyn End, mut data: &[u8], mut pieces: impl FnMut() 
     }
 }
 
-/// Reads to the end and compares with `expected`.
+/// Reads to the end, and compares the data with `expected`.
 pub(crate) fn receive_all(end: &dyn End, expected: &[u8]) {
     let mut buf = vec![0; 64 << 10];
     let mut at = 0;
@@ -92,7 +92,7 @@ pub(crate) fn receive_all(end: &dyn End, expected: &[u8]) {
     }
 }
 
-/// Bytes that follow from a seed.
+/// Returns bytes that depend on the seed alone.
 pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut random = peersock_stack_lab::Random::new(seed);
     (0..len.div_ceil(8)).flat_map(|_| random.number().to_le_bytes()).take(len).collect()

@@ -1,4 +1,4 @@
-//! A namespace with a node, and connections between the kernel and it.
+//! A network namespace with a node, and connections between the kernel and the node.
 #![expect(clippy::print_stdout, reason = "how a test says that it is skipped")]
 
 use std::io;
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use peersock_stack_lab::kernel::{Namespace, Node, Options, Socket, kernel_address, unavailable};
 
-/// Who opens a connection.
+/// The side that opens a connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Opener {
     Kernel,
     Stack,
 }
 
-/// A connection, and how it came to be.
+/// A connection and its description.
 pub(crate) struct Pair {
     pub(crate) kernel: TcpStream,
     pub(crate) ours: Socket,
-    /// For messages.
+    /// Description for messages.
     pub(crate) what: String,
 }
 
@@ -28,10 +28,10 @@ pub(crate) struct Lab {
     pub(crate) node: Node,
 }
 
-/// Longer than anything takes: it keeps a hang from lasting.
+/// Longest wait for anything; it ends a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Counters of the kernel that say that it has seen what must not be.
+/// Kernel counters that grow only when a peer breaks the rules.
 const COMPLAINTS: &[(&str, &str)] = &[
     ("Ip", "InHdrErrors"),
     ("Tcp", "InErrs"),
@@ -50,7 +50,7 @@ const COMPLAINTS: &[(&str, &str)] = &[
 ];
 
 impl Lab {
-    /// `None`, and a line that says why, if this machine has no place for one.
+    /// Creates a laboratory, or prints the reason and returns `None` if this machine cannot host one.
     pub(crate) fn new(options: &Options) -> Option<Lab> {
         if let Some(reason) = unavailable() {
             println!("SKIP {}: {reason}", thread::current().name().unwrap_or("a test with the kernel"));
@@ -61,7 +61,7 @@ impl Lab {
         Some(Lab { namespace, node })
     }
 
-    /// A connection over each family, opened by each side.
+    /// Runs `case` with a connection over each family, opened by each side.
     pub(crate) fn each(&self, mut case: impl FnMut(Pair)) {
         for ipv6 in [false, true] {
             for opener in [Opener::Kernel, Opener::Stack] {
@@ -92,18 +92,18 @@ impl Lab {
         Pair { kernel, ours, what: format!("{family}, opened by the {opener:?}") }
     }
 
-    /// The kernel connects.
+    /// Connects from the kernel.
     pub(crate) fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
         self.namespace.run(|| TcpStream::connect_timeout(&remote, PATIENCE))
     }
 
-    /// The kernel listens.
+    /// Listens in the kernel.
     pub(crate) fn listen(&self, ipv6: bool) -> TcpListener {
         let local = SocketAddr::new(kernel_address(ipv6), 0);
         self.namespace.run(|| TcpListener::bind(local)).expect("a free port")
     }
 
-    /// What the kernel counts against us, but for the counters named in `but`.
+    /// Checks that the kernel has no complaints, except for the counters named in `but`.
     pub(crate) fn assert_no_complaints(&self, but: &[&str]) {
         let count = |(protocol, name): &(&str, &str)| {
             let count = self.namespace.counter(protocol, name).expect("a counter of Linux");

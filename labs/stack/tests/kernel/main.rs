@@ -1,8 +1,8 @@
-//! Our TCP with the Linux kernel's at the other end of a TUN device: every byte arrives, ends and resets are
-//! understood, and the kernel counts nothing against us.
+//! Tests of our TCP against Linux over a TUN device: every byte arrives, ends and resets are understood, and
+//! the kernel counts no complaint.
 //!
-//! Every test makes a network namespace of its own, which vanishes with it. Root and `/dev/net/tun` are
-//! needed; without them tests say that they are skipped. Nothing depends on how fast anything is.
+//! Every test creates a network namespace, which vanishes with the test. Without root and `/dev/net/tun`,
+//! tests report that they are skipped. Nothing depends on speed.
 
 mod bulk;
 mod ends;

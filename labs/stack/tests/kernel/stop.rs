@@ -1,4 +1,4 @@
-//! Ends, resets and refusals.
+//! Tests of ends, resets and refusals.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use peersock_stack_lab::kernel::{Options, stack_address};
 use crate::ends::{End, content, receive_all, send_all};
 use crate::lab::{Lab, Pair};
 
-/// Both ends of a pair, the kernel's first or ours.
+/// Runs `case` with both ends of a pair, in either order.
 fn both_ways(lab: &Lab, mut case: impl FnMut(Box<dyn End>, Box<dyn End>)) {
     for kernel_first in [true, false] {
         lab.each(|Pair { kernel, ours, what }| {
@@ -44,7 +44,7 @@ fn both_may_end_at_the_same_time() {
     let Some(lab) = Lab::new(&Options::default()) else { return };
     both_ways(&lab, |one, other| {
         one.shut().expect("the connection stands");
-        // It may have heard of the first end already, and has nothing against it.
+        // The first end may have arrived already, which is no error.
         other.shut().expect("the connection stands");
         receive_all(&*one, &[]);
         receive_all(&*other, &[]);
@@ -59,7 +59,7 @@ fn a_reset_is_an_error_at_the_other_end() {
         resets.reset();
         let read = other.receive(&mut [0; 10]);
         assert_eq!(read.map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset));
-        // After that it is as if it had ended.
+        // Further calls behave as after a normal end.
         assert_eq!(other.receive(&mut [0; 10]).map_err(|e| e.kind()), Ok(0));
         assert_eq!(other.send(&[1]).map_err(|e| e.kind()), Err(ErrorKind::BrokenPipe));
     });
@@ -73,7 +73,7 @@ fn closing_with_unread_data_resets() {
     let Some(lab) = Lab::new(&Options::default()) else { return };
     both_ways(&lab, |closes, other| {
         send_all(&*other, &content(1, 1000), || usize::MAX);
-        // It has the data once it could read some of it.
+        // One byte read proves that the data has arrived.
         assert_eq!(closes.receive(&mut [0; 1]).map_err(|e| e.kind()), Ok(1));
         drop(closes);
         let read = other.receive(&mut [0; 10]);

@@ -1,4 +1,4 @@
-//! Urgent data: both ends mean the same byte.
+//! Tests of urgent data: both ends mark the same byte.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::lab::{Lab, Pair};
 
-/// Looks again and again until there is something.
+/// Polls until `look` returns a value.
 fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -22,7 +22,7 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Out of line, as the kernel has it unless told otherwise: it takes the last urgent byte out of the stream.
+/// Out of line, the default in Linux: the kernel takes the last urgent byte out of the stream.
 #[test]
 fn the_kernel_finds_the_byte_that_we_call_urgent() {
     let Some(lab) = Lab::new(&Options::default()) else { return };

@@ -1,4 +1,4 @@
-//! Windows that close, and open again.
+//! Tests of windows that close and open again.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -11,16 +11,16 @@ use rustix::net::sockopt;
 use crate::ends::{End, content, receive_all, send_all};
 use crate::lab::{Lab, Pair};
 
-/// So long a window stays closed at least: long enough for probes.
+/// Least time that a window stays closed, long enough for probes.
 const CLOSED: Duration = Duration::from_millis(1500);
 
-/// Small buffers at our end.
+/// Returns options with small buffers at our end.
 fn small() -> Options {
     let config = Config { send_buffer: 64 << 10, receive_buffer: 64 << 10, ..Config::default() };
     Options { config, ..Options::default() }
 }
 
-/// More than fits into all buffers between.
+/// More data than all buffers between the programs hold.
 const MUCH: usize = 8 << 20;
 
 #[test]
@@ -31,7 +31,7 @@ fn we_wait_for_a_kernel_that_does_not_read() {
         sockopt::set_socket_recv_buffer_size(&kernel, 30_000).expect("a socket");
         let data = content(1, MUCH);
         let mut sent = 0;
-        // Nothing more goes for as long as it takes to be sure that the window is closed.
+        // The window counts as closed after this long without progress.
         let mut blocked = Instant::now();
         while blocked.elapsed() < CLOSED {
             match ours.try_write(&data[sent..]) {
@@ -61,8 +61,7 @@ fn the_kernel_waits_for_us_when_we_do_not_read() {
                 send_all(&kernel, &data, || 100_000);
                 kernel.shut().expect("the connection stands");
             });
-            // What there is to read does not grow for as long as it takes to be sure that the window is
-            // closed.
+            // The window counts as closed after this long without new data.
             let (mut seen, mut since) = (0, Instant::now());
             while seen == 0 || since.elapsed() < CLOSED {
                 let readable = ours.flow().readable();

@@ -1,12 +1,11 @@
-//! Puts fragments together again (RFC 791 3.2, RFC 8200 4.5).
+//! Reassembly of fragments (RFC 791 3.2, RFC 8200 4.5).
 //!
-//! What overlaps is no accident: the whole packet is given up, and so are its fragments that have not come
-//! yet (RFC 5722 section 4; for IPv4 too, where RFC 1858 tells why). An exact copy of a fragment is no
-//! overlap.
+//! Overlaps indicate an attack, so they cost the whole packet, including fragments that come later (RFC 5722
+//! section 4; in IPv4 too, for the reasons in RFC 1858). An exact copy of a fragment is no overlap.
 //!
-//! Memory is bounded in total and for each source, by which the peer is meant, whatever addresses it sends
-//! from. What would exceed it pushes out the oldest packet of the source that holds most, so that nobody can
-//! push out others while holding little.
+//! Memory is bounded in total and per source, that is, per peer, whatever addresses it sends from. Beyond a
+//! limit, the oldest packet of the source that holds most is dropped. So a peer cannot displace others'
+//! packets while holding little.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,76 +20,76 @@ use crate::ip::extensions::Fragment;
 use crate::sync;
 use crate::{Config, InterfaceId};
 
-/// How long the fragments of a packet wait for one another: RFC 1122 3.3.2 has 60 to 120 s and systems 30;
-/// RFC 8200 4.5 has 60 s.
+/// Maximum wait for the fragments of a packet. In IPv4, RFC 1122 3.3.2 has 60 to 120 s, and systems use 30;
+/// in IPv6, RFC 8200 4.5 has 60 s.
 const TIMEOUT_V4: Duration = Duration::from_secs(30);
 const TIMEOUT_V6: Duration = Duration::from_secs(60);
 
-/// Most fragments of one packet.
+/// Maximum number of fragments of one packet.
 const MOST_PIECES: usize = 256;
-/// Most packets of one source that wait for fragments.
+/// Maximum number of incomplete packets of one source.
 const MOST_PER_SOURCE: usize = 64;
 
-/// What a packet and each of its fragments are charged besides their bytes.
+/// Charges of a packet and of each of its fragments in addition to their bytes.
 const PACKET_CHARGE: usize = 256;
 const PIECE_CHARGE: usize = 64;
 
 const NEVER: i64 = i64::MAX;
 
-/// What the fragments of one packet have in common. The order keeps the packets of one source together.
+/// Key that the fragments of one packet share. Its order keeps the packets of one source together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PacketId {
     pub(crate) interface: InterfaceId,
-    /// What stands for the peer that has sent it.
+    /// Representative address of the sending peer.
     owner: IpAddr,
     source: IpAddr,
     destination: IpAddr,
     ident: u32,
-    /// Of IPv4 only: IPv6 goes by the first fragment's next header, whatever the others say.
+    /// Protocol number in IPv4; 0 in IPv6, where only the first fragment's next header counts.
     protocol: u8,
 }
 
-/// One fragment.
+/// A fragment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Piece<'a> {
     id: PacketId,
-    /// The whole fragment.
+    /// Bytes of the whole fragment.
     packet: &'a [u8],
-    /// Bytes of the headers that come back in the reassembled packet.
+    /// Bytes of the headers that the reassembled packet keeps.
     header_len: usize,
-    /// For IPv6, where and by which protocol the fragment header is replaced.
+    /// Position and new value of the byte that named the fragment header, for IPv6.
     next: Option<(usize, u8)>,
-    /// Where the data starts in `packet`.
+    /// Start of the data in `packet`.
     data_at: usize,
     offset: usize,
     more: bool,
 }
 
-/// What became of a fragment.
+/// Result for a fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Others are missing.
+    /// Other fragments are missing.
     Waiting,
-    /// It was the last one: the whole packet.
+    /// All fragments have arrived; the whole packet.
     Complete(Vec<u8>),
-    /// It does not fit the others, and none of them is kept.
+    /// The fragment does not fit the others, and none of them is kept.
     Refused,
 }
 
-/// A packet whose time is over.
+/// A packet that has waited too long.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) interface: InterfaceId,
-    /// The first fragment, if that came.
+    /// First fragment, if it arrived.
     pub(crate) first: Option<Vec<u8>>,
 }
 
-/// All packets that wait for fragments.
+/// All incomplete packets.
 pub(crate) struct Reassembly {
     total: usize,
     per_source: usize,
     pending: Mutex<PendingPackets>,
-    /// When the first one expires, microseconds; readable without the lock.
+    /// Time at which the first packet expires, microseconds; readable without the lock.
     next: AtomicI64,
 }
 
@@ -98,24 +97,24 @@ pub(crate) struct Reassembly {
 struct PendingPackets {
     packets: BTreeMap<PacketId, Waiting>,
     expiries: BTreeSet<(Time, PacketId)>,
-    /// Bytes that each source is charged.
+    /// Bytes charged to each source.
     sources: BTreeMap<(InterfaceId, IpAddr), usize>,
     charged: usize,
 }
 
-/// One packet that waits for fragments.
+/// One incomplete packet.
 struct Waiting {
     expires: Time,
-    /// The first fragment's headers, up to its data, and what of them comes back.
+    /// Headers of the first fragment, up to its data, and the part that the reassembled packet keeps.
     header: Option<Header>,
     pieces: BTreeMap<usize, Vec<u8>>,
-    /// Bytes in `pieces`.
+    /// Number of bytes in `pieces`.
     len: usize,
-    /// Length of all data, once the last fragment has come.
+    /// Length of all data, once the last fragment has arrived.
     end: Option<usize>,
-    /// The ECN codepoints seen, one bit each.
+    /// Set of the ECN codepoints seen, one bit each.
     ecn: u8,
-    /// Fragments overlapped; everything else is refused.
+    /// True after an overlap; all further fragments are refused.
     refused: bool,
     charge: usize,
 }
@@ -127,7 +126,7 @@ struct Header {
 }
 
 impl<'a> Piece<'a> {
-    /// The IPv4 fragment `packet`, whose header was found to be valid. `None` if no such fragment can be.
+    /// Returns the IPv4 fragment `packet` with its valid header. `None` if it cannot be a fragment.
     pub(crate) fn v4(interface: InterfaceId, packet: &'a [u8]) -> Option<Self> {
         let view = Ipv4Packet::new_checked(packet).ok()?;
         let header_len = usize::from(view.header_len());
@@ -144,10 +143,11 @@ impl<'a> Piece<'a> {
         let piece = Self { id, packet, header_len, next: None, data_at: header_len, offset, more };
         let len = packet.len() - header_len;
         let fits = header_len + offset + len <= usize::from(u16::MAX);
+        // All fragments but the last end at a multiple of eight (RFC 791 3.2).
         (len > 0 && fits && (!more || len.is_multiple_of(8))).then_some(piece)
     }
 
-    /// The IPv6 fragment `packet`.
+    /// Returns the IPv6 fragment `packet`.
     pub(crate) fn v6(
         interface: InterfaceId,
         (source, destination): (IpAddr, IpAddr),
@@ -165,16 +165,17 @@ impl<'a> Piece<'a> {
             offset: fragment.offset,
             more: fragment.more,
         };
+        // An empty fragment adds nothing, but would occupy memory.
         (!piece.data().is_empty()).then_some(piece)
     }
 
-    /// Of the peer for which `owner` stands with the interface and the source address.
+    /// Sets the owner to the representative that `owner` returns for the interface and the source address.
     pub(crate) fn owned(mut self, owner: impl FnOnce(InterfaceId, IpAddr) -> IpAddr) -> Self {
         self.id.owner = owner(self.id.interface, self.id.source);
         self
     }
 
-    /// Bytes of the packet that is the fragment.
+    /// Returns the bytes of the fragment.
     pub(crate) fn len(&self) -> usize {
         self.packet.len()
     }
@@ -202,8 +203,8 @@ impl Reassembly {
         }
     }
 
-    /// Takes in a fragment, and says how many packets had to make room for it. What is due by then has been
-    /// [taken out](Self::expire).
+    /// Adds a fragment, and returns the number of packets dropped for it. The caller has
+    /// [removed](Self::expire) expired packets.
     pub(crate) fn insert(&self, time: Time, piece: &Piece<'_>) -> (Outcome, u64) {
         let mut pending = self.lock();
         let outcome = pending.insert(time, piece);
@@ -212,7 +213,7 @@ impl Reassembly {
         (outcome, evicted)
     }
 
-    /// When [`expire`](Self::expire) next has something to do. Takes no lock.
+    /// Returns the time at which [`expire`](Self::expire) next has something to do. Takes no lock.
     pub(crate) fn next(&self) -> Option<Time> {
         match self.next.load(Ordering::Acquire) {
             NEVER => None,
@@ -220,7 +221,7 @@ impl Reassembly {
         }
     }
 
-    /// Takes out what waits too long, at most `limit` packets.
+    /// Removes packets that have waited too long, at most `limit`.
     pub(crate) fn expire(&self, time: Time, limit: usize) -> Vec<Expired> {
         if self.next().is_none_or(|next| next > time) {
             return Vec::new();
@@ -267,14 +268,17 @@ impl PendingPackets {
         if !matches!(outcome, Outcome::Complete(_)) {
             return outcome;
         }
+        // A complete packet leaves the table; a refused one stays, so that its later fragments are refused,
+        // too.
         self.remove(&id);
         outcome
     }
 
-    /// Pushes out packets until the limits are kept, and says how many.
+    /// Drops packets until the limits hold, and returns their number.
     fn bound(&mut self, newest: &PacketId, total: usize, per_source: usize) -> u64 {
         let source = (newest.interface, newest.owner);
         let mut evicted = 0;
+        // The limits of the source come first, so that its excess does not push out other sources.
         while self.sources.get(&source).is_some_and(|&charge| charge > per_source)
             || self.of_source(source).count() > MOST_PER_SOURCE
         {
@@ -311,6 +315,7 @@ impl PendingPackets {
         let key = (id.interface, id.owner);
         if let Some(charge) = self.sources.get_mut(&key) {
             *charge -= waiting.charge;
+            // Sources come and go, so empty accounts must not stay.
             if *charge == 0 {
                 self.sources.remove(&key);
             }
@@ -341,12 +346,14 @@ impl Waiting {
             return Outcome::Waiting;
         }
         if self.conflicts(piece) || self.pieces.len() == MOST_PIECES {
+            // The pieces are freed at once, but the packet's entry stays until it expires.
             *self = Self { refused: true, charge: self.charge, ..Self::new(self.expires) };
             return Outcome::Refused;
         }
         if !piece.more {
             self.end = Some(piece.end());
         }
+        // RFC 8200 4.5: the packet gets the headers of its first fragment.
         if piece.offset == 0 {
             let bytes = piece.packet[..piece.data_at].to_vec();
             self.header = Some(Header { bytes, len: piece.header_len, next: piece.next });
@@ -360,13 +367,13 @@ impl Waiting {
         Outcome::Waiting
     }
 
-    /// Whether the very same fragment is here already.
+    /// Returns true if an exact copy of the fragment has arrived before.
     fn is_copy(&self, piece: &Piece<'_>) -> bool {
         let last = self.end == Some(piece.end());
         self.pieces.get(&piece.offset).is_some_and(|data| data == piece.data()) && last != piece.more
     }
 
-    /// Whether it overlaps another, or disagrees about where the data ends.
+    /// Returns true if the fragment overlaps another, or contradicts the known end of the data.
     fn conflicts(&self, piece: &Piece<'_>) -> bool {
         let end = piece.end();
         let before = self.pieces.range(..=piece.offset).next_back();
@@ -381,10 +388,11 @@ impl Waiting {
         overlaps || disagrees
     }
 
-    /// The whole packet. `None` if it cannot be one, or was marked both as having met congestion and as not
-    /// able to (RFC 3168 5.3).
+    /// Returns the whole packet. `None` if it is invalid, or if its fragments are marked both as "congested"
+    /// and as "not capable" (RFC 3168 5.3).
     fn join(&self) -> Option<Vec<u8>> {
         let header = self.header.as_ref()?;
+        // RFC 3168 5.3: congestion on one fragment marks the whole packet.
         let (not_capable, congested) = (self.ecn & 1 != 0, self.ecn & 1 << 3 != 0);
         if not_capable && congested {
             return None;
@@ -409,7 +417,7 @@ impl Waiting {
         Some(packet)
     }
 
-    /// The first fragment as it came.
+    /// Returns the first fragment as it arrived.
     fn first(&self) -> Option<Vec<u8>> {
         Some([self.header.as_ref()?.bytes.as_slice(), self.pieces.get(&0)?].concat())
     }

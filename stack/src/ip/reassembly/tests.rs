@@ -1,4 +1,4 @@
-//! What fragments make of it, in any order and in any number.
+//! Tests of reassembly with fragments in any order and number.
 
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ fn reassembly() -> Reassembly {
     limits(1 << 20, 1 << 20)
 }
 
-/// An IPv4 fragment from 10.0.0.`source`.
+/// Returns an IPv4 fragment from 10.0.0.`source`.
 fn v4(source: u8, ident: u16, offset: usize, more: bool, data: &[u8]) -> Vec<u8> {
     let [high, low] = ((20 + data.len()) as u16).to_be_bytes();
     let field = ((offset / 8) as u16 | u16::from(more) << 13).to_be_bytes();
@@ -32,7 +32,7 @@ fn insert(reassembly: &Reassembly, at: i64, packet: &[u8]) -> Outcome {
     reassembly.insert(Time::from_secs(at), &piece).0
 }
 
-/// The fragments of `data`, cut at multiples of eight.
+/// Returns the fragments of `data`, cut at multiples of eight.
 fn cut(ident: u16, data: &[u8], cuts: &BTreeSet<usize>) -> Vec<Vec<u8>> {
     let bounds: Vec<usize> = [0]
         .into_iter()
@@ -59,7 +59,7 @@ proptest! {
     ) {
         let mut fragments = cut(7, &data, &cuts);
         prop_assume!(fragments.len() > 1);
-        // Some in any order, perhaps again and again; then all that are missing.
+        // Some fragments in any order, possibly repeated; then all missing ones.
         let mut sent = BTreeSet::new();
         let mut made = Vec::new();
         let reassembly = reassembly();

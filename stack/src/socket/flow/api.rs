@@ -1,4 +1,4 @@
-//! The calls of the application and of the driver.
+//! Calls of the application and of the driver.
 
 use std::any::Any;
 use std::io::IoSlice;
@@ -12,49 +12,49 @@ use crate::host::clock::Time;
 use crate::tcp::{Connection, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
-/// The most pieces that [`Flow::read_with`] shows.
+/// Maximum number of pieces that [`Flow::read_with`] shows.
 pub const PIECES: usize = 32;
 
 impl Flow {
-    /// The interface it goes over.
+    /// Returns the interface of the connection.
     pub fn interface(&self) -> InterfaceId {
         self.interface.id
     }
 
-    /// The own address and port.
+    /// Returns the local address and port.
     pub fn local(&self) -> SocketAddr {
         self.key.local(self.v4)
     }
 
-    /// The peer's address and port.
+    /// Returns the peer's address and port.
     pub fn remote(&self) -> SocketAddr {
         self.key.remote(self.v4)
     }
 
-    /// The connection's state.
+    /// Returns the state of the connection.
     pub fn state(&self) -> State {
         self.lock().state()
     }
 
-    /// What can be done without waiting. Takes no lock.
+    /// Returns the current readiness. Takes no lock.
     pub fn readiness(&self) -> Ready {
         Ready::from_bits(self.ready.load(Ordering::Acquire))
     }
 
-    /// Queues what fits of `data` and says how many bytes that were.
+    /// Queues the part of `data` that fits; returns the number of bytes.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] while the queue is full or the handshake is under way,
-    /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
-    /// error that ended it.
+    /// [`Error::WouldBlock`] while the queue is full or during the handshake, [`Error::BrokenPipe`] after
+    /// sending was shut down or the connection has ended. The error that ended the connection is returned
+    /// once.
     pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
         self.write_with(now, data.len(), |connection| connection.write(data))
     }
 
-    /// As [`write`](Self::write), with the data in several buffers, one after another.
+    /// Does the same as [`write`](Self::write) with several buffers, one after another.
     ///
     /// # Errors
-    /// Those of [`write`](Self::write).
+    /// Fails as [`write`](Self::write) does.
     pub fn write_vectored(&self, now: Instant, buffers: &[IoSlice<'_>]) -> Result<usize, Error> {
         let len = buffers.iter().map(|buffer| buffer.len()).sum();
         self.write_with(now, len, |connection| {
@@ -62,6 +62,7 @@ impl Flow {
             for buffer in buffers {
                 let fits = connection.write(buffer);
                 queued += fits;
+                // A gap would corrupt the stream, so no later buffer may follow a partial write.
                 if fits < buffer.len() {
                     break;
                 }
@@ -70,7 +71,7 @@ impl Flow {
         })
     }
 
-    /// As [`write`](Self::write) of `len` bytes, with `queue` for what the connection does.
+    /// Writes `len` bytes as [`write`](Self::write) does; `queue` passes them to the connection.
     pub(super) fn write_with(
         &self,
         now: Instant,
@@ -94,7 +95,9 @@ impl Flow {
             let queued = queue(connection);
             (queued, connection.writable())
         });
+        // Unsent data counts as waiting, because a blocked path may prevent even its transmission.
         inner.waiting.get_or_insert(time);
+        // A queue that is exactly full counts, too, because the next write would block.
         if queued < len || left == 0 {
             inner.was_full = true;
             self.publish(&mut inner);
@@ -102,13 +105,13 @@ impl Flow {
         if queued == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(queued) }
     }
 
-    /// Takes received data; `Ok(0)` means that the peer has sent all it will.
+    /// Takes received data; `Ok(0)` means that the peer has sent everything.
     ///
-    /// When the connection was reset, what had arrived in order before can still be read; then comes
-    /// the error, once, and after that the end.
+    /// After a reset, data that had arrived in order before can still be read. Then the error is returned
+    /// once, and after it the end.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] while nothing is there, else what ended the connection.
+    /// [`Error::WouldBlock`] while no data is available, else the error that ended the connection.
     pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if buf.is_empty() || inner.read_shut {
@@ -117,9 +120,11 @@ impl Flow {
         if let Some(connection) = inner.connection.as_mut().filter(|connection| connection.readable() > 0) {
             let urgent = connection.urgent_left() > 0;
             let len = connection.read(time, buf);
+            // With its queue empty, an ended connection can be freed.
             if connection.readable() == 0 {
                 self.refresh(&mut inner, time);
             } else if urgent {
+                // The read may have passed the urgent mark.
                 self.publish(&mut inner);
             }
             return Ok(len);
@@ -127,12 +132,12 @@ impl Flow {
         self.nothing_to_read(&mut inner)
     }
 
-    /// Shows received data to `take` where it lies, in order, in at most [`PIECES`] pieces. `take` says how
-    /// many bytes it has used, and these are then gone. Otherwise as [`read`](Self::read): the flow's lock is
-    /// held meanwhile.
+    /// Shows received data in place to `take`, in order, in at most [`PIECES`] pieces. `take` returns the
+    /// number of bytes used, which are then removed. The flow's lock is held meanwhile. Otherwise it behaves
+    /// as [`read`](Self::read).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn read_with(&self, now: Instant, take: impl FnOnce(&[&[u8]]) -> usize) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.read_shut {
@@ -158,10 +163,10 @@ impl Flow {
         Ok(used)
     }
 
-    /// Copies received data and leaves it there; otherwise as [`read`](Self::read).
+    /// Copies received data without removing it. Otherwise it behaves as [`read`](Self::read).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn peek(&self, _now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let mut inner = self.lock();
         if buf.is_empty() || inner.read_shut {
@@ -174,8 +179,7 @@ impl Flow {
     }
 
     fn nothing_to_read(&self, inner: &mut super::Inner) -> Result<usize, Error> {
-        // What broke after the peer's FIN concerns writing: to a reader the connection has ended in order, as
-        // in Linux.
+        // An error after the peer's FIN concerns writing; a reader sees an orderly end, as in Linux.
         if !inner.ended
             && let Some(error) = inner.error.take()
         {
@@ -185,10 +189,10 @@ impl Flow {
         if inner.ended || !inner.linked { Ok(0) } else { Err(Error::WouldBlock) }
     }
 
-    /// Sends FIN after the queue: SHUT_WR.
+    /// Sends FIN after the queued data: SHUT_WR.
     ///
     /// # Errors
-    /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
+    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
@@ -201,12 +205,12 @@ impl Flow {
         Ok(())
     }
 
-    /// Makes every read return the end, and throws away what comes: SHUT_RD. The peer is not told before the
-    /// connection is [closed](Self::close): that resets it if anything was thrown away. With sending shut
-    /// down too, what comes resets it at once, as in Linux.
+    /// Makes every read return the end, and discards arriving data: SHUT_RD. The peer learns nothing until
+    /// the connection is [closed](Self::close), which resets it if data was discarded. If sending was shut
+    /// down too, arriving data resets the connection at once, as in Linux.
     ///
     /// # Errors
-    /// [`Error::NotConnected`] before the handshake is done and after the connection has ended.
+    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
@@ -219,20 +223,22 @@ impl Flow {
         Ok(())
     }
 
-    /// Lets the connection go on without the application: FIN after the queue, TIME-WAIT, gone.
+    /// Lets the connection finish without the application: FIN after the queue, TIME-WAIT, removal.
     ///
-    /// If received data was not read or was thrown away, or the socket is set to
-    /// [reset](Self::set_reset_on_close), the peer gets a reset at once instead (RFC 2525 2.17). A handshake
-    /// under way is given up.
+    /// The peer gets a reset at once instead in three cases: received data was not read, or was discarded, or
+    /// the socket is set to [reset](Self::set_reset_on_close) (RFC 2525 2.17). A handshake in progress is
+    /// given up.
     pub fn close(&self, now: Instant) {
         let (mut inner, time) = self.lock_at(now);
         inner.orphaned = true;
         inner.error = None;
         inner.write_shut = true;
+        // The timeouts of an orphaned connection start at the close, not at the last segment.
         inner.heard = inner.heard.max(time);
         inner.waiting = inner.waiting.map(|_| time);
         let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
+            // In SYN-SENT the peer has no connection that needs a reset.
             State::SynSent => self.unlink(&mut inner),
             State::SynReceived => self.reset(&mut inner),
             _ if reset => self.reset(&mut inner),
@@ -246,10 +252,10 @@ impl Flow {
         self.refresh(&mut inner, time);
     }
 
-    /// Takes nothing more from the peer. What has arrived can still be read. If the peer has ended its
-    /// side, that is everything: nothing changes, and `true` is returned. Otherwise the connection is reset
-    /// at once, so that the peer's application takes nothing for delivered that comes after this, and reads
-    /// fail with [`Error::ConnectionAborted`] when what had arrived is read.
+    /// Stops receiving. Data that has arrived can still be read. If the peer has ended its side, that data is
+    /// complete: nothing changes, and `true` is returned. Otherwise the connection is reset at once, so that
+    /// the peer's application does not believe that later data was delivered. Reads fail with
+    /// [`Error::ConnectionAborted`] once the arrived data is read.
     pub fn stop_receiving(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         if !inner.ended {
@@ -263,7 +269,7 @@ impl Flow {
         self.abort_because(now, Error::ConnectionAborted);
     }
 
-    /// Resets the connection; `error` is what this end is told.
+    /// Resets the connection; `error` is the local error.
     pub(super) fn abort_because(&self, now: Instant, error: Error) {
         let (mut inner, time) = self.lock_at(now);
         self.abort_at(&mut inner, time, error);
@@ -276,6 +282,7 @@ impl Flow {
         if !inner.orphaned {
             inner.error = Some(error);
         }
+        // In SYN-SENT and TIME-WAIT no reset is sent (RFC 9293 3.10.5).
         match inner.state() {
             State::SynSent | State::TimeWait => self.unlink(inner),
             _ => self.reset(inner),
@@ -283,7 +290,7 @@ impl Flow {
         self.refresh(inner, time);
     }
 
-    /// Ends the connection because of something below it, without a word to the peer.
+    /// Ends the connection because of a failure below it, without sending anything to the peer.
     pub fn fail(&self, now: Instant, error: Error) {
         let (mut inner, time) = self.lock_at(now);
         if inner.linked {
@@ -292,7 +299,7 @@ impl Flow {
         }
     }
 
-    /// What ended the connection, if it was not reported yet: SO_ERROR.
+    /// Returns the error that ended the connection, if not reported yet: SO_ERROR.
     pub fn take_error(&self) -> Option<Error> {
         let mut inner = self.lock();
         let error = inner.error.take();
@@ -300,13 +307,13 @@ impl Flow {
         error
     }
 
-    /// Bytes queued and never sent.
+    /// Returns the bytes queued and never sent.
     pub fn unsent(&self) -> usize {
         self.lock().live().map_or(0, |connection| connection.unsent())
     }
 
-    /// Bytes queued and not acknowledged, unsent ones included: SIOCOUTQ. Zero when all has arrived; after a
-    /// [loss](Self::delivery) what is left for ever.
+    /// Returns the bytes queued and not acknowledged, unsent bytes included: SIOCOUTQ. Zero when everything
+    /// has arrived; after a [loss](Self::delivery) it stays at the lost amount.
     pub fn unacked(&self) -> usize {
         let mut inner = self.lock();
         match inner.loss() {
@@ -315,15 +322,14 @@ impl Flow {
         }
     }
 
-    /// Bytes sent and not acknowledged.
+    /// Returns the bytes sent and not acknowledged.
     pub fn in_flight(&self) -> usize {
         self.lock().live().map_or(0, |connection| connection.in_flight())
     }
 
-    /// How long something sent has waited for an acknowledgement while nothing came from the peer at all;
-    /// `None` if nothing waits. More than a round trip or two is a sign that the path is broken. A peer that
-    /// has no room, and is asked more and more rarely whether it has, is silent from the last question on if
-    /// it has not answered that.
+    /// Returns the time for which sent data has waited for an acknowledgement while the peer was silent;
+    /// `None` if nothing waits. More than a round trip or two indicates a broken path. A peer without room is
+    /// probed ever more rarely; it counts as silent from an unanswered probe on.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
         let (inner, time) = self.lock_at(now);
         let waiting = inner.waiting?;
@@ -332,21 +338,21 @@ impl Flow {
         Some(since.map_or(Duration::ZERO, has_lasted))
     }
 
-    /// Bytes that [`write`](Self::write) would take now.
+    /// Returns the bytes that [`write`](Self::write) would accept now.
     pub fn writable(&self) -> usize {
         self.lock().live().map_or(0, |connection| connection.writable())
     }
 
-    /// Bytes that can be read: FIONREAD.
+    /// Returns the bytes that can be read: FIONREAD.
     pub fn readable(&self) -> usize {
         self.lock().readable()
     }
 
-    /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET)
-    /// bytes. Call it until it returns `None`: nothing to send now, and the flow's timer is set.
+    /// Writes at most one super-segment to `buf`, which must hold [`MAX_PACKET`](crate::MAX_PACKET) bytes.
+    /// Call it until it returns `None`: then there is nothing to send, and the flow's timer is set.
     pub fn egress(&self, now: Instant, limits: &Egress, buf: &mut [u8]) -> Option<SuperSegment> {
         let time = self.shared.clock.time(now);
-        // Mostly it is clear after the last super-segment that this call will find nothing.
+        // The last super-segment usually leaves nothing to send, so the call that confirms it skips the lock.
         if self.quiet.load(Ordering::Relaxed) == time.total_micros() {
             return None;
         }
@@ -375,8 +381,9 @@ impl Flow {
         Some(SuperSegment::new(&buf[..len], header_len, segment, limits.checksums))
     }
 
-    /// The limits with what routers have said about the path.
+    /// Returns the limits, lowered by MTUs that routers have reported.
     fn lower(&self, limits: &Egress) -> Egress {
+        // Most nodes have no reports, and then need no look-up per packet.
         if !self.shared.path_mtus.any() {
             return *limits;
         }
@@ -386,13 +393,13 @@ impl Flow {
         Egress { segment: limits.segment.min(segment), ..*limits }
     }
 
-    /// Whether [`egress`](Self::egress) has something to send.
+    /// Returns true if [`egress`](Self::egress) has something to send.
     pub fn has_output(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         !inner.is_held && inner.live().is_some_and(|connection| connection.has_output(time))
     }
 
-    /// Whether small writes leave at once: TCP_NODELAY.
+    /// Returns true if small writes leave at once: TCP_NODELAY.
     pub fn nodelay(&self) -> bool {
         self.lock().live().is_some_and(|connection| connection.nodelay())
     }
@@ -404,32 +411,32 @@ impl Flow {
         }
     }
 
-    /// Sets TCP_USER_TIMEOUT (RFC 5482): how long an acknowledgement may take, `None` for
+    /// Sets TCP_USER_TIMEOUT (RFC 5482): the maximum wait for an acknowledgement, `None` for
     /// [`Config::user_timeout`](crate::Config::user_timeout). The next [`egress`](Self::egress) sets the
     /// timer.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
+        // A flow with only default settings allocates no `Cold`.
         if inner.cold.is_some() || timeout.is_some() {
             inner.cold().user_timeout = timeout;
             inner.apply_probing();
         }
     }
 
-    /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. To linger otherwise, wait
-    /// for [`unacked`](Self::unacked) to become zero.
+    /// Makes [`close`](Self::close) reset the connection: SO_LINGER with zero. For a positive linger time,
+    /// wait for [`unacked`](Self::unacked) to become zero.
     pub fn set_reset_on_close(&self, on: bool) {
         self.lock().reset_on_close = on;
     }
 
-    /// Says that the application has made use of all that was taken out of this flow. If nothing is left in
-    /// it, a reset tells the peer so (text in the reset, RFC 9293 3.5.3), to whom it is no
-    /// [loss](Self::delivery) then. That something was taken out does not say it: whoever has taken it may
-    /// have passed it on, or may fail to.
+    /// Declares that the application has used everything taken out of this flow. If no data is left, a reset
+    /// tells the peer so (text in the reset, RFC 9293 3.5.3), and the peer counts no [loss](Self::delivery).
+    /// Reading alone proves nothing, because the reader may have passed the data on, or may fail to.
     pub fn set_all_read(&self) {
         self.lock().said_read = true;
     }
 
-    /// The driver's own state for this socket.
+    /// Returns the driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }

@@ -1,4 +1,4 @@
-//! What only few flows have, apart from what each packet looks at.
+//! Rare parts of a flow, apart from the data that each packet uses.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::socket::error_queue::ErrorQueue;
 use crate::socket::flow::Loss;
 use crate::{IpOptions, KeepAlive, TcpOptions};
 
-/// Settings that are not the usual ones, and what follows from them. A flow without any has all defaults.
+/// Settings that differ from the defaults, and their state. A flow without a `Cold` has all defaults.
 pub(super) struct Cold {
-    /// What the packets' IP headers say, and whether ICMP errors are to be told.
+    /// Settings of the packets' IP headers, and of ICMP error reports.
     pub(super) ip: IpOptions,
     pub(super) keepalive: KeepAlive,
-    /// Since when its settings have been as they are; `None` until the timer has been set for them.
+    /// Time since which the settings apply; `None` until the timer has been set for them.
     pub(super) watched: Option<Time>,
-    /// `None` for the node's.
+    /// TCP_USER_TIMEOUT; `None` for the node's.
     pub(super) user_timeout: Option<Duration>,
-    /// Since when the peer has no room for what waits, as far as it was looked at.
+    /// Time since which the peer has been seen without room for waiting data.
     pub(super) full_since: Option<Time>,
-    /// What is behind ICMP errors, if the application wants to know.
+    /// Details of ICMP errors, if the application requests them.
     pub(super) reports: ErrorQueue,
-    /// When the listener gets it at the latest, if it waits for data.
+    /// Latest time at which the listener gets the flow, if it waits for data.
     pub(super) deferred: Option<Time>,
-    /// What was not delivered when the connection ended.
+    /// Undelivered data at the end of the connection.
     pub(super) loss: Option<Loss>,
 }
 
@@ -43,7 +43,7 @@ impl Default for Cold {
 }
 
 impl Cold {
-    /// What of a new flow's options is not usual.
+    /// Returns the settings of a new flow that differ from the defaults.
     pub(super) fn of(options: &TcpOptions, time: Time) -> Option<Box<Self>> {
         let ip = IpOptions { hop_limit: options.ip.hop_limit.max(1), ..options.ip };
         let keepalive = options::sane(options.keepalive);
@@ -55,7 +55,7 @@ impl Cold {
 }
 
 impl Inner {
-    /// To change something.
+    /// Returns the rare part for a change.
     pub(super) fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
     }
@@ -86,7 +86,7 @@ impl Inner {
         }
     }
 
-    /// The timer is set for the settings.
+    /// Notes that the timer is set for the settings.
     pub(super) fn watch(&mut self, time: Time) {
         if let Some(cold) = &mut self.cold {
             cold.watched.get_or_insert(time);

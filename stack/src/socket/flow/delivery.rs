@@ -1,43 +1,41 @@
-//! What becomes of the bytes that were written to a connection.
+//! Delivery of the bytes written to a connection.
 
 use std::sync::Arc;
 
 use super::{Flow, Inner};
 use crate::{Error, Stack, State};
 
-/// What has become of the bytes that were written to a connection, see [`Flow::delivery`].
+/// State of the bytes written to a connection, see [`Flow::delivery`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Something waits for an acknowledgement: the handshake, data, or the end.
+    /// The handshake, data, or the end waits for an acknowledgement.
     Pending,
-    /// The peer has acknowledged everything so far; after [`Flow::shutdown_write`] or [`Flow::close`], the
-    /// end too.
+    /// The peer has acknowledged everything so far; after [`Flow::shutdown_write`] or [`Flow::close`], also
+    /// the end.
     Done,
-    /// The connection has ended otherwise, and the peer's application has not had everything.
+    /// The connection has ended otherwise, and the peer's application has not received everything.
     Lost(Loss),
 }
 
-/// What a connection has not delivered when it ended.
+/// Undelivered data at the end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loss {
-    /// What ended it.
+    /// Error that ended the connection.
     pub error: Error,
-    /// Bytes that the peer has not acknowledged. 0 does not mean that the peer's application had read the
-    /// others: a peer that closes with data unread resets the connection. Peers with this stack say in the
-    /// reset if it had; that is no loss.
+    /// Bytes that the peer has not acknowledged. Even 0 does not mean that the peer's application read
+    /// everything, because a peer that closes with unread data resets the connection. A peer with this stack
+    /// says in the reset if its application had read everything; that is no loss.
     pub unacked: u64,
 }
 
 impl Flow {
-    /// Whether everything that was written has arrived, as far as TCP can tell. An answer other than
-    /// [`Delivery::Pending`] stays the same once the flow is [closed](Self::close), with one exception: a
-    /// peer that has acknowledged the end and not sent its own (FIN-WAIT-2) can still reset the connection,
-    /// which makes a loss of
-    /// [`Delivery::Done`].
+    /// Returns the state of everything written, as far as TCP can tell. After [`close`](Self::close), a
+    /// result other than [`Delivery::Pending`] is final, with one exception. In FIN-WAIT-2 the peer has
+    /// acknowledged the end and not sent its own; its reset still turns [`Delivery::Done`] into a loss.
     ///
-    /// It is no loss if nothing was written, or if the application has asked for a reset
+    /// There is no loss if nothing was written, or if the application has requested a reset
     /// ([`set_reset_on_close`](Self::set_reset_on_close)).
     ///
     /// ```
@@ -73,7 +71,7 @@ impl Inner {
         self.cold.as_ref().and_then(|cold| cold.loss)
     }
 
-    /// The peer has reset the connection: it has not read what came, or not all of it, unless it says so.
+    /// Records a loss after the peer's reset, unless the reset says that everything was read.
     pub(super) fn lose_to_reset(&mut self, error: Error) {
         let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.was_read();
         if self.connection.as_ref().is_some_and(|connection| short(connection)) {
@@ -81,13 +79,13 @@ impl Inner {
         }
     }
 
-    /// Whether both ends have said all they will say so far, and have acknowledged it: the peer has ended its
-    /// direction, and no data of this end waits for an acknowledgement.
+    /// Returns true if both ends have nothing outstanding: the peer has ended its direction, and no data of
+    /// this end waits for an acknowledgement.
     pub(super) fn has_told_all(&self) -> bool {
         self.ended && self.connection.as_ref().is_some_and(|connection| connection.unacked() == 0)
     }
 
-    /// The peer is out of reach: what it has acknowledged to the end it has had.
+    /// Records a loss because the peer is unreachable, unless it has acknowledged the end.
     pub(super) fn lose_to_silence(&mut self, error: Error) {
         let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.end_acked();
         if self.connection.as_ref().is_some_and(|connection| short(connection)) {
@@ -95,16 +93,16 @@ impl Inner {
         }
     }
 
-    /// This end resets the connection.
+    /// Records a loss because this end resets the connection.
     pub(super) fn lose_to_own_reset(&mut self) {
         let unacked = self.connection.as_ref().is_some_and(|connection| connection.unacked() > 0);
-        // Whoever asks for a reset has asked for the loss.
+        // An application that requests a reset accepts the loss.
         if unacked && !self.reset_on_close {
             self.lose(Error::ConnectionAborted);
         }
     }
 
-    /// There is no memory to wait for the peer any longer.
+    /// Records a loss because memory is too short to wait for the peer.
     pub(super) fn lose_to_shortage(&mut self) {
         self.lose(Error::OutOfMemory);
     }
@@ -116,21 +114,21 @@ impl Inner {
 }
 
 impl Stack {
-    /// All connections, also those that are not closed to the end yet.
+    /// Returns all connections, including those that are closing.
     pub fn all_flows(&self) -> Vec<Arc<Flow>> {
         self.shared.flows.filter(|_| true)
     }
 
-    /// The standing connections that wait for acknowledgements of data. Looks at every flow.
+    /// Returns the connections that wait for acknowledgements of data. Visits every flow.
     pub fn waiting_flows(&self) -> Vec<Arc<Flow>> {
-        // Outside of the table's locks, under which no flow may be locked.
+        // Filtered outside the table's locks, because no flow may be locked under them.
         let mut waiting = self.all_flows();
         waiting.retain(|flow| flow.delivery() == Delivery::Pending && flow.unacked() > 0);
         waiting
     }
 
-    /// How many standing connections wait for acknowledgements of data, and of how many bytes. Looks at every
-    /// flow.
+    /// Returns the number of connections that wait for acknowledgements of data, and the number of bytes.
+    /// Visits every flow.
     pub fn undelivered(&self) -> (u64, u64) {
         let waiting = self.waiting_flows();
         (waiting.len() as u64, waiting.iter().map(|flow| flow.unacked() as u64).sum())

@@ -1,6 +1,6 @@
-//! How the program at the other end of a connection has gone.
+//! Departure of the program at the other end of a connection.
 
-/// How a peer's program has gone, as the layer below knows it, see
+/// Kind of departure of a peer's program, as known to the layer below, see
 /// [`Stack::lose_peer`](crate::Stack::lose_peer).
 ///
 /// ```
@@ -17,11 +17,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Departure {
-    /// It has ended in order, and has reset its open connections before. So a connection that it has ended,
-    /// and on which it has acknowledged all data, was closed by its application: nothing is lost.
+    /// It has ended in order, and has reset its open connections before. So if it has ended a connection and
+    /// acknowledged all data, its application closed that connection, and nothing is lost.
     Orderly,
-    /// It is gone. Nobody knows what its application has read.
+    /// It is gone, and it is unknown what its application has read.
     Sudden,
-    /// It does not answer where it was, and may be there all the same: it is sent resets too.
+    /// It does not answer, but may still be there, so it is sent resets.
     Presumed,
 }

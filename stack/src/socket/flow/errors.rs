@@ -1,16 +1,17 @@
-//! What ICMP says about a connection.
+//! ICMP errors about a connection.
 
 use super::Flow;
 use crate::host::clock::Time;
 use crate::{Error, ErrorReport, State};
 
 impl Flow {
-    /// What the last ICMP error about this connection said, if nothing has come from the peer since (RFC 9293
-    /// 3.9.2.2, RFC 5461).
+    /// Returns the last ICMP error about this connection, if the peer was silent since (RFC 9293 3.9.2.2, RFC
+    /// 5461).
     ///
-    /// Such an error ends an attempt, but no connection. A connection that is given up while there is one
-    /// fails with it instead of [`Error::TimedOut`]; once taken it is forgotten. With
-    /// [`receive_errors`](crate::IpOptions::receive_errors) there is none: each fails the next call instead.
+    /// Such an error ends a connection attempt, but no established connection. A connection that times out
+    /// while an error is stored fails with it instead of [`Error::TimedOut`]. Taking the error clears it.
+    /// With [`receive_errors`](crate::IpOptions::receive_errors) no error is stored, because each one fails
+    /// the next call.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -26,12 +27,12 @@ impl Flow {
         self.lock().soft.take()
     }
 
-    /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE); none of the stream's bytes are quoted. There
-    /// are some only with [`receive_errors`](crate::IpOptions::receive_errors), and at most as many as 16 KiB
-    /// hold: more are dropped and counted.
+    /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE), without quoted stream bytes. Reports exist
+    /// only with [`receive_errors`](crate::IpOptions::receive_errors). At most 16 KiB of reports are kept;
+    /// more are dropped and counted.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if there is none.
+    /// [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self) -> Result<ErrorReport, Error> {
         let mut inner = self.lock();
         let report = inner.cold.as_mut().and_then(|cold| cold.reports.pop(&mut [])).ok_or(Error::WouldBlock);
@@ -39,20 +40,22 @@ impl Flow {
         report
     }
 
-    /// Whether the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2): without
-    /// that no packet can have been too big.
+    /// Returns true if the byte with sequence number `seq` was sent and is not acknowledged (RFC 5927 7.2).
+    /// Otherwise no packet can have been too big.
     pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
         self.lock().live().is_some_and(|connection| connection.has_in_flight(seq))
     }
 
-    /// An ICMP error about the packet with sequence number `seq` of this connection; `false` if it cannot be.
+    /// Processes an ICMP error about the packet with sequence number `seq`; returns `false` if it cannot be
+    /// genuine.
     ///
-    /// It ends an attempt. Once the connection stands it is advice (RFC 5461): as in Linux it fails the next
-    /// call if the application has asked for it, and else gives the reason if the connection is given up.
+    /// The error ends a connection attempt. For an established connection it is advisory (RFC 5461). As in
+    /// Linux, it fails the next call if the application asked for errors; otherwise it becomes the reason if
+    /// the connection times out.
     pub(crate) fn complain(&self, time: Time, seq: u32, report: ErrorReport) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
-        // RFC 5927 4.1: strangers do not know what is under way.
+        // RFC 5927 4.1: an attacker off the path does not know the outstanding sequence numbers.
         if !inner.live().is_some_and(|connection| connection.is_under_way(seq)) {
             return false;
         }

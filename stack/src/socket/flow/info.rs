@@ -1,11 +1,11 @@
-//! What a connection knows of itself and of its path: TCP_INFO.
+//! Figures of a connection and of its path: TCP_INFO.
 
 use std::time::{Duration, Instant};
 
 use super::Flow;
 use crate::{CongestionControl, State};
 
-/// A connection's figures, as Linux's TCP_INFO has them.
+/// Figures of a connection, as in Linux's TCP_INFO.
 ///
 /// ```
 /// # use std::time::Instant;
@@ -21,69 +21,69 @@ use crate::{CongestionControl, State};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
-    /// The connection's state.
+    /// State of the connection.
     pub state: State,
-    /// What decides on the congestion window.
+    /// Congestion control algorithm.
     pub congestion: CongestionControl,
-    /// The smoothed round-trip time (RFC 6298), its mean deviation, and the shortest of the last minutes.
-    /// `None` before the first measurement.
+    /// Smoothed round-trip time (RFC 6298), its mean deviation, and the minimum of the last minutes. `None`
+    /// before the first measurement.
     pub rtt: Option<Duration>,
-    /// See `rtt`.
+    /// Mean deviation of `rtt`.
     pub rtt_variation: Duration,
-    /// See `rtt`.
+    /// Minimum of `rtt` over the last minutes.
     pub min_rtt: Option<Duration>,
-    /// The retransmission timeout, and how often in a row it has passed.
+    /// Retransmission timeout, and the number of consecutive expiries.
     pub retransmission_timeout: Duration,
-    /// See `retransmission_timeout`.
+    /// Number of consecutive expiries of `retransmission_timeout`.
     pub backoff: u32,
     /// Payload of a full segment, bytes.
     pub mss: u64,
-    /// What the path takes, bytes of an IP packet. See [`Flow::path_mtu`].
+    /// MTU of the path, bytes of an IP packet. See [`Flow::path_mtu`].
     pub path_mtu: u64,
-    /// The congestion window, and the slow start threshold if there is one, bytes.
+    /// Congestion window, and the slow start threshold if there is one, bytes.
     pub congestion_window: u64,
-    /// See `congestion_window`.
+    /// Slow start threshold, bytes.
     pub slow_start_threshold: Option<u64>,
-    /// How fast data may leave, bytes per second; `None` if nothing but windows limits it.
+    /// Pacing rate, bytes per second; `None` if only windows limit sending.
     pub pacing_rate: Option<u64>,
-    /// The peer's window: bytes that it takes beyond what it has acknowledged.
+    /// Window of the peer: bytes that it accepts beyond its acknowledgement.
     pub peer_window: u64,
     /// Bytes sent and neither acknowledged, reported as arrived out of order, nor lost.
     pub in_flight: u64,
     /// Bytes that the peer has out of order.
     pub sacked: u64,
-    /// Bytes that are lost and wait to be sent again.
+    /// Bytes that are lost and wait for retransmission.
     pub lost: u64,
-    /// Bytes written and not acknowledged, and those of them that were never sent.
+    /// Bytes written and not acknowledged, and the part of them that was never sent.
     pub unacked: u64,
-    /// See `unacked`.
+    /// Bytes written and never sent.
     pub unsent: u64,
     /// Bytes that the peer has received.
     pub delivered: u64,
-    /// Segments, counted as they left together, that were sent again.
+    /// Number of retransmissions; segments sent together count once.
     pub retransmits: u64,
     /// Bytes that arrived in order.
     pub received: u64,
-    /// The present sizes of the queues, bytes.
+    /// Present sizes of the queues, bytes.
     pub send_buffer: u64,
-    /// See `send_buffer`.
+    /// Present size of the receive queue, bytes.
     pub receive_buffer: u64,
-    /// Both ends take part in explicit congestion notification (RFC 3168).
+    /// True if both ends use explicit congestion notification (RFC 3168).
     pub ecn: bool,
 }
 
 impl Flow {
-    /// TCP_INFO. `None` once the connection has ended, TIME-WAIT included.
+    /// Returns TCP_INFO. `None` once the connection has ended, TIME-WAIT included.
     pub fn info(&self) -> Option<TcpInfo> {
         self.lock().live().map(|connection| connection.info(self.local()))
     }
 
-    /// TCP_CONGESTION. `None` once the connection has ended.
+    /// Returns TCP_CONGESTION. `None` once the connection has ended.
     pub fn congestion(&self) -> Option<CongestionControl> {
         self.lock().live().map(|connection| connection.congestion())
     }
 
-    /// Sets TCP_CONGESTION. The new algorithm starts with the window that the old one has come to.
+    /// Sets TCP_CONGESTION. The new algorithm starts with the present window.
     pub fn set_congestion(&self, now: Instant, congestion: CongestionControl) {
         let (mut inner, time) = self.lock_at(now);
         if let Some(connection) = inner.live() {
@@ -91,16 +91,16 @@ impl Flow {
         }
     }
 
-    /// Sets TCP_CORK: a segment that is not full waits for more, for 200 ms at most. Output may follow when
-    /// it is taken off.
+    /// Sets TCP_CORK: a partial segment waits for more data, for 200 ms at most. Turning it off may produce
+    /// output.
     pub fn set_cork(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_cork(on);
         }
     }
 
-    /// The application waits for data: acknowledgements that were held for it are due, see
-    /// [`TcpOptions::prompt`](crate::TcpOptions::prompt). `true`: output follows.
+    /// Notes that the application waits for data, which releases held acknowledgements, see
+    /// [`TcpOptions::prompt`](crate::TcpOptions::prompt). Returns `true` if there is output.
     pub fn wait_for_data(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         let Some(connection) = inner.live() else { return false };
@@ -108,8 +108,8 @@ impl Flow {
         connection.has_output(time)
     }
 
-    /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or wait for data to ride on. Output may
-    /// follow.
+    /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or acknowledgements wait for data to
+    /// carry them. May produce output.
     pub fn set_quick_ack(&self, on: bool) {
         if let Some(connection) = self.lock().live() {
             connection.set_quick_ack(on);

@@ -1,4 +1,4 @@
-//! How a connection changes by itself: by segments, by time, and at its end.
+//! Changes of a connection by segments, by time, and at its end.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -12,15 +12,16 @@ use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Connection, Ending, Outgoing, SYN_TIMEOUT, Segment, TcpHeader, Verdict};
 use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
-/// A handshake waits so long for a place of its listener's backlog: its SYN has come again by then.
+/// Time for which a handshake waits for a place of its listener's backlog. Its SYN has been retransmitted by
+/// then.
 const HELD: Duration = Duration::from_secs(2);
 
-/// A SYN that comes sooner was doubled on its way: peers wait for a second (RFC 6298 2).
+/// Time within which another SYN is a duplicate made by the network: peers wait for a second (RFC 6298 2).
 const DOUBLED: Duration = Duration::from_millis(500);
 
 impl Flow {
-    /// Takes in a segment that belongs to this connection. `false` if the connection has made room
-    /// meanwhile, and the segment is nobody's.
+    /// Processes a segment of this connection. Returns `false` if the connection has made room meanwhile, and
+    /// the segment has no flow.
     pub(crate) fn receive(
         &self,
         time: Time,
@@ -38,9 +39,10 @@ impl Flow {
             if tcp.opens() && is_young {
                 return true;
             }
-            // A SYN that comes again is looked at afresh.
+            // A retransmitted SYN starts anew, because a place may be free now.
             self.unlink(&mut inner);
             self.refresh(&mut inner, time);
+            // A reset ends the handshake; any other segment is looked at anew.
             return tcp.rst;
         }
         if inner.time_wait.is_some() {
@@ -68,11 +70,12 @@ impl Flow {
             }
         }
         let heard = connection.heard();
+        // A peer that never closes could otherwise prolong FIN-WAIT-2 with any segment.
         if !(inner.orphaned && before == State::FinWait2) {
             inner.heard = inner.heard.max(heard);
         }
         if heard == time {
-            // Whatever it was, packets pass again.
+            // Packets pass again, so the stored error is outdated.
             inner.soft = None;
         }
         self.after_segment(&mut inner, (time, before), tcp, batch);
@@ -80,8 +83,8 @@ impl Flow {
         true
     }
 
-    /// A SYN that has a place now may have been answered with a cookie before: that answer is the one that
-    /// the peer took, and it is kept. The place stays.
+    /// Keeps the answer that the peer accepted. A SYN with a place may have been answered with a cookie
+    /// before, and the peer may acknowledge the cookie. The place stays.
     fn take_cookie(
         &self,
         time: Time,
@@ -129,7 +132,7 @@ impl Flow {
         }
     }
 
-    /// In TIME-WAIT: acknowledges the peer's FIN once more.
+    /// Acknowledges the peer's FIN again in TIME-WAIT.
     pub(crate) fn repeat_last_ack(&self, now: Instant, batch: &mut Batch) {
         let (mut inner, time) = self.lock_at(now);
         let waiting = inner.time_wait.as_ref().map(|wait| wait.ending);
@@ -148,7 +151,7 @@ impl Flow {
         });
     }
 
-    /// What a segment's effect on the connection means for the socket.
+    /// Updates the socket after a segment has changed the connection.
     fn after_segment(
         &self,
         inner: &mut Inner,
@@ -166,7 +169,8 @@ impl Flow {
             if handshake.is_some_and(|connection| connection.is_syn_acknowledged(tcp.ack))
                 && inner.listener().is_some_and(|listener| listener.takes_reset())
             {
-                // The peer was connected: its acknowledgement was lost, or comes later. The program hears of it.
+                // The peer was connected: its acknowledgement was lost, or comes later. So the application
+                // learns of the connection.
                 self.established(inner, time);
                 self.hand_over(inner, batch);
             }
@@ -174,15 +178,16 @@ impl Flow {
         if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
             inner.ended = true;
         }
+        // With TCP_DEFER_ACCEPT the listener gets the flow only when data has come.
         if inner.connected && state != State::Closed && !inner.is_deferred(time) {
             self.hand_over(inner, batch);
         }
         if inner.readable() > 0 {
             if inner.orphaned {
-                // RFC 1122 4.2.2.13: data that nobody will read.
+                // RFC 1122 4.2.2.13: data for an application that has closed the socket.
                 self.refuse(inner);
             } else if inner.read_shut && matches!(before, State::FinWait1 | State::FinWait2) {
-                // As in Linux: with both directions shut down it is the same.
+                // As in Linux: with both directions shut down, data is refused in the same way.
                 self.refuse(inner);
                 inner.error = Some(Error::ConnectionReset);
             } else if inner.read_shut {
@@ -198,7 +203,7 @@ impl Flow {
         inner.defer(wait.map(|wait| after(time, wait)));
     }
 
-    /// Gives the connection to its listener, if it has one that does not have it yet.
+    /// Passes the connection to its listener, if that has not happened yet.
     fn hand_over(&self, inner: &mut Inner, batch: &mut Batch) {
         inner.defer(None);
         let Some(listener) = inner.listener.take() else { return };
@@ -210,6 +215,7 @@ impl Flow {
             self.shared.counters.tcp_accepts.increment();
             batch.touch_listener(&self.shared.rounds, listener);
         } else {
+            // Without its listener, no program will ever take the connection.
             inner.orphaned = true;
             self.reset(inner);
         }
@@ -218,14 +224,14 @@ impl Flow {
     fn was_reset(&self, inner: &mut Inner, before: State) {
         let counters = &self.shared.counters;
         let error = match before {
-            // RFC 9293 3.10.7.4: after a simultaneous open it is a refusal, too.
+            // RFC 9293 3.10.7.4: a reset after a simultaneous open is a refusal, too.
             State::SynSent | State::SynReceived if inner.listener.is_none() => {
                 counters.tcp_refused.increment();
                 Error::ConnectionRefused
             }
             _ => {
                 counters.tcp_resets_received.increment();
-                // As in Linux: the peer has said all it had to say, and will not hear what is still to come.
+                // As in Linux: the peer has sent everything and will not receive further data.
                 if before == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset }
             }
         };
@@ -235,19 +241,21 @@ impl Flow {
         }
     }
 
-    /// Lets a timer fire that was set for `tick`; `true` if the flow has output or new readiness.
+    /// Handles a timer set for `tick`; returns `true` if the flow has output or new readiness.
     pub(crate) fn on_timer(&self, tick: Tick, time: Time, batch: &mut Batch) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
         if inner.alarm.first != tick {
-            // Superseded by an earlier one.
+            // Superseded by an earlier timer.
             return false;
         }
+        // The displaced entry is now the next one in the wheel.
         inner.alarm.first = std::mem::replace(&mut inner.alarm.second, NEVER);
         if !inner.linked {
             return false;
         }
         if let Some(wait) = &inner.time_wait {
+            // A FIN may have moved the end of TIME-WAIT after the timer was set.
             if wait.expires() <= time {
                 self.unlink(&mut inner);
                 self.refresh(&mut inner, time);
@@ -274,7 +282,7 @@ impl Flow {
         }
         match self.due_at(&mut inner, time) {
             Some(due) if due <= time => {
-                // If the way is barred there is no egress, and nothing else ends the attempt.
+                // A blocked path has no egress to set the timer, so the attempt's end must be armed here.
                 self.arm_end(&mut inner, time);
                 true
             }
@@ -285,8 +293,8 @@ impl Flow {
         }
     }
 
-    /// Sets the timer for the next deadline, unless an earlier one is set already. What is due now has
-    /// just been done or could not be, so it waits for a millisecond at least.
+    /// Sets the timer for the next deadline, unless an earlier one is set. Work due now was just done or was
+    /// impossible, so the timer waits at least a millisecond.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
         inner.watch(time);
         if let Some(due) = self.due_at(inner, time) {
@@ -294,7 +302,7 @@ impl Flow {
         }
     }
 
-    /// The same, if the connection's own deadline is known.
+    /// Does the same with the connection's own deadline given.
     pub(super) fn arm_for(&self, inner: &mut Inner, time: Time, connection: Option<Time>) {
         inner.watch(time);
         if let Some(due) = earlier(self.gives_up_or_hands_over_at(inner), connection) {
@@ -304,9 +312,11 @@ impl Flow {
 
     fn arm_at(&self, inner: &mut Inner, time: Time, due: Time) {
         let tick = tick_at(due.max(after(time, Duration::from_millis(1))));
+        // The earlier entry fires anyway and then sets the next one.
         if tick >= inner.alarm.first {
             return;
         }
+        // The wheel has no removal, so a superseded entry stays and fires later.
         if inner.alarm.second == NEVER {
             inner.alarm.second = inner.alarm.first;
         }
@@ -314,20 +324,20 @@ impl Flow {
         self.shared.timers.insert(tick, self.this.clone());
     }
 
-    /// Sets the timer for the end of the peer's silence, whatever else may be due before.
+    /// Sets the timer for the end of the peer's silence, regardless of earlier deadlines.
     fn arm_end(&self, inner: &mut Inner, time: Time) {
         if let Some(due) = self.gives_up_at(inner) {
             self.arm_at(inner, time, due);
         }
     }
 
-    /// A connection attempt ends some time, even if the way is barred from the start.
+    /// Arms the end of a connection attempt, which must end even if the path is blocked from the start.
     pub(crate) fn begin(&self, time: Time) {
         let mut inner = self.lock();
         self.arm_end(&mut inner, time);
     }
 
-    /// Makes the flow appear in the next batch of timers.
+    /// Lists the flow in the next batch of timers.
     pub(crate) fn arm_now(&self, time: Time) {
         let mut inner = self.lock();
         self.arm(&mut inner, time);
@@ -351,7 +361,8 @@ impl Flow {
         earlier(self.gives_up_at(inner), inner.deferred())
     }
 
-    /// When the connection ends because the peer acknowledges nothing, or is silent.
+    /// Returns the time at which the connection is given up because the peer acknowledges nothing or is
+    /// silent.
     fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
         let config = &self.shared.config;
         let state = inner.state();
@@ -359,21 +370,22 @@ impl Flow {
             match state {
                 _ if inner.is_held => return Some(after(waiting, HELD)),
                 State::SynSent => {
-                    // As in Linux, which looks when it sends the SYN again.
+                    // As in Linux, which checks the timeout at each retransmission of the SYN.
                     let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);
                     return Some(after(waiting, user_timeout.min(config.syn_timeout)));
                 }
+                // Half of it, as in Linux (`tcp_synack_retries` 5).
                 State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
                 _ => {}
             }
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
             let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
             let stalled = inner.stalled_since(waiting).map(|since| after(since, user_timeout));
-            // Nobody is left to wait for a peer that answers and takes nothing (tcp_orphan_retries).
+            // No application waits for a peer that answers but accepts no data (tcp_orphan_retries).
             let orphan = inner.orphaned.then(|| after(inner.progress(waiting), config.orphan_timeout * 3));
             let stalled = earlier(stalled, orphan);
-            // As in Linux, it is also how long a peer may have no room though it answers. Who has keep-alives
-            // wants to know whether the peer is there, and waits for one that is.
+            // As in Linux, the user timeout also limits the time that an answering peer may have no room.
+            // Keep-alives lift this limit, because they already show that the peer is there.
             let wanted = inner.cold.as_ref().filter(|cold| !cold.keepalive.on);
             let full = wanted.and_then(|cold| cold.full_since.zip(cold.user_timeout));
             return earlier(full.map(|(since, timeout)| after(since, timeout)), stalled);
@@ -384,7 +396,7 @@ impl Flow {
         let cold = inner.cold.as_ref().filter(|_| inner.connection.is_some())?;
         let KeepAlive { on, idle, interval, probes } = cold.keepalive;
         let first = after(inner.heard, idle).max(cold.watched.filter(|_| on)?);
-        // As in Linux, a user timeout takes the place of the number of probes; one of them has its chance.
+        // As in Linux, a user timeout replaces the number of probes, but leaves time for one probe.
         let unanswered = match cold.user_timeout {
             Some(timeout) => timeout.saturating_sub(idle).max(interval),
             None => interval.saturating_mul(probes),
@@ -392,16 +404,18 @@ impl Flow {
         Some(after(first, unanswered))
     }
 
-    /// Brings everything that follows from the connection's state up to date. The last step of every call.
+    /// Updates everything that depends on the connection's state. Every call ends with it.
     pub(super) fn refresh(&self, inner: &mut Inner, time: Time) {
         let is_held = inner.is_held;
         if let Some(connection) = inner.live() {
-            // Nobody has heard of one that is held, and nobody is told of its reset.
+            // A held handshake was never answered, so it needs no reset.
             if connection.is_finished() || (is_held && connection.state() == State::Closed) {
                 self.unlink(inner);
             } else if connection.state() == State::TimeWait
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
+                // The last acknowledgement must leave first, because the record that remains only answers
+                // segments.
                 let length = self.shared.config.time_wait;
                 inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
@@ -415,8 +429,9 @@ impl Flow {
                 }
             }
         }
-        // As in Linux, TIME-WAIT does not wait for the reader: that concerns addresses and ports.
+        // As in Linux, TIME-WAIT does not wait for the reader, because it concerns only addresses and ports.
         let has_ended = !inner.linked || inner.time_wait.is_some();
+        // Unread data remains for the application.
         if has_ended && (inner.orphaned || inner.readable() == 0) {
             inner.connection = None;
         }
@@ -436,7 +451,7 @@ impl Flow {
         self.unlink(inner);
     }
 
-    /// Has the connection send a reset; the flow ends when that has left.
+    /// Makes the connection send a reset; the flow ends when the reset has left.
     pub(super) fn reset(&self, inner: &mut Inner) {
         inner.lose_to_own_reset();
         let is_read = inner.is_read();
@@ -446,7 +461,8 @@ impl Flow {
         }
     }
 
-    /// As [`Flow::reset`], about data that has come: the peer has to know even if its FIN came with it.
+    /// Resets as [`Flow::reset`] does, because of refused data. The peer must learn of it even if its FIN has
+    /// arrived.
     fn refuse(&self, inner: &mut Inner) {
         inner.lose_to_own_reset();
         if let Some(connection) = inner.live() {
@@ -455,7 +471,7 @@ impl Flow {
         }
     }
 
-    /// Takes the flow out of the demultiplexer: CLOSED.
+    /// Removes the flow from the demultiplexer: CLOSED.
     pub(super) fn unlink(&self, inner: &mut Inner) {
         if !std::mem::replace(&mut inner.linked, false) {
             return;
@@ -463,18 +479,19 @@ impl Flow {
         self.shared.flows.remove(&self.key);
         inner.time_wait = None;
         self.note_ended(inner);
+        // A held handshake has no place to free.
         let listener = inner.listener.take().filter(|_| !inner.is_held);
         if let Some(listener) = listener.and_then(|listener| listener.upgrade()) {
             listener.forget_handshake(inner.latest);
         }
     }
 
-    /// Has it wait for a place of its listener's backlog. Nobody else has it yet.
+    /// Marks a new flow as waiting for a place of its listener's backlog.
     pub(crate) fn hold(&self) {
         self.lock().is_held = true;
     }
 
-    /// It has waited for a place in vain: whoever it would be for is gone.
+    /// Ends a held flow whose listener is gone.
     pub(crate) fn end_held(&self, time: Time) {
         let mut inner = self.lock();
         let time = inner.pass(time);
@@ -484,8 +501,9 @@ impl Flow {
         }
     }
 
-    /// It has a place: its SYN is answered by the stack's next timeout. False if it waits no longer. It may
-    /// be called while another flow is locked that had a place: one that is held locks no other.
+    /// Gives a held flow a place; the stack's next timeout answers its SYN. Returns false if it no longer
+    /// waits. The lock of another flow that had a place may be held meanwhile, because a held flow locks no
+    /// other.
     pub(crate) fn let_in(&self, time: Time) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
@@ -493,13 +511,14 @@ impl Flow {
             return false;
         }
         inner.is_held = false;
+        // The time of the handshake starts only now.
         inner.waiting = Some(time);
         self.arm(&mut inner, time);
         true
     }
 
-    /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in
-    /// TIME-WAIT and the two cannot be confused (RFC 6191's condition, by sequence numbers).
+    /// Frees this flow's addresses for a new connection with the initial sequence number `isn`. This requires
+    /// TIME-WAIT and distinguishable sequence numbers (RFC 6191's condition, by sequence numbers).
     pub(crate) fn make_room(&self, time: Time, isn: u32) -> bool {
         let mut inner = self.lock();
         let gives_way =
@@ -512,8 +531,8 @@ impl Flow {
         gives_way
     }
 
-    /// Has the next egress send again what waits for an acknowledgement, and with `stalled` only if a
-    /// retransmission timer has fired for it already. False if nothing does.
+    /// Makes the next egress retransmit outstanding data; with `stalled` only after a retransmission timeout.
+    /// Returns false if there is nothing to do.
     pub(crate) fn expedite(&self, stalled: bool) -> bool {
         let mut inner = self.lock();
         let waits = inner.waiting.is_some();
@@ -526,8 +545,8 @@ impl Flow {
         }
     }
 
-    /// Ends the connection with an error and a reset if something waits for an acknowledgement. False if
-    /// nothing does.
+    /// Ends the connection with an error and a reset if something waits for an acknowledgement. Returns false
+    /// if nothing waits.
     pub(crate) fn fail_waiting(&self, now: Instant, error: Error) -> bool {
         let (mut inner, time) = self.lock_at(now);
         if inner.waiting.is_none() || !inner.linked {
@@ -539,7 +558,7 @@ impl Flow {
         }
         match inner.state() {
             State::SynSent | State::TimeWait => self.unlink(&mut inner),
-            // Not by `reset`, which would call the loss this end's own doing.
+            // `reset` would record the loss as caused by this end.
             _ => {
                 let is_read = inner.is_read();
                 if let Some(connection) = inner.live() {
@@ -552,20 +571,21 @@ impl Flow {
         true
     }
 
-    /// Ends the connection as a reset from the peer would: the program at its other end is gone. An attempt
-    /// goes on, since whoever comes after the peer may answer it. False if nothing changes.
+    /// Ends the connection as the peer's reset would, because the program at its other end is gone. A
+    /// connection attempt continues, because the peer's successor may answer it. Returns false if nothing
+    /// changes.
     pub(crate) fn lose_peer(&self, now: Instant, departure: Departure) -> bool {
         let (mut inner, time) = self.lock_at(now);
         let before = inner.state();
         match before {
             State::Closed | State::SynSent => return false,
+            // The peer that could repeat its FIN is gone.
             State::TimeWait => self.unlink(&mut inner),
             _ if departure == Departure::Orderly && inner.has_told_all() => {
                 if let Some(connection) = inner.live() {
                     connection.forget();
                 }
-                // As after a reset in this state: nobody hears what is still to come. Nothing is lost by
-                // that.
+                // As after a reset in this state, further writes fail. Nothing is lost by that.
                 if before == State::CloseWait && !inner.orphaned {
                     inner.error = Some(Error::BrokenPipe);
                 }
@@ -583,10 +603,10 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, because its network is left, as the end of its program does. A
-    /// connection that the application has closed, and of which the peer has everything (FIN-WAIT-2), is only
-    /// forgotten: a reset would say that something was not read.
+    /// Ends the connection with a reset, because its network is left. A closed connection whose peer has
+    /// everything (FIN-WAIT-2) is only forgotten, because a reset would mean unread data.
     pub(crate) fn abandon(&self, now: Instant) {
+        // The lock must be free again for `abort_because`.
         let is_delivered = {
             let inner = self.lock();
             inner.orphaned && inner.state() == State::FinWait2
@@ -596,7 +616,7 @@ impl Flow {
         }
     }
 
-    /// Whether it goes over `interface`.
+    /// Returns true if the connection uses `interface`.
     pub(crate) fn is_on(&self, interface: InterfaceId) -> bool {
         self.interface.id == interface
     }

@@ -1,4 +1,4 @@
-//! One TCP connection: what its socket and its packets do to it.
+//! One TCP connection, with its socket calls and its packets.
 
 mod api;
 mod cold;
@@ -40,13 +40,13 @@ pub(crate) use self::relief::Orphan;
 
 /// One TCP connection, in any state from its SYN on.
 ///
-/// Any thread may call it. Its one lock is held for as long as a copy between the caller's memory and
-/// the queues takes. After a call that can give it something to send (everything with a `now`), and
-/// after a [`Batch`](crate::Batch) has listed it, call [`egress`](Self::egress) until that returns
-/// `None`; the last call also sets the flow's timer.
+/// Any thread may call it. Its lock is held for the time of a copy between the caller's memory and the
+/// queues. Call [`egress`](Self::egress) until it returns `None` in two cases: after any call that can
+/// produce output (every call with a `now`), and after a [`Batch`](crate::Batch) has listed the flow. The
+/// last call also sets the flow's timer.
 ///
-/// A flow lives on without its owner: once [closed](Self::close), it ends the connection in order and
-/// then frees itself. Dropping the `Arc` closes nothing.
+/// A flow lives on without its owner: once [closed](Self::close), it ends the connection in order and then
+/// frees itself. Dropping the `Arc` closes nothing.
 ///
 /// ```
 /// use std::time::Instant;
@@ -69,77 +69,78 @@ pub struct Flow {
     shared: Arc<Shared>,
     interface: Arc<Interface>,
     key: FlowKey,
-    /// Its addresses are IPv4's.
+    /// True if its addresses are IPv4.
     v4: bool,
-    /// In the flow table's list of those with the same peer. The table's lock guards it.
+    /// Position in the flow table's list for the same peer. The table's lock guards it.
     position: AtomicU32,
     this: Weak<Flow>,
     inner: Mutex<Inner>,
-    /// [`Ready`] as of the last change.
+    /// Value of [`Ready`] as of the last change.
     ready: AtomicU8,
-    /// At which time all output has been fetched, microseconds, until something else happens. 0 for never.
+    /// Time at which all output was fetched, microseconds; 0 after any other event.
     quiet: AtomicI64,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
-/// What the path takes, given to [`Flow::egress`].
+/// Limits of the path, given to [`Flow::egress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
-    /// Most TCP payload bytes of one wire packet: the path MTU less 40 (IPv4) or 60 (IPv6) bytes.
-    /// It may change at any time.
+    /// Maximum TCP payload of a wire packet, bytes: the path MTU less 40 (IPv4) or 60 (IPv6) bytes. It may
+    /// change at any time.
     pub segment: usize,
-    /// Most wire packets of one super-segment, at least 1: what one batch of the driver takes.
+    /// Maximum number of wire packets in a super-segment, at least 1: the driver's batch size.
     pub max_segments: usize,
-    /// Most unacknowledged bytes; a change takes effect with the next acknowledgement.
+    /// Maximum unacknowledged bytes; a change takes effect with the next acknowledgement.
     pub in_flight_cap: usize,
-    /// Whether the wire packets need checksums.
+    /// True if the wire packets need checksums.
     pub checksums: bool,
 }
 
-/// What the flow's lock guards.
+/// State that the flow's lock guards.
 struct Inner {
-    /// The protocol machine, until the connection has ended and everything is read.
+    /// Protocol machine, until the connection has ended and everything is read.
     connection: Option<Box<Connection>>,
-    /// Instead of the connection, at the end; of which there is then at most what can be read.
+    /// State of TIME-WAIT, which replaces the connection; only unread data then keeps the connection
+    /// allocated.
     time_wait: Option<Box<TimeWait>>,
-    /// Whether packets find this flow. Without that the state is CLOSED.
+    /// True while packets find this flow. Otherwise the state is CLOSED.
     linked: bool,
-    /// Reported once, after the data that came before it.
+    /// Pending error, reported once, after the data that came before it.
     error: Option<Error>,
-    /// What ICMP has said of the path since something came from the peer.
+    /// ICMP's last error about the path since the peer was last heard.
     soft: Option<Error>,
     connected: bool,
-    /// The peer's FIN has come.
+    /// True once the peer's FIN has come.
     ended: bool,
     read_shut: bool,
-    /// Data that came was thrown away, because reading was shut down.
+    /// True if arrived data was discarded because reading was shut down.
     discarded: bool,
     write_shut: bool,
-    /// The application has said that it has read what was taken out of here.
+    /// True if the application has confirmed that it has read everything taken out of the queue.
     said_read: bool,
-    /// The application has closed it.
+    /// True once the application has closed the flow.
     orphaned: bool,
-    /// A write found the queue full, and a quarter has not become free since.
+    /// True from a write into a full queue until a quarter is free.
     was_full: bool,
     reset_on_close: bool,
     cold: Option<Box<Cold>>,
-    /// When the last segment came that the connection could use: it is a sign of life. Of a connection that
-    /// the application has closed none counts any more in FIN-WAIT-2.
+    /// Time of the last usable segment, as a sign of life. Once the application has closed the flow, segments
+    /// in FIN-WAIT-2 no longer count.
     heard: Time,
-    /// The latest time that was given. It does not go back.
+    /// Latest time given to the flow. It never goes back.
     latest: Time,
-    /// Since when something waits for an acknowledgement, or since the application has closed it. At first
-    /// that is the handshake.
+    /// Time since which something waits for an acknowledgement, or since the application has closed the flow.
+    /// Initially the handshake waits.
     waiting: Option<Time>,
-    /// It waits for a place of its listener's backlog, and does nothing until then.
+    /// True while the flow waits for a place of its listener's backlog and does nothing.
     is_held: bool,
-    /// Who gets it when the handshake is done.
+    /// Listener that gets the flow after the handshake.
     listener: Option<Weak<Listener>>,
     alarm: Alarm,
 }
 
-/// The timer wheel's entries for a flow: the earliest, and the one that was the earliest before.
+/// Entries of the flow in the timer wheel: the earliest, and the one that was the earliest before.
 struct Alarm {
     first: Tick,
     second: Tick,
@@ -193,13 +194,14 @@ impl Flow {
         })
     }
 
-    /// What a connection of a socket with these options is made with; its peer has the account `share`.
+    /// Returns the settings of a new connection with these options, whose peer has the account `share`.
     pub(crate) fn settings(
         shared: &Shared,
         interface: &Interface,
         options: &TcpOptions,
         share: &Arc<Share>,
     ) -> Settings {
+        // At most what a scaled window can express (RFC 7323 2.3).
         let bounds = |bytes: usize| bytes.clamp(4 << 10, 1 << 30) as u32;
         Settings {
             send_buffer: bounds(options.send_buffer.unwrap_or(shared.config.send_buffer)),
@@ -212,7 +214,8 @@ impl Flow {
             max_segment: options.max_segment_size,
             marking: Marking::from(&options.ip),
             congestion: options.congestion,
-            // Between nodes of this kind they would cost more than they bring: SACK and D-SACK tell the same.
+            // Between peersock nodes timestamps cost more than they bring, because SACK and D-SACK give the
+            // same information.
             timestamps: interface.checksums,
             ecn: options.ecn,
             memory: share.clone(),
@@ -223,7 +226,7 @@ impl Flow {
         &self.key
     }
 
-    /// The own address and port, and the peer's.
+    /// Returns the local and remote addresses and ports.
     fn endpoints(&self) -> (SocketAddr, SocketAddr) {
         (self.key.local(self.v4), self.key.remote(self.v4))
     }
@@ -240,7 +243,8 @@ impl Flow {
         &self.mark
     }
 
-    /// The flow and its time: a thread may have looked at the clock before another did that came first.
+    /// Locks the flow and returns its time, which is monotonic: threads read the clock before they get the
+    /// lock.
     fn lock_at(&self, now: Instant) -> (MutexGuard<'_, Inner>, Time) {
         let mut inner = self.lock();
         let time = inner.pass(self.shared.clock.time(now));
@@ -249,39 +253,41 @@ impl Flow {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         let inner = self.lock_to_fetch();
-        // Whoever has the lock may change something.
+        // The holder of the lock may create new output.
         self.quiet.store(0, Ordering::Relaxed);
         inner
     }
 
-    /// The lock of whoever fetches output, and does nothing else.
+    /// Locks the flow for fetching output only.
     fn lock_to_fetch(&self) -> MutexGuard<'_, Inner> {
         sync::lock(&self.inner)
     }
 }
 
 impl Inner {
-    /// Since when nothing has come from the peer though something has been `waiting` for it; see
+    /// Returns the time since which the peer has been silent although something has been `waiting`; see
     /// [`Connection::silent_since`].
     fn silent_since(&self, waiting: Time) -> Option<Time> {
         let since = self.connection.as_ref().map_or(Some(self.heard), |one| one.silent_since());
         since.map(|since| since.max(waiting).max(self.heard))
     }
 
-    /// Since when the peer has acknowledged nothing of what is `waiting` for it, though it could: for what
-    /// has not left yet, since when it has said nothing.
+    /// Returns the time since which the peer has acknowledged nothing of what is `waiting`, although it
+    /// could. For unsent data, this is the time of its silence.
     fn stalled_since(&self, waiting: Time) -> Option<Time> {
         let stalled = self.connection.as_ref().and_then(|connection| connection.stalled_since());
         stalled.map(|since| since.max(waiting)).or_else(|| self.silent_since(waiting))
     }
 
-    /// When the peer has last acknowledged something, or the application has closed it.
+    /// Returns the time of the peer's last acknowledgement, or of the application's close.
     fn progress(&self, waiting: Time) -> Time {
         self.connection.as_ref().map_or(waiting, |connection| connection.progress().max(waiting))
     }
 
-    /// The flow's time when somebody says that it is `time`.
+    /// Advances the flow's time to `time`, and returns it.
     fn pass(&mut self, time: Time) -> Time {
+        // A thread may have read the clock before another one that came first; a due acknowledgement would
+        // then wait again.
         self.latest = self.latest.max(time);
         self.latest
     }
@@ -295,27 +301,27 @@ impl Inner {
         }
     }
 
-    /// The listener that does not have it yet.
+    /// Returns the listener that has not got the flow yet.
     fn listener(&self) -> Option<Arc<Listener>> {
         self.listener.as_ref()?.upgrade()
     }
 
-    /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
+    /// Returns true while the listener must wait for data (TCP_DEFER_ACCEPT).
     fn is_deferred(&self, time: Time) -> bool {
         self.deferred().is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
     }
 
-    /// Bytes that can be read.
+    /// Returns the bytes that can be read.
     fn readable(&self) -> usize {
         self.connection.as_ref().map_or(0, |connection| connection.readable())
     }
 
-    /// Bytes up to the last urgent one that were not read.
+    /// Returns the unread bytes up to and including the last urgent one.
     fn urgent_left(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.urgent_left())
     }
 
-    /// Throws away what has come, because reading was shut down.
+    /// Discards arrived data, because reading was shut down.
     fn discard(&mut self) {
         self.discarded |= self.readable() > 0;
         if let Some(connection) = &mut self.connection {
@@ -323,17 +329,17 @@ impl Inner {
         }
     }
 
-    /// Whether the application has read all that came.
+    /// Returns true if the application has read everything that came.
     fn is_read(&self) -> bool {
         self.said_read && self.readable() == 0 && !self.discarded
     }
 
-    /// The connection, while the connection is alive.
+    /// Returns the connection while it is alive.
     fn live(&mut self) -> Option<&mut Connection> {
         if self.linked && self.time_wait.is_none() { self.connection.as_deref_mut() } else { None }
     }
 
-    /// Has the connection ask its peer as the keep-alives and the user timeout of [`Cold`] want it.
+    /// Applies the keep-alives and the user timeout of [`Cold`] to the connection.
     fn apply_probing(&mut self) {
         let cold = self.cold();
         let probing = Probing::new(cold.keepalive, cold.user_timeout);
@@ -348,6 +354,7 @@ impl Inner {
             ready |= Ready::CONNECTED;
         }
         if self.error.is_some() {
+            // The next call of either kind returns the error at once.
             ready |= Ready::ERROR | Ready::READABLE | Ready::WRITABLE;
         }
         if self.has_reports() {
@@ -368,12 +375,13 @@ impl Inner {
             State::Established | State::CloseWait => {
                 let (free, size) =
                     self.connection.as_ref().map_or((0, 4), |connection| connection.send_room());
+                // A quarter, so that the application is not woken for every few bytes.
                 self.was_full &= free < size / 4;
                 if free > 0 && !self.was_full {
                     ready |= Ready::WRITABLE;
                 }
             }
-            // A write would fail at once.
+            // A write would fail at once, so it does not block.
             _ => ready |= Ready::WRITE_CLOSED | Ready::WRITABLE,
         }
         ready

@@ -1,4 +1,4 @@
-//! Options of a connection that may change while it stands.
+//! Options that may change during the life of a connection.
 
 use std::time::Duration;
 
@@ -6,21 +6,20 @@ use super::Flow;
 use crate::tcp::Marking;
 use crate::{Error, IpOptions, KeepAlive};
 
-/// The shortest time between two keep-alives: what timers can tell apart.
+/// Minimum time between two keep-alives: the resolution of timers.
 const LEAST_KEEPALIVE: Duration = Duration::from_millis(1);
 
 impl Flow {
-    /// What its packets' IP headers say.
+    /// Returns the settings of its IP headers.
     pub fn ip_options(&self) -> IpOptions {
         self.lock().ip()
     }
 
-    /// Changes what its packets' IP headers say, from the next one on: IP_TTL, IPV6_UNICAST_HOPS, IP_TOS,
-    /// IPV6_TCLASS.
+    /// Changes the IP headers of further packets: IP_TTL, IPV6_UNICAST_HOPS, IP_TOS, IPV6_TCLASS.
     ///
-    /// Of the traffic class only the differentiated services count; the two bits of ECN are the connection's,
-    /// see [`TcpOptions::ecn`](crate::TcpOptions::ecn). The settings of multicasts and fragments mean nothing
-    /// here: segments fit the path and are never cut.
+    /// Of the traffic class only the differentiated services are used; the connection controls the two ECN
+    /// bits, see [`TcpOptions::ecn`](crate::TcpOptions::ecn). The settings for multicast and fragmentation
+    /// have no effect, because segments fit the path and are never fragmented.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -48,14 +47,14 @@ impl Flow {
         Ok(())
     }
 
-    /// How a silent peer is dealt with.
+    /// Returns the keep-alive settings.
     pub fn keepalive(&self) -> KeepAlive {
         self.lock().keepalive()
     }
 
-    /// Sets SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT. An interval stands for
-    /// [`KeepAlive::every`]. If the peer has been silent for longer already, the next
-    /// [`egress`](Self::egress) probes it; that also sets the timer.
+    /// Sets SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT. A plain interval converts as by
+    /// [`KeepAlive::every`]. If the peer has already been silent for longer, the next
+    /// [`egress`](Self::egress) sends a probe; that call also sets the timer.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -74,27 +73,28 @@ impl Flow {
         let mut inner = self.lock();
         let cold = inner.cold();
         cold.keepalive = keepalive;
-        // A peer that was silent for long has not known that it would be asked.
+        // A peer that has been silent for long must get a probe before it counts as dead.
         cold.watched = None;
         inner.apply_probing();
     }
 
-    /// Sets TCP_MAXSEG, see [`TcpOptions::max_segment_size`](crate::TcpOptions::max_segment_size). What the
-    /// peer was told in the handshake stays.
+    /// Sets TCP_MAXSEG, see [`TcpOptions::max_segment_size`](crate::TcpOptions::max_segment_size). The size
+    /// announced in the handshake stays.
     pub fn set_max_segment_size(&self, size: Option<u16>) {
         if let Some(connection) = self.lock().live() {
             connection.set_max_segment(size);
         }
     }
 
-    /// Payload of a full segment, bytes, as of the last packet: TCP_MAXSEG. `None` once the connection has
-    /// ended.
+    /// Returns the payload of a full segment, bytes, as of the last packet: TCP_MAXSEG. `None` once the
+    /// connection has ended.
     pub fn max_segment_size(&self) -> Option<usize> {
         self.lock().live().map(|connection| connection.mss() as usize)
     }
 
-    /// The largest IP packet that the path takes, bytes, as of the last packet: IP_MTU, IPV6_MTU. Before the
-    /// first it is what every path takes, 576 (IPv4) or 1280 (IPv6). `None` once the connection has ended.
+    /// Returns the largest IP packet that the path carries, bytes, as of the last packet: IP_MTU, IPV6_MTU.
+    /// Before the first packet it is the minimum of every path, 576 (IPv4) or 1280 (IPv6). `None` once the
+    /// connection has ended.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -111,7 +111,7 @@ impl Flow {
     }
 }
 
-/// Settings that let time pass between two probes.
+/// Returns settings with positive times and at least one probe.
 pub(super) fn sane(keepalive: KeepAlive) -> KeepAlive {
     let KeepAlive { on, idle, interval, probes } = keepalive;
     let [idle, interval] = [idle, interval].map(|time| time.max(LEAST_KEEPALIVE));

@@ -1,4 +1,4 @@
-//! What a connection gives up while memory is short.
+//! Memory that a connection releases while memory is short.
 
 use std::time::Instant;
 
@@ -8,11 +8,11 @@ use crate::tcp::LEAST_BUFFER;
 use crate::{Error, State};
 
 impl Flow {
-    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the
-    /// application has not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the
-    /// connection is reset and that dropped too. `true` if it was.
+    /// Drops out-of-order data if memory is short for this flow's peer. The connection is reset and its data
+    /// dropped if the application has not read available data for
+    /// [`Config::user_timeout`](crate::Config::user_timeout). Returns `true` after a reset.
     ///
-    /// One in TIME-WAIT is left alone: it will be among the [ended](Self::note_ended) ones.
+    /// A flow in TIME-WAIT is left alone, because it will be among the [ended](Self::note_ended) ones.
     pub(crate) fn relieve(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         if inner.time_wait.is_some() {
@@ -31,15 +31,15 @@ impl Flow {
         inner.discard();
         self.shared.counters.tcp_memory_resets.increment();
         self.reset(&mut inner);
-        // The reader learns that its data is not whole, even if the peer's end has come.
+        // The reader must learn that its data is incomplete, even if the peer's FIN has come.
         inner.ended = false;
         inner.error = Some(Error::OutOfMemory);
         self.refresh(&mut inner, time);
         true
     }
 
-    /// The connection has ended. What the application can still read of it is listed, so that it can be
-    /// given up while memory is short; what has come out of order is of no use to anybody.
+    /// Lists an ended connection with unread data, so that the data can be dropped while memory is short.
+    /// Out-of-order data is dropped at once, because the gap will never be filled.
     pub(super) fn note_ended(&self, inner: &mut Inner) {
         if let Some(connection) = &mut inner.connection {
             connection.prune();
@@ -49,22 +49,22 @@ impl Flow {
         }
     }
 
-    /// Whether it has ended, and its application can read something.
+    /// Returns true if the connection has ended with unread data.
     pub(crate) fn is_left_to_read(&self) -> bool {
         let inner = self.lock();
         !inner.linked && inner.readable() > 0
     }
 
-    /// The application has closed the connection. What is left to deliver is listed, so that it can give way
-    /// when memory is nearly used up. Less than every connection may hold is not worth the while.
+    /// Lists a connection closed by the application with undelivered data, so that it can give way when
+    /// memory is nearly full. Less than the guaranteed buffer is not worth it.
     pub(super) fn note_orphan(&self, inner: &mut Inner) {
         if inner.live().is_some_and(|connection| connection.unacked() > LEAST_BUFFER) {
             self.shared.orphans.push(self.this.clone());
         }
     }
 
-    /// Resets a connection that the application has closed, and forgets what it had left to deliver, if
-    /// memory is nearly used up for its peer.
+    /// Resets a connection closed by the application and drops its undelivered data, if memory is nearly full
+    /// for its peer.
     pub(crate) fn give_way(&self, now: Instant) -> Orphan {
         let (mut inner, time) = self.lock_at(now);
         let Some(connection) = inner.live().filter(|connection| connection.unacked() > LEAST_BUFFER) else {
@@ -76,7 +76,9 @@ impl Flow {
         if !connection.wants_memory() {
             return Orphan::Stays;
         }
+        // A peer that takes a byte now and then could otherwise keep the queue for ever.
         inner.lose_to_shortage();
+        // Not by `reset`, because the shortage, not the application, causes the loss.
         let is_read = inner.is_read();
         if let Some(connection) = inner.live() {
             connection.abort(is_read);
@@ -89,13 +91,13 @@ impl Flow {
     }
 }
 
-/// What becomes of a connection that its application has closed, while memory is nearly used up.
+/// Result for a connection closed by its application, while memory is nearly full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Orphan {
-    /// It has little or nothing left to deliver.
+    /// Little or nothing is left to deliver.
     Done,
-    /// Its peer has memory left.
+    /// Memory of its peer is sufficient.
     Stays,
-    /// It has a reset to send.
+    /// The connection gives way and has a reset to send.
     GivesWay,
 }

@@ -1,35 +1,35 @@
-//! TIME-WAIT without buffers: what is left of a connection that has ended in order.
+//! TIME-WAIT without buffers: the remains of a connection that has ended in order.
 
 use std::time::Duration;
 
 use crate::host::clock::{Time, after, since};
 use crate::tcp::{Ending, TcpHeader};
 
-/// How old a TIME-WAIT must be before a new connection of this node may take its place.
+/// Minimum age of a TIME-WAIT before a new connection of this node may replace it.
 const REUSE_AFTER: Duration = Duration::from_secs(1);
 
-/// The record that answers late segments of a connection.
+/// Record that answers late segments of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeWait {
     pub(crate) ending: Ending,
     entered: Time,
     expires: Time,
-    /// How long it lasts: [`Config::time_wait`](crate::Config::time_wait).
+    /// Duration of TIME-WAIT: [`Config::time_wait`](crate::Config::time_wait).
     length: Duration,
-    /// A SYN was answered with an acknowledgement: a reset that answers this one ends TIME-WAIT.
+    /// True after a SYN was answered with an acknowledgement; a reset that answers it ends TIME-WAIT.
     challenged: bool,
 }
 
-/// What to do about a late segment.
+/// Action for a late segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Late {
-    /// Nothing.
+    /// No action.
     Ignore,
     /// Acknowledge again.
     Acknowledge,
-    /// It opens a new connection; this one makes room.
+    /// Make room for a new connection.
     MakeRoom,
-    /// The peer knows nothing of this connection any more and wants a new one: forget it.
+    /// End TIME-WAIT, because the peer does not know this connection and wants a new one.
     Forget,
 }
 
@@ -42,13 +42,12 @@ impl TimeWait {
         self.expires
     }
 
-    /// RFC 9293 3.10.7.4 for TIME-WAIT, with RFC 1337's rule that resets are ignored. `timestamp` is the one
-    /// in a SYN.
+    /// Processes a segment in TIME-WAIT (RFC 9293 3.10.7.4), ignoring resets (RFC 1337). `timestamp` is that
+    /// of a SYN.
     ///
-    /// One kind of reset is not ignored. A SYN that may be an old duplicate is answered with an
-    /// acknowledgement (RFC 5961 section 4). A peer that has sent that SYN just now, because it was
-    /// restarted, answers with a reset that has exactly the number acknowledged: it does not know the old
-    /// connection, and its next SYN is to succeed.
+    /// One kind of reset is accepted. A SYN that may be an old duplicate is answered with an acknowledgement
+    /// (RFC 5961 section 4). A restarted peer that has just sent this SYN does not know the old connection.
+    /// It answers with a reset of exactly the acknowledged number, and its next SYN must succeed.
     pub(crate) fn segment(&mut self, time: Time, header: &TcpHeader, timestamp: Option<u32>) -> Late {
         if header.rst {
             let answers = self.challenged && header.seq == self.ending.rcv_nxt;
@@ -60,6 +59,7 @@ impl TimeWait {
             }
             self.challenged = true;
         }
+        // RFC 9293 3.10.7.4: a retransmitted FIN restarts TIME-WAIT.
         if header.fin {
             self.expires = after(time, self.length);
         }
@@ -67,8 +67,9 @@ impl TimeWait {
         if answer { Late::Acknowledge } else { Late::Ignore }
     }
 
-    /// Whether a SYN cannot be a duplicate of the old connection's: its timestamp is newer (RFC 6191 section
-    /// 2), or it lies beyond the old connection's numbers (RFC 1122 4.2.2.13) and its timestamp is not older.
+    /// Returns true if a SYN cannot be a duplicate of the old connection's. Its timestamp is newer (RFC 6191
+    /// section 2), or it lies beyond the old connection's numbers (RFC 1122 4.2.2.13) and its timestamp is
+    /// not older.
     fn is_newer(&self, time: Time, seq: u32, timestamp: Option<u32>) -> bool {
         match (&self.ending.timestamps, timestamp) {
             (Some(known), Some(value)) if known.is_old(time, value) => false,
@@ -77,13 +78,14 @@ impl TimeWait {
         }
     }
 
-    /// Whether a new connection with the initial sequence number `isn` can be told from this one.
+    /// Returns true if a new connection with the initial sequence number `isn` is distinguishable from this
+    /// one.
     pub(crate) fn gives_way_to(&self, time: Time, isn: u32) -> bool {
         since(time, self.entered) >= REUSE_AFTER && is_after(isn, self.ending.snd_nxt)
     }
 }
 
-/// Sequence numbers compare modulo 2^32, RFC 9293 3.4.
+/// Compares sequence numbers modulo 2^32 (RFC 9293 3.4).
 fn is_after(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 > 0
 }

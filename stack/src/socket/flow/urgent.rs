@@ -1,5 +1,5 @@
-//! Urgent data (RFC 9293 3.8.5), in line as RFC 6093 advises: a mark in the stream that is told of before it
-//! is reached.
+//! Urgent data (RFC 9293 3.8.5), in line as RFC 6093 advises: a mark in the stream that is announced in
+//! advance.
 
 use std::time::Instant;
 
@@ -7,24 +7,24 @@ use super::Flow;
 use crate::Error;
 
 impl Flow {
-    /// As [`write`](Self::write), and tells the peer that what is queued is urgent up to the last byte of
-    /// this: `send` with MSG_OOB.
+    /// Writes as [`write`](Self::write) does, and announces to the peer that the queue is urgent up to the
+    /// last byte of `data`: `send` with MSG_OOB.
     ///
-    /// The peer is told at once, even while its window is closed. It stays one stream: nothing overtakes what
-    /// was written before. If more urgent data follows before the peer has read this, the mark moves. For new
-    /// protocols RFC 6093 advises against it.
+    /// The announcement is sent at once, even while the peer's window is closed. The data stays in the stream
+    /// and does not overtake earlier data. If more urgent data follows before the peer has read this, the
+    /// mark moves. RFC 6093 advises against urgent data in new protocols.
     ///
     /// # Errors
-    /// As [`write`](Self::write). If not all of `data` fits, the last byte that does is the urgent one.
+    /// Fails as [`write`](Self::write) does. If only a part of `data` fits, the last byte that fits is the
+    /// urgent one.
     pub fn write_urgent(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
         self.write_with(now, data.len(), |connection| connection.write_urgent(data))
     }
 
-    /// How many bytes are to be read up to the last urgent one, which is included; 0 if there is nothing
-    /// urgent.
+    /// Returns the number of unread bytes up to and including the last urgent one; 0 if nothing is urgent.
     ///
-    /// It may be more than has arrived, and is what the peer says: up to 65,535 bytes more than it has sent.
-    /// While it is not 0, [`Ready::URGENT`](crate::Ready::URGENT) is set.
+    /// The number may exceed the data that has arrived, and comes from the peer: up to 65,535 bytes more than
+    /// it has sent. While it is not 0, [`Ready::URGENT`](crate::Ready::URGENT) is set.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -40,8 +40,8 @@ impl Flow {
         usize::try_from(self.lock().urgent_left()).unwrap_or(usize::MAX)
     }
 
-    /// Whether the next byte to be read is the last urgent one: `sockatmark`, SIOCATMARK with SO_OOBINLINE. A
-    /// read that begins before it ends there.
+    /// Returns true if the next byte to be read is the last urgent one: `sockatmark`, SIOCATMARK with
+    /// SO_OOBINLINE. A read that begins before this byte ends there.
     pub fn is_at_mark(&self) -> bool {
         self.lock().urgent_left() == 1
     }

@@ -1,6 +1,6 @@
-//! Which ICMP messages a raw socket wants.
+//! Filter of a raw socket for ICMP messages.
 
-/// The types of ICMP or ICMPv6 messages that a raw socket receives: ICMP6_FILTER (RFC 3542 3.2), Linux's
+/// Set of ICMP or ICMPv6 message types that a raw socket receives: ICMP6_FILTER (RFC 3542 3.2), Linux's
 /// ICMP_FILTER. All by default.
 ///
 /// ```
@@ -12,32 +12,32 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IcmpFilter {
-    /// A set bit blocks.
+    /// Bits by type; a set bit blocks.
     blocked: [u64; 4],
 }
 
 impl IcmpFilter {
-    /// Every message is received.
+    /// Returns a filter that accepts every message.
     pub fn pass_all() -> Self {
         Self { blocked: [0; 4] }
     }
 
-    /// No message is received.
+    /// Returns a filter that accepts no message.
     pub fn block_all() -> Self {
         Self { blocked: [u64::MAX; 4] }
     }
 
-    /// Messages of type `kind` are received.
+    /// Accepts messages of type `kind`.
     pub fn pass(&mut self, kind: u8) {
         self.blocked[usize::from(kind >> 6)] &= !(1 << (kind & 63));
     }
 
-    /// Messages of type `kind` are not received.
+    /// Blocks messages of type `kind`.
     pub fn block(&mut self, kind: u8) {
         self.blocked[usize::from(kind >> 6)] |= 1 << (kind & 63);
     }
 
-    /// Whether messages of type `kind` are received.
+    /// Returns true if messages of type `kind` are accepted.
     pub fn passes(&self, kind: u8) -> bool {
         self.blocked[usize::from(kind >> 6)] >> (kind & 63) & 1 == 0
     }

@@ -1,4 +1,4 @@
-//! Raw sockets: packets of one IP protocol, beside what the stack makes of them.
+//! Raw sockets: packets of one IP protocol, in addition to the stack's own processing.
 
 mod filter;
 mod receiving;
@@ -25,15 +25,15 @@ pub use filter::IcmpFilter;
 pub(crate) use receiving::{complain, receive};
 pub use sending::RawRoute;
 
-/// The protocol of sockets that only send, headers included: IPPROTO_RAW.
+/// Protocol of sockets that only send, headers included: IPPROTO_RAW.
 const SEND_ONLY: u8 = 255;
 
 /// A socket for the packets of one IP protocol (SOCK_RAW).
 ///
-/// It gets a copy of every arriving packet of its protocol, whole and reassembled, whatever else the stack
-/// does with it: of IPv4 packets with their header, of IPv6 packets what follows the headers. Large TCP
-/// packets may have been joined by a [`Coalescer`](crate::Coalescer) before. A packet whose protocol neither
-/// the stack nor a raw socket takes is answered with an ICMP error.
+/// It gets a copy of every arriving packet of its protocol, whole and reassembled, in addition to the stack's
+/// own processing. IPv4 packets come with their header, IPv6 packets without the headers. Large TCP packets
+/// may have been joined by a [`Coalescer`](crate::Coalescer) before. If neither the stack nor a raw socket
+/// accepts a packet's protocol, an ICMP error answers it.
 ///
 /// ```
 /// use std::time::Instant;
@@ -67,7 +67,7 @@ struct Inner {
     inbox: Inbox,
 }
 
-/// Options of a raw socket, given when it is opened and changed with [`RawSocket::set_options`].
+/// Options of a raw socket, given at opening and changed with [`RawSocket::set_options`].
 ///
 /// ```
 /// use peersock_stack::RawOptions;
@@ -77,24 +77,25 @@ struct Inner {
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RawOptions {
-    /// IP_HDRINCL: what is sent over IPv4 starts with an IP header. Its length and checksum are filled in,
-    /// and its source and identification if they are 0. Default off, but for protocol 255. IPv6 has no such
-    /// mode.
+    /// IP_HDRINCL: data sent over IPv4 starts with an IP header. The stack fills in its length and checksum,
+    /// and its source and identification if they are 0. Default off, except for protocol 255. IPv6 has no
+    /// such mode.
     pub header_included: bool,
-    /// IPV6_CHECKSUM (RFC 3542 3.1): where in what is sent the checksum is filled in, and in what arrives is
-    /// verified on interfaces that do so. An even number of bytes. ICMPv6's always is, at 2. Default none.
+    /// IPV6_CHECKSUM (RFC 3542 3.1): even offset at which the checksum is filled in on sending, and verified
+    /// on receipt if the interface verifies checksums. ICMPv6 always uses 2. Default none.
     pub checksum_offset: Option<u16>,
-    /// ICMP_FILTER, ICMP6_FILTER: which ICMP messages are received.
+    /// ICMP_FILTER, ICMP6_FILTER: accepted ICMP messages.
     pub icmp_filter: IcmpFilter,
-    /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`](crate::Config::udp_receive_buffer), bytes. Counts
-    /// when the socket is opened.
+    /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`](crate::Config::udp_receive_buffer), bytes. Used
+    /// only when the socket is opened.
     pub receive_buffer: Option<usize>,
-    /// What its packets' IP headers say; see [`RawSocket::set_ip_options`].
+    /// Settings of its IP headers; see [`RawSocket::set_ip_options`].
     pub ip: IpOptions,
 }
 
 impl RawOptions {
     fn check(&self) -> Result<(), Error> {
+        // An odd offset would split the checksum over two words of the sum.
         let odd = self.checksum_offset.is_some_and(|offset| offset % 2 == 1);
         if odd { Err(Error::InvalidInput) } else { Ok(()) }
     }
@@ -118,6 +119,7 @@ impl Stack {
         if interface.is_some_and(|id| shared.interfaces.find(id).is_none()) {
             return Err(Error::NetworkUnreachable);
         }
+        // As in Linux, IPPROTO_RAW implies IP_HDRINCL.
         let header_included = options.header_included || (protocol == SEND_ONLY && !ipv6);
         let limit = options.receive_buffer.unwrap_or(shared.config.udp_receive_buffer);
         let inner = Inner {
@@ -137,35 +139,37 @@ impl Stack {
             mark: Mark::default(),
             context: OnceLock::new(),
         });
+        // Any number of raw sockets may have the same protocol.
         shared.raw.insert(protocol.into(), |_| Ok(()), || socket)
     }
 }
 
 impl RawSocket {
-    /// The interface it is bound to, `None` for all.
+    /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }
 
-    /// The protocol number of its packets.
+    /// Returns the protocol number of its packets.
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// The own address that it is bound to, unspecified for all.
+    /// Returns the bound local address, unspecified for all.
     pub fn local(&self) -> IpAddr {
         self.lock().local
     }
 
-    /// The peer it is connected to.
+    /// Returns the connected peer.
     pub fn peer(&self) -> Option<IpAddr> {
         self.lock().peer
     }
 
-    /// Receives only what is sent to `address` from now on, and sends from it; unspecified for any.
+    /// Restricts the socket to `address` for receiving and as a source; unspecified lifts that.
     ///
     /// # Errors
-    /// [`Error::AddressFamily`]; [`Error::AddrNotAvailable`] if it is neither this node's nor a group's.
+    /// [`Error::AddressFamily`]; [`Error::AddrNotAvailable`] if it is neither an address of this node nor a
+    /// group.
     pub fn bind(&self, address: IpAddr) -> Result<(), Error> {
         if address.is_ipv6() != self.ipv6 {
             return Err(Error::AddressFamily);
@@ -184,7 +188,7 @@ impl RawSocket {
         Ok(())
     }
 
-    /// Fixes the peer: only its packets are received, and ICMP errors are reported. `None` undoes that.
+    /// Sets the peer: only its packets are received, and ICMP errors are reported. `None` undoes that.
     ///
     /// # Errors
     /// [`Error::AddressFamily`], [`Error::InvalidInput`] for the unspecified address.
@@ -199,7 +203,7 @@ impl RawSocket {
         Ok(())
     }
 
-    /// The options.
+    /// Returns the options.
     pub fn options(&self) -> RawOptions {
         RawOptions { ip: self.ip.load(), ..self.lock().options }
     }
@@ -216,12 +220,12 @@ impl RawSocket {
         Ok(())
     }
 
-    /// What its packets' IP headers say.
+    /// Returns the settings of its IP headers.
     pub fn ip_options(&self) -> IpOptions {
         self.ip.load()
     }
 
-    /// Changes what its packets' IP headers say.
+    /// Changes the settings of its IP headers.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
@@ -229,26 +233,26 @@ impl RawSocket {
         self.ip.store(options)
     }
 
-    /// Joins a multicast group, as [`UdpSocket::join`](crate::UdpSocket::join).
+    /// Joins a multicast group as [`UdpSocket::join`](crate::UdpSocket::join) does.
     ///
     /// # Errors
-    /// As [`UdpSocket::join`](crate::UdpSocket::join).
+    /// Fails as [`UdpSocket::join`](crate::UdpSocket::join) does.
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
 
-    /// Leaves a multicast group, as [`UdpSocket::leave`](crate::UdpSocket::leave).
+    /// Leaves a multicast group as [`UdpSocket::leave`](crate::UdpSocket::leave) does.
     ///
     /// # Errors
-    /// As [`UdpSocket::leave`](crate::UdpSocket::leave).
+    /// Fails as [`UdpSocket::leave`](crate::UdpSocket::leave) does.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Leave)
     }
 
-    /// Changes what it wants of a group, as [`UdpSocket::change_group`](crate::UdpSocket::change_group).
+    /// Changes a membership as [`UdpSocket::change_group`](crate::UdpSocket::change_group) does.
     ///
     /// # Errors
-    /// As [`UdpSocket::change_group`](crate::UdpSocket::change_group).
+    /// Fails as [`UdpSocket::change_group`](crate::UdpSocket::change_group) does.
     pub fn change_group(
         &self,
         interface: Option<InterfaceId>,
@@ -257,26 +261,27 @@ impl RawSocket {
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();
+        // Checked under the lock: close() leaves all groups under it, and no later join may stay.
         if self.is_closed() {
             return Err(Error::Closed);
         }
         inner.inbox.groups.change(&self.shared, self.ipv6, (interface, usual), group, change)
     }
 
-    /// Takes the oldest packet. The ports in what is returned are 0.
+    /// Takes the oldest packet. The ports of the result are 0.
     ///
     /// # Errors
-    /// What an earlier packet ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// The error of an earlier packet, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
     /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf, None)
     }
 
-    /// As [`recv_from`](Self::recv_from), with extension headers as
-    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) gives them.
+    /// Takes the oldest packet as [`recv_from`](Self::recv_from) does, with its extension headers as
+    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) returns them.
     ///
     /// # Errors
-    /// As [`recv_from`](Self::recv_from).
+    /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn recv_with_headers(
         &self,
         buf: &mut [u8],
@@ -285,46 +290,46 @@ impl RawSocket {
         self.lock().inbox.pop(self.is_closed(), buf, Some(headers))
     }
 
-    /// Copies the oldest packet and leaves it there.
+    /// Copies the oldest packet without removing it.
     ///
     /// # Errors
-    /// As [`recv_from`](Self::recv_from).
+    /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.peek(self.is_closed(), buf)
     }
 
-    /// What an earlier packet ran into, once: SO_ERROR. [`Error::NetworkDown`] each time, once the socket's
-    /// interface was removed.
+    /// Returns the error of an earlier packet, once: SO_ERROR. [`Error::NetworkDown`] each time, once the
+    /// socket's interface was removed.
     pub fn take_error(&self) -> Option<Error> {
         self.lock().inbox.take_error()
     }
 
-    /// Takes the oldest error report, as [`UdpSocket::recv_error`](crate::UdpSocket::recv_error).
+    /// Takes the oldest error report, as [`UdpSocket::recv_error`](crate::UdpSocket::recv_error) does.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if there is none.
+    /// [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
         self.lock().inbox.pop_report(buf)
     }
 
-    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    /// Sets SO_RCVBUF: maximum bytes of queued packets from now on.
     pub fn set_receive_buffer(&self, limit: usize) {
         self.lock().inbox.set_limit(limit);
     }
 
-    /// What can be done without waiting. Writing always can.
+    /// Returns the current readiness. Writing never blocks.
     pub fn readiness(&self) -> Ready {
         self.lock().inbox.readiness(self.is_closed())
     }
 
-    /// Receives nothing more, leaves its groups and drops what was not read.
+    /// Stops receiving, leaves the groups and drops unread packets.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.raw.remove(self.protocol.into(), self);
         self.lock().inbox.close(&self.shared);
     }
 
-    /// The driver's own state for this socket.
+    /// Returns the driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }
@@ -333,7 +338,7 @@ impl RawSocket {
         &self.mark
     }
 
-    /// The interface was removed.
+    /// Fails all further calls, because the interface was removed.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().inbox.fail(error);
     }
@@ -356,7 +361,7 @@ impl Bound for RawSocket {
         self.interface
     }
 
-    /// The protocol takes the port's place.
+    /// Returns the local address, with the protocol as the port.
     fn local(&self) -> SocketAddr {
         SocketAddr::new(self.lock().local, self.protocol.into())
     }

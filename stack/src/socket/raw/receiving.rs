@@ -1,4 +1,4 @@
-//! What arrives for raw sockets: packets, and errors about those that were sent.
+//! Input of raw sockets: packets, and errors about sent packets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::ip::received_headers::HeaderChain;
 use crate::socket::inbox::Origin;
 use crate::{Batch, TrafficClass, icmp};
 
-/// Gives a whole packet to all raw sockets that it suits; `false` if there is none.
+/// Delivers a whole packet to all matching raw sockets; returns `false` if there is none.
 pub(crate) fn receive(
     shared: &Shared,
     interface: &Interface,
@@ -24,6 +24,7 @@ pub(crate) fn receive(
     batch: &mut Batch,
 ) -> bool {
     let protocol = u8::from(ip.protocol);
+    // An IPPROTO_RAW socket never receives, as in Linux.
     if shared.raw.is_empty() || protocol == SEND_ONLY {
         return false;
     }
@@ -53,7 +54,8 @@ pub(crate) fn receive(
     taken
 }
 
-/// Fills in what nobody looks at where a tunnel vouches for every byte, but programs with raw sockets do.
+/// Fills in checksums that the stack skips, because a tunnel authenticates every byte. Programs with raw
+/// sockets verify them.
 fn complete(packet: &mut [u8], ip: &IpHeader) {
     if ip.source.is_ipv4() {
         Ipv4Packet::new_unchecked(&mut *packet).fill_checksum();
@@ -66,7 +68,7 @@ fn complete(packet: &mut [u8], ip: &IpHeader) {
     }
 }
 
-/// An ICMP error may be about what raw sockets have sent; `false` if none cares.
+/// Passes an ICMP error to the raw sockets whose packets it may concern; returns `false` if none uses it.
 pub(crate) fn complain(
     shared: &Shared,
     interface: &Interface,
@@ -100,7 +102,7 @@ impl RawSocket {
         if for_others || filtered || self.is_closed() {
             return false;
         }
-        // RFC 3542 3.1: what has a wrong checksum, or is too short for one, is not received.
+        // RFC 3542 3.1: a packet with a wrong checksum, or too short for one, is not received.
         let Some(offset) = self.checksum_offset(&inner.options).filter(|_| verify) else { return true };
         let protocol = IpProtocol::from(self.protocol);
         let fits = payload.len() >= offset + 2;
@@ -120,7 +122,7 @@ impl RawSocket {
         }
     }
 
-    /// As [`UdpSocket`](crate::UdpSocket)s hear of errors.
+    /// Processes an ICMP error as [`UdpSocket`](crate::UdpSocket) does.
     fn complain(self: &Arc<Self>, complaint: &Complaint<'_>) -> bool {
         let ip = self.ip.load();
         let mut inner = self.lock();
@@ -130,7 +132,7 @@ impl RawSocket {
         let report = complaint.report(SocketAddr::new(complaint.destination, 0));
         let hard = complaint.is_hard() && inner.peer.is_some();
         let fails = inner.inbox.complain(&self.shared, &ip, hard, report, complaint.head);
-        // A packet may be too big whether or not its socket wants to hear it.
+        // A report that a packet was too big counts even if the socket wants no errors.
         fails || complaint.mtu().is_some()
     }
 }

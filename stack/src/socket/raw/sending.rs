@@ -1,4 +1,4 @@
-//! The packets of raw sockets.
+//! Sending of raw sockets' packets.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +11,7 @@ use crate::ip::extension_headers::write_headers;
 use crate::ip::{Fields, IpHeader, MAX_PACKET};
 use crate::{Error, InterfaceId, SendOptions, icmp};
 
-/// Where a raw socket's packet goes out.
+/// Outgoing route of a raw socket's packet.
 ///
 /// ```
 /// use std::time::Instant;
@@ -26,21 +26,22 @@ use crate::{Error, InterfaceId, SendOptions, icmp};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RawRoute {
-    /// The interface to send on.
+    /// Outgoing interface.
     pub interface: InterfaceId,
-    /// The own address.
+    /// Local address.
     pub source: IpAddr,
-    /// The peer's address, or a group's.
+    /// Address of the peer, or of a group.
     pub destination: IpAddr,
 }
 
 impl RawSocket {
-    /// Where a packet to `remote` goes out; `None` means the connected peer.
+    /// Returns the route of a packet to `remote`; `None` means the connected peer.
     ///
     /// # Errors
-    /// What an earlier packet ran into, once. [`Error::NotConnected`] without any peer,
+    /// The error of an earlier packet, once. [`Error::NotConnected`] without any peer,
     /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`],
-    /// [`Error::AddrNotAvailable`] if the wanted source is not this node's there, [`Error::Closed`].
+    /// [`Error::AddrNotAvailable`] if the requested source is not a local address of the interface,
+    /// [`Error::Closed`].
     pub fn route(&self, remote: Option<IpAddr>, options: &SendOptions<'_>) -> Result<RawRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
@@ -58,15 +59,15 @@ impl RawSocket {
         Ok(RawRoute { interface: interface.id, source, destination })
     }
 
-    /// Writes `data` as one IP packet to `buf` and gives its length; with
-    /// [`header_included`](RawOptions::header_included) `data` is the packet. `mtu` and cutting are as in
-    /// [`UdpSocket::send`](crate::UdpSocket::send), but a packet that came with its header is never cut.
+    /// Writes `data` as one IP packet to `buf` and returns its length. With
+    /// [`header_included`](RawOptions::header_included), `data` is the packet. `mtu` and fragmentation are as
+    /// in [`UdpSocket::send`](crate::UdpSocket::send), but a packet with its own header is never fragmented.
     ///
     /// # Errors
     /// [`Error::MessageSize`] if the packet exceeds 65,535 bytes or `buf`, or exceeds `mtu` and must not be
-    /// cut. [`Error::InvalidInput`] for a header that is none, for data that does not reach to the
+    /// fragmented. [`Error::InvalidInput`] for an invalid header, for data too short for the
     /// [checksum](RawOptions::checksum_offset), and for a hop limit of 0 to a single node.
-    /// [`Error::AddrNotAvailable`] for a header with another source than an own address: peers would drop it.
+    /// [`Error::AddrNotAvailable`] for a header with a foreign source, because peers would drop the packet.
     pub fn send(
         &self,
         route: &RawRoute,
@@ -85,10 +86,10 @@ impl RawSocket {
         Ok(len)
     }
 
-    /// Says what [`send`](Self::send) would of `len` bytes, but for `buf`.
+    /// Returns the error that [`send`](Self::send) would return for `len` bytes, except errors about `buf`.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Fails as [`send`](Self::send) does.
     pub fn check_length(
         &self,
         route: &RawRoute,
@@ -113,7 +114,7 @@ impl RawSocket {
         self.ip.load().fields(options, IpProtocol::from(self.protocol), route.destination, fits)
     }
 
-    /// Packets that come with their header are never cut.
+    /// Returns the maximum length of a packet with its own header, which is never fragmented.
     fn longest_included(&self, route: &RawRoute, mtu: usize) -> usize {
         let reported = self.shared.path_mtus.find(route.interface, route.destination).unwrap_or(MAX_PACKET);
         mtu.min(reported).min(MAX_PACKET)
@@ -149,7 +150,7 @@ impl RawSocket {
         Ok(ip_len + data.len())
     }
 
-    /// As Linux's `raw_send_hdrinc`.
+    /// Writes a packet with its own header, as Linux's `raw_send_hdrinc` does.
     fn write_included(
         &self,
         route: &RawRoute,
@@ -172,9 +173,11 @@ impl RawSocket {
             view.set_src_addr(source);
         }
         let interface = self.shared.interfaces.find(route.interface).ok_or(Error::NetworkDown)?;
+        // Peers accept only packets from addresses that belong to this node.
         if !interface.is_local(view.src_addr().into()) {
             return Err(Error::AddrNotAvailable);
         }
+        // Zero asks the stack to choose, as in Linux.
         if view.ident() == 0 {
             let ip = IpHeader::parse(packet, false).map_err(|_| Error::InvalidInput)?;
             let ident = self.shared.idents.next(&ip);
@@ -184,7 +187,7 @@ impl RawSocket {
         Ok(data.len())
     }
 
-    /// Where the stack minds the checksum, if it does.
+    /// Returns the offset of the checksum if the stack fills it in and verifies it.
     pub(super) fn checksum_offset(&self, options: &RawOptions) -> Option<usize> {
         let any = unspecified(self.ipv6);
         match self.ipv6 {

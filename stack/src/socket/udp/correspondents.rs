@@ -1,4 +1,4 @@
-//! To whom a socket has sent, where a network allows only some ports: from them it takes answers at any port.
+//! Destinations of a socket in a network that restricts ports: their answers are accepted at any port.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,35 +7,37 @@ use std::time::Duration;
 use crate::InterfaceId;
 use crate::host::clock::{Time, since};
 
-/// Who was silent for so long is a stranger again, whether he had ever answered or not, unless he is sent
-/// something (RFC 4787 REQ-5 advises five minutes for NATs).
+/// Silence after which a correspondent may no longer answer, until it is sent something (RFC 4787 REQ-5
+/// advises five minutes for NATs).
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// So many, and at most as many that were sent to before these, are remembered.
+/// Number of entries in each of the two generations.
 const MOST: usize = 2048;
 
 type Correspondent = (InterfaceId, SocketAddr);
 
-/// The remote addresses and ports that a socket has sent to. Who was sent to longest ago is forgotten first.
+/// Remote addresses and ports to which a socket has sent. The oldest destinations are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Correspondents {
-    /// When each was sent something, or has answered, last.
+    /// Time of the last datagram sent to each, or of its last answer.
     recent: BTreeMap<Correspondent, Time>,
     older: BTreeMap<Correspondent, Time>,
 }
 
 impl Correspondents {
-    /// Something leaves for `destination`. If that is a group, all its members may answer from its port.
+    /// Notes a datagram to `destination`. All members of a group may answer from its port.
     pub(super) fn note(&mut self, now: Time, interface: InterfaceId, destination: SocketAddr) {
         let group = destination.ip().is_multicast();
+        // The members of a group answer from their own addresses, so any address may answer.
         let whom = if group { anybody_at(destination) } else { destination };
+        // Dropping a whole generation bounds memory without a search for the oldest entry.
         if self.recent.len() >= MOST && !self.recent.contains_key(&(interface, whom)) {
             self.older = std::mem::take(&mut self.recent);
         }
         self.recent.insert((interface, whom), now);
     }
 
-    /// Whether `source` may answer now, which is noted.
+    /// Returns true if `source` may answer now, and notes its answer.
     pub(super) fn expects(&mut self, now: Time, interface: InterfaceId, source: SocketAddr) -> bool {
         let mut answers = |whom: SocketAddr| {
             let key = (interface, whom);
@@ -52,7 +54,7 @@ impl Correspondents {
     }
 }
 
-/// Any address of the family, with the same port.
+/// Returns the unspecified address of the family, with the same port.
 fn anybody_at(address: SocketAddr) -> SocketAddr {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

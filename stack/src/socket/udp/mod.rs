@@ -28,8 +28,8 @@ const UDP_HEADER: usize = 8;
 
 /// A UDP socket.
 ///
-/// Sending has two steps, because the driver has to look the path up between them: [`route`](Self::route)
-/// says where a datagram goes, [`send`](Self::send) makes the packet.
+/// Sending has two steps, because the driver must look the path up between them. [`route`](Self::route) finds
+/// the route of a datagram, and [`send`](Self::send) makes the packet.
 ///
 /// ```
 /// use std::time::Instant;
@@ -51,7 +51,7 @@ pub struct UdpSocket {
     local: SocketAddr,
     reuse_address: bool,
     reuse_port: bool,
-    /// Whether it has a peer; readable without the lock.
+    /// True if it has a peer; readable without the lock.
     connected: AtomicBool,
     ip: Settings,
     closed: AtomicBool,
@@ -62,13 +62,13 @@ pub struct UdpSocket {
 
 struct Inner {
     inbox: Inbox,
-    /// Where a connected socket's datagrams go and come from.
+    /// Route to the peer of a connected socket.
     peer: Option<UdpRoute>,
-    /// Where else it has sent, of networks that do not allow its port.
+    /// Other recent destinations in networks that do not allow the socket's port.
     correspondents: Option<Box<Correspondents>>,
 }
 
-/// Where a datagram goes out; made by [`UdpSocket::route`].
+/// Outgoing route of a datagram; made by [`UdpSocket::route`].
 ///
 /// ```
 /// use peersock_stack::{InterfaceId, UdpRoute};
@@ -79,15 +79,15 @@ struct Inner {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UdpRoute {
-    /// The interface to send on.
+    /// Outgoing interface.
     pub interface: InterfaceId,
-    /// The own address and port.
+    /// Local address and port.
     pub source: SocketAddr,
-    /// The peer's address and port.
+    /// Address and port of the peer.
     pub destination: SocketAddr,
 }
 
-/// A datagram, or a raw socket's packet, that was read.
+/// A received datagram, or a raw socket's received packet.
 ///
 /// ```
 /// use std::time::Instant;
@@ -111,17 +111,17 @@ pub struct UdpRoute {
 pub struct Received {
     /// Bytes written to the buffer.
     pub len: usize,
-    /// Who sent it.
+    /// Sender of the datagram.
     pub source: SocketAddr,
-    /// Which own address, or which group, it was sent to: IP_PKTINFO, IPV6_PKTINFO.
+    /// Local address or group to which it was sent: IP_PKTINFO, IPV6_PKTINFO.
     pub destination: SocketAddr,
-    /// The interface it came in on: IP_PKTINFO, IPV6_PKTINFO.
+    /// Interface of its arrival: IP_PKTINFO, IPV6_PKTINFO.
     pub interface: InterfaceId,
-    /// The hop limit that was left: IP_RECVTTL, IPV6_RECVHOPLIMIT.
+    /// Remaining hop limit: IP_RECVTTL, IPV6_RECVHOPLIMIT.
     pub hop_limit: u8,
-    /// The traffic class: IP_RECVTOS, IPV6_RECVTCLASS.
+    /// Traffic class: IP_RECVTOS, IPV6_RECVTCLASS.
     pub traffic_class: TrafficClass,
-    /// Whether the buffer was too short; the rest is gone.
+    /// True if the buffer was too short; the rest is lost.
     pub truncated: bool,
 }
 
@@ -149,17 +149,17 @@ impl UdpSocket {
         })
     }
 
-    /// The interface it is bound to, `None` for all.
+    /// Returns the bound interface, `None` for all.
     pub fn interface(&self) -> Option<InterfaceId> {
         self.interface
     }
 
-    /// The own address and port. While the socket is connected, never unspecified.
+    /// Returns the local address and port, never unspecified while the socket is connected.
     pub fn local(&self) -> SocketAddr {
         self.lock().peer.map_or(self.local, |peer| peer.source)
     }
 
-    /// The peer it is connected to.
+    /// Returns the connected peer.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.lock().peer.map(|peer| peer.destination)
     }
@@ -167,17 +167,17 @@ impl UdpSocket {
     /// Takes the oldest datagram.
     ///
     /// # Errors
-    /// What an earlier datagram ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// The error of an earlier datagram, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
     /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf, None)
     }
 
-    /// As [`recv_from`](Self::recv_from), with the extension headers with which the datagram has come. There
-    /// are some only with [`receive_headers`](crate::IpOptions::receive_headers).
+    /// Takes the oldest datagram as [`recv_from`](Self::recv_from) does, with its extension headers. They are
+    /// kept only with [`receive_headers`](crate::IpOptions::receive_headers).
     ///
     /// # Errors
-    /// As [`recv_from`](Self::recv_from).
+    /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn recv_with_headers(
         &self,
         buf: &mut [u8],
@@ -186,68 +186,67 @@ impl UdpSocket {
         self.lock().inbox.pop(self.is_closed(), buf, Some(headers))
     }
 
-    /// Copies the oldest datagram and leaves it there.
+    /// Copies the oldest datagram without removing it.
     ///
     /// # Errors
-    /// As [`recv_from`](Self::recv_from).
+    /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.peek(self.is_closed(), buf)
     }
 
-    /// What an earlier datagram ran into, once: SO_ERROR. [`Error::NetworkDown`] each time, once the socket's
-    /// interface was removed.
+    /// Returns the error of an earlier datagram, once: SO_ERROR. [`Error::NetworkDown`] each time, once the
+    /// socket's interface was removed.
     pub fn take_error(&self) -> Option<Error> {
         self.lock().inbox.take_error()
     }
 
-    /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to
-    /// `buf`. There are some only with [`receive_errors`](crate::IpOptions::receive_errors).
+    /// Takes the oldest error report (MSG_ERRQUEUE) and writes the quoted part of the datagram's payload to
+    /// `buf`. Reports exist only with [`receive_errors`](crate::IpOptions::receive_errors).
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if there is none.
+    /// [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
         self.lock().inbox.pop_report(buf)
     }
 
-    /// SO_RCVBUF: how much may wait to be received from now on, bytes.
+    /// Sets SO_RCVBUF: maximum bytes of queued datagrams from now on.
     pub fn set_receive_buffer(&self, limit: usize) {
         self.lock().inbox.set_limit(limit);
     }
 
-    /// What can be done without waiting. Writing always can.
+    /// Returns the current readiness. Writing never blocks.
     pub fn readiness(&self) -> Ready {
         self.lock().inbox.readiness(self.is_closed())
     }
 
-    /// Joins a multicast group: datagrams to it are received from now on, on one interface. Without one it is
-    /// the socket's, or the [multicast interface](crate::IpOptions::multicast_interface), or the first that
-    /// has an address of the family. The groups of all nodes (224.0.0.1, ff01::1, ff02::1) are received
-    /// without.
+    /// Joins a multicast group on one interface. Without an interface it is the socket's, or the [multicast
+    /// interface](crate::IpOptions::multicast_interface), or the first with an address of the family. The
+    /// groups of all nodes (224.0.0.1, ff01::1, ff02::1) need no join.
     ///
-    /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only what is sent to its own groups;
-    /// several on one port, with [`reuse_address`](UdpOptions::reuse_address), each get a copy.
+    /// As with Linux's IP_MULTICAST_ALL set to 0, a socket receives only datagrams to its own groups. Several
+    /// sockets on one port, with [`reuse_address`](UdpOptions::reuse_address), each get a copy.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] if `group` is no multicast address, [`Error::AddressFamily`],
-    /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if it is a member
-    /// already, [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
+    /// [`Error::NetworkUnreachable`] if there is no such interface, [`Error::AddrInUse`] if the socket is
+    /// already a member, [`Error::OutOfMemory`] beyond 20 groups, [`Error::Closed`].
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
 
-    /// Leaves a multicast group. The interface is found as in [`join`](Self::join).
+    /// Leaves a multicast group. The interface is chosen as in [`join`](Self::join).
     ///
     /// # Errors
-    /// As [`join`](Self::join), and [`Error::AddrNotAvailable`] if it is no member.
+    /// Fails as [`join`](Self::join) does, and with [`Error::AddrNotAvailable`] if the socket is no member.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Leave)
     }
 
-    /// Joins or leaves a group, or listens to one sender of it more or less (RFC 3678). The interface is
-    /// found as in [`join`](Self::join).
+    /// Joins or leaves a group, or adds or removes a source of it (RFC 3678). The interface is chosen as in
+    /// [`join`](Self::join).
     ///
     /// # Errors
-    /// As [`join`](Self::join), and those of [`GroupChange::apply`].
+    /// Fails as [`join`](Self::join) and [`GroupChange::apply`] do.
     pub fn change_group(
         &self,
         interface: Option<InterfaceId>,
@@ -256,13 +255,14 @@ impl UdpSocket {
     ) -> Result<(), Error> {
         let usual = [self.interface, self.ip.load().multicast_interface];
         let mut inner = self.lock();
+        // Checked under the lock: close() leaves all groups under it, and no later join may stay.
         if self.is_closed() {
             return Err(Error::Closed);
         }
         inner.inbox.groups.change(&self.shared, self.local.is_ipv6(), (interface, usual), group, change)
     }
 
-    /// Unbinds it, leaves its groups and drops what was not read.
+    /// Unbinds the socket, leaves its groups and drops unread datagrams.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.disconnect();
@@ -272,7 +272,7 @@ impl UdpSocket {
         inner.correspondents = None;
     }
 
-    /// The driver's own state for this socket.
+    /// Returns the driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }
@@ -281,7 +281,7 @@ impl UdpSocket {
         &self.mark
     }
 
-    /// Whether it shares its address with a socket that is to have these options.
+    /// Returns true if the socket may share its address with a socket with these options.
     pub(crate) fn shares_with(&self, options: &UdpOptions) -> bool {
         (self.reuse_address && options.reuse_address) || (self.reuse_port && options.reuse_port)
     }
@@ -290,7 +290,7 @@ impl UdpSocket {
         self.reuse_port
     }
 
-    /// The interface was removed or has lost the address.
+    /// Fails all further calls, because the interface was removed or has lost the address.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().inbox.fail(error);
     }
@@ -313,8 +313,8 @@ impl Bound for UdpSocket {
         self.local
     }
 
-    /// Its peer's datagrams find a connected socket by both addresses; others are for those that share its
-    /// port.
+    /// Returns true for an unconnected socket. Datagrams of the peer find a connected socket by both
+    /// addresses; other datagrams go to sockets that share its port.
     fn takes_strangers(&self) -> bool {
         !self.connected.load(Ordering::Acquire)
     }

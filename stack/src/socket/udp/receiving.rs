@@ -1,4 +1,4 @@
-//! What arrives for UDP sockets: datagrams, and errors about those that were sent.
+//! Input of UDP sockets: datagrams, and errors about sent datagrams.
 
 use std::net::SocketAddr;
 
@@ -27,14 +27,15 @@ pub(crate) fn receive(
     let Ok(udp) = UdpPacket::new_checked(&packet[ip.header_len..ip.total_len]) else {
         return counters.udp_malformed.increment();
     };
+    // Port 0 is reserved (RFC 6335 6), so no socket can have it.
     if udp.dst_port() == 0 {
         return counters.udp_malformed.increment();
     }
     if interface.checksums && !udp.verify_checksum(&ip.source.into(), &ip.destination.into()) {
         return counters.ip_checksum_errors.increment();
     }
-    // A service's port may be sent to by everybody; other sockets get answers only, which come from a
-    // service.
+    // Every peer may send to a service's port. Other sockets get only answers, which come from a service's
+    // port.
     let service = interface.allows(udp.dst_port());
     if !service && !interface.allows(udp.src_port()) {
         return counters.port_not_allowed.increment();
@@ -51,10 +52,12 @@ pub(crate) fn receive(
         return receive_for_group(shared, (time, service), &origin, data, batch);
     }
     let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
+    // With SO_REUSEPORT, all datagrams of one sender go to the same socket.
     let spread = || shared.listener_key.digest((origin.destination, origin.source));
     let bound =
         || shared.udp_binds.find_shared(interface.id, origin.destination, UdpSocket::shares_port, spread);
     let connected = shared.udp_connected.find(&route);
+    // Without this check, an unconnected client socket would be open to any service port of the network.
     if connected.is_none() && !service && !bound().is_some_and(|socket| socket.expects(time, &origin)) {
         return counters.port_not_allowed.increment();
     }
@@ -66,7 +69,8 @@ pub(crate) fn receive(
     batch.touch_udp(&shared.rounds, socket);
 }
 
-/// Every member gets a copy. If there is none on this port, nobody is told.
+/// Delivers a copy to every member. Without a member no error is sent, because errors never answer multicast
+/// (RFC 1122 3.2.2).
 fn receive_for_group(
     shared: &Shared,
     (time, service): (Time, bool),
@@ -89,7 +93,8 @@ fn receive_for_group(
 }
 
 impl UdpSocket {
-    /// Whether it takes answers from there: it is connected to that, or has sent there not long ago.
+    /// Returns true if the socket expects answers from there: it is connected to the source, or has sent
+    /// there recently.
     fn expects(&self, now: Time, origin: &Origin) -> bool {
         let mut inner = self.lock();
         let connected = inner.peer.is_some_and(|peer| peer.destination == origin.source);
@@ -101,11 +106,11 @@ impl UdpSocket {
         self.lock().inbox.groups.takes(origin.interface, origin.destination.ip(), origin.source.ip())
     }
 
-    /// An ICMP error may be about one of its datagrams; `false` if the socket does not care.
+    /// Processes an ICMP error about one of the socket's datagrams; returns `false` if the socket ignores it.
     pub(crate) fn complain(&self, report: &ErrorReport, hard: bool, payload: &[u8]) -> bool {
         let ip = self.ip.load();
         let mut inner = self.lock();
-        // Whoever lets routers cut does not ask for sizes.
+        // A socket that lets routers fragment needs no reports of sizes.
         if report.error == Error::MessageSize && ip.fragmentation == Fragmentation::Always {
             return false;
         }
@@ -113,9 +118,9 @@ impl UdpSocket {
         inner.inbox.complain(&self.shared, &ip, hard, *report, payload)
     }
 
-    /// Nothing that is sent to the addresses that are meant arrives: `false` if the socket is not connected
-    /// to one of them. Fragments do not arrive either, so that it does not matter whether it lets them be
-    /// made.
+    /// Reports a failure of all traffic to the addresses that `is_meant` selects. Returns `false` if the
+    /// socket is not connected to one of them. Fragmentation settings do not matter here, because fragments
+    /// do not arrive either.
     pub(crate) fn fail_route(&self, error: Error, is_meant: impl Fn(&UdpRoute) -> bool) -> bool {
         let ip = self.ip.load();
         let mut inner = self.lock();
@@ -124,10 +129,11 @@ impl UdpSocket {
         inner.inbox.complain(&self.shared, &ip, true, report, &[])
     }
 
-    /// Queues a datagram; a connected socket takes its peer's only.
+    /// Queues a datagram; a connected socket accepts only its peer's.
     fn deliver(&self, origin: Origin, (between, data): (HeaderChain<'_>, &[u8])) {
         let headers = between.listed(|| self.ip.load().receive_headers);
         let mut inner = self.lock();
+        // Checked under the lock, because the socket may have been connected or closed since the look-up.
         if inner.peer.is_some_and(|peer| peer.destination != origin.source) || self.is_closed() {
             return;
         }

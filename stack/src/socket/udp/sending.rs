@@ -1,4 +1,4 @@
-//! Where datagrams go out, and their packets.
+//! Routes of datagrams, and their packets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use crate::ip::{Fields, canonical};
 use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
 
 impl UdpSocket {
-    /// Fixes the peer: only its datagrams are received, and ICMP errors are reported. Instead of the
-    /// peer before, if there was one.
+    /// Sets or replaces the peer: only its datagrams are received, and ICMP errors are reported.
     ///
     /// # Errors
-    /// As [`route`](Self::route), and [`Error::AddrInUse`] if another socket has this pair.
+    /// Fails as [`route`](Self::route) does, and with [`Error::AddrInUse`] if another socket has this pair.
     pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
         self.connect_with(remote, &SendOptions::default())
     }
 
-    /// As [`connect`](Self::connect), with a [source](SendOptions::source) and an
-    /// [interface](SendOptions::interface) for as long as it is connected.
+    /// Connects as [`connect`](Self::connect) does, with a [source](SendOptions::source) and an
+    /// [interface](SendOptions::interface) for the time of the connection.
     ///
     /// # Errors
-    /// As [`route_with`](Self::route_with), and [`Error::AddrInUse`] if another socket has this pair.
+    /// Fails as [`route_with`](Self::route_with) does, and with [`Error::AddrInUse`] if another socket has
+    /// this pair.
     pub fn connect_with(
         self: &Arc<Self>,
         remote: SocketAddr,
         options: &SendOptions<'_>,
     ) -> Result<(), Error> {
         let route = self.route_to(canonical(remote), options)?;
+        // A socket may connect to the same peer again, which its old entry would prevent.
         self.disconnect();
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
@@ -44,7 +45,7 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// Forgets the peer, if there is one.
+    /// Removes the peer, if there is one.
     pub fn disconnect(&self) {
         self.connected.store(false, Ordering::Release);
         if let Some(route) = self.lock().peer.take() {
@@ -52,22 +53,23 @@ impl UdpSocket {
         }
     }
 
-    /// Where a datagram to `remote` goes out; `None` means the connected peer.
+    /// Returns the route of a datagram to `remote`; `None` means the connected peer.
     ///
     /// # Errors
-    /// What an earlier datagram ran into, once. [`Error::NotConnected`] without any peer,
-    /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`] if the socket
-    /// is of the other family, [`Error::PermissionDenied`] if the network allows neither port,
+    /// The error of an earlier datagram, once. [`Error::NotConnected`] without any peer,
+    /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`] if the socket is
+    /// of the other family, [`Error::PermissionDenied`] if the network allows neither port,
     /// [`Error::InvalidInput`] for port 0, [`Error::Closed`].
     pub fn route(&self, remote: Option<SocketAddr>) -> Result<UdpRoute, Error> {
         self.route_with(remote, &SendOptions::default())
     }
 
-    /// As [`route`](Self::route), with a [source](SendOptions::source) and an
+    /// Returns the route as [`route`](Self::route) does, with a [source](SendOptions::source) and an
     /// [interface](SendOptions::interface) for this datagram.
     ///
     /// # Errors
-    /// As [`route`](Self::route), and [`Error::AddrNotAvailable`] if the source is not this node's there.
+    /// Fails as [`route`](Self::route) does, and with [`Error::AddrNotAvailable`] if the source is not a
+    /// local address of the interface.
     pub fn route_with(
         &self,
         remote: Option<SocketAddr>,
@@ -105,17 +107,17 @@ impl UdpSocket {
         Ok(UdpRoute { interface: interface.id, source, destination: remote })
     }
 
-    /// Writes a datagram as one IP packet to `buf` and gives its length. `mtu` is the largest IP packet that
-    /// the path takes, bytes. Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the
-    /// packet may exceed that: cut it with [`Stack::fragments`](crate::Stack::fragments).
+    /// Writes a datagram as one IP packet to `buf` and returns its length. `mtu` is the path MTU in bytes.
+    /// Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed the
+    /// MTU: cut it with [`Stack::fragments`](crate::Stack::fragments).
     ///
-    /// If the destination is a group, the driver sends the packet to every member that it knows and, if
-    /// [`multicast_loop`](IpOptions::multicast_loop) is on, gives it to
+    /// If the destination is a group, the driver sends the packet to every member that it knows. If
+    /// [`multicast_loop`](IpOptions::multicast_loop) is on, it also gives the packet to
     /// [`Stack::receive`](crate::Stack::receive). A packet with a hop limit of 0 must not leave the node.
     ///
     /// # Errors
     /// [`Error::MessageSize`] if the packet would exceed 65,535 bytes of payload or `buf`, or exceeds `mtu`
-    /// or the [reported MTU](crate::Stack::path_mtu) and must not be cut.
+    /// or the [reported MTU](crate::Stack::path_mtu) and must not be fragmented.
     pub fn send(
         &self,
         now: Instant,
@@ -127,11 +129,12 @@ impl UdpSocket {
         self.send_with(now, route, data, &SendOptions::default(), mtu, buf)
     }
 
-    /// As [`send`](Self::send), with options for this datagram. [`route_with`](Self::route_with) has looked
-    /// at the source and interface among them.
+    /// Sends as [`send`](Self::send) does, with options for this datagram. [`route_with`](Self::route_with)
+    /// has already used the source and interface among them.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`Error::InvalidInput`] for a hop limit of 0 to a single node.
+    /// Fails as [`send`](Self::send) does, and with [`Error::InvalidInput`] for a hop limit of 0 to a single
+    /// node.
     pub fn send_with(
         &self,
         now: Instant,
@@ -155,6 +158,7 @@ impl UdpSocket {
         udp.set_src_port(route.source.port());
         udp.set_dst_port(route.destination.port());
         udp.set_len(len as u16);
+        // RFC 768: a field of 0 marks a datagram without a checksum.
         udp.set_checksum(0);
         if checksums {
             udp.fill_checksum(&addresses.0.into(), &addresses.1.into());
@@ -166,8 +170,8 @@ impl UdpSocket {
         Ok(total)
     }
 
-    /// The network does not allow this port as a service's: only who was sent to may answer. Who is connected
-    /// to may anyway.
+    /// Records the destination as a correspondent, because the network does not allow this port as a
+    /// service's. The connected peer may answer anyway.
     fn expect_answers(&self, now: Time, route: &UdpRoute) {
         let mut inner = self.lock();
         if inner.peer.is_none_or(|peer| peer.destination != route.destination) {
@@ -175,11 +179,11 @@ impl UdpSocket {
         }
     }
 
-    /// Says, and reports, what [`send_with`](Self::send_with) would of a datagram of `len` bytes, but for
-    /// `buf`.
+    /// Returns, and reports, the error that [`send_with`](Self::send_with) would return for `len` bytes,
+    /// except errors about `buf`.
     ///
     /// # Errors
-    /// As [`send_with`](Self::send_with).
+    /// Fails as [`send_with`](Self::send_with) does.
     pub fn check_length(
         &self,
         route: &UdpRoute,
@@ -201,6 +205,7 @@ impl UdpSocket {
         let fits = self.shared.fits(route.interface, destination, (options, len), mtu);
         let ip = self.ip.load();
         let fields = ip.fields(options, IpProtocol::Udp, destination, fits);
+        // As in Linux: IP_RECVERR also queues local EMSGSIZE errors, with the MTU.
         if fields.is_err_and(|error| error == Error::MessageSize) && ip.receive_errors {
             let reported = self.shared.path_mtus.find(route.interface, options.first_hop(destination));
             self.report_too_big(route.destination, reported.map_or(mtu, |reported| reported.min(mtu)));
@@ -208,12 +213,12 @@ impl UdpSocket {
         fields
     }
 
-    /// What its packets' IP headers say.
+    /// Returns the settings of its IP headers.
     pub fn ip_options(&self) -> IpOptions {
         self.ip.load()
     }
 
-    /// Changes what its packets' IP headers say.
+    /// Changes the settings of its IP headers.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.

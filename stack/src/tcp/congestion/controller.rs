@@ -1,4 +1,4 @@
-//! A connection's algorithm, whichever it is.
+//! Dispatch to a connection's algorithm.
 
 use crate::host::clock::Time;
 
@@ -8,8 +8,8 @@ use super::loss_based::{self, LossBased};
 use super::reno::{self, Reno};
 use super::{Ack, Algorithm, Cause, CongestionControl, Lost, View};
 
-/// An enum and not a trait object, since window and rate are asked for several times a packet. What an
-/// algorithm knows takes memory once there is something to know.
+/// A connection's algorithm. It is an enum because window and rate are read several times per packet, which
+/// makes dynamic dispatch costly. The algorithm's state is allocated at the first event.
 pub(crate) enum Controller {
     New(Start),
     Bbr(Box<Bbr>),
@@ -17,7 +17,7 @@ pub(crate) enum Controller {
     Reno(Box<LossBased<Reno>>),
 }
 
-/// What an algorithm begins with. No window is larger than its numbers can say (RFC 7323 2.3).
+/// Parameters with which an algorithm starts. They fit `u32`, because no window exceeds 1 GiB (RFC 7323 2.3).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     control: CongestionControl,
@@ -55,7 +55,7 @@ impl Controller {
         Self::New(Start { control, now, mss: fit(mss), initial_window: fit(initial_window) })
     }
 
-    /// The algorithm, which is told something.
+    /// Returns the algorithm, started if necessary, to report an event to it.
     fn begun(&mut self) -> &mut dyn Algorithm {
         match self {
             Self::New(start) => {

@@ -1,5 +1,5 @@
-//! CUBIC (RFC 9438): the window grows as the third power of the time since the last congestion, flat where
-//! the last one was, and never slower than Reno's would.
+//! CUBIC (RFC 9438): the window is a cubic function of the time since the last congestion. The function is
+//! flat at the window of that congestion, and the window never grows more slowly than Reno's.
 
 use crate::host::clock::{Time, after, since};
 
@@ -7,14 +7,14 @@ use super::hystart::HyStart;
 use super::loss_based::{Growth, LossBased};
 use super::{View, segment};
 
-/// Segments per second cubed.
+/// Constant C of RFC 9438, segments per second cubed.
 const C: f64 = 0.4;
 
-/// What is left of the window after congestion.
+/// Factor by which congestion reduces the window.
 const BETA: f64 = 0.7;
 
-/// Segments per window with which Reno would have the same mean rate, if it kept as much as CUBIC after a
-/// loss.
+/// Segments per window by which Reno must grow to get the same mean rate, if it reduced its window by BETA,
+/// too.
 const RENO_ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
 pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Cubic> {
@@ -22,41 +22,42 @@ pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Cubic> {
     LossBased::new(growth, Some(HyStart::new()), mss, initial_window)
 }
 
-/// Windows are in bytes.
+/// State of CUBIC. Windows are in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cubic {
-    /// Where the curve is flat: the window at the last congestion, or less to let others in. 0 for the window
-    /// with which congestion avoidance begins.
+    /// Window at which the curve is flat: the window at the last congestion, or less for fast convergence. 0
+    /// for the window with which congestion avoidance starts.
     max: f64,
-    /// The window at the last congestion.
+    /// Window at the last congestion.
     prior: f64,
     epoch: Option<Epoch>,
-    /// The last acknowledgement.
+    /// Time of the last acknowledgement.
     seen: Time,
 }
 
-/// The time since the window was last reduced.
+/// State since the last reduction of the window.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
-    /// Moved on by the time for which the window was not used.
+    /// Start, moved on by the time in which the window was not used.
     start: Time,
     /// Seconds until the curve is flat, and the window there.
     k: f64,
     origin: f64,
-    /// What Reno's window would be.
+    /// Estimate of Reno's window.
     reno: f64,
-    /// The part of a byte by which the window has yet to grow.
+    /// Fraction of a byte by which the window has yet to grow.
     rest: f64,
 }
 
 impl Epoch {
+    // If the window has outgrown the last maximum, the curve begins flat.
     fn new(now: Time, window: f64, max: f64, mss: f64) -> Self {
         let origin = max.max(window);
         let k = ((origin - window) / mss / C).cbrt();
         Self { start: now, k, origin, reno: window, rest: 0.0 }
     }
 
-    /// The curve, `seconds` after the start.
+    /// Returns the value of the curve, `seconds` after the start.
     fn window_at(&self, seconds: f64, mss: f64) -> f64 {
         self.origin + C * (seconds - self.k).powi(3) * mss
     }
@@ -65,8 +66,8 @@ impl Epoch {
 impl Growth for Cubic {
     fn reduce(&mut self, window: u64) -> u64 {
         let window = window as f64;
-        // Fast convergence: a flow that had to give way before it got back to where it was leaves others
-        // room.
+        // Fast convergence: a flow whose window shrinks from one congestion to the next releases bandwidth
+        // for new flows.
         self.max = if window < self.max { window * (1.0 + BETA) / 2.0 } else { window };
         self.prior = window;
         self.epoch = None;
@@ -74,7 +75,7 @@ impl Growth for Cubic {
     }
 
     fn on_timeout(&mut self) {
-        // RFC 9438 (4.8): the curve begins flat at the window with which congestion avoidance begins.
+        // RFC 9438 (4.8): the curve is flat at the window with which congestion avoidance starts.
         self.max = 0.0;
         self.epoch = None;
     }
@@ -87,7 +88,7 @@ impl Growth for Cubic {
         self.seen = now;
         let epoch = self.epoch.get_or_insert_with(|| Epoch::new(now, cwnd, self.max, mss));
         if !used {
-            // RFC 9438 (5.8): the curve stands still as long as the application has too little to send.
+            // RFC 9438 (5.8): the curve pauses while the application has too little to send.
             if now > epoch.start {
                 epoch.start = after(epoch.start, pause).min(now);
             }
@@ -96,14 +97,17 @@ impl Growth for Cubic {
         let acked = bytes as f64;
         let elapsed = since(now, epoch.start).as_secs_f64();
         let ahead = elapsed + view.srtt.unwrap_or_default().as_secs_f64();
+        // RFC 9438 4.3: beyond the window of the last congestion, the estimate grows as Reno does.
         let alpha = if epoch.reno >= self.prior { 1.0 } else { RENO_ALPHA };
         epoch.reno += alpha * mss * acked / cwnd;
         let target = if epoch.window_at(elapsed, mss) < epoch.reno {
             epoch.reno.max(cwnd)
         } else {
+            // RFC 9438 4.2: at most one and a half times the window per round trip.
             let target = epoch.window_at(ahead, mss).clamp(cwnd, 1.5 * cwnd);
             cwnd + (target - cwnd) * (acked / cwnd).min(1.0)
         };
+        // Slow growth would be lost to rounding without the rest.
         let grown = target - cwnd + epoch.rest;
         let whole = grown.floor();
         epoch.rest = grown - whole;
@@ -111,6 +115,7 @@ impl Growth for Cubic {
     }
 
     fn on_idle(&mut self) {
+        // The curve would otherwise have run on through the idle time.
         self.epoch = None;
     }
 }

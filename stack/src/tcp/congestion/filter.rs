@@ -1,7 +1,6 @@
-//! Extremes over a sliding span, kept in two buckets: what is older than two spans is forgotten.
+//! Extremes over a sliding span, kept in two buckets: values older than two spans are forgotten.
 
-/// The largest or the smallest of the values of the last one to two spans. The position along which the span
-/// slides may be a time or a count.
+/// Largest or smallest value of the last one to two spans. The span may be a time or a count.
 #[derive(Debug, Clone)]
 pub(super) struct Extreme<const LARGEST: bool> {
     current: u64,
@@ -9,10 +8,10 @@ pub(super) struct Extreme<const LARGEST: bool> {
     begun: u64,
 }
 
-/// 0 before the first value.
+/// Maximum over a span; 0 before the first value.
 pub(super) type Largest = Extreme<true>;
 
-/// `u64::MAX` before the first value.
+/// Minimum over a span; `u64::MAX` before the first value.
 pub(super) type Smallest = Extreme<false>;
 
 impl<const LARGEST: bool> Extreme<LARGEST> {
@@ -22,10 +21,11 @@ impl<const LARGEST: bool> Extreme<LARGEST> {
         Self { current: Self::NONE, previous: Self::NONE, begun: 0 }
     }
 
-    /// A value at `position`; a bucket takes those of `span`.
+    /// Adds a value at `position`; each bucket covers `span`.
     pub(super) fn insert(&mut self, position: u64, span: u64, value: u64) {
         let age = position.saturating_sub(self.begun);
         if age >= span {
+            // After two spans without a value, the present bucket is outdated, too.
             let outdated = age >= span.saturating_mul(2);
             self.previous = if outdated { Self::NONE } else { self.current };
             self.current = Self::NONE;

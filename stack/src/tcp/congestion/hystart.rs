@@ -1,23 +1,23 @@
-//! HyStart++ (RFC 9406): slow start ends when round trips grow longer, before the queue overflows.
+//! HyStart++ (RFC 9406): slow start ends when round-trip times grow, before the queue overflows.
 //!
-//! Since longer round trips may have other causes, it goes on slowly for a few round trips first
-//! (conservative slow start), and goes back if they get shorter.
+//! Longer round trips may have other causes. So the window first grows slowly for a few rounds (conservative
+//! slow start), and normally again if the round trips get shorter.
 
 use std::time::Duration;
 
 const MIN_THRESHOLD: Duration = Duration::from_millis(4);
 const MAX_THRESHOLD: Duration = Duration::from_millis(16);
-/// The threshold as a part of the round trip.
+/// Divisor of the round-trip time that gives the threshold.
 const DIVISOR: u32 = 8;
-/// Samples that a round needs to say anything.
+/// Number of samples that a round needs.
 const SAMPLES: u32 = 8;
-/// How much slower conservative slow start grows, and for how many rounds.
+/// Divisor of the growth in conservative slow start, and its number of rounds.
 const SLOWDOWN: u64 = 4;
 const CONSERVATIVE_ROUNDS: u32 = 5;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HyStart {
-    /// The stream offset that ends the round.
+    /// Stream offset that ends the round.
     end: u64,
     current: Option<Duration>,
     last: Option<Duration>,
@@ -31,12 +31,12 @@ struct Conservative {
     rounds: u32,
 }
 
-/// What slow start may do with an acknowledgement.
+/// Effect of an acknowledgement on slow start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Grow by so many bytes.
+    /// Grow by this number of bytes.
     Grow(u64),
-    /// Slow start is over.
+    /// Leave slow start.
     End,
 }
 
@@ -45,9 +45,11 @@ impl HyStart {
         Self { end: 0, current: None, last: None, samples: 0, conservative: None }
     }
 
-    /// `una` and `nxt` are stream offsets: the oldest byte that is not acknowledged, and the next to be sent.
+    /// Processes an acknowledgement of `bytes`. `una` is the oldest unacknowledged offset, `nxt` the next to
+    /// be sent.
     pub(super) fn on_ack(&mut self, una: u64, nxt: u64, bytes: u64, rtt: Option<Duration>) -> Step {
         if una > self.end {
+            // A round without samples keeps the last known minimum.
             self.last = self.current.take().or(self.last);
             self.samples = 0;
             self.end = nxt;
@@ -72,6 +74,7 @@ impl HyStart {
                         self.conservative = Some(Conservative { baseline: current, rounds: 0 });
                     }
                 }
+                // Shorter round trips show that no queue caused the rise (RFC 9406 4.2).
                 Some(Conservative { baseline, .. }) if current < baseline => self.conservative = None,
                 Some(_) => {}
             }
@@ -84,7 +87,7 @@ impl HyStart {
 mod tests {
     use super::*;
 
-    /// A round of 10 acknowledgements with these round trips; what the last of them allows.
+    /// Runs a round of 10 acknowledgements with this round-trip time; returns the last step.
     fn round(hystart: &mut HyStart, number: u64, rtt_ms: u64) -> Step {
         let mut step = Step::Grow(0);
         for i in 1..=10 {

@@ -1,5 +1,5 @@
-//! What algorithms have in common that grow a window until something is lost: slow start, fast recovery,
-//! timeouts, pacing, and undoing what was no loss. They differ in a [`Growth`].
+//! Common part of the loss-based algorithms: slow start, fast recovery, timeouts, pacing, and undoing false
+//! reductions. The algorithms differ in their [`Growth`].
 
 use super::hystart::{HyStart, Step};
 use super::prr::Prr;
@@ -7,28 +7,28 @@ use super::usage::Usage;
 use super::{Ack, Algorithm, Cause, Lost, MAX_SEGMENT, Phase, View, segment};
 use crate::tcp::arithmetic::{length, scaled};
 
-/// RFC 5681 (3.1) equation 4: the threshold is at least two segments.
+/// Minimum of the threshold in segments (RFC 5681 (3.1) equation 4).
 const MIN_THRESHOLD_SEGMENTS: u64 = 2;
 
-/// Pacing as the multiple, percent, of the window per round trip: while the window doubles, and else.
-/// Acknowledgements have to find data to release, or the window would never be used up.
+/// Pacing rate in percent of the window per round trip: while the window doubles, and otherwise. Both exceed
+/// 100, because acknowledgements must find waiting data to release, or the window would never be used up.
 const SLOW_START_PACING: u64 = 200;
 const AVOIDANCE_PACING: u64 = 120;
 
-/// How a window grows beyond the slow start threshold, and what is left of it after congestion. It is copied
-/// to be restored.
+/// Growth of a window beyond the slow start threshold, and its reduction at congestion. It is `Copy` so that
+/// an undo can restore it.
 pub(crate) trait Growth: Copy {
-    /// The window after congestion.
+    /// Returns the window after congestion.
     fn reduce(&mut self, window: u64) -> u64;
 
-    /// A retransmission timeout has ended what was known of the path.
+    /// Forgets the path after a retransmission timeout.
     fn on_timeout(&mut self);
 
-    /// The window after `bytes` more were delivered in congestion avoidance. If it is not `used` up, it must
+    /// Returns the window after `bytes` more were delivered in congestion avoidance. An unused window must
     /// not grow.
     fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64;
 
-    /// Slow start has begun anew after the connection was idle.
+    /// Prepares for a new slow start after an idle period.
     fn on_idle(&mut self);
 }
 
@@ -39,21 +39,21 @@ pub(crate) struct LossBased<G> {
     initial_window: u64,
     window: u64,
     threshold: Option<u64>,
-    /// Ends the first slow start.
+    /// Detector of the end of the first slow start.
     hystart: Option<HyStart>,
     prr: Prr,
     usage: Usage,
-    /// The stream offset that ends a round trip.
+    /// Stream offset that ends a round trip.
     round_end: u64,
     pacing_rate: Option<u64>,
-    /// Which losses are being repaired: the window has been reduced for all that was in flight.
+    /// Phase of the repair; outside `Open`, the window has already been reduced for everything in flight.
     repair: Phase,
-    /// The present acknowledgement tells of a mark, and so opens nothing (RFC 3168 6.1.2).
+    /// True if the present acknowledgement echoes a mark and so must not open the window (RFC 3168 6.1.2).
     marked: bool,
     before: Before<G>,
 }
 
-/// The state before congestion.
+/// State before congestion.
 #[derive(Debug, Clone, Copy)]
 struct Before<G> {
     growth: G,
@@ -62,7 +62,7 @@ struct Before<G> {
     threshold: Option<u64>,
 }
 
-/// The window that one begins with.
+/// Returns the window with which a connection starts.
 pub(super) fn first_window(mss: u64, initial_window: u64) -> u64 {
     initial_window.max(mss.clamp(1, MAX_SEGMENT))
 }
@@ -106,12 +106,12 @@ impl<G: Growth> LossBased<G> {
     }
 
     fn grow(&mut self, view: &View, ack: &Ack) {
-        // All that is delivered counts, however few acknowledgements tell of it: that a window's worth leaves
-        // in one burst, which RFC 3465 guards against with a limit per acknowledgement, is prevented by
-        // pacing.
+        // All delivered bytes count, even if few acknowledgements report them. RFC 3465 limits the growth per
+        // acknowledgement to prevent bursts of a window's size; here pacing prevents them.
         let mut bytes = ack.delivered;
         if self.is_in_slow_start() {
-            // In slow start the window is always ahead of what is in flight.
+            // In slow start the window is always larger than the bytes in flight, so half of it counts as
+            // used.
             let used = self.usage.is_full() || self.window < ack.prior_in_flight.saturating_mul(2);
             if !used {
                 return;
@@ -139,6 +139,7 @@ impl<G: Growth> LossBased<G> {
 
     fn pace(&mut self, view: &View) {
         let Some(srtt) = view.srtt else { return };
+        // As in Linux, the last doubling below the threshold is paced as congestion avoidance.
         let doubling = self.threshold.is_none_or(|threshold| self.window < threshold / 2);
         let gain = if doubling { SLOW_START_PACING } else { AVOIDANCE_PACING };
         let window = scaled(self.window.max(view.in_flight), gain, 100);
@@ -165,6 +166,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
                 self.window = view.in_flight.saturating_add(self.mss);
             }
             Cause::Mark => {
+                // A mark means no loss, so nothing delays the smaller window.
                 self.window = threshold;
                 self.marked = true;
             }
@@ -173,12 +175,13 @@ impl<G: Growth> Algorithm for LossBased<G> {
 
     fn on_timeout(&mut self, view: &View) {
         self.mss = segment(view);
-        // What is lost again, or within a window that was reduced already, does not count twice.
+        // Losses of retransmissions, or within an already reduced window, do not reduce it again.
         if self.repair == Phase::Open {
             self.reduce();
         }
         self.repair = Phase::Loss;
         self.growth.on_timeout();
+        // RFC 5681 3.1: the loss window is one segment.
         self.window = view.in_flight.saturating_add(self.mss);
     }
 
@@ -196,12 +199,13 @@ impl<G: Growth> Algorithm for LossBased<G> {
         } else if !std::mem::take(&mut self.marked) {
             self.grow(view, ack);
         }
+        // A window below one segment would block the connection.
         self.window = self.window.max(self.mss);
         self.pace(view);
     }
 
     fn on_recovered(&mut self, _view: &View) {
-        // After a timeout the window has grown from one segment and goes on.
+        // After a timeout the window has regrown from one segment and keeps growing.
         if std::mem::take(&mut self.repair) == Phase::Recovery
             && let Some(threshold) = self.threshold
         {
@@ -213,6 +217,7 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.repair = Phase::Open;
         self.growth = self.before.growth;
         self.hystart = self.before.hystart;
+        // Growth since then stays.
         self.window = self.window.max(self.before.window);
         self.threshold = self.before.threshold;
     }
@@ -222,8 +227,8 @@ impl<G: Growth> Algorithm for LossBased<G> {
     }
 
     fn on_idle(&mut self, view: &View) {
-        // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a
-        // try.
+        // RFC 5681 (4.1): the path is unknown after an idle period. RFC 2861: keep three quarters of the
+        // window as the threshold.
         let used = self.window / 4 * 3;
         self.threshold = self.threshold.map(|threshold| threshold.max(used));
         self.window = self.window.min(self.initial_window).max(segment(view));

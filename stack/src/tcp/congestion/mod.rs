@@ -1,8 +1,7 @@
-//! Congestion control: how much may be in flight, and how fast it may leave.
+//! Congestion control: the number of bytes in flight, and the pacing rate.
 //!
-//! The sender tells its [`Algorithm`] what happens and asks it for the window and the pacing rate. Which
-//! losses there are, when they are noticed and what is sent again is the sender's business, the same for all
-//! algorithms.
+//! The sender reports events to its [`Algorithm`] and asks it for the window and the pacing rate. Loss
+//! detection and retransmission belong to the sender and are the same for all algorithms.
 
 mod bbr;
 mod controller;
@@ -24,52 +23,52 @@ pub(crate) use self::controller::Controller;
 use crate::host::clock::Time;
 use crate::tcp::rate::{RateSample, Snapshot};
 
-/// What the sender knows when it tells something.
+/// State of the sender at the time of an event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
     pub(crate) now: Time,
-    /// The segment's payload at most, bytes. It may change.
+    /// Maximum payload of a segment, bytes. It may change.
     pub(crate) mss: u64,
-    /// Bytes sent and neither acknowledged, SACKed nor marked lost, after what is told.
+    /// Bytes sent and neither acknowledged, SACKed nor marked lost, after the event.
     pub(crate) in_flight: u64,
     /// Bytes ever acknowledged or SACKed, and bytes ever marked lost.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Stream offsets: the oldest byte without an acknowledgement, and the next one to send for the first
-    /// time.
+    /// Stream offsets: the oldest unacknowledged byte, and the next byte to be sent for the first time.
     pub(crate) una: u64,
     pub(crate) nxt: u64,
-    /// RFC 6298's; `None` before the first sample.
+    /// Smoothed round-trip time of RFC 6298; `None` before the first sample.
     pub(crate) srtt: Option<Duration>,
-    /// The window, and not the application or the receiver, has kept data back since the last
+    /// True if the congestion window, not the application or the receiver, has limited sending since the last
     /// acknowledgement.
     pub(crate) window_limited: bool,
 }
 
-/// The sender's state of recovery.
+/// Recovery state of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
     /// No loss is being repaired.
     #[default]
     Open,
-    /// Fast recovery (RFC 6675), until what was sent at its beginning is acknowledged.
+    /// Fast recovery (RFC 6675), until everything sent before its start is acknowledged.
     Recovery,
-    /// After a retransmission timeout (RFC 5681 3.1), likewise.
+    /// Recovery after a retransmission timeout (RFC 5681 3.1), until everything sent before it is
+    /// acknowledged.
     Loss,
 }
 
-/// One arriving acknowledgement, after the scoreboard and loss detection have dealt with it.
+/// Summary of one acknowledgement, after the scoreboard and loss detection have processed it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ack {
-    /// Bytes by which the cumulative acknowledgement moved.
+    /// Bytes by which the cumulative acknowledgement advanced.
     pub(crate) acked: u64,
-    /// Bytes newly acknowledged or SACKed: what left the network at the other end.
+    /// Bytes newly acknowledged or SACKed, that is, bytes that have left the network.
     pub(crate) delivered: u64,
-    /// Bytes newly marked lost; each was told to [`Algorithm::on_lost`] before.
+    /// Bytes newly marked lost; [`Algorithm::on_lost`] was called for each run before.
     pub(crate) lost: u64,
-    /// Bytes in flight before it.
+    /// Bytes in flight before the acknowledgement.
     pub(crate) prior_in_flight: u64,
-    /// The round trip time it measures, of the newest segment it delivers that was sent once.
+    /// Round-trip time of the newest segment delivered that was sent once.
     pub(crate) rtt: Option<Duration>,
     pub(crate) sample: RateSample,
 }
@@ -81,64 +80,66 @@ pub(crate) struct Lost {
     pub(crate) snapshot: Snapshot,
 }
 
-/// What calls for a smaller window.
+/// Reason to reduce the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Loss,
-    /// RFC 3168: a router marked a packet instead of dropping it.
+    /// Mark by a router instead of a drop (RFC 3168).
     Mark,
 }
 
-/// An algorithm. Units: bytes, and bytes per second.
+/// A congestion control algorithm. Units are bytes, and bytes per second.
 pub(crate) trait Algorithm {
-    /// `bytes` are about to leave; the view is of before.
+    /// Notes that `bytes` are about to leave; `view` is the state before.
     fn on_sent(&mut self, view: &View, bytes: u64);
 
-    /// A transmission was marked lost. Comes before the [`on_ack`](Self::on_ack) that revealed it.
+    /// Notes that a transmission was marked lost. Comes before the [`on_ack`](Self::on_ack) that revealed the
+    /// loss.
     fn on_lost(&mut self, view: &View, lost: &Lost);
 
-    /// The first loss or mark of a window of data; of a loss, fast recovery begins. Comes before the
+    /// Reacts to the first loss or mark of a window of data; a loss starts fast recovery. Comes before the
     /// `on_ack`.
     fn on_congestion(&mut self, view: &View, cause: Cause);
 
-    /// The retransmission timer has ended: everything in flight was marked lost.
+    /// Reacts to a retransmission timeout: everything in flight was marked lost.
     fn on_timeout(&mut self, view: &View);
 
-    /// An acknowledgement has been dealt with.
+    /// Processes an acknowledgement.
     fn on_ack(&mut self, view: &View, ack: &Ack);
 
-    /// What was in flight at the last congestion or timeout has been acknowledged. Comes before the `on_ack`.
+    /// Notes that everything in flight at the last congestion or timeout is acknowledged. Comes before the
+    /// `on_ack`.
     fn on_recovered(&mut self, view: &View);
 
-    /// The last congestion or timeout was none: nothing had been lost.
+    /// Undoes the reaction to the last congestion or timeout, because nothing had been lost.
     fn on_undo(&mut self, view: &View);
 
-    /// A path that was dead carries packets again, or another one does, after a timeout: what was in flight
-    /// is marked lost, and this may leave at once.
+    /// Restarts after a timeout on a path that works again, or on another path. Everything in flight is
+    /// marked lost, and `initial_window` bytes may leave at once.
     fn on_revived(&mut self, initial_window: u64);
 
-    /// The connection has been idle for longer than a retransmission timeout and is about to send again.
+    /// Prepares for sending after an idle time longer than a retransmission timeout.
     fn on_idle(&mut self, view: &View);
 
-    /// Bytes that may be in flight.
+    /// Returns the congestion window.
     fn window(&self) -> u64;
 
-    /// Slow start threshold, `None` if there was no reason for one yet.
+    /// Returns the slow start threshold, or `None` before the first congestion.
     fn slow_start_threshold(&self) -> Option<u64>;
 
-    /// How fast data may leave, `None`: as fast as the window lets it.
+    /// Returns the pacing rate; `None` if only the window limits sending.
     fn pacing_rate(&self) -> Option<u64>;
 }
 
-/// The largest segment there is, bytes.
+/// Size of the largest segment, bytes.
 const MAX_SEGMENT: u64 = 1 << 16;
 
-/// The segment's size, such that nothing can go wrong with it.
+/// Returns the segment size, bounded so that arithmetic with it neither divides by zero nor overflows.
 fn segment(view: &View) -> u64 {
     view.mss.clamp(1, MAX_SEGMENT)
 }
 
-/// A TCP congestion control algorithm: TCP_CONGESTION.
+/// TCP congestion control algorithm: TCP_CONGESTION.
 ///
 /// ```
 /// use peersock_stack::CongestionControl;
@@ -148,7 +149,7 @@ fn segment(view: &View) -> u64 {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CongestionControl {
-    /// BBR (draft-ietf-ccwg-bbr) that tells losses of congestion from those of a bad link: `bbr`.
+    /// BBR (draft-ietf-ccwg-bbr) that distinguishes congestion losses from losses of a bad link: `bbr`.
     #[default]
     Bbr,
     /// BBR version 3 as published: `bbr3`.
@@ -160,10 +161,10 @@ pub enum CongestionControl {
 }
 
 impl CongestionControl {
-    /// All of them, the default first.
+    /// All algorithms, the default first.
     pub const ALL: [CongestionControl; 4] = [Self::Bbr, Self::Bbr3, Self::Cubic, Self::Reno];
 
-    /// Its name in TCP_CONGESTION.
+    /// Returns the name in TCP_CONGESTION.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bbr => "bbr",
@@ -173,7 +174,7 @@ impl CongestionControl {
         }
     }
 
-    /// A new connection's, with `mss` bytes in a segment and `initial_window` bytes to start with.
+    /// Starts the algorithm of a new connection with `mss` bytes per segment and an initial window.
     pub(crate) fn start(self, now: Time, mss: u64, initial_window: u64) -> Controller {
         Controller::new(self, now, mss, initial_window)
     }
@@ -185,7 +186,7 @@ impl fmt::Display for CongestionControl {
     }
 }
 
-/// There is no congestion control algorithm of that name.
+/// Error for an unknown congestion control algorithm.
 ///
 /// ```
 /// let error = "vegas".parse::<peersock_stack::CongestionControl>().unwrap_err();

@@ -1,10 +1,10 @@
-//! Proportional rate reduction (RFC 9937, which replaces RFC 6937): during fast recovery the window shrinks
-//! with what is delivered, instead of stalling until half of it is gone.
+//! Proportional rate reduction (RFC 9937, which replaces RFC 6937). During fast recovery the window shrinks
+//! with delivered data, instead of stalling until half of the data has left.
 
-/// One recovery.
+/// State of one recovery.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Prr {
-    /// Bytes that were not delivered when it began.
+    /// Undelivered bytes at its start.
     flight: u64,
     /// Bytes delivered and sent since.
     delivered: u64,
@@ -20,8 +20,8 @@ impl Prr {
         self.sent = self.sent.saturating_add(bytes);
     }
 
-    /// The window after an acknowledgement of `delivered` bytes that leaves `in_flight`. `safe`: the oldest
-    /// hole was filled and no new one has shown.
+    /// Returns the window after an acknowledgement of `delivered` bytes that leaves `in_flight`. `safe` is
+    /// set if the oldest hole was filled and no new loss was found.
     pub(super) fn on_ack(
         &mut self,
         delivered: u64,
@@ -36,11 +36,13 @@ impl Prr {
             let share = share.div_ceil(u128::from(self.flight.max(1)));
             u64::try_from(share).unwrap_or(u64::MAX).saturating_sub(self.sent)
         } else {
-            // Slow start up to the threshold if that is safe (SSRB), else what was delivered (CRB).
+            // Below the threshold: slow start if that is safe (SSRB), else packet conservation (CRB).
+            // Data released by earlier acknowledgements and not sent yet counts, too.
             let conserved = self.delivered.saturating_sub(self.sent).max(delivered);
             let bonus = if safe { mss } else { 0 };
             conserved.saturating_add(bonus).min(threshold - in_flight)
         };
+        // The first retransmission of a recovery must not wait for the window.
         let room = if self.sent == 0 { room.max(mss) } else { room };
         in_flight.saturating_add(room)
     }
@@ -52,7 +54,7 @@ mod tests {
 
     const MSS: u64 = 1000;
 
-    /// One of 100 segments is lost, and each acknowledgement delivers one.
+    /// One of 100 segments is lost, and each acknowledgement delivers one segment.
     #[test]
     fn the_window_reaches_the_threshold_within_a_round_trip() {
         let mut prr = Prr::new(100 * MSS);

@@ -1,4 +1,4 @@
-//! NewReno (RFC 5681, RFC 6582): one segment more per round trip, half after a loss.
+//! NewReno (RFC 5681, RFC 6582): one more segment per round trip, half the window after a loss.
 
 use super::loss_based::{Growth, LossBased};
 use super::{View, segment};
@@ -9,7 +9,7 @@ pub(crate) fn start(mss: u64, initial_window: u64) -> LossBased<Reno> {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reno {
-    /// Bytes acknowledged that have not made the window grow yet (RFC 3465: appropriate byte counting).
+    /// Acknowledged bytes that have not grown the window yet (RFC 3465: appropriate byte counting).
     counted: u64,
 }
 

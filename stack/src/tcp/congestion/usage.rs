@@ -1,7 +1,7 @@
-//! Whether a window is used up, so that a larger one would make a difference.
+//! Detection of a fully used window, which a larger window would help.
 
-/// A window counts as used up for the round trip in which it kept data back, and the next: between two
-/// acknowledgements it may be pacing that does.
+/// Use of a window. It counts as full for the round trip in which it limited sending and for the next,
+/// because between two acknowledgements pacing may be the limit.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     now: bool,
@@ -9,7 +9,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// `limited`: the window has kept data back since the last acknowledgement.
+    /// Updates the state. `limited` is set if the window has limited sending since the last acknowledgement.
     pub(super) fn on_ack(&mut self, limited: bool, round_begins: bool) {
         if round_begins {
             self.before = self.now;

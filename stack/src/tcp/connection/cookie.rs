@@ -1,4 +1,4 @@
-//! Connections of which nothing is kept until the cookie in their sequence number comes back (RFC 4987 3.6).
+//! Connections without state until the cookie in their sequence number returns (RFC 4987 3.6).
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,7 @@ use crate::tcp::segment::Outgoing;
 use crate::tcp::sequence;
 
 impl Connection {
-    /// A connection whose SYN has come and was answered with a cookie; the acknowledgement is about to be
-    /// processed.
+    /// Creates a connection whose SYN was answered with a cookie; the acknowledgement is processed next.
     pub(crate) fn from_cookie(
         settings: Settings,
         now: Time,
@@ -24,21 +23,21 @@ impl Connection {
         connection.peer_mss = mss;
         connection.timestamps = None;
         connection.state = State::SynReceived;
-        // The answer has left: with which window is known, when is not.
+        // The SYN-ACK was sent with a known window but at an unknown time. Two tries prevent a round-trip
+        // time sample.
         connection.receiver.offer_in_syn();
         connection.syn.tries = 2;
         connection
     }
 
-    /// If the peer acknowledges another answer to its SYN than this connection's: the initial sequence
-    /// numbers of that one, ours and the peer's.
+    /// Returns the initial sequence numbers, ours and the peer's, of another answer to the same SYN, if `ack`
+    /// acknowledges that one.
     pub(crate) fn other_answer(&self, ack: u32) -> Option<(u32, u32)> {
         let isn = ack.wrapping_sub(1);
         (self.state == State::SynReceived && isn != self.isn).then_some((isn, self.irs))
     }
 
-    /// Becomes the connection that an earlier answer to the same SYN has promised, with a cookie as its
-    /// number.
+    /// Becomes the connection that an earlier answer to the same SYN promised, with a cookie as its number.
     pub(crate) fn become_cookies(
         &mut self,
         now: Time,
@@ -49,8 +48,8 @@ impl Connection {
         *self = Self::from_cookie(self.settings.clone(), now, addresses, (isn, self.irs), mss);
     }
 
-    /// Writes the SYN-ACK that carries a cookie; gives the packet's length. It offers the window that a new
-    /// connection has.
+    /// Writes the SYN-ACK that carries a cookie; returns the packet's length. It offers the window of a new
+    /// connection.
     pub(crate) fn write_cookie(
         (local, remote): (SocketAddr, SocketAddr),
         isn: u32,

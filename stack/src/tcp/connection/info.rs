@@ -1,4 +1,4 @@
-//! A connection's figures, and settings that may change while it stands.
+//! Figures of a connection, and settings that may change during its life.
 
 use std::net::SocketAddr;
 
@@ -32,6 +32,7 @@ impl Connection {
             unsent: sender.unsent() as u64,
             delivered: sender.delivered(),
             retransmits: sender.retransmits(),
+            // The SYN and the FIN take a number each, but are no data.
             received: self.receiver.nxt() - 1 - u64::from(self.receiver.is_finished()),
             send_buffer: self.send_buffer() as u64,
             receive_buffer: self.receiver.limit() as u64,
@@ -47,22 +48,23 @@ impl Connection {
         if congestion == std::mem::replace(&mut self.settings.congestion, congestion) {
             return;
         }
+        // During the handshake, `establish` starts the algorithm later.
         if !matches!(self.state, State::SynSent | State::SynReceived) {
             self.sender.set_congestion(now, congestion);
         }
     }
 
-    /// What the path from `local` takes, as of the last emission: bytes of an IP packet.
+    /// Returns the MTU of the path from `local`, as of the last emission: bytes of an IP packet.
     pub(crate) fn path_mtu(&self, local: SocketAddr) -> u64 {
         u64::from(self.segment) + header_len(local) as u64
     }
 
-    /// What the IP headers say from now on.
+    /// Sets the marking of further IP headers.
     pub(crate) fn set_marking(&mut self, marking: Marking) {
         self.settings.marking = marking;
     }
 
-    /// TCP_MAXSEG.
+    /// Sets TCP_MAXSEG.
     pub(crate) fn set_max_segment(&mut self, size: Option<u16>) {
         self.settings.max_segment = size;
     }
@@ -83,7 +85,7 @@ impl Connection {
         self.sender.set_cork(on);
     }
 
-    /// The application waits for data.
+    /// Notes that the application waits for data, which releases a held acknowledgement.
     pub(crate) fn wait_for_data(&mut self) {
         self.receiver.release();
     }

@@ -1,4 +1,4 @@
-//! Arriving segments: RFC 9293 3.10.7, with RFC 5961's defence against segments from strangers.
+//! Arriving segments: RFC 9293 3.10.7, with RFC 5961's defence against forged segments.
 
 use std::time::Duration;
 
@@ -10,26 +10,25 @@ use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
 use crate::tcp::sequence;
 
-/// How soon a SYN follows the reset that makes room for it: a little later, in case that the network swaps
-/// the two.
+/// Delay of a SYN after the reset that makes room for it, in case the network reorders the two.
 const AFTER_RESET: Duration = Duration::from_millis(5);
 
-/// How often a SYN of one connection does that.
+/// Maximum number of such early SYNs per connection.
 const EARLY_SYN_RETRIES: u8 = 3;
 
-/// What is left to do about a segment.
+/// Remaining action for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
+    /// No action.
     Done,
-    /// Answer it with a reset: it belongs to another connection.
+    /// Answer with a reset, because the segment belongs to another connection.
     Reset,
-    /// Nothing, but count that there was no memory for all of its data.
+    /// Only count that memory was too short for all of the data.
     Refused,
 }
 
 impl Connection {
-    /// Takes one segment in.
+    /// Processes one segment.
     pub(crate) fn process(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
         let verdict = match self.state {
             State::Closed => Verdict::Done,
@@ -40,10 +39,11 @@ impl Connection {
         verdict
     }
 
-    /// RFC 9293 3.10.7.3.
+    /// Processes a segment in SYN-SENT (RFC 9293 3.10.7.3).
     fn process_in_syn_sent(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
         let ours = self.is_syn_acknowledged(segment.ack);
         if segment.ack.is_some() && !ours {
+            // A reset with a wrong acknowledgement is old or forged.
             if segment.rst {
                 return Verdict::Done;
             }
@@ -53,6 +53,7 @@ impl Connection {
             return Verdict::Reset;
         }
         if segment.rst {
+            // Without our number in it, any stranger could have sent the reset.
             if ours {
                 self.state = State::Closed;
             }
@@ -65,10 +66,13 @@ impl Connection {
         self.heard = now;
         if ours {
             self.establish(now);
+            // The window of a SYN is never scaled (RFC 7323 2.2).
             self.take_window(now, 0, 1, u64::from(segment.window));
+            // At once, because the peer's application would otherwise not hear of a program that is killed
+            // just after connect.
             self.receiver.acknowledge_now();
         } else {
-            // Both ends open at once.
+            // Simultaneous open (RFC 9293 3.5, figure 7).
             self.state = State::SynReceived;
             self.syn.due = true;
             self.window_ack = 0;
@@ -76,9 +80,9 @@ impl Connection {
         Verdict::Done
     }
 
-    /// The peer has answered a SYN for an older connection of these addresses. The reset that it gets ends
-    /// that one, so the SYN leaves again at once, as in Linux, and not after a second. A few times only: the
-    /// peer may be of another mind.
+    /// Sends the SYN again soon, after the peer has answered for an older connection of these addresses. Our
+    /// reset ends that connection, so there is no need to wait a second, as in Linux. Only a few times,
+    /// because the peer may ignore the reset.
     fn retry_syn_early(&mut self, now: Time) {
         let Some(again) = self.syn.again.filter(|_| self.syn.early_retries < EARLY_SYN_RETRIES) else {
             return;
@@ -88,7 +92,7 @@ impl Connection {
     }
 
     fn process_synchronized(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
-        // RFC 7323 3.2: dropped, and silently.
+        // RFC 7323 3.2: a segment without timestamps is dropped silently once they are in use.
         let stamped = segment.options.timestamps.is_some() || segment.rst || segment.syn;
         if self.timestamps.is_some() && !stamped {
             return Verdict::Done;
@@ -109,8 +113,10 @@ impl Connection {
         if segment.syn {
             return self.process_syn(now, start, segment);
         }
+        // RFC 9293 3.10.7.4: every segment of a synchronized connection carries an acknowledgement.
         let Some(ack) = segment.ack else { return Verdict::Done };
         if self.state == State::SynReceived {
+            // RFC 9293 3.10.7.4: in SYN-RECEIVED, an unacceptable acknowledgement is answered with a reset.
             if !self.is_syn_acknowledged(segment.ack) {
                 return Verdict::Reset;
             }
@@ -118,6 +124,7 @@ impl Connection {
             self.take_window(now, start, 1, u64::from(segment.window) << self.peer_scale);
         }
         self.heard = now;
+        // RFC 7323 4.3: only a segment that starts at or before the last acknowledgement sets TS.Recent.
         if let (Some(timestamps), Some((value, _))) = (&mut self.timestamps, segment.options.timestamps)
             && start <= self.receiver.acked()
         {
@@ -129,8 +136,8 @@ impl Connection {
         self.process_data(now, start, segment)
     }
 
-    /// RFC 9293 3.10.7.4, first step, and RFC 7323 5.3. What has come before is acceptable back to the last
-    /// acknowledgement, since its own acknowledgement may be news.
+    /// Returns true for an acceptable segment (RFC 9293 3.10.7.4, first step, and RFC 7323 5.3). Duplicates
+    /// are acceptable back to the last acknowledgement sent, because their acknowledgements may be new.
     fn is_acceptable(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> bool {
         if let Some(timestamps) = &self.timestamps
             && let Some((value, _)) = segment.options.timestamps
@@ -145,7 +152,7 @@ impl Connection {
         end >= self.receiver.acked() && start <= edge
     }
 
-    /// An old segment is a duplicate: RFC 2883 has it reported.
+    /// Records an old segment as a duplicate, to be reported (RFC 2883).
     fn repeat_duplicate(&mut self, start: Option<u64>, segment: &Segment<'_>) {
         let next = self.receiver.nxt();
         if let Some(start) = start
@@ -157,7 +164,8 @@ impl Connection {
         }
     }
 
-    /// RFC 5961 section 7: answers to what a stranger could have sent are limited.
+    /// Returns true if another challenge may be sent. RFC 5961 section 7 limits answers to segments that a
+    /// stranger could forge.
     fn may_challenge(&mut self, now: Time) -> bool {
         let now = millis(now);
         if now.wrapping_sub(self.challenged) >= 1000 {
@@ -167,13 +175,13 @@ impl Connection {
         self.challenges <= super::CHALLENGES
     }
 
-    /// Whether a segment acknowledges our SYN, and nothing more.
+    /// Returns true if a segment acknowledges our SYN, and nothing more.
     pub(crate) fn is_syn_acknowledged(&self, ack: Option<u32>) -> bool {
         ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0
     }
 
-    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the
-    /// text says holds for what the reset acknowledges.
+    /// Processes a reset. Only the next expected number resets (RFC 5961 section 3), and no reset ends
+    /// TIME-WAIT (RFC 1337). A text of [`ALL_READ`] applies to data up to the acknowledgement number.
     fn process_reset(&mut self, now: Time, (start, next): (u64, u64), segment: &Segment<'_>) -> Verdict {
         if self.state == State::TimeWait {
             return Verdict::Done;
@@ -183,6 +191,7 @@ impl Connection {
             let read = segment.ack.filter(|_| segment.payload == ALL_READ);
             let read = read.and_then(|ack| sequence::offset(self.isn, self.sender.una(), ack));
             let (all, sent) = (self.sender.queued_end(), self.sender.nxt());
+            // The peer must have read all written data; the FIN may be included.
             self.was_read = read.is_some_and(|read| (all..=sent).contains(&read));
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
@@ -190,16 +199,16 @@ impl Connection {
         Verdict::Done
     }
 
-    /// RFC 5961 section 4: a SYN is answered with an acknowledgement, that of the handshake if it is still
-    /// under way.
+    /// Answers a SYN with an acknowledgement (RFC 5961 section 4), or with the SYN-ACK during the handshake.
     fn process_syn(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if self.state == State::SynReceived && start == 0 {
             if self.is_syn_acknowledged(segment.ack) {
-                // RFC 9293 3.5, figure 7: both ends have opened at once.
+                // RFC 9293 3.5, figure 7: simultaneous open.
                 self.establish(now);
                 self.take_window(now, 0, 1, u64::from(segment.window));
                 self.receiver.acknowledge_now();
             } else {
+                // The peer repeats its SYN, so the answer was lost.
                 self.syn.due = true;
             }
         } else if self.may_challenge(now) {
@@ -208,9 +217,10 @@ impl Connection {
         Verdict::Done
     }
 
-    /// RFC 9293 3.10.7.4, fifth step. `false`: the rest of the segment is not to be looked at.
+    /// Processes the acknowledgement (RFC 9293 3.10.7.4, fifth step). Returns `false` if the rest of the
+    /// segment must be ignored.
     fn process_ack(&mut self, now: Time, start: u64, ack: u32, segment: &Segment<'_>) -> bool {
-        // RFC 5961 section 5.
+        // RFC 5961 section 5: an acknowledgement that is too old or of unsent data may be forged.
         let (una, nxt) = (self.sender.una(), self.sender.nxt());
         let oldest = una.saturating_sub(self.sender.largest_window());
         let ack = sequence::offset(self.isn, una, ack).filter(|ack| (oldest..=nxt).contains(ack));
@@ -221,6 +231,7 @@ impl Connection {
             return false;
         };
         let window = u64::from(segment.window) << self.peer_scale;
+        // RFC 5681 section 2: a duplicate acknowledgement leaves the window unchanged.
         let same_window = ack + window == self.sender.edge();
         if ack >= self.sender.una() {
             let mut blocks = [(0, 0); MAX_BLOCKS];
@@ -246,7 +257,7 @@ impl Connection {
         self.timestamps.as_ref()?.round_trip(now, echo)
     }
 
-    /// The SACK blocks in stream offsets, what makes no sense left out; and a reported duplicate (RFC 2883
+    /// Reads the SACK blocks as stream offsets, without invalid ones, and a reported duplicate (RFC 2883
     /// section 4).
     fn read_blocks(
         &self,
@@ -262,6 +273,7 @@ impl Connection {
         for (start, end) in segment.options.sack.iter() {
             let start = sequence::offset(self.isn, ack, start);
             let end = sequence::offset(self.isn, ack, end);
+            // Data that was never sent cannot have arrived.
             if let (Some(start), Some(end)) = (start, end)
                 && start < end
                 && end <= self.sender.nxt()
@@ -269,7 +281,8 @@ impl Connection {
                 all[read] = (start, end);
                 read += 1;
             } else if read == 0 {
-                // The first one tells a duplicate or the latest news; without it the others are neither.
+                // The first block is a duplicate or the latest news; if it is invalid, the meaning of the
+                // others is unknown.
                 return (0, None);
             }
         }
@@ -286,8 +299,8 @@ impl Connection {
         (count, duplicate)
     }
 
-    /// RFC 9293 3.10.7.4: an older segment does not take the window back. Of two that say the same the one
-    /// with the larger window is the newer.
+    /// Takes the peer's window. An older segment must not shrink it (RFC 9293 3.10.7.4). Of two segments with
+    /// the same numbers, the larger window is newer.
     fn take_window(&mut self, now: Time, seq: u64, ack: u64, window: u64) {
         let newer = (seq, ack) > (self.window_seq, self.window_ack);
         let same = (seq, ack) == (self.window_seq, self.window_ack);
@@ -309,13 +322,14 @@ impl Connection {
         };
     }
 
-    /// RFC 9293 3.10.7.4, seventh and eighth step.
+    /// Processes data and FIN (RFC 9293 3.10.7.4, seventh and eighth step).
     fn process_data(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
+        // RFC 3168 6.1.3: the echo goes on until the sender says that it has reacted.
         if segment.cwr {
             self.ecn.echo = false;
         }
-        // Only data is capable (RFC 3168 6.1.4); two ends that answered marked acknowledgements would never
-        // stop.
+        // Only data is ECN-capable (RFC 3168 6.1.4). Two ends that answered marked acknowledgements would
+        // never stop.
         if segment.marked && self.ecn.on && !segment.payload.is_empty() {
             self.ecn.echo = true;
             self.receiver.acknowledge_now();
@@ -328,7 +342,7 @@ impl Connection {
             return Verdict::Done;
         }
         if !receiving {
-            // Everything has come before; the peer has missed the acknowledgement.
+            // All of it came before; the peer has missed the acknowledgement.
             self.receiver.acknowledge_now();
             return Verdict::Done;
         }

@@ -2,7 +2,7 @@
 //! ([`Connection::emit`]), deadlines ([`Connection::deadline`]) and two buffers.
 //!
 //! * `input`: arriving segments, RFC 9293 3.10.7.
-//! * `output`: what leaves, and when.
+//! * `output`: outgoing segments and their times.
 //! * `timestamps`: RFC 7323; `probing`: keep-alives; `urgent`: urgent data.
 //!
 //! The two halves are a [`Sender`](super::sender::Sender) and a [`Receiver`](super::receiver::Receiver).
@@ -35,128 +35,129 @@ use crate::host::clock::{Time, after, since};
 use crate::ip::MAX_PACKET;
 
 /// Text of a reset (RFC 9293 3.5.3) whose sender's application has read everything up to the acknowledgement
-/// number. Other stacks send none and look at none.
+/// number. Other stacks neither send nor read it.
 const ALL_READ: &[u8] = b"all read";
 
-/// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
+/// Segment sizes of a peer that sends no MSS option (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
 const DEFAULT_MSS_V4: u16 = 536;
 const DEFAULT_MSS_V6: u16 = 1220;
 
-/// The smallest segment size that a peer may ask for; less only wastes everybody's time.
+/// Minimum segment size that a peer may request. Smaller segments would cost both ends mostly headers.
 const LEAST_MSS: u16 = 48;
 
-/// The smallest that an application may ask for, as Linux (TCP_MIN_MSS).
+/// Minimum segment size that an application may request, as in Linux (TCP_MIN_MSS).
 const LEAST_OWN_MSS: u16 = 88;
 
-/// A send buffer that adapts itself holds so many congestion windows, and at least this many bytes.
+/// Size of an automatic send buffer in congestion windows, and its minimum in bytes.
 const WINDOWS: u64 = 3;
 const LEAST_SEND_BUFFER: usize = 256 << 10;
 
-/// A buffer's bytes while the node has no memory left for more.
+/// Maximum size of a buffer while memory is short, bytes.
 const PRESSED_BUFFER: usize = 64 << 10;
 
-/// The initial window, segments: RFC 6928.
+/// Initial window, segments (RFC 6928).
 pub(crate) const INITIAL_WINDOW: u64 = 10;
 
-/// Segments outside the window and probes that are answered in a second (RFC 5961 section 7).
+/// Maximum number of answers per second to segments outside the window and to probes (RFC 5961 section 7).
 const CHALLENGES: u16 = 100;
 
-/// What a connection is made with.
+/// Settings with which a connection is created.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Most bytes queued for sending and for reading, and whether these are to be so from the start.
+    /// Maximum bytes queued for sending and for reading. A buffer has its maximum from the start if it is
+    /// fixed.
     pub(crate) send_buffer: u32,
     pub(crate) send_fixed: bool,
     pub(crate) receive_buffer: u32,
     pub(crate) receive_fixed: bool,
     pub(crate) nodelay: bool,
-    /// See [`TcpOptions::prompt`](crate::TcpOptions::prompt).
+    /// Setting of [`TcpOptions::prompt`](crate::TcpOptions::prompt).
     pub(crate) prompt: bool,
     pub(crate) keepalive: Probing,
-    /// TCP_MAXSEG.
+    /// Value of TCP_MAXSEG.
     pub(crate) max_segment: Option<u16>,
     pub(crate) marking: Marking,
     pub(crate) congestion: CongestionControl,
-    /// RFC 7323 timestamps: of use towards other stacks.
+    /// True to offer RFC 7323 timestamps, which help towards other stacks.
     pub(crate) timestamps: bool,
-    /// RFC 3168: ask for and accept explicit congestion notification.
+    /// True to request and accept explicit congestion notification (RFC 3168).
     pub(crate) ecn: bool,
-    /// The account of the peer.
+    /// Memory account of the peer.
     pub(crate) memory: Arc<Share>,
 }
 
 impl Settings {
-    /// A new connection's receiving half.
+    /// Returns a new connection's receiving half.
     fn receiver(&self, now: Time) -> Receiver {
         Receiver::new(now, self.receive_buffer as usize, self.receive_fixed, self.memory.has_room())
     }
 }
 
-/// See the module.
+/// State machine of one connection (see the module).
 pub(crate) struct Connection {
     state: State,
     settings: Settings,
-    /// The initial sequence numbers, ours and the peer's.
+    /// Initial sequence numbers, ours and the peer's.
     isn: u32,
     irs: u32,
     sender: Sender,
     receiver: Receiver,
     syn: Syn,
-    /// A reset is to leave; nothing else does then.
+    /// True if a reset must leave; it is then the only output.
     reset_due: bool,
-    /// The reset says that the application has read all that came.
+    /// True if the reset says that the application has read everything that arrived.
     says_read: bool,
-    /// The peer's reset has said so, of all that was written.
+    /// True if the peer's reset said so of everything written here.
     was_read: bool,
-    /// The path has come back.
+    /// True after the path has come back, until the next emission.
     expedite_due: bool,
-    /// The largest segment that the peer takes, with its options.
+    /// Largest segment that the peer accepts, with its options.
     peer_mss: u16,
-    /// Log2 of the units of windows: the peer's, and ours if the peer has said its own (RFC 7323 2.2).
+    /// Base-2 logarithms of the window units: the peer's, and ours if the peer has sent its own (RFC 7323
+    /// 2.2).
     peer_scale: u8,
     own_scale: Option<u8>,
     timestamps: Option<Timestamps>,
     ecn: Ecn,
-    /// The sequence number and the acknowledgement of the last segment that set the window (RFC 9293
-    /// 3.10.7.4).
+    /// Sequence number and acknowledgement of the last segment that set the window (RFC 9293 3.10.7.4).
     window_seq: u64,
     window_ack: u64,
-    /// The path's payload of a segment without options, as of the last emission.
+    /// Payload of a segment without options on this path, as of the last emission.
     segment: u16,
-    /// When the last segment came, and the last keep-alive or window probe left.
+    /// Times of the last arriving segment, and of the last keep-alive or window probe.
     heard: Time,
     probed: Time,
-    /// How long before that one the first left that has no answer either, milliseconds.
+    /// Milliseconds from the first unanswered probe to the last one.
     unanswered: u32,
-    /// Challenges (RFC 5961) since the first of them in this second.
+    /// Number of challenges (RFC 5961) in the present second.
     challenges: u16,
-    /// When that was, milliseconds, modulo 2^32.
+    /// Start of that second, milliseconds modulo 2^32.
     challenged: u32,
     charge: Charge,
 }
 
-/// The handshake's own transmissions.
+/// Transmissions of the handshake.
 #[derive(Debug, Clone, Copy, Default)]
 struct Syn {
-    /// It is to leave now.
+    /// True if the SYN must leave now.
     due: bool,
-    /// When it leaves again.
+    /// Time of its retransmission.
     again: Option<Time>,
     tries: u8,
-    /// How many of these followed a challenge at once.
+    /// Number of these tries that followed a challenge at once.
     early_retries: u8,
 }
 
-/// RFC 3168.
+/// State of explicit congestion notification (RFC 3168).
 #[derive(Debug, Clone, Copy, Default)]
 struct Ecn {
-    /// Both ends take part.
+    /// True if both ends support it.
     on: bool,
-    /// A mark has come, and the peer has not said that it has reacted.
+    /// True from the arrival of a mark until the peer confirms its reaction.
     echo: bool,
 }
 
-/// What acknowledgements in TIME-WAIT say.
+/// Content of acknowledgements in TIME-WAIT.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
     pub(crate) snd_nxt: u32,
@@ -166,7 +167,7 @@ pub(crate) struct Ending {
 }
 
 impl Connection {
-    /// A connection that starts with a SYN.
+    /// Creates a connection that starts with a SYN.
     pub(crate) fn connect(
         settings: Settings,
         now: Time,
@@ -179,7 +180,7 @@ impl Connection {
         connection
     }
 
-    /// A connection that answers a SYN.
+    /// Creates a connection that answers a SYN.
     pub(crate) fn accept(
         settings: Settings,
         now: Time,
@@ -216,6 +217,7 @@ impl Connection {
             peer_mss: default,
             peer_scale: 0,
             own_scale: None,
+            // The initial sequence number is unpredictable, so the offset hides the node's clock.
             timestamps: settings.timestamps.then(|| Timestamps::new(isn)),
             ecn: Ecn::default(),
             window_seq: 0,
@@ -231,21 +233,21 @@ impl Connection {
         }
     }
 
-    /// Log2 of the unit of our windows, so that the largest buffer fits the field (RFC 7323 2.3).
+    /// Returns the logarithm of our window unit, so that the largest buffer fits the field (RFC 7323 2.3).
     fn wanted_scale(&self) -> u8 {
         let largest = self.settings.receive_buffer as usize;
         (0..14).find(|shift| largest >> shift <= usize::from(u16::MAX)).unwrap_or(14)
     }
 
-    /// Payload of a full segment.
+    /// Returns the payload of a full segment.
     pub(crate) fn mss(&self) -> u64 {
         let options = if self.timestamps.is_some() { 12 } else { 0 };
-        // The path takes less than an IP packet's most in any case.
+        // The path's segment is always smaller than u16::MAX.
         let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
         u64::from(self.segment.min(own).min(self.peer_mss)).saturating_sub(options).max(1)
     }
 
-    /// Learns from the peer's SYN.
+    /// Takes over the options of the peer's SYN.
     fn take_syn(&mut self, now: Time, syn: &Segment<'_>) {
         let Options { mss, window_scale, sack_permitted, timestamps, .. } = syn.options;
         self.irs = syn.seq;
@@ -257,19 +259,21 @@ impl Connection {
             self.own_scale = Some(own);
             self.receiver.scale = own;
         }
+        // RFC 7323 3.2: timestamps are in use only if both SYNs carry them.
         self.timestamps = match (&self.timestamps, timestamps) {
             (Some(own), Some((value, _))) => Some(own.heard(now, value)),
             _ => None,
         };
-        // RFC 3168 6.1.1: a SYN says both, an answer one; both in an answer are an echo of somebody's
-        // ignorance.
+        // RFC 3168 6.1.1: a SYN sets ECE and CWR, a SYN-ACK only ECE. A SYN-ACK with both comes from a host
+        // that reflects unknown bits.
         self.ecn.on = self.settings.ecn && syn.ece && syn.cwr == syn.ack.is_none();
     }
 
-    /// The handshake is done.
+    /// Completes the handshake.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
-        // The first one leaves again after the first timeout.
+        // The retransmission is due SYN_TIMEOUT after the first SYN. After a second SYN, the round trip is
+        // ambiguous.
         if let Some(again) = self.syn.again.filter(|_| self.syn.tries == 1) {
             self.sender.handshake_took(now, since(after(now, SYN_TIMEOUT), again));
         }
@@ -279,7 +283,7 @@ impl Connection {
         self.sender.begin(now, self.settings.congestion, mss, INITIAL_WINDOW * mss);
     }
 
-    /// Queues what fits of `data`.
+    /// Queues the part of `data` that fits.
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
         let fits = data.len().min(self.writable());
         self.sender.write(&data[..fits]);
@@ -287,7 +291,7 @@ impl Connection {
         fits
     }
 
-    /// Takes what fits into `buf` from the receive queue.
+    /// Moves bytes from the receive queue into `buf`, as many as fit.
     pub(crate) fn read(&mut self, now: Time, buf: &mut [u8]) -> usize {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
@@ -296,12 +300,12 @@ impl Connection {
         read
     }
 
-    /// What the application can read, in as many pieces as it lies in.
+    /// Returns the readable bytes, one slice per chunk.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.receiver.pieces()
     }
 
-    /// Takes so many bytes from the receive queue: they were copied where they lie.
+    /// Removes `length` bytes from the receive queue, which the application copied in place.
     pub(crate) fn consume(&mut self, now: Time, length: usize) {
         let rtt = self.sender.rtt.min();
         let room = self.settings.memory.has_room();
@@ -309,63 +313,66 @@ impl Connection {
         self.account();
     }
 
-    /// Copies what fits into `buf` and leaves it queued.
+    /// Copies bytes from the receive queue into `buf` without removing them.
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         self.receiver.peek(buf)
     }
 
-    /// Throws the receive queue away.
+    /// Discards the receive queue.
     pub(crate) fn discard(&mut self) {
         self.receiver.discard();
         self.account();
     }
 
-    /// Whether memory is short for its peer's connections.
+    /// Returns true if memory is short for the peer's connections.
     pub(crate) fn lacks_memory(&self) -> bool {
         !self.settings.memory.has_room()
     }
 
-    /// Whether memory is nearly used up for its peer's connections.
+    /// Returns true if memory is nearly used up for the peer's connections.
     pub(crate) fn wants_memory(&self) -> bool {
         self.settings.memory.is_nearly_full()
     }
 
-    /// Forgets what waits for an acknowledgement, at once; the connection is reset.
+    /// Drops all unacknowledged data at once, because the connection is being reset.
     pub(crate) fn give_up_queue(&mut self) {
         self.sender.give_up();
         self.account();
     }
 
-    /// Forgets what came out of order; `false` if there was nothing.
+    /// Drops out-of-order data; returns `false` if there was none.
     pub(crate) fn prune(&mut self) -> bool {
         let pruned = self.receiver.prune();
         self.account();
         pruned
     }
 
-    /// Since when the application has not read what it could.
+    /// Returns the time since which the application has not read available data.
     pub(crate) fn unread_since(&self) -> Option<Time> {
         self.receiver.unread_since()
     }
 
-    /// Sends FIN after the queue.
+    /// Sends FIN after the queued data.
     pub(crate) fn shutdown(&mut self) {
         match self.state {
             State::Established => self.state = State::FinWait1,
             State::CloseWait => self.state = State::LastAck,
-            // RFC 9293 3.10.4: it is queued until the handshake is done; the application gives it up instead.
+            // RFC 9293 3.10.4 queues the call until the handshake is done; here the application aborts the
+            // connection instead.
             _ => return,
         }
         self.sender.finish();
     }
 
-    /// Ends without a word: the peer is gone.
+    /// Closes the connection without sending anything, because the peer is gone.
     pub(crate) fn forget(&mut self) {
         self.state = State::Closed;
     }
 
-    /// Sends RST and forgets everything. The reset says whether the application has read all that came.
+    /// Sends RST and closes the connection. The reset says whether the application has read everything that
+    /// came.
     pub(crate) fn abort(&mut self, is_read: bool) {
+        // In SYN-SENT the peer has no connection that a reset could end (RFC 9293 3.10.5).
         if !matches!(self.state, State::Closed | State::SynSent | State::TimeWait) {
             self.reset_due = true;
             self.says_read = is_read && self.receiver.has_received();
@@ -373,7 +380,8 @@ impl Connection {
         self.state = State::Closed;
     }
 
-    /// Sends RST because of data that nobody will read, in TIME-WAIT too: the data came with the FIN.
+    /// Sends RST because of data that will never be read. This includes TIME-WAIT, if the data came with the
+    /// FIN.
     pub(crate) fn refuse(&mut self) {
         self.reset_due = true;
         self.state = State::Closed;
@@ -383,13 +391,13 @@ impl Connection {
         self.state
     }
 
-    /// When the last acceptable segment came.
+    /// Returns the time of the last acceptable segment.
     pub(crate) fn heard(&self) -> Time {
         self.heard
     }
 
-    /// Since when the peer has said nothing though it was to. While it has no room it is asked from time to
-    /// time only: `None` if it has answered the last time.
+    /// Returns the time since which the peer has owed an answer. A peer without room is only probed from time
+    /// to time, so the result is `None` if the last probe was answered.
     pub(crate) fn silent_since(&self) -> Option<Time> {
         match self.sender.waits_for_room() {
             true => (self.probed > self.heard)
@@ -398,57 +406,58 @@ impl Connection {
         }
     }
 
-    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that.
+    /// Returns the time since which no sent data was acknowledged; `None` if nothing is outstanding.
     pub(crate) fn stalled_since(&self) -> Option<Time> {
         self.sender.stalled_since()
     }
 
-    /// When something was last acknowledged, or the oldest of what is not left for the first time.
+    /// Returns the time of the last acknowledgement, or of the first transmission of the oldest outstanding
+    /// data.
     pub(crate) fn progress(&self) -> Time {
         self.sender.progress()
     }
 
-    /// Whether the peer has too little room for what is next, or for what was sent.
+    /// Returns true if the peer has too little room for the next data, or for data already sent.
     pub(crate) fn waits_for_room(&self) -> bool {
         self.sender.waits_for_room() || self.sender.is_shut()
     }
 
-    /// Whether it is closed and has nothing left to send.
+    /// Returns true if the connection is closed and has nothing left to send.
     pub(crate) fn is_finished(&self) -> bool {
         self.state == State::Closed && !self.reset_due
     }
 
-    /// Bytes queued by the application and not acknowledged.
+    /// Returns the bytes queued by the application and not acknowledged.
     pub(crate) fn unacked(&self) -> usize {
         self.sender.queued()
     }
 
-    /// Whether the application has ever written anything.
+    /// Returns true if the application has ever written data.
     pub(crate) fn has_written(&self) -> bool {
         self.sender.queued_end() > 1
     }
 
-    /// Whether the peer has reset the connection and said that its application has read all of that.
+    /// Returns true if the peer's reset said that its application has read everything written here.
     pub(crate) fn was_read(&self) -> bool {
         self.was_read
     }
 
-    /// Whether the peer has acknowledged the FIN.
+    /// Returns true if the peer has acknowledged the FIN.
     pub(crate) fn end_acked(&self) -> bool {
         self.sender.fin_acked()
     }
 
-    /// Bytes queued by the application and never sent.
+    /// Returns the bytes queued by the application and never sent.
     pub(crate) fn unsent(&self) -> usize {
         self.sender.unsent()
     }
 
-    /// Bytes sent and neither acknowledged, SACKed nor lost.
+    /// Returns the bytes sent and neither acknowledged, SACKed nor lost.
     pub(crate) fn in_flight(&self) -> usize {
         self.sender.in_flight() as usize
     }
 
-    /// The present size of the queue for sending, bytes.
+    /// Returns the present size of the send queue, bytes.
     pub(crate) fn send_buffer(&self) -> usize {
         let most = self.settings.send_buffer as usize;
         let room = self.settings.memory.has_room();
@@ -457,33 +466,34 @@ impl Connection {
         }
         if self.settings.send_fixed {
             // The peer acknowledges every second full segment at once, and less than that after a delay (RFC
-            // 9293 3.8.6.3): a smaller queue would wait for that delay each time it is full.
+            // 9293 3.8.6.3). A smaller queue would wait for that delay each time it is full.
             return most.max(2 * self.mss() as usize);
         }
         if !room {
             return most.min(PRESSED_BUFFER);
         }
         let wanted = usize::try_from(WINDOWS * self.sender.window()).unwrap_or(usize::MAX);
+        // The lower bound must not exceed the upper one, or `clamp` panics.
         wanted.clamp(LEAST_SEND_BUFFER.min(most), most)
     }
 
-    /// Bytes that the application can queue.
+    /// Returns the bytes that the application can queue.
     pub(crate) fn writable(&self) -> usize {
         self.send_room().0
     }
 
-    /// The same, and the present size of the queue.
+    /// Returns the same, and the present size of the queue.
     pub(crate) fn send_room(&self) -> (usize, usize) {
         let size = self.send_buffer();
         (size.saturating_sub(self.unacked()), size)
     }
 
-    /// Bytes that the application can read.
+    /// Returns the bytes that the application can read.
     pub(crate) fn readable(&self) -> usize {
         self.receiver.readable()
     }
 
-    /// Whether something waits for an acknowledgement: SYN, data or FIN.
+    /// Returns true if a SYN, data or a FIN awaits an acknowledgement.
     pub(crate) fn awaits_ack(&self) -> bool {
         match self.state {
             State::SynSent | State::SynReceived | State::FinWait1 | State::Closing | State::LastAck => true,
@@ -492,9 +502,10 @@ impl Connection {
         }
     }
 
-    /// Whether a retransmission timer has fired, and nothing was acknowledged since.
+    /// Returns true if a retransmission timer has fired and nothing was acknowledged since.
     pub(crate) fn is_stalled(&self) -> bool {
         match self.state {
+            // Until the handshake ends, the tries of the SYN take the place of the backoff.
             State::SynSent | State::SynReceived => self.syn.tries > 1,
             _ => self.sender.rtt.backoff() > 0,
         }
@@ -504,13 +515,13 @@ impl Connection {
         self.sender.retransmits()
     }
 
-    /// What is left to say once it has ended in order.
+    /// Returns the state for answers after an orderly end.
     pub(crate) fn ending(&self) -> Ending {
         let Settings { marking, .. } = self.settings;
         Ending { snd_nxt: self.wire_nxt(), rcv_nxt: self.wire_ack(), timestamps: self.timestamps, marking }
     }
 
-    /// Whether a packet with this sequence number may be under way: one of what is not acknowledged, or an
+    /// Returns true if a packet with this sequence number may be on its way: unacknowledged data, or an
     /// acknowledgement.
     pub(crate) fn is_under_way(&self, seq: u32) -> bool {
         match self.state {
@@ -524,7 +535,7 @@ impl Connection {
         }
     }
 
-    /// Whether data that begins with this sequence number was sent and is not acknowledged.
+    /// Returns true if data that begins with this sequence number was sent and is not acknowledged.
     pub(crate) fn has_in_flight(&self, seq: u32) -> bool {
         let una = self.sender.una();
         let seq = sequence::offset(self.isn, una, seq);
@@ -542,20 +553,20 @@ impl Connection {
         sequence::wire(self.irs, self.receiver.nxt())
     }
 
-    /// Tells the node's account what the buffers occupy.
+    /// Reports the buffers' memory to the account.
     fn account(&mut self) {
         let bytes = self.sender.allocated() + self.receiver.allocated();
         self.charge.update(&self.settings.memory, bytes);
     }
 }
 
-/// The time in milliseconds, modulo 2^32.
+/// Returns the time in milliseconds, modulo 2^32.
 fn millis(time: Time) -> u32 {
     time.total_millis() as u32
 }
 
-/// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2), unless the
-/// application wants less.
+/// Returns the largest segment that this node accepts at `local`: any IP packet (RFC 6691 section 2), unless
+/// the application wants less.
 fn own_mss(local: SocketAddr, wanted: Option<u16>) -> u16 {
     let largest = (MAX_PACKET - header_len(local)) as u16;
     wanted.map_or(largest, |wanted| wanted.clamp(LEAST_OWN_MSS, largest))

@@ -1,4 +1,4 @@
-//! What leaves, and when.
+//! Outgoing segments and their times.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::tcp::segment::{ECT0, Outgoing};
 use crate::tcp::sender::Plan;
 use crate::tcp::sequence;
 
-/// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
+/// Timeout of the first SYN (RFC 6298 2.1), which doubles with each further try, and its maximum.
 pub(crate) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A super-segment in the caller's buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
-    /// Bytes, headers included, and bytes of headers.
+    /// Bytes in total, and bytes of headers.
     pub(crate) len: usize,
     pub(crate) header_len: usize,
-    /// Payload of its wire packets but the last, bytes.
+    /// Payload of each wire packet but the last, bytes.
     pub(crate) segment: usize,
 }
 
-/// Where a packet is written, and the own address in it and the peer's.
+/// Destination buffer of a packet, and the local and remote addresses in it.
 struct Out<'a> {
     addresses: (SocketAddr, SocketAddr),
     buf: &'a mut [u8],
 }
 
 impl Connection {
-    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. `None` means that there
+    /// Writes at most one super-segment to `buf`, which holds [`MAX_PACKET`] bytes. Returns `None` if there
     /// is nothing to send before [`deadline`](Self::deadline).
     pub(crate) fn emit(
         &mut self,
@@ -50,7 +50,7 @@ impl Connection {
         self.take_limits(limits);
         self.run_timers(now);
         if self.reset_due {
-            // To a peer whose SYN nobody has acknowledged, a reset says that there was no connection.
+            // A peer whose SYN was not acknowledged would take a reset as a refusal, so acknowledge first.
             let only_syn_came = self.receiver.nxt() == 1;
             if only_syn_came && self.receiver.is_answer_due(now, self.mss()) {
                 return self.emit_ack(now, out);
@@ -77,7 +77,7 @@ impl Connection {
         }
     }
 
-    /// When [`emit`](Self::emit) has something to do; now or earlier if it has already.
+    /// Returns the time at which [`emit`](Self::emit) has something to do; now or earlier if it has already.
     pub(crate) fn deadline(&mut self, now: Time) -> Option<Time> {
         if self.reset_due || self.expedite_due {
             return Some(now);
@@ -95,13 +95,13 @@ impl Connection {
         }
     }
 
-    /// Whether [`emit`](Self::emit) has something to send.
+    /// Returns true if [`emit`](Self::emit) has something to send.
     pub(crate) fn has_output(&mut self, now: Time) -> bool {
         self.deadline(now).is_some_and(|due| due <= now)
     }
 
-    /// After an emission: when there will be something to send again, if it is plain that there is nothing
-    /// now. Otherwise only the next [`emit`](Self::emit) can tell.
+    /// Returns the time of the next output after an emission, if there is certainly nothing to send now.
+    /// Returns `None` if only the next [`emit`](Self::emit) can tell.
     pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
         let standing = matches!(self.state, State::Established | State::CloseWait);
         let due = self.reset_due || self.expedite_due || self.receiver.is_answer_due(now, self.mss());
@@ -130,7 +130,7 @@ impl Connection {
         earlier(earlier(self.sender.next_timer(), self.receiver.answer_at()), self.keepalive_at())
     }
 
-    /// Has the next [`emit`](Self::emit) send again what is not acknowledged, if anything is.
+    /// Makes the next [`emit`](Self::emit) retransmit unacknowledged data, if there is any.
     pub(crate) fn expedite(&mut self) {
         self.expedite_due = true;
     }
@@ -139,6 +139,7 @@ impl Connection {
         match self.state {
             State::SynSent | State::SynReceived => {
                 self.syn.due = true;
+                // The lost tries say nothing about the path that has come back, so the backoff starts anew.
                 self.syn.tries = self.syn.tries.min(1);
             }
             State::Closed => {}
@@ -147,7 +148,9 @@ impl Connection {
     }
 
     fn take_limits(&mut self, limits: &Egress) {
+        // All headers together take less than 120 bytes.
         self.segment = limits.segment.clamp(1, MAX_PACKET - 120) as u16;
+        // SACK blocks in data segments leave less room for the data.
         let mss = self.mss() - sack_len(self.data_blocks());
         let segments = (MAX_PACKET as u64 - 120) / mss;
         let most = segments.min(limits.max_segments as u64).max(1);
@@ -165,6 +168,7 @@ impl Connection {
             self.sender.run_timers(now);
         }
         if self.keepalive_at().is_some_and(|at| at <= now) {
+            // RFC 9293 3.8.4: a keep-alive is the same segment as a window probe, which the peer must answer.
             self.sender.window_probe_due = true;
             self.note_probe(now);
         }
@@ -181,8 +185,9 @@ impl Connection {
         self.probed = now;
     }
 
-    /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute,
-    /// and who has keep-alives wants to know sooner that the peer is gone, and that it is not.
+    /// Returns the time of the next keep-alive (RFC 9293 3.8.4). A peer without room gets keep-alives too,
+    /// because the pauses between window probes grow to a minute. An application with keep-alives wants an
+    /// answer sooner.
     fn keepalive_at(&self) -> Option<Time> {
         let has_room = !self.sender.is_shut_out();
         let due = self.settings.keepalive.after(self.heard, self.probed, has_room)?;
@@ -195,12 +200,14 @@ impl Connection {
         if !std::mem::take(&mut self.syn.due) {
             return None;
         }
+        // Early tries follow a challenge, not a timeout, so they do not double the timeout.
         let timeout = SYN_TIMEOUT * (1 << self.syn.tries.saturating_sub(self.syn.early_retries).min(6));
         self.syn.again = Some(after(now, timeout.min(MAX_SYN_TIMEOUT)));
         self.syn.tries = self.syn.tries.saturating_add(1);
         let answers = self.state == State::SynReceived;
         let options = Options {
             mss: Some(own_mss(out.addresses.0, self.settings.max_segment)),
+            // RFC 7323 2.2: the answer has a window scale only if the SYN had one.
             window_scale: match answers {
                 true => self.own_scale,
                 false => Some(self.wanted_scale()),
@@ -213,7 +220,7 @@ impl Connection {
             seq: self.isn,
             ack: answers.then(|| self.wire_ack()),
             syn: true,
-            // RFC 3168 6.1.1; the second try goes without, in case something on the way takes offence.
+            // RFC 3168 6.1.1: the second SYN is without ECN, because some middleboxes drop SYNs with ECN.
             ece: if answers { self.ecn.on } else { self.settings.ecn && self.syn.tries == 1 },
             cwr: !answers && self.settings.ecn && self.syn.tries == 1,
             window: self.receiver.offer_in_syn(),
@@ -226,6 +233,7 @@ impl Connection {
 
     fn emit_synchronized(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
         let due = self.receiver.is_answer_due(now, self.mss());
+        // A pure acknowledgement has room for more blocks than a segment with data.
         if due && self.receiver.has_blocks() {
             return self.emit_ack(now, out);
         }
@@ -236,7 +244,8 @@ impl Connection {
                 self.note_probe(now);
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
                 let probe = self.emit_bare(now, seq, out);
-                // It lies before the peer's window, where nobody looks for urgent data.
+                // The probe lies before the peer's window, where receivers ignore the urgent pointer, so it
+                // must be sent again.
                 self.sender.set_urgent_due(true);
                 probe
             }
@@ -246,10 +255,12 @@ impl Connection {
     }
 
     fn emit_ack(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {
+        // SND.NXT even during retransmissions, because the peer ignores the acknowledgement of an older
+        // number.
         self.emit_bare(now, self.wire_nxt(), out)
     }
 
-    /// A segment without data: an acknowledgement with what is to be reported.
+    /// Writes a segment without data: an acknowledgement with SACK blocks.
     fn emit_bare(&mut self, now: Time, seq: u32, out: &mut Out<'_>) -> Option<Written> {
         let mut header = self.header(now, seq);
         self.receiver.on_acknowledged();
@@ -257,18 +268,19 @@ impl Connection {
         if self.sender.sack {
             self.report(self.most_blocks(), &mut header);
         } else {
+            // Unreported news would keep an acknowledgement due for ever.
             self.receiver.report_nothing();
         }
         self.finish(out, &header, 0)
     }
 
-    /// SACK blocks that fit beside the other options.
+    /// Returns the number of SACK blocks that fit beside the other options.
     fn most_blocks(&self) -> usize {
         if self.timestamps.is_some() { MAX_BLOCKS - 1 } else { MAX_BLOCKS }
     }
 
-    /// SACK blocks in a segment with data (RFC 2018 section 3): as many as there are to tell, if they leave
-    /// most of the segment for the data.
+    /// Returns the number of SACK blocks in a segment with data (RFC 2018 section 3). Blocks are left out if
+    /// they take more than an eighth of the segment.
     fn data_blocks(&self) -> usize {
         let blocks = self.receiver.ranges().min(self.most_blocks());
         let room = self.mss() / 8;
@@ -292,7 +304,10 @@ impl Connection {
         let mut header = self.header(now, sequence::wire(self.isn, start));
         let (length, fin) = self.sender.measure(start, end);
         header.fin = fin;
+        // PSH with the last queued byte, because nothing follows for now.
         header.psh = !fin && end >= self.sender.queued_end();
+        // RFC 3168 6.1.5: retransmissions are not ECN-capable, so that forged packets cannot reduce the
+        // window.
         if self.ecn.on && !again {
             header.ecn = ECT0;
             header.cwr = std::mem::take(&mut self.sender.tell_reduced);
@@ -310,7 +325,7 @@ impl Connection {
         Some(packet)
     }
 
-    /// The header that every segment of a standing connection has.
+    /// Returns the header of a segment of an established connection.
     fn header(&mut self, now: Time, seq: u32) -> Outgoing {
         let timestamps = self.timestamps.map(|timestamps| timestamps.option(now));
         Outgoing {
@@ -332,7 +347,7 @@ impl Connection {
     }
 }
 
-/// Bytes of an option with so many SACK blocks, padded.
+/// Returns the padded bytes of an option with this number of SACK blocks.
 fn sack_len(blocks: usize) -> u64 {
     if blocks == 0 { 0 } else { 4 + 8 * blocks as u64 }
 }

@@ -1,4 +1,4 @@
-//! When keep-alives leave (RFC 9293 3.8.4).
+//! Schedule of keep-alives (RFC 9293 3.8.4).
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -6,13 +6,12 @@ use std::time::Duration;
 use crate::KeepAlive;
 use crate::host::clock::{Time, after};
 
-/// A peer without room is asked again after this part of the user timeout if it has not answered: a single
+/// Divisor of the user timeout that gives the interval of probes to a peer without room, because a single
 /// probe may be lost.
 const PART: u32 = 3;
 
-/// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe,
-/// microseconds (`None`: there are none), and the time between two, milliseconds, also to a peer without
-/// room.
+/// Schedule from [`KeepAlive`] in compact form: the silence before the first probe in microseconds (`None`
+/// for no probes), and the intervals between probes in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probing {
     idle: Option<NonZeroU64>,
@@ -37,7 +36,7 @@ impl Probing {
         }
     }
 
-    /// When the next probe is due: the peer was heard at one time, and last probed at another.
+    /// Returns the time of the next probe, given the times of the last segment and of the last probe.
     pub(crate) fn after(self, heard: Time, probed: Time, has_room: bool) -> Option<Time> {
         let idle = self.idle?;
         if probed <= heard {

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::host::clock::{Time, since};
 
-/// A connection that was silent for longer may have outlived the timestamps' half turn (RFC 7323 5.5).
+/// Silence after which the timestamps may have wrapped half-way (RFC 7323 5.5).
 const OUTDATED: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// The state of timestamps, once both ends have sent one.
+/// State of timestamps, once both ends have sent one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timestamps {
-    /// Added to the clock, so that it tells nothing about the node.
+    /// Offset added to the clock, so that timestamps reveal nothing about the node.
     offset: u32,
-    /// TS.Recent, and when it came.
+    /// Value of TS.Recent, and its time of arrival.
     recent: u32,
     recent_at: Time,
 }
@@ -22,12 +22,12 @@ impl Timestamps {
         Self { offset, recent: 0, recent_at: Time::ZERO }
     }
 
-    /// The first one of the peer has come.
+    /// Returns the state after the first timestamp of the peer.
     pub(crate) fn heard(self, now: Time, value: u32) -> Self {
         Self { recent: value, recent_at: now, ..self }
     }
 
-    /// The option for a segment that leaves now: milliseconds.
+    /// Returns the option for a segment sent now: milliseconds.
     pub(crate) fn option(&self, now: Time) -> (u32, u32) {
         (self.clock(now), self.recent)
     }
@@ -36,26 +36,27 @@ impl Timestamps {
         (now.total_millis() as u32).wrapping_add(self.offset)
     }
 
-    /// Whether a segment with this value is older than one that has come already.
+    /// Returns true if a segment with this value is older than one already accepted.
     pub(crate) fn is_old(&self, now: Time, value: u32) -> bool {
         (value.wrapping_sub(self.recent) as i32) < 0 && since(now, self.recent_at) < OUTDATED
     }
 
-    /// Whether this value is newer than all that have come.
+    /// Returns true if this value is newer than every accepted one.
     pub(crate) fn is_new(&self, value: u32) -> bool {
         value.wrapping_sub(self.recent) as i32 > 0
     }
 
-    /// A segment with this value has been accepted; it counts if it does not lie behind the last
-    /// acknowledgement.
+    /// Takes over the value of an accepted segment. The caller passes only segments that do not start after
+    /// the last acknowledgement sent.
     pub(crate) fn update(&mut self, now: Time, value: u32) {
         if !self.is_old(now, value) {
             (self.recent, self.recent_at) = (value, now);
         }
     }
 
-    /// The round trip of the segment that is echoed.
+    /// Returns the round-trip time of the echoed segment.
     pub(crate) fn round_trip(&self, now: Time, echo: u32) -> Option<Duration> {
+        // An echo from the future or from long ago belongs to none of this connection's segments.
         let millis = self.clock(now).wrapping_sub(echo);
         (echo != 0 && millis < 1 << 30).then(|| Duration::from_millis(u64::from(millis.max(1))))
     }

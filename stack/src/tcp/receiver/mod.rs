@@ -1,4 +1,4 @@
-//! The receiving half of a connection: the queue for the application, the window, and when to acknowledge.
+//! The receiving half of a connection: the queue for the application, the window, and the acknowledgements.
 
 mod window;
 
@@ -12,71 +12,72 @@ use super::memory::{LEAST_BUFFER, Share};
 use super::reassembly::Reassembly;
 use crate::host::clock::{Time, after};
 
-/// How long an acknowledgement may wait for data to ride on (RFC 1122 4.2.3.2: under 500 ms), as in Linux.
+/// Maximum delay of an acknowledgement that waits for data to carry it (RFC 1122 4.2.3.2: under 500 ms), as
+/// in Linux.
 const ACK_DELAY: Duration = Duration::from_millis(40);
 
-/// How long the acknowledgement of a segment at the beginning may wait for an application that acts at once.
+/// Maximum delay of an early acknowledgement for a prompt application.
 const HOLD: Duration = Duration::from_millis(10);
 
-/// So many segments at the beginning are acknowledged at once, for the peer's slow start, as in Linux.
+/// Number of segments at the beginning that are acknowledged at once, for the peer's slow start, as in Linux.
 const QUICK: u8 = 16;
 
-/// What a receive buffer that adapts itself starts with, bytes.
+/// Initial size of an automatic receive buffer, bytes.
 const INITIAL_LIMIT: usize = 256 << 10;
 
-/// A receive buffer's bytes while memory is short, unless it holds more already.
+/// Size of a receive buffer while memory is short, unless it holds more already, bytes.
 const PRESSED_LIMIT: usize = 16 << 10;
 
-/// The receive buffer holds so many times what arrives in a round trip: with less, a loss halves the rate.
+/// Receive buffer as a multiple of the bytes that arrive in a round trip. With less, a loss halves the rate.
 const BDPS: u64 = 4;
 
-/// The buffer's need is measured over this time at least.
+/// Minimum time over which the need for buffer is measured.
 const MIN_ROUND: Duration = Duration::from_millis(1);
 
-/// Bytes copied out of order that are counted together at least, while there is a gap: all connections share
-/// the counter, so it is not touched for each packet.
+/// Number of reordered bytes that are counted together while there is a gap, because all connections share
+/// the counter.
 const MANY_REORDERED: u32 = 64 << 10;
 
-/// The receiving half. Offsets are the stream's: data begins at 1.
+/// Receiving half of a connection. Offsets are stream offsets: data begins at 1.
 pub(crate) struct Receiver {
-    /// What has arrived in order and the application has not read.
+    /// Data that arrived in order and is not read.
     queue: ByteQueue,
-    /// What has arrived out of order, while there is any.
+    /// Data that arrived out of order, if any.
     reassembly: Option<Box<Reassembly>>,
-    /// What follows the last urgent byte (RFC 9293 3.8.5), or followed it.
+    /// Offset after the last urgent byte (RFC 9293 3.8.5), even if that byte has been read.
     urgent: u64,
-    /// Where the peer's FIN is, once it has come; and whether everything before it has.
+    /// Offset of the peer's FIN, once it has arrived; and true if everything before it has arrived, too.
     fin: Option<NonZeroU64>,
     finished: bool,
-    /// The peer may send up to here.
+    /// Offset up to which the peer may send.
     edge: u64,
-    /// For lack of memory it was told, or is to be, that it may send nothing.
+    /// True if a closed window was sent, or must be, for lack of memory.
     closed: bool,
-    /// Log2 of the unit of the window field, but for SYNs.
+    /// Base-2 logarithm of the unit of the window field, except in SYNs.
     pub(crate) scale: u8,
-    /// Bytes that the application's queue may hold now, and at most.
+    /// Bytes that the queue may hold now, and at most.
     limit: usize,
     most: usize,
-    /// The present round of measuring: its end, and what had been read at its beginning. While there is
-    /// something to read it ends about when the application has last read, or when the first of it came.
+    /// Present round of measurement: its end, and the read offset at its start. While data is unread, it ends
+    /// about when the application last read, or when the first unread byte arrived.
     round_end: Time,
     round_start: u64,
     answer: Answer,
-    /// TCP_QUICKACK, and segments that are still acknowledged at once.
+    /// Number of further segments that are acknowledged at once (TCP_QUICKACK).
     quick: u8,
-    /// The application acts at once on what comes: it answers, or comes back to wait.
+    /// True if the application acts at once on arriving data: it answers, or waits again.
     prompt: bool,
-    /// An acknowledgement waits for that.
+    /// True if an acknowledgement waits for a prompt application.
     held: bool,
-    /// When data came last.
+    /// Time of the last data.
     heard: Time,
     /// Bytes that arrived since the last acknowledgement.
     unanswered: u64,
-    /// The last acknowledgement that was sent.
+    /// Last acknowledgement that was sent.
     acked: u64,
 }
 
-/// When an acknowledgement is to leave.
+/// Time at which an acknowledgement must leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     No,
@@ -85,8 +86,8 @@ enum Answer {
 }
 
 impl Receiver {
-    /// A receiver with a buffer of a fixed size, or of one that grows to `most` bytes. Without `room` it
-    /// begins small.
+    /// Creates a receiver with a fixed buffer, or with one that grows to `most` bytes. Without `room` it
+    /// starts small.
     pub(crate) fn new(now: Time, most: usize, fixed: bool, room: bool) -> Self {
         let initial = match (room, fixed) {
             (false, _) => most.min(PRESSED_LIMIT),
@@ -116,38 +117,39 @@ impl Receiver {
         }
     }
 
-    /// Where the queue's chunks come from and go to.
+    /// Sets the pool for the queue's chunks.
     pub(crate) fn set_chunk_pool(&mut self, pool: &Arc<ChunkPool>) {
         self.queue.set_pool(pool);
     }
 
-    /// The next offset that is expected.
+    /// Returns the next expected offset.
     pub(crate) fn nxt(&self) -> u64 {
+        // The FIN takes one number once all data before it has come.
         self.queue.end() + u64::from(self.finished)
     }
 
-    /// The first offset that the peer may not send.
+    /// Returns the first offset that the peer may not send.
     pub(crate) fn edge(&self) -> u64 {
         self.edge
     }
 
-    /// The last acknowledgement that was sent.
+    /// Returns the last acknowledgement that was sent.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
     }
 
-    /// Whether any data has come in order.
+    /// Returns true if any data has arrived in order.
     pub(crate) fn has_received(&self) -> bool {
         self.queue.end() > 1
     }
 
-    /// The peer's FIN has come with everything before it.
+    /// Returns true if the peer's FIN and everything before it have arrived.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Takes in `data` from offset `start` on, as much of it as lies in the window and there is memory for,
-    /// and the FIN behind it. `false` if memory was lacking.
+    /// Stores `data` from offset `start` on and the FIN behind it, as far as window and memory permit.
+    /// Returns `false` if memory was lacking.
     pub(crate) fn on_segment(
         &mut self,
         now: Time,
@@ -157,16 +159,20 @@ impl Receiver {
     ) -> bool {
         let end = start + data.len() as u64;
         let next = self.nxt();
+        // A FIN outside the window comes again.
         if fin && end <= self.edge.max(next) && self.fin.is_none() {
             self.fin = NonZeroU64::new(end);
         }
+        // Nothing counts behind the FIN or outside the window.
         let last = self.fin.map_or(u64::MAX, NonZeroU64::get).min(self.edge.max(next));
         let wanted = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
         let data = self.admit(start, wanted, memory);
         let refused = data.len() < wanted.len();
+        // Data out of order is refused sooner, but the window stays open for data that continues the queue.
         if refused && start <= next {
             self.close_window();
         }
+        // `unread_since` starts with the first byte that the application can read.
         if self.queue.len() == 0 {
             self.round_end = self.round_end.max(now);
         }
@@ -176,6 +182,7 @@ impl Receiver {
         }
         if self.fin.is_some_and(|fin| fin.get() == self.queue.end()) {
             self.finished = true;
+            // Nothing follows the FIN, so no gap can be left.
             self.reassembly = None;
         }
         self.unanswered += data.len() as u64;
@@ -183,8 +190,9 @@ impl Receiver {
         let in_order = self.nxt() > next && !gap && !self.has_gap();
         let quick = self.quick > 0;
         self.quick = self.quick.saturating_sub(1);
-        // The sender of more than one segment may send the last one again before an answer comes.
+        // After more than one segment, the peer's loss probe may repeat the last one before an answer comes.
         let held = self.prompt && self.unanswered <= mss;
+        // RFC 5681 4.2: a gap, its filling and every second full segment are acknowledged at once.
         if fin || !in_order || self.unanswered >= 2 * mss || refused || (quick && !held) {
             self.answer = Answer::Now;
         } else if quick {
@@ -195,9 +203,9 @@ impl Receiver {
         !refused
     }
 
-    /// As much of `data` as there is memory for. What came out of order waits with its sender while memory is
-    /// short; what continues the queue is refused only when there is none left, and the application has more
-    /// to read than [`LEAST_BUFFER`].
+    /// Returns the part of `data` for which there is memory. While memory is short, out-of-order data is
+    /// refused, because its sender still has it. Data in order is refused only when memory is full and the
+    /// application has [`LEAST_BUFFER`] bytes to read.
     fn admit<'a>(&mut self, start: u64, data: &'a [u8], memory: &Share) -> &'a [u8] {
         let ahead = start > self.queue.end();
         let known = self.queue.end().saturating_sub(start).min(data.len() as u64) as usize;
@@ -205,7 +213,7 @@ impl Receiver {
         if (!ahead && data.len() <= least) || memory.has_room() {
             return data;
         }
-        // What was offered stays; the window moves on as a small one.
+        // The offered window stays valid; its further growth follows the smaller limit.
         self.limit = self.limit.min(PRESSED_LIMIT);
         match ahead {
             true => &[],
@@ -214,13 +222,13 @@ impl Receiver {
         }
     }
 
-    /// Forgets what came out of order; `false` if there was nothing. Its sender still has it (RFC 2018
+    /// Drops out-of-order data; returns `false` if there was none. The sender still has the data (RFC 2018
     /// section 8).
     pub(crate) fn prune(&mut self) -> bool {
         self.reassembly.take_if(|reassembly| !reassembly.is_empty()).is_some()
     }
 
-    /// Since when the application has not read what it could.
+    /// Returns the time since which the application has not read available data.
     pub(crate) fn unread_since(&self) -> Option<Time> {
         (self.queue.len() > 0).then_some(self.round_end)
     }
@@ -232,7 +240,7 @@ impl Receiver {
         }
         let reassembly = self.reassembly.get_or_insert_default();
         reassembly.insert(start, data, &mut self.queue);
-        // What came before the window was closed may go beyond its end.
+        // Data kept from before the window closed may extend beyond its end.
         self.edge = self.edge.max(self.queue.end());
         if reassembly.is_empty() || reassembly.copied() >= MANY_REORDERED {
             memory.note_reordered(reassembly.take_copied());
@@ -240,12 +248,12 @@ impl Receiver {
         self.drop_reassembly();
     }
 
-    /// Whether something is missing before what has arrived.
+    /// Returns true if data before some arrived data is missing.
     fn has_gap(&self) -> bool {
         self.reassembly.as_ref().is_some_and(|reassembly| !reassembly.is_empty())
     }
 
-    /// Whether an acknowledgement has something to report that none before has.
+    /// Returns true if an acknowledgement has something new to report.
     fn has_news(&self) -> bool {
         self.reassembly.as_ref().is_some_and(|reassembly| reassembly.has_news())
     }
@@ -256,19 +264,19 @@ impl Receiver {
         }
     }
 
-    /// The peer says that its data is urgent up to `end`. What lies behind the reader says nothing.
+    /// Notes that the peer's data is urgent up to `end`. An offset already read has no effect.
     pub(crate) fn on_urgent(&mut self, end: u64) {
         self.urgent = self.urgent.max(end);
     }
 
-    /// Bytes from the reader to the end of the urgent data.
+    /// Returns the bytes from the reader to the end of the urgent data.
     pub(crate) fn urgent_left(&self) -> u64 {
+        // Urgent data behind the FIN never comes.
         let end = if self.finished { self.urgent.min(self.queue.end()) } else { self.urgent };
         end.saturating_sub(self.queue.start())
     }
 
-    /// How much of a buffer of `len` bytes may be filled: nothing beyond the mark, which is before the last
-    /// urgent byte.
+    /// Limits a read of `len` bytes at the mark before the last urgent byte.
     fn up_to_mark(&self, len: usize) -> usize {
         match self.urgent_left() {
             0 | 1 => len,
@@ -276,17 +284,17 @@ impl Receiver {
         }
     }
 
-    /// `start..end` has come once more.
+    /// Notes that `start..end` has arrived again.
     pub(crate) fn on_duplicate(&mut self, start: u64, end: u64) {
         self.reassembly.get_or_insert_default().on_duplicate(start, end);
     }
 
-    /// Asks for an acknowledgement at once.
+    /// Requests an immediate acknowledgement.
     pub(crate) fn acknowledge_now(&mut self) {
         self.answer = Answer::Now;
     }
 
-    /// Has the acknowledgement wait for the application, but not long.
+    /// Delays the acknowledgement for the application by at most [`HOLD`].
     fn hold(&mut self, now: Time) {
         let until = after(now, HOLD);
         self.answer = match self.answer {
@@ -297,26 +305,26 @@ impl Receiver {
         self.held = true;
     }
 
-    /// Whether the application is prompt.
+    /// Sets whether the application is prompt.
     pub(crate) fn set_prompt(&mut self, on: bool) {
         self.prompt = on;
     }
 
-    /// The application waits for data: what is held for it leaves.
+    /// Releases a held acknowledgement, because the application waits for data.
     pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.held) {
             self.answer = Answer::Now;
         }
     }
 
-    /// Data leaves. If it answers what has come just now, acknowledgements can ride on answers from now on.
+    /// Notes outgoing data. If it answers recent data, further acknowledgements can ride on answers.
     pub(crate) fn on_answered(&mut self, now: Time) {
         if now < after(self.heard, ACK_DELAY) {
             self.quick = 0;
         }
     }
 
-    /// TCP_QUICKACK: acknowledge at once for a while, or not.
+    /// Sets TCP_QUICKACK: acknowledge at once for a while, or not.
     pub(crate) fn set_quick(&mut self, on: bool) {
         self.quick = if on { QUICK } else { 0 };
         if on && self.answer != Answer::No {
@@ -324,8 +332,8 @@ impl Receiver {
         }
     }
 
-    /// Whether an acknowledgement is due: something to report, or a window that has opened enough (RFC 1122
-    /// 4.2.3.3).
+    /// Returns true if an acknowledgement is due: there is something to report, or the window has opened
+    /// enough (RFC 1122 4.2.3.3).
     pub(crate) fn is_answer_due(&self, now: Time, mss: u64) -> bool {
         match self.answer {
             Answer::Now => true,
@@ -334,7 +342,7 @@ impl Receiver {
         }
     }
 
-    /// When an acknowledgement is due by itself.
+    /// Returns the time at which a delayed acknowledgement is due.
     pub(crate) fn answer_at(&self) -> Option<Time> {
         match self.answer {
             Answer::By(at) => Some(at),
@@ -342,7 +350,7 @@ impl Receiver {
         }
     }
 
-    /// A segment leaves that acknowledges everything.
+    /// Notes an outgoing segment that acknowledges everything.
     pub(crate) fn on_acknowledged(&mut self) {
         self.acked = self.nxt();
         self.unanswered = 0;
@@ -350,7 +358,7 @@ impl Receiver {
         self.answer = Answer::No;
     }
 
-    /// At most `most` blocks of what came out of order go with it.
+    /// Passes at most `most` SACK blocks for the outgoing segment to `block`.
     pub(crate) fn report(&mut self, most: usize, block: impl FnMut(u64, u64)) {
         if let Some(reassembly) = &mut self.reassembly {
             reassembly.report(most, block);
@@ -358,7 +366,7 @@ impl Receiver {
         }
     }
 
-    /// The peer wants no such blocks.
+    /// Drops the SACK news, because the peer does not use SACK.
     pub(crate) fn report_nothing(&mut self) {
         if let Some(reassembly) = &mut self.reassembly {
             reassembly.forget_news();
@@ -366,17 +374,17 @@ impl Receiver {
         }
     }
 
-    /// Whether there are blocks to report with the next acknowledgement.
+    /// Returns true if the next acknowledgement has SACK blocks.
     pub(crate) fn has_blocks(&self) -> bool {
         self.has_news() || self.has_gap()
     }
 
-    /// How many separate ranges have come out of order.
+    /// Returns the number of separate out-of-order ranges.
     pub(crate) fn ranges(&self) -> usize {
         self.reassembly.as_ref().map_or(0, |reassembly| reassembly.ranges())
     }
 
-    /// Bytes that the application can read.
+    /// Returns the bytes that the application can read.
     pub(crate) fn readable(&self) -> usize {
         self.queue.len()
     }
@@ -388,13 +396,13 @@ impl Receiver {
         read
     }
 
-    /// As [`Self::read`], of bytes that were copied where they lie.
+    /// Does the same as [`Self::read`] for bytes that were copied in place.
     pub(crate) fn consume(&mut self, now: Time, length: usize, rtt: Option<Duration>, room: bool) {
         self.queue.drop_until(self.queue.start() + length as u64);
         self.adapt(now, rtt, room);
     }
 
-    /// What one read may take, in as many pieces as it lies in.
+    /// Returns the bytes of one read, one slice per chunk.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut left = self.up_to_mark(usize::MAX);
         self.queue.pieces().map_while(move |piece| {
@@ -409,18 +417,19 @@ impl Receiver {
         self.queue.copy(self.queue.start(), &mut buf[..most])
     }
 
-    /// Throws away what is there.
+    /// Discards the unread data.
     pub(crate) fn discard(&mut self) {
         self.queue.drop_until(u64::MAX);
     }
 
-    /// Makes the buffer large enough for what the application reads in a round trip, several times over.
+    /// Grows the buffer to a multiple of what the application reads in a round trip.
     fn adapt(&mut self, now: Time, rtt: Option<Duration>, room: bool) {
         if now < self.round_end {
             return;
         }
         let read = self.queue.start() - self.round_start;
         let wanted = usize::try_from(BDPS * read).unwrap_or(usize::MAX);
+        // The limit only grows here; a shortage of memory lowers it elsewhere.
         if wanted > self.limit && room {
             self.limit = wanted.min(self.most);
         }
@@ -428,12 +437,12 @@ impl Receiver {
         self.round_end = after(now, rtt.unwrap_or(Duration::from_millis(100)).max(MIN_ROUND));
     }
 
-    /// The buffer's present limit, bytes.
+    /// Returns the present limit of the buffer, bytes.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes of memory that it occupies, bookkeeping aside.
+    /// Returns the bytes of memory in use, without bookkeeping.
     pub(crate) fn allocated(&self) -> usize {
         self.queue.allocated() + self.reassembly.as_ref().map_or(0, |reassembly| reassembly.allocated())
     }

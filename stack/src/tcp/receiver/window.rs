@@ -1,43 +1,44 @@
-//! The window that is offered to the peer (RFC 9293 3.8.6).
+//! Window offered to the peer (RFC 9293 3.8.6).
 
 use super::Receiver;
 use crate::tcp::memory::LEAST_BUFFER;
 
 impl Receiver {
-    /// Whether the window has opened enough to tell the peer (RFC 1122 4.2.3.3). Never right after it was
-    /// told.
+    /// Returns true if the window has opened enough for an update (RFC 1122 4.2.3.3). Never true right after
+    /// an update.
     pub(super) fn has_opened(&self, mss: u64) -> bool {
-        // Before the first data the peer has no use for more than it was offered.
+        // Before the first data, the offered window is enough.
         if self.finished || self.nxt() == 1 {
             return false;
         }
         let limit = self.largest(self.scale);
         let told = self.told();
-        // The peer has never used more than a part of it: no need to say that it is open again.
+        // While the peer has half of the window left, it needs no update.
         let closing = told - self.nxt() < limit / 2;
+        // An opening that the field cannot express is not due, because acknowledgements would never end.
         closing
             && self.next_offer(self.scale, mss).1 - told >= (limit / 4).max((2 * mss).min(limit / 2)).max(1)
     }
 
-    /// Takes back what was offered, because no memory is left for it: as in Linux, the peer is told that the
-    /// window is closed, and then that it is open again when the application has read. RFC 9293 3.8.6 has
-    /// windows not shrink; but a peer that believes in this one learns by its retransmission timer alone what
-    /// was dropped, and that may have grown to a minute by the time the application reads.
+    /// Withdraws the offered window, because no memory is left for it. As in Linux, the peer learns that the
+    /// window is closed, and later that it has reopened. RFC 9293 3.8.6 says that windows should not shrink.
+    /// But a peer that relied on the old window would learn of the dropped data only by its retransmission
+    /// timer. That timer may have grown to a minute by the time the application reads.
     ///
-    /// What was offered is taken all the same if there is memory by then.
+    /// Data within the old window is still accepted if there is memory by then.
     pub(super) fn close_window(&mut self) {
-        // The least that the field can say is a unit.
+        // One unit is the smallest window that the field can express.
         self.limit = self.limit.min(LEAST_BUFFER.max(1 << self.scale));
         self.closed = true;
     }
 
-    /// The window field for a segment that leaves now; the window never shrinks but
-    /// [for lack of memory](Self::close_window).
+    /// Returns the window field for a segment sent now. The window never shrinks except [for lack of
+    /// memory](Self::close_window).
     pub(crate) fn offer(&mut self, mss: u64) -> u16 {
         self.offer_scaled(self.scale, mss)
     }
 
-    /// The same for a SYN, in which it is not scaled (RFC 7323 2.2).
+    /// Returns the same for a SYN, where the window is not scaled (RFC 7323 2.2).
     pub(crate) fn offer_in_syn(&mut self) -> u16 {
         self.offer_scaled(0, 0)
     }
@@ -50,15 +51,16 @@ impl Receiver {
         units
     }
 
-    /// What a segment that leaves now would offer, in units of `1 << scale`, and where the window would end.
+    /// Returns the window for a segment sent now, in units of `1 << scale`, and the window's end.
     fn next_offer(&self, scale: u8, mss: u64) -> (u16, u64) {
         let (next, told) = (self.nxt(), self.told());
         let free = self.free_edge(scale);
-        // Less than a segment or a good part of the buffer is not worth it (RFC 1122 4.2.3.3).
+        // Avoid silly windows: an increase below a segment or a quarter of the buffer is not offered (RFC
+        // 1122 4.2.3.3).
         let least = (self.largest(scale) / 4).min(mss);
         let edge = if free - told >= least { free } else { told };
         let units = (edge.saturating_sub(next) >> scale).min(u64::from(u16::MAX));
-        // Rounding must not take back what was offered.
+        // Rounding must not shrink the offered window.
         let units = if next + (units << scale) < told {
             ((told - next).div_ceil(1 << scale)).min(u64::from(u16::MAX))
         } else {
@@ -67,17 +69,17 @@ impl Receiver {
         (units as u16, told.max(next + (units << scale)))
     }
 
-    /// Up to where the peer believes that it may send.
+    /// Returns the offset up to which the peer believes that it may send.
     fn told(&self) -> u64 {
         if self.closed { self.nxt() } else { self.edge }
     }
 
-    /// The largest window that the buffer allows and the field can say.
+    /// Returns the largest window that buffer and field permit.
     fn largest(&self, scale: u8) -> u64 {
         (self.limit as u64).min(u64::from(u16::MAX) << scale)
     }
 
-    /// Where the window could end, as far as the field can say it.
+    /// Returns the possible end of the window, as far as the field can express it.
     fn free_edge(&self, scale: u8) -> u64 {
         let free = self.limit.saturating_sub(self.queue.len()) as u64;
         let most = u64::from(u16::MAX) << scale;
@@ -106,7 +108,7 @@ mod tests {
     }
 
     proptest! {
-        /// Or else a connection would tell of it for ever.
+        /// Otherwise a connection would send updates for ever.
         #[test]
         fn a_window_that_was_told_has_not_opened(
             limit in 1usize..1 << 18,
@@ -138,7 +140,7 @@ mod tests {
             }
         }
 
-        /// Or else a connection would stand still for ever.
+        /// Otherwise a connection would stall for ever.
         #[test]
         fn a_window_that_was_closed_for_lack_of_memory_opens_when_all_is_read(
             limit in 4096usize..1 << 30,

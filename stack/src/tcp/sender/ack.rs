@@ -1,4 +1,4 @@
-//! What an acknowledgement changes.
+//! Processing of acknowledgements.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use crate::tcp::scoreboard::{Fate, Run};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Acknowledgement<'a> {
     pub(crate) ack: u64,
-    /// SACK blocks that lie between `ack` and what was sent.
+    /// SACK blocks between `ack` and the end of the sent data.
     pub(crate) blocks: &'a [(u64, u64)],
-    /// A duplicate that the peer reports (RFC 2883).
+    /// Duplicate reported by the peer (RFC 2883).
     pub(crate) duplicate: Option<(u64, u64)>,
-    /// RFC 3168 ECE.
+    /// ECE flag of RFC 3168.
     pub(crate) ece: bool,
-    /// A round trip by timestamps (RFC 7323).
+    /// Round-trip time measured by timestamps (RFC 7323).
     pub(crate) rtt: Option<Duration>,
-    /// It carries nothing else: no data, no FIN, no change of the window.
+    /// True if the segment has no data, no FIN and no change of the window.
     pub(crate) pure: bool,
 }
 
-/// What one acknowledgement delivers.
+/// Data delivered by one acknowledgement.
 #[derive(Default)]
 struct Delivery {
     bytes: u64,
-    /// When the newest segment was sent that was sent once.
+    /// Transmission time of the newest segment that was sent once.
     newest_sent: Option<Time>,
-    /// The same of those before which nothing is missing.
+    /// Transmission time of the newest such segment without a gap before it.
     newest_in_order: Option<Time>,
-    /// The newest of all.
+    /// Newest transmission of all.
     newest: NewestDelivered,
-    /// Bytes that counted as lost and had not been sent again.
+    /// Bytes marked lost that arrived without a retransmission.
     found: u64,
 }
 
 impl Sender {
-    /// Takes an acknowledgement in.
+    /// Processes an acknowledgement.
     pub(crate) fn on_ack(&mut self, now: Time, ack: &Acknowledgement<'_>) {
         let prior_in_flight = self.board.in_flight();
         let lost_before = self.sampler.lost();
@@ -48,11 +48,13 @@ impl Sender {
         self.una = self.una.max(ack.ack);
         self.queue.drop_until(self.una);
         let newest = delivery.newest_sent.map(|sent| since(now, sent));
+        // Karn's algorithm: a retransmitted segment measures nothing, unless a timestamp tells which copy was
+        // answered.
         let rtt = newest.or(ack.rtt.filter(|_| acked > 0));
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt);
         }
-        // Where packets overtake others, the round trip of one that has is not what the path takes.
+        // A reordered packet's RTT is too short to describe the path, so skip it.
         let has_overtaken = self.rack.has_reordered() && delivery.newest_in_order != delivery.newest_sent;
         let path_rtt = rtt.filter(|_| !has_overtaken);
         if acked > 0 {
@@ -85,7 +87,7 @@ impl Sender {
         self.arm(now, acked > 0 || delivery.bytes > 0);
     }
 
-    /// Marks what has arrived.
+    /// Marks delivered data on the scoreboard.
     fn deliver(&mut self, now: Time, ack: &Acknowledgement<'_>) -> Delivery {
         let mut delivery = Delivery::default();
         let min_rtt = self.rtt.min_micros();
@@ -111,8 +113,8 @@ impl Sender {
         delivery
     }
 
-    /// RFC 6675 section 5, RFC 5681 3.1: the phase ends when everything that was in flight at its beginning
-    /// has been acknowledged.
+    /// Ends the phase once everything in flight at its beginning is acknowledged (RFC 6675 section 5, RFC
+    /// 5681 3.1).
     fn end_phase(&mut self, now: Time) {
         if self.phase != Phase::Open && self.una >= self.recover {
             self.phase = Phase::Open;
@@ -122,13 +124,14 @@ impl Sender {
         }
     }
 
-    /// Looks for signs that what counted as lost was not: it arrives without having been sent again (F-RTO,
-    /// RFC 5682), or twice (RFC 2883).
+    /// Looks for signs of spurious losses: the data arrives without a retransmission (F-RTO, RFC 5682), or
+    /// twice (RFC 2883).
     fn find_spurious(&mut self, now: Time, ack: &Acknowledgement<'_>, delivery: &Delivery) {
         let mut spurious = delivery.found;
         self.sampler.on_found(delivery.found);
         if let Some((start, end)) = ack.duplicate {
             self.rack.on_duplicate(self.una, self.nxt);
+            // The duplicate of a loss probe was to be expected (RFC 8985 7.4).
             if self.probe.is_none_or(|probe| end != probe.end) {
                 spurious += end - start;
             }
@@ -138,7 +141,7 @@ impl Sender {
         }
         self.undo.bytes = self.undo.bytes.saturating_sub(spurious);
         if self.undo.timeout && delivery.found > 0 {
-            // The timer was too fast: what it declared lost is judged anew.
+            // The timer was too fast, so everything it marked lost is judged again.
             self.sampler.on_found(self.board.find_lost());
             self.rack.distrust_resent();
             self.undo.bytes = 0;
@@ -151,11 +154,11 @@ impl Sender {
         }
     }
 
-    /// RFC 8985 6.2 step 5, and the beginning of fast recovery.
+    /// Detects losses (RFC 8985 6.2 step 5) and starts fast recovery.
     pub(super) fn detect_losses(&mut self, now: Time) {
         self.reorder = None;
-        // RFC 8985 section 4: what a cumulative acknowledgement covers says little about the order of
-        // arrival.
+        // Without SACK, cumulative acknowledgements reveal little about the order of arrival (RFC 8985
+        // section 4).
         if !self.sack || self.board.is_empty() {
             return;
         }
@@ -170,6 +173,7 @@ impl Sender {
         let Self { board, sampler, congestion, .. } = self;
         let waiting = board.detect(newest, overdue, |run| {
             sampler.on_lost(run.len());
+            // The algorithm sees each loss with the state at that moment.
             view.in_flight -= run.len().min(view.in_flight);
             view.lost += run.len();
             let lost = Lost { bytes: run.len(), snapshot: run.snapshot };
@@ -194,8 +198,8 @@ impl Sender {
         self.congestion.on_congestion(&view, Cause::Loss);
     }
 
-    /// A peer without SACK: three duplicates reveal a loss (RFC 5681 3.2), and in recovery an acknowledgement
-    /// of a part reveals the next (RFC 6582).
+    /// Detects losses without SACK. Three duplicates reveal one (RFC 5681 3.2), and a partial acknowledgement
+    /// in recovery reveals the next (RFC 6582).
     fn count_duplicate(&mut self, now: Time, ack: &Acknowledgement<'_>, acked: u64) {
         let outstanding = !self.board.is_empty();
         if acked == 0 && ack.pure && outstanding {
@@ -209,12 +213,13 @@ impl Sender {
             self.sampler.on_lost(lost);
             if lost > 0 {
                 self.begin_recovery(now, lost);
+                // Without SACK no duplicates are reported, so nothing could revoke the loss.
                 self.undo.armed = false;
             }
         }
     }
 
-    /// RFC 8985 7.4: a probe that sent something again and was needed stands for a loss.
+    /// Judges a loss probe (RFC 8985 7.4): a retransmission that was needed counts as a loss.
     fn judge_probe(&mut self, now: Time, ack: &Acknowledgement<'_>) {
         let Some(probe) = self.probe.filter(|probe| ack.ack >= probe.end) else { return };
         if !probe.resent || ack.duplicate.is_some() {
@@ -224,6 +229,7 @@ impl Sender {
             if self.phase == Phase::Open {
                 let view = self.view(now);
                 self.congestion.on_congestion(&view, Cause::Loss);
+                // The probe has repaired the loss already, so only the window shrinks.
                 self.congestion.on_recovered(&view);
             }
         } else if ack.pure {
@@ -231,7 +237,7 @@ impl Sender {
         }
     }
 
-    /// RFC 3168 6.1.2: at most one reduction per window of data.
+    /// Reacts to ECE, with at most one reduction per window of data (RFC 3168 6.1.2).
     fn react_to_mark(&mut self, now: Time, ece: bool) {
         if !ece || self.una < self.marked_until || self.phase != Phase::Open {
             return;

@@ -1,8 +1,7 @@
-//! The sending half of a connection: what is queued, what is on its way, what is lost, and when to do
-//! something.
+//! The sending half of a connection: queued data, data in flight, losses, and timers.
 //!
-//! * `ack`: what an acknowledgement changes (RFC 6675, RFC 8985, RFC 2883).
-//! * `output`: what leaves next.
+//! * `ack`: processing of acknowledgements (RFC 6675, RFC 8985, RFC 2883).
+//! * `output`: choice of the next segment.
 //! * `timers`: retransmission timeout (RFC 6298), loss probe (RFC 8985 section 7), window probe (RFC 9293
 //!   3.8.6.1).
 
@@ -30,93 +29,93 @@ use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
 use crate::host::clock::Time;
 
-/// The sending half. Offsets are the stream's: data begins at 1.
+/// Sending half of a connection. Offsets are stream offsets: data begins at 1.
 pub(crate) struct Sender {
-    /// From the oldest byte without an acknowledgement to the last one that the application has given.
+    /// Data from the oldest unacknowledged byte to the last byte that the application has written.
     queue: ByteQueue,
     board: Scoreboard,
-    /// The oldest offset without an acknowledgement, and the next one to be sent for the first time.
+    /// Oldest unacknowledged offset, and the next offset to be sent for the first time.
     una: u64,
     nxt: u64,
-    /// Where the urgent data ends, or ended; and whether the peer is to be told of it at once (RFC 9293
-    /// 3.8.5).
+    /// End of the urgent data, even if past; and true if the peer must learn of it at once (RFC 9293 3.8.5).
     urgent: u64,
     urgent_due: bool,
-    /// Where the FIN is, once the application has finished.
+    /// Offset of the FIN, once the application has finished.
     fin: Option<NonZeroU64>,
-    /// The peer takes nothing from here on; and the largest window that it has offered.
+    /// Offset at which the peer's window ends, and the largest window that it has offered.
     edge: u64,
     largest_window: u64,
     /// Payload of a full segment.
     mss: u64,
-    /// Most bytes in flight, whatever the congestion window: the share of the peer's receive buffer.
+    /// Maximum bytes in flight besides the congestion window: the share of the peer's receive buffer.
     cap: u64,
-    /// Most segments of a burst.
+    /// Maximum number of segments in a burst.
     max_segments: u64,
-    /// The peer reports SACK blocks.
+    /// True if the peer reports SACK blocks.
     pub(crate) sack: bool,
     sampler: Sampler,
     pub(crate) rtt: Rtt,
     rack: Rack,
     congestion: Controller,
     phase: Phase,
-    /// The phase ends when this is acknowledged.
+    /// Offset whose acknowledgement ends the phase.
     recover: u64,
     undo: Undo,
     timer: Option<(Time, Timer)>,
-    /// When the reordering window of the oldest candidate ends.
+    /// End of the reordering window of the oldest candidate for loss.
     reorder: Option<Time>,
-    /// A loss probe is to leave; and the one that did.
+    /// True if a loss probe must leave; and the last probe that did.
     loss_probe_due: bool,
     probe: Option<Probe>,
-    /// A window probe or keep-alive is to leave.
+    /// True if a window probe or keep-alive must leave.
     pub(crate) window_probe_due: bool,
-    /// The peer's window has been too small for long: what fits leaves (RFC 9293 3.8.6.2.1).
+    /// True if the peer's window has been small for so long that even a partial segment may leave (RFC 9293
+    /// 3.8.6.2.1).
     little_due: bool,
     pace: Pace,
-    /// Duplicate acknowledgements in a row, of a peer without SACK.
+    /// Number of consecutive duplicate acknowledgements of a peer without SACK.
     duplicates: u32,
-    /// The congestion window has kept data back since the last acknowledgement.
+    /// True if the congestion window has limited sending since the last acknowledgement.
     window_limited: bool,
     pub(crate) nodelay: bool,
-    /// TCP_CORK: since when a partial segment waits, if it is set.
+    /// State of TCP_CORK: `Some` if set, with the time since which a partial segment waits.
     cork: Option<Option<Time>>,
-    /// The last write was larger than a burst: more will follow.
+    /// True if the last write was larger than a burst, so that more will probably follow.
     large_write: bool,
-    /// The end of the last segment that was not full (Minshall's refinement of Nagle's algorithm).
+    /// End of the last segment that was not full (Minshall's refinement of Nagle's algorithm).
     small_end: u64,
     last_sent: Time,
-    /// When something was last acknowledged, or the oldest of what is not left for the first time.
+    /// Time of the last acknowledgement, or of the first transmission of the oldest outstanding data.
     progress: Time,
-    /// ECN (RFC 3168): until this is acknowledged, marks are of the same window; and CWR is to be told.
+    /// State of ECN (RFC 3168): the offset up to which marks belong to the same window, and true if CWR must
+    /// be sent.
     marked_until: u64,
     pub(crate) tell_reduced: bool,
     retransmits: u32,
 }
 
-/// What is known of losses that may have been none.
+/// Evidence about losses that may be spurious.
 #[derive(Debug, Clone, Copy, Default)]
 struct Undo {
-    /// Bytes that were marked lost since the phase began and that nothing has shown to be delivered twice or
-    /// late.
+    /// Bytes marked lost since the phase began that have not been shown to be delivered late or twice.
     bytes: u64,
-    /// There is something to take back.
+    /// True if there is a reduction to undo.
     armed: bool,
-    /// It began with a retransmission timeout.
+    /// True if the phase began with a retransmission timeout.
     timeout: bool,
 }
 
-/// A loss probe under way.
+/// An outstanding loss probe.
 #[derive(Debug, Clone, Copy)]
 struct Probe {
-    /// SND.NXT when it had left.
+    /// Value of SND.NXT after it left.
     end: u64,
-    /// It sent something again.
+    /// True if the probe was a retransmission.
     resent: bool,
 }
 
 impl Sender {
-    /// A sender for data that starts at offset 1, after the handshake.
+    /// Creates a sender for data that starts at offset 1, after the handshake.
     pub(crate) fn new(now: Time, algorithm: CongestionControl, mss: u64, initial_window: u64) -> Self {
         Self {
             queue: ByteQueue::new(1),
@@ -160,14 +159,14 @@ impl Sender {
         }
     }
 
-    /// The handshake is done: the peer's largest segment is known.
+    /// Starts congestion control after the handshake, when the peer's segment size is known.
     pub(crate) fn begin(&mut self, now: Time, algorithm: CongestionControl, mss: u64, initial_window: u64) {
         self.mss = mss;
         self.congestion = algorithm.start(now, mss, initial_window);
         self.sampler = Sampler::new(now);
     }
 
-    /// Another algorithm takes over with the window that there is.
+    /// Replaces the congestion control algorithm and keeps the present window.
     pub(crate) fn set_congestion(&mut self, now: Time, algorithm: CongestionControl) {
         let window = self.congestion.window();
         self.congestion = algorithm.start(now, self.mss, window);
@@ -179,7 +178,7 @@ impl Sender {
         self.queue.append(data);
     }
 
-    /// Forgets what is queued and what is under way.
+    /// Drops queued and outstanding data.
     pub(crate) fn give_up(&mut self) {
         self.queue.drop_until(self.queue.end());
         self.board = Scoreboard::default();
@@ -187,49 +186,50 @@ impl Sender {
         self.reorder = None;
     }
 
-    /// What is queued is urgent.
+    /// Marks all queued data as urgent.
     pub(crate) fn mark_urgent(&mut self) {
         self.urgent = self.queue.end();
         self.urgent_due = true;
     }
 
-    /// Where the urgent data ends, while some of it is not acknowledged.
+    /// Returns the end of the urgent data while some of it is not acknowledged.
     pub(crate) fn urgent_end(&self) -> Option<u64> {
         (self.urgent > self.una).then_some(self.urgent)
     }
 
-    /// Whether the peer is to be told of urgent data although that cannot leave.
+    /// Returns true if the peer must learn of urgent data that cannot leave yet.
     pub(crate) fn is_urgent_due(&self) -> bool {
         self.urgent_due && self.urgent > self.nxt
     }
 
-    /// The peer is told of urgent data; or, with `again`, it is to be.
+    /// Notes that the peer learns of urgent data, or must learn of it `again`.
     pub(crate) fn set_urgent_due(&mut self, again: bool) {
         self.urgent_due = again;
     }
 
-    /// Sends a FIN after what is queued.
+    /// Sends a FIN after the queued data.
     pub(crate) fn finish(&mut self) {
         self.fin = self.fin.or(NonZeroU64::new(self.queue.end()));
     }
 
-    /// What the path and the peer take now: payload of a full segment, segments of a burst, bytes in flight.
+    /// Sets the limits of path and peer: payload of a full segment, segments of a burst, bytes in flight.
     pub(crate) fn set_limits(&mut self, mss: u64, max_segments: u64, cap: u64) {
         self.mss = mss.max(1);
         self.max_segments = max_segments.max(1);
         self.cap = cap.max(1);
     }
 
-    /// The peer takes nothing at or after offset `edge`.
+    /// Sets the end of the peer's window.
     pub(crate) fn set_window(&mut self, now: Time, edge: u64) {
         self.largest_window = self.largest_window.max(edge.saturating_sub(self.una));
         let opened = edge > self.edge;
         let was_shut = self.is_shut();
         self.edge = edge;
         if opened && was_shut {
-            // The peer has dropped what was under way.
+            // The peer has dropped the data that was in flight.
             self.expedite(now, INITIAL_WINDOW * self.mss);
         }
+        // An open window ends the probing and its backoff.
         if opened && matches!(self.timer, Some((_, Timer::Window))) {
             self.timer = None;
             self.rtt.reset_backoff();
@@ -237,8 +237,8 @@ impl Sender {
         self.arm(now, false);
     }
 
-    /// Whether the peer has taken its window back from something that was sent, to the oldest byte of it (RFC
-    /// 9293 3.8.6): it has dropped that, or will.
+    /// Returns true if the peer has withdrawn its window from all outstanding data (RFC 9293 3.8.6). It has
+    /// dropped that data, or will.
     pub(crate) fn is_shut(&self) -> bool {
         !self.board.is_empty() && self.edge <= self.una
     }
@@ -251,22 +251,22 @@ impl Sender {
         self.nxt
     }
 
-    /// Bytes queued by the application and not acknowledged.
+    /// Returns the bytes queued by the application and not acknowledged.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Bytes queued by the application and never sent.
+    /// Returns the bytes queued by the application and never sent.
     pub(crate) fn unsent(&self) -> usize {
         (self.queue.end() - self.nxt.min(self.queue.end())) as usize
     }
 
-    /// Bytes of data, FIN included, sent and neither acknowledged, SACKed nor lost.
+    /// Returns the bytes of data and FIN sent and neither acknowledged, SACKed nor lost.
     pub(crate) fn in_flight(&self) -> u64 {
         self.board.in_flight()
     }
 
-    /// The peer takes nothing at or after this offset; and the most that it has ever taken at once, bytes.
+    /// Returns the end of the peer's window.
     pub(crate) fn edge(&self) -> u64 {
         self.edge
     }
@@ -275,18 +275,18 @@ impl Sender {
         self.largest_window
     }
 
-    /// Where the queue's chunks come from and go to.
+    /// Sets the pool for the queue's chunks.
     pub(crate) fn set_chunk_pool(&mut self, pool: &Arc<ChunkPool>) {
         self.queue.set_pool(pool);
     }
 
-    /// The end of what is queued.
+    /// Returns the end of the queued data.
     pub(crate) fn queued_end(&self) -> u64 {
         self.queue.end()
     }
 
-    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that, or only
-    /// for the peer's window.
+    /// Returns the time since which no sent data was acknowledged. `None` if nothing is outstanding, or the
+    /// peer's window is shut.
     pub(crate) fn stalled_since(&self) -> Option<Time> {
         (!self.board.is_empty() && !self.is_shut()).then_some(self.progress)
     }
@@ -295,12 +295,12 @@ impl Sender {
         self.progress
     }
 
-    /// Whether the FIN has been acknowledged.
+    /// Returns true if the FIN has been acknowledged.
     pub(crate) fn fin_acked(&self) -> bool {
         self.fin.is_some_and(|fin| self.una > fin.get())
     }
 
-    /// Whether anything that was sent lacks an acknowledgement, or waits for the peer's window.
+    /// Returns true if sent data lacks an acknowledgement, or unsent data waits.
     pub(crate) fn awaits_ack(&self) -> bool {
         !self.board.is_empty() || self.unsent() > 0
     }
@@ -313,7 +313,7 @@ impl Sender {
         self.queue.allocated() + self.board.allocated()
     }
 
-    /// The congestion window, bytes.
+    /// Returns the congestion window, bytes.
     pub(crate) fn window(&self) -> u64 {
         self.congestion.window()
     }
@@ -342,12 +342,12 @@ impl Sender {
         self.mss
     }
 
-    /// TCP_CORK.
+    /// Sets TCP_CORK.
     pub(crate) fn set_cork(&mut self, on: bool) {
         self.cork = on.then_some(None);
     }
 
-    /// How long ago `sent` was, as a round trip for the estimator: of the handshake.
+    /// Takes the handshake's round-trip time as a sample.
     pub(crate) fn handshake_took(&mut self, now: Time, rtt: Duration) {
         self.rtt.sample(now, rtt);
     }

@@ -1,4 +1,4 @@
-//! What leaves next.
+//! Choice of the next segment.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use super::{Probe, Sender};
 use crate::host::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
-/// A round trip, microseconds, on a path where sending few large bursts is worth a wait.
+/// Round-trip time, microseconds, below which a few large bursts are worth a wait.
 const SHORT: u64 = 1000;
 
-/// How long TCP_CORK holds a partial segment back, as Linux.
+/// Maximum time for which TCP_CORK holds a partial segment, as in Linux.
 const CORK: Duration = Duration::from_millis(200);
 
-/// What the sender wants to do.
+/// Next action of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Send `start..end`; the FIN counts as a byte.
     Send { start: u64, end: u64, again: bool },
-    /// Send a segment that makes the peer answer: it lies before its window.
+    /// Send a segment before the peer's window, so that the peer must answer.
     WindowProbe,
-    /// Nothing before this time, or before something happens.
+    /// Send nothing before this time, or before another event.
     Wait(Option<Time>),
 }
 
 impl Sender {
-    /// What leaves now.
+    /// Returns the next action.
     pub(crate) fn plan(&mut self, now: Time) -> Plan {
         if self.window_probe_due {
             return Plan::WindowProbe;
@@ -44,15 +44,15 @@ impl Sender {
             None => self.plan_new(now),
         };
         if plan == Plan::Wait(None) {
-            // Once its time is over it is a window that keeps the data back.
+            // After the cork's time is over, only a window holds the data back.
             let uncorked = self.cork.flatten().map(|since| after(since, CORK));
             return Plan::Wait(uncorked.filter(|&at| at > now));
         }
         plan
     }
 
-    /// Whether there is nothing to send, whatever windows and pacing let leave. If so it has the effects that
-    /// [`plan`](Self::plan) would have.
+    /// Returns true if there is no data to send, regardless of windows and pacing. In that case it has the
+    /// same effects as [`plan`](Self::plan).
     pub(crate) fn rest(&mut self, now: Time) -> bool {
         let wanted =
             self.window_probe_due || self.loss_probe_due || self.board.lost() > 0 || self.end() > self.nxt;
@@ -64,8 +64,8 @@ impl Sender {
         rests
     }
 
-    /// How far a retransmission of `start..end` goes if the peer's window has shrunk meanwhile (RFC 9293
-    /// 3.8.6). The oldest byte is sent in any case: it probes the window.
+    /// Returns the end of a retransmission of `start..end` if the peer's window has shrunk (RFC 9293 3.8.6).
+    /// The oldest byte is sent in any case, because it probes the window.
     fn fitting_end(&self, start: u64, end: u64) -> Option<u64> {
         match start < self.edge {
             true => Some(end.min(self.edge)),
@@ -73,8 +73,8 @@ impl Sender {
         }
     }
 
-    /// RFC 8985 7.3: a new segment if there is one, else the last one again. Of one that left before the path
-    /// shrank, its end: a probe is one packet.
+    /// Plans a loss probe (RFC 8985 7.3): a new segment if there is one, else the last one again. A probe is
+    /// one packet, so a segment larger than the present path allows is sent in part.
     fn plan_probe(&self) -> Option<Plan> {
         let end = self.sendable_end().min(self.nxt + self.mss);
         if end > self.nxt {
@@ -85,13 +85,13 @@ impl Sender {
         Some(Plan::Send { start, end: last.end, again: true })
     }
 
-    /// The end of what is queued. A FIN counts: it takes no room in the peer's buffer, but it does in its
-    /// window.
+    /// Returns the end of the queued data and FIN. A FIN needs no room in the peer's buffer, but it counts in
+    /// the window.
     pub(super) fn end(&self) -> u64 {
         self.fin.map_or(self.queue.end(), |fin| fin.get() + 1)
     }
 
-    /// The same as far as the peer's window lets it leave.
+    /// Returns the same, limited by the peer's window.
     fn sendable_end(&self) -> u64 {
         self.end().min(self.edge)
     }
@@ -99,7 +99,7 @@ impl Sender {
     fn plan_new(&mut self, now: Time) -> Plan {
         let end = self.sendable_end();
         if end <= self.nxt || self.board.is_full() {
-            // If it is the peer's window, it is probed.
+            // If the peer's window is the reason, this arms the probe.
             self.arm(now, false);
             self.note_limited();
             return Plan::Wait(None);
@@ -111,7 +111,7 @@ impl Sender {
             self.note_limited();
             return Plan::Wait(None);
         }
-        // Before the burst is cut to the window: RFC 5681 4.1.
+        // Before the burst is cut to the window, because an idle period may reduce the window (RFC 5681 4.1).
         if self.board.is_empty() && now > self.rtt.timeout_from(self.last_sent) {
             let view = self.view(now);
             self.congestion.on_idle(&view);
@@ -120,15 +120,17 @@ impl Sender {
         self.limit(now, self.nxt, end, false)
     }
 
-    /// Whether a segment that is not full may leave: RFC 9293 3.8.6.2.1, with Minshall's refinement of
-    /// Nagle's algorithm. `whole`: nothing more is queued behind it.
+    /// Returns true if a partial segment may leave (RFC 9293 3.8.6.2.1, with Minshall's refinement of Nagle's
+    /// algorithm). `whole` is set if it ends the queued data.
     fn may_send_little(&mut self, now: Time, whole: bool) -> bool {
+        // RFC 9293 3.8.6.2.1: filling a small window with small pieces would keep it small.
         if !whole {
             return self.little_due || self.is_half(self.sendable_end() - self.nxt);
         }
         if self.board.is_empty() && self.cork.is_none() {
             return true;
         }
+        // Nothing follows a FIN, and urgent data must not wait.
         if self.fin.is_some() || self.urgent > self.nxt {
             return true;
         }
@@ -139,12 +141,12 @@ impl Sender {
         self.nodelay || self.small_end <= self.una
     }
 
-    /// Whether this is a good part of the largest window that the peer has ever offered.
+    /// Returns true if `length` is at least half of the largest window that the peer has ever offered.
     pub(super) fn is_half(&self, length: u64) -> bool {
         length >= self.largest_window / 2
     }
 
-    /// Cuts `start..end` to what congestion control, the cap and pacing let leave now.
+    /// Cuts `start..end` to the limits of congestion control, cap and pacing.
     fn limit(&mut self, now: Time, start: u64, end: u64, again: bool) -> Plan {
         let in_flight = self.board.in_flight();
         let window = self.congestion.window();
@@ -156,9 +158,9 @@ impl Sender {
         let length = match () {
             () if free >= wanted && !again && self.is_worth_waiting(wanted, burst) => 0,
             () if free >= wanted => self.round(wanted, end - start),
-            // Acknowledgements are on their way and make room for a whole burst.
+            // The acknowledgements of data in flight will make room for a whole burst.
             () if in_flight >= 2 * wanted && self.is_short() => 0,
-            // With nothing in flight no acknowledgement will open the window further.
+            // With nothing in flight, no acknowledgement will open the window further.
             () if in_flight == 0 => full.max(wanted.min(self.mss)),
             () => full,
         };
@@ -166,6 +168,7 @@ impl Sender {
             return Plan::Wait(None);
         }
         if length == 0 {
+            // The cap is no property of the path, so samples under it are marked as limited.
             if window <= self.cap {
                 self.window_limited = true;
             } else {
@@ -173,14 +176,15 @@ impl Sender {
             }
             return Plan::Wait(None);
         }
+        // Pacing comes last, because data kept back by a window waits for an acknowledgement, not for a time.
         if let Some(until) = self.pace.blocked_until(now) {
             return Plan::Wait(Some(until));
         }
         Plan::Send { start, end: start + length, again }
     }
 
-    /// Whether the rest of a large write is better sent with the next one: on a path so short that bursts
-    /// cost more than waiting. An acknowledgement releases it if nothing else does.
+    /// Returns true if the rest of a large write should wait for the next write. On a very short path, a
+    /// burst costs more than waiting. At the latest, an acknowledgement releases the rest.
     fn is_worth_waiting(&self, wanted: u64, burst: u64) -> bool {
         self.is_short()
             && self.large_write
@@ -194,10 +198,10 @@ impl Sender {
         self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT)
     }
 
-    /// Whole segments, unless it is all that there is.
+    /// Rounds `wanted` to whole segments, unless it is all data there is.
     fn round(&self, wanted: u64, available: u64) -> u64 {
         if wanted == available {
-            // The last one waits behind full ones if Nagle's algorithm wants it to; it decides next time.
+            // Under TCP_CORK, a partial segment stays behind and is decided separately.
             let rest = wanted % self.mss;
             let pressing = self.nodelay || self.fin.is_some() || self.urgent > self.nxt;
             let alone = wanted < self.mss || pressing;
@@ -206,14 +210,14 @@ impl Sender {
         (wanted / self.mss * self.mss).max(wanted.min(self.mss))
     }
 
-    /// There is nothing to send, or the peer or its share keep it back: samples say nothing about the path.
+    /// Marks samples as limited by the application or the peer if the congestion window is not the limit.
     fn note_limited(&mut self) {
         if self.board.lost() == 0 && self.board.in_flight() < self.congestion.window() {
             self.sampler.limit(self.board.in_flight());
         }
     }
 
-    /// The length of the data of `start..end`, without a FIN, and whether there is one.
+    /// Returns the length of the data of `start..end` without the FIN, and true if there is a FIN.
     pub(crate) fn measure(&self, start: u64, end: u64) -> (usize, bool) {
         let fin = self.fin.is_some_and(|fin| end > fin.get());
         ((end - start) as usize - usize::from(fin), fin)
@@ -225,7 +229,7 @@ impl Sender {
         debug_assert_eq!(copied, buf.len(), "the queue holds what is outstanding");
     }
 
-    /// `start..end` leaves now.
+    /// Notes that `start..end` is sent now.
     pub(crate) fn on_sent(&mut self, now: Time, start: u64, end: u64, again: bool) {
         let length = end - start;
         let in_flight = self.board.in_flight();
@@ -253,13 +257,14 @@ impl Sender {
             self.loss_probe_due = false;
             self.probe = Some(Probe { end: self.nxt, resent: again });
         }
-        // The window counts as used up if there is no room for one more segment.
+        // The window counts as used if it has no room for another segment.
         if self.board.in_flight() + self.mss > self.congestion.window() {
             self.window_limited = true;
         }
         self.last_sent = now;
         self.pace.on_sent(now, length, self.congestion.pacing_rate());
-        // New data moves a probe that waits (RFC 8985 7.2); the retransmission timer stays (RFC 6298 5.1).
+        // New data restarts a pending loss probe (RFC 8985 7.2), but not the retransmission timer (RFC 6298
+        // 5.1).
         let probing = matches!(self.timer, Some((_, super::Timer::Probe)));
         self.arm(now, (probing && !again) || (again && self.phase == Phase::Loss));
     }

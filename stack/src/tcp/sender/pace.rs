@@ -1,35 +1,36 @@
-//! Pacing: when the next burst may leave.
+//! Pacing: the time of the next burst.
 
 use std::time::Duration;
 
 use crate::host::clock::Time;
 use crate::tcp::arithmetic::{length, scaled};
 
-/// How late a burst may leave and still not move the next one: timers have a resolution of a millisecond, and
-/// threads wake when they can.
+/// Delay of a burst that does not delay the next one, because timers have a resolution of a millisecond and
+/// threads wake late.
 const CREDIT_NANOS: i64 = 2_000_000;
 
-/// No burst makes the next one wait for longer, as in Linux: meanwhile the rate may turn out to be higher.
+/// Longest delay by one burst, as in Linux: the rate may turn out to be higher.
 const LONGEST_NANOS: u64 = 1_000_000_000;
 
-/// A burst holds what the rate lets leave in this time.
+/// Duration of a burst at the pacing rate.
 const QUANTUM: Duration = Duration::from_millis(1);
 
-/// A clock that runs as fast as data may leave.
+/// Clock that advances by the sending time of each burst.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
-    /// When the next burst may leave, nanoseconds of the stack's time.
+    /// Time of the next burst, nanoseconds of the stack's time.
     next: i64,
 }
 
 impl Pace {
-    /// When the next burst may leave, if not yet.
+    /// Returns the time of the next burst if it lies in the future.
     pub(crate) fn blocked_until(&self, now: Time) -> Option<Time> {
+        // Rounded up, because a timer at the lower microsecond would come too early.
         let until = (self.next + 999) / 1000;
         (until > now.total_micros()).then(|| Time::from_micros(until))
     }
 
-    /// `bytes` leave now at `rate` bytes per second.
+    /// Notes `bytes` sent now at `rate` bytes per second.
     pub(crate) fn on_sent(&mut self, now: Time, bytes: u64, rate: Option<u64>) {
         let Some(rate) = rate else { return };
         let nanos = scaled(bytes, 1_000_000_000, rate);
@@ -37,12 +38,12 @@ impl Pace {
         self.next = self.next.max(earliest).saturating_add(nanos.min(LONGEST_NANOS) as i64);
     }
 
-    /// Nothing needs to wait.
+    /// Lets the next burst leave at once.
     pub(crate) fn reset(&mut self) {
         self.next = 0;
     }
 
-    /// Bytes of one burst at most; two segments at least.
+    /// Returns the maximum bytes of one burst, at least two segments.
     pub(crate) fn burst(rate: Option<u64>, mss: u64, most: u64) -> u64 {
         let Some(rate) = rate else { return most };
         let quantum = scaled(rate, length(QUANTUM), 1_000_000);
@@ -63,7 +64,7 @@ mod tests {
         let mut pace = Pace::default();
         let rate = Some(1_000_000);
         assert_eq!(pace.blocked_until(at(10_000)), None);
-        // The credit lets three milliseconds' worth leave at once after a rest.
+        // The credit lets three milliseconds' worth leave at once after a pause.
         for _ in 0..3 {
             assert_eq!(pace.blocked_until(at(10_000)), None);
             pace.on_sent(at(10_000), 1000, rate);

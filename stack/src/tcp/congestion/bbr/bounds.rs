@@ -1,8 +1,8 @@
-//! How much the path has shown to bear: bounds of what is in flight and of the bandwidth.
+//! Capacity of the path: bounds on the bytes in flight and on the bandwidth.
 //!
-//! The *long-term* bound is what was in flight when a probe met congestion. It is kept until a probe shows
-//! that more is possible. The *short-term* bounds follow congestion from round to round and end with the next
-//! probe.
+//! The *long-term* bound is the number of bytes in flight when a probe met congestion. It holds until a probe
+//! shows that the path takes more. The *short-term* bounds follow congestion from round to round and end with
+//! the next probe.
 
 use crate::host::clock::Time;
 use crate::tcp::congestion::{Ack, Lost, View};
@@ -11,16 +11,16 @@ use super::losses::is_congestion;
 use super::model::percent;
 use super::{Bbr, BbrState, MIN_SEGMENTS};
 
-/// What is kept of a bound at congestion, percent.
+/// Percentage of a bound that remains after congestion.
 const BETA: u64 = 70;
 
-/// What is kept of what is in flight in a round trip with a mark, percent.
+/// Percentage of the short-term bound that remains after a round trip with a mark.
 const MARK_BETA: u64 = 85;
 
-/// What is left free below the long-term bound for others to take, percent.
+/// Percentage of the long-term bound that is left free for other flows.
 const HEADROOM: u64 = 15;
 
-/// Bytes in flight and bytes per second, `u64::MAX` for none.
+/// Bounds in bytes in flight and bytes per second, `u64::MAX` for none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) long_term: u64,
@@ -38,14 +38,14 @@ impl Bounds {
         self.bandwidth = u64::MAX;
     }
 
-    /// Takes back what has been lowered since.
+    /// Undoes reductions since `before`.
     pub(super) fn restore(&mut self, before: &Bounds) {
         self.long_term = self.long_term.max(before.long_term);
         self.short_term = self.short_term.max(before.short_term);
         self.bandwidth = self.bandwidth.max(before.bandwidth);
     }
 
-    /// The long-term bound with room left for others.
+    /// Returns the long-term bound minus the headroom for other flows.
     pub(super) fn with_headroom(&self, mss: u64) -> u64 {
         if self.long_term == u64::MAX {
             return u64::MAX;
@@ -56,13 +56,13 @@ impl Bounds {
 }
 
 impl Bbr {
-    /// A transmission was lost: find out whether it was congestion, and whether the probe under way caused
-    /// it.
+    /// Decides whether a loss is congestion, and whether the current probe caused it.
     pub(super) fn note_loss(&mut self, view: &View, lost: &Lost) {
         if self.parameters.sorts_losses && !is_congestion(&self.queue, self.round_trip.min(), view, lost) {
             return;
         }
         self.loss_round.on_lost(view, lost.bytes);
+        // No probe is under way that could have caused the loss.
         if !self.cycle.samples {
             return;
         }
@@ -74,7 +74,7 @@ impl Bbr {
         }
     }
 
-    /// What of `lost` bytes may be congestion.
+    /// Returns the part of `lost` bytes that may be congestion.
     fn congestion_of(&self, lost: u64) -> u64 {
         if self.parameters.sorts_losses { lost.min(self.loss_round.recently_lost()) } else { lost }
     }
@@ -83,7 +83,8 @@ impl Bbr {
         lost > percent(in_flight, self.parameters.loss_threshold)
     }
 
-    /// What was in flight when loss passed the threshold, somewhere within the lost transmission.
+    /// Returns the bytes in flight when the loss passed the threshold, somewhere within the lost
+    /// transmission.
     fn inflight_at_loss(&self, gone: u64, lost: &Lost) -> u64 {
         let threshold = self.parameters.loss_threshold;
         let before = lost.snapshot.in_flight.saturating_sub(lost.bytes);
@@ -92,9 +93,10 @@ impl Bbr {
         before.saturating_add(room.saturating_mul(100) / (100 - threshold)).min(lost.snapshot.in_flight)
     }
 
-    /// More was in flight than the path bears. At most once a probe.
+    /// Lowers the long-term bound because too much was in flight. Happens at most once per probe.
     pub(super) fn lower_long_term(&mut self, now: Time, delivered: u64, in_flight: u64, shows_less: bool) {
         self.cycle.samples = false;
+        // A sender with too little data did not reach the limit of the path.
         if !shows_less {
             let target = self.bdp(100).min(self.window);
             self.bounds.long_term = in_flight.max(percent(target, BETA));
@@ -104,8 +106,8 @@ impl Bbr {
         }
     }
 
-    /// Once per round trip with congestion, unless the bandwidth is being probed: the probe looks after
-    /// itself.
+    /// Lowers the short-term bounds once per round trip with congestion. Probes are exempt, because a probe
+    /// reacts to congestion with the long-term bound.
     pub(super) fn adapt_short_term(&mut self, delivered: u64) {
         if !self.loss_round.ends || self.is_probing() {
             return;
@@ -122,8 +124,7 @@ impl Bbr {
             self.bounds.short_term = self.window;
         }
         if !congested {
-            // A marked packet was delivered, so that what is delivered says nothing about how much is too
-            // much.
+            // A marked packet was delivered, so the delivered bytes do not show the excess.
             self.bounds.short_term = percent(self.bounds.short_term, MARK_BETA);
             return;
         }
@@ -134,7 +135,7 @@ impl Bbr {
         self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
     }
 
-    /// Follows what a probe shows. `at_bound`: the long-term bound is used up.
+    /// Raises the long-term bound by what a probe shows. `at_bound` is set while this bound is used up.
     pub(super) fn adapt_long_term(&mut self, view: &View, ack: &Ack, at_bound: bool) {
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
         if self.cycle.has_ended(self.rounds.begins) && self.state.is_probe_bw() && !less {
@@ -152,6 +153,7 @@ impl Bbr {
         if self.bounds.long_term == u64::MAX {
             return;
         }
+        // The path has borne this much without too much loss.
         self.bounds.long_term = self.bounds.long_term.max(ack.sample.tx_in_flight);
         if self.state == BbrState::Up && at_bound {
             let growth = self.cycle.growth(ack.delivered, self.rounds.begins, self.window, self.mss);

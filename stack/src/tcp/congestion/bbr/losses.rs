@@ -1,8 +1,8 @@
-//! Which losses are congestion, and how many of them a round trip has seen.
+//! Classification of losses as congestion, and their number per round trip.
 //!
-//! A full queue drops packets, and the neighbours of those have waited in it: their round trips are long. A
-//! bad link drops packets whatever the queue. So a loss counts as congestion only if the queue has lately
-//! been about as long as it ever gets, or if a large part of a flight is gone.
+//! A full queue drops packets, and the packets next to them have long round trips, because they waited in it.
+//! A bad link drops packets whatever the queue. So a loss counts as congestion only in two cases: the queue
+//! was recently about as long as it ever gets, or a large part of a flight is lost.
 
 use crate::host::clock::Time;
 use crate::tcp::congestion::filter::{Largest, Smallest};
@@ -14,19 +14,19 @@ use super::model::{micros, percent};
 /// Half the time for which the longest queue is remembered, microseconds.
 const LONGEST_QUEUE_SPAN: u64 = 10_000_000;
 
-/// A queue is full from this share of the longest on, percent,
+/// Percentage of the longest queue from which a queue counts as full.
 const FULL_QUEUE: u64 = 30;
 
-/// and if it makes up this share of the shortest round trip time.
+/// Percentage of the minimum round-trip time that a full queue must also exceed.
 const NOTABLE_QUEUE: u64 = 5;
 
-/// A flight that has lost this share, percent, and so many segments, met congestion whatever the queue: a
-/// policer or a buffer that is tiny.
+/// Percentage and number of segments of a flight whose loss is congestion whatever the queue. This covers
+/// policers and tiny buffers.
 const BROKEN_FLIGHT: u64 = 30;
 const BROKEN_FLIGHT_SEGMENTS: u64 = 6;
 
-/// The bottleneck's queue as round trip times show it, in microseconds of waiting. A single round trip may be
-/// long for many reasons, the shortest of a quarter of one is not.
+/// Queue of the bottleneck, estimated from round-trip times, in microseconds of waiting. It uses the minimum
+/// of an eighth to a quarter of a round trip, because single round trips may be long for other reasons.
 #[derive(Debug)]
 pub(super) struct Queue {
     recent: Smallest,
@@ -39,7 +39,7 @@ impl Queue {
         Self { recent: Smallest::new(), longest: Largest::new(), now: 0 }
     }
 
-    /// A round trip of `rtt` microseconds; `usual` is the smoothed one.
+    /// Adds a round trip of `rtt` microseconds; `usual` is the smoothed value.
     pub(super) fn on_round_trip(&mut self, at: Time, rtt: u64, min_rtt: u64, usual: u64) {
         let at = micros(at);
         self.recent.insert(at, (usual / 8).max(1), rtt);
@@ -52,38 +52,39 @@ impl Queue {
     }
 }
 
-/// Whether a loss says that more was in flight than the path holds.
+/// Returns true if a loss shows that more was in flight than the path holds.
 pub(super) fn is_congestion(queue: &Queue, min_rtt: Option<u64>, view: &View, lost: &Lost) -> bool {
     let gone = view.lost.saturating_sub(lost.snapshot.lost);
     let broken = gone > percent(lost.snapshot.in_flight, BROKEN_FLIGHT)
         && gone > BROKEN_FLIGHT_SEGMENTS.saturating_mul(view.mss);
+    // Without a round-trip time the queue is unknown, so every loss counts.
     broken || min_rtt.is_none_or(|min_rtt| queue.is_full(min_rtt))
 }
 
-/// Congestion in the present round trip and the one before. A round trip here begins with the first loss, so
-/// that it sees all of an overflow.
+/// Congestion in the present round trip and the one before. A round trip starts at the first loss here, so
+/// that one round contains a whole overflow.
 #[derive(Debug, Default)]
 pub(super) struct LossRound {
-    /// The present acknowledgement ends one.
+    /// True if the present acknowledgement ends a round.
     pub(super) ends: bool,
-    /// Bytes lost to congestion.
+    /// Bytes lost to congestion in this round and in the one before.
     lost: u64,
     lost_before: u64,
-    /// How many acknowledgements told of such losses.
+    /// Number of acknowledgements that revealed such losses.
     pub(super) events: u32,
     eventful: bool,
-    /// A router has marked a packet.
+    /// True if a router has marked a packet.
     pub(super) marked: bool,
-    /// Bytes ever delivered at which it ends, and at which it began.
+    /// Bytes delivered at which the round ends, and at which it began.
     end: u64,
     begin: u64,
-    /// The largest delivery rate and the most delivered in a sample of this round.
+    /// Largest delivery rate and most bytes delivered in a sample of this round.
     pub(super) rate: u64,
     pub(super) delivered: u64,
 }
 
 impl LossRound {
-    /// Congestion that was noticed before is forgotten.
+    /// Forgets the congestion seen so far.
     pub(super) fn reset(&mut self) {
         self.lost = 0;
         self.events = 0;
@@ -110,7 +111,7 @@ impl LossRound {
         }
     }
 
-    /// Before the model looks at it.
+    /// Updates the round before the model reads it.
     pub(super) fn on_ack(&mut self, delivered: u64, sample: &RateSample) {
         self.events = self.events.saturating_add(u32::from(self.eventful));
         self.eventful = false;
@@ -122,7 +123,7 @@ impl LossRound {
         }
     }
 
-    /// After the model has looked at it.
+    /// Ends the round after the model has read it.
     pub(super) fn advance(&mut self, delivered: u64, sample: &RateSample) {
         if self.ends {
             self.lost_before = self.lost;
@@ -137,18 +138,18 @@ impl LossRound {
         self.lost > 0
     }
 
-    /// Whether it began when so much had been delivered, or later.
+    /// Returns true if the round began when at least `delivered` bytes had been delivered.
     pub(super) fn begins_at(&self, delivered: u64) -> bool {
         self.begin >= delivered
     }
 
-    /// Whether more than `threshold` percent of the round were lost.
+    /// Returns true if more than `threshold` percent of the round was lost.
     pub(super) fn exceeds(&self, threshold: u64, delivered: u64) -> bool {
         let total = delivered.saturating_sub(self.begin).saturating_add(self.lost);
         self.lost > percent(total, threshold)
     }
 
-    /// Bytes lost to congestion in about the time that a packet takes.
+    /// Returns the bytes lost to congestion within about one round trip.
     pub(super) fn recently_lost(&self) -> u64 {
         self.lost.saturating_add(self.lost_before)
     }
@@ -160,7 +161,7 @@ mod tests {
 
     const MS: u64 = 1000;
 
-    /// A round trip of 40 ms without the queue, every millisecond.
+    /// Adds a round trip of 40 ms plus the queue, every millisecond.
     fn wait(queue: &mut Queue, from: i64, waits: impl IntoIterator<Item = u64>) {
         for (at, wait) in (from..).zip(waits) {
             queue.on_round_trip(Time::from_millis(at), 40 * MS + wait, 40 * MS, 40 * MS);

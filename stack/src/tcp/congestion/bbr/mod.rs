@@ -1,17 +1,17 @@
-//! BBR version 3 (draft-ietf-ccwg-bbr): a model of the path instead of a search for its losses.
+//! BBR version 3 (draft-ietf-ccwg-bbr), which models the path instead of searching for losses.
 //!
-//! The model is the bandwidth (the largest delivery rate lately seen) and the shortest round trip time. Their
-//! product is what the path holds with an empty queue. Data leaves at the bandwidth, with about the product
-//! in flight.
+//! The model consists of the bandwidth (the largest recent delivery rate) and the minimum round-trip time.
+//! Their product is the capacity of the path without a queue. BBR sends at the bandwidth, with about the
+//! product in flight.
 //!
-//! [`BbrState::Startup`] finds the bandwidth by doubling, [`BbrState::Drain`] removes the queue that this
-//! built. From then on a cycle of two to three seconds drains, cruises, refills and probes for more
-//! ([`probe_bw`]). Congestion that a probe meets bounds what may be in flight until a later one succeeds;
-//! congestion at other times bounds it until the next probe ([`bounds`]). When no short round trip was seen
-//! for five seconds, [`probe_rtt`] drains the queue to see one.
+//! [`BbrState::Startup`] finds the bandwidth by doubling, and [`BbrState::Drain`] removes the resulting
+//! queue. Then a cycle of two to three seconds drains, cruises, refills and probes for more ([`probe_bw`]).
+//! Congestion during a probe bounds the bytes in flight until a later probe succeeds; congestion at other
+//! times bounds them until the next probe ([`bounds`]). After five seconds without a short round trip,
+//! [`probe_rtt`] drains the queue to measure one.
 //!
-//! Two variants share this code ([`parameters`]): the published one, and one that does not take the losses of
-//! a bad link for congestion ([`losses`]).
+//! Two variants share this code ([`parameters`]): the published one, and one that does not mistake the losses
+//! of a bad link for congestion ([`losses`]).
 
 mod bounds;
 mod losses;
@@ -38,13 +38,14 @@ use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;
 use startup::{HASTE, Pipe, SLOWEST_DOUBLING};
 
-/// The smallest window: enough for acknowledgements to keep coming when every second segment gets one.
+/// Minimum window in segments: acknowledgements keep coming even when the receiver acknowledges every second
+/// segment.
 const MIN_SEGMENTS: u64 = 4;
 
-/// How much slower than the estimate data leaves, percent, so that queues drain in the long run.
+/// Reduction of the pacing rate below the estimate, percent, so that queues drain in the long run.
 const PACING_MARGIN: u64 = 1;
 
-/// Data may leave in bursts of so much time, and of at most a super-segment.
+/// Duration of a burst, and its maximum size: one super-segment.
 const QUANTUM: Duration = Duration::from_millis(1);
 const MAX_QUANTUM: u64 = 64 << 10;
 
@@ -64,7 +65,7 @@ impl BbrState {
         matches!(self, BbrState::Down | BbrState::Cruise | BbrState::Refill | BbrState::Up)
     }
 
-    /// Percent of the bandwidth.
+    /// Returns the pacing rate in percent of the bandwidth.
     fn pacing_gain(self) -> u64 {
         match self {
             BbrState::Startup => SLOWEST_DOUBLING,
@@ -92,20 +93,20 @@ pub(crate) struct Bbr {
     pipe: Pipe,
     cycle: Cycle,
     probe_rtt: ProbeRtt,
-    /// Start-up has not overflowed a queue yet, and may send faster than doubling needs.
+    /// True until start-up first overflows a queue; start-up then sends faster than doubling requires.
     hasty: bool,
-    /// Losses until so much was delivered are those of the haste.
+    /// Value of `delivered` up to which losses are attributed to `hasty` sending.
     pardoned: u64,
-    /// The connection has been idle, and nothing was delivered since.
+    /// True after an idle period until data is delivered.
     restarted: bool,
     usage: Usage,
     window: u64,
-    /// The window to return to after a timeout or a drained queue, 0 for none.
+    /// Window to restore after a timeout or a drained queue; 0 for none.
     saved_window: u64,
     pacing_rate: Option<u64>,
-    /// Losses are being repaired.
+    /// True during a repair of losses.
     repairing: bool,
-    /// What was before the last losses, in case that nothing was lost.
+    /// State before the last losses, for an undo.
     before: Option<Box<Before>>,
 }
 
@@ -116,7 +117,7 @@ struct Before {
     window: u64,
 }
 
-/// The window that it begins with.
+/// Returns the window with which a connection starts.
 pub(super) fn first_window(mss: u64, initial_window: u64) -> u64 {
     initial_window.max(MIN_SEGMENTS * mss.clamp(1, MAX_SEGMENT))
 }
@@ -146,6 +147,7 @@ impl Bbr {
             loss_round: LossRound::default(),
             bounds: Bounds::none(),
             pipe: Pipe::default(),
+            // The seed needs no secrecy, but flows must not probe in step.
             cycle: Cycle::new(now, micros(now).wrapping_add(mss << 40)),
             probe_rtt: ProbeRtt::default(),
             hasty: parameters.hastens,
@@ -160,7 +162,7 @@ impl Bbr {
         }
     }
 
-    /// Percent of the bandwidth.
+    /// Returns the pacing rate in percent of the bandwidth.
     fn pacing_gain(&self) -> u64 {
         if self.state == BbrState::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
     }
@@ -169,18 +171,18 @@ impl Bbr {
         matches!(self.state, BbrState::Startup | BbrState::Refill | BbrState::Up)
     }
 
-    /// Whether what was sent when `delivered` bytes had been delivered shows less than the path's bandwidth:
-    /// the application had too little, or the queue was being drained.
+    /// Returns true if data sent when `delivered` bytes had been delivered understates the bandwidth. Either
+    /// the application had too little data, or the queue was being drained.
     fn shows_less(&self, app_limited: bool, delivered: u64) -> bool {
         app_limited || delivered < self.probe_rtt.limited_until
     }
 
-    /// The present estimate of what the path delivers, bytes per second.
+    /// Returns the present estimate of the delivery rate, bytes per second.
     fn rate(&self) -> u64 {
         self.bandwidth.max().min(self.bounds.bandwidth)
     }
 
-    /// `gain` percent of the bandwidth-delay product.
+    /// Returns `gain` percent of the bandwidth-delay product.
     fn bdp(&self, gain: u64) -> u64 {
         match self.round_trip.min() {
             Some(min_rtt) if self.rate() > 0 => percent(scaled(self.rate(), min_rtt, 1_000_000), gain),
@@ -188,17 +190,19 @@ impl Bbr {
         }
     }
 
-    /// The same with what it takes to send and acknowledge in bursts.
+    /// Returns the same with allowances for bursts of data and of acknowledgements.
     fn target(&self, gain: u64) -> u64 {
         self.with_bursts(self.bdp(gain))
     }
 
     fn with_bursts(&self, in_flight: u64) -> u64 {
         let probe = if self.state == BbrState::Up { 2 * self.mss } else { 0 };
+        // The draft's offload budget: one burst each in the sender's queue, its segmentation and the
+        // receiver's reassembly.
         in_flight.max(3 * self.quantum()).max(MIN_SEGMENTS * self.mss).saturating_add(probe)
     }
 
-    /// Bytes that may leave in one burst.
+    /// Returns the bytes of one burst.
     fn quantum(&self) -> u64 {
         let rate = self.pacing_rate.unwrap_or(0);
         scaled(rate, length(QUANTUM), 1_000_000).clamp(2 * self.mss, MAX_QUANTUM.max(2 * self.mss))
@@ -230,8 +234,9 @@ impl Bbr {
         self.loss_round.advance(view.delivered, sample);
     }
 
-    /// Until the pipe is full, it is the initial window per round trip at least. With no round trip measured
-    /// there is none: what was delivered until then was little, and waited for a retransmission.
+    /// Sets the pacing rate. Until the pipe is full, the rate is at least one initial window per round trip.
+    /// Without a measured round trip there is no rate, because the few bytes delivered so far waited for a
+    /// retransmission.
     fn set_pacing_rate(&mut self, gain: u64) {
         let rate = match (self.bandwidth.max(), self.round_trip.min()) {
             (rate, None) if rate == 0 || !self.pipe.reached => return,
@@ -241,6 +246,7 @@ impl Bbr {
             _ => self.rate(),
         };
         let rate = percent(percent(rate, gain), 100 - PACING_MARGIN).max(1);
+        // Until the pipe is full, low samples only show that little was sent.
         if self.pipe.reached || self.pacing_rate.is_none_or(|present| rate > present) {
             self.pacing_rate = Some(rate);
         }
@@ -273,7 +279,7 @@ impl Bbr {
         self.saved_window = 0;
     }
 
-    /// Remembers the state before losses.
+    /// Saves the state before losses.
     fn begin_repair(&mut self) {
         if !self.repairing {
             self.repairing = true;
@@ -315,7 +321,7 @@ impl Algorithm for Bbr {
     fn on_timeout(&mut self, view: &View) {
         self.begin_repair();
         self.save_window();
-        // Everything that is in flight is lost, so that the window grows anew with what is delivered.
+        // Everything in flight is lost, so the window grows again with delivered data.
         self.window = view.in_flight.saturating_add(self.mss).max(MIN_SEGMENTS * self.mss);
     }
 
@@ -328,6 +334,7 @@ impl Algorithm for Bbr {
 
     fn on_recovered(&mut self, _view: &View) {
         self.repairing = false;
+        // During ProbeRTT the window must stay small; the end of that state restores it.
         if self.state != BbrState::ProbeRtt {
             self.restore_window();
         }
@@ -335,6 +342,7 @@ impl Algorithm for Bbr {
 
     fn on_undo(&mut self, view: &View) {
         self.repairing = false;
+        // Nothing was lost, so the round has seen no congestion.
         self.loss_round.reset();
         let start = Before { bounds: Bounds::none(), state: BbrState::Startup, window: self.initial_window };
         let before = self.before.as_deref().copied().unwrap_or(start);
@@ -342,6 +350,7 @@ impl Algorithm for Bbr {
         self.pipe.restart(0);
         match (before.state, self.state) {
             (_, BbrState::ProbeRtt) => {
+                // ProbeRTT goes on; its end restores the larger window.
                 self.saved_window = self.saved_window.max(before.window);
                 return;
             }
@@ -362,10 +371,13 @@ impl Algorithm for Bbr {
 
     fn on_idle(&mut self, view: &View) {
         self.restarted = true;
+        // A pause of the application is no bunching of acknowledgements.
         self.aggregation.restart(view.now);
         if self.state.is_probe_bw() {
+            // At the bandwidth itself, so that the restart builds no queue.
             self.set_pacing_rate(100);
         } else if self.state == BbrState::ProbeRtt {
+            // Idle time has drained the queue as the state would.
             self.end_probe_rtt(view);
         }
     }

@@ -1,4 +1,4 @@
-//! BBR's model of the path: round trips, bandwidth, round trip time, and how acknowledgements are bunched.
+//! BBR's model of the path: round trips, bandwidth, round-trip time, and aggregation of acknowledgements.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::tcp::arithmetic::{length, scaled};
 use crate::tcp::congestion::filter::Largest;
 use crate::tcp::rate::RateSample;
 
-/// How long a smallest round trip time is believed.
+/// Lifetime of a minimum round-trip time.
 const MIN_RTT_SPAN: Duration = Duration::from_secs(10);
 
-/// How long without a round trip as short as the shortest until the queue is drained to measure it.
+/// Time without a round trip as short as the minimum after which the queue is drained to measure one.
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Half the round trips over which acknowledgements' bunching is remembered.
+/// Half the number of round trips for which aggregation is remembered.
 const AGGREGATION_SPAN: u64 = 5;
 
-/// Microseconds of the stack's time.
+/// Returns the stack's time in microseconds.
 pub(super) fn micros(time: Time) -> u64 {
     u64::try_from(time.total_micros()).unwrap_or(0)
 }
@@ -26,18 +26,18 @@ pub(super) fn percent(value: u64, share: u64) -> u64 {
     scaled(value, share, 100)
 }
 
-/// Round trips, counted in packets: one ends when something is delivered that was sent after the last one had
+/// Round trips counted in packets. A round trip ends when data is delivered that was sent after the last one
 /// ended.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     pub(super) count: u64,
-    /// The present acknowledgement begins one.
+    /// True if the present acknowledgement begins a round trip.
     pub(super) begins: bool,
     end: u64,
 }
 
 impl Rounds {
-    /// Counts anew from now.
+    /// Starts a new round trip now.
     pub(super) fn restart(&mut self, delivered: u64) {
         self.end = delivered;
     }
@@ -51,7 +51,7 @@ impl Rounds {
     }
 }
 
-/// The largest delivery rate of this bandwidth probing cycle and the one before, bytes per second.
+/// Largest delivery rate of this bandwidth probing cycle and the one before, bytes per second.
 #[derive(Debug)]
 pub(super) struct Bandwidth(Largest);
 
@@ -61,7 +61,9 @@ impl Bandwidth {
     }
 
     pub(super) fn on_ack(&mut self, rate: u64, app_limited: bool) {
+        // An application-limited sample can only raise the estimate, because it says little about the path.
         if rate >= self.max() || !app_limited {
+            // Probing cycles advance the buckets, not time.
             self.0.insert(0, u64::MAX, rate);
         }
     }
@@ -70,22 +72,22 @@ impl Bandwidth {
         self.0.advance();
     }
 
-    /// 0 before the first sample.
+    /// Returns the maximum; 0 before the first sample.
     pub(super) fn max(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// The shortest round trip time, and when to measure it again.
+/// Minimum round-trip time, and the schedule of its measurement.
 #[derive(Debug)]
 pub(super) struct RoundTrip {
-    /// Microseconds.
+    /// Minimum, microseconds.
     min: Option<NonZeroU64>,
     min_at: Time,
-    /// The shortest of the present interval between measurements.
+    /// Minimum of the present interval between measurements.
     recent: Option<NonZeroU64>,
     recent_at: Time,
-    /// The queue should be drained to measure it.
+    /// True if the queue should be drained for a measurement.
     pub(super) expired: bool,
 }
 
@@ -97,6 +99,7 @@ impl RoundTrip {
     pub(super) fn on_ack(&mut self, now: Time, rtt: Option<Duration>) {
         self.expired = self.recent.is_some() && now > after(self.recent_at, PROBE_RTT_INTERVAL);
         if let Some(rtt) = rtt {
+            // A round trip within one step of the clock counts as 1 µs.
             let rtt = NonZeroU64::new(length(rtt)).unwrap_or(NonZeroU64::MIN);
             if self.expired || self.recent.is_none_or(|recent| rtt <= recent) {
                 self.recent = Some(rtt);
@@ -112,20 +115,20 @@ impl RoundTrip {
         }
     }
 
-    /// It has just been measured.
+    /// Restarts the interval after a measurement.
     pub(super) fn renew(&mut self, now: Time) {
         self.recent_at = now;
         self.expired = false;
     }
 
-    /// Microseconds.
+    /// Returns the minimum in microseconds.
     pub(super) fn min(&self) -> Option<u64> {
         self.min.map(NonZeroU64::get)
     }
 }
 
-/// How much more than the bandwidth acknowledgements deliver at times, because something on the path bunches
-/// them: that much more has to be in flight to keep sending until the next bunch.
+/// Surplus of acknowledgements over the bandwidth, because something on the path bunches them. This surplus
+/// must also be in flight, so that sending continues until the next bunch.
 #[derive(Debug)]
 pub(super) struct Aggregation {
     begun: Time,
@@ -143,7 +146,7 @@ impl Aggregation {
         self.delivered = 0;
     }
 
-    /// `bandwidth` is in bytes per second; `full`: it has been found.
+    /// Updates the surplus. `bandwidth` is in bytes per second; `full` is set once the bandwidth is known.
     pub(super) fn on_ack(
         &mut self,
         now: Time,
@@ -155,11 +158,13 @@ impl Aggregation {
     ) {
         let expected = |begun| scaled(bandwidth, length(since(now, begun)), 1_000_000);
         let mut surplus = expected(self.begun);
+        // The deliveries since then were no faster than the bandwidth, so the next interval begins.
         if self.delivered <= surplus {
             self.restart(now);
             surplus = 0;
         }
         self.delivered = self.delivered.saturating_add(delivered);
+        // More than the window cannot have been in flight.
         let extra = self.delivered.saturating_sub(surplus).min(window);
         self.extra.insert(round, if full { AGGREGATION_SPAN } else { 1 }, extra);
     }
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn bunched_acknowledgements_show_how_much_more_has_to_be_in_flight() {
         let mut aggregation = Aggregation::new(at(0));
-        // 1 MB/s, all of 10 ms at once.
+        // 1 MB/s, delivered in bunches of 10 ms.
         for round in 1..20 {
             aggregation.on_ack(at(10 * round), round as u64, 10_000, 1_000_000, 100_000, true);
         }

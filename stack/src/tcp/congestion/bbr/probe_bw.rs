@@ -1,5 +1,5 @@
-//! Probing for bandwidth in a cycle: `Down` drains the queue, `Cruise` keeps the rate and leaves others room,
-//! `Refill` fills the pipe again, `Up` tries more.
+//! Bandwidth probing in a cycle: `Down` drains the queue, `Cruise` keeps the rate and leaves room for others,
+//! `Refill` fills the pipe again, and `Up` tries more.
 
 use std::time::Duration;
 
@@ -8,27 +8,28 @@ use crate::tcp::congestion::{Ack, View};
 
 use super::{Bbr, BbrState};
 
-/// The shortest time between probes; up to a second more is drawn for each.
+/// Minimum time between probes; each adds a random time of up to a second.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 
-/// Round trips between probes at most, for the sake of Reno flows: they need one per segment of the window to
-/// take back what a probe took.
+/// Maximum number of round trips between probes. Reno flows need one round trip per segment to regain the
+/// window that a probe took.
 const PROBE_ROUNDS: u64 = 63;
 
-/// Where in the cycle a flow is.
+/// Position of a flow in the cycle.
 #[derive(Debug)]
 pub(super) struct Cycle {
     started: Time,
     wait: Duration,
     /// Round trips since the last probe.
     rounds: u64,
-    /// The probe is over, and not all of it has been acknowledged.
+    /// True after a probe until everything sent in it is acknowledged.
     ending: bool,
-    /// What is lost or acknowledged may be of the last probe, which has not been found too high yet.
+    /// True while losses and acknowledgements may belong to the last probe, and the probe is not known to be
+    /// too high.
     pub(super) samples: bool,
-    /// By how many segments, as a power of two, a probe raises the bound per window.
+    /// Base-2 logarithm of the segments by which a probe raises the bound per window.
     slope: u32,
-    /// Bytes acknowledged per byte by which the bound grows, and those that have not made it grow.
+    /// Acknowledged bytes per byte of growth of the bound, and the bytes counted towards the next.
     step: u64,
     acked: u64,
     random: Random,
@@ -50,6 +51,7 @@ impl Cycle {
     }
 
     fn restart(&mut self, now: Time) {
+        // Random, so that flows do not probe in step.
         self.rounds = self.random.below(2);
         self.wait = PROBE_WAIT + Duration::from_micros(self.random.below(1_000_000));
         self.started = now;
@@ -57,7 +59,7 @@ impl Cycle {
         self.end_probe();
     }
 
-    /// There will be no more of what a probe shows than what is in flight.
+    /// Ends the probe; only data already in flight still shows its effect.
     pub(super) fn end_probe(&mut self) {
         self.ending = true;
     }
@@ -66,7 +68,7 @@ impl Cycle {
         self.rounds = self.rounds.saturating_add(1);
     }
 
-    /// Whether all that was sent in the last probe has now been acknowledged.
+    /// Returns true if everything sent in the last probe is acknowledged now.
     pub(super) fn has_ended(&mut self, round_begins: bool) -> bool {
         let ended = self.ending && round_begins;
         if ended {
@@ -76,7 +78,7 @@ impl Cycle {
         ended
     }
 
-    /// By how much the long-term bound grows with `acked` bytes: twice as fast in each round trip.
+    /// Returns the growth of the long-term bound for `acked` bytes. The growth doubles with each round trip.
     pub(super) fn growth(&mut self, acked: u64, round_begins: bool, window: u64, mss: u64) -> u64 {
         self.acked = self.acked.saturating_add(acked);
         let growth = self.acked / self.step;
@@ -123,13 +125,13 @@ impl Bbr {
         self.cycle.raise_slope(self.window, self.mss);
     }
 
-    /// Moves through the cycle.
+    /// Moves to the next state of the cycle when it is due.
     pub(super) fn advance_cycle(&mut self, view: &View, ack: &Ack) {
         if !self.pipe.reached {
             return;
         }
-        // The bound and not the path keeps the rate from growing. To be seen before the bound grows with
-        // this.
+        // True if the bound, not the path, limits the rate. Computed before the bound grows with this
+        // acknowledgement.
         let at_bound = self.usage.is_full() && self.window >= self.bounds.long_term;
         self.adapt_long_term(view, ack, at_bound);
         let rate = ack.sample.rate.unwrap_or(0);
@@ -154,13 +156,13 @@ impl Bbr {
     }
 }
 
-/// Xorshift: probes of different flows must not fall together, that is all.
+/// Xorshift generator. It only spreads the probes of different flows, so quality and secrecy do not matter.
 #[derive(Debug)]
 struct Random(u64);
 
 impl Random {
     fn new(seed: u64) -> Self {
-        // Never zero; neighbouring seeds are spread out.
+        // The state must not be zero; the factor separates adjacent seeds.
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 

@@ -1,4 +1,4 @@
-//! Draining the queue now and then to see the path's own round trip time.
+//! Periodic draining of the queue, to measure the path's minimum round-trip time.
 
 use std::time::Duration;
 
@@ -7,21 +7,22 @@ use crate::tcp::congestion::{Ack, View};
 
 use super::{Bbr, BbrState, MIN_SEGMENTS};
 
-/// How long the queue is kept empty, at least a round trip.
+/// Time for which the queue is kept empty, at least a round trip.
 const DURATION: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct ProbeRtt {
-    /// When the queue will have been empty for long enough, `None` as long as it is not empty.
+    /// End of the measurement; `None` until the queue is empty.
     done: Option<Time>,
-    /// A round trip has passed with it empty.
+    /// True after a round trip with an empty queue.
     round: bool,
-    /// Bytes delivered until which samples show the drained path and not its bandwidth.
+    /// Value of `delivered` up to which samples show the drained path and not its bandwidth.
     pub(super) limited_until: u64,
 }
 
 impl Bbr {
     pub(super) fn check_probe_rtt(&mut self, view: &View, ack: &Ack) {
+        // After idling the queue is empty, so ordinary samples measure the path.
         if self.state != BbrState::ProbeRtt && self.round_trip.expired && !self.restarted {
             self.start_probe_rtt(view.delivered);
         }
@@ -55,7 +56,7 @@ impl Bbr {
         self.rounds.restart(delivered);
     }
 
-    /// Leaves, if it is time to.
+    /// Leaves the state if the measurement is complete.
     pub(super) fn end_probe_rtt(&mut self, view: &View) {
         if self.probe_rtt.done.is_none_or(|done| view.now <= done) {
             return;
@@ -65,13 +66,14 @@ impl Bbr {
         self.bounds.lift_short_term();
         if self.pipe.reached {
             self.start_down(view.now, view.delivered);
+            // The queue is empty already, so Cruise follows without draining.
             self.state = BbrState::Cruise;
         } else {
             self.start_startup();
         }
     }
 
-    /// What may be in flight meanwhile.
+    /// Returns the window during the measurement.
     pub(super) fn probe_rtt_window(&self) -> u64 {
         self.bdp(self.parameters.probe_rtt_window).max(MIN_SEGMENTS * self.mss)
     }

@@ -1,39 +1,39 @@
-//! Start-up: the rate doubles every round trip until the pipe is full; then the queue drains that this has
-//! built.
+//! Start-up: the rate doubles every round trip until the pipe is full; then the resulting queue drains.
 
 use crate::tcp::congestion::{Ack, View};
 
 use super::model::percent;
 use super::{Bbr, BbrState};
 
-/// A full pipe is one whose delivery rate has not grown by a quarter in three round trips.
+/// Growth of the delivery rate in percent, and the number of round trips without it after which the pipe is
+/// full.
 const GROWTH: u64 = 125;
 const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 
-/// Percent of the bandwidth seen so far at which data must leave to double it every round trip: 4 ln 2.
+/// Pacing rate that doubles the delivery rate every round trip, in percent of the measured bandwidth: 4 ln 2.
 pub(super) const SLOWEST_DOUBLING: u64 = 277;
 
-/// Two windows per round trip, as Linux paces slow start. At the slowest rate that doubles, every window
-/// takes three quarters of a round trip to leave, and a short transfer takes longer than with slow start.
+/// Pacing rate of two windows per round trip, like slow start in Linux. At the slowest doubling rate a window
+/// takes three quarters of a round trip to leave, so short transfers would take longer than with slow start.
 pub(super) const HASTE: u64 = 400;
 
-/// Losses in a round trip, counted in acknowledgements that tell of them, that end start-up if the threshold
-/// is passed.
+/// Number of acknowledgements revealing losses in a round trip that ends start-up, if the threshold is
+/// passed.
 const LOSS_EVENTS: u32 = 6;
 
-/// Whether the delivery rate still grows.
+/// Detector of a delivery rate that no longer grows.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
-    /// It has ever been full.
+    /// True once the pipe has ever been full.
     pub(super) reached: bool,
-    /// It is full, as far as the present probe can tell.
+    /// True if the pipe is full in the present probe.
     pub(super) full: bool,
     rate: u64,
     rounds: u32,
 }
 
 impl Pipe {
-    /// Looks anew, for more than `rate`.
+    /// Starts a new detection, for rates above `rate`.
     pub(super) fn restart(&mut self, rate: u64) {
         self.full = false;
         self.rounds = 0;
@@ -73,7 +73,8 @@ impl Bbr {
         }
     }
 
-    /// Loss that lasts a round trip, or a router's mark, says that the pipe is full before the rate does.
+    /// Ends start-up at loss during a whole round trip or at a router's mark, which show a full pipe before
+    /// the rate does.
     fn check_startup_loss(&mut self, view: &View, ack: &Ack) {
         let lossy = self.loss_round.ends
             && self.loss_round.events >= LOSS_EVENTS
@@ -81,9 +82,10 @@ impl Bbr {
             && self.loss_round.exceeds(self.parameters.startup_loss_threshold, view.delivered);
         let less = self.shows_less(ack.sample.app_limited, ack.sample.prior_delivered);
         if lossy && self.hasty {
-            // It may have been the haste: a short queue overflows long before the pipe is full.
+            // The haste may be the cause, because a short queue overflows long before the pipe is full.
             self.hasty = false;
             self.pardoned = view.delivered.saturating_add(view.in_flight);
+            // Until the pipe is full the rate only rises, so the faster one must be forgotten.
             self.pacing_rate = None;
             return;
         }

@@ -1,30 +1,31 @@
-//! How much may be in flight in each state.
+//! Target of the bytes in flight in each state.
 //!
-//! Flows divide a bottleneck as they divide its queue. If windows only grow in proportion to round trip
-//! times, a flow with a short one has no room for its part of the queue that flows with long ones make: it
-//! waits longer than its window lasts, gets less, and takes that for the path's bandwidth. So the window of a
-//! flow with a short round trip has more room in proportion.
+//! Flows share a bottleneck in proportion to their shares of its queue. Suppose windows grew only in
+//! proportion to round-trip times. Then a flow with a short round trip would have no room for its share of a
+//! queue made by flows with long round trips. It waits longer than its window lasts, gets less, and mistakes
+//! that for the path's bandwidth. So the window of a flow with a short round trip has proportionally more
+//! room.
 
 use crate::tcp::arithmetic::scaled;
 
 use super::parameters::Parameters;
 use super::{Bbr, BbrState};
 
-/// How long a packet may wait behind others of all flows, microseconds,
+/// Time for which a packet may wait behind packets of all flows, microseconds.
 const ROOM: u64 = 10_000;
 
-/// and the least and the most of that in parts of the round trip: with less than a quarter, loss on long
-/// paths costs more, and with more than a half, many flows with short round trips overflow a small buffer
-/// more often.
+/// Divisors of the round-trip time that give the minimum and the maximum of that time. With less than a
+/// quarter, loss on long paths costs more. With more than a half, many flows with short round trips overflow
+/// a small buffer more often.
 const LEAST: u64 = 4;
 const MOST: u64 = 2;
 
-/// A window in relation to the path.
+/// Window in relation to the path.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Window {
-    /// Percent of the bandwidth-delay product.
+    /// Percentage of the bandwidth-delay product.
     Share(u64),
-    /// The product, and so many times the room for a queue.
+    /// Bandwidth-delay product plus a multiple of the room for a queue.
     Room(u64),
 }
 
@@ -41,7 +42,7 @@ impl BbrState {
 }
 
 impl Bbr {
-    /// Bytes in flight that the present state aims at.
+    /// Returns the target of bytes in flight in the present state.
     pub(super) fn aim(&self) -> u64 {
         match self.state.window(self.parameters) {
             Window::Share(gain) => self.bdp(gain),
@@ -53,7 +54,7 @@ impl Bbr {
     }
 }
 
-/// The time that a queue may take, with a shortest round trip time of `min_rtt`. Microseconds.
+/// Returns the time that a queue may take at a minimum round-trip time of `min_rtt`. Microseconds.
 fn room(min_rtt: u64) -> u64 {
     ROOM.clamp(min_rtt / LEAST, min_rtt / MOST)
 }

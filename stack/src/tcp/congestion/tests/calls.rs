@@ -1,4 +1,4 @@
-//! What the algorithms answer to single calls.
+//! Reactions of the algorithms to single calls.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::tcp::rate::{RateSample, Snapshot};
 
 const INITIAL: u64 = 10 * MSS;
 
-/// An algorithm on a path of 40 ms that delivers all at once, one window after the other.
+/// An algorithm on a path of 40 ms that delivers one whole window at a time.
 struct Flow {
     algorithm: Controller,
     view: View,
@@ -34,7 +34,7 @@ impl Flow {
         Self { algorithm: control.start(now, MSS, INITIAL), view }
     }
 
-    /// Sends a window and has it acknowledged.
+    /// Sends a window and acknowledges it.
     fn round(&mut self) {
         let window = self.send();
         self.ack(window);
@@ -54,7 +54,7 @@ impl Flow {
         self.deliver(bytes, rtt, Some(rtt));
     }
 
-    /// `bytes` are acknowledged after `time`.
+    /// Acknowledges `bytes` after `time`.
     fn deliver(&mut self, bytes: u64, time: Duration, rtt: Option<Duration>) {
         let prior_delivered = self.view.delivered;
         let prior_in_flight = self.view.in_flight;
@@ -113,8 +113,8 @@ fn the_first_window_is_not_paced_and_later_ones_are() {
     }
 }
 
-/// Whose round trip it was is unknown, so there is none. What follows does not leave at the rate of such a
-/// byte.
+/// A retransmitted byte gives no round-trip time, because it is unknown which transmission arrived. The next
+/// data must not leave at the rate of such a byte.
 #[test]
 fn a_first_byte_that_was_sent_again_says_nothing_about_the_rate() {
     for control in ALL {
@@ -280,7 +280,7 @@ enum Call {
     Idle,
 }
 
-/// Any numbers, for whatever they are needed.
+/// Arbitrary numbers for any use.
 type Numbers = [u64; 6];
 
 fn any_number() -> impl Strategy<Value = u64> {

@@ -1,4 +1,4 @@
-//! The algorithms on modelled paths, in virtual time.
+//! Tests of the algorithms on modelled paths, in virtual time.
 
 mod calls;
 mod network;
@@ -7,19 +7,19 @@ mod sender;
 use super::CongestionControl::{self, Bbr, Bbr3, Cubic, Reno};
 use network::{Flow, Link, Report, run};
 
-/// Nanoseconds, because a packet takes few on a fast link.
+/// Time in nanoseconds, because a packet takes few of them on a fast link.
 type Nanos = u64;
 
 const SECOND: Nanos = 1_000_000_000;
 const MS: Nanos = SECOND / 1000;
 
-/// A segment's payload, and what it takes of the link.
+/// Payload of a segment, and its size on the link.
 const MSS: u64 = 1388;
 const WIRE: u64 = 1500;
 
 const ALL: [CongestionControl; 4] = CongestionControl::ALL;
 
-/// A link of `rate` Mbit/s with a buffer of `buffer` percent of the product with `rtt`.
+/// Returns a link of `rate` Mbit/s with a buffer of `buffer` percent of the product with `rtt`.
 fn link(rate: u64, rtt: Nanos, buffer: u64) -> Link {
     let rate = rate * 1_000_000;
     let product = rate as u128 * rtt as u128 / 8 / SECOND as u128;
@@ -40,7 +40,7 @@ fn alone(control: CongestionControl, link: Link, rtt: Nanos, duration: Nanos, se
     run(link, &[Flow { control, rtt, start: 0, gives: None }], duration, seed)
 }
 
-/// Flows with all the same round trip time that start one after the other.
+/// Runs flows with equal round-trip times that start one after the other.
 fn several(controls: &[CongestionControl], link: Link, rtt: Nanos, seed: u64) -> Report {
     let flows: Vec<Flow> = controls
         .iter()
@@ -55,14 +55,14 @@ fn several(controls: &[CongestionControl], link: Link, rtt: Nanos, seed: u64) ->
     run(link, &flows, 60 * SECOND, seed)
 }
 
-/// The median over seeds.
+/// Returns the median over seeds.
 fn median(seeds: u64, measure: impl Fn(u64) -> f64) -> f64 {
     let mut values: Vec<f64> = (1..=seeds).map(measure).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A link of 100 Mbit/s with 40 ms and a buffer of `buffer` percent of the product.
+/// Returns a link of 100 Mbit/s with 40 ms and a buffer of `buffer` percent of the product.
 fn usual(buffer: u64) -> Link {
     link(100, RTT, buffer)
 }
@@ -141,7 +141,7 @@ fn bbr_keeps_queues_short_and_copes_with_small_buffers() {
     assert!(cubic.queue > PRODUCT, "the queue is measured");
 }
 
-/// A queue overflows in haste when half of the rate is found, and start-up goes on.
+/// Hasty start-up overflows the queue at half of the rate, and start-up must continue.
 #[test]
 fn bbr_finds_the_rate_behind_a_small_buffer_at_once() {
     for buffer in [10, 25, 50] {

@@ -1,4 +1,4 @@
-//! A bottleneck with a queue that drops what it has no room for, on paths that lose packets at random.
+//! A bottleneck with a queue that drops packets when full, on paths with random loss.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,25 +8,25 @@ use crate::tcp::congestion::CongestionControl;
 use super::sender::{Sender, Sent, Wait};
 use super::{MS, MSS, Nanos, SECOND, WIRE};
 
-/// The link that all flows share.
+/// Link that all flows share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
-    /// Bits per second.
+    /// Bandwidth, bits per second.
     pub(super) rate: u64,
-    /// Bytes.
+    /// Size of the queue, bytes.
     pub(super) buffer: u64,
-    /// Parts per thousand that are lost before the queue, and how many in a row on average.
+    /// Loss before the queue in parts per thousand, and mean length of a run of losses.
     pub(super) loss: f64,
     pub(super) run: f64,
-    /// Up to so much more delay after the queue, in order.
+    /// Maximum extra delay after the queue; packets keep their order.
     pub(super) jitter: Nanos,
-    /// Packets leave the path together, once in so much time.
+    /// Interval at which the path releases packets together.
     pub(super) release: Nanos,
-    /// Packets are marked when they meet more than so many bytes in the queue.
+    /// Bytes in the queue above which packets are marked.
     pub(super) mark: Option<u64>,
-    /// Nothing passes between these times.
+    /// Period in which all packets are lost.
     pub(super) outage: (Nanos, Nanos),
-    /// What would arrive between these times arrives at the end of them.
+    /// Period whose arrivals are delayed to its end.
     pub(super) stall: (Nanos, Nanos),
 }
 
@@ -35,45 +35,45 @@ pub(super) struct Flow {
     pub(super) control: CongestionControl,
     pub(super) rtt: Nanos,
     pub(super) start: Nanos,
-    /// The application gives so many segments each so often, `None` for more than can be sent.
+    /// Segments that the application writes, and the interval; `None` for unlimited data.
     pub(super) gives: Option<(u64, Nanos)>,
 }
 
-/// What became of a flow.
+/// Result of a flow.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outcome {
     /// Bytes acknowledged.
     pub(super) acknowledged: u64,
     pub(super) sent: u64,
     pub(super) dropped: u64,
-    /// Timeouts that turned out to be spurious.
+    /// Number of timeouts that proved spurious.
     pub(super) undone: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) flows: Vec<Outcome>,
-    /// Of what the link could have carried.
+    /// Share of the link's capacity that was used.
     pub(super) share: f64,
-    /// The mean over all packets, bytes.
+    /// Mean queue over all packets, bytes.
     pub(super) queue: f64,
 }
 
 impl Report {
-    /// Jain's index: 1 if all got the same, 1/n if one got all.
+    /// Returns Jain's index: 1 if all flows got the same, 1/n if one flow got everything.
     pub(super) fn fairness(&self) -> f64 {
         let shares = self.flows.iter().map(|flow| flow.acknowledged as f64);
         let (sum, squares) = shares.fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
         sum * sum / (squares * self.flows.len() as f64)
     }
 
-    /// Of all that was carried, what the flow got.
+    /// Returns the flow's share of all acknowledged bytes.
     pub(super) fn part(&self, flow: usize) -> f64 {
         let total: u64 = self.flows.iter().map(|flow| flow.acknowledged).sum();
         self.flows[flow].acknowledged as f64 / total as f64
     }
 
-    /// Of all that was sent, what the queue dropped.
+    /// Returns the share of sent packets that the queue dropped.
     pub(super) fn dropped(&self) -> f64 {
         let (dropped, sent) = self
             .flows
@@ -83,7 +83,7 @@ impl Report {
     }
 }
 
-/// Acknowledge every second segment, and one alone after so much time.
+/// Policy of the receiver: acknowledge every second segment, and a single segment after a delay.
 const ACK_SEGMENTS: usize = 2;
 const ACK_DELAY: Nanos = 5 * SECOND / 1000;
 
@@ -105,11 +105,11 @@ struct Entry {
     event: Event,
 }
 
-/// One flow's end points.
+/// End points of one flow.
 struct Ends {
     sender: Sender,
     rtt: Nanos,
-    /// Of what is sent, when the last will arrive.
+    /// Arrival time of the last packet sent.
     last_arrival: Nanos,
     send_at: Option<Nanos>,
     arrived: Vec<Sent>,
@@ -124,7 +124,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Whether the sender waits for what cannot come.
+    /// Returns true if the sender waits although nothing is on its way.
     fn is_silent(&self) -> bool {
         self.under_way == 0 && self.arrived.is_empty() && self.sender.has_in_flight()
     }
@@ -137,7 +137,7 @@ struct Network {
     serial: u64,
     events: BinaryHeap<Reverse<Entry>>,
     flows: Vec<Ends>,
-    /// When the queue will be empty.
+    /// Time at which the queue will be empty.
     idle_at: Nanos,
     losing: bool,
     queued: f64,
@@ -145,7 +145,7 @@ struct Network {
     out: Vec<Sent>,
 }
 
-/// Runs `flows` over `link` for `duration`.
+/// Simulates `flows` over `link` for `duration`.
 pub(super) fn run(link: Link, flows: &[Flow], duration: Nanos, seed: u64) -> Report {
     let mut network = Network {
         link,
@@ -312,7 +312,7 @@ impl Network {
         self.schedule(arrival, flow, Event::Arrival(sent, marked));
     }
 
-    /// A chain of two states, good and losing.
+    /// Returns true if a packet is lost, by a Markov chain of two states: good and losing.
     fn is_lost(&mut self) -> bool {
         let loss = self.link.loss / 1000.0;
         let leave = 1.0 / self.link.run;
@@ -352,7 +352,7 @@ impl Network {
     }
 }
 
-/// Xorshift.
+/// Xorshift generator.
 struct Random(u64);
 
 impl Random {

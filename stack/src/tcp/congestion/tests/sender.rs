@@ -1,4 +1,4 @@
-//! A sender that knows exactly what was delivered and what was lost, in segments.
+//! A sender that knows exactly which segments were delivered or lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::tcp::rate::{NewestDelivered, Sampler, Snapshot};
 
 use super::{MS, MSS, Nanos, SECOND};
 
-/// Largest burst, segments.
+/// Maximum burst, segments.
 const MAX_BURST: u64 = 44;
 
-/// A segment's number in the stream, and the number of its transmission.
+/// Number of a segment in the stream, and number of its transmission.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) segment: u64,
@@ -38,11 +38,11 @@ struct Segment {
 pub(super) struct Sender {
     algorithm: Controller,
     sampler: Sampler,
-    /// From the oldest that is not acknowledged.
+    /// Segments from the oldest unacknowledged on.
     segments: VecDeque<Segment>,
     una: u64,
     transmissions: u64,
-    /// In the order of sending.
+    /// Transmissions in the order of sending.
     order: VecDeque<Sent>,
     lost: VecDeque<u64>,
     in_flight: u64,
@@ -52,19 +52,19 @@ pub(super) struct Sender {
     recovery_end: u64,
     window_limited: bool,
     next_burst: Nanos,
-    /// Segments that the application has given so far.
+    /// Segments that the application has written so far.
     given: u64,
-    /// Marks are not reacted to until this is acknowledged.
+    /// Segment up to which marks cause no further reduction.
     reduced: u64,
-    /// The last progress, and how often the retransmission timer has ended since.
+    /// Time of the last progress, and number of timeouts since.
     progress: Nanos,
     timeouts: u32,
-    /// The last transmission before it did.
+    /// Last transmission before the last timeout.
     doubted: u64,
     pub(super) undone: u32,
 }
 
-/// What keeps a sender from sending.
+/// Reason to stop sending.
 pub(super) enum Wait {
     Until(Nanos),
     Acknowledgement,
@@ -96,7 +96,7 @@ impl Sender {
         }
     }
 
-    /// Bytes acknowledged.
+    /// Returns the number of bytes acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.una * MSS
     }
@@ -105,23 +105,23 @@ impl Sender {
         self.in_flight > 0
     }
 
-    /// The application has so many segments more.
+    /// Adds segments written by the application.
     pub(super) fn give(&mut self, segments: u64) {
         self.given = self.given.saturating_add(segments);
     }
 
-    /// When a tail loss probe would be answered.
+    /// Returns the time at which a tail loss probe would be answered.
     pub(super) fn probed(&self, now: Nanos) -> Nanos {
         now + 2 * self.srtt.map_or(SECOND, |srtt| srtt.as_nanos() as Nanos)
     }
 
-    /// When the retransmission timer ends.
+    /// Returns the end of the retransmission timer.
     pub(super) fn deadline(&self) -> Nanos {
         let rto = self.srtt.map_or(SECOND, |srtt| srtt.as_nanos() as Nanos + 200 * MS);
         self.progress + (rto << self.timeouts.min(6))
     }
 
-    /// Appends what may leave now.
+    /// Appends the transmissions that may leave now to `out`.
     pub(super) fn send(&mut self, now: Nanos, out: &mut Vec<Sent>) -> Wait {
         loop {
             let rate = self.algorithm.pacing_rate();
@@ -179,7 +179,7 @@ impl Sender {
         sent
     }
 
-    /// These have arrived, in this order. `marked`: a router has marked one.
+    /// Processes the arrival of transmissions, in this order. `marked` is set if a router has marked one.
     pub(super) fn on_ack(&mut self, now: Nanos, arrived: &[Sent], marked: bool) {
         self.progress = now;
         self.timeouts = 0;
@@ -239,12 +239,12 @@ impl Sender {
         assert!(self.algorithm.window() > 0);
     }
 
-    /// Nothing of what is in flight will ever arrive, as a tail loss probe has shown.
+    /// Marks everything in flight as lost, as a tail loss probe would find.
     pub(super) fn on_silence(&mut self, now: Nanos) {
         self.detect(now, u64::MAX);
     }
 
-    /// The retransmission timer has ended.
+    /// Handles the end of the retransmission timer.
     pub(super) fn on_timeout(&mut self, now: Nanos) {
         self.timeouts += 1;
         self.progress = now;
@@ -256,7 +256,7 @@ impl Sender {
         self.algorithm.on_timeout(&view);
     }
 
-    /// What was sent before the timer ended does arrive: nothing was lost.
+    /// Undoes a timeout, because an older transmission arrived and nothing was lost.
     fn undo(&mut self, now: Nanos) {
         self.undone += 1;
         self.phase = Phase::Open;
@@ -287,7 +287,7 @@ impl Sender {
         }
     }
 
-    /// What was sent before `newest` and has not arrived is lost. Returns whether there is any.
+    /// Marks transmissions before `newest` that have not arrived as lost. Returns true if there are any.
     fn mark_lost(&mut self, now: Nanos, newest: u64) -> bool {
         let mut found = false;
         while let Some(sent) = self.order.front().copied().filter(|sent| sent.transmission <= newest) {
