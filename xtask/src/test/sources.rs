@@ -7,7 +7,8 @@
 //! explain the origin of network files ([`network_files`]). Log fields have the same names everywhere
 //! ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). The reason of an ignored test
 //! names what runs the test ([`slow`]). The library inside the program is never an old one
-//! ([`preload_sources`]). The list of other interfaces' features is complete, and names existing tests
+//! ([`preload_sources`]). Comments keep the rules of prose ([`prose`]), and folders have the names of their
+//! crates ([`folders`]). The list of other interfaces' features is complete, and names existing tests
 //! ([`faces`]).
 
 use std::fs;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, faces, log_fields, network_files, preload_sources, slow, threads};
+use super::{debug_forms, faces, folders, log_fields, network_files, preload_sources, prose, slow, threads};
 use crate::{Result, root};
 
 /// The pure crates: the two cores, their junction, their common primitives, and the state machine of the
@@ -90,7 +91,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(debug_forms::complaints(package)?);
         note(threads::complaints(package)?);
         note(slow::complaints(package)?);
+        note(prose::complaints(package)?);
     }
+    note(folders::complaints(workspace)?);
     note(network_files::complaints(workspace)?);
     note(log_fields::complaints(workspace)?);
     note(preload_sources::complaints(workspace)?);

@@ -72,7 +72,7 @@ programs! {
 fn a_program_of_fifteen_lines_reaches_the_overlay() {
     let source = include_str!("../c/hello.c");
     assert!(source.lines().count() <= 15);
-    assert!(include_str!("../../../../README.md").contains(source), "the README has this program");
+    assert!(include_str!("../../../../docs/use/C.md").contains(source), "the page has this program");
     let Some(greeter) = Program::new("greeter.c").build(Mode::Plain) else { return };
     let Some(hello) = Program::new("hello.c").and("loopback.c").build(Mode::Plain) else { return };
     let port = run::port().to_string();

@@ -1,6 +1,6 @@
 //! The README's commands, run as written, and the guide's tours ([`guide`]).
 //!
-//! Every command is taken from the README itself. These are the lines of its `sh` blocks, and texts in
+//! Every command is taken from the README and the pages beside it ([`PAGES`]). These are the lines of its `sh` blocks, and texts in
 //! backticks that begin with one of [`PROGRAMS`]. [`TRIES`] has the script for each. A command without an
 //! entry fails, and so does an entry without a command. The scripts get the commands as arguments and `eval`
 //! them. A script replaces the README's placeholders by real values.
@@ -30,20 +30,17 @@ const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", 
 const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 
 /// Commands that are not run here, with the reasons.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("cargo xtask test", "this is it"),
-    ("cargo xtask ci", "this is it"),
-    ("cargo xtask bench tcp", "its own tests run it"),
-    ("cargo xtask bench programs", "it measures, for minutes, and needs the machine for itself"),
-    ("cargo xtask bench python", "it measures, for minutes, and needs the machine for itself"),
-];
+const ELSEWHERE: &[(&str, &str)] = &[("cargo xtask test", "this is it"), ("cargo xtask ci", "this is it")];
+
+/// Pages whose commands are tried.
+const PAGES: &[&str] = &["README.md", "docs/use/C.md", "docs/reference/FEATURES.md"];
 
 /// Programs that every script needs.
 const BASICS: [&str; 2] = ["bash", "timeout"];
 
 /// Runs all commands, and then the guide's tours with the programs that the commands have installed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
-    let found = commands(&fs::read_to_string(root().join("README.md"))?);
+    let found = commands(&text()?);
     let mut outcome = unknown(&found);
     let scratch = Scratch::new(workspace.target.join("readme"));
     let _ = fs::remove_dir_all(&scratch.folder);
@@ -66,6 +63,12 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let _ = fs::remove_dir_all(&scratch.folder);
     }
     Ok(outcome)
+}
+
+/// Reads the pages whose commands are tried.
+fn text() -> Result<String> {
+    let pages: Result<Vec<_>> = PAGES.iter().map(|page| Ok(fs::read_to_string(root().join(page))?)).collect();
+    Ok(pages?.join("\n"))
 }
 
 fn attempt(entry: &Try, name: &str, arguments: &[&str], scratch: &Scratch) -> Result<Outcome> {
@@ -224,7 +227,7 @@ int main(void) { `peersock no` }
 
     #[test]
     fn every_command_of_the_readme_is_known() {
-        let text = fs::read_to_string(root().join("README.md")).expect("there is one");
+        let text = text().expect("the pages");
         assert_eq!(unknown(&commands(&text)).failed, []);
     }
 }

@@ -22,7 +22,12 @@ pub(super) const TRIES: &[Try] = &[
         commands: &["cargo run --release -- demo"],
         needs: &[],
         builds: true,
-        script: "cd \"$ROOT\"; eval \"$1\"",
+        // What the README shows is what it prints.
+        script: r#"
+            said=$PWD/said; cd "$ROOT"; eval "$1" | tee "$said"
+            shown=$(awk '/^\$ cargo run/ { on = 1; next } /^```/ { on = 0 } on { print substr($0, 1, 13) }' README.md)
+            [ -n "$shown" ]
+            while read -r label; do grep -q "^$label" "$said"; done <<< "$shown""#,
     },
     Try {
         name: "install",
@@ -277,7 +282,7 @@ END
     },
     Try {
         name: "Python",
-        commands: &["pip install ./python"],
+        commands: &["pip install ./bindings/python"],
         needs: &["python3"],
         builds: true,
         script: r#"
@@ -321,6 +326,6 @@ patience() { sleep 0.05; [ $SECONDS -lt 120 ] || { echo 'it takes too long' >&2;
 said_address() {
   until sed -n 's/^.*listening on \[\([^]]*\)\].*/\1/p' "$1" 2>/dev/null | grep -m1 .; do patience; done
 }
-# The README's first program in a language.
-snippet() { awk -v fence="\`\`\`$1" '$0 == fence { on = 1; next } /^```/ { if (on) exit } on' "$ROOT/README.md"; }
+# The first program in a language, of the README or the page about C.
+snippet() { awk -v fence="\`\`\`$1" '$0 == fence { on = 1; next } /^```/ { if (on) exit } on' "$ROOT/README.md" "$ROOT/docs/use/C.md"; }
 "#;

@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_the_guide_installs_is_tried_with_the_readme() {
-        let readme = commands(&fs::read_to_string(root().join("README.md")).expect("there is one"));
+        let readme = commands(&crate::test::readme::text().expect("the pages"));
         let unknown: Vec<_> = tour::readme_commands(&guide()).difference(&readme).cloned().collect();
         assert_eq!(unknown, [""; 0]);
     }
@@ -198,7 +198,7 @@ mod tests {
             let (file, place) = link.split_once('#').unwrap_or((link, ""));
             let text = match file {
                 "" => Ok(guide.clone()),
-                file => fs::read_to_string(root().join("docs").join(file)),
+                file => fs::read_to_string(root().join("docs/use").join(file)),
             };
             let text = text.unwrap_or_else(|error| panic!("{link}: {error}"));
             assert!(place.is_empty() || anchors(&text).contains(place), "{link}");

@@ -1,0 +1,133 @@
+//! Rules of prose that can be counted, for comments and doc comments.
+//!
+//! A first sentence has a subject and a verb, so it begins with no question word. Phrases that hide who does
+//! what are left out. A comment fits into 110 columns, but for code and tables in it.
+
+use std::fs;
+
+use super::sources::rust_files;
+use super::workspace::Package;
+use crate::{Result, root};
+
+/// The first words that make a question of a sentence.
+const QUESTIONS: [&str; 7] = ["How", "What", "Whatever", "Whether", "Where", "Who", "Whose"];
+
+/// Share of a crate's doc comments that may begin so, percent.
+const QUESTIONS_PERCENT: usize = 3;
+
+/// Phrases that no comment has.
+const BANNED: [&str; 12] = [
+    "so many",
+    "so manieth",
+    "goes by",
+    "come of it",
+    "comes of it",
+    "is no more",
+    "are no more",
+    "makes do",
+    "it is looked",
+    "it is told",
+    "that there are",
+    "those of them",
+];
+
+/// Columns of a comment.
+const COLUMNS: usize = 110;
+
+/// Returns where a crate's comments break the rules.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
+    let folder = package.manifest.parent().unwrap_or(&package.manifest);
+    let (mut complaints, mut total) = (Vec::new(), Counts::default());
+    for source in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
+        for file in rust_files(source)? {
+            let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
+            let counts = Counts::of(&fs::read_to_string(&file)?);
+            complaints.extend(counts.complaints.iter().map(|(line, what)| format!("{name}:{line}: {what}")));
+            total.docs += counts.docs;
+            total.questions += counts.questions;
+        }
+    }
+    if total.questions * 100 > total.docs * QUESTIONS_PERCENT {
+        let Counts { docs, questions, .. } = total;
+        complaints
+            .push(format!("{}: {questions} of {docs} doc comments begin with a question word", package.name));
+    }
+    Ok(complaints)
+}
+
+/// What the comments of a file are like.
+#[derive(Default)]
+struct Counts {
+    docs: usize,
+    questions: usize,
+    /// Line numbers, from 1, and what is wrong there.
+    complaints: Vec<(usize, String)>,
+}
+
+impl Counts {
+    fn of(text: &str) -> Counts {
+        let mut counts = Counts::default();
+        let (mut was_doc, mut in_code) = (false, false);
+        for (number, line) in text.lines().enumerate() {
+            let bare = line.trim_start();
+            let doc = bare.strip_prefix("///").or_else(|| bare.strip_prefix("//!"));
+            let comment = doc.or_else(|| bare.strip_prefix("//"));
+            let is_first = doc.is_some() && !was_doc;
+            was_doc = doc.is_some();
+            in_code &= was_doc;
+            let Some(comment) = comment.map(str::trim_start) else { continue };
+            if is_first {
+                counts.docs += 1;
+                let word = comment.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+                counts.questions += usize::from(QUESTIONS.contains(&word));
+            }
+            if comment.starts_with("```") {
+                in_code = was_doc && !in_code;
+            } else if !in_code && !comment.starts_with('|') {
+                counts.look_at(number + 1, line, comment);
+            }
+        }
+        counts
+    }
+
+    fn look_at(&mut self, number: usize, line: &str, comment: &str) {
+        if line.chars().count() > COLUMNS {
+            self.complaints.push((number, format!("a comment over {COLUMNS} columns")));
+        }
+        let lower = comment.to_lowercase();
+        if let Some(phrase) = BANNED.iter().find(|phrase| lower.contains(*phrase)) {
+            self.complaints.push((number, format!("a comment with '{phrase}'")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_words_phrases_and_columns_are_counted() {
+        let long = format!("// {}\n", "x".repeat(COLUMNS));
+        let text = format!(
+            "//! Whether it works.\n//! What follows is no first line.\n\n/// Returns {}.\nfn f() {{}}\n/// Who?\n{long}",
+            "so many"
+        );
+        let counts = Counts::of(&text);
+        assert_eq!((counts.docs, counts.questions), (3, 2));
+        let lines: Vec<_> = counts.complaints.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [4, 7]);
+    }
+
+    #[test]
+    fn code_and_tables_in_comments_may_be_long() {
+        let wide = "x".repeat(COLUMNS);
+        let text = format!(
+            "/// Text.\n/// ```\n/// {wide}\n/// ```\n/// | {wide} |\n/// {wide}\nlet code = {wide};\n"
+        );
+        assert_eq!(Counts::of(&text).complaints.len(), 1);
+    }
+}
