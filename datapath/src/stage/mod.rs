@@ -1,11 +1,12 @@
-//! The send stage of a flow.
+//! Send stage of a flow.
 
-// Relative, so that the tests can mount this module over locks whose interleavings they choose.
+// A relative path, so that the tests can mount this module over locks whose interleavings they choose.
 use super::sync::{AtomicBool, Mutex, Ordering, TryLockError};
 
-/// Keeps one flow's segments in order while any thread may send them: one thread at a time works, for all.
+/// Order of one flow's segments while any thread may send them: one thread at a time works, for all.
 ///
-/// Nobody waits. Who finds the stage taken leaves a note, and the holder looks for notes before and after it
+/// No thread waits. A thread that finds the stage taken leaves a note. The holder checks for notes before and
+/// after it leaves.
 /// leaves.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
@@ -14,8 +15,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Runs `work` until no thread has asked for it since it last began, unless another thread is already
-    /// doing so.
+    /// Runs `work` until no thread has requested it since it last began. Returns at once if another thread is
+    /// already doing so.
     pub(super) fn run(&self, mut work: impl FnMut()) {
         self.note.store(true, Ordering::SeqCst);
         while self.note.load(Ordering::SeqCst) {
@@ -24,7 +25,7 @@ impl Stage {
                     self.note.store(false, Ordering::SeqCst);
                     work();
                 }
-                // The holder sees the note when it is done.
+                // The holder sees the note when `work` returns.
                 Err(TryLockError::WouldBlock) => return,
                 Err(TryLockError::Poisoned(_)) => unreachable!("work does not panic"),
             }
