@@ -23,7 +23,6 @@ const FIND_PEER: Duration = Duration::from_secs(3);
 const DOUBT: Duration = Duration::from_millis(200);
 /// Silence after which the overlay doubts the session too: the minimum retransmission timeout of RFC 6298
 /// section 2.4.
-/// section 2.4).
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Limit of queued packets without a flow (UDP, ICMP) per destination; the oldest is dropped first.

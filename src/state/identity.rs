@@ -1,4 +1,4 @@
-//! The text form of an identity on disk.
+//! Text form of an identity on disk.
 //!
 //! ```text
 //! # Whoever can read this file can act as this node. Keep it secret; keep a backup.
@@ -18,7 +18,7 @@ const COMMENT: &str = "# Whoever can read this file can act as this node. Keep i
 const MAGIC: &str = "peersock-identity";
 const VERSION: u32 = 1;
 
-/// A node's secret seed; wiped from memory when dropped.
+/// Secret seed of a node; wiped from memory when dropped.
 pub(super) type Seed = Zeroizing<[u8; 32]>;
 
 pub(super) fn generate() -> std::io::Result<Seed> {
@@ -37,7 +37,7 @@ pub(super) fn emit(seed: &Seed) -> Zeroizing<String> {
     text
 }
 
-/// `path` is for the error's text only.
+/// Parses the text form. `path` is only for the error's text.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Seed, StateError> {
     let malformed = |what| StateError::Malformed { path: path.into(), what };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -7,7 +7,6 @@ use super::sync::{AtomicBool, Mutex, Ordering, TryLockError};
 ///
 /// No thread waits. A thread that finds the stage taken leaves a note. The holder checks for notes before and
 /// after it leaves.
-/// leaves.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     taken: Mutex<()>,

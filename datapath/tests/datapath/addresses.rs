@@ -12,7 +12,7 @@ use crate::net::{Net, Node};
 const PORT: u16 = 80;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Node 1 has both addresses; node 0 knows of the first.
+/// Returns a net in which node 1 has both addresses, and node 0 knows only the first.
 fn pair() -> Net {
     Net::star(2, |node| match node {
         0 => [vec![ip(1)], vec![]],

@@ -89,8 +89,7 @@ fn who_waits_for_a_connection_hears_that_it_stands() {
     assert_eq!(count.get(), 1);
 }
 
-/// Otherwise a stranger's packet to a closed port would make the node search for the stranger once it is
-/// silent.
+/// A stranger's packet to a closed port must not make the node search for the stranger once it is silent.
 #[test]
 fn nobody_waits_for_an_answer_to_a_reset() {
     let mut net = Net::star(2, |_| [vec![], vec![]]);

@@ -31,7 +31,7 @@ const LIFETIME: u32 = 600;
 /// Prefix of keys in Redis.
 pub(crate) const LAYOUT: &str = "peersock:2";
 
-/// Configuration of the root that `node` uses by default; the tests give it others.
+/// Returns the configuration of the root that `node` uses by default; the tests give it others.
 fn config() -> Config {
     config_of(200)
 }

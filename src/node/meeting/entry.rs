@@ -5,8 +5,6 @@
 //! Kept nodes alone would usually suffice, but not against an attacker with a fake DHT: a node that once
 //! entered it, in a network that the attacker runs, would stay in it for ever. For the same reason only a few
 //! are kept of each small network, and none of a DHT in which no named node has answered.
-//! was in it once, in a network that he runs, would stay in it for ever. For the same reason only a few are
-//! kept of each small network, and none of a DHT in which no named node has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -5,7 +5,6 @@
 //! directly: over UDP, and over TCP if the answer is truncated. The query has an unpredictable port and ID.
 //! Answers are not signed: an attacker who forges them can name its own roots, which see what every root
 //! sees.
-//! root sees.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -134,7 +134,7 @@ pub enum Presence {
     /// No session exists; one is made when something is sent. A static network's member that was never heard
     /// from also counts as known.
     Known,
-    /// It has said goodbye, or, in an ad-hoc network, was silent for two minutes, in which four of its
+    /// The peer has said goodbye, or, in an ad-hoc network, was silent for two minutes, in which four of its
     /// beacons should have come.
     Gone,
 }
