@@ -56,6 +56,7 @@ impl Datapath {
         let config = if device.is_none() { config.without_exit() } else { config };
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
+            // Locked until the network is in the list, so that no other thread handles an event of it before.
             let mut endpoint = self.control();
             let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
@@ -69,6 +70,7 @@ impl Datapath {
                 addresses: in_stack(&prefixes),
                 routes: in_stack(&routes),
                 ports: ports.clone(),
+                // The session authenticates every byte, so inner checksums are redundant.
                 checksums: false,
             });
             let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports, device };
@@ -158,6 +160,7 @@ impl Datapath {
         start: Instant,
         batch: &mut Batch,
     ) {
+        // As a duration, because control's clock differs from the caller's.
         let start_in = start.saturating_duration_since(now);
         self.with_control(now, batch, |endpoint, now| {
             endpoint.meet(now, network, identity, contact, now + start_in);
@@ -310,6 +313,8 @@ impl Datapath {
             let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
+                // Handling an event may queue datagrams, and sending may raise events, so both queues are
+                // drained in turn.
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
                         Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),

@@ -143,6 +143,7 @@ impl Datapath {
                 self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
             }
             match gso {
+                // Groups need a copy per peer, and limited sockets fragments; neither fits a batch.
                 Some(gso) if !destination.is_multicast() && !state.is_limited() => {
                     let to = (state, destination);
                     self.send_with_others(now, interface, to, packet, gso, &mut batch);
@@ -152,6 +153,7 @@ impl Datapath {
             Ok(())
         });
         if let (Ok(()), Some(Resolved::Route(Route::Peer(peer)))) = (&made, &resolved) {
+            // Unlike TCP, no acknowledgement shows whether the path still carries the size.
             self.doubt_later(now, peer);
         }
         self.settle(now, &mut batch);

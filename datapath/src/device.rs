@@ -100,11 +100,13 @@ impl Datapath {
             // devices.
             return self.counters.device_source_not_own.increment();
         }
+        // The peer would drop the packet, too, but without an error for the host.
         if !may_pass(packet, &network.ports) {
             self.counters.device_port_refused.increment();
             return self.answer(now, &network, packet, Undelivered::Prohibited);
         }
         if destination.is_multicast() {
+            // Each peer's copy may be fragmented or queued, so its checksum must be complete.
             complete(packet, offload);
             return self.send_to_group(now, interface, destination, packet, batch);
         }
@@ -144,6 +146,7 @@ impl Datapath {
     ) {
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         if let Some(segments) = offload.segments {
+            // Waiting packets leave first, so that the host's packets stay in order.
             self.send_gso(now, gso, batch);
             // Segments larger than the path's size are cut once more; the host gets no error.
             let whole = SuperSegment::from_packet(packet, segments.payload).and_then(|whole| {
@@ -160,6 +163,7 @@ impl Datapath {
             self.join_others(now, sender, packet, gso, batch);
             return;
         }
+        // As above: packets stay in order.
         self.send_gso(now, gso, batch);
         if self.refuse_too_big(now, network.interface, packet, mtu) {
             return;
@@ -168,7 +172,7 @@ impl Datapath {
     }
 
     /// Answers the host behind a device if its packet exceeds the path's `mtu` and must not be fragmented;
-    /// then returns true. This node fragments packets of sockets because it is their source.
+    /// then returns true.
     pub(super) fn refuse_too_big(
         &self,
         now: Instant,
@@ -179,6 +183,7 @@ impl Datapath {
         if packet.len() <= mtu || !must_not_be_cut(packet, mtu) {
             return false;
         }
+        // Packets of sockets are fragmented by this node instead, because it is their source.
         let network = self.known_by_interface(interface).filter(|network| network.device.is_some());
         let Some(network) = network else { return false };
         self.counters.out_too_big.increment();

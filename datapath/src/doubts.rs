@@ -81,10 +81,12 @@ impl Datapath {
     /// Schedules a check because a datagram has left for a peer.
     pub(super) fn doubt_later(&self, now: Instant, peer: &Arc<Peer>) {
         let doubt = &PeerLink::of(peer).doubt;
+        // The load spares most datagrams a write to a shared cache line.
         if doubt.is_due.load(Ordering::Relaxed) || doubt.is_due.swap(true, Ordering::Relaxed) {
             return;
         }
         let at = now + FIRST * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
+        // Weak, so that a pending check does not keep a removed peer.
         match self.doubts.add(at, Arc::downgrade(peer)) {
             true => self.sink.wake_at(at),
             false => doubt.is_due.store(false, Ordering::Relaxed),

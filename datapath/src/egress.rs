@@ -194,6 +194,7 @@ impl Datapath {
         let Reply { interface, destination, packet } = reply;
         let mut packet = packet.to_vec();
         match self.resolve(now, interface, None, destination) {
+            // Such packets expect no answer, so the peer's silence afterwards means nothing.
             Resolved::Route(Route::Peer(peer)) => match peer.sender().map(Sender::unasked) {
                 Some(sender) => self.send_sealed(now, interface, &sender, &mut packet, batch),
                 None => self.counters.out_unreachable.add(1),
@@ -299,6 +300,7 @@ impl Datapath {
     /// Loops a flow back when both ends are this node: whole super-segments go straight back into the stack.
     fn pump_local(&self, now: Instant, flow: &Flow, batch: &mut Batch) {
         let limits = Egress {
+            // No path is involved, so nothing cuts the packets or limits the bytes in flight.
             segment: MAX_PACKET - TCP_HEADERS,
             max_segments: 1,
             in_flight_cap: usize::MAX,
@@ -329,12 +331,14 @@ impl Datapath {
         let link = PeerLink::of(peer);
         let max_segments = self.most_segments(&sender, datagram);
         let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
+        // The overlay then checks that the peer is there even while the connection is idle.
         socket.watch(peer, || !is_over(flow.readiness()));
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         Buffers::with(|Buffers { packet, sealed }| {
             loop {
                 let own = flow.in_flight();
+                // All flows to the peer share the receive buffer of its UDP socket.
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
                 let limits = Egress {
                     // The floor lets each flow make progress even if its peer's other flows use up the limit.

@@ -79,6 +79,7 @@ impl Datapath {
         match event {
             Event::PathChanged(peer) => self.log_path(peer),
             Event::SessionReady(peer) => {
+                // The session may belong to a restarted instance with other memberships.
                 PeerLink::of(peer).reported.forget();
                 // Packets to a peer that was away, or to its dead predecessor, are lost; retransmit without
                 // waiting for the timer.
@@ -93,6 +94,8 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
+                    // Retransmission timers may have grown to a minute during the outage. Only this authentic
+                    // proof revives flows; a forged ICMP message must not (RFC 5927).
                     self.stack.revive_flows(interface, &owned(peer), batch);
                 }
             }

@@ -43,6 +43,7 @@ impl GsoBatch {
             let (one, other) = (to.path, sender.path);
             one.place == other.place && Arc::ptr_eq(&to.session, &sender.session)
         });
+        // A shorter datagram ends a GSO batch, so none may follow it.
         let is_even = self.length == self.count * self.size;
         same_way
             && self.ecn == ecn

@@ -103,7 +103,9 @@ impl Datapath {
             ingress.last = Some(Last { session, network, owned: None, reached: None, noted: false });
         }
         let Some(last) = &mut ingress.last else { return false };
+        // Opened in place behind the pending segments, which saves a copy.
         let slot = ingress.coalescer.slot(datagram.len() - DATA_OVERHEAD);
+        // Forged or replayed data of a known session must not take the control lock.
         let Ok(opened) = last.session.open(datagram, slot) else { return true };
         if !last.noted {
             last.noted = true;

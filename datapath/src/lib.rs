@@ -260,6 +260,7 @@ impl Datapath {
     pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
         if self.stack.poll_timeout().is_some_and(|at| at <= now) {
             self.stack.handle_timeout(now, batch);
+            // Before the batch is settled, because it now holds the flows whose timers fired.
             self.report_silence(now, batch);
         }
         if self.control_due().is_some_and(|at| at <= now) {

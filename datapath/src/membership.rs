@@ -54,6 +54,7 @@ impl Reported {
         said.joined.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
         if joined {
             said.unwanted.retain(|(known, _)| *known != group);
+            // A peer can report any number of groups.
             if said.joined.len() < MOST_UNWANTED {
                 said.joined.push((group, now));
             }

@@ -83,6 +83,7 @@ impl Members {
         match networks.get(&network) {
             None => return Peers::default(),
             Some(Known { list: Some(list), .. }) => return list.clone(),
+            // The read lock ends here, because the list must be rebuilt under the write lock.
             Some(_) => drop(networks),
         }
         let mut networks = self.write();

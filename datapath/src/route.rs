@@ -57,6 +57,7 @@ impl Datapath {
     /// own.
     pub fn interface_to(&self, now: Instant, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
+        // The stack has no address in a network whose packets a device takes.
         let mut in_stack = networks.iter().filter(|network| network.device.is_none());
         let found = in_stack.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
         Some(found.interface)
@@ -111,6 +112,7 @@ impl Datapath {
             let socket = SocketState::of(flow.context());
             let known = self.known(flow.interface(), Some(socket), flow.remote().ip());
             let Known::Route(Route::Peer(peer)) = known else { continue };
+            // One report per peer, because each takes the control lock.
             match silent.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &peer)) {
                 Some((_, longest)) => *longest = silence.max(*longest),
                 None => silent.push((peer, silence)),
@@ -206,6 +208,7 @@ impl Waiting {
     fn entry(&mut self, now: Instant, found: bool, interface: InterfaceId, to: IpAddr) -> Option<&mut Entry> {
         let known = self.entries.contains_key(&(interface, to));
         let patience = self.patience.unwrap_or(FIND_PEER);
+        // A scan of a network must not use unbounded memory.
         if !known && self.entries.len() == MAX_WAITING_DESTINATIONS {
             return None;
         }

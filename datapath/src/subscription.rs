@@ -78,6 +78,7 @@ impl Subscribers {
     }
 
     fn note(&self, change: impl Fn(&mut Queue)) {
+        // A copy, so that wakers run without the list's lock.
         let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
             change(&mut subscription.lock());
@@ -86,6 +87,7 @@ impl Subscribers {
     }
 
     pub(super) fn publish(&self, event: &Event) {
+        // A copy, so that wakers run without the list's lock.
         let list = sync::lock(&self.list).clone();
         let all = list.iter().filter_map(Weak::upgrade);
         for subscription in all.filter(|subscription| !subscription.is_for_roots) {

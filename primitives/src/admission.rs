@@ -210,6 +210,7 @@ impl<K: Eq + Hash + Copy> Taken<K> {
         self.of_sources -= usize::from(source.is_some());
         if let Some(count) = self.sources.get_mut(&source) {
             count.all -= 1;
+            // Otherwise the map would grow with every source that ever connected.
             if count.all == 0 {
                 self.sources.remove(&source);
             }

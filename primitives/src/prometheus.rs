@@ -82,6 +82,7 @@ impl Family<'_> {
         }
         let _ = match value {
             Number::Whole(value) => writeln!(self.text, " {value}"),
+            // Rust writes `inf`, which the format does not know.
             Number::Real(value) if value == f64::INFINITY => writeln!(self.text, " +Inf"),
             Number::Real(value) if value == f64::NEG_INFINITY => writeln!(self.text, " -Inf"),
             Number::Real(value) => writeln!(self.text, " {value}"),

@@ -22,9 +22,10 @@ pub(crate) use node::Node;
 /// Timeout of an answer.
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
-/// Returns the configuration of the measured root. It has no budgets, because they would hide its capacity.
+/// Returns the configuration of the measured root, without budgets.
 pub(crate) fn config() -> Config {
     let mut config = Config::new(Arc::new(Identity::from_seed(&[200; 32])));
+    // Budgets would hide the root's capacity.
     config.relay = peersock_root::RelayPolicy::Unlimited;
     (config.limits.handshakes_per_second, config.limits.handshake_burst) = (1_000_000, 1_000_000);
     config

@@ -104,6 +104,7 @@ impl Clients {
         match key {
             LookUpKey::Id(id) => self.by_id(id),
             LookUpKey::Prefix(prefix) => {
+                // The smallest ID with this prefix; only the next ID in order can match.
                 let mut first = [0; 32];
                 first[..prefix.len()].copy_from_slice(prefix);
                 let (id, slot) = self.by_id.range(NodeId::from_bytes(first)..).next()?;

@@ -31,6 +31,7 @@ impl Root {
         let Ok(initiation) = Initiation::parse(datagram) else {
             return self.counters.handshake_malformed.increment();
         };
+        // The cheapest check: only senders that know this root's ID pass.
         if !self.cookies.check_mac1(datagram) {
             return self.counters.mac1_invalid.increment();
         }
@@ -72,6 +73,7 @@ impl Root {
         let Ok(received) = Received::read(&self.config.identity, datagram) else {
             return self.counters.handshake_unauthentic.increment();
         };
+        // Only authentic initiations, so that forged ones cannot displace them.
         self.recent.insert(datagram);
         if received.payload().network != NetworkId::ROOTS {
             return self.counters.strangers_refused.increment();

@@ -100,6 +100,7 @@ impl Root {
         };
         let own = self.clients.by_key(&key).and_then(|found| self.clients.get(found)?.entry(at));
         if own.is_none() && self.directory.is_some() {
+            // All roots share the directory, so no source prefix may use it up.
             if !self.questions.asked.take(ip, now) {
                 self.counters.look_ups_limited.increment();
                 return self.tell_found(slot, id, Err(NotFound::Limited));
@@ -219,6 +220,7 @@ impl Root {
     }
 
     fn close_question(&mut self, open: &Question, result: Result<Entry, NotFound>) {
+        // Another node may have the slot by now.
         if self.clients.get(open.slot).is_some_and(|client| client.id == open.asker) {
             self.tell_found(open.slot, open.id, result);
         }

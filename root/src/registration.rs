@@ -89,6 +89,7 @@ impl Root {
     fn take_registration(&mut self, slot: Slot, since: Nanos, asked: &Registration, at: Nanos) {
         let lifetime = asked.lifetime.min(self.config.limits.lifetime);
         let (channel, token) = match self.clients.get(slot).and_then(|client| client.registered) {
+            // A renewal keeps the channel, so that frames of peers still arrive.
             Some(known) => (known.channel, known.token),
             None => (self.free_channel(), RelayToken::from_be_bytes(self.rng.random())),
         };

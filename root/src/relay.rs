@@ -47,11 +47,11 @@ impl Budgets {
         Self { free: FREE, relay }
     }
 
-    /// Returns the bucket of a new node. It holds as much as the free share, not a whole burst, because a
-    /// node that leaves and returns would get a new burst each time.
+    /// Returns the bucket of a new node, which holds as much as the free share.
     pub(crate) fn new_relay(&self, at: Nanos) -> Nanos {
         match &self.relay {
             Relay::Limited { node, .. } => {
+                // Not a whole burst, because a node that leaves and returns would get a new one each time.
                 let mut full_at = at.saturating_add(node.depth());
                 node.give(&mut full_at, FREE_AT_ONCE);
                 full_at
@@ -94,11 +94,14 @@ impl Root {
             self.counters.relay_unknown_source.increment();
             return None;
         }
+        // The token is secret, so the frame shows that the node is there.
         (sender.heard, sender.heard_at_path) = (at, at);
         let buckets = &mut sender.buckets;
         let paid = match (&self.budgets.relay, prefix) {
             (Relay::Unlimited, _) => true,
             (Relay::Limited { node, prefix: shared }, Some(prefix)) => {
+                // The node's bucket is checked before the prefix pays, so that a refused frame costs its
+                // neighbours nothing.
                 let fits = node.has(buckets.relay, frame.len(), at)
                     && shared.take(&mut prefix.relay, frame.len(), at);
                 fits && node.take(&mut buckets.relay, frame.len(), at)

@@ -45,6 +45,7 @@ impl Root {
             return None;
         }
         let client = self.clients.get_mut(slot)?;
+        // The other answers are obsolete once the node uses one of them.
         gone.extend(std::mem::take(&mut client.pending).iter().map(|pending| pending.session.index));
         gone.extend(client.previous.take().map(|session| session.index));
         client.previous = client.current.replace(Box::new(confirmed.session));

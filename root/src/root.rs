@@ -143,6 +143,7 @@ impl Root {
     ///
     /// A driver hands frames that begin with 0xD9 to [`Self::relay`] first, which copies nothing.
     pub fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        // No socket has such a source, so it is forged.
         if !is_endpoint(&source.remote()) {
             return self.counters.bad_source.increment();
         }
@@ -151,6 +152,7 @@ impl Root {
             Some(MessageType::Initiation) => self.on_initiation(now, source, datagram),
             Some(MessageType::Data) => self.on_data(now, source, datagram),
             Some(MessageType::Relayed) => {
+                // Only drivers that do not call `relay` first pay for this copy.
                 let mut frame = datagram.to_vec();
                 if let Some(to) = self.relay(now, source, &mut frame) {
                     self.outbox.send(&self.counters, to, frame);

@@ -218,6 +218,7 @@ fn check_route(
 ) -> Result<Prefix, Problem> {
     let given = text.get_ref();
     let certified = network.certified_prefix();
+    // Those addresses follow from keys, so nobody else may have them.
     if certified.contains(route.address()) || route.contains(certified.address()) {
         return Err(problem(text, format!("`{given}` overlaps the addresses that belong to keys")));
     }
@@ -234,6 +235,7 @@ fn check_route(
 }
 
 fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {
+    // DNS names ignore case, and so must the check for duplicates.
     let name = text.get_ref().to_ascii_lowercase();
     let valid = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

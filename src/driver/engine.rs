@@ -60,6 +60,7 @@ impl Engine<'_> {
         // Set if the last round had events, because more may follow soon.
         let mut has_run = false;
         while !driver.is_stopped() && driver.attached.is(attached) {
+            // Reset before the deadlines are read, so that no request in between is lost.
             driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
             let now = driver.now();
             driver.datapath.handle_timeout(now, &mut self.batch);

@@ -133,7 +133,7 @@ pub(crate) fn source_towards(remote: SocketAddr, device: Option<&str>) -> io::Re
 }
 
 /// Returns the interface by which the system sends to `remote`, for the log. It makes system calls, so it is
-/// not for every packet.
+/// too slow for every packet.
 pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
     let local = source_towards(remote, None).ok()?;
     let is_it = |entry: &InterfaceAddress| {
@@ -149,14 +149,13 @@ fn without_label(name: &str) -> &str {
 }
 
 /// Lists the interfaces that are up and have an address, ordered by index.
-///
-/// Up means set up by the administrator (IFF_UP): the kernel has no routes by other interfaces, although they
-/// keep their IPv4 addresses. An interface that has lost its carrier is listed, because that may be over in a
-/// moment, and no address has changed.
 pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
     for entry in getifaddrs()? {
         let Some(ip) = ip_of(&entry) else { continue };
+        // Up as set by the administrator. The kernel has no routes by other interfaces, although they keep
+        // their addresses. A lost carrier does not count, because it may return in a moment and no address
+        // has changed.
         if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }

@@ -155,6 +155,7 @@ impl Driver {
         self.alarm.wakeup.wake();
         self.role.wakeup.wake();
         let thread = self.lock_thread().take();
+        // A callback on the engine thread may stop the node, and a thread cannot join itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {
@@ -197,9 +198,9 @@ impl Driver {
         self.sockets.infos().into_iter().chain(self.turn.infos()).collect()
     }
 
-    /// Runs a change of the sockets; if it returns true, passes the new list to the overlay. Serialized by a
-    /// lock, because otherwise an older list could be passed last.
+    /// Runs a change of the sockets; if it returns true, passes the new list to the overlay.
     fn change_sockets(&self, now: Instant, batch: &mut Batch, change: impl FnOnce() -> bool) -> bool {
+        // Otherwise an older list could be passed last.
         let _one_at_a_time = sync::lock(&self.changing_sockets);
         let is_changed = change();
         if is_changed {
@@ -236,10 +237,10 @@ impl Driver {
         self.kick();
     }
 
-    /// Returns the current time. Reports suspensions to the data path first, because its sessions have aged
-    /// by that time before they carry packets again.
+    /// Returns the current time, after reporting suspensions to the data path.
     fn now(&self) -> Instant {
         let reading = self.suspension.now();
+        // Sessions have aged by the suspension, and must not carry packets as if they were fresh.
         if !reading.suspended.is_zero() {
             self.datapath.note_suspended(reading.suspended);
         }

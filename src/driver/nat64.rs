@@ -136,6 +136,7 @@ impl Search {
                 Routes::Ipv4 => {
                     self.tell(driver, None);
                     let mut state = sync::lock(&self.state);
+                    // Checked under the lock, so that a change that came meanwhile is not missed.
                     if !state.is_woken {
                         state.is_running = false;
                         return;

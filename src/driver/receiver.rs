@@ -87,6 +87,7 @@ impl Receiver {
                 }
                 // More may be available, but first acknowledge and deliver the received data.
                 datapath.finish_receive(now, &mut self.ingress);
+                // Handling the batch took time, which the next packets' timestamps must include.
                 now = Instant::now();
             }
         }

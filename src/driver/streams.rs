@@ -287,14 +287,14 @@ impl Keeper {
         }
     }
 
-    /// Connects like [`Self::connect`]. When the network changes, attempts that have lasted a while start
-    /// again, because their source address or route may be gone.
+    /// Connects like [`Self::connect`], but starts again after a network change.
     async fn connect_anew(
         &self,
         root: &NodeId,
         named: &[Target],
         network: &mut watch::Receiver<u64>,
     ) -> Result<(Connection, Target), String> {
+        // The source address or the route of an older attempt may be gone.
         let mut least = DOUBTED[0];
         loop {
             let begun = tokio::time::Instant::now();
@@ -409,9 +409,9 @@ async fn doubt(stream: &Sender, network: &mut watch::Receiver<u64>) {
     }
 }
 
-/// Waits before a root is tried again, and returns the next backoff. A network change ends the wait, because
-/// the obstacle may be gone.
+/// Waits before a root is tried again, and returns the next backoff. A network change ends the wait.
 async fn pause(wait: Duration, network: &mut watch::Receiver<u64>) -> Duration {
+    // A network change may have removed the obstacle.
     let least = tokio::time::Instant::now() + jittered(AGAIN[0]);
     tokio::select! {
         () = sleep(jittered(wait)) => (wait * 2).min(AGAIN[1]),
@@ -432,8 +432,9 @@ async fn changed(network: &mut watch::Receiver<u64>) {
 
 const NO_WAY: &str = "the root's text names no way by a stream";
 
-/// Connects, and waits for the first answer, because any server may accept the TCP connection.
+/// Connects, and waits for the first answer.
 async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, String> {
+    // Any server may accept the TCP connection, so only an answer counts.
     let mut connection = connector.connect(target).await.map_err(|error| error.to_string())?;
     match timeout(FIRST_ANSWER, connection.answered()).await {
         Ok(Ok(())) => Ok(connection),

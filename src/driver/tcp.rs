@@ -64,8 +64,9 @@ impl PeerStreams {
         let _ = self.driver.set(Arc::downgrade(driver));
     }
 
-    /// Passes an action to the thread. Runs under the control lock, so it must only queue the action.
+    /// Passes an action to the thread. Runs under the control lock, so it must not block.
     pub(super) fn act(self: &Arc<Self>, action: TcpAction) {
+        // The action is only queued, because blocking here would block control.
         let mut state = sync::lock(&self.state);
         if state.is_stopped {
             return;
@@ -138,6 +139,7 @@ impl PeerStreams {
         let TcpPunch { id, port, targets, after, lasts, .. } = punch;
         let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
         let devices = driver.sockets.devices();
+        // The node must be able to end during the round.
         drop(driver);
         let ways = devices.into_iter().take(MAX_WAYS).map(|interface| Way { interface });
         let ports: Vec<_> = ways.map(|way| PeerPort::new(port, way)).collect();
@@ -226,9 +228,9 @@ impl PeerStreams {
     }
 }
 
-/// Connects to an address, and retries after a refusal, because the other side's NAT may not have been open
-/// yet.
+/// Connects to an address, and retries after a refusal.
 async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
+    // The other side's NAT may not have been open yet.
     for _ in 0..target.tries {
         match port.connect(target.address).await {
             Ok(connection) => return Some(connection),

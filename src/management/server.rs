@@ -105,8 +105,9 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
-/// Reads a line within [`PATIENCE`] in total, however slowly it comes, because other clients wait meanwhile.
+/// Reads a line within [`PATIENCE`] in total.
 fn read_request(stream: &mut UnixStream) -> io::Result<String> {
+    // A slow client must not keep others waiting by sending a byte now and then.
     let until = Instant::now() + PATIENCE;
     let (mut request, mut piece) = (Vec::new(), [0; 256]);
     while request.len() < MAX_REQUEST && !request.contains(&b'\n') {

@@ -147,6 +147,7 @@ impl Netcheck {
         }
         targets.extend(origins.keys().cloned());
         let (network, turn, roots) = thread::scope(|scope| {
+            // At the same time, because each check may use its whole timeout.
             let turn = beside(scope, || check_turn(&turn, &only));
             let roots = beside(scope, || roots::check(sources, &self.interfaces));
             let network = peersock_nat::netcheck::run(&targets, &only);

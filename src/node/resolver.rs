@@ -206,14 +206,14 @@ impl Turn {
         self.due = now + AGAIN_MAX;
     }
 
-    /// Makes the names due soon, because the obstacle may be gone, and names may resolve differently in
-    /// another network.
+    /// Makes the names due soon after a network change.
     pub(super) fn network_changed(&mut self, now: Instant) {
+        // The obstacle may be gone, and names may resolve differently in another network.
         (self.in_vain, self.failures) = (0, self.failures.min(1));
         self.due = self.due.min(self.last.map_or(now, |last| now.max(last + RETRY_MIN)));
     }
 
-    /// Makes the names due soon, because the member is wanted and does not answer.
+    /// Makes the names due soon for a wanted member that does not answer.
     pub(super) fn wanted(&mut self, now: Instant) {
         self.in_vain = 0;
         if self.failures == 0 {

@@ -167,12 +167,12 @@ impl State {
     }
 }
 
-/// Publishes the roots to the node. The caller holds the state, so that an older list cannot replace a newer
-/// one.
+/// Publishes the roots to the node. The caller holds the state.
 fn publish(node: &Arc<Inner>, state: &State) {
     if node.is_down() {
         return;
     }
+    // Under the caller's lock, so that an older list cannot replace a newer one.
     let configs = state.roots.iter().map(Root::config).collect();
     node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
     node.driver.kick();

@@ -27,9 +27,9 @@ pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
     Ok(text)
 }
 
-/// Reads like [`read_secret_file`], but refuses a pipe without waiting for its writer, because a fixed path
-/// must not block the program.
+/// Reads like [`read_secret_file`], but refuses a pipe.
 pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
+    // Opening a pipe without a writer would block, and a fixed path must not block the program.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
@@ -122,6 +122,7 @@ pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateE
 pub(crate) fn write_atomically(directory: &Path, name: &str, content: &[u8]) -> Result<(), StateError> {
     let target = directory.join(name);
     let temporary = directory.join(format!(".{name}.new"));
+    // A crash may have left it behind.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(StateError::io("remove", &temporary)(error));

@@ -88,12 +88,11 @@ fn watch() -> rustix::io::Result<OwnedFd> {
     Ok(timer)
 }
 
-/// Reads both clocks in this order, so that a thread interrupted in between finds a shorter suspension, and
-/// the rest the next time.
-///
-/// Uses the C library, because rustix calls the vDSO directly, which Valgrind lacks. If the system has no
-/// such clock, the machine never appears suspended.
+/// Reads both clocks.
 fn read() -> (Duration, Instant) {
+    // In this order, a thread interrupted in between finds a shorter suspension, and the rest the next time.
+    // From the C library, because rustix calls the vDSO directly, which Valgrind lacks. Without such a clock
+    // the machine never appears suspended.
     let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     (boottime, Instant::now())
 }

@@ -18,6 +18,7 @@ impl Stage {
     /// already doing so.
     pub(super) fn run(&self, mut work: impl FnMut()) {
         self.note.store(true, Ordering::SeqCst);
+        // A note that arrived after `work` began may concern data that `work` has not seen.
         while self.note.load(Ordering::SeqCst) {
             match self.taken.try_lock() {
                 Ok(_held) => {

@@ -92,8 +92,10 @@ impl Waiters {
         self.publish(&state);
         drop(state);
         if threads {
+            // All threads, because the condition variable serves both interests.
             self.changed.notify_all();
         }
+        // Without the lock, because a waker may register again at once.
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -101,6 +103,7 @@ impl Waiters {
     pub fn register(&self, interest: Interest, waker: &Waker) {
         let mut state = self.lock();
         let wakers = &mut state.wakers[interest as usize];
+        // A task that polls repeatedly must not grow the list.
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());
         }

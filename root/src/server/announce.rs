@@ -44,6 +44,7 @@ impl Announcer {
     /// Announces the root at every [`INTERVAL`], for ever.
     pub(super) async fn run(self) -> Infallible {
         let mut interval = tokio::time::interval(INTERVAL);
+        // A delayed root must not send a burst of announcements.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;

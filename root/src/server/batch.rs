@@ -207,6 +207,7 @@ impl Gathering {
             gauges.traffic.send_calls.increment();
             let taken = match sockets.send_several(socket, &messages[messages.len() - trains.len()..]) {
                 Ok(taken) => {
+                    // At least 1, so that the loop ends whatever the system returns.
                     let taken = taken.clamp(1, trains.len());
                     let count: usize = trains[..taken].iter().map(|train| train.count).sum();
                     gauges.traffic.sent.add(count as u64);

@@ -131,6 +131,7 @@ impl Run {
                 self.clock_told = now;
                 self.root.set_unix_time(now, unix_time);
             }
+            // Checked after every event, because under load the timer may never be the first one.
             if self.root.poll_timeout().is_some_and(|at| at <= now) {
                 self.root.handle_timeout(now);
             }
@@ -175,6 +176,7 @@ impl Run {
         for start in (0..train.len()).step_by(stride) {
             let end = (start + stride).min(train.len());
             let frame = &mut train[start..end];
+            // Relayed frames skip `handle_datagram`, because it would copy them.
             let to = if frame[0] == MessageType::Relayed as u8 {
                 self.root.relay(now, source, frame)
             } else {
@@ -212,6 +214,7 @@ impl Run {
             Arrived::Datagram(source, datagram) => (source, datagram),
             Arrived::Closed(source) => return self.root.handle_disconnect(source),
         };
+        // As for UDP: relayed frames are rewritten in place.
         if datagram.first() == Some(&(MessageType::Relayed as u8)) {
             if let Some(to) = self.root.relay(now, source, &mut datagram) {
                 self.send(to, datagram);

@@ -139,8 +139,7 @@ impl Sockets {
         Poll::Pending
     }
 
-    /// Receives up to a batch of available datagrams, without waiting. A smaller batch marks the socket as
-    /// empty, because a call to find that out would double the calls for datagrams that come alone.
+    /// Receives up to a batch of available datagrams, without waiting.
     pub(super) fn receive(
         &self,
         number: usize,
@@ -149,6 +148,8 @@ impl Sockets {
     ) -> io::Result<usize> {
         let Bound { io, state, .. } = &self.sockets[number];
         let mut count = 0;
+        // A smaller batch means that the socket is empty. A call to find that out would double the calls for
+        // datagrams that come alone.
         let result = io.try_io(Interest::READABLE, || {
             count = state.recv(UdpSockRef::from(io), buffers, metas)?;
             // Later datagrams make the socket readable again, because tokio's epoll(7) is edge-triggered.
@@ -159,6 +160,7 @@ impl Sockets {
 
     /// Returns the source of a train, to which answers go.
     pub(super) fn source(&mut self, number: usize, meta: &RecvMeta) -> Source {
+        // A socket that is bound to one address answers from it anyway.
         let is_wild = self.sockets[number].address.ip().is_unspecified();
         let local = Local { socket: number, ip: meta.dst_ip.filter(|_| is_wild) };
         Source::Udp { socket: self.locals.number_of(local), remote: meta.addr }

@@ -136,6 +136,7 @@ impl ReceiveRole {
                 }
                 // One caller has waited for a long time. It wakes the engine when it releases the role.
                 self.engine_watches.store(false, Ordering::SeqCst);
+                // The holder may have left before it could see the flag.
                 if self.state.load(Ordering::SeqCst) == HELD {
                     Claim::Theirs(None)
                 } else {

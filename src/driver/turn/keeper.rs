@@ -141,6 +141,7 @@ impl Keeper {
         self.bell.take_interfaces();
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
         let (devices, nat64) = (driver.sockets.devices(), driver.sockets.nat64.prefix());
+        // The node must be able to end while this thread waits for the server.
         drop(driver);
         match choose(&devices, tries) {
             Ok(device) if self.server.transport() == TurnTransport::Udp => {
@@ -253,11 +254,11 @@ impl Keeper {
         !self.turn.is_stopped() && self.driver.strong_count() > 0
     }
 
-    /// Sleeps until the node is gone. A network change shortens the sleep to `least`, because the obstacle
-    /// may be gone.
+    /// Sleeps until the node is gone. A network change shortens the sleep to `least`.
     fn sleep(&self, least: Duration, most: Duration) {
         let begun = Instant::now();
         while self.is_wanted() {
+            // A network change may have removed the obstacle.
             let time = if self.bell.has_news() { least.min(most) } else { most };
             let left = time.saturating_sub(begun.elapsed());
             if left.is_zero() {

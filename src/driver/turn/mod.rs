@@ -245,6 +245,7 @@ impl TurnSockets {
         {
             let mut allocations = sync::write(&self.open);
             match open {
+                // After `stop` nothing would release a new allocation.
                 Some((allocation, _)) if !self.is_stopped() => {
                     allocations.insert(index_of(position), allocation);
                 }

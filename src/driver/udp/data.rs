@@ -88,6 +88,7 @@ impl DataSockets {
         let len = self.len();
         let is_added = self.slots.get(len).is_some_and(|slot| slot.set(socket).is_ok());
         if is_added {
+            // After the slot is filled, because readers take no lock.
             self.len.store(len + 1, Ordering::Release);
         }
         is_added
@@ -183,8 +184,10 @@ impl DataSocket {
     ) -> io::Result<DataSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
+            // IPv4 has a separate socket.
             socket.set_only_v6(true)?;
         } else {
+            // Beacons also go to broadcast addresses.
             socket.set_broadcast(true)?;
         }
         if let Some(device) = device {

@@ -18,9 +18,10 @@ pub(super) struct DiscoverySocket {
     pub(super) ipv4: bool,
 }
 
-/// Binds the discovery sockets and returns those that opened, because discovery is useful even in one family.
+/// Binds the discovery sockets and returns those that opened.
 pub(super) fn bind(port: u16) -> Vec<DiscoverySocket> {
     let mut sockets = Vec::new();
+    // Discovery is useful even in one family, so a failure of the other is no error.
     for ipv4 in [true, false] {
         match DiscoverySocket::bind(port, ipv4) {
             Ok(socket) => sockets.push(socket),

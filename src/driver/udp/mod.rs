@@ -346,6 +346,7 @@ impl UdpSockets {
         }
         let ipv4 = self.discovery.get(index)?.ipv4;
         let list = sync::read(&self.interfaces);
+        // Discovery sockets receive on all interfaces, so forbidden ones are filtered here.
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
             self.stats.udp_stray_beacons.increment();

@@ -90,8 +90,9 @@ impl Questions {
     }
 }
 
-/// Returns true for a message of the overlay, because roots use one port for STUN and the overlay.
+/// Returns true for a message of the overlay.
 fn is_of_the_overlay(datagram: &[u8]) -> bool {
+    // Roots use one port for STUN and the overlay, so the source does not tell them apart.
     peersock_overlay::wire::MessageType::of(datagram).is_some()
 }
 

@@ -106,13 +106,14 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
     seen
 }
 
-/// Takes an answer that matches a question. Each outsider has one vote about each socket, because an attacker
-/// who knows a question could otherwise report any number of addresses.
+/// Takes an answer that matches a question.
 fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer) {
     let Some((id, at)) = read(&answer.datagram) else { return };
     let is_its = |question: &&mut Question| question.to == answer.from && question.id == id;
     let Some(question) = questions.iter_mut().find(is_its) else { return };
     let one = Seen { socket: answer.socket, by: answer.from, at: canonical(at) };
+    // One vote per outsider and socket, because an attacker who knows a question could report any number of
+    // addresses.
     let is_first = seen.iter().all(|other| (other.socket, other.by) != (one.socket, one.by));
     if is_first && may_be_seen(one.by, one.at) {
         question.answers += 1;

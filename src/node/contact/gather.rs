@@ -48,9 +48,9 @@ impl Known {
         Contact::new(self.nat(), forwarded.chain(mapped).chain(own).take(most).chain(relayed))
     }
 
-    /// Returns the newest mapping, if the NAT's ports follow each other. A peer must predict from there,
-    /// because the probe's mappings are newer than the mappings of the node's sockets.
+    /// Returns the newest mapping, if the NAT's ports follow each other.
     fn next_follows(&self) -> Option<SocketAddr> {
+        // The probe's mappings are newer than the sockets' mappings, so a prediction must start from them.
         let Nat { mapping, port_delta, .. } = self.nat();
         let maps_anew = matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
         self.newest.filter(|_| maps_anew && port_delta != 0)
@@ -135,8 +135,7 @@ impl View {
     }
 
     /// Returns the endpoints that several hosts agree on. Otherwise returns the newest one of each IP address
-    /// that several agree on, as with a NAT that maps each destination anew. Failing that, any host is
-    /// believed, because peers verify an address before they use it.
+    /// that several agree on, as with a NAT that maps each destination anew. Failing that, believes any host.
     fn prevailing(&self) -> Vec<SocketAddr> {
         let endpoints = self.all.iter().filter(|one| self.hosts(|other| other.at == one.at) > 1);
         let certain: BTreeSet<_> = endpoints.map(|one| one.at).collect();
@@ -154,6 +153,7 @@ impl View {
         if !common.is_empty() {
             return common;
         }
+        // Peers verify an address before they use it, so a wrong one costs little.
         newest.truncate(MAX_UNCERTAIN);
         newest
     }

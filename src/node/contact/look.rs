@@ -239,6 +239,7 @@ impl Look {
         self.interfaces = interfaces;
         self.nat64 = nat64;
         (self.ask_due, self.ask_all_due, self.probe_due) = (now, now, now);
+        // Observations in the old network are wrong in the new one.
         self.seen.clear();
         self.probed.clear();
         let stun = addresses_of(&self.settings.stun).unwrap_or_default();
@@ -276,10 +277,11 @@ impl Look {
         !some.is_empty() && some.iter().all(has_answered) && again.iter().all(|seen| self.seen.contains(seen))
     }
 
-    /// Returns the outsiders to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too.
-    /// Roots are asked only in a family in which this node is not registered, because they vouch only for
-    /// their session's family.
+    /// Returns the outsiders to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too,
+    /// in a family in which this node is not registered.
     fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
+        // A root vouches for this node's address only in the family of its session, so the other family needs
+        // a question.
         let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
         let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
         let stun = self.stun.iter().chain(roots).copied().filter(|server| around.sockets.has_route(*server));

@@ -87,8 +87,9 @@ impl Ports {
         }
     }
 
-    /// Asks the routers at once, because the network has changed.
+    /// Asks the routers at once.
     pub(super) fn refresh(&self) {
+        // The router may be another one, or have lost its mappings.
         for (_, mapper) in &sync::lock(&self.0).all {
             mapper.refresh();
         }

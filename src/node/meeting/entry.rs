@@ -176,13 +176,14 @@ impl Entry {
     }
 }
 
-/// Limits the nodes per small network. Loopback has no limit, because all its addresses are this machine.
+/// Limits the nodes per small network.
 fn spread(nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
     let mut counts = BTreeMap::<[u8; 3], usize>::new();
     let is_kept = |node: &SocketAddrV4| {
         let [a, b, c, _] = node.ip().octets();
         let count = counts.entry([a, b, c]).or_default();
         *count += 1;
+        // All loopback addresses are this machine, so they have no limit.
         *count <= MAX_PER_NET || node.ip().is_loopback()
     };
     nodes.filter(is_kept).collect()

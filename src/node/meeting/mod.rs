@@ -211,6 +211,7 @@ impl Meeter {
         let inbox = Arc::clone(&self.inbox);
         self.entries += 1;
         let entries = self.entries;
+        // The number tells late events of an earlier service apart.
         let told = move |event| inbox.add_event(entries, event);
         let settings = self.entry.settings();
         let bound = settings.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |settings| settings.bind);
@@ -233,6 +234,7 @@ impl Meeter {
             }
             Err(error) => {
                 let text = Some(error.to_string());
+                // The same error is logged as a warning only once.
                 let before = std::mem::replace(&mut sync::lock(&self.state).error, text.clone());
                 if before == text {
                     tracing::debug!(%error, "the DHT cannot be used yet");

@@ -128,6 +128,7 @@ impl Searches {
             search.look = now + LOOK;
             let target = search.identity.map_or(Target::Address(*tail), Target::Node);
             if is_met(*network, search.address) || now >= search.wanted + WANTED_FOR {
+                // A search that never began has nothing to end in the DHT.
                 if search.begin.is_none() || search.in_vain > 0 {
                     steps.push(Step::End(*network, target));
                 }

@@ -87,10 +87,10 @@ impl Cache {
     }
 }
 
-/// Serializes writes of the user's processes. It locks a file that others cannot open, because any reader of
-/// a directory can lock the directory.
+/// Serializes writes of the user's processes.
 fn lock(path: &Path) -> Result<File, StateError> {
     let mut options = OpenOptions::new();
+    // A separate file, because any reader of a directory can lock it, but others cannot open this file.
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(StateError::io("open", path))?;
     for _ in 0..LOCK_TRIES {

@@ -102,9 +102,9 @@ fn over_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Resul
     }
 }
 
-/// Asks over TCP, where each message follows its length (RFC 1035, 4.2.2). The deadline covers the whole
-/// exchange, because a server that sends a byte now and then must not hold the thread.
+/// Asks over TCP, where each message follows its length (RFC 1035, 4.2.2).
 fn over_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    // One deadline for the whole exchange: a server that sends a byte now and then must not hold the thread.
     let mut stream = TcpStream::connect_timeout(&server, left_until(deadline)?)?;
     // A new connection's send buffer has space for a query, so this is one write.
     stream.set_write_timeout(Some(left_until(deadline)?))?;
@@ -154,8 +154,7 @@ pub(super) fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
     if is_answer { Ok(()) } else { Err(wrong("another answer")) }
 }
 
-/// Parses the roots in an answer. The names of the records are not compared, because behind an alias (CNAME)
-/// the nameserver returns the alias's target.
+/// Parses the roots in an answer.
 pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
     let packet = Packet::parse(answer).map_err(wrong)?;
     match packet.rcode() {
@@ -172,6 +171,7 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
             return Err(io::Error::other(name));
         }
     }
+    // The records' names are not compared, because behind an alias (CNAME) they are the alias's target.
     let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
     for record in &packet.answers {
         let RData::TXT(text) = &record.rdata else { continue };

@@ -190,9 +190,9 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
     }
 }
 
-/// Warns that a domain has no list for this node now. The domain's name is logged at -vv only, because
-/// readers of a log need not know it.
+/// Warns that a domain has no list for this node now.
 fn warn_of_no_list(error: &io::Error, kept: usize) {
+    // The text does not name the domain, because readers of a log need not know it; -vv logs it.
     let why = match error.kind() {
         io::ErrorKind::NotFound => "the DNS has no list of roots under the domain that was named",
         _ => "the DNS does not answer which roots there are",

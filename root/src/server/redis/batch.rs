@@ -96,6 +96,7 @@ impl Batch {
         for (question, claims) in asked {
             let is_unread =
                 |claim: &Claim| unread.as_ref().map_or(true, |(unread, _)| unread.contains(&claim.root));
+            // A claim whose root is unknown may be valid, so `Nobody` could be wrong.
             let otherwise = if claims.iter().any(is_unread) { Answer::Unavailable } else { Answer::Nobody };
             let found = store.choose(claims, &shared.traffic).map_or(otherwise, Answer::Found);
             answer(heard, question, found);
@@ -157,6 +158,7 @@ pub(super) async fn say_by(
     deadline: Instant,
 ) -> RedisResult<Vec<RedisResult<Value>>> {
     let mut connection = connection.clone();
+    // A refused command must not hide the answers to the others.
     let saying = pipeline.ignore_errors().query_async(&mut connection);
     timeout_at(deadline, saying).await.unwrap_or_else(|_| Err(too_slow()))
 }

@@ -56,6 +56,7 @@ pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut sock
             }
         };
         let End::Lost(error) = end else { return };
+        // One warning per outage, not per attempt.
         if !std::mem::replace(&mut is_warned, true) {
             tracing::warn!(redis = name, %error, "the shared directory is away; this root knows its own nodes only");
         }

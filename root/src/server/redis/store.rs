@@ -123,6 +123,7 @@ impl Store {
         let node = entry.identity.node_id();
         let command = pipeline.cmd("EVAL").arg(WRITE_CLAIM).arg(1).arg(node_key(&node));
         command.arg(self.field(&node)).arg(value(entry));
+        // At 0 the script would remove its own claim at once.
         command.arg(lifetime.clamp(1, MAX_LIFETIME)).arg(MAX_LIFETIME);
     }
 
@@ -142,10 +143,10 @@ impl Store {
         pipeline.cmd("GETRANGE").arg(root_key(root)).arg(0).arg(LONGEST_RECORD - 1);
     }
 
-    /// Parses claims about the requested node. Claims of this root are left out, because its own table is
-    /// newer.
+    /// Parses claims about the requested node at other roots.
     pub(super) fn claims(&self, asked: &LookUpKey, fields: &Fields) -> Vec<Claim> {
         let claims = fields.iter().filter_map(|(field, value)| claim(field, value));
+        // Claims of this root are left out, because its own table is newer.
         claims.filter(|claim| asked.matches(&claim.identity.node_id()) && claim.root != self.id).collect()
     }
 
@@ -168,6 +169,7 @@ impl Store {
         if records.len() >= MAX_RECORDS {
             records.retain(|_, known| !is_old(known, now));
         }
+        // Forged claims can name any number of roots, so the cache stays bounded.
         if records.len() >= MAX_RECORDS && !records.contains_key(root) {
             let oldest = records.iter().min_by_key(|(_, (at, _))| *at).map(|(root, _)| *root);
             oldest.and_then(|root| records.remove(&root));
@@ -183,7 +185,7 @@ impl Store {
             let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
             let record = records.get(&root)?.1.clone()?;
             drop(records);
-            // Verified last, because a signature check is the most expensive step.
+            // Verified last and without the lock, because a signature check is the most expensive step.
             let is_signed = registration.verify(&identity, &root);
             if !is_signed {
                 traffic.directory_forged.increment();
