@@ -32,6 +32,7 @@ impl OverlayClock {
 
     /// Converts a time of the overlay to the stack's time, if the machine is not suspended until then.
     pub(super) fn stack(&self, at: Instant) -> Instant {
+        // An `Instant` may not reach back that far.
         at.checked_sub(self.ahead()).unwrap_or(at)
     }
 

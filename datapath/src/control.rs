@@ -90,6 +90,7 @@ impl Datapath {
         self.settle(now, batch);
         self.stack.remove_interface(now, network.interface, batch);
         self.settle(now, batch);
+        // Dropped without an error, because the sockets have already failed.
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.remove(id);
         self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
@@ -113,6 +114,7 @@ impl Datapath {
             })
         });
         self.settle(now, batch);
+        // Without the control lock, because the callback is not the data path's code.
         if let Some(peer) = wanted {
             self.tell_wanted(&peer);
         }
@@ -249,6 +251,7 @@ impl Datapath {
         let found =
             self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, address));
         self.settle(now, &mut batch);
+        // Neither local discovery nor the roots know it yet, but another search may.
         if matches!(found, Lookup::Unknown) {
             self.tell_wanted_address(network, address);
         }

@@ -241,6 +241,7 @@ impl Datapath {
             // All fragments but the last have equal size, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
             while let Some(fragment) = fragments.next(packet) {
+                // The session has ended; the rest of the packet is lost, as on any path.
                 let Ok(n) = sender.seal(fragment, &mut sealed[length..]) else { break };
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
@@ -349,6 +350,7 @@ impl Datapath {
                 };
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
                 if let Some(gso) = gso.as_deref_mut() {
+                    // Larger segments fill a batch of their flow.
                     if segment.packets() == 1 && segment.len() <= SMALL {
                         let Some(wire) = segment.next(packet) else { break };
                         if self.join_others(now, &sender, wire, gso, batch) {

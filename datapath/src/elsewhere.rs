@@ -65,6 +65,7 @@ impl Datapath {
     /// Reports a wanted peer that has no session.
     pub(super) fn tell_wanted(&self, peer: &Peer) {
         let Some(seeker) = self.elsewhere.0.get() else { return };
+        // The first address is the self-certifying one, which follows from the identity.
         let certified = peer.addresses().first().copied();
         if let Some(IpAddr::V6(address)) = certified {
             (seeker.told)(Want { network: peer.network(), address, identity: Some(*peer.identity()) });

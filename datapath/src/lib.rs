@@ -224,6 +224,7 @@ impl Datapath {
         let networks = Arc::<Networks>::default();
         let owners =
             owners::AddressOwners { routes: Arc::clone(endpoint.routes()), networks: networks.clone() };
+        // The stack's limits then count members, which may have whole blocks of addresses.
         stack.set_owners(Arc::new(owners));
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),

@@ -53,6 +53,7 @@ pub(super) struct Networks(RwLock<Arc<[JoinedNetwork]>>);
 impl Networks {
     pub(super) fn add(&self, network: JoinedNetwork) {
         let mut list = sync::write(&self.0);
+        // A new list, so that readers keep theirs without a lock.
         *list = list.iter().cloned().chain([network]).collect();
     }
 

@@ -89,6 +89,7 @@ impl SocketState {
 
     /// Makes the overlay watch the peer of an open connection, instead of an earlier one.
     pub(super) fn watch(&self, peer: &Arc<Peer>, is_open: impl FnOnce() -> bool) {
+        // Compared by address in memory, which costs no lock per packet.
         let address = Arc::as_ptr(peer).addr();
         if self.watched.load(Ordering::Relaxed) != address && is_open() {
             *sync::lock(&self.watch) = Some(peer.watch());

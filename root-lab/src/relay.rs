@@ -96,6 +96,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         let mut rest = vec![Vec::new(); servers.len()];
         for round in 0..options.reps as usize {
             for turn in 0..servers.len() {
+                // In turns, so that changes of the machine's load affect both servers.
                 let which = (round + turn) % servers.len();
                 let (_, process, flows) = &servers[which];
                 let measured = measure(process, flows, case, Duration::from_secs_f64(options.secs))?;
@@ -241,6 +242,7 @@ fn measure(process: &Process, flows: &[Flow], case: &Case, time: Duration) -> io
                 }
             }
         }
+        // The last datagrams are still in flight.
         std::thread::sleep(Duration::from_millis(20));
         let (took, used) = (begin.elapsed(), process.processor_time()? - before);
         is_over.store(true, Ordering::Relaxed);
@@ -255,6 +257,7 @@ fn ping(flow: &Flow, times: usize) -> Vec<Duration> {
     let mut buffer = vec![0; 1 << 16];
     flow.keep();
     std::thread::sleep(Duration::from_millis(20));
+    // Late datagrams of an earlier measurement must not count as answers.
     while flow.to.receive(&mut buffer).is_some() || flow.from.receive(&mut buffer).is_some() {}
     let mut ping = || {
         let begin = Instant::now();

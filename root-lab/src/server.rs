@@ -12,6 +12,7 @@ use crate::client::config;
 
 /// Runs a root in this process, until the parent process ends it.
 pub(crate) fn serve() -> io::Result<()> {
+    // An interrupted measurement must not leave a server behind.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -90,6 +91,7 @@ impl Process {
     /// Returns the private memory in bytes.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        // Without file pages, which depend on the page cache.
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
         kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("the kernel does not say it"))

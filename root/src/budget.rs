@@ -51,6 +51,7 @@ impl Budget {
 
     fn after(&self, full_at: Nanos, units: usize, now: Nanos) -> Nanos {
         let cost = (units as u64).saturating_mul(self.per_unit) >> FRACTION;
+        // A full bucket does not save up more than its burst.
         full_at.max(now).saturating_add(cost)
     }
 }

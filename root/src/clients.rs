@@ -72,6 +72,7 @@ impl Clients {
 
     pub(crate) fn insert(&mut self, client: Client) -> Slot {
         let id = client.id;
+        // Slots are reused, so the table grows only with the peak of clients.
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             Slot(u32::try_from(self.slots.len() - 1).expect("the limits are far below 2^32"))
@@ -161,6 +162,7 @@ impl Clients {
             self.clear_path(before);
         }
         self.clear_path(slot);
+        // The node must count at its new address only.
         self.give_back(slot);
         if let Some(client) = self.get_mut(slot) {
             (client.place, client.is_away) = (Some(path), false);
@@ -184,6 +186,7 @@ impl Clients {
         if let Ok(entry) = self.by_source.find_entry(self.source_key.digest(path), |other| *other == slot) {
             entry.remove();
         }
+        // The eviction order is sorted by worth, which changes with the place.
         self.unfile(slot);
         if let Some(client) = self.get_mut(slot) {
             client.is_away = true;
@@ -237,6 +240,7 @@ impl Clients {
             return true;
         };
         let Some(next) = client.next_deadline() else { return false };
+        // Most packets change no deadline.
         if next != client.deadline {
             self.deadlines.remove(&(client.deadline, slot));
             self.deadlines.insert((next, slot));

@@ -49,6 +49,7 @@ impl Root {
                 }
             }
         }
+        // Kept for the next packet, which saves an allocation.
         self.scratch = plaintext;
     }
 

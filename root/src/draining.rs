@@ -61,6 +61,7 @@ impl Root {
     pub(crate) fn drain_some(&mut self, now: Instant) {
         let at = self.nanos(now);
         let Some(Draining { what, next: Some((mut from, due)) }) = self.draining else { return };
+        // Called by every timeout, of which most are due to other timers.
         if at < due {
             return;
         }

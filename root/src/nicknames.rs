@@ -201,6 +201,7 @@ impl Root {
         let at = self.nanos(now);
         self.counters.nickname_look_ups.increment();
         let is_registered = self.clients.get_mut(slot).is_some_and(|client| client.present(at).is_some());
+        // The budget is the same as for nodes, so names give no second one.
         let result = if self.may_look_up(slot, at) {
             // If a root demands a token, strangers cannot search for names either.
             let held = self.nicknames.get(nickname, at).filter(|_| is_registered);

@@ -122,6 +122,7 @@ impl Root {
             token: registered.token,
             channel: registered.channel,
             rate: rate.unwrap_or_default(),
+            // Signed by the root, because peers trust an address more that the node did not choose itself.
             voucher: Voucher::sign(&self.config.identity, &client.id, time, path.observed()),
             tcp: path.connection().map(|end| Voucher::sign_tcp(&self.config.identity, &client.id, time, end)),
         });

@@ -88,6 +88,7 @@ impl Root {
 
     /// Challenges the node to show that it receives there. The datagram from there pays for the challenge.
     pub(crate) fn challenge(&mut self, now: Instant, source: Source, slot: Slot) {
+        // Random data, so that only a receiver at that place can answer.
         let (at, Some(fresh)) = (self.nanos(now), self.random()) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
         let open = client.challenge.as_deref().filter(|open| at < open.first.saturating_add(VALID_FOR));

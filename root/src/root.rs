@@ -92,6 +92,7 @@ impl Root {
             handshake_burst: config.limits.handshake_burst,
             ..HandshakeLimits::default()
         };
+        // Secret, so that strangers cannot choose addresses that share a bucket.
         let key = rng.next_u64();
         let mut table_seed = [0; 32];
         rng.fill_bytes(&mut table_seed);
@@ -294,6 +295,7 @@ impl Root {
 
     fn answer_sealed(&mut self, slot: Slot, to: Source, plaintext: &[u8]) -> bool {
         let Some(datagram) = self.seal(slot, plaintext) else { return false };
+        // A proven place needs no credit.
         if self.clients.get(slot).is_some_and(|client| client.path() == Some(to)) {
             self.outbox.send(&self.counters, to, datagram);
             return true;

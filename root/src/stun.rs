@@ -125,6 +125,7 @@ impl Root {
             return self.counters.stun_dropped.increment();
         }
         self.counters.stun_answered.increment();
+        // Without a credit, because the checks above allow some short requests.
         self.outbox.send(&self.counters, source, answer);
     }
 }

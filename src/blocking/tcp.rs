@@ -127,6 +127,7 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let result = self.connection().shutdown(how);
         if result.is_err() {
+            // The application knows now, so the loss must not be reported a second time.
             self.connection().set_error_known();
         }
         result
@@ -405,6 +406,7 @@ impl Write for &TcpStream {
         self.run(Interest::Write, |connection| connection.write(buf))
     }
 
+    // Writes go to the stack's send queue at once, so nothing is buffered here.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

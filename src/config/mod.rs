@@ -112,11 +112,13 @@ impl Network {
         let path = path.as_ref();
         Feature::StaticNetworks.require(format_args!("the network of {}", path.display()))?;
         let (text, metadata) = read_text_file(path)?;
+        // Before parsing: a file that anybody can change could add members.
         check_trusted_file(path, &metadata)?;
         let network = Network::parse_toml(&text).map_err(|error| match error {
             ConfigError::Invalid { line, what } => ConfigError::InvalidFile { path: path.into(), line, what },
             other => other,
         })?;
+        // A file without a secret may be readable by others.
         if network.is_secret() {
             check_secret_file(path, &metadata)?;
         }

@@ -40,6 +40,7 @@ struct Token(Vec<u8>);
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug output may end up in logs.
         f.write_str("[redacted]")
     }
 }
@@ -167,6 +168,7 @@ impl RootAddress {
 
 impl fmt::Display for RootAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the token, which is a secret.
         write!(f, "{}@", self.identity)?;
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -203,6 +205,7 @@ fn parse_token(text: &str) -> Result<Vec<u8>, ParseRootError> {
     let mut token = Vec::new();
     while let Some(byte) = rest.next() {
         token.push(match byte {
+            // Percent-encoding allows white space, which separates texts of roots.
             b'%' => {
                 let mut digit = || char::from(rest.next()?).to_digit(16);
                 let (high, low) = digit().zip(digit()).ok_or(ParseRootError::Token)?;

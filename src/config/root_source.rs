@@ -137,6 +137,7 @@ impl RootSource {
         let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
         let path = Path::new(path);
         let (text, metadata) = read_text_file(path)?;
+        // A file that anybody can change could name an attacker's root.
         check_trusted_file(path, &metadata)?;
         let mut sources = Vec::new();
         for (line, content) in (1..).zip(text.lines()) {
@@ -151,6 +152,7 @@ impl RootSource {
             return Err(RootsError::EmptyFile { path: path.into() });
         }
         let has_token = |source: &Self| matches!(source, Self::Address(root) if root.token().is_some());
+        // Only a token makes the file secret.
         if sources.iter().any(has_token) {
             check_secret_file(path, &metadata)?;
         }

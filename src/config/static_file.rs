@@ -129,6 +129,7 @@ fn psk(
                     "the passphrase is empty; leave the line out for a network without one",
                 ));
             }
+            // Wiped from memory after use.
             let secret = Zeroizing::new(text.into_inner());
             Ok(Some(passphrase::stretch(id, &secret)))
         }
@@ -218,7 +219,7 @@ fn check_route(
 ) -> Result<Prefix, Problem> {
     let given = text.get_ref();
     let certified = network.certified_prefix();
-    // Those addresses follow from keys, so nobody else may have them.
+    // Those addresses follow from keys, so no other member may have them.
     if certified.contains(route.address()) || route.contains(certified.address()) {
         return Err(problem(text, format!("`{given}` overlaps the addresses that belong to keys")));
     }
@@ -269,6 +270,7 @@ fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) ->
         || address.is_multicast()
         || match address {
             IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0,
+            // An IPv4-mapped address would be a second name of the IPv4 address.
             IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
         };
     if unusable {

@@ -38,6 +38,7 @@ impl Slot {
     /// Returns true if `other` is still attached.
     pub(super) fn is(&self, other: Option<&Arc<dyn Attached>>) -> bool {
         let attached = sync::read(&self.attached);
+        // Without the vtables, which may differ for one object.
         attached.as_ref().map(Arc::as_ptr).map(<*const _>::cast::<()>)
             == other.map(Arc::as_ptr).map(<*const _>::cast)
     }

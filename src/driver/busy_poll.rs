@@ -122,6 +122,7 @@ impl Looking {
     }
 
     fn begin_at(&mut self, now: Instant, carried: u64) -> Duration {
+        // During bulk transfers a wake-up handles many packets, so polling gains nothing.
         let is_bulk = carried.wrapping_sub(std::mem::replace(&mut self.carried, carried)) > BULK;
         let time = match self.phase {
             _ if is_bulk => {
@@ -151,6 +152,7 @@ impl Looking {
             Phase::Looking { waits } => {
                 *waits = waits.saturating_add(1);
                 let spent = if looked.found { waited.min(time) } else { time };
+                // Roughly the mean of the last eight waits.
                 let part = u32::from(*waits).min(8);
                 self.mean = self.mean * (part - 1) / part + spent / part;
                 let fails = *waits >= TRIAL && self.mean > PAYS;

@@ -73,6 +73,7 @@ impl Engine<'_> {
             let attached_deadline = attached.and_then(|attached| attached.deadline());
             let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
             self.set_reading(claim == Claim::Mine);
+            // Busy polling only pays for the thread that reads the sockets, and right after an event.
             let looking = (has_run && claim == Claim::Mine).then_some(&mut self.looking);
             let events = sleep(driver, &mut self.sleeper, deadline, looking);
             has_run = events.iter().any(|event| event.data.u64() != Poller::TIMER);

@@ -99,6 +99,7 @@ impl ExtraSockets {
                 driver.kick();
                 continue;
             }
+            // The node must be able to end while this thread polls.
             drop(driver);
             let mut fds: Vec<_> = open.iter().map(|extra| PollFd::new(&**extra, PollFlags::IN)).collect();
             fds.push(PollFd::new(&self.wakeup, PollFlags::IN));

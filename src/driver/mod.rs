@@ -302,6 +302,7 @@ impl Driver {
         deadline: Option<Instant>,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Option<T> {
+        // Before announcing, because most calls need not wait.
         if let Some(value) = attempt() {
             return Some(value);
         }
@@ -323,6 +324,7 @@ impl Driver {
                 ticket.sleep(deadline);
                 announced.set_busy(true);
             } else if let Some(mut receiver) = self.role.try_hold(1) {
+                // This thread sleeps in `poll`, which a notification must end.
                 ticket.also_wake(&self.role.waker);
                 let value = self.receive_until(&mut receiver, now, patience, &mut attempt);
                 announced.set_busy(value.is_some());

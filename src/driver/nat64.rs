@@ -92,6 +92,7 @@ struct State {
 impl Search {
     /// Starts the search. Call it once.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>) {
+        // A node that stays on loopback needs no way to the Internet.
         if !driver.sockets.is_loopback_only() && self.driver.set(Arc::downgrade(driver)).is_ok() {
             self.interfaces_changed();
         }

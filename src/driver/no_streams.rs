@@ -38,6 +38,7 @@ impl Streams {
 
     /// Returns the missing feature for a root to which a stream is wanted.
     pub(crate) fn error(&self, root: &NodeId) -> Option<String> {
+        // Roots that are reached by UDP have no error.
         let is_wanted = sync::read(&self.wanted).contains(root);
         is_wanted.then(|| Feature::Streams.missing("a stream to a root").to_string())
     }

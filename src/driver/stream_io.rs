@@ -41,6 +41,7 @@ pub(super) async fn receive(
         if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
             return Some(reason);
         }
+        // Per batch, so that waiting does not keep the node running.
         let driver = driver.upgrade()?;
         let now = driver.now();
         for datagram in datagrams.drain(..) {

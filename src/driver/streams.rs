@@ -326,6 +326,7 @@ impl Keeper {
 
     /// Tries all endpoints of a root, and returns the first connection on which it answers.
     async fn connect(&self, root: &NodeId, named: &[Target]) -> Result<(Connection, Target), String> {
+        // A copy, so that no lock is held while connecting.
         let StreamConfig { targets, proxy } = sync::read(&self.streams.config).clone();
         let proxy = proxy?;
         let around =

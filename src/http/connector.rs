@@ -88,6 +88,7 @@ impl Connector {
             Some(scheme) if self.enforces_http || uri.port_u16().is_none() => {
                 return invalid(format!("cannot connect to a URI with the scheme `{scheme}`: use http"));
             }
+            // The URI has a port, which the case above has checked.
             Some(_) => 0,
             None => return invalid(format!("cannot connect to `{uri}`: a URI needs a scheme, such as http")),
         };

@@ -67,6 +67,7 @@ pub fn load_turn_servers(text: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
 }
 
 fn load_file(path: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
+    // The texts have passwords.
     let text = read_secret_file(Path::new(path))?;
     let mut servers = Vec::new();
     for (line, texts) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#')) {

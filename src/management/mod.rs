@@ -230,6 +230,7 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
         }
     })?;
     let failed = |source| ManagementError::Io { path: path.clone(), source };
+    // Another user's process could answer with a false status.
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
         return Err(ManagementError::ForeignOwner { path, owner });
     }
@@ -248,6 +249,7 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = Vec::new();
+    // One byte more reveals a longer answer.
     stream.take(MAX_ANSWER + 1).read_to_end(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());

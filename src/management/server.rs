@@ -92,6 +92,7 @@ fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
 }
 
 fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
+    // Between bind(2) and chmod(2) another user may have connected.
     if foreign_peer(&stream)?.is_some() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }

@@ -61,6 +61,7 @@ impl OwnedReadHalf {
         if !Arc::ptr_eq(&self.stream.shared, &other.stream.shared) {
             return Err(ReuniteError(self, other));
         }
+        // Dropping it must not end sending.
         other.forget();
         Ok(self.stream)
     }

@@ -308,6 +308,7 @@ impl Shared {
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The stack copies into initialized memory only.
         let unfilled = buf.initialize_unfilled();
         let n = std::task::ready!(self.poll(cx, Interest::Read, |connection| connection.read(unfilled)))?;
         buf.advance(n);

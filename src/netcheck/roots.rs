@@ -96,6 +96,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
     let until = Instant::now() + PATIENCE;
     let roots = loop {
         let roots = node.status().roots;
+        // `Connected` is only a step on the way to registered or refused.
         let is_settled = |root: &RootStatus| has_answered(root) && root.state != RootState::Connected;
         if roots.iter().all(is_settled) || Instant::now() >= until {
             break roots;

@@ -476,6 +476,7 @@ impl NodeBuilder {
                 "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
             );
         }
+        // Before anything is opened, so that a missing feature leaves no trace.
         let (maps_ports, tcp_punch) = self.check_features(&roots, &dht, &turn)?;
         let provider = match self.suite {
             None => default_provider(),
@@ -488,11 +489,13 @@ impl NodeBuilder {
                 Arc::new(restricted.ok_or_else(missing)?)
             }
         };
+        // A state directory in use fails here, before any socket is open.
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
+                    // Only privileged ports; for others a sandbox refuses.
                     io::ErrorKind::PermissionDenied if (1..1024).contains(&self.port) => {
                         StartError::PortForbidden { port: self.port }
                     }
@@ -500,6 +503,7 @@ impl NodeBuilder {
                 }
             })?;
         let public = *identity.public();
+        // Peers limit their bytes in flight to this size.
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let identity = Arc::new(identity);
         let mut config = EndpointConfig::new(Arc::clone(&identity));
@@ -543,11 +547,13 @@ impl NodeBuilder {
         if dht.is_on() {
             let meetings = Meetings::start(&node.inner, identity, &dht, &self.interfaces);
             let _ = node.inner.meetings.set(meetings.map_err(StartError::Dht)?);
+            // The DHT publishes the contact, so it is needed even without roots.
             node.inner.keep_contact();
         }
         // Roots start after the DHT, because publishing roots starts the contact search, which needs the
         // DHT's publisher.
         root_list::start(&node.inner, roots);
+        // Last, so that a request finds the node complete.
         node.serve_management()?;
         Ok(node)
     }
@@ -602,6 +608,7 @@ impl Node {
     /// Serves `peersock status` over the state directory's management socket, if there is a state directory.
     fn serve_management(&self) -> io::Result<()> {
         let Some(state) = &self.inner.state else { return Ok(()) };
+        // Weak, because the server must not keep the node running.
         let inner = self.downgrade();
         let server = ManagementServer::start(state, move |request| {
             let inner = inner.upgrade().ok_or("the node has stopped")?;

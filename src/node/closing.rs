@@ -86,6 +86,7 @@ impl Closing {
     pub(super) fn give_up(&self, stack: &Stack) {
         let mut known = self.lock();
         known.sort_out();
+        // The stack counts their losses below.
         known.flows.clear();
         let (connections, bytes) = stack.undelivered();
         known.lose(connections, bytes);

@@ -90,6 +90,7 @@ impl DeviceSender {
 }
 
 impl Drop for DeviceSender {
+    // Packets that wait would be lost otherwise.
     fn drop(&mut self) {
         self.flush();
     }

@@ -133,6 +133,7 @@ impl Iterator for Events {
 
     fn next(&mut self) -> Option<Event> {
         loop {
+            // A long timeout, because the wait needs some and the end of the node wakes it.
             if let Some(event) = self.next_timeout(Duration::from_secs(3600)) {
                 return Some(event);
             }

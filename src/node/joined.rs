@@ -93,6 +93,7 @@ impl Joined {
         // A timeout beyond the clock's range means no deadline.
         let deadline = Instant::now().checked_add(timeout);
         let datapath = &self.node.inner.driver.datapath;
+        // Before the look-up, so that no event in between is missed.
         let events = datapath.subscribe();
         loop {
             self.check_joined()?;
@@ -112,6 +113,7 @@ impl Joined {
                 let message = format!("no answer from {address} in network {}", self.id());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
+            // Each call asks the local networks again, because a request may get lost.
             datapath.want_peer(now, &self.network, address, &mut Batch::default());
             let _ = events.next_timeout(left.min(SOLICIT));
         }
@@ -134,6 +136,7 @@ impl Joined {
                 Some(SizeState::Doubted) if deadline.is_none_or(|deadline| now < deadline) => {}
                 _ => return Ok(()),
             }
+            // Each confirmation costs a probe, so only the first look requests one.
             confirm = false;
             thread::sleep(LOOK);
         }

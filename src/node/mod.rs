@@ -129,6 +129,7 @@ impl Node {
     }
 
     fn join_for(&self, network: Network, device: Option<Arc<dyn Device>>) -> Result<Joined, JoinError> {
+        // Before `into_config`, which drops host names.
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let config = network.into_config();
@@ -361,6 +362,7 @@ impl Inner {
         // that a peer waits for.
         self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
+        // A concurrent join must not add a network after this loop.
         let membership = sync::lock(&self.membership);
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);

@@ -103,6 +103,7 @@ impl Node {
             }
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
             if left.is_zero() {
+                // Two errors, because without roots waiting longer does not help.
                 let has_roots = !datapath.roots(now).is_empty();
                 return Err(if has_roots { NicknameError::NoAnswer } else { NicknameError::NoRoots });
             }

@@ -103,6 +103,7 @@ impl Patience {
         }
         let stalled = now.saturating_duration_since(self.least.1);
         let silent = self.silent.saturating_add(left.round_trip);
+        // A silent peer gets less time than one that answers without taking data.
         stalled >= self.stalled || (stalled >= silent && left.silence >= silent)
     }
 }

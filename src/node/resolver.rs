@@ -148,6 +148,7 @@ fn look_up(
                 resolved = false;
                 let error = answer.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 tracing::debug!(endpoint = %host, %error, "a host name was not resolved");
+                // One warning per outage, not per attempt.
                 if turn.failures == 0 {
                     tracing::warn!(
                         network = %network.id,

@@ -201,6 +201,7 @@ impl Root {
         let mut config = RootConfig::new(*root.identity(), addresses);
         config.access = root.token().unwrap_or_default().to_vec();
         config.stream_after = match (udp().count(), root.endpoints().len()) {
+            // Without an endpoint for UDP there is nothing to wait for.
             (0, _) => Some(Duration::ZERO),
             (udp, all) => (udp < all).then_some(STREAM_AFTER),
         };

@@ -66,6 +66,7 @@ fn fill(slot: &mut Option<Node>, builder: NodeBuilder) -> Result<Node, StartErro
 
 /// Shuts the node down in the exit handler, because statics are not dropped.
 extern "C" fn drain() {
+    // Another thread may hold the lock for ever, because exit(3) stops no thread.
     let node = match NODE.try_lock() {
         Ok(mut slot) => slot.take(),
         Err(_) => None,

@@ -37,6 +37,7 @@ impl Spelled {
     }
 
     fn host(host: &str, port: u16) -> Spelled {
+        // A pair may have an IPv6 address with brackets, as URIs do.
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             Ok(ip) => Spelled::one((ip, port)),
             Err(_) => Spelled::Name(host.to_owned(), port),

@@ -81,6 +81,7 @@ impl Connection {
         let now = Instant::now();
         let datapath = &node.driver.datapath;
         let leads_there = datapath.interface_to(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
+        // A socket that is bound to one interface must not use another network.
         if interface.is_some_and(|interface| interface != leads_there) {
             return Err(Error::NetworkUnreachable);
         }

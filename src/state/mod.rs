@@ -133,6 +133,7 @@ impl StateDir {
             _ => {}
         }
         let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
+        // bind(2) applies the umask, which may let other users connect.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(listener)
     }
@@ -227,6 +228,7 @@ pub fn write_identity_file(path: &Path, seed: &Seed) -> Result<(), StateError> {
         .map_err(StateError::io("create", path))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.map_err(|error| {
+        // A partial identity must not look like a whole one.
         let _ = fs::remove_file(path);
         StateError::io("write", path)(error)
     })

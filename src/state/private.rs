@@ -64,6 +64,7 @@ fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<S
     let expected = if metadata.is_file() { metadata.len() } else { LIMIT };
     // Reserved in one piece, because a growing string would leave copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(expected as usize + 1));
+    // One byte more reveals a file that has grown.
     file.take(expected + 1).read_to_string(&mut text).map_err(StateError::io("read", path))?;
     match text.len() as u64 > LIMIT {
         true => Err(too_large()),

@@ -94,6 +94,7 @@ impl<'a> Sleeper<'a> {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let at_once = timespec(Duration::ZERO);
         let timeout = match (left, deadline) {
+            // A deadline that has passed needs no timer.
             (Some(Duration::ZERO), _) => Some(&at_once),
             (Some(left), Some(deadline)) => {
                 if self.armed.is_none_or(|armed| armed > deadline) {

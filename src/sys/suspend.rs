@@ -53,6 +53,7 @@ impl Suspension {
             return Reading { now, suspended, is_news: false };
         }
         let millis = u64::try_from(suspended.as_millis()).unwrap_or(u64::MAX);
+        // Several threads read the clocks, but only one of them must report a suspension.
         let told = self.told.fetch_max(millis, Ordering::Relaxed);
         Reading { now, suspended, is_news: millis >= told.saturating_add(LEAST.as_millis() as u64) }
     }

@@ -98,8 +98,10 @@ impl Gathering {
             if takes {
                 return self.append(number, frames, segment);
             }
+            // First, so that frames to one destination stay in order.
             self.send_train(sockets, gauges, number);
         }
+        // A train that joins no other leaves at once, without a copy.
         if has_more {
             return send(sockets, gauges, to, frames, segment, ecn);
         }

@@ -106,6 +106,7 @@ impl Shared {
 impl Plug {
     /// Queues a message; returns false if the queue is full.
     fn tell(&self, what: Told) -> bool {
+        // Never waits, because the task that relays calls it.
         let is_told = self.told.try_send(what).is_ok();
         if !is_told {
             self.shared.traffic.directory_dropped.increment();

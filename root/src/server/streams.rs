@@ -73,6 +73,7 @@ pub(super) enum Arrived {
 impl Streams {
     /// Opens the listeners.
     pub(super) fn bind(listen: StreamListen, identity: &Arc<Identity>) -> io::Result<Self> {
+        // The streams crate only signs, so it does not get the secret key itself.
         let signer = Arc::clone(identity);
         let key = RootKey::new(*identity.public().ed25519(), move |message: &[u8]| signer.sign(message));
         let tls = ServerTls::new(Some(key), listen.certificate)

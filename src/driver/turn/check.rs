@@ -47,6 +47,7 @@ fn check(server: &TurnServer, only: &[String]) -> TurnCheck {
         what_to_do: None,
     };
     let asked = ask(server, only, true, &mut check, deadline).or_else(|problem| match problem {
+        // The server may only have IPv6 addresses.
         Problem::Refused(Failure::NoFamily) => ask(server, only, false, &mut check, deadline),
         problem => Err(problem),
     });
@@ -165,6 +166,7 @@ fn ask(
             None => client.handle_timeout(Instant::now()),
         }
     };
+    // Otherwise the server would keep the allocation for minutes.
     client.close();
     if let Some(last) = client.poll_transmit() {
         let _ = wire.send(&last);

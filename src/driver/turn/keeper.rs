@@ -235,6 +235,7 @@ impl Keeper {
         let change = || {
             let before = self.turn.infos();
             self.turn.set(self.position, open, error);
+            // Only a real change costs the overlay a new list.
             before != self.turn.infos()
         };
         match self.driver.upgrade() {

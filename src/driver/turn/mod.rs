@@ -203,6 +203,7 @@ impl TurnSockets {
         let states = sync::read(&self.states);
         states
             .iter()
+            // IPv6 is requested later, and many servers do not grant it.
             .filter(|state| state.is_ipv4)
             .all(|state| state.relayed.is_some() || state.error.is_some())
     }
@@ -228,6 +229,7 @@ impl TurnSockets {
 
     /// Sends datagrams to a peer, by way of the server; never blocks.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
+        // A copy, so that wrapping and sending run without the lock.
         let allocation = sync::read(&self.open).get(&transmit.socket).cloned();
         // A forked child must not use the session keys that its parent still uses.
         if let Some(allocation) = allocation.filter(|_| !self.process.is_forked()) {

@@ -37,6 +37,7 @@ impl Announcements {
     /// # Errors
     /// Fails if the system has no randomness.
     pub(super) fn new(listener: Box<OnAnnouncement>) -> io::Result<Announcements> {
+        // Secret, so that strangers cannot choose addresses that share a bucket.
         let mut key = [0; 8];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         let rate = |(rate, burst)| Rate::per_second(rate, burst);
@@ -80,6 +81,7 @@ impl UdpSockets {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
         let received = self.receive(index, &mut as_slices(buffers), &mut meta).unwrap_or_default();
         for (meta, buffer) in meta.iter().zip(&*buffers).take(received) {
+            // Unicast may come from outside the local network.
             if self.origin(index, meta).is_some_and(|origin| origin.multicast) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     self.take_announcement(Instant::now(), canonical(meta.addr), datagram);

@@ -198,6 +198,7 @@ impl DataSocket {
         bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
         let state = batches(&io)?;
+        // A port unreachable error shows at once that a peer's program has ended.
         if let Err(error) = icmp_errors::enable(&io, address.is_ipv4()) {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }

@@ -37,6 +37,7 @@ impl UdpSockets {
             match self.open_extra(wanted) {
                 Ok(socket) => _ = open.insert(wanted.index, Arc::new(socket)),
                 Err(error) => {
+                    // The next one would fail, too.
                     tracing::debug!(%error, open = open.len(), "no further UDP sockets");
                     break;
                 }

@@ -66,6 +66,7 @@ fn batches(io: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(io))?;
     let mut byte = [0];
     let mut meta = [quinn_udp::RecvMeta::default()];
+    // The socket is still empty, so any other result shows that the call is allowed.
     match state.recv(UdpSockRef::from(io), &mut [IoSliceMut::new(&mut byte)], &mut meta) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
             let text = format!("a sandbox refuses the system call recvmmsg, by which nodes receive: {error}");
@@ -162,6 +163,7 @@ impl UdpSockets {
     pub(crate) fn refresh(&self) -> io::Result<bool> {
         let list = interfaces::list(&self.allowed)?;
         let mut known = sync::write(&self.interfaces);
+        // Netlink also reports changes that do not matter here.
         if *known == list {
             return Ok(false);
         }
@@ -239,6 +241,7 @@ impl UdpSockets {
     /// Sends a question from each data socket with a possible route; returns the number of sockets.
     pub(crate) fn ask(&self, to: SocketAddr, question: &[u8]) -> usize {
         let leads = |socket: &DataSocket| {
+            // A loopback socket cannot reach another machine.
             let is_local = socket.loopback || socket.device_name() == Some("lo");
             socket.local.is_ipv4() == to.is_ipv4() && (!is_local || to.ip().is_loopback())
         };
@@ -331,6 +334,7 @@ impl UdpSockets {
         let position = self.data_position(index)?;
         let mut error = icmp_errors::take(&self.data.get(position)?.io)?;
         if let Some(refused) = &mut error {
+            // Behind a NAT64 the overlay knows the IPv4 address.
             refused.remote = self.origin_of_data(position, refused.remote).1;
         }
         Some(error)
@@ -375,6 +379,7 @@ impl UdpSockets {
         if MessageType::of(datagram) != Some(MessageType::Announcement) {
             return false;
         }
+        // Without a listener it is dropped, because the overlay does not know announcements.
         if let Some(announcements) = self.announcements.get() {
             announcements.take(now, remote, datagram, &self.stats);
         }

@@ -20,6 +20,7 @@ impl UdpSockets {
     pub(super) fn way(&self, socket: SocketIndex, remote: SocketAddr) -> (Option<usize>, SocketAddr) {
         let index = usize::from(socket.0);
         let Some(prefix) = self.nat64.prefix() else { return (Some(index), remote) };
+        // Such an address means a local IPv4 address, which a peer must not reach through the NAT64.
         if prefix.is_refused(remote.ip()) {
             return (None, remote);
         }

@@ -56,6 +56,7 @@ struct Question {
 impl Question {
     fn new(outsider: &Outsider) -> Option<Question> {
         let mut random = [0; 36];
+        // Random IDs, so that an attacker off the path cannot forge an answer.
         getrandom::fill(&mut random).ok()?;
         let (head, node) = random.split_first_chunk::<16>()?;
         let (id, datagram) = match outsider {
@@ -88,6 +89,7 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
     let begin = Instant::now();
     let times = AGAIN.iter().map(|after| begin + *after).chain([begin + PATIENCE]);
     let is_done = |questions: &[Question]| questions.iter().all(Question::is_answered);
+    // Before sending, so that a fast answer is not missed.
     sockets.expect_answers(questions.iter().map(|question| question.to).collect());
     for next in times {
         for question in questions.iter_mut().filter(|question| !question.is_answered()) {

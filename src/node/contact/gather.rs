@@ -41,6 +41,7 @@ impl Known {
         let mapped = agreed(&self.seen).into_iter().chain(self.next_follows());
         let mapped = mapped.map(of_kind(CandidateKind::Mapped));
         let (near, far): (Vec<_>, Vec<_>) = self.own.iter().copied().partition(|own| is_private(own.ip()));
+        // Public addresses first, because a private one is only useful in the same network.
         let own = far.into_iter().chain(near).map(of_kind(CandidateKind::Interface));
         let relayed = self.relayed.iter().copied().map(of_kind(CandidateKind::Relayed));
         // Relayed candidates come last, but must not be cut off by the limit.

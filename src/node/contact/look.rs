@@ -125,9 +125,11 @@ impl Look {
         self.look_at_interfaces(now, around);
         let outsiders = self.outsiders(around, dht_nodes);
         if self.ask_due.min(self.ask_all_due) <= now && !outsiders.is_empty() {
+            // A confirmation asks only one outsider per family.
             let all = self.ask_all_due <= now || !self.confirm(around, &outsiders, is_over);
             if all {
                 let seen = ask::ask(&around.sockets, &outsiders, is_over);
+                // Old observations are better than none.
                 if !seen.is_empty() {
                     self.seen = seen;
                 }

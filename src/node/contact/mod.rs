@@ -85,6 +85,7 @@ impl Keeper {
             .on_interfaces_changed(Box::new(move || watching.wake(|state| state.interfaces_changed = true)));
         let telling = Arc::clone(&shared);
         node.driver.turn.on_change(Box::new(move || telling.wake(|_| ())));
+        // After the callback is registered, so that it sees the first allocation.
         node.driver.start_turn(&settings.turn)?;
         let (weak, its) = (Arc::downgrade(node), Arc::clone(&shared));
         thread::Builder::new().name("peersock-contact".into()).spawn(move || {

@@ -116,6 +116,7 @@ pub(super) fn asks(
             let Some(router) = interface.router(!is_ipv4) else { continue };
             let Some(port) = port_on(interface, is_ipv4) else { continue };
             let locals = match is_ipv4 {
+                // A public IPv4 address needs no mapping.
                 true => interface.source_towards(router).filter(|ip| is_private(*ip)).into_iter().collect(),
                 false => pinholes(interface),
             };

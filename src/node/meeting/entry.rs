@@ -54,6 +54,7 @@ impl Entry {
         let named = named(dht, allowed)?;
         let mut entry =
             Entry { named, allowed: allowed.clone(), kept: Vec::new(), written: (BTreeSet::new(), None) };
+        // Fails at the start of the node if no interface leads to the DHT.
         entry.bind()?;
         if let Some(text) = state.and_then(StateDir::dht_nodes) {
             entry.kept = entry.read(&text);
@@ -121,6 +122,7 @@ impl Entry {
     /// Keeps some of the nodes that have answered lately.
     pub(super) fn keep(&mut self, nodes: &[SocketAddrV4], state: Option<&StateDir>, now: Instant) {
         let of_use = spread(nodes.iter().copied().filter(|node| self.is_of_use(node)));
+        // An empty list must not replace a useful one.
         if of_use.is_empty() {
             return;
         }

@@ -106,6 +106,7 @@ impl Inbox {
 
     fn put(&self, note: impl FnOnce(&mut Waiting)) {
         note(&mut sync::lock(&self.waiting));
+        // Only the rendezvous thread waits.
         self.filled.notify_one();
     }
 }

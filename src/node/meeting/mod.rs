@@ -191,6 +191,7 @@ impl Meeter {
                 Some(note) => self.take(note),
                 None => {}
             }
+            // The node may have ended without a call of `stop`.
             if self.node.upgrade().is_none_or(|node| node.is_down()) {
                 return;
             }
@@ -219,6 +220,7 @@ impl Meeter {
         let started = settings.map_err(Into::into).and_then(|settings| Service::start(own, settings, told));
         match started {
             Ok(service) => {
+                // Not `now`, because resolving names may have taken long.
                 (self.bound, self.entered, self.is_confirmed) = (bound, Instant::now(), false);
                 self.named_at = self.entered + KEPT_PATIENCE;
                 for membership in self.networks.values_mut() {
@@ -275,6 +277,7 @@ impl Meeter {
         self.list_at = Instant::now() + wait;
         sync::lock(&self.state).nodes = nodes.len();
         if let Some(node) = self.node.upgrade() {
+            // Nodes of an unconfirmed DHT may be an attacker's.
             if known.len() >= ENOUGH_NODES && self.is_confirmed {
                 self.entry.keep(&known, node.state.as_ref(), now);
             }
@@ -364,6 +367,7 @@ impl Meeter {
                 self.contact = Some(contact);
             }
             Note::Want(want) => {
+                // The network may have been left meanwhile.
                 if self.networks.contains_key(&want.network) {
                     self.searches.want(Instant::now(), want);
                 }

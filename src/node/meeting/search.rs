@@ -80,6 +80,7 @@ impl Searches {
         let tail = NodeTail::of(&record.identity.node_id());
         let search = self.list.get_mut(&(network, tail))?;
         search.record = Some(record.clone());
+        // A knock may already have set a common start of both sides.
         Some(search.start.filter(|start| *start > now).unwrap_or(now))
     }
 
@@ -109,6 +110,7 @@ impl Searches {
     fn again(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
         let Some(search) = self.list.get_mut(&(network, tail)) else { return };
         if search.begin.is_none() {
+            // The exponent is bounded, so that the power does not overflow.
             search.begin = Some(now + AGAIN_MAX.min(AGAIN_MIN * 2u32.pow(search.in_vain.min(8))));
             search.in_vain += 1;
         }

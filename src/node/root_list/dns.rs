@@ -60,6 +60,7 @@ fn told_of(server: SocketAddr, name: &str, error: io::Error) -> io::Error {
 
 fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed> {
     let deadline = Instant::now() + patience;
+    // Random, so that an attacker off the path must guess it.
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let question = question(u16::from_be_bytes(id), name)?;
@@ -86,6 +87,7 @@ fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
 fn over_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
+    // The kernel then drops datagrams from other addresses.
     socket.connect(server)?;
     socket.send(question)?;
     // Without EDNS (RFC 6891) an answer has at most 512 bytes; a larger buffer does no harm.

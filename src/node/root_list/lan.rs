@@ -123,11 +123,13 @@ struct Announced {
 
 impl Heard {
     fn add(&mut self, now: Instant, remote: SocketAddr, identity: PublicIdentity) {
+        // A forged source is no address of a root.
         if !is_endpoint(&remote) {
             return;
         }
         let known = match self.0.iter().position(|root| root.identity == identity) {
             Some(known) => known,
+            // The first ones stay, so that a flood of announcements displaces no root.
             None if self.0.len() < MAX_ROOTS => {
                 self.0.push(Announced { identity, endpoints: Vec::new(), last: now });
                 self.0.len() - 1

@@ -126,6 +126,7 @@ impl Status {
 /// Orders peers: connected ones come first, then the ones seen last, then the ones never heard from.
 fn importance(peer: &PeerStatus) -> (Presence, u64) {
     let last = [peer.last_seen_s, peer.last_heard_s].into_iter().flatten().min_by(f64::total_cmp);
+    // Whole milliseconds, because floats have no total order.
     (peer.state, last.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64))
 }
 

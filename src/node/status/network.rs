@@ -60,6 +60,7 @@ pub struct Ports {
 
 impl From<&RangeInclusive<u16>> for Ports {
     fn from(ports: &RangeInclusive<u16>) -> Ports {
+        // Port 0 cannot be offered.
         Ports { first: (*ports.start()).max(1), last: *ports.end() }
     }
 }

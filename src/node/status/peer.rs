@@ -163,6 +163,7 @@ pub(in crate::node) fn peers(node: &Inner) -> Vec<PeerStatus> {
         let by_tcp = info.path.as_ref().map(|path| path.socket()).filter(is_tcp);
         let mut status = peer(now, network_of(&info)?, stream, info);
         if let Some(socket) = by_tcp {
+            // The overlay knows a stream only by its number, not by its remote address.
             (status.tcp, status.path) = (true, node.driver.tcp.remote(socket));
         }
         Some(status)
@@ -183,6 +184,7 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         connected,
         state: match () {
             () if connected => Presence::Connected,
+            // A static network lists its members, so silence does not remove them.
             () if info.left || (silent && !info.listed) => Presence::Gone,
             () => Presence::Known,
         },

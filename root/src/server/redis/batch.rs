@@ -96,7 +96,7 @@ impl Batch {
         for (question, claims) in asked {
             let is_unread =
                 |claim: &Claim| unread.as_ref().map_or(true, |(unread, _)| unread.contains(&claim.root));
-            // A claim whose root is unknown may be valid, so `Nobody` could be wrong.
+            // A claim whose root is unknown may be valid, so the node may exist.
             let otherwise = if claims.iter().any(is_unread) { Answer::Unavailable } else { Answer::Nobody };
             let found = store.choose(claims, &shared.traffic).map_or(otherwise, Answer::Found);
             answer(heard, question, found);

@@ -108,6 +108,7 @@ async fn serve(
     if matches!(end, End::Lost(_)) {
         socket.shared.traffic.directory_failures.increment();
     }
+    // First, so that no more messages are queued for a dead connection.
     socket.shared.is_there.store(false, Ordering::Relaxed);
     // The tasks answer their questions, and note removals that they could not send.
     while unanswered.join_next().await.is_some() {}

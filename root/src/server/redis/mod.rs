@@ -58,6 +58,7 @@ impl RedisConfig {
     /// show it.
     pub fn new(url: &str, password: Option<&Zeroizing<String>>) -> Result<Self, RedisUrlError> {
         let parsed = url.into_connection_info().map_err(|error| RedisUrlError(reason(&error)))?;
+        // The parser takes any path for a Unix socket.
         if matches!(parsed.addr(), ConnectionAddr::Unix(_)) && !url.contains("unix:") {
             return Err(RedisUrlError("it does not begin with redis:// or rediss://".to_owned()));
         }
