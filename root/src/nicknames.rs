@@ -182,6 +182,7 @@ impl Root {
             None => {
                 let of_node = self.nicknames.of_node.get(&node).copied().unwrap_or_default();
                 let of_prefix = self.nicknames.of_prefix.get(&prefix).copied().unwrap_or_default();
+                // One key or prefix must not take all nicknames.
                 let is_full = self.nicknames.len() >= limits.nicknames
                     || of_node >= limits.nicknames_per_node
                     || of_prefix >= limits.nicknames_per_prefix;

@@ -89,6 +89,7 @@ impl Root {
             self.notice(from, NoticeCode::NotRegistered, 0, at);
             return None;
         };
+        // The token protects the node's budget, not the content.
         if registered.token != header.token {
             // No notice here, because a wrong token may come from a forged source.
             self.counters.relay_unknown_source.increment();

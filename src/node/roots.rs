@@ -69,6 +69,7 @@ impl Used {
             if let Some(known) = before.iter_mut().find(|known| known.node == root.node) {
                 root.keep(known);
             }
+            // A root that the user has also named by its key is trusted fully.
             root.config.is_listed = !by_key.contains(&root.node);
             root
         };

@@ -46,6 +46,7 @@ pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> Looked {
         if looked.found || now.saturating_duration_since(begin) >= busy {
             return looked;
         }
+        // A flood of datagrams must not take the processor from other threads.
         rustix::thread::sched_yield();
     }
 }

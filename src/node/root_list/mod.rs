@@ -110,6 +110,7 @@ impl List {
 
     /// Replaces the roots that a source found before.
     fn set(&self, part: usize, roots: Vec<RootAddress>) {
+        // Marked, because such roots are not asked for nicknames beside one that the user has named.
         let roots: Vec<_> = roots.into_iter().map(RootAddress::listed).collect();
         let mut parts = sync::lock(&self.parts);
         if parts.found[part] != roots {
