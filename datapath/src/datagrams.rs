@@ -56,6 +56,7 @@ impl Datapath {
         let route = socket.route_with(remote, options)?;
         let to = Outgoing {
             interface: route.interface,
+            // A packet with a routing header goes to its first hop (RFC 8200, section 4.4).
             destination: options.first_hop(route.destination.ip()),
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,

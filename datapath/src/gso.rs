@@ -72,6 +72,7 @@ impl Datapath {
             _ => None,
         };
         let whole = packet.len() + DATA_OVERHEAD;
+        // After an ICMP error of the destination a smaller size counts, to which `send_packet` cuts.
         let fits = |sender: &Sender| {
             whole <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
         };

@@ -57,6 +57,7 @@ impl Root {
             .admit(source.remote(), now, check_cookie, || take_known(|buckets| &mut buckets.handshakes));
         match admission {
             Admission::Accept => {}
+            // Strangers may have used up the budget of all, so a known node still gets a cookie.
             Admission::Refuse if has_cookie || !take_known(|buckets| &mut buckets.cookies) => {
                 return self.counters.handshakes_refused.increment();
             }

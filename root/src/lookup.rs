@@ -62,6 +62,7 @@ impl Questions {
 
     /// Returns the first deadline.
     pub(crate) fn deadline(&self) -> Option<Nanos> {
+        // All questions have the same patience, so the one with the lowest ID is due first.
         self.open.values().next().map(|question| question.deadline)
     }
 
@@ -151,6 +152,7 @@ impl Root {
         let Some(client) = self.clients.get(open.slot).filter(|client| client.id == open.asker) else {
             return;
         };
+        // A node that is not registered has not shown the access token, so it gets no pass.
         let token = self.config.access.as_ref().filter(|_| client.registered.is_some());
         let (root, hour) = (referral.root.identity.node_id(), self.unix_seconds(now) / HOUR);
         let pass = token.map_or([0; 32], |token| access_pass(token, &open.asker, &root, hour));

@@ -126,6 +126,7 @@ impl Root {
             self.notice(from, NoticeCode::NoChannel, header.channel.0, at);
             return None;
         };
+        // The receiver gets the sender's channel, so that its answer finds the way back.
         frame[..Relayed::LEN].copy_from_slice(&Relayed { token, channel: registered.channel }.to_bytes());
         self.counters.relayed.increment();
         self.counters.relayed_bytes.add(frame.len() as u64);

@@ -92,11 +92,13 @@ struct Window {
 
 impl Window {
     fn may_be_new(&self, counter: u64) -> bool {
+        // No sender gets there, and the additions below cannot overflow.
         if counter >= COUNTER_LIMIT {
             return false;
         }
         match self.next.checked_sub(counter + 1) {
             None => true,
+            // An older counter than the window holds may be a replay.
             Some(back) => back < 64 && self.seen & (1 << back) == 0,
         }
     }

@@ -69,6 +69,7 @@ impl Request {
         while !rest.is_empty() {
             let (head, value) = rest.split_first_chunk::<4>()?;
             let kind = u16::from_be_bytes([head[0], head[1]]);
+            // The length excludes the padding to four bytes (RFC 8489, section 14).
             let len = usize::from(u16::from_be_bytes([head[2], head[3]])).next_multiple_of(4);
             rest = value.get(len..)?;
             if kind < OPTIONAL && kind != PADDING && unknown.len() < MAX_NAMED {
@@ -119,6 +120,7 @@ impl Root {
     pub(crate) fn on_stun(&mut self, now: Instant, source: Source, datagram: &[u8]) {
         let Some(request) = Request::parse(datagram) else { return self.counters.stun_dropped.increment() };
         let answer = request.answer(source.remote());
+        // The source may be forged, so a short request needs the operator's consent and a budget.
         let is_paid = datagram.len() >= answer.len();
         let may = is_paid || self.config.short_stun && self.limits.short_stun.take(source.ip(), now);
         if !may || !self.limits.stun.take(source.ip(), now) {

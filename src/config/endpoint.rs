@@ -57,6 +57,7 @@ impl FromStr for HostEndpoint {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
+        // A final dot marks an absolute name (RFC 1034, section 3.1).
         let labels = host.strip_suffix('.').unwrap_or(&host);
         // A name whose last label is a number is probably a mistyped IPv4 address (RFC 1123, 2.1).
         let is_number =

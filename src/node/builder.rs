@@ -86,6 +86,7 @@ impl Seed {
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // `NodeBuilder` derives `Debug`, and a log of it must not show the seed.
         f.write_str("[redacted]")
     }
 }

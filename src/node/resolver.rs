@@ -217,6 +217,7 @@ impl Turn {
     /// Makes the names due soon for a wanted member that does not answer.
     pub(super) fn wanted(&mut self, now: Instant) {
         self.in_vain = 0;
+        // Failed look-ups keep their own pauses.
         if self.failures == 0 {
             self.due = self.due.min(self.last.map_or(now, |last| now.max(last + AGAIN_MIN)));
         }

@@ -28,6 +28,7 @@ pub(super) fn generate() -> std::io::Result<Seed> {
 }
 
 pub(super) fn emit(seed: &Seed) -> Zeroizing<String> {
+    // Large enough for all, because growing would leave an unwiped copy of the seed behind.
     let mut text = Zeroizing::new(String::with_capacity(256));
     text.push_str(COMMENT);
     text.push_str(MAGIC);
@@ -56,10 +57,12 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Seed, StateError> {
     if words.next().is_some() || lines.next().is_some() {
         return Err(malformed("something follows the seed"));
     }
+    // `decode_mut` panics for another length.
     if digits.len() != 64 {
         return Err(malformed("the seed is not 64 digits long"));
     }
     let mut seed = Seed::default();
+    // Decoded in place, so that no unwiped copy is left.
     HEX.decode_mut(digits.as_bytes(), seed.as_mut_slice())
         .map_err(|_| malformed("the seed has a character that is not a hexadecimal digit"))?;
     Ok(seed)

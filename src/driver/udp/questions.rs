@@ -59,6 +59,7 @@ impl Questions {
 
     /// Returns true while answers are expected.
     pub(super) fn is_open(&self) -> bool {
+        // Relaxed, because each datagram reads it; the list of the asked, behind its lock, decides.
         self.open.load(Ordering::Relaxed)
     }
 
