@@ -1,5 +1,5 @@
-//! Gives other crates what they need to offer a node's sockets in another form: a handle of the node, sockets
-//! that never wait, and the engine thread to run in.
+//! Interface for crates that offer a node's sockets in another form: a handle of the node, sockets that never
+//! wait, and the engine thread to run in.
 //!
 //! `peersock-socket-server` builds on it; programs use [`net`](crate::net) and [`blocking`](crate::blocking).
 //! Types of the stack and the data path are those of `peersock-stack` and `peersock-datapath`.
@@ -50,11 +50,11 @@ pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
 pub use crate::socket::{Acceptor, Connection, Place, TaskUser, Waited, port_refusal_text};
 pub use crate::sys::poll::Wakeup;
 pub use crate::sys::poller::Poller;
-/// rustix's, as epoll(7) gives them.
+/// Types of rustix, as epoll(7) returns them.
 pub use crate::sys::poller::{Event as PollEvent, EventFlags};
 pub use crate::sys::process::at_exit;
 
-/// Refers to a running node and keeps it running, as a [`Node`] does.
+/// Handle of a running node, which it keeps running, as a [`Node`] does.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
@@ -83,7 +83,7 @@ impl NodeHandle {
         &self.0.driver.datapath
     }
 
-    /// Returns what the engine thread sleeps on: descriptors are added here.
+    /// Returns the poller of the engine thread, to which descriptors are added.
     pub fn poller(&self) -> &Arc<Poller> {
         &self.0.driver.poller
     }
@@ -108,35 +108,35 @@ impl NodeHandle {
         self.0.check_up()
     }
 
-    /// Wakes the engine thread: it does what is due, calls [`Attached::run`], and asks for the deadline
-    /// again.
+    /// Wakes the engine thread: it runs due work, calls [`Attached::run`], and polls the deadline again.
     pub fn kick(&self) {
         self.0.driver.kick();
     }
 
-    /// Has the engine thread run `attached` besides, in place of what was attached before; `None` ends that.
-    /// A node has one such place, which a server of descriptors takes: a second one stops the first, and
+    /// Makes the engine thread also run `attached`, in place of an earlier attachment; `None` ends that. A
+    /// node has one such slot, which a server of descriptors takes: a second one stops the first, and
     /// dropping either empties it.
     pub fn attach(&self, attached: Option<Arc<dyn Attached>>) {
         self.0.driver.attach(attached);
     }
 
-    /// As [`Node::shutdown`], with `patience` in place of a time. What was lost is in [`Node::undelivered`].
+    /// Shuts down like [`Node::shutdown`], with `patience` in place of a time. [`Node::undelivered`] returns
+    /// the losses.
     pub fn shutdown(&self, patience: &mut Patience) -> bool {
         self.0.shutdown(patience)
     }
 
-    /// Counts one who waits as a task: while there is one, the engine thread reads the UDP sockets.
+    /// Counts a user that waits as a task: while there is one, the engine thread reads the UDP sockets.
     pub fn task_user(&self) -> TaskUser {
         TaskUser::new(&self.0)
     }
 
-    /// Begins a connection, from `local` if given, and over one interface only if given. It stands when
-    /// [`Connection::check_connected`] says so.
+    /// Begins a connection, from `local` if given, and only over one interface if given.
+    /// [`Connection::check_connected`] tells when it is established.
     ///
     /// # Errors
-    /// Those of [`Stack::tcp_connect`](peersock_stack::Stack::tcp_connect); [`Error::NetworkUnreachable`] if
-    /// no network, or not this one, leads there.
+    /// Returns the errors of [`Stack::tcp_connect`](peersock_stack::Stack::tcp_connect);
+    /// [`Error::NetworkUnreachable`] if no network, or not this one, has a route.
     pub fn connect(
         &self,
         interface: Option<InterfaceId>,
@@ -147,11 +147,11 @@ impl NodeHandle {
         Connection::open(&self.0, interface, local, remote, options)
     }
 
-    /// Takes an address and a port, on one interface only if given; connections come after
+    /// Takes an address and a port, only on one interface if given; connections come after
     /// [`Acceptor::listen`].
     ///
     /// # Errors
-    /// Those of [`Stack::tcp_bind`](peersock_stack::Stack::tcp_bind) and of
+    /// Returns the errors of [`Stack::tcp_bind`](peersock_stack::Stack::tcp_bind) and of
     /// [`interface_within`](Self::interface_within).
     pub fn reserve(
         &self,
@@ -162,22 +162,22 @@ impl NodeHandle {
         Acceptor::reserve(&self.0, interface, local, options)
     }
 
-    /// Wakes those who wait for a socket when the node is shut down. Connections need no such call: they
-    /// fail.
+    /// Registers a socket whose waiters are woken when the node is shut down. Connections need no such call,
+    /// because they fail by themselves.
     pub fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
         self.0.add_socket(socket);
     }
 
-    /// Returns the closed connections whose data has not all arrived.
+    /// Returns the closed connections with undelivered data.
     pub fn closing(&self) -> Vec<Arc<Flow>> {
         self.0.closing()
     }
 
-    /// The interface that a local address belongs to, for a socket that may be bound to one already; `None`
-    /// for a wildcard address, which stands for all. Groups are nobody's address.
+    /// Returns the interface of a local address, for a socket that may already be bound to one; `None` for a
+    /// wildcard address, which means all. Group addresses have no owner.
     ///
     /// # Errors
-    /// [`Error::AddrNotAvailable`] if it is not an address of this node, or of another interface.
+    /// Returns [`Error::AddrNotAvailable`] if it is not an address of this node, or of another interface.
     pub fn interface_within(
         &self,
         local: IpAddr,
@@ -193,7 +193,7 @@ impl fmt::Debug for NodeHandle {
     }
 }
 
-/// Refers to a node without keeping it running; [`NodeHandle::downgrade`] gives one.
+/// Handle of a node that does not keep it running; [`NodeHandle::downgrade`] returns one.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
@@ -207,7 +207,7 @@ impl fmt::Debug for NodeHandle {
 pub struct WeakNodeHandle(Weak<Inner>);
 
 impl WeakNodeHandle {
-    /// The handle, if the node is still there.
+    /// Returns the handle, if the node still exists.
     pub fn upgrade(&self) -> Option<NodeHandle> {
         self.0.upgrade().map(NodeHandle)
     }

@@ -1,7 +1,7 @@
-//! The machine's own interfaces as an API: which there are, as what their addresses are seen from outside,
-//! and the NAT in front of them. See [`peersock_nat`] for the details.
+//! Interfaces of the machine as an API: their addresses, the addresses that outsiders see, and the NAT in
+//! front of them. See [`peersock_nat`] for the details.
 //!
-//! No server is asked that nobody named: see [`servers_of_environment`].
+//! It contacts only servers that the user has named: see [`servers_of_environment`].
 
 mod turn;
 
@@ -19,28 +19,29 @@ pub use turn::{LoadTurnError, TURN_VARIABLE, TurnCheck, check_turn, load_turn_se
 use crate::node::ask_lists;
 use crate::{Interfaces, RootAddress, RootSource, RootTransport};
 
-/// STUN servers as `HOST:PORT`, with white space between them.
+/// Environment variable with STUN servers as `HOST:PORT`, separated by white space.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
 
-/// Roots, as [`RootSource::load`] reads them; [`lists_of_environment`] finds those that are listed elsewhere.
+/// Environment variable with roots, as [`RootSource::load`] reads them; [`lists_of_environment`] finds roots
+/// of lists.
 pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
-/// What is wrong with a variable that names servers.
+/// Error in a variable that names servers.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{variable}: {reason}")]
 pub struct ServersError {
-    /// Its name.
+    /// Name of the variable.
     pub variable: &'static str,
-    /// What is wrong.
+    /// Reason.
     pub reason: String,
 }
 
-/// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots
-/// of `PEERSOCK_ROOTS`, which answer as STUN servers do. [`lists_of_environment`] finds roots that are in
+/// Returns the servers of the environment: STUN servers of `PEERSOCK_STUN`, unless `stun` has others, and the
+/// roots of `PEERSOCK_ROOTS`, which are STUN servers, too. [`lists_of_environment`] finds roots that are in
 /// lists.
 ///
 /// # Errors
-/// A variable that cannot be read.
+/// Fails if a variable is malformed.
 pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersError> {
     let read = |variable| env::var(variable).unwrap_or_default();
     let mut targets = stun.to_vec();
@@ -51,7 +52,7 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
     Ok(targets)
 }
 
-/// What a list of roots has named.
+/// Result of querying a list of roots.
 ///
 /// ```
 /// fn tell(list: &peersock::interfaces::RootList) -> String {
@@ -64,23 +65,23 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RootList {
-    /// Where the list is, as it was written: `dns:DOMAIN`, or `lan`.
+    /// List, as it was written: `dns:DOMAIN`, or `lan`.
     pub source: String,
-    /// How many roots are in it.
+    /// Number of roots in it.
     pub roots: usize,
-    /// Where they listen; at most 32 of all lists together.
+    /// Endpoints of its roots; at most 32 of all lists together.
     pub servers: Vec<Target>,
-    /// Why there are none.
+    /// Reason why it has none.
     pub error: Option<String>,
 }
 
-/// The roots that lists in `PEERSOCK_ROOTS` name now: domains are asked, and announcements on the local
-/// networks of `allowed` heard at `discovery_port` (7473 unless roots were told another). It blocks for up to
+/// Returns the roots that lists in `PEERSOCK_ROOTS` name now. Queries domains, and listens for announcements
+/// on the local networks of `allowed` at `discovery_port` (7473 unless roots use another). Blocks for up to
 /// four seconds, with `lan` for up to five and a half, and not at all if the variable names no list. At most
-/// four domains are asked.
+/// four domains are queried.
 ///
 /// # Errors
-/// The variable cannot be read.
+/// Fails if the variable is malformed.
 pub fn lists_of_environment(
     allowed: &Interfaces,
     discovery_port: u16,
@@ -89,13 +90,13 @@ pub fn lists_of_environment(
     Ok(lists_of(sources, allowed, discovery_port))
 }
 
-/// The roots that those sources name now that are lists; see [`lists_of_environment`].
+/// Returns the roots that the lists among those sources name now; see [`lists_of_environment`].
 pub(crate) fn lists_of(sources: Vec<RootSource>, allowed: &Interfaces, discovery_port: u16) -> Vec<RootList> {
     let mut room = MAX_LISTED;
     let list = |(source, found): (RootSource, io::Result<Vec<RootAddress>>)| {
         let error = found.as_ref().err().map(ToString::to_string);
         let roots = found.unwrap_or_default();
-        // Whoever writes a list is not to decide how many are asked.
+        // The author of a list must not decide how many servers are asked.
         let servers: Vec<_> = roots.iter().flat_map(targets_of).take(room).collect();
         room -= servers.len();
         RootList { source: source.to_string(), roots: roots.len(), servers, error }
@@ -103,12 +104,12 @@ pub(crate) fn lists_of(sources: Vec<RootSource>, allowed: &Interfaces, discovery
     ask_lists(sources, allowed, discovery_port).into_iter().map(list).collect()
 }
 
-/// The STUN servers that the environment names.
+/// Returns the STUN servers of the environment.
 pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
     parse_stun(&env::var(STUN_VARIABLE).unwrap_or_default())
 }
 
-/// Reads STUN servers: texts `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them.
+/// Reads STUN servers: texts `HOST:PORT` separated by white space, as in `PEERSOCK_STUN`.
 ///
 /// ```
 /// let servers = peersock::interfaces::load_stun_servers("stun.example.org:3478 192.0.2.1:3478")?;
@@ -117,7 +118,7 @@ pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
 /// ```
 ///
 /// # Errors
-/// A text is not `HOST:PORT`.
+/// Fails if a text is not `HOST:PORT`.
 pub fn load_stun_servers(text: &str) -> Result<Vec<Target>, LoadStunError> {
     let target = |word: &str| {
         Target::parse(word, Transport::Udp).ok_or_else(|| LoadStunError { text: word.to_owned() })
@@ -125,19 +126,19 @@ pub fn load_stun_servers(text: &str) -> Result<Vec<Target>, LoadStunError> {
     text.split_whitespace().map(target).collect()
 }
 
-/// A text that names no STUN server.
+/// Error for a text that is no STUN server.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{text}' is not HOST:PORT")]
 pub struct LoadStunError {
-    /// The text.
+    /// Text of the server.
     pub text: String,
 }
 
-/// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long
-/// as the system's resolver does; what has no address is left out.
+/// Returns the addresses of the servers that are asked over UDP. Resolves names, which may block as long as
+/// the system's resolver does; skips names without an address.
 ///
 /// # Errors
-/// None of several servers has an address; the last look-up's error counts.
+/// Returns the last look-up's error if a look-up fails and no server has an address.
 pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
     let mut found = Vec::new();
     let mut error = None;
@@ -159,7 +160,7 @@ fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
     Ok(targets_of_roots(&load_roots(text)?))
 }
 
-/// Where those roots listen that are named by their keys: lists take a while to be asked.
+/// Returns the endpoints of roots that are named by their keys, because lists take a while to query.
 pub(crate) fn targets_of_roots(sources: &[RootSource]) -> Vec<Target> {
     let roots = sources.iter().filter_map(|source| match source {
         RootSource::Address(root) => Some(root),
@@ -185,7 +186,7 @@ fn targets_of(root: &RootAddress) -> impl Iterator<Item = Target> + '_ {
     })
 }
 
-/// The most servers of lists.
+/// Limit of servers of all lists.
 const MAX_LISTED: usize = 32;
 
 #[cfg(test)]

@@ -7,14 +7,14 @@
 //! * [`node()`] and [`Node::builder`]: the node, its identity and its networks;
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;
 //! * [`blocking`]: the same for threads;
-//! * `http`, with the features `axum` and `hyper`: what axum, hyper and tonic need of the sockets;
-//! * [`netcheck`], [`interfaces`]: what network the machine is in;
+//! * `http`, with the features `axum` and `hyper`: adapters for axum, hyper and tonic;
+//! * [`netcheck`], [`interfaces`]: checks of the machine's network;
 //! * [`overlay`]: the types of identities, networks and addresses.
 //!
 //! # Features
 //!
-//! All but `axum` and `hyper` are on by default. With `default-features = false` there are sockets, ad-hoc
-//! networks, discovery on local networks, and roots that are reached by UDP, and no C compiler is needed.
+//! All but `axum` and `hyper` are on by default. With `default-features = false` the crate has sockets,
+//! ad-hoc networks, discovery on local networks, and roots that are reached by UDP, and needs no C compiler.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -27,8 +27,8 @@
 //! | `tls` | TLS and WebSockets (`tls:`, `wss:`, `turns:`), with `streams`. Needs a C compiler |
 //! | `turn` | addresses on TURN servers, with `streams`: [`NodeBuilder::turn`] |
 //!
-//! The API is the same in all builds. What names something that a build lacks, in the program or in the
-//! environment, fails with a [`MissingFeature`] that says which feature it needs.
+//! The API is the same in all builds. A setting that needs a missing feature, in the program or in the
+//! environment, fails with a [`MissingFeature`] that names the feature.
 //!
 //! ```
 //! use std::io::{Read, Write};

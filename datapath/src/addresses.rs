@@ -1,4 +1,4 @@
-//! The addresses in an inner packet's header.
+//! Source and destination address in an inner packet's header.
 
 use std::net::IpAddr;
 

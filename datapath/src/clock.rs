@@ -1,37 +1,38 @@
-//! Two kinds of time.
+//! Stack time and overlay time.
 //!
-//! The stack's time stands still while the machine is suspended, as that of the kernel's TCP does: a
-//! connection must not take a night for an outage of its path, and give up. The overlay's goes on (as
-//! CLOCK_BOOTTIME): the keys of a session that was made yesterday must not be used today, and timestamps of
-//! handshakes follow the wall clock.
+//! The stack's time stops while the machine is suspended, like that of a kernel's TCP. A connection must not
+//! take a night for an outage of its path and give up. The overlay's time goes on (as CLOCK_BOOTTIME),
+//! because session keys made yesterday must not be used today, and timestamps of handshakes follow the wall
+//! clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Translates between both. All calls of the data path have the stack's time.
+/// Translator between both times. All calls of the data path use the stack's time.
 #[derive(Debug, Default)]
 pub(super) struct OverlayClock {
-    /// Nanoseconds by which the overlay's time is ahead.
+    /// Lead of the overlay's time in nanoseconds.
     ahead: AtomicU64,
 }
 
 impl OverlayClock {
-    /// The machine was suspended for so long in all. Less than was said before changes nothing.
+    /// Sets the total time that the machine was suspended. A smaller value than before changes nothing.
     pub(super) fn note_suspended(&self, total: Duration) {
         let total = u64::try_from(total.as_nanos()).unwrap_or(u64::MAX);
-        // Nearly every call says what is known.
+        // Nearly every call repeats the known value, so a load avoids the more expensive read-modify-write.
         if total > self.ahead.load(Ordering::Relaxed) {
             self.ahead.fetch_max(total, Ordering::Relaxed);
         }
     }
 
-    /// The overlay's time at a time of the stack.
+    /// Converts a time of the stack to the overlay's time.
     pub(super) fn overlay(&self, now: Instant) -> Instant {
         now + self.ahead()
     }
 
-    /// The stack's time at a time of the overlay, if the machine is not suspended until then.
+    /// Converts a time of the overlay to the stack's time, if the machine is not suspended until then.
     pub(super) fn stack(&self, at: Instant) -> Instant {
+        // An `Instant` may not reach back that far.
         at.checked_sub(self.ahead()).unwrap_or(at)
     }
 

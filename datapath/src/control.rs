@@ -1,4 +1,4 @@
-//! The control state machine's side of the data path: what is asked of it, and the datagrams it sends.
+//! Data path calls into the control state machine, and the datagrams it sends.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Datapath {
     /// Joins a network in both cores.
     ///
     /// # Errors
-    /// What the overlay says: already joined, too many networks, a kind that is not supported.
+    /// The overlay's errors: already joined, too many networks, an unsupported kind.
     pub fn join(
         &self,
         now: Instant,
@@ -29,8 +29,8 @@ impl Datapath {
         self.join_for(now, config, None, batch)
     }
 
-    /// Joins a network in the overlay alone: `device` takes its packets, and
-    /// [`Datapath::send_from_device`] sends those that come from there.
+    /// Joins a network in the overlay alone: `device` takes its packets, and [`Datapath::send_from_device`]
+    /// sends packets that come from the device.
     ///
     /// # Errors
     /// As [`Datapath::join`].
@@ -52,22 +52,25 @@ impl Datapath {
         batch: &mut Batch,
     ) -> Result<JoinedNetwork, JoinError> {
         let id = config.id();
-        // Sockets would take every address of the Internet for the overlay's.
+        // Without a device, an exit route would make the stack claim every Internet address for the overlay.
         let config = if device.is_none() { config.without_exit() } else { config };
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
+            // Locked until the network is in the list, so that no other thread handles an event of it before.
             let mut endpoint = self.control();
             let index = endpoint.join(self.clock.overlay(now), config)?;
             let addresses = endpoint.addresses(index);
             let routes = routes(&prefixes, &addresses);
             let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
-            // Sockets of the stack find no way to what a device has.
+            // The stack gets no route to a network whose packets a device takes, so its sockets cannot reach
+            // it.
             let in_stack = |cidrs: &[Cidr]| if device.is_none() { cidrs.to_vec() } else { Vec::new() };
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
                 addresses: in_stack(&prefixes),
                 routes: in_stack(&routes),
                 ports: ports.clone(),
+                // The session authenticates every byte, so inner checksums are redundant.
                 checksums: false,
             });
             let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports, device };
@@ -79,14 +82,15 @@ impl Datapath {
         Ok(network)
     }
 
-    /// Leaves a network: its peers are told and its sockets fail. False if it was not joined.
+    /// Leaves a network: notifies its peers and fails its sockets. Returns false if it was not joined.
     pub fn leave(&self, now: Instant, id: NetworkId, batch: &mut Batch) -> bool {
         let Some(network) = self.network(id) else { return false };
-        // First the connections, so that their resets still find the sessions.
+        // Connections end first because their resets need the sessions.
         self.stack.reset_flows(now, network.interface, batch);
         self.settle(now, batch);
         self.stack.remove_interface(now, network.interface, batch);
         self.settle(now, batch);
+        // Dropped without an error, because the sockets have already failed.
         self.lock_waiting().take(network.interface, |_| true);
         self.networks.remove(id);
         self.with_control(now, batch, |endpoint, now| endpoint.leave(now, network.index));
@@ -94,13 +98,13 @@ impl Datapath {
         true
     }
 
-    /// Tells the overlay which sockets the driver has, and where their beacons go.
+    /// Tells the overlay which sockets the driver has, and the beacon targets of each.
     pub fn set_sockets(&self, now: Instant, sockets: Vec<SocketInfo>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_sockets(now, sockets));
         self.settle(now, batch);
     }
 
-    /// Starts to look for `address` and to make a session with its owner. The outcome is an event.
+    /// Starts a search for `address` and a session with its owner. An event reports the outcome.
     pub fn want_peer(&self, now: Instant, network: &JoinedNetwork, address: IpAddr, batch: &mut Batch) {
         let wanted = self.with_control(now, batch, |endpoint, now| {
             let Lookup::Peer(peer) = endpoint.lookup(now, network.index, address) else { return None };
@@ -110,12 +114,13 @@ impl Datapath {
             })
         });
         self.settle(now, batch);
+        // Without the control lock, because the callback is not the data path's code.
         if let Some(peer) = wanted {
             self.tell_wanted(&peer);
         }
     }
 
-    /// Says where a member of a static network may be found, in the place of what was said before.
+    /// Sets the endpoints of a member of a static network, replacing earlier ones.
     pub fn set_endpoints(
         &self,
         now: Instant,
@@ -130,25 +135,24 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Says which roots the node uses, in place of those before ([`Endpoint::set_roots`]).
+    /// Sets the roots that the node uses, replacing earlier ones ([`Endpoint::set_roots`]).
     pub fn set_roots(&self, now: Instant, roots: Vec<RootConfig>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_roots(now, roots));
         self.settle(now, batch);
     }
 
-    /// Says where this node can be reached, as far as its driver knows ([`Endpoint::set_contact`]).
+    /// Sets where this node can be reached, as far as its driver knows ([`Endpoint::set_contact`]).
     pub fn set_contact(&self, now: Instant, contact: Contact, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_contact(now, contact));
         self.settle(now, batch);
     }
 
-    /// Where this node can be reached, as its peers are told ([`Endpoint::contact`]).
+    /// Returns where this node can be reached, as its peers are told ([`Endpoint::contact`]).
     pub fn contact(&self) -> Contact {
         self.control().contact().clone()
     }
 
-    /// It became known where a node can be reached, and that both sides begin at `start`
-    /// ([`Endpoint::meet`]).
+    /// Reports where a node can be reached, and that both sides begin at `start` ([`Endpoint::meet`]).
     pub fn meet(
         &self,
         now: Instant,
@@ -158,6 +162,7 @@ impl Datapath {
         start: Instant,
         batch: &mut Batch,
     ) {
+        // As a duration, because control's clock differs from the caller's.
         let start_in = start.saturating_duration_since(now);
         self.with_control(now, batch, |endpoint, now| {
             endpoint.meet(now, network, identity, contact, now + start_in);
@@ -165,7 +170,7 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// There is a stream to a root, with that local port, or none any more ([`Endpoint::set_stream`]).
+    /// Reports that a stream to a root with this local port is open, or is closed ([`Endpoint::set_stream`]).
     pub fn set_stream(
         &self,
         now: Instant,
@@ -178,13 +183,14 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Gives the extra sockets that are open, in place of those given before.
+    /// Sets the list of open extra sockets, replacing the earlier one.
     pub fn set_extra_sockets(&self, now: Instant, open: Vec<SocketInfo>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_extra_sockets(now, open));
         self.settle(now, batch);
     }
 
-    /// There is a TCP connection to another node ([`Endpoint::tcp_opened`]). False if it is to be closed.
+    /// Reports a TCP connection to another node ([`Endpoint::tcp_opened`]). Returns false if the driver
+    /// should close it.
     pub fn tcp_opened(
         &self,
         now: Instant,
@@ -199,20 +205,20 @@ impl Datapath {
         is_taken
     }
 
-    /// A TCP connection to another node has ended ([`Endpoint::tcp_closed`]).
+    /// Reports that a TCP connection to another node has ended ([`Endpoint::tcp_closed`]).
     pub fn tcp_closed(&self, now: Instant, socket: SocketIndex, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.tcp_closed(now, socket));
         self.settle(now, batch);
     }
 
-    /// What is known of every root.
+    /// Returns the state of every root.
     pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
         let now = self.clock.overlay(now);
         self.control().roots(now)
     }
 
-    /// Gives a member other addresses besides its self-certifying one. Connections to those that it loses
-    /// end.
+    /// Gives a member other addresses besides its self-certifying one. Connections to addresses that the
+    /// member loses end.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -230,7 +236,7 @@ impl Datapath {
         set
     }
 
-    /// Who has `address`; a peer that is not known yet is looked for.
+    /// Finds the owner of `address`; starts a search if no known peer has it.
     pub fn find(&self, now: Instant, network: &JoinedNetwork, address: IpAddr) -> Lookup {
         match self.routes.get(network.index, address) {
             Some(Route::Local) => Lookup::Local,
@@ -239,64 +245,64 @@ impl Datapath {
         }
     }
 
-    /// Asks control who has an address that the table of routes does not know.
+    /// Asks control for the owner of an address that the table of routes does not know.
     pub(super) fn look_up(&self, now: Instant, network: NetworkIndex, address: IpAddr) -> Lookup {
         let mut batch = Batch::default();
         let found =
             self.with_control(now, &mut batch, |endpoint, now| endpoint.lookup(now, network, address));
         self.settle(now, &mut batch);
+        // Neither local discovery nor the roots know it yet, but another search may.
         if matches!(found, Lookup::Unknown) {
             self.tell_wanted_address(network, address);
         }
         found
     }
 
-    /// The system says that nobody listens at `remote`, to which a datagram was sent that begins with
+    /// Reports a port unreachable error from the system for `remote`, about a datagram that begins with
     /// `quoted` ([`Endpoint::handle_refusal`]).
     pub fn handle_refusal(&self, now: Instant, remote: SocketAddr, quoted: &[u8], batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.handle_refusal(now, remote, quoted));
         self.settle(now, batch);
     }
 
-    /// What is known of every peer.
+    /// Returns the state of every peer.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.control().peers()
     }
 
-    /// Where another node with this node's identity was seen, if one was.
+    /// Returns where another node with this node's identity was seen, if one was.
     pub fn elsewhere(&self) -> Option<Elsewhere> {
         self.control().elsewhere()
     }
 
-    /// What is known of every network.
+    /// Returns the state of every network.
     pub fn network_infos(&self) -> Vec<NetworkInfo> {
         self.control().networks()
     }
 
-    /// The addresses of the members that have this name, in any of the joined networks.
+    /// Returns the addresses of the members with this name, in all joined networks.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         self.control().addresses_named(name)
     }
 
-    /// The name of the member that has an address.
+    /// Returns the name of the member that has an address.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
         self.control().name_at(address)
     }
 
-    /// The sessions, by index.
+    /// Returns the sessions, by index.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.sessions
     }
 
-    /// The overlay's counters, in a fixed order.
+    /// Returns the overlay's counters, in a fixed order.
     pub fn overlay_counters(&self) -> Vec<(&'static str, u64)> {
         self.control().counters().snapshot()
     }
 
-    /// Calls the control state machine, with its own time, then sends what it has to send and acts on what it
-    /// reports.
+    /// Calls the control state machine with its own time, then sends its datagrams and acts on its events.
     ///
-    /// What that wakes lands in `batch`; the caller settles it.
+    /// Woken flows and sockets land in `batch`; the caller settles it.
     pub(super) fn with_control<T>(
         &self,
         now: Instant,
@@ -310,11 +316,13 @@ impl Datapath {
             let result = call(&mut endpoint, overlay_time);
             let mut datagram = Vec::new();
             loop {
+                // Handling an event may queue datagrams, and sending may raise events, so both queues are
+                // drained in turn.
                 while let Some(event) = endpoint.poll_event() {
                     match &event {
                         Event::PeerAdded(peer) => self.want_if_waited_for(overlay_time, &mut endpoint, peer),
-                        // Before the lock is released, and before anything is sent: what the peer's successor
-                        // does then must not meet, nor be taken for, what its predecessor has left.
+                        // Flows end before the lock is released and before anything is sent. Otherwise
+                        // packets of the peer's successor could meet flows of its predecessor.
                         Event::PeerGone(peer, gone) => self.end_flows(now, peer, *gone, batch),
                         Event::AddressesChanged(peer, lost) => {
                             self.end_flows_to(now, peer, lost, batch);
@@ -325,6 +333,7 @@ impl Datapath {
                     events.push(event);
                 }
                 let Some(transmit) = endpoint.poll_transmit(overlay_time, &mut datagram) else { break };
+                // The sink must not block here because the control lock is held.
                 self.sink.send_at_once(&Transmit {
                     socket: transmit.place.socket(),
                     remote: transmit.place.remote(),
@@ -343,13 +352,14 @@ impl Datapath {
                 self.sink.act_on_tcp(action);
             }
             let due = endpoint.poll_timeout();
-            // Under the control lock, so that the last one to have it leaves what is true.
+            // Written under the control lock, so that the value of the last holder remains.
             *sync::lock(&self.control_due) = due;
             if let Some(at) = due {
                 self.sink.wake_at(self.clock.stack(at));
             }
             (result, endpoint.poll_root_change(overlay_time))
         };
+        // Events are handled after the lock is released because handlers call control again.
         for event in events {
             self.members.note(&event);
             self.act_on(now, &event, batch);
@@ -378,7 +388,7 @@ mod tests {
     use crate::testing::instant;
     use crate::{Ingress, Sink};
 
-    /// Counts what may wait for room and what may not.
+    /// Counts the calls that may wait for buffer space and those that may not.
     #[derive(Default)]
     struct Counting {
         waiting: AtomicUsize,
@@ -444,7 +454,7 @@ mod tests {
             datapath.lock_waiting().add_packet(now, true, network.interface, address, &[0x60; 40]);
             addresses.push(address);
         }
-        // There is room for one peer only.
+        // The peer table has room for one peer only.
         let left = datapath.lock_waiting().take(network.interface, |_| true);
         let left: Vec<IpAddr> = left.into_iter().map(|((_, address), _)| address).collect();
         assert_eq!(left, addresses[1..]);
@@ -478,7 +488,7 @@ mod tests {
         datapath.lock_waiting().add_packet(now, false, network.interface, address.into(), &[0x60; 40]);
         assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
 
-        // It was found, and does not answer there.
+        // The peer was found, but does not answer at that address.
         let contact = |text: &str| {
             let candidate = Candidate { kind: CandidateKind::Mapped, address: text.parse().unwrap() };
             Contact::new(Nat::default(), [candidate])
@@ -505,7 +515,7 @@ mod tests {
         let told: Vec<_> = unanswered.try_iter().collect();
         assert_eq!(told, [Unanswered { network: network.id, address: address.into() }]);
 
-        // Nobody else's packets are in it, and nothing is kept for who does not read.
+        // The queue holds no other node's packets, and nothing is kept for a receiver that does not read.
         let other = datapath.unanswered();
         assert!(unanswered.recv().is_err(), "another takes its place");
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Datagrams, echo requests and raw packets out: each becomes one IP packet on the calling thread.
+//! Outgoing datagrams, echo requests and raw packets: each becomes one IP packet on the calling thread.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -13,15 +13,15 @@ use crate::route::Resolved;
 use crate::socket::SocketState;
 use crate::{Datapath, GsoBatch};
 
-/// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
+/// Datagram size that every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
 
-/// Where a packet goes, and how.
+/// Destination and options of a packet.
 struct Outgoing<'a> {
     interface: InterfaceId,
     destination: IpAddr,
     state: &'a SocketState,
-    /// Members of a group on this node get it, too.
+    /// True if members of the group on this node also get the packet.
     loops: bool,
 }
 
@@ -29,7 +29,7 @@ impl Datapath {
     /// Sends one UDP datagram, to the connected peer if `remote` is `None`.
     ///
     /// # Errors
-    /// Those of [`UdpSocket::route`] and [`UdpSocket::send`].
+    /// Returns the errors of [`UdpSocket::route`] and [`UdpSocket::send`].
     pub fn send_udp(
         &self,
         now: Instant,
@@ -40,10 +40,10 @@ impl Datapath {
         self.send_udp_with(now, socket, remote, data, &SendOptions::default(), None)
     }
 
-    /// As [`Datapath::send_udp`], with options for this datagram, which may wait in a GSO batch.
+    /// Sends like [`Datapath::send_udp`], with options for this datagram, which may wait in a GSO batch.
     ///
     /// # Errors
-    /// Those of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
+    /// Returns the errors of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
     pub fn send_udp_with(
         &self,
         now: Instant,
@@ -56,6 +56,7 @@ impl Datapath {
         let route = socket.route_with(remote, options)?;
         let to = Outgoing {
             interface: route.interface,
+            // A packet with a routing header goes to its first hop (RFC 8200, section 4.4).
             destination: options.first_hop(route.destination.ip()),
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
@@ -66,7 +67,7 @@ impl Datapath {
     /// Sends one ICMP echo request.
     ///
     /// # Errors
-    /// Those of [`IcmpSocket::send`].
+    /// Returns the errors of [`IcmpSocket::send`].
     pub fn send_echo(
         &self,
         now: Instant,
@@ -80,7 +81,7 @@ impl Datapath {
     /// Sends one ICMP echo request of a sequence number and a payload, with options.
     ///
     /// # Errors
-    /// Those of [`IcmpSocket::route`] and [`IcmpSocket::send_with`].
+    /// Returns the errors of [`IcmpSocket::route`] and [`IcmpSocket::send_with`].
     pub fn send_echo_with(
         &self,
         now: Instant,
@@ -102,7 +103,7 @@ impl Datapath {
     /// Sends one packet of a raw socket, to the connected peer if `remote` is `None`.
     ///
     /// # Errors
-    /// Those of [`RawSocket::route`] and [`RawSocket::send`].
+    /// Returns the errors of [`RawSocket::route`] and [`RawSocket::send`].
     pub fn send_raw(
         &self,
         now: Instant,
@@ -121,7 +122,7 @@ impl Datapath {
         self.send_made(now, &to, None, |mtu, buf| socket.send(&route, data, options, mtu, buf))
     }
 
-    /// Makes a packet with the largest size that its path takes, and sends it.
+    /// Builds a packet of up to the size that its path takes, and sends it.
     fn send_made(
         &self,
         now: Instant,
@@ -139,10 +140,11 @@ impl Datapath {
             let length = make(mtu, packet)?;
             let packet = &mut packet[..length];
             if destination.is_multicast() && loops {
-                // The stack may change what it takes in.
+                // A copy, because the stack may change the packet it takes in.
                 self.stack.receive(now, interface, &mut packet.to_vec(), &mut batch);
             }
             match gso {
+                // Groups need a copy per peer, and limited sockets fragments; neither fits a batch.
                 Some(gso) if !destination.is_multicast() && !state.is_limited() => {
                     let to = (state, destination);
                     self.send_with_others(now, interface, to, packet, gso, &mut batch);
@@ -152,13 +154,14 @@ impl Datapath {
             Ok(())
         });
         if let (Ok(()), Some(Resolved::Route(Route::Peer(peer)))) = (&made, &resolved) {
+            // Unlike TCP, no acknowledgement shows whether the path still carries the size.
             self.doubt_later(now, peer);
         }
         self.settle(now, &mut batch);
         made
     }
 
-    /// The largest IP packet that can go to `destination` now, bytes.
+    /// Returns the size of the largest IP packet that can go to `destination` now, bytes.
     pub fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
         if destination.is_multicast() {
             return self.group_mtu(interface);
@@ -167,7 +170,7 @@ impl Datapath {
     }
 }
 
-/// The largest IP packet that a route takes, bytes.
+/// Returns the size of the largest IP packet that a route takes, bytes.
 fn size_within(resolved: &Resolved) -> usize {
     match resolved {
         Resolved::Route(Route::Peer(peer)) => {

@@ -1,5 +1,5 @@
-//! Networks whose inner side is a device of the machine instead of this node's stack: another IP, the
-//! kernel's behind a TUN device, makes the packets and takes them in.
+//! Networks whose inner side is a device of the machine instead of this node's stack: another IP stack (a
+//! kernel behind a TUN device) sends and receives the packets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ use crate::networks::Known;
 use crate::route::Resolved;
 use crate::{Datapath, GsoBatch, ecn};
 
-/// The least that IPv6 asks of a link, bytes (RFC 8200 section 5). What is larger than a path that takes less
-/// is cut, for its sender would not make it smaller.
+/// Minimum MTU of an IPv6 link, bytes (RFC 8200 section 5). On a path that takes less, larger packets are
+/// fragmented because their sender would not shrink them.
 const MINIMUM_MTU: usize = 1280;
 
-/// What takes a network's packets in the place of the stack.
+/// Receiver of a network's packets in place of the stack.
 ///
 /// ```
 /// use peersock_datapath::{Device, Offload};
@@ -35,25 +35,25 @@ const MINIMUM_MTU: usize = 1280;
 /// ```
 pub trait Device: Send + Sync + fmt::Debug {
     /// Takes an IP packet from a peer, which owns its source address, to this node, a network behind it or a
-    /// group. Called by whichever thread receives, so it must not wait: what finds no room is lost.
+    /// group. Any receiving thread may call it, so it must not block; packets that find no space are lost.
     fn deliver(&self, packet: &[u8], offload: &Offload);
 }
 
-/// What a packet's maker has left to whoever comes after it: virtio's header for network devices (virtio 1.2,
-/// 5.1.6) as far as it is used here.
+/// Work that a packet's sender leaves to the next layer: the part used here of virtio's header for network
+/// devices (virtio 1.2, 5.1.6).
 ///
 /// ```
 /// assert_eq!(peersock_datapath::Offload::default().checksum, None);
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// The checksum is still to be completed. `None`: it is there, or the packet has none.
+    /// Checksum that must still be completed. `None`: it is complete, or the packet has none.
     pub checksum: Option<PartialChecksum>,
-    /// The packet is several TCP segments in one.
+    /// Set if the packet is several TCP segments in one.
     pub segments: Option<Segments>,
 }
 
-/// How one packet is to become several TCP segments.
+/// Instructions for cutting one packet into several TCP segments.
 ///
 /// ```
 /// let segments = peersock_datapath::Segments { header_len: 60, payload: 1360 };
@@ -63,11 +63,11 @@ pub struct Offload {
 pub struct Segments {
     /// Bytes of the IP and TCP headers.
     pub header_len: usize,
-    /// Bytes of payload of each but the last, which may have less.
+    /// Payload size in bytes of each segment but the last, which may be shorter.
     pub payload: usize,
 }
 
-/// Gives a device what the coalescer lets go.
+/// Delivers a packet released by the coalescer to a device.
 pub(super) fn deliver(device: &dyn Device, flushed: Flushed<'_>) {
     let segments =
         flushed.joined.map(|joined| Segments { header_len: joined.header_len, payload: joined.segment });
@@ -76,11 +76,11 @@ pub(super) fn deliver(device: &dyn Device, flushed: Flushed<'_>) {
 }
 
 impl Datapath {
-    /// Sends a packet that the host behind a device has made. It may wait in `gso` for others of its turn,
-    /// which the caller sends with [`Datapath::send_gso`]; what it causes lands in `batch`, for
+    /// Sends a packet made by the host behind a device. The packet may wait in `gso` for others of its turn,
+    /// which the caller sends with [`Datapath::send_gso`]. Woken flows and sockets land in `batch`, for
     /// [`Datapath::settle`].
     ///
-    /// What cannot be sent is answered with an ICMP error to the device, as a router would.
+    /// If a packet cannot be sent, the device gets an ICMP error, as from a router.
     pub fn send_from_device(
         &self,
         now: Instant,
@@ -96,14 +96,17 @@ impl Datapath {
         };
         let Some(network) = self.known_by_interface(interface) else { return };
         if !self.is_own(&network, source) && !self.is_error_of_gateway(&network, packet) {
-            // Peers would drop it: neighbours' addresses, or the link-local ones that kernels give devices.
+            // Peers would drop these sources: neighbours' addresses, or the link-local ones that kernels give
+            // devices.
             return self.counters.device_source_not_own.increment();
         }
+        // The peer would drop the packet, too, but without an error for the host.
         if !may_pass(packet, &network.ports) {
             self.counters.device_port_refused.increment();
             return self.answer(now, &network, packet, Undelivered::Prohibited);
         }
         if destination.is_multicast() {
+            // Each peer's copy may be fragmented or queued, so its checksum must be complete.
             complete(packet, offload);
             return self.send_to_group(now, interface, destination, packet, batch);
         }
@@ -114,7 +117,7 @@ impl Datapath {
                 let kept = self.lock_waiting().add_packet(now, false, interface, destination, packet);
                 return self.counters.out_waiting_dropped.add(u64::from(!kept));
             }
-            // What is for the host itself does not come here, unless its routes are wrong.
+            // Packets to the host itself only come here if its routes are wrong.
             Resolved::Route(Route::Local) | Resolved::NoRoute => {
                 self.counters.out_no_route.increment();
                 return self.answer(now, &network, packet, Undelivered::NoRoute);
@@ -143,8 +146,9 @@ impl Datapath {
     ) {
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         if let Some(segments) = offload.segments {
+            // Waiting packets leave first, so that the host's packets stay in order.
             self.send_gso(now, gso, batch);
-            // Larger segments than the path takes are cut once more: the kernel need not know.
+            // Segments larger than the path's size are cut once more; the host gets no error.
             let whole = SuperSegment::from_packet(packet, segments.payload).and_then(|whole| {
                 let most = mtu.saturating_sub(whole.header_len());
                 if most >= segments.payload { Some(whole) } else { SuperSegment::from_packet(packet, most) }
@@ -159,6 +163,7 @@ impl Datapath {
             self.join_others(now, sender, packet, gso, batch);
             return;
         }
+        // As above: packets stay in order.
         self.send_gso(now, gso, batch);
         if self.refuse_too_big(now, network.interface, packet, mtu) {
             return;
@@ -166,8 +171,8 @@ impl Datapath {
         self.send_sealed(now, network.interface, sender, packet, batch);
     }
 
-    /// Answers a host behind a device whose packet is over the path's `mtu` and must not be cut, and returns
-    /// true. Packets of sockets are cut by this node, which is their source.
+    /// Answers the host behind a device if its packet exceeds the path's `mtu` and must not be fragmented;
+    /// then returns true.
     pub(super) fn refuse_too_big(
         &self,
         now: Instant,
@@ -178,6 +183,7 @@ impl Datapath {
         if packet.len() <= mtu || !must_not_be_cut(packet, mtu) {
             return false;
         }
+        // Packets of sockets are fragmented by this node instead, because it is their source.
         let network = self.known_by_interface(interface).filter(|network| network.device.is_some());
         let Some(network) = network else { return false };
         self.counters.out_too_big.increment();
@@ -185,7 +191,7 @@ impl Datapath {
         true
     }
 
-    /// Sends what the host has left whole, in pieces that the path takes.
+    /// Sends a super-segment from the host in pieces that fit the path.
     fn send_segments(
         &self,
         now: Instant,
@@ -214,7 +220,7 @@ impl Datapath {
         self.note_sent(now, &sender.session, batch);
     }
 
-    /// Tells the host what has become of its packet.
+    /// Reports to the host why its packet was not delivered.
     fn answer(&self, now: Instant, network: &Known, packet: &[u8], why: Undelivered) {
         if let Some(device) = &network.device
             && let Some(error) = self.stack.icmp_error(now, packet, why)
@@ -223,30 +229,33 @@ impl Datapath {
         }
     }
 
-    /// Tells the host behind an interface, if there is one, that packets have waited in vain.
+    /// Reports to the host behind an interface, if any, that a queued packet was not delivered.
     pub(super) fn answer_waiting(&self, now: Instant, interface: InterfaceId, packet: &[u8]) {
         if let Some(network) = self.known_by_interface(interface) {
             self.answer(now, &network, packet, Undelivered::HostUnreachable);
         }
     }
 
-    /// Whether an address is this node's in a network, or in a block behind it.
+    /// Returns true if an address is this node's in a network, or in a block behind it.
     pub(super) fn is_own(&self, network: &Known, address: IpAddr) -> bool {
         matches!(self.routes.get(network.index, address), Some(Route::Local))
     }
 }
 
-/// Has a packet's checksums be there, before it is cut or kept.
+/// Completes a packet's checksums before it is fragmented or queued.
 fn complete(packet: &mut [u8], offload: &Offload) {
     if offload.checksum.is_some() {
         fill_checksums(packet);
     }
 }
 
-/// Whether the sender of a packet that is over the path's `mtu` shall make it smaller.
+/// Returns true if the sender must shrink a packet that exceeds the path's `mtu`.
 fn must_not_be_cut(packet: &[u8], mtu: usize) -> bool {
     match packet.first().map(|first| first >> 4) {
+        // IPv4: the Don't Fragment bit.
         Some(4) => packet[6] & 0x40 != 0,
+        // IPv6: routers never fragment (RFC 8200 section 5), but below the minimum MTU the sender cannot
+        // help.
         _ => mtu >= MINIMUM_MTU,
     }
 }

@@ -1,5 +1,5 @@
-//! Datagrams to which nothing comes back: whether the path still carries them is looked at, since no protocol
-//! above does so, as TCP does. Peers for which nobody waits cost little: the looks become rarer.
+//! Path checks for datagrams without an answer, because no protocol above them tests the path as TCP does.
+//! The interval of the checks doubles for a silent peer, so one that does not answer costs little.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,30 +16,30 @@ use crate::events::owned;
 use crate::networks::JoinedNetwork;
 use crate::socket::PeerLink;
 
-/// The first look is so long after a datagram.
+/// Delay of the first check after a datagram.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// Who was heard since is there. Less than [`FIRST`]: the overlay's times are rounded.
+/// Silence below which a peer counts as present. Less than [`FIRST`] because the overlay's times are rounded.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// After each that has shown nothing the next is twice as late, up to 64 seconds.
+/// Limit of doublings: each check without an answer doubles the delay of the next one, up to 64 seconds.
 const MAX_DOUBLINGS: u32 = 6;
 
-/// Peers that are looked at; beyond it nobody is until one was.
+/// Limit of peers with a pending check; no further peer is added until one was checked.
 const MOST: usize = 4096;
 
-/// Whether a peer is looked at, and how often it was in vain.
+/// State of the checks of one peer: whether one is pending, and how many in a row found silence.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     is_due: AtomicBool,
     in_vain: AtomicU32,
 }
 
-/// The peers that are to be looked at, and when.
+/// Peers with a pending check, and when it is due.
 #[derive(Default)]
 pub(super) struct Doubts(Mutex<Queue>);
 
-/// By when they are due, and by number where that is the same.
+/// Peers by due time, and by number where the times are equal.
 #[derive(Default)]
 struct Queue {
     by_time: BTreeMap<(Instant, u64), Weak<Peer>>,
@@ -51,7 +51,7 @@ impl Doubts {
         self.lock().by_time.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// False if there is no room.
+    /// Adds a peer; returns false if the queue is full.
     fn add(&self, at: Instant, peer: Weak<Peer>) -> bool {
         let mut queue = self.lock();
         let has_room = queue.by_time.len() < MOST;
@@ -78,20 +78,22 @@ impl Doubts {
 }
 
 impl Datapath {
-    /// A datagram has left for a peer.
+    /// Schedules a check because a datagram has left for a peer.
     pub(super) fn doubt_later(&self, now: Instant, peer: &Arc<Peer>) {
         let doubt = &PeerLink::of(peer).doubt;
+        // The load spares most datagrams a write to a shared cache line.
         if doubt.is_due.load(Ordering::Relaxed) || doubt.is_due.swap(true, Ordering::Relaxed) {
             return;
         }
         let at = now + FIRST * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
+        // Weak, so that a pending check does not keep a removed peer.
         match self.doubts.add(at, Arc::downgrade(peer)) {
             true => self.sink.wake_at(at),
             false => doubt.is_due.store(false, Ordering::Relaxed),
         }
     }
 
-    /// Looks at peers from which nothing has come since a datagram was sent to them.
+    /// Checks peers that have sent nothing since a datagram was sent to them.
     pub(super) fn look_at_doubts(&self, now: Instant, batch: &mut Batch) {
         for peer in self.doubts.take_due(now) {
             let doubt = &PeerLink::of(&peer).doubt;
@@ -112,15 +114,15 @@ impl Datapath {
         }
     }
 
-    /// Tells those who send datagrams to a peer that its path carries too little.
+    /// Fails sockets that send datagrams to a peer whose path carries too little.
     pub(super) fn fail_datagrams(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
             self.stack.fail_datagrams(interface, &owned(peer), Error::MessageSize, batch);
         }
     }
 
-    /// What is known of the datagram size of the path to an address; with `confirm` it is looked at. `None`
-    /// if no peer with a path has the address.
+    /// Returns the state of the datagram size of the path to an address; with `confirm`, tests it. Returns
+    /// `None` if no peer with a path has the address.
     pub fn size_state(
         &self,
         now: Instant,

@@ -1,11 +1,11 @@
 //! Explicit congestion notification through the tunnel (RFC 6040): the outer header takes the inner one's
 //! code point along, and a router's mark on the outer one is carried over to the inner one.
 
-/// The code points of RFC 3168, as the two lowest bits of the traffic class.
+/// Code points of RFC 3168, as the two lowest bits of the traffic class.
 const NOT_ECT: u8 = 0b00;
 const CE: u8 = 0b11;
 
-/// An inner packet's code point.
+/// Returns an inner packet's code point.
 pub(super) fn of(packet: &[u8]) -> u8 {
     match packet {
         [first, second, ..] if first >> 4 == 4 => second & CE,
@@ -14,8 +14,8 @@ pub(super) fn of(packet: &[u8]) -> u8 {
     }
 }
 
-/// The outer header of `packet` came with a mark. `false`: the packet must be dropped, because its sender
-/// would not hear of the congestion otherwise (RFC 6040 section 4.2).
+/// Copies a mark of the outer header to `packet`. Returns false if the packet must be dropped, because its
+/// sender would not hear of the congestion otherwise (RFC 6040 section 4.2).
 pub(super) fn mark(packet: &mut [u8]) -> bool {
     if of(packet) == NOT_ECT {
         return false;

@@ -1,4 +1,4 @@
-//! Packets out: cut to the path's size, sealed into a batch of equal datagrams, and sent with one call.
+//! Outgoing packets: cut to the path's size, sealed into a batch of equal datagrams, and sent with one call.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -13,25 +13,24 @@ use crate::route::Resolved;
 use crate::socket::{PeerLink, SocketState};
 use crate::{Datapath, Transmit, ecn};
 
-/// Largest IP packet, and so largest super-segment.
+/// Size of the largest IP packet, and so of the largest super-segment.
 const MAX_PACKET: usize = 65535;
-/// Largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
+/// Size of the largest batch of datagrams that one UDP GSO call takes: an IPv4 packet's UDP payload.
 pub(super) const MAX_BATCH: usize = 65507;
-/// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one
-/// arithmetic.
+/// Size of an IPv6 and TCP header. IPv4's is 20 bytes shorter; they stay unused so that both families share
+/// one calculation.
 const TCP_HEADERS: usize = 60;
-/// Bytes of a packet up to which it is worth while to have it wait for those of other flows.
+/// Size limit in bytes of a packet worth delaying for packets of other flows.
 const SMALL: usize = 4096;
-/// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared
-/// with.
+/// Bytes that a flow may always have in flight, however many other flows share its peer's limit.
 const IN_FLIGHT_FLOOR: usize = MAX_BATCH;
 
 thread_local! {
-    /// Buffers of the thread that sends. Fresh zeroed memory costs nothing until it is written to, so a
-    /// thread that sends small packets only holds a few pages.
+    /// Buffers of the sending thread. Fresh zeroed memory costs nothing until it is written, so a thread that
+    /// sends only small packets holds a few pages.
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::new());
 
-    /// The packet that a UDP or ICMP socket makes, before it is sealed or looped back.
+    /// Packet of a UDP or ICMP socket before it is sealed or looped back.
     static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -45,8 +44,8 @@ impl Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
 
-    /// The thread's own; fresh ones where those are in use, because sending has caused more to be sent, and at
-    /// its very end, when they are gone already (the process's exit resets what is open).
+    /// Lends the thread's buffers to `work`. Lends fresh ones if those are in use (sending caused more to be
+    /// sent), or if the thread has destroyed them (the process's exit resets open connections).
     pub(super) fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
         let mut work = Some(work);
         let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
@@ -57,17 +56,17 @@ impl Buffers {
     }
 }
 
-/// Lends the thread's room for one packet.
+/// Lends the thread's buffer for one packet.
 pub(super) fn with_packet<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut packet = PACKET.try_with(Cell::take).unwrap_or_default();
     packet.resize(MAX_DATAGRAM, 0);
     let result = work(&mut packet);
-    // At the thread's very end there is nothing to keep it in.
+    // A thread that is ending has destroyed the slot; then the buffer is dropped.
     let _ = PACKET.try_with(|kept| kept.set(packet));
     result
 }
 
-/// Why a flow cannot send now.
+/// Reason why a flow cannot send now.
 enum Blocked {
     /// Nothing to send, or all is sent.
     Idle,
@@ -76,16 +75,15 @@ enum Blocked {
 }
 
 impl Datapath {
-    /// Sends what a flow has to send, from whichever thread calls, and then whatever that causes on this
-    /// node.
+    /// Sends the pending data of a flow, from any thread, and then whatever that causes on this node.
     pub fn pump(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
         self.pump_flow(now, flow, None, batch);
         self.settle(now, batch);
     }
 
-    /// As [`Datapath::pump`] for several flows, and empties the list: their small segments to one peer leave
-    /// with one call. One thread should send for these flows: what another one sends meanwhile may overtake
-    /// what waits.
+    /// Pumps several flows like [`Datapath::pump`], and empties the list: their small segments to one peer
+    /// leave with one call. Only one thread should send for these flows, because another thread's packets may
+    /// overtake waiting segments.
     pub fn pump_together(
         &self,
         now: Instant,
@@ -100,8 +98,8 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Works off a batch: sends what its flows and the stack have to say, and tells those who wait. Leaves it
-    /// empty.
+    /// Works off a batch: sends the pending data of its flows and the stack, and notifies waiting threads.
+    /// Leaves the batch empty.
     pub fn settle(&self, now: Instant, batch: &mut Batch) {
         if !batch.is_empty() {
             self.work_off(now, batch);
@@ -112,7 +110,7 @@ impl Datapath {
     }
 
     fn work_off(&self, now: Instant, batch: &mut Batch) {
-        // What this touches on the node itself (connections to its own addresses) makes the next round.
+        // Connections to the node's own addresses add work; the next round handles it.
         let mut round = Batch::default();
         while !batch.is_empty() {
             std::mem::swap(batch, &mut round);
@@ -134,14 +132,14 @@ impl Datapath {
             }
             round.clear();
             if batch.is_empty() {
-                // The caller keeps the one whose lists have grown.
+                // Hand back the batch whose lists have grown, so that the caller reuses their memory.
                 std::mem::swap(batch, &mut round);
             }
         }
     }
 
-    /// Sends one whole IP packet that no flow stands behind (UDP, ICMP, resets), in fragments if it is over
-    /// the path's size.
+    /// Sends one whole IP packet that belongs to no flow (UDP, ICMP, resets), in fragments if it exceeds the
+    /// path's size.
     pub fn send_packet(
         &self,
         now: Instant,
@@ -174,7 +172,7 @@ impl Datapath {
         self.send_cut(now, interface, &sender, packet, mtu, batch);
     }
 
-    /// Keeps a packet until its peer has a session, and asks for one.
+    /// Queues a packet until its peer has a session, and requests one.
     pub(super) fn wait_for_session(
         &self,
         now: Instant,
@@ -190,12 +188,13 @@ impl Datapath {
         self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
     }
 
-    /// Sends what the stack answers to a packet (a reset, an ICMP message). That came through a session: if
-    /// there is none any more, the peer has left, and an answer is not worth a handshake.
+    /// Sends the stack's answer to a packet (a reset, an ICMP message). The packet came through a session. If
+    /// the peer no longer has one, it has left, and an answer does not justify a handshake.
     fn send_reply(&self, now: Instant, reply: Reply<'_>, batch: &mut Batch) {
         let Reply { interface, destination, packet } = reply;
         let mut packet = packet.to_vec();
         match self.resolve(now, interface, None, destination) {
+            // Such packets expect no answer, so the peer's silence afterwards means nothing.
             Resolved::Route(Route::Peer(peer)) => match peer.sender().map(Sender::unasked) {
                 Some(sender) => self.send_sealed(now, interface, &sender, &mut packet, batch),
                 None => self.counters.out_unreachable.add(1),
@@ -218,7 +217,7 @@ impl Datapath {
         self.send_cut(now, interface, sender, packet, mtu, batch);
     }
 
-    /// As above, in fragments of at most `mtu` bytes.
+    /// Sends like `send_sealed`, in fragments of at most `mtu` bytes.
     fn send_cut(
         &self,
         now: Instant,
@@ -232,15 +231,17 @@ impl Datapath {
             return self.counters.out_too_big.increment();
         };
         if fragments.packets() > 1 {
-            // Perhaps the peer gives the fragments to a kernel, which checks what they make.
+            // The peer may give the fragments to a kernel, which verifies the checksum of the reassembled
+            // packet.
             fill_checksums(packet);
         }
         let most = self.most_segments(sender, sender.path.datagram_size);
         let ecn = ecn::of(packet);
         Buffers::with(|Buffers { sealed, .. }| {
-            // Fragments are of equal size but for the last, so they leave in batches.
+            // All fragments but the last have equal size, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
             while let Some(fragment) = fragments.next(packet) {
+                // The session has ended; the rest of the packet is lost, as on any path.
                 let Ok(n) = sender.seal(fragment, &mut sealed[length..]) else { break };
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
@@ -264,13 +265,13 @@ impl Datapath {
         }
         socket.waiters().notify(
             ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
-            // A connection that has just come to stand is writable. One whose queue is full stands, too: who
-            // waits for room is not to hear of each acknowledgement.
+            // A connection just established is writable. A full queue must not wake a writer on each
+            // acknowledgement; it waits for WRITABLE.
             ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR),
         );
     }
 
-    /// Sends what a flow has to send; small segments may wait in `gso`.
+    /// Sends the pending data of a flow; small segments may wait in `gso`.
     fn pump_flow(&self, now: Instant, flow: &Arc<Flow>, mut gso: Option<&mut GsoBatch>, batch: &mut Batch) {
         let socket = SocketState::of(flow.context());
         socket.stage().run(|| {
@@ -297,9 +298,10 @@ impl Datapath {
         });
     }
 
-    /// Both ends are this node: whole super-segments go straight back into the stack.
+    /// Loops a flow back when both ends are this node: whole super-segments go straight back into the stack.
     fn pump_local(&self, now: Instant, flow: &Flow, batch: &mut Batch) {
         let limits = Egress {
+            // No path is involved, so nothing cuts the packets or limits the bytes in flight.
             segment: MAX_PACKET - TCP_HEADERS,
             max_segments: 1,
             in_flight_cap: usize::MAX,
@@ -322,8 +324,7 @@ impl Datapath {
         batch: &mut Batch,
     ) -> Blocked {
         let Some(sender) = peer.sender() else {
-            // Only what has something to send asks for a session: an acknowledgement alone would not be
-            // missed.
+            // Only pending data requests a session, because a lone acknowledgement would not be missed.
             let wanted = flow.has_output(now);
             return if wanted { Blocked::NoSession(Arc::clone(peer)) } else { Blocked::Idle };
         };
@@ -331,14 +332,17 @@ impl Datapath {
         let link = PeerLink::of(peer);
         let max_segments = self.most_segments(&sender, datagram);
         let segment = datagram - DATA_OVERHEAD - TCP_HEADERS;
+        // The overlay then checks that the peer is there even while the connection is idle.
         socket.watch(peer, || !is_over(flow.readiness()));
         let mut blocked = Blocked::Idle;
         let mut sent = false;
         Buffers::with(|Buffers { packet, sealed }| {
             loop {
                 let own = flow.in_flight();
+                // All flows to the peer share the receive buffer of its UDP socket.
                 let others = socket.report_in_flight(link, own).saturating_sub(own);
                 let limits = Egress {
+                    // The floor lets each flow make progress even if its peer's other flows use up the limit.
                     segment,
                     max_segments,
                     in_flight_cap: peer.receive_limit().saturating_sub(others).max(IN_FLIGHT_FLOOR),
@@ -346,6 +350,7 @@ impl Datapath {
                 };
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
                 if let Some(gso) = gso.as_deref_mut() {
+                    // Larger segments fill a batch of their flow.
                     if segment.packets() == 1 && segment.len() <= SMALL {
                         let Some(wire) = segment.next(packet) else { break };
                         if self.join_others(now, &sender, wire, gso, batch) {
@@ -354,7 +359,7 @@ impl Datapath {
                         blocked = Blocked::NoSession(Arc::clone(peer));
                         break;
                     }
-                    // Each flow's segments leave in order.
+                    // Segments of a flow leave in order, so the waiting ones go first.
                     self.send_gso(now, gso, batch);
                 }
                 let mut length = 0;
@@ -362,8 +367,8 @@ impl Datapath {
                 let ecn = ecn::of(packet);
                 while let Some(wire) = segment.next(packet) {
                     let Ok(n) = sender.seal(wire, &mut sealed[length..]) else {
-                        // The session has come to its end; what was cut off is sent again by the flow's
-                        // timer.
+                        // The session has ended; the flow's retransmission timer sends the cut-off data
+                        // again.
                         blocked = Blocked::NoSession(Arc::clone(peer));
                         break;
                     };
@@ -385,7 +390,7 @@ impl Datapath {
         blocked
     }
 
-    /// Datagrams of `size` bytes, and what their place adds, that one call may send.
+    /// Returns how many datagrams of `size` bytes, plus the overhead of their place, one call may send.
     pub(super) fn most_segments(&self, sender: &Sender, size: usize) -> usize {
         let size = size + sender.path.place.overhead();
         self.sink.max_segments(sender.path.socket()).min(MAX_BATCH / size).max(1)
@@ -405,7 +410,7 @@ impl Datapath {
     }
 }
 
-/// Whether a connection carries nothing any more in either direction.
+/// Returns true if a connection carries no more data in either direction.
 fn is_over(ready: Ready) -> bool {
     ready.contains(Ready::READ_CLOSED | Ready::WRITE_CLOSED)
 }

@@ -1,4 +1,4 @@
-//! What the control state machine's events mean for connections, and for packets that wait for a session.
+//! Effects of the control state machine's events on connections and queued packets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::route::Entry;
 use crate::socket::PeerLink;
 
 impl Datapath {
-    /// A peer was found that something waits for: ask for a session at once.
+    /// Requests a session at once if anything waits for the new peer.
     pub(super) fn want_if_waited_for(&self, now: Instant, endpoint: &mut Endpoint, peer: &Arc<Peer>) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         if self.lock_waiting().found(interface, |address| self.is_of(peer, address)) {
@@ -20,12 +20,12 @@ impl Datapath {
         }
     }
 
-    /// The program that some flows were made with is gone: they end as its resets would end them.
+    /// Ends flows of a peer whose program is gone, as that program's resets would end them.
     pub(super) fn end_flows(&self, now: Instant, peer: &Peer, gone: Gone, batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         let departure = match gone {
             Gone::Left => Departure::Orderly,
-            // It may be there after all; then its ends of the flows are to end too.
+            // The program may still run; then its ends of the flows must end too.
             Gone::Refused => Departure::Presumed,
             _ => Departure::Sudden,
         };
@@ -33,14 +33,13 @@ impl Datapath {
         self.stack.lose_peer(now, interface, &owned(peer), departure, is_theirs, batch);
     }
 
-    /// Some addresses are not a peer's any more: whoever has them now knows nothing of the flows that were
-    /// made with it.
+    /// Ends flows to addresses that a peer has lost, because their new owner does not know these flows.
     pub(super) fn end_flows_to(&self, now: Instant, peer: &Peer, lost: &[Prefix], batch: &mut Batch) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         let length_in = |prefixes: &[Prefix], address| {
             prefixes.iter().filter(|prefix| prefix.contains(address)).map(Prefix::length).max()
         };
-        // What lies in a block that is lost may have been another member's before.
+        // An address in a lost block may have belonged to another member with a longer prefix before.
         let is_lost = |address| {
             let others = match self.routes.get(peer.network(), address) {
                 Some(Route::Local) => return false,
@@ -52,8 +51,8 @@ impl Datapath {
         self.stack.lose_peer(now, interface, &cidrs(lost), Departure::Sudden, is_lost, batch);
     }
 
-    /// Whether an address is a peer's: its own, or in a block behind it, and nobody else has a longer prefix
-    /// there.
+    /// Returns true if a peer has an address, itself or in a block behind it, and no other member has a
+    /// longer prefix there.
     pub(super) fn is_of(&self, peer: &Peer, address: IpAddr) -> bool {
         peer.has_address(address)
             || peer.owns(address)
@@ -65,7 +64,7 @@ impl Datapath {
                 }
     }
 
-    /// What waits for addresses that are not a peer's any more waits for nobody.
+    /// Fails packets and flows that wait for addresses which a peer has lost and no peer has.
     fn fail_waiting_for(&self, now: Instant, peer: &Peer, lost: &[Prefix]) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         let in_lost = |address| lost.iter().any(|prefix| prefix.contains(address));
@@ -80,9 +79,10 @@ impl Datapath {
         match event {
             Event::PathChanged(peer) => self.log_path(peer),
             Event::SessionReady(peer) => {
+                // The session may belong to a restarted instance with other memberships.
                 PeerLink::of(peer).reported.forget();
-                // What went to a peer that was away, or to its dead predecessor, is lost: do not wait to send
-                // it again.
+                // Packets to a peer that was away, or to its dead predecessor, are lost; retransmit without
+                // waiting for the timer.
                 self.expedite_flows(peer, batch);
                 for (interface, destination, entry) in self.take_waiting(peer) {
                     let Entry { flows, packets, .. } = entry;
@@ -94,12 +94,14 @@ impl Datapath {
             }
             Event::PathConfirmed(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
+                    // Retransmission timers may have grown to a minute during the outage. Only this authentic
+                    // proof revives flows; a forged ICMP message must not (RFC 5927).
                     self.stack.revive_flows(interface, &owned(peer), batch);
                 }
             }
-            // What was sent in the size that no longer passes is lost: it leaves again in the new one.
+            // Packets in the size that no longer passes are lost; they leave again in the new size.
             Event::PathShrunk(peer) => self.expedite_flows(peer, batch),
-            // Nobody can tell when it will carry more, and those who wait for it would wait without a reason.
+            // The time at which the path carries more is unknown, so waiting writers get an error.
             Event::PathTooSmall(peer) => {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
                     self.stack.fail_waiting(now, interface, &owned(peer), Error::MessageSize, batch);
@@ -107,14 +109,14 @@ impl Datapath {
                 self.fail_datagrams(peer, batch);
             }
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
-            // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
+            // The overlay does not try to reach a forgotten peer, so packets would wait in vain.
             Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
             Event::PeerSilent(peer) => {
                 self.tell_wanted(peer);
                 let patience = self.elsewhere.patience().unwrap_or_default().max(SILENT_PEER);
                 self.go_on_waiting(now, peer, patience, true);
             }
-            // Perhaps it is found elsewhere.
+            // The rendezvous may find the peer elsewhere.
             Event::PeerUnreachable(peer) => {
                 self.tell_wanted(peer);
                 match self.elsewhere.patience() {
@@ -126,7 +128,7 @@ impl Datapath {
         }
     }
 
-    /// Has a peer's flows send again at once what it has not acknowledged.
+    /// Makes a peer's flows retransmit unacknowledged data at once.
     fn expedite_flows(&self, peer: &Peer, batch: &mut Batch) {
         if let Some(interface) = self.interface_by_network(peer.network()) {
             self.stack.expedite_flows(interface, &owned(peer), batch);
@@ -170,7 +172,7 @@ impl Datapath {
 /// come back.
 const SILENT_PEER: Duration = Duration::from_secs(12);
 
-/// All that belongs to a peer now.
+/// Returns all prefixes that a peer owns now.
 pub(super) fn owned(peer: &Peer) -> Vec<Cidr> {
     cidrs(&peer.prefixes())
 }

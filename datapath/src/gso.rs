@@ -1,4 +1,4 @@
-//! Datagrams of one turn to one peer that leave with one call (UDP GSO): what a program has written at once.
+//! Datagrams of one turn to one peer that leave with one call (UDP GSO): several writes of a program.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,37 +12,38 @@ use crate::route::Resolved;
 use crate::socket::SocketState;
 use crate::{Datapath, ecn};
 
-/// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with.
-/// Whoever puts some there sends them with [`Datapath::send_gso`].
+/// Batch of sealed packets of equal size; only the last one may be shorter. A caller that adds packets must
+/// send them with [`Datapath::send_gso`].
 ///
 /// ```
 /// assert!(peersock_datapath::GsoBatch::default().is_empty());
 /// ```
 #[derive(Default)]
 pub struct GsoBatch {
-    /// Where they go; `None` if there are none.
+    /// Destination of the packets; `None` if the batch is empty.
     to: Option<Sender>,
     ecn: u8,
-    /// Bytes of the first, with all that is added to the packet.
+    /// Size of the first packet in bytes, with all overhead.
     size: usize,
     count: usize,
-    /// Bytes of all.
+    /// Total size of all packets in bytes.
     length: usize,
     sealed: Vec<u8>,
 }
 
 impl GsoBatch {
-    /// Whether nothing waits there.
+    /// Returns true if the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.to.is_none()
     }
 
-    /// Whether another of `size` bytes may come behind those that are there.
+    /// Returns true if the batch has room for another packet of `size` bytes.
     fn takes(&self, sender: &Sender, ecn: u8, size: usize, most: usize) -> bool {
         let same_way = self.to.as_ref().is_some_and(|to| {
             let (one, other) = (to.path, sender.path);
             one.place == other.place && Arc::ptr_eq(&to.session, &sender.session)
         });
+        // A shorter datagram ends a GSO batch, so none may follow it.
         let is_even = self.length == self.count * self.size;
         same_way
             && self.ecn == ecn
@@ -54,8 +55,8 @@ impl GsoBatch {
 }
 
 impl Datapath {
-    /// As [`Datapath::send_packet`] to a single node, but what goes to a peer whole may wait in `gso`,
-    /// which keeps its order.
+    /// Sends like [`Datapath::send_packet`] to a single node, but a packet that fits the path may wait in
+    /// `gso`, which keeps its order.
     pub(super) fn send_with_others(
         &self,
         now: Instant,
@@ -71,6 +72,7 @@ impl Datapath {
             _ => None,
         };
         let whole = packet.len() + DATA_OVERHEAD;
+        // After an ICMP error of the destination a smaller size counts, to which `send_packet` cuts.
         let fits = |sender: &Sender| {
             whole <= sender.path.datagram_size && self.stack.path_mtu(interface, destination).is_none()
         };
@@ -78,12 +80,12 @@ impl Datapath {
             self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
-        // A datagram may be lost.
+        // Datagrams are unreliable, so a packet lost with its session is no error.
         let _ = self.join_others(now, &sender, packet, gso, batch);
     }
 
-    /// Seals a packet into `gso`, and sends those that it cannot leave with before it. False if the session
-    /// has come to its end: then the packet is lost.
+    /// Seals a packet into `gso`, after sending waiting packets that cannot leave with it. Returns false if
+    /// the session has ended: then the packet is lost.
     pub(super) fn join_others(
         &self,
         now: Instant,
@@ -112,7 +114,7 @@ impl Datapath {
         true
     }
 
-    /// Sends what waits in `gso`. What that wakes lands in `batch`, for [`Datapath::settle`].
+    /// Sends the packets in `gso`. Woken flows and sockets land in `batch`, for [`Datapath::settle`].
     pub fn send_gso(&self, now: Instant, gso: &mut GsoBatch, batch: &mut Batch) {
         let Some(sender) = gso.to.take() else { return };
         let segment_size = (gso.count > 1).then_some(gso.size);
@@ -121,7 +123,7 @@ impl Datapath {
         self.note_sent(now, &sender.session, batch);
     }
 
-    /// As above, and settles what that causes.
+    /// Sends like [`Datapath::send_gso`], and settles the consequences.
     pub fn send_gso_and_settle(&self, now: Instant, gso: &mut GsoBatch) {
         let mut batch = Batch::default();
         self.send_gso(now, gso, &mut batch);

@@ -1,4 +1,4 @@
-//! Datagrams in: opened, checked, coalesced, and given to the stack.
+//! Incoming datagrams: opened, checked, coalesced, and given to the stack.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use crate::addresses::{destination_address, source_address};
 use crate::networks::Known;
 use crate::{Datapath, Device, device, ecn};
 
-/// In the coalescer's keys: a device has the interface's packets.
+/// Flag in the coalescer's keys: a device takes the interface's packets.
 const TO_DEVICE: u64 = 1 << 32;
 
-/// The state of one receiver: buffers that are kept between batches. Whoever holds it has the receive role.
+/// State of one receiver: buffers kept between batches. Its holder has the receive role.
 #[derive(Default)]
 pub struct Ingress {
     coalescer: Coalescer,
     batch: Batch,
-    /// The session of the last datagram, so that a batch looks it up once.
+    /// Session of the last datagram, so that a batch needs one look-up.
     last: Option<Last>,
-    /// Takes off what roots put in front.
+    /// Reader of the header that roots prepend.
     relay: RelayReader,
-    /// The device that got a packet last.
+    /// Device that got the last packet.
     device: Option<(InterfaceId, Arc<dyn Device>)>,
 }
 
 struct Last {
     session: Arc<Session>,
     network: Option<Known>,
-    /// The inner source address that was found to be the peer's.
+    /// Inner source address found to be the peer's.
     owned: Option<IpAddr>,
-    /// The inner destination that was found to be this node's, where a device has the packets.
+    /// Inner destination found to be this node's, where a device takes the packets.
     reached: Option<IpAddr>,
-    /// Whether this batch's origin was reported to the session.
+    /// True once this batch's origin was reported to the session.
     noted: bool,
 }
 
 impl Datapath {
     /// Takes in one received batch: datagrams of `stride` bytes, the last of which may be shorter.
     ///
-    /// Routers on the way have `marked` them all, or none (RFC 3168 CE). Call [`Datapath::finish_receive`]
-    /// when no more is at hand.
+    /// Routers have `marked` all or none of them (RFC 3168 CE). Call [`Datapath::finish_receive`] when no
+    /// more datagrams are available.
     pub fn receive(
         &self,
         now: Instant,
@@ -57,7 +57,7 @@ impl Datapath {
             last.noted = false;
         }
         for datagram in batch.chunks(stride.max(1)) {
-            // Most datagrams are data of a session, so what a root has relayed is looked for behind them.
+            // Most datagrams are session data, so the check for relayed ones comes second.
             if self.receive_data(now, ingress, meta, datagram, marked) {
                 continue;
             }
@@ -77,16 +77,16 @@ impl Datapath {
         }
     }
 
-    /// Hands the coalesced packets to the stack, sends what it answers and tells those who wait.
+    /// Hands the coalesced packets to the stack, sends its answers and notifies waiting threads.
     pub fn finish_receive(&self, now: Instant, ingress: &mut Ingress) {
         self.flush(now, ingress);
-        // A session of a peer that has gone must not be kept alive from here.
+        // Keeping the session here would keep the session of a removed peer alive.
         ingress.last = None;
         ingress.device = None;
         self.settle(now, &mut ingress.batch);
     }
 
-    /// Handles a sealed datagram of a known session; false if it is none.
+    /// Handles a sealed datagram of a known session; returns false if it is none.
     fn receive_data(
         &self,
         now: Instant,
@@ -103,13 +103,15 @@ impl Datapath {
             ingress.last = Some(Last { session, network, owned: None, reached: None, noted: false });
         }
         let Some(last) = &mut ingress.last else { return false };
+        // Opened in place behind the pending segments, which saves a copy.
         let slot = ingress.coalescer.slot(datagram.len() - DATA_OVERHEAD);
+        // Forged or replayed data of a known session must not take the control lock.
         let Ok(opened) = last.session.open(datagram, slot) else { return true };
         if !last.noted {
             last.noted = true;
             if last.session.note_received(self.clock.overlay(now), &meta) {
-                // What it says of the peer comes before the packet: perhaps this is the first one of a
-                // successor.
+                // Control learns of the datagram before the packet is delivered, because it may be the first
+                // one of a successor session.
                 let why = Attention::received(meta, datagram.len(), opened);
                 self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.session_attention(now, &last.session, why);
@@ -120,7 +122,7 @@ impl Datapath {
             Opened::Packet(length) => length,
             Opened::Control(length) => {
                 let (session, message) = (Arc::clone(&last.session), slot[..length].to_vec());
-                // The peer's last data comes before its word that it leaves.
+                // Data that the peer sent before a control message (it may leave) must be delivered first.
                 self.flush(now, ingress);
                 self.with_control(now, &mut ingress.batch, |endpoint, now| {
                     endpoint.handle_control(now, &session, meta, &message);
@@ -137,6 +139,7 @@ impl Datapath {
             self.counters.inner_malformed.increment();
             return true;
         };
+        // A peer could otherwise forge another member's address.
         if last.owned != Some(source) {
             let peer = last.session.peer();
             if self.is_of(peer, source) {
@@ -154,6 +157,8 @@ impl Datapath {
         if network.device.is_some() {
             let destination = destination_address(packet);
             if last.reached.is_none() || last.reached != destination {
+                // A device may route packets on, so peers must not reach more than this node's addresses
+                // through it.
                 if !destination.is_some_and(|to| to.is_multicast() || self.is_own(network, to)) {
                     self.counters.inner_not_for_device.increment();
                     return true;
@@ -168,6 +173,8 @@ impl Datapath {
         if let Some(group) = group_of(packet) {
             self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
         }
+        // A mark that cannot be passed on means loss, because the sender would not hear of the congestion
+        // (RFC 6040).
         if marked && !ecn::mark(&mut slot[..length]) {
             self.counters.inner_congested.increment();
             return true;
@@ -185,7 +192,7 @@ impl Datapath {
         true
     }
 
-    /// Gives a packet to whatever has the interface's: the stack, or a device.
+    /// Delivers a packet to the receiver of the interface's packets: the stack, or a device.
     fn hand_over(
         &self,
         now: Instant,
@@ -214,12 +221,12 @@ impl Datapath {
     }
 }
 
-/// The coalescer's key is the interface, so that packets of two networks never join.
+/// Returns the interface in the coalescer's key, which keeps packets of two networks apart.
 fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
     InterfaceId(flushed.key as u32)
 }
 
-/// The group that a packet is sent to, if it is sent to one.
+/// Returns the group that a packet is sent to, if any.
 fn group_of(packet: &[u8]) -> Option<IpAddr> {
     destination_address(packet).filter(IpAddr::is_multicast)
 }

@@ -1,20 +1,21 @@
-//! Where the two cores meet: inner IP packets pass between the stack and the overlay's sessions.
+//! Junction of the two cores: inner IP packets pass between the stack and the overlay's sessions.
 //!
-//! [`Datapath`] performs no I/O of its own, reads no clock and starts no thread: datagrams come in with the
-//! time, datagrams leave through a [`Sink`]. The node's driver runs it from the application's threads and its
-//! engine thread; the simulator runs the same code from one thread in virtual time.
+//! [`Datapath`] performs no I/O, reads no clock and starts no thread: datagrams come in with the time, and
+//! datagrams leave through a [`Sink`]. The node's driver runs it from the application's threads and its
+//! engine thread. The simulator runs the same code from one thread in virtual time.
 //!
 //! # One packet
 //! * **Out** (`egress`): a flow's super-segment is cut into packets of the path's size, each sealed straight
 //!   into a batch of equal datagrams, and the batch leaves with one call of the sink (UDP GSO).
-//! * **In** (`ingress`): each datagram of a received batch (UDP GRO) is opened straight to the end of what is
-//!   pending, so that consecutive segments become one large segment before the stack sees them.
+//! * **In** (`ingress`): each datagram of a received batch (UDP GRO) is opened straight to the end of the
+//!   pending data, so that consecutive segments become one large segment before the stack sees them.
 //!
 //! # Locks, in the order in which they may be taken
-//! 1. a flow's send stage ([`SocketState`]), never waited for: who finds it taken leaves a note for its
-//!    holder;
-//! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session:
-//!    who has an address is asked of [`Routes`], when control is due next is kept beside it;
+//! 1. a flow's send stage ([`SocketState`]), never waited for: a thread that finds it taken leaves a note for
+//!    its holder;
+//! 2. the control state machine (`Datapath::control`), never on the path of a packet of an established
+//!    session: [`Routes`] says which peer has an address, and control's next deadline is kept beside the
+//!    lock;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
 //!
 //! # Example
@@ -134,29 +135,30 @@ use unanswered::UnansweredListener;
 /// One batch of datagrams to one address, for a [`Sink`].
 #[derive(Debug, Clone, Copy)]
 pub struct Transmit<'a> {
-    /// Which of the driver's sockets to send from.
+    /// Driver socket to send from.
     pub socket: SocketIndex,
-    /// Where to.
+    /// Destination address.
     pub remote: SocketAddr,
-    /// The datagrams, one behind the other.
+    /// Concatenated datagrams.
     pub contents: &'a [u8],
-    /// Bytes of each datagram but the last, which may be shorter. `None`: one datagram.
+    /// Size in bytes of each datagram but the last, which may be shorter. `None`: one datagram.
     pub segment_size: Option<usize>,
     /// The ECN code point for the IP headers (RFC 3168), 0 to 3.
     pub ecn: u8,
 }
 
-/// Takes datagrams away: the driver's UDP sockets, or the simulator's network.
+/// Output for datagrams: the driver's UDP sockets, or the simulator's network.
 pub trait Sink: Send + Sync {
-    /// Sends now, or loses the datagrams: there is no error to report.
+    /// Sends now, or loses the datagrams: no error is reported.
     fn send(&self, transmit: &Transmit<'_>);
 
-    /// The same, but never waits for room: control calls it under its lock. What finds no room is lost.
+    /// Sends like [`Sink::send`] but never waits for buffer space, because control calls it under its lock.
+    /// Datagrams that find no space are lost.
     fn send_at_once(&self, transmit: &Transmit<'_>) {
         self.send(transmit);
     }
 
-    /// The most datagrams that one [`Transmit`] from `socket` may hold, at least 1.
+    /// Returns the largest number of datagrams that one [`Transmit`] from `socket` may hold, at least 1.
     fn max_segments(&self, socket: SocketIndex) -> usize;
 
     /// Names the interface that leads to `remote`, for the log.
@@ -165,28 +167,29 @@ pub trait Sink: Send + Sync {
         format!("socket {}", socket.0)
     }
 
-    /// Asks for [`Datapath::handle_timeout`] no later than `at`. A caller that asks
-    /// [`Datapath::poll_timeout`] after every call need not listen.
+    /// Requests a call of [`Datapath::handle_timeout`] no later than `at`. A caller that polls
+    /// [`Datapath::poll_timeout`] after every call may ignore this.
     fn wake_at(&self, at: Instant) {
         let _ = at;
     }
 
-    /// Says to which roots a stream is to be open, and to no others; then [`Datapath::set_stream`] is called
-    /// when one is, or has ended. A driver that can open none need not listen.
+    /// Lists the roots to which a stream should be open; streams to all other roots should be closed. The
+    /// driver then calls [`Datapath::set_stream`] when one opens or ends. A driver without streams may ignore
+    /// this.
     fn want_streams(&self, wanted: Vec<WantedStream>) {
         let _ = wanted;
     }
 
-    /// Says which extra UDP sockets are to be open, and no others; then [`Datapath::set_extra_sockets`] is
-    /// called when they are, or could not be opened. Control calls it under its lock. A driver that can open
-    /// none need not listen.
+    /// Lists the extra UDP sockets that should be open; all others should be closed. The driver then calls
+    /// [`Datapath::set_extra_sockets`] once they are open or could not be opened. Control calls this under
+    /// its lock. A driver without extra sockets may ignore this.
     fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
         let _ = wanted;
     }
 
-    /// Says what to do about TCP connections to other nodes; [`Datapath::tcp_opened`] and
-    /// [`Datapath::tcp_closed`] say what came of it. Control calls it under its lock. A driver that can
-    /// connect to nobody need not listen.
+    /// Requests an action on TCP connections to other nodes; [`Datapath::tcp_opened`] and
+    /// [`Datapath::tcp_closed`] report the outcome. Control calls this under its lock. A driver that cannot
+    /// open TCP connections may ignore this.
     fn act_on_tcp(&self, action: TcpAction) {
         let _ = action;
     }
@@ -202,7 +205,8 @@ pub struct Datapath {
     sink: Arc<dyn Sink>,
     clock: OverlayClock,
     networks: Arc<Networks>,
-    /// The overlay's time at which control is due next, so that nobody takes its lock to ask.
+    /// Deadline of control in the overlay's time, kept here because reading it must not take the control
+    /// lock.
     control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
     elsewhere: Elsewhere,
@@ -215,11 +219,12 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Joins the cores. `sink` takes what they send.
+    /// Joins the cores. `sink` takes the datagrams they send.
     pub fn new(endpoint: Endpoint, stack: Stack, sink: Arc<dyn Sink>) -> Datapath {
         let networks = Arc::<Networks>::default();
         let owners =
             owners::AddressOwners { routes: Arc::clone(endpoint.routes()), networks: networks.clone() };
+        // The stack's limits then count members, which may have whole blocks of addresses.
         stack.set_owners(Arc::new(owners));
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),
@@ -242,20 +247,21 @@ impl Datapath {
         }
     }
 
-    /// The stack, to open sockets on. What a socket then has to send leaves with [`Datapath::pump`].
+    /// Returns the stack, to open sockets on. Data that a socket has queued leaves with [`Datapath::pump`].
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// Counters of packets dropped between the cores.
+    /// Returns the counters of packets dropped between the cores.
     pub fn counters(&self) -> &DatapathCounters {
         &self.counters
     }
 
-    /// Runs what is due, and sends what comes of it.
+    /// Runs all expired timers, and sends the resulting packets.
     pub fn handle_timeout(&self, now: Instant, batch: &mut Batch) {
         if self.stack.poll_timeout().is_some_and(|at| at <= now) {
             self.stack.handle_timeout(now, batch);
+            // Before the batch is settled, because it now holds the flows whose timers fired.
             self.report_silence(now, batch);
         }
         if self.control_due().is_some_and(|at| at <= now) {
@@ -267,18 +273,18 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// Says for how long the machine was suspended in all since the start. The time given to all calls is
-    /// that of the stack, which stands still then; the overlay's goes on.
+    /// Sets the total time that the machine was suspended since the start. All calls take the stack's time,
+    /// which stops during a suspension; the overlay's time goes on.
     pub fn note_suspended(&self, total: Duration) {
         self.clock.note_suspended(total);
     }
 
-    /// The overlay's time, to which what [`Datapath::peers`] says refers.
+    /// Converts to the overlay's time, which [`Datapath::peers`] uses in its answers.
     pub fn overlay_time(&self, now: Instant) -> Instant {
         self.clock.overlay(now)
     }
 
-    /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
+    /// Returns the time at which [`Datapath::handle_timeout`] is due next. Poll this after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.lock_waiting().next_deadline();
         let later = [self.repeats.next_deadline(), self.doubts.next_deadline()];
@@ -291,7 +297,7 @@ impl Datapath {
         sync::lock(&self.endpoint)
     }
 
-    /// When control is due next, in the stack's time.
+    /// Returns the time at which control is due next, in the stack's time.
     fn control_due(&self) -> Option<Instant> {
         sync::lock(&self.control_due).map(|at| self.clock.stack(at))
     }

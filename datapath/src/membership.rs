@@ -1,9 +1,8 @@
-//! Which peers do not want which groups.
+//! Groups that peers do not want.
 //!
-//! Packets to a group go to all peers until they say otherwise: who gets one that none of its sockets is a
-//! member for answers that it has left, and who joins says so to everybody. What was said is forgotten after
-//! a while, and when the peer's session is made anew, so that a report that gets lost does not keep a member
-//! out.
+//! Packets to a group go to all peers until they opt out. A peer that gets one without a member socket
+//! answers that it has left; a peer that joins reports it to all others. Each report expires after a while
+//! and with a new session of the peer, so that a lost report does not exclude a member.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,35 +16,35 @@ use crate::Datapath;
 use crate::socket::PeerLink;
 use peersock_primitives::sync;
 
-/// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376
-/// 8.4).
+/// Time for which a peer gets no packets to a group that it does not want: Group Membership Interval (RFC
+/// 3376 8.4).
 const FORGET: Duration = Duration::from_secs(260);
-/// Groups remembered for each peer; it gets the packets to others.
+/// Limit of unwanted groups remembered per peer; packets to further groups are sent to it.
 const MOST_UNWANTED: usize = 256;
-/// How often joining is reported, and with what time between (RFC 3376 8.1, 8.11).
+/// Number of reports of a join, and the interval between them (RFC 3376 8.1, 8.11).
 const REPORTS: u8 = 3;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon a peer is told again that the same group is not wanted, and of how many groups it is told
-/// meanwhile.
+/// Interval between two answers to a peer about the same unwanted group, and the limit of groups in that
+/// time.
 const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 const MOST_ANSWERS: usize = 16;
 
-/// What one peer has said, and was told last.
+/// Reports of one peer, and the answers sent to it last.
 #[derive(Debug, Default)]
 pub(super) struct Reported(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// The groups that it is no member of, and until when that is believed.
+    /// Groups that the peer does not want, each with the time at which the entry expires.
     unwanted: Vec<(IpAddr, Instant)>,
-    /// The groups that it has joined, and when, of the last second.
+    /// Groups that the peer joined in the last second, with the time.
     joined: Vec<(IpAddr, Instant)>,
-    /// The groups that it was told not to send to, and when, of the last second.
+    /// Groups that the peer was told not to send to in the last second, with the time.
     answered: Vec<(IpAddr, Instant)>,
 }
 
 impl Reported {
-    /// Whether packets to `group` are for the peer, as far as is known.
+    /// Returns true if the peer wants packets to `group`, as far as is known.
     pub(super) fn wants(&self, now: Instant, group: IpAddr) -> bool {
         !self.lock().unwanted.iter().any(|(known, until)| *known == group && now < *until)
     }
@@ -55,13 +54,14 @@ impl Reported {
         said.joined.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
         if joined {
             said.unwanted.retain(|(known, _)| *known != group);
+            // A peer can report any number of groups.
             if said.joined.len() < MOST_UNWANTED {
                 said.joined.push((group, now));
             }
             return;
         }
-        // The answer to a packet from before it joined may have been overtaken on its way. Who has really
-        // left answers again.
+        // A leave report may belong to a packet from before the join and arrive late. A peer that has really
+        // left reports again.
         if said.joined.iter().any(|(known, _)| *known == group) {
             return;
         }
@@ -71,8 +71,8 @@ impl Reported {
         }
     }
 
-    /// Whether to tell it that `group` is not wanted, which is remembered. However many groups a peer sends
-    /// to, it gets a bounded number of reports a second.
+    /// Returns true if the peer should be told that `group` is not wanted, and records it. A peer gets a
+    /// bounded number of reports per second, however many groups it sends to.
     fn may_answer(&self, now: Instant, group: IpAddr) -> bool {
         let answered = &mut self.lock().answered;
         answered.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
@@ -83,7 +83,7 @@ impl Reported {
         may
     }
 
-    /// It is another instance of the peer, perhaps.
+    /// Forgets all reports, because the peer may be another instance.
     pub(super) fn forget(&self) {
         *self.lock() = Said::default();
     }
@@ -93,7 +93,7 @@ impl Reported {
     }
 }
 
-/// The groups joined not long ago, which are reported again.
+/// Recently joined groups, whose reports are repeated.
 #[derive(Default)]
 pub(super) struct Repeats(Mutex<BTreeMap<(InterfaceId, IpAddr), (Instant, u8)>>);
 
@@ -102,7 +102,7 @@ impl Repeats {
         self.lock().values().map(|(at, _)| *at).min()
     }
 
-    /// The groups to be reported now.
+    /// Takes the groups whose reports are due.
     fn take_due(&self, now: Instant) -> Vec<(InterfaceId, IpAddr)> {
         let mut due = Vec::new();
         self.lock().retain(|key, (at, left)| {
@@ -130,14 +130,14 @@ impl Repeats {
 }
 
 impl Datapath {
-    /// Tells the peers that have sessions of a group that the node has joined or left. The others get packets
-    /// to it anyway, or ask.
+    /// Reports a join or leave to the peers that have sessions. The others get packets to the group anyway,
+    /// or ask.
     pub(super) fn report_membership(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
         self.repeats.note(now, change);
         self.send_reports(now, change, batch);
     }
 
-    /// Reports again what is due.
+    /// Repeats the due reports.
     pub(super) fn repeat_reports(&self, now: Instant, batch: &mut Batch) {
         for (interface, group) in self.repeats.take_due(now) {
             self.send_reports(now, &MembershipChange { interface, group, joined: true }, batch);
@@ -153,7 +153,8 @@ impl Datapath {
         }
     }
 
-    /// Takes in what a peer has sent to a group: notes its reports, and tells it of groups not wanted here.
+    /// Handles a packet from a peer to a group: notes its reports, and answers if this node does not want the
+    /// group.
     pub(super) fn note_group_packet(
         &self,
         now: Instant,
@@ -175,7 +176,7 @@ impl Datapath {
         }
     }
 
-    /// The report of a change, from the node's first address of the family.
+    /// Builds the report of a change, from the node's first address of the family.
     fn membership_report(&self, change: &MembershipChange) -> Option<Vec<u8>> {
         let networks = self.networks();
         let network = networks.iter().find(|network| network.interface == change.interface)?;

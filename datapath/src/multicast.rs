@@ -1,6 +1,6 @@
 //! Packets to groups: a copy for each member of the network.
 //!
-//! It leaves out those that have said that they are no members, see [`membership`](super::membership).
+//! Peers that have reported that they are no members get none, see [`membership`](super::membership).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,29 +15,29 @@ use crate::datagrams::BASE_DATAGRAM;
 use crate::socket::PeerLink;
 use peersock_primitives::sync;
 
-/// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not
-/// get it.
+/// Limit of peers per network that get a copy of a packet, in the order in which the node learned of them.
+/// Further peers get none.
 pub(super) const MAX_COPIES: usize = 1024;
 
-/// How often at most packets to groups ask for a session with one peer: it may be away for long.
+/// Minimum interval of session requests for one peer by packets to groups, because it may be away for long.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// The peers of each network.
+/// Peers of each network.
 #[derive(Default)]
 pub(super) struct Members(RwLock<BTreeMap<NetworkIndex, Known>>);
 
-/// The peers of one network. A change costs the same however many there are.
+/// Peers of one network. The cost of a change does not grow with their number.
 #[derive(Default)]
 struct Known {
-    /// In the order in which they were learned of.
+    /// Peers in the order in which the node learned of them.
     peers: BTreeMap<u64, Arc<Peer>>,
     places: BTreeMap<NodeId, u64>,
     next: u64,
-    /// A copy for those who send, made when the first of them asks after a change.
+    /// Copy for senders, made by the first send after a change.
     list: Option<Peers>,
 }
 
-/// Shared with those who send just now, while it changes.
+/// List shared with current senders while the peers change.
 type Peers = Arc<Vec<Arc<Peer>>>;
 
 impl Known {
@@ -52,7 +52,7 @@ impl Known {
 
     fn remove(&mut self, peer: &Arc<Peer>) {
         let Some(&place) = self.places.get(peer.id()) else { return };
-        // The same node may have come back as another peer already.
+        // The same node may already be back as another peer.
         if self.peers.get(&place).is_some_and(|known| Arc::ptr_eq(known, peer)) {
             self.list = None;
             self.peers.remove(&place);
@@ -62,7 +62,7 @@ impl Known {
 }
 
 impl Members {
-    /// Follows what control reports.
+    /// Follows the events of control.
     pub(super) fn note(&self, event: &Event) {
         match event {
             Event::PeerAdded(peer) => self.write().entry(peer.network()).or_default().add(peer),
@@ -83,6 +83,7 @@ impl Members {
         match networks.get(&network) {
             None => return Peers::default(),
             Some(Known { list: Some(list), .. }) => return list.clone(),
+            // The read lock ends here, because the list must be rebuilt under the write lock.
             Some(_) => drop(networks),
         }
         let mut networks = self.write();
@@ -95,12 +96,12 @@ impl Members {
     }
 }
 
-/// When a packet to a group last asked for a session with a peer.
+/// Time at which a packet to a group last requested a session with a peer.
 #[derive(Debug, Default)]
 pub(super) struct Asked(Mutex<Option<Instant>>);
 
 impl Asked {
-    /// Whether to ask now, which is remembered.
+    /// Returns true if a request is due, and records it.
     fn again(&self, now: Instant) -> bool {
         let mut asked = sync::lock(&self.0);
         let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
@@ -127,7 +128,7 @@ impl Datapath {
         let peers = self.peers_on(interface);
         let skipped = peers.len().saturating_sub(MAX_COPIES);
         self.counters.out_group_peers_skipped.add(skipped as u64);
-        // Fragments are cut in place.
+        // A copy per peer, because fragments are cut in place.
         let mut copy = Vec::with_capacity(packet.len());
         for peer in peers.iter().take(MAX_COPIES) {
             if !PeerLink::of(peer).reported.wants(now, group) {
@@ -141,7 +142,7 @@ impl Datapath {
             } else if PeerLink::of(peer).asked.again(now)
                 && let Some(address) = peer.addresses().first()
             {
-                // It waits with what is for the peer alone.
+                // The packet waits together with packets to the peer alone.
                 let kept = self.lock_waiting().add_packet(now, true, interface, *address, &copy);
                 self.counters.out_waiting_dropped.add(u64::from(!kept));
                 self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
@@ -149,7 +150,7 @@ impl Datapath {
         }
     }
 
-    /// The largest IP packet that all peers take, bytes.
+    /// Returns the size of the largest IP packet that all peers take, bytes.
     pub(super) fn group_mtu(&self, interface: InterfaceId) -> usize {
         let size = |peer: &Arc<Peer>| peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size);
         let sizes = self.peers_on(interface).iter().take(MAX_COPIES).map(size).min();
@@ -161,8 +162,8 @@ impl Datapath {
     }
 }
 
-/// Whether a packet to a group may go beyond this node: its hop limit is not 0 (RFC 1112 6.1), and the scope
-/// of an IPv6 group is more than the interface (RFC 4291 2.7).
+/// Returns true if a packet to a group may leave this node: its hop limit is not 0 (RFC 1112 6.1), and the
+/// scope of an IPv6 group exceeds the interface (RFC 4291 2.7).
 fn leaves_node(packet: &[u8]) -> bool {
     match packet {
         [first, _, _, _, _, _, _, _, hop_limit, ..] if first >> 4 == 4 => *hop_limit > 0,

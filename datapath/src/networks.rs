@@ -1,4 +1,4 @@
-//! The joined networks, as both cores know them: a list that is replaced as a whole and read without copying.
+//! List of joined networks, as both cores know them. It is replaced as a whole and read without copying.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -10,29 +10,28 @@ use peersock_stack::{Cidr, InterfaceId};
 use crate::{Datapath, Device};
 use peersock_primitives::sync;
 
-/// A joined network as both cores know it.
+/// Joined network as both cores know it.
 #[derive(Debug, Clone)]
 pub struct JoinedNetwork {
-    /// Its ID.
+    /// ID of the network.
     pub id: NetworkId,
-    /// The overlay's handle.
+    /// Handle in the overlay.
     pub index: NetworkIndex,
-    /// The stack's handle.
+    /// Handle in the stack.
     pub interface: InterfaceId,
-    /// This node's addresses in it, the self-certifying one first.
+    /// Addresses of this node in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// The same, each with the length of the network's prefix in which it lies.
+    /// The same addresses, each with the length of the network's prefix that contains it.
     pub prefixes: Vec<Cidr>,
-    /// The addresses that are reached over the network: its prefixes of the families in which this node has
-    /// an address.
+    /// Addresses reached over the network: its prefixes of the families in which this node has an address.
     pub routes: Vec<Cidr>,
-    /// The TCP and UDP ports on which services may be offered and reached.
+    /// TCP and UDP ports on which services may be offered and reached.
     pub ports: RangeInclusive<u16>,
-    /// What has its packets in the place of the stack, in which the interface has no address then.
+    /// Receiver of its packets in place of the stack; then the interface has no address in the stack.
     pub device: Option<Arc<dyn Device>>,
 }
 
-/// Both cores' handles of a network, and what has its packets.
+/// Both cores' handles of a network, and the receiver of its packets.
 pub(super) struct Known {
     pub(super) index: NetworkIndex,
     pub(super) interface: InterfaceId,
@@ -47,13 +46,14 @@ impl Known {
     }
 }
 
-/// The list, in the order of joining.
+/// List in the order of joining.
 #[derive(Default)]
 pub(super) struct Networks(RwLock<Arc<[JoinedNetwork]>>);
 
 impl Networks {
     pub(super) fn add(&self, network: JoinedNetwork) {
         let mut list = sync::write(&self.0);
+        // A new list, so that readers keep theirs without a lock.
         *list = list.iter().cloned().chain([network]).collect();
     }
 
@@ -76,12 +76,12 @@ impl Networks {
 }
 
 impl Datapath {
-    /// The joined networks, in the order of joining.
+    /// Returns the joined networks, in the order of joining.
     pub fn networks(&self) -> Arc<[JoinedNetwork]> {
         self.networks.list()
     }
 
-    /// The network of that ID, if it is joined.
+    /// Returns the network with an ID, if it is joined.
     pub fn network(&self, id: NetworkId) -> Option<JoinedNetwork> {
         self.networks.find(|network| network.id == id, JoinedNetwork::clone)
     }
@@ -103,13 +103,13 @@ impl Datapath {
     }
 }
 
-/// An own address with the length of the network's prefix in which it lies.
+/// Returns an own address with the length of the network's prefix that contains it.
 pub(super) fn within(address: IpAddr, prefixes: &[Prefix]) -> Cidr {
     let length = prefixes.iter().find(|prefix| prefix.contains(address)).map(Prefix::length);
     length.and_then(|length| Cidr::new(address, length)).unwrap_or(address.into())
 }
 
-/// The prefixes that can be reached with these addresses as sources.
+/// Returns the prefixes that can be reached with these addresses as sources.
 pub(super) fn routes(prefixes: &[Prefix], own: &[IpAddr]) -> Vec<Cidr> {
     let has_source = |prefix: &&Prefix| own.iter().any(|own| own.is_ipv4() == prefix.address().is_ipv4());
     let routes = prefixes.iter().filter(has_source);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(shown(within), ["fd12:3456:789a::1/48", "10.7.0.1/30"]);
         let all = ["fd12:3456:789a::/48", "10.7.0.0/30", "192.0.2.1/32"];
         assert_eq!(shown(routes(&prefixes, &own)), all);
-        // Without an IPv4 address nobody there could be answered.
+        // A node without an IPv4 address could not be answered there.
         assert_eq!(shown(routes(&prefixes, &own[..1])), all[..1]);
     }
 

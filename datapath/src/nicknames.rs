@@ -1,4 +1,4 @@
-//! Nicknames at roots, for the node.
+//! Nickname calls of the node, which roots answer.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use peersock_stack::Batch;
 use crate::Datapath;
 
 impl Datapath {
-    /// Claims a nickname, or says what has come of it ([`Endpoint::claim_nickname`]).
+    /// Claims a nickname, or returns the outcome ([`Endpoint::claim_nickname`]).
     ///
     /// [`Endpoint::claim_nickname`]: peersock_overlay::Endpoint::claim_nickname
     pub fn claim_nickname(
@@ -20,7 +20,7 @@ impl Datapath {
         self.about_nicknames(now, |endpoint, now| endpoint.claim_nickname(now, nickname, port))
     }
 
-    /// Says what has come of a claim ([`Endpoint::nickname_claimed`]).
+    /// Returns the outcome of a claim ([`Endpoint::nickname_claimed`]).
     ///
     /// [`Endpoint::nickname_claimed`]: peersock_overlay::Endpoint::nickname_claimed
     pub fn nickname_claimed(
@@ -32,7 +32,7 @@ impl Datapath {
         self.about_nicknames(now, |endpoint, now| endpoint.nickname_claimed(now, nickname, port))
     }
 
-    /// Asks who has a nickname, or says what has come of it ([`Endpoint::find_nickname`]).
+    /// Looks up the owner of a nickname, or returns the outcome ([`Endpoint::find_nickname`]).
     ///
     /// [`Endpoint::find_nickname`]: peersock_overlay::Endpoint::find_nickname
     pub fn find_nickname(
@@ -43,12 +43,12 @@ impl Datapath {
         self.about_nicknames(now, |endpoint, now| endpoint.find_nickname(now, text))
     }
 
-    /// Gives a nickname back. False if it was not claimed.
+    /// Releases a nickname. Returns false if it was not claimed.
     pub fn release_nickname(&self, now: Instant, nickname: &Nickname) -> bool {
         self.about_nicknames(now, |endpoint, now| endpoint.release_nickname(now, nickname))
     }
 
-    /// The nicknames that are the node's.
+    /// Returns the nicknames of the node.
     pub fn nicknames(&self) -> Vec<Nickname> {
         self.control().nicknames()
     }

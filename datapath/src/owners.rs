@@ -1,4 +1,4 @@
-//! Which addresses belong to one peer, for the stack's limits.
+//! Mapping from addresses to peers, for the stack's limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use peersock_stack::{InterfaceId, Owners};
 
 use crate::networks::Networks;
 
-/// Looks addresses up in the table of routes, of all networks.
+/// Look-up of addresses in the table of routes, of all networks.
 pub(super) struct AddressOwners {
     pub(super) routes: Arc<Routes>,
     pub(super) networks: Arc<Networks>,
 }
 
 impl Owners for AddressOwners {
-    /// The self-certifying address of the member that has `address`, or a block in which it lies.
+    /// Returns the self-certifying address of the member that has `address`, or a block that contains it.
     fn owner(&self, interface: InterfaceId, address: IpAddr) -> Option<IpAddr> {
         let network =
             self.networks.find(|network| network.interface == interface, |network| network.index)?;

@@ -1,4 +1,5 @@
-//! Which peer an inner address belongs to, and what waits until that is known or the peer has a session.
+//! Look-up of the peer that owns an inner address, and a queue of packets for peers unknown or without a
+//! session.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -11,10 +12,10 @@ use peersock_stack::{Batch, Error, Flow, InterfaceId, State};
 use crate::Datapath;
 use crate::socket::{Kept, SocketState};
 
-/// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a
-/// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
-/// A peer that is further away looks like none until then. The overlay goes on looking, so a later attempt
-/// finds a session.
+/// Time that a packet may wait for its destination to be found; then the socket gets EHOSTUNREACH, as from a
+/// kernel's neighbour discovery (three solicitations, one second apart; RFC 4861 section 10). A peer that
+/// takes longer seems absent until then. The overlay continues the search, so a later attempt finds a
+/// session.
 const FIND_PEER: Duration = Duration::from_secs(3);
 
 /// How often connections that wait for a silent peer are looked through for those that have ended: more than
@@ -24,47 +25,49 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(150);
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after
 /// which the stack sends again.
 const DOUBT: Duration = Duration::from_millis(200);
-/// Silence after which the overlay doubts the session too: the least retransmission time-out (RFC 6298
-/// section 2.4).
+/// Silence after which the overlay doubts the session too: the minimum retransmission timeout of RFC 6298
+/// section 2.4.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Packets without a flow (UDP, ICMP) kept for each destination that is being reached; the oldest goes first.
+/// Limit of queued packets without a flow (UDP, ICMP) per destination; the oldest is dropped first.
 const MAX_WAITING_PACKETS: usize = 32;
-/// Bytes of packets kept for all destinations together; more are dropped.
+/// Limit of queued bytes for all destinations together; further packets are dropped.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Destinations that may be waited for; packets for more are dropped.
+/// Limit of destinations with queued packets; packets to further ones are dropped.
 const MAX_WAITING_DESTINATIONS: usize = 4096;
 
-/// What a look-up found.
+/// Result of a look-up.
 #[derive(Debug)]
 pub enum Resolved {
-    /// Packets go there.
+    /// Route that packets take.
     Route(Route),
-    /// Not known yet; the overlay is looking for it.
+    /// Unknown destination; the overlay is searching for it.
     Unknown,
-    /// No member of the network can have this address.
+    /// Address that no member of the network can have.
     NoRoute,
 }
 
-/// What the table of routes says.
+/// Result of a look-up in the table of routes.
 enum Known {
     Route(Route),
-    /// Nobody has the address in this network.
+    /// Network in which the address has no known owner.
     Nobody(NetworkIndex),
-    /// There is no network behind the interface.
+    /// Interface without a network.
     NoNetwork,
 }
 
 impl Datapath {
-    /// The interface of the network that `address` lies in: one of its members', or this node's own there.
+    /// Returns the interface of the network that contains `address`, as a member's address or this node's
+    /// own.
     pub fn interface_to(&self, now: Instant, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
+        // The stack has no address in a network whose packets a device takes.
         let mut in_stack = networks.iter().filter(|network| network.device.is_none());
         let found = in_stack.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
         Some(found.interface)
     }
 
-    /// Where the packets to an address go. Control is asked only about an address that the table does not
+    /// Returns the route of packets to an address. Asks control only about an address that the table does not
     /// know.
     pub fn resolve(
         &self,
@@ -82,14 +85,14 @@ impl Datapath {
             Lookup::Local => Resolved::Route(Route::Local),
             Lookup::Peer(peer) => Resolved::Route(Route::Peer(peer)),
             Lookup::Unknown => Resolved::Unknown,
-            // Lookup may grow other answers; none that leads nowhere today.
+            // `Lookup` may get further variants; today none of them leads anywhere.
             _ => Resolved::NoRoute,
         }
     }
 
-    /// What the table of routes knows of an address.
+    /// Looks an address up in the table of routes.
     fn known(&self, interface: InterfaceId, socket: Option<&SocketState>, destination: IpAddr) -> Known {
-        // Before the table is read: what is found there holds until this number changes.
+        // Read before the table: an entry found there is valid until this number changes.
         let generation = self.routes.generation();
         let network = match socket.and_then(|socket| socket.kept(generation, interface)) {
             Some(kept) if kept.destination == destination => return Known::Route(kept.route),
@@ -104,8 +107,8 @@ impl Datapath {
         Known::Route(route)
     }
 
-    /// Tells the overlay of peers from which flows whose timers fired have heard nothing: their path or
-    /// session may be dead, or swallow large packets.
+    /// Reports peers to the overlay whose flows had a timer fire without an answer. Their path or session may
+    /// be dead, or lose large packets.
     pub(super) fn report_silence(&self, now: Instant, batch: &mut Batch) {
         let mut silent: Vec<(Arc<Peer>, Duration)> = Vec::new();
         for flow in &batch.flows {
@@ -113,6 +116,7 @@ impl Datapath {
             let socket = SocketState::of(flow.context());
             let known = self.known(flow.interface(), Some(socket), flow.remote().ip());
             let Known::Route(Route::Peer(peer)) = known else { continue };
+            // One report per peer, because each takes the control lock.
             match silent.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &peer)) {
                 Some((_, longest)) => *longest = silence.max(*longest),
                 None => silent.push((peer, silence)),
@@ -126,7 +130,7 @@ impl Datapath {
         }
     }
 
-    /// Fails what has waited too long for its destination to be found.
+    /// Fails packets and flows that have waited too long for their destination to be found.
     pub(super) fn expire_waiting(&self, now: Instant) {
         let expired = self.lock_waiting().take_expired(now);
         for ((interface, address), entry) in expired {
@@ -141,7 +145,8 @@ impl Datapath {
             self.answer_waiting(now, interface, packet);
         }
         for flow in entry.flows {
-            // A standing connection outlives its peer's absence, as over any network; only a new one fails.
+            // An established connection outlives its peer's absence, as over any network; only a new one
+            // fails.
             if flow.state().is_connecting() {
                 flow.fail(now, Error::HostUnreachable);
                 self.notify_flow(&flow);
@@ -150,13 +155,13 @@ impl Datapath {
     }
 }
 
-/// What waits for a destination to be found or to have a session.
+/// Packets and flows that wait for a destination to be found or to have a session.
 #[derive(Default)]
 pub(super) struct Waiting {
     entries: BTreeMap<(InterfaceId, IpAddr), Entry>,
-    /// How long a destination is looked for, if not [`FIND_PEER`].
+    /// Search time per destination, if not [`FIND_PEER`].
     pub(super) patience: Option<Duration>,
-    /// In the packets of all entries.
+    /// Total size of the packets of all entries.
     bytes: usize,
 }
 
@@ -164,7 +169,7 @@ pub(super) struct Entry {
     pub(super) flows: Vec<Arc<Flow>>,
     pub(super) packets: VecDeque<Vec<u8>>,
     since: Instant,
-    /// When to give up; `None` while the overlay itself is trying and will report.
+    /// Time to give up; `None` while the overlay itself tries, because it reports the outcome.
     deadline: Option<Instant>,
     /// The destination has an address and does not answer: connections wait for as long as they ask themselves.
     is_silent: bool,
@@ -181,7 +186,7 @@ impl Waiting {
         }
     }
 
-    /// Keeps a packet; false if it or an older one was dropped.
+    /// Queues a packet; returns false if it or an older one was dropped.
     pub(super) fn add_packet(
         &mut self,
         now: Instant,
@@ -211,6 +216,7 @@ impl Waiting {
     fn entry(&mut self, now: Instant, found: bool, interface: InterfaceId, to: IpAddr) -> Option<&mut Entry> {
         let known = self.entries.contains_key(&(interface, to));
         let patience = self.patience.unwrap_or(FIND_PEER);
+        // A scan of a network must not use unbounded memory.
         if !known && self.entries.len() == MAX_WAITING_DESTINATIONS {
             return None;
         }
@@ -227,7 +233,7 @@ impl Waiting {
         Some(entry)
     }
 
-    /// Takes what waits for the addresses of one interface for which `wanted` says yes.
+    /// Takes the entries of one interface whose addresses match `wanted`.
     pub(super) fn take(
         &mut self,
         interface: InterfaceId,
@@ -238,8 +244,8 @@ impl Waiting {
         keys.into_iter().filter_map(|key| Some((key, self.remove(&key)?))).collect()
     }
 
-    /// Notes that what waits for these addresses was found, so that only the overlay gives it up. True if
-    /// anything does.
+    /// Notes that the peer with these addresses was found, so that only the overlay gives up the wait.
+    /// Returns true if any entry matches.
     pub(super) fn found(&mut self, interface: InterfaceId, wanted: impl Fn(IpAddr) -> bool) -> bool {
         let mut any = false;
         for ((_, address), entry) in self.entries.iter_mut().filter(|((i, _), _)| *i == interface) {

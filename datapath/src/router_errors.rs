@@ -1,8 +1,8 @@
-//! ICMP errors of routers behind a gateway or an exit: they have addresses that nobody in the network has,
-//! and what they say is needed: that a packet is too large for a link on the way, above all.
+//! ICMP errors of routers behind a gateway or an exit. Such a router has an address that no member of the
+//! network has, but its errors are needed: above all, that a packet is too large for a link on the way.
 //!
-//! Such an error passes because of the packet that it quotes, which was on its way from one end of the
-//! session to a block behind the other. Its own source may be any address that is nobody's in the network.
+//! Such an error passes because of the packet it quotes, which was on its way from one end of the session to
+//! a block behind the other. The error's source may be any address that no member of the network has.
 
 use std::net::IpAddr;
 
@@ -13,19 +13,22 @@ use crate::addresses::{destination_address, source_address};
 use crate::networks::Known;
 
 impl Datapath {
-    /// Whether a packet that a peer has sent is an error about one that this node sent to a block behind it.
+    /// Returns true if a peer's packet is an error about a packet that this node sent to a block behind that
+    /// peer.
     pub(super) fn is_error_from_behind(&self, network: &Known, peer: &Peer, packet: &[u8]) -> bool {
         network.device.is_some()
             && quoted(packet).is_some_and(|quoted| {
                 self.is_nobody_s(network, quoted.router)
                     && self.is_own(network, quoted.sender)
                     && self.is_of(peer, quoted.target)
-                    // About its own addresses it speaks for itself.
+                    // For its own addresses the peer is the sender of errors, so a foreign source is not
+                    // needed.
                     && !peer.has_address(quoted.target)
             })
     }
 
-    /// Whether a packet of the host behind a device is an error about one to a block behind this node.
+    /// Returns true if a packet of the host behind a device is an error about a packet to a block behind this
+    /// node.
     pub(super) fn is_error_of_gateway(&self, network: &Known, packet: &[u8]) -> bool {
         quoted(packet).is_some_and(|quoted| {
             self.is_nobody_s(network, quoted.router)
@@ -40,27 +43,27 @@ impl Datapath {
     }
 }
 
-/// Between whom the packet was that an ICMP error is about.
+/// Ends of the packet that an ICMP error quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quoted {
-    /// Who reports the error.
+    /// Router that reports the error.
     pub(crate) router: IpAddr,
-    /// Who sent the packet, and is told so.
+    /// Sender of the packet, which receives the error.
     pub(crate) sender: IpAddr,
-    /// To whom it was.
+    /// Destination of the packet.
     pub(crate) target: IpAddr,
 }
 
-/// Reads an ICMP error that goes to the sender of the packet that it quotes; `None` for anything else.
+/// Parses an ICMP error to the sender of the packet it quotes; returns `None` for anything else.
 pub(crate) fn quoted(packet: &[u8]) -> Option<Quoted> {
     let (router, to) = (source_address(packet)?, destination_address(packet)?);
     let (message, least) = match packet.first()? >> 4 {
-        // RFC 791: the header's length, the fragment's offset, the protocol. RFC 792: the error is in the first
-        // fragment.
+        // RFC 791: the header's length, the fragment's offset, the protocol. RFC 792: the first fragment has
+        // the error.
         4 if packet.get(9) == Some(&1) && packet.get(6..8)? == [packet[6] & 0x60, 0] => {
             (packet.get(usize::from(packet[0] & 15) * 4..)?, 20)
         }
-        // Errors with extension headers are not made by routers.
+        // Routers do not send errors with extension headers.
         6 if packet.get(6) == Some(&58) => (packet.get(40..)?, 40),
         _ => return None,
     };
@@ -83,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    /// An IP header without a sum, and what follows it.
+    /// Builds an IP packet without a header checksum.
     fn ip(from: &str, to: &str, protocol: u8, rest: &[u8]) -> Vec<u8> {
         match (from.parse().unwrap(), to.parse().unwrap()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -125,7 +128,8 @@ mod tests {
         let inner = ip("10.97.0.1", "198.51.100.9", 6, &[0; 8]);
         let good = error(1, 3, "10.98.8.254", "10.97.0.1", &inner);
         assert!(quoted(&good).is_some());
-        // Echoes and redirects, another protocol, another receiver than the sender, a later fragment.
+        // Not accepted: echoes and redirects, another protocol, another receiver than the sender, a later
+        // fragment.
         for kind in [0, 5, 8] {
             assert_eq!(quoted(&error(1, kind, "10.98.8.254", "10.97.0.1", &inner)), None);
         }

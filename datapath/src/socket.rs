@@ -1,5 +1,4 @@
-//! What the node keeps for each socket of the stack: who waits for it, where its packets go, and its send
-//! stage.
+//! State that the node keeps for each socket of the stack: waiting tasks, the last route, and the send stage.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -16,7 +15,7 @@ use crate::stage::Stage;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Waiters;
 
-/// The node's share of one socket's state.
+/// Node's share of one socket's state.
 ///
 /// ```
 /// use peersock_datapath::SocketState;
@@ -29,21 +28,21 @@ use peersock_primitives::wait::Waiters;
 #[derive(Default)]
 pub struct SocketState {
     waiters: Waiters,
-    /// Where a packet went last.
+    /// Route of the last packet.
     kept: Mutex<Option<Kept>>,
     stage: Stage,
     /// Bytes in flight that this flow has reported to its peer's [`PeerLink`].
     reported: AtomicI64,
-    /// The peer of an open connection is watched.
+    /// Watch on the peer of an open connection.
     watch: Mutex<Option<Watch>>,
-    /// Where that peer lies in memory, so that nobody takes the lock to compare it; 0 for none.
+    /// Address in memory of that peer, so that the comparison takes no lock; 0 for none.
     watched: AtomicUsize,
-    /// The largest packet that it wants to send, bytes; 0 for what the path takes.
+    /// Size of the largest packet that the socket wants to send, bytes; 0 for the path's size.
     largest_packet: AtomicUsize,
 }
 
 impl SocketState {
-    /// The state kept in a socket's context slot, made on first use. Nothing else may be kept there.
+    /// Returns the state kept in a socket's context slot, made on first use. Nothing else may be kept there.
     pub fn of(context: &OnceLock<Arc<dyn Any + Send + Sync>>) -> &SocketState {
         context
             .get_or_init(|| Arc::new(SocketState::default()))
@@ -51,18 +50,17 @@ impl SocketState {
             .expect("only the data path fills the contexts of sockets")
     }
 
-    /// Who waits for the socket.
+    /// Returns the waiters of the socket.
     pub fn waiters(&self) -> &Waiters {
         &self.waiters
     }
 
-    /// Has packets that are larger than so many bytes be sent in fragments, whatever the path takes:
-    /// IPV6_USE_MIN_MTU.
+    /// Fragments packets larger than `bytes`, whatever the path takes (IPV6_USE_MIN_MTU).
     pub fn set_largest_packet(&self, bytes: Option<usize>) {
         self.largest_packet.store(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// What packets of this socket may have of bytes where the path takes `mtu`.
+    /// Returns the size limit in bytes of this socket's packets on a path that takes `mtu`.
     pub fn limit(&self, mtu: usize) -> usize {
         match self.largest_packet.load(Ordering::Relaxed) {
             0 => mtu,
@@ -74,7 +72,8 @@ impl SocketState {
         self.largest_packet.load(Ordering::Relaxed) != 0
     }
 
-    /// The route of the last packet, if it left through the same interface and no route has changed since.
+    /// Returns the route of the last packet, if it left through the same interface and no route has changed
+    /// since.
     pub(super) fn kept(&self, generation: u64, interface: InterfaceId) -> Option<Kept> {
         let kept = sync::lock(&self.kept);
         kept.as_ref().filter(|kept| (kept.generation, kept.interface) == (generation, interface)).cloned()
@@ -88,8 +87,9 @@ impl SocketState {
         &self.stage
     }
 
-    /// Has the overlay watch the peer of a connection that is open, instead of an earlier one.
+    /// Makes the overlay watch the peer of an open connection, instead of an earlier one.
     pub(super) fn watch(&self, peer: &Arc<Peer>, is_open: impl FnOnce() -> bool) {
+        // Compared by address in memory, which costs no lock per packet.
         let address = Arc::as_ptr(peer).addr();
         if self.watched.load(Ordering::Relaxed) != address && is_open() {
             *sync::lock(&self.watch) = Some(peer.watch());
@@ -97,7 +97,7 @@ impl SocketState {
         }
     }
 
-    /// The connection has come to its end.
+    /// Stops the watch because the connection has ended.
     pub(super) fn unwatch(&self) {
         if self.watched.load(Ordering::Relaxed) != 0 {
             *sync::lock(&self.watch) = None;
@@ -105,11 +105,12 @@ impl SocketState {
         }
     }
 
-    /// Tells the peer's link how many bytes this flow has in flight now; returns what all its flows have.
+    /// Reports this flow's bytes in flight to the peer's link; returns the total of all its flows.
     pub(super) fn report_in_flight(&self, link: &PeerLink, now: usize) -> usize {
         let now = now as i64;
         let change = now - self.reported.swap(now, Ordering::Relaxed);
         let total = link.in_flight.fetch_add(change, Ordering::Relaxed) + change;
+        // Relaxed updates of two flows may interleave, so the sum can be negative for a moment.
         total.max(0) as usize
     }
 }
@@ -120,11 +121,11 @@ impl std::fmt::Debug for SocketState {
     }
 }
 
-/// The way of a socket's last packet. Most sockets send many packets in one direction; for those that do not
-/// it saves the look-up of the network.
+/// Route of a socket's last packet. Most sockets send many packets in one direction; for the others it saves
+/// the look-up of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
-    /// Of the table of routes, before this was read there.
+    /// Generation of the table of routes, read before the route.
     pub(super) generation: u64,
     pub(super) interface: InterfaceId,
     pub(super) network: NetworkIndex,
@@ -132,21 +133,21 @@ pub(super) struct Kept {
     pub(super) route: Route,
 }
 
-/// What the data path keeps for each peer.
+/// State that the data path keeps for each peer.
 #[derive(Debug, Default)]
 pub(super) struct PeerLink {
     /// Unacknowledged bytes of all flows to the peer.
     in_flight: AtomicI64,
-    /// When a packet to a group asked for a session.
+    /// Time at which a packet to a group requested a session.
     pub(super) asked: Asked,
-    /// Which groups it wants.
+    /// Groups that the peer wants.
     pub(super) reported: Reported,
-    /// Whether its path is looked at for datagrams.
+    /// State of the path checks for datagrams.
     pub(super) doubt: Doubt,
 }
 
 impl PeerLink {
-    /// The link kept in a peer's context slot, made on first use.
+    /// Returns the link kept in a peer's context slot, made on first use.
     pub(super) fn of(peer: &Peer) -> &PeerLink {
         peer.context()
             .get_or_init(|| Arc::new(PeerLink::default()))

@@ -1,4 +1,4 @@
-//! Queues of the overlay's events, for everybody who listens.
+//! Queues of the overlay's events, one per subscriber.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,33 +11,33 @@ use peersock_overlay::Event;
 use crate::Datapath;
 use peersock_primitives::sync;
 
-/// Events kept for a subscriber that does not read; the oldest go first.
+/// Limit of events queued for a subscriber that does not read; the oldest are dropped first.
 const MAX_QUEUED_EVENTS: usize = 1024;
 
 impl Datapath {
-    /// A queue of the events from now on.
+    /// Returns a queue of the events from now on.
     pub fn subscribe(&self) -> Arc<Subscription> {
         self.subscribers.add(Subscription::default())
     }
 
-    /// A subscription that gets no events, for [`Subscription::wait_root_change`].
+    /// Returns a subscription without events, for [`Subscription::wait_root_change`].
     pub fn subscribe_to_roots(&self) -> Arc<Subscription> {
         self.subscribers.add(Subscription { is_for_roots: true, ..Subscription::default() })
     }
 
-    /// Wakes those that [wait for that](Subscription::next_or_change): interfaces or addresses have changed,
-    /// or the machine was suspended.
+    /// Wakes the callers of [`Subscription::next_or_change`]: interfaces or addresses have changed, or the
+    /// machine was suspended.
     pub fn note_network_change(&self) {
         self.subscribers.note_network_change();
     }
 
-    /// Ends the subscriptions, also those that are still to come: nothing happens any more.
+    /// Ends all subscriptions, including later ones, because no more events happen.
     pub fn end_subscriptions(&self) {
         self.subscribers.end();
     }
 }
 
-/// Those who listen to events.
+/// All subscribers to events.
 #[derive(Default)]
 pub(super) struct Subscribers {
     list: Mutex<Vec<Weak<Subscription>>>,
@@ -50,7 +50,8 @@ impl Subscribers {
         let mut list = sync::lock(&self.list);
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&subscription));
-        // Under the lock: either it is in the list that is ended, or it sees that here.
+        // Checked under the lock: either `end` finds the subscription in the list, or this check sees
+        // `ended`.
         if self.ended.load(Ordering::SeqCst) {
             subscription.end();
         }
@@ -77,6 +78,7 @@ impl Subscribers {
     }
 
     fn note(&self, change: impl Fn(&mut Queue)) {
+        // A copy, so that wakers run without the list's lock.
         let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
             change(&mut subscription.lock());
@@ -85,6 +87,7 @@ impl Subscribers {
     }
 
     pub(super) fn publish(&self, event: &Event) {
+        // A copy, so that wakers run without the list's lock.
         let list = sync::lock(&self.list).clone();
         let all = list.iter().filter_map(Weak::upgrade);
         for subscription in all.filter(|subscription| !subscription.is_for_roots) {
@@ -93,25 +96,25 @@ impl Subscribers {
     }
 }
 
-/// One listener's queue of events.
+/// Event queue of one listener.
 #[derive(Default)]
 pub struct Subscription {
-    /// Events are kept from it.
+    /// True if the subscription gets no events.
     is_for_roots: bool,
     queue: Mutex<Queue>,
     filled: Condvar,
 }
 
-/// What a listener has waited for.
+/// Result of a wait.
 #[derive(Debug)]
 pub enum Heard {
     /// An event.
     Event(Event),
-    /// The network of the machine has changed since the last call.
+    /// Change of the machine's network since the last call.
     NetworkChange,
-    /// A root has another state than at the last call, has come, or is gone.
+    /// Change of a root's state since the last call; roots may also be added or removed.
     RootChange,
-    /// Nothing in time.
+    /// Timeout.
     Nothing,
 }
 
@@ -122,41 +125,41 @@ struct Queue {
     roots_changed: bool,
     waker: Option<Waker>,
     closed: bool,
-    /// The next call does not wait.
+    /// Set if the next call must not wait.
     woken: bool,
 }
 
 impl Subscription {
-    /// The next event, if there is one.
+    /// Returns the next event, if any.
     pub fn try_next(&self) -> Option<Event> {
         self.lock().events.pop_front()
     }
 
-    /// Whether no event is left and none will come.
+    /// Returns true if the queue is empty and no event will come.
     pub fn is_over(&self) -> bool {
         let queue = self.lock();
         queue.closed && queue.events.is_empty()
     }
 
-    /// Waits up to `timeout` for an event; not at all once the node is shut down, nor after
+    /// Waits up to `timeout` for an event. Does not wait once the node is shut down, nor after
     /// [`Subscription::wake`].
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
         let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed && !queue.woken;
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
         let event = queue.events.pop_front();
-        // An event came instead: the wake-up is still owed.
+        // An event arrived instead, so the wake-up is still owed.
         queue.woken &= event.is_some();
         event
     }
 
-    /// Has the call that waits now, or else the next one that would wait, return though there is no event.
+    /// Makes the current call, or else the next one that would wait, return without an event.
     pub fn wake(&self) {
         self.lock().woken = true;
         self.filled.notify_all();
     }
 
-    /// Waits until a root has another state than at the last call, has come, or is gone. False at the end of
-    /// the subscription.
+    /// Waits until a root has another state than at the last call, has come, or is gone. Returns false at the
+    /// end of the subscription.
     pub fn wait_root_change(&self) -> bool {
         let mut queue = self.lock();
         while !queue.roots_changed && !queue.closed {
@@ -166,8 +169,7 @@ impl Subscription {
         !queue.closed
     }
 
-    /// Like [`Subscription::next_timeout`], for those who want to know, too, when the network or a root has
-    /// changed.
+    /// Waits like [`Subscription::next_timeout`], and also returns when the network or a root has changed.
     pub fn next_or_change(&self, timeout: Duration) -> Heard {
         let waits = |queue: &mut Queue| {
             let has_changed = queue.network_changed || queue.roots_changed;
@@ -185,7 +187,7 @@ impl Subscription {
         event.map_or(Heard::Nothing, Heard::Event)
     }
 
-    /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.
+    /// Returns an event like [`Subscription::try_next`]; if there is none, the next event wakes `waker`.
     pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
         let mut queue = self.lock();
         let event = queue.events.pop_front();
@@ -195,7 +197,7 @@ impl Subscription {
         event
     }
 
-    /// Lets no more events come.
+    /// Ends the subscription: no more events come.
     pub fn end(&self) {
         let mut queue = self.lock();
         queue.closed = true;
@@ -214,6 +216,7 @@ impl Subscription {
         }
         queue.events.push_back(event);
         let waker = queue.waker.take();
+        // The waker runs without the lock because it may poll at once.
         drop(queue);
         self.filled.notify_all();
         if let Some(waker) = waker {

@@ -1,8 +1,8 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 use std::time::Instant;
 
-/// Some point in time: any will do.
+/// Returns an arbitrary point in time.
 #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
 pub(crate) fn instant() -> Instant {
     Instant::now()

@@ -1,5 +1,5 @@
-//! Addresses of members that do not answer: told to whoever wants to know when something has waited for
-//! one in vain.
+//! Notifications of member addresses that do not answer, sent when a packet or flow has waited for one in
+//! vain.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -11,11 +11,11 @@ use peersock_stack::InterfaceId;
 
 use crate::Datapath;
 
-/// Most addresses that wait to be read; more are not told.
+/// Limit of unread addresses; further ones are dropped.
 const QUEUE: usize = 64;
 
-/// An address to which something was to be sent, and from which no answer came: attempts to connect to it
-/// have failed, and packets to it were dropped.
+/// Address to which this node wanted to send, and from which no answer came: attempts to connect to it have
+/// failed, and packets to it were dropped.
 ///
 /// ```
 /// fn say(unanswered: &peersock_datapath::Unanswered) -> String {
@@ -27,25 +27,24 @@ const QUEUE: usize = 64;
 pub struct Unanswered {
     /// The network.
     pub network: NetworkId,
-    /// The address, which may be nobody's.
+    /// Address, which may have no owner.
     pub address: IpAddr,
 }
 
-/// Who is told. At most one.
+/// Receiver of the notifications. At most one.
 #[derive(Default)]
 pub(super) struct UnansweredListener(Mutex<Option<SyncSender<Unanswered>>>);
 
 impl Datapath {
-    /// Returns a receiver of the addresses for which something has waited in vain from now on, one message
-    /// for each time. It holds 64; further ones are dropped until some are read. A new receiver ends the one
-    /// before.
+    /// Returns a receiver of the addresses that do not answer from now on, one message for each time. The
+    /// queue holds 64; further ones are dropped until some are read. A new receiver ends the earlier one.
     pub fn unanswered(&self) -> Receiver<Unanswered> {
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         *sync::lock(&self.unanswered.0) = Some(sender);
         receiver
     }
 
-    /// Something has waited in vain for an address.
+    /// Reports that a packet or flow has waited in vain for an address.
     pub(super) fn tell_unanswered(&self, interface: InterfaceId, address: IpAddr) {
         let mut listener = sync::lock(&self.unanswered.0);
         let Some(sender) = &*listener else { return };

@@ -1,4 +1,4 @@
-//! Admission of connections to a server's places, when strangers open more than that.
+//! Admission of connections to a server's places, when strangers open more than the server has.
 //!
 //! ```text
 //! accept(2) ──> a place left? ──no──> of the source with most unproven ones the oldest makes room ──> unproven
@@ -7,10 +7,9 @@
 //!                                                                       token, password, session ──> proven
 //! ```
 //!
-//! A connection is *unproven* until its client has shown that it may use the server. No unproven one keeps
-//! its place while somebody new wants it, and no proven one ever loses it. So whoever opens connections and
-//! says nothing pushes out his own, and a client that says at once what it wants is served however many there
-//! are.
+//! A connection is *unproven* until its client has shown that it may use the server. An unproven one may lose
+//! its place to a new connection; a proven one never does. So a flood of silent connections evicts its own,
+//! and a client that proves itself at once is served, however large the flood.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -20,31 +19,31 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::sync::{self, AtomicBool, Mutex, Ordering};
 
-/// The numbers of places.
+/// Limits on places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
-    /// For all connections together.
+    /// Limit for all connections together.
     pub all: usize,
-    /// For those that have a source; what is more is kept for those that have none.
+    /// Limit for connections that have a source; the rest is reserved for connections without one.
     pub of_sources: usize,
-    /// For those of one source.
+    /// Limit for connections of one source.
     pub of_one: usize,
-    /// For unproven ones.
+    /// Limit for unproven connections.
     pub unproven: usize,
 }
 
-/// There is no place left, and nobody who would have to make room: all of those who have one are proven.
+/// Refusal: no place is left and no connection can be evicted, because all are proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// Of all places.
+    /// Limit of all places.
     All,
-    /// Of those for connections with a source.
+    /// Limit of connections with a source.
     Sources,
-    /// Of those for this source.
+    /// Limit of this source.
     Source,
 }
 
-/// The places of a server, and who has them. Sources are of type `K`: one client's address or prefix, or a
+/// Places of a server, and their holders. Sources are of type `K`: one client's address or prefix, or a
 /// member. A connection without a source comes from this machine, where all clients look alike.
 ///
 /// ```
@@ -73,7 +72,7 @@ struct Taken<K> {
     all: usize,
     of_sources: usize,
     sources: HashMap<Option<K>, Count>,
-    /// By age.
+    /// Unproven connections by age.
     unproven: BTreeMap<u64, (Option<K>, Arc<Eviction>)>,
     next: u64,
 }
@@ -84,18 +83,18 @@ struct Count {
     unproven: usize,
 }
 
-/// Tells a connection that it has lost its place.
+/// Signal to a connection that it has lost its place.
 #[derive(Debug, Default)]
 struct Eviction {
     has_come: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
-/// One connection's place, until it is dropped.
+/// Place of one connection, until the permit is dropped.
 #[derive(Debug)]
 pub struct Permit<K: Eq + Hash + Copy>(Standing<K>);
 
-/// The standing of a connection's place.
+/// Standing of a connection's place.
 #[derive(Debug)]
 pub struct Standing<K: Eq + Hash + Copy> {
     shared: Arc<Shared<K>>,
@@ -105,23 +104,25 @@ pub struct Standing<K: Eq + Hash + Copy> {
 }
 
 impl<K: Eq + Hash + Copy> Admission<K> {
-    /// So many places, none of them taken.
+    /// Returns an admission with these limits and no place taken.
     pub fn new(places: Places) -> Self {
         let (sources, unproven) = (HashMap::new(), BTreeMap::new());
         let taken = Taken { all: 0, of_sources: 0, sources, unproven, next: 0 };
         Self(Arc::new(Shared { places, taken: Mutex::new(taken) }))
     }
 
-    /// Takes a place for an unproven connection; others that are may lose theirs for that.
+    /// Takes a place for an unproven connection; other unproven ones may lose theirs for that.
     ///
     /// # Errors
-    /// Which places are taken by proven ones.
+    /// Returns the limit that proven connections have used up.
     pub fn admit(&self, source: Option<K>) -> Result<Permit<K>, Full> {
         let Places { all, of_sources, of_one, unproven } = self.0.places;
         let mut evicted = Vec::new();
         let mut taken = sync::lock(&self.0.taken);
         let admitted = loop {
             let own = taken.sources.get(&source).map_or(0, |count| count.all);
+            // The narrowest limit decides first, so that a source at its limit evicts its own connection, not
+            // another's.
             let victim = if source.is_some() && own >= of_one {
                 taken.oldest(|of| *of == source).ok_or(Full::Source)
             } else if source.is_some() && taken.of_sources >= of_sources {
@@ -137,7 +138,7 @@ impl<K: Eq + Hash + Copy> Admission<K> {
             }
         };
         drop(taken);
-        // Whatever a waker does, it does without the lock.
+        // Wakers run without the lock because they may call back.
         evicted.iter().for_each(|eviction| eviction.wake());
         let (number, eviction) = admitted?;
         Ok(Permit(Standing { shared: Arc::clone(&self.0), number, source, eviction }))
@@ -177,7 +178,8 @@ impl<K: Eq + Hash + Copy> Taken<K> {
         self.unproven.iter().find(|(_, (source, _))| is_meant(source)).map(|(number, _)| *number)
     }
 
-    /// The oldest unproven connection of the source that has most of them, with the one that `new` opens.
+    /// Returns the oldest unproven connection of the source with the most of them, counting the one that
+    /// `new` opens.
     fn oldest_of_heaviest(&self, new: Option<K>, is_meant: impl Fn(&Option<K>) -> bool) -> Option<u64> {
         let weights = self.sources.iter().filter(|(source, count)| count.unproven > 0 && is_meant(source));
         let heaviest = weights.map(|(source, count)| count.unproven + usize::from(*source == new)).max()?;
@@ -196,7 +198,7 @@ impl<K: Eq + Hash + Copy> Taken<K> {
         Some(eviction)
     }
 
-    /// One of a source is unproven no more.
+    /// Counts one unproven connection of a source less.
     fn count_less(&mut self, source: Option<K>) {
         if let Some(count) = self.sources.get_mut(&source) {
             count.unproven -= 1;
@@ -208,6 +210,7 @@ impl<K: Eq + Hash + Copy> Taken<K> {
         self.of_sources -= usize::from(source.is_some());
         if let Some(count) = self.sources.get_mut(&source) {
             count.all -= 1;
+            // Otherwise the map would grow with every source that ever connected.
             if count.all == 0 {
                 self.sources.remove(&source);
             }
@@ -220,7 +223,7 @@ impl Eviction {
         self.has_come.load(Ordering::SeqCst)
     }
 
-    /// Wakes who waits for it, after it has come.
+    /// Wakes the waiting task or thread, after the eviction.
     fn wake(&self) {
         let waker = sync::lock(&self.waker).take();
         if let Some(waker) = waker {
@@ -230,7 +233,7 @@ impl Eviction {
 }
 
 impl<K: Eq + Hash + Copy> Permit<K> {
-    /// Returns the standing of the place, also for others than the holder.
+    /// Returns the standing of the place, which others than the holder may keep.
     pub fn standing(&self) -> &Standing<K> {
         &self.0
     }
@@ -240,6 +243,7 @@ impl<K: Eq + Hash + Copy> Drop for Permit<K> {
     fn drop(&mut self) {
         let Standing { shared, number, source, eviction } = &self.0;
         let mut taken = sync::lock(&shared.taken);
+        // An evicted place was freed by its eviction; it must not be freed twice.
         if taken.remove_unproven(*number).is_none() && !eviction.has_come() {
             taken.free(*source);
         }
@@ -247,8 +251,8 @@ impl<K: Eq + Hash + Copy> Drop for Permit<K> {
 }
 
 impl<K: Eq + Hash + Copy> Standing<K> {
-    /// The client has shown that it may use the server: it keeps its place from now on. Returns whether it
-    /// still has one.
+    /// Keeps the place from now on, because the client has shown that it may use the server. Returns true if
+    /// the place was not lost before.
     pub fn prove(&self) -> bool {
         let mut taken = sync::lock(&self.shared.taken);
         if taken.unproven.remove(&self.number).is_some() {
@@ -263,24 +267,25 @@ impl<K: Eq + Hash + Copy> Standing<K> {
         !taken.unproven.contains_key(&self.number) && !self.eviction.has_come()
     }
 
-    /// Returns true if it has lost its place.
+    /// Returns true if the connection has lost its place.
     pub fn is_evicted(&self) -> bool {
         self.eviction.has_come()
     }
 
-    /// Returns when the connection has lost its place: it must be closed then. One task or thread waits.
+    /// Waits until the connection has lost its place: it must be closed then. Only one task or thread may
+    /// wait.
     pub fn evicted(&self) -> impl Future<Output = ()> + '_ {
         poll_fn(|cx| self.poll_evicted(cx))
     }
 
     fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Kept before it is looked: what comes after the look wakes.
+        // The waker is stored before the check, because an eviction after the check must wake it.
         *sync::lock(&self.eviction.waker) = Some(cx.waker().clone());
         if self.eviction.has_come() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has a thread that serves the connection learn that it has lost its place: `close` is called then, by
-    /// whoever comes next, or at once if it is lost already.
+    /// Calls `close` when the connection loses its place, on the thread that evicts it, or at once if it is
+    /// lost already. For connections that a thread serves.
     pub fn when_evicted(&self, close: impl Fn() + Send + Sync + 'static) {
         struct Call<F>(F);
         impl<F: Fn() + Send + Sync> Wake for Call<F> {
@@ -330,7 +335,7 @@ mod tests {
         }
         assert!(!slow.standing().is_evicted() && slow.standing().prove());
         assert_eq!((admission.taken(), admission.unproven()), (6, 5));
-        // However many sources he has, who comes first does not lose to one that has more.
+        // The oldest connections do not lose to a source that has more, however many sources the client has.
         let others: Held = (3..6).map(|source| admission.admit(Some(source)).expect("a place")).collect();
         assert_eq!(evicted(&others), [false; 3]);
         drop((slow, flood, others));

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts events. Increments from any thread are never lost; reading orders nothing.
+/// Count of events. Increments from any thread are never lost; reading orders nothing.
 ///
 /// It starts at 0, and wraps after 2^64 - 1.
 ///
@@ -28,20 +28,20 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Returns the present value.
+    /// Returns the current value.
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Makes a struct of [`Counter`]s that implements `Debug` and `Default` and has a `snapshot()` and
+/// Declares a struct of [`Counter`]s that implements `Debug` and `Default` and has a `snapshot()` and
 /// `descriptions()`.
 ///
-/// It is written as a struct whose fields have a doc comment and no type. `snapshot()` is as visible as the
-/// struct, and returns the name and the value of every counter in the order of declaration; `descriptions()`
-/// returns the names with the doc comments. The documentation of the struct has a table of all counters,
-/// because users see the names even where the fields are private.
+/// The input is a struct whose fields have a doc comment and no type. `snapshot()` is as visible as the
+/// struct, and returns the name and the value of every counter in the order of declaration. `descriptions()`
+/// returns the names with the doc comments. The struct's documentation has a table of all counters, because
+/// users see the names even where the fields are private.
 ///
 /// ```
 /// peersock_primitives::counters! {

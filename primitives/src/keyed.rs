@@ -3,10 +3,10 @@
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
-/// A secret for one purpose, usable as a hash table's [`BuildHasher`].
+/// Secret for one purpose, usable as a hash table's [`BuildHasher`].
 ///
-/// The standard library's hasher is SipHash-1-3 with a fixed key, so the secret is its first input
-/// block. A hasher that has absorbed it is kept, and cloning that costs nothing per use.
+/// The standard library's hasher is SipHash-1-3 with a fixed key, so the secret is its first input block. A
+/// hasher that has absorbed the secret is kept, and cloning it costs nothing per use.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -25,14 +25,14 @@ impl Key {
     pub fn new(seed: &[u8; 32], purpose: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(seed);
-        // In whole words: the hasher joins whatever comes after a part of one.
+        // Whole words, because the hasher joins later input to a partial word.
         let mut words = purpose.as_bytes().to_vec();
         words.resize(words.len().next_multiple_of(8), 0);
         hasher.write(&words);
         Self(hasher)
     }
 
-    /// A pseudo-random function of `input`.
+    /// Returns a pseudo-random function of `input`.
     pub fn digest(&self, input: impl Hash) -> u64 {
         self.hash_one(input)
     }

@@ -1,12 +1,12 @@
-//! What both cores of peersock and the node are built with.
+//! Building blocks shared by both cores of peersock and the node.
 //!
 //! * [`sync`]: the locks and atomics of the standard library, taken without regard to poison.
-//! * [`admission`]: which connections a server has places for, when strangers open more.
-//! * [`wait`]: how threads and tasks wait for a socket.
-//! * [`beside()`]: work beside that of a thread that waits for it, also where no thread can be started.
+//! * [`admission`]: connection limits of a server that strangers may fill.
+//! * [`wait`]: waiting of threads and tasks for a socket.
+//! * [`beside()`]: work on a second thread beside one that waits for it, even if no thread can be started.
 //! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
-//! * [`is_deceptive`]: which characters of others' texts people are not shown.
+//! * [`is_deceptive`]: the characters of untrusted texts that people must not see.
 //! * [`prometheus`]: such numbers as text for Prometheus.
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! Writes numbers in the text format of Prometheus, which its servers and `node_exporter` read.
+//! Output of numbers in the text format of Prometheus, which its servers and `node_exporter` read.
 //!
-//! A [`Text`] is made of families: numbers of one name, which differ in their labels. A family without a
+//! A [`Text`] consists of families: numbers of one name, which differ in their labels. A family without a
 //! number leaves nothing in the text.
 //!
 //! ```
@@ -22,16 +22,16 @@
 
 use std::fmt::Write as _;
 
-/// The media type of the format, for the header `Content-Type` of an answer over HTTP.
+/// Media type of the format, for the header `Content-Type` of an answer over HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// A text in the format. Each family must be written once only, all its numbers together.
+/// Text in the format. Each family must be written only once, with all its numbers together.
 #[derive(Debug, Default)]
 pub struct Text(String);
 
 impl Text {
-    /// Begins a family of numbers that only grow, until the process that counts begins anew. By custom the
-    /// name ends with `_total`.
+    /// Begins a family of numbers that only grow, until the counting process restarts. By custom the name
+    /// ends with `_total`.
     pub fn counter<'a>(&'a mut self, name: &'a str, help: &'a str) -> Family<'a> {
         Family { text: &mut self.0, name, kind: "counter", help, is_begun: false }
     }
@@ -58,8 +58,8 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
-    /// Writes one number. `labels` have names of letters, digits and underscores, and any text as value; they
-    /// must differ from those of the family's other numbers.
+    /// Writes one number. `labels` have names of letters, digits and underscores, and any text as value. They
+    /// must differ from the labels of the family's other numbers.
     pub fn number(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) {
         self.write(labels, value.into());
     }
@@ -82,6 +82,7 @@ impl Family<'_> {
         }
         let _ = match value {
             Number::Whole(value) => writeln!(self.text, " {value}"),
+            // Rust writes `inf`, which the format does not know.
             Number::Real(value) if value == f64::INFINITY => writeln!(self.text, " +Inf"),
             Number::Real(value) if value == f64::NEG_INFINITY => writeln!(self.text, " -Inf"),
             Number::Real(value) => writeln!(self.text, " {value}"),
@@ -89,7 +90,7 @@ impl Family<'_> {
     }
 }
 
-/// A number as it is written.
+/// Number with its notation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     /// Written with all its digits; readers may keep 53 bits of it.
@@ -128,7 +129,7 @@ impl From<f64> for Number {
     }
 }
 
-/// A text in one line, as the format wants it; in a value of a label quotation marks are escaped, too.
+/// Escapes a text for one line of the format; in a label's value quotation marks are escaped, too.
 fn escaped(text: &str, is_label: bool) -> String {
     let mut written = String::with_capacity(text.len());
     for c in text.chars() {

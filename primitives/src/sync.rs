@@ -1,9 +1,9 @@
 //! Locks whose poisoning is ignored, and the atomics that are used beside them.
 //!
-//! Poison tells that a thread has panicked while it held the lock. Code that takes its locks with these
-//! functions never leaves half changed what a lock guards, so other threads can go on.
+//! Poison means that a thread has panicked while it held the lock. Code that takes its locks with these
+//! functions never leaves guarded data half changed, so other threads can go on.
 //!
-//! Modules whose interleavings are tested take everything from `super::sync`. Their tests replace that by a
+//! Modules whose interleavings are tested take everything from `super::sync`. Their tests replace it with a
 //! module of the same name, with the locks and atomics of `shuttle`.
 //!
 //! ```
@@ -31,23 +31,23 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until nobody writes and takes the lock for reading, poisoned or not.
+/// Waits for the end of writing and takes the lock for reading, poisoned or not.
 pub fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until nobody else has the lock and takes it for writing, poisoned or not.
+/// Waits for the lock and takes it for writing, poisoned or not.
 pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives the mutex up until somebody notifies `condvar`, or without a reason, and takes it again, poisoned or
+/// Releases the mutex until `condvar` is notified, or a spurious wake-up, and takes it again, poisoned or
 /// not.
 pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same, for no longer than `timeout`.
+/// Waits like [`wait`], for at most `timeout`.
 pub fn wait_timeout<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -56,7 +56,7 @@ pub fn wait_timeout<'a, T>(
     condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// The same, for as long as the condition holds of what the mutex guards.
+/// Waits like [`wait_timeout`], as long as the condition holds for the guarded data.
 pub fn wait_timeout_while<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,10 +1,10 @@
-//! Texts of others, as people are shown them.
+//! Checks of untrusted texts before people see them.
 
-/// Whether a character would draw on terminals, end a line, change the order in which others are shown, or
-/// not be seen at all, so that a text looks like another one: control characters, the separators of lines and
-/// paragraphs, the marks of direction (UAX #9), spaces and joiners without a width, and tags.
+/// Returns true for a character that controls terminals, ends a line, reorders other characters, or is
+/// invisible, because it makes a text look like another one. These are control characters, the separators of
+/// lines and paragraphs, the marks of direction (UAX #9), spaces and joiners without a width, and tags.
 ///
-/// The two joiners that scripts and emoji need, U+200C and U+200D, are none of these.
+/// The two joiners that scripts and emoji need, U+200C and U+200D, are not deceptive.
 ///
 /// ```
 /// use peersock_primitives::is_deceptive;

@@ -10,47 +10,48 @@ use crate::roaming::Outstanding;
 use crate::room::Worth;
 use crate::session::Session;
 
-/// A node that has a session with the root, or is registered, or both.
+/// Node that has a session with the root, or is registered, or both.
 pub(crate) struct Client {
     pub(crate) id: NodeId,
     pub(crate) identity: PublicIdentity,
-    /// Of its initiations.
+    /// Timestamp of its newest initiation.
     pub(crate) newest: Timestamp,
-    /// Where it has last shown that it receives. Without this it is not counted among the nodes, and gets
-    /// nothing but answers.
+    /// Place where it has last shown that it receives. Without one it does not count as a node, and gets only
+    /// answers.
     pub(crate) place: Option<Source>,
-    /// It was there and is registered, but its stream has ended, or another node is there now.
+    /// True if it is registered, but its stream has ended, or another node has its place now.
     pub(crate) is_away: bool,
-    /// When something authentic came from it last, a relayed frame included.
+    /// Time of the last authentic packet from it, including relayed frames.
     pub(crate) heard: Nanos,
-    /// The same from where it has shown that it receives.
+    /// Time of the last authentic packet from its place.
     pub(crate) heard_at_path: Nanos,
-    /// By which it stands in the order of those that give way, if it does.
+    /// Time by which it is sorted in the eviction order, if it is there.
     pub(crate) filed: Nanos,
-    /// What it has sent on last, the one before, and those that it has not used yet.
+    /// Its last used session, the one before, and the sessions that it has not used yet.
     pub(crate) current: Option<Box<Session>>,
     pub(crate) previous: Option<Box<Session>>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) challenge: Option<Box<Outstanding>>,
     pub(crate) registered: Option<Registered>,
-    /// Of its last registration, which must not come again in the same session.
+    /// Sequence of its last registration, which must not be repeated in the same session.
     pub(crate) sequence: u64,
-    /// When the session was made in which that came.
+    /// Creation time of the session in which that registration came.
     pub(crate) sequence_since: Nanos,
-    /// When the session was made in which its last claim of a nickname came, and that claim's sequence.
+    /// Creation time of the session of its last nickname claim, and that claim's sequence.
     pub(crate) nicknames: (Nanos, u64),
     pub(crate) buckets: Buckets,
-    /// When it is to be looked at; what the table of deadlines has.
+    /// Next expiry, equal to its entry in the table of deadlines.
     pub(crate) deadline: Nanos,
 }
 
-/// A response that the node has not used yet, and where it went: who uses it has received it there.
+/// Response that the node has not used yet, and its destination: a node that uses the session has received
+/// the response there.
 pub(crate) struct Pending {
     pub(crate) session: Session,
     pub(crate) source: Source,
 }
 
-/// What a node has while it can be found.
+/// State of a node that can be found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Registered {
     pub(crate) registration: Registration,
@@ -59,7 +60,7 @@ pub(crate) struct Registered {
     pub(crate) expires: Nanos,
 }
 
-/// When each of the node's buckets is full again.
+/// Times at which the node's buckets are full again.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Buckets {
     pub(crate) stale_replies: Nanos,
@@ -70,19 +71,19 @@ pub(crate) struct Buckets {
     pub(crate) look_ups: Nanos,
     pub(crate) nicknames: Nanos,
     pub(crate) notices: Nanos,
-    /// The notice that the budget is used up has an interval of its own.
+    /// Interval of the notice that the budget is used up.
     pub(crate) over_rate: Nanos,
     pub(crate) free: Nanos,
     pub(crate) relay: Nanos,
 }
 
-/// Answered handshakes of one node that it has not used yet.
+/// Limit of answered handshakes of one node that it has not used yet.
 pub(crate) const MAX_PENDING: usize = 4;
 
-/// How long they are kept.
+/// Lifetime of such handshakes.
 pub(crate) const PENDING_LIFETIME: Nanos = Duration::from_secs(12).as_nanos() as Nanos;
 
-/// A node that says nothing for so long is not there: it has missed three keepalives.
+/// Silence after which a node counts as absent: it has missed three keepalives.
 pub(crate) const SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
 
 impl Client {
@@ -109,17 +110,17 @@ impl Client {
         }
     }
 
-    /// Where it receives.
+    /// Returns the place where it receives.
     pub(crate) fn path(&self) -> Option<Source> {
         self.place.filter(|_| !self.is_away)
     }
 
-    /// Whether it counts as a node: it has shown that it receives somewhere.
+    /// Returns true if it counts as a node: it has shown that it receives somewhere.
     pub(crate) fn is_node(&self) -> bool {
         self.place.is_some()
     }
 
-    /// What is lost with it, if it may give way.
+    /// Returns the loss if it is evicted, unless it must stay.
     pub(crate) fn worth(&self) -> Option<Worth> {
         match (&self.registered, self.is_away) {
             (None, _) => Some(Worth::Unregistered),
@@ -128,25 +129,25 @@ impl Client {
         }
     }
 
-    /// Its registration, if it is registered and has lately been heard of.
+    /// Returns its registration, if it is registered and was heard lately.
     pub(crate) fn present(&self, now: Nanos) -> Option<&Registered> {
         let registered = self.registered.as_ref()?;
         (now < registered.expires && now < self.heard.saturating_add(SILENCE)).then_some(registered)
     }
 
-    /// What is told to whoever looks it up.
+    /// Returns the answer to a look-up.
     pub(crate) fn entry(&self, now: Nanos) -> Option<Entry> {
         let Registered { registration, channel, .. } = *self.present(now)?;
         Some(Entry { identity: self.identity, channel, registration })
     }
 
-    /// The same with the seconds for which it stays, at least 1.
+    /// Returns the answer to a look-up with the remaining seconds, at least 1.
     pub(crate) fn entry_for(&self, now: Nanos) -> Option<(Entry, u32)> {
         let left = self.present(now)?.expires.saturating_sub(now).div_ceil(1_000_000_000);
         Some((self.entry(now)?, u32::try_from(left).unwrap_or(u32::MAX)))
     }
 
-    /// The session of that index; true if it has been used before.
+    /// Returns the session with an index, and true if it has been used before.
     pub(crate) fn session(&mut self, index: SessionIndex) -> Option<(&mut Session, bool)> {
         let used = [&mut self.current, &mut self.previous].into_iter().flatten();
         let used = used.map(|session| (&mut **session, true));
@@ -154,7 +155,7 @@ impl Client {
         used.chain(unused).find(|(session, _)| session.index == index)
     }
 
-    /// Takes out what is too old, for its index to be given free.
+    /// Removes expired sessions, and returns their indices for reuse.
     pub(crate) fn take_expired(&mut self, now: Nanos) -> Vec<SessionIndex> {
         let mut gone = Vec::new();
         for slot in [&mut self.current, &mut self.previous] {
@@ -168,18 +169,19 @@ impl Client {
             stays
         });
         if self.pending.is_empty() {
+            // Frees the memory, because a root has at most 1 KiB per node.
             self.pending = Vec::new();
         }
         gone
     }
 
-    /// All indices of its sessions.
+    /// Returns all indices of its sessions.
     pub(crate) fn indices(&self) -> Vec<SessionIndex> {
         let used = [&self.current, &self.previous].into_iter().flatten().map(|session| session.index);
         used.chain(self.pending.iter().map(|pending| pending.session.index)).collect()
     }
 
-    /// When something of it runs out next.
+    /// Returns the time of its next expiry.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
         let used = [&self.current, &self.previous].into_iter().flatten().map(|session| session.expires());
         let unused = self.pending.iter().map(|pending| pending.session.established + PENDING_LIFETIME);

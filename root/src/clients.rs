@@ -1,4 +1,5 @@
-//! All clients, and the ways to find one. Every way leads to a slot; who is removed leaves no entry behind.
+//! Table of all clients, with several indexes. Each index leads to a slot; a removed client leaves no entry
+//! behind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +13,7 @@ use crate::budget::Nanos;
 use crate::client::Client;
 use crate::room::{Prefix, Room};
 
-/// A place in the table.
+/// Position in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u32);
 
@@ -20,14 +21,14 @@ impl Slot {
     pub(crate) const FIRST: Self = Self(0);
 }
 
-/// The table. Nothing here is iterated over in the order of a hash, so the same inputs give the same outputs.
+/// Table of clients. No iteration follows the order of a hash, so the same inputs give the same outputs.
 ///
-/// `by_source` has slots only, and the client at the slot has the source. As the key of a map a source would
-/// take ten times as much, and a map that has just grown has room for twice as many.
+/// `by_source` holds only slots, and the client at the slot holds the source. As the key of a map a source
+/// would take ten times as much memory, and a map that has just grown has room for twice as many.
 pub(crate) struct Clients {
     slots: Vec<Option<Box<Client>>>,
     free: Vec<Slot>,
-    /// Sorted, for the look-up by the first bytes.
+    /// Slots sorted by ID, for the look-up by the first bytes.
     by_id: BTreeMap<NodeId, Slot>,
     by_index: HashMap<[u8; 3], Slot, Key>,
     by_source: HashTable<Slot>,
@@ -54,23 +55,24 @@ impl Clients {
         }
     }
 
-    /// Nodes that are where they have shown that they receive.
+    /// Returns the number of nodes at a place where they have shown that they receive.
     pub(crate) fn proven(&self) -> usize {
         self.proven
     }
 
-    /// Those that have used no session yet: they have been answered, and nothing else.
+    /// Returns the number of clients that have used no session yet: they got answers, and nothing else.
     pub(crate) fn unproven(&self) -> usize {
         self.by_id.len() - self.room.nodes()
     }
 
-    /// Nodes that are registered.
+    /// Returns the number of registered nodes.
     pub(crate) fn registered(&self) -> usize {
         self.by_channel.len()
     }
 
     pub(crate) fn insert(&mut self, client: Client) -> Slot {
         let id = client.id;
+        // Slots are reused, so the table grows only with the peak of clients.
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             Slot(u32::try_from(self.slots.len() - 1).expect("the limits are far below 2^32"))
@@ -88,7 +90,7 @@ impl Clients {
         self.slots.get_mut(slot.0 as usize)?.as_deref_mut()
     }
 
-    /// Sender, receiver and the sender's prefix, for a frame between two nodes.
+    /// Returns the sender of a frame and the sender's prefix.
     pub(crate) fn sender(&mut self, slot: Slot) -> Option<(&mut Client, Option<&mut Prefix>)> {
         let client = self.slots.get_mut(slot.0 as usize)?.as_deref_mut()?;
         let prefix = client.path().and_then(|path| self.room.prefix(path.ip()));
@@ -103,6 +105,7 @@ impl Clients {
         match key {
             LookUpKey::Id(id) => self.by_id(id),
             LookUpKey::Prefix(prefix) => {
+                // The smallest ID with this prefix; only the next ID in order can match.
                 let mut first = [0; 32];
                 first[..prefix.len()].copy_from_slice(prefix);
                 let (id, slot) = self.by_id.range(NodeId::from_bytes(first)..).next()?;
@@ -148,7 +151,8 @@ impl Clients {
         self.by_index.is_empty()
     }
 
-    /// The node has shown that it receives there. Whoever was there before is not any more, and is returned.
+    /// Sets the place where the node has shown that it receives. Returns the node that was at that place
+    /// before, which no longer is.
     pub(crate) fn set_path(&mut self, slot: Slot, path: Source) -> Option<Slot> {
         if self.get(slot).is_none_or(|client| client.path() == Some(path)) {
             return None;
@@ -158,6 +162,7 @@ impl Clients {
             self.clear_path(before);
         }
         self.clear_path(slot);
+        // The node must count at its new address only.
         self.give_back(slot);
         if let Some(client) = self.get_mut(slot) {
             (client.place, client.is_away) = (Some(path), false);
@@ -174,13 +179,14 @@ impl Clients {
         before
     }
 
-    /// The node is not there any more. It goes on to count if it is registered.
+    /// Clears the place of a node that is gone. A registered node still counts.
     pub(crate) fn clear_path(&mut self, slot: Slot) {
         let Some(path) = self.get(slot).and_then(Client::path) else { return };
         self.proven -= 1;
         if let Ok(entry) = self.by_source.find_entry(self.source_key.digest(path), |other| *other == slot) {
             entry.remove();
         }
+        // The eviction order is sorted by worth, which changes with the place.
         self.unfile(slot);
         if let Some(client) = self.get_mut(slot) {
             client.is_away = true;
@@ -188,7 +194,7 @@ impl Clients {
         self.file(slot);
     }
 
-    /// Whether it is registered has changed by `change`.
+    /// Applies a change to the node's registration.
     pub(crate) fn update<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Client) -> T) -> Option<T> {
         self.unfile(slot);
         let changed = self.get_mut(slot).map(change);
@@ -196,8 +202,8 @@ impl Clients {
         changed
     }
 
-    /// Puts a node where it belongs among those that give way. One that is neither registered nor there is a
-    /// stranger again.
+    /// Inserts a node into the eviction order. A node that is neither registered nor reachable is a stranger
+    /// again.
     fn file(&mut self, slot: Slot) {
         let Some(client) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else { return };
         if client.is_away && client.registered.is_none() {
@@ -216,7 +222,7 @@ impl Clients {
         }
     }
 
-    /// The node does not count any more.
+    /// Stops counting the node.
     fn give_back(&mut self, slot: Slot) {
         self.unfile(slot);
         let place = self.get_mut(slot).and_then(|client| {
@@ -228,12 +234,13 @@ impl Clients {
         }
     }
 
-    /// Looks at the client again when something of it runs out. False if there is nothing left of it.
+    /// Sets the client's deadline to its next expiry. Returns false if nothing of the client is left.
     pub(crate) fn schedule(&mut self, slot: Slot) -> bool {
         let Some(client) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else {
             return true;
         };
         let Some(next) = client.next_deadline() else { return false };
+        // Most packets change no deadline.
         if next != client.deadline {
             self.deadlines.remove(&(client.deadline, slot));
             self.deadlines.insert((next, slot));
@@ -246,7 +253,7 @@ impl Clients {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The client whose deadline is over first.
+    /// Returns the client with the first expired deadline.
     pub(crate) fn due(&self, now: Nanos) -> Option<Slot> {
         self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
     }
@@ -265,7 +272,7 @@ impl Clients {
         Some(client)
     }
 
-    /// The next slot from `from` on that has a client, and from where to go on.
+    /// Returns the next used slot from `from` on, and the position to continue at.
     pub(crate) fn next_from(&self, from: usize) -> Option<(usize, Slot)> {
         (from..self.slots.len()).find_map(|at| {
             self.slots[at].as_ref()?;
@@ -286,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    /// More than a table has room for at first.
+    /// More identities than a table initially has room for.
     static IDENTITIES: LazyLock<Vec<PublicIdentity>> =
         LazyLock::new(|| (0..100).map(|seed| *Identity::from_seed(&[seed; 32]).public()).collect());
 

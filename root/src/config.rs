@@ -4,7 +4,7 @@ use std::sync::Arc;
 use peersock_overlay::{EntropySource, Identity, Provider, default_provider};
 use zeroize::Zeroizing;
 
-/// What a [`Root`](crate::Root) is made with.
+/// Configuration of a [`Root`](crate::Root).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -18,28 +18,28 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Who this root is.
+    /// Identity of this root.
     pub identity: Arc<Identity>,
-    /// Makes the ciphers of sessions. Default: [`default_provider`].
+    /// Provider of the sessions' ciphers. Default: [`default_provider`].
     pub provider: Arc<dyn Provider>,
-    /// Asked for fresh randomness before each key is made. Without it the seed determines every key, which
-    /// only a simulation should want. Default: none.
+    /// Source of fresh randomness for each key. Without it the seed determines every key, which only a
+    /// simulation should want. Default: none.
     pub entropy: Option<EntropySource>,
-    /// What the kernel grants the UDP sockets as receive buffer, in bytes; clients are told. Default:
-    /// 212,992, Linux's.
+    /// Receive buffer that the kernel grants the UDP sockets, in bytes; clients are told. Default: 212,992,
+    /// Linux's.
     pub receive_buffer: u32,
-    /// What nodes have to show to be registered, at most 255 bytes. Default: nothing.
+    /// Access token that nodes must present to register, at most 255 bytes. Default: none.
     pub access: Option<Zeroizing<Vec<u8>>>,
-    /// What is relayed for a node. Default: 8 MB/s per node and 32 MB/s per source prefix.
+    /// Relay limits. Default: 8 MB/s per node and 32 MB/s per source prefix.
     pub relay: RelayPolicy,
-    /// Whether STUN requests that are shorter than the answer are answered, a few per second and prefix.
-    /// Default: no, so that the root sends nobody more than came from there.
+    /// True if STUN requests shorter than the answer are answered, a few per second and prefix. Default:
+    /// false, so that no address gets more bytes than came from there.
     pub short_stun: bool,
     /// Bounds on memory and work.
     pub limits: Limits,
 }
 
-/// How many bytes per second are relayed, beyond the small share that every registered node always has.
+/// Bytes per second that are relayed, beyond the small share that every registered node always has.
 ///
 /// ```
 /// use peersock_root::RelayPolicy;
@@ -49,22 +49,22 @@ pub struct Config {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayPolicy {
-    /// Nothing.
+    /// Relays nothing.
     Off,
-    /// At most so many bytes per second, as the sender pays them; a quarter of a second's worth at once, and
-    /// 256 KiB at least.
+    /// Relays at most a rate in bytes per second, counted at the sender; a quarter of a second's worth at
+    /// once, at least 256 KiB.
     Limited {
-        /// Of one node.
+        /// Rate of one node.
         per_node: u32,
-        /// Of all nodes of one source prefix (IPv4 /24, IPv6 /56).
+        /// Rate of all nodes of one source prefix (IPv4 /24, IPv6 /56).
         per_prefix: u32,
     },
-    /// As much as comes.
+    /// Relays without a limit.
     Unlimited,
 }
 
 impl RelayPolicy {
-    /// What a node is told: bytes per second, 0 for no limit; `None` if nothing is relayed.
+    /// Returns the rate that a node is told: bytes per second, 0 for no limit; `None` if nothing is relayed.
     pub fn rate(self) -> Option<u32> {
         match self {
             Self::Off => None,
@@ -74,32 +74,32 @@ impl RelayPolicy {
     }
 }
 
-/// Bounds on what others make a root remember and do.
+/// Limits on the memory and work that others cause.
 ///
 /// ```
 /// assert!(peersock_root::Limits::default().lifetime >= 600);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Nodes that have a session or are registered. Newcomers take the places of those that are not
-    /// registered, and of registered ones that are gone for 90 s. Default: 100,000.
+    /// Nodes that have a session or are registered. Newcomers evict nodes that are not registered, and
+    /// registered ones that are gone for 90 s. Default: 100,000.
     pub nodes: usize,
-    /// The same from one source prefix (IPv4 /24, IPv6 /56). Once half of all places are taken, an IPv4 /16
-    /// or IPv6 /32 gets half of the rest at most, or as many as this. Default: 4,096.
+    /// Nodes from one source prefix (IPv4 /24, IPv6 /56). Once half of all places are taken, an IPv4 /16 or
+    /// IPv6 /32 gets half of the rest at most, or as many as this. Default: 4,096.
     pub nodes_per_prefix: u32,
     /// The longest lifetime of a registration, in seconds; longer ones are cut. Default: 3,600.
     pub lifetime: u32,
     /// Initiations that are read per second without a cookie. Default: 1,000.
     pub handshakes_per_second: u32,
-    /// How many of them at once. Default: 1,000.
+    /// Initiations that are read at once without a cookie. Default: 1,000.
     pub handshake_burst: u32,
     /// Look-ups of one node per second; three times as many at once. Default: 20.
     pub look_ups_per_second: u32,
     /// Nicknames that are claimed. Default: 100,000, which are about 40 MB.
     pub nicknames: usize,
-    /// The same of one node. Default: 4.
+    /// Nicknames that one node may claim. Default: 4.
     pub nicknames_per_node: u32,
-    /// The same from one source prefix (IPv4 /24, IPv6 /56). Default: 1,024.
+    /// Nicknames claimed from one source prefix (IPv4 /24, IPv6 /56). Default: 1,024.
     pub nicknames_per_prefix: u32,
     /// The longest lifetime of a nickname, in seconds; longer ones are cut. Nodes claim theirs again with
     /// each registration, at latest every 200 s. Default: 3,600.
@@ -124,7 +124,7 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// The defaults for this identity.
+    /// Returns the defaults for this identity.
     pub fn new(identity: Arc<Identity>) -> Self {
         Self {
             identity,

@@ -1,4 +1,4 @@
-//! Data packets: whose they are, and what they say.
+//! Data packets: their sessions and their messages.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use crate::budget::Nanos;
 use crate::clients::Slot;
 use crate::{Root, Source};
 
-/// How a message came.
+/// Origin of a message.
 #[derive(Debug, Clone, Copy)]
 struct Came {
     source: Source,
-    /// The session, and when it was made.
+    /// Index of the session, and when it was made.
     session: SessionIndex,
     since: Nanos,
-    /// Of the datagram, in bytes.
+    /// Size of the datagram in bytes.
     len: usize,
 }
 
@@ -33,6 +33,7 @@ impl Root {
             let (session, is_used) = client.session(data.receiver)?;
             let (is_alive, since) = (at < session.expires(), session.established);
             is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
+            // Both times change only after authentication, so forged packets keep no node alive.
             client.heard = at;
             if client.path() == Some(source) {
                 client.heard_at_path = at;
@@ -48,10 +49,11 @@ impl Root {
                 }
             }
         }
+        // Kept for the next packet, which saves an allocation.
         self.scratch = plaintext;
     }
 
-    /// An authentic message of a node.
+    /// Handles an authentic message of a node.
     fn on_message(&mut self, now: Instant, slot: Slot, came: Came, plaintext: &[u8]) {
         let Came { source, session, since, len } = came;
         let is_at_path = self.clients.get(slot).is_some_and(|client| client.path() == Some(source));
@@ -61,7 +63,7 @@ impl Root {
                 return self.on_vouch(now, source, slot);
             }
             if !is_at_path {
-                // An answer would be longer than the question, and could be for somebody else's benefit.
+                // The answer would exceed the question, and its source may be forged to hit a victim.
                 self.counters.from_unproven.increment();
                 return self.challenge(now, source, slot);
             }
@@ -75,7 +77,7 @@ impl Root {
             };
         }
         let control = match plaintext.first() {
-            // A keepalive.
+            // Keepalive.
             None | Some(0) => None,
             Some(_) => Some(Control::parse(plaintext)),
         };
@@ -84,9 +86,10 @@ impl Root {
                 let size = u16::try_from(len).unwrap_or(u16::MAX);
                 self.answer(slot, source, Control::ProbeAck { id, size });
             }
-            // It does not pay for two messages. A node that compares several ways to the root is still heard
-            // from on the one that it uses; one that is not seems to have another address now, of which it
-            // may not know. It hears from the root either way.
+            // One datagram does not pay for two messages, so either a challenge or an answer is sent. A node
+            // that compares several paths to the root is still heard on its current one. A node that is
+            // silent there seems to have a new address, perhaps unknowingly. It hears from the root in both
+            // cases.
             Some(Ok(Control::Challenge { here: false, .. })) if self.seems_moved(now, source, slot) => {
                 self.challenge(now, source, slot);
             }
@@ -101,14 +104,14 @@ impl Root {
             Some(Ok(Control::Params { .. })) | None => {}
             Some(_) => self.counters.control_unknown.increment(),
         }
-        // Probing packets may come from anywhere (RFC 9000, section 9.1); the others mean that the node is
-        // there.
+        // Probing packets may come from anywhere (RFC 9000, section 9.1); other packets mean that the node
+        // has moved there.
         if !is_at_path && !matches!(control, Some(Ok(control)) if control.is_probing()) {
             self.challenge(now, source, slot);
         }
     }
 
-    /// The node leaves. What comes late in a session that it has replaced ends that one only.
+    /// Ends the node's sessions. A late message in a replaced session ends only that one.
     fn on_close(&mut self, slot: Slot, session: SessionIndex) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         match client.previous.take_if(|previous| previous.index == session) {

@@ -1,5 +1,5 @@
 peersock_primitives::counters! {
-    /// What a root has done and dropped since it started. Each counter only ever grows.
+    /// Counts of work that a root has done or dropped since it started. Each counter only ever grows.
     ///
     /// ```
     /// use peersock_root::Counters;

@@ -1,13 +1,13 @@
 use peersock_overlay::NodeId;
 use peersock_overlay::wire::{Entry, LookUpKey, Referral};
 
-/// What a root shares with others of its set, so that each finds the nodes of all.
+/// Directory that a root shares with others of its set, so that each finds the nodes of all.
 ///
-/// The calls return at once and tell nothing: a root never waits for it. The answer to a question comes when
-/// it comes, through [`Root::handle_answer`](crate::Root::handle_answer); a question without one is answered
-/// after two seconds by [`NotFound::Partial`](peersock_overlay::wire::NotFound::Partial). A directory that is
-/// away costs a root nothing but that: it goes on with its own nodes. When it is there again, and may have
-/// forgotten, [`Root::handle_directory_back`](crate::Root::handle_directory_back) tells it all of them again.
+/// The calls return at once and without a result, because a root never waits for the directory. The answer to
+/// a question comes later through [`Root::handle_answer`](crate::Root::handle_answer). After two seconds
+/// without one, the root answers with [`NotFound::Partial`](peersock_overlay::wire::NotFound::Partial). While
+/// the directory is away, the root goes on with its own nodes. When the directory is back, and may be empty,
+/// [`Root::handle_directory_back`](crate::Root::handle_directory_back) writes all of them again.
 ///
 /// ```
 /// use peersock_overlay::NodeId;
@@ -28,19 +28,19 @@ use peersock_overlay::wire::{Entry, LookUpKey, Referral};
 /// }
 /// ```
 pub trait Directory: Send {
-    /// A node is registered here, or again. It carries its own signature, and the lifetime that the node has
-    /// asked for; the root keeps it for `lifetime` seconds from now, which is what counts: at least 1.
+    /// Registers or renews a node. The entry carries the node's signature, and the lifetime that the node has
+    /// asked for. The root keeps it for `lifetime` seconds from now, at least 1, which is what counts.
     fn registered(&mut self, entry: &Entry, lifetime: u32);
 
-    /// A node is not registered here any more. A root that ends in order says this of all its nodes; one that
-    /// is killed says nothing, and then lifetimes count.
+    /// Removes a node that is not registered here any more. A root that ends in order removes all its nodes;
+    /// a killed root's nodes expire.
     fn gone(&mut self, node: &NodeId);
 
-    /// Asks for a node that is not registered here. False if the question cannot be asked now.
+    /// Asks for a node that is not registered here. Returns false if the question cannot be asked now.
     fn ask(&mut self, question: QuestionId, key: &LookUpKey) -> bool;
 }
 
-/// Which question an answer is for.
+/// ID of a question, for its answer.
 ///
 /// ```
 /// use peersock_root::QuestionId;
@@ -50,7 +50,7 @@ pub trait Directory: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId(pub u64);
 
-/// What a shared directory says.
+/// Answer of a shared directory.
 ///
 /// ```
 /// use peersock_root::Answer;
@@ -59,11 +59,11 @@ pub struct QuestionId(pub u64);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The node is registered at another root of the set. The directory has checked both signatures: that
-    /// takes time which the state machine does not have. Whoever asked checks them again.
+    /// Node registered at another root of the set. The directory has verified both signatures, because that
+    /// takes time which the state machine does not have. The asker verifies them again.
     Found(Box<Referral>),
-    /// No root of the set has it.
+    /// No root of the set has the node.
     Nobody,
-    /// It cannot say.
+    /// The directory cannot answer.
     Unavailable,
 }

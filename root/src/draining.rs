@@ -1,4 +1,4 @@
-//! The end of a root: nodes are told, go elsewhere, and only then it stops.
+//! Shutdown of a root: it notifies its nodes, they go elsewhere, and only then it stops.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use crate::Root;
 use crate::budget::Nanos;
 use crate::clients::Slot;
 
-/// How far the telling has come.
+/// Progress of the notifications.
 #[derive(Debug)]
 pub(crate) struct Draining {
-    /// What is told.
+    /// Kind of the notification.
     what: What,
-    /// The next slot to look at, and when; nothing if all have been told.
+    /// Next slot, and when; `None` once all nodes were notified.
     next: Option<(usize, Nanos)>,
 }
 
@@ -23,31 +23,32 @@ enum What {
     Close,
 }
 
-/// So many nodes are told at once, and how long after the next ones are: 25,600 nodes a second.
+/// Number of nodes notified at once, and the interval between batches: 25,600 nodes a second.
 const BATCH: usize = 256;
 const INTERVAL: Duration = Duration::from_millis(10);
 
 impl Draining {
-    /// When the next nodes are to be told.
+    /// Returns the time at which the next nodes are notified.
     pub(crate) fn next(&self) -> Option<Nanos> {
         self.next.map(|(_, at)| at)
     }
 }
 
 impl Root {
-    /// The root will end soon: it tells all nodes, registers no new ones, and goes on with what there is.
+    /// Begins to drain, because the root will end soon: it notifies all nodes, registers no new ones, and
+    /// keeps serving the others.
     pub fn drain(&mut self, now: Instant) {
         if self.draining.is_none() {
             self.begin(now, What::Drains);
         }
     }
 
-    /// The root ends now: it tells all nodes, as far as they are there. The driver sends that and stops.
+    /// Closes the root: it says goodbye to all reachable nodes. The driver sends that and stops.
     pub fn close(&mut self, now: Instant) {
         self.begin(now, What::Close);
     }
 
-    /// Whether all nodes have been told, after [`Self::drain`] or [`Self::close`].
+    /// Returns true if all nodes have been notified, after [`Self::drain`] or [`Self::close`].
     pub fn has_told_all(&self) -> bool {
         self.draining.as_ref().is_some_and(|draining| draining.next.is_none())
     }
@@ -60,6 +61,7 @@ impl Root {
     pub(crate) fn drain_some(&mut self, now: Instant) {
         let at = self.nanos(now);
         let Some(Draining { what, next: Some((mut from, due)) }) = self.draining else { return };
+        // Called by every timeout, of which most are due to other timers.
         if at < due {
             return;
         }
@@ -79,7 +81,7 @@ impl Root {
         self.draining = Some(Draining { what, next: Some((from, at + INTERVAL.as_nanos() as Nanos)) });
     }
 
-    /// Tells the node, and other roots that it is not to be found here any more.
+    /// Says goodbye to the node, and removes it from the shared directory.
     fn say_goodbye(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
         let (id, path, is_registered) = (client.id, client.path(), client.registered.is_some());

@@ -14,15 +14,15 @@ use crate::clients::Slot;
 use crate::session::Session;
 use crate::{Root, Source};
 
-/// Stale replies to one node.
+/// Stale replies per second and burst of one node.
 const STALE_REPLIES: Budget = Budget::new(4, 8);
 
-/// Initiations of one known node from where it receives, and cookies sent there, when strangers have used up
-/// what there is for all: so that a flood ends no session. A node needs one of each in two minutes.
+/// Initiations of one known node from where it receives, and cookies sent there, once strangers have used up
+/// the common budget. So a flood ends no session. A node needs one of each in two minutes.
 const OF_KNOWN: Budget = Budget::new(1, 5);
 
-/// Once a node has [`MAX_PENDING`] unused sessions, another one replaces one of them, no sooner than this
-/// after the last.
+/// Minimum interval between answers to a node that has [`MAX_PENDING`] unused sessions; each answer replaces
+/// one of them.
 const ANSWER_INTERVAL: u64 = 200_000_000;
 
 impl Root {
@@ -30,14 +30,16 @@ impl Root {
         let Ok(initiation) = Initiation::parse(datagram) else {
             return self.counters.handshake_malformed.increment();
         };
+        // The cheapest check: only senders that know this root's ID pass.
         if !self.cookies.check_mac1(datagram) {
             return self.counters.mac1_invalid.increment();
         }
+        // Replays are dropped before the load check, so that they use up no budget.
         if self.recent.contains(datagram) {
             return self.counters.initiations_replayed.increment();
         }
-        // A cookie is a keyed hash of the address. A connection's numbers are not in it: who has another one
-        // from the same port has received the cookie as well.
+        // A cookie is a keyed hash of the address, without a connection's number. A client on another
+        // connection from the same port has received the cookie as well.
         let (at, known) = (self.nanos(now), self.clients.by_source(&source));
         let (cookies, clients) = (&self.cookies, &mut self.clients);
         let mut take_known = |bucket: fn(&mut Buckets) -> &mut Nanos| {
@@ -54,6 +56,7 @@ impl Root {
             .admit(source.remote(), now, check_cookie, || take_known(|buckets| &mut buckets.handshakes));
         match admission {
             Admission::Accept => {}
+            // Strangers may have used up the budget of all, so a known node still gets a cookie.
             Admission::Refuse if has_cookie || !take_known(|buckets| &mut buckets.cookies) => {
                 return self.counters.handshakes_refused.increment();
             }
@@ -70,6 +73,7 @@ impl Root {
         let Ok(received) = Received::read(&self.config.identity, datagram) else {
             return self.counters.handshake_unauthentic.increment();
         };
+        // Only authentic initiations, so that forged ones cannot displace them.
         self.recent.insert(datagram);
         if received.payload().network != NetworkId::ROOTS {
             return self.counters.strangers_refused.increment();
@@ -77,14 +81,15 @@ impl Root {
         self.accept(now, source, received);
     }
 
-    /// The sender holds the key that it names. Is it new, and is there room?
+    /// Creates a session if the initiation is new and the table has room. The sender holds the key that it
+    /// names.
     fn accept(&mut self, now: Instant, source: Source, received: Received) {
         let (at, timestamp) = (self.nanos(now), received.payload().timestamp);
         let slot = match self.clients.by_id(&received.initiator().node_id()) {
             Some(slot) => slot,
             None => {
-                // Strangers with forged addresses are as many as initiations are read while one is waited
-                // for, without and with a cookie.
+                // Forged addresses can add as many strangers as initiations are accepted in a pending
+                // session's lifetime, once without and once with a cookie.
                 let limits = &self.config.limits;
                 let waiting =
                     (PENDING_LIFETIME / 1_000_000_000) as usize * limits.handshakes_per_second as usize;
@@ -97,6 +102,7 @@ impl Root {
         };
         let Some(client) = self.clients.get_mut(slot) else { return };
         let is_known = client.current.is_some() || !client.pending.is_empty() || client.registered.is_some();
+        // A timestamp that is not newer may be a replay; a node whose clock went back learns the newest one.
         if is_known && timestamp <= client.newest {
             let newest = client.newest;
             let may_answer = STALE_REPLIES.take(&mut client.buckets.stale_replies, 1, at);
@@ -125,7 +131,7 @@ impl Root {
                 self.counters.handshakes_refused.increment();
                 return None;
             }
-            // The first answer stays, which is used first however long the way is.
+            // The first answer stays, because it arrives first and is used first, however long the path.
             gone.push(client.pending.remove(1).session.index);
         }
         self.clients.free_indices(gone);
@@ -156,8 +162,7 @@ impl Root {
         Some(())
     }
 
-    /// An index that no session has. With 2^24 of them, and three times the most nodes in use, a few tries
-    /// do.
+    /// Returns an unused session index. Few of the 2^24 indices are in use, so a few tries suffice.
     fn free_index(&mut self) -> Option<SessionIndex> {
         (0..32)
             .map(|_| SessionIndex::from_be_bytes(self.rng.random()))
@@ -165,8 +170,8 @@ impl Root {
     }
 }
 
-/// ChaCha20-Poly1305 unless only AES is offered: its keys cost nothing to set up, and a root sees little
-/// data.
+/// Chooses ChaCha20-Poly1305 unless only AES is offered: its keys cost nothing to set up, and a root handles
+/// little data.
 fn choose(ours: SuiteSet, theirs: SuiteSet) -> Option<Suite> {
     let both = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
     both.into_iter().find(|suite| ours.has(*suite) && theirs.has(*suite))

@@ -1,9 +1,9 @@
-//! The root of peersock: a server where nodes are found, and which relays sealed datagrams between them.
+//! Root of peersock: a server that finds nodes, and relays sealed datagrams between them.
 //!
 //! # A pure state machine
 //!
-//! [`Root`] opens no socket, reads no clock and starts no thread. A driver hands it what arrived and from
-//! where ([`Source`]), and what time it is; then it drains what is to be sent and asks for the next deadline:
+//! [`Root`] opens no socket, reads no clock and starts no thread. A driver hands it each datagram with its
+//! origin ([`Source`]) and the time; then it drains the outgoing datagrams and polls the next deadline:
 //!
 //! ```text
 //! handle_datagram / handle_answer / handle_timeout / drain
@@ -13,17 +13,17 @@
 //! The same inputs give the same outputs, so simulation runs the code that serves. [`server`] is such a
 //! driver, on tokio.
 //!
-//! # What it does
+//! # Functions
 //!
 //! A node makes an ordinary session with the root (`handshake`), which is kept in little more than its keys
-//! (`session`), and is *proven* where it receives (`roaming`). In the session it registers (`registration`),
-//! looks others up (`lookup`), and is told what it must know. Relayed frames (`relay`) are outside the
-//! session: they are passed on by their header, unread. STUN requests (`stun`) need no session at all.
+//! (`session`). The node is *proven* where it receives (`roaming`). In the session it registers
+//! (`registration`), looks others up (`lookup`), and gets notices. Relayed frames (`relay`) are outside the
+//! session: the root forwards them by their header, unread. STUN requests (`stun`) need no session at all.
 //!
-//! # What strangers can do
+//! # Limits on strangers
 //!
-//! Every datagram costs a bounded amount of work and memory, and to an address that has not shown that it
-//! receives goes at most what came from there: [`Root`] keeps an account for each datagram (`outbox`).
+//! Every datagram costs a bounded amount of work and memory. An address that has not shown that it receives
+//! gets at most as many bytes as came from there: [`Root`] keeps a credit for each datagram (`outbox`).
 //! Tables have limits ([`Limits`]), and each limit has a counter ([`Counters`]).
 #![deny(unsafe_code)]
 

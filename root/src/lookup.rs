@@ -1,4 +1,4 @@
-//! Who and where a node is: from the root's own table, or else from the directory that it shares.
+//! Look-ups of nodes: in the root's table, or else in the shared directory.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,44 +13,44 @@ use crate::clients::Slot;
 use crate::nicknames::take_one;
 use crate::{Answer, QuestionId, Root};
 
-/// The questions that the shared directory has not answered yet, in the order of their deadlines.
+/// Questions that the shared directory has not answered yet, in the order of their deadlines.
 pub(crate) struct Questions {
     open: BTreeMap<QuestionId, Question>,
     next: u64,
-    /// How many of them are from each source prefix; without zeros.
+    /// Number of open questions per source prefix, without zeros.
     of_prefix: BTreeMap<u64, u32>,
     asked: Limiter,
 }
 
-/// A question that the shared directory has not answered yet.
+/// Question that the shared directory has not answered yet.
 #[derive(Debug)]
 pub(crate) struct Question {
     slot: Slot,
-    /// Whoever has the slot when the answer comes must be who has asked.
+    /// Node that asked; the slot may belong to another node when the answer comes.
     asker: NodeId,
     prefix: u64,
-    /// The asker's name for it.
+    /// Asker's ID of the question.
     id: u32,
     key: LookUpKey,
     pub(crate) deadline: Nanos,
 }
 
-/// Questions that may be open at the same time.
+/// Limit of open questions.
 const MAX_QUESTIONS: usize = 4096;
-/// The same of one source prefix.
+/// Limit of open questions of one source prefix.
 const MAX_OF_PREFIX: u32 = 256;
-/// So many nodes are told anew at once, and how long after the next ones are: 25,600 nodes a second.
+/// Number of nodes written again at once, and the interval between batches: 25,600 nodes a second.
 const RETOLD_AT_ONCE: usize = 256;
 const RETELL_INTERVAL: Nanos = 10_000_000;
 
-/// Seconds.
+/// Seconds of an hour.
 const HOUR: u64 = 3600;
 
-/// How long an answer is waited for.
+/// Timeout of an answer.
 const PATIENCE: Nanos = 2_000_000_000;
 
 impl Questions {
-    /// `key` is random and kept secret.
+    /// Returns an empty list. `key` is random and kept secret.
     pub(crate) fn new(key: u64, now: Instant) -> Self {
         Self {
             open: BTreeMap::new(),
@@ -60,8 +60,9 @@ impl Questions {
         }
     }
 
-    /// When the first has waited for too long.
+    /// Returns the first deadline.
     pub(crate) fn deadline(&self) -> Option<Nanos> {
+        // All questions have the same patience, so the one with the lowest ID is due first.
         self.open.values().next().map(|question| question.deadline)
     }
 
@@ -100,6 +101,7 @@ impl Root {
         };
         let own = self.clients.by_key(&key).and_then(|found| self.clients.get(found)?.entry(at));
         if own.is_none() && self.directory.is_some() {
+            // All roots share the directory, so no source prefix may use it up.
             if !self.questions.asked.take(ip, now) {
                 self.counters.look_ups_limited.increment();
                 return self.tell_found(slot, id, Err(NotFound::Limited));
@@ -109,12 +111,12 @@ impl Root {
                 return;
             }
         }
-        // Without a shared directory this root knows all that there is.
+        // Without a shared directory this root knows all nodes.
         let partial = if self.directory.is_some() { NotFound::Partial } else { NotFound::Unknown };
         self.tell_found(slot, id, own.ok_or(partial));
     }
 
-    /// Whether a node may ask once more, for a node or for a nickname.
+    /// Returns true if a node may ask once more, for a node or for a nickname.
     pub(crate) fn may_look_up(&mut self, slot: Slot, at: Nanos) -> bool {
         let rate = self.config.limits.look_ups_per_second;
         let Some(client) = self.clients.get_mut(slot) else { return false };
@@ -125,12 +127,12 @@ impl Root {
         may
     }
 
-    /// Takes what the shared directory says. An answer to no open question, or that does not fit it, is
-    /// ignored: the question stays open until its time is over.
+    /// Handles an answer of the shared directory. Ignores an answer that fits no open question; the question
+    /// then stays open until its deadline.
     pub fn handle_answer(&mut self, now: Instant, question: QuestionId, answer: Answer) {
         let own = self.id;
         let fits = |open: &Question| match &answer {
-            // A node at this root is in its own table, or not here any more.
+            // A node of this root would be in its table, so such an answer is outdated.
             Answer::Found(referral) => open.fits(referral) && referral.root.identity.node_id() != own,
             Answer::Nobody | Answer::Unavailable => true,
         };
@@ -145,11 +147,12 @@ impl Root {
         }
     }
 
-    /// Tells where the node is to be found. Who is registered here gets what lets it in there.
+    /// Sends a referral to another root. A node registered here also gets a pass for that root.
     fn refer(&mut self, now: Instant, open: &Question, referral: Box<Referral>) {
         let Some(client) = self.clients.get(open.slot).filter(|client| client.id == open.asker) else {
             return;
         };
+        // A node that is not registered has not shown the access token, so it gets no pass.
         let token = self.config.access.as_ref().filter(|_| client.registered.is_some());
         let (root, hour) = (referral.root.identity.node_id(), self.unix_seconds(now) / HOUR);
         let pass = token.map_or([0; 32], |token| access_pass(token, &open.asker, &root, hour));
@@ -158,18 +161,20 @@ impl Root {
         self.tell(open.slot, &RootMessage::Referred { id: open.id, pass, referral });
     }
 
-    /// Whether the text lets a node in: the access token, or what another root of the set has made of it.
+    /// Returns true if the text admits a node: it is the access token, or a pass that another root of the set
+    /// derived from it.
     pub(crate) fn lets_in(&self, now: Instant, node: &NodeId, access: &[u8]) -> bool {
         let Some(token) = self.config.access.as_ref() else { return true };
         let hour = self.unix_seconds(now) / HOUR;
-        // The clocks of two roots differ a little, and the pass may have been a while on its way.
+        // Three hours are tried, because the clocks of two roots differ and the pass takes time to arrive.
         let passes =
             [hour.saturating_sub(1), hour, hour + 1].map(|hour| access_pass(token, node, &self.id, hour));
         let of_token = token.as_slice().ct_eq(access);
+        // Every pass is compared in constant time, so the timing does not reveal a partial match.
         bool::from(passes.iter().fold(of_token, |known, pass| known | pass.as_slice().ct_eq(access)))
     }
 
-    /// Answers the questions that have waited for too long.
+    /// Answers the questions whose deadline has passed.
     pub(crate) fn expire_questions(&mut self, now: Instant) {
         let at = self.nanos(now);
         while let Some(open) = self.questions.take_expired(at) {
@@ -178,8 +183,8 @@ impl Root {
         }
     }
 
-    /// The directory is there again and may have forgotten: it is told all registered nodes anew, a bounded
-    /// number at a time.
+    /// Writes all registered nodes again, a bounded number at a time, because the directory is back and may
+    /// have lost them.
     pub fn handle_directory_back(&mut self, now: Instant) {
         self.retelling = Some((0, self.nanos(now)));
         self.retell_some(now);
@@ -217,6 +222,7 @@ impl Root {
     }
 
     fn close_question(&mut self, open: &Question, result: Result<Entry, NotFound>) {
+        // Another node may have the slot by now.
         if self.clients.get(open.slot).is_some_and(|client| client.id == open.asker) {
             self.tell_found(open.slot, open.id, result);
         }

@@ -1,7 +1,7 @@
-//! Nicknames: the first node that claims one keeps it for as long as it renews it.
+//! Nicknames: the first node that claims one keeps it as long as it renews it.
 //!
-//! They are kept in memory alone. A node that is away keeps its nicknames until their lifetimes are over; a
-//! root that restarts has forgotten them, and nodes claim them anew with their next registrations.
+//! Nicknames are kept only in memory. A node that is away keeps its nicknames until their lifetimes end. A
+//! restarted root has forgotten them, and nodes claim them again with their next registrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -16,17 +16,17 @@ use crate::Root;
 use crate::budget::{Budget, Nanos};
 use crate::clients::Slot;
 
-/// A claim costs a signature to check. Of one node:
+/// Claims per second and burst of one node, because each costs a signature check.
 const OF_ONE: Budget = Budget::new(1, 10);
 
-/// Shorter lifetimes, in seconds, are refused: they would be over before they are of use.
+/// Minimum lifetime in seconds; a shorter one would end before it is useful, so it is refused.
 const SHORTEST: u32 = 10;
 
-/// Nicknames whose time is over are forgotten so many at once; the next ones in the next call.
+/// Limit of nicknames that expire in one call; the next call continues.
 const BATCH: usize = 256;
 
-/// All nicknames that are claimed. Each has exactly one entry in `deadlines`, and is counted once in
-/// `of_node` and once in `of_prefix`, which hold no zeros.
+/// All claimed nicknames. Each has exactly one entry in `deadlines`, and is counted once in `of_node` and
+/// once in `of_prefix`, which hold no zeros.
 pub(crate) struct Nicknames {
     list: BTreeMap<Nickname, Held>,
     deadlines: BTreeSet<(Nanos, Nickname)>,
@@ -38,13 +38,13 @@ pub(crate) struct Nicknames {
 struct Held {
     identity: PublicIdentity,
     claim: NicknameClaim,
-    /// Where it was claimed from first.
+    /// Source prefix of the first claim.
     prefix: u64,
     expires: Nanos,
 }
 
 impl Nicknames {
-    /// `key` is random and kept secret.
+    /// Returns an empty table. `key` is random and kept secret.
     pub(crate) fn new(key: u64, now: Instant) -> Self {
         Self {
             list: BTreeMap::new(),
@@ -59,12 +59,12 @@ impl Nicknames {
         self.list.len()
     }
 
-    /// When the next one's time is over.
+    /// Returns the next expiry.
     pub(crate) fn next(&self) -> Option<Nanos> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Who has it at that time.
+    /// Returns the holder at that time.
     fn get(&self, nickname: &Nickname, at: Nanos) -> Option<&Held> {
         self.list.get(nickname).filter(|held| at < held.expires)
     }
@@ -96,7 +96,7 @@ impl Nicknames {
     }
 }
 
-/// Counts one less, and keeps no zeros.
+/// Decrements a count, and removes it at zero.
 pub(crate) fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
@@ -107,13 +107,13 @@ pub(crate) fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
 }
 
 impl Root {
-    /// A node says something about nicknames in the session that was made at `since`, from where it has shown
-    /// that it receives.
+    /// Handles a nickname message in the session that was made at `since`, from the place where the node has
+    /// shown that it receives.
     pub(crate) fn on_nickname(&mut self, now: Instant, slot: Slot, since: Nanos, message: NicknameMessage) {
         match message {
             NicknameMessage::Claim { nickname, claim } => self.on_claim(now, slot, since, nickname, &claim),
             NicknameMessage::Find { id, nickname } => self.on_find(now, slot, id, &nickname),
-            // Only nodes get the others.
+            // The other messages are only for nodes.
             _ => self.counters.control_unknown.increment(),
         }
     }
@@ -132,8 +132,8 @@ impl Root {
         if !OF_ONE.take(&mut client.buckets.nicknames, 1, at) || !self.nicknames.claims.take(path.ip(), now) {
             return self.counters.nicknames_limited.increment();
         }
-        // As with registrations: a later session is newer, and in one session the larger sequence is. What
-        // comes late, or again, changes nothing and has no answer: the node has said something else since.
+        // As with registrations, a later session is newer, and within one session the larger sequence is. A
+        // late or repeated claim changes nothing and gets no answer, because the node has sent a newer one.
         if (since, claim.sequence) <= client.nicknames {
             return self.counters.nicknames_refused.increment();
         }
@@ -155,7 +155,7 @@ impl Root {
         self.tell(slot, &RootMessage::Nickname(answer));
     }
 
-    /// Takes a claim that is signed by that node.
+    /// Applies a claim whose signature was verified.
     fn take_claim(
         &mut self,
         at: Nanos,
@@ -176,12 +176,13 @@ impl Root {
         if claim.lifetime < SHORTEST {
             return Err(ClaimRefusal::Refused);
         }
-        // One that is renewed stays counted where it was claimed first.
+        // A renewal stays counted at the prefix of the first claim.
         let prefix = match held {
             Some(held) => held.prefix,
             None => {
                 let of_node = self.nicknames.of_node.get(&node).copied().unwrap_or_default();
                 let of_prefix = self.nicknames.of_prefix.get(&prefix).copied().unwrap_or_default();
+                // One key or prefix must not take all nicknames.
                 let is_full = self.nicknames.len() >= limits.nicknames
                     || of_node >= limits.nicknames_per_node
                     || of_prefix >= limits.nicknames_per_prefix;
@@ -201,8 +202,9 @@ impl Root {
         let at = self.nanos(now);
         self.counters.nickname_look_ups.increment();
         let is_registered = self.clients.get_mut(slot).is_some_and(|client| client.present(at).is_some());
+        // The budget is the same as for nodes, so names give no second one.
         let result = if self.may_look_up(slot, at) {
-            // Where a token is wanted, strangers cannot look for names either.
+            // If a root demands a token, strangers cannot search for names either.
             let held = self.nicknames.get(nickname, at).filter(|_| is_registered);
             let owner = |held: &Held| NicknameOwner { identity: held.identity, claim: held.claim };
             held.map(owner).ok_or(NotFound::Unknown)
@@ -215,7 +217,7 @@ impl Root {
         self.tell(slot, &RootMessage::Nickname(NicknameMessage::Found { id, result }));
     }
 
-    /// Forgets nicknames whose time is over.
+    /// Removes expired nicknames.
     pub(crate) fn expire_nicknames(&mut self, now: Instant) {
         let gone = self.nicknames.expire(self.nanos(now));
         self.counters.nicknames_expired.add(gone as u64);

@@ -1,32 +1,31 @@
-//! What is to be sent, and the account of the datagram that is being answered.
+//! Queue of outgoing datagrams, and the credit of the datagram that is being answered.
 
 use std::collections::VecDeque;
 
 use crate::{Counters, Source};
 
-/// Datagrams that wait for the driver. It drains them after each call, so this is reached only by one that
-/// does not.
+/// Limit of queued datagrams. Only a driver that does not drain them after each call reaches it.
 const MAX_QUEUED: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<(Source, Vec<u8>)>,
-    /// Where the datagram in hand came from, and how many of its bytes are not answered yet.
+    /// Source of the current datagram, and how many of its bytes are not yet used for answers.
     credit: Option<(Source, usize)>,
 }
 
 impl Outbox {
-    /// A datagram came in: so much may go back to where it came from.
+    /// Begins to handle a datagram: at most `len` bytes may go back to its source.
     pub(crate) fn begin(&mut self, source: Source, len: usize) {
         self.credit = Some((source, len));
     }
 
-    /// The datagram has been dealt with; what is left of its credit is gone.
+    /// Ends the handling of the datagram; its remaining credit expires.
     pub(crate) fn end(&mut self) {
         self.credit = None;
     }
 
-    /// To a place that has shown that it receives.
+    /// Sends to a place that has shown that it receives.
     pub(crate) fn send(&mut self, counters: &Counters, to: Source, datagram: Vec<u8>) {
         if self.queue.len() >= MAX_QUEUED {
             return counters.transmits_dropped.increment();
@@ -34,7 +33,7 @@ impl Outbox {
         self.queue.push_back((to, datagram));
     }
 
-    /// To a place that has not: no more than came from there just now.
+    /// Sends to an unproven place, which gets no more bytes than just came from there.
     pub(crate) fn answer(&mut self, counters: &Counters, to: Source, datagram: Vec<u8>) -> bool {
         let paid = self.credit.as_mut().filter(|(source, left)| *source == to && *left >= datagram.len());
         let Some((_, left)) = paid else {

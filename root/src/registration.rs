@@ -1,4 +1,4 @@
-//! Who can be found: registrations, of which the newest counts.
+//! Registrations, which make nodes findable. The newest one of a node counts.
 
 use std::time::Instant;
 
@@ -11,14 +11,14 @@ use crate::client::Registered;
 use crate::clients::Slot;
 use crate::{Root, Source};
 
-/// A registration costs a signature to check and one to make. Of one node:
+/// Registrations per second and burst of one node, because each costs a signature to verify and one to make.
 const OF_ONE: Budget = Budget::new(1, 5);
 
-/// A voucher costs a signature to make. Of one node:
+/// Vouchers per second and burst of one node, because each costs a signature to make.
 const VOUCHERS_OF_ONE: Budget = Budget::new(1, 5);
 
-/// What nodes together may register: those that come do not use up what those that stay need, and those of
-/// one source prefix not what others need.
+/// Limits on registrations of all nodes together. New nodes cannot use up the share of renewals, and one
+/// source prefix cannot use up the share of others.
 #[derive(Debug)]
 pub(crate) struct Registrations {
     new: Limiter,
@@ -27,18 +27,18 @@ pub(crate) struct Registrations {
 }
 
 impl Registrations {
-    /// `key` is random and kept secret.
+    /// Returns full limiters. `key` is random and kept secret.
     pub(crate) fn new(key: u64, now: Instant) -> Self {
         let limiter = || Limiter::new(Rate::per_second(2000, 4000), Rate::per_second(200, 1000), key, now);
         Self { new: limiter(), renewals: limiter(), vouchers: limiter() }
     }
 }
 
-/// Shorter lifetimes, in seconds, are refused: they would be over before they are of use.
+/// Minimum lifetime in seconds; a shorter one would end before it is useful, so it is refused.
 const SHORTEST: u32 = 10;
 
 impl Root {
-    /// A node asks in the session that was made at `since`.
+    /// Handles a registration in the session that was made at `since`.
     pub(crate) fn on_register(
         &mut self,
         now: Instant,
@@ -55,19 +55,21 @@ impl Root {
         if !OF_ONE.take(&mut client.buckets.registrations, 1, at) || !of_all.take(path.ip(), now) {
             return self.counters.registrations_limited.increment();
         }
-        // The answer may have been lost, so the same registration again is as good as new.
+        // The answer may have been lost, so a repeated registration is accepted, too.
         let is_repeated = client.registered.is_some_and(|known| known.registration == *asked);
-        // A session is as fresh as its handshake, in which nothing can be repeated. So what a node says in a
-        // later one is newer, whatever its clock did in between; and what was said in an earlier one is late.
+        // A session is as fresh as its handshake, which cannot be replayed. So a registration in a later
+        // session is newer, whatever the node's clock did in between. A registration from an earlier session
+        // is late.
         let is_newer = since > client.sequence_since || asked.sequence > client.sequence;
         if since < client.sequence_since && !is_repeated {
-            // It was a while on its way; the node has said something else since.
+            // It was delayed; the node has registered in a newer session since, so it gets no notice.
             return self.counters.registrations_refused.increment();
         }
         let node = client.id;
-        // Who was let in stays so while it renews: what another root gives for access is good for an hour.
+        // A renewal needs no access check, because the pass of another root is only valid for an hour.
         let may = is_known || self.lets_in(now, &node, access);
         let Some(client) = self.clients.get(slot) else { return };
+        // A repeated registration needs no check, because it is equal to the verified one.
         let drains = self.draining.is_some() && client.registered.is_none();
         let is_good = may && asked.lifetime >= SHORTEST && (is_repeated || is_newer);
         if drains {
@@ -87,6 +89,7 @@ impl Root {
     fn take_registration(&mut self, slot: Slot, since: Nanos, asked: &Registration, at: Nanos) {
         let lifetime = asked.lifetime.min(self.config.limits.lifetime);
         let (channel, token) = match self.clients.get(slot).and_then(|client| client.registered) {
+            // A renewal keeps the channel, so that frames of peers still arrive.
             Some(known) => (known.channel, known.token),
             None => (self.free_channel(), RelayToken::from_be_bytes(self.rng.random())),
         };
@@ -105,7 +108,7 @@ impl Root {
         }
     }
 
-    /// Tells a registered node that it is, and where it is seen.
+    /// Confirms a node's registration, with the address it was seen from.
     pub(crate) fn tell_registered(&mut self, now: Instant, slot: Slot) {
         let (at, time) = (self.nanos(now), self.unix_seconds(now));
         let Some(client) = self.clients.get(slot) else { return };
@@ -119,16 +122,17 @@ impl Root {
             token: registered.token,
             channel: registered.channel,
             rate: rate.unwrap_or_default(),
+            // Signed by the root, because peers trust an address more that the node did not choose itself.
             voucher: Voucher::sign(&self.config.identity, &client.id, time, path.observed()),
             tcp: path.connection().map(|end| Voucher::sign_tcp(&self.config.identity, &client.id, time, end)),
         });
         self.tell(slot, &message);
     }
 
-    /// A registered node asks for a voucher for the address that this came from. The answer is sealed and
-    /// goes there, so a node that does not receive there never has it to show.
+    /// Sends a registered node a voucher for the address that the request came from. The answer is sealed and
+    /// goes to that address, so a node that does not receive there cannot use the voucher.
     pub(crate) fn on_vouch(&mut self, now: Instant, source: Source, slot: Slot) {
-        // Over a stream no address is seen that is of use.
+        // The address seen over a stream is useless for UDP.
         if !matches!(source, Source::Udp { .. }) {
             return self.counters.control_unknown.increment();
         }
@@ -146,7 +150,7 @@ impl Root {
         self.answer_there(slot, source, &RootMessage::Vouched(voucher));
     }
 
-    /// A name that nobody has. 0 stands for none.
+    /// Returns an unused channel. 0 means none.
     fn free_channel(&mut self) -> Channel {
         loop {
             let channel = Channel(self.rng.random());

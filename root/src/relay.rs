@@ -1,4 +1,4 @@
-//! Frames between two nodes: passed on by their header, unread, unchanged but for that header.
+//! Frames between two nodes: forwarded by their header, unread, unchanged except for that header.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use peersock_overlay::wire::{MessageType, NoticeCode, Relayed};
 use crate::budget::{Budget, Nanos};
 use crate::{Config, RelayPolicy, Root, Source};
 
-/// What a node may send through the root.
+/// Budgets of the frames that a node sends through the root.
 #[derive(Debug)]
 pub(crate) struct Budgets {
-    /// For what every registered node may send, so that two can meet: handshakes and candidates.
+    /// Budget of every registered node for meeting another: handshakes and candidates.
     free: Budget,
     relay: Relay,
 }
@@ -22,14 +22,15 @@ enum Relay {
     Unlimited,
 }
 
-/// Bytes at once, and bytes per second, that are free.
+/// Free bytes per second, and at once.
 const FREE: Budget = Budget::new(2000, FREE_AT_ONCE);
 const FREE_AT_ONCE: u32 = 16_000;
 
-/// A node is told at most once a second that it sends too much.
+/// Limit of one notice per second that a node sends too much.
 const OVER_RATE: Budget = Budget::new(1, 1);
 
-/// A quarter of a second's worth at once, and 256 KiB at least: what congestion control sends in one go.
+/// Returns the budget of a rate, with a quarter of a second's worth at once, at least 256 KiB, which is a
+/// burst of congestion control.
 fn bytes(rate: u32) -> Budget {
     Budget::new(rate, (rate / 4).max(256 << 10))
 }
@@ -46,11 +47,11 @@ impl Budgets {
         Self { free: FREE, relay }
     }
 
-    /// The state of a new node's bucket: it has what the free share has, not what is there for congestion
-    /// control. Otherwise a node that leaves and comes again would always have that.
+    /// Returns the bucket of a new node, which holds as much as the free share.
     pub(crate) fn new_relay(&self, at: Nanos) -> Nanos {
         match &self.relay {
             Relay::Limited { node, .. } => {
+                // Not a whole burst, because a node that leaves and returns would get a new one each time.
                 let mut full_at = at.saturating_add(node.depth());
                 node.give(&mut full_at, FREE_AT_ONCE);
                 full_at
@@ -61,10 +62,10 @@ impl Budgets {
 }
 
 impl Root {
-    /// Takes a frame from one node for another: says where it goes, and writes the header that it goes with
-    /// over the one it came with. `None` if it goes nowhere; then there may be something to transmit.
+    /// Relays a frame from one node to another: overwrites its header, and returns its destination. `None` if
+    /// it goes nowhere; then there may be a notice to transmit.
     ///
-    /// No allocation, no system call, two looks into tables: this is the path that must be fast.
+    /// This is the fast path: no allocation, no system call, two table look-ups.
     #[inline]
     pub fn relay(&mut self, now: Instant, source: Source, frame: &mut [u8]) -> Option<Source> {
         let Ok((header, inner)) = Relayed::parse(frame) else {
@@ -77,7 +78,7 @@ impl Root {
         }
         let (at, is_handshake) = (self.nanos(now), is_handshake(inner));
         let Some(from) = self.clients.by_source(&source) else {
-            // Nobody to tell: without a node there is no session.
+            // A source that is no node has no session for a notice.
             self.counters.relay_unknown_source.increment();
             return None;
         };
@@ -88,23 +89,28 @@ impl Root {
             self.notice(from, NoticeCode::NotRegistered, 0, at);
             return None;
         };
+        // The token protects the node's budget, not the content.
         if registered.token != header.token {
+            // No notice here, because a wrong token may come from a forged source.
             self.counters.relay_unknown_source.increment();
             return None;
         }
+        // The token is secret, so the frame shows that the node is there.
         (sender.heard, sender.heard_at_path) = (at, at);
         let buckets = &mut sender.buckets;
         let paid = match (&self.budgets.relay, prefix) {
             (Relay::Unlimited, _) => true,
             (Relay::Limited { node, prefix: shared }, Some(prefix)) => {
+                // The node's bucket is checked before the prefix pays, so that a refused frame costs its
+                // neighbours nothing.
                 let fits = node.has(buckets.relay, frame.len(), at)
                     && shared.take(&mut prefix.relay, frame.len(), at);
                 fits && node.take(&mut buckets.relay, frame.len(), at)
             }
             (Relay::Limited { .. } | Relay::Off, _) => false,
         };
-        // Where nothing else is relayed, the free share is for all that is needed to meet. Where the share of
-        // the relay is used up, bulk data must not use up the free one as well.
+        // If nothing else is relayed, the free share covers all that is needed to meet. If the relay share is
+        // used up, bulk data must not use up the free one as well.
         let is_free = is_handshake || matches!(self.budgets.relay, Relay::Off);
         if !(paid || is_free && self.budgets.free.take(&mut buckets.free, frame.len(), at)) {
             self.counters.relay_over_rate.increment();
@@ -120,6 +126,7 @@ impl Root {
             self.notice(from, NoticeCode::NoChannel, header.channel.0, at);
             return None;
         };
+        // The receiver gets the sender's channel, so that its answer finds the way back.
         frame[..Relayed::LEN].copy_from_slice(&Relayed { token, channel: registered.channel }.to_bytes());
         self.counters.relayed.increment();
         self.counters.relayed_bytes.add(frame.len() as u64);
@@ -127,7 +134,7 @@ impl Root {
     }
 }
 
-/// Whether a datagram is of those by which two nodes meet.
+/// Returns true if a datagram is part of a handshake between two nodes.
 fn is_handshake(datagram: &[u8]) -> bool {
     use MessageType::{CookieReply, Initiation, Response, StaleReply, UnknownSession};
     matches!(

@@ -1,5 +1,5 @@
-//! Where a node receives: at the place that its session's response went to, and then wherever it answers a
-//! challenge (RFC 9000, section 8.2).
+//! Place where a node receives: the destination of its session's response, and then any place from which it
+//! answers a challenge (RFC 9000, section 8.2).
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::budget::Nanos;
 use crate::clients::Slot;
 use crate::{Root, Source};
 
-/// The challenge that a node has not answered yet.
+/// Challenge that a node has not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outstanding {
     source: Source,
@@ -19,24 +19,24 @@ pub(crate) struct Outstanding {
     last: Nanos,
 }
 
-/// An answer counts for so long.
+/// Time in which an answer counts.
 const VALID_FOR: Nanos = 20_000_000_000;
-/// The same challenge is repeated no sooner than this.
+/// Minimum interval between repetitions of a challenge.
 const REPEAT_AFTER: Nanos = 250_000_000;
-/// A challenge to one place makes way for one to another one after this.
+/// Time after which a challenge to one place gives way to one to another place.
 const HOLD: Nanos = 1_000_000_000;
 
-/// A node that was not heard from at its place for so long may be elsewhere.
+/// Silence at its place after which a node may be elsewhere.
 const SILENT_FOR: Nanos = 20_000_000_000;
 
 impl Root {
-    /// A node has used a session for the first time: it has the keys, and receives where the response went.
-    /// `None` if there is no room for it.
+    /// Confirms a session at its first use: the node has the keys, and receives at the response's
+    /// destination. Returns `None` if there is no room for it.
     pub(crate) fn confirm(&mut self, at: Nanos, slot: Slot, index: SessionIndex) -> Option<()> {
         let client = self.clients.get_mut(slot)?;
         let found = client.pending.iter().position(|pending| pending.session.index == index)?;
         let confirmed = client.pending.swap_remove(found);
-        // A registered one counts already, though its stream may have ended.
+        // A registered node counts already, although its stream may have ended.
         let is_new = !client.is_node();
         let mut gone = Vec::new();
         if is_new && !self.make_room(at, &confirmed.source) {
@@ -45,6 +45,7 @@ impl Root {
             return None;
         }
         let client = self.clients.get_mut(slot)?;
+        // The other answers are obsolete once the node uses one of them.
         gone.extend(std::mem::take(&mut client.pending).iter().map(|pending| pending.session.index));
         gone.extend(client.previous.take().map(|session| session.index));
         client.previous = client.current.replace(Box::new(confirmed.session));
@@ -59,7 +60,7 @@ impl Root {
         Some(())
     }
 
-    /// Makes room for a new node there; false if nobody gives way.
+    /// Makes room for a new node; returns false if no node can be evicted.
     fn make_room(&mut self, at: Nanos, source: &Source) -> bool {
         let room = &self.clients.room;
         let Some(share) = room.full(source.ip(), &self.config.limits) else { return true };
@@ -69,14 +70,14 @@ impl Root {
         true
     }
 
-    /// The node receives there. Another one that did does not any more.
+    /// Sets the node's place. Another node at that place loses it.
     fn arrive(&mut self, slot: Slot, source: Source) {
         if let Some(before) = self.clients.set_path(slot, source) {
             self.let_go(before);
         }
     }
 
-    /// Whether the node is heard from at another place, and not at its own any more, where it would send
+    /// Returns true if the node is heard at another place, and no longer at its own, where it would send
     /// something every 25 seconds.
     pub(crate) fn seems_moved(&self, now: Instant, source: Source, slot: Slot) -> bool {
         let at = self.nanos(now);
@@ -85,8 +86,9 @@ impl Root {
         })
     }
 
-    /// Asks whether the node receives there. What came from there pays for the question.
+    /// Challenges the node to show that it receives there. The datagram from there pays for the challenge.
     pub(crate) fn challenge(&mut self, now: Instant, source: Source, slot: Slot) {
+        // Random data, so that only a receiver at that place can answer.
         let (at, Some(fresh)) = (self.nanos(now), self.random()) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
         let open = client.challenge.as_deref().filter(|open| at < open.first.saturating_add(VALID_FOR));
@@ -95,6 +97,7 @@ impl Root {
                 if at < open.last.saturating_add(REPEAT_AFTER) {
                     return;
                 }
+                // A repetition keeps the data, so that an answer to either copy counts.
                 Outstanding { last: at, ..*open }
             }
             Some(open) if at < open.last.saturating_add(HOLD) => return,
@@ -108,7 +111,7 @@ impl Root {
         }
     }
 
-    /// A challenge was answered from `source`.
+    /// Handles the answer to a challenge from `source`.
     pub(crate) fn on_answer(&mut self, now: Instant, source: Source, slot: Slot, data: [u8; 8]) {
         let at = self.nanos(now);
         let Some(client) = self.clients.get_mut(slot) else { return };
@@ -122,7 +125,7 @@ impl Root {
         tracing::debug!(node = %client.id, to = %source, "a node has moved");
         self.arrive(slot, source);
         self.counters.paths_moved.increment();
-        // The voucher that it has is for the old address.
+        // Its voucher is for the old address.
         self.tell_registered(now, slot);
     }
 }

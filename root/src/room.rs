@@ -1,9 +1,9 @@
-//! Who holds how much of the room that there is, and who makes room for others.
+//! Shares of the node table, and the eviction order.
 //!
-//! A node counts from when it has shown where it receives, and a registered one also while it is not there
-//! any more. When the limits are reached, of all, of a source prefix or of a wider one, two kinds of nodes
-//! give way: first those without a registration, which an honest node has a round trip after its session;
-//! then those that are gone and silent. The one that was heard from least recently goes first.
+//! A node counts from the time when it has shown that it receives. A registered node also counts while it is
+//! absent. When a limit is reached, of all nodes, of a source prefix or of a wider one, two kinds of nodes
+//! are evicted. First go nodes without a registration, because an honest node registers a round trip after
+//! its session; then those that are gone and silent. The node heard least recently goes first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -20,19 +20,19 @@ pub(crate) struct Room {
     nodes: usize,
     prefixes: HashMap<u64, Prefix, Key>,
     providers: HashMap<u64, u32, Key>,
-    /// Of each share those that may give way.
+    /// Nodes that may be evicted, for each share.
     order: BTreeSet<(Share, Rank)>,
 }
 
-/// The nodes of one source prefix.
+/// Nodes of one source prefix.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Prefix {
     nodes: u32,
-    /// When its bucket for relayed bytes is full.
+    /// Time at which its bucket for relayed bytes is full.
     pub(crate) relay: Nanos,
 }
 
-/// Whose room it is.
+/// Part of the table that a limit covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Share {
     Prefix(u64),
@@ -40,16 +40,16 @@ pub(crate) enum Share {
     All,
 }
 
-/// What is lost with a node, from little to much.
+/// Loss if a node is evicted, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Worth {
-    /// It is not registered.
+    /// Not registered.
     Unregistered,
-    /// It is, and not where it was.
+    /// Registered, and no longer at its place.
     Away,
 }
 
-/// A node's place in the order: its worth, when it was heard from where it receives, and who it is.
+/// Position of a node in the order: its worth, the time it was last heard at its place, and its slot.
 type Rank = (Worth, Nanos, Slot);
 
 impl Share {
@@ -76,20 +76,20 @@ impl Room {
         self.prefixes.get_mut(&prefix_of(source))
     }
 
-    /// A node is there.
+    /// Counts a node.
     pub(crate) fn take(&mut self, source: IpAddr) {
         self.nodes += 1;
         self.prefixes.entry(prefix_of(source)).or_default().nodes += 1;
         *self.providers.entry(provider_of(source)).or_default() += 1;
     }
 
-    /// A node that was counted there is not any more.
+    /// Stops counting a node.
     pub(crate) fn give_back(&mut self, source: IpAddr) {
         self.nodes -= 1;
         let (key, provider) = (prefix_of(source), provider_of(source));
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.nodes -= 1;
-            // The bucket goes with it: nodes that come again pay from their own ones, which begin almost
+            // The bucket goes with the prefix: returning nodes pay from their own buckets, which begin almost
             // empty.
             if prefix.nodes == 0 {
                 self.prefixes.remove(&key);
@@ -103,21 +103,21 @@ impl Room {
         }
     }
 
-    /// From now on the node may give way.
+    /// Makes the node evictable.
     pub(crate) fn file(&mut self, source: IpAddr, worth: Worth, heard: Nanos, slot: Slot) {
         self.order.extend(Share::of(source).map(|share| (share, (worth, heard, slot))));
     }
 
-    /// It does so no more.
+    /// Makes the node not evictable.
     pub(crate) fn unfile(&mut self, source: IpAddr, worth: Worth, heard: Nanos, slot: Slot) {
         for share in Share::of(source) {
             self.order.remove(&(share, (worth, heard, slot)));
         }
     }
 
-    /// The share of which a newcomer from there must take the place of another, if it must. A provider's
-    /// prefix gets no more than half of the free places once half are taken, but always what a narrow one may
-    /// have.
+    /// Returns the share in which a newcomer must replace another node, if any. Once half of all places are
+    /// taken, a provider's prefix gets no more than half of the free ones, but always as many as a narrow
+    /// prefix.
     pub(crate) fn full(&self, source: IpAddr, limits: &Limits) -> Option<Share> {
         let free = limits.nodes.saturating_sub(self.nodes);
         let is_full = |share: &Share| match share {
@@ -134,7 +134,7 @@ impl Room {
         Share::of(source).into_iter().find(is_full)
     }
 
-    /// Who gives way there, if anybody does.
+    /// Returns the node that is evicted from a share, if any.
     pub(crate) fn first(&self, share: Share, now: Nanos) -> Option<Slot> {
         let (of, (worth, heard, slot)) =
             self.order.range((share, (Worth::Unregistered, 0, Slot::FIRST))..).next()?;

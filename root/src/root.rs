@@ -20,9 +20,9 @@ use crate::registration::Registrations;
 use crate::relay::Budgets;
 use crate::{Config, Counters, Directory, Source, stun};
 
-/// A root: all of its state, without I/O, clock or threads.
+/// Root: all of its state, without I/O, clock or threads.
 ///
-/// After each call that takes a time, drain [`Self::poll_transmit`], then ask [`Self::poll_timeout`].
+/// After each call that takes a time, drain [`Self::poll_transmit`], then poll [`Self::poll_timeout`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -59,17 +59,17 @@ pub struct Root {
     pub(crate) nicknames: Nicknames,
     pub(crate) directory: Option<Box<dyn Directory>>,
     pub(crate) questions: Questions,
-    /// How far the directory has been told all nodes anew: the next slot to look at, and when.
+    /// Progress of writing all nodes again to the directory: the next slot, and when.
     pub(crate) retelling: Option<(usize, Nanos)>,
     pub(crate) draining: Option<Draining>,
-    /// For plaintexts.
+    /// Buffer for plaintexts.
     pub(crate) scratch: Vec<u8>,
     base: Instant,
-    /// At `base`.
+    /// Unix time at `base`.
     unix_time: Duration,
 }
 
-/// What is answered to senders whom the root does not know.
+/// Limits on answers to senders that the root does not know.
 #[derive(Debug)]
 pub(crate) struct StrangerLimits {
     pub(crate) unknown_session: Limiter,
@@ -77,11 +77,11 @@ pub(crate) struct StrangerLimits {
     pub(crate) short_stun: Limiter,
 }
 
-/// Work on one deadline is done for so many clients in one call; the next call goes on at once.
+/// Limit of clients whose deadlines are handled in one call; the next call continues at once.
 const BATCH: usize = 256;
 
 impl Root {
-    /// A root that has no clients. `seed` is random; `unix_time` is what the system's clock says at `now`.
+    /// Returns a root without clients. `seed` is random; `unix_time` is the system's clock at `now`.
     pub fn new(config: Config, seed: &[u8; 32], now: Instant, unix_time: Duration) -> Self {
         let mut keys = KeySource::new(seed).with_entropy(config.entropy.clone());
         let mut rng = ChaCha20Rng::from_seed(*keys.draw_from_seed());
@@ -92,6 +92,7 @@ impl Root {
             handshake_burst: config.limits.handshake_burst,
             ..HandshakeLimits::default()
         };
+        // Secret, so that strangers cannot choose addresses that share a bucket.
         let key = rng.next_u64();
         let mut table_seed = [0; 32];
         rng.fill_bytes(&mut table_seed);
@@ -129,20 +130,21 @@ impl Root {
         }
     }
 
-    /// From now on what is not known here is asked there.
+    /// Sets the directory for look-ups of nodes that are unknown here.
     pub fn set_directory(&mut self, directory: Box<dyn Directory>) {
         self.directory = Some(directory);
     }
 
-    /// The system's clock was set. It is told to clients in vouchers, and means nothing else.
+    /// Sets the system's clock. It goes into vouchers for clients, and limits the validity of passes.
     pub fn set_unix_time(&mut self, now: Instant, unix_time: Duration) {
         self.unix_time = unix_time.saturating_sub(now.saturating_duration_since(self.base));
     }
 
-    /// Takes a datagram that came in from `source`.
+    /// Handles a datagram from `source`.
     ///
     /// A driver hands frames that begin with 0xD9 to [`Self::relay`] first, which copies nothing.
     pub fn handle_datagram(&mut self, now: Instant, source: Source, datagram: &[u8]) {
+        // No socket has such a source, so it is forged.
         if !is_endpoint(&source.remote()) {
             return self.counters.bad_source.increment();
         }
@@ -151,6 +153,7 @@ impl Root {
             Some(MessageType::Initiation) => self.on_initiation(now, source, datagram),
             Some(MessageType::Data) => self.on_data(now, source, datagram),
             Some(MessageType::Relayed) => {
+                // Only drivers that do not call `relay` first pay for this copy.
                 let mut frame = datagram.to_vec();
                 if let Some(to) = self.relay(now, source, &mut frame) {
                     self.outbox.send(&self.counters, to, frame);
@@ -162,8 +165,8 @@ impl Root {
         self.outbox.end();
     }
 
-    /// Clears `out`, writes the next datagram to it and says where it goes; `None` if there is nothing to
-    /// send. To be called until then after each call that takes a time.
+    /// Clears `out`, writes the next datagram to it and returns its destination; `None` if there is nothing
+    /// to send. Call it until then after each call that takes a time.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Source> {
         out.clear();
         let (to, datagram) = self.outbox.take()?;
@@ -171,7 +174,7 @@ impl Root {
         Some(to)
     }
 
-    /// When [`Self::handle_timeout`] wants to be called. It changes with every call that takes a time.
+    /// Returns the time at which [`Self::handle_timeout`] is due. Every call that takes a time changes it.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = [
             self.clients.next_deadline(),
@@ -183,7 +186,7 @@ impl Root {
         next.into_iter().flatten().min().map(|at| self.base + Duration::from_nanos(at))
     }
 
-    /// Does what is due. Bounded work: if more is due, [`Self::poll_timeout`] says so.
+    /// Runs expired timers. The work is bounded; if more is due, [`Self::poll_timeout`] returns a past time.
     pub fn handle_timeout(&mut self, now: Instant) {
         let at = self.nanos(now);
         for _ in 0..BATCH {
@@ -196,7 +199,7 @@ impl Root {
         self.drain_some(now);
     }
 
-    /// A stream connection has ended: its node is not there any more, until it is heard from elsewhere.
+    /// Handles the end of a stream connection: its node is unreachable until it is heard from elsewhere.
     pub fn handle_disconnect(&mut self, source: Source) {
         if let Some(slot) = self.clients.by_source(&source) {
             self.clients.clear_path(slot);
@@ -204,38 +207,39 @@ impl Root {
         }
     }
 
-    /// Whether a node is reached there: it has shown that it receives what is sent to this source. So a
-    /// driver knows which stream connections are of nodes.
+    /// Returns true if a node has shown that it receives at this source. A driver uses this to tell which
+    /// stream connections belong to nodes.
     pub fn is_used(&self, source: &Source) -> bool {
         self.clients.by_source(source).is_some()
     }
 
-    /// What was done and dropped.
+    /// Returns the counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Nodes with a session or a registration, that are where they have shown that they receive.
+    /// Returns the number of nodes with a session or a registration, at a place where they have shown that
+    /// they receive.
     pub fn nodes(&self) -> usize {
         self.clients.proven()
     }
 
-    /// Nodes that are registered.
+    /// Returns the number of registered nodes.
     pub fn registered(&self) -> usize {
         self.clients.registered()
     }
 
-    /// Nicknames that nodes have.
+    /// Returns the number of claimed nicknames.
     pub fn nicknames(&self) -> usize {
         self.nicknames.len()
     }
 
-    /// This root's keys.
+    /// Returns this root's public keys.
     pub fn identity(&self) -> &PublicIdentity {
         self.config.identity.public()
     }
 
-    /// Nanoseconds since the start. A clock that goes back stands still.
+    /// Returns the nanoseconds since the start, never negative.
     pub(crate) fn nanos(&self, now: Instant) -> Nanos {
         u64::try_from(now.saturating_duration_since(self.base).as_nanos()).unwrap_or(Nanos::MAX)
     }
@@ -244,19 +248,19 @@ impl Root {
         (self.unix_time + now.saturating_duration_since(self.base)).as_secs()
     }
 
-    /// Random bytes that nobody guesses; `None` if the system has none.
+    /// Returns unpredictable random bytes; `None` if the system has none.
     pub(crate) fn random<const N: usize>(&mut self) -> Option<[u8; N]> {
         let drawn = self.keys.nonce();
         drawn.inspect_err(|_| self.counters.entropy_failures.increment()).ok()
     }
 
-    /// Seals a message in the node's session; `None` if it has none.
+    /// Seals a message in the node's session; returns `None` if it has none.
     pub(crate) fn seal(&mut self, slot: Slot, plaintext: &[u8]) -> Option<Vec<u8>> {
         let provider = self.config.provider.clone();
         self.clients.get_mut(slot)?.current.as_mut()?.seal(&*provider, plaintext)
     }
 
-    /// Sends a message to where the node has shown that it receives.
+    /// Sends a message to the place where the node has shown that it receives.
     pub(crate) fn tell(&mut self, slot: Slot, message: &RootMessage) {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
@@ -266,7 +270,7 @@ impl Root {
         }
     }
 
-    /// Tells the node something that it has not asked, ten times a second at most.
+    /// Sends the node a notice that it did not ask for, at most ten times a second.
     pub(crate) fn notice(&mut self, slot: Slot, code: NoticeCode, about: u64, at: Nanos) {
         const NOTICES: Budget = Budget::new(10, 20);
         let Some(client) = self.clients.get_mut(slot) else { return };
@@ -275,14 +279,14 @@ impl Root {
         }
     }
 
-    /// Sends a message of two nodes to a place that the node may be at, out of what came from there.
+    /// Sends a control message to an unproven place of a node, paid by the datagram that came from there.
     pub(crate) fn answer(&mut self, slot: Slot, to: Source, message: Control) -> bool {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         self.answer_sealed(slot, to, &plaintext)
     }
 
-    /// The same of a root's own message.
+    /// Sends a root's message like [`Self::answer`].
     pub(crate) fn answer_there(&mut self, slot: Slot, to: Source, message: &RootMessage) -> bool {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
@@ -291,6 +295,7 @@ impl Root {
 
     fn answer_sealed(&mut self, slot: Slot, to: Source, plaintext: &[u8]) -> bool {
         let Some(datagram) = self.seal(slot, plaintext) else { return false };
+        // A proven place needs no credit.
         if self.clients.get(slot).is_some_and(|client| client.path() == Some(to)) {
             self.outbox.send(&self.counters, to, datagram);
             return true;
@@ -298,7 +303,7 @@ impl Root {
         self.outbox.answer(&self.counters, to, datagram)
     }
 
-    /// Something of the client has run out.
+    /// Handles an expired deadline of the client.
     fn expire(&mut self, slot: Slot, at: Nanos) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let gone = client.take_expired(at);
@@ -317,7 +322,7 @@ impl Root {
         }
     }
 
-    /// Of a node that is gone and not registered, nothing stays but handshakes that it has not used yet.
+    /// Drops all of a node that is gone and not registered, except handshakes that it has not used yet.
     pub(crate) fn let_go(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot).filter(|client| !client.is_node()) else { return };
         let used = [client.current.take(), client.previous.take()];
@@ -328,7 +333,7 @@ impl Root {
         }
     }
 
-    /// Forgets a client altogether.
+    /// Forgets a client completely.
     pub(crate) fn forget(&mut self, slot: Slot) {
         if let Some(client) = self.clients.remove(slot)
             && client.registered.is_some()

@@ -5,21 +5,21 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::budget::Nanos;
 
-/// What the root keeps of a session with a node: the keys as bytes, counters, and a window of 64 packets.
+/// Session with a node as the root keeps it: the keys as bytes, counters, and a window of 64 packets.
 ///
 /// A node in `overlay` keeps an expanded cipher and a window of 8192, for bulk data. A root gets a packet of
-/// its clients every few seconds, so it expands the key for each.
+/// each client every few seconds, so it expands the key for each packet.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Session {
     send: [u8; 32],
     receive: [u8; 32],
-    /// The counter of the next packet.
+    /// Counter of the next packet.
     next: u64,
     #[zeroize(skip)]
     window: Window,
     #[zeroize(skip)]
     suite: Suite,
-    /// The root's index.
+    /// Index chosen by the root.
     #[zeroize(skip)]
     pub(crate) index: SessionIndex,
     #[zeroize(skip)]
@@ -28,10 +28,10 @@ pub(crate) struct Session {
     pub(crate) established: Nanos,
 }
 
-/// What a side never reaches.
+/// Counter value that neither side reaches.
 const COUNTER_LIMIT: u64 = 1 << 60;
 
-/// How long a session works.
+/// Lifetime of a session.
 pub(crate) const SESSION_LIFETIME: Nanos = 180_000_000_000;
 
 impl Session {
@@ -52,8 +52,8 @@ impl Session {
         self.established.saturating_add(SESSION_LIFETIME)
     }
 
-    /// Authenticates a packet and writes its plaintext to `out`. `None` if it is not authentic, or was
-    /// received before; `out` is then of no meaning.
+    /// Authenticates a packet and writes its plaintext to `out`. Returns `None` if it is not authentic, or a
+    /// replay; `out` is then undefined.
     pub(crate) fn open(&mut self, provider: &dyn Provider, data: &Data<'_>, out: &mut Vec<u8>) -> Option<()> {
         if !self.window.may_be_new(data.counter) {
             return None;
@@ -62,11 +62,12 @@ impl Session {
         out.clear();
         out.resize(data.sealed.len() - (DATA_OVERHEAD - peersock_overlay::DATA_HEADER), 0);
         key.open(data.counter, data.sealed, out).ok()?;
+        // Only an authentic packet moves the window, because a forged counter would shut out real packets.
         self.window.mark(data.counter);
         Some(())
     }
 
-    /// The datagram of a plaintext; `None` if the key has done all that it may.
+    /// Seals a plaintext into a datagram; returns `None` if the key is used up.
     pub(crate) fn seal(&mut self, provider: &dyn Provider, plaintext: &[u8]) -> Option<Vec<u8>> {
         if self.next >= COUNTER_LIMIT {
             return None;
@@ -80,22 +81,24 @@ impl Session {
     }
 }
 
-/// Which of the last 64 counters were received.
+/// Replay window: the received ones of the last 64 counters.
 #[derive(Debug, Default, Clone, Copy)]
 struct Window {
-    /// One more than the highest, 0 before any.
+    /// Highest counter plus one, 0 before any.
     next: u64,
-    /// Bit n stands for the counter `next - 1 - n`.
+    /// Bit n is set if the counter `next - 1 - n` was received.
     seen: u64,
 }
 
 impl Window {
     fn may_be_new(&self, counter: u64) -> bool {
+        // No sender gets there, and the additions below cannot overflow.
         if counter >= COUNTER_LIMIT {
             return false;
         }
         match self.next.checked_sub(counter + 1) {
             None => true,
+            // An older counter than the window holds may be a replay.
             Some(back) => back < 64 && self.seen & (1 << back) == 0,
         }
     }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Where a datagram came from, and where answers go: an address as seen from one of the root's UDP sockets,
+/// Origin of a datagram, and destination of answers: an address as seen from one of the root's UDP sockets,
 /// or a stream connection.
 ///
 /// ```
@@ -13,32 +13,32 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// A UDP address.
+    /// UDP address.
     Udp {
-        /// Which of the root's sockets, as the driver numbers them: an answer leaves from the address that
-        /// was asked, or NAT boxes would not let it in.
+        /// Number of the root's socket, as the driver counts. An answer leaves from the address that was
+        /// asked, because NAT boxes would block it otherwise.
         socket: u16,
-        /// The other end.
+        /// Remote address.
         remote: SocketAddr,
     },
-    /// A stream connection (TCP, TLS, WebSocket), which carries datagrams in both directions.
+    /// Stream connection (TCP, TLS, WebSocket), which carries datagrams in both directions.
     Stream {
-        /// Which connection; the driver never uses a number twice.
+        /// Number of the connection; the driver never uses a number twice.
         number: u64,
-        /// Its other end, by which budgets are shared out.
+        /// Remote address, which selects the budgets.
         remote: SocketAddr,
     },
 }
 
 impl Source {
-    /// The address that budgets go by, with an IPv4-mapped one as IPv4.
+    /// Returns the address that selects the budgets, with an IPv4-mapped one as IPv4.
     pub fn ip(&self) -> IpAddr {
         match self {
             Self::Udp { remote, .. } | Self::Stream { remote, .. } => remote.ip().to_canonical(),
         }
     }
 
-    /// The address and port of the other end.
+    /// Returns the remote address and port.
     pub fn remote(&self) -> SocketAddr {
         match self {
             Self::Udp { remote, .. } | Self::Stream { remote, .. } => {
@@ -47,8 +47,8 @@ impl Source {
         }
     }
 
-    /// Where others would send UDP datagrams for it: `[::]:0` if it is a stream, because what a NAT box has
-    /// mapped for TCP says nothing about UDP.
+    /// Returns the destination of UDP datagrams from others: `[::]:0` for a stream, because a NAT mapping for
+    /// TCP says nothing about UDP.
     pub fn observed(&self) -> SocketAddr {
         match self {
             Self::Udp { .. } => self.remote(),
@@ -56,8 +56,8 @@ impl Source {
         }
     }
 
-    /// The other end of the TCP connection, if it is a stream: where the node is seen by TCP. Behind a proxy
-    /// it is the proxy's.
+    /// Returns the remote address of the TCP connection, if it is a stream: the node's address as seen by
+    /// TCP. Behind a proxy it is the proxy's.
     pub fn connection(&self) -> Option<SocketAddr> {
         match self {
             Self::Udp { .. } => None,

@@ -1,15 +1,15 @@
-//! STUN binding requests (RFC 8489): "from which address do you see me?"
+//! STUN binding requests (RFC 8489), which ask for the address that the root sees.
 //!
-//! Nothing is kept for them. A request that is at least as long as its answer is answered; whoever pads it
-//! (with PADDING of RFC 5780 or any attribute that may be ignored) can use every root. Shorter ones are
-//! answered only where the operator wants that, since their source may be forged.
+//! They leave no state. A request at least as long as its answer is answered, so a client that pads it (with
+//! PADDING of RFC 5780 or any attribute that may be ignored) can use every root. Shorter ones are answered
+//! only if the operator allows it, because their source may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::{Root, Source};
 
-/// Length of a header, in bytes.
+/// Size of a header, in bytes.
 const HEADER: usize = 20;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
@@ -20,15 +20,15 @@ const BINDING_ERROR: [u8; 2] = [0x01, 0x11];
 const ERROR_CODE: u16 = 0x0009;
 const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-/// RFC 5780, section 7.6. Whoever does not know it must refuse the request.
+/// PADDING (RFC 5780, section 7.6). A server that does not know it must refuse the request.
 const PADDING: u16 = 0x0026;
-/// Attributes from here on may be ignored.
+/// First of the attributes that may be ignored.
 const OPTIONAL: u16 = 0x8000;
 
-/// So many unknown attributes are named in an error.
+/// Limit of unknown attributes named in an error.
 const MAX_NAMED: usize = 4;
 
-/// A binding request, as far as it matters.
+/// Parsed binding request.
 ///
 /// ```
 /// use peersock_root::stun::Request;
@@ -43,11 +43,11 @@ const MAX_NAMED: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     transaction: [u8; 12],
-    /// What it demands that this server does not know.
+    /// Required attributes that this server does not know.
     unknown: Vec<u16>,
 }
 
-/// Whether a datagram may be STUN: its first two bits are zero, and the magic cookie is there.
+/// Returns true if a datagram may be STUN: its first two bits are zero, and the magic cookie is there.
 ///
 /// ```
 /// assert!(!peersock_root::stun::is_stun(&[0xd4; 20]));
@@ -57,7 +57,7 @@ pub fn is_stun(datagram: &[u8]) -> bool {
 }
 
 impl Request {
-    /// `None` if it is something else, or malformed.
+    /// Parses a request; returns `None` if the datagram is something else, or malformed.
     pub fn parse(datagram: &[u8]) -> Option<Self> {
         let (header, mut rest) = datagram.split_first_chunk::<HEADER>()?;
         let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -69,6 +69,7 @@ impl Request {
         while !rest.is_empty() {
             let (head, value) = rest.split_first_chunk::<4>()?;
             let kind = u16::from_be_bytes([head[0], head[1]]);
+            // The length excludes the padding to four bytes (RFC 8489, section 14).
             let len = usize::from(u16::from_be_bytes([head[2], head[3]])).next_multiple_of(4);
             rest = value.get(len..)?;
             if kind < OPTIONAL && kind != PADDING && unknown.len() < MAX_NAMED {
@@ -78,13 +79,13 @@ impl Request {
         Some(Self { transaction: header[8..].try_into().expect("12 of 20 bytes"), unknown })
     }
 
-    /// What to answer to a request that came from `remote`: 32 bytes for IPv4, 44 for IPv6, up to 40 if
-    /// something in it is not known here.
+    /// Builds the answer to a request from `remote`: 32 bytes for IPv4, 44 for IPv6, up to 40 if the request
+    /// has unknown attributes.
     pub fn answer(&self, remote: SocketAddr) -> Vec<u8> {
         if self.unknown.is_empty() {
             return self.message(BINDING_SUCCESS, &[(XOR_MAPPED_ADDRESS, self.xor_mapped(remote))]);
         }
-        // RFC 8489, section 14.8: class 4, number 20, and no reason in words.
+        // RFC 8489, section 14.8: class 4, number 20, without a reason phrase.
         let kinds = self.unknown.iter().flat_map(|kind| kind.to_be_bytes()).collect();
         self.message(BINDING_ERROR, &[(ERROR_CODE, vec![0, 0, 4, 20]), (UNKNOWN_ATTRIBUTES, kinds)])
     }
@@ -101,7 +102,8 @@ impl Request {
         [&kind[..], &len, &MAGIC_COOKIE, &self.transaction, &body].concat()
     }
 
-    /// RFC 8489, section 14.2: hidden from boxes that rewrite whatever looks like an address.
+    /// Encodes the address (RFC 8489, section 14.2), hidden from boxes that rewrite whatever looks like an
+    /// address.
     fn xor_mapped(&self, remote: SocketAddr) -> Vec<u8> {
         let key = [&MAGIC_COOKIE[..], &self.transaction].concat();
         let port = remote.port() ^ u16::from_be_bytes([MAGIC_COOKIE[0], MAGIC_COOKIE[1]]);
@@ -118,12 +120,14 @@ impl Root {
     pub(crate) fn on_stun(&mut self, now: Instant, source: Source, datagram: &[u8]) {
         let Some(request) = Request::parse(datagram) else { return self.counters.stun_dropped.increment() };
         let answer = request.answer(source.remote());
+        // The source may be forged, so a short request needs the operator's consent and a budget.
         let is_paid = datagram.len() >= answer.len();
         let may = is_paid || self.config.short_stun && self.limits.short_stun.take(source.ip(), now);
         if !may || !self.limits.stun.take(source.ip(), now) {
             return self.counters.stun_dropped.increment();
         }
         self.counters.stun_answered.increment();
+        // Without a credit, because the checks above allow some short requests.
         self.outbox.send(&self.counters, source, answer);
     }
 }
@@ -134,7 +138,8 @@ mod tests {
 
     use super::*;
 
-    /// RFC 5769, section 2.1, without the last two attributes, which need the first line's length to change.
+    /// Builds the request of RFC 5769, section 2.1, without the last two attributes, which would change the
+    /// length in the first line.
     fn request(attributes: &[u8]) -> Vec<u8> {
         let transaction = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
         let len = (attributes.len() as u16).to_be_bytes();
@@ -160,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_must_be_understood_and_is_not_is_named() {
-        // CHANGE-REQUEST (RFC 5780) asks for an answer from elsewhere. SOFTWARE and PADDING are fine.
+        // CHANGE-REQUEST (RFC 5780) asks for an answer from elsewhere. SOFTWARE and PADDING are accepted.
         let fine = [0x80, 0x22, 0, 1, b'x', 0, 0, 0, 0, 0x26, 0, 4, 0, 0, 0, 0];
         assert_eq!(Request::parse(&request(&fine)).map(|request| request.unknown), Some(vec![]));
         let change = [0, 3, 0, 4, 0, 0, 0, 2];

@@ -1,4 +1,5 @@
-//! What a registered node and a relayed frame cost: an allocator that counts, and real handshakes.
+//! Tests of the memory of a registered node and of a relayed frame: an allocator that counts, and real
+//! handshakes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ static ALLOCATOR: Counting = Counting;
 
 fn config() -> Config {
     let mut config = Config::new(Arc::new(Identity::from_seed(&[200; 32])));
-    // The test makes handshakes faster than anybody should.
+    // The test makes handshakes faster than the limits allow.
     config.limits.handshakes_per_second = 1_000_000;
     config.limits.handshake_burst = 1_000_000;
     config
@@ -43,18 +44,18 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
     let now = Instant::now();
     let mut world = World { root: Root::new(config(), &[1; 32], now, Duration::ZERO), now };
     let mut number = 0u32;
-    // Where hash tables have just grown, which they do when seven eighths of a power of two are full, or half
-    // of that with two entries for each node; and where vectors have.
+    // Sizes at which hash tables have just grown, which happens when seven eighths of a power of two are
+    // full, or half of that with two entries for each node. Vectors have grown then, too.
     for most in [449, 513, 897, 1025] {
         while number < most {
             let mut seed = [3; 32];
             seed[..4].copy_from_slice(&number.to_be_bytes());
             let [.., a, b, c] = number.to_be_bytes();
-            // The worst case: each at a prefix of its own.
+            // The worst case: each node in a different prefix.
             let source = Source::Udp { socket: 0, remote: SocketAddr::from(([a + 11, b, c, 1], 4000)) };
             let mut node = node::Node::of(Identity::from_seed(&seed), source);
             node.connect(&mut world);
-            // The session before is kept for a while, too.
+            // The replaced session is kept for a while, too.
             node.connect(&mut world);
             node.register(&mut world, 600);
             number += 1;
@@ -69,13 +70,13 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
         };
         let before = Counting::in_use();
         assert_eq!(world.root.registered(), most as usize);
-        // What is given back when the root goes is what it had.
+        // The memory that is freed with the root is the memory that it had.
         let size = measure(&mut world, before);
         let each = (size - empty) / most as isize;
         eprintln!("{most} nodes: {each} bytes each, {empty} for a root without nodes");
         assert!(each <= 1024, "{each} bytes per node with {most}");
         assert!(each >= 300, "{each} bytes per node cannot be all");
-        // The next round begins anew.
+        // The next round starts again.
         number = 0;
     }
 }
@@ -133,7 +134,7 @@ fn a_frame_is_relayed_without_allocating() {
     assert_eq!(Counting::calls() - before, 0);
 }
 
-/// Bytes that a root holds: what is free once it is gone. Another one takes its place.
+/// Returns the bytes that a root holds: the memory freed when another root replaces it.
 fn measure(world: &mut World, before: isize) -> isize {
     let fresh = Root::new(config(), &[1; 32], world.now, Duration::ZERO);
     let made = Counting::in_use() - before;

@@ -1,4 +1,4 @@
-//! The driver on real sockets: trains stay trains, streams are taken, the end is the end.
+//! Tests of the driver on real sockets: trains stay trains, streams are accepted, and the root ends in order.
 #![cfg(feature = "server")]
 #![expect(clippy::disallowed_methods, reason = "the driver has clocks and threads, and so have its tests")]
 
@@ -22,7 +22,7 @@ mod node;
 
 use node::Node;
 
-/// Enough for the slowest machine under the heaviest load.
+/// Long enough for the slowest machine under the heaviest load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
@@ -31,11 +31,11 @@ fn config() -> Config {
     config
 }
 
-/// The state machine before it serves: handshakes need no socket.
+/// State machine before it serves: handshakes need no socket.
 struct World<'a> {
     root: &'a mut Root,
     now: Instant,
-    /// Processor time in the state machine.
+    /// Processor time spent in the state machine.
     spent: Duration,
 }
 
@@ -49,7 +49,7 @@ impl World<'_> {
     }
 }
 
-/// A socket with GSO and GRO.
+/// Socket with GSO and GRO.
 struct Client {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -59,7 +59,7 @@ impl Client {
     fn new() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).expect("its state");
-        // The state has made it non-blocking.
+        // The state has made the socket non-blocking.
         Self { socket, state }
     }
 
@@ -78,7 +78,7 @@ impl Client {
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit).expect("sent");
     }
 
-    /// Waits for so many frames; all that comes in one call is of one train.
+    /// Waits for `count` frames; all frames of one call belong to one train.
     fn frames(&self, count: usize) -> Vec<Vec<u8>> {
         let deadline = Instant::now() + PATIENCE;
         let (mut memory, mut frames) = (vec![0; 1 << 16], Vec::new());
@@ -98,7 +98,7 @@ impl Client {
     }
 }
 
-/// What this thread has used.
+/// Returns the processor time of this thread.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -108,15 +108,15 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A root with nodes that are registered at these sources, running; what is returned ends it.
+/// Running root with nodes registered at these sources.
 struct Serving {
     address: SocketAddr,
-    /// Where it takes streams.
+    /// Address of its stream listener.
     stream: SocketAddr,
     nodes: Vec<Node>,
     traffic: Arc<peersock_root::server::Traffic>,
     end: oneshot::Sender<()>,
-    /// Says how much processor time the root has used.
+    /// Thread of the root, which returns its processor time.
     thread: std::thread::JoinHandle<std::io::Result<Duration>>,
 }
 
@@ -145,8 +145,8 @@ fn serve(sources: &[Source]) -> Serving {
 }
 
 impl Serving {
-    /// Waits until so many datagrams have been counted, and no more: who gets them may be faster than who
-    /// counts them.
+    /// Waits until `count` datagrams have been counted, and no more, because a receiver may be faster than
+    /// the counter.
     fn wait_until_sent(&self, count: u64) {
         let deadline = Instant::now() + PATIENCE;
         while self.traffic.sent.get() < count && Instant::now() < deadline {
@@ -181,7 +181,7 @@ fn a_train_for_one_node_leaves_as_one_and_a_mixed_one_is_taken_apart() {
         assert_eq!(serving.traffic.send_calls.get(), 1);
     }
 
-    // Every third is for another node: each gets its own, in order.
+    // Every third frame is for another node: each node gets its frames in order.
     let is_for_c = |n: usize| n % 3 == 2;
     let train: Vec<u8> = bodies
         .iter()
@@ -210,7 +210,7 @@ fn frames_for_many_nodes_leave_in_one_call_and_each_node_has_its_own_in_order() 
     let serving = serve(&sources);
     let (from, nodes) = serving.nodes.split_first().expect("there are some");
     let body = |n: usize| vec![n as u8; 488];
-    // Two for each node, one after the other: none of them lie side by side.
+    // Two frames for each node, interleaved: none of them are adjacent.
     let train: Vec<u8> =
         (0..2 * NODES).flat_map(|n| from.frame(nodes[n % NODES].channel, &body(n))).collect();
     a.send(serving.address, &train, 500);
@@ -241,7 +241,7 @@ fn nodes_reach_each_other_by_each_kind_of_stream() {
             let target = target.with_key(*config().identity.public().ed25519());
             let mut connection = connector.connect(&target).await.expect("connected");
             let mut node = Node::new(50 + number as u8, udp.source());
-            // What waits too long is dropped on a stream, too, so each is sent again.
+            // Streams drop datagrams that wait too long, so each is sent again.
             let (begun, response) = repeat(async || {
                 let begun = node.begin(now());
                 connection.send(begun.datagram.clone()).expect("open");
@@ -276,7 +276,7 @@ fn nodes_reach_each_other_by_each_kind_of_stream() {
     serving.end();
 }
 
-/// Tries until it gives something.
+/// Tries until the attempt returns a value.
 async fn repeat<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..PATIENCE.as_secs() {
         if let Ok(Some(value)) = timeout(Duration::from_secs(1), attempt()).await {
@@ -326,7 +326,7 @@ fn processor_time_of_a_relayed_frame() {
         };
         let start = Instant::now();
         while start.elapsed() < TIME {
-            // What finds no room is lost, as on any link; only what has left counts.
+            // Frames that find no buffer space are lost, as on any link; only sent ones count.
             let _ = a.state.try_send(UdpSockRef::from(&a.socket), &transmit);
         }
         let (sent, received) = (serving.traffic.sent.get(), serving.traffic.received.get());

@@ -1,7 +1,7 @@
 //! Blocking sockets, with the signatures of [`std::net`].
 //!
 //! Each type has the constructors of its namesake, which use the process's node ([`node()`](crate::node())),
-//! and ones that end in `_on`, which take a [`Node`](crate::Node).
+//! and others that end in `_on`, which take a [`Node`](crate::Node).
 
 mod ping;
 mod tcp;
@@ -21,7 +21,7 @@ use crate::socket;
 use crate::sync;
 use peersock_primitives::wait::{Interest, Waiters};
 
-/// How the calls on one socket wait; shared by its clones, as the flags of a duplicated descriptor are.
+/// Blocking mode and timeouts of one socket, shared by its clones, like the flags of a duplicated descriptor.
 #[derive(Debug, Default)]
 struct Mode {
     nonblocking: AtomicBool,
@@ -45,8 +45,8 @@ impl Mode {
         Ok(())
     }
 
-    /// Performs an operation as the socket's mode says. A time-out is `WouldBlock`, as `std::net` reports it
-    /// on Unix.
+    /// Runs an operation according to the socket's mode. A timeout is reported as `WouldBlock`, as by
+    /// `std::net` on Unix.
     fn run<T>(
         &self,
         node: &Inner,
@@ -60,7 +60,7 @@ impl Mode {
         let deadline = self.timeout(interest).map(|timeout| Instant::now() + timeout);
         match socket::block_on(node, waiters, interest, deadline, &mut operation) {
             Err(error) if error.kind() == io::ErrorKind::TimedOut && timed_out(deadline) => {
-                // An error that the connection itself reports has an errno and passes.
+                // An error of the connection itself has an errno and is returned unchanged.
                 match error.raw_os_error().is_none() && error.get_ref().is_none() {
                     true => Err(io::ErrorKind::WouldBlock.into()),
                     false => Err(error),

@@ -11,7 +11,7 @@ use crate::node::{self, Node};
 use crate::socket;
 use peersock_primitives::wait::Interest;
 
-/// Sends ICMP echo requests to one member and waits for the replies.
+/// Sender of ICMP echo requests to one member, which waits for the replies.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -28,30 +28,31 @@ pub struct Ping {
     target: IpAddr,
 }
 
-/// An echo reply.
+/// Echo reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pong {
-    /// From the request to the reply.
+    /// Time from the request to the reply.
     pub round_trip: Duration,
-    /// Bytes of payload that came back.
+    /// Number of payload bytes in the reply.
     pub len: usize,
-    /// The hop limit (time to live) that was left.
+    /// Remaining hop limit (time to live).
     pub hop_limit: u8,
 }
 
-/// Hop limit of the requests, as of everything else that a node sends.
+/// Hop limit of the requests, as of all packets that a node sends.
 const HOP_LIMIT: u8 = 64;
 
 impl Ping {
     /// Opens a ping socket for `target` on the process's node.
     ///
     /// # Errors
-    /// `NetworkUnreachable` if no joined network has such an address, and those of [`node()`](crate::node()).
+    /// Returns `NetworkUnreachable` if no joined network has such an address, and the errors of
+    /// [`node()`](crate::node()).
     pub fn open(target: IpAddr) -> io::Result<Ping> {
         Ping::open_on(&node::node()?, target)
     }
 
-    /// As [`Ping::open`], on `node`.
+    /// Opens a socket like [`Ping::open`], on `node`.
     ///
     /// # Errors
     /// See [`Ping::open`].
@@ -59,10 +60,11 @@ impl Ping {
         Ok(Ping { socket: socket::Ping::open(node, target)?, target })
     }
 
-    /// Sends one request and waits for its reply; replies to earlier requests are passed over.
+    /// Sends one request and waits for its reply; skips replies to earlier requests.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, EMSGSIZE if `payload` is too long for a packet, and what ICMP errors say.
+    /// Returns `TimedOut` after `timeout`, EMSGSIZE if `payload` is too long for a packet, and the errors of
+    /// ICMP messages.
     pub fn ping(&self, sequence: u16, payload: &[u8], timeout: Duration) -> io::Result<Pong> {
         let started = Instant::now();
         self.socket.send(&EchoRequest {

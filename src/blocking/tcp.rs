@@ -13,10 +13,10 @@ use crate::node::{self, Node};
 use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
 use peersock_primitives::wait::Interest;
 
-/// A TCP connection through the overlay, as [`std::net::TcpStream`].
+/// TCP connection through the overlay, as [`std::net::TcpStream`].
 ///
-/// Any thread may read or write a stream (`Read` and `Write` are also implemented for `&TcpStream`). When the
-/// last clone is dropped the connection is closed; what was written is still delivered.
+/// Any thread may read or write a stream (`Read` and `Write` are also implemented for `&TcpStream`). Dropping
+/// the last clone closes the connection; written data is still delivered.
 ///
 /// ```no_run
 /// use std::io::{Read, Write};
@@ -39,17 +39,17 @@ struct Shared {
 }
 
 impl TcpStream {
-    /// Connects through the process's node. Of several addresses the first that answers is taken.
+    /// Connects through the process's node. Uses the first of several addresses that answers.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable`
-    /// (no joined network has such an address), `PermissionDenied` (the network does not allow the port), and
-    /// those of [`node()`](crate::node()).
+    /// Returns `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found),
+    /// `NetworkUnreachable` (no joined network has such an address), `PermissionDenied` (the network does not
+    /// allow the port), and the errors of [`node()`](crate::node()).
     pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_on(&node::node()?, addr)
     }
 
-    /// As [`TcpStream::connect`], through `node`.
+    /// Connects like [`TcpStream::connect`], through `node`.
     ///
     /// # Errors
     /// See [`TcpStream::connect`].
@@ -64,7 +64,7 @@ impl TcpStream {
         Err(last.expect("resolve gives at least one address"))
     }
 
-    /// Connects through the process's node; `TimedOut` after `timeout`.
+    /// Connects through the process's node; fails with `TimedOut` after `timeout`.
     ///
     /// # Errors
     /// See [`TcpStream::connect`]; `InvalidInput` for a timeout of zero.
@@ -72,7 +72,7 @@ impl TcpStream {
         TcpStream::connect_timeout_on(&node::node()?, addr, timeout)
     }
 
-    /// As [`TcpStream::connect_timeout`], through `node`.
+    /// Connects like [`TcpStream::connect_timeout`], through `node`.
     ///
     /// # Errors
     /// See [`TcpStream::connect_timeout`].
@@ -95,7 +95,7 @@ impl TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, mode: Mode::default() }) }
     }
 
-    /// The address of this end.
+    /// Returns the local address.
     ///
     /// # Errors
     /// None at present.
@@ -103,15 +103,15 @@ impl TcpStream {
         Ok(self.connection().local_addr())
     }
 
-    /// The address of the other end.
+    /// Returns the remote address.
     ///
     /// # Errors
-    /// `NotConnected` if the connection never stood.
+    /// Returns `NotConnected` if the connection was never established.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.connection().peer_addr()
     }
 
-    /// Another handle of the same connection, with the same timeouts and mode.
+    /// Returns another handle of the same connection, with the same timeouts and mode.
     ///
     /// # Errors
     /// None at present.
@@ -119,24 +119,25 @@ impl TcpStream {
         Ok(TcpStream { shared: Arc::clone(&self.shared) })
     }
 
-    /// Ends sending (the peer reads to the end), receiving, or both. Threads that wait on the stream return.
+    /// Ends sending (the peer reads to the end), receiving, or both. Waiting threads return.
     ///
     /// # Errors
-    /// `NotConnected` if the connection is gone; [`TcpStream::take_error`] has the reason then, and
-    /// [`TcpStream::wait_delivered`] says whether something was lost.
+    /// Returns `NotConnected` if the connection is gone; then [`TcpStream::take_error`] has the reason, and
+    /// [`TcpStream::wait_delivered`] tells whether something was lost.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let result = self.connection().shutdown(how);
         if result.is_err() {
+            // The application knows now, so the loss must not be reported a second time.
             self.connection().set_error_known();
         }
         result
     }
 
-    /// Takes nothing more from the peer, for a program that is about to end. What has arrived can still be
-    /// read. If the peer has ended its side before, that is everything, and true is returned. Otherwise the
-    /// connection is reset at once: the peer learns that not all it sends is taken, and reads fail with
-    /// `ConnectionAborted` when what had arrived is read. So every byte that the peer takes for delivered can
-    /// be read.
+    /// Accepts no more data from the peer, for a program that is about to end. Received data can still be
+    /// read. If the peer has ended its side before, that is everything, and the call returns true. Otherwise
+    /// the connection is reset at once. So the peer learns that not all its data was accepted, and reads fail
+    /// with `ConnectionAborted` after the received data. Every byte that the peer considers delivered can be
+    /// read.
     ///
     /// ```
     /// use std::io::{ErrorKind, Read, Write};
@@ -161,15 +162,15 @@ impl TcpStream {
         self.connection().stop_receiving()
     }
 
-    /// Copies what can be read without taking it; waits as a read does.
+    /// Copies available data without consuming it; waits as a read does.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Returns the errors of reading.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.run(Interest::Read, |connection| connection.peek(buf))
     }
 
-    /// Whether calls return `WouldBlock` instead of waiting.
+    /// Sets whether calls return `WouldBlock` instead of waiting.
     ///
     /// # Errors
     /// None at present.
@@ -178,23 +179,23 @@ impl TcpStream {
         Ok(())
     }
 
-    /// The longest wait of a read; it then fails with `WouldBlock`, as `std::net`'s do on Unix.
+    /// Sets the timeout of reads, which then fail with `WouldBlock`, as `std::net`'s do on Unix.
     ///
     /// # Errors
-    /// `InvalidInput` for a timeout of zero.
+    /// Returns `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.shared.mode.set_timeout(Interest::Read, timeout)
     }
 
-    /// The longest wait of a write, as [`TcpStream::set_read_timeout`].
+    /// Sets the timeout of writes, as [`TcpStream::set_read_timeout`].
     ///
     /// # Errors
-    /// `InvalidInput` for a timeout of zero.
+    /// Returns `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.shared.mode.set_timeout(Interest::Write, timeout)
     }
 
-    /// The timeout of reads.
+    /// Returns the timeout of reads.
     ///
     /// # Errors
     /// None at present.
@@ -202,7 +203,7 @@ impl TcpStream {
         Ok(self.shared.mode.timeout(Interest::Read))
     }
 
-    /// The timeout of writes.
+    /// Returns the timeout of writes.
     ///
     /// # Errors
     /// None at present.
@@ -210,8 +211,8 @@ impl TcpStream {
         Ok(self.shared.mode.timeout(Interest::Write))
     }
 
-    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default:
-    /// no.
+    /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
+    /// Default: false.
     ///
     /// # Errors
     /// None at present.
@@ -220,7 +221,7 @@ impl TcpStream {
         Ok(())
     }
 
-    /// See [`TcpStream::set_nodelay`].
+    /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
     ///
     /// # Errors
     /// None at present.
@@ -228,16 +229,17 @@ impl TcpStream {
         Ok(self.connection().nodelay())
     }
 
-    /// TCP_CONGESTION: what decides how fast data leaves. Default: [`CongestionControl::Bbr`].
+    /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
+    /// [`CongestionControl::Bbr`].
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn congestion_control(&self) -> io::Result<CongestionControl> {
         self.connection().congestion_control()
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come
-    /// to. It concerns only what this end sends.
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
+    /// affects only what this end sends.
     ///
     /// ```
     /// # use peersock::blocking::{TcpListener, TcpStream};
@@ -255,13 +257,13 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
         self.connection().set_congestion_control(congestion)
     }
 
-    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of
-    /// itself and of its path now.
+    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
+    /// the connection and its path.
     ///
     /// ```
     /// # use peersock::blocking::{TcpListener, TcpStream};
@@ -277,33 +279,33 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn info(&self) -> io::Result<TcpInfo> {
         self.connection().info()
     }
 
-    /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
-    /// (`TimedOut`) after eight probes without an answer, or after
+    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
+    /// connection fails (`TimedOut`) after eight probes without an answer, or after
     /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
-    /// stands for ever.
+    /// lasts for ever.
     ///
     /// # Errors
-    /// `InvalidInput` for an interval of zero.
+    /// Returns `InvalidInput` for an interval of zero.
     pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
         self.connection().set_keepalive(interval)
     }
 
-    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be
-    /// silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and the
+    /// peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
     ///
     /// # Errors
-    /// `InvalidInput` for a timeout of zero.
+    /// Returns `InvalidInput` for a timeout of zero.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.connection().set_user_timeout(timeout)
     }
 
-    /// SO_LINGER: how long dropping the stream waits for delivery, after which it resets the connection.
-    /// `None`, the default: dropping does not wait, and delivery goes on in the background.
+    /// Sets SO_LINGER: the time that dropping the stream waits for delivery, after which it resets the
+    /// connection. `None`, the default: dropping does not wait, and delivery continues in the background.
     ///
     /// # Errors
     /// None at present.
@@ -312,7 +314,7 @@ impl TcpStream {
         Ok(())
     }
 
-    /// See [`TcpStream::set_linger`].
+    /// Returns SO_LINGER, see [`TcpStream::set_linger`].
     ///
     /// # Errors
     /// None at present.
@@ -323,9 +325,9 @@ impl TcpStream {
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// [`shutdown`](TcpStream::shutdown) of sending, the end too; at most for `timeout`, or for ever.
     ///
-    /// What is acknowledged lies in the peer's buffer. Its program has read it if it closes its side in order
-    /// after that: a program that closes without having read everything resets the connection. So a program
-    /// that must know ends sending, reads to the end, and then calls this.
+    /// Acknowledged data lies in the peer's buffer. If the peer then closes its side in order, its program
+    /// has read the data, because closing with unread data resets the connection. So a program that must know
+    /// ends sending, reads to the end, and then calls this.
     ///
     /// ```
     /// use std::io::{Read, Write};
@@ -349,8 +351,8 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// What has ended the connection before that, each time: `ConnectionReset`, `BrokenPipe` (reset after the
-    /// peer's end), `TimedOut` and others; `TimedOut` after `timeout`, too.
+    /// Returns the error that ended the connection before that, on each call: `ConnectionReset`, `BrokenPipe`
+    /// (reset after the peer's end), `TimedOut` and others; also `TimedOut` after `timeout`.
     pub fn wait_delivered(&self, timeout: Option<Duration>) -> io::Result<()> {
         let connection = self.connection();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -359,8 +361,8 @@ impl TcpStream {
         })
     }
 
-    /// Bytes that were written and that the peer has not acknowledged (SIOCOUTQ). After the connection has
-    /// failed: those that it never will.
+    /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
+    /// connection has failed, these are lost.
     pub fn unacked(&self) -> u64 {
         self.connection().unacked()
     }
@@ -404,6 +406,7 @@ impl Write for &TcpStream {
         self.run(Interest::Write, |connection| connection.write(buf))
     }
 
+    // Writes go to the stack's send queue at once, so nothing is buffered here.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -428,7 +431,7 @@ impl fmt::Debug for TcpStream {
     }
 }
 
-/// A TCP listener on the overlay, as [`std::net::TcpListener`]. Up to 128 connections wait to be accepted.
+/// TCP listener on the overlay, as [`std::net::TcpListener`]. Its backlog holds up to 128 connections.
 ///
 /// ```no_run
 /// use peersock::blocking::TcpListener;
@@ -449,17 +452,17 @@ struct ListenerShared {
 }
 
 impl TcpListener {
-    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every
+    /// Listens through the process's node: on one of its addresses, or with `[::]` on all of them, in every
     /// network it joins.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not
-    /// allow the port), and those of [`node()`](crate::node()).
+    /// Returns `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network
+    /// does not allow the port), and the errors of [`node()`](crate::node()).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         TcpListener::bind_on(&node::node()?, addr)
     }
 
-    /// As [`TcpListener::bind`], through `node`.
+    /// Listens like [`TcpListener::bind`], through `node`.
     ///
     /// # Errors
     /// See [`TcpListener::bind`].
@@ -480,7 +483,7 @@ impl TcpListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// `WouldBlock` in non-blocking mode, `NetworkDown` when the node is shut down.
+    /// Returns `WouldBlock` in non-blocking mode, `NetworkDown` when the node is shut down.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let ListenerShared { acceptor, mode } = &*self.shared;
         let (connection, remote) =
@@ -488,8 +491,8 @@ impl TcpListener {
         Ok((TcpStream::new(connection), remote))
     }
 
-    /// Stops listening, for all handles: who waits in [`TcpListener::accept`] gets an error, and connections
-    /// that nobody has accepted are reset. Dropping the last handle does the same.
+    /// Stops listening, for all handles: threads in [`TcpListener::accept`] get an error, and connections in
+    /// the backlog are reset. Dropping the last handle does the same.
     ///
     /// ```
     /// # use peersock::blocking::TcpListener;
@@ -508,12 +511,12 @@ impl TcpListener {
         self.shared.acceptor.close();
     }
 
-    /// Connection after connection.
+    /// Returns an iterator of accepted connections.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
 
-    /// The address listened on.
+    /// Returns the listening address.
     ///
     /// # Errors
     /// None at present.
@@ -521,7 +524,7 @@ impl TcpListener {
         Ok(self.shared.acceptor.local_addr())
     }
 
-    /// Another handle of the same listener.
+    /// Returns another handle of the same listener.
     ///
     /// # Errors
     /// None at present.
@@ -529,7 +532,7 @@ impl TcpListener {
         Ok(TcpListener { shared: Arc::clone(&self.shared) })
     }
 
-    /// Whether [`TcpListener::accept`] returns `WouldBlock` instead of waiting.
+    /// Sets whether [`TcpListener::accept`] returns `WouldBlock` instead of waiting.
     ///
     /// # Errors
     /// None at present.
@@ -545,7 +548,7 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-/// The connections of a [`TcpListener`]; never ends.
+/// Iterator of the connections of a [`TcpListener`]; never ends.
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,

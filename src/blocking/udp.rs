@@ -13,11 +13,11 @@ use crate::node::{self, Node};
 use crate::socket::{Datagrams, ToSocketAddrs, resolve};
 use peersock_primitives::wait::Interest;
 
-/// A UDP socket on the overlay, as [`std::net::UdpSocket`].
+/// UDP socket on the overlay, as [`std::net::UdpSocket`].
 ///
-/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination
-/// whole goes in fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest
-/// are 65,507 bytes over IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
+/// A datagram longer than the buffer is truncated. One that exceeds the path's size is fragmented, and lost
+/// if any fragment is; up to 1124 bytes fit on every path. The largest datagrams are 65,507 bytes over IPv4
+/// and 65,527 over IPv6; larger ones fail with EMSGSIZE.
 ///
 /// ```no_run
 /// use peersock::blocking::UdpSocket;
@@ -38,16 +38,17 @@ struct Shared {
 }
 
 impl UdpSocket {
-    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the
-    /// node choose one that is free and, as long as there is one, that the network allows.
+    /// Binds through the process's node: to one of its addresses, or with `[::]` to all. Port 0 lets the node
+    /// choose a free one, preferably one that the network allows.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
+    /// Returns `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and the errors of
+    /// [`node()`](crate::node()).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         UdpSocket::bind_on(&node::node()?, addr)
     }
 
-    /// As [`UdpSocket::bind`], through `node`.
+    /// Binds like [`UdpSocket::bind`], through `node`.
     ///
     /// # Errors
     /// See [`UdpSocket::bind`].
@@ -64,21 +65,21 @@ impl UdpSocket {
         Err(last.expect("resolve gives at least one address"))
     }
 
-    /// Opens a socket that asks and gets answers: it has an address of the family of `peer`, and any free
-    /// port. Where a network allows only some ports, those stay free for services, and strangers cannot reach
-    /// it.
+    /// Opens a client socket, which sends requests and gets answers. It has an address of the family of
+    /// `peer`, and any free port. If a network allows only some ports, the socket uses none of those. So they
+    /// stay free for services, and strangers cannot reach it.
     ///
     /// # Errors
-    /// `AddrInUse` if no port is left.
+    /// Returns `AddrInUse` if no port is left.
     pub fn client_on(node: &Node, peer: IpAddr) -> io::Result<UdpSocket> {
         let datagrams = Datagrams::client(node, peer)?;
         Ok(UdpSocket { shared: Arc::new(Shared { datagrams, mode: Mode::default() }) })
     }
 
-    /// Fixes the peer: datagrams from others are no longer received, and errors it reports are.
+    /// Fixes the peer: datagrams from others are dropped, and errors that the peer reports are returned.
     ///
     /// # Errors
-    /// `NetworkUnreachable`, `PermissionDenied`.
+    /// Returns `NetworkUnreachable`, `PermissionDenied`.
     pub fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<()> {
         let addrs = resolve(&self.shared.datagrams.node, &addr)?;
         self.shared.datagrams.connect(addrs[0])
@@ -87,7 +88,7 @@ impl UdpSocket {
     /// Sends one datagram to `addr`.
     ///
     /// # Errors
-    /// EMSGSIZE if it is too long, `NetworkUnreachable`, `PermissionDenied`.
+    /// Returns EMSGSIZE if it is too long, `NetworkUnreachable`, `PermissionDenied`.
     pub fn send_to(&self, buf: &[u8], addr: impl ToSocketAddrs) -> io::Result<usize> {
         let addrs = resolve(&self.shared.datagrams.node, &addr)?;
         self.shared.datagrams.send(buf, Some(addrs[0]))
@@ -96,7 +97,7 @@ impl UdpSocket {
     /// Sends one datagram to the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of
+    /// Returns `NotConnected`, `ConnectionRefused` (the peer rejected an earlier datagram), and the errors of
     /// [`UdpSocket::send_to`].
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.shared.datagrams.send(buf, None)
@@ -105,13 +106,13 @@ impl UdpSocket {
     /// Waits for a datagram.
     ///
     /// # Errors
-    /// `WouldBlock` in non-blocking mode or after the read timeout, `ConnectionRefused` on a connected
-    /// socket.
+    /// Returns `WouldBlock` in non-blocking mode or after the read timeout, `ConnectionRefused` on a
+    /// connected socket.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.run(|datagrams| datagrams.recv(buf)).map(|received| (received.len, received.source))
     }
 
-    /// As [`UdpSocket::recv_from`], without the source.
+    /// Receives like [`UdpSocket::recv_from`], without the source.
     ///
     /// # Errors
     /// See [`UdpSocket::recv_from`].
@@ -119,7 +120,7 @@ impl UdpSocket {
         self.recv_from(buf).map(|(n, _)| n)
     }
 
-    /// As [`UdpSocket::recv_from`]; the datagram stays.
+    /// Receives like [`UdpSocket::recv_from`], but leaves the datagram in the queue.
     ///
     /// # Errors
     /// See [`UdpSocket::recv_from`].
@@ -127,7 +128,7 @@ impl UdpSocket {
         self.run(|datagrams| datagrams.peek(buf)).map(|received| (received.len, received.source))
     }
 
-    /// As [`UdpSocket::recv`]; the datagram stays.
+    /// Receives like [`UdpSocket::recv`], but leaves the datagram in the queue.
     ///
     /// # Errors
     /// See [`UdpSocket::recv_from`].
@@ -135,7 +136,7 @@ impl UdpSocket {
         self.peek_from(buf).map(|(n, _)| n)
     }
 
-    /// The socket's own address.
+    /// Returns the local address.
     ///
     /// # Errors
     /// None at present.
@@ -143,15 +144,15 @@ impl UdpSocket {
         Ok(self.shared.datagrams.local_addr())
     }
 
-    /// The connected peer.
+    /// Returns the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`.
+    /// Returns `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.shared.datagrams.peer_addr()
     }
 
-    /// Another handle of the same socket.
+    /// Returns another handle of the same socket.
     ///
     /// # Errors
     /// None at present.
@@ -159,7 +160,7 @@ impl UdpSocket {
         Ok(UdpSocket { shared: Arc::clone(&self.shared) })
     }
 
-    /// Whether receiving returns `WouldBlock` instead of waiting.
+    /// Sets whether receiving returns `WouldBlock` instead of waiting.
     ///
     /// # Errors
     /// None at present.
@@ -168,15 +169,15 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// The longest wait for a datagram; receiving then fails with `WouldBlock`.
+    /// Sets the timeout of receiving, which then fails with `WouldBlock`.
     ///
     /// # Errors
-    /// `InvalidInput` for a timeout of zero.
+    /// Returns `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.shared.mode.set_timeout(Interest::Read, timeout)
     }
 
-    /// See [`UdpSocket::set_read_timeout`].
+    /// Returns the timeout, see [`UdpSocket::set_read_timeout`].
     ///
     /// # Errors
     /// None at present.

@@ -1,4 +1,4 @@
-//! Whether a node meets others by the BitTorrent DHT, and how it enters that.
+//! Setting of the BitTorrent DHT: whether a node uses it, and how it enters it.
 
 use std::fmt;
 use std::net::SocketAddrV4;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Whether a node can be found, and finds others, by the BitTorrent DHT, without any root.
+/// Use of the BitTorrent DHT, by which a node can be found, and finds others, without any root.
 ///
 /// As text: `off`, `public`, or addresses and UDP ports of nodes of the DHT, with commas or white space
 /// between them. An empty text is `off`.
@@ -23,16 +23,16 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Dht {
-    /// It does not use it.
+    /// No use of the DHT.
     #[default]
     Off,
-    /// By the public DHT, which is entered by its well-known nodes.
+    /// Public DHT, entered by its well-known nodes.
     Public,
-    /// By the DHT that these nodes are part of, and none else is asked first. At least one.
+    /// DHT that these nodes belong to; no other node is asked first. At least one.
     Nodes(Vec<SocketAddrV4>),
 }
 
-/// Why a text does not say how to enter the DHT.
+/// Error for a text that is no DHT setting.
 ///
 /// ```
 /// let error = "somewhere".parse::<peersock::Dht>().expect_err("no address");
@@ -43,7 +43,7 @@ pub enum Dht {
 pub struct ParseDhtError(String);
 
 impl Dht {
-    /// Whether it is used.
+    /// Returns true if the DHT is used.
     pub fn is_on(&self) -> bool {
         *self != Dht::Off
     }

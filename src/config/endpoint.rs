@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest host name, and longest label in one (RFC 1035, 2.3.4).
+/// Limits of the length of a host name, and of a label in one (RFC 1035, 2.3.4).
 const MAX_HOST: usize = 253;
 const MAX_LABEL: usize = 63;
 
-/// A host name and a UDP port where a member of a static network may be found, as `HOST:PORT`.
+/// Host name and UDP port at which a member of a static network may be found, as `HOST:PORT`.
 ///
-/// The node resolves the name when it joins the network, in both address families, and again as long as it
-/// has no session with the member.
+/// The node resolves the name when it joins the network, in both address families, and again while it has no
+/// session with the member.
 ///
 /// ```
 /// use peersock::HostEndpoint;
@@ -27,12 +27,12 @@ pub struct HostEndpoint {
 }
 
 impl HostEndpoint {
-    /// The name, in lower case.
+    /// Returns the name, in lower case.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The UDP port, not 0.
+    /// Returns the UDP port, which is not 0.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -57,8 +57,9 @@ impl FromStr for HostEndpoint {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
+        // A final dot marks an absolute name (RFC 1034, section 3.1).
         let labels = host.strip_suffix('.').unwrap_or(&host);
-        // A name whose last label is a number is an IPv4 address with a mistake in it (RFC 1123, 2.1).
+        // A name whose last label is a number is probably a mistyped IPv4 address (RFC 1123, 2.1).
         let is_number =
             labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if host.len() > MAX_HOST || is_number || !labels.split('.').all(is_label) {
@@ -68,7 +69,7 @@ impl FromStr for HostEndpoint {
     }
 }
 
-/// Why a text is not an endpoint.
+/// Error for a text that is no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an endpoint; write HOST:PORT, IPV4:PORT or [IPV6]:PORT")]
 pub struct ParseEndpointError;

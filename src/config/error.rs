@@ -1,7 +1,7 @@
 use super::MissingFeature;
 use crate::state::StateError;
 
-/// Why a description of a network was refused.
+/// Reason why a description of a network was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -9,27 +9,27 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] StateError),
 
-    /// This build of the library reads no such text.
+    /// This build of the library cannot read static networks.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
 
     /// The text is not a valid description of a static network.
     #[error("line {line}: {what}")]
     Invalid {
-        /// Where, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// What is wrong and, where that is not obvious, what would be right.
+        /// Error and, where that is not obvious, the correct form.
         what: String,
     },
 
-    /// As [`ConfigError::Invalid`], for a text that came from a file.
+    /// The text of a file is not a valid description of a static network.
     #[error("{}:{line}: {what}", path.display())]
     InvalidFile {
-        /// The file.
+        /// Path of the file.
         path: std::path::PathBuf,
-        /// Where, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// What is wrong and, where that is not obvious, what would be right.
+        /// Error and, where that is not obvious, the correct form.
         what: String,
     },
 }

@@ -1,11 +1,10 @@
-//! Names the features of the crate that a build may lack, and has the error that says so.
+//! Features of the crate that a build may lack, and the error for a missing one.
 
 use std::io;
 
 use thiserror::Error;
 
-/// Something is asked for that this build of the library lacks, because the program was built without a
-/// feature of the crate.
+/// Error for a setting that needs a feature which this build of the library lacks.
 ///
 /// ```
 /// # use peersock::MissingFeature;
@@ -20,9 +19,9 @@ use thiserror::Error;
 )]
 #[non_exhaustive]
 pub struct MissingFeature {
-    /// Names what was asked for.
+    /// Name of the setting.
     pub what: String,
-    /// Names the feature.
+    /// Name of the feature.
     pub feature: &'static str,
 }
 
@@ -32,7 +31,7 @@ impl From<MissingFeature> for io::Error {
     }
 }
 
-/// Names a feature of the crate.
+/// Feature of the crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
     AwsLc,
@@ -46,7 +45,7 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    /// Returns whether this build has it.
+    /// Returns true if this build has the feature.
     pub(crate) const fn is_there(self) -> bool {
         match self {
             Feature::AwsLc => cfg!(feature = "aws-lc"),
@@ -60,12 +59,12 @@ impl Feature {
         }
     }
 
-    /// Fails unless this build has it, because `what` needs it.
+    /// Fails with an error about `what` unless this build has the feature.
     pub(crate) fn require(self, what: impl ToString) -> Result<(), MissingFeature> {
         if self.is_there() { Ok(()) } else { Err(self.missing(what)) }
     }
 
-    /// Returns the error that `what` needs it.
+    /// Returns the error that `what` needs the feature.
     pub(crate) fn missing(self, what: impl ToString) -> MissingFeature {
         MissingFeature { what: what.to_string(), feature: self.name() }
     }

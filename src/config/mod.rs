@@ -32,7 +32,7 @@ pub(crate) use root_source::LABEL as ROOTS_LABEL;
 pub(crate) use root_source::require_for_roots;
 pub use root_source::{RootDomain, RootSource, RootsError};
 
-/// A network to join, and what proves that this node may.
+/// Network to join, and the secret that proves membership.
 ///
 /// ```
 /// use peersock::Network;
@@ -47,28 +47,28 @@ pub use root_source::{RootDomain, RootSource, RootsError};
 #[derive(Debug, Clone)]
 pub struct Network {
     config: NetworkConfig,
-    /// The members' endpoints that are host names.
+    /// Endpoints of the members that are host names.
     hosts: BTreeMap<NodeId, Vec<HostEndpoint>>,
 }
 
-/// A member with endpoints that are host names.
+/// Member with endpoints that are host names.
 pub(crate) struct MemberHosts {
     pub(crate) node: NodeId,
-    /// Its endpoints that are addresses.
+    /// Endpoints that are addresses.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) hosts: Vec<HostEndpoint>,
 }
 
 impl Network {
-    /// An ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` also says which TCP
-    /// and UDP ports are allowed in it: SSSS to EEEE.
+    /// Returns an ad-hoc network: no controller, no state, IPv6 only. Its ID `ffSSSSEEEE000000` contains the
+    /// TCP and UDP ports that are allowed in it: SSSS to EEEE.
     ///
-    /// An ID of another kind is refused on joining.
+    /// Joining refuses an ID of another kind.
     pub fn ad_hoc(id: NetworkId) -> Network {
         Network { config: NetworkConfig::AdHoc { id, psk: None }, hosts: BTreeMap::new() }
     }
 
-    /// The network that an ID alone describes, of whatever kind.
+    /// Returns the network that an ID alone describes, of whatever kind.
     ///
     /// ```
     /// use peersock::Network;
@@ -82,7 +82,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`NetworkIdError`] where more than the ID is needed, or networks of that kind cannot be joined.
+    /// Returns a [`NetworkIdError`] if more than the ID is needed, or networks of that kind cannot be joined.
     pub fn by_id(id: NetworkId) -> Result<Network, NetworkIdError> {
         Ok(Network { config: NetworkConfig::by_id(id)?, hosts: BTreeMap::new() })
     }
@@ -105,17 +105,20 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::File`] if the file cannot be read, could be changed by everybody, or holds a passphrase
-    /// or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line otherwise.
+    /// Returns [`ConfigError::File`] if the file cannot be read, is writable by everybody, or holds a
+    /// passphrase or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line
+    /// otherwise.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
         let path = path.as_ref();
         Feature::StaticNetworks.require(format_args!("the network of {}", path.display()))?;
         let (text, metadata) = read_text_file(path)?;
+        // Before parsing: a file that anybody can change could add members.
         check_trusted_file(path, &metadata)?;
         let network = Network::parse_toml(&text).map_err(|error| match error {
             ConfigError::Invalid { line, what } => ConfigError::InvalidFile { path: path.into(), line, what },
             other => other,
         })?;
+        // A file without a secret may be readable by others.
         if network.is_secret() {
             check_secret_file(path, &metadata)?;
         }
@@ -141,47 +144,47 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with the line and what is wrong with it.
+    /// Returns [`ConfigError::Invalid`] with the line and the reason.
     pub fn parse_toml(text: &str) -> Result<Network, ConfigError> {
         let (network, hosts) = static_file::parse(text)?;
         Ok(Network { config: NetworkConfig::Static(network), hosts })
     }
 
-    /// Requires a passphrase: only those who know it can complete a handshake in this network, or even
+    /// Requires a passphrase: only nodes that know it can complete a handshake in this network, or even
     /// recognise its beacons.
     ///
     /// Stretches the passphrase with Argon2id at once, which takes some tens of milliseconds and, for that
-    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before. An empty one is
-    /// no secret: [`Node::join`](crate::Node::join) refuses the network then.
+    /// time, 19 MiB. The passphrase itself is not kept. Replaces an earlier passphrase. An empty one is no
+    /// secret, so [`Node::join`](crate::Node::join) then refuses the network.
     #[must_use]
     pub fn with_passphrase(self, passphrase: &str) -> Network {
         let key = match passphrase {
-            // The key that is refused wherever it comes from.
+            // The all-zero key is refused wherever it comes from.
             "" => Psk::new([0; 32]),
             _ => passphrase::stretch(self.id(), passphrase),
         };
         self.with_psk(key)
     }
 
-    /// As [`with_passphrase`](Network::with_passphrase), with a random 32-byte key instead.
+    /// Requires a secret like [`with_passphrase`](Network::with_passphrase), but a random 32-byte key.
     #[must_use]
     pub fn with_psk(self, key: Psk) -> Network {
         Network { config: self.config.with_psk(key), ..self }
     }
 
-    /// The network's ID.
+    /// Returns the network's ID.
     pub fn id(&self) -> NetworkId {
         self.config.id()
     }
 
-    /// What people and scripts are told of the network: its kind, ports and prefixes, and what joining it
-    /// takes.
+    /// Returns a summary for people and scripts: the network's kind, ports and prefixes, and what joining it
+    /// requires.
     pub fn summary(&self) -> NetworkSummary {
         self.config.policy().summary()
     }
 
-    /// The addresses that a node has in the network, the self-certifying one first; `None` if the network
-    /// does not admit it.
+    /// Returns the addresses that a node has in the network, the self-certifying one first; `None` if the
+    /// network does not admit it.
     ///
     /// ```
     /// # use peersock::{Network, overlay::Identity};
@@ -195,26 +198,26 @@ impl Network {
         policy.admits(&node).then(|| policy.addresses_of(&node))
     }
 
-    /// The addresses of the member that has a name, the self-certifying one first; none if nobody has it.
-    /// Upper and lower case are the same. Sockets of a node that has joined the network know the same names.
+    /// Returns the addresses of the member with a name, the self-certifying one first; none if no member has
+    /// it. Case does not matter. Sockets of a node that has joined the network resolve the same names.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let policy = self.config.policy();
         policy.node_named(name).map(|node| policy.addresses_of(&node)).unwrap_or_default()
     }
 
-    /// Whether a passphrase or pre-shared key is needed to take part.
+    /// Returns true if a passphrase or pre-shared key is needed to take part.
     pub fn is_secret(&self) -> bool {
         self.config.psk().is_some()
     }
 
-    /// The members that the network's file lists; none without a file.
+    /// Returns the members that the network's file lists; none without a file.
     pub fn members(&self) -> &[StaticMember] {
         self.config.members()
     }
 
-    /// The same network where this node reaches the Internet by way of a member, or is that member and leads
-    /// others there: for [`Node::join_device`](crate::Node::join_device), and not for sockets, which take
-    /// the addresses of the network's members for the overlay's, and no others.
+    /// Returns the same network where this node reaches the Internet by way of a member, or is that member
+    /// and serves others as the exit. For [`Node::join_device`](crate::Node::join_device) only, because
+    /// sockets use the overlay just for addresses of the network's members.
     ///
     /// ```
     /// # use peersock::{Network, overlay::Identity};
@@ -228,25 +231,26 @@ impl Network {
     /// ```
     ///
     /// # Errors
-    /// [`NetworkConfigError`] unless the network's file gives that member a default route (0.0.0.0/0, ::/0).
+    /// Returns a [`NetworkConfigError`] unless the network's file gives that member a default route
+    /// (0.0.0.0/0, ::/0).
     pub fn with_exit(self, member: &PublicIdentity) -> Result<Network, NetworkConfigError> {
         Ok(Network { config: self.config.with_exit(member.node_id())?, ..self })
     }
 
-    /// The endpoints of a member that are host names; those that are addresses are in
+    /// Returns the endpoints of a member that are host names; endpoints that are addresses are in
     /// [`StaticMember::endpoints`].
     pub fn host_endpoints(&self, member: &PublicIdentity) -> &[HostEndpoint] {
         self.hosts.get(&member.node_id()).map_or(&[], Vec::as_slice)
     }
 
-    /// The endpoints of a member as texts: those that are addresses, then those that are host names.
+    /// Returns the endpoints of a member as texts: first the addresses, then the host names.
     pub fn endpoints_of(&self, member: &PublicIdentity) -> Vec<String> {
         let listed = self.members().iter().filter(|listed| listed.identity == *member);
         let addresses = listed.flat_map(|listed| &listed.endpoints).map(ToString::to_string);
         addresses.chain(self.host_endpoints(member).iter().map(ToString::to_string)).collect()
     }
 
-    /// The members whose names are to be resolved, without `own`.
+    /// Returns the members whose names must be resolved, without `own`.
     pub(crate) fn hosts_of_others(&self, own: &PublicIdentity) -> Vec<MemberHosts> {
         let others = self.members().iter().filter(|member| member.identity != *own);
         let hosts = others.filter_map(|member| {
@@ -256,7 +260,8 @@ impl Network {
         hosts.collect()
     }
 
-    /// What the overlay's core takes. Endpoints that are host names are not in it: the core resolves none.
+    /// Returns the configuration for the overlay's core, without endpoints that are host names, because the
+    /// core resolves none.
     pub fn into_config(self) -> NetworkConfig {
         self.config
     }

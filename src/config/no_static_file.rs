@@ -1,4 +1,4 @@
-//! Stands in for `static_file` in builds without the feature `static-networks`: no file is read.
+//! Replacement of `static_file` in builds without the feature `static-networks`: no file is read.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use peersock_overlay::{NodeId, StaticNetwork};
 
 use super::{ConfigError, Feature, HostEndpoint};
 
-/// Fails.
+/// Fails in any case.
 pub(super) fn parse(_: &str) -> Result<(StaticNetwork, BTreeMap<NodeId, Vec<HostEndpoint>>), ConfigError> {
     Err(Feature::StaticNetworks.missing("a static network").into())
 }

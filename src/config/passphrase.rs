@@ -1,14 +1,14 @@
-//! From a passphrase that people can remember to the 32-byte pre-shared key of a network.
+//! Key derivation from a memorable passphrase to the 32-byte pre-shared key of a network.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use peersock_overlay::{NetworkId, Psk};
 use zeroize::Zeroizing;
 
-/// Distinguishes this use of Argon2id from every other; the network's ID follows it in the salt.
+/// Salt prefix that distinguishes this use of Argon2id from every other; the network's ID follows it.
 const SALT_PREFIX: &[u8; 23] = b"peersock passphrase v1\0";
 
-/// KiB of memory per guess. With [`PASSES`] this is OWASP's recommended minimum; the memory goes back to the
-/// system afterwards. All members of a network must agree on these numbers, so they are part of the protocol.
+/// Memory per guess in KiB. With [`PASSES`] this is OWASP's recommended minimum; the memory is released
+/// afterwards. All members of a network must agree on these numbers, so they are part of the protocol.
 const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;

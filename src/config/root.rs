@@ -1,4 +1,4 @@
-//! What a node must know of a root: its keys, and where it listens.
+//! Text of a root: its keys, and its endpoints.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use super::{Feature, HostEndpoint, ParseEndpointError};
 
-/// A root, as its operator gives it to others: `KEY@ENDPOINT[,ENDPOINT..]`, where `KEY` is the root's public
-/// identity and each endpoint an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it
+/// Root, as its operator gives it to others: `KEY@ENDPOINT[,ENDPOINT..]`. `KEY` is the root's public
+/// identity. Each endpoint is an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it
 /// is for UDP. Texts of several roots are separated by white space.
 ///
 /// ```
@@ -34,17 +34,18 @@ pub struct RootAddress {
     is_listed: bool,
 }
 
-/// What a root wants to be shown.
+/// Access token of a root.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Token(Vec<u8>);
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug output may end up in logs.
         f.write_str("[redacted]")
     }
 }
 
-/// One way to a root.
+/// Endpoint of a root.
 ///
 /// ```
 /// use peersock::{RootEndpoint, RootTransport};
@@ -55,7 +56,7 @@ impl fmt::Debug for Token {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RootEndpoint {
-    /// What carries the datagrams.
+    /// Transport of the datagrams.
     pub transport: RootTransport,
     at: At,
 }
@@ -66,7 +67,7 @@ enum At {
     Host(HostEndpoint),
 }
 
-/// What carries datagrams between a node and a root.
+/// Transport of datagrams between a node and a root.
 ///
 /// ```
 /// use peersock::RootTransport;
@@ -78,19 +79,19 @@ enum At {
 pub enum RootTransport {
     /// UDP, the usual one.
     Udp,
-    /// TCP, each datagram behind its length.
+    /// TCP, with a length before each datagram.
     Tcp,
-    /// The same inside TLS.
+    /// TCP inside TLS.
     Tls,
-    /// Messages of a WebSocket inside TLS (RFC 6455): what passes proxies that let nothing pass but HTTPS.
+    /// Messages of a WebSocket inside TLS (RFC 6455), which pass proxies that allow only HTTPS.
     WebSocket,
 }
 
-/// Why a text names no root.
+/// Reason why a text is no root.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseRootError {
-    /// There is no `@`.
+    /// The `@` is missing.
     #[error("a root is written KEY@HOST:PORT, as `peersock root` prints it; this has no @")]
     NoKey,
     /// The part before the `@` is no public identity.
@@ -99,30 +100,30 @@ pub enum ParseRootError {
     /// An endpoint is neither an address nor a host name with a port.
     #[error("`{0}` is no endpoint of a root: HOST:PORT, after tcp:, tls: or wss: unless it is for UDP")]
     Endpoint(String),
-    /// What follows the endpoints is no access token of 1 to 255 bytes.
+    /// The part after the endpoints is no access token of 1 to 255 bytes.
     #[error("after its endpoints a root has ?token=TEXT or nothing, with a text of 1 to 255 bytes")]
     Token,
-    /// What follows `dns:` is no domain.
+    /// The part after `dns:` is no domain.
     #[error("`{0}` is no domain with a list of roots: write dns:DOMAIN, or dns:DOMAIN@NAMESERVER")]
     Domain(String),
 }
 
 impl RootAddress {
-    /// At most so many endpoints of one root are used; further ones are an error.
+    /// Limit of endpoints of one root; further ones are an error.
     pub const MAX_ENDPOINTS: usize = 16;
 
-    /// The most bytes of an access token.
+    /// Limit of bytes of an access token.
     pub const MAX_TOKEN: usize = 255;
 
-    /// A root with these keys that listens there.
+    /// Returns a root with these keys and endpoints.
     pub fn new(identity: PublicIdentity, endpoints: Vec<RootEndpoint>) -> Self {
         Self { identity, endpoints, token: None, is_listed: false }
     }
 
-    /// The same root, which wants to be shown this token by those who register.
+    /// Returns the same root with an access token, which it demands at registration.
     ///
     /// # Errors
-    /// [`ParseRootError::Token`] unless it has 1 to 255 bytes.
+    /// Returns [`ParseRootError::Token`] unless it has 1 to 255 bytes.
     pub fn with_token(self, token: impl Into<Vec<u8>>) -> Result<Self, ParseRootError> {
         let token = token.into();
         match token.len() {
@@ -131,7 +132,7 @@ impl RootAddress {
         }
     }
 
-    /// The same root, as one that a list has named which somebody else may have written.
+    /// Marks the root as named by a list, which an untrusted party may have written.
     pub(crate) fn listed(self) -> Self {
         Self { is_listed: true, ..self }
     }
@@ -140,18 +141,18 @@ impl RootAddress {
         self.is_listed
     }
 
-    /// What is shown to the root. It is a secret: neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug)
+    /// Returns the access token. It is a secret: neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug)
     /// writes it.
     pub fn token(&self) -> Option<&[u8]> {
         self.token.as_ref().map(|token| token.0.as_slice())
     }
 
-    /// The root's keys. Whoever does not have the secret half of them is not this root.
+    /// Returns the root's public keys. Only the holder of their secret half is this root.
     pub fn identity(&self) -> &PublicIdentity {
         &self.identity
     }
 
-    /// Where it listens.
+    /// Returns the root's endpoints.
     pub fn endpoints(&self) -> &[RootEndpoint] {
         &self.endpoints
     }
@@ -159,7 +160,7 @@ impl RootAddress {
     /// Reads the texts of several roots, with white space between them.
     ///
     /// # Errors
-    /// See [`ParseRootError`]; the first one that is wrong counts.
+    /// Returns the [`ParseRootError`] of the first wrong text.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseRootError> {
         text.split_whitespace().map(str::parse).collect()
     }
@@ -167,6 +168,7 @@ impl RootAddress {
 
 impl fmt::Display for RootAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the token, which is a secret.
         write!(f, "{}@", self.identity)?;
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -203,6 +205,7 @@ fn parse_token(text: &str) -> Result<Vec<u8>, ParseRootError> {
     let mut token = Vec::new();
     while let Some(byte) = rest.next() {
         token.push(match byte {
+            // Percent-encoding allows white space, which separates texts of roots.
             b'%' => {
                 let mut digit = || char::from(rest.next()?).to_digit(16);
                 let (high, low) = digit().zip(digit()).ok_or(ParseRootError::Token)?;
@@ -215,17 +218,17 @@ fn parse_token(text: &str) -> Result<Vec<u8>, ParseRootError> {
 }
 
 impl RootEndpoint {
-    /// That address by that transport.
+    /// Returns an endpoint with an address and a transport.
     pub fn at(transport: RootTransport, address: SocketAddr) -> Self {
         Self { transport, at: At::Address(address) }
     }
 
-    /// That host name by that transport.
+    /// Returns an endpoint with a host name and a transport.
     pub fn named(transport: RootTransport, host: HostEndpoint) -> Self {
         Self { transport, at: At::Host(host) }
     }
 
-    /// The address, unless it is a host name.
+    /// Returns the address, unless it is a host name.
     pub fn address(&self) -> Option<SocketAddr> {
         match self.at {
             At::Address(address) => Some(address),
@@ -233,7 +236,7 @@ impl RootEndpoint {
         }
     }
 
-    /// The host name with its port, unless it is an address.
+    /// Returns the host name with its port, unless it is an address.
     pub fn host_endpoint(&self) -> Option<&HostEndpoint> {
         match &self.at {
             At::Address(_) => None,
@@ -241,7 +244,7 @@ impl RootEndpoint {
         }
     }
 
-    /// The host name, or the IP address as text.
+    /// Returns the host name, or the IP address as text.
     pub fn host(&self) -> String {
         match &self.at {
             At::Address(address) => address.ip().to_string(),
@@ -249,7 +252,7 @@ impl RootEndpoint {
         }
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         match &self.at {
             At::Address(address) => address.port(),
@@ -278,7 +281,7 @@ impl FromStr for RootEndpoint {
         let schemes = [RootTransport::Tcp, RootTransport::Tls, RootTransport::WebSocket];
         let scheme = schemes.into_iter().find_map(|transport| {
             let rest = text.strip_prefix(transport.name())?.strip_prefix(':')?;
-            // A host may be called tcp: only two colons make it a scheme.
+            // A host may be named `tcp`, so only two colons make it a scheme.
             rest.contains(':').then_some((transport, rest))
         });
         let (transport, place) = scheme.unwrap_or((RootTransport::Udp, text));
@@ -291,7 +294,7 @@ impl FromStr for RootEndpoint {
 }
 
 impl RootTransport {
-    /// As it is written in front of an endpoint.
+    /// Returns the name that precedes an endpoint.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Udp => "udp",
@@ -301,7 +304,7 @@ impl RootTransport {
         }
     }
 
-    /// Returns the feature of the crate without which nobody is reached by it.
+    /// Returns the feature of the crate that this transport needs.
     pub(super) fn feature(self) -> Option<Feature> {
         match self {
             Self::Udp => None,

@@ -1,4 +1,4 @@
-//! Where a node learns of its roots: named one by one, listed in the DNS, or announced on the local network.
+//! Sources of a node's roots: named one by one, listed in the DNS, or announced on the local network.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{Feature, HostEndpoint, MissingFeature, ParseRootError, RootAddress};
 use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_file};
 
-/// One of the places that say which roots a node uses.
+/// Source of roots for a node.
 ///
 /// | text | roots |
 /// |---|---|
@@ -35,15 +35,15 @@ use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RootSource {
-    /// This root.
+    /// Single root.
     Address(RootAddress),
-    /// The roots that a domain's owner lists in the DNS.
+    /// Roots that a domain's owner lists in the DNS.
     Dns(RootDomain),
-    /// The roots that announce themselves on the local networks that the node uses.
+    /// Roots that announce themselves on the local networks that the node uses.
     Lan,
 }
 
-/// A domain with a list of roots: TXT records of `_peersock.DOMAIN`, each with the text of one root.
+/// Domain with a list of roots: TXT records of `_peersock.DOMAIN`, each with the text of one root.
 ///
 /// ```
 /// use peersock::RootDomain;
@@ -60,12 +60,12 @@ pub struct RootDomain {
 }
 
 impl RootDomain {
-    /// The domain, in lower case, without a final dot.
+    /// Returns the domain, in lower case, without a final dot.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The nameserver to ask, if it is not the system's.
+    /// Returns the nameserver to ask, if it is not the system's.
     pub fn server(&self) -> Option<SocketAddr> {
         self.server
     }
@@ -89,10 +89,10 @@ impl FromStr for RootDomain {
             Some((name, server)) => (name, Some(parse_server(server).ok_or_else(wrong)?)),
             None => (text, None),
         };
-        // The same rules as for host names; the port only makes it an endpoint.
+        // The rules of host names apply; the port only makes it an endpoint.
         let host: HostEndpoint = format!("{name}:1").parse().map_err(|_| wrong())?;
         let name = host.host().trim_end_matches('.').to_owned();
-        // With what is put in front of it, it must still be a name (RFC 1035, 2.3.4).
+        // With the label in front it must still be a valid name (RFC 1035, 2.3.4).
         if name.len() + LABEL.len() > 253 {
             return Err(wrong());
         }
@@ -100,7 +100,7 @@ impl FromStr for RootDomain {
     }
 }
 
-/// What stands before the domain (RFC 8552).
+/// Label in front of the domain (RFC 8552).
 pub(crate) const LABEL: &str = "_peersock.";
 
 fn parse_server(text: &str) -> Option<SocketAddr> {
@@ -113,14 +113,14 @@ impl RootSource {
     /// Reads several sources, with white space between them.
     ///
     /// # Errors
-    /// See [`ParseRootError`]; the first one that is wrong counts.
+    /// Returns the [`ParseRootError`] of the first wrong text.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseRootError> {
         text.split_whitespace().map(str::parse).collect()
     }
 
-    /// Reads what `PEERSOCK_ROOTS` and `--root` hold: texts of sources, or `@` and the path of a file that
-    /// has them, one at least. In a file, lines that begin with `#` are comments; one that holds an access
-    /// token must be private to its owner (mode 0600), and none may be one that everybody can write to.
+    /// Reads the value of `PEERSOCK_ROOTS` and `--root`: texts of sources, or `@` and the path of a file that
+    /// has at least one. In a file, lines that begin with `#` are comments. A file with an access token must
+    /// be private to its owner (mode 0600), and no file may be writable by everybody.
     ///
     /// ```
     /// use peersock::RootSource;
@@ -137,6 +137,7 @@ impl RootSource {
         let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
         let path = Path::new(path);
         let (text, metadata) = read_text_file(path)?;
+        // A file that anybody can change could name an attacker's root.
         check_trusted_file(path, &metadata)?;
         let mut sources = Vec::new();
         for (line, content) in (1..).zip(text.lines()) {
@@ -146,11 +147,12 @@ impl RootSource {
                 sources.extend(found.map_err(wrong)?);
             }
         }
-        // Who names a file means it to have some.
+        // A file without roots is probably a mistake.
         if sources.is_empty() {
             return Err(RootsError::EmptyFile { path: path.into() });
         }
         let has_token = |source: &Self| matches!(source, Self::Address(root) if root.token().is_some());
+        // Only a token makes the file secret.
         if sources.iter().any(has_token) {
             check_secret_file(path, &metadata)?;
         }
@@ -188,37 +190,37 @@ impl FromStr for RootSource {
     }
 }
 
-/// Why the roots that a text or file names could not be read.
+/// Reason why the roots of a text or file could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RootsError {
-    /// The file cannot be read, could be changed by everybody, or holds an access token that other users
-    /// could read.
+    /// The file cannot be read, is writable by everybody, or holds an access token and is readable by other
+    /// users.
     #[error(transparent)]
     State(#[from] StateError),
-    /// One of the texts in a file names no root.
+    /// A text in a file is no root.
     #[error("{}:{line}: {error}", path.display())]
     File {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Where, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// Why.
+        /// Reason.
         error: ParseRootError,
     },
-    /// There is nothing in a file but white space and comments.
+    /// The file has only white space and comments.
     #[error("{} names no root", path.display())]
     EmptyFile {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// One of the texts names no root.
+    /// A text is no root.
     #[error(transparent)]
     Text(#[from] ParseRootError),
 }
 
-/// Fails if a source that somebody has named needs what this build lacks. Lists are others' word, and read
-/// later: of their roots those ways are used that there are.
+/// Fails if a named source needs a feature that this build lacks. Lists are written by others and read later,
+/// so unsupported endpoints in them are skipped.
 pub(crate) fn require_for_roots(sources: &[RootSource]) -> Result<(), MissingFeature> {
     for source in sources {
         match source {

@@ -1,5 +1,4 @@
-//! The TOML form of a static network; see [`Network::from_file`](super::Network::from_file) for its
-//! description.
+//! TOML form of a static network, which [`Network::from_file`](super::Network::from_file) describes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -18,7 +17,8 @@ use zeroize::Zeroizing;
 
 use super::{ConfigError, HostEndpoint, ParseEndpointError, passphrase};
 
-/// Longest member name: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by DNS.
+/// Limit of a member name's length: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by
+/// DNS.
 const MAX_NAME: usize = 63;
 
 #[derive(Deserialize)]
@@ -44,13 +44,13 @@ struct Member {
     routes: Vec<Spanned<String>>,
 }
 
-/// What is wrong, and where in the text.
+/// Error with its place in the text.
 struct Problem {
     span: Range<usize>,
     what: String,
 }
 
-/// Where a member may be found.
+/// Endpoint of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Endpoint {
     Address(SocketAddr),
@@ -65,7 +65,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The endpoints of each member that are host names.
+/// Endpoints of each member that are host names.
 type Hosts = BTreeMap<NodeId, Vec<HostEndpoint>>;
 
 pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts), ConfigError> {
@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str) -> Result<(StaticNetwork, Hosts), ConfigError> {
 
 fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
     let file: File = toml::from_str(text).map_err(|error| Problem {
-        // Only the message: the long form quotes the line, which may hold the secret.
+        // Only the message, because the long form quotes the line, which may hold the secret.
         span: error.span().unwrap_or(text.len()..text.len()),
         what: error.message().to_owned(),
     })?;
@@ -129,6 +129,7 @@ fn psk(
                     "the passphrase is empty; leave the line out for a network without one",
                 ));
             }
+            // Wiped from memory after use.
             let secret = Zeroizing::new(text.into_inner());
             Ok(Some(passphrase::stretch(id, &secret)))
         }
@@ -146,10 +147,10 @@ fn psk(
     }
 }
 
-/// What no two members may share, with the member that has it.
+/// Values that no two members may share, with the member that has each.
 #[derive(Default)]
 struct Seen {
-    /// The member that is being read.
+    /// Name of the member that is being read.
     member: String,
     keys: HashMap<String, String>,
     names: HashMap<String, String>,
@@ -218,6 +219,7 @@ fn check_route(
 ) -> Result<Prefix, Problem> {
     let given = text.get_ref();
     let certified = network.certified_prefix();
+    // Those addresses follow from keys, so no other member may have them.
     if certified.contains(route.address()) || route.contains(certified.address()) {
         return Err(problem(text, format!("`{given}` overlaps the addresses that belong to keys")));
     }
@@ -234,6 +236,7 @@ fn check_route(
 }
 
 fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {
+    // DNS names ignore case, and so must the check for duplicates.
     let name = text.get_ref().to_ascii_lowercase();
     let valid = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -249,7 +252,7 @@ fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem
     Ok(name)
 }
 
-/// Whether inet_aton(3) takes a name for an IPv4 address: one number is one, too.
+/// Returns true if inet_aton(3) takes a name for an IPv4 address, as it does with a single number.
 fn is_number(name: &str) -> bool {
     name.strip_prefix("0x").map_or_else(
         || name.bytes().all(|byte| byte.is_ascii_digit()),
@@ -267,6 +270,7 @@ fn parse_address(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) ->
         || address.is_multicast()
         || match address {
             IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0,
+            // An IPv4-mapped address would be a second name of the IPv4 address.
             IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
         };
     if unusable {

@@ -106,7 +106,7 @@ fn several_members_may_be_exits() {
     let exits: Vec<_> = network.members().iter().map(|member| (member.exit.ipv4, member.exit.ipv6)).collect();
     assert_eq!(exits, [(true, true), (true, false)]);
     assert!(network.members().iter().all(|member| member.routes.is_empty()));
-    // For those who ask which addresses are the overlay's, nothing has changed.
+    // The overlay's addresses, as others see them, are unchanged.
     assert_eq!(network.summary().prefixes, Network::parse_toml(&two("", "")).unwrap().summary().prefixes);
 }
 
@@ -127,7 +127,7 @@ fn a_file_with_a_secret_must_be_private_and_one_without_need_not_be() {
     fs::write(&path, &open).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!Network::from_file(&path).unwrap().is_secret());
-    // Whoever can add a member is one.
+    // An attacker who can add a member can join.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o646)).unwrap();
     let error = Network::from_file(&path).unwrap_err();
     assert!(matches!(error, ConfigError::File(StateError::Changeable { mode: 0o646, .. })), "{error}");
@@ -163,14 +163,14 @@ proptest! {
     }
 }
 
-/// Made with another implementation of Argon2id, that of OpenSSL 3.
+/// Computed with another implementation of Argon2id, that of OpenSSL 3.
 const PASSPHRASE_VECTOR: [u8; 32] = hex!("5c4e7ef3952583cf192aed1f6a4dda2e961d18970e5b2ce154e7152062d88e28");
 
 fn key(seed: u8) -> String {
     Identity::from_seed(&[seed; 32]).public().to_string()
 }
 
-/// A network of two members, with these fields.
+/// Returns the file of a network of two members, with these fields.
 fn two(first: &str, second: &str) -> String {
     format!(
         "network = \"fe00000000000001\"\n[[member]]\nkey = \"{}\"\n{first}\n[[member]]\nkey = \"{}\"\n{second}\n",

@@ -1,94 +1,94 @@
-//! Busy polling: how long a thread that waits for packets looks for them before it sleeps.
+//! Busy polling: the time that a thread polls for packets before it sleeps.
 //!
-//! To be woken takes longer than most of what happens between a packet and its answer: two context switches,
-//! and on a virtual machine whose processor has gone to sleep an interrupt by way of the host. Who looks
-//! instead hears at once, but spends a processor's time meanwhile.
+//! A wake-up takes longer than most steps between a packet and its answer: two context switches, and on a
+//! virtual machine whose processor is idle an interrupt by way of the host. A polling thread gets a packet at
+//! once, but uses a processor meanwhile.
 //!
-//! [`Looking`] finds out by itself where that is so, as the halt polling of hypervisors does. Waits that end
-//! soon make it try; it goes on while what it looks for comes within [`PAYS`] on average. It does not look
-//! while much is carried, for then throughput counts, nor where others want the processor.
+//! [`Looking`] adapts to where that pays, like the halt polling of hypervisors. Short waits start a trial;
+//! polling continues while packets come within [`PAYS`] on average. It stops during bulk transfers, where
+//! throughput counts, and where other threads need the processor.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::poll::Looked;
 
-/// What comes within this time, on average, is worth looking for: a thread that has to be woken on both sides
-/// takes about as long, so that a round trip becomes at most half as long by it.
+/// Average wait up to which polling pays: a wake-up on each side takes about as long, so polling can halve a
+/// round trip.
 const PAYS: Duration = Duration::from_micros(50);
 
-/// The longest look. What comes on average within [`PAYS`] seldom takes longer than this.
+/// Limit of one poll. Waits with an average within [`PAYS`] rarely take longer.
 const LONGEST: Duration = Duration::from_micros(100);
 
-/// The longest look of a trial, and of waits that call for one: an answer of somebody who has to be woken
-/// first. If both sides try, both become faster.
+/// Limit of one poll in a trial, and of waits that start one: the answer of a peer that must be woken first.
+/// If both sides try, both become faster.
 const LONGEST_TRIAL: Duration = Duration::from_micros(150);
 
-/// So many short waits, more or less in a row, begin a trial.
+/// Number of short waits, roughly in a row, that start a trial.
 const SHORT_WAITS: u8 = 8;
 
-/// Waits of a trial.
+/// Number of waits of a trial.
 const TRIAL: u16 = 24;
 
-/// The time from a trial that has failed to the next one; it doubles with each that fails.
+/// Minimum and maximum pause after a failed trial; the pause doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Looks that ended well, after which the pauses begin with the first one again.
+/// Number of successful polls after which the pause is reset.
 const PROVEN: u16 = 4096;
 
-/// More datagrams than these between two waits are bulk data.
+/// Number of datagrams between two waits above which they count as bulk data.
 const BULK: u64 = 12;
 
-/// A thread that looks and cannot for so long was put aside for somebody who works without a pause. Those who
-/// are woken by what it has sent take less.
+/// Gap in polling that means that the scheduler gave the processor to a continuously running thread. Threads
+/// woken by this one's packets take less.
 const PUT_ASIDE: Duration = Duration::from_micros(500);
 
-/// What being put aside once counts, where each wait without that takes one away, and what is too much: that
-/// happens now and then on a quiet machine, too.
+/// Weight of one such gap, where each wait without one subtracts 1, and the limit. Gaps also happen
+/// occasionally on a quiet machine.
 const CROWDING: u16 = 250;
 const CROWDED: u16 = 700;
 
-/// How long the threads of a node look for packets before they sleep.
+/// Busy-polling time of a node's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BusyPoll {
-    /// As [`Looking`] finds right.
+    /// Adaptive, see [`Looking`].
     Adaptive,
-    /// Always for so long. Zero: never.
+    /// Always this long. Zero: never.
     For(Duration),
 }
 
 impl BusyPoll {
-    /// What becomes of it where so many processors are.
+    /// Adjusts the setting to the number of processors.
     pub(crate) fn on(self, processors: usize) -> BusyPoll {
         match self {
-            // What is looked for needs the processor.
+            // On one processor the awaited work needs the processor that polling would use.
             BusyPoll::Adaptive if processors < 2 => BusyPoll::For(Duration::ZERO),
             busy_poll => busy_poll,
         }
     }
 }
 
-/// Decides for one thread that waits again and again.
+/// Decision for one thread that waits repeatedly.
 #[derive(Debug)]
 pub(super) struct Looking {
     busy_poll: BusyPoll,
     phase: Phase,
-    /// How long it looked, on average over the last waits.
+    /// Mean polling time of the last waits.
     mean: Duration,
     pause: Duration,
-    /// How often it was put aside lately.
+    /// Weight of the recent gaps.
     crowding: u16,
-    /// When the wait began, and for how long it was to look; `None` of a wait that says nothing.
+    /// Start of the wait, and its polling time; `None` for a wait that is not counted.
     wait: Option<(Instant, Duration)>,
-    /// Datagrams carried until the last wait.
+    /// Number of datagrams carried until the last wait.
     carried: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It does not look; counts short waits.
+    /// No polling; counts short waits.
     Sleeping { short: u8, until: Option<Instant> },
-    /// It looks; counts waits.
+    /// Polling; counts waits.
     Looking { waits: u16 },
 }
 
@@ -105,8 +105,8 @@ impl Looking {
         }
     }
 
-    /// A wait begins. `carried` counts the datagrams that the node has sent and received. Returns how long to
-    /// look before sleeping.
+    /// Begins a wait. `carried` returns the number of datagrams that the node has sent and received. Returns
+    /// the time to poll before sleeping.
     pub(super) fn begin(&mut self, carried: impl FnOnce() -> u64) -> Duration {
         match self.busy_poll {
             BusyPoll::For(time) => time,
@@ -114,7 +114,7 @@ impl Looking {
         }
     }
 
-    /// The wait has ended, with whatever was waited for or without.
+    /// Ends the wait, with or without an event.
     pub(super) fn end(&mut self, looked: Looked) {
         if self.wait.is_some() {
             self.end_at(Instant::now(), looked);
@@ -122,6 +122,7 @@ impl Looking {
     }
 
     fn begin_at(&mut self, now: Instant, carried: u64) -> Duration {
+        // During bulk transfers a wake-up handles many packets, so polling gains nothing.
         let is_bulk = carried.wrapping_sub(std::mem::replace(&mut self.carried, carried)) > BULK;
         let time = match self.phase {
             _ if is_bulk => {
@@ -151,6 +152,7 @@ impl Looking {
             Phase::Looking { waits } => {
                 *waits = waits.saturating_add(1);
                 let spent = if looked.found { waited.min(time) } else { time };
+                // Roughly the mean of the last eight waits.
                 let part = u32::from(*waits).min(8);
                 self.mean = self.mean * (part - 1) / part + spent / part;
                 let fails = *waits >= TRIAL && self.mean > PAYS;
@@ -177,12 +179,12 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
     const AT_ONCE: Duration = Duration::ZERO;
 
-    /// A thread whose waits end after the times that it is told.
+    /// Thread whose waits end after given times.
     struct Thread {
         looking: Looking,
         now: Instant,
         carried: u64,
-        /// For how long it has looked in all.
+        /// Total polling time.
         looked: Duration,
     }
 
@@ -192,7 +194,7 @@ mod tests {
             Thread { looking, now: Instant::now(), carried: 0, looked: AT_ONCE }
         }
 
-        /// Waits; what it waits for, `datagrams`, comes after `after`. Returns how long it was to look.
+        /// Waits; the event, `datagrams`, comes after `after`. Returns the polling time.
         fn wait(&mut self, after: Duration, datagrams: u64, longest_gap: Duration) -> Duration {
             let time = self.looking.begin_at(self.now, self.carried);
             self.now += after;
@@ -212,9 +214,9 @@ mod tests {
         let mut thread = Thread::new();
         assert_eq!(thread.waits(8, US * 60), AT_ONCE);
         assert_eq!(thread.waits(1, US * 60), LONGEST_TRIAL);
-        // The other one looks, too, by now.
+        // By now the other side polls, too.
         assert_eq!(thread.waits(10_000, US * 10), LONGEST);
-        // A while without anything costs one look.
+        // A long pause costs one poll.
         assert_eq!(thread.waits(1, Duration::from_secs(60)), LONGEST);
         assert_eq!(thread.waits(10, US * 10), LONGEST);
     }
@@ -236,7 +238,7 @@ mod tests {
             thread.wait(US * 10, BULK + 1, AT_ONCE);
         }
         assert_eq!(thread.looked, AT_ONCE);
-        // Nor while somebody looks already.
+        // Nor while a poll is running.
         thread.waits(100, US * 10);
         assert_eq!(thread.wait(US * 10, BULK + 1, AT_ONCE), LONGEST);
         assert_eq!(thread.wait(US * 10, 1, AT_ONCE), AT_ONCE);
@@ -247,7 +249,7 @@ mod tests {
     fn others_that_want_the_processor_get_it() {
         let mut thread = Thread::new();
         thread.waits(100, US * 10);
-        // Once in a while is nothing.
+        // Occasional gaps do not matter.
         for _ in 0..100 {
             thread.wait(US * 10, 2, PUT_ASIDE * 2);
             assert_eq!(thread.waits(300, US * 10), LONGEST);

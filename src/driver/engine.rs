@@ -1,4 +1,4 @@
-//! The engine thread: timers, and the UDP sockets while no caller reads them.
+//! Engine thread: timers, and the UDP sockets while no caller reads them.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{Attached, Driver};
 use crate::sys::interface_watch::InterfaceWatch;
 use crate::sys::poller::{Event, EventFlags, Poller, Sleeper};
 
-/// Tokens of what the driver itself waits for. The UDP sockets have those from [`Poller::OWN`] on.
+/// Tokens of the driver's descriptors. The UDP sockets have the tokens from [`Poller::OWN`] on.
 const WAKEUP: u64 = Poller::OWN | 1 << 32;
 const WATCH: u64 = WAKEUP + 1;
 const RESUMED: u64 = WAKEUP + 2;
@@ -47,19 +47,20 @@ struct Engine<'a> {
     watch: Option<&'a InterfaceWatch>,
     sleeper: Sleeper<'a>,
     batch: Batch,
-    /// So many UDP sockets wake this thread, the first ones.
+    /// Number of UDP sockets that wake this thread, the first ones.
     reads: usize,
     looking: Looking,
 }
 
 impl Engine<'_> {
-    /// Runs until the driver is stopped or something else is attached to it.
+    /// Runs until the driver is stopped or its attachment changes.
     fn run_with(&mut self, attached: Option<&Arc<dyn Attached>>) {
         let driver = self.driver;
         let mut seen = 0;
-        // More may follow soon.
+        // Set if the last round had events, because more may follow soon.
         let mut has_run = false;
         while !driver.is_stopped() && driver.attached.is(attached) {
+            // Reset before the deadlines are read, so that no request in between is lost.
             driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
             let now = driver.now();
             driver.datapath.handle_timeout(now, &mut self.batch);
@@ -72,13 +73,14 @@ impl Engine<'_> {
             let attached_deadline = attached.and_then(|attached| attached.deadline());
             let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
             self.set_reading(claim == Claim::Mine);
+            // Busy polling only pays for the thread that reads the sockets, and right after an event.
             let looking = (has_run && claim == Claim::Mine).then_some(&mut self.looking);
             let events = sleep(driver, &mut self.sleeper, deadline, looking);
             has_run = events.iter().any(|event| event.data.u64() != Poller::TIMER);
 
             let now = driver.now();
             if has(events, RESUMED) {
-                // The clocks were read above, which is all there is to do.
+                // Reading the clocks above was all that the suspension requires.
                 driver.suspension.watch_again();
             }
             if has(events, WAKEUP) {
@@ -98,7 +100,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the UDP sockets wake this thread: all that there are now.
+    /// Sets whether the UDP sockets wake this thread: all current ones, or none.
     fn set_reading(&mut self, reads: bool) {
         let (sockets, poller) = (&self.driver.sockets, &self.driver.poller);
         let wanted = if reads { sockets.len() } else { 0 };
@@ -115,8 +117,7 @@ impl Engine<'_> {
     }
 }
 
-/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for. First it may look
-/// for events.
+/// Sleeps until an event, `deadline`, or an earlier requested time. May busy-poll first.
 fn sleep<'a>(
     driver: &Driver,
     sleeper: &'a mut Sleeper<'_>,
@@ -125,7 +126,8 @@ fn sleep<'a>(
 ) -> &'a [Event] {
     let alarm = &driver.alarm;
     let until = deadline.map_or(u64::MAX, |deadline| alarm.since_base(deadline));
-    // First say until when, then look at what was asked: who asks does it the other way round.
+    // The order matters: the deadline is published before the requests are read, and a requester does the
+    // reverse, so no request is missed.
     alarm.asleep_until.store(until, Ordering::SeqCst);
     let asked = alarm.asked.load(Ordering::SeqCst);
     let asked = (asked != u64::MAX).then(|| alarm.at(asked));
@@ -146,7 +148,7 @@ fn has(events: &[Event], token: u64) -> bool {
     events.iter().any(|event| event.data.u64() == token)
 }
 
-/// The UDP sockets that have something to read.
+/// Returns the UDP sockets that are readable.
 fn sockets(events: &[Event]) -> impl Iterator<Item = usize> {
     let tokens = events.iter().map(|event| event.data.u64());
     tokens.filter(|token| (Poller::OWN..WAKEUP).contains(token)).map(|token| (token - Poller::OWN) as usize)

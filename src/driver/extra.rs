@@ -1,6 +1,6 @@
-//! The thread that has extra UDP sockets open while the overlay wants some, and reads them.
+//! Thread that opens and reads extra UDP sockets while the overlay wants some.
 //!
-//! There is no such thread while none is wanted, which is nearly always.
+//! The thread does not run while none is wanted, which is nearly always.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -16,19 +16,19 @@ use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
 use peersock_datapath::Ingress;
 
-/// Bytes of one GRO batch at most.
+/// Size limit of a GRO batch in bytes.
 const BUFFER: usize = 65536;
 
-/// Receive calls for one socket before the others have their turn.
+/// Limit of receive calls for one socket before the others get their turn.
 const MAX_CALLS: usize = 8;
 
-/// Errors taken at a time.
+/// Limit of errors taken at a time.
 const MAX_ERRORS: usize = 64;
 
-/// The thread looks so often whether the node is still there.
+/// Interval of the check that the node still exists.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What is wanted of the thread.
+/// Wanted sockets and the thread's state.
 pub(super) struct ExtraSockets {
     driver: OnceLock<Weak<Driver>>,
     state: Mutex<State>,
@@ -38,7 +38,7 @@ pub(super) struct ExtraSockets {
 #[derive(Default)]
 struct State {
     wanted: Vec<WantedSocket>,
-    /// The thread has not seen that yet.
+    /// True until the thread has seen the list.
     is_new: bool,
     is_running: bool,
     is_stopped: bool,
@@ -49,13 +49,12 @@ impl ExtraSockets {
         Ok(Self { driver: OnceLock::new(), state: Mutex::default(), wakeup: Wakeup::new()? })
     }
 
-    /// Says whose sockets they are. To be called once.
+    /// Sets the driver of the sockets. Call it once.
     pub(super) fn attach(&self, driver: &Arc<Driver>) {
         let _ = self.driver.set(Arc::downgrade(driver));
     }
 
-    /// Says which sockets are to be open, and no others. Called under the lock of control, so that it only
-    /// notes that.
+    /// Sets the list of wanted sockets. Runs under the control lock, so it must only store the list.
     pub(super) fn want(self: &Arc<Self>, wanted: Vec<WantedSocket>) {
         let mut state = sync::lock(&self.state);
         (state.wanted, state.is_new) = (wanted, true);
@@ -67,7 +66,7 @@ impl ExtraSockets {
         }
         let extra = Arc::clone(self);
         let thread = thread::Builder::new().name("peersock-extra".into()).spawn(move || extra.run());
-        // Without a thread there are no sockets, which the overlay finds out by itself.
+        // Without a thread no socket opens, which the overlay notices by itself.
         state.is_running = thread.inspect_err(|error| tracing::debug!(%error, "no thread")).is_ok();
     }
 
@@ -100,6 +99,7 @@ impl ExtraSockets {
                 driver.kick();
                 continue;
             }
+            // The node must be able to end while this thread polls.
             drop(driver);
             let mut fds: Vec<_> = open.iter().map(|extra| PollFd::new(&**extra, PollFlags::IN)).collect();
             fds.push(PollFd::new(&self.wakeup, PollFlags::IN));
@@ -114,14 +114,14 @@ impl ExtraSockets {
         }
     }
 
-    /// Gives what a socket holds to the data path, up to a bound.
+    /// Passes received datagrams of a socket to the data path, up to a limit.
     fn read(&self, extra: &ExtraSocket, buffers: &mut [Vec<u8>; RECEIVE_BATCH], ingress: &mut Ingress) {
         let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
         for _ in 0..MAX_CALLS {
             let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
             let Ok(received) = extra.receive(&mut as_slices(buffers), &mut meta) else {
-                // What networks say of single datagrams (ICMP) says nothing of the search, and would wake
-                // this thread again and again.
+                // ICMP errors about single datagrams do not affect the search, but would wake this thread
+                // again and again.
                 (0..MAX_ERRORS).take_while(|_| extra.take_error()).for_each(drop);
                 return;
             };

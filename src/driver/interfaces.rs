@@ -1,4 +1,4 @@
-//! The machine's network interfaces: which ones the node may use, and news when they change.
+//! Network interfaces of the machine: the ones that the node may use, and notifications of changes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Which of the machine's network interfaces a node sends and receives on.
+/// Network interfaces of the machine that a node may use.
 ///
 /// The limit covers everything: sealed traffic, handshakes, and discovery by multicast and broadcast.
 ///
@@ -21,15 +21,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Interfaces {
-    /// Every interface, the loopback included. The default.
+    /// Every interface, including loopback. The default.
     #[default]
     All,
-    /// Every interface but those of these names: tunnels through which no peer is reached, such as the
-    /// interface that this node's own network is.
+    /// Every interface except those with these names: tunnels through which no peer is reached, such as the
+    /// interface of this node's network.
     Except(Vec<String>),
     /// Only the loopback interface: peers on this machine.
     Loopback,
-    /// Only the interfaces of these names. `lo` stands for the loopback interface.
+    /// Only the interfaces with these names. `lo` means the loopback interface.
     Named(Vec<String>),
 }
 
@@ -38,7 +38,7 @@ impl Interfaces {
         self.allows_named(&interface.name, interface.loopback)
     }
 
-    /// Whether the interface of that name may be used.
+    /// Returns true if the interface with that name may be used.
     pub(crate) fn allows_named(&self, name: &str, is_loopback: bool) -> bool {
         match self {
             Interfaces::All => true,
@@ -48,7 +48,7 @@ impl Interfaces {
         }
     }
 
-    /// Whether no interface but the loopback can match.
+    /// Returns true if only the loopback interface can match.
     pub(crate) fn is_loopback_only(&self) -> bool {
         match self {
             Interfaces::All | Interfaces::Except(_) => false,
@@ -69,7 +69,7 @@ impl fmt::Display for Interfaces {
     }
 }
 
-/// One usable interface with the addresses it has now.
+/// Usable interface with its current addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostInterface {
     pub(crate) name: String,
@@ -96,7 +96,7 @@ impl fmt::Display for HostInterface {
     }
 }
 
-/// Says that none of the allowed interfaces is up, and which there are.
+/// Returns an error text: none of the allowed interfaces is up, with a list of those that are.
 pub(crate) fn none_up(allowed: &Interfaces) -> String {
     let present = list(&Interfaces::All).unwrap_or_default();
     let names: Vec<_> = present.iter().map(|interface| interface.name.as_str()).collect();
@@ -107,12 +107,12 @@ pub(crate) fn none_up(allowed: &Interfaces) -> String {
     format!("no network interface that may be used is up: allowed is {allowed}, {present}")
 }
 
-/// Whether the system knows a way to `remote`.
+/// Returns true if the system has a route to `remote`.
 pub(crate) fn has_route(remote: SocketAddr) -> bool {
     source_towards(remote, None).is_ok()
 }
 
-/// A UDP socket for the way to `remote` that leaves by this interface; `None` stands for any.
+/// Opens a UDP socket of the family of `remote` that leaves by an interface; `None` means any.
 pub(crate) fn socket_towards(remote: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP))?;
     if let Some(device) = device {
@@ -121,19 +121,19 @@ pub(crate) fn socket_towards(remote: SocketAddr, device: Option<&str>) -> io::Re
     Ok(socket)
 }
 
-/// The address that the system sends to `remote` from, by this interface; `None` stands for any.
+/// Returns the source address that the system uses to `remote`, by an interface; `None` means any.
 ///
 /// # Errors
-/// The system knows no way there.
+/// Fails if the system has no route.
 pub(crate) fn source_towards(remote: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
     let socket: UdpSocket = socket_towards(remote, device)?.into();
-    // No packet leaves: that only makes the system choose a route.
+    // No packet leaves, because connecting UDP only makes the system choose a route.
     socket.connect(remote)?;
     Ok(socket.local_addr()?.ip())
 }
 
-/// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
-/// every packet.
+/// Returns the interface by which the system sends to `remote`, for the log. It makes system calls, so it is
+/// too slow for every packet.
 pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
     let local = source_towards(remote, None).ok()?;
     let is_it = |entry: &InterfaceAddress| {
@@ -142,24 +142,24 @@ pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
     getifaddrs().ok()?.find(is_it).map(|entry| without_label(&entry.interface_name).to_owned())
 }
 
-/// The interface's own name. The system gives an IPv4 address with a label (`eth0:1`) by that.
+/// Strips the label from an interface's name, because the system reports an IPv4 address with a label as
+/// `eth0:1`.
 fn without_label(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
 /// Lists the interfaces that are up and have an address, ordered by index.
-///
-/// Up is what its administrator has set up (IFF_UP): the kernel has no routes by the others, though they keep
-/// their IPv4 addresses. One that has lost its carrier is listed: that may be over in a moment, and no
-/// address has changed.
 pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
     for entry in getifaddrs()? {
         let Some(ip) = ip_of(&entry) else { continue };
+        // Up as set by the administrator. The kernel has no routes by other interfaces, although they keep
+        // their addresses. A lost carrier does not count, because it may return in a moment and no address
+        // has changed.
         if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
-        // Fails if the interface has gone meanwhile.
+        // Fails if the interface is gone meanwhile.
         let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
             name: without_label(&entry.interface_name).to_owned(),
@@ -182,19 +182,19 @@ pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
     Ok(found.into_values().filter(|interface| allowed.allows(interface)).collect())
 }
 
-/// The address of an entry; `None` if it is one of the link layer.
+/// Returns the IP address of an entry; `None` for a link-layer entry.
 fn ip_of(entry: &InterfaceAddress) -> Option<IpAddr> {
     let address = entry.address.as_ref()?;
     let v6 = || Some(address.as_sockaddr_in6()?.ip().into());
     address.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(v6)
 }
 
-/// The broadcast address that the loopback interface delivers to, though it announces none.
+/// Broadcast address that the loopback interface delivers to, although it announces none.
 const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
 const LOOPBACK_NAME: &str = "lo";
 
-/// Turns an IPv4-mapped IPv6 address into the IPv4 address it stands for.
+/// Converts an IPv4-mapped IPv6 address to IPv4.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -270,11 +270,11 @@ mod tests {
         assert_eq!(near().map(|near| near.ipv4), Some(before.ipv4));
     }
 
-    /// A network namespace, for as long as this lives.
+    /// Network namespace that lives as long as the value.
     struct Namespace(String);
 
     impl Namespace {
-        /// `None`, with a line that says so, where there can be none.
+        /// Creates a namespace; returns `None`, with a message, if that is impossible.
         fn new(test: &str, suffix: &str) -> Option<Self> {
             let name = format!("peersock-{suffix}-{}", std::process::id());
             if !ip(&format!("netns add {name}")) {
@@ -284,12 +284,12 @@ mod tests {
             Some(Self(name))
         }
 
-        /// Has ip(8) do something inside.
+        /// Runs ip(8) inside.
         fn ip(&self, words: &str) {
             assert!(ip(&format!("-n {} {words}", self.0)), "ip {words}");
         }
 
-        /// What `work` says inside.
+        /// Returns the result of `work` inside.
         fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
             let namespace = std::fs::File::open(format!("/run/netns/{}", self.0)).expect("it is there");
             let inside = std::thread::spawn(move || {
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// Whether ip(8) could do it.
+    /// Runs ip(8); returns true on success.
     fn ip(words: &str) -> bool {
         let output = std::process::Command::new("ip").args(words.split(' ')).output();
         output.is_ok_and(|output| output.status.success())

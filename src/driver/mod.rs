@@ -1,7 +1,7 @@
 //! Threads, clocks and sockets around the data path.
 //!
-//! Any thread that reads or writes runs its flow itself; the engine thread ([`engine`]) runs the timers and
-//! everything nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
+//! Any thread that reads or writes runs its flow itself. The engine thread ([`engine`]) runs the timers and
+//! all work without a waiting thread. The [`role`] decides which thread reads the UDP sockets.
 
 mod attached;
 mod busy_poll;
@@ -63,11 +63,11 @@ use sink::DriverSink;
 use streams::Streams;
 use tcp::PeerStreams;
 
-/// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it
-/// is that thread itself which, called back with news, stops the node.
+/// Time that a stopping node waits for the thread that reads the sockets. Bounded, because that thread itself
+/// may stop the node in a callback.
 const STOP_PATIENCE: Duration = Duration::from_millis(100);
 
-/// One node's data path with the threads and sockets that run it.
+/// Data path of one node, with the threads and sockets that run it.
 pub(crate) struct Driver {
     pub(crate) datapath: Datapath,
     pub(crate) sockets: Arc<UdpSockets>,
@@ -76,15 +76,15 @@ pub(crate) struct Driver {
     extra: Arc<ExtraSockets>,
     pub(crate) tcp: Arc<PeerStreams>,
     pub(crate) role: ReceiveRole,
-    /// What the engine thread waits for.
+    /// Poller of the engine thread.
     pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
     suspension: Suspension,
     nat64: Arc<Search>,
     attached: attached::Slot,
-    /// Told when an interface, an address or the NAT64 may have come or gone, and after a suspension.
+    /// Callbacks for a change of an interface, an address or the NAT64, and for the end of a suspension.
     interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
-    /// Held while the list of sockets changes and the overlay is told.
+    /// Lock held while the list of sockets changes and is passed to the overlay.
     changing_sockets: Mutex<()>,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -146,7 +146,8 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Ends the engine thread. Waiting threads return. What came in until now is answered when this returns.
+    /// Ends the engine thread. Waiting threads return. All datagrams received before are answered when this
+    /// returns.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.nat64.stop();
@@ -154,39 +155,40 @@ impl Driver {
         self.alarm.wakeup.wake();
         self.role.wakeup.wake();
         let thread = self.lock_thread().take();
+        // A callback on the engine thread may stop the node, and a thread cannot join itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {
-            // The engine does not panic; if it did, the node is stopped all the same.
+            // The engine does not panic; if it did, the node would be stopped all the same.
             let _ = thread.join();
         }
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told, too, when an interface, an address or the NAT64 may have come or gone, and when the
-    /// machine was suspended. It must not block.
+    /// Registers another callback for a possible change of an interface, an address or the NAT64, and for the
+    /// end of a suspension. It must not block.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         sync::write(&self.interfaces_changed).push(told);
     }
 
-    /// Has streams to these roots opened, and to no others, where they are wanted.
+    /// Allows streams to these roots, and to no others, where the overlay wants them.
     pub(crate) fn start_streams(self: &Arc<Self>, roots: &[&RootAddress]) -> io::Result<()> {
         self.streams.start(self, roots)
     }
 
-    /// Closes the streams to roots and other nodes. What was sent just before still leaves, within half a
-    /// second each.
+    /// Closes the streams to roots and other nodes. Data sent just before still leaves, within half a second
+    /// each.
     pub(crate) fn stop_streams(&self) {
         self.tcp.stop();
         self.streams.stop();
     }
 
-    /// Asks TURN servers for allocations. To be called once.
+    /// Requests allocations from TURN servers. Call it once.
     pub(crate) fn start_turn(self: &Arc<Self>, servers: &[TurnServer]) -> io::Result<()> {
         self.turn.start(self, servers)
     }
 
-    /// Gives the TURN allocations back. Waits for a second at most for those that are just asked for.
+    /// Releases the TURN allocations. Waits at most a second for pending requests.
     pub(crate) fn stop_turn(&self) {
         self.turn.stop();
     }
@@ -196,9 +198,9 @@ impl Driver {
         self.sockets.infos().into_iter().chain(self.turn.infos()).collect()
     }
 
-    /// Runs what changes the sockets; if it says that it has, tells the overlay which there are now. One at a
-    /// time: otherwise an older list could be told last.
+    /// Runs a change of the sockets; if it returns true, passes the new list to the overlay.
     fn change_sockets(&self, now: Instant, batch: &mut Batch, change: impl FnOnce() -> bool) -> bool {
+        // Otherwise an older list could be passed last.
         let _one_at_a_time = sync::lock(&self.changing_sockets);
         let is_changed = change();
         if is_changed {
@@ -211,14 +213,14 @@ impl Driver {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Sends what a flow has to send.
+    /// Sends the pending data of a flow.
     pub(crate) fn pump(&self, flow: &Arc<Flow>) {
         self.datapath.pump(self.now(), flow, &mut Batch::default());
     }
 
-    /// After a large write: reads what has come meanwhile, most likely acknowledgements, on the writer's own
-    /// thread, so that the engine need not wake for each. Does not wait, and leaves the role alone if others
-    /// want it.
+    /// Reads received datagrams after a large write, most likely acknowledgements, on the writer's thread, so
+    /// that the engine need not wake for each. Does not wait, and leaves the role alone if other threads want
+    /// it.
     pub(crate) fn poll_once(&self) {
         let Some(mut receiver) = self.role.try_hold(0) else { return };
         let mut fds = self.socket_fds();
@@ -229,16 +231,16 @@ impl Driver {
         }
     }
 
-    /// Has the engine thread serve something else too, or no longer.
+    /// Sets or removes the attachment of the engine thread.
     pub(crate) fn attach(&self, attached: Option<Arc<dyn Attached>>) {
         self.attached.set(attached);
         self.kick();
     }
 
-    /// The time now. Tells the data path for how long the machine was suspended, because its sessions have
-    /// aged by that: packets are to pass after this.
+    /// Returns the current time, after reporting suspensions to the data path.
     fn now(&self) -> Instant {
         let reading = self.suspension.now();
+        // Sessions have aged by the suspension, and must not carry packets as if they were fresh.
         if !reading.suspended.is_zero() {
             self.datapath.note_suspended(reading.suspended);
         }
@@ -249,7 +251,7 @@ impl Driver {
         reading.now
     }
 
-    /// Has what servers and routers keep for this node asked for anew: their clocks went on.
+    /// Renews state that servers and routers keep for this node, because their clocks went on.
     fn was_suspended(&self) {
         self.turn.was_suspended();
         self.network_changed();
@@ -267,15 +269,15 @@ impl Driver {
         }
     }
 
-    /// Has what waits, or hangs, in the old network begin anew.
+    /// Restarts connection attempts and timers that depend on the old network.
     fn network_changed(&self) {
         self.streams.network_changed();
         self.turn.interfaces_changed();
         self.datapath.note_network_change();
     }
 
-    /// IPv4 is reached in another way now: what has failed for want of a route may succeed, and outsiders see
-    /// this node where they did not.
+    /// Reacts to a change of the NAT64: sends that had no route may succeed now, and outsiders see this node
+    /// at new addresses.
     fn nat64_changed(&self) {
         let now = self.now();
         self.change_sockets(now, &mut Batch::default(), || true);
@@ -284,14 +286,14 @@ impl Driver {
         self.kick();
     }
 
-    /// Has the engine look at everything anew.
+    /// Wakes the engine to run a new round.
     pub(crate) fn kick(&self) {
         self.alarm.wakeup.wake();
     }
 
-    /// Waits until `attempt` gives something, or `deadline`: then `None`.
+    /// Waits until `attempt` returns a value, or until `deadline`: then returns `None`.
     ///
-    /// `waiters` is told when `attempt` is worth repeating. The calling thread reads the UDP sockets
+    /// `waiters` is notified when `attempt` is worth repeating. The calling thread reads the UDP sockets
     /// meanwhile, if it is the only one that waits.
     pub(crate) fn wait<T>(
         &self,
@@ -300,6 +302,7 @@ impl Driver {
         deadline: Option<Instant>,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Option<T> {
+        // Before announcing, because most calls need not wait.
         if let Some(value) = attempt() {
             return Some(value);
         }
@@ -313,14 +316,15 @@ impl Driver {
             if self.is_stopped() || deadline.is_some_and(|deadline| deadline <= now) {
                 return None;
             }
-            // A thread that was told nothing for a while stops being busy: it leaves the sockets to the
-            // engine, and sleeps until it is told.
+            // After a while without a wake-up, a thread stops being busy: it leaves the sockets to the
+            // engine, and sleeps until a wake-up.
             let idle = now + role::BUSY;
             let patience = Some(deadline.map_or(idle, |deadline| deadline.min(idle)));
             if !announced.is_busy() {
                 ticket.sleep(deadline);
                 announced.set_busy(true);
             } else if let Some(mut receiver) = self.role.try_hold(1) {
+                // This thread sleeps in `poll`, which a notification must end.
                 ticket.also_wake(&self.role.waker);
                 let value = self.receive_until(&mut receiver, now, patience, &mut attempt);
                 announced.set_busy(value.is_some());
@@ -337,10 +341,10 @@ impl Driver {
         }
     }
 
-    /// Reads the sockets until `attempt` gives something, `deadline`, or the node stops.
+    /// Reads the sockets until `attempt` returns a value, `deadline`, or the node stops.
     ///
-    /// The clock is read once in a round. So the last round may end later than `deadline`, by what it took to
-    /// handle what came in the round before.
+    /// The clock is read once per round. So the last round may end later than `deadline`, by the time that
+    /// the previous round took.
     fn receive_until<T>(
         &self,
         receiver: &mut Receiver,
@@ -349,11 +353,11 @@ impl Driver {
         attempt: &mut impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let mut fds = self.socket_fds();
-        // Of now: more may be added meanwhile, which the next call sees.
+        // A snapshot: sockets added meanwhile are polled from the next call on.
         let sockets = fds.len();
         fds.push(PollFd::new(&self.role.wakeup, PollFlags::IN));
         loop {
-            // After taking the role: what came before may have been delivered by the engine meanwhile.
+            // Checked after the role was taken, because the engine may have delivered data meanwhile.
             if let Some(value) = attempt() {
                 return Some(value);
             }
@@ -383,17 +387,17 @@ impl Driver {
     }
 }
 
-/// The positions of the descriptors that have something to read.
+/// Returns the positions of the readable descriptors.
 fn readable<'a>(fds: &'a [PollFd<'_>]) -> impl Iterator<Item = usize> + 'a {
     fds.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index)
 }
 
-/// When the engine wakes by itself, and the means to wake it earlier.
+/// Wake-up time of the engine, and the means to wake it earlier.
 struct Alarm {
     base: Instant,
-    /// The earliest time asked for since the engine last looked, in nanoseconds since `base`.
+    /// Earliest time requested since the engine last looked, in nanoseconds since `base`.
     asked: AtomicU64,
-    /// Until when the engine sleeps; 0 while it is awake.
+    /// Time until which the engine sleeps; 0 while it is awake.
     asleep_until: AtomicU64,
     wakeup: Wakeup,
 }
@@ -412,7 +416,7 @@ impl Alarm {
         at.saturating_duration_since(self.base).as_nanos() as u64
     }
 
-    /// The time of so many nanoseconds since `base`.
+    /// Converts nanoseconds since `base` to a time.
     fn at(&self, since_base: u64) -> Instant {
         self.base + Duration::from_nanos(since_base)
     }

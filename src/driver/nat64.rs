@@ -1,12 +1,12 @@
-//! IPv4 peers, roots and servers on a network that has IPv6 only: by way of its NAT64.
+//! IPv4 peers, roots and servers on a network with only IPv6: by way of its NAT64.
 //!
-//! The rest of the node knows IPv4 addresses. Here is the border: what is sent to one of the Internet's IPv4
-//! addresses leaves as an IPv6 datagram to the address that the NAT64 translates, and what comes from such an
-//! address is taken for what it stands for. So each place has one name, whichever network this node is on,
-//! and a path outlives the way from a network with IPv4 to one without.
+//! The rest of the node uses IPv4 addresses, and this module translates them. A datagram to an IPv4 address
+//! of the Internet leaves as an IPv6 datagram to the address that the NAT64 translates; a datagram from such
+//! an address appears to come from the IPv4 address. So each endpoint has one address, whichever network this
+//! node is on, and a path survives a move from a network with IPv4 to one without.
 //!
-//! The prefix is looked for only while the machine has a route for IPv6 and none for IPv4, in a thread of its
-//! own, since the system's resolver blocks.
+//! The search for the prefix only runs while the machine has a route for IPv6 and none for IPv4. It has a
+//! separate thread, because the system's resolver blocks.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,16 +19,16 @@ use peersock_nat::nat64::{Nat64Prefix, discover};
 use super::{Driver, interfaces};
 use crate::sync;
 
-/// The prefix of the network's NAT64, as far as it is known.
+/// Prefix of the network's NAT64, if known.
 #[derive(Debug, Default)]
 pub(crate) struct Nat64 {
-    /// Whether there is one. Read for each datagram, so it is not behind the lock.
+    /// True if the prefix is known. An atomic, because it is read for each datagram.
     is_known: AtomicBool,
     prefix: RwLock<Option<Nat64Prefix>>,
 }
 
 impl Nat64 {
-    /// The prefix; `None` where IPv4 is reached as IPv4, or not at all.
+    /// Returns the prefix; `None` if IPv4 is reached as IPv4, or not at all.
     pub(crate) fn prefix(&self) -> Option<Nat64Prefix> {
         if !self.is_known.load(Ordering::Relaxed) {
             return None;
@@ -36,17 +36,17 @@ impl Nat64 {
         *sync::read(&self.prefix)
     }
 
-    /// Where datagrams for an endpoint are to be sent.
+    /// Returns the destination of datagrams to an endpoint.
     pub(crate) fn outer(&self, endpoint: SocketAddr) -> SocketAddr {
         self.prefix().map_or(endpoint, |prefix| prefix.synthesize(endpoint))
     }
 
-    /// Whose datagrams those from an endpoint are.
+    /// Returns the endpoint that datagrams from an address belong to.
     pub(crate) fn inner(&self, endpoint: SocketAddr) -> SocketAddr {
         self.prefix().map_or(endpoint, |prefix| prefix.restore(endpoint))
     }
 
-    /// True if that changes anything.
+    /// Sets the prefix; returns true if it has changed.
     pub(super) fn set(&self, prefix: Option<Nat64Prefix>) -> bool {
         let before = std::mem::replace(&mut *sync::write(&self.prefix), prefix);
         self.is_known.store(prefix.is_some(), Ordering::Relaxed);
@@ -54,18 +54,17 @@ impl Nat64 {
     }
 }
 
-/// After a look-up without an answer the next one follows so soon at first, and then in twice the time each,
-/// up to the second.
+/// Minimum and maximum backoff after a look-up without an answer.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
-/// What the DNS has said is asked for again after so long: its answer for the name may change, and the system
-/// does not say how long it is good for.
+/// Interval of look-ups after an answer, because it may change, and the system does not report its lifetime.
 const ANSWERED: Duration = Duration::from_secs(3600);
 
-/// Several changes of the interfaces come at once, and IPv4 is often there a moment later than IPv6.
+/// Delay after a change, because several interfaces change at once, and IPv4 often appears a moment after
+/// IPv6.
 const SETTLES: Duration = Duration::from_millis(300);
 
-/// By which families the machine reaches the Internet, as far as that matters here.
+/// Address families by which the machine reaches the Internet, as far as they matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Routes {
     Ipv4,
@@ -73,10 +72,10 @@ enum Routes {
     Neither,
 }
 
-/// Looks for the prefix.
+/// Search for the prefix.
 #[derive(Default)]
 pub(super) struct Search {
-    /// `None` as long as nothing is looked for.
+    /// Driver; `None` until the search starts.
     driver: OnceLock<Weak<Driver>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -86,25 +85,26 @@ pub(super) struct Search {
 struct State {
     is_stopped: bool,
     is_woken: bool,
-    /// The thread runs: it does as long as there is no route for IPv4.
+    /// True while the thread runs, which is as long as IPv4 has no route.
     is_running: bool,
 }
 
 impl Search {
-    /// Looks now. To be called once.
+    /// Starts the search. Call it once.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>) {
+        // A node that stays on loopback needs no way to the Internet.
         if !driver.sockets.is_loopback_only() && self.driver.set(Arc::downgrade(driver)).is_ok() {
             self.interfaces_changed();
         }
     }
 
-    /// Ends the thread, without waiting for it: it may be held by the system's resolver.
+    /// Ends the thread, without waiting for it, because the system's resolver may block it.
     pub(super) fn stop(&self) {
         sync::lock(&self.state).is_stopped = true;
         self.changed.notify_all();
     }
 
-    /// Looks again: the machine's interfaces may have changed.
+    /// Searches again, because the machine's interfaces may have changed.
     pub(super) fn interfaces_changed(self: &Arc<Self>) {
         let Some(driver) = self.driver.get().cloned() else { return };
         let mut state = sync::lock(&self.state);
@@ -137,21 +137,22 @@ impl Search {
                 Routes::Ipv4 => {
                     self.tell(driver, None);
                     let mut state = sync::lock(&self.state);
+                    // Checked under the lock, so that a change that came meanwhile is not missed.
                     if !state.is_woken {
                         state.is_running = false;
                         return;
                     }
                     Duration::ZERO
                 }
-                // The route may come later than the address, and nobody says so.
+                // The route may come later than the address, without a notification.
                 Routes::Neither => wait,
-                // The driver is not held while the system's resolver blocks.
+                // No reference to the driver is held while the system's resolver blocks.
                 Routes::Ipv6Only => match discover() {
                     Ok(found) => {
                         self.found(driver, &found);
                         ANSWERED
                     }
-                    // That says nothing of the network: what is known stays.
+                    // An error proves nothing about the network, so the known prefix stays.
                     Err(error) => {
                         tracing::debug!(%error, "no answer to the question for a NAT64");
                         wait
@@ -173,7 +174,7 @@ impl Search {
         }
     }
 
-    /// Takes the answer: the prefix that is used, if it is still among those found.
+    /// Takes the answer: keeps the current prefix if it is still among those found.
     fn found(&self, driver: &Weak<Driver>, found: &[Nat64Prefix]) {
         let known = driver.upgrade().and_then(|driver| driver.sockets.nat64.prefix());
         let kept = known.filter(|known| found.contains(known));
@@ -193,13 +194,13 @@ impl Search {
     }
 }
 
-/// What the machine's routes say, of the interfaces that may be used; `None` stands for any.
+/// Checks the routes of the permitted interfaces; `None` means any.
 fn routes(devices: &[Option<String>]) -> Routes {
     let leads = |to: SocketAddr| {
         let mut devices = devices.iter();
         devices.any(|device| interfaces::source_towards(to, device.as_deref()).is_ok())
     };
-    // Any of the Internet's addresses would do: no packet is sent.
+    // Any address of the Internet would do, because no packet is sent.
     match (leads((SOME_IPV4, 9).into()), leads((SOME_IPV6, 9).into())) {
         (true, _) => Routes::Ipv4,
         (false, true) => Routes::Ipv6Only,

@@ -1,5 +1,5 @@
-//! Stands in for `streams` in builds without the feature of that name: no stream to a root is opened. Whoever
-//! names such a way has been told so; those that lists or other roots name are said to need the feature.
+//! Replacement of `streams` in builds without that feature: no stream to a root is opened. A named stream
+//! endpoint was already refused earlier; roots of lists or other roots report that they need the feature.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,10 +12,10 @@ use super::Driver;
 use crate::config::{Feature, RootAddress};
 use crate::sync;
 
-/// Has no streams to roots.
+/// Empty set of streams to roots.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    /// These are the roots to which there are to be some.
+    /// Roots to which streams are wanted.
     wanted: RwLock<BTreeSet<NodeId>>,
 }
 
@@ -36,8 +36,9 @@ impl Streams {
         None
     }
 
-    /// Says of a root that is to have a stream what is missing.
+    /// Returns the missing feature for a root to which a stream is wanted.
     pub(crate) fn error(&self, root: &NodeId) -> Option<String> {
+        // Roots that are reached by UDP have no error.
         let is_wanted = sync::read(&self.wanted).contains(root);
         is_wanted.then(|| Feature::Streams.missing("a stream to a root").to_string())
     }

@@ -1,5 +1,5 @@
-//! Stands in for `tcp` in builds without the feature `streams`: the overlay is told not to try TCP, and other
-//! nodes that do are not answered.
+//! Replacement of `tcp` in builds without the feature `streams`: the overlay does not try TCP, and attempts
+//! of other nodes get no answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use peersock_overlay::{SocketIndex, TcpAction};
 
 use super::Driver;
 
-/// Has no TCP connections to other nodes.
+/// Empty set of TCP connections to other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct PeerStreams {}
 

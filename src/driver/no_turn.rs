@@ -1,5 +1,5 @@
-//! Stands in for `turn` in builds without the feature of that name: there are no allocations. Whoever names a
-//! TURN server has been told so before.
+//! Replacement of `turn` in builds without that feature: there are no allocations. A named TURN server was
+//! already refused earlier.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::TurnStatus;
 use crate::config::Feature;
 use crate::interfaces::TurnCheck;
 
-/// Has no allocations.
+/// Empty set of allocations.
 pub(crate) struct TurnSockets;
 
 impl TurnSockets {
@@ -57,7 +57,7 @@ impl TurnSockets {
     pub(super) fn send(&self, _: &Transmit<'_>) {}
 }
 
-/// Says of each server what is missing.
+/// Reports the missing feature for each server.
 pub(crate) fn check_turn(servers: &[TurnServer], _: &[String]) -> Vec<TurnCheck> {
     let check = |server: &TurnServer| TurnCheck {
         server: server.to_string(),

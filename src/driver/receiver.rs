@@ -1,4 +1,4 @@
-//! Reading the UDP sockets into the data path.
+//! Transfer from the UDP sockets to the data path.
 
 use std::io;
 use std::time::Instant;
@@ -10,26 +10,26 @@ use super::busy_poll::Looking;
 use super::udp::{RECEIVE_BATCH, UdpSockets, as_slices, receive_buffers};
 use peersock_datapath::{Datapath, Ingress};
 
-/// Bytes of one GRO batch at most.
+/// Size limit of a GRO batch in bytes.
 const BUFFER: usize = 65536;
-/// Receive calls for one socket before the others, and timers, have their turn.
+/// Limit of receive calls for one socket before the others, and timers, get their turn.
 const MAX_CALLS: usize = 8;
 
-/// Errors taken at a time.
+/// Limit of errors taken at a time.
 const MAX_ERRORS: usize = 64;
 
-/// The buffers of whoever has the receive role.
+/// Buffers of the holder of the receive role.
 pub(super) struct Receiver {
     buffers: [Vec<u8>; RECEIVE_BATCH],
     ingress: Ingress,
-    /// What errors have touched.
+    /// Flows and sockets woken by errors.
     batch: Batch,
-    /// The waiting of the application's threads, one of which at a time reads.
+    /// Busy polling of the application's threads, one of which at a time reads.
     pub(super) looking: Looking,
 }
 
-/// Offers each datagram of a batch to `take`, and gives those that it does not take to `pass`, as many in a
-/// row as there are: a batch may have datagrams of both kinds.
+/// Offers each datagram of a batch to `take`, and passes runs of the others to `pass`, because a batch may
+/// have datagrams of both kinds.
 fn split(batch: &[u8], stride: usize, mut take: impl FnMut(&[u8]) -> bool, mut pass: impl FnMut(&[u8])) {
     let mut begin = 0;
     for at in (0..batch.len()).step_by(stride) {
@@ -46,14 +46,14 @@ fn split(batch: &[u8], stride: usize, mut take: impl FnMut(&[u8]) -> bool, mut p
     }
 }
 
-/// What a receive call has brought.
+/// Result of a receive call.
 enum Received {
-    /// Every buffer is full: there may be more.
+    /// Every buffer is full, so more datagrams may be available.
     Full,
-    /// All that there was.
+    /// All available datagrams.
     Some,
     Nothing,
-    /// An error instead.
+    /// Error of an earlier datagram.
     Failed,
 }
 
@@ -63,7 +63,7 @@ impl Receiver {
         Receiver { buffers: receive_buffers(BUFFER), ingress, batch, looking }
     }
 
-    /// Reads what the sockets marked in `readable` hold, up to a bound, and gives it to the data path.
+    /// Reads the sockets in `readable`, up to a limit, and passes the datagrams to the data path.
     pub(super) fn receive(
         &mut self,
         mut now: Instant,
@@ -76,7 +76,7 @@ impl Receiver {
                 match self.receive_once(now, sockets, datapath, index) {
                     Received::Some => break,
                     Received::Full => {}
-                    // A socket that wakes its reader for nothing has errors, unless another thread was
+                    // A socket that is readable without a datagram has errors, unless another thread was
                     // faster.
                     Received::Nothing if call == 0 => {
                         self.take_errors(now, sockets, datapath, index);
@@ -85,15 +85,16 @@ impl Receiver {
                     Received::Nothing => break,
                     Received::Failed => self.take_errors(now, sockets, datapath, index),
                 }
-                // More may be at hand: first acknowledge and deliver what has come.
+                // More may be available, but first acknowledge and deliver the received data.
                 datapath.finish_receive(now, &mut self.ingress);
+                // Handling the batch took time, which the next packets' timestamps must include.
                 now = Instant::now();
             }
         }
         datapath.finish_receive(now, &mut self.ingress);
     }
 
-    /// One receive call.
+    /// Makes one receive call.
     fn receive_once(
         &mut self,
         now: Instant,
@@ -105,12 +106,12 @@ impl Receiver {
         let received = match sockets.receive(index, &mut as_slices(&mut self.buffers), &mut meta) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
-            // Of an earlier datagram (ICMP); what has come can be read after it.
+            // The error belongs to an earlier datagram (ICMP); received ones can be read after it.
             Err(_) => return Received::Failed,
         };
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
             let Some(origin) = sockets.origin(index, meta) else { continue };
-            // Nobody is there; some of these addresses stand for streams.
+            // No peer has such an address; some of them stand for streams inside the node.
             if !is_endpoint(&origin.remote) {
                 continue;
             }
@@ -139,7 +140,7 @@ impl Receiver {
         if received == RECEIVE_BATCH { Received::Full } else { Received::Some }
     }
 
-    /// Gives the errors about a socket's datagrams to the data path.
+    /// Passes the errors about a socket's datagrams to the data path.
     fn take_errors(&mut self, now: Instant, sockets: &UdpSockets, datapath: &Datapath, index: usize) {
         for _ in 0..MAX_ERRORS {
             let Some(error) = sockets.take_error(index) else { return };
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
     use crate::{IdentitySource, Interfaces, Node, RootSource};
 
-    /// Only keeps a hang from lasting.
+    /// Limits the duration of a hang.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]

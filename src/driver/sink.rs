@@ -1,4 +1,4 @@
-//! The data path's way out.
+//! Output of the data path.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,11 +12,10 @@ use super::tcp::PeerStreams;
 use super::{Alarm, TurnSockets, UdpSockets};
 use peersock_datapath::{Sink, Transmit};
 
-/// Datagrams handed to a stream in one go, as to a socket with GSO.
+/// Limit of datagrams handed to a stream at once, as to a socket with GSO.
 const STREAM_SEGMENTS: usize = 64;
 
-/// The data path's way out: the UDP sockets, the TURN allocations, the streams, and the engine's
-/// alarm.
+/// Output of the data path: the UDP sockets, the TURN allocations, the streams, and the engine's alarm.
 pub(super) struct DriverSink {
     pub(super) sockets: Arc<UdpSockets>,
     pub(super) streams: Arc<Streams>,

@@ -1,4 +1,4 @@
-//! Datagrams over streams: what the streams to roots, to other nodes and to TURN servers have in common.
+//! Datagrams over streams: common code of the streams to roots, to other nodes and to TURN servers.
 
 use std::sync::Weak;
 use std::thread::{self, JoinHandle};
@@ -11,23 +11,24 @@ use tokio::time::{sleep, timeout};
 
 use super::Driver;
 
-/// Datagrams handed to the data path in one go.
+/// Limit of datagrams handed to the data path at once.
 pub(super) const BATCH: usize = 64;
 
-/// What is queued when streams are closed has so long to leave.
+/// Time that queued data has to leave when streams are closed, and the interval of the check.
 const DRAIN: Duration = Duration::from_millis(500);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
-/// Queues the datagrams of one transmit; never waits.
+/// Queues the datagrams of one transmit; never blocks.
 pub(super) fn send(sender: &Sender, transmit: &Transmit<'_>) {
     let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
     for datagram in transmit.contents.chunks(size) {
-        // Only a stream that has just ended refuses: then the datagram is lost.
+        // A send only fails if the stream has just ended; then the datagram is lost.
         let _ = sender.send(datagram.to_vec());
     }
 }
 
-/// Gives what arrives to the data path until the stream ends. Returns why it has; `None` if the node is gone.
+/// Passes received datagrams to the data path until the stream ends. Returns the reason; `None` if the node
+/// is gone.
 pub(super) async fn receive(
     driver: &Weak<Driver>,
     socket: SocketIndex,
@@ -40,6 +41,7 @@ pub(super) async fn receive(
         if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
             return Some(reason);
         }
+        // Per batch, so that waiting does not keep the node running.
         let driver = driver.upgrade()?;
         let now = driver.now();
         for datagram in datagrams.drain(..) {
@@ -49,24 +51,24 @@ pub(super) async fn receive(
     }
 }
 
-/// Waits until what is queued has left, but not for long.
+/// Waits until the queues are empty, but not for long.
 pub(super) async fn drain(senders: &[Sender]) {
     let waits = async {
         while senders.iter().any(|sender| sender.queued() > 0) {
             sleep(DRAIN_LOOK).await;
         }
-        // What has left the queue is written in the same turn of its task.
+        // Data that has left the queue is written in the same turn of its task.
         sleep(DRAIN_LOOK).await;
     };
     let _ = timeout(DRAIN, waits).await;
 }
 
-/// Waits until a thread has ended, unless it is this one.
+/// Waits until a thread has ended, unless it is the current one.
 pub(super) fn join(thread: Option<JoinHandle<()>>) {
     if let Some(thread) = thread
         && thread.thread().id() != thread::current().id()
     {
-        // It does not panic; if it did, its streams are closed all the same.
+        // The thread does not panic; if it did, its streams would be closed all the same.
         let _ = thread.join();
     }
 }

@@ -1,14 +1,13 @@
-//! Streams to roots (TCP, TLS, WebSocket), where UDP does not reach them.
+//! Streams to roots (TCP, TLS, WebSocket), if UDP does not reach them.
 //!
-//! The endpoint says to which roots it wants one, and the thread here opens it and keeps it open: by all ways
-//! that the root's text names, one a little after the other, and the first one at which a root answers is
-//! used. What is to be sent is queued without waiting, and what is too much or too old is dropped there as a
-//! router would. What arrives goes to the data path on this thread, as datagrams of UDP sockets do on
-//! others.
+//! The endpoint wants streams to certain roots, and the thread opens them and keeps them open. It tries all
+//! stream endpoints of the root's text, with a delay between them, and uses the first one on which the root
+//! answers. Sending queues datagrams without blocking; the queue drops datagrams that are too many or too
+//! old, like a router. Received datagrams go to the data path on this thread, like datagrams of UDP sockets
+//! on other threads.
 //!
-//! When the machine's network changes, or the machine was suspended, nothing that is under way can be
-//! trusted, and TCP would notice only after minutes: open streams are asked whether they still lead to the
-//! root, attempts begin anew, and no wait goes on.
+//! When the machine's network changes, or after a suspension, connections may be dead, which TCP would notice
+//! only after minutes. So open streams are probed, attempts start again, and waits end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,42 +33,43 @@ use crate::config::{RootAddress, RootTransport};
 use crate::sync;
 use peersock_datapath::Transmit;
 
-/// One way has so long before the next one is tried beside it.
+/// Time that one attempt has before the next one starts beside it.
 const STAGGER: Duration = Duration::from_millis(500);
 
-/// So long a root has for its first answer on a connection that stands.
+/// Timeout of a root's first answer on an established connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// The wait before a root is tried again, from the first to the longest.
+/// Minimum and maximum backoff before a root is tried again.
 const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
-/// The first wait where only another root has named the ways: anybody can make up a record that names others.
+/// First backoff if another root has named the endpoints, because anybody can forge a record that names
+/// others.
 const NAMED_AGAIN: Duration = Duration::from_secs(2);
 
-/// A stream that has lasted for so long was a good one: the next wait is the first again.
+/// Lifetime of a stream that resets the backoff.
 const LASTED: Duration = Duration::from_secs(10);
 
-/// A stream whose network has changed has so long to show that it still works. An attempt that had less is
-/// left alone for so long, and for ever longer if the network goes on changing, up to the second.
+/// Timeout of a probe after a network change. An attempt younger than this continues; the limit doubles with
+/// each further change, up to the second value.
 const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
-/// Names of roots that are looked up at a time, each by a thread that the system's resolver may hold for
-/// long: whoever can change the list of roots must not be able to make threads without bound.
+/// Limit of simultaneous look-ups of root names. The system's resolver may block each one's thread for long,
+/// and the author of the root list must not be able to create unbounded threads.
 const MAX_RESOLVERS: usize = 16;
 
-/// The open streams, as those who send see them.
+/// Open streams, as senders see them.
 #[derive(Debug)]
 pub(crate) struct Streams {
     open: RwLock<BTreeMap<SocketIndex, Open>>,
-    /// Why there is no stream to a root that wants one.
+    /// Reasons why roots have no stream although one is wanted.
     errors: RwLock<BTreeMap<NodeId, String>>,
-    /// How roots are reached now: their list may change.
+    /// Endpoints of the roots; the list may change.
     config: RwLock<StreamConfig>,
-    /// `None` ends the thread.
+    /// Wanted streams; `None` ends the thread.
     wanted: watch::Sender<Option<Vec<WantedStream>>>,
-    /// How often the network has changed.
+    /// Number of network changes.
     network: watch::Sender<u64>,
-    /// Set by [`Streams::start`]. The thread begins when the first stream is wanted.
+    /// Driver, set by [`Streams::start`]. The thread starts when the first stream is wanted.
     driver: OnceLock<Weak<Driver>>,
     thread: Mutex<Running>,
 }
@@ -84,26 +84,26 @@ struct Running {
 struct Open {
     sender: Sender,
     name: String,
-    /// Its local port, if no proxy is in between.
+    /// Local port, if no proxy is in between.
     port: Option<u16>,
 }
 
-/// How the roots of a node are reached by streams.
+/// Stream endpoints of a node's roots.
 #[derive(Debug, Clone)]
 struct StreamConfig {
-    /// The ways to each root, in the order in which its text has them.
+    /// Endpoints of each root, in the order of its text.
     targets: BTreeMap<NodeId, Vec<Target>>,
-    /// The proxy of the environment, or what is wrong with the variable that names it.
+    /// Proxy of the environment, or the error in its variable.
     proxy: Result<ProxySettings, String>,
 }
 
 impl StreamConfig {
-    /// No roots.
+    /// Returns a configuration without roots.
     fn none() -> Self {
         Self { targets: BTreeMap::new(), proxy: Err(NO_WAY.to_owned()) }
     }
 
-    /// Reads the ways to these roots, and the proxy of the environment.
+    /// Collects the stream endpoints of these roots, and the proxy of the environment.
     fn of(roots: &[&RootAddress]) -> Self {
         let mut targets: BTreeMap<NodeId, Vec<Target>> = BTreeMap::new();
         for root in roots {
@@ -138,7 +138,7 @@ impl Streams {
         }
     }
 
-    /// Queues datagrams; never waits.
+    /// Queues datagrams; never blocks.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
         let open = sync::read(&self.open);
         if let Some(Open { sender, .. }) = open.get(&transmit.socket) {
@@ -146,34 +146,34 @@ impl Streams {
         }
     }
 
-    /// Says which streams are to be open.
+    /// Sets the list of wanted streams.
     pub(super) fn want(self: &Arc<Self>, wanted: Vec<WantedStream>) {
         let is_any = !wanted.is_empty();
         self.wanted.send_replace(Some(wanted));
-        // Without a thread there is no stream, and the root stays unreachable by it.
+        // Without a thread no stream opens, and the root stays unreachable by one.
         if is_any && let Err(error) = self.run() {
             tracing::warn!(%error, "no thread for streams to roots");
         }
     }
 
-    /// The machine's interfaces or addresses have changed, or it was suspended.
+    /// Reports that the machine's interfaces or addresses have changed, or that it was suspended.
     pub(super) fn network_changed(&self) {
         self.network.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// By which way that stream goes, in words.
+    /// Returns the endpoint and proxy of a stream, in words.
     pub(crate) fn name(&self, socket: SocketIndex) -> Option<String> {
         sync::read(&self.open).get(&socket).map(|open| open.name.clone())
     }
 
-    /// Why there is no stream to a root that is to have one.
+    /// Returns the reason why a root has no stream although one is wanted.
     pub(crate) fn error(&self, root: &NodeId) -> Option<String> {
         sync::read(&self.errors).get(root).cloned()
     }
 
-    /// Says which roots are reached from now on, and starts the thread that opens streams unless it runs. If
-    /// none of them has a way by a stream, the first [`Streams::want`] that is not empty starts it: other
-    /// roots may name such roots.
+    /// Sets the roots, and starts the thread that opens streams unless it runs. If none of the roots has a
+    /// stream endpoint, the first [`Streams::want`] that is not empty starts the thread, because other roots
+    /// may name some.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, roots: &[&RootAddress]) -> io::Result<()> {
         let config = StreamConfig::of(roots);
         let is_needed = !config.targets.is_empty();
@@ -201,7 +201,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Closes all streams when what is queued has left, or could not for a while, and ends the thread.
+    /// Closes all streams after their queues are empty or a timeout, and ends the thread.
     pub(super) fn stop(&self) {
         self.wanted.send_replace(None);
         let mut running = sync::lock(&self.thread);
@@ -212,7 +212,7 @@ impl Streams {
     }
 }
 
-/// Opens streams and keeps them open.
+/// Task that opens streams and keeps them open.
 #[derive(Clone)]
 struct Keeper {
     driver: Weak<Driver>,
@@ -250,7 +250,7 @@ impl Keeper {
         stream_io::drain(&closed).await;
     }
 
-    /// Keeps one stream open until the task is aborted: by `named` ways, if there are some.
+    /// Keeps one stream open until the task is aborted; uses `named` endpoints, if there are any.
     async fn keep(self, root: NodeId, socket: SocketIndex, named: Vec<Target>) {
         let first = if named.is_empty() { AGAIN[0] } else { NAMED_AGAIN };
         let (mut wait, mut network) = (first, self.streams.network.subscribe());
@@ -287,14 +287,14 @@ impl Keeper {
         }
     }
 
-    /// As [`Self::connect`]. When the network changes, attempts that have been under way for a while begin
-    /// anew: they leave from an address, or by a way, that may be gone.
+    /// Connects like [`Self::connect`], but starts again after a network change.
     async fn connect_anew(
         &self,
         root: &NodeId,
         named: &[Target],
         network: &mut watch::Receiver<u64>,
     ) -> Result<(Connection, Target), String> {
+        // The source address or the route of an older attempt may be gone.
         let mut least = DOUBTED[0];
         loop {
             let begun = tokio::time::Instant::now();
@@ -309,8 +309,8 @@ impl Keeper {
         }
     }
 
-    /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one
-    /// before.
+    /// Reports to senders and the endpoint whether the stream is open. Returns the sender of the previous
+    /// stream.
     fn set_open(&self, root: &NodeId, socket: SocketIndex, open: Option<Open>) -> Option<Sender> {
         let (is_open, port) = (open.is_some(), open.as_ref().and_then(|open| open.port));
         let before = match open {
@@ -324,8 +324,9 @@ impl Keeper {
         before.map(|open| open.sender)
     }
 
-    /// Tries all ways to a root, and returns the connection on which it answers first.
+    /// Tries all endpoints of a root, and returns the first connection on which it answers.
     async fn connect(&self, root: &NodeId, named: &[Target]) -> Result<(Connection, Target), String> {
+        // A copy, so that no lock is held while connecting.
         let StreamConfig { targets, proxy } = sync::read(&self.streams.config).clone();
         let proxy = proxy?;
         let around =
@@ -339,7 +340,7 @@ impl Keeper {
             [] => targets.get(root).cloned().unwrap_or_default(),
             named => named.to_vec(),
         };
-        // What a proxy lets pass is HTTPS first of all.
+        // HTTPS comes first through a proxy, because proxies pass it most often.
         let is_last = |target: &Target| {
             target.transport != Transport::WebSocket && proxy.proxy_for(&target.host, target.port).is_some()
         };
@@ -377,7 +378,7 @@ impl Keeper {
     }
 }
 
-/// The ways to a root that another one has named.
+/// Returns the endpoints of a root that another root has named.
 fn targets_of(wanted: &WantedStream) -> Vec<Target> {
     let target = |way: &StreamWay| {
         let transport = match way.kind {
@@ -392,8 +393,8 @@ fn targets_of(wanted: &WantedStream) -> Vec<Target> {
     wanted.ways.iter().filter_map(target).collect()
 }
 
-/// The target as this machine reaches it: an IPv4 address by way of the NAT64, unless a proxy reaches it for
-/// this machine.
+/// Returns the target as this machine reaches it: an IPv4 address behind the NAT64, unless a proxy connects
+/// to it.
 fn reached_at(target: &Target, nat64: Option<Nat64Prefix>, proxy: &ProxySettings) -> Target {
     let address = target.host.parse().ok().filter(|_| proxy.proxy_for(&target.host, target.port).is_none());
     let outer = address.zip(nat64).map(|(ip, prefix)| prefix.synthesize(SocketAddr::new(ip, target.port)));
@@ -401,7 +402,7 @@ fn reached_at(target: &Target, nat64: Option<Nat64Prefix>, proxy: &ProxySettings
     Target { host, ..target.clone() }
 }
 
-/// Has the stream ask the root whenever the network changes.
+/// Probes the stream whenever the network changes.
 async fn doubt(stream: &Sender, network: &mut watch::Receiver<u64>) {
     loop {
         changed(network).await;
@@ -409,9 +410,9 @@ async fn doubt(stream: &Sender, network: &mut watch::Receiver<u64>) {
     }
 }
 
-/// Waits before a root is tried again, and says how long to wait the next time. A change of the network ends
-/// the wait: what was in the way may be gone.
+/// Waits before a root is tried again, and returns the next backoff. A network change ends the wait.
 async fn pause(wait: Duration, network: &mut watch::Receiver<u64>) -> Duration {
+    // A network change may have removed the obstacle.
     let least = tokio::time::Instant::now() + jittered(AGAIN[0]);
     tokio::select! {
         () = sleep(jittered(wait)) => (wait * 2).min(AGAIN[1]),
@@ -425,15 +426,16 @@ async fn pause(wait: Duration, network: &mut watch::Receiver<u64>) -> Duration {
 /// Waits until the network changes.
 async fn changed(network: &mut watch::Receiver<u64>) {
     if network.changed().await.is_err() {
-        // Nobody is left who could say so.
+        // The sender of changes is gone, so none will come.
         std::future::pending().await
     }
 }
 
 const NO_WAY: &str = "the root's text names no way by a stream";
 
-/// Connects, and waits for the first answer: at the other end of TCP may be anybody.
+/// Connects, and waits for the first answer.
 async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, String> {
+    // Any server may accept the TCP connection, so only an answer counts.
     let mut connection = connector.connect(target).await.map_err(|error| error.to_string())?;
     match timeout(FIRST_ANSWER, connection.answered()).await {
         Ok(Ok(())) => Ok(connection),
@@ -444,7 +446,7 @@ async fn attempt(connector: &Connector, target: &Target) -> Result<Connection, S
     }
 }
 
-/// Up to a quarter more or less, so that the nodes of a root that was restarted do not all come at once.
+/// Varies a wait by up to a quarter, so that the nodes of a restarted root do not all come at once.
 fn jittered(wait: Duration) -> Duration {
     let mut random = [128];
     // Without randomness they come at once.
@@ -463,7 +465,7 @@ mod tests {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             streams.network_changed();
-            // It would be half an hour, and half a minute is what the longest wait of all is.
+            // Half an hour would exceed the maximum wait of half a minute.
             let waited = timeout(AGAIN[1], pause(60 * AGAIN[1], &mut network)).await;
             assert_eq!(waited.expect("the change ends it"), AGAIN[0]);
             assert_eq!(pause(AGAIN[0], &mut network).await, 2 * AGAIN[0], "it has changed once");

@@ -1,11 +1,11 @@
-//! TCP connections to other nodes, where no UDP passes between the two.
+//! TCP connections to other nodes, for pairs of nodes without a UDP path.
 //!
-//! The overlay says when to try, from which port and to which addresses. The thread here listens on that port
-//! and connects from it, so that the two sides' SYN packets open the NAT boxes for each other, and carries
-//! the datagrams of the connections that come about. Whose a connection is only what comes in on it shows;
-//! the overlay has those closed that are nobody's, and those that no path leads over.
+//! The overlay chooses the time, the port and the addresses. The thread listens on that port and connects
+//! from it, so that the SYN packets of both sides open the NAT boxes for each other. It carries the datagrams
+//! of the resulting connections. Only the data received on a connection shows which peer it belongs to. The
+//! overlay closes connections without a peer or a path.
 //!
-//! There is no such thread before the first round, which most nodes never have.
+//! The thread starts with the first round, which most nodes never have.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::{Driver, stream_io};
 use crate::sync;
 
-/// A connection that was refused is tried again after so long.
+/// Delay of the next attempt after a refused connection.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Interfaces that connections leave by at most, where they are restricted to some.
+/// Limit of interfaces for connections, if they are restricted to some.
 const MAX_WAYS: usize = 4;
 
-/// The TCP connections to other nodes.
+/// TCP connections to other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct PeerStreams {
     driver: OnceLock<Weak<Driver>>,
@@ -42,30 +42,31 @@ pub(crate) struct PeerStreams {
 #[derive(Debug)]
 struct Open {
     sender: Sender,
-    /// The other end.
+    /// Remote address.
     remote: SocketAddr,
-    /// Reads it.
+    /// Task that reads the connection.
     task: Option<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// There is a thread.
+    /// Queue of the thread; `None` before it starts.
     actions: Option<UnboundedSender<(Instant, TcpAction)>>,
     thread: Option<JoinHandle<()>>,
     is_stopped: bool,
-    /// The number of the next connection.
+    /// Number of the next connection.
     next: u16,
 }
 
 impl PeerStreams {
-    /// Says whose connections they are. To be called once.
+    /// Sets the driver of the connections. Call it once.
     pub(super) fn attach(&self, driver: &Arc<Driver>) {
         let _ = self.driver.set(Arc::downgrade(driver));
     }
 
-    /// Has the thread do something. Called under the lock of control, so that it only notes that.
+    /// Passes an action to the thread. Runs under the control lock, so it must not block.
     pub(super) fn act(self: &Arc<Self>, action: TcpAction) {
+        // The action is only queued, because blocking here would block control.
         let mut state = sync::lock(&self.state);
         if state.is_stopped {
             return;
@@ -79,17 +80,17 @@ impl PeerStreams {
             };
             match thread::Builder::new().name("peersock-tcp".into()).spawn(run) {
                 Ok(thread) => (state.thread, state.actions) = (Some(thread), Some(actions)),
-                // Nothing comes about, which the overlay is used to.
+                // Without a thread no connection opens, which the overlay handles like a failed round.
                 Err(error) => return tracing::debug!(%error, "no thread"),
             }
         }
         if let Some(actions) = &state.actions {
-            // The overlay bounds how many there are. A thread that has ended takes none.
+            // The overlay bounds the number of actions. A thread that has ended takes none.
             let _ = actions.send((Instant::now(), action));
         }
     }
 
-    /// Queues datagrams; never waits.
+    /// Queues datagrams; never blocks.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
         let open = sync::read(&self.open);
         if let Some(Open { sender, .. }) = open.get(&transmit.socket) {
@@ -97,12 +98,12 @@ impl PeerStreams {
         }
     }
 
-    /// The other end of that connection.
+    /// Returns the remote address of a connection.
     pub(crate) fn remote(&self, socket: SocketIndex) -> Option<SocketAddr> {
         sync::read(&self.open).get(&socket).map(|open| open.remote)
     }
 
-    /// Closes all connections when what is queued has left, or could not for a while, and ends the thread.
+    /// Closes all connections after their queues are empty or a timeout, and ends the thread.
     pub(super) fn stop(&self) {
         let thread = {
             let mut state = sync::lock(&self.state);
@@ -133,11 +134,12 @@ impl PeerStreams {
         sync::write(&self.open).clear();
     }
 
-    /// One round: listens, and connects to all addresses of a node.
+    /// Runs one round: listens, and connects to all addresses of a node.
     async fn punch(self: Arc<Self>, punch: TcpPunch, begun: Instant) {
         let TcpPunch { id, port, targets, after, lasts, .. } = punch;
         let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
         let devices = driver.sockets.devices();
+        // The node must be able to end during the round.
         drop(driver);
         let ways = devices.into_iter().take(MAX_WAYS).map(|interface| Way { interface });
         let ports: Vec<_> = ways.map(|way| PeerPort::new(port, way)).collect();
@@ -152,7 +154,7 @@ impl PeerStreams {
                             loop {
                                 match timeout_at(until, listener.accept()).await {
                                     Ok(Ok(connection)) => streams.take(None, connection),
-                                    // One that has ended already, or no descriptors are left.
+                                    // The connection has ended already, or file descriptors ran out.
                                     Ok(Err(_)) => sleep(AGAIN).await,
                                     Err(_) => return,
                                 }
@@ -179,7 +181,7 @@ impl PeerStreams {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// There is a connection.
+    /// Registers a new connection.
     fn take(self: &Arc<Self>, id: Option<u32>, connection: Connection) {
         let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
         let remote = connection.remote_addr();
@@ -191,7 +193,7 @@ impl PeerStreams {
             let mut numbers = (0..=u16::MAX).map(|n| SocketIndex::peer_stream(state.next.wrapping_add(n)));
             let Some(socket) = numbers.find(|socket| !open.contains_key(socket)) else { return };
             state.next = socket.0.wrapping_add(1);
-            // Before the overlay knows of it, which sends at once.
+            // Inserted before the overlay learns of it, because the overlay sends at once.
             open.insert(socket, Open { sender, remote, task: None });
             socket
         };
@@ -202,7 +204,7 @@ impl PeerStreams {
         let task = tokio::spawn(Arc::clone(self).receive(socket, receiver)).abort_handle();
         match sync::write(&self.open).get_mut(&socket) {
             Some(open) => open.task = Some(task),
-            // Closed meanwhile.
+            // The connection was closed meanwhile.
             None => task.abort(),
         }
     }
@@ -214,7 +216,7 @@ impl PeerStreams {
         }
     }
 
-    /// Gives what arrives to the data path until the connection ends.
+    /// Passes received datagrams to the data path until the connection ends.
     async fn receive(self: Arc<Self>, socket: SocketIndex, receiver: Receiver) {
         let Some(driver) = self.driver.get() else { return };
         let Some(reason) = stream_io::receive(driver, socket, receiver).await else { return };
@@ -226,8 +228,9 @@ impl PeerStreams {
     }
 }
 
-/// Connects to an address, again if it is refused: the other side's box may not have been open yet.
+/// Connects to an address, and retries after a refusal.
 async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
+    // The other side's NAT may not have been open yet.
     for _ in 0..target.tries {
         match port.connect(target.address).await {
             Ok(connection) => return Some(connection),
@@ -238,7 +241,7 @@ async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
     None
 }
 
-/// Shares out the tries of one address among so many ways.
+/// Divides the attempts for one address among several interfaces.
 fn shares(tries: u32, ways: usize) -> impl Iterator<Item = u32> {
     let ways = u32::try_from(ways).unwrap_or(u32::MAX).max(1);
     (0..ways).map(move |way| (tries + ways - 1 - way) / ways)

@@ -19,10 +19,11 @@ use crate::{TcpListener, TcpStream};
 /// # }
 /// ```
 ///
-/// A connection that has failed before it was accepted fails when it is read, and the server goes on.
+/// A connection that fails before it is accepted returns its error from the first read, and the server goes
+/// on.
 ///
 /// No more connections come once the node is shut down, or has left the network of the listener's address.
-/// That is logged as an error, and the server waits for its signal of `with_graceful_shutdown`.
+/// The server logs that as an error, and waits for its signal of `with_graceful_shutdown`.
 impl Listener for TcpListener {
     type Io = TcpStream;
     type Addr = SocketAddr;
@@ -31,8 +32,8 @@ impl Listener for TcpListener {
         match TcpListener::accept(self).await {
             Ok(connection) => connection,
             Err(error) => {
-                // What concerns one connection is never an error of accept, so the listener is over for good.
-                // axum takes no error, and another attempt would fail at once: the server would spin.
+                // Errors of single connections are never errors of accept, so the listener has ended for
+                // good. axum accepts no error, and another attempt would fail at once: the server would spin.
                 tracing::error!(%error, "the HTTP server gets no more connections");
                 pending().await
             }
@@ -44,7 +45,7 @@ impl Listener for TcpListener {
     }
 }
 
-/// The overlay address and port of a client, for handlers of axum.
+/// Overlay address and port of a client, for handlers of axum.
 ///
 /// The address is authenticated: it belongs to one member of the network, which
 /// [`Joined::peer_at`](crate::Joined::peer_at) names.
@@ -70,7 +71,7 @@ impl Listener for TcpListener {
 /// # }
 /// ```
 ///
-/// Rust's rules do not let this crate give axum a `SocketAddr` for its listener. Handlers that want
+/// Rust's orphan rules do not let this crate give axum a `SocketAddr` for its listener. Handlers that need
 /// `ConnectInfo<SocketAddr>` get it from a listener with [`tap_io`](::axum::serve::ListenerExt::tap_io):
 ///
 /// ```

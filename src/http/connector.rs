@@ -1,4 +1,4 @@
-//! How hyper's clients connect.
+//! Connector for hyper's clients.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +12,11 @@ use tower_service::Service;
 use crate::node::{self, Node};
 use crate::{TcpStream, ToSocketAddrs};
 
-/// Connects hyper's clients, and tonic's, through the overlay: the counterpart of hyper-util's
+/// Connector of hyper's clients, and tonic's, through the overlay: the counterpart of hyper-util's
 /// `HttpConnector`.
 ///
 /// The host of a URI is an overlay address or a member's name, as for [`TcpStream::connect`]; the system's
-/// resolver is never asked. The default port is 80. Clones are cheap.
+/// resolver is never used. The default port is 80. Clones are cheap.
 ///
 /// ```no_run
 /// # async fn example(node: peersock::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -36,43 +36,43 @@ use crate::{TcpStream, ToSocketAddrs};
 /// # }
 /// ```
 ///
-/// With tonic it is given to `Endpoint::connect_with_connector`; `examples/grpc` is a whole program.
+/// With tonic, pass it to `Endpoint::connect_with_connector`; `examples/grpc` is a whole program.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    /// `None`: the process's node.
+    /// Node to use; `None` for the process's node.
     node: Option<Node>,
     enforces_http: bool,
     nodelay: bool,
 }
 
 impl Connector {
-    /// Connects through the process's node ([`node()`](crate::node())), which is started by the first
-    /// connection if nothing has started it before.
+    /// Returns a connector through the process's node ([`node()`](crate::node())), which the first connection
+    /// starts if it does not run yet.
     #[expect(clippy::new_without_default, reason = "as HttpConnector, which has no default either")]
     pub fn new() -> Connector {
         Connector { node: None, enforces_http: true, nodelay: true }
     }
 
-    /// Connects through `node`, and keeps it running.
+    /// Returns a connector through `node`, which it keeps running.
     pub fn on(node: &Node) -> Connector {
         Connector { node: Some(node.clone()), ..Connector::new() }
     }
 
     /// Sets whether only URIs with the scheme `http` are allowed. Default: yes.
     ///
-    /// Turn it off where a connector for TLS is put around this one, such as hyper-rustls' `HttpsConnector`,
-    /// because that one asks for URIs with `https`. Their default port is 443.
+    /// Turn it off to wrap this connector in one for TLS, such as hyper-rustls' `HttpsConnector`, because
+    /// that one asks for URIs with `https`. Their default port is 443.
     pub fn enforce_http(&mut self, enforce: bool) {
         self.enforces_http = enforce;
     }
 
-    /// Sets TCP_NODELAY of new connections: whether small writes leave at once. Default: yes, because HTTP/2
+    /// Sets TCP_NODELAY of new connections: true if small writes leave at once. Default: true, because HTTP/2
     /// makes many of them, and each would wait for the peer's delayed acknowledgement.
     pub fn set_nodelay(&mut self, nodelay: bool) {
         self.nodelay = nodelay;
     }
 
-    /// Takes the host and port from a URI.
+    /// Returns the host and port of a URI.
     fn target(&self, uri: &Uri) -> io::Result<(String, u16)> {
         let invalid = |message| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         let default_port = match uri.scheme_str() {
@@ -88,10 +88,11 @@ impl Connector {
             Some(scheme) if self.enforces_http || uri.port_u16().is_none() => {
                 return invalid(format!("cannot connect to a URI with the scheme `{scheme}`: use http"));
             }
+            // The URI has a port, which the case above has checked.
             Some(_) => 0,
             None => return invalid(format!("cannot connect to `{uri}`: a URI needs a scheme, such as http")),
         };
-        // The parser takes any digits for a port, and then says that there is none.
+        // The parser accepts any digits as a port, and then reports none.
         let rest = uri.authority().map_or("", |authority| authority.as_str());
         let rest = rest.rsplit_once(']').or(rest.rsplit_once('@')).map_or(rest, |(_, rest)| rest);
         if uri.port_u16().is_none() && rest.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty()) {
@@ -113,10 +114,10 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    /// Connects to the host of a URI. When the future is dropped, the attempt ends.
+    /// Connects to the host of a URI. Dropping the future ends the attempt.
     ///
     /// # Errors
-    /// `InvalidInput` for a URI without a host or with a scheme other than `http`, and those of
+    /// Returns `InvalidInput` for a URI without a host or with a scheme other than `http`, and the errors of
     /// [`TcpStream::connect`].
     fn call(&mut self, uri: Uri) -> Connecting {
         let (target, node, nodelay) = (self.target(&uri), self.node.clone(), self.nodelay);
@@ -134,7 +135,7 @@ async fn connect(node: &Node, target: impl ToSocketAddrs, nodelay: bool) -> io::
     Ok(stream)
 }
 
-/// An attempt of a [`Connector`] to connect.
+/// Attempt of a [`Connector`] to connect.
 #[must_use = "futures do nothing unless they are polled"]
 pub struct Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>);
 

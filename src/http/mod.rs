@@ -1,4 +1,4 @@
-//! Lets axum, hyper and tonic use the overlay's sockets as they are.
+//! Adapters that let axum, hyper and tonic use the overlay's sockets directly.
 //!
 //! Both of its features are off by default. The feature `axum` makes [`TcpListener`](crate::TcpListener) an
 //! `axum::serve::Listener`:
@@ -39,8 +39,7 @@
 //! # }
 //! ```
 //!
-//! There is no TLS in either, and none is needed: all that goes through the overlay is encrypted and
-//! authenticated.
+//! Neither has TLS, and none is needed, because the overlay encrypts and authenticates all data.
 
 #[cfg(feature = "axum")]
 mod axum;

@@ -1,4 +1,4 @@
-//! `TcpStream` as a stream of hyper's.
+//! Implementation of hyper's stream traits for `TcpStream`.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -36,7 +36,7 @@ use crate::TcpStream;
 /// ```
 impl Read for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        // hyper's cursor cannot be advanced without unsafe code, and hyper-util has that.
+        // hyper's cursor needs unsafe code to advance, which hyper-util provides.
         pin!(TokioIo::new(self.get_mut())).poll_read(cx, buf)
     }
 }

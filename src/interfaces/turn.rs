@@ -1,4 +1,4 @@
-//! TURN servers as users name them.
+//! TURN servers in the form that users write.
 
 use std::env;
 use std::net::SocketAddr;
@@ -13,10 +13,11 @@ use crate::driver;
 use crate::state::{StateError, read_secret_file};
 use crate::{TurnServer, TurnServerError, TurnTransport};
 
-/// TURN servers as [`TurnServer`](crate::TurnServer) reads them, with white space between them.
+/// Environment variable with TURN servers as [`TurnServer`](crate::TurnServer) reads them, separated by white
+/// space.
 pub const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
-/// Why texts that should name TURN servers are not taken. It does not repeat them, for they have passwords.
+/// Reason why texts of TURN servers were refused. It does not quote them, because they have passwords.
 ///
 /// ```
 /// use peersock::interfaces::{LoadTurnError, load_turn_servers};
@@ -29,20 +30,20 @@ pub enum LoadTurnError {
     /// The file cannot be read, or others can read it.
     #[error(transparent)]
     File(#[from] StateError),
-    /// A text does not name a TURN server.
+    /// A text is no TURN server.
     #[error(transparent)]
     Server(#[from] TurnServerError),
-    /// A text in a file does not.
+    /// A text in a file is no TURN server.
     #[error("{path}:{line}: {error}")]
     Line {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The line, from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// What is wrong with the text.
+        /// Error in the text.
         error: TurnServerError,
     },
-    /// This file has no text.
+    /// The file has no text.
     #[error("{0} names no TURN server")]
     Nothing(String),
 }
@@ -57,7 +58,7 @@ pub enum LoadTurnError {
 /// ```
 ///
 /// # Errors
-/// The file cannot be read or names none, or a text does not name a TURN server.
+/// Fails if the file cannot be read or is empty, or if a text is no TURN server.
 pub fn load_turn_servers(text: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
     match text.trim().strip_prefix('@') {
         Some(path) => load_file(path),
@@ -66,6 +67,7 @@ pub fn load_turn_servers(text: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
 }
 
 fn load_file(path: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
+    // The texts have passwords.
     let text = read_secret_file(Path::new(path))?;
     let mut servers = Vec::new();
     for (line, texts) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#')) {
@@ -75,17 +77,17 @@ fn load_file(path: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
     if servers.is_empty() { Err(LoadTurnError::Nothing(path.to_owned())) } else { Ok(servers) }
 }
 
-/// The TURN servers that the environment's `PEERSOCK_TURN` names.
+/// Returns the TURN servers in the environment's `PEERSOCK_TURN`.
 ///
 /// # Errors
-/// The variable cannot be read.
+/// Fails if the variable is malformed.
 pub fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
-    // The words are not repeated in errors: they have passwords.
+    // Errors do not quote the words, because they have passwords.
     let wrong = |error: TurnServerError| ServersError { variable: TURN_VARIABLE, reason: error.to_string() };
     parse(&env::var(TURN_VARIABLE).unwrap_or_default()).map_err(wrong)
 }
 
-/// What came of asking one TURN server for an allocation.
+/// Result of requesting an allocation from one TURN server.
 ///
 /// ```
 /// fn tell(check: &peersock::interfaces::TurnCheck) -> String {
@@ -98,27 +100,26 @@ pub fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TurnCheck {
-    /// The server with its user name, as it was given, without the password.
+    /// Server with its user name, as it was given, without the password.
     pub server: String,
-    /// The proxy through which it was asked, if there is one.
+    /// Proxy through which it was asked, if any.
     pub proxy: Option<String>,
-    /// Whether it has answered anything that a TURN server answers.
+    /// True if it has sent any answer of a TURN server.
     pub reached: bool,
-    /// The shortest round trip of a request, milliseconds; none if nothing was answered.
+    /// Shortest round-trip time of a request, milliseconds; none without an answer.
     pub rtt_ms: Option<f64>,
-    /// The address that it has given, which was given back.
+    /// Address that it has granted, which was released again.
     pub relayed: Option<SocketAddr>,
-    /// Why it has given none.
+    /// Reason why it has granted none.
     pub error: Option<String>,
-    /// What to do about that.
+    /// Advice for that error.
     pub what_to_do: Option<String>,
 }
 
-/// Asks TURN servers for an allocation each, all at once, and gives the allocations back. An IPv4 address is
-/// asked for, and an IPv6 one if the server has no others. Takes at most five seconds or little more.
+/// Requests an allocation from each TURN server, all at once, and releases it. Asks for an IPv4 address, and
+/// for an IPv6 one if the server has no others. Takes five seconds or slightly more.
 ///
-/// With names of interfaces in `only`, the first one by which the server is reached is used. At most 16
-/// servers are asked.
+/// If `only` names interfaces, uses the first one by which the server is reached. Asks at most 16 servers.
 ///
 /// ```no_run
 /// let servers = peersock::interfaces::turn_of_environment()?;
@@ -128,12 +129,12 @@ pub struct TurnCheck {
 /// # Ok::<(), peersock::interfaces::ServersError>(())
 /// ```
 ///
-/// Without the feature `turn` none is asked, which is each one's error.
+/// Without the feature `turn` no server is asked, and each one gets that error.
 pub fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnCheck> {
     driver::check_turn(servers, only)
 }
 
-/// Fails if one of them needs what this build lacks.
+/// Fails if one of the servers needs a feature that this build lacks.
 pub(crate) fn require_for_turn(servers: &[TurnServer]) -> Result<(), MissingFeature> {
     for server in servers {
         let what = format_args!("the TURN server {server}");

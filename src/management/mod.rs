@@ -1,21 +1,20 @@
-//! The local management socket: how `peersock status` and `peersock members` ask a running node.
+//! Local management socket, by which `peersock status` and `peersock members` query a running node.
 //!
-//! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600, and each side
-//! checks with `SO_PEERCRED` that the other belongs to its own user). One connection carries one request, a
-//! line of text, and one answer, a JSON document or text up to the end of the stream. An answer that was cut
-//! is told from a whole one: JSON ends with its last bracket, the text for Prometheus with the comment
-//! `# EOF`.
+//! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600). Each side
+//! checks with `SO_PEERCRED` that the other belongs to its own user. One connection carries one request, a
+//! line of text, and one answer, a JSON document or text up to the end of the stream. A truncated answer can
+//! be recognized: JSON ends with its last bracket, the text for Prometheus with the comment `# EOF`.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `status` | the node's [`Status`](crate::Status), with 10,000 peers at most |
-//! | `status peers=N` | the same with N peers at most: connected ones first, then those that were there last |
-//! | `prometheus` | its numbers as text for Prometheus, with those of 10,000 peers at most, and `# EOF` |
+//! | `status peers=N` | the same with N peers at most: connected ones first, then the ones seen last |
+//! | `prometheus` | its metrics as text for Prometheus, with 10,000 peers at most, and `# EOF` |
 //! | `prometheus peers=N` | the same with N peers at most |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
-//! Later versions add fields to answers and may add requests; they change neither the meaning of what there
-//! is nor its form.
+//! Later versions may add fields to answers, and requests; they change neither the meaning nor the form of
+//! existing ones.
 
 mod server;
 
@@ -34,36 +33,36 @@ use crate::state::StateDir;
 
 pub(crate) use server::ManagementServer;
 
-/// The last line of an answer in the format of Prometheus, where it is a comment. A node that is killed
-/// leaves the beginning of its answer, which could be whole as far as the format tells.
+/// Last line of an answer in the format of Prometheus, where it is a comment. A node that is killed leaves
+/// the beginning of its answer, which the format alone cannot tell from a whole one.
 pub(crate) const END_MARK: &str = "# EOF\n";
 
-/// How long either side waits for the other.
+/// Timeout of either side.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest answer that is accepted, in bytes.
+/// Size limit of an accepted answer in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
-/// Most peers in one answer. With all its addresses one takes less than 2 kB.
+/// Limit of peers in one answer. With all its addresses one takes less than 2 kB.
 const MAX_PEERS: usize = 10_000;
 
-/// What a node is asked.
+/// Request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Its status.
+    /// Status of the node.
     Status {
-        /// Most peers to list.
+        /// Limit of peers to list.
         peers: usize,
     },
-    /// Its numbers, for Prometheus.
+    /// Metrics of the node, for Prometheus.
     Prometheus {
-        /// Most peers that have numbers of their own.
+        /// Limit of peers with metrics.
         peers: usize,
     },
 }
 
 impl Request {
-    /// Understands a line. `None` for what this version does not know.
+    /// Parses a line. Returns `None` for a request that this version does not know.
     fn parse(line: &str) -> Option<Request> {
         let mut words = line.split_ascii_whitespace();
         let request = words.next()?;
@@ -80,11 +79,11 @@ impl Request {
     }
 }
 
-/// The answer to what is not understood or cannot be told.
+/// Answer to a request that is unknown or fails.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refusal {
     error: String,
-    /// The first nodes did not tell theirs.
+    /// Version of the node; the first versions did not send it.
     version: Option<String>,
 }
 
@@ -94,47 +93,48 @@ impl Refusal {
     }
 }
 
-/// Why a running node could not be asked.
+/// Reason why a running node could not be queried.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManagementError {
     /// No node uses the state directory, or it has just stopped.
     #[error("no node is running with state directory {}", path.display())]
     NotRunning {
-        /// The state directory.
+        /// State directory.
         path: PathBuf,
     },
 
     /// The socket belongs to a process of another user.
     #[error("the node at {} belongs to user id {owner}, not to you", path.display())]
     ForeignOwner {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// The user it belongs to.
+        /// User that the socket belongs to.
         owner: u32,
     },
 
-    /// The node does not answer this request; probably it is of an older version than the program that asks.
+    /// The node does not know this request; probably it is older than the program that asks.
     #[error("the running node{} refuses: {error}", version.as_ref().map(|v| format!(" (version {v})")).unwrap_or_default())]
     Refused {
-        /// What it says.
+        /// Answer of the node.
         error: String,
-        /// Its version, if it tells.
+        /// Version of the node, if it sends it.
         version: Option<String>,
     },
 
-    /// The node did not answer, or not within five seconds, or its answer was cut, as when the node is killed
-    /// meanwhile; `source` is of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) then.
+    /// The node did not answer, or not within five seconds, or its answer was truncated, as when the node is
+    /// killed meanwhile; then `source` is of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
     #[error("the node at {} does not answer: {source}", path.display())]
     Io {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Sends one request to the node that uses the state directory at `state`; returns the JSON text it answers.
+/// Sends one request to the node that uses the state directory at `state`; returns the JSON text of its
+/// answer.
 ///
 /// # Errors
 ///
@@ -178,23 +178,23 @@ pub fn request(state: &Path, request: &str) -> Result<String, ManagementError> {
 /// ```
 pub fn status(state: &Path, peers: usize) -> Result<String, ManagementError> {
     let answer = match request(state, &format!("status peers={peers}")) {
-        // The first nodes know this request without its option only, and do not say who they are.
+        // The first versions know this request only without its option, and do not send their version.
         Err(ManagementError::Refused { version: None, .. }) => request(state, "status"),
         answer => answer,
     }?;
     match serde_json::from_str::<IgnoredAny>(&answer) {
         Err(error) if error.is_eof() => Err(was_cut(state)),
-        // What else is wrong with it is for those who read it.
+        // Other errors are left to the reader of the text.
         _ => Ok(answer),
     }
 }
 
-/// Asks the node that uses the state directory at `state` for its numbers as text for Prometheus: what
-/// [`Status::prometheus`](crate::Status::prometheus) writes, with numbers of at most `peers` peers.
+/// Queries the node that uses the state directory at `state` for its metrics as text for Prometheus: the text
+/// of [`Status::prometheus`](crate::Status::prometheus), with metrics of at most `peers` peers.
 ///
 /// # Errors
 ///
-/// See [`ManagementError`]; nodes of version 0.1.0 that were built before this request was known refuse it.
+/// See [`ManagementError`]; nodes of version 0.1.0 that were built before this request existed refuse it.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Node, management};
@@ -222,7 +222,7 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
     let path = StateDir::management_socket(state);
     let stream = with_short_path(&path, |path| UnixStream::connect(path)).map_err(|source| {
         match source.kind() {
-            // A socket file that nobody listens on is what a killed process leaves behind.
+            // A killed process leaves a socket file without a listener.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
                 ManagementError::NotRunning { path: state.into() }
             }
@@ -230,11 +230,12 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
         }
     })?;
     let failed = |source| ManagementError::Io { path: path.clone(), source };
+    // Another user's process could answer with a false status.
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
         return Err(ManagementError::ForeignOwner { path, owner });
     }
     exchange(stream, request).map_err(|error| match error.kind() {
-        // The system's words for a timeout are for those who would call again.
+        // The system's text for a timeout suggests another call, which does not help here.
         io::ErrorKind::WouldBlock => failed(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("nothing has come for {} s", PATIENCE.as_secs()),
@@ -248,6 +249,7 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = Vec::new();
+    // One byte more reveals a longer answer.
     stream.take(MAX_ANSWER + 1).read_to_end(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -256,20 +258,20 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is longer than 64 MiB"));
     }
     String::from_utf8(answer).map_err(|error| match error.utf8_error().error_len() {
-        // It was cut within a character.
+        // The answer was truncated within a character.
         None => io::ErrorKind::UnexpectedEof.into(),
         Some(_) => io::Error::new(io::ErrorKind::InvalidData, error),
     })
 }
 
-/// The user id at the other end, if it is neither ours nor root's.
+/// Returns the user ID of the other side, if it is neither this user nor root.
 fn foreign_peer(stream: impl AsFd) -> io::Result<Option<u32>> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
     Ok((peer != rustix::process::geteuid() && !peer.is_root()).then_some(peer.as_raw()))
 }
 
-/// Calls `f` with a path of the same file that fits into a `sockaddr_un` (107 bytes), by way of a descriptor
-/// of its directory where the path itself is too long.
+/// Calls `f` with a path of the same file that fits into a `sockaddr_un` (107 bytes). If the path itself is
+/// too long, uses a file descriptor of its directory.
 pub(crate) fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     const SUN_PATH: usize = 108;
     match (path.parent(), path.file_name()) {
@@ -289,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    /// A node whose answer ends where it was killed.
+    /// Answers of a node that was killed meanwhile.
     const STATUS: &str = r#"{"node_id":"aa","peers":[{"name":"Zoë \"b\""}],"counters":{"x":12}}"#;
     const NUMBERS: &str = "# TYPE x gauge\nx{name=\"Zoë\"} 12\nx{name=\"\"} 3\n";
 
@@ -297,7 +299,7 @@ mod tests {
     fn an_answer_that_was_cut_anywhere_is_told_from_a_whole_one() {
         let place = tempfile::tempdir().unwrap();
         let numbers = format!("{NUMBERS}{END_MARK}");
-        // Its last byte is a line feed, without which the text is cut, too.
+        // The last byte is a line feed, without which the text is truncated, too.
         let cuts = |text: &str| -> Vec<Vec<u8>> {
             (0..text.len()).map(|len| text.as_bytes()[..len].to_vec()).collect()
         };

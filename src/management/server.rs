@@ -1,4 +1,4 @@
-//! The node's end of the management socket: one small thread.
+//! Server side of the management socket: one small thread.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -12,28 +12,29 @@ use rustix::event::{PollFd, PollFlags};
 use super::{PATIENCE, Refusal, Request, foreign_peer};
 use crate::state::StateDir;
 
-/// Longest request line that is read, in bytes.
+/// Limit of a request line's length in bytes.
 const MAX_REQUEST: usize = 4096;
 
-/// Serving needs little stack; an idle node should stay small.
+/// Stack size of the thread, small because serving needs little and an idle node should stay small.
 const STACK: usize = 256 * 1024;
 
-/// Answers requests until dropped. Requests are served one after the other, each bounded in size and time.
+/// Server that answers requests until dropped. It serves one request at a time, each bounded in size and
+/// time.
 #[derive(Debug)]
 pub(crate) struct ManagementServer {
     path: PathBuf,
-    /// The thread stops when this end is closed.
+    /// Write end of a pipe; closing it stops the thread.
     wake: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ManagementServer {
-    /// Listens in a state directory. `respond` makes the text that answers a request, or says why it
-    /// cannot; it is called on the server's thread.
+    /// Listens in a state directory. `respond` returns the text that answers a request, or a reason for
+    /// refusal; the server's thread calls it.
     ///
     /// # Errors
     ///
-    /// Those of binding a Unix socket and of starting a thread.
+    /// Fails if the Unix socket cannot be bound or the thread not started.
     pub(crate) fn start(
         state: &StateDir,
         respond: impl Fn(Request) -> Result<String, &'static str> + Send + 'static,
@@ -54,7 +55,7 @@ impl Drop for ManagementServer {
         let _ = fs::remove_file(&self.path);
         drop(self.wake.take());
         if let Some(thread) = self.thread.take()
-            // The last reference to a node may be dropped while it makes the status.
+            // The thread itself may drop the last reference to a node while it builds the status.
             && thread.thread().id() != thread::current().id()
         {
             let _ = thread.join();
@@ -62,7 +63,7 @@ impl Drop for ManagementServer {
     }
 }
 
-/// Answers a request with a text, or with why not.
+/// Answer to a request: a text, or the reason for refusal.
 type Respond = dyn Fn(Request) -> Result<String, &'static str>;
 
 fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
@@ -81,7 +82,7 @@ fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(%error, "management request failed");
-                // Out of descriptors, the pending connection would keep poll from waiting.
+                // Without free file descriptors, the pending connection would keep poll from waiting.
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
                     thread::sleep(std::time::Duration::from_millis(100));
                 }
@@ -91,6 +92,7 @@ fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
 }
 
 fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
+    // Between bind(2) and chmod(2) another user may have connected.
     if foreign_peer(&stream)?.is_some() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -104,8 +106,9 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
-/// Reads a line that has come whole after [`PATIENCE`], however slowly: others wait meanwhile.
+/// Reads a line within [`PATIENCE`] in total.
 fn read_request(stream: &mut UnixStream) -> io::Result<String> {
+    // A slow client must not keep others waiting by sending a byte now and then.
     let until = Instant::now() + PATIENCE;
     let (mut request, mut piece) = (Vec::new(), [0; 256]);
     while request.len() < MAX_REQUEST && !request.contains(&b'\n') {
@@ -201,7 +204,7 @@ mod tests {
         let state = StateDir::open(place.path()).unwrap();
         let _server = ManagementServer::start(&state, |_| Ok("{}".into())).unwrap();
         let mut slow = UnixStream::connect(StateDir::management_socket(place.path())).unwrap();
-        // Until it is closed, which no byte puts off.
+        // Until the server closes the connection, which further bytes do not delay.
         while slow.write_all(b"x").is_ok() {
             thread::sleep(std::time::Duration::from_millis(100));
         }

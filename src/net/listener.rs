@@ -11,7 +11,7 @@ use crate::node::{self, Node};
 use crate::socket::{Acceptor, TaskUser, ToSocketAddrs, poll_io, resolve};
 use peersock_primitives::wait::Interest;
 
-/// A TCP listener on the overlay, as `tokio::net::TcpListener`. Up to 128 connections wait to be accepted.
+/// TCP listener on the overlay, as `tokio::net::TcpListener`. Its backlog holds up to 128 connections.
 ///
 /// ```no_run
 /// use peersock::TcpListener;
@@ -31,17 +31,17 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens through the process's node: on an address of its own, or with `[::]` on all of them, in every
+    /// Listens through the process's node: on one of its addresses, or with `[::]` on all of them, in every
     /// network it joins.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network does not
-    /// allow the port), and those of [`node()`](crate::node()).
+    /// Returns `AddrInUse`, `AddrNotAvailable` (not this node's address), `PermissionDenied` (the network
+    /// does not allow the port), and the errors of [`node()`](crate::node()).
     pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         TcpListener::bind_on(&node::node()?, addr).await
     }
 
-    /// As [`TcpListener::bind`], through `node`.
+    /// Listens like [`TcpListener::bind`], through `node`.
     ///
     /// # Errors
     /// See [`TcpListener::bind`].
@@ -59,19 +59,19 @@ impl TcpListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// `NetworkDown` when the node is shut down.
+    /// Returns `NetworkDown` when the node is shut down.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// Gives a connection, or has the task woken when one arrives.
+    /// Returns a connection, or wakes the task when one arrives.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         let Acceptor { node, .. } = &self.acceptor;
         poll_io(node, self.acceptor.waiters(), Interest::Read, cx, || self.acceptor.accept())
             .map_ok(|(connection, remote)| (TcpStream::new(connection), remote))
     }
 
-    /// The address listened on.
+    /// Returns the listening address.
     ///
     /// # Errors
     /// None at present.

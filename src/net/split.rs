@@ -1,4 +1,4 @@
-//! The halves of a [`TcpStream`].
+//! Halves of a [`TcpStream`].
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -10,28 +10,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::{Shared, TcpStream};
 
-/// The reading half of a borrowed [`TcpStream`], see [`TcpStream::split`].
+/// Reading half of a borrowed [`TcpStream`], see [`TcpStream::split`].
 #[derive(Debug)]
 pub struct ReadHalf<'a>(&'a TcpStream);
 
-/// The writing half of a borrowed [`TcpStream`], see [`TcpStream::split`].
+/// Writing half of a borrowed [`TcpStream`], see [`TcpStream::split`].
 #[derive(Debug)]
 pub struct WriteHalf<'a>(&'a TcpStream);
 
-/// The owned reading half of a [`TcpStream`], see [`TcpStream::into_split`].
+/// Owned reading half of a [`TcpStream`], see [`TcpStream::into_split`].
 #[derive(Debug)]
 pub struct OwnedReadHalf {
     stream: TcpStream,
 }
 
-/// The owned writing half of a [`TcpStream`], see [`TcpStream::into_split`]. Dropping it ends sending.
+/// Owned writing half of a [`TcpStream`], see [`TcpStream::into_split`]. Dropping it ends sending.
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     stream: TcpStream,
     ends: bool,
 }
 
-/// Two halves that do not belong to one stream.
+/// Error for two halves that do not belong to one stream.
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
@@ -56,11 +56,12 @@ impl OwnedReadHalf {
     /// Joins the halves of one stream again.
     ///
     /// # Errors
-    /// Gives both back if they belong to different streams.
+    /// Returns both halves if they belong to different streams.
     pub fn reunite(self, other: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
         if !Arc::ptr_eq(&self.stream.shared, &other.stream.shared) {
             return Err(ReuniteError(self, other));
         }
+        // Dropping it must not end sending.
         other.forget();
         Ok(self.stream)
     }
@@ -88,7 +89,7 @@ impl AsRef<TcpStream> for OwnedWriteHalf {
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if self.ends {
-            // The connection may be gone already; then there is nothing to end.
+            // The connection may be gone already, which is no error of a drop.
             let _ = self.stream.shared.shutdown_write();
         }
     }

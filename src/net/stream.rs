@@ -17,9 +17,9 @@ use crate::node::{self, Node};
 use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve};
 use peersock_primitives::wait::Interest;
 
-/// A TCP connection through the overlay, as `tokio::net::TcpStream`.
+/// TCP connection through the overlay, as `tokio::net::TcpStream`.
 ///
-/// When it is dropped the connection is closed; what was written is still delivered.
+/// Dropping it closes the connection; written data is still delivered.
 ///
 /// ```no_run
 /// use peersock::TcpStream;
@@ -37,24 +37,24 @@ pub struct TcpStream {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the halves of a split stream share.
+/// State shared by the halves of a split stream.
 pub(super) struct Shared {
     pub(super) connection: Connection,
     _user: TaskUser,
 }
 
 impl TcpStream {
-    /// Connects through the process's node. Of several addresses the first that answers is taken.
+    /// Connects through the process's node. Uses the first of several addresses that answers.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found), `NetworkUnreachable`
-    /// (no joined network has such an address), `PermissionDenied` (the network does not allow the port), and
-    /// those of [`node()`](crate::node()).
+    /// Returns `ConnectionRefused`, `TimedOut`, `HostUnreachable` (the peer cannot be found),
+    /// `NetworkUnreachable` (no joined network has such an address), `PermissionDenied` (the network does not
+    /// allow the port), and the errors of [`node()`](crate::node()).
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         TcpStream::connect_on(&node::node()?, addr).await
     }
 
-    /// As [`TcpStream::connect`], through `node`.
+    /// Connects like [`TcpStream::connect`], through `node`.
     ///
     /// # Errors
     /// See [`TcpStream::connect`].
@@ -80,7 +80,7 @@ impl TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, _user: user }) }
     }
 
-    /// The address of this end.
+    /// Returns the local address.
     ///
     /// # Errors
     /// None at present.
@@ -88,56 +88,56 @@ impl TcpStream {
         Ok(self.shared.connection.local_addr())
     }
 
-    /// The address of the other end.
+    /// Returns the remote address.
     ///
     /// # Errors
-    /// `NotConnected` if the connection never stood.
+    /// Returns `NotConnected` if the connection was never established.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.shared.connection.peer_addr()
     }
 
-    /// Waits for data and copies it without taking it.
+    /// Waits for data and copies it without consuming it.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Returns the errors of reading.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.shared.poll(cx, Interest::Read, |connection| connection.peek(buf))).await
     }
 
-    /// Waits until a read would not have to wait.
+    /// Waits until a read would not block.
     ///
     /// # Errors
-    /// `NetworkDown` when the node is shut down.
+    /// Returns `NetworkDown` when the node is shut down.
     pub async fn readable(&self) -> io::Result<()> {
         self.shared.ready(Interest::Read).await
     }
 
-    /// Waits until a write would not have to wait.
+    /// Waits until a write would not block.
     ///
     /// # Errors
-    /// `NetworkDown` when the node is shut down.
+    /// Returns `NetworkDown` when the node is shut down.
     pub async fn writable(&self) -> io::Result<()> {
         self.shared.ready(Interest::Write).await
     }
 
-    /// Reads what is there now.
+    /// Reads the data that is available now.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing is.
+    /// Returns `WouldBlock` if none is.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.shared.connection.read(buf)
     }
 
-    /// Writes as much as there is room for now.
+    /// Writes as much as fits into the send queue now.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none.
+    /// Returns `WouldBlock` if the queue is full.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.shared.connection.write(buf)
     }
 
-    /// TCP_NODELAY: whether small writes leave at once instead of waiting for an acknowledgement. Default:
-    /// no.
+    /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
+    /// Default: false.
     ///
     /// # Errors
     /// None at present.
@@ -146,7 +146,7 @@ impl TcpStream {
         Ok(())
     }
 
-    /// See [`TcpStream::set_nodelay`].
+    /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
     ///
     /// # Errors
     /// None at present.
@@ -154,16 +154,17 @@ impl TcpStream {
         Ok(self.shared.connection.nodelay())
     }
 
-    /// TCP_CONGESTION: what decides how fast data leaves. Default: [`CongestionControl::Bbr`].
+    /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
+    /// [`CongestionControl::Bbr`].
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn congestion_control(&self) -> io::Result<CongestionControl> {
         self.shared.connection.congestion_control()
     }
 
-    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the window that the old one has come
-    /// to. It concerns only what this end sends.
+    /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
+    /// affects only what this end sends.
     ///
     /// ```
     /// use peersock::{CongestionControl, TcpStream};
@@ -176,13 +177,13 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
         self.shared.connection.set_congestion_control(congestion)
     }
 
-    /// TCP_INFO: round-trip time, congestion window, bytes delivered, and what else the connection knows of
-    /// itself and of its path now.
+    /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
+    /// the connection and its path.
     ///
     /// ```
     /// # async fn example(stream: peersock::TcpStream) -> std::io::Result<()> {
@@ -193,34 +194,34 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// `NotConnected` once the connection has ended.
+    /// Returns `NotConnected` once the connection has ended.
     pub fn info(&self) -> io::Result<TcpInfo> {
         self.shared.connection.info()
     }
 
-    /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
-    /// (`TimedOut`) after eight probes without an answer, or after
+    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
+    /// connection fails (`TimedOut`) after eight probes without an answer, or after
     /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
-    /// stands for ever.
+    /// lasts for ever.
     ///
     /// # Errors
-    /// `InvalidInput` for an interval of zero.
+    /// Returns `InvalidInput` for an interval of zero.
     pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
         self.shared.connection.set_keepalive(interval)
     }
 
-    /// TCP_USER_TIMEOUT (RFC 5482): how long what was sent may wait for an acknowledgement, and the peer be
-    /// silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
+    /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and the
+    /// peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
     ///
     /// # Errors
-    /// `InvalidInput` for a timeout of zero.
+    /// Returns `InvalidInput` for a timeout of zero.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.shared.connection.set_user_timeout(timeout)
     }
 
-    /// SO_LINGER: how long dropping the stream waits (blocking the thread) for delivery, after which it
-    /// resets the connection. `None`, the default: dropping does not wait, and delivery goes on in the
-    /// background.
+    /// Sets SO_LINGER: the time that dropping the stream waits (blocking the thread) for delivery, after
+    /// which it resets the connection. `None`, the default: dropping does not wait, and delivery continues in
+    /// the background.
     ///
     /// # Errors
     /// None at present.
@@ -229,7 +230,7 @@ impl TcpStream {
         Ok(())
     }
 
-    /// See [`TcpStream::set_linger`].
+    /// Returns SO_LINGER, see [`TcpStream::set_linger`].
     ///
     /// # Errors
     /// None at present.
@@ -254,13 +255,13 @@ impl TcpStream {
     /// ```
     ///
     /// # Errors
-    /// What has ended the connection before that, each time.
+    /// Returns the error that ended the connection before that, on each call.
     pub async fn wait_delivered(&self) -> io::Result<()> {
         poll_fn(|cx| self.shared.poll(cx, Interest::Write, Connection::check_delivered)).await
     }
 
-    /// Bytes that were written and that the peer has not acknowledged (SIOCOUTQ). After the connection has
-    /// failed: those that it never will.
+    /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
+    /// connection has failed, these are lost.
     pub fn unacked(&self) -> u64 {
         self.shared.connection.unacked()
     }
@@ -278,7 +279,7 @@ impl TcpStream {
         split::borrowed(self)
     }
 
-    /// Makes an owned reading and writing half. Dropping the writing half ends sending.
+    /// Splits the stream into an owned reading and writing half. Dropping the writing half ends sending.
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split::owned(self)
     }
@@ -307,6 +308,7 @@ impl Shared {
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The stack copies into initialized memory only.
         let unfilled = buf.initialize_unfilled();
         let n = std::task::ready!(self.poll(cx, Interest::Read, |connection| connection.read(unfilled)))?;
         buf.advance(n);
@@ -327,8 +329,7 @@ impl Shared {
 
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self.connection.shutdown(Shutdown::Write) {
-            // As tokio's, there is nothing left to end if the connection is over. But what was lost is not
-            // passed over.
+            // Like tokio, ending a connection that is over is no error. But a loss must not go unnoticed.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 self.connection.take_error().map_or_else(|| self.connection.check_lost(), Err)
             }

@@ -11,11 +11,11 @@ use crate::node::{self, Node};
 use crate::socket::{Datagrams, TaskUser, ToSocketAddrs, poll_io, resolve};
 use peersock_primitives::wait::Interest;
 
-/// A UDP socket on the overlay, as `tokio::net::UdpSocket`.
+/// UDP socket on the overlay, as `tokio::net::UdpSocket`.
 ///
-/// A datagram that is longer than the buffer is cut off. One that does not fit the path to its destination
-/// whole goes in fragments, and is lost if one of them is; what fits on every path is 1124 bytes. The longest
-/// are 65,507 bytes over IPv4 and 65,527 over IPv6; more is refused with the error EMSGSIZE.
+/// A datagram longer than the buffer is truncated. One that exceeds the path's size is fragmented, and lost
+/// if any fragment is; up to 1124 bytes fit on every path. The largest datagrams are 65,507 bytes over IPv4
+/// and 65,527 over IPv6; larger ones fail with EMSGSIZE.
 ///
 /// ```no_run
 /// use peersock::UdpSocket;
@@ -34,16 +34,17 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the
-    /// node choose one that is free and, as long as there is one, that the network allows.
+    /// Binds through the process's node: to one of its addresses, or with `[::]` to all. Port 0 lets the node
+    /// choose a free one, preferably one that the network allows.
     ///
     /// # Errors
-    /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
+    /// Returns `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and the errors of
+    /// [`node()`](crate::node()).
     pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         UdpSocket::bind_on(&node::node()?, addr).await
     }
 
-    /// As [`UdpSocket::bind`], through `node`.
+    /// Binds like [`UdpSocket::bind`], through `node`.
     ///
     /// # Errors
     /// See [`UdpSocket::bind`].
@@ -58,21 +59,21 @@ impl UdpSocket {
         Err(last.expect("resolve gives at least one address"))
     }
 
-    /// Opens a socket that asks and gets answers: it has an address of the family of `peer`, and any free
-    /// port. Where a network allows only some ports, those stay free for services, and strangers cannot reach
-    /// it.
+    /// Opens a client socket, which sends requests and gets answers. It has an address of the family of
+    /// `peer`, and any free port. If a network allows only some ports, the socket uses none of those. So they
+    /// stay free for services, and strangers cannot reach it.
     ///
     /// # Errors
-    /// `AddrInUse` if no port is left.
+    /// Returns `AddrInUse` if no port is left.
     pub async fn client_on(node: &Node, peer: IpAddr) -> io::Result<UdpSocket> {
         let datagrams = Datagrams::client(node, peer)?;
         Ok(UdpSocket { datagrams, _user: TaskUser::new(&node.inner) })
     }
 
-    /// Fixes the peer: datagrams from others are no longer received, and errors it reports are.
+    /// Fixes the peer: datagrams from others are dropped, and errors that the peer reports are returned.
     ///
     /// # Errors
-    /// `NetworkUnreachable`, `PermissionDenied`.
+    /// Returns `NetworkUnreachable`, `PermissionDenied`.
     pub async fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<()> {
         let addrs = resolve(&self.datagrams.node, &addr)?;
         self.datagrams.connect(addrs[0])
@@ -81,7 +82,7 @@ impl UdpSocket {
     /// Sends one datagram to `addr`.
     ///
     /// # Errors
-    /// EMSGSIZE if it is too long, `NetworkUnreachable`, `PermissionDenied`.
+    /// Returns EMSGSIZE if it is too long, `NetworkUnreachable`, `PermissionDenied`.
     pub async fn send_to(&self, buf: &[u8], addr: impl ToSocketAddrs) -> io::Result<usize> {
         let addrs = resolve(&self.datagrams.node, &addr)?;
         self.datagrams.send(buf, Some(addrs[0]))
@@ -90,7 +91,7 @@ impl UdpSocket {
     /// Sends one datagram to the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`, `ConnectionRefused` (the peer said so about an earlier one), and those of
+    /// Returns `NotConnected`, `ConnectionRefused` (the peer rejected an earlier datagram), and the errors of
     /// [`UdpSocket::send_to`].
     pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.datagrams.send(buf, None)
@@ -99,12 +100,12 @@ impl UdpSocket {
     /// Waits for a datagram.
     ///
     /// # Errors
-    /// `ConnectionRefused` on a connected socket, `NetworkDown` when the node is shut down.
+    /// Returns `ConnectionRefused` on a connected socket, `NetworkDown` when the node is shut down.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.receive(|datagrams| datagrams.recv(buf)).await.map(|received| (received.len, received.source))
     }
 
-    /// As [`UdpSocket::recv_from`], without the source.
+    /// Receives like [`UdpSocket::recv_from`], without the source.
     ///
     /// # Errors
     /// See [`UdpSocket::recv_from`].
@@ -112,7 +113,7 @@ impl UdpSocket {
         self.recv_from(buf).await.map(|(n, _)| n)
     }
 
-    /// As [`UdpSocket::recv_from`]; the datagram stays.
+    /// Receives like [`UdpSocket::recv_from`], but leaves the datagram in the queue.
     ///
     /// # Errors
     /// See [`UdpSocket::recv_from`].
@@ -120,15 +121,15 @@ impl UdpSocket {
         self.receive(|datagrams| datagrams.peek(buf)).await.map(|received| (received.len, received.source))
     }
 
-    /// Takes a datagram that is there now.
+    /// Receives a datagram that is available now.
     ///
     /// # Errors
-    /// `WouldBlock` if none is.
+    /// Returns `WouldBlock` if none is.
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.datagrams.recv(buf).map(|received| (received.len, received.source))
     }
 
-    /// The socket's own address.
+    /// Returns the local address.
     ///
     /// # Errors
     /// None at present.
@@ -136,10 +137,10 @@ impl UdpSocket {
         Ok(self.datagrams.local_addr())
     }
 
-    /// The connected peer.
+    /// Returns the connected peer.
     ///
     /// # Errors
-    /// `NotConnected`.
+    /// Returns `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.datagrams.peer_addr()
     }

@@ -1,7 +1,7 @@
 //! What network this machine is in: interfaces, NATs, servers and their round trips, what is blocked, and
 //! what to do about it. `peersock netcheck` prints a [`Report`]; docs/use/NETCHECK.md explains its JSON.
 //!
-//! No server is asked that nobody named: see [`Netcheck`].
+//! It contacts only servers that the user has named: see [`Netcheck`].
 
 mod report;
 mod roots;
@@ -30,11 +30,11 @@ use crate::interfaces::{
 };
 use crate::{Interfaces, RootSource, RootsError, TurnServer};
 
-/// A look at the network that is to be taken: which servers are asked, and by which interfaces.
+/// Settings of a network check: the servers to ask, and the interfaces.
 ///
-/// Without settings it asks the STUN servers, roots and TURN servers that the environment names
-/// (`PEERSOCK_STUN`, `PEERSOCK_ROOTS`, `PEERSOCK_TURN`), by all interfaces.
-/// [`NodeBuilder::netcheck`](crate::NodeBuilder::netcheck) makes one of the settings of a node.
+/// By default it asks the STUN servers, roots and TURN servers of the environment (`PEERSOCK_STUN`,
+/// `PEERSOCK_ROOTS`, `PEERSOCK_TURN`), by all interfaces.
+/// [`NodeBuilder::netcheck`](crate::NodeBuilder::netcheck) makes one from the settings of a node.
 ///
 /// ```
 /// use peersock::Interfaces;
@@ -57,73 +57,74 @@ pub struct Netcheck {
     discovery_port: Option<u16>,
 }
 
-/// Why there is no report.
+/// Reason why there is no report.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NetcheckError {
-    /// What the environment says of roots is not understood, or a file that it names cannot be read.
+    /// The environment's list of roots is malformed, or a file that it names cannot be read.
     #[error("{ROOTS_VARIABLE}: {0}")]
     Roots(#[source] RootsError),
-    /// What the environment says of STUN or TURN servers is not understood.
+    /// The environment's list of STUN or TURN servers is malformed.
     #[error(transparent)]
     Servers(#[from] ServersError),
-    /// A root or a TURN server needs what this build of the library lacks.
+    /// A root or a TURN server needs a feature that this build of the library lacks.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
-    /// No interface that may be used is up.
+    /// No permitted interface is up.
     #[error("none of these interfaces is up: {0}")]
     NoInterface(String),
-    /// The system does not tell its interfaces.
+    /// The system's list of interfaces cannot be read.
     #[error("the system does not tell its interfaces: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Netcheck {
-    /// As the environment has it, by all interfaces.
+    /// Returns the settings of the environment, with all interfaces.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks these STUN servers instead of those that `PEERSOCK_STUN` names.
+    /// Sets STUN servers instead of those in `PEERSOCK_STUN`.
     pub fn stun(mut self, servers: impl IntoIterator<Item = Target>) -> Self {
         self.stun = Some(servers.into_iter().collect());
         self
     }
 
-    /// Asks these roots instead of those that `PEERSOCK_ROOTS` names.
+    /// Sets roots instead of those in `PEERSOCK_ROOTS`.
     pub fn roots(mut self, roots: impl IntoIterator<Item = RootSource>) -> Self {
         self.roots = Some(roots.into_iter().collect());
         self
     }
 
-    /// Asks these TURN servers, of which 16 at most, instead of those that `PEERSOCK_TURN` names.
+    /// Sets TURN servers instead of those in `PEERSOCK_TURN`; at most 16 are asked.
     pub fn turn(mut self, servers: impl IntoIterator<Item = TurnServer>) -> Self {
         self.turn = Some(servers.into_iter().collect());
         self
     }
 
-    /// Looks at these interfaces only, and sends nothing by others. Default: all.
+    /// Limits the check to these interfaces, and sends nothing by others. Default: all.
     pub fn interfaces(mut self, allowed: Interfaces) -> Self {
         self.interfaces = allowed;
         self
     }
 
-    /// The UDP port at which announcements of roots are heard, where `lan` is among the roots. Default: 7473.
+    /// Sets the UDP port on which announcements of roots are received, if `lan` is among the roots. Default:
+    /// 7473.
     pub fn discovery_port(mut self, port: u16) -> Self {
         self.discovery_port = Some(port);
         self
     }
 
-    /// Takes the look. It blocks for six seconds at most, whatever the network; lists of roots are asked
+    /// Runs the check. It blocks for at most six seconds, whatever the network. Lists of roots are queried
     /// before, which takes up to four seconds for `dns:DOMAIN`, and six for `lan`.
     ///
-    /// Roots that are named by their keys see a node with a fresh identity that registers for a moment.
-    /// Nothing that was asked for stays: a TURN server's address is given back.
+    /// Roots that are named by their keys see a node with a fresh identity that registers for a moment. No
+    /// requested resource stays: a TURN server's address is released.
     ///
     /// # Errors
-    /// See [`NetcheckError`]. A network in which everything is blocked is none.
+    /// See [`NetcheckError`]. A network in which everything is blocked is not an error.
     pub fn run(&self) -> Result<Report, NetcheckError> {
-        // First, because a file that cannot be read is another failure than a text that is wrong.
+        // First, because an unreadable file is a different failure than a wrong text.
         let sources = match &self.roots {
             Some(roots) => roots.clone(),
             None => RootSource::load(&env::var(ROOTS_VARIABLE).unwrap_or_default())
@@ -146,10 +147,11 @@ impl Netcheck {
         }
         targets.extend(origins.keys().cloned());
         let (network, turn, roots) = thread::scope(|scope| {
+            // At the same time, because each check may use its whole timeout.
             let turn = beside(scope, || check_turn(&turn, &only));
             let roots = beside(scope, || roots::check(sources, &self.interfaces));
             let network = peersock_nat::netcheck::run(&targets, &only);
-            // They do not panic.
+            // The threads do not panic.
             (network, turn.join().unwrap_or_default(), roots.join().unwrap_or_default())
         });
         let network = network?;
@@ -159,7 +161,7 @@ impl Netcheck {
         Ok(Report::new(network, lists, roots, turn, origins))
     }
 
-    /// The names of the interfaces that are looked at; none where all are.
+    /// Returns the names of the interfaces to check; none for all.
     fn names(&self) -> Result<Vec<String>, NetcheckError> {
         match &self.interfaces {
             Interfaces::All => Ok(Vec::new()),
@@ -171,7 +173,7 @@ impl Netcheck {
                     false => Ok(up.into_iter().map(|interface| interface.name).collect()),
                 }
             }
-            // An empty list of names would stand for all of them below.
+            // An empty list of names would mean all interfaces below.
             Interfaces::Named(names) if names.is_empty() => {
                 Err(NetcheckError::NoInterface("none was named".to_owned()))
             }

@@ -1,4 +1,4 @@
-//! The whole report, and its JSON.
+//! Complete report, and its JSON.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::roots::advise;
 use crate::RootSource;
 use crate::interfaces::{RootList, TurnCheck};
 
-/// What was found out about the network. [`Report::to_json`] writes it as `peersock netcheck --json` does.
+/// Findings about the network. [`Report::to_json`] writes them as `peersock netcheck --json` does.
 ///
 /// ```
 /// fn tell(report: &peersock::netcheck::Report) {
@@ -26,16 +26,16 @@ use crate::interfaces::{RootList, TurnCheck};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// Interfaces, servers, nameservers, TCP connections and proxies. Its advice is about everything in this
-    /// report, the most important first.
+    /// Interfaces, servers, nameservers, TCP connections and proxies. Its advice covers the whole report, the
+    /// most important first.
     pub network: NetworkReport,
-    /// Lists of roots that were asked.
+    /// Lists of roots that were queried.
     pub lists: Vec<RootList>,
     /// Roots that are named by their keys.
     pub roots: Vec<RootCheck>,
     /// TURN servers.
     pub turn: Vec<TurnCheck>,
-    /// Which list has named a server, of those that a list has named.
+    /// List that has named each server, for servers of lists.
     pub origins: BTreeMap<Target, String>,
 }
 
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-/// What to do about a list that names no root.
+/// Returns the advice for a list without roots.
 fn list_advice(list: &RootList) -> Option<Advice> {
     let error = list.error.as_ref()?;
     let what_to_do = match list.source == RootSource::Lan.to_string() {
@@ -89,7 +89,7 @@ fn list_advice(list: &RootList) -> Option<Advice> {
     Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))
 }
 
-/// What is wrong with a TURN server.
+/// Returns the finding about a TURN server.
 fn turn_advice(check: &TurnCheck) -> Option<Advice> {
     let finding = format!("TURN server {}: {}", check.server, check.error.as_ref()?);
     Some(Advice::new(finding, check.what_to_do.as_deref()))

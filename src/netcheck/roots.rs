@@ -1,5 +1,5 @@
-//! Whether roots have the keys that name them. That something answers at their addresses does not show it:
-//! each server for STUN does.
+//! Check that roots have the keys that name them. An answer from their addresses does not prove it, because
+//! each STUN server answers.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use serde::{Serialize, Serializer};
 
 use crate::{Dht, IdentitySource, Interfaces, Node, RootSource, RootStatus, TurnServer};
 
-/// How long roots have to answer. The rest of the report takes about as long where something is silent.
+/// Timeout of the roots, similar to the rest of the report if a server is silent.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How often it is looked whether all have answered.
+/// Interval of the check whether all have answered.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long the node's goodbyes may take.
+/// Time limit of the node's goodbyes.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// What came of registering at a root that is named by its key.
+/// Result of registering at a root that is named by its key.
 ///
 /// ```
 /// fn tell(root: &peersock::netcheck::RootCheck) -> String {
@@ -32,12 +32,12 @@ const GOODBYE: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RootCheck {
-    /// The node ID that follows from its key.
+    /// Node ID of its key.
     #[serde(serialize_with = "as_text")]
     pub node_id: NodeId,
-    /// Where it is, as far as its names have addresses.
+    /// Endpoints, as far as its names have addresses.
     pub endpoints: Vec<SocketAddr>,
-    /// How things stood in the end.
+    /// Final state of the root.
     #[serde(serialize_with = "as_text")]
     pub state: RootState,
     /// `Some(true)` if it has proven its key; `None` if it has not answered within four seconds.
@@ -45,7 +45,7 @@ pub struct RootCheck {
 }
 
 impl RootCheck {
-    /// Where the root is, or its node ID if no address is known.
+    /// Returns the root's endpoints, or its node ID if no address is known.
     pub fn place(&self) -> String {
         let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
         match &endpoints[..] {
@@ -54,7 +54,7 @@ impl RootCheck {
         }
     }
 
-    /// What the root is called in a sentence.
+    /// Returns the root's name in a sentence.
     fn name(&self) -> String {
         let at = if self.endpoints.is_empty() { "" } else { "at " };
         format!("the root {at}{}", self.place())
@@ -68,8 +68,8 @@ impl From<RootStatus> for RootCheck {
     }
 }
 
-/// Has a node with a fresh identity register at those roots that are named by their keys. Returns what came
-/// of it once all have answered, or after four seconds; nothing if there are none, or no node can start.
+/// Registers a node with a fresh identity at the roots that are named by their keys. Returns the results once
+/// all have answered, or after four seconds; nothing if no root is named, or no node can start.
 pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootCheck> {
     let named: Vec<_> =
         sources.into_iter().filter(|source| matches!(source, RootSource::Address(_))).collect();
@@ -83,7 +83,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
         .dht(Dht::Off)
         .turn(Vec::<TurnServer>::new())
         .port_mapping(false)
-        // The variable may be wrong, or not be meant.
+        // The variable may be wrong, or not apply here.
         .stun([])
         .roots(named);
     let node = match node.start() {
@@ -96,6 +96,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
     let until = Instant::now() + PATIENCE;
     let roots = loop {
         let roots = node.status().roots;
+        // `Connected` is only a step on the way to registered or refused.
         let is_settled = |root: &RootStatus| has_answered(root) && root.state != RootState::Connected;
         if roots.iter().all(is_settled) || Instant::now() >= until {
             break roots;
@@ -106,12 +107,12 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
     roots.into_iter().map(RootCheck::from).collect()
 }
 
-/// Whether there was a handshake, which only who has the key completes.
+/// Returns true if a handshake was completed, which proves the key.
 fn has_answered(root: &RootStatus) -> bool {
     !matches!(root.state, RootState::Connecting | RootState::Unreachable)
 }
 
-/// What follows from it, for each root.
+/// Returns the advice for each root.
 pub(super) fn advise(roots: &[RootCheck], report: &Report) -> Vec<Advice> {
     let is_answering = |address: &SocketAddr| {
         let mut known = report.servers.iter().flat_map(|server| &server.addresses);

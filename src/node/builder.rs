@@ -1,4 +1,4 @@
-//! Starting a node.
+//! Settings and start of a node.
 
 use std::io;
 use std::num::ParseIntError;
@@ -24,19 +24,19 @@ use crate::state::{StateDir, StateError};
 use crate::sync;
 use crate::sys::process::Process;
 
-/// The longest time for which a thread looks for packets without sleeping.
+/// Limit of the time for which a thread polls for packets without sleeping.
 const MOST_BUSY_POLL: Duration = Duration::from_millis(10);
 
-/// Names the roots of nodes that are not told theirs.
+/// Environment variable with the default roots.
 const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
-/// How long threads of nodes that are not told so look for packets before they sleep, microseconds.
+/// Environment variable with the default busy-polling time in microseconds.
 const BUSY_POLL_VARIABLE: &str = "PEERSOCK_BUSY_POLL";
 
-/// Says whether nodes that are not told so use the DHT.
+/// Environment variable with the default use of the DHT.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
-/// Where a node's identity comes from.
+/// Source of a node's identity.
 ///
 /// ```
 /// use peersock::IdentitySource;
@@ -47,20 +47,20 @@ const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum IdentitySource {
-    /// The default state directory, see [`StateDir::default_path`].
+    /// Default state directory, see [`StateDir::default_path`].
     Default,
-    /// A state directory: made if missing, and used by one process at a time.
+    /// State directory: made if missing, and used by one process at a time.
     StateDir(PathBuf),
-    /// A fresh identity that is never written anywhere.
+    /// Fresh identity that is never stored.
     Ephemeral,
-    /// The identity that belongs to a secret seed. Keep the seed as secret as a private key.
+    /// Identity of a secret seed. Keep the seed as secret as a private key.
     Seed(Seed),
-    /// A state directory that was opened before, [`StateDir::for_later`]: for a program that gives up its
-    /// right to it before the node starts.
+    /// State directory that was opened before by [`StateDir::for_later`], for a program that drops its
+    /// permission to open it before the node starts.
     Opened(StateDir),
 }
 
-/// A secret seed; it prints as `[redacted]`.
+/// Secret seed; it prints as `[redacted]`.
 ///
 /// ```
 /// use peersock::{IdentitySource, Seed};
@@ -70,15 +70,15 @@ pub enum IdentitySource {
 pub struct Seed(pub [u8; 32]);
 
 impl Seed {
-    /// A new seed from the operating system's randomness.
+    /// Generates a seed from the operating system's randomness.
     ///
     /// # Errors
-    /// When the system has none.
+    /// Fails if the system has no randomness.
     pub fn generate() -> io::Result<Seed> {
         random_seed().map(|seed| Seed(*seed))
     }
 
-    /// The public keys of the identity that it makes.
+    /// Returns the public keys of the seed's identity.
     pub fn public_identity(&self) -> peersock_overlay::PublicIdentity {
         *Identity::from_seed(&self.0).public()
     }
@@ -86,53 +86,54 @@ impl Seed {
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // `NodeBuilder` derives `Debug`, and a log of it must not show the seed.
         f.write_str("[redacted]")
     }
 }
 
-/// Why a node did not start.
+/// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The state directory or the identity in it cannot be used.
+    /// The state directory or its identity cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
     /// The chosen UDP port is taken.
     #[error("UDP port {port} is taken by another program; choose another, or 0 to let the system choose")]
     PortTaken {
-        /// The port.
+        /// Port that is taken.
         port: u16,
     },
-    /// The chosen UDP port wants a privilege that the process has not.
+    /// The chosen UDP port needs a privilege that the process lacks.
     #[error(
         "UDP port {port} may not be used by this user; choose one from 1024 on, or 0 to let the system choose"
     )]
     PortForbidden {
-        /// The port.
+        /// Port that is forbidden.
         port: u16,
     },
-    /// The process has a singleton node already.
+    /// The process already has a singleton node.
     #[error("this process has a node already; use peersock::node(), or start() for one more")]
     AlreadyInstalled,
-    /// What the environment says of roots is not understood.
+    /// The environment's list of roots is malformed.
     #[error("variable {ROOTS_VARIABLE} is not understood: {0}")]
     Roots(#[source] RootsError),
-    /// What the environment says of STUN servers is not understood.
+    /// The environment's list of STUN servers is malformed.
     #[error("variable {0}")]
     Stun(#[source] ServersError),
-    /// What the environment says of TURN servers is not understood.
+    /// The environment's list of TURN servers is malformed.
     #[error("variable {0}")]
     Turn(#[source] ServersError),
-    /// More TURN servers are named than a node asks.
+    /// More TURN servers are named than a node uses.
     #[error("{named} TURN servers are named, and a node asks {MAX_TURN_SERVERS} at most")]
     TooManyTurnServers {
-        /// How many.
+        /// Number of servers.
         named: usize,
     },
-    /// What the environment says of the DHT is not understood.
+    /// The environment's DHT setting is malformed.
     #[error("variable {DHT_VARIABLE} is not understood: {0}")]
     DhtVariable(#[source] ParseDhtError),
-    /// What the environment says of [`NodeBuilder::busy_poll`] is not understood.
+    /// The environment's setting of [`NodeBuilder::busy_poll`] is malformed.
     #[error(
         "variable {BUSY_POLL_VARIABLE} is not understood: it is a number of microseconds, and 0 is never"
     )]
@@ -140,10 +141,10 @@ pub enum StartError {
     /// This build of the library lacks the cipher that [`NodeBuilder::only_suite`] names.
     #[error("this build has no {0}; leave the choice of the cipher to the node")]
     NoSuite(Suite),
-    /// The settings, or the environment, name what this build of the library lacks.
+    /// The settings, or the environment, need a feature that this build of the library lacks.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
-    /// The DHT cannot be used, for example because the node may use the loopback interface only.
+    /// The DHT cannot be used, for example because the node may only use the loopback interface.
     #[error("the DHT cannot be used: {0}")]
     Dht(#[source] io::Error),
     /// The system refused sockets, threads or randomness.
@@ -163,10 +164,10 @@ impl From<StartError> for io::Error {
     }
 }
 
-/// Each has threads and sockets of its own.
+/// Limit of TURN servers, because each needs separate threads and sockets.
 const MAX_TURN_SERVERS: usize = 4;
 
-/// Settings of a node that is to be started.
+/// Settings of a node before its start.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Node};
@@ -220,45 +221,46 @@ impl Default for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Where the identity comes from. Default: the default state directory.
+    /// Sets the source of the identity. Default: the default state directory.
     pub fn identity(mut self, identity: IdentitySource) -> Self {
         self.identity = identity;
         self
     }
 
-    /// The network interfaces that the node may use, for everything. Default: all.
+    /// Sets the network interfaces that the node may use, for everything. Default: all.
     pub fn interfaces(mut self, interfaces: Interfaces) -> Self {
         self.interfaces = interfaces;
         self
     }
 
-    /// The UDP port of the node; 0, the default, lets the system choose. A fixed port is needed where other
+    /// Sets the UDP port of the node; 0, the default, lets the system choose. A fixed port is needed if other
     /// nodes name this one as a static endpoint.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Whether to find and be found by peers on this machine and the local networks. Default: yes.
+    /// Sets whether the node finds, and is found by, peers on this machine and the local networks. Default:
+    /// yes.
     pub fn discovery(mut self, on: bool) -> Self {
         self.discovery_port = on.then(|| self.discovery_port.unwrap_or(DISCOVERY_PORT));
         self
     }
 
-    /// The UDP port of beacons, the same on all nodes that should find each other. Default: 7473.
+    /// Sets the UDP port of beacons, the same on all nodes that should find each other. Default: 7473.
     pub fn discovery_port(mut self, port: u16) -> Self {
         self.discovery_port = Some(port);
         self
     }
 
-    /// How long a thread that waits for packets looks again and again whether there are any, before it
-    /// sleeps: at most 10 ms, which longer times count as. An answer that comes in that time is read at once,
-    /// and not after the time that the system takes to wake a thread. It costs a processor while something
-    /// happens; nothing while nothing does. As SO_BUSY_POLL of socket(7). Zero: never.
+    /// Sets how long a thread that waits for packets polls before it sleeps, at most 10 ms; longer times
+    /// count as 10 ms. An answer that comes in that time is read at once, without the system's wake-up
+    /// latency. Busy polling costs a processor while packets flow, and nothing while none do, like
+    /// SO_BUSY_POLL of socket(7). Zero: never.
     ///
-    /// Default: as the environment's `PEERSOCK_BUSY_POLL` says, in microseconds. Without that the node finds
-    /// out by itself where it pays: it looks while packets come within 50 microseconds on average; not while
-    /// much is carried, not where other programs want the processors, and never where there is only one.
+    /// Default: the environment's `PEERSOCK_BUSY_POLL`, in microseconds. Without it the node adapts. It polls
+    /// while packets come within 50 microseconds on average, but not during bulk transfers, not while other
+    /// programs want the processors, and never on a machine with a single processor.
     ///
     /// ```
     /// use std::time::Duration;
@@ -273,16 +275,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether discovery tells others who this node is. Without that the node learns who is there, and stays
-    /// unknown itself until it opens a connection or sends something. Default: yes.
+    /// Sets whether discovery tells others who this node is. Otherwise the node learns of its peers, and
+    /// stays unknown until it opens a connection or sends something. Default: yes.
     pub fn introduce(mut self, on: bool) -> Self {
         self.introduce = on;
         self
     }
 
-    /// The roots at which the node can be found, and which relay for it; at most eight are used, in this
-    /// order. [`RootSource`] says which sources there are besides the [`RootAddress`](crate::RootAddress) of
-    /// one root. Default: what the environment's `PEERSOCK_ROOTS` names, as [`RootSource::load`] reads it.
+    /// Sets the roots at which the node can be found, and which relay for it; at most eight are used, in this
+    /// order. [`RootSource`] lists the sources besides the [`RootAddress`](crate::RootAddress) of one root.
+    /// Default: the environment's `PEERSOCK_ROOTS`, as [`RootSource::load`] reads it.
     ///
     /// ```
     /// use peersock::overlay::Identity;
@@ -299,17 +301,17 @@ impl NodeBuilder {
         self
     }
 
-    /// Uses the roots that the environment's `PEERSOCK_ROOTS` names, which is the default.
+    /// Uses the roots of the environment's `PEERSOCK_ROOTS`, which is the default.
     pub fn roots_of_environment(mut self) -> Self {
         self.roots = None;
         self
     }
 
-    /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of
-    /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT
-    /// learn the machine's address, as those of any other, and neither the network nor the names of those
-    /// that meet. The DHT needs IPv4: on a network that has IPv6 only, also with a NAT64, the node says so in
-    /// the log and in [`Status::dht`](crate::Status::dht), and enters it as soon as there is IPv4.
+    /// Sets whether this node can be found, and finds others, by the BitTorrent DHT, without any root.
+    /// Default: the environment's `PEERSOCK_DHT`, and off without it. Nodes of the DHT learn the machine's
+    /// address, as of any other DHT node, but neither the network nor the names of those that meet. The DHT
+    /// needs IPv4. On a network with only IPv6, even with a NAT64, the node reports that in the log and in
+    /// [`Status::dht`](crate::Status::dht), and enters the DHT as soon as IPv4 is available.
     ///
     /// ```
     /// use peersock::{Dht, Node};
@@ -321,10 +323,10 @@ impl NodeBuilder {
         self
     }
 
-    /// TURN servers (RFC 8656) that relay to this node, at most four; more are an error at the start. Where
-    /// no direct path to a peer opens, one over a TURN server is used, as one over a root is. Default: those
-    /// that the environment's `PEERSOCK_TURN` names, with white space between them. A node without roots and
-    /// DHT asks none, for its peers would not learn of the relayed address.
+    /// Sets TURN servers (RFC 8656) that relay to this node, at most four; more are an error at the start. If
+    /// no direct path to a peer opens, a path over a TURN server is used, as one over a root is. Default: the
+    /// servers in the environment's `PEERSOCK_TURN`, separated by white space. A node without roots and DHT
+    /// asks none, because its peers would not learn of the relayed address.
     ///
     /// ```
     /// use peersock::{Node, TurnServer};
@@ -338,23 +340,23 @@ impl NodeBuilder {
         self
     }
 
-    /// Asks the TURN servers that the environment's `PEERSOCK_TURN` names, which is the default.
+    /// Uses the TURN servers of the environment's `PEERSOCK_TURN`, which is the default.
     pub fn turn_of_environment(mut self) -> Self {
         self.turn = None;
         self
     }
 
-    /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes, if
-    /// the feature `portmap` is there. A node without roots and DHT asks none.
+    /// Sets whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default:
+    /// yes, if the feature `portmap` is enabled. A node without roots and DHT asks none.
     pub fn port_mapping(mut self, on: bool) -> Self {
         self.maps_ports = Some(on);
         self
     }
 
-    /// STUN servers (RFC 8489) that are asked from where they see this node, so that peers behind other NATs
-    /// learn of these addresses: in place of roots and of nodes of the DHT, or beside them. Default: those
-    /// that the environment's `PEERSOCK_STUN` names. A node without roots and DHT asks none, for nobody would
-    /// learn of what they say.
+    /// Sets STUN servers (RFC 8489) that tell this node its address, so that peers behind other NATs learn of
+    /// it: in place of roots and of nodes of the DHT, or beside them. Default: the servers in the
+    /// environment's `PEERSOCK_STUN`. A node without roots and DHT asks none, because no peer would learn of
+    /// the address.
     ///
     /// ```
     /// use peersock::{Node, interfaces::load_stun_servers};
@@ -367,11 +369,11 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether a direct path is also looked for by many ports (the *birthday* attack on NATs): where this
-    /// node's NAT gives each destination another port, by 256 more sockets for some seconds; where a peer's
-    /// does, by 1024 short packets to its address, 200 a second. Some providers take that for a port scan.
-    /// It is done only where nothing else has led to a direct path, at most every few minutes, and is off by
-    /// itself where that many sockets cannot be opened. Default: yes.
+    /// Sets whether the node also searches for a direct path by many ports (the *birthday* attack on NATs).
+    /// If this node's NAT maps each destination to another port, it opens 256 more sockets for some seconds.
+    /// If a peer's does, it sends 1024 short packets to the peer's address, 200 a second. Some providers take
+    /// that for a port scan. The search only runs if nothing else has led to a direct path, at most every few
+    /// minutes. It turns itself off if that many sockets cannot be opened. Default: yes.
     ///
     /// ```
     /// let settings = peersock::Node::builder().birthday(false);
@@ -381,10 +383,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both
-    /// nodes connect to each other at once, from and to the port by which a root has seen them, which opens
-    /// the NATs of many. The node listens on a TCP port for some seconds then. Default: yes, if the feature
-    /// `streams` is there.
+    /// Sets whether the node also searches for a direct path by TCP, if a root relays and no path by UDP
+    /// exists. Both nodes connect to each other at once, from and to the port at which a root has seen them,
+    /// which opens many NATs. The node listens on a TCP port for some seconds then. Default: yes, if the
+    /// feature `streams` is enabled.
     ///
     /// ```
     /// let settings = peersock::Node::builder().tcp_punch(false);
@@ -394,11 +396,10 @@ impl NodeBuilder {
         self
     }
 
-    /// The only cipher in which data goes to peers and comes from them. A peer that does not have it is not
-    /// reached, and all nodes have both, unless they are told otherwise or were built without the feature
-    /// `aws-lc`. Default: of each two nodes the
-    /// faster one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305
-    /// elsewhere.
+    /// Sets the only cipher for data to and from peers. A peer that lacks it cannot be reached; all nodes
+    /// have both, unless they are restricted like this or were built without the feature `aws-lc`. Default:
+    /// the faster one of each two nodes, AES-256-GCM if both processors have instructions for it and
+    /// ChaCha20-Poly1305 otherwise.
     ///
     /// ```
     /// use peersock::overlay::Suite;
@@ -413,15 +414,15 @@ impl NodeBuilder {
         self
     }
 
-    /// The send and receive buffer of each TCP socket, bytes. Default: 64 MiB each. Memory is used only as
-    /// far as a socket fills it.
+    /// Sets the send and receive buffer of each TCP socket, bytes. Default: 64 MiB each. A socket uses memory
+    /// only as far as it fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
         self.stack.send_buffer = send;
         self.stack.receive_buffer = receive;
         self
     }
 
-    /// A look at the network in which a node with these settings would be: with its interfaces, roots, TURN
+    /// Returns a check of the network for a node with these settings: with its interfaces, roots, TURN
     /// servers and discovery port.
     ///
     /// ```
@@ -476,6 +477,7 @@ impl NodeBuilder {
                 "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
             );
         }
+        // Before anything is opened, so that a missing feature leaves no trace.
         let (maps_ports, tcp_punch) = self.check_features(&roots, &dht, &turn)?;
         let provider = match self.suite {
             None => default_provider(),
@@ -488,11 +490,13 @@ impl NodeBuilder {
                 Arc::new(restricted.ok_or_else(missing)?)
             }
         };
+        // A state directory in use fails here, before any socket is open.
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
+                    // Only privileged ports; for others a sandbox refuses.
                     io::ErrorKind::PermissionDenied if (1..1024).contains(&self.port) => {
                         StartError::PortForbidden { port: self.port }
                     }
@@ -500,6 +504,7 @@ impl NodeBuilder {
                 }
             })?;
         let public = *identity.public();
+        // Peers limit their bytes in flight to this size.
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let identity = Arc::new(identity);
         let mut config = EndpointConfig::new(Arc::clone(&identity));
@@ -543,9 +548,13 @@ impl NodeBuilder {
         if dht.is_on() {
             let meetings = Meetings::start(&node.inner, identity, &dht, &self.interfaces);
             let _ = node.inner.meetings.set(meetings.map_err(StartError::Dht)?);
+            // The DHT publishes the contact, so it is needed even without roots.
             node.inner.keep_contact();
         }
+        // Roots start after the DHT, because publishing roots starts the contact search, which needs the
+        // DHT's publisher.
         root_list::start(&node.inner, roots);
+        // Last, so that a request finds the node complete.
         node.serve_management()?;
         Ok(node)
     }
@@ -554,14 +563,14 @@ impl NodeBuilder {
     /// use.
     ///
     /// # Errors
-    /// [`StartError::AlreadyInstalled`] if the process has such a node already, and those of
+    /// Returns [`StartError::AlreadyInstalled`] if the process already has such a node, and the errors of
     /// [`NodeBuilder::start`].
     pub fn install(self) -> Result<Node, StartError> {
         singleton::install(self)
     }
 
-    /// Fails if something is named that this build lacks. Returns whether ports are mapped, and whether TCP is
-    /// tried between nodes.
+    /// Fails if the settings need a feature that this build lacks. Returns whether ports are mapped, and
+    /// whether TCP is tried between nodes.
     fn check_features(
         &self,
         roots: &[RootSource],
@@ -597,9 +606,10 @@ impl NodeBuilder {
 }
 
 impl Node {
-    /// Answers `peersock status` over the state directory's management socket, if there is a state directory.
+    /// Serves `peersock status` over the state directory's management socket, if there is a state directory.
     fn serve_management(&self) -> io::Result<()> {
         let Some(state) = &self.inner.state else { return Ok(()) };
+        // Weak, because the server must not keep the node running.
         let inner = self.downgrade();
         let server = ManagementServer::start(state, move |request| {
             let inner = inner.upgrade().ok_or("the node has stopped")?;
@@ -644,7 +654,7 @@ mod tests {
     use super::*;
     use crate::RootAddress;
 
-    /// Returns the feature that these settings need and do not have.
+    /// Returns the feature that these settings need and the build lacks.
     fn missing(builder: &NodeBuilder, roots: &str, turn: &str) -> Option<&'static str> {
         let key = Seed([7; 32]).public_identity();
         let roots: Vec<RootSource> = match roots {

@@ -1,4 +1,4 @@
-//! Closed connections: what they have still to deliver, and what they have lost.
+//! Closed connections: their undelivered data, and their losses.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -7,62 +7,62 @@ use super::patience::Remaining;
 use crate::sync;
 use peersock_stack::{Delivery, Flow, Stack, State};
 
-/// What connections had to deliver and their peers did not get, see
+/// Data that connections had to deliver and their peers did not get, see
 /// [`Node::undelivered`](super::Node::undelivered).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undelivered {
-    /// How many connections have lost something.
+    /// Number of connections that have lost something.
     pub connections: u64,
-    /// How many bytes no peer has acknowledged. It may be 0 although something was lost: a peer that closes
-    /// without reading has acknowledged what it throws away.
+    /// Number of bytes without an acknowledgement. It may be 0 although something was lost, because a peer
+    /// that closes without reading has acknowledged the data that it throws away.
     pub bytes: u64,
 }
 
 impl Undelivered {
-    /// Whether nothing was lost.
+    /// Returns true if nothing was lost.
     pub fn is_empty(&self) -> bool {
         self.connections == 0
     }
 }
 
-/// The connections that the application has closed and that may still fail.
+/// Connections that the application has closed and that may still fail.
 #[derive(Default)]
 pub(super) struct Closing(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
     flows: Vec<Arc<Flow>>,
-    /// What others, which are over, have lost.
+    /// Losses of connections that are over.
     lost: Undelivered,
 }
 
 impl Closing {
-    /// Remembers a closed flow until it can lose nothing any more.
+    /// Remembers a closed flow until it can lose nothing more.
     pub(super) fn add(&self, flow: &Arc<Flow>) {
         let mut known = self.lock();
-        // Only now and then, so that each flow is looked at a few times however many there are.
+        // Only when full, so that each flow is checked a few times, however many there are.
         if known.flows.len() == known.flows.capacity() {
             known.sort_out();
         }
         known.flows.push(Arc::clone(flow));
     }
 
-    /// Those that can still fail.
+    /// Returns the flows that can still fail.
     pub(super) fn flows(&self) -> Vec<Arc<Flow>> {
         let mut known = self.lock();
         known.sort_out();
         known.flows.clone()
     }
 
-    /// What was lost so far.
+    /// Returns the losses so far.
     pub(super) fn lost(&self) -> Undelivered {
         let mut known = self.lock();
         known.sort_out();
         known.lost
     }
 
-    /// What waits for acknowledgements: data of all flows, and ends of those that are closed.
+    /// Returns the data and ends that wait for acknowledgements: data of all flows, and ends of closed ones.
     pub(super) fn remaining(&self, stack: &Stack, now: Instant) -> Remaining {
         let mut known = self.lock();
         known.sort_out();
@@ -82,10 +82,11 @@ impl Closing {
         found
     }
 
-    /// The end: what waits now is lost.
+    /// Counts all pending data as lost, at the end of the node.
     pub(super) fn give_up(&self, stack: &Stack) {
         let mut known = self.lock();
         known.sort_out();
+        // The stack counts their losses below.
         known.flows.clear();
         let (connections, bytes) = stack.undelivered();
         known.lose(connections, bytes);
@@ -121,13 +122,13 @@ fn round_trip(flow: &Arc<Flow>) -> Duration {
     flow.info().and_then(|info| info.rtt).unwrap_or_default()
 }
 
-/// Says on stderr that a program has ended before everything it had sent was delivered: a process that ends
-/// has nobody else to tell.
+/// Reports on stderr that a program has ended before all sent data was delivered, because a process that ends
+/// has no caller to tell.
 pub fn say_loss(bytes: u64) {
     crate::sys::process::say(&format!("peersock: {}\n", loss_text(bytes)));
 }
 
-/// What [`say_loss`] says.
+/// Returns the text of [`say_loss`].
 pub fn loss_text(bytes: u64) -> String {
     match bytes {
         0 => "a peer may not have read everything that the program has sent".to_owned(),

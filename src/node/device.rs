@@ -1,4 +1,4 @@
-//! Networks whose packets a device of the machine has, in the place of this node's sockets.
+//! Networks whose packets a device of the machine takes, in place of this node's sockets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::{Inner, Joined, Node};
 use crate::config::Network;
 
 impl Node {
-    /// Joins a network for a device: `device` takes the packets that peers send to this node, or to a block
-    /// of addresses behind it, and [`Joined::device_sender`] sends those that the device's own IP makes.
-    /// Sockets of this node are not in the network.
+    /// Joins a network for a device. `device` takes the packets that peers send to this node, or to a block
+    /// of addresses behind it. [`Joined::device_sender`] sends packets of the device's IP stack. Sockets of
+    /// this node are not in the network.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -39,16 +39,16 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// As [`Node::join`].
+    /// Returns the errors of [`Node::join`].
     pub fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Result<Joined, JoinError> {
         self.join_for(network, Some(device))
     }
 }
 
-/// Sends the packets of a device's own IP. Each thread has one of its own.
+/// Sender of packets from a device's IP stack. Each thread uses a separate one.
 ///
-/// Packets to one peer leave together, so [`flush`](Self::flush) when no more is at hand. What cannot be sent
-/// is answered as a router would, with an ICMP error to the [`Device`].
+/// Packets to one peer leave together, so call [`flush`](Self::flush) when no more are available. If a packet
+/// cannot be sent, the [`Device`] gets an ICMP error, as from a router.
 ///
 /// ```
 /// fn all(sender: &mut peersock::device::DeviceSender, packets: &mut [Vec<u8>]) {
@@ -66,14 +66,14 @@ pub struct DeviceSender {
 }
 
 impl DeviceSender {
-    /// The sender of a network that was joined for a device.
+    /// Returns the sender of a network that was joined for a device.
     pub(super) fn new(node: &Node, network: &JoinedNetwork) -> Option<DeviceSender> {
         network.device.as_ref()?;
         let (node, network) = (node.inner.clone(), network.clone());
         Some(DeviceSender { node, network, gso: GsoBatch::default(), batch: Batch::default() })
     }
 
-    /// Sends an IP packet, or keeps it for [`flush`](Self::flush). Its bytes are arbitrary afterwards.
+    /// Sends an IP packet, or keeps it for [`flush`](Self::flush). Its bytes are undefined afterwards.
     ///
     /// Packets whose source is neither this node's nor in a block of addresses behind it are dropped.
     pub fn send(&mut self, packet: &mut [u8], offload: &Offload) {
@@ -81,7 +81,7 @@ impl DeviceSender {
         datapath.send_from_device(Instant::now(), interface, packet, offload, &mut self.gso, &mut self.batch);
     }
 
-    /// Sends what waits.
+    /// Sends the kept packets.
     pub fn flush(&mut self) {
         let (datapath, now) = (&self.node.driver.datapath, Instant::now());
         datapath.send_gso(now, &mut self.gso, &mut self.batch);
@@ -90,6 +90,7 @@ impl DeviceSender {
 }
 
 impl Drop for DeviceSender {
+    // Packets that wait would be lost otherwise.
     fn drop(&mut self) {
         self.flush();
     }

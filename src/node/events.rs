@@ -1,4 +1,4 @@
-//! What a node reports.
+//! Events that a node reports.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use peersock_overlay::{NodeId, Peer, Place};
 
 use peersock_datapath::Subscription;
 
-/// Something that happened to a node's peers.
+/// Change of a node's peers.
 ///
 /// ```no_run
 /// # let node = peersock::node()?;
@@ -30,41 +30,41 @@ use peersock_datapath::Subscription;
 pub enum Event {
     /// A member of a network was found.
     PeerFound {
-        /// Its node ID.
+        /// Node ID of the peer.
         id: NodeId,
     },
-    /// There is an encrypted session with the peer: packets flow.
+    /// A session with the peer exists: packets flow.
     PeerReachable {
-        /// Its node ID.
+        /// Node ID of the peer.
         id: NodeId,
-        /// Whether a root relays, as far as is known when the event is read.
+        /// True if a root relays, as far as is known when the event is read.
         relayed: bool,
-        /// Whether a TURN server relays: this node's, or the peer's as far as it has said so.
+        /// True if a TURN server relays: this node's, or the peer's as far as it has said so.
         turn: bool,
     },
-    /// The peer now has another address, the path another size, or a root or a TURN server relays that did
-    /// not before, or not any more.
+    /// The peer's address or the path's size has changed, or a root or a TURN server started or stopped
+    /// relaying.
     PathChanged {
-        /// Its node ID.
+        /// Node ID of the peer.
         id: NodeId,
-        /// Whether a root relays, as far as is known when the event is read.
+        /// True if a root relays, as far as is known when the event is read.
         relayed: bool,
-        /// Whether a TURN server relays: this node's, or the peer's as far as it has said so.
+        /// True if a TURN server relays: this node's, or the peer's as far as it has said so.
         turn: bool,
     },
-    /// The session has ended: the peer left, or has not been heard of for minutes.
+    /// The session has ended: the peer left, or was silent for minutes.
     PeerLost {
-        /// Its node ID.
+        /// Node ID of the peer.
         id: NodeId,
     },
-    /// The peer does not answer. The node goes on trying while sockets have something to send.
+    /// The peer does not answer. The node keeps trying while sockets have data to send.
     PeerUnreachable {
-        /// Its node ID.
+        /// Node ID of the peer.
         id: NodeId,
     },
 }
 
-/// The events of a node, in order. A reader that falls more than 1024 events behind misses the oldest.
+/// Events of a node, in order. A reader that falls more than 1024 events behind misses the oldest.
 ///
 /// As an iterator it waits until the node is shut down; see also [`Events::next_timeout`] and
 /// [`Events::recv`].
@@ -77,7 +77,7 @@ impl Events {
         Events { queue }
     }
 
-    /// The next event, if one is there now.
+    /// Returns the next event, if one is available now.
     pub fn try_next(&self) -> Option<Event> {
         loop {
             if let Some(event) = translate(&self.queue.try_next()?) {
@@ -86,12 +86,12 @@ impl Events {
         }
     }
 
-    /// Whether the node is shut down and everything was read.
+    /// Returns true if the node is shut down and all events were read.
     pub fn is_over(&self) -> bool {
         self.queue.is_over()
     }
 
-    /// Waits for an event up to `timeout`; not at all once the node is shut down.
+    /// Waits for an event up to `timeout`; does not wait once the node is shut down.
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
         let deadline = std::time::Instant::now() + timeout;
         loop {
@@ -102,12 +102,12 @@ impl Events {
         }
     }
 
-    /// Waits for the next event, on any executor. It never comes once the node is shut down.
+    /// Waits for the next event, on any executor. Never completes once the node is shut down.
     pub async fn recv(&self) -> Event {
         poll_fn(|cx| self.poll_next(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    /// The next event, if one is there now. If there is none, `waker` is woken by the next, and by the end.
+    /// Returns the next event, if one is available now. Otherwise the next event, or the end, wakes `waker`.
     pub fn poll_next(&self, waker: &Waker) -> Option<Event> {
         loop {
             if let Some(event) = translate(&self.queue.poll_next(waker)?) {
@@ -116,7 +116,7 @@ impl Events {
         }
     }
 
-    /// Ends these events, as the node's end does: threads that wait for them return.
+    /// Ends these events, as the node's end does: waiting threads return.
     pub fn end(&self) {
         self.queue.end();
     }
@@ -133,6 +133,7 @@ impl Iterator for Events {
 
     fn next(&mut self) -> Option<Event> {
         loop {
+            // A long timeout, because the wait needs some and the end of the node wakes it.
             if let Some(event) = self.next_timeout(Duration::from_secs(3600)) {
                 return Some(event);
             }
@@ -143,7 +144,8 @@ impl Iterator for Events {
     }
 }
 
-/// Changes of a node's roots: one has another [state](crate::RootStatus::state), has come, or is gone.
+/// Changes of a node's roots: a root's [state](crate::RootStatus::state) changed, or a root was added or
+/// removed.
 ///
 /// ```no_run
 /// # let node = peersock::node()?;
@@ -164,13 +166,13 @@ impl RootChanges {
         RootChanges { queue }
     }
 
-    /// Waits until something has changed since the last call, or since this was made. Several changes may be
-    /// told as one. Returns false once the node is shut down, or after [`RootChanges::end`].
+    /// Waits until something has changed since the last call, or since the value was made. Several changes
+    /// may be merged into one. Returns false once the node is shut down, or after [`RootChanges::end`].
     pub fn wait(&self) -> bool {
         self.queue.wait_root_change()
     }
 
-    /// Ends these changes, as the node's end does: threads that wait for them return.
+    /// Ends these changes, as the node's end does: waiting threads return.
     pub fn end(&self) {
         self.queue.end();
     }

@@ -1,4 +1,4 @@
-//! A node in a forked child: its files and what it has to deliver are the parent's, and so are its threads.
+//! Node in a forked child, which must leave the parent's files, undelivered data and threads alone.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 use super::Inner;
 
 impl Inner {
-    /// Ends the copy, and nothing of the node.
+    /// Ends the copy, without effect on the parent's node.
     pub(super) fn leave_to_parent(&self) {
         self.down.store(true, Ordering::SeqCst);
-        // One that another thread held at the fork cannot be had any more.
+        // A lock that another thread held at the fork can never be taken.
         if let Ok(mut management) = self.management.try_lock() {
             std::mem::forget(management.take());
         }
     }
 
-    /// Keeps the end of the copy from removing the parent's socket, and from waiting for its thread.
+    /// Keeps the drop of the copy from removing the parent's socket, and from waiting for its thread.
     pub(super) fn forget_management(&mut self) {
         let management = self.management.get_mut().unwrap_or_else(PoisonError::into_inner);
         std::mem::forget(management.take());

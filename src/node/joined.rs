@@ -1,4 +1,4 @@
-//! A network that a node has joined.
+//! Network that a node has joined.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +12,7 @@ use peersock_stack::{Batch, Error};
 use super::{DeviceSender, Node, PeerStatus};
 use peersock_datapath::JoinedNetwork;
 
-/// A network that a node has joined.
+/// Network that a node has joined.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -34,53 +34,52 @@ impl Joined {
         Joined { node, network }
     }
 
-    /// The network's ID.
+    /// Returns the network's ID.
     pub fn id(&self) -> NetworkId {
         self.network.id
     }
 
-    /// This node's self-certifying address: no one else can have it.
+    /// Returns this node's self-certifying address: no other node can have it.
     pub fn address(&self) -> Ipv6Addr {
         self.id().address_of(&self.node.id())
     }
 
-    /// All addresses of this node in the network, the self-certifying one first.
+    /// Returns all addresses of this node in the network, the self-certifying one first.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.network.addresses.clone()
     }
 
-    /// The TCP and UDP ports on which services may be offered and reached in this network.
+    /// Returns the TCP and UDP ports on which services may be offered and reached in this network.
     pub fn allowed_ports(&self) -> RangeInclusive<u16> {
         self.network.ports.clone()
     }
 
-    /// The prefixes of addresses that are reached over the network.
+    /// Returns the prefixes of addresses that are reached over the network.
     pub fn routes(&self) -> Vec<(IpAddr, u8)> {
         self.network.routes.iter().map(|route| (route.address(), route.prefix())).collect()
     }
 
-    /// Sends packets of the device that the network was joined for ([`Node::join_device`]); `None` if it was
-    /// joined for sockets.
+    /// Returns a sender for packets of the device that the network was joined for ([`Node::join_device`]);
+    /// `None` if it was joined for sockets.
     pub fn device_sender(&self) -> Option<DeviceSender> {
         DeviceSender::new(&self.node, &self.network)
     }
 
     /// Waits until the node has its addresses in the network and can open sockets.
     ///
-    /// At present a network is ready as soon as it is joined; one whose members a controller admits will not
-    /// be.
+    /// Today a network is ready as soon as it is joined; one whose members a controller admits will not be.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, `NetworkDown` if the network was left.
+    /// Returns `TimedOut` after `timeout`, `NetworkDown` if the network was left.
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
         let _ = timeout;
         self.check_joined()
     }
 
-    /// As [`Joined::wait_ready`], on any executor.
+    /// Waits like [`Joined::wait_ready`], on any executor.
     ///
     /// # Errors
-    /// `NetworkDown` if the network was left.
+    /// Returns `NetworkDown` if the network was left.
     pub async fn ready(&self) -> io::Result<()> {
         self.check_joined()
     }
@@ -88,12 +87,13 @@ impl Joined {
     /// Waits until there is a session with the member that has `address`.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NetworkDown` if
-    /// the network was left or the node shut down.
+    /// Returns `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address,
+    /// `NetworkDown` if the network was left or the node shut down.
     pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
-        // The clock may not reach so far: then it is without end.
+        // A timeout beyond the clock's range means no deadline.
         let deadline = Instant::now().checked_add(timeout);
         let datapath = &self.node.inner.driver.datapath;
+        // Before the look-up, so that no event in between is missed.
         let events = datapath.subscribe();
         loop {
             self.check_joined()?;
@@ -102,7 +102,7 @@ impl Joined {
                 Lookup::Local => return Ok(()),
                 Lookup::Peer(peer) if peer.sender().is_some() => return Ok(()),
                 Lookup::Peer(_) | Lookup::Unknown => {}
-                // NoRoute; and an answer that a later overlay may know leads nowhere from here.
+                // `NoRoute`; any variant that a later overlay may add fails here, too.
                 _ => {
                     let message = format!("no member of network {} can have address {address}", self.id());
                     return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
@@ -113,17 +113,18 @@ impl Joined {
                 let message = format!("no answer from {address} in network {}", self.id());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
+            // Each call asks the local networks again, because a request may get lost.
             datapath.want_peer(now, &self.network, address, &mut Batch::default());
             let _ = events.next_timeout(left.min(SOLICIT));
         }
     }
 
-    /// Looks whether the path to a member carries datagrams at all: short packets may pass where longer ones
-    /// are lost without a word. Returns at once if that is known, and else when it is, or when nothing has
-    /// come back in that time: a member that answers nothing is no error here.
+    /// Checks that the path to a member carries datagrams at all, because short packets may pass while longer
+    /// ones are silently lost. Returns as soon as the result is known, or after `timeout` without an answer.
+    /// A silent member is no error here.
     ///
     /// # Errors
-    /// EMSGSIZE if the path carries less than any datagram of a node needs, IP packets of 246 bytes.
+    /// Returns EMSGSIZE if the path carries less than any datagram of a node needs, IP packets of 246 bytes.
     pub fn check_path(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now().checked_add(timeout);
         let mut confirm = true;
@@ -135,18 +136,19 @@ impl Joined {
                 Some(SizeState::Doubted) if deadline.is_none_or(|deadline| now < deadline) => {}
                 _ => return Ok(()),
             }
+            // Each confirmation costs a probe, so only the first look requests one.
             confirm = false;
             thread::sleep(LOOK);
         }
     }
 
-    /// The members known now, without this node.
+    /// Returns the members known now, without this node.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()
     }
 
-    /// The member that has `address`, as far as this node knows; none for its own addresses. Costs one
-    /// look-up, however many members there are.
+    /// Returns the member that has `address`, as far as this node knows; none for its own addresses. Costs
+    /// one look-up, however many members the network has.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -163,7 +165,7 @@ impl Joined {
         }
     }
 
-    /// Leaves the network. False if that was done before.
+    /// Leaves the network. Returns false if that was done before.
     pub fn leave(&self) -> bool {
         self.node.leave(self.id())
     }
@@ -178,8 +180,8 @@ impl Joined {
     }
 }
 
-/// How often it is looked what is known of a path.
+/// Interval of the checks for a path's state.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How often a wait for a peer asks the local networks for it.
+/// Interval at which a wait for a peer searches for it again on the local networks.
 const SOLICIT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The node: one program's presence on its networks.
+//! Node: one program's presence on its networks.
 
 mod builder;
 mod closing;
@@ -53,14 +53,14 @@ use crate::state::StateDir;
 use crate::sync;
 use crate::sys::process::Process;
 
-/// A node: an identity with its networks, peers and sockets. Cloning gives another handle of the same node.
+/// Node: an identity with its networks, peers and sockets. A clone is another handle of the same node.
 ///
 /// Most programs need one node, [`node()`]; tests and gateways may start several with [`Node::builder`].
 ///
-/// When the last handle and the last socket are dropped, the node waits until everything that was sent is
-/// acknowledged, but no longer than five seconds without progress and ten minutes in all, tells its peers
-/// goodbye and stops. What was lost is a warning of [`tracing`], or, if nobody takes warnings, a line on
-/// stderr. [`Node::shutdown`] does so at a time of your choice, and returns whether anything was lost.
+/// When the last handle and the last socket are dropped, the node waits until all sent data is acknowledged,
+/// at most five seconds without progress and ten minutes in all. Then it tells its peers goodbye and stops. A
+/// loss is reported as a warning of [`tracing`], or on stderr if no subscriber takes warnings.
+/// [`Node::shutdown`] does so at a time of your choice, and returns whether anything was lost.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -78,44 +78,44 @@ pub struct Node {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// What all handles and sockets of a node share.
+/// State that all handles and sockets of a node share.
 pub(crate) struct Inner {
-    /// Whose the node is: a forked child has a copy, and no thread of it.
+    /// Process that owns the node: a forked child has a copy without its threads.
     process: Process,
     pub(crate) driver: Arc<Driver>,
     identity: PublicIdentity,
     closing: Closing,
-    /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them:
-    /// they fail.
+    /// Sockets that may have waiters when the node is shut down. Connections are not included, because they
+    /// fail by themselves.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
-    /// Held while a network is joined or left: what both cores, and the search for members, know of it
-    /// changes in several steps.
+    /// Lock held while a network is joined or left, because the state of both cores, and of the search for
+    /// members, changes in several steps.
     membership: Mutex<()>,
     down: AtomicBool,
     started: Instant,
     management: Mutex<Option<ManagementServer>>,
-    /// What the search for this node's own place needs, until it begins.
+    /// Settings of the contact search, until it begins.
     contact_settings: Mutex<Option<contact::Settings>>,
     keeper: OnceLock<Keeper>,
     meetings: OnceLock<Meetings>,
-    /// What lists of roots have said last.
+    /// Last results of the lists of roots.
     root_lists: Mutex<Vec<RootListStatus>>,
-    /// Held for its lock on the directory.
+    /// State directory, kept for its lock.
     state: Option<StateDir>,
 }
 
 impl Node {
-    /// Settings for a node, to be started.
+    /// Returns settings for a node.
     pub fn builder() -> NodeBuilder {
         NodeBuilder::default()
     }
 
-    /// The node's ID: the hash of its public keys.
+    /// Returns the node's ID: the hash of its public keys.
     pub fn id(&self) -> NodeId {
         self.inner.identity.node_id()
     }
 
-    /// The node's public keys.
+    /// Returns the node's public keys.
     pub fn public_identity(&self) -> PublicIdentity {
         self.inner.identity
     }
@@ -123,12 +123,13 @@ impl Node {
     /// Joins a network. Its sockets can be opened at once; peers are found in the background.
     ///
     /// # Errors
-    /// [`JoinError`] when the network is joined already or its kind is not supported.
+    /// Returns a [`JoinError`] if the network is already joined or its kind is not supported.
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
         self.join_for(network, None)
     }
 
     fn join_for(&self, network: Network, device: Option<Arc<dyn Device>>) -> Result<Joined, JoinError> {
+        // Before `into_config`, which drops host names.
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let config = network.into_config();
@@ -147,9 +148,8 @@ impl Node {
         Ok(Joined::new(self.clone(), joined))
     }
 
-    /// Leaves a network: peers are told, its connections are reset, and its sockets fail with `NetworkDown`
-    /// (ENETDOWN), connections once.
-    /// False if it was not joined.
+    /// Leaves a network: its peers are notified, its connections are reset, and its sockets fail with
+    /// `NetworkDown` (ENETDOWN), connections once. Returns false if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
         let _membership = sync::lock(&self.inner.membership);
         let datapath = &self.inner.driver.datapath;
@@ -159,52 +159,52 @@ impl Node {
         datapath.leave(Instant::now(), id, &mut Batch::default())
     }
 
-    /// The joined networks, in the order of joining.
+    /// Returns the joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<Joined> {
         let networks = self.inner.driver.datapath.networks();
         networks.iter().map(|network| Joined::new(self.clone(), network.clone())).collect()
     }
 
-    /// A network that was joined.
+    /// Returns a network that was joined.
     pub fn network(&self, id: NetworkId) -> Option<Joined> {
         Some(Joined::new(self.clone(), self.inner.driver.datapath.network(id)?))
     }
 
-    /// The peers known now, in every network.
+    /// Returns the peers known now, in every network.
     pub fn peers(&self) -> Vec<PeerStatus> {
         status::peers(&self.inner)
     }
 
-    /// The roots of this node, in the order in which they were given, and behind them those that others have
-    /// named.
+    /// Returns the roots of this node, in the order in which they were given, followed by roots that others
+    /// have named.
     pub fn roots(&self) -> Vec<RootStatus> {
         status::roots(&self.inner)
     }
 
-    /// Everything worth knowing about the node now.
+    /// Returns the whole state of the node.
     pub fn status(&self) -> Status {
         status::collect(&self.inner)
     }
 
-    /// What the lists of roots that the node follows (`dns:DOMAIN`, `lan`) have said last, in the order in
-    /// which they have first said something. A list that was not yet heard is missing.
+    /// Returns the last results of the lists of roots that the node follows (`dns:DOMAIN`, `lan`), in the
+    /// order of their first results. A list without a result yet is missing.
     pub fn root_lists(&self) -> Vec<RootListStatus> {
         sync::lock(&self.inner.root_lists).clone()
     }
 
-    /// The events from now on.
+    /// Returns the events from now on.
     pub fn events(&self) -> Events {
         Events::new(self.inner.driver.datapath.subscribe())
     }
 
-    /// Waits for changes of the [roots](Node::roots) from now on.
+    /// Returns the changes of the [roots](Node::roots) from now on.
     pub fn root_changes(&self) -> RootChanges {
         RootChanges::new(self.inner.driver.datapath.subscribe_to_roots())
     }
 
-    /// Returns a receiver of the addresses for which something has waited in vain from now on, one message
-    /// for each time. It holds 64; further ones are dropped until some are read. A new receiver ends the one
-    /// before.
+    /// Returns a receiver of the addresses that do not answer from now on, one message for each time that a
+    /// packet or connection has waited in vain. It holds 64; further ones are dropped until some are read. A
+    /// new receiver ends the earlier one.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -222,8 +222,8 @@ impl Node {
         self.inner.driver.datapath.unanswered()
     }
 
-    /// Says why nobody could reach a TCP listener at `port`, naming the ports that the networks allow; `None`
-    /// if one of them allows it, or none is joined.
+    /// Returns the reason why a TCP listener at `port` is unreachable, with the ports that the networks
+    /// allow; `None` if one of them allows it, or none is joined.
     ///
     /// ```
     /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -241,23 +241,22 @@ impl Node {
         (!datapath.stack().allows_port(port)).then(|| port_refusal_text(port, &datapath.networks()))
     }
 
-    /// Waits up to `linger` for what sockets still have to deliver, closed ones or not, then resets what is
-    /// open, tells the peers goodbye and stops the node's thread. True if nothing was lost, see
-    /// [`Node::undelivered`].
+    /// Waits up to `linger` for undelivered data of all sockets, closed ones or not. Then resets open
+    /// connections, tells the peers goodbye and stops the node's thread. Returns true if nothing was lost,
+    /// see [`Node::undelivered`].
     ///
     /// Every later call that sends, receives, connects or accepts on the node's sockets fails with
-    /// `NetworkDown` (ENETDOWN), as in C and Python, and those that wait fail at once, however long the node
-    /// lingers. A connection that is dropped after that is reset all the same, after what was written to it.
-    /// Calling this again does nothing.
+    /// `NetworkDown` (ENETDOWN), as in C and Python. Waiting calls fail at once, however long the node
+    /// lingers. A connection that is dropped after that is also reset, after its written data. Another call
+    /// does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
         self.inner.shutdown(&mut Patience::new(Linger::Within(linger), Instant::now()))
     }
 
-    /// What was lost without any call having said so: by connections that were dropped before their peer had
-    /// everything, and that failed then or had failed before unnoticed. Once the node is shut down, also what
-    /// was cut off. A connection that wrote nothing, or that has told by an error of `read`, `write`,
-    /// `shutdown` or
-    /// `wait_delivered`, does not count.
+    /// Returns the data that was lost without an error of any call. These are losses of connections that were
+    /// dropped before their peer had everything, and that failed then or had failed unnoticed. Once the node
+    /// is shut down, truncated data counts, too. A connection that wrote nothing, or that reported an error
+    /// of `read`, `write`, `shutdown` or `wait_delivered`, does not count.
     ///
     /// ```
     /// use std::time::Duration;
@@ -293,7 +292,7 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    /// Whether it is shut down.
+    /// Returns true if the node is shut down.
     fn is_down(&self) -> bool {
         self.down.load(Ordering::SeqCst)
     }
@@ -306,19 +305,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Remembers a closed flow until what it has queued is delivered.
+    /// Remembers a closed flow until its queue is delivered.
     pub(crate) fn add_closing(&self, flow: &Arc<Flow>) {
         self.closing.add(flow);
     }
 
-    /// The closed connections that have something to deliver.
+    /// Returns the closed connections that have undelivered data.
     pub(crate) fn closing(&self) -> Vec<Arc<Flow>> {
         self.closing.flows()
     }
 
-    /// Remembers a socket for as long as it lives.
+    /// Remembers a socket as long as it lives.
     pub(crate) fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
         let mut sockets = sync::lock(&self.sockets);
+        // Cleaned up only when full, so that adding costs amortized constant time.
         if sockets.len() == sockets.capacity() {
             sockets.retain(|socket| socket.strong_count() > 0);
         }
@@ -326,7 +326,7 @@ impl Inner {
         sockets.push(weak);
     }
 
-    /// Finds out from now on where this node can be reached, because somebody far away will want to know.
+    /// Starts the search for this node's contact, because remote peers will need it.
     fn keep_contact(self: &Arc<Self>) {
         let Some(settings) = sync::lock(&self.contact_settings).take() else { return };
         let publisher = self.meetings.get().map(Meetings::publisher);
@@ -349,7 +349,8 @@ impl Inner {
         if let Some(meetings) = self.meetings.get() {
             meetings.stop();
         }
-        // Who waits need not wait as long as the node lingers. No lock is held: a task may go on at once.
+        // Waiters must not wait as long as the node lingers. No lock is held here, because a woken task may
+        // run at once.
         let sockets: Vec<_> = sync::lock(&self.sockets).iter().filter_map(Weak::upgrade).collect();
         sockets.iter().for_each(|socket| socket.waiters().notify(true, true));
         for flow in self.driver.datapath.stack().all_flows() {
@@ -357,16 +358,18 @@ impl Inner {
         }
         let drained = self.drain(patience);
         self.closing.give_up(self.driver.datapath.stack());
-        // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
+        // Threads stop before the networks are left: one of them may be about to send the acknowledgement
+        // that a peer waits for.
         self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
+        // A concurrent join must not add a network after this loop.
         let membership = sync::lock(&self.membership);
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
         drop(membership);
         self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
-        // After the goodbyes, which may need a port that a router forwards.
+        // The port mappings end after the goodbyes, which may need them.
         if let Some(keeper) = self.keeper.get() {
             keeper.stop();
         }
@@ -380,12 +383,12 @@ impl Inner {
         drained && self.closing.lost().is_empty()
     }
 
-    /// What was lost without any call having said so.
+    /// Returns the data that was lost without an error of any call.
     pub(crate) fn lost(&self) -> Undelivered {
         self.closing.lost()
     }
 
-    /// Waits until every closed flow has delivered its queue and its FIN, and the others their queues; the
+    /// Waits until every closed flow has delivered its queue and its FIN, and the others their queues. The
     /// engine thread does the work.
     fn drain(&self, patience: &mut Patience) -> bool {
         loop {
@@ -399,7 +402,7 @@ impl Inner {
     }
 }
 
-/// How often a shutdown looks whether everything is delivered.
+/// Interval of the checks for the end of a delivery.
 const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {

@@ -8,19 +8,19 @@ use peersock_overlay::{NamedNode, Nickname, NicknameError, NicknameText};
 
 use super::Node;
 
-/// How often it is looked whether the roots have answered.
+/// Interval of the checks for the roots' answers.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Node {
-    /// Claims a nickname for this node at all its roots, and gives the text by which others find it:
-    /// [`Node::find_nickname`]. They are told `port`, at which the node takes connections; 0 says none.
+    /// Claims a nickname for this node at all its roots, and returns the text by which others find it with
+    /// [`Node::find_nickname`]. They also get `port`, at which the node accepts connections; 0 means none.
     ///
-    /// Whoever comes first has it, for an hour from the last time that it was heard of, so also while it is
-    /// restarted; nobody is asked to register. It is renewed until the node ends or
-    /// [releases](Self::release_nickname) it. A node has four at most.
+    /// The first claim wins, without any registration. It lasts for an hour after the node's last renewal, so
+    /// it survives a restart. The node renews it until it ends or [releases](Self::release_nickname) it. A
+    /// node has at most four.
     ///
-    /// After [`NicknameError::NoAnswer`] and [`NicknameError::NoRoots`] the node goes on trying, and calling
-    /// this again goes on waiting.
+    /// After [`NicknameError::NoAnswer`] and [`NicknameError::NoRoots`] the node keeps trying, and another
+    /// call continues to wait.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -32,15 +32,15 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// [`NicknameError`]: another node has it, it was released meanwhile, or no root has answered within
-    /// `timeout`.
+    /// Returns a [`NicknameError`] if another node has it, if it was released meanwhile, or if no root has
+    /// answered within `timeout`.
     pub fn nickname(
         &self,
         nickname: &Nickname,
         port: u16,
         timeout: Duration,
     ) -> Result<NicknameText, NicknameError> {
-        // Claimed once: who gives it back meanwhile does so for good.
+        // Claimed only once, so that a concurrent release is final.
         let is_claimed = Cell::new(false);
         self.wait_for_roots(timeout, |datapath, now| match is_claimed.replace(true) {
             false => datapath.claim_nickname(now, nickname, port),
@@ -48,11 +48,11 @@ impl Node {
         })
     }
 
-    /// Asks the roots whose a nickname is, and checks that the node itself has signed it. Its address in a
+    /// Asks the roots for the owner of a nickname, and checks that this node has signed it. Its address in a
     /// network follows from its ID: [`NetworkId::address_of`](crate::NetworkId::address_of).
     ///
-    /// A text with the node's 20 digits leads to that node or to nobody. Without them, as in
-    /// `alice.peersock`, it leads to whomever the roots name; if two name different nodes that is an error.
+    /// A text with the node's 20 digits leads to that node or fails. Without them, as in `alice.peersock`, it
+    /// leads to the node that the roots name; if two roots name different nodes, that is an error.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -66,18 +66,19 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// [`NicknameError`]: nobody has it, several have, or no root has answered within `timeout`.
+    /// Returns a [`NicknameError`] if the nickname has no owner or several, or if no root has answered within
+    /// `timeout`.
     pub fn find_nickname(&self, text: &NicknameText, timeout: Duration) -> Result<NamedNode, NicknameError> {
         self.wait_for_roots(timeout, |datapath, now| datapath.find_nickname(now, text))
     }
 
-    /// Gives a nickname back, so that others can have it: the roots are told once, and those that do not hear
-    /// it forget it within an hour. False if it was not claimed.
+    /// Releases a nickname, so that others can have it. The roots are told once; a root that misses the
+    /// message forgets it within an hour. Returns false if it was not claimed.
     pub fn release_nickname(&self, nickname: &Nickname) -> bool {
         self.inner.driver.datapath.release_nickname(Instant::now(), nickname)
     }
 
-    /// The nicknames that are this node's, sorted.
+    /// Returns this node's nicknames, sorted.
     pub fn nicknames(&self) -> Vec<Nickname> {
         self.inner.driver.datapath.nicknames()
     }
@@ -87,10 +88,10 @@ impl Node {
         timeout: Duration,
         look: impl Fn(&Datapath, Instant) -> Option<Result<T, NicknameError>>,
     ) -> Result<T, NicknameError> {
-        // The clock may not reach so far: then it is without end.
+        // A timeout beyond the clock's range means no deadline.
         let deadline = Instant::now().checked_add(timeout);
         let datapath = &self.inner.driver.datapath;
-        // It ends when the node does.
+        // The subscription ends with the node.
         let events = datapath.subscribe();
         loop {
             if self.inner.is_down() {
@@ -102,6 +103,7 @@ impl Node {
             }
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
             if left.is_zero() {
+                // Two errors, because without roots waiting longer does not help.
                 let has_roots = !datapath.roots(now).is_empty();
                 return Err(if has_roots { NicknameError::NoAnswer } else { NicknameError::NoRoots });
             }

@@ -1,5 +1,5 @@
-//! Stands in for `meeting` in builds without the feature `dht`: a node that is to use the DHT does not start,
-//! so that none has meetings.
+//! Replacement of `meeting` in builds without the feature `dht`: a node configured for the DHT does not
+//! start, so no node has meetings.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use super::{DhtStatus, Inner};
 use crate::config::{Dht, Feature};
 use crate::driver::Interfaces;
 
-/// Stands for the meetings of one node, of which there are none.
+/// Meetings of one node; the type has no value.
 pub(super) enum Meetings {}
 
 impl Meetings {
-    /// Fails.
+    /// Fails in any case.
     pub(super) fn start(_: &Arc<Inner>, _: Arc<Identity>, _: &Dht, _: &Interfaces) -> io::Result<Meetings> {
         Err(Feature::Dht.missing("the DHT").into())
     }
@@ -43,12 +43,12 @@ impl Meetings {
     }
 }
 
-/// Returns a question that nobody is asked, for no node of the DHT is known.
+/// Returns an empty question, which is never sent, because no node of the DHT is known.
 pub(super) fn ping_question(_: [u8; 4], _: [u8; 20]) -> Vec<u8> {
     Vec::new()
 }
 
-/// Takes no datagram for an answer.
+/// Never accepts a datagram as an answer.
 pub(super) fn ping_answer(_: &[u8]) -> Option<([u8; 4], SocketAddr)> {
     None
 }

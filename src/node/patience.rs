@@ -1,52 +1,51 @@
-//! How long an end waits for what is still to be delivered.
+//! Waiting times for data that still must be delivered at the end of a node.
 
 use std::time::{Duration, Instant};
 
-/// How long a peer may be silent that something is sent to. A laptop that changes its network, or an answer
-/// over a satellite, takes seconds, and a peer that has no room is asked more and more rarely.
+/// Allowed silence of a peer that has undelivered data. A laptop that changes its network, or an answer over
+/// a satellite, takes seconds. A peer with a full window is probed at growing intervals.
 const SILENT: Duration = Duration::from_secs(10);
-/// How long a peer that is there may take nothing.
+/// Time that a responsive peer may take nothing.
 const STALLED: Duration = Duration::from_secs(30);
-/// How long peers may take to acknowledge ends of connections, when there is nothing else to deliver, beside
-/// [`ENDS_ROUND_TRIPS`]. A peer that has not got the end sees a reset when the node leaves, and its program
-/// takes what it has for cut off.
+/// Time for peers to acknowledge ends of connections when nothing else is left, plus [`ENDS_ROUND_TRIPS`]. A
+/// peer without the end gets a reset when the node leaves, and its program treats the data as truncated.
 const ENDS: Duration = Duration::from_secs(2);
-/// One is for the first transmission; after one or two more it is sent again.
+/// Round-trip times for ends: one for the first transmission, and up to two before its retransmission.
 const ENDS_ROUND_TRIPS: u32 = 3;
-/// How long a process may be kept from ending by peers that take something now and then.
+/// Time limit for a process that peers keep alive by taking data now and then.
 const WHOLE: Duration = Duration::from_secs(600);
-/// Without progress, the node of a program that goes on waits no longer.
+/// Time without progress after which the node of a continuing program stops waiting.
 const DROPPED: Duration = Duration::from_secs(5);
 
-/// What a node does before it ends with what is still to be delivered.
+/// Waiting rule for undelivered data at the end of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Linger {
-    /// It waits no longer than this.
+    /// Waits at most this long.
     Within(Duration),
-    /// The process ends: it waits for as long as there is progress, but not longer than ten minutes. A peer
-    /// that takes nothing has 30 seconds, and one that answers nothing ten and a round trip.
+    /// The process ends: waits as long as there is progress, at most ten minutes. A peer that takes nothing
+    /// has 30 seconds, and a silent one ten and a round trip.
     Exit,
-    /// As [`Linger::Exit`], without the ten minutes: somebody can end it otherwise.
+    /// Waits like [`Linger::Exit`], without the ten minutes, because the user can interrupt it.
     Unlimited,
-    /// The program goes on: as [`Linger::Exit`], but without progress five seconds at most.
+    /// The program continues: waits like [`Linger::Exit`], but at most five seconds without progress.
     Drop,
 }
 
-/// What is still to be delivered.
+/// Undelivered data and ends of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Remaining {
-    /// Bytes that are not acknowledged.
+    /// Number of unacknowledged bytes.
     pub bytes: u64,
-    /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
+    /// Number of connections that have delivered all bytes and wait for the peer to acknowledge their end.
     pub ends: usize,
-    /// For how long none of the peers that bytes wait for has been heard.
+    /// Time since the last packet from any peer with undelivered bytes.
     pub silence: Duration,
-    /// The longest round-trip time of the connections.
+    /// Longest round-trip time of the connections.
     pub round_trip: Duration,
 }
 
-/// Decides when waiting for deliveries makes no sense any more.
+/// Decision when to stop waiting for deliveries.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -65,7 +64,7 @@ pub struct Remaining {
 #[derive(Debug)]
 pub struct Patience {
     began: Instant,
-    /// The fewest bytes that have waited, and since when there are no fewer.
+    /// Fewest undelivered bytes so far, and when that number was reached.
     least: (u64, Instant),
     silent: Duration,
     stalled: Duration,
@@ -86,7 +85,7 @@ impl Patience {
         Self { began: now, least: (u64::MAX, now), silent, stalled, ends, whole }
     }
 
-    /// Whether to stop waiting: nothing is left, or nothing is to be expected any more.
+    /// Returns true if waiting should stop, because nothing is left or nothing more is expected.
     pub fn is_over(&mut self, now: Instant, left: &Remaining) -> bool {
         if left.bytes == 0 && left.ends == 0 {
             return true;
@@ -104,6 +103,7 @@ impl Patience {
         }
         let stalled = now.saturating_duration_since(self.least.1);
         let silent = self.silent.saturating_add(left.round_trip);
+        // A silent peer gets less time than one that answers without taking data.
         stalled >= self.stalled || (stalled >= silent && left.silence >= silent)
     }
 }
@@ -112,7 +112,7 @@ impl Patience {
 mod tests {
     use super::*;
 
-    /// How long it lasts, milliseconds, if this is left after each number of them.
+    /// Returns the waiting time in milliseconds, if `left` is the rest after each millisecond.
     fn lasts(linger: Linger, left: impl Fn(u64) -> Remaining) -> u64 {
         let began = Instant::now();
         let mut patience = Patience::new(linger, began);
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(lasts(Linger::Exit, |ms| waiting(60_000_u64.saturating_sub(ms), 0)), 60_000);
         assert_eq!(lasts(Linger::Exit, |ms| waiting(100, ms)), 10_000);
         assert_eq!(lasts(Linger::Exit, |ms| waiting(100, ms % 5000)), 30_000);
-        // It was silent before, and has come back.
+        // The peer was silent before, and has come back.
         assert_eq!(lasts(Linger::Exit, |ms| waiting(100_u64.saturating_sub(ms), 5000)), 100);
     }
 

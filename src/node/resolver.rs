@@ -1,9 +1,8 @@
-//! Host names of members' endpoints: resolved when a network is joined, and again as long as there is no
-//! session.
+//! Host names of members' endpoints: resolved when a network is joined, and again while there is no session.
 //!
-//! Each joined network with such names has a thread, because the system's resolver blocks. The cores only
-//! ever see addresses: the thread hands them the whole list of a member's endpoints, those that are addresses
-//! in the file included.
+//! Each joined network with such names has a thread, because the system's resolver blocks. The cores only see
+//! addresses: the thread passes them the whole list of a member's endpoints, including literal addresses of
+//! the file.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -18,19 +17,18 @@ use super::{Inner, Node};
 use crate::config::{HostEndpoint, MemberHosts};
 use peersock_datapath::{Heard, JoinedNetwork};
 
-/// How long after a name could not be resolved it is tried again: at first, and at most.
+/// Minimum and maximum of the backoff after a failed resolution.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// How long after a name was resolved it is looked up again if there still is no session: at first, and at
-/// most.
+/// Minimum and maximum of the interval after a successful resolution that has led to no session.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
 
-/// Resolves a host name.
+/// Resolver of a host name.
 pub(super) type Resolve = dyn Fn(&HostEndpoint) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Asks the system: the hosts file, DNS, and whatever else it is set up for.
+/// Resolves by the system: the hosts file, DNS, and whatever else it is configured for.
 pub(super) fn ask_system(endpoint: &HostEndpoint) -> io::Result<Vec<SocketAddr>> {
     Ok((endpoint.host(), endpoint.port()).to_socket_addrs()?.collect())
 }
@@ -77,13 +75,13 @@ struct Member {
 }
 
 impl Resolver {
-    /// Looks up what is due. False once nobody is interested any more.
+    /// Resolves due names. Returns false once the network is left or the node has ended.
     fn run(&mut self) -> bool {
         for member in &mut self.members {
             if member.turn.due > Instant::now() {
                 continue;
             }
-            // The node is not held while the system's resolver blocks.
+            // No reference to the node is held while the system's resolver blocks.
             let Some(connected) = connected(&self.node, &self.network, &member.hosts.node) else {
                 return false;
             };
@@ -94,7 +92,7 @@ impl Resolver {
             let (endpoints, resolved) = look_up(&member.hosts, &self.resolve, &member.turn, &self.network);
             member.turn.looked_up(Instant::now(), resolved);
             let Some(node) = self.node.upgrade() else { return false };
-            // The system's resolver has names of IPv4 hosts in the NAT64's prefix, too.
+            // The system's resolver also returns IPv4 hosts as addresses in the NAT64's prefix.
             let mut endpoints: Vec<_> =
                 endpoints.into_iter().map(|at| node.driver.sockets.nat64.inner(at)).collect();
             endpoints.dedup();
@@ -121,7 +119,7 @@ impl Resolver {
     }
 }
 
-/// Whether there is a session with a member; `None` if the node has ended or the network was left.
+/// Returns whether a session with a member exists; `None` if the node has ended or the network was left.
 fn connected(node: &Weak<Inner>, network: &JoinedNetwork, member: &NodeId) -> Option<bool> {
     let node = node.upgrade()?;
     let datapath = &node.driver.datapath;
@@ -131,7 +129,7 @@ fn connected(node: &Weak<Inner>, network: &JoinedNetwork, member: &NodeId) -> Op
     Some(found.is_some_and(|info| info.established.is_some()))
 }
 
-/// All endpoints of a member that are known now, and whether each of its names was resolved.
+/// Returns all endpoints of a member that are known now, and whether each of its names was resolved.
 fn look_up(
     member: &MemberHosts,
     resolve: &Resolve,
@@ -150,6 +148,7 @@ fn look_up(
                 resolved = false;
                 let error = answer.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 tracing::debug!(endpoint = %host, %error, "a host name was not resolved");
+                // One warning per outage, not per attempt.
                 if turn.failures == 0 {
                     tracing::warn!(
                         network = %network.id,
@@ -163,14 +162,14 @@ fn look_up(
     (endpoints, resolved)
 }
 
-/// When the names of one member are looked up next.
+/// Schedule of the look-ups of one member's names.
 #[derive(Debug)]
 pub(super) struct Turn {
     due: Instant,
     last: Option<Instant>,
-    /// Lookups in a row that failed.
+    /// Number of look-ups in a row that failed.
     failures: u32,
-    /// Lookups in a row that succeeded and did not lead to a session.
+    /// Number of look-ups in a row that succeeded and did not lead to a session.
     in_vain: u32,
 }
 
@@ -179,12 +178,12 @@ impl Turn {
         Turn { due: now, last: None, failures: 0, in_vain: 0 }
     }
 
-    /// When they are looked up next.
+    /// Returns the time of the next look-up.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// They were looked up. True if that was the first time since all of them were resolved.
+    /// Notes the result of a look-up. Returns true if it was the first since all names were resolved.
     pub(super) fn looked_up(&mut self, now: Instant, resolved: bool) -> bool {
         let is_first = self.failures == 0;
         self.last = Some(now);
@@ -202,21 +201,23 @@ impl Turn {
         is_first
     }
 
-    /// There is a session: nothing to do before it is lost, which is an event.
+    /// Notes a session: the next look-up waits until the session is lost, which is an event.
     pub(super) fn connected(&mut self, now: Instant) {
         (self.failures, self.in_vain) = (0, 0);
         self.due = now + AGAIN_MAX;
     }
 
-    /// What was in the way may be gone, and names may mean something else there.
+    /// Makes the names due soon after a network change.
     pub(super) fn network_changed(&mut self, now: Instant) {
+        // The obstacle may be gone, and names may resolve differently in another network.
         (self.in_vain, self.failures) = (0, self.failures.min(1));
         self.due = self.due.min(self.last.map_or(now, |last| now.max(last + RETRY_MIN)));
     }
 
-    /// Somebody wants the member, and it is not where it was.
+    /// Makes the names due soon for a wanted member that does not answer.
     pub(super) fn wanted(&mut self, now: Instant) {
         self.in_vain = 0;
+        // Failed look-ups keep their own pauses.
         if self.failures == 0 {
             self.due = self.due.min(self.last.map_or(now, |last| now.max(last + AGAIN_MIN)));
         }
@@ -232,7 +233,7 @@ mod tests {
     use crate::sync;
     use crate::{IdentitySource, Interfaces, Network, Seed};
 
-    /// Only keeps a hang from lasting.
+    /// Limits the duration of a hang.
     const PATIENCE: Duration = Duration::from_secs(120);
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
         }
     }
 
-    /// The names are false at first, then nobody is at the address, then it is right; at last the member
+    /// The names are wrong at first, then no node is at the address, then it is right; finally the member
     /// moves.
     #[test]
     fn a_member_is_found_by_a_name_that_becomes_right_after_a_while_and_again_where_it_moves_to() {
@@ -342,7 +343,7 @@ mod tests {
         assert!(asked.load(Ordering::SeqCst) >= 4);
         assert_eq!(sync::lock(&said)[0], "beta.example:7420");
 
-        // The new one has its socket before the old one lets go of its own, so that they have two ports.
+        // The new node opens its socket before the old one closes its socket, so that they have two ports.
         let moved = node(Seed([2; 32]));
         assert_ne!(port_of(&moved), port_of(&beta));
         port.store(port_of(&moved), Ordering::SeqCst);

@@ -1,10 +1,10 @@
-//! The roots of a node: their host names are resolved when a list first has them, and again while a root is
-//! not reached.
+//! Roots of a node: their host names are resolved when a list first contains them, and again while a root is
+//! unreachable.
 //!
-//! One thread does it for all names, however often the list changes: who can change it must not be able to
-//! make threads. The thread starts when there is a name to resolve, and looks one up at a time, because the
-//! system's resolver blocks; names of roots that come first in the list have precedence, so a name that hangs
-//! delays them by one look-up at most.
+//! One thread resolves all names, however often the list changes, because a list's author must not be able to
+//! create threads. The thread starts with the first name, and resolves one at a time, because the system's
+//! resolver blocks. Names of roots that come first in the list have precedence, so a name that hangs delays
+//! them by at most one look-up.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use crate::driver::canonical;
 use crate::sync;
 use peersock_datapath::{Heard, Subscription};
 
-/// A root that UDP has had no answer from for so long is reached by a stream, if it takes any.
+/// Time without an answer by UDP after which a root is reached by a stream, if it accepts streams.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 
-/// What is waited for if there is nothing to look up: this thread is woken when there is.
+/// Sleep time while no name needs resolution; a change wakes the thread.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The roots that a node uses, with the thread that keeps their names resolved.
+/// Roots that a node uses, with the thread that resolves their names.
 pub(super) struct Used {
     node: Weak<Inner>,
     resolve: Box<Resolve>,
@@ -38,21 +38,21 @@ pub(super) struct Used {
 #[derive(Default)]
 struct State {
     roots: Vec<Root>,
-    /// What wakes the thread; `None` until there is a name to resolve.
+    /// Subscription that wakes the thread; `None` until a name must be resolved.
     events: Option<Arc<Subscription>>,
 }
 
 impl Used {
-    /// No roots yet.
+    /// Starts without roots.
     pub(super) fn new(node: &Arc<Inner>, resolve: Box<Resolve>) -> Arc<Used> {
         Arc::new(Used { node: Arc::downgrade(node), resolve, state: Mutex::default() })
     }
 
-    /// Has the node use these roots, in place of those before: by UDP, and by streams where that has no
-    /// answer. What is known of a name that the list before had, too, stays.
+    /// Makes the node use these roots instead of earlier ones: by UDP, and by streams if UDP has no answer.
+    /// Resolved addresses of names that are in both lists stay.
     pub(super) fn set(self: &Arc<Self>, roots: &[RootAddress]) {
         let Some(node) = self.node.upgrade() else { return };
-        // The endpoint uses no more than these: names of others would be resolved in vain.
+        // The endpoint uses no further roots, so resolving their names would be useless.
         let mut named = BTreeSet::from([node.identity.node_id()]);
         let by_key: BTreeSet<_> =
             roots.iter().filter(|root| !root.is_listed()).map(|root| root.identity().node_id()).collect();
@@ -69,6 +69,7 @@ impl Used {
             if let Some(known) = before.iter_mut().find(|known| known.node == root.node) {
                 root.keep(known);
             }
+            // A root that the user has also named by its key is trusted fully.
             root.config.is_listed = !by_key.contains(&root.node);
             root
         };
@@ -92,7 +93,7 @@ impl Used {
         Some(events)
     }
 
-    /// Looks names up when it is time, until the node ends.
+    /// Resolves names when they are due, until the node ends.
     fn run(&self, events: &Subscription) {
         while !events.is_over() {
             let Some(reached) = self.reached() else { return };
@@ -103,7 +104,7 @@ impl Used {
             };
             let wait = match next {
                 Some((root, host, due)) if due <= Instant::now() => {
-                    // Neither the node nor the list is held while the system's resolver blocks.
+                    // Neither the node nor the list is locked while the system's resolver blocks.
                     let found = (self.resolve)(&host).unwrap_or_default();
                     self.take(&root, &host, found);
                     Duration::ZERO
@@ -112,8 +113,7 @@ impl Used {
                 None => LONG,
             };
             let end = Instant::now() + wait;
-            // This thread is woken when the list changes, when the network or a root does, and when the node
-            // ends.
+            // Changes of the list, of the network or of a root, and the end of the node wake this thread.
             // Events of peers do not matter.
             loop {
                 match events.next_or_change(end.saturating_duration_since(Instant::now())) {
@@ -128,7 +128,7 @@ impl Used {
         }
     }
 
-    /// What names mean may be something else now.
+    /// Makes all names due, because they may resolve differently in another network.
     fn network_changed(&self) {
         let mut state = sync::lock(&self.state);
         for host in state.roots.iter_mut().flat_map(|root| &mut root.hosts) {
@@ -136,17 +136,17 @@ impl Used {
         }
     }
 
-    /// The roots that there is a session with; `None` if the node has ended.
+    /// Returns the roots that have a session; `None` if the node has ended.
     fn reached(&self) -> Option<Vec<NodeId>> {
         let roots = self.node.upgrade()?.driver.datapath.roots(Instant::now());
         let is_reached = |state| !matches!(state, RootState::Connecting | RootState::Unreachable);
         Some(roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect())
     }
 
-    /// Takes what a name was resolved to, if the root is still used.
+    /// Stores the addresses of a name, if the root is still used.
     fn take(&self, root: &NodeId, host: &HostEndpoint, found: Vec<SocketAddr>) {
         let Some(node) = self.node.upgrade() else { return };
-        // The system's resolver has names of IPv4 hosts in the NAT64's prefix, too.
+        // The system's resolver also returns IPv4 hosts as addresses in the NAT64's prefix.
         let found = found.into_iter().map(|at| node.driver.sockets.nat64.inner(canonical(at))).collect();
         let mut state = sync::lock(&self.state);
         let known = state.roots.iter_mut().find(|known| known.node == *root);
@@ -158,7 +158,7 @@ impl Used {
 }
 
 impl State {
-    /// The name that is looked up next: the first one that is due, or the one that is due first.
+    /// Returns the name to resolve next: the first one in the list that is due, or else the earliest one.
     fn next(&self) -> Option<(NodeId, HostEndpoint, Instant)> {
         let now = Instant::now();
         let names = || self.roots.iter().flat_map(|root| root.hosts.iter().map(move |host| (root, host)));
@@ -168,11 +168,12 @@ impl State {
     }
 }
 
-/// Says to the node which roots there are. The state is held, so that no later list is replaced by this one.
+/// Publishes the roots to the node. The caller holds the state.
 fn publish(node: &Arc<Inner>, state: &State) {
     if node.is_down() {
         return;
     }
+    // Under the caller's lock, so that an older list cannot replace a newer one.
     let configs = state.roots.iter().map(Root::config).collect();
     node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
     node.driver.kick();
@@ -180,14 +181,14 @@ fn publish(node: &Arc<Inner>, state: &State) {
 }
 
 struct Root {
-    /// Its endpoints are those that are addresses.
+    /// Configuration whose endpoints are the root's literal addresses.
     config: RootConfig,
     node: NodeId,
     hosts: Vec<Host>,
     is_reached: bool,
 }
 
-/// A host name of a root.
+/// Host name of a root.
 struct Host {
     endpoint: HostEndpoint,
     turn: Turn,
@@ -201,6 +202,7 @@ impl Root {
         let mut config = RootConfig::new(*root.identity(), addresses);
         config.access = root.token().unwrap_or_default().to_vec();
         config.stream_after = match (udp().count(), root.endpoints().len()) {
+            // Without an endpoint for UDP there is nothing to wait for.
             (0, _) => Some(Duration::ZERO),
             (udp, all) => (udp < all).then_some(STREAM_AFTER),
         };
@@ -217,7 +219,7 @@ impl Root {
         }
     }
 
-    /// Takes over what was known of the same root when another list had it.
+    /// Takes over the state of the same root in the earlier list.
     fn keep(&mut self, before: &mut Root) {
         self.is_reached = before.is_reached;
         for host in &mut self.hosts {
@@ -233,7 +235,7 @@ impl Root {
         config
     }
 
-    /// There is a session with it, or none.
+    /// Notes the state of the session, which decides when names are resolved.
     fn note(&mut self, is_reached: bool) {
         let was_reached = std::mem::replace(&mut self.is_reached, is_reached);
         for host in &mut self.hosts {
@@ -247,8 +249,8 @@ impl Root {
 }
 
 impl Host {
-    /// It was looked up. What was found before stays where nothing is found now. True if that changes where
-    /// the root may be.
+    /// Notes the result of a look-up. A failed one keeps the earlier addresses. Returns true if the addresses
+    /// changed.
     fn looked_up(&mut self, now: Instant, found: Vec<SocketAddr>) -> bool {
         let is_resolved = !found.is_empty();
         if !is_resolved {
@@ -266,7 +268,7 @@ impl Host {
     }
 }
 
-/// Those that can be sent to, each once, in their order.
+/// Returns the usable addresses without duplicates, in their order.
 fn distinct(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut known = BTreeSet::new();
     found.into_iter().filter(|at| is_endpoint(at) && known.insert(*at)).collect()
@@ -282,7 +284,7 @@ mod tests {
     use super::*;
     use crate::{IdentitySource, Interfaces, Node, RootSource};
 
-    /// Only keeps a hang from lasting.
+    /// Limits the duration of a hang.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
@@ -332,7 +334,7 @@ mod tests {
             assert_eq!(endpoints(&node, 0), both);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1, "nothing has changed about the name");
-        // Another address of the same root leaves its name as it is, too; a name that is gone is forgotten.
+        // A new address of the same root keeps its resolved name; a removed name is forgotten.
         used.set(&[root(1, "127.0.0.1:8,named.example:9")]);
         assert_eq!(endpoints(&node, 0), [([127, 0, 0, 1], 8).into(), ([127, 0, 0, 1], 9).into()]);
         used.set(&[root(1, "127.0.0.1:8,other.example:10")]);
@@ -350,7 +352,7 @@ mod tests {
         };
         let used = Used::new(&node.inner, Box::new(resolve));
         let many = (0..200u16).map(|number| {
-            // Each key a second time: the first one of a key counts.
+            // Each key occurs twice: the first entry of a key counts.
             root((number / 2) as u8 + 1, &format!("name-{number}.example:1"))
         });
         used.set(&many.collect::<Vec<_>>());
@@ -383,7 +385,7 @@ mod tests {
         format!("{key}@{endpoints}").parse().expect("a root")
     }
 
-    /// Where the node looks for that root, in no order.
+    /// Returns the node's endpoints of a root, sorted.
     fn endpoints(node: &Node, index: usize) -> Vec<SocketAddr> {
         let mut endpoints = node.inner.driver.datapath.roots(Instant::now())[index].endpoints.clone();
         endpoints.sort();

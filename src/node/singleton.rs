@@ -1,4 +1,4 @@
-//! The per-process node.
+//! Singleton node of the process.
 
 use std::io;
 use std::sync::Mutex;
@@ -9,18 +9,18 @@ use crate::sync;
 
 static NODE: Mutex<Option<Node>> = Mutex::new(None);
 
-/// The process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`] did
-/// before.
+/// Returns the process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`]
+/// did before.
 ///
 /// When the process returns from `main`, or calls [`exit`](std::process::exit) or `quick_exit(3)`, the node
-/// delivers what was written, for as long as peers take it: one that takes nothing has 30 seconds, one that
-/// answers nothing ten and a round trip, and all together have ten minutes. What is lost then is a line on
-/// stderr; the exit status stays. Call [`Node::shutdown`] before to wait otherwise, and to be told. A process
-/// that is killed, calls `_exit(2)`, or executes another program in its own place
+/// delivers written data as long as peers take it. A peer that takes nothing has 30 seconds, a silent one ten
+/// and a round trip, and all together have ten minutes. A loss is then reported on stderr; the exit status
+/// stays. Call [`Node::shutdown`] before to wait otherwise, and to get the result. A process that is killed,
+/// calls `_exit(2)`, or executes another program in its place
 /// ([`exec`](std::os::unix::process::CommandExt::exec)) delivers nothing more, and its peers see a reset.
 ///
 /// # Errors
-/// Those of [`NodeBuilder::start`], as an [`io::Error`].
+/// Returns the errors of [`NodeBuilder::start`], as an [`io::Error`].
 ///
 /// ```no_run
 /// let node = peersock::node()?;
@@ -35,7 +35,7 @@ pub fn node() -> io::Result<Node> {
     }
 }
 
-/// The process's node if there is one already: nothing is started.
+/// Returns the process's node if it exists; does not start one.
 ///
 /// ```standalone_crate
 /// use peersock::{IdentitySource, Interfaces, Node, current_node};
@@ -64,18 +64,19 @@ fn fill(slot: &mut Option<Node>, builder: NodeBuilder) -> Result<Node, StartErro
     Ok(slot.insert(node).clone())
 }
 
-/// Statics are not dropped, so the exit handler shuts the node down.
+/// Shuts the node down in the exit handler, because statics are not dropped.
 extern "C" fn drain() {
+    // Another thread may hold the lock for ever, because exit(3) stops no thread.
     let node = match NODE.try_lock() {
         Ok(mut slot) => slot.take(),
         Err(_) => None,
     };
     let Some(node) = node else { return };
     if node.inner.process.is_forked() {
-        // It is the parent's.
+        // The node belongs to the parent process.
         return std::mem::forget(node);
     }
-    // Whoever has shut it down before was told.
+    // The caller of an earlier shutdown already got the result.
     let was_up = !node.inner.is_down();
     if !node.inner.shutdown(&mut Patience::new(Linger::Exit, Instant::now())) && was_up {
         say_loss(node.inner.lost().bytes);

@@ -1,14 +1,14 @@
-//! Addresses as users write them.
+//! Addresses in the form that users write.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::node::Inner;
 
-/// What can be turned into overlay addresses: socket addresses, `(address, port)` pairs, and texts such as
+/// Conversion to overlay addresses: socket addresses, `(address, port)` pairs, and texts such as
 /// `"[fd12:…]:80"` or `"alpha:80"`, where `alpha` is a member's name in a static network.
 ///
-/// Names are never given to the system's resolver.
+/// Names are never passed to the system's resolver.
 ///
 /// ```
 /// fn takes(_: impl peersock::ToSocketAddrs) {}
@@ -17,12 +17,12 @@ use crate::node::Inner;
 /// takes(std::net::SocketAddr::from(([10, 7, 0, 1], 80)));
 /// ```
 pub trait ToSocketAddrs {
-    /// The address as written.
+    /// Returns the address as written.
     #[doc(hidden)]
     fn spelled(&self) -> Spelled;
 }
 
-/// An address as written, before names are looked up.
+/// Address as written, before names are looked up.
 #[doc(hidden)]
 #[derive(Debug, Clone)]
 pub enum Spelled {
@@ -37,6 +37,7 @@ impl Spelled {
     }
 
     fn host(host: &str, port: u16) -> Spelled {
+        // A pair may have an IPv6 address with brackets, as URIs do.
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             Ok(ip) => Spelled::one((ip, port)),
             Err(_) => Spelled::Name(host.to_owned(), port),
@@ -54,7 +55,7 @@ impl Spelled {
     }
 }
 
-/// Turns what the user wrote into addresses, at least one.
+/// Converts the user's text to addresses, at least one.
 pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let invalid = |message| io::Error::new(io::ErrorKind::InvalidInput, message);
     let addresses = match address.spelled() {

@@ -1,4 +1,4 @@
-//! What the asynchronous and the blocking sockets share: one operation of the stack each, and the sending
+//! Common code of the asynchronous and the blocking sockets: one operation of the stack each, and the sending
 //! that follows.
 
 mod address;
@@ -24,8 +24,7 @@ use crate::node::Inner;
 use peersock_datapath::{JoinedNetwork, SocketState};
 use peersock_primitives::wait::{Interest, Waiters};
 
-/// The interface that a local address to bind belongs to; `None` for the wildcard address, which stands for
-/// all.
+/// Returns the interface of a local address to bind; `None` for the wildcard address, which means all.
 fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceId>> {
     node.check_up()?;
     if local.ip().is_unspecified() {
@@ -40,13 +39,14 @@ fn interface_of(node: &Inner, local: SocketAddr) -> io::Result<Option<InterfaceI
     }
 }
 
-/// The interface that has an own address.
+/// Returns the interface that has an own address.
 fn owner(node: &Inner, local: IpAddr) -> Option<InterfaceId> {
     let networks = node.driver.datapath.networks();
     networks.iter().find(|network| network.addresses.contains(&local)).map(|network| network.interface)
 }
 
-/// As [`interface_of`], of a socket that may be bound to one interface already. Groups are nobody's address.
+/// Returns the interface like [`interface_of`], for a socket that may already be bound to one. Group
+/// addresses have no owner.
 pub(crate) fn interface_within(
     node: &Inner,
     local: IpAddr,
@@ -59,7 +59,7 @@ pub(crate) fn interface_within(
     if bound.is_some_and(|bound| bound != owner) { Err(Error::AddrNotAvailable) } else { Ok(Some(owner)) }
 }
 
-/// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.
+/// Explains an error: names the allowed ports if `port` was refused, and reports that a port is taken.
 fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
     let message = match error {
         Error::PermissionDenied => port_refusal_text(port, networks),
@@ -69,7 +69,7 @@ fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// Why nobody could reach a listener at `port`, with the ports that the networks allow.
+/// Returns the reason why a listener at `port` is unreachable, with the ports that the networks allow.
 pub fn port_refusal_text(port: u16, networks: &[JoinedNetwork]) -> String {
     let allowed = networks.iter().map(|JoinedNetwork { id, ports, .. }| {
         format!("network {id} allows ports {} to {}", ports.start(), ports.end())
@@ -77,7 +77,7 @@ pub fn port_refusal_text(port: u16, networks: &[JoinedNetwork]) -> String {
     format!("port {port} is not allowed: {}", allowed.collect::<Vec<_>>().join(", "))
 }
 
-/// Repeats a non-blocking operation until it does not have to wait; `TimedOut` at `deadline`.
+/// Repeats a non-blocking operation until it does not block; returns `TimedOut` at `deadline`.
 pub(crate) fn block_on<T>(
     node: &Inner,
     waiters: &Waiters,
@@ -95,7 +95,7 @@ pub(crate) fn block_on<T>(
     }
 }
 
-/// `None` for an operation that has to wait, unless the node is down: then there is nothing to wait for.
+/// Returns `None` for an operation that would block, unless the node is down: then waiting is pointless.
 fn unless_blocked<T>(node: &Inner, result: io::Result<T>) -> Option<io::Result<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => node.check_up().err().map(Err),
@@ -103,9 +103,9 @@ fn unless_blocked<T>(node: &Inner, result: io::Result<T>) -> Option<io::Result<T
     }
 }
 
-/// A socket of the stack that somebody may wait for.
+/// Socket of the stack that threads or tasks may wait for.
 pub trait Waited: Send + Sync {
-    /// Who waits.
+    /// Returns its waiters.
     fn waiters(&self) -> &Waiters;
 }
 
@@ -127,7 +127,7 @@ waited!(
     peersock_stack::RawSocket
 );
 
-/// Tries a non-blocking operation; if it has to wait, the task is woken when it is worth repeating.
+/// Tries a non-blocking operation; if it would block, the task is woken when it is worth repeating.
 pub(crate) fn poll_io<T>(
     node: &Inner,
     waiters: &Waiters,
@@ -140,15 +140,15 @@ pub(crate) fn poll_io<T>(
         return Poll::Ready(result);
     }
     waiters.register(interest, cx.waker());
-    // What happened before the waker was registered woke nobody.
+    // An event before the registration woke no waiter, so try again.
     match attempt() {
         Some(result) => Poll::Ready(result),
         None => Poll::Pending,
     }
 }
 
-/// Counts a socket whose users wait as tasks: while there is one, the engine thread reads the UDP sockets.
-/// [`NodeHandle::task_user`](crate::attach::NodeHandle::task_user) gives one; an example is in
+/// Counter of sockets whose users wait as tasks: while there is one, the engine thread reads the UDP sockets.
+/// [`NodeHandle::task_user`](crate::attach::NodeHandle::task_user) returns one; an example is in
 /// [`attach`](crate::attach).
 #[derive(Debug)]
 pub struct TaskUser {

@@ -11,14 +11,14 @@ use super::Waited;
 use crate::node::{Inner, Node};
 use peersock_primitives::wait::Waiters;
 
-/// A ping socket: sends echo requests to members of one network and receives their replies.
+/// Ping socket: sends echo requests to members of one network and receives their replies.
 pub(crate) struct Ping {
     pub(crate) node: Arc<Inner>,
     socket: Arc<IcmpSocket>,
 }
 
 impl Ping {
-    /// Opens a socket in the network that `target` lies in.
+    /// Opens a socket in the network that contains `target`.
     pub(crate) fn open(node: &Node, target: IpAddr) -> io::Result<Ping> {
         node.inner.check_up()?;
         let datapath = &node.inner.driver.datapath;

@@ -16,17 +16,16 @@ use crate::node::{Inner, Node};
 use crate::sync;
 use peersock_primitives::wait::{Interest, Waiters};
 
-/// Connections that may wait to be accepted: `std::net`'s number.
+/// Limit of connections in the backlog, as in `std::net`.
 const BACKLOG: usize = 128;
 
-/// From this size on, bytes, a write looks for acknowledgements itself.
+/// Size in bytes from which a write also reads acknowledgements.
 const LARGE_WRITE: usize = 16 << 10;
 
-/// One TCP connection, without waiting: what would block fails with
-/// [`WouldBlock`](io::ErrorKind::WouldBlock), and [`Connection::waiters`] tell when it is worth repeating.
-/// Dropping it closes the connection; what was written is still delivered.
-/// [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and
-/// [`Acceptor::accept`] give one.
+/// TCP connection without waiting: calls that would block fail with
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), and [`Connection::waiters`] is notified when a call is worth
+/// repeating. Dropping it closes the connection; written data is still delivered.
+/// [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and [`Acceptor::accept`] return one.
 ///
 /// ```
 /// use peersock::attach::NodeHandle;
@@ -47,16 +46,16 @@ pub struct Connection {
     pub(crate) node: Arc<Inner>,
     flow: Arc<Flow>,
     linger: Mutex<Option<Duration>>,
-    /// The application has found nothing to read since it last took something.
+    /// True if the application has found nothing to read since its last successful read.
     waits_for_data: AtomicBool,
-    /// A call has failed because there is no connection any more, so the application knows.
+    /// True once a call has failed because the connection is gone, so the application knows.
     error_known: AtomicBool,
-    /// A call has failed because the node is being shut down: what the application had to say is cut off.
+    /// True once a call has failed because the node is shutting down, so the application's data is truncated.
     was_cut_off: AtomicBool,
 }
 
 impl Connection {
-    /// Sends the SYN. The connection stands when [`Connection::check_connected`] says so.
+    /// Sends the SYN. [`Connection::check_connected`] tells when the connection is established.
     pub(crate) fn start(node: &Node, remote: SocketAddr) -> io::Result<Connection> {
         let inner = &node.inner;
         inner.check_up()?;
@@ -71,7 +70,7 @@ impl Connection {
             .map_err(|error| explain(error, remote.port(), &inner.driver.datapath.networks()))
     }
 
-    /// Sends the SYN, from `local` if given, and over one interface only if given.
+    /// Sends the SYN, from `local` if given, and only over one interface if given.
     pub(crate) fn open(
         node: &Arc<Inner>,
         interface: Option<InterfaceId>,
@@ -82,6 +81,7 @@ impl Connection {
         let now = Instant::now();
         let datapath = &node.driver.datapath;
         let leads_there = datapath.interface_to(now, remote.ip()).ok_or(Error::NetworkUnreachable)?;
+        // A socket that is bound to one interface must not use another network.
         if interface.is_some_and(|interface| interface != leads_there) {
             return Err(Error::NetworkUnreachable);
         }
@@ -91,7 +91,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The stack's connection.
+    /// Returns the stack's connection.
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
     }
@@ -112,15 +112,15 @@ impl Connection {
         self.node.check_up().inspect_err(|_| self.was_cut_off.store(true, Ordering::Relaxed))
     }
 
-    /// Who waits for it.
+    /// Returns the waiters of the connection.
     pub fn waiters(&self) -> &Waiters {
         Waited::waiters(&*self.flow)
     }
 
-    /// Checks an attempt to connect: `WouldBlock` until the connection stands or has failed.
+    /// Checks an attempt to connect: returns `WouldBlock` until the connection is established or has failed.
     ///
     /// # Errors
-    /// What has ended the attempt, once.
+    /// Returns the error that ended the attempt, once.
     pub fn check_connected(&self) -> io::Result<()> {
         if let Some(error) = self.flow.take_error() {
             return Err(error.into());
@@ -131,10 +131,10 @@ impl Connection {
         }
     }
 
-    /// Reads what there is; 0 at the end.
+    /// Reads available data; returns 0 at the end.
     ///
     /// # Errors
-    /// `WouldBlock`; what has ended the connection.
+    /// Returns `WouldBlock`, or the error that ended the connection.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.check_up()?;
         if !buf.is_empty() {
@@ -144,20 +144,20 @@ impl Connection {
         let n = self.flow.read(now, buf)?;
         self.waits_for_data.store(false, Ordering::Relaxed);
         if self.flow.has_output(now) {
-            // The window opened: the sender may be waiting for it.
+            // The window opened, and the sender may be waiting for it.
             self.send();
         }
         Ok(n)
     }
 
-    /// As [`Connection::is_ready`] for reading; where there is nothing, the peer gets what is held for an
-    /// answer.
+    /// Checks for reading like [`Connection::is_ready`]. Without data, sends the acknowledgement that was
+    /// delayed for an answer.
     pub(crate) fn check_readable(&self) -> io::Result<()> {
         self.is_ready(Interest::Read).inspect_err(|_| self.wait_for_data())
     }
 
-    /// The application has come to wait for data; see [`Flow::wait_for_data`]. It says so at each attempt, of
-    /// which the first one counts.
+    /// Notes that the application waits for data; see [`Flow::wait_for_data`]. Each attempt to read calls it,
+    /// but only the first one counts.
     fn wait_for_data(&self) {
         let known = self.waits_for_data.swap(true, Ordering::Relaxed);
         if !known && self.flow.wait_for_data(Instant::now()) {
@@ -165,10 +165,10 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::read`], of data where it lies; see [`Flow::read_with`].
+    /// Reads like [`Connection::read`], but from the data in place; see [`Flow::read_with`].
     ///
     /// # Errors
-    /// Those of [`Connection::read`].
+    /// Returns the errors of [`Connection::read`].
     pub fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
         self.check_up()?;
         let now = Instant::now();
@@ -187,17 +187,17 @@ impl Connection {
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 
-    /// Writes what there is room for.
+    /// Writes as much as fits into the send queue.
     ///
     /// # Errors
-    /// `WouldBlock`; what has ended the connection.
+    /// Returns `WouldBlock`, or the error that ended the connection.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let n = self.write_unsent(data)?;
         self.send_written(n);
         Ok(n)
     }
 
-    /// As [`Connection::write`], with the data in several buffers: what fits leaves in the same packets.
+    /// Writes like [`Connection::write`], from several buffers: data that fits leaves in the same packets.
     pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         self.check_writable()?;
         let n = self.flow.write_vectored(Instant::now(), buffers)?;
@@ -205,11 +205,11 @@ impl Connection {
         Ok(n)
     }
 
-    /// As [`Connection::write`], and leaves the sending to the caller, by [`Datapath::pump_together`] or
+    /// Writes like [`Connection::write`], but leaves sending to the caller, by [`Datapath::pump_together`] or
     /// [`Datapath::pump`].
     ///
     /// # Errors
-    /// Those of [`Connection::write`].
+    /// Returns the errors of [`Connection::write`].
     ///
     /// [`Datapath::pump_together`]: peersock_datapath::Datapath::pump_together
     /// [`Datapath::pump`]: peersock_datapath::Datapath::pump
@@ -220,11 +220,12 @@ impl Connection {
 
     fn check_writable(&self) -> io::Result<()> {
         self.check_up()?;
-        // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
+        // After the buffer was full, a good part of it must be free again, because refilling it in small
+        // pieces is slow.
         self.is_ready(Interest::Write)
     }
 
-    /// Sends after `n` bytes were written.
+    /// Sends after a write of `n` bytes.
     fn send_written(&self, n: usize) {
         self.send();
         if n >= LARGE_WRITE {
@@ -232,10 +233,10 @@ impl Connection {
         }
     }
 
-    /// Whether a direction can go on, or has ended or failed.
+    /// Checks whether a direction can go on, or has ended or failed.
     ///
     /// # Errors
-    /// `WouldBlock` if not.
+    /// Returns `WouldBlock` if not.
     pub fn is_ready(&self, interest: Interest) -> io::Result<()> {
         let wanted = match interest {
             Interest::Read => Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR,
@@ -247,14 +248,14 @@ impl Connection {
         }
     }
 
-    /// shutdown(2).
+    /// Shuts down like shutdown(2).
     ///
     /// # Errors
-    /// `NotConnected`.
+    /// Returns `NotConnected`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let now = Instant::now();
         if self.was_cut_off.load(Ordering::Relaxed) && how != Shutdown::Read {
-            // No end for what was cut off.
+            // A FIN would make truncated data look complete.
             return Err(Error::NetworkDown.into());
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) {
@@ -264,34 +265,35 @@ impl Connection {
             self.flow.shutdown_read(now)?;
         }
         self.send();
-        // Whoever waits for this socket in another thread sees the end.
+        // Another thread that waits for this socket must see the end.
         self.waiters().notify(true, true);
         Ok(())
     }
 
-    /// Takes nothing more from the peer; true if it had ended its side, see [`Flow::stop_receiving`].
+    /// Accepts no more data from the peer; returns true if the peer had ended its side, see
+    /// [`Flow::stop_receiving`].
     pub(crate) fn stop_receiving(&self) -> bool {
         let is_complete = self.flow.stop_receiving(Instant::now());
         self.send();
-        // Whoever waits for this socket in another thread sees the end.
+        // Another thread that waits for this socket must see the end.
         self.waiters().notify(true, true);
         is_complete
     }
 
-    /// The application knows that the connection has failed, although it has not taken the error.
+    /// Notes that the application knows of the failure, although it has not taken the error.
     pub(crate) fn set_error_known(&self) {
         self.error_known.store(true, Ordering::Relaxed);
     }
 
-    /// The own address.
+    /// Returns the local address.
     pub fn local_addr(&self) -> SocketAddr {
         self.flow.local()
     }
 
-    /// The peer's address.
+    /// Returns the remote address.
     ///
     /// # Errors
-    /// `NotConnected` before the connection stands.
+    /// Returns `NotConnected` before the connection is established.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self.flow.readiness().contains(Ready::CONNECTED) {
             true => Ok(self.flow.remote()),
@@ -303,7 +305,7 @@ impl Connection {
         self.flow.nodelay()
     }
 
-    /// TCP_NODELAY.
+    /// Sets TCP_NODELAY.
     pub fn set_nodelay(&self, on: bool) {
         self.flow.set_nodelay(on);
         if on {
@@ -311,45 +313,45 @@ impl Connection {
         }
     }
 
-    /// TCP_CONGESTION.
+    /// Returns TCP_CONGESTION.
     ///
     /// # Errors
-    /// `NotConnected` after its end.
+    /// Returns `NotConnected` after its end.
     pub fn congestion_control(&self) -> io::Result<CongestionControl> {
         Ok(self.flow.congestion().ok_or(Error::NotConnected)?)
     }
 
-    /// TCP_CONGESTION.
+    /// Sets TCP_CONGESTION.
     ///
     /// # Errors
-    /// `NotConnected` after its end.
+    /// Returns `NotConnected` after its end.
     pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
         self.congestion_control()?;
         self.flow.set_congestion(Instant::now(), congestion);
-        // The new window may be the larger one, or its pace the faster one.
+        // The new window may be larger, or its pace faster.
         self.send();
         Ok(())
     }
 
-    /// TCP_INFO.
+    /// Returns TCP_INFO.
     ///
     /// # Errors
-    /// `NotConnected` after its end.
+    /// Returns `NotConnected` after its end.
     pub fn info(&self) -> io::Result<TcpInfo> {
         Ok(self.flow.info().ok_or(Error::NotConnected)?)
     }
 
     pub(crate) fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
         self.flow.set_keepalive(checked(interval)?);
-        // The flow's timer follows.
+        // This updates the flow's timer.
         self.send();
         Ok(())
     }
 
-    /// TCP_USER_TIMEOUT, `None` for the default.
+    /// Sets TCP_USER_TIMEOUT, `None` for the default.
     ///
     /// # Errors
-    /// `InvalidInput` for zero.
+    /// Returns `InvalidInput` for zero.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.flow.set_user_timeout(checked(timeout)?);
         self.send();
@@ -360,8 +362,8 @@ impl Connection {
         *sync::lock(&self.linger)
     }
 
-    /// SO_LINGER: how long dropping it waits (blocking the thread) for delivery, after which it resets the
-    /// connection. `None`, the default: dropping does not wait.
+    /// Sets SO_LINGER: the time that dropping it waits (blocking the thread) for delivery, after which it
+    /// resets the connection. `None`, the default: dropping does not wait.
     pub fn set_linger(&self, linger: Option<Duration>) {
         *sync::lock(&self.linger) = linger;
         self.flow.set_reset_on_close(linger == Some(Duration::ZERO));
@@ -371,11 +373,11 @@ impl Connection {
         self.flow.take_error().map(io::Error::from)
     }
 
-    /// `WouldBlock` while something that was written, or the end, waits for an acknowledgement.
+    /// Returns `WouldBlock` while written data, or the end, waits for an acknowledgement.
     pub(crate) fn check_delivered(&self) -> io::Result<()> {
         match self.flow.delivery() {
             Delivery::Done => Ok(()),
-            // Whoever has it from here need not be told again.
+            // The error is taken, because the caller needs it only once.
             Delivery::Lost(loss) => Err(self.flow.take_error().unwrap_or(loss.error).into()),
             _ => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -402,18 +404,18 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let has_ended = self.flow.readiness().contains(Ready::WRITE_CLOSED);
         if self.was_cut_off.load(Ordering::Relaxed) && !has_ended {
-            // With a FIN the peer would take what it has for everything. The node delivers what was written
-            // as long as it lingers, and resets what is open then.
+            // A FIN would make the peer consider its data complete. The node delivers the written data as
+            // long as it lingers, and then resets open connections.
             return;
         }
-        // An error that was taken before is known to the application.
+        // The application knows an error that it has taken.
         let is_lost = matches!(self.flow.delivery(), Delivery::Lost(_));
         let error_taken = !self.flow.readiness().contains(Ready::ERROR);
         let is_known = is_lost && (error_taken || self.error_known.load(Ordering::Relaxed));
         self.flow.close(Instant::now());
         self.send();
         match self.linger() {
-            // SO_LINGER with a time: closing waits for the delivery, and resets when the time is over.
+            // SO_LINGER with a time: closing waits for the delivery, and resets after that time.
             Some(linger) if linger > Duration::ZERO => {
                 let deadline = Some(Instant::now() + linger);
                 let delivered = || (self.flow.delivery() != Delivery::Pending).then_some(());
@@ -430,7 +432,7 @@ impl Drop for Connection {
     }
 }
 
-/// A time that a socket option may have.
+/// Checks a time for a socket option.
 fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
     match time {
         Some(Duration::ZERO) => {
@@ -440,7 +442,7 @@ fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
     }
 }
 
-/// A place of a listener's backlog, which is free once this is dropped.
+/// Place in a listener's backlog, which dropping it frees.
 pub struct Place {
     node: Arc<Inner>,
     listener: Arc<Listener>,
@@ -461,8 +463,8 @@ impl fmt::Debug for Place {
     }
 }
 
-/// A TCP listener, without waiting. Dropping it stops listening and resets what nobody accepted.
-/// [`NodeHandle::reserve`](crate::attach::NodeHandle::reserve) gives one; an example is at [`Connection`].
+/// TCP listener without waiting. Dropping it stops listening and resets connections in the backlog.
+/// [`NodeHandle::reserve`](crate::attach::NodeHandle::reserve) returns one; an example is at [`Connection`].
 pub struct Acceptor {
     pub(crate) node: Arc<Inner>,
     listener: Arc<Listener>,
@@ -471,7 +473,7 @@ pub struct Acceptor {
 impl Acceptor {
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Acceptor> {
         let interface = interface_of(&node.inner, local)?;
-        // As std::net on Unix: a restarted server may listen while its old connections are in TIME-WAIT.
+        // As in std::net on Unix: a restarted server may listen while its old connections are in TIME-WAIT.
         let options = TcpOptions { reuse_address: true, prompt: true, ..TcpOptions::default() };
         let stack = node.inner.driver.datapath.stack();
         let listener = stack
@@ -481,7 +483,7 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(&node.inner), listener })
     }
 
-    /// Takes an address and a port, on one interface only if given; connections come after
+    /// Takes an address and a port, only on one interface if given; connections come after
     /// [`Acceptor::listen`].
     pub(crate) fn reserve(
         node: &Arc<Inner>,
@@ -495,48 +497,48 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(node), listener })
     }
 
-    /// listen(2), with room for so many connections that nobody has accepted.
+    /// Listens like listen(2), with a backlog of `backlog` connections.
     pub fn listen(&self, backlog: usize) {
         self.listener.listen(backlog);
     }
 
-    /// The same, for few, which [`accept_in_place`](Self::accept_in_place) takes: see
+    /// Listens with a small, exact backlog for [`accept_in_place`](Self::accept_in_place): see
     /// [`Listener::listen_exactly`].
     pub fn listen_exactly(&self, backlog: usize) {
         self.listener.listen_exactly(backlog);
     }
 
-    /// Who waits for connections.
+    /// Returns the waiters for connections.
     pub fn waiters(&self) -> &Waiters {
         Waited::waiters(&*self.listener)
     }
 
-    /// A connection that has come, and from where.
+    /// Accepts a connection, and returns it with its source.
     ///
     /// # Errors
-    /// `WouldBlock`.
+    /// Returns `WouldBlock`.
     pub fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
         let flow = self.listener.accept(Instant::now())?;
         let remote = flow.remote();
         Ok((Connection::new(&self.node, flow), remote))
     }
 
-    /// A connection that has come, and goes on counting among those that wait until its place is dropped.
+    /// Accepts a connection that still counts in the backlog until its place is dropped.
     ///
     /// # Errors
-    /// `WouldBlock`.
+    /// Returns `WouldBlock`.
     pub fn accept_in_place(&self) -> io::Result<(Connection, Place)> {
         let flow = self.listener.accept_in_place(Instant::now())?;
         let place = Place { node: Arc::clone(&self.node), listener: Arc::clone(&self.listener) };
         Ok((Connection::new(&self.node, flow), place))
     }
 
-    /// The own address.
+    /// Returns the local address.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local()
     }
 
-    /// Stops listening, and resets what nobody accepted.
+    /// Stops listening, and resets connections in the backlog.
     pub(crate) fn close(&self) {
         let mut batch = Batch::default();
         let now = Instant::now();
@@ -545,7 +547,7 @@ impl Acceptor {
         self.waiters().notify(true, false);
     }
 
-    /// What connections have that come from now on.
+    /// Sets the options of later connections.
     pub fn set_options(&self, options: TcpOptions) {
         self.listener.set_options(options);
     }

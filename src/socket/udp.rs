@@ -1,4 +1,4 @@
-//! UDP: one socket.
+//! UDP socket without waiting.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,19 +11,19 @@ use super::{Waited, explain, interface_of};
 use crate::node::{Inner, Node};
 use peersock_primitives::wait::Waiters;
 
-/// A UDP socket. Dropping it frees its port.
+/// UDP socket. Dropping it frees its port.
 pub(crate) struct Datagrams {
     pub(crate) node: Arc<Inner>,
     socket: Arc<UdpSocket>,
 }
 
 impl Datagrams {
-    /// Binds to `local`, at port 0 to one that peers can reach.
+    /// Binds to `local`; port 0 selects one that peers can reach.
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Datagrams> {
         Self::open(node, local, UdpOptions::default())
     }
 
-    /// Binds to all addresses of the family of `peer`, at a port to which answers come.
+    /// Binds to all addresses of the family of `peer`, at a port that receives answers.
     pub(crate) fn client(node: &Node, peer: IpAddr) -> io::Result<Datagrams> {
         let any: IpAddr = match peer {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -51,8 +51,8 @@ impl Datagrams {
         Ok(self.socket.connect(remote)?)
     }
 
-    /// Sends one datagram, to the connected peer if `remote` is `None`. Never has to wait: what the network
-    /// cannot take is lost, as in any UDP.
+    /// Sends one datagram, to the connected peer if `remote` is `None`. Never blocks, because UDP may lose
+    /// datagrams that the network cannot take.
     pub(crate) fn send(&self, data: &[u8], remote: Option<SocketAddr>) -> io::Result<usize> {
         self.node.check_up()?;
         let now = Instant::now();

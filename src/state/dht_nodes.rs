@@ -1,12 +1,12 @@
-//! Nodes of the DHT that are kept for the next start.
+//! DHT nodes that are stored for the next start.
 
 use super::{StateDir, StateError, read_regular_secret_file, write_atomically};
 
 const DHT_NODES_FILE: &str = "dht-nodes";
 
 impl StateDir {
-    /// Returns the list of nodes of the DHT that was kept last. `None` if there is none, and if the file is not
-    /// private or no text: then whoever wants the list does without.
+    /// Returns the last stored list of DHT nodes. Returns `None` if there is none, or if the file is not
+    /// private or no text, because the list is optional.
     pub(crate) fn dht_nodes(&self) -> Option<String> {
         if let Some(later) = &self.later {
             return later.dht_nodes.clone();
@@ -21,7 +21,7 @@ impl StateDir {
         }
     }
 
-    /// Keeps a list of nodes of the DHT in place of the last one.
+    /// Stores a list of DHT nodes in place of the last one.
     pub(crate) fn keep_dht_nodes(&self, text: &str) {
         if self.later.is_some() {
             return;

@@ -1,9 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a state directory, or a file that holds a secret, was refused.
+/// Reason why a state directory, or a file with a secret, was refused.
 ///
-/// The texts say what to do about it; they are meant to be shown to a person.
+/// The texts include advice; they are meant for a person.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -19,9 +19,9 @@ pub enum StateError {
         holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     InUse {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// The process that holds it, where it is known.
+        /// Process that holds it, if known.
         holder: Option<u32>,
     },
 
@@ -32,22 +32,22 @@ pub enum StateError {
         path.display()
     )]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
 
-    /// Everybody on the machine may change a file that says which nodes to trust.
+    /// Everybody on the machine may change a file that lists trusted nodes.
     #[error(
         "everybody may change {} (mode {mode:04o}), which says which nodes to trust; run: chmod o-w {}",
         path.display(),
         path.display()
     )]
     Changeable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
 
@@ -58,66 +58,66 @@ pub enum StateError {
         path.display()
     )]
     WritableByOthers {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the directory.
         mode: u32,
     },
 
     /// The file or directory belongs to another user.
     #[error("{} belongs to user id {owner}, not to you ({user}); use a file or directory of your own", path.display())]
     ForeignOwner {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Its owner.
+        /// Owner of the file or directory.
         owner: u32,
-        /// The effective user id of this process.
+        /// Effective user ID of this process.
         user: u32,
     },
 
-    /// There is something else where a regular file or a directory should be.
+    /// The path is not the expected regular file or directory.
     #[error("{} is not a {expected}; move it away, or name another path", path.display())]
     WrongKind {
-        /// The path.
+        /// Path of the object.
         path: PathBuf,
-        /// `"regular file"`, `"regular file or pipe"` or `"directory"`.
+        /// Expected kind: `"regular file"`, `"regular file or pipe"` or `"directory"`.
         expected: &'static str,
     },
 
-    /// The identity file does not have the form this version writes.
+    /// The identity file does not have the form of this version.
     #[error(
         "{} is not a valid identity file ({what}); restore it from a backup, or move it away to \
          get a new identity (and a new node id)",
         path.display()
     )]
     Malformed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it; never quotes the file's content.
+        /// Error; never quotes the file's content.
         what: &'static str,
     },
 
     /// The identity file was written by a newer version of this program.
     #[error("{} was written by a newer version of peersock; upgrade this one", path.display())]
     TooNew {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 
     /// The operating system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// The operation, as a verb: `"read"`, `"create"`, …
+        /// Operation, as a verb: `"read"`, `"create"`, …
         action: &'static str,
-        /// What it was applied to.
+        /// Path of the operation.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
 impl StateError {
-    /// For `map_err`: wraps an [`io::Error`] with what was being done to which path.
+    /// Wraps an [`io::Error`] with the operation and the path, for `map_err`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }

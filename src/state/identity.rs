@@ -1,4 +1,4 @@
-//! The text form of an identity on disk.
+//! Text form of an identity on disk.
 //!
 //! ```text
 //! # Whoever can read this file can act as this node. Keep it secret; keep a backup.
@@ -18,7 +18,7 @@ const COMMENT: &str = "# Whoever can read this file can act as this node. Keep i
 const MAGIC: &str = "peersock-identity";
 const VERSION: u32 = 1;
 
-/// A node's secret seed; wiped from memory when dropped.
+/// Secret seed of a node; wiped from memory when dropped.
 pub(super) type Seed = Zeroizing<[u8; 32]>;
 
 pub(super) fn generate() -> std::io::Result<Seed> {
@@ -28,6 +28,7 @@ pub(super) fn generate() -> std::io::Result<Seed> {
 }
 
 pub(super) fn emit(seed: &Seed) -> Zeroizing<String> {
+    // Large enough for all, because growing would leave an unwiped copy of the seed behind.
     let mut text = Zeroizing::new(String::with_capacity(256));
     text.push_str(COMMENT);
     text.push_str(MAGIC);
@@ -37,7 +38,7 @@ pub(super) fn emit(seed: &Seed) -> Zeroizing<String> {
     text
 }
 
-/// `path` is for the error's text only.
+/// Parses the text form. `path` is only for the error's text.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Seed, StateError> {
     let malformed = |what| StateError::Malformed { path: path.into(), what };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -56,10 +57,12 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Seed, StateError> {
     if words.next().is_some() || lines.next().is_some() {
         return Err(malformed("something follows the seed"));
     }
+    // `decode_mut` panics for another length.
     if digits.len() != 64 {
         return Err(malformed("the seed is not 64 digits long"));
     }
     let mut seed = Seed::default();
+    // Decoded in place, so that no unwiped copy is left.
     HEX.decode_mut(digits.as_bytes(), seed.as_mut_slice())
         .map_err(|_| malformed("the seed has a character that is not a hexadecimal digit"))?;
     Ok(seed)

@@ -1,4 +1,4 @@
-//! What a node keeps on disk: one private directory per identity.
+//! State of a node on disk: one private directory per identity.
 //!
 //! ```text
 //! peersock/             0700, yours
@@ -8,9 +8,8 @@
 //!   management.sock        0600, present while a node runs: `peersock status` asks it
 //! ```
 //!
-//! Files are replaced atomically, so a crash leaves the old or the new content, never a torn one. The
-//! identity is never regenerated over one that exists: a damaged or exposed file is an error for a person
-//! to look at.
+//! Files are replaced atomically, so a crash leaves the old or the new content, never a torn one. An existing
+//! identity is never regenerated: a damaged or exposed file is an error that needs a person.
 
 #[cfg(feature = "dht")]
 mod dht_nodes;
@@ -42,7 +41,7 @@ const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
 const MANAGEMENT_SOCKET: &str = "management.sock";
 
-/// A state directory, locked for this process as long as the value lives.
+/// State directory, locked for this process as long as the value lives.
 ///
 /// ```
 /// use peersock::state::StateDir;
@@ -56,13 +55,13 @@ const MANAGEMENT_SOCKET: &str = "management.sock";
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
-    /// The kernel releases the lock when the last copy of this descriptor is closed, however the process
-    /// ends.
+    /// Lock file. The kernel releases the lock when the last copy of this descriptor is closed, however the
+    /// process ends.
     _lock: Arc<File>,
     later: Option<Arc<Later>>,
 }
 
-/// The parts of a state directory that a node needs, opened before it starts.
+/// Parts of a state directory that a node needs, opened before it starts.
 #[derive(Debug)]
 struct Later {
     seed: Seed,
@@ -72,22 +71,22 @@ struct Later {
 }
 
 impl StateDir {
-    /// The directory used when none is named: `peersock` under `$XDG_STATE_HOME` (if that is an absolute
-    /// path) or under `~/.local/state`.
+    /// Returns the default directory: `peersock` under `$XDG_STATE_HOME` (if that is an absolute path) or
+    /// under `~/.local/state`.
     ///
     /// # Errors
     ///
-    /// [`StateError::NoDefaultPath`] if neither is known.
+    /// Returns [`StateError::NoDefaultPath`] if neither is known.
     pub fn default_path() -> Result<PathBuf, StateError> {
         default_path_from(env::var_os("XDG_STATE_HOME").map(PathBuf::from), env::home_dir())
     }
 
-    /// Opens and locks a state directory; creates it, with mode 0700, if it is not there.
+    /// Opens and locks a state directory; creates it, with mode 0700, if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`StateError::InUse`] if another process, or another value in this one, has it open;
-    /// [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`] if someone else could put files into
+    /// Returns [`StateError::InUse`] if another process, or another value in this one, has it open;
+    /// [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`] if another user could put files into
     /// it; [`StateError::WrongKind`] if it is not a directory; otherwise [`StateError::Io`].
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
         create_private(path)?;
@@ -98,14 +97,14 @@ impl StateDir {
         Ok(StateDir { path, _lock: Arc::new(lock), later: None })
     }
 
-    /// Reads the identity and binds the management socket now: a node started with
-    /// [`IdentitySource::Opened`](crate::IdentitySource::Opened) has both, though the process has become a user
-    /// that may not enter the directory. Such a node keeps nothing else there, and leaves the socket's file
-    /// behind at its end.
+    /// Reads the identity and binds the management socket now. A node started with
+    /// [`IdentitySource::Opened`](crate::IdentitySource::Opened) has both, even if the process has switched
+    /// to a user without access to the directory. Such a node stores nothing else there, and leaves the
+    /// socket's file behind at its end.
     ///
     /// # Errors
     ///
-    /// Those of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
+    /// Returns the errors of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
     pub fn for_later(mut self) -> Result<StateDir, StateError> {
         let seed = Seed(*self.seed()?);
         let listener = self.bind_management();
@@ -122,23 +121,24 @@ impl StateDir {
         Ok(self)
     }
 
-    /// The management socket, which this makes unless [`StateDir::for_later`] has done so.
+    /// Returns the management socket; makes it unless [`StateDir::for_later`] has done so.
     pub(crate) fn bind_management(&self) -> io::Result<UnixListener> {
         if let Some(listener) = self.later.as_ref().and_then(|later| sync::lock(&later.management).take()) {
             return Ok(listener);
         }
         let path = Self::management_socket(&self.path);
-        // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
+        // This process holds the directory's lock, so an existing socket belongs to a process that is gone.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
+        // bind(2) applies the umask, which may let other users connect.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(listener)
     }
 
-    /// The absolute path of the directory.
+    /// Returns the absolute path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -147,8 +147,8 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// [`StateError::Exposed`] or [`StateError::ForeignOwner`] if the file is not private to this user,
-    /// [`StateError::Malformed`] or [`StateError::TooNew`] if it cannot be understood, otherwise
+    /// Returns [`StateError::Exposed`] or [`StateError::ForeignOwner`] if the file is not private to this
+    /// user, [`StateError::Malformed`] or [`StateError::TooNew`] if it cannot be parsed, otherwise
     /// [`StateError::Io`]. An existing file is never overwritten.
     pub fn identity(&self) -> Result<Identity, StateError> {
         if let Some(later) = &self.later {
@@ -157,7 +157,7 @@ impl StateDir {
         Ok(Identity::from_seed(&*self.seed()?))
     }
 
-    /// Reads the identity's seed, or draws it.
+    /// Reads the identity's seed, or generates it.
     fn seed(&self) -> Result<identity::Seed, StateError> {
         if let Some(seed) = read_seed(&self.path)? {
             return Ok(seed);
@@ -168,39 +168,40 @@ impl StateDir {
         Ok(seed)
     }
 
-    /// The public part of the identity in a directory that may be in use by another process; `None` if
-    /// the directory or the identity does not exist yet. Takes no lock and creates nothing.
+    /// Returns the public part of the identity in a directory that may be in use by another process; `None`
+    /// if the directory or the identity does not exist yet. Takes no lock and creates nothing.
     ///
     /// # Errors
     ///
-    /// Those of [`StateDir::identity`], and [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`]
-    /// if someone else could put files into the directory.
+    /// Returns the errors of [`StateDir::identity`], and [`StateError::WritableByOthers`] or
+    /// [`StateError::ForeignOwner`] if another user could put files into the directory.
     pub fn peek_identity(path: &Path) -> Result<Option<PublicIdentity>, StateError> {
         let identity = read_seed(path)?.map(|seed| Identity::from_seed(&seed));
         if identity.is_some() {
-            // Others could give another file of this user's the identity's name.
+            // Otherwise another user could rename a different file of this user to the identity's name.
             check_directory(path)?;
         }
         Ok(identity.map(|identity| *identity.public()))
     }
 
-    /// Where the node that uses the directory at `path` answers [`crate::management`] requests.
+    /// Returns the path of the socket on which the node that uses the directory at `path` answers
+    /// [`crate::management`] requests.
     pub fn management_socket(path: &Path) -> PathBuf {
         path.join(MANAGEMENT_SOCKET)
     }
 }
 
-/// Reads an identity's secret seed from a file of the form that state directories have.
+/// Reads an identity's secret seed from a file in the form of state directories.
 ///
 /// # Errors
 ///
-/// Those of [`StateDir::identity`]; [`StateError::Io`] if there is no such file.
+/// Returns the errors of [`StateDir::identity`]; [`StateError::Io`] if the file does not exist.
 pub fn read_identity_file(path: &Path) -> Result<Seed, StateError> {
     let text = read_secret_file(path)?;
     Ok(Seed(*identity::parse(path, &text)?))
 }
 
-/// Writes an identity's secret seed to a new file of mode 0600, in the form that state directories have.
+/// Writes an identity's secret seed to a new file of mode 0600, in the form of state directories.
 ///
 /// ```
 /// use peersock::Seed;
@@ -216,7 +217,7 @@ pub fn read_identity_file(path: &Path) -> Result<Seed, StateError> {
 ///
 /// # Errors
 ///
-/// [`StateError::Io`], with `AlreadyExists` if there is a file: none is ever overwritten.
+/// Returns [`StateError::Io`], with `AlreadyExists` if the file exists, because none is ever overwritten.
 pub fn write_identity_file(path: &Path, seed: &Seed) -> Result<(), StateError> {
     let text = identity::emit(&zeroize::Zeroizing::new(seed.0));
     let mut file = OpenOptions::new()
@@ -227,13 +228,14 @@ pub fn write_identity_file(path: &Path, seed: &Seed) -> Result<(), StateError> {
         .map_err(StateError::io("create", path))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.map_err(|error| {
+        // A partial identity must not look like a whole one.
         let _ = fs::remove_file(path);
         StateError::io("write", path)(error)
     })
 }
 
 fn default_path_from(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, StateError> {
-    // The XDG base directory specification tells us to ignore a relative path.
+    // The XDG base directory specification requires relative paths to be ignored.
     let base = match state_home {
         Some(path) if path.is_absolute() => path,
         _ => home.filter(|home| home.is_absolute()).ok_or(StateError::NoDefaultPath)?.join(".local/state"),
@@ -243,7 +245,8 @@ fn default_path_from(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Resu
 
 fn create_private(path: &Path) -> Result<(), StateError> {
     if let Some(parent) = path.parent() {
-        // The parents are ordinary directories of the user's; only the last one is ours to restrict.
+        // The parents are ordinary directories of the user; only the last one belongs to peersock and is
+        // restricted.
         fs::create_dir_all(parent).map_err(StateError::io("create", parent))?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
@@ -256,7 +259,7 @@ fn create_private(path: &Path) -> Result<(), StateError> {
 
 fn lock(directory: &Path) -> Result<File, StateError> {
     let path = directory.join(LOCK_FILE);
-    // Never truncated on opening: the content is the holder's pid until we hold the lock ourselves.
+    // Never truncated on opening, because the content is the holder's pid until this process holds the lock.
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -406,7 +409,7 @@ mod tests {
             fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
             StateDir::peek_identity(place.path())
         };
-        // Others may look which files there are: those with secrets are refused if they could read them.
+        // Others may list the files, because files with secrets are refused if others can read them.
         for mode in [0o700, 0o755] {
             assert!(peek(mode).unwrap().is_some());
             StateDir::open(place.path()).unwrap();

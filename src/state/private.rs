@@ -12,24 +12,24 @@ use super::StateError;
 
 /// Reads a text file that holds a secret.
 ///
-/// The checks are made on the open file, so it cannot be exchanged between check and use. A pipe, as shells
-/// make for `<(command)`, is read to its end; it has no owner and mode that matter. The text is wiped from
+/// It checks the open file, so that the file cannot be exchanged between check and use. A pipe, as shells
+/// make for `<(command)`, is read to its end; its owner and mode are checked, too. The text is wiped from
 /// memory when dropped.
 ///
 /// # Errors
 ///
-/// [`StateError::Exposed`] if group or others have any access, [`StateError::ForeignOwner`] if it belongs to
-/// another user, [`StateError::WrongKind`] if it is neither a regular file nor a pipe, [`StateError::Io`] if
-/// it cannot be read, is longer than 1 MiB or is not UTF-8.
+/// Returns [`StateError::Exposed`] if group or others have any access, [`StateError::ForeignOwner`] if it
+/// belongs to another user, [`StateError::WrongKind`] if it is neither a regular file nor a pipe,
+/// [`StateError::Io`] if it cannot be read, is longer than 1 MiB or is not UTF-8.
 pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
     let (text, metadata) = read_text_file(path)?;
     check_secret_file(path, &metadata)?;
     Ok(text)
 }
 
-/// As [`read_secret_file`], but refuses a pipe without waiting for its writer: a place that a program looks
-/// at by itself must not block it.
+/// Reads like [`read_secret_file`], but refuses a pipe.
 pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>, StateError> {
+    // Opening a pipe without a writer would block, and a fixed path must not block the program.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
@@ -43,8 +43,8 @@ pub(crate) fn read_regular_secret_file(path: &Path) -> Result<Zeroizing<String>,
     read_text(path, file, &metadata)
 }
 
-/// Reads a text file or a pipe, of at most 1 MiB, and returns what [`check_secret_file`] needs in case it
-/// turns out to hold a secret.
+/// Reads a text file or a pipe, of at most 1 MiB, and returns the metadata for [`check_secret_file`] in case
+/// it holds a secret.
 pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata), StateError> {
     let file = File::open(path).map_err(StateError::io("open", path))?;
     let metadata = file.metadata().map_err(StateError::io("examine", path))?;
@@ -60,10 +60,11 @@ fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<S
     if metadata.len() > LIMIT {
         return Err(too_large());
     }
-    // Nobody knows how much a pipe is going to deliver.
+    // The length of a pipe's data is unknown.
     let expected = if metadata.is_file() { metadata.len() } else { LIMIT };
-    // Reserved in one piece: a growing string would leave copies of the secret behind.
+    // Reserved in one piece, because a growing string would leave copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(expected as usize + 1));
+    // One byte more reveals a file that has grown.
     file.take(expected + 1).read_to_string(&mut text).map_err(StateError::io("read", path))?;
     match text.len() as u64 > LIMIT {
         true => Err(too_large()),
@@ -71,8 +72,8 @@ fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<S
     }
 }
 
-/// Refuses a file or a pipe that others than its owner can use, or that belongs to someone else. A shell's
-/// `<(…)` is the caller's own, with mode 0600.
+/// Refuses a file or a pipe that users other than its owner can access, or that belongs to another user. A
+/// shell's `<(…)` is the caller's, with mode 0600.
 pub(crate) fn check_secret_file(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
     check_owner(path, metadata)?;
     let mode = metadata.mode() & 0o7777;
@@ -82,7 +83,7 @@ pub(crate) fn check_secret_file(path: &Path, metadata: &Metadata) -> Result<(), 
     Ok(())
 }
 
-/// Refuses a directory in which others could put, or exchange, files.
+/// Refuses a directory in which other users could put, or exchange, files.
 pub(crate) fn check_directory(path: &Path) -> Result<(), StateError> {
     let metadata = fs::metadata(path).map_err(StateError::io("examine", path))?;
     if !metadata.is_dir() {
@@ -96,8 +97,8 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Refuses a file or a pipe that says whom to trust, and that everybody on the machine could change. A group
-/// that may is taken for the owner's choice.
+/// Refuses a file or a pipe of trusted nodes that everybody on the machine could change. Write access of a
+/// group counts as the owner's choice.
 pub(crate) fn check_trusted_file(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
     let mode = metadata.mode() & 0o7777;
     match mode & 0o002 {
@@ -106,7 +107,7 @@ pub(crate) fn check_trusted_file(path: &Path, metadata: &Metadata) -> Result<(),
     }
 }
 
-/// Refuses what belongs to another user than the one this process acts for.
+/// Refuses a file of another user than the effective one.
 pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
@@ -117,11 +118,12 @@ pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateE
 
 /// Replaces `directory/name` by a file of mode 0600 with this content.
 ///
-/// After a crash at any point there is either the old file or the new one, whole and on the disk. The caller
-/// holds the directory's lock, so one fixed temporary name is enough.
+/// After a crash at any point the old file or the new one exists, whole and on the disk. The caller holds the
+/// directory's lock, so one fixed temporary name is enough.
 pub(crate) fn write_atomically(directory: &Path, name: &str, content: &[u8]) -> Result<(), StateError> {
     let target = directory.join(name);
     let temporary = directory.join(format!(".{name}.new"));
+    // A crash may have left it behind.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(StateError::io("remove", &temporary)(error));
@@ -138,7 +140,7 @@ pub(crate) fn write_atomically(directory: &Path, name: &str, content: &[u8]) -> 
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, &target))
         .map_err(StateError::io("write", &target))?;
-    // The rename itself is durable only when the directory is.
+    // The rename is durable only once the directory is.
     File::open(directory).and_then(|d| d.sync_all()).map_err(StateError::io("write", directory))
 }
 
@@ -201,7 +203,7 @@ mod tests {
         writing.join().unwrap().unwrap();
         let writing = write(vec![b'x'; (1 << 20) + 1]);
         assert!(matches!(read_secret_file(&fifo).unwrap_err(), StateError::Io { .. }));
-        // The reader does not take it all; whether the writer notices depends on the pipe's size.
+        // The reader does not take all; whether the writer notices depends on the pipe's size.
         let _ = writing.join().unwrap();
     }
 }

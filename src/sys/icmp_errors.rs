@@ -1,8 +1,8 @@
-//! What the kernel says about datagrams that a socket has sent: ICMP errors (ip(7), IP_RECVERR).
+//! ICMP errors that the kernel reports about a socket's datagrams (ip(7), IP_RECVERR).
 //!
-//! A socket that hears of errors fails its next call with one, whichever destination that call is for, and is
-//! readable as long as its queue of errors is not empty. So a sender tries again, and a reader that finds
-//! nothing takes the errors.
+//! A pending error fails the socket's next call, whichever destination that call has, and makes the socket
+//! readable until its error queue is empty. So a sender tries again, and a reader that finds no datagram
+//! takes the errors.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -10,29 +10,29 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 
-/// Bytes of a refused datagram that are looked at: more than tell which it was.
+/// Number of bytes kept of a refused datagram, more than needed to identify it.
 const QUOTED: usize = 64;
 
-/// Room for the error and what else the socket has asked to be told with a packet.
+/// Buffer size for the error and other control messages of the socket.
 const CONTROL: usize = 512;
 
-/// A datagram that was sent to a port where nobody listens.
+/// Datagram that was rejected because no socket listens at its port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// Where it was sent to.
+    /// Destination of the datagram.
     pub(crate) remote: SocketAddr,
     quoted: [u8; QUOTED],
     length: usize,
 }
 
 impl Refused {
-    /// Its beginning, as far as the error repeats it.
+    /// Returns the beginning of the datagram, as far as the error quotes it.
     pub(crate) fn quoted(&self) -> &[u8] {
         &self.quoted[..self.length]
     }
 }
 
-/// Has the kernel keep the errors about a socket's datagrams.
+/// Makes the kernel queue the errors about a socket's datagrams.
 pub(crate) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
     match ipv4 {
         true => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
@@ -41,8 +41,7 @@ pub(crate) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the oldest error: `None` if there is none, `Some(None)` if it was of a kind that says nothing of the
-/// peer.
+/// Takes the oldest error: `None` if there is none, `Some(None)` if it is not about the peer.
 pub(crate) fn take(socket: &UdpSocket) -> Option<Option<Refused>> {
     let mut quoted = [0; QUOTED];
     let mut control = [0; CONTROL];
@@ -53,14 +52,13 @@ pub(crate) fn take(socket: &UdpSocket) -> Option<Option<Refused>> {
     let refused = message.cmsgs().ok().and_then(|mut parts| parts.find_map(|part| refused_by(&part)));
     let remote = message.address.as_ref().and_then(socket_address);
     Some(remote.zip(refused).map(|(remote, by)| {
-        // What a machine on the way says of a port is a hint, and counts as if it quoted nothing.
+        // An error from another machine on the path is only a hint, so it counts as if it quoted nothing.
         let length = if by == remote.ip() { message.bytes.min(QUOTED) } else { 0 };
         Refused { remote, quoted, length }
     }))
 }
 
-/// Who says that nobody listens at the port; `None` if that is not what is said, or if this machine itself
-/// finds something wrong with a datagram.
+/// Returns the machine that reports a closed port; `None` for other errors, and for errors of this machine.
 fn refused_by(part: &ControlMessageOwned) -> Option<IpAddr> {
     let (error, by) = match part {
         ControlMessageOwned::Ipv4RecvErr(error, by) => {
@@ -96,7 +94,7 @@ mod tests {
             let ipv4 = address.starts_with('1');
             enable(&socket, ipv4).expect("an option that every Linux has");
             assert_eq!(take(&socket), None);
-            // Held until the datagram is there, so that nobody else has the port.
+            // Bound until the datagram has arrived, so that no other socket gets the port.
             let gone = UdpSocket::bind(address).expect("a port");
             let remote = gone.local_addr().expect("an address");
             drop(gone);

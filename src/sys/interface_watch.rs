@@ -1,4 +1,4 @@
-//! Changes of the machine's interfaces and addresses.
+//! Notifications of changes of the machine's interfaces and addresses.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
-/// Becomes readable when an interface or an address comes or goes (rtnetlink(7)).
+/// Descriptor that becomes readable when an interface or an address comes or goes (rtnetlink(7)).
 #[derive(Debug)]
 pub(crate) struct InterfaceWatch {
     socket: OwnedFd,
@@ -25,10 +25,10 @@ impl InterfaceWatch {
         Ok(InterfaceWatch { socket })
     }
 
-    /// Drops the queued messages; they only say that the list should be read again.
+    /// Discards the queued messages; they only mean that the list must be read again.
     pub(crate) fn drain(&self) {
         let mut buf = [0u8; 4096];
-        // Bounded: a storm of messages must not keep the engine here.
+        // Bounded, because a storm of messages must not keep the engine here.
         for _ in 0..64 {
             match rustix::net::recv(&self.socket, &mut buf[..], RecvFlags::DONTWAIT) {
                 Ok(_) => continue,

@@ -1,13 +1,13 @@
-//! All that the driver needs of the operating system beyond what `std`, `socket2` and `quinn-udp` have for
-//! every system. A port to another system is this folder; sockets that are descriptors (`descriptors/`)
-//! are Linux's alone.
+//! Interface to the operating system beyond what `std`, `socket2` and `quinn-udp` provide for every system. A
+//! port to another system changes this folder; sockets that are descriptors (`descriptors/`) are specific to
+//! Linux.
 //!
-//! * [`poll`]: waiting for a few descriptors, and a descriptor that ends that;
-//! * [`poller`]: what the engine thread sleeps on;
-//! * [`interface_watch`]: interfaces and addresses that come and go;
-//! * [`icmp_errors`]: what the kernel has learned about datagrams that were sent;
-//! * [`suspend`]: how long the machine was suspended;
-//! * [`socket_buffer`]: room for what arrives;
+//! * [`poll`]: waiting for a few descriptors, and a descriptor that ends the wait;
+//! * [`poller`]: the poller of the engine thread;
+//! * [`interface_watch`]: changes of interfaces and addresses;
+//! * [`icmp_errors`]: ICMP errors about datagrams that were sent;
+//! * [`suspend`]: the time that the machine was suspended;
+//! * [`socket_buffer`]: receive buffers;
 //! * [`process`]: forks and exits.
 
 pub(crate) mod icmp_errors;

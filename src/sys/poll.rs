@@ -1,4 +1,4 @@
-//! Waiting for file descriptors: `poll(2)` with a deadline, and an eventfd to be woken by.
+//! Waiting for file descriptors: `poll(2)` with a deadline, and an eventfd as wake-up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, Timespec};
 pub(crate) use rustix::event::{PollFd, PollFlags};
 
-/// Waits until a descriptor is readable or `timeout` (none: for ever) is over. Interruptions count as a
+/// Waits until a descriptor is readable or `timeout` (none: for ever) has passed. Interruptions count as a
 /// wake-up.
 pub(crate) fn readable(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
     let timeout = timeout.map(timespec);
-    // Errors other than EINTR are not possible for descriptors that we own; either way the caller looks
-    // again.
+    // Errors other than EINTR are not possible for descriptors that the caller owns; the caller checks again
+    // in any case.
     let _ = rustix::event::poll(fds, timeout.as_ref());
 }
 
-/// As [`readable`], but looks again and again for the time `busy` before it sleeps.
+/// Waits like [`readable`], but busy-polls for the time `busy` before it sleeps.
 pub(crate) fn readable_busy(fds: &mut [PollFd<'_>], busy: Duration, timeout: Option<Duration>) -> Looked {
     let looked = look_for(fds, timeout.map_or(busy, |timeout| timeout.min(busy)));
     if !looked.found {
@@ -27,8 +27,8 @@ pub(crate) fn readable_busy(fds: &mut [PollFd<'_>], busy: Duration, timeout: Opt
     looked
 }
 
-/// Looks for so long, without sleeping, whether a descriptor is readable. Other threads that want the
-/// processor have it first.
+/// Polls for the time `busy`, without sleeping, until a descriptor is readable. Yields to other threads that
+/// want the processor.
 pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> Looked {
     let mut looked = Looked { found: false, longest_gap: Duration::ZERO };
     if busy.is_zero() {
@@ -46,20 +46,21 @@ pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> Looked {
         if looked.found || now.saturating_duration_since(begin) >= busy {
             return looked;
         }
+        // A flood of datagrams must not take the processor from other threads.
         rustix::thread::sched_yield();
     }
 }
 
-/// What looking for so long has come to.
+/// Result of busy polling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Looked {
-    /// Something came.
+    /// True if a descriptor became readable.
     pub(crate) found: bool,
-    /// The longest time between two looks.
+    /// Longest time between two polls.
     pub(crate) longest_gap: Duration,
 }
 
-/// Waits until `fd` is writable; false when `timeout` is over first.
+/// Waits until `fd` is writable; returns false if `timeout` passes first.
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     matches!(rustix::event::poll(&mut fds, Some(&timespec(timeout))), Ok(n) if n > 0)
@@ -69,7 +70,7 @@ pub(crate) fn timespec(timeout: Duration) -> Timespec {
     Timespec { tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64, tv_nsec: timeout.subsec_nanos().into() }
 }
 
-/// Ends another thread's `poll` (eventfd(2)), as a [`Waker`](std::task::Waker) if need be.
+/// Wake-up of another thread's `poll` (eventfd(2)), also usable as a [`Waker`](std::task::Waker).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -86,17 +87,17 @@ pub struct Wakeup {
 }
 
 impl Wakeup {
-    /// A descriptor that is not readable.
+    /// Makes a descriptor that is not readable.
     ///
     /// # Errors
-    /// EMFILE, ENFILE.
+    /// Returns EMFILE, ENFILE.
     pub fn new() -> io::Result<Wakeup> {
         Ok(Wakeup { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     /// Makes the descriptor readable until [`Wakeup::clear`].
     pub fn wake(&self) {
-        // EAGAIN: the counter is full, so it is readable already.
+        // EAGAIN means that the counter is full, so the descriptor is already readable.
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
     }
 
@@ -148,7 +149,7 @@ mod tests {
         assert!(!look_for(&mut fds, Duration::ZERO).found);
         // A deadline comes first.
         readable_busy(&mut fds, Duration::from_secs(600), Some(Duration::from_millis(1)));
-        // And so does what is there already.
+        // So does a pending wake-up.
         wakeup.wake();
         readable_busy(&mut fds, Duration::ZERO, None);
     }

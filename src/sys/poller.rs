@@ -1,4 +1,4 @@
-//! What the engine thread sleeps on: descriptors of many kinds, and one timer.
+//! Poller of the engine thread: descriptors of many kinds, and one timer.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,13 +11,13 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use super::poll::{self, Looked, PollFd, PollFlags, timespec};
 
-/// Events that are taken from the kernel at once.
+/// Limit of events that are taken from the kernel at once.
 const EVENTS: usize = 256;
 
-/// The descriptors that the engine thread waits for (epoll(7)), each under a token.
+/// Descriptors that the engine thread waits for (epoll(7)), each with a token.
 ///
-/// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is
-/// [attached](crate::attach::Attached).
+/// The driver uses tokens from [`Poller::OWN`] on; those below belong to the
+/// [attachment](crate::attach::Attached).
 ///
 /// ```
 /// # use std::os::fd::AsFd;
@@ -36,52 +36,51 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// The first of the driver's tokens.
+    /// First token of the driver.
     pub const OWN: u64 = 1 << 63;
-    /// The timer's token.
+    /// Token of the timer.
     pub(crate) const TIMER: u64 = u64::MAX;
 
     pub(crate) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        // It goes on while the machine is suspended: sessions have ended then, and beacons are due. For those
-        // who count by CLOCK_MONOTONIC it may go off early, and is set again.
+        // This clock goes on while the machine is suspended, because sessions end then, and beacons are due.
+        // For deadlines by CLOCK_MONOTONIC the timer may fire early, and is set again.
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
         let poller = Poller { epoll, timer };
         poller.add(poller.timer.as_fd(), Self::TIMER, EventFlags::IN)?;
         Ok(poller)
     }
 
-    /// Has the kernel tell of a descriptor, until it is closed or removed.
+    /// Adds a descriptor, until it is closed or removed.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
-    /// Has the kernel tell of other things of a descriptor that was added. What is true of it already is told
-    /// again.
+    /// Changes the events of a descriptor that was added. Events that are already pending are reported again.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     pub fn modify(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
-    /// Tells no more of a descriptor.
+    /// Removes a descriptor.
     pub fn remove(&self, fd: BorrowedFd<'_>) {
-        // It may never have been added.
+        // The descriptor may never have been added.
         let _ = epoll::delete(&self.epoll, fd);
     }
 }
 
-/// The waiting of the one thread that does.
+/// Sleep state of the engine thread, which alone waits on the poller.
 pub(crate) struct Sleeper<'a> {
     poller: &'a Poller,
     room: [MaybeUninit<Event>; EVENTS],
-    /// When the timer goes off. It is left alone while that is no later than what is waited for: deadlines
-    /// move with every packet, nearly always away from now, and setting it has its price.
+    /// Time at which the timer fires. It is not reset while that is early enough, because deadlines move with
+    /// every packet, nearly always later, and each reset is a system call.
     armed: Option<Instant>,
 }
 
@@ -90,11 +89,12 @@ impl<'a> Sleeper<'a> {
         Sleeper { poller, room: [const { MaybeUninit::uninit() }; EVENTS], armed: None }
     }
 
-    /// Sleeps until there are events, no later than `deadline`; it may return early without any.
+    /// Sleeps until an event, or `deadline`; may return early without one.
     pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> &[Event] {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let at_once = timespec(Duration::ZERO);
         let timeout = match (left, deadline) {
+            // A deadline that has passed needs no timer.
             (Some(Duration::ZERO), _) => Some(&at_once),
             (Some(left), Some(deadline)) => {
                 if self.armed.is_none_or(|armed| armed > deadline) {
@@ -105,7 +105,7 @@ impl<'a> Sleeper<'a> {
             }
             _ => None,
         };
-        // EINTR: the caller looks again.
+        // After EINTR the caller checks again.
         let (events, _) = match epoll::wait(&self.poller.epoll, &mut self.room[..], timeout) {
             Ok(taken) => taken,
             Err(_) => return &[],
@@ -117,9 +117,9 @@ impl<'a> Sleeper<'a> {
         events
     }
 
-    /// Looks for so long, no later than `deadline`, whether there are events, without sleeping.
+    /// Polls for events for the time `busy`, at most until `deadline`, without sleeping.
     pub(crate) fn look_for(&self, busy: Duration, deadline: Option<Instant>) -> Looked {
-        // Most often it is zero, and the clock need not be asked.
+        // Usually zero, which saves reading the clock.
         let busy = match deadline {
             Some(deadline) if !busy.is_zero() => busy.min(deadline.saturating_duration_since(Instant::now())),
             _ => busy,
@@ -129,7 +129,7 @@ impl<'a> Sleeper<'a> {
 
     fn arm(&self, left: Duration) {
         let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(left) };
-        // It fails for times that make no sense only.
+        // Only invalid times fail.
         let _ = rustix::time::timerfd_settime(&self.poller.timer, TimerfdTimerFlags::empty(), &once);
     }
 }

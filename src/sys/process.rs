@@ -1,4 +1,4 @@
-//! Forks and exits of the process: places where the node needs `unsafe`.
+//! Forks and exits of the process, for which the node needs `unsafe`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -6,28 +6,28 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Tells the process that made it from those that were forked from that.
+/// Mark that distinguishes the process that made it from processes forked from that one.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// A page of which a forked child gets a cleared copy.
+    /// Page of which a forked child gets a cleared copy.
     mark: Option<NonNull<AtomicU8>>,
-    /// Where the kernel has no such pages (before Linux 4.14).
+    /// Process ID, for kernels without such pages (before Linux 4.14).
     id: u32,
 }
 
-// SAFETY: the page is only read after it was made, as an atomic, and unmapped when nobody has the value any
-// more.
+// SAFETY: the page is only read after it was made, as an atomic, and unmapped when the value is dropped,
+// after its last use.
 unsafe impl Send for Process {}
 // SAFETY: as above.
 unsafe impl Sync for Process {}
 
 impl Process {
-    /// This process.
+    /// Returns the mark of this process.
     pub(crate) fn current() -> Process {
         Process { mark: marked_page(), id: std::process::id() }
     }
 
-    /// Whether this is another process. Costs a load.
+    /// Returns true in a forked process. Costs a load.
     pub(crate) fn is_forked(&self) -> bool {
         match self.mark {
             // SAFETY: the page is mapped until this value is dropped, in a child as well.
@@ -46,7 +46,7 @@ impl Drop for Process {
     }
 }
 
-/// Bytes asked for; the kernel gives a page.
+/// Requested size in bytes; the kernel allocates a page.
 const MARK: usize = 1;
 
 fn marked_page() -> Option<NonNull<AtomicU8>> {
@@ -70,7 +70,7 @@ fn marked_page() -> Option<NonNull<AtomicU8>> {
     Some(mark)
 }
 
-/// Whether `body` is true in a forked child, which ends after it.
+/// Returns true if `body` is true in a forked child, which ends after it.
 #[cfg(test)]
 pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child runs `body` alone, which takes no lock that another thread may have held, and ends
@@ -92,7 +92,7 @@ pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
 }
 
 unsafe extern "C" {
-    /// C11 7.22.4.3. The `libc` crate has it for few systems.
+    /// Registers a handler of quick_exit(3) (C11 7.22.4.3). The `libc` crate has it for few systems.
     fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
 }
 
@@ -106,8 +106,8 @@ pub fn at_exit(handler: extern "C" fn()) {
     }
 }
 
-/// Writes a line to stderr at the end of a process: once, without the locks of the standard library, which
-/// another thread may hold for ever, and without SIGPIPE, which would change how the process ends.
+/// Writes a line to stderr at the end of a process. It avoids the locks of the standard library, which
+/// another thread may hold for ever, and SIGPIPE, which would change how the process ends.
 pub(crate) fn say(line: &str) {
     let mut pipe = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();

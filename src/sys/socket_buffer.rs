@@ -1,14 +1,14 @@
-//! Room in the kernel for what arrives at a socket.
+//! Receive buffer of a socket in the kernel.
 
 use std::io;
 
 use socket2::Socket;
 
-/// Gives a socket a receive buffer of so many bytes. Without CAP_NET_ADMIN the kernel gives no more than its
-/// limit (net.core.rmem_max), and does not say so.
+/// Sets a socket's receive buffer size. Without CAP_NET_ADMIN the kernel silently grants at most its limit
+/// (net.core.rmem_max).
 ///
 /// # Errors
-/// Those of setsockopt(2).
+/// Returns the errors of setsockopt(2).
 pub(crate) fn set_receive(socket: &Socket, bytes: usize) -> io::Result<()> {
     match rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes) {
         Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! How long the machine was suspended, and when that is over.
+//! Time that the machine was suspended, and the end of a suspension.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,30 +9,30 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// Measures that from the start on: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, which [`Instant`] shows, does
-/// not.
+/// Measurement of suspensions from the start on: CLOCK_BOOTTIME includes them, CLOCK_MONOTONIC, which
+/// [`Instant`] uses, does not.
 #[derive(Debug)]
 pub(crate) struct Suspension {
-    /// The start by both clocks.
+    /// Start by both clocks.
     start: (Duration, Instant),
-    /// What was told last, in milliseconds.
+    /// Last reported suspension time in milliseconds.
     told: AtomicU64,
-    /// Becomes readable when the wall clock jumps, as it does at the end of a suspension; none if the system
-    /// has no such descriptor.
+    /// Descriptor that becomes readable when the wall clock jumps, as it does at the end of a suspension;
+    /// `None` if the system lacks it.
     watch: Option<OwnedFd>,
 }
 
-/// What the clocks show.
+/// Reading of the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) now: Instant,
-    /// How long the machine was suspended in all since the start.
+    /// Total time that the machine was suspended since the start.
     pub(crate) suspended: Duration,
-    /// Nobody was told of the last suspension before.
+    /// True if the last suspension was not reported before.
     pub(crate) is_news: bool,
 }
 
-/// What is less is no suspension, but time that passed between two readings.
+/// Threshold below which a difference is no suspension, but time that passed between the two readings.
 const LEAST: Duration = Duration::from_millis(100);
 
 impl Suspension {
@@ -41,7 +41,7 @@ impl Suspension {
         Suspension { start: read(), told: AtomicU64::new(0), watch: watch.ok() }
     }
 
-    /// The time now, and what there is to know of suspensions.
+    /// Returns the current time, with the suspensions.
     pub(crate) fn now(&self) -> Reading {
         let (boottime, now) = read();
         self.reading(boottime, now)
@@ -53,6 +53,7 @@ impl Suspension {
             return Reading { now, suspended, is_news: false };
         }
         let millis = u64::try_from(suspended.as_millis()).unwrap_or(u64::MAX);
+        // Several threads read the clocks, but only one of them must report a suspension.
         let told = self.told.fetch_max(millis, Ordering::Relaxed);
         Reading { now, suspended, is_news: millis >= told.saturating_add(LEAST.as_millis() as u64) }
     }
@@ -63,21 +64,22 @@ impl Suspension {
         if total < LEAST { Duration::ZERO } else { total }
     }
 
-    /// What becomes readable when the machine goes on after a suspension.
+    /// Returns the descriptor that becomes readable at the end of a suspension.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)
     }
 
-    /// To be called when that is readable.
+    /// Rearms the descriptor. Call it when the descriptor is readable.
     pub(crate) fn watch_again(&self) {
         if let Some(watch) = &self.watch {
-            // It fails with ECANCELED after each jump of the clock, and watches on.
+            // The read fails with ECANCELED after each jump of the clock, which rearms the timer.
             let _ = rustix::io::read(watch, &mut [0u8; 8]);
         }
     }
 }
 
-/// A timer of the wall clock that never ends, but is cancelled when that clock jumps (timerfd_create(2)).
+/// Makes a timer of the wall clock that never expires, but is cancelled when that clock jumps
+/// (timerfd_create(2)).
 fn watch() -> rustix::io::Result<OwnedFd> {
     let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
     let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
@@ -87,12 +89,11 @@ fn watch() -> rustix::io::Result<OwnedFd> {
     Ok(timer)
 }
 
-/// Both clocks. In this order: a thread that is interrupted in between finds less than there was, and more
-/// the next time.
-///
-/// By the C library, because rustix asks the vDSO itself, which is not there in Valgrind. If the system has
-/// no such clock, the machine is never suspended.
+/// Reads both clocks.
 fn read() -> (Duration, Instant) {
+    // In this order, a thread interrupted in between finds a shorter suspension, and the rest the next time.
+    // From the C library, because rustix calls the vDSO directly, which Valgrind lacks. Without such a clock
+    // the machine never appears suspended.
     let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     (boottime, Instant::now())
 }
@@ -135,7 +136,7 @@ mod tests {
         let readings = [(1, 1), (9, 2), (10, 3), (12, 5), (20, 5), (21, 6)];
         let news = readings.map(|(boottime, monotonic)| is_news(boottime, monotonic));
         assert_eq!(news, [false, true, false, false, true, false]);
-        // A thread that was interrupted between the clocks finds less than there was.
+        // A thread that was interrupted between the readings finds a shorter suspension.
         assert!(!is_news(21, 8));
         assert!(!is_news(24, 9));
     }

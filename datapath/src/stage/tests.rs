@@ -1,10 +1,10 @@
-//! The stage itself, and the interleavings of its threads that a scheduler finds.
+//! Tests of the stage, and of the interleavings of its threads that a scheduler finds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::stage::Stage;
 
-/// The lock and the note of `shuttle`, which decides at each of them which thread goes on.
+/// Lock and note of `shuttle`, which decides at each of them which thread goes on.
 mod sync {
     pub(super) use shuttle::sync::Mutex;
     pub(super) use shuttle::sync::atomic::{AtomicBool, Ordering};

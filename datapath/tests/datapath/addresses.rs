@@ -1,4 +1,4 @@
-//! Members whose addresses change while they live.
+//! Members whose addresses change during their sessions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::net::{Net, Node};
 const PORT: u16 = 80;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Node 1 has both addresses; node 0 knows of the first.
+/// Returns a net in which node 1 has both addresses, and node 0 knows only the first.
 fn pair() -> Net {
     Net::star(2, |node| match node {
         0 => [vec![ip(1)], vec![]],
@@ -24,7 +24,7 @@ fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 7, 0, last])
 }
 
-/// A session with node 0, begun by the side that knows where the other is.
+/// Makes a session with node 0, begun by the side that knows the other's endpoint.
 fn acquaint(net: &mut Net, node: usize) {
     let to = SocketAddr::new(net.address(0), PORT);
     let node = &net.nodes[node];
@@ -100,7 +100,7 @@ fn what_comes_from_an_address_that_was_taken_away_is_dropped() {
     set(&net, &[]).expect("it may have none");
     assert!(!arrives(&mut net));
     assert_eq!(net.nodes[0].counter("inner_source_not_owned"), 1);
-    // A block of addresses behind it.
+    // A block of addresses behind node 1.
     set(&net, &[Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
     assert!(arrives(&mut net));
 }
@@ -137,11 +137,11 @@ fn a_socket_follows_an_address_to_its_new_owner() {
     assert_eq!(send(&mut net), [false, true]);
 }
 
-/// Node 1 is given a block in which an address of node 2 lies; both talk to node 0.
+/// Returns a net in which node 1 is given a block that contains an address of node 2; both talk to node 0.
 fn with_a_block() -> Net {
     let mut net = Net::star(3, |node| match node {
         0 => [vec![ip(1)], vec![]],
-        // The first has both, as one who writes what he likes as source.
+        // Node 1 has both addresses, like an attacker that forges sources.
         1 => [vec![ip(9), ip(5)], vec![ip(9)]],
         _ => [vec![ip(5)], vec![ip(5)]],
     });

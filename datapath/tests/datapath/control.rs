@@ -1,4 +1,4 @@
-//! Control is never on the path of a packet of a standing session: its lock is not taken at all.
+//! Packets of an established session never involve control: its lock is not taken at all.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn udp(net: &Net, node: usize, port: u16) -> Arc<UdpSocket> {
     net.nodes[node].datapath.stack().udp_bind(None, local, options).expect("a free port")
 }
 
-/// Sends back what has come to a socket; says how many datagrams that were.
+/// Echoes the datagrams of a socket; returns their number.
 fn echo(net: &Net, node: usize, socket: &UdpSocket) -> usize {
     let mut buf = [0; 100];
     let mut count = 0;
@@ -51,7 +51,7 @@ fn a_server_of_a_thousand_alternating_clients_never_waits_for_control() {
             assert_eq!((&buf[..received.len], received.source), (say, to));
         }
     };
-    // This makes the sessions.
+    // The first round makes the sessions.
     round(&mut net, b"hello");
     let before = net.control_locked();
     for say in [&b"one"[..], b"two", b"three"] {
@@ -61,7 +61,7 @@ fn a_server_of_a_thousand_alternating_clients_never_waits_for_control() {
     assert_eq!(net.control_locked(), before, "6,000 datagrams");
 }
 
-/// A connection of node 1 with node 0, both ends.
+/// Connects node 1 with node 0; returns both ends.
 fn connection(net: &mut Net) -> [Arc<Flow>; 2] {
     let (to, mut batch) = (SocketAddr::new(net.address(0), PORT), Batch::default());
     let stack = net.nodes[0].datapath.stack();
@@ -121,7 +121,7 @@ fn datagrams_through_a_root_never_wait_for_control() {
 fn transfers_without_control(mut net: Net) -> Net {
     const BYTES: usize = 2 << 20;
     let flows = connection(&mut net);
-    // Some more packets, so that the timers of both sides run.
+    // Sends more packets, so that the timers of both sides run.
     let transfer = |net: &mut Net, bytes: usize| {
         let (mut written, mut read) = ([0; 2], [0; 2]);
         let mut buf = vec![7; 64 << 10];
@@ -142,7 +142,7 @@ fn transfers_without_control(mut net: Net) -> Net {
     net
 }
 
-/// A peer's last packets often need an answer: a FIN that was repeated, or a datagram to a closed port.
+/// A peer's last packets often cause an answer: a FIN that was repeated, or a datagram to a closed port.
 #[test]
 fn what_a_peer_that_leaves_has_sent_last_makes_no_handshake() {
     let mut net = Net::star(2, |_| [vec![], vec![]]);
@@ -182,7 +182,7 @@ fn datagrams_to_a_group_never_wait_for_control() {
         let received = members.iter().filter(|member| member.recv_from(&mut [0; 100]).is_ok()).count();
         assert_eq!(received, 3);
     };
-    // Each of the others has a session with node 0 then.
+    // Each other node has a session with node 0 then.
     for node in 1..4 {
         let socket = udp(&net, node, 0);
         let to = SocketAddr::new(net.address(0), PORT);
@@ -203,7 +203,7 @@ fn after_the_machine_was_suspended_what_is_due_can_be_done() {
     connection(&mut net);
     let datapath = &net.nodes[0].datapath;
     datapath.note_suspended(Duration::from_secs(8 * 3600));
-    // Nothing but timers: each call does what is due, and the next deadline is later.
+    // Only timers run: each call does the due work, and the next deadline is later.
     let mut now = net.now;
     for _ in 0..20 {
         let Some(at) = datapath.poll_timeout() else { return };

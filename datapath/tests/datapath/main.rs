@@ -1,4 +1,4 @@
-//! The junction of the two cores, as the driver and the simulator run it.
+//! Tests of the junction of the two cores, as the driver and the simulator run it.
 
 mod addresses;
 mod control;

@@ -1,4 +1,4 @@
-//! Datagrams over a path that begins to carry too little: those who send them are told, without any protocol
+//! Datagrams over a path that begins to carry too little: their senders get an error, without any protocol
 //! above that would notice.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,13 +13,13 @@ use crate::net::Net;
 const PORT: u16 = 7;
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT);
 
-/// Acknowledgements and keep-alives pass.
+/// Datagram size that lets only acknowledgements and keepalives pass.
 const NARROW: usize = 130;
 
-/// What is promised.
+/// Promised time until the sender gets the error.
 const TOLD: Duration = Duration::from_secs(15);
 
-/// Two nodes of which the second has a socket that is connected with the first one's, and has had an answer.
+/// Returns two nodes; the second has a socket that is connected with the first one's, and has had an answer.
 fn pair() -> (Net, [Arc<UdpSocket>; 2]) {
     let mut net = Net::star(2, |_| [vec![], vec![]]);
     let bind = |node: usize, port| {
@@ -29,7 +29,7 @@ fn pair() -> (Net, [Arc<UdpSocket>; 2]) {
     let (server, client) = (bind(0, PORT), bind(1, 0));
     client.connect(SocketAddr::new(net.address(0), PORT)).expect("a route");
     exchange(&mut net, &server, &client);
-    // What the path takes is found out.
+    // Path MTU discovery completes.
     net.run(Duration::from_secs(5), |_| false);
     (net, [server, client])
 }
@@ -69,7 +69,7 @@ fn who_waits_for_an_answer_to_one_datagram_is_told() {
     assert_eq!(client.recv_from(&mut [0; 10]), Err(Error::MessageSize));
     assert!(net.now - sent < TOLD, "{:?}", net.now - sent);
     assert_eq!((size(&net), server.take_error()), (Some(SizeState::TooSmall), None));
-    // And so is who goes on.
+    // A sender that continues gets the error again.
     send(&net, &client);
     assert!(net.run(TOLD, |_| client.readiness().contains(Ready::ERROR)), "nobody says it again");
     assert_eq!(client.recv_from(&mut [0; 10]), Err(Error::MessageSize));
@@ -93,7 +93,7 @@ fn who_only_sends_has_the_path_looked_at_more_and_more_rarely() {
         while server.recv_from(&mut [0; 1000]).is_ok() {}
     }
     assert_eq!(client.take_error(), None);
-    // A probe and its companion each time: after 1, 2, 4 ... 64 s, and then every 64 s.
+    // Each check is a probe and its companion: after 1, 2, 4 ... 64 s, and then every 64 s.
     let probes = net.nodes[1].overlay_counter("probes_sent") - before;
     assert!((10..200).contains(&probes), "{probes} in ten minutes");
 }

@@ -1,4 +1,4 @@
-//! Nodes on a network in memory: one thread, no clock, nothing is lost.
+//! Nodes on a network in memory: one thread, no clock, no loss.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -16,13 +16,13 @@ use peersock_testnet::{FakeRoot, Random};
 pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
     pub(crate) now: Instant,
-    /// Stands where node [`ROOT`] would be.
+    /// Root in place of node [`ROOT`].
     pub(crate) root: FakeRoot,
-    /// Batches of more than one datagram that went to the root.
+    /// Number of batches of more than one datagram that went to the root.
     pub(crate) batches_relayed: usize,
-    /// What nodes send to each other directly is dropped.
+    /// True if datagrams sent directly between nodes are dropped.
     apart: bool,
-    /// The longest datagram that arrives, bytes.
+    /// Size of the longest datagram that arrives, bytes.
     pub(crate) longest: usize,
     wire: Wire,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Node {
     ingress: Ingress,
 }
 
-/// What is under way: from and to which node, the datagrams, and the size of each.
+/// Datagrams in flight: sender, receiver, contents, and the size of each.
 type Wire = Arc<Mutex<VecDeque<(usize, usize, Vec<u8>, usize)>>>;
 
 struct Outbox {
@@ -58,13 +58,14 @@ impl Sink for Outbox {
 }
 
 impl Net {
-    /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
-    /// besides its self-certifying address: in its own description and in that of node 0.
+    /// Builds a net in which node 0 knows all others, and those know node 0 and its endpoint. `addresses`
+    /// returns a node's addresses besides the self-certifying one: in its own description and in that of node
+    /// 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
         Net::star_with(&Config::default(), nodes, addresses)
     }
 
-    /// The same with settings of the stacks.
+    /// Builds a star with settings of the stacks.
     pub(crate) fn star_with(
         config: &Config,
         nodes: usize,
@@ -101,7 +102,7 @@ impl Net {
         Net { nodes, now, root, batches_relayed: 0, apart: false, longest: usize::MAX, wire }
     }
 
-    /// All nodes are registered at the root, which alone they can reach.
+    /// Builds a net whose nodes can only reach the root, where all are registered.
     pub(crate) fn relayed(nodes: usize) -> Net {
         let mut net = Net::star(nodes, |_| [vec![], vec![]]);
         net.apart = true;
@@ -125,12 +126,12 @@ impl Net {
         self.nodes[node].network.addresses[0]
     }
 
-    /// Delivers until nothing is under way.
+    /// Delivers until no datagram is in flight.
     pub(crate) fn deliver(&mut self) {
         while self.deliver_one() {}
     }
 
-    /// Delivers what was sent first; false if nothing is under way.
+    /// Delivers the oldest datagrams; returns false if none are in flight.
     pub(crate) fn deliver_one(&mut self) -> bool {
         let next = self.wire.lock().expect("one thread").pop_front();
         let Some((from, to, bytes, stride)) = next else { return false };
@@ -148,7 +149,7 @@ impl Net {
         true
     }
 
-    /// The root takes a batch, and passes on as one batch what goes to one node.
+    /// Handles a batch at the root, which passes on as one batch the datagrams for one node.
     fn root_receives(&mut self, from: usize, bytes: &[u8], stride: usize) {
         let mut out: Vec<(SocketAddr, Vec<u8>, usize)> = Vec::new();
         self.batches_relayed += usize::from(bytes.len() > stride);
@@ -169,7 +170,7 @@ impl Net {
         }
     }
 
-    /// Delivers all that is under way, which goes to one node, before that node answers.
+    /// Delivers all datagrams in flight, which go to one node, before that node answers.
     pub(crate) fn deliver_together(&mut self) {
         let under_way = std::mem::take(&mut *self.wire.lock().expect("one thread"));
         let to = under_way.front().expect("something is under way").1;
@@ -182,12 +183,12 @@ impl Net {
         datapath.finish_receive(self.now, ingress);
     }
 
-    /// How many datagrams are under way.
+    /// Returns the number of batches in flight.
     pub(crate) fn under_way(&self) -> usize {
         self.wire.lock().expect("one thread").len()
     }
 
-    /// Delivers, and does what is due, until `done` or for `time`.
+    /// Delivers, and runs timers, until `done` or for `time`.
     pub(crate) fn run(&mut self, time: Duration, mut done: impl FnMut(&mut Net) -> bool) -> bool {
         let end = self.now + time;
         loop {
@@ -195,7 +196,7 @@ impl Net {
             if done(self) {
                 return true;
             }
-            // What `done` has sent comes first.
+            // Datagrams that `done` has sent are delivered first.
             if self.wire.lock().expect("one thread").is_empty() {
                 let next = self.nodes.iter().filter_map(|node| node.datapath.poll_timeout()).min();
                 match next {
@@ -209,7 +210,7 @@ impl Net {
         }
     }
 
-    /// How often each node's threads have taken the lock of its control state machine.
+    /// Returns how often each node's threads have taken the control lock.
     pub(crate) fn control_locked(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.counter("control_locked")).collect()
     }
@@ -236,7 +237,7 @@ impl Node {
         Node { datapath, network, ingress: Ingress::default() }
     }
 
-    /// A frame of nobody comes in.
+    /// Receives a datagram that belongs to no session.
     pub(crate) fn receive_garbage(&mut self, now: Instant, from: usize) {
         let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };
         self.datapath.receive(now, &mut self.ingress, meta, &[0xd9; 60], 60, false);
@@ -272,7 +273,7 @@ fn seed(node: usize, purpose: u8) -> [u8; 32] {
     seed
 }
 
-/// Where a node is.
+/// Returns a node's endpoint.
 fn place(node: usize) -> SocketAddr {
     let [high, low] = (node as u16).to_be_bytes();
     SocketAddr::from(([10, 0, high, low], 4000))

@@ -1,4 +1,4 @@
-//! What several flows have to say to one peer leaves with one call.
+//! Tests that segments of several flows to one peer leave with one call.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::net::Net;
 
 const FLOWS: usize = 70;
 
-/// Connections of node 1 with node 0: the ends of node 1, and those of node 0 in the same order.
+/// Connects node 1 with node 0; returns the ends of node 1, and the ends of node 0 in the same order.
 fn connections(net: &mut Net) -> (Vec<Arc<Flow>>, Vec<Arc<Flow>>) {
     let (to, options) = (SocketAddr::new(net.address(0), 7), TcpOptions::default());
     let stack = net.nodes[0].datapath.stack();
@@ -59,7 +59,7 @@ fn small_segments_of_equal_size_leave_with_one_call() {
         assert_eq!(client.write(net.now, &[at as u8; 40]), Ok(40));
     }
     pump_together(&net, &clients);
-    // 64 of them are as many as a call takes.
+    // One call takes 64 datagrams.
     assert_eq!(net.under_way(), 2);
     net.deliver();
     for (at, server) in servers.iter().enumerate() {
@@ -70,7 +70,8 @@ fn small_segments_of_equal_size_leave_with_one_call() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever their sizes: long ones, which leave alone, are not overtaken by short ones of the same flow.
+    /// Long segments, which leave alone, are not overtaken by short ones of the same flow, whatever their
+    /// sizes.
     #[test]
     fn every_flow_gets_what_is_its_own_and_in_order(
         writes in prop::collection::vec((0..8_usize, 1..6000_usize), 1..60),

@@ -1,4 +1,4 @@
-//! Who waits for a connection hears of what it waits for, and of nothing else.
+//! Tests that a task waiting for a connection is woken for its interest, and for nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::net::{Net, Node};
 
 const PORT: u16 = 7;
 
-/// Counts how often it is told.
+/// Waker that counts its calls.
 #[derive(Default)]
 struct Count(AtomicUsize);
 
@@ -30,10 +30,10 @@ impl Count {
     }
 }
 
-/// A listener of node 0, and a connection of node 1 to it whose SYN has not left.
+/// Returns a listener of node 0, and a connection of node 1 to it whose SYN has not left.
 fn connecting(net: &Net) -> (Arc<Listener>, Arc<Flow>) {
     let local = SocketAddr::new(net.address(0), PORT);
-    // Less than what makes room again in the queue for sending.
+    // Less than the free space that makes a full send queue writable again.
     let options = TcpOptions { receive_buffer: Some(32 << 10), ..TcpOptions::default() };
     let listener = net.nodes[0].datapath.stack().tcp_listen(net.now, None, local, 1, options);
     let Node { datapath, network, .. } = &net.nodes[1];
@@ -42,7 +42,7 @@ fn connecting(net: &Net) -> (Arc<Listener>, Arc<Flow>) {
     (listener.expect("a free port"), flow.expect("a route"))
 }
 
-/// A connection between two nodes: the end of the node that opened it, and the other one.
+/// Connects two nodes; returns the end of the node that opened the connection, and the other one.
 fn connected(net: &mut Net) -> (Arc<Flow>, Arc<Flow>) {
     let (listener, flow) = connecting(net);
     net.nodes[1].datapath.pump(net.now, &flow, &mut Batch::default());
@@ -89,7 +89,7 @@ fn who_waits_for_a_connection_hears_that_it_stands() {
     assert_eq!(count.get(), 1);
 }
 
-/// What a stranger sends to a closed port would otherwise have the node look for him when he is silent then.
+/// A stranger's packet to a closed port must not make the node search for the stranger once it is silent.
 #[test]
 fn nobody_waits_for_an_answer_to_a_reset() {
     let mut net = Net::star(2, |_| [vec![], vec![]]);

@@ -1,4 +1,4 @@
-//! Clients of the root: the ones of its own tests, with a socket.
+//! Clients of the root, from the root's tests, with a socket.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -19,18 +19,19 @@ mod node;
 
 pub(crate) use node::Node;
 
-/// How long an answer is waited for.
+/// Timeout of an answer.
 const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
-/// The root that is measured. No budget hides what it could do.
+/// Returns the configuration of the measured root, without budgets.
 pub(crate) fn config() -> Config {
     let mut config = Config::new(Arc::new(Identity::from_seed(&[200; 32])));
+    // Budgets would hide the root's capacity.
     config.relay = peersock_root::RelayPolicy::Unlimited;
     (config.limits.handshakes_per_second, config.limits.handshake_burst) = (1_000_000, 1_000_000);
     config
 }
 
-/// A socket with GSO and GRO.
+/// Socket with GSO and GRO.
 pub(crate) struct Socket {
     pub(crate) io: UdpSocket,
     pub(crate) state: UdpSocketState,
@@ -49,7 +50,7 @@ impl Socket {
         self.io.local_addr().expect("it is bound")
     }
 
-    /// Sends `train` in datagrams of `segment` bytes; false if there was no room.
+    /// Sends `train` in datagrams of `segment` bytes; returns false if the socket had no space.
     pub(crate) fn send(
         &self,
         from: Option<SocketAddr>,
@@ -67,7 +68,7 @@ impl Socket {
         self.state.try_send(UdpSockRef::from(&self.io), &transmit).is_ok()
     }
 
-    /// All that is there: how many datagrams, and the last one in `buffer`.
+    /// Receives all available datagrams: returns their number, and the last one in `buffer`.
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Option<(usize, &'a [u8])> {
         let mut metas = [RecvMeta::default()];
         self.state.recv(UdpSockRef::from(&self.io), &mut [IoSliceMut::new(buffer)], &mut metas).ok()?;
@@ -75,19 +76,19 @@ impl Socket {
         Some((len.div_ceil(stride), &buffer[..len.min(stride)]))
     }
 
-    /// Waits until there is something.
+    /// Waits until a datagram is available.
     pub(crate) fn wait(&self, patience: &Timespec) -> bool {
         let mut fds = [PollFd::new(&self.io, PollFlags::IN)];
         poll(&mut fds, Some(patience)).is_ok_and(|ready| ready > 0)
     }
 }
 
-/// What a [`Node`] sends by, and what it cost.
+/// Network of a [`Node`], and its counters.
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) socket: Socket,
     pub(crate) root: SocketAddr,
-    /// Datagrams to and from the root.
+    /// Number of datagrams to and from the root.
     pub(crate) packets: u64,
     buffer: Vec<u8>,
 }
@@ -98,7 +99,7 @@ impl World {
         Ok(Self { now: Instant::now(), socket, root, packets: 0, buffer: vec![0; 1 << 16] })
     }
 
-    /// Sends a datagram that the root answers, and waits for that.
+    /// Sends a datagram that the root answers, and waits for the answer.
     pub(crate) fn send(&mut self, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
         self.tell(from, datagram);
         if !self.socket.wait(&PATIENCE) {
@@ -129,14 +130,14 @@ impl World {
         node.register(self, 600);
     }
 
-    /// What an idle node says every 25 s.
+    /// Sends the keepalive that an idle node sends every 25 s.
     pub(crate) fn keep(&mut self, node: &mut Node) {
         let challenge = node.seal_control(Control::Challenge { data: [7; 8], here: false });
         assert_eq!(self.send(node.source, &challenge).len(), 1, "the root answers");
     }
 }
 
-/// A node at a socket of its own.
+/// Returns a registered node with its own socket.
 pub(crate) fn registered(seed: u8, root: SocketAddr) -> io::Result<(Node, World)> {
     let mut world = World::new("127.0.0.1:0", root)?;
     let mut node = Node::new(seed, Source::Udp { socket: 0, remote: world.socket.address() });
@@ -145,7 +146,7 @@ pub(crate) fn registered(seed: u8, root: SocketAddr) -> io::Result<(Node, World)
     Ok((node, world))
 }
 
-/// Seconds, with their parts.
+/// Converts to seconds, with their fraction.
 pub(crate) fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
 }

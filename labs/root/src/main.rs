@@ -1,12 +1,12 @@
-//! Measures a root, as a process of its own with its sockets on loopback.
+//! Measurement of a root that runs as a separate process with its sockets on loopback.
 //!
-//! - `relay`: frames that it passes on per second of processor time, and how much later they arrive, beside
-//!   coturn, in turns.
+//! - `relay`: frames that it relays per second of processor time, and their delay, compared with coturn, in
+//!   turns.
 //! - `nodes`: memory, processor time and packets of up to 50,000 registered nodes, which are simulated here
 //!   with real handshakes.
 //!
-//! Processor time is that of the server's process, as the kernel accounts it: system calls included, and with
-//! them on loopback also the way of a datagram into its receiver's socket.
+//! Processor time is that of the server's process, as the kernel accounts it: it includes system calls, and
+//! on loopback also the way of a datagram into its receiver's socket.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 mod client;

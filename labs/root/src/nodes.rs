@@ -1,4 +1,4 @@
-//! What many registered nodes cost while they say nothing but that they are there.
+//! Measurement of many registered nodes that only keep their sessions alive.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     idle: u32,
 }
 
-/// What an idle node does, and how often: it shows that it is there, renews its session and its registration.
+/// Intervals in seconds of an idle node's keepalive, session renewal and registration renewal.
 const KEEP: f64 = 25.0;
 const SESSION: f64 = 120.0;
 const REGISTRATION: f64 = 200.0;
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let mut world = World::new("0.0.0.0:0", root.address)?;
     let mut nodes: Vec<Node> = Vec::new();
     let fresh = root.memory()?;
-    // What its first traffic costs a root is no further node's.
+    // The root's first traffic allocates memory that no further node causes.
     let mut first = node(&world, 0);
     world.connect(&mut first);
     world.register(&mut first);
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
             world.register(&mut node);
             nodes.push(node);
         }
-        // A session that was renewed has the one before beside it for a while.
+        // After a renewal the old session stays beside the new one for a while, so it counts as memory, too.
         for node in &mut nodes {
             world.connect(node);
         }
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     idle(&root, &mut world, &mut nodes, Duration::from_secs(options.idle.into()))
 }
 
-/// A node at a source prefix of its own: addresses of 127.0.0.0/8 are all this machine's.
+/// Makes a node in a separate source prefix: all addresses of 127.0.0.0/8 belong to this machine.
 fn node(world: &World, number: u32) -> Node {
     let mut seed = [3; 32];
     seed[..4].copy_from_slice(&number.to_be_bytes());
@@ -81,7 +81,7 @@ fn node(world: &World, number: u32) -> Node {
     Node::of(Identity::from_seed(&seed), Source::Udp { socket: 0, remote })
 }
 
-/// All nodes do what they are due to do, evenly spread.
+/// Runs the periodic work of all nodes, evenly spread.
 fn idle(root: &Process, world: &mut World, nodes: &mut [Node], time: Duration) -> io::Result<()> {
     let (begin, before, packets) = (Instant::now(), root.processor_time()?, world.packets);
     let count = nodes.len();

@@ -1,4 +1,4 @@
-//! What is passed on per second of processor time, and how much later it arrives.
+//! Measurement of relayed datagrams per second of processor time, and of the delay.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,17 +27,17 @@ pub(crate) struct Options {
     secs: f64,
 }
 
-/// One direction of a pair: what is sent where, and where it arrives.
+/// One direction of a pair: the datagrams with their server, and the receiving socket.
 struct Flow {
     from: Socket,
     to: Socket,
     server: SocketAddr,
-    /// In front of each datagram, and its place of a length if there is one.
+    /// Prefix of each datagram.
     header: Vec<u8>,
     is_turn: bool,
-    /// In front of an answer.
+    /// Prefix of an answer.
     back: Vec<u8>,
-    /// Where answers go.
+    /// Destination of answers.
     back_to: SocketAddr,
 }
 
@@ -51,13 +51,13 @@ impl Flow {
     }
 }
 
-/// What is offered.
+/// Offered load.
 struct Case {
     name: &'static str,
     payload: usize,
-    /// Datagrams of one call.
+    /// Datagrams per call.
     train: usize,
-    /// Datagrams per second; as many as the load can send if `None`.
+    /// Datagrams per second; `None` for as many as the load can send.
     rate: Option<u64>,
 }
 
@@ -96,6 +96,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         let mut rest = vec![Vec::new(); servers.len()];
         for round in 0..options.reps as usize {
             for turn in 0..servers.len() {
+                // In turns, so that changes of the machine's load affect both servers.
                 let which = (round + turn) % servers.len();
                 let (_, process, flows) = &servers[which];
                 let measured = measure(process, flows, case, Duration::from_secs_f64(options.secs))?;
@@ -167,7 +168,7 @@ fn turn_flows(coturn: &Process, flows: u8) -> io::Result<Vec<Flow>> {
     let flow = |_| {
         let (near, to) = (Turn::new()?, Socket::bind("127.0.0.1:0")?);
         near.open(coturn.address, to.address())?;
-        // The first datagram shows where the relay sends from.
+        // The first datagram shows the relay's source address.
         near.socket.send(None, coturn.address, &Turn::frame(b"hello"), 64);
         let mut buffer = [0; 64];
         to.wait(&Timespec { tv_sec: 5, tv_nsec: 0 });
@@ -180,7 +181,8 @@ fn turn_flows(coturn: &Process, flows: u8) -> io::Result<Vec<Flow>> {
 }
 
 impl Flow {
-    /// Nodes of which nothing was heard for 90 s are taken to be gone, and what came before is not counted.
+    /// Keeps the flow alive, because the root forgets nodes that are silent for 90 s, and drops datagrams
+    /// that arrived before the measurement.
     fn keep(&self) {
         let frame = [&self.back[..], b"here"].concat();
         self.to.send(None, self.back_to, &frame, frame.len());
@@ -224,7 +226,7 @@ fn measure(process: &Process, flows: &[Flow], case: &Case, time: Duration) -> io
         let trains: Vec<_> =
             trains.iter().map(|(flow, one)| (*flow, one.repeat(case.train), one.len())).collect();
         let mut sent = 0u64;
-        // What is on its way when it begins and ends is little beside all.
+        // Datagrams in flight at the begin and the end are few compared to all.
         let (begin, before) = (Instant::now(), process.processor_time()?);
         'load: loop {
             for (flow, train, segment) in &trains {
@@ -240,6 +242,7 @@ fn measure(process: &Process, flows: &[Flow], case: &Case, time: Duration) -> io
                 }
             }
         }
+        // The last datagrams are still in flight.
         std::thread::sleep(Duration::from_millis(20));
         let (took, used) = (begin.elapsed(), process.processor_time()? - before);
         is_over.store(true, Ordering::Relaxed);
@@ -247,13 +250,14 @@ fn measure(process: &Process, flows: &[Flow], case: &Case, time: Duration) -> io
     })
 }
 
-/// Round trips; an answer that does not come is left out.
+/// Measures round trips; a lost answer is left out.
 fn ping(flow: &Flow, times: usize) -> Vec<Duration> {
     let (request, answer) = (flow.frame(100), [&flow.back[..], &[0xd4; 100]].concat());
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut buffer = vec![0; 1 << 16];
     flow.keep();
     std::thread::sleep(Duration::from_millis(20));
+    // Late datagrams of an earlier measurement must not count as answers.
     while flow.to.receive(&mut buffer).is_some() || flow.from.receive(&mut buffer).is_some() {}
     let mut ping = || {
         let begin = Instant::now();

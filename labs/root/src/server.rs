@@ -1,4 +1,4 @@
-//! The processes that are measured.
+//! Server processes that are measured.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -10,8 +10,9 @@ use peersock_root::server::{Listen, Server};
 
 use crate::client::config;
 
-/// A root in this process, until the parent process ends it.
+/// Runs a root in this process, until the parent process ends it.
 pub(crate) fn serve() -> io::Result<()> {
+    // An interrupted measurement must not leave a server behind.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -24,7 +25,7 @@ pub(crate) fn serve() -> io::Result<()> {
     })
 }
 
-/// A server that is ended with this value.
+/// Server process, killed on drop.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -40,7 +41,7 @@ impl Process {
         Ok(Self { child, address })
     }
 
-    /// coturn with one relay thread, without authentication; `None` if it is not installed.
+    /// Starts coturn with one relay thread and without authentication; returns `None` if it is not installed.
     pub(crate) fn coturn() -> io::Result<Option<Self>> {
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -65,8 +66,8 @@ impl Process {
         Ok(Some(server))
     }
 
-    /// Whether it lets the load go on when something arrives (SCHED_BATCH), until it gets its turn: so that
-    /// what it works off has queued up, as with a server that is busy. Without `chrt` it stays as it is.
+    /// Sets whether the load may continue when a datagram arrives (SCHED_BATCH), until the server gets its
+    /// turn. Then datagrams queue up, as with a busy server. Without `chrt` the scheduling does not change.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         let policy = if is_busy { "--batch" } else { "--other" };
         let mut command = Command::new("chrt");
@@ -76,9 +77,9 @@ impl Process {
         }
     }
 
-    /// Processor time of all its threads until now.
+    /// Returns the processor time of all threads so far.
     pub(crate) fn processor_time(&self) -> io::Result<Duration> {
-        // The time that each thread was on a processor, in nanoseconds.
+        // First field: the time that the thread was on a processor, in nanoseconds.
         let mut nanos = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -87,9 +88,10 @@ impl Process {
         Ok(Duration::from_nanos(nanos))
     }
 
-    /// Memory that is its own, in bytes.
+    /// Returns the private memory in bytes.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        // Without file pages, which depend on the page cache.
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
         kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("the kernel does not say it"))

@@ -1,4 +1,4 @@
-//! As much of a TURN client (RFC 8656) as a comparison needs: an allocation over UDP and a channel.
+//! Subset of a TURN client (RFC 8656) for a comparison: an allocation over UDP and a channel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +12,12 @@ const ALLOCATE: u16 = 0x0003;
 const BINDING: u16 = 0x0001;
 const CHANNEL_BIND: u16 = 0x0009;
 
-/// Where a channel's frames have their number.
+/// Channel number in the header of a channel's frames.
 pub(crate) const CHANNEL: u16 = 0x4000;
 
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// A client with its socket.
+/// TURN client with its socket.
 pub(crate) struct Turn {
     pub(crate) socket: Socket,
 }
@@ -27,7 +27,7 @@ impl Turn {
         Ok(Self { socket: Socket::bind("127.0.0.1:0")? })
     }
 
-    /// Has the server relay between this socket and that of a peer.
+    /// Makes the server relay between this socket and a peer's socket.
     pub(crate) fn open(&self, server: SocketAddr, peer: SocketAddr) -> io::Result<()> {
         // UDP is protocol 17.
         let transport = attribute(0x0019, &[17, 0, 0, 0]);
@@ -38,7 +38,7 @@ impl Turn {
         self.ask(server, CHANNEL_BIND, &channel).ok_or_else(|| failed("a channel"))
     }
 
-    /// Whether the server is there.
+    /// Returns `Some` if the server answers.
     pub(crate) fn binding(&self, server: SocketAddr) -> Option<()> {
         self.ask(server, BINDING, &[])
     }
@@ -57,7 +57,7 @@ impl Turn {
         })
     }
 
-    /// A datagram for the peer.
+    /// Frames a datagram for the peer.
     pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
         [&CHANNEL.to_be_bytes()[..], &(payload.len() as u16).to_be_bytes(), payload].concat()
     }
@@ -67,7 +67,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &(value.len() as u16).to_be_bytes(), value].concat()
 }
 
-/// XOR-PEER-ADDRESS of an IPv4 address (RFC 8489, section 14.2).
+/// Encodes an IPv4 address as XOR-PEER-ADDRESS (RFC 8489, section 14.2).
 fn xored(address: SocketAddr) -> Vec<u8> {
     let IpAddr::V4(ip) = address.ip() else { unreachable!("the bench uses 127.0.0.1") };
     let port = address.port() ^ (COOKIE >> 16) as u16;

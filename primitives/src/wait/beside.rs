@@ -1,23 +1,23 @@
-//! Work beside that of a thread that waits for it.
+//! Work on a second thread, beside the work of a thread that waits for it.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, Result, Scope, ScopedJoinHandle};
 
 use crate::sync;
 
-/// Work that [`beside`] has begun, and perhaps done.
+/// Work that [`beside`] has started, and perhaps finished.
 #[derive(Debug)]
 #[must_use = "the scope waits for it, and its result is lost"]
 pub enum Beside<'scope, T> {
-    /// A thread does it.
+    /// Work on another thread.
     Begun(ScopedJoinHandle<'scope, T>),
-    /// There was no thread for it, and this has come of it.
+    /// Result of work that the calling thread did, because no thread could be started.
     Done(T),
 }
 
-/// Begins work on a thread of a scope. Where the system has no more threads, because of a limit on processes
-/// or memory, the calling thread does the work at once: it takes longer, and nothing fails. (`Scope::spawn`
-/// panics there.) For work that ends by itself and does not wait for the calling thread.
+/// Starts work on a thread of a scope. If the system refuses another thread (a limit on processes or memory),
+/// the calling thread does the work at once: it takes longer, but nothing fails. (`Scope::spawn` panics
+/// there.) The work must end by itself and not wait for the calling thread.
 ///
 /// ```
 /// use peersock_primitives::beside;
@@ -32,6 +32,7 @@ pub fn beside<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Beside<'scope, T> {
+    // Shared, because a failed spawn drops its closure, and the work with it.
     let work = Arc::new(Mutex::new(Some(work)));
     let its = Arc::clone(&work);
     let begun = Builder::new().spawn_scoped(scope, move || {
@@ -52,10 +53,10 @@ fn take<F>(work: &Mutex<Option<F>>) -> Option<F> {
 }
 
 impl<T> Beside<'_, T> {
-    /// Waits for its end.
+    /// Waits for the end of the work.
     ///
     /// # Errors
-    /// Its panic, if it was on a thread.
+    /// Returns the work's panic, if it was on a thread.
     pub fn join(self) -> Result<T> {
         match self {
             Beside::Begun(thread) => thread.join(),

@@ -1,9 +1,9 @@
-//! How a thread or a task waits for a socket: each socket has one [`Waiters`], notified when the socket's
+//! Waiting of a thread or a task for a socket: each socket has one [`Waiters`], notified when the socket's
 //! readiness may have changed.
 //!
-//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; who notifies
-//! first changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling
-//! costs one load.
+//! No wake-up is lost, because the order of steps is fixed. A waiter first announces itself, then checks the
+//! socket, then sleeps. A notifier first changes the socket (under the socket's own lock), then checks for
+//! waiters. Without waiters, a notification costs one load.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +27,10 @@ use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-// Relative, so that the tests can mount this module over locks whose interleavings they choose.
+// A relative path, so that the tests can mount this module over locks whose interleavings they choose.
 use super::sync::{self, AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
 
-/// What is waited for.
+/// Kind of readiness to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Data, end of stream, a connection to accept, or an error.
@@ -45,10 +45,10 @@ impl Interest {
     }
 }
 
-/// Who waits for one socket.
+/// Threads and tasks that wait for one socket.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    /// Bits of the interests that somebody has, so that telling nobody costs one load.
+    /// Bits of the interests that have a waiter, so that a notification without waiters costs one load.
     interested: AtomicU8,
     list: Mutex<WaiterList>,
     changed: Condvar,
@@ -58,18 +58,20 @@ pub struct Waiters {
 struct WaiterList {
     wakers: [Vec<Waker>; 2],
     threads: [u32; 2],
-    /// Grows with every notification, per interest.
+    /// Number of notifications, per interest.
     generation: [u64; 2],
-    /// Threads that are asleep on the condition variable.
+    /// Number of threads asleep on the condition variable.
     asleep: u32,
-    /// Threads that wait for something else instead, with what ends that.
+    /// Threads that wait for something else instead, each with the waker that ends that wait.
     elsewhere: Vec<(ThreadId, Waker)>,
 }
 
 impl Waiters {
-    /// Wakes those who wait for `read` or `write`.
+    /// Wakes the waiters for `read` or `write`.
     pub fn notify(&self, read: bool, write: bool) {
         let mask = (u8::from(read) * Interest::Read.bit()) | (u8::from(write) * Interest::Write.bit());
+        // SeqCst pairs with `publish`: either this load sees the waiter, or the waiter's check sees the
+        // changed socket.
         if self.interested.load(Ordering::SeqCst) & mask == 0 {
             return;
         }
@@ -81,7 +83,7 @@ impl Waiters {
                 woken.append(&mut state.wakers[interest as usize]);
             }
         }
-        // A thread that notifies itself looks again afterwards; it needs no waking for that.
+        // A thread that notifies itself checks the socket afterwards, so it needs no wake-up.
         let own = std::thread::current().id();
         for (_, waker) in state.elsewhere.iter().filter(|(thread, _)| *thread != own) {
             waker.wake_by_ref();
@@ -90,22 +92,25 @@ impl Waiters {
         self.publish(&state);
         drop(state);
         if threads {
+            // All threads, because the condition variable serves both interests.
             self.changed.notify_all();
         }
+        // Without the lock, because a waker may register again at once.
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Registers `waker` for the next notification. The caller looks at the socket again afterwards.
+    /// Registers `waker` for the next notification. The caller must check the socket again afterwards.
     pub fn register(&self, interest: Interest, waker: &Waker) {
         let mut state = self.lock();
         let wakers = &mut state.wakers[interest as usize];
+        // A task that polls repeatedly must not grow the list.
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());
         }
         self.publish(&state);
     }
 
-    /// Announces a thread that is about to wait. Dropping the ticket ends that.
+    /// Announces a thread that is about to wait, until the ticket is dropped.
     pub fn enter(&self, interest: Interest) -> Ticket<'_> {
         let mut state = self.lock();
         state.threads[interest as usize] += 1;
@@ -130,7 +135,7 @@ impl Waiters {
     }
 }
 
-/// A thread's announcement that it waits.
+/// Announcement of a thread that waits.
 pub struct Ticket<'a> {
     waiters: &'a Waiters,
     interest: Interest,
@@ -139,13 +144,15 @@ pub struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// Sleeps until notified or until `deadline`; true if notified. Returns at once if that has happened
-    /// since the last call.
+    /// Sleeps until notified or until `deadline`; returns true if notified. Returns at once if a notification
+    /// came since the last call.
     pub fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         let mut state = self.waiters.lock();
         let i = self.interest as usize;
         state.asleep += 1;
         let woken = loop {
+            // The generation, not the wake-up, decides: condition variables wake without a reason, and before
+            // this call.
             if state.generation[i] != self.generation {
                 break true;
             }
@@ -165,8 +172,8 @@ impl Ticket<'_> {
         woken
     }
 
-    /// Has notifications by other threads also wake `waker`: this thread is about to wait for something else,
-    /// which `waker` ends. Only the first call counts.
+    /// Makes notifications by other threads also wake `waker`, because this thread is about to wait for
+    /// something else that `waker` ends. Only the first call has an effect.
     pub fn also_wake(&mut self, waker: &Waker) {
         if self.waker.is_none() {
             self.waiters.lock().elsewhere.push((std::thread::current().id(), waker.clone()));

@@ -1,4 +1,4 @@
-//! The waiters themselves, and the interleavings of those who wait and those who tell that a scheduler finds.
+//! Tests of the waiters, and of the interleavings of waiting and notifying threads that a scheduler finds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::wait::{Interest, Waiters};
 
-/// The locks and atomics of `shuttle`, which decides at each of them which thread goes on.
+/// Locks and atomics of `shuttle`, which decides at each of them which thread goes on.
 mod sync {
     use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn sleeping_ends_at_the_deadline() {
     assert!(!waiters.enter(Interest::Read).sleep(Some(Instant::now())));
 }
 
-/// What somebody waits for is there, and the waiter is told of it afterwards.
+/// Counter of deliveries; the waiters are notified after each increment.
 type Shared = Arc<(shuttle::sync::atomic::AtomicUsize, interleaved::Waiters)>;
 
 fn deliver(shared: &Shared) {
@@ -113,7 +113,7 @@ fn in_every_interleaving_sleeping_threads_hear_of_what_they_wait_for() {
                 let shared = shared.clone();
                 shuttle::thread::spawn(move || deliver(&shared))
             });
-            // A wake-up that is lost leaves a thread that sleeps for ever, which the scheduler reports.
+            // A lost wake-up leaves a thread asleep for ever, which the scheduler reports.
             for thread in sleepers.into_iter().chain(tellers) {
                 thread.join().expect("it does not panic");
             }

@@ -1,4 +1,4 @@
-//! Which addresses a root gives to others, if its operator names none.
+//! Addresses that a root advertises, if its operator names none.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 
-/// The addresses at which sockets that are bound like this can be reached, as far as this machine knows:
-/// `interfaces` in the place of an unspecified address of their family. Loopback addresses are among them
-/// only if there are no others, and link-local ones never, since they mean nothing elsewhere.
+/// Returns the addresses at which sockets with these bindings can be reached, as far as this machine knows:
+/// `interfaces` replace an unspecified address of their family. Loopback addresses are included only if there
+/// are no others. Link-local ones never are, because they mean nothing elsewhere.
 ///
 /// ```
 /// use peersock_root::server::advertised;
@@ -32,7 +32,7 @@ pub fn advertised(bound: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr
     if all.iter().any(|address| !address.ip().is_loopback()) {
         all.retain(|address| !address.ip().is_loopback());
     }
-    // One address twice would look like two.
+    // A duplicate would look like two addresses.
     let mut seen = Vec::new();
     all.retain(|address| {
         !seen.contains(address) && {
@@ -43,20 +43,20 @@ pub fn advertised(bound: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr
     all
 }
 
-/// The addresses of this machine's interfaces that are set up (IFF_UP).
+/// Returns the addresses of this machine's interfaces that are up (IFF_UP).
 ///
 /// # Errors
-/// What the system says.
+/// Returns the system's error.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(entries_up()?.iter().filter_map(ip_of).collect())
 }
 
-/// What the system says of interfaces that are set up: nothing arrives at the addresses of others.
+/// Returns the interfaces that are up, because nothing arrives at the addresses of others.
 pub(super) fn entries_up() -> io::Result<Vec<InterfaceAddress>> {
     Ok(getifaddrs()?.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP)).collect())
 }
 
-/// The address of an entry; `None` if it is one of the link layer.
+/// Returns the IP address of an entry; `None` for a link-layer entry.
 pub(super) fn ip_of(entry: &InterfaceAddress) -> Option<IpAddr> {
     let address = entry.address.as_ref()?;
     let v6 = || Some(address.as_sockaddr_in6()?.ip().into());

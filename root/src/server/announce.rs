@@ -1,4 +1,4 @@
-//! Announcements to the local networks: where nodes that were told to look there learn of a root.
+//! Announcements on the local networks, by which nodes that listen for them find a root.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,10 +13,11 @@ use socket2::SockRef;
 use super::address::{entries_up, ip_of};
 use super::udp::Sockets;
 
-/// A node that starts hears of the root within this time.
+/// Interval of announcements: a node that starts hears of the root within this time.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who announces a root, from its own sockets: so the source of an announcement is where the root listens.
+/// Sender of a root's announcements. It uses the root's sockets, so that the source address of an
+/// announcement is the root's endpoint.
 #[derive(Debug)]
 pub(super) struct Announcer {
     sockets: Vec<(UdpSocket, IpAddr)>,
@@ -25,8 +26,10 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
+    /// Prepares the sockets.
+    ///
     /// # Errors
-    /// When the system does not let the sockets broadcast.
+    /// Returns the system's error if a socket may not broadcast.
     pub(super) fn new(sockets: &Sockets, announcement: &Announcement, port: u16) -> io::Result<Self> {
         let sockets = sockets.copies()?;
         for (socket, ip) in sockets.iter().filter(|(_, ip)| ip.is_ipv4()) {
@@ -38,13 +41,14 @@ impl Announcer {
         Ok(Self { sockets, datagram, port })
     }
 
-    /// Announces the root again and again.
+    /// Announces the root at every [`INTERVAL`], for ever.
     pub(super) async fn run(self) -> Infallible {
         let mut interval = tokio::time::interval(INTERVAL);
+        // A delayed root must not send a burst of announcements.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            // The interfaces may have changed.
+            // Read each time, because interfaces may change.
             let interfaces = entries_up().unwrap_or_default();
             for (socket, ip) in &self.sockets {
                 for interface in &interfaces {
@@ -63,7 +67,8 @@ impl Announcer {
         let send = |to: SocketAddr| drop(socket.send_to(&self.datagram, to));
         match own {
             IpAddr::V4(own) => {
-                // Announcements alone are multicast, so no other sender minds the multicast interface.
+                // Only announcements are multicast, so changing the socket's multicast interface affects no
+                // other sender.
                 if SockRef::from(socket).set_multicast_if_v4(&own).is_ok() {
                     send((DISCOVERY_GROUP_V4, self.port).into());
                 }
@@ -83,5 +88,5 @@ impl Announcer {
     }
 }
 
-/// The broadcast address that the loopback interface delivers to, though it announces none.
+/// Broadcast address that the loopback interface delivers to, although it announces none.
 const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);

@@ -1,12 +1,11 @@
-//! From the trains that came in to the trains that leave.
+//! Transfer from received trains to sent trains.
 //!
-//! A train whose frames all go to one node leaves as it is, from the buffer it came in: its headers have been
-//! written over in place. Other frames are gathered by their destination, so that many small trains, or
-//! single frames, become few calls. Per destination the order stays.
+//! A train whose frames all go to one node leaves unchanged, from the buffer it came in, because its headers
+//! were overwritten in place. Other frames are gathered by their destination, so that many small trains or
+//! single frames need few calls. The order per destination is kept.
 //!
-//! The more datagrams wait in a socket, the more of them go to the same node, and the kernel's price for a
-//! train is nearly that for one datagram. What is left over, one frame for each of many nodes, shares a
-//! system call (`messages`).
+//! Under load more datagrams of a socket go to the same node, and the kernel needs nearly the same time for a
+//! train as for one datagram. The rest, one frame for each of many nodes, shares a system call (`messages`).
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -20,35 +19,35 @@ use super::messages::{MOST, Message};
 use super::udp::Sockets;
 use crate::Source;
 
-/// Bytes that wait at the same time.
+/// Limit of gathered bytes.
 const CAPACITY: usize = 1 << 20;
 
-/// Bytes of one train: what fits into a UDP datagram over IPv4, headers not counted.
+/// Size limit of one train in bytes: the payload of a UDP datagram over IPv4, without headers.
 const MAX_BYTES: usize = 65_000;
 
-/// Frames that wait for the end of the batch.
+/// Frames gathered until the end of the batch.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    /// All frames, in the order in which they came.
+    /// All frames, in the order of arrival.
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
     trains: Vec<Train>,
-    /// Numbers of the trains, by where they go.
+    /// Numbers of the trains, by destination.
     by_destination: HashTable<u32>,
-    /// Clients choose their addresses.
+    /// Hash key, secret because clients choose their addresses.
     key: Key,
 }
 
-/// Frames of one train that lie side by side.
+/// Adjacent frames of one train.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     start: usize,
     end: usize,
-    /// The train's next one.
+    /// Number of the train's next piece.
     next: Option<u32>,
 }
 
-/// Frames that go to the same place with the same mark.
+/// Frames to one destination with the same ECN mark.
 #[derive(Debug)]
 struct Train {
     to: (u16, SocketAddr),
@@ -56,12 +55,12 @@ struct Train {
     segment: usize,
     count: usize,
     len: usize,
-    /// Its first and last piece, unless it is empty.
+    /// First and last piece, unless the train is empty.
     ends: Option<(u32, u32)>,
 }
 
 impl Gathering {
-    /// All memory that it will use for frames. `seed` is random.
+    /// Allocates all memory for frames. `seed` is random.
     pub(super) fn new(seed: &[u8; 32]) -> Self {
         Self {
             bytes: Vec::with_capacity(CAPACITY),
@@ -72,7 +71,7 @@ impl Gathering {
         }
     }
 
-    /// Frames of one train that go to the same node: `segment` bytes each, the last one perhaps shorter.
+    /// Adds frames of one train to the same node: `segment` bytes each, the last one may be shorter.
     pub(super) fn add(
         &mut self,
         sockets: &Sockets,
@@ -85,8 +84,7 @@ impl Gathering {
         if self.bytes.len() + frames.len() > CAPACITY {
             self.flush(sockets, gauges);
         }
-        // Frames of one kind of ECN mark may be overtaken by those of another; trains of one flow have the
-        // same.
+        // Frames with another ECN mark may overtake these; the trains of one flow have the same mark.
         let trains = &self.trains;
         let is_there = |number: &u32| {
             let train = &trains[*number as usize];
@@ -100,8 +98,10 @@ impl Gathering {
             if takes {
                 return self.append(number, frames, segment);
             }
+            // First, so that frames to one destination stay in order.
             self.send_train(sockets, gauges, number);
         }
+        // A train that joins no other leaves at once, without a copy.
         if has_more {
             return send(sockets, gauges, to, frames, segment, ecn);
         }
@@ -115,7 +115,7 @@ impl Gathering {
         self.append(number, frames, segment);
     }
 
-    /// Sends all that waits.
+    /// Sends all gathered frames.
     pub(super) fn flush(&mut self, sockets: &Sockets, gauges: &Gauges) {
         match self.trains.len() {
             0 => return,
@@ -155,7 +155,7 @@ impl Gathering {
         train.ends = Some((train.ends.map_or(added, |(first, _)| first), added));
     }
 
-    /// The pieces of a train, in order.
+    /// Returns the pieces of a train, in order.
     fn pieces(&self, train: &Train) -> impl Iterator<Item = &[u8]> {
         let first = train.ends.map(|(first, _)| first);
         let numbers = std::iter::successors(first, |number| self.pieces[*number as usize].next);
@@ -180,7 +180,7 @@ impl Gathering {
         (train.count, train.len, train.ends) = (0, 0, None);
     }
 
-    /// Sends trains, those of one socket in as few calls as possible.
+    /// Sends trains; trains of one socket need as few calls as possible.
     fn send_several(&self, sockets: &Sockets, gauges: &Gauges, numbers: &[u32]) {
         let trains = numbers.iter().map(|number| &self.trains[*number as usize]);
         let mut trains: Vec<_> = trains.filter(|train| train.count > 0).collect();
@@ -191,7 +191,7 @@ impl Gathering {
         }
     }
 
-    /// Sends trains of one socket, [`MOST`] at most.
+    /// Sends trains of one socket, at most [`MOST`].
     fn send_some(&self, sockets: &Sockets, gauges: &Gauges, mut trains: &[&Train]) {
         let Some(first) = trains.first() else { return };
         let socket = sockets.number(first.to.0);
@@ -209,17 +209,19 @@ impl Gathering {
             gauges.traffic.send_calls.increment();
             let taken = match sockets.send_several(socket, &messages[messages.len() - trains.len()..]) {
                 Ok(taken) => {
+                    // At least 1, so that the loop ends whatever the system returns.
                     let taken = taken.clamp(1, trains.len());
                     let count: usize = trains[..taken].iter().map(|train| train.count).sum();
                     gauges.traffic.sent.add(count as u64);
                     taken
                 }
-                // The next one may be shorter.
+                // Only this train is skipped, because the next one may be shorter and fit.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     gauges.traffic.send_failed.add(first.count as u64);
                     1
                 }
-                // It may be about an earlier datagram, to somebody else (ICMP), or about trains as such.
+                // The error may belong to an earlier datagram to another destination (ICMP), or to trains as
+                // such.
                 Err(_) => {
                     let frames = self.pieces(first).collect::<Vec<_>>().concat();
                     send(sockets, gauges, first.to, &frames, first.segment, first.ecn);
@@ -235,9 +237,9 @@ impl Train {
     fn takes(&self, len: usize, segment: usize, most: usize) -> bool {
         let frames = len.div_ceil(segment.max(1));
         let is_empty = self.count == 0;
-        // A shorter frame is the last one of a train.
+        // A shorter frame ends a train.
         let is_closed = !self.len.is_multiple_of(self.segment.max(1));
-        // An empty one has been sent because of what comes now.
+        // An empty train was flushed to keep the order before this frame.
         (is_empty && frames == 1)
             || !is_empty
                 && !is_closed
@@ -277,7 +279,7 @@ pub(super) fn send_one(sockets: &Sockets, gauges: &Gauges, to: (u16, SocketAddr)
     send(sockets, gauges, to, datagram, datagram.len(), None);
 }
 
-/// Where frames go, if it is a socket.
+/// Returns the UDP destination of frames, if any.
 pub(super) fn udp(to: Source) -> Option<(u16, SocketAddr)> {
     match to {
         Source::Udp { socket, remote } => Some((socket, remote)),

@@ -1,5 +1,5 @@
-//! The plug for a directory that several roots share: what the state machine says goes to whoever keeps it,
-//! and what that one says comes back, by bounded channels. Nobody waits for anybody.
+//! Bounded channels between the state machine and the thread of a shared directory. Neither side waits for
+//! the other.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::{Answer, Directory, QuestionId};
 
-/// What waits for the directory; more is dropped.
+/// Capacity of each channel; further messages are dropped.
 const MAX_QUEUED: usize = 16_384;
 
 peersock_primitives::counters! {
-    /// What goes to and from a directory that roots share.
+    /// Traffic to and from a directory that roots share.
     ///
     /// ```
     /// assert_eq!(peersock_root::server::DirectoryTraffic::default().directory_failures.get(), 0);
@@ -34,50 +34,49 @@ peersock_primitives::counters! {
     }
 }
 
-/// For the directory.
+/// Message to the directory.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// With the seconds for which the root keeps it.
+    /// Registered node, with the seconds for which the root keeps it.
     Registered(Entry, u32),
     Gone(NodeId),
     Asked(QuestionId, LookUpKey),
 }
 
-/// From the directory.
+/// Message from the directory.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// It is there, perhaps again, and may know nothing.
+    /// The directory is reachable, perhaps again, and may be empty.
     Back,
     Answer(QuestionId, Answer),
 }
 
-/// The state machine's end.
+/// State machine's end of the channels.
 pub(super) struct Plug {
     told: mpsc::Sender<Told>,
     shared: Arc<Shared>,
 }
 
-/// The keeper's end.
+/// Keeper's end of the channels.
 pub(super) struct Socket {
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) shared: Arc<Shared>,
 }
 
-/// What both ends see.
+/// State that both ends share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Whether it is there.
+    /// True while the directory is reachable.
     pub(super) is_there: AtomicBool,
-    /// Whether something was not said to it.
+    /// True if a message to the directory was lost.
     pub(super) has_missed: AtomicBool,
-    /// Nodes that have left while that could not be said, at most [`MAX_QUEUED`]; of more the claims end with
-    /// their lifetimes.
+    /// Nodes whose removal could not be sent, at most [`MAX_QUEUED`]; the claims of further ones expire.
     gone: Mutex<BTreeSet<NodeId>>,
     pub(super) traffic: Arc<DirectoryTraffic>,
 }
 
-/// Both ends, and what the driver hears.
+/// Makes both ends, and the driver's receiver.
 pub(super) fn channels() -> (Plug, Socket, mpsc::Receiver<Heard>) {
     let (told, asked) = mpsc::channel(MAX_QUEUED);
     let (heard, hears) = mpsc::channel(MAX_QUEUED);
@@ -86,7 +85,7 @@ pub(super) fn channels() -> (Plug, Socket, mpsc::Receiver<Heard>) {
 }
 
 impl Shared {
-    /// A node has left, and that could not be said.
+    /// Records a removal that could not be sent.
     pub(super) fn note_gone(&self, node: NodeId) {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         if gone.len() < MAX_QUEUED {
@@ -97,16 +96,17 @@ impl Shared {
         self.has_missed.store(true, Ordering::Relaxed);
     }
 
-    /// The nodes that have left, for it to be said now. Those of them that have returned are to be told after
-    /// that.
+    /// Takes the recorded removals, to send them now. Nodes that have returned since must be written
+    /// afterwards.
     pub(super) fn take_gone(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Plug {
-    /// Says it, unless too much waits.
+    /// Queues a message; returns false if the queue is full.
     fn tell(&self, what: Told) -> bool {
+        // Never waits, because the task that relays calls it.
         let is_told = self.told.try_send(what).is_ok();
         if !is_told {
             self.shared.traffic.directory_dropped.increment();
@@ -114,7 +114,8 @@ impl Plug {
         is_told
     }
 
-    /// All nodes are told again when the directory comes back, so until then nothing needs to be said.
+    /// Returns true if the directory is reachable. Until then no messages are needed, because all nodes are
+    /// written when it comes back.
     fn is_there(&self) -> bool {
         self.shared.is_there.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Datagrams and trains to many places in one system call: sendmmsg(2), for which neither `quinn-udp` nor
+//! Datagrams and trains to many destinations in one system call: sendmmsg(2). Neither `quinn-udp` nor
 //! `rustix` has what a train needs. The only place of this crate with `unsafe`.
 #![allow(unsafe_code)]
 
@@ -10,23 +10,23 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use quinn_udp::EcnCodepoint;
 use socket2::SockAddr;
 
-/// Messages of one call.
+/// Limit of messages per call.
 pub(super) const MOST: usize = 64;
 
-/// What goes to one place: a datagram, or a train of them.
+/// Data for one destination: a datagram, or a train.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
     pub(super) to: SocketAddr,
-    /// This machine's address that it leaves from, if the socket has several.
+    /// Local source address, if the socket has several.
     pub(super) from: Option<IpAddr>,
     pub(super) ecn: Option<EcnCodepoint>,
-    /// Bytes of each datagram of a train, the last one perhaps shorter; `None` if it is one datagram.
+    /// Size in bytes of each datagram of a train, the last one may be shorter; `None` for one datagram.
     pub(super) segment: Option<u16>,
-    /// Its bytes, in order.
+    /// Bytes of the message, in order.
     pub(super) pieces: &'a [IoSlice<'a>],
 }
 
-/// Sends messages, [`MOST`] at most, and says how many of them, from the first on, the system has taken. An
+/// Sends at most [`MOST`] messages, and returns how many of them, from the first on, the system has taken. An
 /// error is about the first one.
 pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[Message<'_>]) -> io::Result<usize> {
     let messages = &messages[..messages.len().min(MOST)];
@@ -52,7 +52,7 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[Message<'_>]) ->
     }
 }
 
-/// Returns true if a sandbox may have refused the call itself. A firewall gives the same error for a
+/// Returns true if a sandbox may have refused the call itself. A firewall causes the same error for a
 /// datagram.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
@@ -68,7 +68,7 @@ fn send_first(socket: BorrowedFd<'_>, headers: &[libc::mmsghdr]) -> io::Result<u
     }
 }
 
-/// Room for the control messages of one message, aligned as their headers are.
+/// Buffer for the control messages of one message, aligned as their headers are.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
@@ -124,7 +124,7 @@ fn header(message: &Message<'_>, address: &SockAddr, control: &mut Control) -> l
 }
 
 impl Control {
-    /// Writes a control message behind the first `used` bytes, and says how many are used then.
+    /// Writes a control message behind the first `used` bytes, and returns the new number of used bytes.
     fn add<T: Copy>(&mut self, used: usize, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
         // SAFETY: the macros only calculate.
         let (len, space) = unsafe {
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits for what comes in one go: where from, its mark, and the datagrams.
+    /// Receives one train: its source and mark, and the datagrams.
     fn receive(socket: &UdpSocket, state: &UdpSocketState) -> (RecvMeta, Vec<Vec<u8>>) {
         let mut memory = vec![0; 1 << 16];
         let mut metas = [RecvMeta::default()];
@@ -212,10 +212,10 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     }
 
-    /// Has the kernel refuse the calling thread a call.
+    /// Makes the kernel refuse a system call of the calling thread.
     fn refuse(call: libc::c_long, error: libc::c_int) {
         let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-        // Loads the call's number; equal: the error, otherwise: allowed.
+        // Loads the call's number; if equal, returns the error, otherwise allows the call.
         let mut filter = [
             instruction(0x20, 0, 0, 0),
             instruction(0x15, 0, 1, call as u32),
@@ -235,7 +235,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a filter stays with its thread")]
     fn where_a_sandbox_refuses_the_call_messages_leave_one_by_one() {
         for error in [libc::ENOSYS, libc::EPERM] {
-            // A filter stays with its thread.
+            // The filter stays with its thread, so the test uses a separate one.
             let thread = std::thread::spawn(move || {
                 refuse(libc::SYS_sendmmsg, error);
                 let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");

@@ -1,4 +1,4 @@
-//! `/metrics` in the text format of Prometheus, and `/health`.
+//! HTTP service of `/metrics` in the text format of Prometheus, and of `/health`.
 
 use std::io;
 use std::sync::Arc;
@@ -24,17 +24,18 @@ use tokio::time::{sleep, timeout};
 use super::{DirectoryTraffic, Gauges, Traffic};
 use crate::Counters;
 
-/// Connections at the same time, and of one source prefix; an eighth is kept for programs of this machine.
+/// Limits of connections, in all and of one source prefix; an eighth is reserved for programs of this
+/// machine.
 const PLACES: Places = Places { all: 64, of_sources: 56, of_one: 16, unproven: 64 };
 
-/// Longest time of a connection, which has one answer.
+/// Timeout of a connection, which gets one answer.
 const LASTS: Duration = Duration::from_secs(10);
 
-/// After an error of accept(2), which mostly is that there are no descriptors left.
+/// Pause after an error of accept(2), which usually means that file descriptors ran out.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Serves until it is dropped. Nobody shows here who he is: while all places are taken, of the source with
-/// most connections the oldest makes room.
+/// Serves until it is dropped. Clients are never proven here, so a new connection always evicts the oldest
+/// one of the source with the most.
 pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Result<()> {
     let router =
         Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(gauges);
@@ -55,7 +56,7 @@ pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Res
         };
         let remote = remote.ip().to_canonical();
         let source = (!remote.is_loopback()).then(|| prefix_of(remote));
-        // There is somebody who makes room, or there is room.
+        // Admission succeeds here, because all connections are unproven and can be evicted.
         let Ok(permit) = admission.admit(source) else { continue };
         let router = router.clone();
         connections.spawn(async move {
@@ -63,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Res
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             tokio::select! {
-                // Who has asked knows how it went.
+                // The result is ignored, because the client sees how its request went.
                 _ = timeout(LASTS, answering) => {}
                 () = permit.standing().evicted() => {}
             }
@@ -75,7 +76,7 @@ async fn metrics(State(gauges): State<Arc<Gauges>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text(&gauges))
 }
 
-/// Load balancers take a root that drains out of their rotation.
+/// Answers health checks: load balancers remove a draining root from their rotation.
 async fn health(State(gauges): State<Arc<Gauges>>) -> impl IntoResponse {
     match gauges.draining.load(Ordering::Relaxed) {
         0 => (StatusCode::OK, "ok\n"),
@@ -118,7 +119,7 @@ fn text(gauges: &Gauges) -> String {
     text.finish()
 }
 
-/// Counters by name, and what they count, both in the order of declaration.
+/// Values of counters by name, and their descriptions, both in the order of declaration.
 type Values = Vec<(&'static str, u64)>;
 type Descriptions = Vec<(&'static str, &'static str)>;
 
@@ -149,7 +150,7 @@ mod tests {
         let read = timeout(PATIENCE, asking.read_to_string(&mut answer)).await.expect("in time");
         read.expect("a whole answer");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
-        // Those that have made room, and then all the others, after so long.
+        // Evicted connections end first, the others at their timeout.
         for silent in &mut held {
             let _ = timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.expect("an end");
         }

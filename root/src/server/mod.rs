@@ -1,13 +1,13 @@
-//! The driver: UDP sockets, stream connections, time, metrics.
+//! Driver of a root: UDP sockets, stream connections, time, metrics.
 //!
-//! One task owns the state machine and the sockets, so no lock lies on the way of a relayed frame. It waits
-//! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What
-//! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
-//! to the same node leave in one GSO train again, from the buffer they came in where that is possible. Up to
-//! 512 datagrams that wait in a socket are read before what they bring leaves, so that single datagrams of
-//! many nodes become few trains, and few system calls.
+//! One task owns the state machine and the sockets, so the path of a relayed frame has no lock. It waits for
+//! the first of these events: a readable socket, a datagram of a stream connection, a deadline. It hands each
+//! received batch of GRO trains to the state machine frame by frame. Frames to the same node leave in one GSO
+//! train again, if possible from the buffer they came in. Up to 512 waiting datagrams of a socket are read
+//! before the resulting frames leave, so that single datagrams of many nodes become few trains, and few
+//! system calls.
 //!
-//! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie
+//! Each stream connection has separate tasks, which read and write whole datagrams. Bounded queues lie
 //! between them and the root.
 
 mod address;
@@ -45,7 +45,7 @@ use batch::Gathering;
 use streams::Streams;
 use udp::Sockets;
 
-/// Where and how a root serves.
+/// Addresses of a root's services, and its time to drain.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,26 +57,26 @@ use udp::Sockets;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// Addresses of UDP sockets. An unspecified one stands for all of its family; port 0 lets the system
-    /// choose.
+    /// Addresses of UDP sockets. An unspecified one means all of its family; port 0 lets the system choose.
     pub udp: Vec<SocketAddr>,
-    /// Where streams are taken, for nodes whose networks let no UDP pass; nowhere if `None`.
+    /// Stream listeners, for nodes whose networks block UDP; none if `None`.
     pub streams: Option<StreamListen>,
-    /// Where `/metrics` and `/health` are served over HTTP; nowhere if `None`. It is for the operator:
-    /// whoever reaches it can read it.
+    /// Address of `/metrics` and `/health` over HTTP; none if `None`. It is for the operator, because it has
+    /// no access control.
     pub metrics: Option<SocketAddr>,
-    /// How long nodes have to go elsewhere before the end.
+    /// Time that nodes have to go elsewhere before the end.
     pub drain: Duration,
 }
 
 impl Listen {
-    /// UDP at this address and nothing else; ten seconds for nodes to go elsewhere.
+    /// Returns a configuration with UDP at this address and nothing else; nodes have ten seconds to go
+    /// elsewhere.
     pub fn on(udp: SocketAddr) -> Self {
         Self { udp: vec![udp], streams: None, metrics: None, drain: Duration::from_secs(10) }
     }
 }
 
-/// A root on its sockets, ready to run.
+/// Root on its sockets, ready to run.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -130,7 +130,7 @@ peersock_primitives::counters! {
     }
 }
 
-/// What there is now, for the metrics.
+/// Current values for the metrics.
 #[derive(Debug, Default)]
 struct Gauges {
     counters: Arc<Counters>,
@@ -138,17 +138,17 @@ struct Gauges {
     nodes: AtomicU64,
     registered: AtomicU64,
     nicknames: AtomicU64,
-    /// Of the stream connections; `None` without any.
+    /// Handle of the stream connections; `None` without any.
     streams: Option<ServerHandle>,
     draining: AtomicU64,
     directory: OnceLock<Arc<directory::Shared>>,
 }
 
 impl Server {
-    /// Opens the sockets. `config`'s entropy and receive buffer are set here: the system's.
+    /// Opens the sockets. Sets `config`'s entropy and receive buffer to the system's.
     ///
     /// # Errors
-    /// What the system says, with the address that it says it of; `InvalidInput` without an address.
+    /// Returns the system's error, with the address that it is about; `InvalidInput` without an address.
     pub async fn bind(mut config: Config, listen: Listen) -> io::Result<Self> {
         let sockets = Sockets::bind(&listen.udp)?;
         let streams = listen.streams.map(|streams| Streams::bind(streams, &config.identity));
@@ -175,73 +175,73 @@ impl Server {
         Ok(Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper })
     }
 
-    /// The addresses of the UDP sockets, with the ports that the system chose.
+    /// Returns the addresses of the UDP sockets, with the ports that the system chose.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.addresses()
     }
 
-    /// The addresses at which streams are taken, with the ports that the system chose.
+    /// Returns the addresses of the stream listeners, with the ports that the system chose.
     pub fn stream_addresses(&self) -> &[SocketAddr] {
         self.streams.as_ref().map_or(&[], Streams::addresses)
     }
 
-    /// The stream connections, to have their certificate read again, also while the server runs. `None`
-    /// where no streams are taken.
+    /// Returns the handle of the stream connections, which reloads their certificate, also while the server
+    /// runs. `None` without streams.
     pub fn streams(&self) -> Option<ServerHandle> {
         self.gauges.streams.clone()
     }
 
-    /// Where the metrics are.
+    /// Returns the address of the metrics.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref()?.local_addr().ok()
     }
 
-    /// What goes through the sockets, also while the server runs.
+    /// Returns the counters of the sockets, which stay valid while the server runs.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.gauges.traffic.clone()
     }
 
-    /// Has the root announce itself on the local networks while it runs, every 5 s, at this UDP port: nodes
-    /// that were told to look there find it. The usual port is
+    /// Makes the root announce itself on the local networks while it runs, every 5 s, at this UDP port. Nodes
+    /// that listen there find it. The usual port is
     /// [`DISCOVERY_PORT`](peersock_overlay::wire::DISCOVERY_PORT).
     ///
     /// # Errors
-    /// When the system does not let the sockets broadcast.
+    /// Returns the system's error if a socket may not broadcast.
     pub fn announce(&mut self, port: u16) -> io::Result<()> {
         let announcement = Announcement { identity: *self.root.identity() };
         self.announcer = Some(Announcer::new(&self.sockets, &announcement, port)?);
         Ok(())
     }
 
-    /// The state machine, to give it a directory.
+    /// Returns the state machine, to give it a directory.
     pub fn root_mut(&mut self) -> &mut Root {
         &mut self.root
     }
 
-    /// Shares its directory with other roots through Redis, and names itself there as listening at
-    /// `endpoints`, written as behind the `@` of the text by which nodes know it. It returns at once: as long
-    /// as Redis is away the root goes on with its own nodes.
+    /// Shares its directory with other roots through Redis. It names itself there with `endpoints`, written
+    /// as behind the `@` of the text by which nodes know the root. Returns at once: while Redis is away the
+    /// root goes on with its own nodes.
     ///
     /// # Errors
-    /// `InvalidInput` if the endpoints are longer than 600 bytes, or what the system says.
+    /// Returns `InvalidInput` if the endpoints are longer than 600 bytes, or the system's error.
     pub fn share(&mut self, redis: RedisConfig, endpoints: &str) -> io::Result<()> {
         let (plug, keeper) = redis::start(redis, self.root.config.identity.clone(), endpoints)?;
         self.root.set_directory(Box::new(plug));
-        // There is one for each server, set once.
+        // Each server calls this at most once, so the cell is empty.
         let _ = self.gauges.directory.set(keeper.shared.clone());
         self.keeper = Some(keeper);
         Ok(())
     }
 
-    /// What goes to and from the shared directory, if there is one.
+    /// Returns the traffic counters of the shared directory, if any.
     pub fn directory_traffic(&self) -> Option<Arc<DirectoryTraffic>> {
         Some(self.gauges.directory.get()?.traffic.clone())
     }
 
-    /// Serves until `shutdown` is ready; then tells all nodes, goes on for the time that they have, and ends.
+    /// Serves until `shutdown` is ready; then notifies all nodes, goes on for the drain time, and ends.
     ///
     /// # Errors
-    /// When a socket cannot be waited for any more.
+    /// Returns an error if a socket cannot be polled any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper } = self;
         let serving = async {
@@ -265,7 +265,8 @@ impl Server {
             never = announcing => match never {},
         };
         if let Some(thread) = thread {
-            // It takes this root out of the directory; the state machine's end is gone, so it ends soon.
+            // The thread removes this root from the directory. It ends soon, because the state machine's end
+            // of its channel is gone.
             let _ = tokio::task::spawn_blocking(|| thread.join()).await;
         }
         result
@@ -281,14 +282,14 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Both clocks. The driver is where time comes from.
+/// Returns the monotonic and the wall clock. Only the driver reads clocks.
 #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
 fn clocks() -> (Instant, Duration) {
     let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), unix_time)
 }
 
-/// The error, with the address that it is about.
+/// Adds the address to an error.
 fn at(address: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{address}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The loop: wait for what comes first, hand it to the state machine, send what it has to say.
+//! Main loop: waits for the first event, hands it to the state machine, and sends the results.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -17,30 +17,29 @@ use super::udp::{SPACING, Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
 use crate::{Root, Source};
 
-/// Datagrams that are read from one socket before what they have brought leaves, and the others get their
-/// turn: the more of them, the more go to the same node, in one train. While so many wait to be read, each
-/// would wait for longer without that.
+/// Number of datagrams read from one socket before the resulting frames leave, and other sockets get their
+/// turn. More of them mean more frames per train. Under load that shortens the wait of each datagram.
 const TURN: u64 = 512;
 
-/// How often the state machine hears of the system's clock, for it may be set.
+/// Interval at which the state machine gets the system's clock, because it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
 
-/// How long stream connections may take to end, and how often it is looked whether they have.
+/// Time that stream connections have to end, and the interval of the check.
 const STREAMS_END: Duration = Duration::from_millis(1500);
 const STREAMS_LOOK: Duration = Duration::from_millis(10);
 
-/// A server while it runs.
+/// Running server.
 pub(super) struct Run {
     root: Root,
     sockets: Sockets,
     streams: Option<Streams>,
-    /// From the directory that roots share.
+    /// Receiver of the shared directory's messages.
     heard: Option<mpsc::Receiver<Heard>>,
     gauges: Arc<Gauges>,
     gathering: Gathering,
     buffers: Box<[u8]>,
     transmit: Vec<u8>,
-    /// The socket to look at first.
+    /// Number of the socket to poll first.
     next_socket: usize,
     clock_told: Instant,
 }
@@ -82,9 +81,9 @@ impl Run {
         drain: Duration,
     ) -> io::Result<()> {
         let mut shutdown = std::pin::pin!(shutdown);
-        // None while serving, then when to end.
+        // `None` while serving, then the time to end.
         let mut end: Option<Instant> = None;
-        // One timer, set anew only when another deadline comes first: most datagrams change none.
+        // One timer, reset only when the next deadline changes: most datagrams change none.
         let mut armed = self.clock_told + CLOCK;
         let mut timer = std::pin::pin!(tokio::time::sleep_until(armed.into()));
         loop {
@@ -132,6 +131,7 @@ impl Run {
                 self.clock_told = now;
                 self.root.set_unix_time(now, unix_time);
             }
+            // Checked after every event, because under load the timer may never be the first one.
             if self.root.poll_timeout().is_some_and(|at| at <= now) {
                 self.root.handle_timeout(now);
             }
@@ -139,7 +139,7 @@ impl Run {
         }
     }
 
-    /// Reads what has come to a socket, a bounded number of batches.
+    /// Reads a bounded number of batches from a socket.
     fn receive(&mut self, number: usize) {
         self.next_socket = (number + 1) % self.sockets.len();
         let mut memory = std::mem::take(&mut self.buffers);
@@ -150,7 +150,7 @@ impl Run {
             let mut next = || &mut chunks.next().expect("as many as trains")[..TRAIN];
             let mut buffers: [IoSliceMut<'_>; TRAINS] = std::array::from_fn(|_| IoSliceMut::new(next()));
             self.gauges.traffic.receive_calls.increment();
-            // Nothing more, or an error about an earlier datagram, which is of no interest to a root.
+            // The socket is empty, or an error belongs to an earlier datagram, which a root ignores.
             let Ok(count) = self.sockets.receive(number, &mut buffers, &mut metas) else { break };
             let (now, _) = clocks();
             for (buffer, meta) in buffers.iter_mut().zip(&metas).take(count) {
@@ -161,21 +161,22 @@ impl Run {
                 break;
             }
         }
-        // Single datagrams of all batches leave together: what a call costs is the same for one and for many.
+        // Single datagrams of all batches leave together, because a call costs the same for one and for many.
         self.gathering.flush(&self.sockets, &self.gauges);
         self.buffers = memory;
     }
 
-    /// Datagrams of one source, `meta.stride` bytes each, the last one perhaps shorter.
+    /// Handles datagrams of one source, `meta.stride` bytes each, the last one may be shorter.
     fn take_train(&mut self, now: Instant, number: usize, meta: &RecvMeta, train: &mut [u8]) {
         let source = self.sockets.source(number, meta);
         let stride = meta.stride.max(1);
         self.gauges.traffic.received.add(train.len().div_ceil(stride) as u64);
-        // The frames since `start` all go there.
+        // Start and common destination of the current run of frames.
         let mut run: Option<(usize, (u16, std::net::SocketAddr))> = None;
         for start in (0..train.len()).step_by(stride) {
             let end = (start + stride).min(train.len());
             let frame = &mut train[start..end];
+            // Relayed frames skip `handle_datagram`, because it would copy them.
             let to = if frame[0] == MessageType::Relayed as u8 {
                 self.root.relay(now, source, frame)
             } else {
@@ -202,17 +203,18 @@ impl Run {
     }
 
     fn pass_on(&mut self, to: (u16, std::net::SocketAddr), frames: &[u8], stride: usize, meta: &RecvMeta) {
-        // A single frame is its own length long.
+        // The segment size of a single frame is its length.
         let segment = stride.min(frames.len());
         self.gathering.add(&self.sockets, &self.gauges, to, frames, segment, meta.ecn);
     }
 
-    /// Something has happened to a stream connection.
+    /// Handles an event of a stream connection.
     fn take_arrived(&mut self, now: Instant, arrived: Arrived) {
         let (source, mut datagram) = match arrived {
             Arrived::Datagram(source, datagram) => (source, datagram),
             Arrived::Closed(source) => return self.root.handle_disconnect(source),
         };
+        // As for UDP: relayed frames are rewritten in place.
         if datagram.first() == Some(&(MessageType::Relayed as u8)) {
             if let Some(to) = self.root.relay(now, source, &mut datagram) {
                 self.send(to, datagram);
@@ -223,11 +225,11 @@ impl Run {
         if let (Some(streams), Source::Stream { number, .. }) = (&mut self.streams, source) {
             streams.admit_if(number, || self.root.is_used(&source));
         }
-        // What one says is answered before the next one is read: the queue is bounded.
+        // Answers leave before the next datagram is handled, because the outbox is bounded.
         self.transmit();
     }
 
-    /// Sends what the state machine has to say.
+    /// Sends the state machine's datagrams.
     fn transmit(&mut self) {
         let mut datagram = std::mem::take(&mut self.transmit);
         while let Some(to) = self.root.poll_transmit(&mut datagram) {
@@ -262,7 +264,7 @@ impl Run {
         }
         if let Some(streams) = self.streams.take() {
             let (handle, since) = (streams.handle().clone(), clocks().0);
-            // This ends the connections; their tasks have a second for what they still have to write.
+            // Dropping the server ends the connections; their tasks have a second to write the rest.
             drop(streams);
             while handle.connections() > 0 && clocks().0 < since + STREAMS_END {
                 tokio::time::sleep(STREAMS_LOOK).await;
@@ -280,7 +282,7 @@ impl Run {
     }
 }
 
-/// What happens to stream connections; `None`, at once, without any.
+/// Waits for events of stream connections; returns `None` at once without any.
 async fn arrived(streams: &mut Option<Streams>) -> Option<Vec<Arrived>> {
     match streams {
         Some(streams) => Some(streams.recv().await),

@@ -1,7 +1,7 @@
 //! Stream connections (TCP, TLS, WebSocket) as sources of datagrams.
 //!
 //! `peersock_streams` accepts them and tells the transports apart. A client has a few seconds to begin a
-//! session; until then its connection has little memory, and it ends if there is no session.
+//! session. Until then its connection has little memory, and without a session it ends.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,13 +19,13 @@ use tokio::net::TcpListener;
 use super::at;
 use crate::Source;
 
-/// Events taken in one go before UDP gets its turn.
+/// Limit of events handled before UDP gets its turn.
 const EVENTS: usize = 64;
 
-/// Connections that wait for accept(2), for each address.
+/// Backlog of accept(2), for each address.
 const BACKLOG: i32 = 1024;
 
-/// Where and how a root takes streams: TCP, TLS and WebSocket, all of them at each address.
+/// Stream listeners of a root: TCP, TLS and WebSocket, all of them at each address.
 ///
 /// ```
 /// use peersock_root::server::StreamListen;
@@ -36,12 +36,12 @@ const BACKLOG: i32 = 1024;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct StreamListen {
-    /// Addresses to listen on. Port 0 lets the system choose, for all of them the same port if it is free.
+    /// Addresses to listen on. Port 0 lets the system choose, the same port for all of them if it is free.
     pub addresses: Vec<SocketAddr>,
-    /// A certificate for clients that name a host. The others, and all if there is none, get one that the
-    /// root makes with the key of its identity.
+    /// Certificate for clients that name a host. Others, and all clients if there is none, get one that the
+    /// root makes with its identity's key.
     pub certificate: Option<CertificateFiles>,
-    /// How many connections there may be in all and of one source prefix, and how long they may take.
+    /// Limits of connections, in all and of one source prefix, and their timeouts.
     pub limits: Limits,
 }
 
@@ -62,17 +62,18 @@ struct Open {
     is_admitted: bool,
 }
 
-/// What has come from streams.
+/// Event of a stream.
 #[derive(Debug)]
 pub(super) enum Arrived {
     Datagram(Source, Vec<u8>),
-    /// The connection has ended.
+    /// End of the connection.
     Closed(Source),
 }
 
 impl Streams {
-    /// Listens.
+    /// Opens the listeners.
     pub(super) fn bind(listen: StreamListen, identity: &Arc<Identity>) -> io::Result<Self> {
+        // The streams crate only signs, so it does not get the secret key itself.
         let signer = Arc::clone(identity);
         let key = RootKey::new(*identity.public().ed25519(), move |message: &[u8]| signer.sign(message));
         let tls = ServerTls::new(Some(key), listen.certificate)
@@ -81,7 +82,7 @@ impl Streams {
         let server = Server::new(options);
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in listen.addresses {
-            // The port that the system has chosen for the first is good for all, if it is free there.
+            // The port that the system chose for the first address is used for all, if it is free there.
             let chosen = addresses.first().map(SocketAddr::port).filter(|_| address.port() == 0);
             let again = chosen.and_then(|port| listener(SocketAddr::new(address.ip(), port)).ok());
             let listening = match again {
@@ -103,7 +104,7 @@ impl Streams {
         &self.handle
     }
 
-    /// Waits for what happens, and takes some of it. If this is dropped while it waits, nothing is lost.
+    /// Waits for events, and takes some of them. Nothing is lost if the future is dropped while it waits.
     pub(super) async fn recv(&mut self) -> Vec<Arrived> {
         self.server.recv_many(&mut self.events, EVENTS).await;
         let mut arrived = Vec::with_capacity(self.events.len());
@@ -127,12 +128,12 @@ impl Streams {
         arrived
     }
 
-    /// Sends without waiting; false if the connection is gone.
+    /// Sends without waiting; returns false if the connection is gone.
     pub(super) fn send(&self, number: u64, datagram: Vec<u8>) -> bool {
         self.open.get(&number).is_some_and(|open| self.handle.send(open.id, datagram).is_ok())
     }
 
-    /// Lets the connection live if `is_client` says that a client has shown that it is there.
+    /// Admits the connection if `is_client` confirms that a client has shown that it receives.
     pub(super) fn admit_if(&mut self, number: u64, is_client: impl FnOnce() -> bool) {
         let Some(open) = self.open.get_mut(&number) else { return };
         if !open.is_admitted && is_client() {
@@ -150,10 +151,10 @@ impl Open {
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // IPv4 has a socket of its own.
+        // IPv4 has a separate socket.
         socket.set_only_v6(true)?;
     }
-    // A root that is started again must not wait until the connections of the last one are forgotten.
+    // A restarted root must not wait until the connections of its predecessor have left TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -1,4 +1,4 @@
-//! The UDP sockets, with batches of GRO and GSO trains.
+//! UDP sockets, with batches of GRO and GSO trains.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -14,30 +14,30 @@ use super::at;
 use super::messages::{Message, is_refused, send_messages};
 use crate::Source;
 
-/// Asked of the kernel for each direction of each socket, in bytes. It grants up to its own limit.
+/// Requested size in bytes of each socket's receive and send buffer. The kernel grants up to its limit.
 const BUFFER: usize = 8 << 20;
 
-/// Buffers for one call that receives.
+/// Number of buffers for one receive call.
 pub(super) const TRAINS: usize = quinn_udp::BATCH_SIZE;
 
-/// What the largest train has.
+/// Size of the largest train in bytes.
 pub(super) const TRAIN: usize = 64 << 10;
 
-/// From one buffer to the next. Were it a power of two, the first bytes of all buffers, which is all that
-/// single datagrams use, would share the few places that a processor's cache has for such addresses.
+/// Distance from one buffer to the next. It is no power of two, because then the first bytes of all buffers
+/// would share a few sets of the processor's cache. Single datagrams use only these bytes.
 pub(super) const SPACING: usize = TRAIN + 1536;
 
-/// Addresses of this machine that datagrams have come to are numbered up to here.
+/// Limit of numbered local addresses to which datagrams have come.
 const MAX_LOCALS: usize = 1024;
 
-/// So many of them may be loopback addresses: whoever is on this machine can send to each of 127.0.0.0/8.
+/// Limit of loopback addresses among them, because a program on this machine can send to each of 127.0.0.0/8.
 const MAX_LOOPBACKS: usize = 64;
 
 /// All UDP sockets of a root.
 #[derive(Debug)]
 pub(super) struct Sockets {
     sockets: Vec<Bound>,
-    /// Where answers leave from: a socket and one of this machine's addresses. A [`Source`] has the number.
+    /// Origins of answers: a socket and a local address. A [`Source`] holds the number.
     locals: Locals,
 }
 
@@ -51,11 +51,11 @@ struct Bound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Local {
     socket: usize,
-    /// Only where the socket is bound to all addresses.
+    /// Local address, only where the socket is bound to all addresses.
     ip: Option<IpAddr>,
 }
 
-/// By their numbers. The first ones are those of the sockets, where the system chooses the address.
+/// Origins by number. The first ones belong to the sockets and let the system choose the address.
 #[derive(Debug)]
 struct Locals(Vec<Local>);
 
@@ -68,7 +68,7 @@ impl Locals {
         self.0.get(usize::from(number)).copied()
     }
 
-    /// The number of one. More than a machine has by intent get their socket's.
+    /// Returns the number of an origin. Beyond the limits, that is the number of its socket.
     fn number_of(&mut self, local: Local) -> u16 {
         let is_loopback = |local: &Local| local.ip.is_some_and(|ip| ip.is_loopback());
         let known = self.0.iter().position(|known| *known == local);
@@ -93,7 +93,7 @@ impl Sockets {
         }
         let mut sockets: Vec<Bound> = Vec::new();
         for address in addresses {
-            // The port that the system has chosen for the first is good for all, if it is free there.
+            // The port that the system chose for the first address is used for all, if it is free there.
             let chosen = sockets.first().map(|socket| socket.address.port()).filter(|_| address.port() == 0);
             let again = chosen.map(|port| Bound::new(SocketAddr::new(address.ip(), port)));
             let bound = match again {
@@ -110,7 +110,7 @@ impl Sockets {
         self.sockets.iter().map(|socket| socket.address).collect()
     }
 
-    /// Copies of the sockets for who sends now and then, with the addresses that they are bound to.
+    /// Duplicates the sockets for occasional senders, with the addresses that they are bound to.
     pub(super) fn copies(&self) -> io::Result<Vec<(std::net::UdpSocket, IpAddr)>> {
         let copy = |socket: &Bound| Ok((socket.io.as_fd().try_clone_to_owned()?.into(), socket.address.ip()));
         self.sockets.iter().map(copy).collect()
@@ -120,16 +120,16 @@ impl Sockets {
         self.sockets.len()
     }
 
-    /// The smallest receive buffer as the kernel accounts it, in bytes.
+    /// Returns the smallest receive buffer as the kernel accounts it, in bytes.
     pub(super) fn receive_buffer(&self) -> u32 {
         let sizes =
             self.sockets.iter().map(|socket| socket.state.recv_buffer_size(UdpSockRef::from(&socket.io)));
         sizes.filter_map(Result::ok).min().and_then(|size| u32::try_from(size).ok()).unwrap_or(212_992)
     }
 
-    /// Ready when a socket can be read, with its number; others may be readable, too.
+    /// Returns the number of a readable socket; others may be readable, too.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>, first: usize) -> Poll<io::Result<usize>> {
-        // The search begins at another socket each time, so that a busy one does not keep others waiting.
+        // The search begins at another socket each time, so that a busy one does not starve the others.
         let order = (first..self.len()).chain(0..first);
         for number in order {
             if let Poll::Ready(result) = self.sockets[number].io.poll_recv_ready(context) {
@@ -139,8 +139,7 @@ impl Sockets {
         Poll::Pending
     }
 
-    /// Receives what is there, up to a batch, without waiting. If it is less, the socket counts as empty: a
-    /// call that says so would be one more for each datagram that comes alone.
+    /// Receives up to a batch of available datagrams, without waiting.
     pub(super) fn receive(
         &self,
         number: usize,
@@ -149,28 +148,31 @@ impl Sockets {
     ) -> io::Result<usize> {
         let Bound { io, state, .. } = &self.sockets[number];
         let mut count = 0;
+        // A smaller batch means that the socket is empty. A call to find that out would double the calls for
+        // datagrams that come alone.
         let result = io.try_io(Interest::READABLE, || {
             count = state.recv(UdpSockRef::from(io), buffers, metas)?;
-            // What comes from now on makes the socket readable anew: tokio's epoll(7) is edge-triggered.
+            // Later datagrams make the socket readable again, because tokio's epoll(7) is edge-triggered.
             if count < TRAINS { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if count > 0 { Ok(count) } else { result.map(|()| 0) }
     }
 
-    /// What answers to a train go to.
+    /// Returns the source of a train, to which answers go.
     pub(super) fn source(&mut self, number: usize, meta: &RecvMeta) -> Source {
+        // A socket that is bound to one address answers from it anyway.
         let is_wild = self.sockets[number].address.ip().is_unspecified();
         let local = Local { socket: number, ip: meta.dst_ip.filter(|_| is_wild) };
         Source::Udp { socket: self.locals.number_of(local), remote: meta.addr }
     }
 
-    /// Datagrams of `segment` bytes each, the last one perhaps shorter, that one call may send.
+    /// Returns how many datagrams of equal size (the last one may be shorter) one call may send.
     pub(super) fn most_segments(&self, local: u16) -> usize {
         let socket = self.locals.get(local).map(|local| &self.sockets[local.socket]);
         socket.map_or(1, |socket| socket.state.max_gso_segments())
     }
 
-    /// Sends a train without waiting: a relay that has no room drops, as any router does.
+    /// Sends a train without waiting: a relay drops what finds no buffer space, as any router does.
     pub(super) fn send(
         &self,
         local: u16,
@@ -186,23 +188,24 @@ impl Sockets {
         let transmit = Transmit { destination: remote, ecn, contents, segment_size: segment, src_ip: ip };
         let send = || io.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(io), &transmit));
         match send() {
-            // An error may be about an earlier datagram, to somebody else (ICMP); then it is spent.
+            // The error may belong to an earlier datagram to another destination (ICMP). Reading it clears
+            // it, so try again.
             Err(error) if error.kind() != ErrorKind::WouldBlock => send(),
             result => result,
         }
     }
 
-    /// This machine's address that answers leave from, where the socket has several.
+    /// Returns the local address of answers, where the socket has several.
     pub(super) fn ip(&self, local: u16) -> Option<IpAddr> {
         self.locals.get(local)?.ip
     }
 
-    /// The socket that answers leave from.
+    /// Returns the number of the socket that answers leave from.
     pub(super) fn number(&self, local: u16) -> usize {
         self.locals.get(local).map_or(0, |local| local.socket)
     }
 
-    /// Sends datagrams and trains to several places without waiting; says how many have left.
+    /// Sends datagrams and trains to several destinations without waiting; returns how many have left.
     pub(super) fn send_several(&self, socket: usize, messages: &[Message<'_>]) -> io::Result<usize> {
         let io = &self.sockets[socket].io;
         io.try_io(Interest::WRITABLE, || send_messages(io.as_fd(), messages))
@@ -213,7 +216,7 @@ impl Bound {
     fn new(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
-            // IPv4 has sockets of its own: so the kernel need not map addresses.
+            // IPv4 has separate sockets, so the kernel need not map addresses.
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
@@ -234,8 +237,8 @@ impl Bound {
     }
 }
 
-/// Fails where a sandbox refuses the call that receives: the root would hear nothing, and nothing would say
-/// why.
+/// Fails where a sandbox refuses the receive call; otherwise the root would receive nothing, without any
+/// message.
 fn check_receiving(io: &UdpSocket, state: &UdpSocketState) -> io::Result<()> {
     let mut byte = [0];
     let mut meta = [RecvMeta::default()];

@@ -1,4 +1,4 @@
-//! The end: everybody is told, nobody new is taken, what there is goes on.
+//! Tests of the shutdown: all nodes are notified, new ones are refused, and the others are served.
 
 use peersock_overlay::wire::{Channel, Control, NoticeCode, RootMessage};
 

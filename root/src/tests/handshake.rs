@@ -1,4 +1,4 @@
-//! Sessions: who gets one, what it costs, what is not answered.
+//! Tests of sessions: their creation and cost, and initiations without an answer.
 
 use peersock_overlay::noise::MacWriter;
 use peersock_overlay::wire::{Control, MessageType, RootMessage};
@@ -57,7 +57,7 @@ fn a_clock_that_went_back_is_told_the_newest_time() {
     let begun = node.begin(world.now);
     let sent = world.send(source(1), &begun.datagram);
     assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::StaleReply));
-    // No more than a few, whatever comes.
+    // The number of replies is bounded, whatever comes.
     let replies: usize = (0..50)
         .map(|_| {
             let begun = node.begin(world.now);
@@ -86,17 +86,17 @@ fn a_flood_of_initiations_meets_cookies() {
     assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
     assert!(node.take_cookie(world.now, &sent[0].1));
     node.connect(&mut world);
-    // The cookie is of no use from elsewhere.
+    // The cookie is invalid from another address.
     let begun = node.begin(world.now);
     let sent = world.send(source(101), &begun.datagram);
     assert_eq!(MessageType::of(&sent[0].1), Some(MessageType::CookieReply));
 }
 
-/// Initiations from forged addresses, as many as use up what is there for all.
+/// Sends initiations from forged addresses until they have used up the common budget.
 fn flood(world: &mut World) {
     let good = Node::new(250, source(1)).begin(world.now).datagram;
     for number in 0..30_000u32 {
-        // All that a stranger knows of is the root's ID, from which the first MAC follows.
+        // A stranger only knows the root's ID, from which the first MAC follows.
         let mut forged = good[..good.len() - 32].to_vec();
         forged[10..14].copy_from_slice(&number.to_be_bytes());
         MacWriter::new(&config().identity.node_id()).append(world.now, &mut forged);
@@ -275,7 +275,7 @@ fn identities_that_take_turns_at_one_address_lock_nobody_out() {
         assert_eq!((world.root.nodes(), world.root.clients.unproven()), (1, 0));
         assert_eq!(world.root.registered(), if registered { 19 } else { 0 });
         world.registered(100, source(2));
-        // Who left longest ago makes room once it is silent.
+        // The node that left longest ago is evicted once it is silent.
         world.pass(SECOND * 91);
         for seed in 101..110 {
             world.registered(seed, source(seed.into()));
@@ -294,7 +294,7 @@ fn a_balancer_that_restarts_locks_nobody_out_and_its_nodes_keep_their_names() {
     nodes.iter().for_each(|node| world.root.handle_disconnect(node.source));
     assert_eq!((world.root.nodes(), world.root.registered(), world.root.clients.unproven()), (0, 29, 0));
     world.registered(100, source(1));
-    // There is no room for more, but for those who have it already.
+    // The table is full for new nodes, but not for nodes that are in it.
     world.connected(101, source(2));
     assert_eq!(world.root.counters().nodes_refused.get(), 1);
     for (number, node) in nodes.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! Look-ups: by ID, by the first bytes, in a shared directory, and within limits.
+//! Tests of look-ups: by ID, by the first bytes, in a shared directory, and within limits.
 
 use std::sync::Mutex;
 
@@ -52,7 +52,7 @@ fn one_node_does_not_ask_for_all() {
     assert_eq!(found(asker.look_up(&mut world, key)), Err(NotFound::Unknown));
 }
 
-/// Notes what it is told and asked.
+/// Directory that records its calls.
 #[derive(Default)]
 struct Log {
     registered: Vec<NodeId>,
@@ -108,7 +108,7 @@ fn a_shared_directory_is_told_and_asked_and_may_be_late_or_away() {
     world.root.handle_answer(world.now, question, good);
     assert_eq!(world.drain(), [], "once");
 
-    // No answer: after two seconds the root speaks for itself.
+    // Without an answer, the root answers itself after two seconds.
     assert_eq!(here.look_up(&mut world, key), None);
     let sent = world.pass(SECOND * 2);
     let answer = RootMessage::parse(&here.open(&sent[0].1).expect("sealed")).ok();
@@ -131,7 +131,7 @@ fn one_prefix_does_not_use_up_what_others_may_ask_a_shared_directory() {
     world.root.set_directory(Box::new(Shared(log.clone())));
     let asked = || log.lock().unwrap().asked.len();
     let key = LookUpKey::Prefix([1; 10]);
-    // It does not answer.
+    // The directory does not answer.
     for seed in 0..20 {
         let mut asker = world.connected(seed, udp(&format!("192.0.2.{seed}:4000")));
         (0..60).for_each(|_| _ = asker.look_up(&mut world, key));
@@ -140,7 +140,7 @@ fn one_prefix_does_not_use_up_what_others_may_ask_a_shared_directory() {
     let mut other = world.connected(100, source(1));
     assert_eq!(other.look_up(&mut world, key), None);
     assert_eq!(asked(), 257);
-    // It answers at once.
+    // The directory answers at once.
     world.pass(SECOND * 60);
     let (before, mut limited) = (asked(), 0);
     for seed in 20..60 {
@@ -185,7 +185,7 @@ fn a_directory_that_comes_back_is_told_all_nodes_that_are_there() {
     assert_eq!(told, all);
 }
 
-/// One of many nodes that are registered.
+/// Registers one of many nodes.
 fn many(world: &mut World, number: u32) -> Node {
     world.now += SECOND / 10;
     let mut seed = [4; 32];

@@ -1,4 +1,4 @@
-//! The root as its clients see it: real handshakes and sessions, in virtual time.
+//! Tests of the root as its clients see it: real handshakes and sessions, in virtual time.
 
 mod draining;
 mod handshake;
@@ -21,7 +21,7 @@ use crate::{Config, Root, Source};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Some point in time: the core takes time as an argument, so any will do.
+/// Returns an arbitrary point in time, because the core takes time as an argument.
 #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
 fn instant() -> Instant {
     Instant::now()
@@ -31,7 +31,7 @@ fn udp(address: &str) -> Source {
     Source::Udp { socket: 0, remote: address.parse().expect("an address") }
 }
 
-/// A source of its own for each number.
+/// Returns a different source for each number.
 fn source(number: u32) -> Source {
     let [.., a, b, c] = number.to_be_bytes();
     Source::Udp { socket: 0, remote: SocketAddr::from(([10, a, b, c], 4000)) }
@@ -41,7 +41,7 @@ fn config() -> Config {
     Config::new(Arc::new(Identity::from_seed(&[200; 32])))
 }
 
-/// A root and what time it is.
+/// Root with the current time.
 struct World {
     root: Root,
     now: Instant,
@@ -57,7 +57,7 @@ impl World {
         Self { root: Root::new(config, &[9; 32], now, Duration::from_secs(1_800_000_000)), now }
     }
 
-    /// Hands in one datagram and takes out what comes of it.
+    /// Hands in one datagram and returns the resulting ones.
     fn send(&mut self, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
         self.root.handle_datagram(self.now, from, datagram);
         self.drain()
@@ -69,7 +69,7 @@ impl World {
         transmits.collect()
     }
 
-    /// Lets time pass, and the root do what is due.
+    /// Advances time, and runs the root's timers.
     fn pass(&mut self, time: Duration) -> Vec<(Source, Vec<u8>)> {
         let end = self.now + time;
         let mut sent = Vec::new();
@@ -82,14 +82,14 @@ impl World {
         sent
     }
 
-    /// A node with a session.
+    /// Returns a node with a session.
     fn connected(&mut self, seed: u8, from: Source) -> Node {
         let mut node = Node::new(seed, from);
         node.connect(self);
         node
     }
 
-    /// A node that is registered.
+    /// Returns a registered node.
     fn registered(&mut self, seed: u8, from: Source) -> Node {
         let mut node = self.connected(seed, from);
         node.register(self, 600);

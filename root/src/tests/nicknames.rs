@@ -1,4 +1,4 @@
-//! Nicknames: first come by key, renewed by their owner alone, within limits, for a while.
+//! Tests of nicknames: the first claim wins, only its owner renews it, within limits, for a while.
 
 use peersock_overlay::Nickname;
 use peersock_overlay::wire::{
@@ -11,7 +11,7 @@ fn nickname(text: &str) -> Nickname {
     text.parse().expect("a nickname")
 }
 
-/// The next claim of this node, signed by it.
+/// Returns the next claim of this node, signed by it.
 fn claim_of(node: &mut Node, name: &str, lifetime: u32) -> NicknameMessage {
     node.sequence += 1;
     let (root, nickname) = (config().identity.node_id(), nickname(name));
@@ -50,7 +50,7 @@ fn the_first_that_claims_a_nickname_has_it_until_it_is_not_renewed() {
     assert_eq!(claim(&mut world, &mut first, "alice", 600), Some(Ok(600)));
     for _ in 0..10 {
         world.pass(SECOND * 300);
-        // Neither is silent for longer than a session lasts.
+        // Both renew their sessions, because a silent session ends.
         first.connect(&mut world);
         first.register(&mut world, 600);
         second.connect(&mut world);
@@ -82,13 +82,13 @@ fn a_claim_that_comes_again_or_late_changes_nothing() {
     assert_eq!(say(&mut world, &mut node, &new), None, "the same once more makes it last no longer");
     world.pass(SECOND * 6);
     assert_eq!(world.root.nicknames(), 0);
-    // What was given back does not come back by an older claim.
+    // An older claim does not restore a released nickname.
     let late = claim_of(&mut node, "bob", 600);
     assert_eq!(claim(&mut world, &mut node, "bob", 600), Some(Ok(600)));
     assert_eq!(claim(&mut world, &mut node, "bob", 0), Some(Ok(0)));
     assert_eq!(say(&mut world, &mut node, &late), None);
     assert_eq!(world.root.nicknames(), 0);
-    // A session is newer than what was said before it, whatever the node's clock says.
+    // A session is newer than earlier claims, whatever the node's clock says.
     node.connect(&mut world);
     node.sequence = 5;
     assert_eq!(claim(&mut world, &mut node, "bob", 600), Some(Ok(600)));
@@ -120,7 +120,7 @@ fn only_those_who_are_registered_claim_and_ask() {
     for (lifetime, result) in [(9, Err(ClaimRefusal::Refused)), (10, Ok(10)), (u32::MAX, Ok(3600))] {
         assert_eq!(claim(&mut world, &mut node, "alice", lifetime), Some(result));
     }
-    // Where registration needs a token, strangers cannot guess names.
+    // If registration needs a token, strangers cannot guess names.
     assert_eq!(find(&mut world, &mut stranger, "alice"), Err(NotFound::Unknown));
     assert!(find(&mut world, &mut node, "alice").is_ok());
     let answers: Vec<_> = (0..100).map(|_| find(&mut world, &mut node, "alice")).collect();
@@ -133,7 +133,7 @@ fn memory_is_bounded_per_node_per_prefix_and_in_all() {
     config.limits.nicknames_per_prefix = 6;
     config.limits.nicknames = 8;
     let mut world = World::with(config);
-    // The first three are in one prefix.
+    // The first three nodes are in one prefix.
     let mut nodes: Vec<_> =
         [1, 2, 3, 0x100, 0x200].iter().enumerate().map(|(n, from)| (n as u8 + 1, *from)).collect();
     let mut nodes: Vec<_> =
@@ -152,12 +152,12 @@ fn memory_is_bounded_per_node_per_prefix_and_in_all() {
     full(&mut world, 3, 2);
     full(&mut world, 4, 0);
     assert_eq!(world.root.nicknames(), 8);
-    // One that is known is renewed all the same, and what is given back makes room.
+    // A known claim is renewed in spite of the limit, and a released nickname makes room.
     assert_eq!(claim(&mut world, &mut nodes[0], "n0-0", 700), Some(Ok(700)));
     assert_eq!(claim(&mut world, &mut nodes[0], "n0-1", 0), Some(Ok(0)));
     assert_eq!(claim(&mut world, &mut nodes[2], "n2-0", 600), Some(Ok(600)));
     assert_eq!(world.root.nicknames(), 8);
-    // Nobody claims without end.
+    // The claims of one node are limited.
     let answers = (0..50).filter(|_| claim(&mut world, &mut nodes[0], "n0-0", 600).is_some()).count();
     assert!(answers <= 10, "{answers}");
     world.pass(SECOND * 700);

@@ -1,4 +1,4 @@
-//! A client of a root, made of the overlay's handshake and message types.
+//! Client of a root, made of the overlay's handshake and message types.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub(crate) source: Source,
     pub(crate) suites: SuiteSet,
     pub(crate) network: NetworkId,
-    /// Of its next initiation, in seconds.
+    /// Timestamp of its next initiation, in seconds.
     pub(crate) time: u64,
     pub(crate) sequence: u64,
     pub(crate) access: Vec<u8>,
@@ -40,7 +40,7 @@ struct Keys {
     suite: Suite,
 }
 
-/// An initiation that waits for its response.
+/// Initiation that waits for its response.
 pub(crate) struct Begun {
     initiator: Initiator,
     pub(crate) datagram: Vec<u8>,
@@ -69,14 +69,14 @@ impl Node {
         }
     }
 
-    /// From now on it is a node of that root.
+    /// Makes it a node of another root.
     #[allow(dead_code, reason = "tests of several roots use it")]
     pub(crate) fn use_root(&mut self, root: PublicIdentity) {
         self.macs = MacWriter::new(&root.node_id());
         self.root = root;
     }
 
-    /// An initiation to the root.
+    /// Builds an initiation to the root.
     pub(crate) fn begin(&mut self, now: Instant) -> Begun {
         self.time += 1;
         self.index += 1;
@@ -119,7 +119,7 @@ impl Node {
         assert_eq!(world.send(self.source, &self.seal(&[0; 10])), []);
     }
 
-    /// Registers and takes in the answer.
+    /// Registers and stores the answer.
     pub(crate) fn register(&mut self, world: &mut World, lifetime: u32) {
         let answer = self.ask_to_register(world, lifetime);
         let Some(RootMessage::Registered(answer)) = answer else { panic!("registered, not {answer:?}") };
@@ -131,7 +131,7 @@ impl Node {
         self.ask(world, &message)
     }
 
-    /// The next message that asks for it.
+    /// Builds the next registration message.
     pub(crate) fn registration(&mut self, lifetime: u32) -> RootMessage {
         self.sequence += 1;
         let root = self.root.node_id();
@@ -143,7 +143,7 @@ impl Node {
         self.ask(world, &RootMessage::LookUp { id: 77, key })
     }
 
-    /// Sends a message and takes the one that comes back, if one does.
+    /// Sends a message and returns the answer, if any.
     pub(crate) fn ask(&mut self, world: &mut World, message: &RootMessage) -> Option<RootMessage> {
         let datagram = self.seal_message(message);
         let sent = world.send(self.source, &datagram);
@@ -183,7 +183,7 @@ impl Node {
         self.keys.as_ref().map(|keys| keys.suite)
     }
 
-    /// A frame for the node with that channel.
+    /// Builds a frame for the node with that channel.
     pub(crate) fn frame(&self, to: Channel, inner: &[u8]) -> Vec<u8> {
         [&Relayed { token: self.token, channel: to }.to_bytes()[..], inner].concat()
     }

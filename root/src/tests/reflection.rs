@@ -1,11 +1,11 @@
-//! Whoever has not shown that he receives gets no more bytes than came from there, whatever is sent.
+//! An address that has not shown that it receives gets no more bytes than came from there, whatever is sent.
 
 use peersock_overlay::wire::{Control, LookUpKey, MessageType, ProbeSize, Registration, RootMessage};
 use proptest::prelude::*;
 
 use super::*;
 
-/// One of each that a root answers, as it comes from a place that nobody has proven.
+/// Returns one datagram of each kind that a root answers, as from an unproven place.
 fn datagrams(world: &mut World) -> Vec<(&'static str, Vec<u8>)> {
     let mut stranger = Node::new(50, source(50));
     let mut node = world.registered(1, source(1));
@@ -47,7 +47,7 @@ fn datagrams(world: &mut World) -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
-/// What goes to `to` after this.
+/// Returns the number of bytes sent to `to`.
 fn bytes_to(to: Source, sent: &[(Source, Vec<u8>)]) -> usize {
     sent.iter().filter(|(source, _)| *source == to).map(|(_, datagram)| datagram.len()).sum()
 }
@@ -58,7 +58,7 @@ fn every_message_from_an_unproven_place_pays_for_its_answer() {
     let mut answered = Vec::new();
     for (number, (name, datagram)) in datagrams(&mut world).into_iter().enumerate() {
         let from = source(10_000 + number as u32);
-        // Challenges to several places have to wait for each other.
+        // Challenges to several places must wait for each other.
         world.pass(SECOND * 2);
         let sent = world.send(from, &datagram);
         let bytes = bytes_to(from, &sent);
@@ -66,7 +66,7 @@ fn every_message_from_an_unproven_place_pays_for_its_answer() {
         assert_eq!(bytes, sent.iter().map(|(_, datagram)| datagram.len()).sum(), "{name}: to nobody else");
         answered.extend((bytes > 0).then_some(name));
     }
-    // All those that are to be answered were: otherwise this test would show nothing.
+    // Every kind was answered; otherwise this test would show nothing.
     assert_eq!(
         answered,
         [
@@ -116,7 +116,8 @@ fn short_stun_requests_are_answered_only_if_that_is_wanted_and_not_often() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Any datagram, from any of a few places: no panic, and nobody unproven gets more than he sent.
+    /// Any datagram, from any of a few places, causes no panic, and no unproven sender gets more than it
+    /// sent.
     #[test]
     fn any_datagrams_are_safe(
         steps in prop::collection::vec((0usize..21, 0u32..4, prop::collection::vec((any::<u16>(), any::<u8>()), 0..3), any::<u16>()), 1..60)

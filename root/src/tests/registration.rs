@@ -1,4 +1,4 @@
-//! Who is registered, for how long, and what is refused.
+//! Tests of registrations: lifetimes and refusals.
 
 use peersock_overlay::wire::{Channel, LookUpKey, NotFound, NoticeCode, Registration, RootMessage};
 use zeroize::Zeroizing;
@@ -58,7 +58,7 @@ fn a_clock_that_went_back_counts_again_in_a_new_session_and_nothing_that_was_sai
     let root = config().identity.node_id();
     let late = Registration::sign(&node.identity, &root, node.sequence + 5, 600);
     let late = node.seal_message(&RootMessage::Register { registration: late, access: Vec::new() });
-    // A year back. In the same session it is an old one.
+    // The clock went back a year. In the same session the registration is old.
     node.sequence -= 31_536_000_000;
     assert_eq!(node.ask_to_register(&mut world, 600), refused());
     world.pass(SECOND);
@@ -66,7 +66,7 @@ fn a_clock_that_went_back_counts_again_in_a_new_session_and_nothing_that_was_sai
     let channel = node.channel;
     node.register(&mut world, 600);
     assert_eq!(node.channel, channel);
-    // What was held back of the session before changes nothing, and who was late is not told.
+    // A message delayed in the earlier session changes nothing and gets no notice.
     let sequence = node.sequence;
     assert_eq!(world.send(source(1), &late), []);
     let mut other = world.connected(2, source(2));
@@ -81,7 +81,7 @@ fn those_who_come_in_numbers_leave_others_what_they_need() {
     let mut world = World::new();
     let mut stays = world.registered(1, source(1));
     let mut comes = world.connected(2, source(2));
-    // All of one prefix.
+    // All nodes are in one prefix.
     let mut answered = 0;
     for number in 0..1500u32 {
         let mut seed = [4; 32];

@@ -1,4 +1,4 @@
-//! Frames between nodes: who may send, what is changed, and how much.
+//! Tests of frames between nodes: permitted senders, header changes, and rates.
 
 use peersock_overlay::noise::{
     InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, Timestamp,
@@ -32,7 +32,7 @@ fn a_frame_goes_to_its_channel_with_the_headers_rewritten() {
     assert_eq!(*to, b.source);
     let header = Relayed { token: b.token, channel: a.channel };
     assert_eq!(Relayed::parse(frame), Ok((header, &b"sealed"[..])));
-    // The answer goes back under the name that came with it.
+    // The answer goes back under the channel that came with the frame.
     let sent = world.send(b.source, &b.frame(header.channel, b"back"));
     assert_eq!(sent[0].0, a.source);
     assert_eq!(world.root.counters().relayed_bytes.get(), 18 + 16);
@@ -75,7 +75,7 @@ fn two_nodes_shake_hands_through_a_root_that_relays_nothing_else() {
     let (ours, _) = pending.read_response(&a.identity, &psk, inner).expect("from b");
     assert_eq!((ours.send, ours.hash), (theirs.receive, theirs.hash));
 
-    // And no more than the free share, which is for meeting.
+    // No more than the free share passes, which is for meeting.
     let passed = (0..100).filter(|_| !world.send(a.source, &a.frame(b.channel, &[0xd4; 1188])).is_empty());
     assert!((13..=16).contains(&passed.count()));
 }
@@ -116,7 +116,7 @@ fn the_budget_is_kept_and_told_once_a_second_and_handshakes_still_pass() {
     world.pass(SECOND);
     let bulk = a.frame(b.channel, &[0xd4; 1012]);
     let (mut passed, mut told) = (0, 0);
-    // Twice the rate, for two seconds.
+    // Sends twice the rate, for two seconds.
     for _ in 0..4096 {
         world.pass(SECOND / 2048);
         for (to, datagram) in world.send(a.source, &bulk) {
@@ -128,7 +128,7 @@ fn the_budget_is_kept_and_told_once_a_second_and_handshakes_still_pass() {
             }
         }
     }
-    // A quarter of a second's worth at once, and two seconds' worth.
+    // The burst is a quarter of a second's worth, then come two seconds' worth.
     assert!((2300..=2310).contains(&passed), "{passed}");
     assert_eq!(told, 2);
     let handshake = a.frame(b.channel, &[0xd1; 198]);
@@ -152,7 +152,8 @@ fn nodes_of_one_prefix_share_a_budget() {
             passed += sent.iter().filter(|(to, _)| *to == b.source).count();
         }
     }
-    // Half a second's worth of the prefix at once, two seconds' worth of it, not of four nodes.
+    // The prefix's limit applies: half a second's worth at once, two seconds' worth, instead of four nodes'
+    // worth.
     assert!((4500..=4620).contains(&passed), "{passed}");
 }
 
@@ -172,7 +173,7 @@ fn a_node_that_leaves_and_comes_again_gets_no_fresh_budget() {
         let close = a.seal_control(peersock_overlay::wire::Control::Close { reason: 0 });
         world.send(a.source, &close);
     }
-    // Of the burst, which is 256 frames, it has 15 each time.
+    // Of the burst of 256 frames, the node has 15 each time.
     assert_eq!(passed, 20 * 15);
 }
 

@@ -1,10 +1,10 @@
-//! A node that moves: it is believed once it has answered from where it is.
+//! Tests of a node that moves: the root believes it once it has answered from the new place.
 
 use peersock_overlay::wire::{Control, LookUpKey, RootMessage};
 
 use super::*;
 
-/// What the node says to a challenge that came to it.
+/// Returns the node's answer to a challenge that it received.
 fn answer_to(node: &mut Node, challenge: &[u8]) -> Vec<u8> {
     let plaintext = node.open(challenge).expect("sealed");
     let Ok(Control::Challenge { data, here: false }) = Control::parse(&plaintext) else {

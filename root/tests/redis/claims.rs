@@ -1,4 +1,4 @@
-//! What is left in Redis of roots and nodes that are gone: nothing.
+//! Tests that roots and nodes that are gone leave nothing in Redis.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn claims_of_roots_that_were_killed_end_with_their_lifetime_though_the_node_goes
     let stays = Serving::start(config_of(201), redis.config());
     let mut node = Client::register(1, &stays, b"");
     for seed in 202..206 {
-        // For Redis a root that is cut off is like one that was killed.
+        // For Redis a root that is cut off looks like a killed one.
         let proxy = Proxy::to(redis.port);
         let root = Serving::start(config_of(seed), config_at(proxy.port, None));
         let before = claims(&redis, &node);
@@ -69,7 +69,7 @@ fn a_node_that_leaves_while_redis_is_away_is_taken_out_when_it_is_back() {
     assert_eq!(claims(&redis, &stays), 1);
 }
 
-/// How many roots are said to have the node.
+/// Returns the number of roots that claim the node.
 fn claims(redis: &Redis, node: &Client) -> u64 {
     number(&redis.say(&format!("HLEN {}", node.redis_key())))
 }

@@ -1,5 +1,5 @@
-//! Roots that share a directory, with a real redis-server: away, killed, restarted, slow, full, and with what
-//! others have written to it.
+//! Tests of roots that share a directory, with a real redis-server: away, killed, restarted, slow, full, and
+//! with foreign writes.
 #![cfg(feature = "server")]
 #![expect(clippy::disallowed_methods, reason = "the driver has clocks and threads, and so have its tests")]
 
@@ -34,7 +34,7 @@ fn nodes_of_two_roots_find_each_other_and_talk_through_one_of_them() {
     assert_eq!(referral.root.identity, *b.config.identity.public());
     assert_eq!(referral.root.addresses(), [b.address]);
 
-    // As a guest, with the pass alone, and through that root to the node.
+    // The node connects as a guest, with the pass alone, and reaches the other node through that root.
     let mut guest = Client::register(1, &b, &pass);
     let RootMessage::Found { result: Ok(entry), .. } = guest.look_up(&sought) else { panic!("it is there") };
     let frame = guest.node.frame(entry.channel, b"a datagram between nodes");
@@ -46,7 +46,7 @@ fn nodes_of_two_roots_find_each_other_and_talk_through_one_of_them() {
     sought.world.socket.send_to(&answer, b.address).expect("sent");
     assert!(guest.world.receive().1.ends_with(b"and back"));
 
-    // A root that ends is not named any more.
+    // A root that has ended is no longer named.
     b.end();
     seeker.wait_for(&sought, is_nobody);
     a.end();
@@ -63,13 +63,13 @@ fn a_redis_that_is_killed_costs_nothing_but_the_other_roots_nodes_and_is_told_al
     redis.child.kill().expect("killed");
     redis.child.wait().expect("gone");
     seeker.wait_for(&sought, is_partial);
-    // Its own nodes it knows, and nobody waits.
+    // The root knows its own nodes, and no look-up waits.
     assert!(matches!(seeker.look_up(&neighbour), RootMessage::Found { result: Ok(_), .. }));
     let begin = Instant::now();
     assert!((0..10).all(|_| is_partial(&seeker.look_up(&sought))));
     assert!(begin.elapsed() < Duration::from_secs(15), "each question would wait for two seconds");
     assert!(a.traffic.directory_failures.get() > 0);
-    // It comes back without what it knew.
+    // Redis comes back empty.
     let port = redis.port;
     let _redis = restart(port, None);
     seeker.wait_for_referral(&sought);
@@ -85,7 +85,7 @@ fn a_redis_that_is_not_there_yet_or_refuses_is_used_as_soon_as_it_serves() {
     assert!(is_partial(&seeker.look_up(&sought)));
     let redis = restart(port, None);
     seeker.wait_for_referral(&sought);
-    // Another one in its place, with a password that nobody has told the roots.
+    // A different Redis takes its place, with a password that the roots do not know.
     drop(redis);
     let redis = restart(port, Some("hush"));
     seeker.wait_for(&sought, is_partial);
@@ -100,11 +100,11 @@ fn what_others_have_written_leads_nowhere_and_is_counted() {
     let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
     seeker.wait_for_referral(&sought);
     let root = b.config.identity.node_id();
-    // The other root's record is gone from where it is looked for, and something else stands there.
+    // The other root's record is overwritten with garbage.
     redis.say(&format!("SET {LAYOUT}:root:{} {}", hex(root.as_bytes()), "x".repeat(300)));
     seeker.wait_for(&sought, is_nobody);
     assert!(a.traffic.directory_forged.get() > 0);
-    // Not even a hash.
+    // The key of the node is not even a hash.
     let key = sought.redis_key();
     redis.say(&format!("SET {key} nonsense"));
     seeker.wait_for(&sought, is_partial);

@@ -1,4 +1,4 @@
-//! A Redis that is there and refuses some of what it is told.
+//! Tests with a Redis that answers and refuses some commands.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn a_redis_without_memory_is_read_and_is_told_all_as_soon_as_it_has_some() {
     let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
     seeker.wait_for_referral(&sought);
     redis.say("CONFIG SET maxmemory 1");
-    // This root cannot even say where it is.
+    // Redis refuses even this root's own record.
     let late = Serving::start(config_of(203), redis.config());
     let mut newcomer = Client::register(3, &late, b"");
     newcomer.wait_for_referral(&sought);
@@ -33,7 +33,7 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
     let b = Serving::start(config_of(202), redis.config());
     let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
     seeker.wait_for_referral(&sought);
-    // More is said than may be under way at once, so that writes and questions leave in one go.
+    // More commands come than may be in flight, so writes and questions leave in one pipeline.
     proxy.delay(Duration::from_millis(100));
     redis.say("CONFIG SET maxmemory 1");
     let end = Instant::now() + PATIENCE;
@@ -41,13 +41,13 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
         let before = a.traffic.directory_failures.get();
         let answers = ask_and_register(&mut seeker, &sought);
         let refused = a.traffic.directory_failures.get() - before;
-        // A slow machine lets questions run out; there is always a round without that.
+        // On a slow machine questions time out; some round has no timeouts.
         if refused > 0 && !answers.iter().any(is_partial) {
             assert!(answers.iter().all(|answer| matches!(answer, RootMessage::Referred { .. })));
             break;
         }
         assert!(Instant::now() < end, "{refused} refused, {answers:?}");
-        // As many questions again.
+        // The budget of questions recovers.
         std::thread::sleep(Duration::from_secs(3));
     }
 }
@@ -60,7 +60,7 @@ fn what_others_write_to_redis_is_never_read_in_full_and_keeps_nobody_from_being_
     let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
     let claims = sought.redis_key();
     wait_until("it is in Redis", || redis.say(&format!("HLEN {claims}")) == ":1\r\n");
-    // A long field, a long value of a field as roots write them, and a long record of the root itself.
+    // Tries a long field, a long value of a field as roots write them, and a long record of the root itself.
     for (field, value) in
         [("string.rep('f', ARGV[1])", "'v'"), ("string.rep('f', 64)", "string.rep('v', ARGV[1])")]
     {
@@ -84,14 +84,14 @@ fn what_others_write_to_redis_is_never_read_in_full_and_keeps_nobody_from_being_
     assert!(read < 1 << 20, "{read} bytes were read");
 }
 
-/// What Redis has sent to all of its clients.
+/// Returns the number of bytes that Redis has sent to all of its clients.
 fn bytes_sent(redis: &Redis) -> usize {
     let answer = redis.say("INFO stats");
     let number = answer.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
     number.and_then(|number| number.trim().parse().ok()).expect("a number of bytes")
 }
 
-/// Asks forty times, and registers anew in between.
+/// Asks forty times, and registers again in between.
 fn ask_and_register(seeker: &mut Client, sought: &Client) -> Vec<RootMessage> {
     for number in 0..40 {
         seeker.ask_for(sought);

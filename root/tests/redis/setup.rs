@@ -1,4 +1,4 @@
-//! A redis-server, roots that share it, and nodes at them.
+//! Setup: a redis-server, roots that share it, and nodes at them.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -22,16 +22,16 @@ mod node;
 
 use node::Node;
 
-/// Enough for the slowest machine under the heaviest load.
+/// Long enough for the slowest machine under the heaviest load.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For how long nodes want to be registered, in seconds.
+/// Lifetime of registrations, in seconds.
 const LIFETIME: u32 = 600;
 
-/// What keys in Redis begin with.
+/// Prefix of keys in Redis.
 pub(crate) const LAYOUT: &str = "peersock:2";
 
-/// The root that `node` knows of by itself; the tests give it others.
+/// Returns the configuration of the root that `node` uses by default; the tests give it others.
 fn config() -> Config {
     config_of(200)
 }
@@ -40,7 +40,7 @@ pub(crate) fn config_of(seed: u8) -> Config {
     Config::new(Arc::new(Identity::from_seed(&[seed; 32])))
 }
 
-/// What `node` hands datagrams to: here a socket does that.
+/// Network that `node` hands datagrams to: here a socket.
 pub(crate) struct World {
     now: Instant,
     pub(crate) socket: UdpSocket,
@@ -63,7 +63,7 @@ impl World {
     }
 }
 
-/// A node at a root, on a socket.
+/// Node at a root, on a socket.
 pub(crate) struct Client {
     pub(crate) node: Node,
     pub(crate) world: World,
@@ -96,20 +96,20 @@ impl Client {
         self.node.register(&mut self.world, LIFETIME);
     }
 
-    /// Says that without waiting for an answer.
+    /// Sends a message without waiting for an answer.
     pub(crate) fn say(&mut self, message: Control) {
         let datagram = self.node.seal_control(message);
         self.send(&datagram);
     }
 
-    /// Asks and does not wait.
+    /// Asks without waiting for the answer.
     pub(crate) fn ask_for(&mut self, other: &Self) {
         let key = LookUpKey::Id(other.node.identity.node_id());
         let datagram = self.node.seal_message(&RootMessage::LookUp { id: 77, key });
         self.send(&datagram);
     }
 
-    /// Registers anew and does not wait.
+    /// Registers again without waiting for the answer.
     pub(crate) fn send_registration(&mut self) {
         let message = self.node.registration(LIFETIME);
         let datagram = self.node.seal_message(&message);
@@ -120,13 +120,13 @@ impl Client {
         self.world.socket.send_to(datagram, self.world.root).expect("sent");
     }
 
-    /// What the root says next.
+    /// Receives the root's next message.
     pub(crate) fn hear(&mut self) -> RootMessage {
         let (_, datagram) = self.world.receive();
         RootMessage::parse(&self.node.open(&datagram).expect("sealed")).expect("a message of roots")
     }
 
-    /// Where Redis has the node.
+    /// Returns the node's key in Redis.
     pub(crate) fn redis_key(&self) -> String {
         let node = self.node.identity.node_id();
         format!("{LAYOUT}:node:{}", hex(&node.as_bytes()[..10]))
@@ -165,7 +165,7 @@ pub(crate) fn is_nobody(answer: &RootMessage) -> bool {
     matches!(answer, RootMessage::Found { result: Err(NotFound::Unknown), .. })
 }
 
-/// A root that shares its directory, running.
+/// Running root that shares its directory.
 pub(crate) struct Serving {
     pub(crate) config: Config,
     pub(crate) address: SocketAddr,
@@ -195,7 +195,7 @@ impl Serving {
     }
 }
 
-/// A redis-server that is ended with the test.
+/// Process of redis-server that ends with the test.
 pub(crate) struct Redis {
     pub(crate) child: Child,
     pub(crate) port: u16,
@@ -203,18 +203,18 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// `None`, with the reason printed, where there is none.
+    /// Starts a redis-server; returns `None`, with the reason printed, if it is not installed.
     pub(crate) fn start(password: Option<&'static str>) -> Option<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("skipped: there is no redis-server");
             return None;
         }
-        // Somebody else may take the port in between; then another one is tried.
+        // Another process may take the port in between; then another port is tried.
         (0..20).find_map(|_| Self::start_at(free_port(), password, &[]))
     }
 
-    /// With a port for TLS, where it shows `server.pem` of that folder. `None`, with the reason printed,
-    /// where that is not to be had.
+    /// Starts a redis-server with a TLS port, which shows `server.pem` of that folder. Returns `None`, with
+    /// the reason printed, if that is impossible.
     pub(crate) fn start_tls(folder: &Path) -> Option<(Self, u16)> {
         drop(Self::start(None)?);
         let file = |name| folder.join(name).to_str().expect("plain text").to_owned();
@@ -261,7 +261,7 @@ impl Redis {
         config_at(self.port, self.password)
     }
 
-    /// One command, and the first part of what comes back.
+    /// Runs one command, and returns the first part of the answer.
     fn try_say(&self, command: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -293,7 +293,7 @@ fn free_port() -> u16 {
     free.local_addr().expect("an address").port()
 }
 
-/// A redis-server at a port that another one has just left.
+/// Starts a redis-server at a port that another one has just left.
 pub(crate) fn restart(port: u16, password: Option<&'static str>) -> Redis {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -309,12 +309,12 @@ pub(crate) fn config_at(port: u16, password: Option<&str>) -> RedisConfig {
     RedisConfig::new(&format!("redis://127.0.0.1:{port}"), password.as_ref()).expect("a URL")
 }
 
-/// Passes connections on to Redis.
+/// Proxy for connections to Redis.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    /// What comes from Redis is held back for so many milliseconds.
+    /// Delay of data from Redis in milliseconds.
     delay: Arc<AtomicU64>,
-    /// All sockets; nothing while it is cut.
+    /// All sockets; `None` while the proxy is cut.
     sockets: Arc<Mutex<Option<Vec<TcpStream>>>>,
 }
 
@@ -369,7 +369,7 @@ fn pass(mut from: TcpStream, mut to: &TcpStream, wait: impl Fn()) {
     let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
-/// A folder that is removed with the test.
+/// Folder that is removed with the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -390,7 +390,7 @@ impl Drop for Folder {
     }
 }
 
-/// Waits until it is so, and says what it waited for if that never comes.
+/// Waits until a condition holds, and panics with its description otherwise.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {

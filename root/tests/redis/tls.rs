@@ -1,4 +1,4 @@
-//! Redis by TLS.
+//! Tests of Redis by TLS.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::setup::{Client, Folder, Redis, Serving, config_of, is_partial, wait_until};
 
-/// How the test below is told where to go.
+/// Environment variables that tell the test below its URL and the expected outcome.
 const URL: &str = "PEERSOCK_TEST_REDIS";
 const IS_GOOD: &str = "PEERSOCK_TEST_REDIS_IS_GOOD";
 
@@ -20,7 +20,7 @@ fn a_redis_by_tls_is_used_if_its_certificate_is_good_and_refused_with_the_reason
     std::fs::write(folder.path().join("other.pem"), Authority::new("another").pem).expect("written");
     let Some((_redis, port)) = Redis::start_tls(folder.path()) else { return };
     let run = |host: &str, roots: &str| {
-        // The certificates to trust are the environment's, which no test may change for others.
+        // The trusted certificates come from the environment, which no test may change for others.
         let test = std::env::current_exe().expect("this program");
         let output = Command::new(test)
             .args(["--exact", "tls::roots_in_an_environment_of_their_own", "--ignored", "--nocapture"])
@@ -63,7 +63,7 @@ fn roots_in_an_environment_of_their_own() {
     }
 }
 
-/// Who signs certificates.
+/// Authority that signs certificates.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -79,7 +79,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Writes its own certificate, and one for `localhost` with its key.
+    /// Writes its certificate, and one for `localhost` with its key.
     fn write(&self, folder: &Path) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
@@ -95,7 +95,7 @@ impl Authority {
     }
 }
 
-/// RFC 7468.
+/// Encodes PEM (RFC 7468).
 fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {label}-----");

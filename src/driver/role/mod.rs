@@ -1,55 +1,56 @@
-//! The receive role: which thread reads the UDP sockets.
+//! Receive role: decides which thread reads the UDP sockets.
 //!
 //! The engine thread has it by default. A thread that waits for a socket, when no other thread is busy
-//! waiting, takes the role and reads the UDP sockets itself, so that an answer wakes the thread that wants it
-//! and no other. When it goes back to its own work the role stays leased to it for [`LEASE`], after which the
-//! engine takes it back; when others are busy, the engine takes it at once.
+//! waiting, takes the role and reads the UDP sockets itself, so that an answer wakes only the thread that
+//! wants it. When that thread goes back to its work, the role stays leased to it for [`LEASE`], after which
+//! the engine takes it back. If others are busy waiting, the engine takes it at once.
 //!
-//! A thread is busy waiting until [`BUSY`] has passed without news for it. One that has waited for longer,
-//! such as a server's that accepts, does not keep the threads of the standing connections from reading
-//! themselves; at worst it hears of a packet when a lease is over.
+//! A thread counts as busy waiting until [`BUSY`] has passed without a wake-up. A thread that waits longer,
+//! such as one that accepts connections, does not keep the threads of established connections from reading
+//! themselves. At worst it gets a packet when a lease ends.
 
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-// Relative, so that the tests can mount this module over locks whose interleavings they choose.
+// A relative path, so that the tests can mount this module over locks whose interleavings they choose.
 use super::poll::Wakeup;
 use super::receiver::Receiver;
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, TryLockError};
 
-/// How long datagrams may lie in the kernel while the thread that held the role last is busy elsewhere.
+/// Time that datagrams may lie in the kernel while the last holder of the role is busy elsewhere.
 pub(super) const LEASE: Duration = Duration::from_millis(1);
 
 const ENGINE: u64 = 0;
 const HELD: u64 = 1;
-/// From here on: leased, and the value less this is when the lease began, in nanoseconds since `base`.
+/// First value of a lease: the value minus this is the start of the lease, in nanoseconds since `base`.
 const LEASED: u64 = 2;
 
 pub(crate) struct ReceiveRole {
     base: Instant,
     state: AtomicU64,
     receiver: Mutex<Receiver>,
-    /// Threads that are busy waiting for a socket, with the role or without it.
+    /// Number of threads that are busy waiting for a socket, with or without the role.
     busy: AtomicUsize,
-    /// Sockets that a task (a waker) waits for.
+    /// Number of sockets that a task (a waker) waits for.
     tasks: AtomicUsize,
-    /// How often callers took the role, for the engine to see whether they still do.
+    /// Number of times that callers took the role, which tells the engine whether they still do.
     taken: AtomicU64,
-    /// The engine looks after the lease by itself; otherwise it must be woken when one begins.
+    /// True if the engine checks for the end of a lease by itself; otherwise it must be woken when a lease
+    /// begins.
     engine_watches: AtomicBool,
-    /// Ends the `poll` of the thread that holds the role.
+    /// Wake-up that ends the `poll` of the thread that holds the role.
     pub(super) wakeup: Arc<Wakeup>,
-    /// The same, for those who know of no `poll`.
+    /// Waker for the same purpose.
     pub(super) waker: Waker,
 }
 
-/// What the engine should do about the sockets.
+/// Decision of the engine about the sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// Read them.
+    /// The engine reads them.
     Mine,
-    /// A caller reads them; look again after this long, if given, or when woken.
+    /// A caller reads them; check again after this time, if given, or after a wake-up.
     Theirs(Option<Duration>),
 }
 
@@ -69,13 +70,13 @@ impl ReceiveRole {
         }
     }
 
-    /// Counts a thread as busy waiting, until the guard is dropped or says otherwise.
+    /// Counts a thread as busy waiting, until the guard is dropped or changed.
     pub(super) fn announce(&self) -> Announced<'_> {
         self.busy.fetch_add(1, Ordering::SeqCst);
         Announced { role: self, busy: true }
     }
 
-    /// Counts a socket that a task waits for. True: the engine must be woken to serve it.
+    /// Counts a socket that a task waits for. Returns true if the engine must be woken to serve it.
     pub(crate) fn add_task(&self) -> bool {
         self.tasks.fetch_add(1, Ordering::SeqCst);
         self.state.load(Ordering::SeqCst) != ENGINE
@@ -101,8 +102,8 @@ impl ReceiveRole {
         Some(receiver)
     }
 
-    /// Gives the role up after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back`
-    /// soon. True: the engine must be woken.
+    /// Releases the role after [`ReceiveRole::try_hold`]; keeps a lease on it if the thread will be `back`
+    /// soon. Returns true if the engine must be woken.
     pub(super) fn release(
         &self,
         receiver: MutexGuard<'_, Receiver>,
@@ -117,11 +118,11 @@ impl ReceiveRole {
         }
         let since = now.saturating_duration_since(self.base).as_nanos() as u64;
         self.state.store(LEASED + since, Ordering::SeqCst);
-        // A task that came between the look and the store found the role held and woke the engine itself.
+        // A task that came between the check and the store found the role held and woke the engine itself.
         !self.engine_watches.load(Ordering::SeqCst)
     }
 
-    /// The engine's look at the role. `seen` is the engine's own memory between looks.
+    /// Decides for the engine. `seen` is the engine's memory between checks.
     pub(super) fn claim(&self, now: Instant, seen: &mut u64) -> Claim {
         self.engine_watches.store(true, Ordering::SeqCst);
         let state = self.state.load(Ordering::SeqCst);
@@ -133,8 +134,9 @@ impl ReceiveRole {
                     *seen = taken;
                     return Claim::Theirs(Some(WATCH));
                 }
-                // One caller has waited for a long time. It tells when it leaves.
+                // One caller has waited for a long time. It wakes the engine when it releases the role.
                 self.engine_watches.store(false, Ordering::SeqCst);
+                // The holder may have left before it could see the flag.
                 if self.state.load(Ordering::SeqCst) == HELD {
                     Claim::Theirs(None)
                 } else {
@@ -155,12 +157,12 @@ impl ReceiveRole {
         }
     }
 
-    /// The receiver, for the engine. `None` while a caller holds it.
+    /// Returns the receiver, for the engine. `None` while a caller holds it.
     pub(super) fn engine_receiver(&self) -> Option<MutexGuard<'_, Receiver>> {
         self.receiver.try_lock().ok()
     }
 
-    /// Waits, for no longer than `patience`, until no thread reads the sockets.
+    /// Waits, at most `patience`, until no thread reads the sockets.
     pub(super) fn wait_free(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.receiver.try_lock().is_err() && Instant::now() < deadline {
@@ -173,13 +175,13 @@ impl ReceiveRole {
     }
 }
 
-/// How long the engine goes on looking at a role that callers keep taking.
+/// Time that the engine keeps checking a role that callers take again and again.
 pub(super) const WATCH: Duration = Duration::from_millis(5);
 
-/// How long a thread that was told nothing counts as busy waiting.
+/// Time that a thread without a wake-up counts as busy waiting.
 pub(super) const BUSY: Duration = Duration::from_millis(2);
 
-/// A thread that waits.
+/// Waiting thread.
 pub(super) struct Announced<'a> {
     role: &'a ReceiveRole,
     busy: bool,

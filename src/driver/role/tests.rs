@@ -1,4 +1,5 @@
-//! The role itself, and the interleavings of the engine with those who take the role that a scheduler finds.
+//! Tests of the role, and of the interleavings of the engine with callers that take the role, as a scheduler
+//! finds them.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +7,14 @@ use super::busy_poll::{BusyPoll, Looking};
 use super::poll::Wakeup;
 use super::role::{Claim, LEASE, ReceiveRole, WATCH};
 
-/// The lock and the atomics of `shuttle`, which decides at each of them which thread goes on.
+/// Lock and atomics of `shuttle`, which decides at each of them which thread goes on.
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
     pub(super) use std::sync::TryLockError;
 }
 
-/// Nothing is received here.
+/// Placeholder, because nothing is received here.
 mod receiver {
     pub(super) struct Receiver {}
 }
@@ -108,7 +109,7 @@ fn a_caller_that_will_not_be_back_hands_over_at_once() {
     assert_eq!(role.claim(base, &mut 0), Claim::Mine);
 }
 
-/// How often the engine was woken, and waits for that.
+/// Number of wake-ups of the engine, and a condition to wait for one.
 type Woken = shuttle::sync::Arc<(shuttle::sync::Mutex<u32>, shuttle::sync::Condvar)>;
 
 #[test]
@@ -137,7 +138,7 @@ fn in_every_interleaving_the_engine_has_the_role_again_when_the_callers_are_done
                     }
                 })
             });
-            // The engine: it looks when it said that it would, or when it is woken.
+            // The engine looks at its announced time, or when it is woken.
             let (mut now, mut seen, mut heard) = (base, 0, 0);
             let mut claim_again = || {
                 loop {
@@ -149,7 +150,7 @@ fn in_every_interleaving_the_engine_has_the_role_again_when_the_callers_are_done
                         }
                         interleaved::Claim::Theirs(None) => {
                             let mut count = woken.0.lock().expect("no panic under this lock");
-                            // A wake-up that nobody sends leaves it asleep for ever, which the scheduler
+                            // A missing wake-up leaves the engine asleep for ever, which the scheduler
                             // reports.
                             while *count == heard {
                                 count = woken.1.wait(count).expect("no panic under this lock");

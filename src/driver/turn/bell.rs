@@ -1,4 +1,4 @@
-//! What wakes the thread of an allocation, with the reason.
+//! Wake-ups of an allocation's thread, with the reason.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 
 use crate::sys::poll::Wakeup;
 
-/// Wakes the thread of one allocation. Senders wake it often, for its timers; only news of the network may
-/// cost the allocation, so they are told apart.
+/// Wake-up of one allocation's thread. Senders wake it often, for its timers. Only network changes may end
+/// the allocation, so they are kept separate.
 pub(super) struct Bell {
     wakeup: Wakeup,
-    /// The same for who waits in a runtime.
+    /// Wake-up for a task in a runtime.
     notify: Notify,
     interfaces_changed: AtomicBool,
     was_suspended: AtomicBool,
@@ -28,31 +28,31 @@ impl Bell {
         })
     }
 
-    /// Has the thread look at its timers, and whether it should end.
+    /// Makes the thread check its timers, and whether it should end.
     pub(super) fn wake(&self) {
         self.wakeup.wake();
         self.notify.notify_one();
     }
 
-    /// Waits until somebody wakes the thread, or has done so since the last call.
+    /// Waits for a wake-up, or returns at once if one came since the last call.
     pub(super) async fn rung(&self) {
         self.notify.notified().await;
         self.wakeup.clear();
     }
 
-    /// An interface or an address may have come or gone.
+    /// Reports that an interface or an address may have come or gone.
     pub(super) fn note_interfaces(&self) {
         self.interfaces_changed.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// The machine was suspended.
+    /// Reports that the machine was suspended.
     pub(super) fn note_suspended(&self) {
         self.was_suspended.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Whether there is news of the network that nobody has taken.
+    /// Returns true if a network change is pending.
     pub(super) fn has_news(&self) -> bool {
         self.interfaces_changed.load(Ordering::SeqCst) || self.was_suspended.load(Ordering::SeqCst)
     }
@@ -65,7 +65,7 @@ impl Bell {
         self.was_suspended.swap(false, Ordering::SeqCst)
     }
 
-    /// To be called when the descriptor is readable, before the news is taken.
+    /// Clears the wake-up. Call it when the descriptor is readable, before the changes are taken.
     pub(super) fn clear(&self) {
         self.wakeup.clear();
     }

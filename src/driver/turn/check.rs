@@ -1,4 +1,4 @@
-//! Whether TURN servers can be used: each is asked for one allocation, which is given back at once.
+//! Check of TURN servers: requests one allocation from each and releases it at once.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -19,18 +19,18 @@ use crate::driver::interfaces::source_towards;
 use crate::driver::stream_io;
 use crate::interfaces::TurnCheck;
 
-/// How long one server may take.
+/// Timeout of one server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// More servers are not asked.
+/// Limit of servers that are asked.
 const MAX_SERVERS: usize = 16;
 
-/// Asks them, as [`crate::interfaces::check_turn`] says.
+/// Checks the servers, as [`crate::interfaces::check_turn`] describes.
 pub(crate) fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnCheck> {
     thread::scope(|scope| {
         let asked = servers.iter().take(MAX_SERVERS).map(|server| beside(scope, move || check(server, only)));
         let asked: Vec<_> = asked.collect();
-        // They do not panic.
+        // The threads do not panic.
         asked.into_iter().filter_map(|one| one.join().ok()).collect()
     })
 }
@@ -47,6 +47,7 @@ fn check(server: &TurnServer, only: &[String]) -> TurnCheck {
         what_to_do: None,
     };
     let asked = ask(server, only, true, &mut check, deadline).or_else(|problem| match problem {
+        // The server may only have IPv6 addresses.
         Problem::Refused(Failure::NoFamily) => ask(server, only, false, &mut check, deadline),
         problem => Err(problem),
     });
@@ -61,15 +62,15 @@ fn check(server: &TurnServer, only: &[String]) -> TurnCheck {
     check
 }
 
-/// Why there is no allocation.
+/// Reason why there is no allocation.
 enum Problem {
     /// The server's name has no address.
     Name(String),
-    /// No interface that may be used leads there.
+    /// No permitted interface has a route to the server.
     NoWay(String),
-    /// It cannot be connected to. The text says what to do.
+    /// The connection failed. The text includes the advice.
     Connect(String),
-    /// What carries the messages has ended.
+    /// The transport of the messages has ended.
     Broken(String),
     Refused(Failure),
 }
@@ -115,7 +116,7 @@ impl Problem {
     }
 }
 
-/// Asks for one allocation and gives it back.
+/// Requests one allocation and releases it.
 fn ask(
     server: &TurnServer,
     only: &[String],
@@ -165,6 +166,7 @@ fn ask(
             None => client.handle_timeout(Instant::now()),
         }
     };
+    // Otherwise the server would keep the allocation for minutes.
     client.close();
     if let Some(last) = client.poll_transmit() {
         let _ = wire.send(&last);
@@ -173,14 +175,14 @@ fn ask(
     result
 }
 
-/// What carries messages to a server and back.
+/// Transport of messages to a server and back.
 enum Wire {
     Udp(UdpSocket),
     Stream { runtime: Runtime, sender: Sender, receiver: Receiver, proxy: Option<String> },
 }
 
 impl Wire {
-    /// Returns where it leads, too.
+    /// Opens a transport; also returns the server's address.
     fn open(server: &TurnServer, only: &[String], deadline: Instant) -> Result<(Self, SocketAddr), Problem> {
         let left = || deadline.saturating_duration_since(Instant::now());
         if server.transport() != TurnTransport::Udp {
@@ -235,11 +237,11 @@ impl Wire {
     fn send(&self, message: &[u8]) -> io::Result<()> {
         match self {
             Self::Udp(socket) => match socket.send(message) {
-                // Of what was sent before (ICMP): the next call tells.
+                // The error belongs to an earlier datagram (ICMP); the next call returns its own.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 sent => sent.map(drop),
             },
-            // If it has ended, receiving says why.
+            // If the stream has ended, receiving returns the reason.
             Self::Stream { sender, .. } => {
                 let _ = sender.send(message.to_vec());
                 Ok(())
@@ -247,9 +249,9 @@ impl Wire {
         }
     }
 
-    /// The next message; `None` if none comes in that time.
+    /// Returns the next message; `None` after a timeout.
     fn receive(&mut self, patience: Duration) -> Option<Result<Vec<u8>, String>> {
-        // 0 would be for ever.
+        // A timeout of 0 would mean no timeout.
         let patience = patience.max(Duration::from_millis(1));
         match self {
             Self::Udp(socket) => {
@@ -275,7 +277,7 @@ impl Wire {
         }
     }
 
-    /// Has what was sent leave.
+    /// Flushes the sent messages and closes the transport.
     fn close(self) {
         if let Self::Stream { runtime, sender, receiver, .. } = self {
             runtime.block_on(stream_io::drain(slice::from_ref(&sender)));
@@ -285,12 +287,13 @@ impl Wire {
     }
 }
 
-/// Whether that looks like an answer (RFC 8489, 5).
+/// Returns true if a message looks like a STUN answer (RFC 8489, 5).
 fn is_stun(message: &[u8]) -> bool {
     message.get(4..8) == Some(&[0x21, 0x12, 0xa4, 0x42])
 }
 
-/// The first address of the server's name. A resolver that hangs keeps its thread, but not us.
+/// Resolves the server's name to its first address. A hanging resolver blocks a separate thread, not the
+/// caller.
 fn resolve(server: &TurnServer, patience: Duration) -> Result<SocketAddr, String> {
     let (sender, receiver) = mpsc::channel();
     let name = (server.target().host.clone(), server.target().port);

@@ -1,4 +1,4 @@
-//! The thread of one allocation: gets it, by UDP or a stream, serves it, and gets it again.
+//! Thread of one allocation: requests it, by UDP or a stream, serves it, and requests it again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,32 +18,32 @@ use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
 use peersock_datapath::Ingress;
 
-/// An IPv6 allocation is asked for so much later than the IPv4 one, which most peers need: a server may grant
-/// one for each user.
+/// Delay of the IPv6 allocation after the IPv4 one, which most peers need, because a server may grant only
+/// one per user.
 const LATER: Duration = Duration::from_secs(2);
 
-/// The wait before a server is tried again, from the first to the longest.
+/// Minimum and maximum backoff before a server is tried again.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
-/// The longest wait after the machine's address has changed: the next allocation is likely to be had.
+/// Maximum backoff after a change of the machine's address, because the next request will probably succeed.
 const MOVED: Duration = Duration::from_secs(10);
 
-/// Who refuses for want of room is asked again after so long.
+/// Retry interval after a refusal for lack of capacity.
 const FULL: Duration = Duration::from_secs(60);
 
-/// Who knows no user of that name, or no addresses of that family, is asked again after so long.
+/// Retry interval after a refusal of the user name, or of the address family.
 const HOPELESS: Duration = Duration::from_secs(600);
 
-/// An allocation that has lasted for so long was a good one: the next wait is the first again.
+/// Lifetime of an allocation that resets the backoff.
 const LASTED: Duration = Duration::from_secs(60);
 
-/// So many servers in a row may name another one.
+/// Limit of consecutive redirections to alternate servers.
 const MAX_HOPS: u32 = 3;
 
-/// The thread looks so often whether the node is still there.
+/// Interval of the check that the node still exists.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// By which interface a server is reached, and the NAT64 behind which IPv4 is, if there is one.
+/// Interface to the server, and the NAT64 prefix for IPv4, if any.
 pub(super) type Way = (Option<String>, Option<Nat64Prefix>);
 
 pub(super) struct Keeper {
@@ -55,14 +55,14 @@ pub(super) struct Keeper {
     pub(super) bell: Arc<Bell>,
 }
 
-/// Why an allocation has ended, or could not be had.
+/// Reason why an allocation has ended, or was not granted.
 pub(super) enum Ended {
     Failed(Failure),
-    /// The machine has another address on the way to the server.
+    /// The machine has another address on the path to the server.
     Moved,
     /// The machine was suspended.
     Suspended,
-    /// Something of this machine's own.
+    /// Local error.
     Local(String),
     /// The node has stopped.
     Stopped,
@@ -104,7 +104,7 @@ impl Keeper {
             let (error, pause) = match ended {
                 Ended::Stopped => return,
                 Ended::Moved => {
-                    // Interfaces that come and go must not have the server asked without pause.
+                    // Flapping interfaces must not cause a request each time.
                     least = wait.min(MOVED);
                     ("the machine's address has changed".to_owned(), least)
                 }
@@ -134,13 +134,14 @@ impl Keeper {
         }
     }
 
-    /// Asks for an allocation and serves it until it ends.
+    /// Requests an allocation and serves it until it ends.
     fn allocate(&self, elsewhere: Option<SocketAddr>, tries: usize) -> Ended {
-        // What follows looks at the network as it is now.
+        // Pending changes are dropped, because the following steps see the current network.
         self.bell.take_suspended();
         self.bell.take_interfaces();
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
         let (devices, nat64) = (driver.sockets.devices(), driver.sockets.nat64.prefix());
+        // The node must be able to end while this thread waits for the server.
         drop(driver);
         match choose(&devices, tries) {
             Ok(device) if self.server.transport() == TurnTransport::Udp => {
@@ -151,11 +152,11 @@ impl Keeper {
         }
     }
 
-    /// Publishes what the client says. Returns whether there is an allocation since then.
+    /// Publishes the client's events. Returns true if a new allocation was granted.
     pub(super) fn take_events(&self, allocation: &Arc<Allocation>) -> Result<bool, Ended> {
         let mut is_new = false;
         loop {
-            // Publishing takes other locks.
+            // The lock is released first, because publishing takes other locks.
             let event = sync::lock(&allocation.client).poll_event();
             match event {
                 None => return Ok(is_new),
@@ -169,8 +170,8 @@ impl Keeper {
         }
     }
 
-    /// Until when nothing is to be done unless something arrives. `is_opening` says whether who stops the
-    /// node waits for this allocation.
+    /// Returns the time of the next work without an event. `is_opening` is true while `stop` waits for this
+    /// allocation.
     pub(super) fn next_look(
         &self,
         allocation: &Allocation,
@@ -186,7 +187,7 @@ impl Keeper {
         if self.is_wanted() {
             return Ok(until);
         }
-        // What the server is about to grant can be given back only after its answer.
+        // An allocation that the server is about to grant can only be released after its answer.
         let stop_at = *stop_at.get_or_insert(now + STOP_PATIENCE);
         match is_opening && !is_granted && now < stop_at {
             true => Ok(until.min(stop_at)),
@@ -194,7 +195,7 @@ impl Keeper {
         }
     }
 
-    /// Takes the news of the network, and says whether they end the allocation.
+    /// Takes the network changes, and returns the reason if they end the allocation.
     pub(super) fn heed_news(&self, has_moved: impl Fn() -> bool) -> Option<Ended> {
         if !self.is_wanted() {
             return None;
@@ -202,12 +203,13 @@ impl Keeper {
         if self.bell.take_suspended() {
             return Some(Ended::Suspended);
         }
-        // Only then: the question costs system calls, and senders wake this thread often.
+        // The address is checked only after a change, because that costs system calls and senders wake this
+        // thread often.
         (self.bell.take_interfaces() && has_moved()).then_some(Ended::Moved)
     }
 
-    /// Gives the client what the server has sent, and the data path what peers have. False if the node is
-    /// gone.
+    /// Passes datagrams of the server to the client, and data of peers to the data path. Returns false if the
+    /// node is gone.
     pub(super) fn deliver<'a>(
         &self,
         allocation: &Allocation,
@@ -218,7 +220,7 @@ impl Keeper {
         let now = driver.now();
         for datagram in datagrams {
             let from_peer = sync::lock(&allocation.client).handle(Instant::now(), datagram);
-            // The data path may send, which takes the client's lock.
+            // The client's lock is released here, because the data path may send, which takes it.
             let Some(from_peer) = from_peer.filter(|one| is_endpoint(&one.peer)) else { continue };
             let socket = index_of(self.position);
             let origin = RecvMeta { remote: from_peer.peer, socket, multicast: false, relay: None };
@@ -228,11 +230,12 @@ impl Keeper {
         true
     }
 
-    /// Tells those who send, the overlay, and who finds out where this node is.
+    /// Publishes the state of the allocation to senders, the overlay and the contact search.
     fn publish(&self, open: Option<(Arc<Allocation>, SocketAddr)>, error: Option<String>) {
         let change = || {
             let before = self.turn.infos();
             self.turn.set(self.position, open, error);
+            // Only a real change costs the overlay a new list.
             before != self.turn.infos()
         };
         match self.driver.upgrade() {
@@ -252,11 +255,11 @@ impl Keeper {
         !self.turn.is_stopped() && self.driver.strong_count() > 0
     }
 
-    /// Sleeps, until the node is gone. News of the network shortens it to `least`: what was in the way may be
-    /// gone.
+    /// Sleeps until the node is gone. A network change shortens the sleep to `least`.
     fn sleep(&self, least: Duration, most: Duration) {
         let begun = Instant::now();
         while self.is_wanted() {
+            // A network change may have removed the obstacle.
             let time = if self.bell.has_news() { least.min(most) } else { most };
             let left = time.saturating_sub(begun.elapsed());
             if left.is_zero() {
@@ -271,14 +274,14 @@ impl Keeper {
     }
 }
 
-/// The interface to leave by, one after the other; `None` stands for any.
+/// Chooses the interface, in turns; `None` means any.
 pub(super) fn choose(devices: &[Option<String>], tries: usize) -> io::Result<Option<String>> {
     let device = devices.get(tries % devices.len().max(1)).cloned();
-    // A socket that is bound to none would leave by an interface that the user has forbidden.
+    // An unbound socket would leave by an interface that the user has forbidden.
     device.ok_or_else(|| io::Error::other("no network interface that may be used is up"))
 }
 
-/// Which address of the server is tried: another one after each was tried by all interfaces.
+/// Returns the index of the server's address, which changes after all interfaces were tried.
 pub(super) fn round(devices: &[Option<String>], tries: usize) -> usize {
     tries / devices.len().max(1)
 }

@@ -1,9 +1,10 @@
 //! TURN allocations: sockets of the driver whose addresses are on a server (RFC 8656).
 //!
-//! Each has a way to the server of its own, a UDP socket ([`udp`]) or a stream ([`stream`]), and a thread
-//! ([`keeper`]) that reads it, keeps the allocation and makes it anew when it has ended. Who sends wraps the
-//! datagrams on its own thread, as with other sockets, and never waits: what a UDP socket has no room for is
-//! lost, and so is what has waited too long for a stream. What comes from peers goes to the data path.
+//! Each allocation has a separate link to the server, a UDP socket ([`udp`]) or a stream ([`stream`]), and a
+//! thread ([`keeper`]). The thread reads the link, keeps the allocation and requests it again when it has
+//! ended. Senders wrap the datagrams on their thread, as with other sockets, and never block. Datagrams that
+//! find no space in a UDP socket are lost, and so are those that wait too long for a stream. Data from peers
+//! goes to the data path.
 
 mod bell;
 mod check;
@@ -34,64 +35,63 @@ use keeper::Keeper;
 use peersock_datapath::Transmit;
 use udp::UdpLink;
 
-/// The largest datagram to or from a peer: with all headers and what the way over the server adds it fits
-/// into an Ethernet frame. The server may cut its packets to peers into fragments, so larger ones are not
-/// tried.
+/// Size of the largest datagram to or from a peer. With all headers and the overhead of the server it fits
+/// into an Ethernet frame. The server may fragment its packets to peers, so larger ones are not probed.
 const MAX_DATAGRAM: usize = 1400;
 
-/// The most bytes handed to the kernel in one call.
+/// Limit of bytes handed to the kernel in one call.
 const MAX_BATCH: usize = 60_000;
 
-/// Datagrams that are handed to a stream in one go.
+/// Limit of datagrams handed to a stream at once.
 const STREAM_SEGMENTS: usize = 32;
 
-/// How long the node's end waits for the answers to requests for an allocation that are under way, for the
-/// server would keep what it grants for minutes, and count it against the user; and for streams to take what
-/// was sent.
+/// Time that the node's end waits for answers to pending allocation requests, and for streams to take the
+/// data sent. The server would otherwise keep a granted allocation for minutes, and count it against the
+/// user's quota.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The allocations of one node.
+/// Allocations of one node.
 pub(crate) struct TurnSockets {
     open: RwLock<BTreeMap<SocketIndex, Arc<Allocation>>>,
     states: RwLock<Vec<TurnState>>,
     bells: Mutex<Vec<Arc<Bell>>>,
-    /// How many allocations are asked for now, and may be granted at any moment, or have a stream that may
-    /// hold what was sent last.
+    /// Number of allocations that are being requested, and may be granted at any moment, or whose stream may
+    /// hold unsent data.
     opening: Mutex<usize>,
     opened: Condvar,
-    /// Told when a relayed address has come or gone.
+    /// Callback for a relayed address that has come or gone.
     changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     is_stopped: AtomicBool,
     process: Process,
 }
 
-/// How one allocation is, or the try to get it.
+/// State of one allocation, or of the attempt to get it.
 #[derive(Debug, Clone)]
 struct TurnState {
-    /// The server, without the password.
+    /// Server, without the password.
     server: String,
-    /// Whether the address is IPv4.
+    /// True if the address is IPv4.
     is_ipv4: bool,
-    /// The relayed address.
+    /// Relayed address.
     relayed: Option<SocketAddr>,
-    /// Why there is none.
+    /// Reason why there is none.
     error: Option<String>,
 }
 
-/// An allocation, from the first request on.
+/// Allocation, from the first request on.
 struct Allocation {
     client: Mutex<Client>,
     link: Link,
     bell: Arc<Bell>,
 }
 
-/// What carries messages to the server.
+/// Transport of messages to the server.
 enum Link {
     Udp(UdpLink),
     Stream(Sender),
 }
 
-/// An allocation is asked for, or what was sent may still wait in its stream, until this is dropped.
+/// Guard that exists while an allocation is being requested, or its stream may hold unsent data.
 struct Opening {
     turn: Arc<TurnSockets>,
 }
@@ -110,7 +110,7 @@ impl TurnSockets {
         }
     }
 
-    /// Asks these servers for allocations, an IPv4 and an IPv6 one each, from now on. To be called once.
+    /// Requests allocations from these servers, an IPv4 and an IPv6 one each, from now on. Call it once.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, servers: &[TurnServer]) -> io::Result<()> {
         for (server, is_ipv4) in servers.iter().flat_map(|server| [(server, true), (server, false)]) {
             let bell = Arc::new(Bell::new()?);
@@ -126,28 +126,28 @@ impl TurnSockets {
         Ok(())
     }
 
-    /// Has `told` told when a relayed address has come or gone. The first call counts.
+    /// Registers a callback for a relayed address that has come or gone. Only the first call has an effect.
     pub(crate) fn on_change(&self, told: Box<dyn Fn() + Send + Sync>) {
         let _ = self.changed.set(told);
     }
 
-    /// Has the allocations made anew for which the machine has another address now.
+    /// Renews the allocations whose local address has changed.
     pub(crate) fn interfaces_changed(&self) {
         for bell in sync::lock(&self.bells).iter() {
             bell.note_interfaces();
         }
     }
 
-    /// Has all allocations made anew: the server's clock went on while the machine was suspended, so
-    /// permissions and channels may be gone of which this side thinks that they last.
+    /// Renews all allocations, because the server's clock went on while the machine was suspended. So
+    /// permissions and channels that this side considers valid may be gone.
     pub(super) fn was_suspended(&self) {
         for bell in sync::lock(&self.bells).iter() {
             bell.note_suspended();
         }
     }
 
-    /// Gives the allocations back and ends the threads. Waits for a second at most, and only if a server was
-    /// asked for an allocation and has not answered yet.
+    /// Releases the allocations and ends the threads. Waits at most a second, and only for servers that have
+    /// not answered a request yet.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         for (_, allocation) in std::mem::take(&mut *sync::write(&self.open)) {
@@ -165,21 +165,21 @@ impl TurnSockets {
         }
     }
 
-    /// An allocation is going to be asked for: who stops the node waits for the result.
+    /// Notes that an allocation is being requested: `stop` waits for the result.
     fn begin_opening(self: &Arc<Self>) -> Opening {
         *sync::lock(&self.opening) += 1;
         Opening { turn: Arc::clone(self) }
     }
 
-    /// Notes what is known while an allocation is asked for in vain, until there is a better reason. False if
-    /// there is one.
+    /// Stores a provisional error while an allocation is being requested. Returns false if a better one is
+    /// stored.
     fn note(&self, position: usize, error: &str) -> bool {
         let mut states = sync::write(&self.states);
         let state = states.get_mut(position).filter(|one| one.relayed.is_none() && one.error.is_none());
         state.map(|state| state.error = Some(error.to_owned())).is_some()
     }
 
-    /// Describes all allocations for the status.
+    /// Returns the state of all allocations for the status.
     pub(crate) fn statuses(&self) -> Vec<TurnStatus> {
         let status = |TurnState { server, is_ipv4, relayed, error }| {
             let family = if is_ipv4 { "ipv4" } else { "ipv6" };
@@ -188,21 +188,22 @@ impl TurnSockets {
         self.states().into_iter().map(status).collect()
     }
 
-    /// How all allocations are.
+    /// Returns the state of all allocations.
     fn states(&self) -> Vec<TurnState> {
         sync::read(&self.states).clone()
     }
 
-    /// The relayed addresses.
+    /// Returns the relayed addresses.
     pub(crate) fn relayed(&self) -> Vec<SocketAddr> {
         sync::read(&self.states).iter().filter_map(|state| state.relayed).collect()
     }
 
-    /// Whether each server has answered or failed once.
+    /// Returns true if each server has answered or failed once.
     pub(crate) fn is_settled(&self) -> bool {
         let states = sync::read(&self.states);
         states
             .iter()
+            // IPv6 is requested later, and many servers do not grant it.
             .filter(|state| state.is_ipv4)
             .all(|state| state.relayed.is_some() || state.error.is_some())
     }
@@ -221,15 +222,16 @@ impl TurnSockets {
         states.iter().enumerate().map(info).filter(|info| open.contains_key(&info.index)).collect()
     }
 
-    /// How many datagrams may be handed over in one go.
+    /// Returns how many datagrams may be handed over at once.
     pub(super) fn max_segments(&self, socket: SocketIndex) -> usize {
         sync::read(&self.open).get(&socket).map_or(1, |allocation| allocation.link.max_segments())
     }
 
-    /// Sends datagrams to a peer, by way of the server; never waits.
+    /// Sends datagrams to a peer, by way of the server; never blocks.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
+        // A copy, so that wrapping and sending run without the lock.
         let allocation = sync::read(&self.open).get(&transmit.socket).cloned();
-        // A forked child must not use the session keys that its parent goes on with.
+        // A forked child must not use the session keys that its parent still uses.
         if let Some(allocation) = allocation.filter(|_| !self.process.is_forked()) {
             allocation.send(transmit);
         }
@@ -239,12 +241,13 @@ impl TurnSockets {
         self.is_stopped.load(Ordering::SeqCst)
     }
 
-    /// Notes what has become of an allocation.
+    /// Stores the new state of an allocation.
     fn set(&self, position: usize, open: Option<(Arc<Allocation>, SocketAddr)>, error: Option<String>) {
         let relayed = open.as_ref().map(|(_, relayed)| *relayed);
         {
             let mut allocations = sync::write(&self.open);
             match open {
+                // After `stop` nothing would release a new allocation.
                 Some((allocation, _)) if !self.is_stopped() => {
                     allocations.insert(index_of(position), allocation);
                 }
@@ -273,12 +276,12 @@ impl Allocation {
         };
         if is_held {
             self.flush();
-            // The request may have to be repeated, sooner than the thread wants to wake.
+            // The request may need a retransmission earlier than the thread would wake.
             self.bell.wake();
         }
     }
 
-    /// Returns whether a datagram waits for a permission.
+    /// Sends by UDP. Returns true if a datagram waits for a permission.
     fn send_by_udp(&self, link: &UdpLink, transmit: &Transmit<'_>, size: usize) -> bool {
         let most = (MAX_BATCH / (size + MAX_OVERHEAD)).clamp(1, link.max_segments());
         let (mut batch, mut is_held) = (Vec::new(), false);
@@ -286,7 +289,8 @@ impl Allocation {
             batch.clear();
             let mut wrapped_size = None;
             let mut client = sync::lock(&self.client);
-            // The lock makes all of one batch go the same way, so that all but the last have one length.
+            // The lock keeps the encapsulation of a batch the same, so that all datagrams but the last have
+            // equal length.
             for datagram in datagrams.chunks(size) {
                 let sent = client.send(Instant::now(), transmit.remote, datagram, &mut batch);
                 is_held |= sent == Sent::Held;
@@ -306,14 +310,14 @@ impl Allocation {
             let sent = sync::lock(&self.client).send(now, transmit.remote, datagram, &mut wrapped);
             is_held |= sent == Sent::Held;
             if sent == Sent::Written {
-                // Only a stream that has just ended refuses: then the datagram is lost.
+                // A send only fails if the stream has just ended; then the datagram is lost.
                 let _ = sender.send(wrapped);
             }
         }
         is_held
     }
 
-    /// Gives it back to the server, without waiting for an answer. Nothing more is sent over it.
+    /// Releases the allocation, without waiting for an answer. No more data may be sent over it.
     fn give_back(&self) {
         let last = {
             let mut client = sync::lock(&self.client);
@@ -322,19 +326,19 @@ impl Allocation {
         };
         match (&self.link, last) {
             (Link::Udp(link), Some(last)) => link.transmit(&last, last.len()),
-            // Behind what was sent to peers, or the server would drop that.
+            // Queued behind data to peers, because the server would drop data after the release.
             (Link::Stream(sender), Some(last)) => _ = sender.send(last),
             (_, None) => {}
         }
     }
 
-    /// Sends what the client itself has to say.
+    /// Sends the client's own messages.
     fn flush(&self) {
         loop {
             let Some(datagram) = sync::lock(&self.client).poll_transmit() else { return };
             match &self.link {
                 Link::Udp(link) => link.transmit(&datagram, datagram.len()),
-                // Nobody repeats it.
+                // Urgent, because on a stream the client does not retransmit.
                 Link::Stream(sender) => _ = sender.send_urgent(datagram),
             }
         }
@@ -342,7 +346,7 @@ impl Allocation {
 }
 
 impl Link {
-    /// How many datagrams may be handed over in one go.
+    /// Returns how many datagrams may be handed over at once.
     fn max_segments(&self) -> usize {
         match self {
             Self::Udp(link) => link.max_segments(),

@@ -1,4 +1,4 @@
-//! Allocations over TCP and TLS: the thread of each runs its connection, too.
+//! Allocations over TCP and TLS: the thread of each also runs its connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,12 +21,12 @@ use crate::driver::stream_io::{self, BATCH};
 use crate::sync;
 use peersock_datapath::Ingress;
 
-/// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
-/// and gives up after 36 s; this is for servers that send parts of messages.
+/// Idle time in either direction after which a connection counts as dead. The client sends a request every 10
+/// s and gives up after 36 s, so this only matters for servers that send partial messages.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 
 impl Keeper {
-    /// Connects, asks for an allocation and serves it until it ends.
+    /// Connects, requests an allocation and serves it until it ends.
     pub(super) fn allocate_by_stream(&self, way: keeper::Way, elsewhere: Option<SocketAddr>) -> Ended {
         match Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
             Ok(runtime) => {
@@ -59,7 +59,7 @@ impl Keeper {
         if connection.proxy().is_none() {
             client = client.at(nat64.map_or(remote, |prefix| prefix.restore(remote)));
         }
-        // It is waited for until all that was sent has left: the connection lives in this thread.
+        // `stop` waits until all data has left, because the connection lives in this thread.
         let opening = self.turn.begin_opening();
         let (sender, receiver) = connection.split();
         let (client, link) = (Mutex::new(client), Link::Stream(sender.clone()));
@@ -75,7 +75,8 @@ impl Keeper {
         Ok(ended)
     }
 
-    /// Asks for it, and then reads what comes. Gives the receiver back if the connection still stands.
+    /// Requests the allocation, and then reads from the server. Returns the receiver if the connection is
+    /// still open.
     async fn serve_by_stream(
         &self,
         allocation: &Arc<Allocation>,
@@ -112,13 +113,14 @@ impl Keeper {
         }
     }
 
-    /// Waits for what makes connecting pointless.
+    /// Waits for an event that makes connecting pointless.
     async fn interrupted(&self) -> Ended {
         loop {
             if !self.is_wanted() {
                 return Ended::Stopped;
             }
-            // Other news is heeded when the connection stands: then it is known where it leaves.
+            // Changes of interfaces are handled after the connection is established, because only then its
+            // interface is known.
             if self.bell.take_suspended() {
                 return Ended::Suspended;
             }
@@ -147,7 +149,8 @@ pub(super) async fn connect(
     let is_direct = options.proxy.proxy_for(&place.host, place.port).is_none();
     let at = match nat64.filter(|_| is_direct) {
         Some(prefix) => {
-            // A name is one of IPv6 already: where there is a NAT64, the DNS sees to that.
+            // A name resolves to an IPv6 address already, because the DNS of a network with NAT64 synthesizes
+            // it.
             let literal = place.host.parse().ok().map(|ip| SocketAddr::new(ip, place.port));
             elsewhere.or(literal).map(|address| prefix.synthesize(address))
         }

@@ -1,4 +1,4 @@
-//! Allocations of a node from a server on loopback that grants whatever it is asked for.
+//! Tests of allocations from a server on loopback that grants every request.
 
 mod stream;
 
@@ -14,15 +14,15 @@ use crate::{IdentitySource, Interfaces, Node};
 const ALLOCATE: u16 = 0x0003;
 const REFRESH: u16 = 0x0004;
 
-/// Attributes.
+/// Attribute numbers.
 const LIFETIME: u16 = 0x000d;
 const RELAYED_ADDRESS: u16 = 0x0016;
 const FAMILY: u16 = 0x0017;
 
-/// Longer than everything that is waited for.
+/// Longer than any wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One request, as far as the tests look at it.
+/// Fields of a request that the tests need.
 struct Request {
     from: SocketAddr,
     method: u16,
@@ -37,7 +37,7 @@ impl Server {
         Server(UdpSocket::bind("127.0.0.1:0").expect("a socket"))
     }
 
-    /// The next request of that method that concerns the IPv4 allocation; none in that time is `None`.
+    /// Returns the next request of a method for the IPv4 allocation; `None` after a timeout.
     fn request(&self, method: u16, patience: Duration) -> Option<Request> {
         let until = Instant::now() + patience;
         let mut buffer = [0; 2048];
@@ -71,7 +71,7 @@ impl Server {
         answer.extend([0, 4]);
         answer.extend(600u32.to_be_bytes());
         answer.extend(RELAYED_ADDRESS.to_be_bytes());
-        // IPv4, port and address; they are XORed with the magic cookie, whatever that gives.
+        // IPv4, port and address, XORed with the magic cookie to an arbitrary value.
         answer.extend([0, 8, 0, 1, 7, 7, 7, 7, 7, 7]);
         self.0.send_to(&answer, request.from).expect("an answer");
     }
@@ -82,7 +82,7 @@ impl Server {
         request
     }
 
-    /// What gives the allocation of that request back.
+    /// Waits for the request that releases the allocation.
     fn is_given_back(&self, allocated: &Request) -> bool {
         self.request(REFRESH, Duration::from_secs(5))
             .is_some_and(|refresh| refresh.lifetime == Some(0) && refresh.from == allocated.from)
@@ -114,7 +114,7 @@ fn without_an_interface_that_may_be_used_no_socket_is_opened() {
     assert_eq!(choose(&[None], 3).expect("any interface"), None);
     let two = [Some("eth0".to_owned()), Some("wg0".to_owned())];
     assert_eq!(choose(&two, 3).expect("the second one").as_deref(), Some("wg0"));
-    // With as many addresses as interfaces each pair has its turn.
+    // Each pair of address and interface is tried, even if their numbers are equal.
     let pair = |tries| (choose(&two, tries).expect("one of them"), round(&two, tries) % 2);
     let pairs: std::collections::BTreeSet<_> = (0..4).map(pair).collect();
     assert_eq!(pairs.len(), 4, "{pairs:?}");
@@ -135,7 +135,7 @@ fn an_allocation_that_is_granted_while_the_node_stops_is_given_back() {
     let request = server.request(ALLOCATE, PATIENCE).expect("the node asks for an allocation");
     let stopping = std::thread::spawn(move || driver.stop_turn());
     wait_for(|| node.inner.driver.turn.is_stopped());
-    // The thread sees that there is no answer yet.
+    // The thread notices that no answer has come yet.
     std::thread::sleep(Duration::from_millis(50));
     server.grant(&request);
     assert!(server.is_given_back(&request));

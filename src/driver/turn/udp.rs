@@ -1,4 +1,4 @@
-//! Allocations over UDP: a socket that talks to the server alone.
+//! Allocations over UDP: a socket connected to the server.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -17,26 +17,26 @@ use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
 use peersock_datapath::Ingress;
 
-/// Bytes of one GRO batch at most.
+/// Size limit of a GRO batch in bytes.
 const BUFFER: usize = 65536;
 
-/// Asked of the kernel for the receive buffer, bytes.
+/// Requested size of the receive buffer in bytes.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// Receive calls before timers have their turn.
+/// Limit of receive calls before timers run.
 const MAX_CALLS: usize = 8;
 
-/// A UDP socket for one server.
+/// UDP socket for one server.
 pub(super) struct UdpLink {
     io: UdpSocket,
     state: UdpSocketState,
     server: SocketAddr,
-    /// The interface that the socket is bound to; `None` if it may leave by any.
+    /// Interface that the socket is bound to; `None` for any.
     device: Option<String>,
 }
 
 impl UdpLink {
-    /// A socket that talks to the server alone, by that interface.
+    /// Opens a socket connected to the server, by an interface.
     fn open(server: SocketAddr, device: Option<String>) -> io::Result<Self> {
         let io = connect(server, device.as_deref())?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
@@ -47,7 +47,7 @@ impl UdpLink {
         self.state.max_gso_segments()
     }
 
-    /// Sends to the server. What the socket has no room for is lost.
+    /// Sends to the server. Datagrams that find no buffer space are lost.
     pub(super) fn transmit(&self, contents: &[u8], segment_size: usize) {
         if contents.is_empty() {
             return;
@@ -64,7 +64,7 @@ impl UdpLink {
         }
     }
 
-    /// Whether the machine has another address on the way to the server.
+    /// Returns true if the machine has another address on the path to the server.
     fn has_moved(&self) -> bool {
         let local = self.io.local_addr().ok().map(|local| local.ip());
         source_towards(self.server, self.device.as_deref()).ok() != local
@@ -72,7 +72,7 @@ impl UdpLink {
 }
 
 impl Keeper {
-    /// Asks for an allocation over UDP and serves it until it ends.
+    /// Requests an allocation over UDP and serves it until it ends.
     pub(super) fn allocate_by_udp(
         &self,
         (device, nat64): Way,
@@ -92,7 +92,8 @@ impl Keeper {
             Ok(allocation) => {
                 let (allocation, mut opening) = (Arc::new(allocation), Some(self.turn.begin_opening()));
                 let ended = self.serve_by_udp(&allocation, &mut opening);
-                // The server would keep it for minutes, and count it against the user.
+                // Otherwise the server would keep the allocation for minutes, and count it against the user's
+                // quota.
                 allocation.give_back();
                 ended
             }
@@ -100,7 +101,8 @@ impl Keeper {
         }
     }
 
-    /// Asks for it, and then reads what comes. `opening` is taken once it is known to who stops the node.
+    /// Requests the allocation, and then reads from the server. Takes `opening` once the allocation is
+    /// visible to `stop`.
     fn serve_by_udp(&self, allocation: &Arc<Allocation>, opening: &mut Option<Opening>) -> Ended {
         let Link::Udp(link) = &allocation.link else { return Ended::Stopped };
         if !self.is_wanted() {
@@ -137,7 +139,7 @@ impl Keeper {
         }
     }
 
-    /// One receive call; what peers have sent goes to the data path. False if there was nothing to read.
+    /// Makes one receive call; data from peers goes to the data path. Returns false if nothing was available.
     fn receive(
         &self,
         allocation: &Allocation,
@@ -146,7 +148,7 @@ impl Keeper {
         ingress: &mut Ingress,
     ) -> bool {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
+        // Errors belong to earlier datagrams (ICMP), and can be forged, so they do not end the allocation.
         let received = match link.state.recv(UdpSockRef::from(&link.io), &mut as_slices(buffers), &mut meta) {
             Ok(received) => received,
             Err(error) => {
@@ -156,7 +158,8 @@ impl Keeper {
                 return error.kind() != io::ErrorKind::WouldBlock;
             }
         };
-        // The kernel delivers what comes from the server alone, once the socket is connected.
+        // The kernel delivers only datagrams from the server once the socket is connected; earlier ones may
+        // be foreign.
         let is_its = |meta: &quinn_udp::RecvMeta| canonical(meta.addr) == canonical(link.server);
         let read = meta.iter().zip(buffers.iter()).take(received).filter(|(meta, _)| is_its(meta));
         self.deliver(
@@ -167,10 +170,11 @@ impl Keeper {
     }
 }
 
-/// What is said of a server whose machine refuses datagrams (ICMP).
+/// Status text of a server whose machine rejects datagrams (ICMP).
 const CLOSED: &str = "nothing listens at the server's port";
 
-/// Where the server is: one address of its name after the other, or where it has said.
+/// Returns the server's address: its name's addresses in turn, or the alternate one that the server has
+/// named.
 fn address(server: &TurnServer, elsewhere: Option<SocketAddr>, tries: usize) -> io::Result<SocketAddr> {
     if let Some(elsewhere) = elsewhere {
         return is_another(&elsewhere)
@@ -183,12 +187,13 @@ fn address(server: &TurnServer, elsewhere: Option<SocketAddr>, tries: usize) -> 
     address.ok_or_else(|| io::Error::other("the name has no address"))
 }
 
-/// Whether a server may name that address instead of its own: it must not aim this node at its own machine.
+/// Returns true if a server may name that address as an alternate; it must not direct this node to its own
+/// machine.
 pub(super) fn is_another(server: &SocketAddr) -> bool {
     is_endpoint(server) && !server.ip().is_loopback() && !server.ip().is_multicast()
 }
 
-/// A socket that talks to the server alone.
+/// Connects a socket to the server.
 pub(super) fn connect(server: SocketAddr, device: Option<&str>) -> io::Result<UdpSocket> {
     let socket = socket_towards(server, device)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;

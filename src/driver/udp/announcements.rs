@@ -1,8 +1,7 @@
 //! Roots that announce themselves on the local networks.
 //!
-//! Anybody there can send announcements, at any rate, and reading one costs more than receiving it: the key
-//! in it is a point on a curve, which has to be decompressed. So their number is limited before they are
-//! read.
+//! Any host there can send announcements, at any rate. Parsing one costs more than receiving it, because its
+//! key is a point on a curve, which must be decompressed. So their rate is limited before they are parsed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,24 +17,27 @@ use crate::driver::canonical;
 use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
 
-/// Announcements that are read, of all and of each address: so many each second, and so many at once. A root
-/// sends one from each of its addresses in five seconds.
+/// Rates and bursts of announcements that are parsed, in total and of each address. A root sends one from
+/// each of its addresses in five seconds.
 const ALL: (u32, u32) = (500, 250);
 const EACH: (u32, u32) = (1, 4);
 
-/// Is told of a root that announces itself, by the thread that reads the sockets: it must not wait.
+/// Callback for a root's announcement. It runs on the thread that reads the sockets, so it must not block.
 pub(crate) type OnAnnouncement = dyn Fn(SocketAddr, PublicIdentity) + Send + Sync;
 
-/// Who is told, and how often.
+/// Callback with its rate limit.
 pub(super) struct Announcements {
     listener: Box<OnAnnouncement>,
     limiter: Mutex<Limiter>,
 }
 
 impl Announcements {
+    /// Builds the limiter.
+    ///
     /// # Errors
-    /// The system has no randomness.
+    /// Fails if the system has no randomness.
     pub(super) fn new(listener: Box<OnAnnouncement>) -> io::Result<Announcements> {
+        // Secret, so that strangers cannot choose addresses that share a bucket.
         let mut key = [0; 8];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         let rate = |(rate, burst)| Rate::per_second(rate, burst);
@@ -43,7 +45,7 @@ impl Announcements {
         Ok(Announcements { listener, limiter: Mutex::new(limiter) })
     }
 
-    /// Reads an announcement, unless there are too many.
+    /// Parses an announcement, unless the rate is exceeded.
     pub(super) fn take(&self, now: Instant, remote: SocketAddr, datagram: &[u8], stats: &UdpStats) {
         if !sync::lock(&self.limiter).take_address(remote, now) {
             return stats.announcements_limited.increment();
@@ -55,8 +57,8 @@ impl Announcements {
 }
 
 impl UdpSockets {
-    /// Reads announcements, and nothing else, until then or until `is_enough`. For programs that have sockets
-    /// and no node that reads them.
+    /// Reads announcements, and nothing else, until `until` or until `is_enough`. For programs that have
+    /// sockets and no node that reads them.
     pub(crate) fn hear_announcements(&self, until: Instant, is_enough: impl Fn() -> bool) {
         let mut buffers = receive_buffers(BUFFER);
         let discovery = 0..self.discovery.len();
@@ -79,6 +81,7 @@ impl UdpSockets {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
         let received = self.receive(index, &mut as_slices(buffers), &mut meta).unwrap_or_default();
         for (meta, buffer) in meta.iter().zip(&*buffers).take(received) {
+            // Unicast may come from outside the local network.
             if self.origin(index, meta).is_some_and(|origin| origin.multicast) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     self.take_announcement(Instant::now(), canonical(meta.addr), datagram);
@@ -88,7 +91,7 @@ impl UdpSockets {
     }
 }
 
-/// Bytes of one GRO batch at most.
+/// Size limit of a GRO batch in bytes.
 const BUFFER: usize = 65536;
 
 #[cfg(test)]
@@ -116,12 +119,12 @@ mod tests {
         }
         assert_eq!(heard.swap(0, Ordering::SeqCst), EACH.1 as usize);
         assert_eq!(stats.announcements_limited.get(), 10_000 - u64::from(EACH.1));
-        // A neighbour in the same prefix, and the same machine.
+        // A neighbour in the same prefix, and another port of the same machine.
         for other in [([192, 0, 2, 1], 7420).into(), SocketAddr::new(flooder.ip(), 7420)] {
             announcements.take(now, other, &datagram, &stats);
         }
         assert_eq!(heard.swap(0, Ordering::SeqCst), 2);
-        // Many addresses have a limit in all, and it comes back.
+        // Many addresses share a limit, which recovers.
         for port in 1..=u16::MAX {
             announcements.take(now, ([198, 51, 100, 1], port).into(), &datagram, &stats);
         }

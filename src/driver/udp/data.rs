@@ -1,5 +1,5 @@
-//! Data sockets, bound to the node's port: one for each address family, and for each interface where only
-//! some may be used. An interface that appears while the node runs gets a pair of its own.
+//! Data sockets, bound to the node's port: one for each address family, and for each interface if only some
+//! may be used. An interface that appears while the node runs gets a separate pair.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,10 +13,10 @@ use super::{batches, bind_by_itself};
 use crate::driver::interfaces::{HostInterface, Interfaces};
 use crate::sys::{icmp_errors, socket_buffer};
 
-/// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless
+/// Requested size of a data socket's receive buffer, bytes. The kernel grants up to `rmem_max` unless
 /// privileged.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Asked of the kernel for a data socket's send buffer, bytes.
+/// Requested size of a data socket's send buffer, bytes.
 const SEND_BUFFER: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -25,12 +25,12 @@ pub(super) struct DataSocket {
     pub(super) state: UdpSocketState,
     pub(super) local: SocketAddr,
     pub(super) loopback: bool,
-    /// The interface it is bound to, if it is bound to one.
+    /// Interface that the socket is bound to, if any.
     pub(super) device: Option<Device>,
 }
 
-/// An interface to which a socket is bound. One that is made anew under the same name has another index, and
-/// the kernel binds to the index.
+/// Interface to which a socket is bound. An interface that is recreated under the same name has another
+/// index, and the kernel binds to the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Device {
     pub(super) name: String,
@@ -43,11 +43,11 @@ impl Device {
     }
 }
 
-/// The most data sockets of a node that uses some interfaces only: room for those that come and go.
+/// Limit of data sockets if each interface has separate ones, with room for interfaces that come and go.
 const MAX_SOCKETS: usize = 256;
 
-/// The data sockets. Some are added while the node runs and none is taken out, so that threads which wait for
-/// one, or send, need no lock; a position always means the same socket.
+/// Data sockets. Sockets are added while the node runs and never removed, so that waiting or sending threads
+/// need no lock, and a position always means the same socket.
 pub(super) struct DataSockets {
     slots: Box<[OnceLock<DataSocket>]>,
     len: AtomicUsize,
@@ -67,12 +67,12 @@ impl DataSockets {
         self.slots.get(position)?.get()
     }
 
-    /// All with their positions, also those whose interface has gone.
+    /// Returns all sockets with their positions, even if their interface is gone.
     fn all(&self) -> impl Iterator<Item = (usize, &DataSocket)> {
         (0..self.len()).filter_map(|position| Some((position, self.get(position)?)))
     }
 
-    /// Those to be used, with their positions: of several for one interface and family the last one.
+    /// Returns the sockets in use, with their positions: the last one for each interface and family.
     pub(super) fn current(&self) -> impl Iterator<Item = (usize, &DataSocket)> {
         let is_same = |one: &DataSocket, other: &DataSocket| {
             one.local.is_ipv4() == other.local.is_ipv4() && one.device_name() == other.device_name()
@@ -83,18 +83,19 @@ impl DataSockets {
         self.all().filter(move |(position, socket)| !is_replaced(*position, socket))
     }
 
-    /// Adds a socket; false if there is no room. Not for two threads at the same time.
+    /// Adds a socket; returns false if there is no room. Callers must be serialized.
     fn push(&self, socket: DataSocket) -> bool {
         let len = self.len();
         let is_added = self.slots.get(len).is_some_and(|slot| slot.set(socket).is_ok());
         if is_added {
+            // After the slot is filled, because readers take no lock.
             self.len.store(len + 1, Ordering::Release);
         }
         is_added
     }
 
-    /// Opens sockets on those of the interfaces that have none yet, if each is to have its own. Not for two
-    /// threads at the same time.
+    /// Opens sockets on interfaces that have none yet, if each interface has separate ones. Callers must be
+    /// serialized.
     pub(super) fn add_missing(&self, allowed: &Interfaces, list: &[HostInterface], port: u16) {
         if allowed.is_loopback_only() || !matches!(allowed, Interfaces::Named(_)) {
             return;
@@ -117,7 +118,7 @@ impl DataSockets {
     }
 }
 
-/// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
+/// Binds one IPv4 and one IPv6 socket, or such a pair for each interface if only some may be used.
 pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<DataSockets> {
     let sockets = match allowed {
         _ if allowed.is_loopback_only() => {
@@ -160,7 +161,7 @@ fn open(
                 tracing::debug!(address = %socket.local, interface, "UDP socket for the overlay's packets");
                 sockets.push(socket);
             }
-            // A machine may lack one of the families; a port that is taken is an error.
+            // A machine may lack IPv6; but a port that is taken is an error.
             Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
                 tracing::debug!(%error, "no IPv6 socket");
             }
@@ -171,7 +172,7 @@ fn open(
 }
 
 impl DataSocket {
-    /// The name of the interface it is bound to, if it is bound to one.
+    /// Returns the name of the interface that the socket is bound to, if any.
     pub(super) fn device_name(&self) -> Option<&str> {
         self.device.as_ref().map(|device| device.name.as_str())
     }
@@ -183,8 +184,10 @@ impl DataSocket {
     ) -> io::Result<DataSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
+            // IPv4 has a separate socket.
             socket.set_only_v6(true)?;
         } else {
+            // Beacons also go to broadcast addresses.
             socket.set_broadcast(true)?;
         }
         if let Some(device) = device {
@@ -195,6 +198,7 @@ impl DataSocket {
         bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
         let state = batches(&io)?;
+        // A port unreachable error shows at once that a peer's program has ended.
         if let Err(error) = icmp_errors::enable(&io, address.is_ipv4()) {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }
@@ -202,8 +206,8 @@ impl DataSocket {
         Ok(DataSocket { io, state, local, loopback, device: device.cloned() })
     }
 
-    /// Sends without waiting. An error may be about an earlier datagram, perhaps to somebody else: then
-    /// nothing was sent and the error is spent, so a second call shows.
+    /// Sends without waiting. An error may belong to an earlier datagram, perhaps to another destination.
+    /// Then nothing was sent, and reading the error clears it, so a second call shows the result.
     pub(super) fn try_send(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<()> {
         let send = || self.state.try_send(UdpSockRef::from(&self.io), transmit);
         match send() {

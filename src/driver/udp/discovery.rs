@@ -1,4 +1,4 @@
-//! Discovery sockets, bound to the well-known discovery port: what beacons come in by.
+//! Discovery sockets, bound to the well-known discovery port, which receive beacons.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -18,9 +18,10 @@ pub(super) struct DiscoverySocket {
     pub(super) ipv4: bool,
 }
 
-/// The discovery sockets that could be opened: discovery is worth having in one family only.
+/// Binds the discovery sockets and returns those that opened.
 pub(super) fn bind(port: u16) -> Vec<DiscoverySocket> {
     let mut sockets = Vec::new();
+    // Discovery is useful even in one family, so a failure of the other is no error.
     for ipv4 in [true, false] {
         match DiscoverySocket::bind(port, ipv4) {
             Ok(socket) => sockets.push(socket),
@@ -38,10 +39,10 @@ impl DiscoverySocket {
         let address: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let address = SocketAddr::new(address, port);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        // Several nodes share the port: each gets its own copy of every multicast and broadcast datagram.
+        // Several nodes share the port: each gets a copy of every multicast and broadcast datagram.
         socket.set_reuse_address(true)?;
         if ipv4 {
-            // Only groups that this socket joined, not those that any program on the machine did.
+            // Only groups that this socket joined, not groups that other programs on the machine joined.
             socket.set_multicast_all_v4(false)?;
         } else {
             socket.set_only_v6(true)?;
@@ -69,7 +70,7 @@ impl DiscoverySocket {
     }
 }
 
-/// Where the beacons from a data socket go: the group, and the broadcast addresses of what it reaches.
+/// Returns the beacon targets of a data socket: the group, and the broadcast addresses of its interfaces.
 pub(super) fn targets(socket: &DataSocket, list: &[HostInterface], port: u16) -> Vec<SocketAddr> {
     let mut targets = Vec::new();
     let mut group_v4 = false;
@@ -78,7 +79,7 @@ pub(super) fn targets(socket: &DataSocket, list: &[HostInterface], port: u16) ->
             group_v4 |= !interface.ipv4.is_empty();
             targets.extend(interface.broadcast.iter().map(|b| SocketAddr::new(IpAddr::V4(*b), port)));
         } else if !interface.ipv6.is_empty() && !interface.loopback {
-            // The loopback interface has no IPv6 multicast route; IPv4 serves there.
+            // The loopback interface has no IPv6 multicast route; IPv4 suffices there.
             targets.push(SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into());
         }
     }
@@ -89,9 +90,9 @@ pub(super) fn targets(socket: &DataSocket, list: &[HostInterface], port: u16) ->
 }
 
 impl HostInterface {
-    /// Whether a datagram to this address was for everybody on the local network. Routers pass on none of
-    /// those, so who sends one is there. Anybody may send by unicast, and must not learn by a beacon who is
-    /// here.
+    /// Returns true if a datagram to this address was sent to the whole local network. Routers do not forward
+    /// such datagrams, so their sender is local. Unicast may come from anywhere, and its sender must not
+    /// learn from a beacon which nodes are here.
     pub(super) fn is_for_all(&self, destination: Option<IpAddr>) -> bool {
         match destination.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => ip == GROUP_V4 || ip.is_broadcast() || self.broadcast.contains(&ip),

@@ -1,5 +1,5 @@
-//! UDP sockets besides those of the node's port: many for a short time while a direct way is looked for by
-//! many ports, and one for each path that was found so.
+//! Extra UDP sockets besides the data sockets: many for a short time during a search for a direct path by
+//! many ports, and one for each path found that way.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -16,17 +16,16 @@ use crate::driver::interfaces::canonical;
 use crate::sync;
 use crate::sys::icmp_errors;
 
-/// One of them.
+/// Extra UDP socket.
 pub(crate) struct ExtraSocket {
     index: SocketIndex,
-    /// What the overlay takes it for: behind a NAT64, an IPv6 socket is in the place of an IPv4 one.
+    /// Family as the overlay sees it: behind a NAT64, an IPv6 socket replaces an IPv4 one.
     is_ipv4: bool,
     pub(super) socket: DataSocket,
 }
 
 impl UdpSockets {
-    /// Opens the wanted sockets that are not open yet, as far as that is possible, and closes the others.
-    /// Describes those that are open then.
+    /// Opens wanted sockets as far as possible, and closes the others. Returns descriptions of the open ones.
     pub(crate) fn set_extra(&self, wanted: &[WantedSocket]) -> Vec<SocketInfo> {
         let mut open = sync::read(&self.extra).clone();
         let is_wanted = |index: &SocketIndex| wanted.iter().any(|one| one.index == *index);
@@ -38,6 +37,7 @@ impl UdpSockets {
             match self.open_extra(wanted) {
                 Ok(socket) => _ = open.insert(wanted.index, Arc::new(socket)),
                 Err(error) => {
+                    // The next one would fail, too.
                     tracing::debug!(%error, open = open.len(), "no further UDP sockets");
                     break;
                 }
@@ -51,27 +51,27 @@ impl UdpSockets {
             beacon_targets: Vec::new(),
         };
         let infos = open.values().map(info).collect();
-        // Those that are closed are dropped without the lock.
+        // Closed sockets are dropped without the lock.
         let _before = std::mem::replace(&mut *sync::write(&self.extra), open);
         infos
     }
 
-    /// The extra sockets that are open.
+    /// Returns the open extra sockets.
     pub(crate) fn extra(&self) -> Vec<Arc<ExtraSocket>> {
         sync::read(&self.extra).values().cloned().collect()
     }
 
-    /// That one, if it is open.
+    /// Returns an extra socket, if it is open.
     pub(super) fn extra_socket(&self, index: SocketIndex) -> Option<Arc<ExtraSocket>> {
         sync::read(&self.extra).get(&index).cloned()
     }
 
-    /// Where datagrams for a place leave to.
+    /// Returns the destination address of datagrams to an endpoint.
     pub(super) fn extra_destination(&self, extra: &ExtraSocket, remote: SocketAddr) -> SocketAddr {
         if extra.socket.local.is_ipv6() { self.nat64.outer(remote) } else { remote }
     }
 
-    /// From whom the overlay knows what has come.
+    /// Returns the endpoint that the overlay knows for a source address.
     pub(crate) fn extra_remote(&self, from: SocketAddr) -> SocketAddr {
         self.nat64.inner(canonical(from))
     }
@@ -84,7 +84,8 @@ impl UdpSockets {
         let like = twin.unwrap_or(like);
         let any_port = SocketAddr::new(like.local.ip(), 0);
         let socket = DataSocket::bind(any_port, like.device.as_ref(), like.loopback)?;
-        // The process may need the rest of its descriptors: the system gives the lowest that is free.
+        // Half of the file descriptors are reserved for the process. The number tells, because the system
+        // assigns the lowest free one.
         if getrlimit(Resource::Nofile).current.is_some_and(|most| socket.io.as_raw_fd() as u64 >= most / 2) {
             return Err(io::Error::other("half of the process's descriptors are in use"));
         }
@@ -93,7 +94,7 @@ impl UdpSockets {
 }
 
 impl ExtraSocket {
-    /// Its name.
+    /// Returns the socket's index.
     pub(crate) fn index(&self) -> SocketIndex {
         self.index
     }
@@ -107,7 +108,7 @@ impl ExtraSocket {
         self.socket.state.recv(UdpSockRef::from(&self.socket.io), bufs, meta)
     }
 
-    /// Takes the oldest error about its datagrams; false if there is none.
+    /// Takes the oldest error about its datagrams; returns false if there is none.
     pub(crate) fn take_error(&self) -> bool {
         icmp_errors::take(&self.socket.io).is_some()
     }

@@ -1,4 +1,4 @@
-//! The node's UDP sockets: data sockets (bound to the node's port) and discovery sockets (bound to the
+//! UDP sockets of the node: data sockets (bound to the node's port) and discovery sockets (bound to the
 //! well-known discovery port, shared by every node on the machine).
 
 mod announcements;
@@ -35,24 +35,24 @@ pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
 pub(super) use sending::name_of;
 
-/// Largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
+/// Size of the largest UDP payload over IPv4: 65535 less the IPv4 and UDP headers.
 const MAX_PAYLOAD: usize = 65507;
 
-/// Buffers handed to one receive call; each takes one GRO batch.
+/// Number of buffers for one receive call; each takes one GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 4;
 
-/// The buffers of a receive call, of so many bytes each. Untouched pages of fresh ones take no memory.
+/// Returns the buffers of a receive call, of `size` bytes each. Untouched pages take no memory.
 pub(crate) fn receive_buffers(size: usize) -> [Vec<u8>; RECEIVE_BATCH] {
     std::array::from_fn(|_| vec![0; size])
 }
 
-/// The buffers as the receive call takes them.
+/// Returns the buffers in the form of the receive call.
 pub(crate) fn as_slices(buffers: &mut [Vec<u8>; RECEIVE_BATCH]) -> [IoSliceMut<'_>; RECEIVE_BATCH] {
     buffers.each_mut().map(|buffer| IoSliceMut::new(buffer))
 }
 
-/// Binds a socket by a system call of its own. Under `peersock run` the library takes bind(2) of the C library,
-/// and would put the sockets of a node that the program has on the launcher's networks.
+/// Binds a socket by a direct system call. Under `peersock run` the library intercepts bind(2) of the C
+/// library, and would put the sockets of the program's node on the launcher's networks.
 fn bind_by_itself(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(socket, &address)?)
 }
@@ -60,12 +60,13 @@ fn bind_by_itself(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 /// Prepares a new socket for batches.
 ///
 /// # Errors
-/// Of the kind `Unsupported` where a sandbox refuses the call that receives: the node would hear nothing, and
-/// nothing would say why. And what the system says.
+/// Returns `Unsupported` if a sandbox refuses the receive call, because the node would receive nothing,
+/// without any message; otherwise the system's error.
 fn batches(io: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(io))?;
     let mut byte = [0];
     let mut meta = [quinn_udp::RecvMeta::default()];
+    // The socket is still empty, so any other result shows that the call is allowed.
     match state.recv(UdpSockRef::from(io), &mut [IoSliceMut::new(&mut byte)], &mut meta) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
             let text = format!("a sandbox refuses the system call recvmmsg, by which nodes receive: {error}");
@@ -75,22 +76,22 @@ fn batches(io: &UdpSocket) -> io::Result<UdpSocketState> {
     }
 }
 
-/// The sockets of one node.
+/// Sockets of one node.
 pub(crate) struct UdpSockets {
     data: DataSockets,
-    /// As it was asked for; 0 where the system chooses.
+    /// Requested port; 0 lets the system choose.
     port: u16,
     discovery: Vec<DiscoverySocket>,
-    /// Those that the overlay wants besides, for a while.
+    /// Extra sockets that the overlay wants temporarily.
     extra: RwLock<BTreeMap<SocketIndex, Arc<ExtraSocket>>>,
     allowed: Interfaces,
     discovery_port: Option<u16>,
-    /// What the interfaces looked like at the last look.
+    /// Interfaces at the last check.
     interfaces: RwLock<Vec<HostInterface>>,
-    /// By which addresses IPv4 is reached where only IPv6 is there.
+    /// Translation of IPv4 addresses on a network with only IPv6.
     pub(crate) nat64: Nat64,
     process: Process,
-    /// Who wants to know of roots that announce themselves.
+    /// Listener for announcements of roots.
     announcements: OnceLock<Announcements>,
     questions: Questions,
     pub(crate) stats: UdpStats,
@@ -123,8 +124,8 @@ impl UdpSockets {
     /// Binds the sockets. `port` 0 lets the system choose; `discovery_port` `None` turns discovery off.
     ///
     /// # Errors
-    /// `AddrInUse` when `port` is taken, `NotFound` when no allowed interface exists, and what the system
-    /// says.
+    /// Returns `AddrInUse` if `port` is taken, `NotFound` if no allowed interface exists, and the system's
+    /// errors.
     pub(crate) fn bind(
         allowed: Interfaces,
         port: u16,
@@ -157,11 +158,12 @@ impl UdpSockets {
         Ok(sockets)
     }
 
-    /// Reads the interface list again, opens sockets on new ones where each has its own, and joins the
-    /// beacons' groups there. True if anything changed.
+    /// Reads the interface list again. Opens sockets on new interfaces if each has separate ones, and joins
+    /// the beacons' groups there. Returns true if anything changed.
     pub(crate) fn refresh(&self) -> io::Result<bool> {
         let list = interfaces::list(&self.allowed)?;
         let mut known = sync::write(&self.interfaces);
+        // Netlink also reports changes that do not matter here.
         if *known == list {
             return Ok(false);
         }
@@ -178,7 +180,7 @@ impl UdpSockets {
         Ok(true)
     }
 
-    /// Describes the data sockets to the overlay, with the addresses its beacons should go to.
+    /// Describes the data sockets to the overlay, with the beacon targets of each.
     pub(crate) fn infos(&self) -> Vec<SocketInfo> {
         let list = sync::read(&self.interfaces);
         let targets = |socket: &DataSocket| {
@@ -196,7 +198,7 @@ impl UdpSockets {
             .collect()
     }
 
-    /// The interfaces that a TCP connection of this node may leave by; `None` stands for any.
+    /// Returns the interfaces that a TCP connection of this node may use; `None` means any.
     pub(crate) fn devices(&self) -> Vec<Option<String>> {
         let list = sync::read(&self.interfaces);
         match self.allowed {
@@ -205,17 +207,17 @@ impl UdpSockets {
         }
     }
 
-    /// The local addresses of the data sockets.
+    /// Returns the local addresses of the data sockets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.data.current().map(|(_, socket)| socket.local).collect()
     }
 
-    /// Whether the node is limited to this machine.
+    /// Returns true if the node is limited to this machine.
     pub(super) fn is_loopback_only(&self) -> bool {
         self.allowed.is_loopback_only()
     }
 
-    /// The port of the data socket that serves an interface in one family, if there is one.
+    /// Returns the port of the data socket that serves an interface in one family, if any.
     pub(crate) fn port_on(&self, interface: &str, is_loopback: bool, is_ipv4: bool) -> Option<u16> {
         let serves = |socket: &&DataSocket| match socket.device_name() {
             Some(device) => device == interface,
@@ -226,19 +228,20 @@ impl UdpSockets {
         of_family.find(serves).map(|socket| socket.local.port())
     }
 
-    /// Takes answers to questions from these addresses, instead of those before.
+    /// Accepts answers to questions from these addresses, instead of earlier ones.
     pub(crate) fn expect_answers(&self, asked: Vec<SocketAddr>) {
         self.questions.open(asked);
     }
 
-    /// Takes no answers to questions any more.
+    /// Stops accepting answers to questions.
     pub(crate) fn expect_no_answers(&self) {
         self.questions.close();
     }
 
-    /// Sends a question from each data socket that may lead there; says from how many it left.
+    /// Sends a question from each data socket with a possible route; returns the number of sockets.
     pub(crate) fn ask(&self, to: SocketAddr, question: &[u8]) -> usize {
         let leads = |socket: &DataSocket| {
+            // A loopback socket cannot reach another machine.
             let is_local = socket.loopback || socket.device_name() == Some("lo");
             socket.local.is_ipv4() == to.is_ipv4() && (!is_local || to.ip().is_loopback())
         };
@@ -251,34 +254,35 @@ impl UdpSockets {
         sent.count()
     }
 
-    /// Waits for answers, at most until then.
+    /// Waits for answers, at most until `until`.
     pub(crate) fn answers(&self, until: Instant) -> Vec<OutsideAnswer> {
         self.questions.wait(until)
     }
 
-    /// Whether answers to questions are waited for.
+    /// Returns true if answers to questions are expected.
     pub(super) fn expects_answers(&self) -> bool {
         self.questions.is_open()
     }
 
-    /// Takes a received datagram if it answers a question.
+    /// Takes a received datagram if it answers a question; returns true then.
     pub(super) fn take_answer(&self, origin: &RecvMeta, datagram: &[u8]) -> bool {
         self.questions.take(usize::from(origin.socket.0), origin.remote, datagram)
     }
 
-    /// The smallest receive buffer of the data sockets as the kernel accounts it, bytes.
+    /// Returns the smallest receive buffer of the data sockets as the kernel accounts it, bytes.
     pub(crate) fn receive_buffer(&self) -> usize {
         let size = |socket: &DataSocket| socket.state.recv_buffer_size(UdpSockRef::from(&socket.io)).ok();
         let sizes = self.data.current().filter_map(|(_, socket)| size(socket));
         sizes.min().unwrap_or(212_992)
     }
 
-    /// How many sockets there are to poll and receive from. It only grows.
+    /// Returns the number of sockets to poll and receive from. It only grows.
     pub(crate) fn len(&self) -> usize {
         self.discovery.len() + self.data.len()
     }
 
-    /// The `index`th socket, for polling. Discovery sockets come first: data sockets may be added.
+    /// Returns the `index`th socket, for polling. Discovery sockets come first, because data sockets may be
+    /// added.
     pub(crate) fn fd(&self, index: usize) -> BorrowedFd<'_> {
         self.io(index).0.as_fd()
     }
@@ -293,12 +297,12 @@ impl UdpSockets {
         }
     }
 
-    /// The data socket among all sockets, if it is one.
+    /// Returns the data socket at an index of all sockets, if it is one.
     fn data_at(&self, index: usize) -> Option<&DataSocket> {
         self.data.get(self.data_position(index)?)
     }
 
-    /// Which of the data sockets the `index`th of all sockets is. `None`: it is a discovery socket.
+    /// Converts an index of all sockets to a position of the data sockets. `None`: it is a discovery socket.
     fn data_position(&self, index: usize) -> Option<usize> {
         index.checked_sub(self.discovery.len())
     }
@@ -319,25 +323,26 @@ impl UdpSockets {
         Ok(received)
     }
 
-    /// Datagrams sent and received until now.
+    /// Returns the number of datagrams sent and received until now.
     pub(super) fn carried(&self) -> u64 {
         self.stats.udp_sent_datagrams.get() + self.stats.udp_received_datagrams.get()
     }
 
     /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`
-    /// if it says nothing of the peer.
+    /// if it is not about the peer.
     pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
         let position = self.data_position(index)?;
         let mut error = icmp_errors::take(&self.data.get(position)?.io)?;
         if let Some(refused) = &mut error {
+            // Behind a NAT64 the overlay knows the IPv4 address.
             refused.remote = self.origin_of_data(position, refused.remote).1;
         }
         Some(error)
     }
 
-    /// Says how the overlay should see what came in on the `index`th socket: from whom, the data socket to
-    /// answer from, and whether it was a beacon's way in. `None`: it came over an interface that the node may
-    /// not use, or to the discovery port by unicast.
+    /// Returns the origin of a datagram received on the `index`th socket: its source, the data socket for
+    /// answers, and whether it is a beacon. `None`: it came over a forbidden interface, or to the discovery
+    /// port by unicast.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<RecvMeta> {
         if let Some(position) = self.data_position(index) {
             let (socket, remote) = self.origin_of_data(position, meta.addr);
@@ -345,6 +350,7 @@ impl UdpSockets {
         }
         let ipv4 = self.discovery.get(index)?.ipv4;
         let list = sync::read(&self.interfaces);
+        // Discovery sockets receive on all interfaces, so forbidden ones are filtered here.
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
             self.stats.udp_stray_beacons.increment();
@@ -356,21 +362,24 @@ impl UdpSockets {
         Some(RecvMeta { remote, socket, multicast: true, relay: None })
     }
 
-    /// Has `listener` called with the roots that announce themselves on the local networks, and where each
-    /// does. False if discovery is off, so that nothing is heard. Only the first listener is told.
+    /// Calls `listener` for each root that announces itself on the local networks, with the source of the
+    /// announcement. Returns false if discovery is off, so that nothing is received. Only the first listener
+    /// is called.
     ///
     /// # Errors
-    /// The system has no randomness.
+    /// Fails if the system has no randomness.
     pub(crate) fn on_announcement(&self, listener: Box<OnAnnouncement>) -> io::Result<bool> {
         let announcements = Announcements::new(listener)?;
         Ok(!self.discovery.is_empty() && self.announcements.set(announcements).is_ok())
     }
 
-    /// Takes a datagram that came by multicast or broadcast if it is a root's announcement.
+    /// Takes a datagram that came by multicast or broadcast if it is a root's announcement; returns true
+    /// then.
     pub(super) fn take_announcement(&self, now: Instant, remote: SocketAddr, datagram: &[u8]) -> bool {
         if MessageType::of(datagram) != Some(MessageType::Announcement) {
             return false;
         }
+        // Without a listener it is dropped, because the overlay does not know announcements.
         if let Some(announcements) = self.announcements.get() {
             announcements.take(now, remote, datagram, &self.stats);
         }
@@ -388,7 +397,7 @@ mod tests {
     fn only_what_came_to_everybody_is_a_beacon() {
         let (sockets, port) = with_discovery();
         let target = |ip: IpAddr| SocketAddr::new(ip, port);
-        // Both are told apart by where they come from, and arrive in the order in which they were sent.
+        // Both senders differ in their addresses, and the datagrams arrive in the order of sending.
         let (stranger, neighbour) = (client(), client());
         neighbour.set_broadcast(true).unwrap();
         stranger.send_to(&[0xD5; 274], target(Ipv4Addr::LOCALHOST.into())).unwrap();
@@ -418,7 +427,7 @@ mod tests {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
     }
 
-    /// Sockets with a discovery port that nobody else has, and that port.
+    /// Binds sockets with a discovery port that no other program uses; returns them with the port.
     fn with_discovery() -> (UdpSockets, u16) {
         loop {
             let port = client().local_addr().unwrap().port();

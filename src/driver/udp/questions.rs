@@ -1,7 +1,7 @@
-//! Questions of the data sockets to outsiders, STUN servers for example: as what do you see me?
+//! Questions of the data sockets to outsiders, for example STUN servers, about their mapped address.
 //!
-//! Only the socket itself can ask that, since a NAT may give each its own address. What comes in meanwhile
-//! goes the usual way, but for answers from those that were asked.
+//! Each socket must ask for itself, because a NAT may map each differently. Other datagrams that arrive
+//! meanwhile take the usual path; only answers from the asked addresses are intercepted.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,29 +10,29 @@ use std::time::{Duration, Instant};
 
 use crate::sync;
 
-/// The most answers kept for whoever has asked.
+/// Limit of answers kept for the asker.
 const MAX_ANSWERS: usize = 64;
 
-/// The most that one of those that were asked may say to one socket: repeated questions have several answers.
+/// Limit of answers of one outsider to one socket, because repeated questions have several answers.
 const MAX_OF_ONE: usize = 4;
 
-/// The most bytes of an answer that mean anything: a STUN answer is shorter, and so is that of a DHT node.
+/// Size limit of an answer in bytes: answers of STUN servers and DHT nodes are shorter.
 const MAX_BYTES: usize = 1024;
 
-/// An answer to a question.
+/// Answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutsideAnswer {
-    /// The position of the data socket that it came to.
+    /// Position of the data socket that received it.
     pub(crate) socket: usize,
-    /// Who answers.
+    /// Source of the answer.
     pub(crate) from: SocketAddr,
     pub(crate) datagram: Vec<u8>,
 }
 
-/// Who was asked, and what has come in.
+/// Asked addresses, and answers received.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    /// Whether answers are waited for. Read for each received batch, so it is not behind the lock.
+    /// True while answers are expected. An atomic, because it is read for each received batch.
     open: AtomicBool,
     state: Mutex<State>,
     arrived: Condvar,
@@ -45,24 +45,25 @@ struct State {
 }
 
 impl Questions {
-    /// Takes answers from `asked` from now on, and forgets those that came before.
+    /// Accepts answers from `asked` from now on, and drops earlier ones.
     pub(super) fn open(&self, asked: Vec<SocketAddr>) {
         *sync::lock(&self.state) = State { asked, answers: Vec::new() };
         self.open.store(true, Ordering::SeqCst);
     }
 
-    /// Takes no more answers.
+    /// Stops accepting answers.
     pub(super) fn close(&self) {
         self.open.store(false, Ordering::SeqCst);
         *sync::lock(&self.state) = State::default();
     }
 
-    /// Whether answers are waited for.
+    /// Returns true while answers are expected.
     pub(super) fn is_open(&self) -> bool {
+        // Relaxed, because each datagram reads it; the list of the asked, behind its lock, decides.
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Takes a received datagram, if it is from one of those that were asked.
+    /// Takes a received datagram, if it is from an asked address; returns true then.
     pub(super) fn take(&self, socket: usize, from: SocketAddr, datagram: &[u8]) -> bool {
         if !self.is_open() || datagram.len() > MAX_BYTES || is_of_the_overlay(datagram) {
             return false;
@@ -80,7 +81,7 @@ impl Questions {
         true
     }
 
-    /// Waits for answers, at most until a time; all that have come since the last call.
+    /// Waits for answers, at most until a time; returns all that came since the last call.
     pub(super) fn wait(&self, until: Instant) -> Vec<OutsideAnswer> {
         let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
         let state = sync::lock(&self.state);
@@ -90,8 +91,9 @@ impl Questions {
     }
 }
 
-/// Roots listen at one port for both: what is not STUN there is the overlay's.
+/// Returns true for a message of the overlay.
 fn is_of_the_overlay(datagram: &[u8]) -> bool {
+    // Roots use one port for STUN and the overlay, so the source does not tell them apart.
     peersock_overlay::wire::MessageType::of(datagram).is_some()
 }
 

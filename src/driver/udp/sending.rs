@@ -1,4 +1,4 @@
-//! Datagrams out: what is sealed, beacons to whole networks, and what is counted of them.
+//! Outgoing datagrams: sealed ones, beacons to whole networks, and their counters.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use crate::driver::{interfaces, poll};
 use crate::sync;
 use peersock_datapath::{Sink, Transmit};
 
-/// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
+/// Time that a sender waits for space in a full UDP send buffer before the datagram counts as lost.
 const SEND_WAIT: Duration = Duration::from_millis(10);
 
 impl Sink for UdpSockets {
@@ -53,7 +53,8 @@ impl UdpSockets {
         let list = sync::read(&self.interfaces);
         for interface in list.iter().filter(|interface| socket.reaches(interface)) {
             let Some(address) = interface.ipv4.first() else { continue };
-            // Only beacons are multicast, so the socket's multicast interface concerns no other sender.
+            // Only beacons are multicast, so changing the socket's multicast interface affects no other
+            // sender.
             if socket2::SockRef::from(&socket.io).set_multicast_if_v4(address).is_ok() {
                 self.count_send(socket.try_send(transmit), transmit);
             }
@@ -78,14 +79,14 @@ impl UdpSockets {
                 );
             }
             Err(error) => {
-                // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
+                // A datagram that cannot be sent is a lost datagram; the protocols above recover.
                 self.stats.udp_send_errors.increment();
                 tracing::trace!(%error, to = %transmit.destination, "datagram not sent");
             }
         }
     }
 
-    /// Sends; with a full send buffer waits up to `patience` for room.
+    /// Sends; waits up to `patience` for space in a full send buffer.
     fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
         if transmit.socket.is_extra() {
             if let Some(extra) = self.extra_socket(transmit.socket) {
@@ -99,7 +100,7 @@ impl UdpSockets {
         self.send_from(socket, destination, transmit, patience);
     }
 
-    /// Sends from that socket; `None`: nothing is sent there.
+    /// Sends from a socket; `None`: sending there is refused.
     fn send_from(
         &self,
         socket: Option<&DataSocket>,
@@ -117,8 +118,8 @@ impl UdpSockets {
         let Some(socket) = socket else {
             return self.count_send(Err(io::ErrorKind::HostUnreachable.into()), &udp);
         };
-        // The parent goes on with the same keys and counters: what is sealed here may have nonces that it
-        // uses, too.
+        // The parent still uses the same keys and counters, so a datagram sealed here could reuse one of its
+        // nonces.
         if self.process.is_forked() {
             return self.count_send(Err(io::ErrorKind::PermissionDenied.into()), &udp);
         }
@@ -129,7 +130,7 @@ impl UdpSockets {
         }
         loop {
             match socket.try_send(&udp) {
-                // The send buffer is full: wait for room, as a bulk sender in a kernel socket would.
+                // The send buffer is full: wait for space, as a bulk sender on a kernel socket would.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if patience.is_zero() || !poll::writable(socket.io.as_fd(), patience) {
                         return self.count_send(Err(error), &udp);
@@ -141,7 +142,7 @@ impl UdpSockets {
     }
 }
 
-/// What a datagram is, for the log.
+/// Returns the kind of a datagram, for the log.
 pub(in crate::driver) fn name_of(datagram: &[u8]) -> String {
     MessageType::of(datagram).map_or("noise".to_owned(), |kind| kind.to_string())
 }
@@ -171,12 +172,12 @@ mod tests {
             sockets.send_at_once(&transmit(b"child"));
             errors() == 2
         }));
-        // The child has ended: what it sent would have come first.
+        // The child has ended, so its datagrams would have come first.
         sockets.send(&transmit(b"parent"));
         let mut buffer = [0; 64];
         let len = receiver.recv(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], errors()), (&b"parent"[..], 0));
-        // What the child makes itself is its own.
+        // Sockets that the child opens itself work.
         assert!(process::in_child(|| {
             let own = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
             own.send(&transmit(b"own"));

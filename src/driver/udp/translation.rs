@@ -1,5 +1,5 @@
-//! Data sockets and a NAT64: the overlay has an IPv4 socket on every network, and where there is no IPv4, its
-//! IPv6 twin sends and receives in its place.
+//! Data sockets behind a NAT64: the overlay has an IPv4 socket on every network, and without IPv4, its IPv6
+//! twin sends and receives in its place.
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,17 @@ use super::data::DataSocket;
 use crate::driver::interfaces::{self, canonical};
 
 impl UdpSockets {
-    /// Whether the system knows a way there.
+    /// Returns true if the system has a route to an endpoint.
     pub(crate) fn has_route(&self, remote: SocketAddr) -> bool {
         interfaces::has_route(self.nat64.outer(remote))
     }
 
-    /// By which data socket, and where to, datagrams for a place leave. `None`: nothing is sent there.
+    /// Returns the data socket and the destination address for datagrams to an endpoint. `None`: nothing may
+    /// be sent there.
     pub(super) fn way(&self, socket: SocketIndex, remote: SocketAddr) -> (Option<usize>, SocketAddr) {
         let index = usize::from(socket.0);
         let Some(prefix) = self.nat64.prefix() else { return (Some(index), remote) };
+        // Such an address means a local IPv4 address, which a peer must not reach through the NAT64.
         if prefix.is_refused(remote.ip()) {
             return (None, remote);
         }
@@ -28,20 +30,20 @@ impl UdpSockets {
         }
     }
 
-    /// Under which socket and from whom the overlay knows what has come to the `index`th data socket: from
-    /// behind the NAT64 as if IPv4 had brought it.
+    /// Returns the socket and the source that the overlay sees for a datagram on the `index`th data socket:
+    /// datagrams from behind the NAT64 appear to come by IPv4.
     pub(super) fn origin_of_data(&self, index: usize, from: SocketAddr) -> (SocketIndex, SocketAddr) {
         let from = canonical(from);
         let inner = self.nat64.inner(from);
         let own = (SocketIndex(index as u16), from);
-        // Each batch comes here, and only what is from behind a NAT64 needs the search for the twin.
+        // Only datagrams from behind a NAT64 need the search for the twin, because every batch comes here.
         if inner == from {
             return own;
         }
         self.twin(index).map_or(own, |twin| (SocketIndex(twin as u16), inner))
     }
 
-    /// The data socket that leaves by the same interface as the `index`th, in the other family.
+    /// Returns the data socket on the same interface as the `index`th, in the other family.
     pub(super) fn twin(&self, index: usize) -> Option<usize> {
         let one = self.data.get(index)?;
         let is_twin = |other: &DataSocket| {
@@ -80,7 +82,8 @@ mod tests {
         sockets.nat64.set(Nat64Prefix::new("64:ff9b::".parse().expect("an address"), 96));
         assert_eq!(sockets.way(of_v4, inner), (Some(v6), outer));
         assert_eq!(sockets.origin_of_data(v6, outer), (of_v4, inner));
-        // What is near is reached as it is, and nothing of that is behind the prefix.
+        // Local addresses are reached directly, and addresses behind the prefix that claim to be local are
+        // refused.
         for (near, forged) in [("10.0.0.1:9", "[64:ff9b::a00:1]:9"), ("127.0.0.1:9", "[64:ff9b::7f00:1]:9")] {
             assert_eq!(sockets.way(of_v4, at(near)), (Some(v4), at(near)));
             assert_eq!(sockets.way(of_v6, at(forged)), (None, at(forged)));

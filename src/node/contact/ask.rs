@@ -1,4 +1,5 @@
-//! Asks outsiders as what they see the node's sockets: STUN servers, and nodes of the DHT.
+//! Queries outsiders (STUN servers, and nodes of the DHT) for the addresses at which they see the node's
+//! sockets.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::gather::Seen;
 use crate::driver::{OutsideAnswer, UdpSockets, canonical};
 use crate::node::meeting::{ping_answer, ping_question};
 
-/// Who is asked, and how it understands the question.
+/// Outsider with its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outsider {
     Stun(SocketAddr),
@@ -26,17 +27,17 @@ impl Outsider {
     }
 }
 
-/// At most so many are asked at a time.
+/// Limit of outsiders asked at a time.
 pub(super) const MAX_ASKED: usize = 6;
 
-/// When those that have not answered are asked again, after the first time.
+/// Times of retransmission to outsiders that have not answered, after the first transmission.
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(800), Duration::from_millis(1600)];
 
-/// How long answers are waited for in all.
+/// Timeout of all answers.
 const PATIENCE: Duration = Duration::from_millis(2600);
 
-/// What connects an answer with its question.
+/// ID that matches an answer to its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Id {
     Stun(TransactionId),
@@ -47,7 +48,7 @@ struct Question {
     to: SocketAddr,
     id: Id,
     datagram: Vec<u8>,
-    /// From how many sockets it was sent.
+    /// Number of sockets that the question was sent from.
     sockets: usize,
     answers: usize,
 }
@@ -55,6 +56,7 @@ struct Question {
 impl Question {
     fn new(outsider: &Outsider) -> Option<Question> {
         let mut random = [0; 36];
+        // Random IDs, so that an attacker off the path cannot forge an answer.
         getrandom::fill(&mut random).ok()?;
         let (head, node) = random.split_first_chunk::<16>()?;
         let (id, datagram) = match outsider {
@@ -70,14 +72,14 @@ impl Question {
         Some(Question { to: outsider.address(), id, datagram, sockets: 0, answers: 0 })
     }
 
-    /// Whether nothing is to come any more.
+    /// Returns true if no more answers are expected.
     fn is_answered(&self) -> bool {
         self.answers > 0 && self.answers >= self.sockets
     }
 }
 
-/// Asks them from each socket that leads there. Returns when all have answered, or after 2.6 s; earlier if
-/// `is_over` says so.
+/// Asks outsiders from each socket with a route to them. Returns when all have answered, or after 2.6 s, or
+/// earlier if `is_over` returns true.
 pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn() -> bool) -> Vec<Seen> {
     let mut questions: Vec<_> = outsiders.iter().take(MAX_ASKED).filter_map(Question::new).collect();
     let mut seen: Vec<Seen> = Vec::new();
@@ -87,6 +89,7 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
     let begin = Instant::now();
     let times = AGAIN.iter().map(|after| begin + *after).chain([begin + PATIENCE]);
     let is_done = |questions: &[Question]| questions.iter().all(Question::is_answered);
+    // Before sending, so that a fast answer is not missed.
     sockets.expect_answers(questions.iter().map(|question| question.to).collect());
     for next in times {
         for question in questions.iter_mut().filter(|question| !question.is_answered()) {
@@ -105,13 +108,14 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
     seen
 }
 
-/// Takes an answer, if it is one. Each outsider has one word about each socket: who knows a question could
-/// otherwise say as many addresses as he likes.
+/// Takes an answer that matches a question.
 fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer) {
     let Some((id, at)) = read(&answer.datagram) else { return };
     let is_its = |question: &&mut Question| question.to == answer.from && question.id == id;
     let Some(question) = questions.iter_mut().find(is_its) else { return };
     let one = Seen { socket: answer.socket, by: answer.from, at: canonical(at) };
+    // One vote per outsider and socket, because an attacker who knows a question could report any number of
+    // addresses.
     let is_first = seen.iter().all(|other| (other.socket, other.by) != (one.socket, one.by));
     if is_first && may_be_seen(one.by, one.at) {
         question.answers += 1;
@@ -119,7 +123,7 @@ fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer
     }
 }
 
-/// Returns true if an outsider can see a socket there, which peers are then told of.
+/// Returns true if an outsider can plausibly see a socket there, because peers are told of the address.
 fn may_be_seen(by: SocketAddr, at: SocketAddr) -> bool {
     is_endpoint(&at) && may_name(by, at)
 }
@@ -150,7 +154,7 @@ mod tests {
             say(0, server, ids[0], &format!("203.0.113.9:{port}"));
         }
         say(1, server, ids[0], "203.0.113.9:2");
-        // With the number of another's question, and what nobody can see.
+        // Answers with the ID of another question, and with implausible addresses, are ignored.
         say(0, other, ids[0], "203.0.113.9:3");
         let private = ["10.0.0.1:9", "192.168.1.1:9", "169.254.169.254:9"];
         for nonsense in ["0.0.0.0:9", "203.0.113.9:0", "224.0.0.1:9", "127.0.0.1:9", "[2001:db8::1]:9"]

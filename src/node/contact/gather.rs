@@ -1,4 +1,4 @@
-//! From what was found out to a contact: pure functions.
+//! Pure functions that derive a contact from observations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -6,58 +6,59 @@ use std::net::{IpAddr, SocketAddr};
 use peersock_nat::{self as nat, DeltaKind};
 use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, Mapping, Nat};
 
-/// As what an outsider has seen one of the node's sockets.
+/// Address at which an outsider has seen one of the node's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seen {
-    /// The position of the socket.
+    /// Index of the socket.
     pub(super) socket: usize,
-    /// The outsider.
+    /// Address of the outsider.
     pub(super) by: SocketAddr,
-    /// Where it saw the socket.
+    /// Address at which it saw the socket.
     pub(super) at: SocketAddr,
 }
 
-/// What is known.
+/// Observations so far.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The node's endpoints on its interfaces.
+    /// Endpoints of the node on its interfaces.
     pub(super) own: Vec<SocketAddr>,
     /// Endpoints that routers forward to the node.
     pub(super) forwarded: Vec<SocketAddr>,
     pub(super) seen: Vec<Seen>,
     /// Endpoints that TURN servers relay to the node.
     pub(super) relayed: Vec<SocketAddr>,
-    /// What a probe has found out about the NAT on the way to most others.
+    /// Result of a probe of the NAT on the path to most others.
     pub(super) probed: Option<nat::Nat>,
-    /// As what the newest flow of that probe was seen.
+    /// Mapped address of that probe's newest flow.
     pub(super) newest: Option<SocketAddr>,
 }
 
 impl Known {
-    /// The contact; the candidates of most worth first.
+    /// Returns the contact, with the best candidates first.
     pub(super) fn contact(&self) -> Contact {
         let of_kind = |kind| move |address| Candidate { kind, address };
         let forwarded = self.forwarded.iter().copied().map(of_kind(CandidateKind::Forwarded));
         let mapped = agreed(&self.seen).into_iter().chain(self.next_follows());
         let mapped = mapped.map(of_kind(CandidateKind::Mapped));
         let (near, far): (Vec<_>, Vec<_>) = self.own.iter().copied().partition(|own| is_private(own.ip()));
+        // Public addresses first, because a private one is only useful in the same network.
         let own = far.into_iter().chain(near).map(of_kind(CandidateKind::Interface));
         let relayed = self.relayed.iter().copied().map(of_kind(CandidateKind::Relayed));
-        // They come last and must not be what there is no room for.
+        // Relayed candidates come last, but must not be cut off by the limit.
         let most = Contact::MAX_CANDIDATES.saturating_sub(self.relayed.len());
         Contact::new(self.nat(), forwarded.chain(mapped).chain(own).take(most).chain(relayed))
     }
 
-    /// The newest mapping, if each new one follows the last one: a peer has to guess from there, since the
-    /// probe itself has made mappings after those of the node's sockets.
+    /// Returns the newest mapping, if the NAT's ports follow each other.
     fn next_follows(&self) -> Option<SocketAddr> {
+        // The probe's mappings are newer than the sockets' mappings, so a prediction must start from them.
         let Nat { mapping, port_delta, .. } = self.nat();
         let maps_anew = matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
         self.newest.filter(|_| maps_anew && port_delta != 0)
     }
 
-    /// How the NAT behaves. What the node's own sockets have seen counts more than the probe, which has its
-    /// own.
+    /// Returns the behaviour of the NAT. Observations of the node's sockets count more than the probe, which
+    /// uses others.
     pub(super) fn nat(&self) -> Nat {
         let probed = self.probed.as_ref();
         let translated = probed.and_then(|nat| nat.translated);
@@ -83,8 +84,8 @@ impl Known {
     }
 }
 
-/// How the mapped endpoints of one socket of a family follow from who looks at it. It takes two hosts to tell
-/// a NAT that maps each destination anew, and one alone cannot talk others out of what they agree about.
+/// Derives the mapping behaviour of one family from the observations. Two hosts are needed to recognize a NAT
+/// that maps each destination anew. A single host cannot overrule what others agree on.
 fn mapping(seen: &[Seen], own: &[SocketAddr], is_ipv4: bool) -> Mapping {
     let is_own = |at: &SocketAddr| own.iter().any(|own| own.ip() == at.ip());
     let of_family: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4() == is_ipv4).copied().collect();
@@ -100,7 +101,8 @@ fn mapping(seen: &[Seen], own: &[SocketAddr], is_ipv4: bool) -> Mapping {
     }
 }
 
-/// Where each socket is, as far as that follows from what outsiders say; one endpoint for each address.
+/// Returns the address of each socket, as far as the outsiders' observations allow; one endpoint for each
+/// address.
 fn agreed(seen: &[Seen]) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for at in views(seen).iter().flat_map(View::prevailing) {
@@ -111,10 +113,10 @@ fn agreed(seen: &[Seen]) -> Vec<SocketAddr> {
     found
 }
 
-/// Where no two hosts agree, no more than this is believed of one socket: one host could fill the contact.
+/// Limit of believed endpoints per socket if no two hosts agree, because one host could fill the contact.
 const MAX_UNCERTAIN: usize = 2;
 
-/// What outsiders say of one socket, the newest last. Several ports of one host are one voice.
+/// Observations of one socket, the newest last. Several ports of one host count as one voice.
 struct View {
     all: Vec<Seen>,
 }
@@ -128,14 +130,13 @@ fn views(seen: &[Seen]) -> Vec<View> {
 }
 
 impl View {
-    /// How many hosts say something of which this holds.
+    /// Returns the number of hosts with an observation that matches.
     fn hosts(&self, holds: impl Fn(&Seen) -> bool) -> usize {
         self.all.iter().filter(|seen| holds(seen)).map(|seen| seen.by.ip()).collect::<BTreeSet<_>>().len()
     }
 
-    /// Endpoints that several hosts agree about. Where none do, the newest one of each IP address that
-    /// several agree about, as a NAT that maps each destination anew has them. Where not even that is so, one
-    /// host is believed as well as another: peers prove an address before they use it.
+    /// Returns the endpoints that several hosts agree on. Otherwise returns the newest one of each IP address
+    /// that several agree on, as with a NAT that maps each destination anew. Failing that, believes any host.
     fn prevailing(&self) -> Vec<SocketAddr> {
         let endpoints = self.all.iter().filter(|one| self.hosts(|other| other.at == one.at) > 1);
         let certain: BTreeSet<_> = endpoints.map(|one| one.at).collect();
@@ -153,12 +154,13 @@ impl View {
         if !common.is_empty() {
             return common;
         }
+        // Peers verify an address before they use it, so a wrong one costs little.
         newest.truncate(MAX_UNCERTAIN);
         newest
     }
 
-    /// Whether all hosts see one endpoint, but for one host that contradicts at least two. `None` if a single
-    /// host has spoken.
+    /// Returns true if all hosts see one endpoint, except for one host that contradicts at least two. `None`
+    /// if only a single host has answered.
     fn is_one_for_all(&self) -> Option<bool> {
         let of_all = self.hosts(|_| true);
         let of_most = self.all.iter().map(|one| self.hosts(|other| other.at == one.at)).max()?;
@@ -166,12 +168,12 @@ impl View {
     }
 }
 
-/// Whether an address means something on one network only.
+/// Returns true if an address has a meaning on one network only.
 pub(super) fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
-            // RFC 6598: NATs of providers.
+            // Shared address space for NATs of providers (RFC 6598).
             let is_shared = a == 100 && b & 0xc0 == 64;
             ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared
         }
@@ -229,7 +231,7 @@ mod tests {
             seen("192.0.2.3:1", truth),
         ];
         assert_eq!(shown(&known.contact()), [format!("Mapped {truth}"), "Interface 192.168.1.2:7420".into()]);
-        // Two ports of one host are one voice.
+        // Two ports of one host count as one voice.
         known.seen = vec![seen("192.0.2.2:1", "198.51.100.66:53"), seen("192.0.2.2:2", "198.51.100.66:53")];
         assert_eq!(shown(&known.contact())[0], "Mapped 198.51.100.66:53");
         assert_eq!(known.nat().mapping, Mapping::Unknown);
@@ -240,15 +242,15 @@ mod tests {
         let truth = "203.0.113.9:7420";
         let mut known = Known { own: vec![at("192.168.1.2:7420")], ..Known::default() };
         known.seen = vec![seen("192.0.2.1:1", truth), seen("192.0.2.2:1", truth)];
-        // As many addresses as he has ports.
+        // The liar reports as many addresses as it has ports.
         let lies = (1..20).map(|i| seen(&format!("192.0.2.66:{i}"), &format!("198.51.100.{i}:53")));
         known.seen.extend(lies.clone());
         assert_eq!(shown(&known.contact()), [format!("Mapped {truth}"), "Interface 192.168.1.2:7420".into()]);
         assert_eq!(known.nat().mapping, Mapping::EndpointIndependent);
-        // Where nobody agrees with anybody he has two words.
+        // If no hosts agree, the liar gets two votes.
         known.seen = lies.collect();
         assert_eq!(known.contact().candidates().len(), 3);
-        // Nor does he hide that there is no NAT.
+        // The liar cannot hide the absence of a NAT.
         known.seen = vec![
             seen("192.0.2.1:1", "192.168.1.2:7420"),
             seen("192.0.2.2:1", "192.168.1.2:7420"),
@@ -289,7 +291,7 @@ mod tests {
         let mut known = Known { own: vec![at("192.168.1.2:7420")], ..Known::default() };
         known.seen = vec![seen("192.0.2.1:1", "203.0.113.9:5000"), seen("192.0.2.2:1", "203.0.113.9:5007")];
         assert_eq!(known.nat().mapping, Mapping::AddressAndPortDependent);
-        // The newest mapping is where the next one follows from.
+        // The next mapping follows the newest one.
         assert_eq!(shown(&known.contact())[0], "Mapped 203.0.113.9:5007");
     }
 

@@ -1,4 +1,4 @@
-//! What is looked at, and when: the thread's steps.
+//! Steps of the contact thread and their schedule.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -20,38 +20,37 @@ use crate::driver::{TurnSockets, UdpSockets};
 use crate::interfaces::addresses_of;
 use crate::node::Inner;
 
-/// How often all is looked at anew if nothing changes. A NAT that restarts behaves as before, so this is only
-/// for what was not noticed.
+/// Intervals of a complete repetition without changes. They only catch unnoticed changes, because a restarted
+/// NAT behaves as before.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 const PROBE_AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// How often the NAT is probed again if its next port can be predicted: each flow of any host behind it moves
-/// that on. What was predicted is told to peers for little longer, if the probe fails.
+/// Interval of NAT probes if its next port is predictable, because each flow of any host behind it moves it
+/// on. If a probe fails, the prediction is kept only slightly longer.
 const PREDICT_AGAIN: Duration = Duration::from_secs(5 * 60);
 const PREDICTED_FOR: Duration = Duration::from_secs(6 * 60);
 
-/// How often a mapping of the node's socket is kept alive where no root does: many NATs forget one after
-/// 30 s.
+/// Interval of keepalives for a socket's mapping that no root keeps alive: many NATs forget one after 30 s.
 const KEEP: Duration = Duration::from_secs(25);
 
-/// How soon is looked again if there is nobody to ask yet.
+/// Retry interval while no STUN server or root is known.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How long the first contact waits for outsiders that can be asked: a record in the DHT that names no
-/// address of use makes peers fail.
+/// Time that the first contact waits for outsiders, because a DHT record without a usable address makes peers
+/// fail.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// At most so many ways out of the machine are probed.
+/// Limit of interfaces and families that are probed.
 const MAX_PROBES: usize = 4;
 
-/// What the thread keeps between its steps.
+/// State that the thread keeps between its steps.
 pub(super) struct Look {
     settings: Settings,
     begun: Instant,
     interfaces: Vec<HostInterface>,
-    /// The NAT64 by which outsiders with IPv4 were asked.
+    /// NAT64 prefix by which IPv4 outsiders were asked.
     nat64: Option<Nat64Prefix>,
-    /// The addresses of the STUN servers; names are resolved when the network changes.
+    /// Addresses of the STUN servers; their names are resolved when the network changes.
     stun: Vec<SocketAddr>,
     ports: Arc<Ports>,
     tell: Arc<dyn Fn() + Send + Sync>,
@@ -64,28 +63,28 @@ pub(super) struct Look {
     probe_due: Instant,
 }
 
-/// What a probe has found on one way out of the machine.
+/// Result of a probe on one interface and family.
 struct Probed {
     interface: String,
     nat: nat::Nat,
-    /// As what its newest flow was seen.
+    /// Mapped address of its newest flow.
     newest: Option<SocketAddr>,
 }
 
-/// What the node knows that matters here.
+/// State of the node that matters here.
 pub(super) struct Surroundings {
     sockets: Arc<UdpSockets>,
     turn: Arc<TurnSockets>,
     roots: Vec<SocketAddr>,
-    /// Where roots are that this node is registered at by UDP. They see its socket of that family, and keep
-    /// its mappings alive.
+    /// Addresses of roots at which this node is registered by UDP. They see its socket of that family, and
+    /// keep its mappings alive.
     registered_at: Vec<SocketAddr>,
 }
 
-/// What the contact does not say, for the status.
+/// Findings besides the contact, for the status.
 #[derive(Debug, Clone, Default)]
 pub(in crate::node) struct Found {
-    /// The NATs found by a probe, by interface.
+    /// NATs found by a probe, by interface.
     pub(in crate::node) nats: Vec<(String, nat::Nat)>,
     pub(in crate::node) forwarded: Vec<Forwarded>,
 }
@@ -115,7 +114,7 @@ impl Look {
         }
     }
 
-    /// Does what is due, at most one thing that takes seconds; returns when to come back.
+    /// Runs the due work, at most one step that takes seconds; returns the time of the next step.
     pub(super) fn step(
         &mut self,
         now: Instant,
@@ -126,9 +125,11 @@ impl Look {
         self.look_at_interfaces(now, around);
         let outsiders = self.outsiders(around, dht_nodes);
         if self.ask_due.min(self.ask_all_due) <= now && !outsiders.is_empty() {
+            // A confirmation asks only one outsider per family.
             let all = self.ask_all_due <= now || !self.confirm(around, &outsiders, is_over);
             if all {
                 let seen = ask::ask(&around.sockets, &outsiders, is_over);
+                // Old observations are better than none.
                 if !seen.is_empty() {
                     self.seen = seen;
                 }
@@ -152,22 +153,22 @@ impl Look {
         let soon = Instant::now() + SOON;
         let later = Instant::now() + KEEP;
         let is_young = self.begun.elapsed() < FIRST_WAIT * 2;
-        // Nobody to ask: that changes when a name is resolved or the DHT is entered, at first soon.
+        // No outsider is known: that changes when a name is resolved or the DHT is entered, at first soon.
         let nobody = if is_young { soon } else { later };
         let ask = match outsiders.is_empty() {
             true if self.settings.has_dht || !self.settings.stun.is_empty() => nobody,
-            // The roots may be asked, but not before it is known in which family they see the node anyway.
+            // Roots may be asked, but only once it is known in which family they see the node anyway.
             true if is_young && !around.roots.is_empty() => soon,
             true => Instant::now() + AGAIN,
             false => self.ask_due.min(self.ask_all_due),
         };
         let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
-        // What is too old is not to stay in the contact.
+        // An outdated prediction must not stay in the contact.
         let stale = self.predicts().then_some(self.probed_at + PREDICTED_FOR);
         stale.into_iter().fold(ask.min(probe), Instant::min)
     }
 
-    /// Takes what was probed. Where nobody has answered, older results hold as long as they can be true.
+    /// Takes the results of probes. Without an answer, older results stay as long as they can be valid.
     fn note_probes(&mut self, probed: Vec<Probed>, now: Instant) {
         if !probed.is_empty() || now >= self.probed_at + PROBE_AGAIN {
             (self.probed, self.probed_at) = (probed, now);
@@ -175,7 +176,7 @@ impl Look {
         self.probe_due = now + if self.predicts() { PREDICT_AGAIN } else { PROBE_AGAIN };
     }
 
-    /// Whether the contact may say which port comes next.
+    /// Returns true if the contact may predict the next port.
     fn predicts(&self) -> bool {
         self.probed.first().is_some_and(|probed| {
             let maps_anew = probed.nat.mapping != Some(nat::Mapping::EndpointIndependent);
@@ -185,8 +186,8 @@ impl Look {
         })
     }
 
-    /// What is known of the NAT on the way to most others, and its newest mapping. Which port follows is left
-    /// out when it was seen too long ago.
+    /// Returns the state of the NAT on the path to most others, and its newest mapping. An outdated port
+    /// prediction is left out.
     fn probed(&mut self, now: Instant) -> (Option<nat::Nat>, Option<SocketAddr>) {
         let is_stale = now >= self.probed_at + PREDICTED_FOR;
         let Some(probed) = self.probed.first_mut() else { return (None, None) };
@@ -196,7 +197,7 @@ impl Look {
         (Some(probed.nat.clone()), probed.newest)
     }
 
-    /// Whether a contact can be told: all that answers at once has done so.
+    /// Returns true if a contact can be published: all fast answers have arrived.
     pub(super) fn is_settled(&self, around: &Surroundings) -> bool {
         let is_known = self.has_asked && around.turn.is_settled();
         !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_WAIT
@@ -240,6 +241,7 @@ impl Look {
         self.interfaces = interfaces;
         self.nat64 = nat64;
         (self.ask_due, self.ask_all_due, self.probe_due) = (now, now, now);
+        // Observations in the old network are wrong in the new one.
         self.seen.clear();
         self.probed.clear();
         let stun = addresses_of(&self.settings.stun).unwrap_or_default();
@@ -251,7 +253,8 @@ impl Look {
         }
     }
 
-    /// Whether somebody has to be asked now and then so that NATs keep the mappings of the node's sockets.
+    /// Returns true if outsiders must be asked periodically so that NATs keep the mappings of the node's
+    /// sockets.
     fn keeps_alive(&self, around: &Surroundings) -> bool {
         let is_own = |seen: &Seen| {
             let mut own = self.interfaces.iter().flat_map(|interface| &interface.addresses);
@@ -264,7 +267,7 @@ impl Look {
         }
     }
 
-    /// Asks one outsider of each family whether the sockets are still where they were.
+    /// Asks one outsider of each family, and returns true if the sockets' addresses have not changed.
     fn confirm(&self, around: &Surroundings, outsiders: &[Outsider], is_over: &dyn Fn() -> bool) -> bool {
         let of_family = |is_ipv4: bool| {
             let mut seen = self.seen.iter().filter(move |seen| seen.at.is_ipv4() == is_ipv4);
@@ -276,9 +279,11 @@ impl Look {
         !some.is_empty() && some.iter().all(has_answered) && again.iter().all(|seen| self.seen.contains(seen))
     }
 
-    /// Whom to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too, in a family in
-    /// which this node is registered at none: what they vouch for is of the one family of their session.
+    /// Returns the outsiders to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too,
+    /// in a family in which this node is not registered.
     fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
+        // A root vouches for this node's address only in the family of its session, so the other family needs
+        // a question.
         let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
         let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
         let stun = self.stun.iter().chain(roots).copied().filter(|server| around.sockets.has_route(*server));
@@ -294,15 +299,15 @@ impl Look {
         in_turns(all)
     }
 
-    /// STUN servers and roots for the probe. Those of the local network are on this side of the NAT: what
-    /// they see, or that they do not answer, says nothing about it.
+    /// Returns STUN servers and roots for the probe. A server on the local network is on this side of the
+    /// NAT, so its answer, or silence, says nothing about the NAT.
     fn servers(&self, around: &Surroundings) -> Vec<SocketAddr> {
         let all = self.stun.iter().chain(&around.roots).copied();
         all.filter(|server| self.may_reach(*server) && !self.is_near(*server)).collect()
     }
 
-    /// Whether a server is on a local network whose addresses mean something there only. A node that stays on
-    /// loopback has no other network.
+    /// Returns true if a server is on a local network whose addresses have a meaning only there. A node that
+    /// stays on loopback has no other network.
     fn is_near(&self, server: SocketAddr) -> bool {
         !self.settings.allowed.is_loopback_only() && is_near(&self.interfaces, server.ip())
     }
@@ -315,7 +320,7 @@ impl Look {
 impl Surroundings {
     pub(super) fn of(node: &Inner) -> Surroundings {
         let mut roots = node.driver.datapath.roots(Instant::now());
-        // A guest is there for one peer, by the word of another root.
+        // A guest root is used for one peer only, on the word of another root.
         roots.retain(|root| !root.is_guest);
         let registered = roots.iter().filter(|root| root.state == RootState::Registered);
         Surroundings {
@@ -326,7 +331,7 @@ impl Surroundings {
         }
     }
 
-    /// Whether a root sees the node's socket of the family that this address has.
+    /// Returns true if a root sees the node's socket of this address's family.
     fn is_seen_in(&self, family: SocketAddr) -> bool {
         self.registered_at.iter().any(|root| root.is_ipv4() == family.is_ipv4())
     }
@@ -336,7 +341,7 @@ impl Surroundings {
     }
 }
 
-/// Whether a private address is one of an interface's own network.
+/// Returns true if a private address is in an interface's network.
 fn is_near(interfaces: &[HostInterface], ip: IpAddr) -> bool {
     let mut own = interfaces.iter().flat_map(|interface| &interface.addresses);
     is_private(ip) && (ip.is_loopback() || own.any(|own| is_in_prefix(ip, own.ip, own.prefix)))
@@ -348,11 +353,12 @@ fn is_in_prefix(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
         (IpAddr::V6(ip), IpAddr::V6(network)) => (ip.to_bits() ^ network.to_bits(), 128),
         _ => return false,
     };
-    // The number of bits behind the prefix, all of which may differ.
+    // The shift drops the bits behind the prefix, which may differ.
     bits.checked_shr(length - u32::from(prefix).min(length)).unwrap_or(0) == 0
 }
 
-/// As many as are asked, of both families in turns: many servers of one do not crowd the other one out.
+/// Returns as many outsiders as may be asked, alternating between families, so that one family does not crowd
+/// out the other.
 fn in_turns(all: Vec<Outsider>) -> Vec<Outsider> {
     let (v4, v6): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.address().is_ipv4());
     let longest = v4.len().max(v6.len());
@@ -360,8 +366,8 @@ fn in_turns(all: Vec<Outsider>) -> Vec<Outsider> {
     turns.flatten().take(MAX_ASKED).copied().collect()
 }
 
-/// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first. The
-/// NAT64, if there is one, counts as that of IPv4.
+/// Probes the NAT in front of each interface that leads to servers; those with a router and IPv4 come first.
+/// A NAT64 counts as the NAT of IPv4.
 fn probe_all(
     interfaces: &[HostInterface],
     servers: &[SocketAddr],
@@ -428,7 +434,7 @@ mod tests {
             // Behind a router of the same office.
             ("192.168.2.1", false),
             ("fd00:0:0:1::1", false),
-            // It sees what everybody sees.
+            // A server on the Internet sees what everybody sees.
             ("203.0.113.1", false),
             ("192.0.2.1", false),
             ("2001:db8::1", false),
@@ -477,7 +483,7 @@ mod tests {
         };
         look.note_probes(probe([5000, 5001, 5002]), now);
         assert_eq!((look.predicts(), look.probe_due), (true, now + PREDICT_AGAIN));
-        // Nobody answers the next probe.
+        // The next probe gets no answer.
         let later = now + PREDICT_AGAIN;
         look.note_probes(Vec::new(), later);
         assert_eq!(look.probed(later).1, newest);

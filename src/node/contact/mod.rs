@@ -1,10 +1,10 @@
-//! Where this node can be reached, as far as it can find out by itself: its interfaces, ports that routers
-//! forward, as what outsiders see its sockets, and how the NAT in front of it behaves. The result is for the
-//! overlay, which tells peers, and for the DHT.
+//! Contact of this node, as far as it can find out: its interfaces, ports that routers forward, the addresses
+//! at which outsiders see its sockets, and the behaviour of its NAT. The overlay gets the result and tells
+//! peers; the DHT gets it, too.
 //!
-//! All that blocks, so it has a thread of its own, off the way of any packet. A node without roots and DHT
-//! has none: nobody far away would ever hear of it, and it sends nothing. The thread looks when it starts,
-//! when the machine's interfaces change, when a port is opened or lost, and now and then.
+//! All of that blocks, so it runs on a separate thread, off the path of any packet. A node without roots and
+//! DHT has no such thread, because no remote peer could learn of the contact. The thread looks when it
+//! starts, when the machine's interfaces change, when a port is opened or lost, and periodically.
 
 mod ask;
 mod gather;
@@ -30,32 +30,33 @@ pub(super) use look::Found;
 use look::{Look, Surroundings};
 use ports::Ports;
 
-/// How long the node's end waits until ports that routers forward to it are closed.
+/// Time that the node's end waits until routers have closed the forwarded ports.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// What is looked for.
+/// Settings of the contact search.
 pub(super) struct Settings {
-    /// The interfaces that the node may use.
+    /// Interfaces that the node may use.
     pub(super) allowed: Interfaces,
     /// STUN servers besides the roots.
     pub(super) stun: Vec<Target>,
     /// TURN servers that relay to this node.
     pub(super) turn: Vec<TurnServer>,
-    /// Whether routers are asked to forward a port.
+    /// True if routers are asked to forward a port.
     pub(super) maps_ports: bool,
-    /// Whether nodes of the DHT can be asked: then the sockets' mappings are kept alive, since no root does.
+    /// True if nodes of the DHT can be asked: then this thread keeps the sockets' mappings alive, because no
+    /// root does.
     pub(super) has_dht: bool,
 }
 
-/// Tells somebody of each new contact.
+/// Callback for each new contact.
 pub(super) type Publish = Box<dyn Fn(&Contact) + Send>;
 
-/// The thread, as the rest of the node sees it.
+/// Handle of the thread for the rest of the node.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
 }
 
-/// What the thread and the others share.
+/// State shared by the thread and its handle.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -66,9 +67,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     is_stopped: bool,
-    /// Something has happened that the thread should look at.
+    /// True if the thread must look again.
     is_woken: bool,
-    /// The machine's interfaces may have changed, or it was suspended.
+    /// True if the machine's interfaces may have changed, or it was suspended.
     interfaces_changed: bool,
     /// Nodes of the DHT that can be asked.
     dht_nodes: Vec<SocketAddrV4>,
@@ -76,7 +77,7 @@ struct State {
 }
 
 impl Keeper {
-    /// Starts it. `publish` is given each new contact.
+    /// Starts the thread, which passes each new contact to `publish`.
     pub(super) fn start(node: &Arc<Inner>, settings: Settings, publish: Publish) -> std::io::Result<Keeper> {
         let shared = Arc::new(Shared::default());
         let watching = Arc::clone(&shared);
@@ -84,29 +85,30 @@ impl Keeper {
             .on_interfaces_changed(Box::new(move || watching.wake(|state| state.interfaces_changed = true)));
         let telling = Arc::clone(&shared);
         node.driver.turn.on_change(Box::new(move || telling.wake(|_| ())));
+        // After the callback is registered, so that it sees the first allocation.
         node.driver.start_turn(&settings.turn)?;
         let (weak, its) = (Arc::downgrade(node), Arc::clone(&shared));
         thread::Builder::new().name("peersock-contact".into()).spawn(move || {
             run(&weak, &its, settings, &*publish);
-            // The node went without a word.
+            // Also reached if the node went without a call of `stop`.
             its.ports.close(CLOSING);
         })?;
         Ok(Keeper { shared })
     }
 
-    /// Nodes of the DHT that have answered lately.
+    /// Sets the DHT nodes that have answered lately.
     #[cfg(feature = "dht")]
     pub(super) fn set_dht_nodes(&self, nodes: Vec<SocketAddrV4>) {
         self.shared.wake(|state| state.dht_nodes = nodes);
     }
 
-    /// What is known now.
+    /// Returns the current observations.
     pub(super) fn found(&self) -> Found {
         sync::lock(&self.shared.state).found.clone()
     }
 
-    /// Ends the thread, without waiting for it, and has the ports closed that routers forward: that is waited
-    /// for, for a second.
+    /// Ends the thread, without waiting for it, and closes the ports that routers forward, which takes at
+    /// most a second.
     pub(super) fn stop(&self) {
         self.shared.wake(|state| state.is_stopped = true);
         self.shared.ports.close(CLOSING);
@@ -126,7 +128,7 @@ impl Shared {
         sync::lock(&self.state).is_stopped
     }
 
-    /// Sleeps until then, or until it is woken.
+    /// Sleeps until `until`, or until a wake-up.
     fn sleep(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
         let is_idle = |state: &mut State| !state.is_woken;
@@ -136,7 +138,7 @@ impl Shared {
     }
 }
 
-/// The thread's loop.
+/// Runs the thread's loop.
 fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &dyn Fn(&Contact)) {
     let telling = Arc::clone(shared);
     let tell = Arc::new(move || telling.wake(|_| ()));
@@ -149,13 +151,14 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
             (std::mem::take(&mut state.interfaces_changed), state.dht_nodes.clone())
         };
         if interfaces_changed {
-            // Several changes come at once, and an address is of use a moment after it came.
+            // Several changes come at once, and an address becomes usable a moment after it appears.
             thread::sleep(SETTLES);
             node.upgrade().inspect(|node| node.driver.turn.interfaces_changed());
-            // Also if all addresses are the same: the router may be another one, or have forgotten the ports.
+            // Needed even if all addresses are the same: the router may be another one, or have forgotten the
+            // ports.
             shared.ports.refresh();
         }
-        // The node is not held while a step waits for answers.
+        // No reference to the node is held while a step waits for answers.
         let Some(around) = node.upgrade().map(|node| Surroundings::of(&node)) else { return };
         let next = look.step(Instant::now(), &around, &dht_nodes, &|| shared.is_stopped());
         let contact = look.contact(&around);
@@ -168,7 +171,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
             node.driver.kick();
             told = Some(contact);
         }
-        // With what roots have seen.
+        // Includes the observations of roots.
         let whole = datapath.contact();
         drop(node);
         {
@@ -183,5 +186,5 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
     }
 }
 
-/// How long after a change of the machine's interfaces it is looked at.
+/// Delay after a change of the machine's interfaces before the thread looks.
 const SETTLES: Duration = Duration::from_millis(300);

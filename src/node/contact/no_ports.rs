@@ -1,4 +1,4 @@
-//! Stands in for `ports` in builds without the feature `portmap`: no router is asked to forward a port.
+//! Replacement of `ports` in builds without the feature `portmap`: no router is asked to forward a port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use peersock_nat::host::HostInterface;
 use peersock_nat::portmap::Protocol;
 
-/// Stands for a port to have forwarded, of which there is none.
+/// Request to forward a port; the type has no value.
 pub(super) enum Ask {}
 
-/// Has no ports that are kept open.
+/// Empty set of open ports.
 #[derive(Default)]
 pub(super) struct Ports;
 
-/// Describes a port that is open.
+/// Open port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Forwarded {
     pub(in crate::node) external: SocketAddr,
@@ -33,7 +33,7 @@ impl Ports {
     }
 }
 
-/// Nothing is asked for.
+/// Requests nothing.
 pub(super) fn asks(_: &[HostInterface], _: impl Fn(&HostInterface, bool) -> Option<u16>) -> Vec<Ask> {
     Vec::new()
 }

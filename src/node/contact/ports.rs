@@ -10,20 +10,20 @@ use peersock_nat::portmap::{Gateway, PortMapper, Protocol, Transport};
 use super::gather::is_private;
 use crate::sync;
 
-/// At most so many ports are asked for; each has a thread.
+/// Limit of requested ports, because each has a thread.
 const MAX_ASKS: usize = 8;
 
-/// Of an interface's IPv6 addresses so many are made reachable: machines have several that are temporary.
+/// Limit of forwarded IPv6 addresses per interface: machines have several temporary ones.
 const MAX_PINHOLES: usize = 3;
 
-/// A port to have forwarded, and by whom.
+/// Request to forward a port, and its router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ask {
     gateway: Gateway,
     port: u16,
 }
 
-/// The ports that are kept open. They are shared: whoever ends the node closes them, whatever the thread is
+/// Ports that are kept open. They are shared, because the node's end closes them, whatever the thread is
 /// waiting for.
 #[derive(Default)]
 pub(super) struct Ports(Mutex<Mappers>);
@@ -31,11 +31,11 @@ pub(super) struct Ports(Mutex<Mappers>);
 #[derive(Default)]
 struct Mappers {
     all: Vec<(Ask, PortMapper)>,
-    /// No more are opened.
+    /// True once no more ports may be opened.
     is_closed: bool,
 }
 
-/// A port that is open.
+/// Open port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Forwarded {
     pub(in crate::node) external: SocketAddr,
@@ -43,7 +43,7 @@ pub(in crate::node) struct Forwarded {
 }
 
 impl Ports {
-    /// Keeps these open and closes others. `tell` is called when one was opened or lost.
+    /// Keeps the requested ports open and closes others. Calls `tell` when one was opened or lost.
     pub(super) fn set(&self, asks: Vec<Ask>, tell: &Arc<dyn Fn() + Send + Sync>) {
         let mut mappers = sync::lock(&self.0);
         if mappers.is_closed {
@@ -68,7 +68,7 @@ impl Ports {
         }
     }
 
-    /// Closes all, for ever. Waits no longer than that.
+    /// Closes all ports, for ever. Waits at most `patience`.
     pub(super) fn close(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mappers = {
@@ -76,6 +76,7 @@ impl Ports {
             mappers.is_closed = true;
             std::mem::take(&mut mappers.all)
         };
+        // All stops begin before any is awaited, so that they share the time.
         for (_, mapper) in &mappers {
             mapper.begin_stop();
         }
@@ -86,14 +87,15 @@ impl Ports {
         }
     }
 
-    /// Has the routers asked at once: the network has changed.
+    /// Asks the routers at once.
     pub(super) fn refresh(&self) {
+        // The router may be another one, or have lost its mappings.
         for (_, mapper) in &sync::lock(&self.0).all {
             mapper.refresh();
         }
     }
 
-    /// What is open now.
+    /// Returns the open ports.
     pub(super) fn forwarded(&self) -> Vec<Forwarded> {
         let mappers = sync::lock(&self.0);
         let mappings = mappers.all.iter().filter_map(|(_, mapper)| mapper.mapping());
@@ -101,9 +103,9 @@ impl Ports {
     }
 }
 
-/// What to ask for: on each interface with a router, the IPv4 port if its address is a private one, and the
-/// IPv6 port of its public addresses, which a firewall may keep from others. Of several the one comes first
-/// from which the system sends.
+/// Returns the ports to request: on each interface with a router, the IPv4 port if its address is private,
+/// and the IPv6 port of its public addresses, which a firewall may block. The system's source address comes
+/// first.
 pub(super) fn asks(
     interfaces: &[HostInterface],
     port_on: impl Fn(&HostInterface, bool) -> Option<u16>,
@@ -114,12 +116,13 @@ pub(super) fn asks(
             let Some(router) = interface.router(!is_ipv4) else { continue };
             let Some(port) = port_on(interface, is_ipv4) else { continue };
             let locals = match is_ipv4 {
+                // A public IPv4 address needs no mapping.
                 true => interface.source_towards(router).filter(|ip| is_private(*ip)).into_iter().collect(),
                 false => pinholes(interface),
             };
             for (at, local) in locals.into_iter().enumerate() {
                 let gateway = Gateway { interface: Some(interface.name.clone()), local, router };
-                // Each interface has its first address reached before any has its second.
+                // Each interface gets its first address forwarded before any gets its second.
                 let list = if at == 0 { &mut asks } else { &mut more };
                 list.push(Ask { gateway, port });
             }
@@ -130,7 +133,7 @@ pub(super) fn asks(
     asks
 }
 
-/// The addresses of an interface for which its router is asked to open its firewall.
+/// Returns the addresses of an interface for which its router is asked to open its firewall.
 fn pinholes(interface: &HostInterface) -> Vec<IpAddr> {
     let usual = interface.source_outwards().filter(is_public_v6);
     let others = interface.addresses.iter().map(|address| address.ip).filter(is_public_v6);
@@ -163,7 +166,7 @@ mod tests {
     fn each_public_address_of_ipv6_is_asked_for_those_of_other_interfaces_first() {
         let many = ["fe80::2", "2001:db8::1", "2001:db8::2", "fd00::2", "2001:db8::3", "2001:db8::4"];
         let interfaces = [
-            // There is no interface of these names, so the system sends from none of their addresses.
+            // Interfaces with these names do not exist, so the system sends from none of their addresses.
             interface("none1", &many, &["fe80::1"]),
             interface("none2", &["2001:db8:1::1"], &["fe80::1"]),
             interface("none3", &["2001:db8:2::1"], &[]),

@@ -1,10 +1,10 @@
-//! How the DHT is entered: from which address, and by which nodes.
+//! Entry into the DHT: the local address, and the nodes to contact first.
 //!
-//! Always by the nodes that the user has named, or the public ones, and besides by some that have answered
-//! before: those are kept, in memory and in the state directory, so that a node gets in though the named ones
-//! are away. Kept ones alone would do as well, but not where somebody has made up a DHT of his own: whoever
-//! was in it once, in a network that he runs, would stay in it for ever. For the same reason only a few are
-//! kept of each small network, and none of a DHT in which no named node has answered.
+//! The node always contacts the named nodes, or the public ones, and additionally some that answered before.
+//! Those are kept in memory and in the state directory, so that a node gets in while the named ones are away.
+//! Kept nodes alone would usually suffice, but not against an attacker with a fake DHT: a node that once
+//! entered it, in a network that the attacker runs, would stay in it for ever. For the same reason only a few
+//! are kept of each small network, and none of a DHT in which no named node has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,37 +21,40 @@ use crate::state::StateDir;
 
 use super::inbox::Inbox;
 
-/// At most so many nodes are kept. `mainline` asks all by which it enters, these and the named ones, whenever
-/// it knows fewer nodes near a key, and it knows 20 in any but the smallest DHT.
+/// Limit of kept nodes. `mainline` asks all entry nodes, these and the named ones, whenever it knows fewer
+/// than 20 nodes near a key, which only happens in the smallest DHTs.
 const MAX_KEPT: usize = 12;
 
-/// At most so many of them are in one network of 256 addresses, which is likely to have one owner.
+/// Limit of kept nodes in one network of 256 addresses, which probably has one owner.
 const MAX_PER_NET: usize = 2;
 
-/// So long the named nodes have to answer.
+/// Timeout of the named nodes.
 const NAMED_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the file is written at most, once it is full.
+/// Minimum interval of writing the file, once it is full.
 const WRITE_AGAIN: Duration = Duration::from_secs(10 * 60);
 
-/// The way into the DHT.
+/// State of the entry into the DHT.
 pub(super) struct Entry {
-    /// The nodes that the user has named, or the public ones.
+    /// Nodes that the user has named, or the public ones.
     named: Bootstrap,
     allowed: Interfaces,
     /// Nodes that have answered.
     kept: Vec<SocketAddrV4>,
-    /// What is in the file, and when that was written.
+    /// Contents of the file, and when they were written.
     written: (BTreeSet<SocketAddrV4>, Option<Instant>),
 }
 
 impl Entry {
+    /// Builds the entry.
+    ///
     /// # Errors
-    /// The node may use no interface that leads to the DHT.
+    /// Fails if the node may not use any interface that leads to the DHT.
     pub(super) fn new(dht: &Dht, allowed: &Interfaces, state: Option<&StateDir>) -> io::Result<Entry> {
         let named = named(dht, allowed)?;
         let mut entry =
             Entry { named, allowed: allowed.clone(), kept: Vec::new(), written: (BTreeSet::new(), None) };
+        // Fails at the start of the node if no interface leads to the DHT.
         entry.bind()?;
         if let Some(text) = state.and_then(StateDir::dht_nodes) {
             entry.kept = entry.read(&text);
@@ -60,10 +63,10 @@ impl Entry {
         Ok(entry)
     }
 
-    /// How the DHT is entered now.
+    /// Returns the settings of the next entry.
     ///
     /// # Errors
-    /// There is no address now, or the machine reaches the Internet by IPv6 alone.
+    /// Fails if there is no address now, or if the machine reaches the Internet only by IPv6.
     pub(super) fn settings(&self) -> io::Result<Settings> {
         let known = self.kept.clone();
         if !self.allowed.is_loopback_only() && reaches_by_ipv6_only(&self.named()) {
@@ -72,7 +75,7 @@ impl Entry {
         Ok(Settings { bind: self.bind()?, known, ..Settings::new(self.named.clone()) })
     }
 
-    /// The address that the DHT is entered from now.
+    /// Returns the local address for the DHT.
     pub(super) fn bind(&self) -> io::Result<Ipv4Addr> {
         match &self.allowed {
             allowed if allowed.is_loopback_only() => Ok(Ipv4Addr::LOCALHOST),
@@ -83,7 +86,7 @@ impl Entry {
         }
     }
 
-    /// The nodes that the user has named.
+    /// Returns the nodes that the user has named.
     pub(super) fn named(&self) -> Vec<SocketAddrV4> {
         match &self.named {
             Bootstrap::Nodes(nodes) => nodes.clone(),
@@ -91,11 +94,11 @@ impl Entry {
         }
     }
 
-    /// Asks the named nodes, on a thread of its own, since their names may have to be resolved; tells the
-    /// inbox if one answers. The number is of the service that is told of.
+    /// Pings the named nodes on a separate thread, because their names may have to be resolved. Notifies the
+    /// inbox if one answers. `service` is the number of the service in the notification.
     ///
     /// # Errors
-    /// There is no address now, or no thread.
+    /// Fails if there is no address now, or no thread.
     pub(super) fn ask_named(&self, inbox: &Arc<Inbox>, service: u64) -> io::Result<thread::JoinHandle<()>> {
         let (named, bind, inbox) = (self.named.clone(), self.bind()?, Arc::clone(inbox));
         let ask = move || match answers_any(&named, bind, NAMED_PATIENCE) {
@@ -106,12 +109,12 @@ impl Entry {
         thread::Builder::new().name("peersock-named".into()).spawn(ask)
     }
 
-    /// Whether the next entry is by nodes that were kept, too.
+    /// Returns true if the next entry also uses kept nodes.
     pub(super) fn is_by_kept(&self) -> bool {
         !self.kept.is_empty()
     }
 
-    /// None of those that were kept answers.
+    /// Forgets the kept nodes, because none of them answers.
     pub(super) fn forget(&mut self) {
         self.kept.clear();
     }
@@ -119,10 +122,11 @@ impl Entry {
     /// Keeps some of the nodes that have answered lately.
     pub(super) fn keep(&mut self, nodes: &[SocketAddrV4], state: Option<&StateDir>, now: Instant) {
         let of_use = spread(nodes.iter().copied().filter(|node| self.is_of_use(node)));
+        // An empty list must not replace a useful one.
         if of_use.is_empty() {
             return;
         }
-        // From all over the table: nodes near this one may have one owner.
+        // Nodes from all over the table, because nodes near this one may have one owner.
         let step = of_use.len().div_ceil(MAX_KEPT);
         self.kept = of_use.into_iter().step_by(step).collect();
         let list: BTreeSet<_> = self.kept.iter().copied().collect();
@@ -144,7 +148,7 @@ impl Entry {
         node.port() != 0 && is_near && !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
     }
 
-    /// What the file says: of which DHT the nodes are, and where each is.
+    /// Formats the file: the DHT that the nodes belong to, and their addresses.
     fn text(&self, nodes: &BTreeSet<SocketAddrV4>) -> String {
         let lines: String = nodes.iter().map(|node| format!("{node}\n")).collect();
         format!("{}\n{lines}", self.name())
@@ -161,7 +165,7 @@ impl Entry {
         nodes
     }
 
-    /// Nodes of one DHT are of no use for another.
+    /// Returns the name of the DHT, because nodes of one DHT are useless in another.
     fn name(&self) -> String {
         match &self.named {
             Bootstrap::Public => "peersock-dht 1 public".to_owned(),
@@ -174,19 +178,20 @@ impl Entry {
     }
 }
 
-/// Those of them that are not too many in one small network. On loopback there is one machine, this one.
+/// Limits the nodes per small network.
 fn spread(nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
     let mut counts = BTreeMap::<[u8; 3], usize>::new();
     let is_kept = |node: &SocketAddrV4| {
         let [a, b, c, _] = node.ip().octets();
         let count = counts.entry([a, b, c]).or_default();
         *count += 1;
+        // All loopback addresses are this machine, so they have no limit.
         *count <= MAX_PER_NET || node.ip().is_loopback()
     };
     nodes.filter(is_kept).collect()
 }
 
-/// The nodes that may be asked by the user's choice.
+/// Returns the named nodes that the user's interfaces allow.
 fn named(dht: &Dht, allowed: &Interfaces) -> io::Result<Bootstrap> {
     match dht {
         Dht::Nodes(nodes) if allowed.is_loopback_only() => {
@@ -204,7 +209,7 @@ fn named(dht: &Dht, allowed: &Interfaces) -> io::Result<Bootstrap> {
     }
 }
 
-/// A NAT64 is of no use: `mainline` has a socket of IPv4 only, as all nodes of this DHT have.
+/// Refusal text. A NAT64 does not help: `mainline` has only an IPv4 socket, like all nodes of this DHT.
 const NEEDS_IPV4: &str = "it needs IPv4, and this machine has IPv6 only: use a root (--root), which is reached \
                           by a NAT64 as well, or a network with IPv4";
 
@@ -234,7 +239,7 @@ mod tests {
         let file = place.path().join("dht-nodes");
         assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
 
-        // A few from all over the table; what is no better is written a while later.
+        // A few nodes from all over the table are kept; an equally long list is written later.
         first.keep(&nodes(200..300), Some(&state), now);
         let all = kept(&open(&[1, 2]));
         assert!(all.len() <= MAX_KEPT && all.len() > MAX_KEPT / 2, "{all:?}");

@@ -1,10 +1,10 @@
-//! What the thread that meets others is told.
+//! Inbox of the rendezvous thread.
 //!
-//! Nobody who tells it something waits: it may be held by the system's resolver for minutes, and those who
-//! tell are applications that join a network, and the threads that move packets. So nothing here can be full
-//! for what must not be lost, which is bounded by itself: a network that is joined and left again before the
-//! thread has looked is forgotten, and only the newest contact is kept. Of what is said again when it is lost
-//! (peers that are wanted, and what the DHT says) [`MAX_NOTES`] are kept, and further ones dropped.
+//! Senders never block, because the thread may hang in the system's resolver for minutes, and the senders are
+//! applications that join a network, and the threads that move packets. So essential notes are never dropped;
+//! their number is bounded by itself. A network that is joined and left again before the thread has looked is
+//! forgotten, and only the newest contact is kept. Notes that are repeated anyway (wanted peers, and events
+//! of the DHT) are kept up to [`MAX_NOTES`], and dropped beyond.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex};
@@ -16,25 +16,25 @@ use peersock_overlay::{Contact, DiscoveryKey, NetworkIndex};
 use crate::sync;
 use peersock_datapath::{JoinedNetwork, Want};
 
-/// What may be lost is kept up to this number.
+/// Limit of notes that may be dropped.
 pub(super) const MAX_NOTES: usize = 1024;
 
-/// What the thread is told, in the order in which it is to be handled.
+/// Note to the thread, in the order in which it handles them.
 pub(super) enum Note {
     Stop,
     Leave(NetworkIndex),
     Join(JoinedNetwork, DiscoveryKey),
     Contact(Contact),
-    /// The machine's interfaces may have changed.
+    /// Possible change of the machine's interfaces.
     Interfaces,
-    /// A named node of the DHT answers, which was asked for the so manieth service.
+    /// Answer of a named DHT node; with the number of the service at the time of the question.
     Named(u64),
     Want(Want),
-    /// What the service says that was started as the so manieth.
+    /// Event of the DHT; with the number of the service that sent it.
     Dht(u64, Event),
 }
 
-/// What waits for the thread.
+/// Notes that wait for the thread.
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
@@ -44,9 +44,9 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Waiting {
     is_stopped: bool,
-    /// Networks that the thread knows.
+    /// Networks to leave, which the thread knows.
     left: VecDeque<NetworkIndex>,
-    /// Networks that it does not know yet.
+    /// Networks to join, which the thread does not know yet.
     joined: BTreeMap<NetworkIndex, (JoinedNetwork, DiscoveryKey)>,
     contact: Option<Contact>,
     interfaces_changed: bool,
@@ -79,22 +79,23 @@ impl Inbox {
         self.put(|waiting| waiting.named = Some(service));
     }
 
-    /// Whoever still wants the peer says so again.
+    /// Adds a wanted peer. A dropped note is harmless, because a program that still wants the peer repeats
+    /// it.
     pub(super) fn want(&self, want: Want) {
         self.put(|waiting| waiting.add(Note::Want(want)));
     }
 
-    /// What is lost is found again, or knocked again.
+    /// Adds an event of the DHT. A dropped one comes again with the next search or knock.
     pub(super) fn add_event(&self, service: u64, event: Event) {
         self.put(|waiting| waiting.add(Note::Dht(service, event)));
     }
 
-    /// Comes before everything else, and stays.
+    /// Stops the thread; comes before all other notes, and stays.
     pub(super) fn stop(&self) {
         self.put(|waiting| waiting.is_stopped = true);
     }
 
-    /// The next note; waits for it until then.
+    /// Returns the next note; waits for it until `until`.
     pub(super) fn next(&self, until: Instant) -> Option<Note> {
         let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
         let waiting = sync::lock(&self.waiting);
@@ -105,6 +106,7 @@ impl Inbox {
 
     fn put(&self, note: impl FnOnce(&mut Waiting)) {
         note(&mut sync::lock(&self.waiting));
+        // Only the rendezvous thread waits.
         self.filled.notify_one();
     }
 }

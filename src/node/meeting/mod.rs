@@ -1,9 +1,8 @@
-//! Meets other nodes by the DHT: publishes where this one is, and finds and knocks at those that programs
-//! want and that neither the local network nor a root knows.
+//! Meetings by the DHT: publishes this node's contact, and finds and knocks at peers that programs want and
+//! that neither the local network nor a root knows.
 //!
-//! One thread does it. It is told what programs want, what the DHT says, which networks are joined, and where
-//! this node can be reached; what is decided about a peer's place is the overlay's matter
-//! ([`peersock_overlay::Endpoint::meet`]).
+//! One thread does the work. Its inbox gets wanted peers, events of the DHT, joined networks, and this node's
+//! contact. The overlay decides about a peer's endpoints ([`peersock_overlay::Endpoint::meet`]).
 
 mod entry;
 mod inbox;
@@ -34,51 +33,51 @@ use inbox::{Inbox, Note};
 pub(super) use ping::{ping_answer, ping_question};
 use search::{Searches, Step};
 
-/// How long a connection attempt waits while its peer is looked for: two look-ups, a knock that is read after
-/// 15 s, and the punching.
+/// Time that a connection attempt waits while its peer is searched for: two look-ups, a knock that is read
+/// after 15 s, and the punching.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer
-/// than [`ENOUGH_NODES`]; and later.
+/// Intervals of listing the DHT nodes that can be asked: at first, and then, while there are fewer than
+/// [`ENOUGH_NODES`]; and later.
 const LIST_SOON: Duration = Duration::from_millis(250);
 const LIST_AGAIN: Duration = Duration::from_secs(5);
 const LIST_LATER: Duration = Duration::from_secs(60);
 const ENOUGH_NODES: usize = 3;
 
-/// How long after a failure the DHT is entered again: at first, and at most.
+/// Minimum and maximum of the backoff before the DHT is entered again after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(120);
 
-/// Nodes that were kept from before have so long to answer, then the DHT is entered by the named ones alone.
+/// Time for kept nodes to answer; then the DHT is entered by the named ones alone.
 const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// While only kept nodes answer, the named ones are asked so often: at first, and at least.
+/// Minimum and maximum interval of pinging the named nodes while only kept nodes answer.
 const NAMED_AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 
-/// The meetings of one node.
+/// Meetings of one node.
 pub(super) struct Meetings {
     inbox: Arc<Inbox>,
     state: Arc<Mutex<MeetingState>>,
 }
 
-/// How things stand, for the status.
+/// State for the status.
 #[derive(Debug, Clone, Default)]
 struct MeetingState {
-    /// Nodes of the DHT that have answered lately.
+    /// Number of DHT nodes that have answered lately.
     nodes: usize,
-    /// Networks in which this node can be found.
+    /// Number of networks in which this node can be found.
     published: usize,
-    /// Peers that are looked for now.
+    /// Number of current searches.
     searches: usize,
-    /// Why the DHT cannot be used.
+    /// Reason why the DHT cannot be used.
     error: Option<String>,
 }
 
 impl Meetings {
-    /// Starts the thread. Nothing leaves before a network is joined.
+    /// Starts the thread. It sends nothing before a network is joined.
     ///
     /// # Errors
-    /// There are no threads left, or the node may use no interface that leads to the DHT.
+    /// Fails if no thread can be started, or if the node may not use any interface that leads to the DHT.
     pub(super) fn start(
         node: &Arc<Inner>,
         identity: Arc<Identity>,
@@ -116,17 +115,17 @@ impl Meetings {
         Ok(Meetings { inbox, state })
     }
 
-    /// A network was joined. Does not wait.
+    /// Reports a joined network. Does not block.
     pub(super) fn join(&self, network: &JoinedNetwork, key: DiscoveryKey) {
         self.inbox.join(network.clone(), key);
     }
 
-    /// A network was left. Does not wait.
+    /// Reports a network that was left. Does not block.
     pub(super) fn leave(&self, network: NetworkIndex) {
         self.inbox.leave(network);
     }
 
-    /// For whoever finds out where this node can be reached.
+    /// Returns a callback for new contacts of this node.
     pub(super) fn publisher(&self) -> Publish {
         let inbox = Arc::clone(&self.inbox);
         Box::new(move |contact| inbox.set_contact(contact.clone()))
@@ -137,7 +136,7 @@ impl Meetings {
         DhtStatus { nodes, published, searches, error }
     }
 
-    /// Ends the thread, as soon as it has done what it is doing.
+    /// Ends the thread after its current work.
     pub(super) fn stop(&self) {
         self.inbox.stop();
     }
@@ -153,19 +152,19 @@ struct Meeter {
     contact: Option<Contact>,
     searches: Searches,
     service: Option<Service>,
-    /// From which address the service was started, and when.
+    /// Local address of the service, and when it was started.
     bound: Ipv4Addr,
     entered: Instant,
-    /// How often the DHT was entered.
+    /// Number of entries into the DHT.
     entries: u64,
     enter_at: Instant,
     pause: Duration,
     list_at: Instant,
-    /// Whether a named node has answered in this service: then it is in the DHT that the user means.
+    /// True once a named node has answered in this service, which proves that it is the intended DHT.
     is_confirmed: bool,
-    /// Asks the named nodes whether they are there.
+    /// Thread that pings the named nodes.
     asking: Option<thread::JoinHandle<()>>,
-    /// When they are asked again, and how long after that.
+    /// Time of the next ping, and the pause after it.
     named_at: Instant,
     named_pause: Duration,
 }
@@ -192,6 +191,7 @@ impl Meeter {
                 Some(note) => self.take(note),
                 None => {}
             }
+            // The node may have ended without a call of `stop`.
             if self.node.upgrade().is_none_or(|node| node.is_down()) {
                 return;
             }
@@ -201,17 +201,18 @@ impl Meeter {
     fn next(&self) -> Instant {
         let enter = (self.service.is_none() && !self.networks.is_empty()).then_some(self.enter_at);
         let list = self.service.is_some().then_some(self.list_at);
-        // Nothing is done about searches until the DHT is entered.
+        // Searches wait until the DHT is entered.
         let search = self.searches.next().filter(|_| self.service.is_some());
         let far = Instant::now() + LIST_LATER;
         [enter, list, search].into_iter().flatten().fold(far, Instant::min)
     }
 
-    /// Enters the DHT. Names are resolved here, which may block.
+    /// Enters the DHT. This resolves names, which may block.
     fn enter(&mut self, now: Instant) {
         let inbox = Arc::clone(&self.inbox);
         self.entries += 1;
         let entries = self.entries;
+        // The number tells late events of an earlier service apart.
         let told = move |event| inbox.add_event(entries, event);
         let settings = self.entry.settings();
         let bound = settings.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |settings| settings.bind);
@@ -219,6 +220,7 @@ impl Meeter {
         let started = settings.map_err(Into::into).and_then(|settings| Service::start(own, settings, told));
         match started {
             Ok(service) => {
+                // Not `now`, because resolving names may have taken long.
                 (self.bound, self.entered, self.is_confirmed) = (bound, Instant::now(), false);
                 self.named_at = self.entered + KEPT_PATIENCE;
                 for membership in self.networks.values_mut() {
@@ -234,6 +236,7 @@ impl Meeter {
             }
             Err(error) => {
                 let text = Some(error.to_string());
+                // The same error is logged as a warning only once.
                 let before = std::mem::replace(&mut sync::lock(&self.state).error, text.clone());
                 if before == text {
                     tracing::debug!(%error, "the DHT cannot be used yet");
@@ -246,7 +249,7 @@ impl Meeter {
         }
     }
 
-    /// Says which nodes of the DHT can be asked as what they see this node.
+    /// Passes the DHT nodes that can be asked to the contact search.
     fn list_nodes(&mut self, now: Instant) {
         let Some(service) = &self.service else { return };
         if self.list_at > now {
@@ -274,6 +277,7 @@ impl Meeter {
         self.list_at = Instant::now() + wait;
         sync::lock(&self.state).nodes = nodes.len();
         if let Some(node) = self.node.upgrade() {
+            // Nodes of an unconfirmed DHT may be an attacker's.
             if known.len() >= ENOUGH_NODES && self.is_confirmed {
                 self.entry.keep(&known, node.state.as_ref(), now);
             }
@@ -284,14 +288,14 @@ impl Meeter {
         self.ask_named(now);
     }
 
-    /// Whether only nodes have answered that were kept, or those that they have named. Somebody may have made
-    /// them up.
+    /// Returns true if only kept nodes, or nodes named by them, have answered. An attacker may have made them
+    /// up.
     fn is_doubtful(&self) -> bool {
         !self.is_confirmed && self.entry.is_by_kept()
     }
 
-    /// Asks the named nodes now and then while none of them has answered: `mainline` itself does not, once it
-    /// knows others.
+    /// Pings the named nodes now and then while none of them has answered, because `mainline` itself does not
+    /// once it knows others.
     fn ask_named(&mut self, now: Instant) {
         if self.is_confirmed {
             self.named_pause = NAMED_AGAIN[0];
@@ -308,7 +312,7 @@ impl Meeter {
         self.named_pause = (self.named_pause * 2).min(NAMED_AGAIN[1]);
     }
 
-    /// A named node is there. Who enters by it, too, is in the DHT that the user means.
+    /// Enters the DHT again, because a named node answers, which leads to the intended DHT.
     fn take_named(&mut self, service: u64) {
         if service == self.entries && self.service.is_some() && !self.is_confirmed {
             tracing::debug!("a named node of the DHT answers again");
@@ -320,7 +324,7 @@ impl Meeter {
     fn enter_anew(&mut self, now: Instant) {
         self.service = None;
         (self.enter_at, self.pause) = (now, RETRY_MIN);
-        // The networks have other numbers in the next service. What was published is published again.
+        // The next service numbers the networks anew, and publishes everything again.
         for membership in self.networks.values_mut() {
             membership.network = None;
             membership.is_published = false;
@@ -328,7 +332,8 @@ impl Meeter {
         self.searches.restart(now);
     }
 
-    /// The socket may be bound to an address that is gone, or there is one again.
+    /// Reacts to a change of interfaces: the socket's address may be gone, or an address may be available
+    /// again.
     fn look_at_interfaces(&mut self) {
         let now = Instant::now();
         match self.service {
@@ -362,11 +367,12 @@ impl Meeter {
                 self.contact = Some(contact);
             }
             Note::Want(want) => {
+                // The network may have been left meanwhile.
                 if self.networks.contains_key(&want.network) {
                     self.searches.want(Instant::now(), want);
                 }
             }
-            // Its networks have other numbers than those of a later one.
+            // An event of an earlier service is ignored, because its network numbers are different.
             Note::Dht(entries, event) if entries == self.entries => self.take_event(event),
             Note::Dht(..) => {}
             Note::Interfaces => self.look_at_interfaces(),

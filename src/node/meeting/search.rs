@@ -1,4 +1,4 @@
-//! Which peers are looked for in the DHT, and when that begins and ends. Knows no clock and does no I/O.
+//! Searches for peers in the DHT: their begin, repetition and end. Has no clock and does no I/O.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -9,23 +9,23 @@ use peersock_overlay::{NetworkIndex, PublicIdentity};
 
 use peersock_datapath::Want;
 
-/// How much time the local network and the roots have to find a peer before the DHT is asked.
+/// Time for the local network and the roots to find a peer before the DHT is asked.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// How long after it was wanted the last time a peer is looked for.
+/// Time after the last request for which a peer is searched for.
 const WANTED_FOR: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether there is a session.
+/// Interval of the checks for a session.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long after a search has ended in vain the next begins: at first, and at most.
+/// Minimum and maximum of the backoff after a failed search.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// At most so many peers are looked for at a time.
+/// Limit of simultaneous searches.
 const MAX_SEARCHES: usize = 128;
 
-/// The peers that are looked for.
+/// Peers that are searched for.
 #[derive(Default)]
 pub(super) struct Searches {
     list: BTreeMap<(NetworkIndex, NodeTail), Search>,
@@ -34,28 +34,28 @@ pub(super) struct Searches {
 struct Search {
     address: Ipv6Addr,
     identity: Option<PublicIdentity>,
-    /// When somebody wanted it the last time.
+    /// Time of the last request.
     wanted: Instant,
-    /// When the DHT is asked; `None` while it is.
+    /// Time at which the DHT is asked; `None` during a search.
     begin: Option<Instant>,
     look: Instant,
     in_vain: u32,
     record: Option<Record>,
-    /// When both sides begin to punch, if a knock has said so.
+    /// Time at which both sides begin to punch, if a knock has set it.
     start: Option<Instant>,
 }
 
-/// What to do in the DHT.
+/// Action in the DHT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Find a node and knock at it.
     Begin(NetworkIndex, Target),
-    /// Do that no longer.
+    /// End the search and the knocks.
     End(NetworkIndex, Target),
 }
 
 impl Searches {
-    /// A program wants a peer.
+    /// Starts or prolongs a search, because a program wants a peer.
     pub(super) fn want(&mut self, now: Instant, want: Want) {
         let key = (want.network, NodeTail::of_address(&want.address));
         if !self.list.contains_key(&key) && self.list.len() >= MAX_SEARCHES {
@@ -75,15 +75,17 @@ impl Searches {
         search.identity = search.identity.or(want.identity);
     }
 
-    /// A record was found: when to go there, or `None` if nobody wants its node.
+    /// Stores a found record. Returns the time to begin punching, or `None` if its node is not wanted.
     pub(super) fn found(&mut self, now: Instant, network: NetworkIndex, record: &Record) -> Option<Instant> {
         let tail = NodeTail::of(&record.identity.node_id());
         let search = self.list.get_mut(&(network, tail))?;
         search.record = Some(record.clone());
+        // A knock may already have set a common start of both sides.
         Some(search.start.filter(|start| *start > now).unwrap_or(now))
     }
 
-    /// A knock was left, and both sides begin at `start`: the record of the node, if it was found.
+    /// Notes that a knock was left, and that both sides begin at `start`. Returns the record of the node, if
+    /// it was found.
     pub(super) fn knocked(
         &mut self,
         start: Instant,
@@ -95,12 +97,12 @@ impl Searches {
         search.record.clone()
     }
 
-    /// A search has ended without a record.
+    /// Schedules the next search, because one ended without a record.
     pub(super) fn not_found(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
         self.again(now, network, tail);
     }
 
-    /// Nobody has answered the knocks.
+    /// Schedules the next search, because no node answered the knocks.
     pub(super) fn knock_failed(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
         self.again(now, network, tail);
     }
@@ -108,12 +110,13 @@ impl Searches {
     fn again(&mut self, now: Instant, network: NetworkIndex, tail: NodeTail) {
         let Some(search) = self.list.get_mut(&(network, tail)) else { return };
         if search.begin.is_none() {
+            // The exponent is bounded, so that the power does not overflow.
             search.begin = Some(now + AGAIN_MAX.min(AGAIN_MIN * 2u32.pow(search.in_vain.min(8))));
             search.in_vain += 1;
         }
     }
 
-    /// What is due; `is_met` says whether there is a session.
+    /// Returns the due actions; `is_met` returns true if there is a session.
     pub(super) fn drive(
         &mut self,
         now: Instant,
@@ -127,6 +130,7 @@ impl Searches {
             search.look = now + LOOK;
             let target = search.identity.map_or(Target::Address(*tail), Target::Node);
             if is_met(*network, search.address) || now >= search.wanted + WANTED_FOR {
+                // A search that never began has nothing to end in the DHT.
                 if search.begin.is_none() || search.in_vain > 0 {
                     steps.push(Step::End(*network, target));
                 }
@@ -141,19 +145,19 @@ impl Searches {
         steps
     }
 
-    /// When [`Self::drive`] is due next.
+    /// Returns the time at which [`Self::drive`] is due next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.list.values().map(Search::next).min()
     }
 
-    /// The DHT is entered anew: what was under way there is lost, and begins again.
+    /// Restarts the running searches, because they were lost when the DHT was entered again.
     pub(super) fn restart(&mut self, now: Instant) {
         for search in self.list.values_mut() {
             search.begin = search.begin.or(Some(now));
         }
     }
 
-    /// A network was left.
+    /// Drops the searches of a network that was left.
     pub(super) fn leave(&mut self, network: NetworkIndex) {
         self.list.retain(|(of, _), _| *of != network);
     }

@@ -15,7 +15,7 @@ fn whoever_joins_or_leaves_a_network_does_not_wait_for_a_thread_that_is_held() {
     let id = |number: u16| NetworkId::ad_hoc(number..=number).expect("ports");
     node.join(Network::ad_hoc(id(1))).expect("it is new");
     let known = node.inner.driver.datapath.networks()[0].index;
-    // Nobody reads this, as if the thread were held by the system's resolver.
+    // The inbox has no reader, as if the system's resolver blocked the thread.
     let inbox = Arc::new(Inbox::default());
     for number in 0..2 * MAX_NOTES as u128 {
         inbox.want(Want { network: known, address: Ipv6Addr::from_bits(number), identity: None });
@@ -33,7 +33,7 @@ fn whoever_joins_or_leaves_a_network_does_not_wait_for_a_thread_that_is_held() {
         _ = sender.send(());
     });
     done.recv_timeout(Duration::from_secs(60)).expect("it does not wait");
-    // Nothing that must not be lost is lost, and nothing is kept that has no use any more.
+    // Essential notes are not lost, and obsolete ones are not kept.
     let now = Instant::now();
     assert!(matches!(inbox.next(now), Some(Note::Leave(index)) if index == known));
     assert!(matches!(inbox.next(now), Some(Note::Join(network, _)) if network.id == id(99)));

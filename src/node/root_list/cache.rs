@@ -1,10 +1,10 @@
-//! The last good list of a domain's roots, for when the DNS does not answer.
+//! Last good list of a domain's roots, for use while the DNS does not answer.
 //!
-//! One file for each domain in the user's cache directory: `peersock/roots-DOMAIN`, mode 0600, and
-//! `roots-DOMAIN@SERVER` for what a nameserver of the user's choice says: who asks the system's must not get
-//! what another one has told. Nothing but texts of roots are in it. A list that others could have written is
-//! not used, nor is one in a directory that others can write to: they could give the list of one domain the
-//! name of another.
+//! The user's cache directory has one file per domain: `peersock/roots-DOMAIN`, mode 0600, and
+//! `roots-DOMAIN@SERVER` for the answer of a nameserver chosen by the user. They are separate, because a user
+//! of the system's nameservers must not get another one's answer. The files contain only texts of roots. A
+//! list that others could have written is not used, nor one in a directory that others can write to: they
+//! could rename the list of one domain to that of another.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -17,30 +17,31 @@ use std::time::{Duration, SystemTime};
 use crate::config::{RootAddress, RootDomain};
 use crate::state::{StateError, check_directory, read_regular_secret_file, write_atomically};
 
-/// An older list is not used: who has not been there for so long asks whoever set the program up.
+/// Age limit of a list; a user absent for longer must ask the one who set the program up.
 const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// What is locked while a list is written.
+/// Name of the lock file for writing.
 const LOCK: &str = "roots.lock";
 
-/// How often the lock is tried, and the pause after that: another process holds it for one write.
+/// Number of attempts to lock, and the pause between them: another process holds the lock for one write.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where lists are kept.
+/// Directory of the lists.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     directory: PathBuf,
 }
 
 impl Cache {
-    /// `peersock` under `$XDG_CACHE_HOME` (if that is an absolute path) or `~/.cache`; `None` without either.
+    /// Returns `peersock` under `$XDG_CACHE_HOME` (if that is an absolute path) or `~/.cache`; `None` without
+    /// either.
     pub(super) fn of_user() -> Option<Cache> {
         Cache::under(env::var_os("XDG_CACHE_HOME").map(PathBuf::from), env::home_dir())
     }
 
     fn under(cache_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<Cache> {
-        // The XDG base directory specification tells us to ignore a relative path.
+        // The XDG base directory specification requires relative paths to be ignored.
         let base = match cache_home {
             Some(path) if path.is_absolute() => path,
             _ => home.filter(|home| home.is_absolute())?.join(".cache"),
@@ -53,12 +54,12 @@ impl Cache {
         Cache { directory }
     }
 
-    /// The roots that the domain listed when it was last asked; none if that is not known.
+    /// Returns the roots that the domain listed last; empty if unknown.
     pub(super) fn read(&self, domain: &RootDomain) -> Vec<RootAddress> {
         let path = self.directory.join(name(domain));
         let is_recent = || -> io::Result<bool> {
             let age = SystemTime::now().duration_since(fs::symlink_metadata(&path)?.modified()?);
-            // A clock that was set back makes no list bad.
+            // A clock that was set back must not invalidate a list.
             Ok(age.unwrap_or_default() < LIFETIME)
         };
         if !is_recent().unwrap_or(false) {
@@ -75,7 +76,7 @@ impl Cache {
         text.lines().filter_map(|line| line.parse().ok()).take(super::MAX_LISTED).collect()
     }
 
-    /// Keeps what a domain lists now.
+    /// Stores a domain's current list.
     pub(super) fn write(&self, domain: &RootDomain, roots: &[RootAddress]) -> Result<(), StateError> {
         let text: String = roots.iter().map(|root| format!("{root}\n")).collect();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
@@ -86,10 +87,10 @@ impl Cache {
     }
 }
 
-/// Keeps the user's other processes from writing at the same moment. Others cannot open the file, so they
-/// cannot lock it; a directory can be locked by whoever may read it.
+/// Serializes writes of the user's processes.
 fn lock(path: &Path) -> Result<File, StateError> {
     let mut options = OpenOptions::new();
+    // A separate file, because any reader of a directory can lock it, but others cannot open this file.
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(StateError::io("open", path))?;
     for _ in 0..LOCK_TRIES {
@@ -102,7 +103,8 @@ fn lock(path: &Path) -> Result<File, StateError> {
     Err(StateError::io("lock", path)(io::ErrorKind::WouldBlock.into()))
 }
 
-/// A domain's characters are those of host names, and those of a server none of a path.
+/// Returns the file name of a domain's list. A domain has only characters of host names, and a server none
+/// that are special in a path.
 fn name(domain: &RootDomain) -> String {
     format!("roots-{domain}")
 }
@@ -155,7 +157,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let (cache, roots) = (Cache::at(place.path().to_owned()), one_root());
         cache.write(&domain("theirs.example"), &roots).expect("room");
-        // Others need not write a list: they can give one of ours the name of another domain.
+        // Without writing a list, others can rename one of this user's to another domain.
         for mode in [0o777, 0o720, 0o1777] {
             fs::set_permissions(place.path(), Permissions::from_mode(mode)).expect("it is ours");
             assert!(cache.read(&domain("theirs.example")).is_empty(), "{mode:o}");
@@ -178,7 +180,7 @@ mod tests {
         let its = cache.clone();
         thread::spawn(move || sender.send(its.write(&domain("b"), &one_root()).is_ok()));
         assert_eq!(written.recv_timeout(Duration::from_secs(20)), Ok(true));
-        // Nothing in it can be opened by others.
+        // Other users can open none of the files.
         for entry in fs::read_dir(place.path()).expect("it is ours") {
             let metadata = entry.and_then(|entry| entry.metadata()).expect("it is there");
             assert_eq!(metadata.permissions().mode() & 0o077, 0);

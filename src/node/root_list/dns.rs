@@ -1,10 +1,10 @@
 //! Lists of roots in the DNS: TXT records of `_peersock.DOMAIN`, each with the text of one root (RFC 1035,
 //! RFC 8552).
 //!
-//! The system's resolver library knows names and addresses only, so the nameservers are asked directly: over
-//! UDP, and over TCP where the answer is cut. The question leaves from a port and has an ID that cannot be
-//! guessed. Answers are not signed: whoever can forge them can name roots of their own, which see what every
-//! root sees.
+//! The system's resolver library knows only names and addresses, so this module asks the nameservers
+//! directly: over UDP, and over TCP if the answer is truncated. The query has an unpredictable port and ID.
+//! Answers are not signed: an attacker who forges them can name its own roots, which see what every root
+//! sees.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,21 +16,21 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE
 
 use crate::config::{RootAddress, RootDomain};
 
-/// The same as `resolv.conf` allows.
+/// Limit of nameservers, the same as in `resolv.conf`.
 const MAX_SERVERS: usize = 3;
 
-/// What a domain lists.
+/// Answer with the roots of a domain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) roots: Vec<RootAddress>,
-    /// How long that may be believed.
+    /// Validity of the list.
     pub(super) ttl: Duration,
 }
 
-/// Asks for the roots of a domain; each nameserver has `patience` for all of its answer, by UDP and TCP.
+/// Asks for the roots of a domain; each nameserver has `patience` for its whole answer, by UDP and TCP.
 ///
 /// # Errors
-/// `NotFound` if the domain lists none; else the last nameserver's error.
+/// Returns `NotFound` if the domain lists none; else the last nameserver's error.
 pub(super) fn look_up(domain: &RootDomain, patience: Duration) -> io::Result<Listed> {
     let servers = domain.server().map_or_else(system_servers, |server| vec![server]);
     let name = format!("{}{}", crate::config::ROOTS_LABEL, domain.name());
@@ -44,14 +44,14 @@ pub(super) fn look_up(domain: &RootDomain, patience: Duration) -> io::Result<Lis
     Err(last)
 }
 
-/// Says what was asked and whom. The kind stays.
+/// Adds the question and the nameserver to an error. The kind stays.
 fn told_of(server: SocketAddr, name: &str, error: io::Error) -> io::Error {
     let text = match error.kind() {
         kind if is_timeout(&error) => {
             return io::Error::new(kind, format!("the nameserver {server} does not answer"));
         }
         io::ErrorKind::NotFound => format!("{name} {error}"),
-        // Its own words are in it.
+        // The error contains the nameserver's code.
         io::ErrorKind::Other => format!("the nameserver {server} answers {error}"),
         _ => format!("the nameserver {server} cannot be asked: {error}"),
     };
@@ -60,6 +60,7 @@ fn told_of(server: SocketAddr, name: &str, error: io::Error) -> io::Error {
 
 fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed> {
     let deadline = Instant::now() + patience;
+    // Random, so that an attacker off the path must guess it.
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let question = question(u16::from_be_bytes(id), name)?;
@@ -74,7 +75,7 @@ fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed>
     }
 }
 
-/// A question for TXT records, recursion desired.
+/// Builds a query for TXT records, with recursion desired.
 fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
@@ -86,14 +87,15 @@ fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
 fn over_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
+    // The kernel then drops datagrams from other addresses.
     socket.connect(server)?;
     socket.send(question)?;
-    // Without EDNS (RFC 6891) no answer is longer than 512 bytes; a larger buffer does no harm.
+    // Without EDNS (RFC 6891) an answer has at most 512 bytes; a larger buffer does no harm.
     let mut buffer = [0; 4096];
     loop {
         socket.set_read_timeout(Some(left_until(deadline)?))?;
         match socket.recv(&mut buffer) {
-            // What answers something else may be forged: the right answer may still come.
+            // A datagram that does not match may be forged, so wait for the right answer.
             Ok(len) if check(&buffer[..len], question).is_ok() => return Ok(buffer[..len].to_vec()),
             Ok(_) => {}
             Err(error) if is_timeout(&error) => {}
@@ -102,11 +104,11 @@ fn over_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Resul
     }
 }
 
-/// RFC 1035, 4.2.2: each message behind its length. The deadline is that of the whole exchange: a server that
-/// sends a byte now and then must not hold the thread.
+/// Asks over TCP, where each message follows its length (RFC 1035, 4.2.2).
 fn over_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    // One deadline for the whole exchange: a server that sends a byte now and then must not hold the thread.
     let mut stream = TcpStream::connect_timeout(&server, left_until(deadline)?)?;
-    // A fresh connection's send buffer has room for a question, so this is one write.
+    // A new connection's send buffer has space for a query, so this is one write.
     stream.set_write_timeout(Some(left_until(deadline)?))?;
     let len = u16::try_from(question.len()).map_err(wrong)?;
     stream.write_all(&[&len.to_be_bytes(), question].concat())?;
@@ -125,7 +127,7 @@ fn read_until(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> i
         match stream.read(&mut buffer[filled..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => filled += read,
-            // The next turn sees whether the time is over.
+            // The next iteration checks the deadline.
             Err(error) if is_timeout(&error) => {}
             Err(error) => return Err(error),
         }
@@ -140,7 +142,7 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-/// Fails unless it answers this question.
+/// Fails unless the message answers this query.
 pub(super) fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
     let (answer, asked) = (Packet::parse(answer).map_err(wrong)?, Packet::parse(question).map_err(wrong)?);
     let same = |(a, b): (&Question<'_>, &Question<'_>)| {
@@ -154,14 +156,13 @@ pub(super) fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
     if is_answer { Ok(()) } else { Err(wrong("another answer")) }
 }
 
-/// The roots that an answer names. The names of the records are not compared: behind an alias (CNAME) it is
-/// the alias's that the nameserver gives.
+/// Parses the roots in an answer.
 pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
     let packet = Packet::parse(answer).map_err(wrong)?;
     match packet.rcode() {
         RCODE::NoError | RCODE::NameError => {}
         code => {
-            // As nameservers and their logs call them.
+            // Names used by nameservers and their logs.
             let name = match code {
                 RCODE::FormatError => "FORMERR",
                 RCODE::ServerFailure => "SERVFAIL",
@@ -172,13 +173,14 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
             return Err(io::Error::other(name));
         }
     }
+    // The records' names are not compared, because behind an alias (CNAME) they are the alias's target.
     let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
     for record in &packet.answers {
         let RData::TXT(text) = &record.rdata else { continue };
-        // Long texts are several strings, to be read as one.
+        // A long text is split into several strings, which are joined here.
         let Ok(text) = String::try_from(text.clone()) else { continue };
         match text.trim().parse::<RootAddress>() {
-            // A token in the DNS would be everybody's.
+            // Everybody could read a token in the DNS.
             Ok(root) if root.token().is_none() => {
                 ttl = ttl.min(Duration::from_secs(record.ttl.into()));
                 roots.push(root);
@@ -189,7 +191,8 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
             Err(error) => tracing::debug!(%error, "a TXT record names no root: skipped"),
         }
     }
-    // Nameservers turn the order round to spread the load; nodes need none of that.
+    // Nameservers rotate the order to spread the load; nodes do not need that, and a stable order causes no
+    // changes.
     roots.sort_by_key(|root| root.to_string());
     roots.truncate(super::MAX_LISTED);
     if roots.is_empty() {
@@ -202,12 +205,13 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
     Ok(Listed { roots, ttl: ttl.max(SHORTEST) })
 }
 
-/// However long the owner of a domain wants it: a list is asked for again after a day at most, and a minute
-/// at least.
+/// Limits of the validity, whatever the domain's owner sets: a list is asked for again after at most a day,
+/// and at least a minute.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(60);
 
-/// The nameservers of `resolv.conf`; this machine's own if there are none, as resolv.conf(5) says.
+/// Returns the nameservers of `resolv.conf`; without any, the one on this machine, as resolv.conf(5)
+/// specifies.
 fn system_servers() -> Vec<SocketAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     match nameservers(&text) {
@@ -221,7 +225,7 @@ fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
         let mut words = line.split_whitespace();
         words.next().filter(|word| *word == "nameserver")?;
         let word = words.next()?;
-        // A link-local address has its interface behind a %.
+        // A link-local address has its interface after a %.
         if let Some((ip, interface)) = word.split_once('%') {
             let index = nix::net::if_::if_nametoindex(interface).ok()?;
             return Some(SocketAddrV6::new(ip.parse().ok()?, PORT, 0, index).into());
@@ -254,21 +258,21 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Only keeps a hang from lasting.
+    /// Limits the duration of a hang.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn root(seed: u8, endpoints: &str) -> String {
         format!("{}@{endpoints}", Identity::from_seed(&[seed; 32]).public())
     }
 
-    /// What a nameserver says of these texts.
+    /// Builds a nameserver's answer with these texts.
     pub(in super::super) fn reply(question: &[u8], texts: &[&str], ttl: u32) -> Vec<u8> {
         let asked = Packet::parse(question).expect("a question");
         let mut packet = Packet::new_reply(asked.id());
         packet.questions = asked.questions.clone();
         for text in texts {
             let mut strings = TXT::new();
-            // As zone files have it: strings of 255 bytes at most.
+            // Several strings of at most 255 bytes, as in zone files.
             for part in text.as_bytes().chunks(200) {
                 strings.add_string(std::str::from_utf8(part).expect("ASCII")).expect("short enough");
             }
@@ -280,12 +284,12 @@ pub(super) mod tests {
 
     type Answer = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
 
-    /// A nameserver for one question by UDP and, if there is an answer for that, one by TCP.
+    /// Starts a nameserver for one query by UDP and, if there is an answer for it, one by TCP.
     pub(in super::super) fn nameserver(
         udp: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
         tcp: Option<Answer>,
     ) -> (RootDomain, thread::JoinHandle<String>) {
-        // A port that is free for both.
+        // Finds a port that is free for both.
         let (socket, listener) = (0..100)
             .find_map(|_| {
                 let socket = UdpSocket::bind("127.0.0.1:0").ok()?;
@@ -357,7 +361,7 @@ pub(super) mod tests {
         let dripping = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a connection");
             stream.write_all(&u16::MAX.to_be_bytes()).expect("room");
-            // Each byte comes within the patience, and all of them never.
+            // Each byte comes within the timeout, but never all of them.
             while !is_over.load(Ordering::SeqCst) && stream.write_all(&[0]).is_ok() {
                 thread::sleep(patience / 10);
             }

@@ -1,8 +1,8 @@
 //! Roots that announce themselves on the local networks.
 //!
-//! Anybody there can do so. A root proves its key in the handshake, and it is asked only where the
-//! announcement came from; so a stranger can refuse, and see what every root sees, but takes no other root's
-//! place. Two are used at a time, those that were heard first.
+//! Any host there can do so. A root proves its key in the handshake, and the node contacts it only at the
+//! source of the announcement. So a stranger can refuse service, and see what every root sees, but cannot
+//! replace another root. The node uses two at a time, the first ones heard.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,29 +18,29 @@ use crate::driver::{Interfaces, UdpSockets};
 use crate::node::Inner;
 use crate::sync;
 
-/// The most roots that are used at a time.
+/// Limit of roots used at a time.
 const MAX_ROOTS: usize = 2;
 
-/// The most addresses of one root: it has several interfaces, and two families.
+/// Limit of addresses of one root: it has several interfaces, and two families.
 const MAX_ENDPOINTS: usize = 4;
 
-/// A root that was not heard for so long, and is not reached, gives way to another one.
+/// Silence after which an unreachable root may be replaced by another one.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Announcements that wait for this thread; more are dropped.
+/// Capacity of this thread's queue of announcements; further ones are dropped.
 const QUEUE: usize = 16;
 
-/// What is said of networks where no root is heard.
+/// Status text while no root is heard on the local networks.
 const SILENT: &str = "no root announces itself on the local networks";
 
-/// How often it is looked whether a root has gone.
+/// Interval of the check for silent roots.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Uses what is announced from now on, until the node ends.
+/// Uses the announced roots from now on, until the node ends.
 pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
     let (sender, receiver) = mpsc::sync_channel(QUEUE);
     let told = node.driver.sockets.on_announcement(Box::new(move |remote, identity| {
-        // The thread that reads the sockets never waits.
+        // The thread that reads the sockets must not block.
         let _ = sender.try_send((remote, identity));
     }));
     match told {
@@ -66,14 +66,15 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // Nobody else reads them: what waits there is not needed.
+            // Only the end of the subscription matters; its events are discarded so that the queue stays
+            // empty.
             while events.try_next().is_some() {}
             let now = Instant::now();
             heard.forget(now, || reached(&list));
             if let Some((remote, identity)) = announced {
                 heard.add(now, remote, identity);
             }
-            // Each other list has names resolved and roots asked anew.
+            // Rate-limited, because each new list makes the node resolve names and contact roots again.
             if told.is_none_or(|told| now >= told + LOOK) {
                 let roots = heard.roots();
                 list.note(&RootSource::Lan, roots.len(), roots.is_empty().then(|| SILENT.to_owned()));
@@ -84,7 +85,7 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
     });
 }
 
-/// The roots that announce themselves until then; it ends earlier once so many are heard as a node uses.
+/// Listens for announcements until `until`, or until as many roots as a node uses are heard.
 pub(super) fn hear(allowed: &Interfaces, port: u16, until: Instant) -> io::Result<Vec<RootAddress>> {
     let sockets = UdpSockets::bind(allowed.clone(), 0, Some(port))?;
     let heard = Arc::new(Mutex::new(Heard::default()));
@@ -100,7 +101,7 @@ pub(super) fn hear(allowed: &Interfaces, port: u16, until: Instant) -> io::Resul
     }
 }
 
-/// The roots that there is a session with.
+/// Returns the roots that have a session.
 fn reached(list: &List) -> Vec<NodeId> {
     let Some(node) = list.node.upgrade() else { return Vec::new() };
     let roots = node.driver.datapath.roots(Instant::now());
@@ -108,25 +109,27 @@ fn reached(list: &List) -> Vec<NodeId> {
     roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect()
 }
 
-/// The roots that were heard.
+/// Roots that were heard.
 #[derive(Debug, Default)]
 struct Heard(Vec<Announced>);
 
 #[derive(Debug)]
 struct Announced {
     identity: PublicIdentity,
-    /// With the time when it was last heard from there. Those that were heard first keep their places.
+    /// Endpoints with the time of the last announcement. The first ones heard keep their places.
     endpoints: Vec<(SocketAddr, Instant)>,
     last: Instant,
 }
 
 impl Heard {
     fn add(&mut self, now: Instant, remote: SocketAddr, identity: PublicIdentity) {
+        // A forged source is no address of a root.
         if !is_endpoint(&remote) {
             return;
         }
         let known = match self.0.iter().position(|root| root.identity == identity) {
             Some(known) => known,
+            // The first ones stay, so that a flood of announcements displaces no root.
             None if self.0.len() < MAX_ROOTS => {
                 self.0.push(Announced { identity, endpoints: Vec::new(), last: now });
                 self.0.len() - 1
@@ -143,7 +146,7 @@ impl Heard {
         }
     }
 
-    /// Takes those out that are silent; `reached` says with which there is a session.
+    /// Removes silent roots; `reached` returns the roots that have a session.
     fn forget(&mut self, now: Instant, reached: impl FnOnce() -> Vec<NodeId>) {
         let is_silent = |root: &Announced| now.saturating_duration_since(root.last) >= SILENCE;
         if self.0.iter().any(is_silent) {
@@ -183,14 +186,14 @@ mod tests {
         }
         assert_eq!(heard.roots().len(), MAX_ROOTS);
         assert_eq!(*heard.roots()[0].identity(), key(1));
-        // Many addresses in the name of one root.
+        // Many addresses claim to be one root.
         for port in 10..100 {
             heard.add(now, at(port), key(1));
         }
         assert_eq!(heard.roots()[0].endpoints().len(), MAX_ENDPOINTS);
         heard.add(now, "224.0.0.1:5".parse().expect("an address"), key(1));
         assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(1)));
-        // Which of them are used does not change as long as they are heard.
+        // The set of used roots does not change while they are heard.
         let before = heard.roots();
         for port in [1, 10, 11, 12, 13, 14, 15] {
             heard.add(now + SILENCE / 2, at(port), key(1));

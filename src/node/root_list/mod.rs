@@ -1,9 +1,9 @@
-//! Which roots a node uses: those that were named, those that domains list, and those that announce
-//! themselves on the local networks.
+//! Roots that a node uses: named ones, ones that domains list, and ones that announce themselves on the local
+//! networks.
 //!
-//! Each domain has a thread, because asking blocks; so have announcements. Whatever one of them finds takes
-//! the place of what it found before, and the node uses the union: first those that were named by their keys,
-//! then the others in the order of their sources.
+//! Each domain has a thread, because DNS queries block; so do announcements. A new result of a source
+//! replaces its earlier one. The node uses the union: first the roots named by their keys, then the others in
+//! the order of their sources.
 
 mod cache;
 #[cfg_attr(not(feature = "dns"), path = "no_dns.rs")]
@@ -24,22 +24,22 @@ use cache::Cache;
 pub(crate) use once::ask_lists;
 use peersock_datapath::{Heard, Subscription};
 
-/// The most roots that one domain can list.
+/// Limit of roots that one domain can list.
 const MAX_LISTED: usize = 8;
 
-/// The most domains that are asked.
+/// Limit of domains that are asked.
 const MAX_DOMAINS: usize = 4;
 
-/// How long a nameserver has to answer: at first, when a list that was kept may serve, and later.
+/// Timeouts of a nameserver: of the first query, when a stored list may help, and of later ones.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long after a domain was asked in vain it is asked again: at first, and at most.
+/// Minimum and maximum of the backoff after a failed query of a domain.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// What a nameserver's answer lists, and how long that may be believed; `None` if that is nothing, or it is
-/// no answer to this question. For the fuzz targets.
+/// Parses the roots in a nameserver's answer, with their validity. Returns `None` if there are none, or the
+/// message does not answer this query. For the fuzz targets.
 #[cfg(feature = "dns")]
 pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddress>, Duration)> {
     let is_its = question.is_none_or(|question| dns::check(answer, question).is_ok());
@@ -47,14 +47,14 @@ pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddr
     Some((listed.roots, listed.ttl))
 }
 
-/// Has the node use the roots of these sources, and follow their changes until it ends.
+/// Makes the node use the roots of these sources, and follow their changes until it ends.
 pub(super) fn start(node: &Arc<Inner>, sources: Vec<RootSource>) {
     start_with(node, sources, Cache::of_user());
 }
 
 fn start_with(node: &Arc<Inner>, mut sources: Vec<RootSource>, cache: Option<Cache>) {
-    // The first of a key counts, and so many in all: no list takes the place of a root that was named, nor
-    // tells where it is.
+    // The first entry of a key counts, up to the limit. So a list can neither replace a named root nor change
+    // its endpoints.
     sources.sort_by_key(|source| !matches!(source, RootSource::Address(_)));
     let mut fixed = vec![Vec::new(); sources.len()];
     let mut domains = Vec::new();
@@ -88,7 +88,7 @@ fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What all sources have found.
+/// Roots found by all sources.
 struct List {
     node: Weak<Inner>,
     used: Arc<roots::Used>,
@@ -96,9 +96,9 @@ struct List {
 }
 
 struct Parts {
-    /// By source.
+    /// Roots by source.
     found: Vec<Vec<RootAddress>>,
-    /// Whether there were any roots yet.
+    /// True once there were any roots.
     is_used: bool,
 }
 
@@ -108,8 +108,9 @@ impl List {
         List { node: Arc::downgrade(node), used, parts: Mutex::new(Parts { found, is_used: false }) }
     }
 
-    /// Puts what a source has found in the place of what it found before.
+    /// Replaces the roots that a source found before.
     fn set(&self, part: usize, roots: Vec<RootAddress>) {
+        // Marked, because such roots are not asked for nicknames beside one that the user has named.
         let roots: Vec<_> = roots.into_iter().map(RootAddress::listed).collect();
         let mut parts = sync::lock(&self.parts);
         if parts.found[part] != roots {
@@ -118,7 +119,7 @@ impl List {
         }
     }
 
-    /// Notes what a list has said last, for who asks why there is no root.
+    /// Stores the last result of a list, for the status.
     fn note(&self, source: &RootSource, roots: usize, error: Option<String>) {
         let Some(node) = self.node.upgrade() else { return };
         let status = RootListStatus::new(source, roots, error);
@@ -131,6 +132,8 @@ impl List {
 
     fn publish(&self, parts: &mut Parts) {
         let all: Vec<_> = parts.found.iter().flatten().cloned().collect();
+        // An empty list is only published if it replaces roots, because publishing starts the node's contact
+        // search.
         if parts.is_used || !all.is_empty() {
             parts.is_used = true;
             self.used.set(&all);
@@ -177,10 +180,10 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
         patience = PATIENCE;
         let asked = Instant::now();
         let mut end = asked + wait;
-        // Events wake this thread when the node ends; those of peers do not matter.
+        // Peers' events do not matter here; the end of the node wakes this thread, too.
         while !events.is_over() && Instant::now() < end {
             let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
-            // A list that is there stays good.
+            // A list that was received stays valid in another network.
             if matches!(heard, Heard::NetworkChange) && !is_told {
                 (end, retry) = (end.min(asked + RETRY_MIN), RETRY_MIN);
             }
@@ -188,8 +191,9 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
     }
 }
 
-/// Says that a domain has no list for this node now. Its name is for -vv: who reads a log need not know it.
+/// Warns that a domain has no list for this node now.
 fn warn_of_no_list(error: &io::Error, kept: usize) {
+    // The text does not name the domain, because readers of a log need not know it; -vv logs it.
     let why = match error.kind() {
         io::ErrorKind::NotFound => "the DNS has no list of roots under the domain that was named",
         _ => "the DNS does not answer which roots there are",
@@ -211,7 +215,7 @@ mod tests {
     use super::*;
     use crate::{IdentitySource, Interfaces, Node};
 
-    /// Only keeps a hang from lasting.
+    /// Limits the duration of a hang.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn node() -> Node {
@@ -270,14 +274,14 @@ mod tests {
         assert_eq!((said.source, said.roots), (format!("dns:{domain}"), 1));
         assert!(said.error.is_some_and(|error| error.contains("does not answer")));
 
-        // Without a list that was kept, what was named by its key is used all the same.
+        // Without a stored list, the roots named by their keys are used all the same.
         let gamma = node();
         start_with(&gamma.inner, vec![RootSource::Dns(domain), named.into()], None);
         wait_for(&gamma, &[key(1).node_id()]);
         drop(silent);
     }
 
-    /// What one nameserver says of a domain is not what another one says.
+    /// The answers of two nameservers about a domain are stored separately.
     #[test]
     fn a_list_is_kept_for_the_nameserver_that_told_it() {
         let place = tempfile::tempdir().expect("a folder");

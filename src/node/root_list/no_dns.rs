@@ -1,18 +1,18 @@
-//! Stands in for `dns` in builds without the feature of that name: no nameserver is asked. Whoever names a list
-//! in the DNS has been told so before.
+//! Replacement of `dns` in builds without that feature: no nameserver is asked. A list in the DNS was already
+//! refused earlier.
 
 use std::io;
 use std::time::Duration;
 
 use crate::config::{Feature, RootAddress, RootDomain};
 
-/// Has the roots that a domain lists.
+/// Roots that a domain lists.
 pub(super) struct Listed {
     pub(super) roots: Vec<RootAddress>,
     pub(super) ttl: Duration,
 }
 
-/// Fails.
+/// Fails in any case.
 pub(super) fn look_up(domain: &RootDomain, _: Duration) -> io::Result<Listed> {
     Err(Feature::Dns.missing(format_args!("the list of roots dns:{domain}")).into())
 }

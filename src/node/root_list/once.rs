@@ -1,4 +1,4 @@
-//! What sources of roots say now, asked once and without a node: for those who look at the network.
+//! One-time query of root sources, without a node, for the network check.
 
 use std::io;
 use std::sync::mpsc;
@@ -8,15 +8,15 @@ use super::{MAX_DOMAINS, dns, lan, spawn};
 use crate::config::{RootAddress, RootSource};
 use crate::driver::Interfaces;
 
-/// How long each nameserver has, and a domain's list with all of them.
+/// Timeouts of each nameserver, and of a domain's list with all nameservers.
 const NAMESERVER: Duration = Duration::from_millis(1500);
 const DOMAIN: Duration = Duration::from_secs(4);
 
-/// How long roots are listened for: each announces itself every 5 s.
+/// Time to listen for roots: each announces itself every 5 s.
 const LAN: Duration = Duration::from_millis(5500);
 
-/// Asks those sources that are lists, at most four domains and the local networks, all at the same time. It
-/// takes four seconds at most, with `lan` five and a half.
+/// Queries all sources that are lists (at most four domains, and the local networks) at the same time. Takes
+/// at most four seconds, with `lan` five and a half.
 pub(crate) fn ask_lists(
     sources: Vec<RootSource>,
     allowed: &Interfaces,
@@ -38,7 +38,7 @@ pub(crate) fn ask_lists(
                 RootSource::Dns(domain) => dns::look_up(domain, NAMESERVER).map(|listed| listed.roots),
                 _ => lan::hear(&allowed, discovery_port, begin + LAN),
             };
-            // Whoever asked may have gone.
+            // The receiver is gone if the caller timed out.
             let _ = sender.send(found);
         });
         (source, answer)
@@ -74,7 +74,7 @@ mod tests {
             dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
         let root = UdpSocket::bind("127.0.0.1:0").expect("a port");
         root.set_broadcast(true).expect("it can be");
-        // Nobody else has this port for discovery.
+        // No other program uses this port for discovery.
         let port = UdpSocket::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
         let (at, is_over) = (root.local_addr().expect("its address"), Arc::new(AtomicBool::new(false)));
         let ended = Arc::clone(&is_over);

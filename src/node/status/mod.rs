@@ -1,4 +1,4 @@
-//! A node's state, for people and scripts to look at.
+//! State of a node, for people and scripts to read.
 
 mod network;
 mod peer;
@@ -24,8 +24,7 @@ use reach::contact;
 pub(super) use reach::roots;
 pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
 
-/// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
-/// prints.
+/// State of a node at one time. Serializes to the JSON that `peersock status --json` prints.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
@@ -39,35 +38,34 @@ pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootS
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// The library's version.
+    /// Version of the library.
     pub version: &'static str,
-    /// The node's ID.
+    /// ID of the node.
     #[serde(serialize_with = "display")]
     pub node_id: NodeId,
-    /// The node's public keys, as a static network's file lists them.
+    /// Public keys of the node, as a static network's file lists them.
     pub public_key: String,
     /// Seconds since the node started.
     pub uptime_s: f64,
-    /// The addresses of its UDP sockets.
+    /// Addresses of its UDP sockets.
     pub endpoints: Vec<SocketAddr>,
-    /// The receive buffer of its UDP sockets as the kernel accounts it, bytes.
+    /// Receive buffer of its UDP sockets as the kernel accounts it, bytes.
     pub udp_receive_buffer: usize,
-    /// The roots, in the order in which they were given.
+    /// Roots, in the order in which they were given.
     pub roots: Vec<RootStatus>,
-    /// Where this node can be reached; `None` if it does not find that out, since it has neither roots nor
-    /// DHT.
+    /// Contact of this node; `None` if it searches for none, because it has neither roots nor DHT.
     pub contact: Option<ContactStatus>,
-    /// What TURN servers do for this node: one entry for each server and family of addresses.
+    /// State of the TURN servers: one entry for each server and family of addresses.
     pub turn: Vec<TurnStatus>,
-    /// How this node meets others by the DHT; `None` if it does not.
+    /// State of the DHT; `None` if it is not used.
     pub dht: Option<DhtStatus>,
-    /// The joined networks.
+    /// Joined networks.
     pub networks: Vec<NetworkStatus>,
-    /// The peers known, in all networks.
+    /// Known peers, in all networks.
     pub peers: Vec<PeerStatus>,
     /// TCP connections.
     pub flows: FlowStatus,
-    /// What all networks have carried since they were joined.
+    /// Traffic of all networks since they were joined.
     pub traffic: Traffic,
     /// Another node with this node's identity, if one was seen in the last ten minutes.
     pub conflict: Option<Conflict>,
@@ -75,18 +73,18 @@ pub struct Status {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
-/// How many TCP connections there are.
+/// Number of TCP connections.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct FlowStatus {
-    /// In any state, TIME-WAIT included.
+    /// Connections in any state, TIME-WAIT included.
     pub total: usize,
-    /// In TIME-WAIT: they have ended, and remain for a while to answer late segments.
+    /// Connections in TIME-WAIT: they have ended, and remain for a while to answer late segments.
     pub time_wait: usize,
 }
 
-/// What sessions have carried: inner packets with their headers, and what keeps a session going (keepalives,
-/// probes of the path). The datagrams around them are some 56 bytes longer each.
+/// Traffic of sessions: inner packets with their headers, and the overhead of a session (keepalives, path
+/// probes). The datagrams around them are about 56 bytes longer each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -98,13 +96,13 @@ pub struct Traffic {
     pub received_packets: u64,
     /// Bytes received.
     pub received_bytes: u64,
-    /// Packets that the other side has sent before others that came, and that have not come themselves: lost
-    /// on the way, or late. Probes of datagram sizes that the path does not carry are among them.
+    /// Packets that the other side sent before others that arrived, and that have not arrived: lost on the
+    /// path, or late. Probes of datagram sizes that the path does not carry count, too.
     pub lost_packets: u64,
 }
 
 impl Status {
-    /// Keeps `most` peers at most: the connected ones first, then those that were there last. The numbers in
+    /// Keeps at most `most` peers: the connected ones first, then the ones seen last. The numbers in
     /// [`Status::networks`] still count all.
     pub(crate) fn limit_peers(&mut self, most: usize) {
         if self.peers.len() <= most {
@@ -114,7 +112,7 @@ impl Status {
         self.peers.truncate(most);
     }
 
-    /// The same peers, in no particular order.
+    /// Returns the same peers, in no particular order.
     fn foremost_peers(&self, most: usize) -> Vec<&PeerStatus> {
         let mut peers: Vec<_> = self.peers.iter().collect();
         if peers.len() > most {
@@ -125,9 +123,10 @@ impl Status {
     }
 }
 
-/// Orders peers: connected ones come first, then those that were there last, then those never heard of.
+/// Orders peers: connected ones come first, then the ones seen last, then the ones never heard from.
 fn importance(peer: &PeerStatus) -> (Presence, u64) {
     let last = [peer.last_seen_s, peer.last_heard_s].into_iter().flatten().min_by(f64::total_cmp);
+    // Whole milliseconds, because floats have no total order.
     (peer.state, last.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64))
 }
 
@@ -176,7 +175,7 @@ impl Traffic {
             sent_bytes: self.sent_bytes + other.sent_bytes,
             received_packets: self.received_packets + other.received_packets,
             received_bytes: self.received_bytes + other.received_bytes,
-            // A peer may count as it likes.
+            // A peer may report any numbers, so the sum must not overflow.
             lost_packets: self.lost_packets.saturating_add(other.lost_packets),
         }
     }

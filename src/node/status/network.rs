@@ -1,4 +1,4 @@
-//! What is known of a joined network.
+//! State of a joined network.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,28 +8,28 @@ use serde::Serialize;
 
 use super::{PeerStatus, Presence, Traffic, display};
 
-/// A joined network's state.
+/// State of a joined network.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct NetworkStatus {
     /// The network's ID.
     #[serde(serialize_with = "display")]
     pub id: NetworkId,
-    /// What kind it is of: `ad-hoc` or `static`.
+    /// Kind of the network: `ad-hoc` or `static`.
     pub kind: &'static str,
-    /// Whether a passphrase or pre-shared key is needed to take part.
+    /// True if a passphrase or pre-shared key is needed to take part.
     pub secret: bool,
-    /// Whether only certain nodes are admitted.
+    /// True if only certain nodes are admitted.
     pub closed: bool,
-    /// The TCP and UDP ports on which services may be offered and reached.
+    /// TCP and UDP ports on which services may be offered and reached.
     pub ports: Ports,
-    /// The addresses that lie in it, as `ADDRESS/LENGTH`; the self-certifying prefix first.
+    /// Prefixes of the network's addresses, as `ADDRESS/LENGTH`; the self-certifying prefix first.
     pub prefixes: Vec<String>,
     /// This node's name, if the network's file gives it one.
     pub name: Option<String>,
-    /// This node's addresses in it, the self-certifying one first.
+    /// This node's addresses in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// Members known, without this node: the sum of the three that follow.
+    /// Members known, without this node: the sum of the three fields below.
     pub peers: usize,
     /// Members in state [`Presence::Connected`].
     pub connected: usize,
@@ -37,13 +37,13 @@ pub struct NetworkStatus {
     pub known: usize,
     /// Members in state [`Presence::Gone`].
     pub gone: usize,
-    /// Members forgotten since the network was joined; they are in no other number.
+    /// Members forgotten since the network was joined; no other field counts them.
     pub forgotten: u64,
-    /// What the sessions with all members have carried since the network was joined, forgotten ones included.
+    /// Traffic of the sessions with all members since the network was joined, forgotten ones included.
     pub traffic: Traffic,
 }
 
-/// A range of ports, as JSON has it.
+/// Range of ports, as JSON has it.
 ///
 /// ```
 /// let ports = peersock::Ports::from(&(0..=90));
@@ -52,14 +52,15 @@ pub struct NetworkStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Ports {
-    /// The first one. No service has port 0.
+    /// First port. No service has port 0.
     pub first: u16,
-    /// The last one.
+    /// Last port.
     pub last: u16,
 }
 
 impl From<&RangeInclusive<u16>> for Ports {
     fn from(ports: &RangeInclusive<u16>) -> Ports {
+        // Port 0 cannot be offered.
         Ports { first: (*ports.start()).max(1), last: *ports.end() }
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn network(info: NetworkInfo, peers: &[PeerStatus]) -> NetworkStatus 
         prefixes: prefixes.iter().map(ToString::to_string).collect(),
         name: info.name,
         addresses: info.addresses,
-        // Not those of the overlay, which may have changed since the peers were listed.
+        // Summed here, because the overlay's numbers may have changed since the peers were listed.
         peers: connected + known + gone,
         connected,
         known,

@@ -1,4 +1,4 @@
-//! What is known of a peer.
+//! State of a peer.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,69 +12,68 @@ use serde::Serialize;
 use super::{Traffic, display, display_some};
 use crate::node::Inner;
 
-/// A peer's state in one network.
+/// State of a peer in one network.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct PeerStatus {
-    /// Its node ID.
+    /// Node ID of the peer.
     #[serde(serialize_with = "display")]
     pub id: NodeId,
-    /// The network.
+    /// Network of the peer.
     #[serde(serialize_with = "display")]
     pub network: NetworkId,
-    /// Its name, if the network's file gives it one.
+    /// Name of the peer, if the network's file gives it one.
     pub name: Option<String>,
-    /// Its addresses there, the self-certifying one first.
+    /// Addresses of the peer in the network, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// Whether there is a session.
+    /// True if a session exists.
     pub connected: bool,
-    /// Whether it is there, as far as the node can tell.
+    /// Presence of the peer, as far as the node can tell.
     pub state: Presence,
-    /// How long ago it last proved to be there, by an authentic packet or handshake, seconds.
+    /// Time since it last proved to be there, by an authentic packet or handshake, seconds.
     pub last_seen_s: Option<f64>,
-    /// How long ago local discovery last heard of it, seconds. That proves nothing: any member of the network
-    /// can say so.
+    /// Time since local discovery last heard of it, seconds. That proves nothing, because any member of the
+    /// network can claim it.
     pub last_heard_s: Option<f64>,
-    /// Where its packets are sent now: the address of the root, if one relays; none if that is reached by a
-    /// stream.
+    /// Destination of its packets now: the address of the root, if one relays; none if that root is reached
+    /// by a stream.
     pub path: Option<SocketAddr>,
-    /// By which way the root that relays is reached, if that is a stream: `wss:root.example.org:443`, and
-    /// after that the proxy if there is one.
+    /// Stream to the root that relays, if it is reached by one: `wss:root.example.org:443`, followed by the
+    /// proxy if there is one.
     pub stream: Option<String>,
-    /// The root that relays, if one does.
+    /// Root that relays, if one does.
     #[serde(serialize_with = "display_some")]
     pub root: Option<NodeId>,
-    /// Whether the path leads over a TURN server: this node's, or the peer's as far as it has said so.
+    /// True if the path leads over a TURN server: this node's, or the peer's as far as it has said so.
     pub turn: bool,
-    /// Whether the path is a TCP connection to the peer, whose other end `path` is.
+    /// True if the path is a TCP connection to the peer, with the remote address `path`.
     pub tcp: bool,
-    /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in
-    /// front.
+    /// Size of the largest datagram known to pass on the path: bytes of UDP payload without a root's header.
     pub datagram_size: Option<usize>,
-    /// The cipher of the session.
+    /// Cipher of the session.
     pub cipher: Option<String>,
-    /// The path's smoothed round-trip time, milliseconds.
+    /// Smoothed round-trip time of the path, milliseconds.
     pub rtt_ms: Option<f64>,
-    /// The session's age, seconds.
+    /// Age of the session, seconds.
     pub session_age_s: Option<f64>,
-    /// What the present session has carried.
+    /// Traffic of the current session.
     pub traffic: Option<Traffic>,
-    /// What all sessions with it have carried since the node learned of it.
+    /// Traffic of all sessions with it since the node learned of it.
     pub total_traffic: Traffic,
-    /// Where else it may be.
+    /// Other possible endpoints of the peer.
     pub candidates: Vec<SocketAddr>,
-    /// Where a direct path was looked for, the last time that there was none, and what came of it.
+    /// Endpoints tried in the last search for a direct path, with their outcomes.
     pub attempts: Vec<AttemptStatus>,
-    /// Whether its answers to this node's handshakes cannot be read: its secret for the network is another
-    /// one, unless somebody on the way forges them.
+    /// True if its answers to this node's handshakes cannot be decrypted: its secret for the network differs,
+    /// unless an attacker on the path forges them.
     pub answer_unreadable: bool,
-    /// At how many of this node's roots it is.
+    /// Number of this node's roots at which the peer is registered.
     pub at_roots: usize,
     /// Another node with the peer's identity, if one was seen in the last ten minutes.
     pub conflict: Option<Conflict>,
 }
 
-/// An address at which a direct path to a peer was looked for.
+/// Address at which a direct path to a peer was searched for.
 ///
 /// ```
 /// fn describe(attempt: &peersock::AttemptStatus) -> String {
@@ -84,27 +83,28 @@ pub struct PeerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AttemptStatus {
-    /// The address.
+    /// Address that was tried.
     pub address: SocketAddr,
-    /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
-    /// (by a router that was asked to), `relayed` (by the peer's TURN server), `predicted` (the port that
-    /// a NAT box was expected to use next), `birthday` (many ports were sent from, or to; then the port is
-    /// 0), or `tcp` (connections were tried there, because there was no path by UDP).
+    /// Kind of the address: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
+    /// (by a router on request), `relayed` (by the peer's TURN server), `predicted` (the port that a NAT box
+    /// was expected to use next), `birthday` (packets from, or to, many ports; then the port is 0), or `tcp`
+    /// (connection attempts, because no path by UDP existed).
     pub kind: &'static str,
-    /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
+    /// True if a root of this node has seen the peer at that IP address. Other addresses get only a few
+    /// packets.
     pub vouched: bool,
-    /// Packets sent there in the last round.
+    /// Number of packets sent there in the last round.
     pub sent: u32,
-    /// How long ago the last of them was sent, seconds.
+    /// Time since the last of them was sent, seconds.
     pub tried_s: Option<f64>,
-    /// Whether the peer has answered from there.
+    /// True if the peer has answered from there.
     pub answered: bool,
-    /// What came of it, or why nothing was sent there, in words.
+    /// Outcome, or the reason why nothing was sent there, in words.
     pub outcome: String,
 }
 
-/// One identity is in use at two places, probably because a state directory was copied: connections reach the
-/// one or the other.
+/// Conflict: one identity is in use at two places, probably because a state directory was copied. Connections
+/// reach one of the two.
 ///
 /// ```
 /// fn describe(conflict: &peersock::Conflict) -> String {
@@ -114,13 +114,13 @@ pub struct AttemptStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Conflict {
-    /// Where the other node was seen.
+    /// Address at which the other node was seen.
     pub remote: SocketAddr,
-    /// How long ago that was the last time, seconds.
+    /// Time since it was last seen, seconds.
     pub seen_s: f64,
 }
 
-/// Whether a peer is there.
+/// Presence of a peer.
 ///
 /// ```
 /// assert_eq!(peersock::Presence::Connected.to_string(), "connected");
@@ -129,13 +129,13 @@ pub struct Conflict {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Presence {
-    /// There is a session with it.
+    /// A session with it exists.
     Connected,
-    /// There is no session; one is made when something is sent. A static network's member that was never
-    /// heard of is known, too.
+    /// No session exists; one is made when something is sent. A static network's member that was never heard
+    /// from also counts as known.
     Known,
-    /// It has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes, in which four
-    /// of its beacons should have come.
+    /// The peer has said goodbye, or, in an ad-hoc network, was silent for two minutes, in which four of its
+    /// beacons should have come.
     Gone,
 }
 
@@ -163,6 +163,7 @@ pub(in crate::node) fn peers(node: &Inner) -> Vec<PeerStatus> {
         let by_tcp = info.path.as_ref().map(|path| path.socket()).filter(is_tcp);
         let mut status = peer(now, network_of(&info)?, stream, info);
         if let Some(socket) = by_tcp {
+            // The overlay knows a stream only by its number, not by its remote address.
             (status.tcp, status.path) = (true, node.driver.tcp.remote(socket));
         }
         Some(status)
@@ -183,6 +184,7 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         connected,
         state: match () {
             () if connected => Presence::Connected,
+            // A static network lists its members, so silence does not remove them.
             () if info.left || (silent && !info.listed) => Presence::Gone,
             () => Presence::Known,
         },
@@ -227,15 +229,15 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
     }
 }
 
-/// What is said of another node with the same identity, unless it was long ago.
+/// Returns the conflict with another node of the same identity, unless it is long ago.
 pub(super) fn conflict(now: Instant, elsewhere: Option<Elsewhere>) -> Option<Conflict> {
     let Elsewhere { remote, seen, .. } = elsewhere?;
     let ago = now.saturating_duration_since(seen);
     (ago < MENTIONED_FOR).then_some(Conflict { remote, seen_s: ago.as_secs_f64() })
 }
 
-/// How long it is mentioned that another node with the same identity was seen.
+/// Time for which a conflict is reported.
 const MENTIONED_FOR: Duration = Duration::from_secs(600);
 
-/// A peer of an ad-hoc network sends a beacon at least every 30 s.
+/// Silence after which a peer is gone. A peer of an ad-hoc network sends a beacon at least every 30 s.
 const GONE_AFTER: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! Where the node can be reached: its roots, its addresses, and the DHT.
+//! Status of a node's reachability: its roots, its addresses, and the DHT.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,56 +11,57 @@ use crate::config::RootSource;
 use crate::node::Inner;
 use crate::node::contact::Found;
 
-/// A root's state.
+/// State of a root.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RootStatus {
-    /// Its node ID.
+    /// Node ID of the root.
     #[serde(serialize_with = "display")]
     pub id: NodeId,
-    /// Whether it is used for a while only, because another root has said that a peer is there.
+    /// True if it is used only temporarily, because another root has named it for a peer.
     pub guest: bool,
-    /// How things stand: `connecting`, `unreachable`, `connected`, `registered`, `draining` (the root will
-    /// end soon) or `refused`.
+    /// State: `connecting`, `unreachable`, `connected`, `registered`, `draining` (the root will end soon) or
+    /// `refused`.
     #[serde(serialize_with = "display")]
     pub state: RootState,
-    /// Where it may be.
+    /// Possible endpoints of the root.
     pub endpoints: Vec<SocketAddr>,
-    /// Where it is reached by UDP.
+    /// Endpoint at which it is reached by UDP.
     pub path: Option<SocketAddr>,
-    /// By which way it is reached, if that is a stream: `wss:root.example.org:443`, and after that the proxy
-    /// if there is one.
+    /// Stream by which it is reached, if it is one: `wss:root.example.org:443`, followed by the proxy if
+    /// there is one.
     pub stream: Option<String>,
-    /// Why no stream to it could be opened, or why the last one has ended.
+    /// Reason why no stream to it could be opened, or why the last one has ended.
     pub stream_error: Option<String>,
-    /// The smoothed round-trip time to it, milliseconds.
+    /// Smoothed round-trip time to it, milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Where it sees this node; none by a stream.
+    /// Address at which it sees this node; none by a stream.
     pub observed: Option<SocketAddr>,
-    /// For how long this node could be found there without an outage, seconds.
+    /// Time for which this node was registered there without an outage, seconds.
     pub registered_s: Option<f64>,
-    /// Whether it relays more than handshakes for this node.
+    /// True if it relays more than handshakes for this node.
     pub relays: bool,
-    /// What it relays for this node, bytes per second; 0 for no limit.
+    /// Relay limit for this node, bytes per second; 0 for no limit.
     pub rate: u32,
     /// Peers whose path leads through it.
     pub relayed_peers: usize,
-    /// True if the directory that it shares with other roots did not answer when this node looked for another
-    /// one last: it knows its own nodes only.
+    /// True if the directory that it shares with other roots did not answer when this node last searched for
+    /// another one. Then the root knows only its own nodes.
     pub directory_away: bool,
 }
 
-/// Where a node can be reached, and what is in front of it.
+/// Contact of a node, and its NAT.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ContactStatus {
-    /// The kind of NAT by its usual name, as `restrict port`, if a STUN server or root could tell.
+    /// Kind of NAT by its usual name, as `restrict port`, if a STUN server or root could tell.
     pub nat: Option<String>,
-    /// How it maps: `none`, `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
+    /// Mapping behaviour: `none`, `endpoint-independent`, `address-dependent` or
+    /// `address-and-port-dependent`.
     pub mapping: Option<&'static str>,
-    /// Whose packets it lets in: `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
+    /// Filtering behaviour: `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
     pub filtering: Option<&'static str>,
-    /// The addresses, the best first.
+    /// Addresses, the best first.
     pub candidates: Vec<CandidateStatus>,
 }
 
@@ -68,16 +69,16 @@ pub struct ContactStatus {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct CandidateStatus {
-    /// The address and UDP port.
+    /// Address and UDP port.
     pub address: SocketAddr,
-    /// Where it is known from: `interface`, `mapped` (others see the node there), `forwarded` (by a router)
-    /// or `relayed` (by a TURN server).
+    /// Source of the address: `interface`, `mapped` (others see the node there), `forwarded` (by a router) or
+    /// `relayed` (by a TURN server).
     pub kind: &'static str,
-    /// How the router was asked: `PCP`, `NAT-PMP` or `UPnP`.
+    /// Protocol of the forwarding router: `PCP`, `NAT-PMP` or `UPnP`.
     pub by: Option<String>,
 }
 
-/// How an allocation on a TURN server is.
+/// State of an allocation on a TURN server.
 ///
 /// ```
 /// fn tell(turn: &peersock::TurnStatus) -> String {
@@ -91,17 +92,17 @@ pub struct CandidateStatus {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TurnStatus {
-    /// The server with its user name, as it was given, without the password.
+    /// Server with its user name, as it was given, without the password.
     pub server: String,
-    /// The family of the address: `ipv4` or `ipv6`.
+    /// Family of the address: `ipv4` or `ipv6`.
     pub family: &'static str,
-    /// The relayed address, if the server has given one.
+    /// Relayed address, if the server has given one.
     pub relayed: Option<SocketAddr>,
-    /// Why there is none, or none any more; none if there is an address, or no answer yet.
+    /// Reason why there is no address (any more); none if there is an address, or no answer yet.
     pub error: Option<String>,
 }
 
-/// What a list of roots has said last: a domain, or the local networks.
+/// Last result of a list of roots: a domain, or the local networks.
 ///
 /// ```
 /// fn tell(list: &peersock::RootListStatus) -> String {
@@ -114,11 +115,11 @@ pub struct TurnStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RootListStatus {
-    /// The list as it was named: `dns:DOMAIN` or `lan`.
+    /// Name of the list: `dns:DOMAIN` or `lan`.
     pub source: String,
-    /// How many of its roots are used.
+    /// Number of its roots that are used.
     pub roots: usize,
-    /// Why there are none, or only those of a list that was kept.
+    /// Reason why it has no roots, or only a stored list.
     pub error: Option<String>,
 }
 
@@ -128,17 +129,17 @@ impl RootListStatus {
     }
 }
 
-/// How a node meets others by the DHT.
+/// State of a node's meetings by the DHT.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DhtStatus {
-    /// Nodes of the DHT that have answered lately.
+    /// Number of DHT nodes that have answered lately.
     pub nodes: usize,
-    /// Networks in which this node can be found by the DHT.
+    /// Number of networks in which this node can be found by the DHT.
     pub published: usize,
-    /// Peers that are looked for there now.
+    /// Number of peers that are searched for in the DHT now.
     pub searches: usize,
-    /// Why it cannot be used at present.
+    /// Reason why the DHT cannot be used now.
     pub error: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What is said to Redis in one go. Each answer is judged by itself: what Redis refuses of one is no matter
-//! for the others.
+//! Pipelines of commands to Redis. Each answer is judged separately: a refused command does not affect the
+//! others.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -16,14 +16,14 @@ use super::store::{Claim, Fields, Store};
 use crate::server::directory::{Heard, Shared, Told};
 use crate::{Answer, QuestionId};
 
-/// One command, which has one answer.
+/// Command with one answer.
 enum Said {
     Node,
     Gone(NodeId),
     Question(QuestionId, LookUpKey),
 }
 
-/// What is said in one go.
+/// Commands of one pipeline.
 pub(super) struct Batch {
     pipeline: Pipeline,
     said: Vec<Said>,
@@ -54,8 +54,8 @@ impl Batch {
         Self { pipeline, said }
     }
 
-    /// Says it all, and answers the questions whatever comes of it. An error means that the connection is of
-    /// no use any more.
+    /// Runs the pipeline, and answers the questions in any case. An error means that the connection is
+    /// unusable.
     pub(super) async fn run(
         mut self,
         connection: &MultiplexedConnection,
@@ -96,6 +96,7 @@ impl Batch {
         for (question, claims) in asked {
             let is_unread =
                 |claim: &Claim| unread.as_ref().map_or(true, |(unread, _)| unread.contains(&claim.root));
+            // A claim whose root is unknown may be valid, so the node may exist.
             let otherwise = if claims.iter().any(is_unread) { Answer::Unavailable } else { Answer::Nobody };
             let found = store.choose(claims, &shared.traffic).map_or(otherwise, Answer::Found);
             answer(heard, question, found);
@@ -107,21 +108,21 @@ impl Batch {
         Ok(())
     }
 
-    /// Nothing of it was answered.
+    /// Answers the questions of a pipeline that got no answers, and keeps the removals for later.
     fn give_up(&self, heard: &mpsc::Sender<Heard>, shared: &Shared) {
         for said in &self.said {
             match said {
                 Said::Question(question, _) => answer(heard, *question, Answer::Unavailable),
                 Said::Gone(node) => shared.note_gone(*node),
-                // All nodes are told again on the next connection.
+                // All nodes are written again on the next connection.
                 Said::Node => {}
             }
         }
     }
 }
 
-/// Asks where the roots listen that nodes are said to be at. Returns those of which Redis does not say it,
-/// and why.
+/// Asks for the endpoints of the roots in the claims. Returns the roots that Redis gave no answer for, with
+/// the error.
 async fn look_up_roots(
     connection: &MultiplexedConnection,
     store: &Store,
@@ -150,13 +151,14 @@ async fn look_up_roots(
     Ok((unread, refused))
 }
 
-/// Says all of it, and gives one answer to each command. An error means that the connection is of no use.
+/// Runs all commands, and returns one answer for each. An error means that the connection is unusable.
 pub(super) async fn say_by(
     connection: &MultiplexedConnection,
     pipeline: &mut Pipeline,
     deadline: Instant,
 ) -> RedisResult<Vec<RedisResult<Value>>> {
     let mut connection = connection.clone();
+    // A refused command must not hide the answers to the others.
     let saying = pipeline.ignore_errors().query_async(&mut connection);
     timeout_at(deadline, saying).await.unwrap_or_else(|_| Err(too_slow()))
 }
@@ -166,6 +168,6 @@ fn read<T: FromRedisValue>(result: RedisResult<Value>) -> RedisResult<T> {
 }
 
 pub(super) fn answer(heard: &mpsc::Sender<Heard>, question: QuestionId, answer: Answer) {
-    // A root that has no room for answers answers the question itself when its time is over.
+    // If the root's queue is full, the root answers the question itself after its timeout.
     let _ = heard.try_send(Heard::Answer(question, answer));
 }

@@ -1,4 +1,4 @@
-//! Access for the fuzz targets to what is written to Redis, and believed of what is read. No stable
+//! Access for the fuzz targets to the records written to Redis, and to the checks of records read. No stable
 //! interface.
 
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::server::directory::DirectoryTraffic;
 
 const ENDPOINTS: &str = "192.0.2.1:7420";
 
-/// A field of a node's hash, and its value.
+/// Field of a node's hash, and its value.
 pub type Field = (Vec<u8>, Vec<u8>);
 
-/// Returns the records that a root writes of one of its nodes, and of itself.
+/// Returns the records that a root writes for one of its nodes, and for itself.
 pub fn written(node: &Identity, root: &Identity, sequence: u64) -> (Field, Vec<u8>) {
     let registration = Registration::sign(node, &root.node_id(), sequence, 600);
     let entry = Entry { identity: *node.public(), channel: Channel(1), registration };
@@ -24,7 +24,7 @@ pub fn written(node: &Identity, root: &Identity, sequence: u64) -> (Field, Vec<u
     ((field, [&b"1900000000"[..], &value(&entry)].concat()), record)
 }
 
-/// Finds the node as another root does, if it reads these fields, and that record of each root.
+/// Looks the node up like another root that reads these fields, and that record for each root.
 pub fn find(asked: &NodeId, fields: &[Field], record: &[u8]) -> Option<Referral> {
     let reader = Arc::new(Identity::from_seed(&[0xaa; 32]));
     let (store, traffic) = (Store::new(reader, ENDPOINTS).ok()?, DirectoryTraffic::default());

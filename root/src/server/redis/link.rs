@@ -1,4 +1,4 @@
-//! The connection to Redis: made again when it is lost, with growing pauses; what goes over it.
+//! Connection to Redis: its use, and reconnection with growing pauses.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,25 +14,25 @@ use super::store::Store;
 use crate::Answer;
 use crate::server::directory::{Heard, Shared, Socket, Told};
 
-/// The pauses between attempts to connect.
+/// Minimum and maximum pause between attempts to connect.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// What Redis has not answered by then counts as lost, and the connection with it: whoever has asked the root
-/// waits for two seconds.
+/// Timeout of an answer of Redis; then the connection counts as lost. It is less than the two seconds that a
+/// node waits for the root.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How often it is looked whether Redis is still there: who says nothing does not notice. Each so many times
-/// the root's record is written again, and each time until it was written once.
+/// Interval of the checks that Redis is still there, because an idle connection does not notice. The root's
+/// record is written again after this number of checks, and at each check until the first success.
 const LOOK: Duration = Duration::from_secs(2);
 const LOOKS_PER_RECORD: u32 = 15;
 
-/// What is said in one go, and how often that without an answer.
+/// Limit of commands per pipeline, and of pipelines without an answer.
 const BATCH: usize = 256;
 const MAX_UNANSWERED: usize = 16;
 
-/// Why a connection is not used any more.
+/// Reason why a connection is given up.
 enum End {
-    /// The root has ended.
+    /// End of the root.
     Over,
     Lost(RedisError),
 }
@@ -56,6 +56,7 @@ pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut sock
             }
         };
         let End::Lost(error) = end else { return };
+        // One warning per outage, not per attempt.
         if !std::mem::replace(&mut is_warned, true) {
             tracing::warn!(redis = name, %error, "the shared directory is away; this root knows its own nodes only");
         }
@@ -71,7 +72,7 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE));
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    // All steps together: a server that answers each of them late is of no use.
+    // The timeout covers all steps together, because a server that answers each of them late is useless.
     timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
@@ -79,7 +80,7 @@ pub(super) fn too_slow() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// Waits; what is said meanwhile is for nobody. False if the root has ended.
+/// Waits, and refuses commands meanwhile. Returns false if the root has ended.
 async fn rest(socket: &mut Socket, pause: Duration) -> bool {
     let mut waiting = std::pin::pin!(sleep(pause));
     loop {
@@ -95,7 +96,7 @@ async fn rest(socket: &mut Socket, pause: Duration) -> bool {
     }
 }
 
-/// Uses one connection for as long as it is good. `begun` is called when it has been of use.
+/// Uses one connection until it fails. Calls `begun` once it has worked.
 async fn serve(
     connection: MultiplexedConnection,
     store: &Arc<Store>,
@@ -107,8 +108,9 @@ async fn serve(
     if matches!(end, End::Lost(_)) {
         socket.shared.traffic.directory_failures.increment();
     }
+    // First, so that no more messages are queued for a dead connection.
     socket.shared.is_there.store(false, Ordering::Relaxed);
-    // They answer their questions, and note what they could not say.
+    // The tasks answer their questions, and note removals that they could not send.
     while unanswered.join_next().await.is_some() {}
     if matches!(end, End::Over) {
         close(&connection, store).await;
@@ -133,17 +135,17 @@ async fn exchange(
     let mut look = std::pin::pin!(sleep(LOOK));
     let mut told = Vec::with_capacity(BATCH);
     loop {
-        // It may not be there yet, or again; all nodes are told. Those that have left come first: some of
-        // them may have returned.
+        // Redis may have come back empty, so all nodes are written. Removals come first, because a removed
+        // node may have registered again.
         if std::mem::take(&mut is_back) {
             if let Err(error) = take_out(connection, store, &socket.shared).await {
                 return End::Lost(error);
             }
-            // A root that has ended hears nothing, and what it has still said is said.
+            // The receiver of a root that has ended is gone, which is no error.
             let _ = socket.heard.send(Heard::Back).await;
         }
         tokio::select! {
-            // Nothing more is said on a connection that has failed.
+            // A failed connection takes no more commands, so its failure is checked first.
             biased;
             Some(done) = unanswered.join_next() => {
                 if let Ok(Err(error)) = done {
@@ -170,18 +172,18 @@ async fn exchange(
     }
 }
 
-/// This root's own record, by which others find it.
+/// State of this root's record, by which others find it.
 #[derive(Default)]
 struct Record {
-    /// Whether Redis has taken it, if it was written.
+    /// True if Redis took the last write; `None` before the first.
     is_taken: Option<bool>,
-    /// Looks until it is written again.
+    /// Number of checks until the next write.
     until: u32,
 }
 
 impl Record {
-    /// Looks whether Redis is there, and writes the record if it is time. True if the root has something to
-    /// say again.
+    /// Checks that Redis is there, and writes the record if it is due. Returns true if the root must write
+    /// its nodes again.
     async fn look(
         &mut self,
         connection: &MultiplexedConnection,
@@ -201,8 +203,8 @@ impl Record {
         Ok(takes_writes && (shared.has_missed.swap(false, Ordering::Relaxed) || !was_taken))
     }
 
-    /// Writes it. Redis may refuse that, because it has no memory or is a replica, and still answer
-    /// questions; an error means that it does not.
+    /// Writes the record. Redis may refuse that, because it has no memory or is a replica, and still answer
+    /// questions. An error means that it does not.
     async fn write(
         &mut self,
         connection: &MultiplexedConnection,
@@ -231,7 +233,7 @@ impl Record {
     }
 }
 
-/// Takes out the nodes that have left while that could not be said.
+/// Removes nodes that left while Redis was unreachable.
 async fn take_out(connection: &MultiplexedConnection, store: &Store, shared: &Shared) -> RedisResult<()> {
     let gone: Vec<_> = shared.take_gone().into_iter().collect();
     for (number, some) in gone.chunks(BATCH).enumerate() {
@@ -251,7 +253,7 @@ async fn take_out(connection: &MultiplexedConnection, store: &Store, shared: &Sh
     Ok(())
 }
 
-/// The root ends: others shall not name it any more.
+/// Removes the record of a root that ends, so that others no longer name it.
 async fn close(connection: &MultiplexedConnection, store: &Store) {
     let mut pipeline = Pipeline::new();
     store.remove_record(&mut pipeline);
@@ -260,7 +262,7 @@ async fn close(connection: &MultiplexedConnection, store: &Store) {
     }
 }
 
-/// Says what Redis must not refuse.
+/// Runs commands that Redis must not refuse.
 async fn say(connection: &MultiplexedConnection, mut pipeline: Pipeline) -> RedisResult<()> {
     let results = say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await?;
     results.into_iter().try_for_each(|result| result.map(drop))

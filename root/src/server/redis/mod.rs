@@ -1,17 +1,17 @@
-//! A directory in Redis.
+//! Directory of several roots in Redis.
 //!
 //! | key | value | ends after |
 //! |---|---|---|
 //! | `peersock:2:node:` and the first 10 bytes of a node ID | a hash of claims: for each root that has such a node (both IDs), when that ends (10 digits, seconds by Redis' clock), the node's identity and registration | the last claim |
 //! | `peersock:2:root:` and a root's node ID | the root's record: where it listens | 90 s; written every 30 s |
 //!
-//! IDs in keys are hexadecimal, all other values bytes. Everything in it is signed by whom it is about, and
-//! checked when it is read: who writes to Redis can make nodes not be found, and nothing else. A root that
-//! ends without a word is not named any more when its record has ended, whatever still points to it. What it
-//! has claimed goes with the next write to the same key, or with the key: so roots can come and go for ever.
+//! IDs in keys are hexadecimal, all other values are bytes. Each record is signed by its subject, and
+//! verified when it is read. So an attacker who writes to Redis can hide nodes, and nothing else. A root that
+//! was killed is no longer named once its record has expired, whatever still points to it. Its claims go with
+//! the next write to the same key, or with the key, so roots can come and go for ever.
 //!
-//! A thread of its own waits for Redis, so that the one that relays never does. When Redis is away, or takes
-//! too long, the root goes on with its own nodes; when it comes back it is told all of them.
+//! A separate thread waits for Redis, so that the relaying thread never does. While Redis is away, or too
+//! slow, the root goes on with its own nodes. When Redis comes back, the root writes all of them.
 
 mod batch;
 #[doc(hidden)]
@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use super::directory::{Heard, Plug, Shared, channels};
 use store::Store;
 
-/// Where a directory in Redis is.
+/// Address and credentials of a directory in Redis.
 ///
 /// ```
 /// use peersock_root::server::RedisConfig;
@@ -45,19 +45,20 @@ use store::Store;
 #[derive(Clone)]
 pub struct RedisConfig(ConnectionInfo);
 
-/// The text names no Redis; with the reason.
+/// Error for a text that is no URL of Redis, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisUrlError(String);
 
 impl RedisConfig {
-    /// `redis://` or, by TLS, `rediss://`, then `[USER@]HOST[:PORT][/DATABASE]`. Redis needs to be of version
+    /// Parses `redis://` or, by TLS, `rediss://`, then `[USER@]HOST[:PORT][/DATABASE]`. Redis must be version
     /// 6.2 or later.
     ///
     /// # Errors
-    /// When the text is something else, or has a password in it: that would be seen by all users of the
-    /// machine, and in logs.
+    /// Fails for any other text, and for one with a password, because all users of the machine and logs would
+    /// show it.
     pub fn new(url: &str, password: Option<&Zeroizing<String>>) -> Result<Self, RedisUrlError> {
         let parsed = url.into_connection_info().map_err(|error| RedisUrlError(reason(&error)))?;
+        // The parser takes any path for a Unix socket.
         if matches!(parsed.addr(), ConnectionAddr::Unix(_)) && !url.contains("unix:") {
             return Err(RedisUrlError("it does not begin with redis:// or rediss://".to_owned()));
         }
@@ -73,12 +74,12 @@ impl RedisConfig {
     }
 }
 
-/// What is wrong, without the text: it may hold a password.
+/// Returns the reason without the text, which may hold a password.
 fn reason(error: &redis::RedisError) -> String {
     error.detail().map_or_else(|| "it is no URL of Redis".to_owned(), str::to_owned)
 }
 
-/// Where it is, and not with what it is entered.
+/// Shows the address without the credentials.
 impl fmt::Display for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.addr().fmt(f)
@@ -99,14 +100,14 @@ impl fmt::Display for RedisUrlError {
 
 impl std::error::Error for RedisUrlError {}
 
-/// The thread that keeps the directory.
+/// Thread that keeps the directory.
 pub(super) struct Keeper {
     pub(super) heard: mpsc::Receiver<Heard>,
     pub(super) shared: Arc<Shared>,
     pub(super) thread: JoinHandle<()>,
 }
 
-/// Begins to keep the directory for this root, which listens at `endpoints`.
+/// Starts the directory's thread for this root, which listens at `endpoints`.
 pub(super) fn start(config: RedisConfig, root: Arc<Identity>, endpoints: &str) -> io::Result<(Plug, Keeper)> {
     let store = Store::new(root, endpoints)?;
     let client = redis::Client::open(config.0.clone()).map_err(|error| io::Error::other(reason(&error)))?;

@@ -1,4 +1,4 @@
-//! What is written to Redis, and what is believed of what is read.
+//! Records written to Redis, and the checks of records read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,20 +12,20 @@ use redis::Pipeline;
 use crate::server::clocks;
 use crate::server::directory::DirectoryTraffic;
 
-/// What all keys begin with; the number is of this layout.
+/// Prefix of all keys; the number is the version of this layout.
 const PREFIX: &str = "peersock:2";
 
-/// A root's record, which is written every 30 s, ends after so many seconds.
+/// Lifetime of a root's record in seconds. It is written every 30 s.
 const RECORD_LIFETIME: u64 = 90;
 
-/// No claim lasts for more seconds than this: nodes ask for 600 s, and renew that before.
+/// Limit of a claim's lifetime in seconds: nodes ask for 600 s, and renew earlier.
 const MAX_LIFETIME: u32 = 86_400;
 
-/// Digits of the time when a claim ends.
+/// Number of digits of the time when a claim ends.
 const ENDS: usize = 10;
 
-/// Writes a claim for so many seconds, and takes out those that have ended: what roots have left that were
-/// killed. Redis' own clock counts, so that roots need not agree on the time. A claim that lasts too long was
+/// Script that writes a claim for a number of seconds, and removes expired claims, which killed roots have
+/// left. Redis' clock counts, so that roots need not agree on the time. A claim with too long a lifetime was
 /// written when that clock was wrong.
 const WRITE_CLAIM: &str = "\
 local now = tonumber(redis.call('TIME')[1])
@@ -42,8 +42,8 @@ for at = 1, #claims, 2 do
 end
 redis.call('EXPIREAT', KEYS[1], last)";
 
-/// Reads some claims, and none that is no claim by its length: whoever may write to Redis can make fields and
-/// values of any length. Nothing of those leaves Redis.
+/// Script that reads some claims, and skips fields and values of another length, because an attacker with
+/// write access can store any length. Those never leave Redis.
 const READ_CLAIMS: &str = "\
 local found = {}
 for _, field in ipairs(redis.call('HRANDFIELD', KEYS[1], ARGV[1])) do
@@ -54,35 +54,35 @@ for _, field in ipairs(redis.call('HRANDFIELD', KEYS[1], ARGV[1])) do
 end
 return found";
 
-/// A root's record is remembered for so long, that there is none for less, and so many of them.
+/// Cache times of a root's record and of a missing record, and the limit of cached records.
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 const MISSED_FOR: Duration = Duration::from_secs(1);
 const MAX_RECORDS: usize = 256;
 
-/// What is read of one key: more roots than this have no node of the same ID.
+/// Limit of claims read per key; no more roots have a node of the same ID.
 const MAX_READ: usize = 16;
 
-/// Bytes of a claim's field and value.
+/// Size in bytes of a claim's field and value.
 const FIELD: usize = 64;
 const VALUE: usize = ENDS + PublicIdentity::LEN + size_of::<u64>() + size_of::<u32>() + 64;
 
-/// No record of a root has so many bytes.
+/// Size limit in bytes of a root's record; no valid record reaches it.
 const LONGEST_RECORD: usize = 1024;
 const _: () = assert!(RootRecord::MAX_ENDPOINTS + PublicIdentity::LEN + 64 + 16 < LONGEST_RECORD);
 
-/// The fields of a hash, in Redis' order, which is random.
+/// Fields of a hash, in Redis' random order.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// This root's view of the directory.
+/// View of the directory from this root.
 pub(super) struct Store {
     root: Arc<Identity>,
     id: NodeId,
     endpoints: String,
-    /// Of other roots, with when they were read; `None` for those that are not there.
+    /// Records of other roots, with the time of reading; `None` for a missing record.
     records: Mutex<BTreeMap<NodeId, (Instant, Option<RootRecord>)>>,
 }
 
-/// Somebody who is said to be at a root.
+/// Node that is claimed to be at a root.
 pub(super) struct Claim {
     pub(super) root: NodeId,
     identity: PublicIdentity,
@@ -99,12 +99,12 @@ impl Store {
         Ok(Self { root, id, endpoints: endpoints.to_owned(), records: Mutex::default() })
     }
 
-    /// Asks for something that Redis answers whenever it answers at all, also if it takes no writes.
+    /// Adds a command that Redis answers whenever it answers at all, even if it takes no writes.
     pub(super) fn look(&self, pipeline: &mut Pipeline) {
         pipeline.cmd("EXISTS").arg(root_key(&self.id));
     }
 
-    /// Writes where this root listens.
+    /// Adds the command that writes this root's endpoints.
     pub(super) fn write_record(&self, pipeline: &mut Pipeline) {
         let time = clocks().1.as_secs();
         let Some(record) = RootRecord::sign(&self.root, time, &self.endpoints) else { return };
@@ -113,16 +113,17 @@ impl Store {
         pipeline.cmd("SET").arg(root_key(&self.id)).arg(value).arg("EX").arg(RECORD_LIFETIME);
     }
 
-    /// Takes it out.
+    /// Adds the command that removes this root's record.
     pub(super) fn remove_record(&self, pipeline: &mut Pipeline) {
         pipeline.cmd("DEL").arg(root_key(&self.id));
     }
 
-    /// Writes that the node is at this root, for so many seconds.
+    /// Adds the command that registers the node at this root, for `lifetime` seconds.
     pub(super) fn write_node(&self, pipeline: &mut Pipeline, entry: &Entry, lifetime: u32) {
         let node = entry.identity.node_id();
         let command = pipeline.cmd("EVAL").arg(WRITE_CLAIM).arg(1).arg(node_key(&node));
         command.arg(self.field(&node)).arg(value(entry));
+        // At 0 the script would remove its own claim at once.
         command.arg(lifetime.clamp(1, MAX_LIFETIME)).arg(MAX_LIFETIME);
     }
 
@@ -130,32 +131,33 @@ impl Store {
         pipeline.cmd("HDEL").arg(node_key(node)).arg(self.field(node));
     }
 
-    /// Asks who is there; one answer of [`Fields`].
+    /// Adds a question for a node; its answer is one [`Fields`].
     pub(super) fn ask(&self, pipeline: &mut Pipeline, key: &LookUpKey) {
         let command = pipeline.cmd("EVAL").arg(READ_CLAIMS).arg(1).arg(key_of(key));
         command.arg(MAX_READ).arg(FIELD).arg(VALUE);
     }
 
-    /// Asks where a root listens; one answer, which is empty if nothing is there.
+    /// Adds a question for a root's endpoints; the answer is empty if there is no record.
     pub(super) fn ask_record(&self, pipeline: &mut Pipeline, root: &NodeId) {
-        // What is longer is cut off, and so no record.
+        // A longer value is cut off, and so fails to parse.
         pipeline.cmd("GETRANGE").arg(root_key(root)).arg(0).arg(LONGEST_RECORD - 1);
     }
 
-    /// What fields say, as far as it is about who was asked for, and not about this root, which knows better.
+    /// Parses claims about the requested node at other roots.
     pub(super) fn claims(&self, asked: &LookUpKey, fields: &Fields) -> Vec<Claim> {
         let claims = fields.iter().filter_map(|(field, value)| claim(field, value));
+        // Claims of this root are left out, because its own table is newer.
         claims.filter(|claim| asked.matches(&claim.identity.node_id()) && claim.root != self.id).collect()
     }
 
-    /// Whether it is to be asked where the root listens.
+    /// Returns true if the root's record must be read.
     pub(super) fn is_unknown(&self, root: &NodeId) -> bool {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clocks().0;
         records.get(root).is_none_or(|known| is_old(known, now))
     }
 
-    /// What Redis says of where a root listens, if anything. Only that root's own word counts.
+    /// Caches a root's record, or its absence. Only a record signed by that root counts.
     pub(super) fn note_record(&self, root: &NodeId, value: &[u8], traffic: &DirectoryTraffic) {
         let parsed = (!value.is_empty()).then(|| RootRecord::parse(value).ok());
         let record = parsed.clone().flatten().filter(|one| one.identity.node_id() == *root && one.verify());
@@ -167,6 +169,7 @@ impl Store {
         if records.len() >= MAX_RECORDS {
             records.retain(|_, known| !is_old(known, now));
         }
+        // Forged claims can name any number of roots, so the cache stays bounded.
         if records.len() >= MAX_RECORDS && !records.contains_key(root) {
             let oldest = records.iter().min_by_key(|(_, (at, _))| *at).map(|(root, _)| *root);
             oldest.and_then(|root| records.remove(&root));
@@ -174,14 +177,15 @@ impl Store {
         records.insert(*root, (now, record));
     }
 
-    /// The newest claim that its node has signed, at a root that is there: a root that has ended without a
-    /// word leaves older ones.
+    /// Returns the newest claim signed by its node, at a root whose record exists. Killed roots leave older
+    /// claims.
     pub(super) fn choose(&self, mut claims: Vec<Claim>, traffic: &DirectoryTraffic) -> Option<Box<Referral>> {
         claims.sort_by_key(|claim| std::cmp::Reverse(claim.registration.sequence));
         claims.into_iter().find_map(|Claim { root, identity, registration }| {
             let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
             let record = records.get(&root)?.1.clone()?;
             drop(records);
+            // Verified last and without the lock, because a signature check is the most expensive step.
             let is_signed = registration.verify(&identity, &root);
             if !is_signed {
                 traffic.directory_forged.increment();
@@ -195,7 +199,7 @@ impl Store {
     }
 }
 
-/// Whether what was read of a root is to be read again.
+/// Returns true if a cached record must be read again.
 fn is_old((at, record): &(Instant, Option<RootRecord>), now: Instant) -> bool {
     let lasts = if record.is_some() { REMEMBERED_FOR } else { MISSED_FOR };
     now.saturating_duration_since(*at) >= lasts
@@ -220,7 +224,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is behind the time when the claim ends.
+/// Encodes the part of a claim after its expiry time.
 pub(super) fn value(entry: &Entry) -> Vec<u8> {
     let Registration { sequence, lifetime, signature } = &entry.registration;
     let identity = entry.identity.to_bytes();
@@ -254,7 +258,7 @@ mod tests {
         Store::new(Arc::new(identity(seed)), "192.0.2.1:7420").expect("it is short")
     }
 
-    /// A node at the second root, as the first one would read it.
+    /// Returns a node at the second root, as the first one would read it.
     fn written() -> (Fields, LookUpKey) {
         let (node, at) = (identity(1), store(3));
         let registration = Registration::sign(&node, &at.id, 7, 600);
@@ -288,7 +292,7 @@ mod tests {
             fields[0].0[at] ^= 1;
             assert_eq!(read(&fields, &key, Some(&record)).0, None, "field, byte {at}");
         }
-        // When it ends only Redis looks at.
+        // The expiry time is only checked by Redis, so the loop skips it.
         for at in ENDS..good[0].1.len() {
             let mut fields = good.clone();
             fields[0].1[at] ^= 1;

@@ -1,4 +1,4 @@
-//! Allocations by TCP, from a server on loopback that grants what it is asked for, or misbehaves.
+//! Tests of allocations by TCP, from a server on loopback that grants every request, or misbehaves.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ const SEND: u16 = 0x0016;
 
 struct Server(TcpListener);
 
-/// One connection of a client.
+/// Connection of a client.
 struct Connection(TcpStream);
 
 impl Server {
@@ -40,8 +40,8 @@ impl Server {
         Connection(stream)
     }
 
-    /// The connection for the IPv4 address, with its first request. The one for the other family may come
-    /// first on a slow machine; it gets no answer.
+    /// Returns the connection for the IPv4 address, with its first request. The connection for the other
+    /// family may come first on a slow machine; it gets no answer.
     fn accept_ipv4(&self, others: &mut Vec<Connection>) -> (Connection, Message) {
         loop {
             let mut connection = self.accept();
@@ -54,7 +54,7 @@ impl Server {
     }
 }
 
-/// A STUN message or a ChannelData frame.
+/// STUN message or ChannelData frame.
 struct Message(Vec<u8>);
 
 impl Message {
@@ -62,7 +62,7 @@ impl Message {
         u16::from_be_bytes([self.0[0], self.0[1]])
     }
 
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     fn attribute(&self, kind: u16) -> Option<&[u8]> {
         let mut rest = &self.0[20..];
         while let [a, b, c, d, tail @ ..] = rest {
@@ -85,14 +85,14 @@ impl Connection {
         let mut message = vec![0; 4];
         self.0.read_exact(&mut message)?;
         let length = usize::from(u16::from_be_bytes([message[2], message[3]]));
-        // Over a stream ChannelData is padded.
+        // ChannelData is padded on a stream.
         let rest = if message[0] < 0x40 { 16 + length } else { length.next_multiple_of(4) };
         message.resize(4 + rest, 0);
         self.0.read_exact(&mut message[4..])?;
         Ok(Message(message))
     }
 
-    /// Reads until a message of that method comes; `None` if the connection ends before.
+    /// Reads until a message of that method; returns `None` if the connection ends first.
     fn read_until(&mut self, method: u16) -> Option<Message> {
         loop {
             let message = self.read().ok()?;
@@ -102,7 +102,7 @@ impl Connection {
         }
     }
 
-    /// An answer with a lifetime of 600 s and a relayed address, whatever was asked.
+    /// Sends a success response with a lifetime of 600 s and a relayed address.
     fn grant(&mut self, request: &Message) {
         let mut answer = (request.method() | 0x0100).to_be_bytes().to_vec();
         answer.extend([0, 20]);
@@ -172,7 +172,7 @@ fn a_server_that_says_nonsense_is_left_with_the_reason() {
         connection.0.write_all(garbage).expect("it is connected");
         wait_for(|| error_of(&driver).is_some_and(|error| error.contains("no message of a TURN server")));
         assert!(driver.turn.relayed().is_empty());
-        // Nothing more is read from it.
+        // The client reads no more from it.
         while connection.read().is_ok() {}
     }
 }
@@ -193,7 +193,7 @@ fn a_server_that_reads_nothing_holds_nobody_up_and_costs_a_bounded_queue() {
         crate::driver::turn::Link::Stream(sender) => sender.queued(),
         crate::driver::turn::Link::Udp(_) => panic!("it is a stream"),
     };
-    // 60 MB, of which neither the kernel nor the server takes much.
+    // 60 MB, of which the kernel and the server take only a little.
     let mut most = 0;
     for _ in 0..50_000 {
         driver.turn.send(&transmit(&contents));
@@ -209,7 +209,7 @@ fn a_check_ends_in_time_though_the_server_takes_the_connection_and_says_nothing(
     let [silent] = &check_turn(&[server.text().parse().expect("a server")], &["lo".into()])[..] else {
         panic!("one server was asked")
     };
-    // The promise is 5 s; a machine that does other work may need longer for the rest.
+    // The promise is 5 s; a busy machine may need longer for the rest.
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert!(!silent.reached && silent.relayed.is_none() && silent.rtt_ms.is_none(), "{silent:?}");
     assert_eq!(silent.error.as_deref(), Some("the server does not answer"));

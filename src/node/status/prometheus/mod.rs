@@ -1,4 +1,4 @@
-//! A node's state as text for Prometheus.
+//! State of a node as text for Prometheus.
 
 mod networks;
 mod peers;
@@ -13,10 +13,10 @@ use peersock_primitives::prometheus::{Family, Number, Text};
 use super::Status;
 use crate::driver::UdpStats;
 
-/// The labels of a number.
+/// Labels of a sample.
 type Labels<'a> = [(&'a str, &'a str)];
 
-/// A family of which every network or peer has a number, if it is known there.
+/// Family with a sample of every network or peer, where the value is known.
 struct Column<T> {
     name: &'static str,
     help: &'static str,
@@ -24,13 +24,12 @@ struct Column<T> {
 }
 
 impl Status {
-    /// Writes all numbers as text for Prometheus (format 0.0.4), for an HTTP endpoint of the program's own or
-    /// for the collector `textfile` of `node_exporter`. `peersock status --prometheus` prints the same.
+    /// Writes all metrics as text for Prometheus (format 0.0.4), for an HTTP endpoint of the program or for
+    /// the collector `textfile` of `node_exporter`. `peersock status --prometheus` prints the same.
     ///
-    /// Every number has the label `node`. At most `peers` peers have numbers of their own, connected ones
-    /// first, then those that were there last; how many have none is told by `peersock_node_peers_omitted`,
-    /// and the numbers of networks count all. There is no secret in the text, and no address;
-    /// names of members are in it, and node IDs.
+    /// Every sample has the label `node`. At most `peers` peers have samples, connected ones first, then the
+    /// ones seen last. `peersock_node_peers_omitted` is the number of the others, and the metrics of networks
+    /// count all. The text has no secret and no address; it has names of members, and node IDs.
     ///
     /// ```
     /// use std::io::{BufRead, BufReader, Read, Write};
@@ -104,7 +103,7 @@ impl Status {
             gauge("peersock_node_dht_searches", "Peers that are looked for in the DHT now.", dht.searches);
         }
         if !self.turn.is_empty() {
-            // Not by server: its name has the user's in it.
+            // No metric by server, because its name contains the user's name.
             let mut allocations =
                 text.gauge("peersock_node_turn_allocations", "Allocations on TURN servers, by how they are.");
             for (state, is_there, has_failed) in
@@ -128,14 +127,14 @@ impl Status {
     }
 }
 
-/// Adds a number that may not be known.
+/// Adds a sample if its value is known.
 fn add(family: &mut Family<'_>, labels: &Labels<'_>, value: Option<Number>) {
     if let Some(value) = value {
         family.number(labels, value);
     }
 }
 
-/// What each counter counts.
+/// Returns the descriptions of all counters.
 fn descriptions() -> BTreeMap<&'static str, &'static str> {
     [
         peersock_overlay::Counters::descriptions(),
@@ -148,8 +147,8 @@ fn descriptions() -> BTreeMap<&'static str, &'static str> {
     .collect()
 }
 
-/// A description without what only makes sense in the documentation of the code: its links, and all that
-/// follows the first sentence.
+/// Returns the first sentence of a description without its code marks; the rest only makes sense in the
+/// documentation of the code.
 fn first_sentence(description: &str) -> String {
     let sentence = description.split_once(". ").map_or(description, |(first, _)| first);
     sentence.trim_end_matches('.').replace('`', "")

@@ -1,4 +1,4 @@
-//! Numbers of the networks that a node is in.
+//! Metrics of the networks that a node has joined.
 
 use peersock_primitives::prometheus::Text;
 
@@ -28,7 +28,7 @@ impl Status {
                 peers.number(&[("node", node), ("network", id), ("state", &state)], count);
             }
         }
-        // It becomes less when something was late.
+        // A gauge, because a late packet decreases it.
         let mut lost = text.gauge(
             "peersock_network_lost_packets",
             "Packets of all peers that have not come, or not yet, though later ones have.",

@@ -1,4 +1,4 @@
-//! Numbers of the foremost peers.
+//! Metrics of the most important peers.
 
 use peersock_primitives::prometheus::Text;
 
@@ -8,7 +8,7 @@ use crate::node::status::{PeerStatus, Status};
 impl Status {
     pub(super) fn write_peers(&self, text: &mut Text, node: &str, most: usize) {
         let mut peers: Vec<_> = self.foremost_peers(most).into_iter().map(Named::new).collect();
-        // As stable as can be between two scrapes.
+        // Sorted, so that the order stays stable between two scrapes.
         peers.sort_by(|a, b| (&a.network, &a.id).cmp(&(&b.network, &b.id)));
         let mut info = text.gauge("peersock_peer_info", "The name of a peer, if the network gives it one.");
         for peer in &peers {
@@ -69,7 +69,7 @@ const PEER_GAUGES: [Column<PeerStatus>; 6] = [
         help: "The largest datagram known to pass on the path.",
         value: |peer| Some(peer.datagram_size?.into()),
     },
-    // It becomes less when something was late.
+    // A gauge, because a late packet decreases it.
     Column {
         name: "peersock_peer_lost_packets",
         help: "Packets of the peer that have not come, or not yet, though later ones have.",
@@ -100,7 +100,7 @@ const PEER_COUNTERS: [Column<PeerStatus>; 4] = [
     },
 ];
 
-/// A peer with the texts of its labels.
+/// Peer with the texts of its labels.
 struct Named<'a> {
     network: String,
     id: String,

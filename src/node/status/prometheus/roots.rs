@@ -1,4 +1,4 @@
-//! Numbers of the roots that a node uses.
+//! Metrics of the roots that a node uses.
 
 use peersock_primitives::prometheus::Text;
 

@@ -1,8 +1,8 @@
-//! Reads the text format of Prometheus.
+//! Parser of the text format of Prometheus.
 
 use std::collections::BTreeSet;
 
-/// A number with what belongs to it.
+/// Sample with its family and labels.
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) kind: String,
@@ -17,8 +17,8 @@ impl Line {
     }
 }
 
-/// Reads the format, and is as strict as its description: a family is in one place, with its help and
-/// type in front; no number is there twice.
+/// Parses the format as strictly as its description: a family is in one place, after its help and type; no
+/// sample occurs twice.
 #[track_caller]
 pub(super) fn parse(text: &str) -> Vec<Line> {
     assert!(text.ends_with('\n'), "the last line has an end");
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Vec<Line> {
     lines
 }
 
-/// Labels in front of a value; returns what follows them.
+/// Parses the labels before a value; returns the rest.
 #[track_caller]
 fn labels(text: &str) -> (Vec<(String, String)>, &str) {
     let Some(mut rest) = text.strip_prefix('{') else { return (Vec::new(), text) };

@@ -1,4 +1,4 @@
-//! What is written is read back by a reader of the format.
+//! Tests that parse the written text with a reader of the format.
 
 mod format;
 
@@ -17,7 +17,7 @@ const NETWORK: &str = "ff00500050000000";
 fn every_line_is_as_the_format_wants_it() {
     let status = status(3);
     let lines = parse(&status.prometheus(3));
-    // All counters are there, with a text that says what they count.
+    // All counters occur, with a description.
     for name in status.counters.keys() {
         let family = format!("peersock_node_{name}_total");
         let line = lines.iter().find(|line| line.name == family).unwrap_or_else(|| panic!("no {family}"));
@@ -54,7 +54,7 @@ fn a_name_with_quotation_marks_is_read_back_as_it_is() {
 fn only_the_foremost_peers_have_numbers_of_their_own() {
     let lines = parse(&status(5).prometheus(2));
     let peers: BTreeSet<_> = lines.iter().filter_map(|line| line.label("peer")).collect();
-    // The connected one, and who was seen last.
+    // The connected peer, and the one seen last.
     assert_eq!(peers, [node(1).to_string(), node(2).to_string()].iter().map(String::as_str).collect());
     let omitted = lines.iter().find(|line| line.name == "peersock_node_peers_omitted").expect("it is told");
     assert_eq!(omitted.value, 3.0);
@@ -75,7 +75,7 @@ fn a_path_has_its_kind_and_the_root_that_relays() {
         change(&mut status.peers[0]);
         let lines = parse(&status.prometheus(2));
         let paths: Vec<_> = lines.iter().filter(|line| line.name == "peersock_peer_path").collect();
-        // Who is not connected has none.
+        // A peer without a session has no path.
         assert_eq!((paths.len(), paths[0].label("path")), (1, Some(kind)));
         assert_eq!(paths[0].label("root") == Some(&node(9).to_string()), is_relayed, "{kind}");
     }
@@ -109,14 +109,14 @@ fn no_secret_and_no_address_is_in_the_text() {
     assert_eq!(counts, [("relaying", 0.0), ("failed", 1.0), ("asking", 0.0)]);
 }
 
-/// The status of a node with so many peers, the first of which is connected.
+/// Returns the status of a node with `peers` peers, the first of which is connected.
 fn status(peers: u8) -> Status {
     let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
     let node = node.start().expect("the node starts");
     let network: NetworkId = NETWORK.parse().expect("an ID");
     node.join(Network::ad_hoc(network)).expect("the node joins");
     let mut status = node.status();
-    // Another node of this machine may have been found.
+    // Replaces other nodes of this machine that may have been found.
     status.peers = (1..=peers).map(|number| peer(network, number)).collect();
     let joined = &mut status.networks[0];
     (joined.connected, joined.known, joined.gone) = (1, usize::from(peers - 1), 0);
