@@ -1,19 +1,18 @@
-//! Load measure and rate limits: what keeps strangers' packets cheap.
+//! Load measure and rate limits, which keep strangers' packets cheap.
 //!
-//! Everything here has a fixed size, whatever arrives, and the same packets at the same times get the same
+//! Everything here has a fixed size, whatever arrives. The same packets at the same times get the same
 //! answers.
 //!
-//! A handshake initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything
-//! about the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away:
-//! once more initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which
-//! proves that its sender receives at its source address; and then each source prefix has its own bucket, and
-//! all of them together another. Beside these each node has a bucket of its own at the address at which it is
-//! reached, so that nobody ends sessions by using up what their renewal needs: neither strangers with many
-//! addresses, nor those who are peers at many.
+//! An initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything about
+//! the sender, and three more to answer. [`HandshakeLoad`] limits that. Once more initiations arrive than its
+//! bucket refills, an initiation must carry a cookie (MAC2), which proves that its sender receives at its
+//! source address. Then each source prefix has a bucket, and all of them share another. In addition each node
+//! has a bucket at the address where it is reached, so that no attacker can end sessions by using up the
+//! handshakes that their renewal needs: neither strangers with many addresses, nor peers at many addresses.
 //!
-//! What a root relays comes from the root's address, whoever sent it. So each relayed source has a bucket of
-//! its own in front of the one of the root's prefix: it cannot use up what the others of the root have. Which
-//! source it is only the root says. A root that makes up sources gets no more than its prefix has.
+//! A relayed message always comes from the root's address. So each relayed source has its bucket in front of
+//! that of the root's prefix, and cannot use up the share of the root's other sources. Only the root names
+//! the source. A root that makes up sources gets no more than its prefix has.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::noise::Origin;
 use crate::wire::Channel;
 
-/// What to do with an initiation whose MAC1 is valid.
+/// Decision about an initiation whose MAC1 is valid.
 ///
 /// See [`HandshakeLoad`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub enum Admission {
     Accept,
     /// Ask for a cookie.
     DemandCookie,
-    /// Ignore it: its source, or everyone together, sends too many even with cookies.
+    /// Ignore it: its source, or all sources together, send too many even with cookies.
     Refuse,
 }
 
@@ -55,23 +54,23 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct HandshakeLoad {
     arrivals: Bucket,
-    /// Tokens at which the arrivals have calmed down (hysteresis).
+    /// Number of tokens at which the arrivals count as calm (hysteresis).
     calm: u32,
-    /// Under load until then at least.
+    /// Earliest end of the loaded state.
     loaded_until: Option<Instant>,
-    /// Initiations with a valid cookie.
+    /// Budget for initiations with a valid cookie.
     proven: Limiter,
-    /// Cookie replies, for each address and port: nobody has shown yet that he receives there, so who forges
-    /// addresses would use up what all of a prefix may have. They cost some microseconds each; the common
-    /// rate is high for the same reason. They are shorter than what they answer.
+    /// Budget for cookie replies, per address and port. The sender is unproven, so with a budget per prefix a
+    /// forger could use up that of the whole prefix. A reply costs some microseconds, so the common rate is
+    /// high. It is shorter than the initiation it answers.
     cookie_replies: Limiter,
-    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations.
-    /// Anybody can make this node send him an initiation, and then forge answers to it.
+    /// Budget for responses that name a handshake of ours and fail to authenticate. Each costs two X25519
+    /// operations. An attacker can make this node send it an initiation, and then forge answers.
     failed_responses: Limiter,
     relayed: Relayed,
 }
 
-/// What one relayed source may use up of what its root has.
+/// Limits on one relayed source within its root's budget.
 #[derive(Debug)]
 struct Relayed {
     proven: Sources,
@@ -79,14 +78,15 @@ struct Relayed {
     failed_responses: Sources,
 }
 
-/// How long the endpoint keeps asking for cookies after the last excess initiation.
+/// Time after the last excess initiation for which the endpoint keeps asking for cookies.
 const LOAD_HOLD: Duration = Duration::from_secs(1);
 
 impl HandshakeLoad {
-    /// Uses the two limits on handshakes. `key` is random and kept secret.
+    /// Creates the load measure from the two limits on handshakes. `key` is random and secret.
     pub fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
         let proven = Rate::per_second(rate, rate);
+        // Half, so that one prefix leaves room for others even when it attacks with valid cookies.
         let proven_source = Rate::per_second(rate / 2, rate / 2);
         let (failed, failed_source) = (Rate::per_second(500, 500), Rate::per_second(20, 40));
         let (replies, replies_source) = (Rate::per_second(20_000, 2000), Rate::per_second(200, 200));
@@ -105,17 +105,17 @@ impl HandshakeLoad {
         }
     }
 
-    /// The processor does not keep up with what was admitted: the next ones must have a cookie.
+    /// Requires cookies from the next initiations, because the processor is behind with the admitted ones.
     pub(super) fn note_behind(&mut self, now: Instant) {
         self.loaded_until = Some(now + LOAD_HOLD);
     }
 
-    /// Returns true if an initiation that was admitted last had a cookie.
+    /// Returns true if the last admitted initiation needed a cookie.
     pub(super) fn asks_for_cookies(&self) -> bool {
         self.loaded_until.is_some()
     }
 
-    /// Counts the arrival of an initiation and says whether those without a cookie must be turned away now.
+    /// Counts an arriving initiation. Returns true if initiations without a cookie must be turned away now.
     pub(super) fn is_loaded(&mut self, now: Instant) -> bool {
         let recovered = self.arrivals.has(self.calm, now);
         if !self.arrivals.take(now) {
@@ -130,8 +130,8 @@ impl HandshakeLoad {
         }
     }
 
-    /// Decides about one initiation. Only under load it is asked whether it `has_cookie`, and if there is no
-    /// room for all, whether `take_known` takes a token of the node that is reached at the source.
+    /// Decides about one initiation. Calls `has_cookie` only under load, and `take_known` only if there is no
+    /// room for all, to take a token of the node that is reached at the source.
     pub fn admit(
         &mut self,
         origin: impl Into<Origin>,
@@ -153,10 +153,10 @@ impl HandshakeLoad {
         if may { Admission::DemandCookie } else { Admission::Refuse }
     }
 
-    /// Whether another response may be tried that answers an initiation to which so many answers were forged.
+    /// Returns true if another response may be tried to an initiation that has had `failed` forged answers.
     ///
-    /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up
-    /// nothing that the handshakes with others need.
+    /// The first response may always be tried: it costs less than the initiation did, so strangers cannot use
+    /// up the budget of handshakes with others.
     pub(super) fn may_try_response(&self, origin: impl Into<Origin>, failed: u8, now: Instant) -> bool {
         let origin = origin.into();
         let has = |sources: &Sources| origin.source().is_none_or(|source| sources.has(source, now));
@@ -164,7 +164,7 @@ impl HandshakeLoad {
             || has(&self.relayed.failed_responses) && self.failed_responses.has(origin.remote.ip(), now)
     }
 
-    /// A response cost its Diffie-Hellman operations and was forged.
+    /// Counts a forged response that has cost its Diffie-Hellman operations.
     pub(super) fn note_failed_response(&mut self, origin: impl Into<Origin>, now: Instant) {
         let origin = origin.into();
         if self.relayed.failed_responses.take_if_relayed(origin, now) {
@@ -174,14 +174,14 @@ impl HandshakeLoad {
 }
 
 impl Sources {
-    /// Takes a token of a relayed source; any other has no bucket here.
+    /// Takes a token of a relayed source; a direct source has no bucket here and always passes.
     fn take_if_relayed(&mut self, origin: Origin, now: Instant) -> bool {
         origin.source().is_none_or(|source| self.take(source, now))
     }
 }
 
 impl Origin {
-    /// What tells a relayed source from others.
+    /// Returns the key that distinguishes relayed sources.
     fn source(&self) -> Option<(std::net::IpAddr, u16, Channel)> {
         let (ip, port) = (self.remote.ip().to_canonical(), self.remote.port());
         self.channel.map(|channel| (ip, port, channel))
@@ -191,16 +191,16 @@ impl Origin {
 /// Limits on messages that anyone can send and that cost no Diffie-Hellman operation.
 #[derive(Debug)]
 pub(super) struct HintLimits {
-    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on
-    /// the same local network have.
+    /// Beacons heard; each costs a hash per joined network. Per address and port, so that one socket does not
+    /// use up the budget of others on the same local network.
     pub(super) beacons: Limiter,
-    /// Hellos heard: each costs up to one decryption per joined network. For each address and port, which may
-    /// be forged: those of a local network share a prefix.
+    /// Hellos heard; each costs up to one decryption per joined network. Per address and port, which may be
+    /// forged, because the nodes of a local network share a prefix.
     pub(super) hellos: Limiter,
-    /// Hints heard that a session is unknown, from where a peer is. They cost little, so the common rate is
-    /// high: peers at many addresses do not use up what others may say.
+    /// Hints from a peer's address that a session is unknown. They cost little, so the common rate is high
+    /// and peers at many addresses do not use up the budget of others.
     pub(super) unknown_heard: Limiter,
-    /// Errors heard that nobody listens where a peer is; the same is true of them.
+    /// ICMP errors for a peer's address; the same holds for these.
     pub(super) refusals: Limiter,
     /// Hints sent that a session is unknown.
     pub(super) unknown_sent: Limiter,
@@ -254,7 +254,7 @@ mod tests {
         let accepted = (0..1000).filter(|_| admit(start, false) == Admission::Accept).count();
         assert_eq!(accepted, 50);
         assert_eq!(admit(start, true), Admission::Accept);
-        // Sustained at ten times the rate, none without a cookie gets through any more.
+        // Sustained at ten times the rate, no initiation without a cookie gets through any more.
         for ms in 0..3000 {
             assert_ne!(admit(start + Duration::from_millis(ms), false), Admission::Accept);
         }
@@ -308,7 +308,7 @@ mod tests {
         }
         assert!(load.may_try_response(SOURCE, 0, start));
         assert!(!load.may_try_response(SOURCE, 1, start));
-        // From one place 20 a second, after 40 at once.
+        // One source gets 20 a second, after 40 at once.
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let forged = (0..1000).filter(|_| {
             let may = load.may_try_response(SOURCE, 1, start);
