@@ -53,7 +53,7 @@ fn a_few_sockets_are_not_enough() {
         assert_eq!((due.shots.is_empty(), due.stop.is_some()), (!is_enough, !is_enough), "{count}");
         assert_eq!(run.wanted().len(), if is_enough { count } else { 0 });
     }
-    // A driver that opens none does not even say so.
+    // A driver that opens no socket may not even report that.
     let mut run = Run::new();
     run.agree();
     run.now += OPENING;
@@ -140,7 +140,7 @@ fn all_that_is_agreed_fast_is_sent_within_three_seconds() {
         }
     }
     assert!(last < begin + 3 * SECOND, "{:?}", last - begin);
-    // And the other side has sent from all its sockets when the first of these arrives.
+    // The other side has sent from all its sockets when the first of these arrives.
     let mut run = Run::new();
     let begin = run.now;
     run.open(MOST_SOCKETS);
@@ -174,7 +174,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
     assert_eq!(sent, MOST_GUESSES);
 }
 
-/// However many nodes ask, and however often.
+/// Holds however many nodes ask, and however often.
 #[test]
 fn all_searches_of_a_node_send_little() {
     let begin = instant();
@@ -236,7 +236,7 @@ impl Run {
         assert_eq!(self.wanted().len(), MOST_SOCKETS);
     }
 
-    /// The other side agrees, and the driver opens so many sockets.
+    /// Makes the other side agree, and the driver open `count` sockets.
     fn open(&mut self, count: usize) -> Vec<SocketIndex> {
         self.agree();
         let open: Vec<_> = self.wanted().into_iter().take(count).collect();
@@ -254,7 +254,7 @@ impl Run {
         due
     }
 
-    /// What is sent while the sockets are gone through.
+    /// Returns the packets sent while each socket sends once.
     fn until_silent(&mut self) -> Vec<Shot> {
         let begin = self.now;
         let mut shots = Vec::new();
@@ -282,14 +282,14 @@ impl Run {
     }
 }
 
-/// The easy side of one search, which has agreed.
+/// Returns the easy side of one search, which has agreed.
 fn easy(pace: Pace) -> (Birthday<u8>, Instant, Count) {
     let (mut birthday, now) = (Birthday::new(true, instant()), instant());
     assert_eq!(birthday.join(HARD, 7, (there().ip(), pace), SECOND / 20, now), Join::New);
     (birthday, now, Count::default())
 }
 
-/// Numbers and ports that are all different, but for each second port, which comes twice.
+/// Source of numbers that all differ, and of ports that each come twice.
 #[derive(Default)]
 struct Count {
     numbers: u64,
