@@ -263,7 +263,7 @@ fn every_altered_byte_before_the_macs_is_noticed() {
     let received = Received::read(&pair.responder, &initiation).expect("authentic again");
     let (_, mut response) = pair.respond(received, Suite::Aes256Gcm);
     for at in 0..response.len() - MACS {
-        // 1 ^ 3 = 2, so the suite becomes the other one, which must be noticed as well.
+        // 1 ^ 3 = 2, so the suite becomes the other one, and that must be detected as well.
         response[at] ^= 0x03;
         let result = pending.read_response(&pair.initiator, &pair.psk, &response);
         assert!(result.is_err(), "response, byte {at}");
