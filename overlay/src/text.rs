@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-/// Shows items one after the other.
+/// Displays items separated by spaces.
 pub(crate) struct List<I>(pub(crate) I);
 
 impl<T: Display, I: Iterator<Item = T> + Clone> Display for List<I> {

@@ -66,7 +66,7 @@ impl NonceKey for Key {
     }
 }
 
-/// Whether the processor has the instructions that AES-GCM needs to be the faster suite.
+/// Returns true if the processor has the instructions that make AES-GCM the faster suite.
 fn has_fast_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
