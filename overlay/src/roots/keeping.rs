@@ -34,7 +34,7 @@ impl Keeping {
     /// `address`.
     pub(crate) fn note(&mut self, way: (SocketIndex, SocketAddr), address: SocketAddr) {
         if self.behind.replace(address.ip()).is_some_and(|before| before != address.ip()) {
-            // Another box, of which nothing is known.
+            // This is another box, whose mapping lifetime is unknown.
             self.at = 0;
         }
         let before = self.seen.replace((way, address));

@@ -78,7 +78,7 @@ fn a_lost_response_costs_one_retransmission() {
 fn a_lost_confirmation_is_made_good_by_the_next_packet() {
     let mut net = Net::acquainted_pair();
     let lost = Cell::new(false);
-    // The keepalive.
+    // Drops the keepalive.
     net.filter = Box::new(move |datagram| datagram.bytes.len() != 38 || lost.replace(true));
     net.send(0, 1, b"hello");
     net.wait(Duration::from_millis(10), |net| !net.nodes[1].inbox.is_empty());
@@ -94,7 +94,7 @@ fn a_round_trip_longer_than_the_interval_still_completes() {
         let took = net.wait(Duration::from_secs(20), |net| !net.nodes[1].inbox.is_empty());
         assert_eq!(took, Duration::from_millis(3 * latency));
         net.run(Duration::from_secs(20));
-        // What the other initiations left behind is gone.
+        // Nothing remains of the other initiations.
         assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() == 1));
     }
 }
@@ -112,7 +112,7 @@ fn a_round_trip_of_ten_seconds_completes_at_the_first_initiation() {
         net.send(0, 1, b"hello");
         let took = net.wait(Duration::from_secs(60), |net| !net.nodes[1].inbox.is_empty());
         assert_eq!(took, Duration::from_secs(15), "known: {known}");
-        // Bounded: eight initiations at most at once, and four answers that are not used.
+        // Bounded: at most eight initiations at once, and four unused answers.
         net.run(Duration::from_secs(30));
         assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() <= 3));
         net.nodes[0].inbox.clear();
@@ -146,7 +146,7 @@ fn simultaneous_initiations_both_succeed_and_packets_flow() {
         assert_eq!(net.count(node, |event| matches!(event, Event::SessionReady(_))), 1);
         assert!(net.nodes[node].endpoint.sessions().len() <= 2);
     }
-    // Minutes of traffic both ways need no more than one handshake per two minutes.
+    // Minutes of traffic both ways need only one handshake per two minutes.
     let before = initiations(&net).count();
     for second in 0..600 {
         net.send(second % 2, 1 - second % 2, b"x");
@@ -181,7 +181,7 @@ fn an_idle_session_ends_at_its_age_and_leaves_no_timer() {
         assert!(net.nodes[node].endpoint.sessions().is_empty());
     }
     assert!(net.peer(0, 1).sender().is_none());
-    // What is left is the regular beacon.
+    // Only the regular beacon remains.
     let next = net.nodes[0].endpoint.poll_timeout().unwrap();
     let before = net.sent.len();
     net.run(next - net.now);
@@ -243,10 +243,9 @@ fn no_ephemeral_key_is_made_from_the_seed_alone() {
             Ok(())
         }))
     };
-    // The simulator needs that.
+    // The simulator requires that.
     assert_eq!(ephemerals(None), ephemerals(None));
-    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on
-    // twice.
+    // The same state continues twice, as after restoring a snapshot of the machine, or forking the process.
     let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
     assert!(one.iter().all(|key| !other.contains(key)));
 }
@@ -302,7 +301,7 @@ fn a_node_that_is_started_again_and_again_with_its_clock_going_back_connects_at_
             let port = 4000 + run as u16;
             net.restart(0, port, UNIX_TIME - Duration::from_secs(3600 * run));
             let started = net.nodes[0].socket;
-            // Without: only the restarted node knows where the other is.
+            // Without beacons, only the restarted node knows where the other is.
             net.filter =
                 Box::new(move |sent| with_beacons || sent.bytes[0] != BEACON || sent.from == started);
             net.join(0, &open_network());
@@ -328,7 +327,7 @@ fn a_stale_reply_is_read_once_and_by_the_sender_of_its_initiation_only() {
     let initiation = initiations(&net).find(|sent| sent.bytes[2..5] == reply.bytes[1..4]).expect("its cause");
     assert!(reply.bytes.len() < initiation.bytes.len());
     assert_eq!(net.counter(0, "clock_behind"), 1);
-    // Copies, altered ones too, reach nobody that waits for one.
+    // Copies, altered ones too, reach no node that waits for one.
     let sent = initiations(&net).count();
     for n in 0..1000 {
         let mut copy = reply.clone();
@@ -392,13 +391,13 @@ fn a_flood_turns_cookies_on_and_costs_no_x25519() {
     }
     assert_eq!(net.received(1), [b"hello through the flood".to_vec()]);
     let spent = net.counter(1, "handshake_x25519") - x25519;
-    // The first burst and what is let through until it is over, and the one true handshake.
+    // The first burst, the initiations admitted until it is over, and the one true handshake.
     assert!(spent <= 2 * 650 + 10, "{spent}");
     assert!(net.counter(0, "cookies_received") >= 1);
     assert!(net.nodes[1].endpoint.peers().len() == 1 && net.nodes[1].endpoint.sessions().len() <= 4);
 }
 
-/// The same header and MAC1 key, other contents.
+/// Returns a message with the same header and MAC1 key, but other contents.
 fn forged(initiation: &[u8], n: u32) -> Vec<u8> {
     let node = peersock_overlay::Identity::from_seed(&[2; 32]).node_id();
     let mut message = initiation[..initiation.len() - 32].to_vec();
