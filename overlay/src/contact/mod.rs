@@ -88,9 +88,9 @@ impl Contact {
         }
     }
 
-    /// Returns true if the node has any address of that family, without which a packet cannot leave. An
-    /// address on a TURN server does not count, because packets from it leave there.
+    /// Returns true if the node has any address of that family, without which a packet cannot leave.
     pub(crate) fn has_family(&self, is_ipv4: bool) -> bool {
+        // An address on a TURN server does not count, because packets from it leave there.
         let mut its = self.candidates.iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
         its.any(|candidate| candidate.address.is_ipv4() == is_ipv4)
     }

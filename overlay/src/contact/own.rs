@@ -69,17 +69,18 @@ impl OwnContact {
     }
 
     /// Returns the roots' vouchers, the newest first, at most `most`, for a node behind the root at `relay`.
-    /// That node uses this root, so others' vouchers for the same IP address would add nothing. The families
-    /// alternate, because the receiver may have only one of them.
     pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
         let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
         let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);
         let by_relaying = |one: &Seen| relaying == Some(one.root);
+        // The receiver uses the relaying root too, so other roots' vouchers for the same IP address would add
+        // nothing.
         let is_needed = |one: &&Seen| {
             by_relaying(one) || !self.seen.iter().any(|first| by_relaying(first) && ip(first) == ip(one))
         };
         let needed = self.seen.iter().filter(is_needed);
         let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
+        // The families alternate, because the receiver may have only one of them.
         let turns = 0..self.seen.len();
         turns
             .flat_map(|turn| [v4.get(turn), v6.get(turn)])
@@ -150,8 +151,7 @@ pub(crate) struct Vouched {
 }
 
 /// Returns the IP addresses at which roots of this node have seen `node`, from the vouchers that it shows.
-/// The root's clock decides about a voucher's age, because this node's clock may be wrong. Vouchers for TCP
-/// addresses count only if `for_tcp` is set.
+/// Vouchers for TCP addresses count only if `for_tcp` is set.
 pub(crate) fn vouched(
     node: &NodeId,
     shown: &[RootVoucher],
@@ -166,6 +166,7 @@ pub(crate) fn vouched(
             continue;
         };
         let Some((time, heard)) = witness.clock else { continue };
+        // The root's clock decides about a voucher's age, because this node's clock may be wrong.
         let time = time.saturating_add(now.saturating_duration_since(heard).as_secs());
         let is_signed =
             || voucher.verify(&witness.root, node) || for_tcp && voucher.verify_tcp(&witness.root, node);
@@ -177,7 +178,8 @@ pub(crate) fn vouched(
     vouched
 }
 
-/// Maximum age of a voucher in seconds, because another node may have the address later.
+/// Maximum age of a voucher in seconds.
+// Another node may have the address later.
 const VOUCHER_AGE: u64 = 3600;
 
 #[cfg(test)]

@@ -30,19 +30,18 @@ pub(crate) struct SeenByTcp {
 
 impl OwnContact {
     /// Returns this node's addresses for TCP; `None` if it knows none.
-    ///
-    /// A node that reaches a root by a stream connects to others from the stream's port. A NAT box with
-    /// endpoint-independent mapping has one address for both, which the root has seen (RFC 5382, REQ-1).
-    /// Other nodes take the number of their UDP port: many boxes keep it, so the address where roots see the
-    /// node by UDP is worth a try with that port.
     pub(crate) fn tcp(&self, most_vouchers: usize) -> Option<OwnTcp> {
         // A node without NAT is seen at its own address, which is then no interface candidate in its contact.
         let own = self.given().candidates().iter().filter(|one| one.kind == CandidateKind::Interface);
         let own: Vec<SocketAddr> = own.map(|one| one.address).collect();
+        // Connections leave from the port of a stream to a root. A NAT box with endpoint-independent mapping
+        // has one address for both, which the root has seen (RFC 5382, REQ-1).
         let stream = self.seen_by_tcp().iter().find(|one| !one.is_guest);
         let port = stream.map(|one| one.port).or(own.first().map(SocketAddr::port))?;
         let seen = self.seen_by_tcp().iter().filter(|one| one.port == port);
         let mapped = seen.clone().map(|one| one.voucher.address);
+        // Without a stream, the number of the UDP port is used. Many boxes keep it, so the address seen by
+        // UDP is worth a try with that port.
         let by_udp = self.contact().public().map(|ip| SocketAddr::new(ip, port));
         let mapped = mapped.chain(by_udp.filter(|_| stream.is_none()));
         let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });

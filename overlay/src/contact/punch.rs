@@ -180,6 +180,8 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
     let (mut targets, mut left_out): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     for candidate in peer.candidates() {
         let to = candidate.address;
+        // Loopback addresses count only between nodes of one machine, because a member could otherwise aim at
+        // its services.
         let is_near = shares_lan(own, peer) && (is_local(own) || !to.ip().is_loopback());
         let is_own = own.candidates().iter().any(|own| own.address == to);
         let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
@@ -242,10 +244,9 @@ fn shares_lan(own: &Contact, peer: &Contact) -> bool {
     ours.iter().any(|ip| theirs.contains(ip)) || (ours.is_empty() && theirs.is_empty())
 }
 
-/// Returns true if `own` is on its machine's loopback interface. Other nodes do not send to loopback
-/// addresses, because a member could then aim at services of the machine itself. An address on a TURN server
-/// proves nothing about this machine.
+/// Returns true if `own` is on its machine's loopback interface.
 fn is_local(own: &Contact) -> bool {
+    // An address on a TURN server proves nothing about this machine.
     let mut its = own.candidates().iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
     its.any(|candidate| candidate.address.ip().is_loopback())
 }

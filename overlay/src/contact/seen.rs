@@ -7,12 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Mapping, Seen};
 
-/// Returns the credible sightings. A guest cannot put this node behind an address, and so among its
-/// neighbours, unless a root this node was given has seen it there. If the latter have seen nothing, guests
-/// are better than nothing, because a node without any public address takes all nodes for neighbours. One
-/// host alone does not count either, if several others agree on another address.
+/// Returns the credible sightings.
 pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     let own: Vec<&Seen> = seen.iter().filter(|one| !one.is_guest).collect();
+    // Guests' views are better than nothing, because a node without any public address takes all nodes for
+    // neighbours.
     if own.is_empty() {
         return seen.iter().collect();
     }
@@ -20,6 +19,8 @@ pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     for one in own {
         hosts.entry(one.voucher.address.ip()).or_default().insert(one.at.ip());
     }
+    // A guest cannot put this node behind an address, and so among its neighbours, where no given root has
+    // seen it. Nor can one host, if several others agree on another address.
     let is_believed = |one: &&Seen| {
         let here = one.voucher.address.ip();
         let Some(by) = hosts.get(&here) else { return false };

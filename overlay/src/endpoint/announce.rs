@@ -19,8 +19,8 @@ use crate::reach::Why;
 /// Minimum interval between the beginnings of announcements.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Times of the challenges after a change. Several, because a route, a neighbour or a carrier may take a
-/// while to appear.
+/// Times of the challenges after a change.
+// Several, because a route, a neighbour or a carrier may take a while to appear.
 const LADDER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(100),

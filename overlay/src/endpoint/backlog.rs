@@ -37,8 +37,8 @@ pub(super) struct Backlog([VecDeque<Waiting>; 3]);
 /// Maximum number of waiting initiations per standing.
 const MAX_WAITING: usize = 1024;
 
-/// Number of waiting initiations from which cookies are required, whatever the rate, because the processor is
-/// behind. It equals some 100 ms of processor time.
+/// Number of waiting initiations from which cookies are required: some 100 ms of processor time.
+// The rate does not matter then, because the processor is behind in any case.
 const BEHIND: usize = 512;
 
 const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");

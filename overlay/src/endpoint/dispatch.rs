@@ -101,9 +101,9 @@ impl Endpoint {
         result
     }
 
-    /// Like [`Self::link`], but not generic, so that it is compiled once and not for each of some sixty
-    /// steps.
+    /// Like [`Self::link`], but not generic.
     fn step_link(&mut self, now: Instant, key: PeerKey, step: &mut dyn FnMut(&mut Link, &mut Context<'_>)) {
+        // Compiled once here, and not for each of some sixty steps.
         self.core.note_time(now);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let link = &mut peer.link;

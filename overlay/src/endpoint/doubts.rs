@@ -7,10 +7,10 @@ use crate::link::{Link, PeerKey, Reason, Timer, answers_within};
 use crate::roots::{DOUBT_INTERVAL, Root};
 
 impl Endpoint {
-    /// Asks the roots to which nothing was sent lately, because the path to some peer may have failed. The
-    /// cause, such as a NAT box that has lost its mappings, may also have broken the ways to roots, through
-    /// which the peer will look for this node.
+    /// Asks the roots to which nothing was sent lately, because the path to some peer may have failed.
     pub(super) fn doubt_roots(&mut self, now: Instant) {
+        // The cause, such as a NAT box that has lost its mappings, may also have broken the ways to roots.
+        // The peer will look for this node through them.
         for key in self.roots.list.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
             let connected = self.peers.get(key).filter(|peer| peer.link.current().is_some());
             let sent = connected.and_then(|peer| peer.link.handle.activity().last_sent());

@@ -13,10 +13,10 @@ impl Endpoint {
         self.duplicate.last()
     }
 
-    /// Handles a peer's report of another node with this identity at `remote`. The peer may be mistaken or
-    /// lie, so its report does not replace an own sighting.
+    /// Handles a peer's report of another node with this identity at `remote`.
     pub(super) fn on_elsewhere_reported(&mut self, now: Instant, peer: NodeId, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
+        // The peer may be mistaken or lie, so its report does not replace an own sighting.
         if self.duplicate.seen {
             return;
         }
@@ -30,11 +30,11 @@ impl Endpoint {
         tracing::debug!(%peer, %remote, "where the peer has seen the other node");
     }
 
-    /// Handles a sender at `remote` that claims this node's identity and repeats a nonce sent there. That
-    /// proves that it receives there, but not that it has the keys: hellos are not authenticated, so any node
-    /// that knows the network and hears them can make one.
+    /// Handles a sender at `remote` that claims this node's identity and repeats a nonce sent there.
     pub(super) fn on_elsewhere(&mut self, now: Instant, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
+        // The echo proves that the sender receives there, but not that it has the keys. Hellos are not
+        // authenticated, so any node that knows the network and hears them can make one.
         self.duplicate.seen = true;
         if self.duplicate.note(remote, now) {
             tracing::warn!(

@@ -246,8 +246,7 @@ impl Endpoint {
 }
 
 impl Root {
-    /// Records the pass that one of this node's own roots has given for this guest. Shows it only if there is
-    /// no other, because one root's pass must not replace another's.
+    /// Records the pass that one of this node's own roots has given for this guest.
     fn take_pass(&mut self, own: PeerKey, pass: [u8; 32]) {
         let Some(guest) = &mut self.guest else { return };
         let at = match guest.named_by.iter().position(|(by, _)| *by == own) {
@@ -258,6 +257,7 @@ impl Root {
             }
         };
         guest.named_by[at].1 = pass;
+        // Only the pass in use is replaced, because one root's word must not replace another's.
         if at == guest.shown {
             self.access = pass.to_vec();
         }

@@ -58,13 +58,13 @@ impl Endpoint {
         }
     }
 
-    /// Handles a peer's report that it does not know our session. Anyone can forge it, so it changes nothing,
-    /// but a handshake shows whether it is true.
+    /// Handles a peer's report that it does not know our session.
     pub(super) fn on_unknown_session(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(hint) = UnknownSession::parse(datagram) else {
             self.core.counters.unknown_message.increment();
             return;
         };
+        // Anyone can forge this report, so it changes nothing, but a handshake shows whether it is true.
         self.core.counters.unknown_session_received.increment();
         let place = meta.place().key();
         let peers = self.nodes.peers_at(&place);

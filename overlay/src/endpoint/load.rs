@@ -154,12 +154,11 @@ impl HandshakeLoad {
     }
 
     /// Returns true if another response may be tried to an initiation that has had `failed` forged answers.
-    ///
-    /// The first response may always be tried: it costs less than the initiation did, so strangers cannot use
-    /// up the budget of handshakes with others.
     pub(super) fn may_try_response(&self, origin: impl Into<Origin>, failed: u8, now: Instant) -> bool {
         let origin = origin.into();
         let has = |sources: &Sources| origin.source().is_none_or(|source| sources.has(source, now));
+        // The first response costs less than the initiation did, so strangers cannot use up the budget of
+        // handshakes with others by it.
         failed == 0
             || has(&self.relayed.failed_responses) && self.failed_responses.has(origin.remote.ip(), now)
     }

@@ -8,7 +8,8 @@ use crate::id::NodeId;
 use crate::network::NetworkIndex;
 use crate::reach::RecvMeta;
 
-/// Number of refused messages logged at once, and per second, because anyone can send more.
+/// Number of refused messages logged at once, and per second.
+// Anyone can send more.
 pub(super) const REFUSALS: u32 = 20;
 
 /// Interval of the warning that a non-member was refused.

@@ -30,8 +30,9 @@ impl Endpoint {
         self.look_up(now, LookUpKey::Prefix(prefix), Some((network, address)));
     }
 
-    /// Looks up a way to a peer at the roots. Skips roots, because their addresses are configured.
+    /// Looks up a way to a peer at the roots.
     pub(super) fn look_up_peer(&mut self, now: Instant, key: PeerKey) {
+        // Roots are not looked up, because their addresses are configured.
         if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
             self.doubt_root_of(now, key);

@@ -79,9 +79,9 @@ impl Endpoint {
         self.arm_forgetting(now);
     }
 
-    /// Sets the limit of the session table. Listed members always have room, because the list is itself a
-    /// limit.
+    /// Sets the limit of the session table.
     fn limit_sessions(&self) {
+        // Listed members always have room, because the list is itself a limit.
         let listed = self.networks.values().map(|network| network.policy.members().len()).sum();
         self.core.sessions.set_limit(session_limit(&self.limits, listed));
     }

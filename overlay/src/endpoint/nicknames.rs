@@ -166,10 +166,11 @@ impl Endpoint {
             && owner.claim.verify(&owner.identity, &root.identity.node_id(), &text.nickname)
     }
 
-    /// Returns the roots this node was given. Uses roots from lists only if there are no others, because an
-    /// attacker who placed one there could deny every nickname. Excludes guests, which know other nicknames.
+    /// Returns the roots this node was given, or those from lists if there are no others.
     fn own_roots(&self) -> Vec<PeerKey> {
+        // Guests know other nicknames.
         let own = || self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
+        // An attacker who placed a root in a list could otherwise deny every nickname.
         let has_named = own().any(|(_, root)| !root.is_listed);
         own().filter(|(_, root)| !(has_named && root.is_listed)).map(|(key, _)| *key).collect()
     }

@@ -143,7 +143,8 @@ pub(super) fn at_once(limits: &Limits, now: Instant) -> Bucket {
 /// Number of initiations handled before the driver reads its sockets again: about a millisecond.
 const WORKED_OFF_AT_ONCE: usize = 4;
 
-/// Delay after which the next ones are due, so that the driver has its turn.
+/// Delay after which the next ones are due.
+// More than zero, so that the driver has its turn.
 const NEXT: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.

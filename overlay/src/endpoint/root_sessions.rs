@@ -228,7 +228,8 @@ impl Endpoint {
 const NOTICES: u32 = 50;
 const NOTICES_BURST: u32 = 500;
 
-/// Minimum delay of a timer that is due again, so that a loop cannot run without end.
+/// Minimum delay of a timer that is due again.
+// A loop cannot run without end then.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Time after a change of address until the root has probably seen this node there.

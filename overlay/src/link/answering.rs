@@ -86,12 +86,12 @@ impl Link {
         }
     }
 
-    /// Returns true if an initiation by another root was answered just now. Answers to direct initiations do
-    /// not count, because a direct way may work in one direction only.
+    /// Returns true if an initiation by another root was answered just now.
     fn has_answered_by_another_root(&self, now: Instant, place: &Place) -> bool {
         let is_recent =
             |live: &&Live| !live.session.is_initiator() && now < live.session.established() + OVERTAKEN;
         let mut answered = self.sessions.iter().filter(is_recent).filter_map(|live| live.place);
+        // Answers to direct initiations do not count, because a direct way may work in one direction only.
         answered.any(|other| other.relay().is_some() && other.key() != place.key())
     }
 

@@ -202,9 +202,9 @@ impl Link {
         }
     }
 
-    /// Tries `place` again after the way to it has changed, because earlier initiations may be lost. Skips
-    /// renewals, which ask the path alone while that works.
+    /// Tries `place` again after the way to it has changed, because earlier initiations may be lost.
     pub(crate) fn try_again_at(&mut self, cx: &mut Context<'_>, place: &Place) {
+        // A renewal asks the path alone, which works.
         if self.attempt.as_ref().is_some_and(|attempt| !attempt.renews) {
             self.try_at(cx, place);
         }
@@ -323,10 +323,11 @@ impl Link {
     }
 
     /// Sends one initiation to every candidate that may be sent to, or a separate one to each. Returns false
-    /// if there is no candidate. The first initiation of a renewal goes to the path alone, because the first
-    /// answer becomes the path and could come over a way that was left for a better one.
+    /// if there is no candidate.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
+        // A renewal goes to the path alone at first. The first answer becomes the path, and could come over a
+        // way that was left for a better one.
         let path = cx.reach.usable_path(&cx.core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
         let targets = match path {
             Some(path) => vec![path],
@@ -532,8 +533,7 @@ impl Link {
     }
 
     /// Handles a stale reply: the peer has read a newer initiation of ours, because our clock went back
-    /// between two runs. The reply is authentic and bound to this initiation, so the next one can be newer at
-    /// once.
+    /// between two runs.
     pub(crate) fn on_stale_reply(
         &mut self,
         cx: &mut Context<'_>,
@@ -556,6 +556,7 @@ impl Link {
             peer = %self.handle.logged(),
             "the peer knows newer initiations of this node: its clock went back"
         );
+        // The reply is authentic and bound to this initiation, so the next one can be newer at once.
         self.floor = Some(newest);
         if is_proven {
             cx.reach.prove(place, Source::Handshake, cx.now);

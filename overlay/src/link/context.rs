@@ -246,12 +246,11 @@ impl Clock {
     }
 
     /// Returns the present time, always later than the last answer and than `floor`.
-    ///
-    /// `floor` is one peer's claim, so it affects only the initiations to that peer.
     pub(crate) fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
         let time = self.unix_time(now);
         let timestamp = Timestamp::after(time, self.last);
         self.last = Some(timestamp);
+        // `floor` is one peer's claim, so it must not raise the timestamps for others.
         timestamp.max(Timestamp::after(time, floor))
     }
 }

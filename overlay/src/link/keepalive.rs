@@ -12,19 +12,19 @@ use crate::wire::{Control, DATA_OVERHEAD};
 impl Link {
     /// Handles doubt from an upper layer that waits too long for an answer. Confirms that the path still
     /// carries its datagram size, and schedules a handshake for the moment when the silence is long enough.
-    /// Waiting longer would let the timers of the upper layer back off.
     pub(crate) fn doubt(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         self.doubted = true;
+        // Waiting longer would let the timers of the upper layer back off.
         if let Some(at) = self.doubtful_at(cx) {
             cx.core.timers.set_earlier(Timer::Activity(cx.key), at);
         }
     }
 
-    /// Returns when the silence of a peer with a doubted path calls for a handshake. The limit grows with the
-    /// round-trip time, because silence is normal on a long path.
+    /// Returns when the silence of a peer with a doubted path calls for a handshake.
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx).filter(|_| self.doubted)?;
+        // Silence is normal on a long path.
         Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
@@ -112,12 +112,13 @@ impl Link {
         }
     }
 
-    /// Handles a path on which nothing has come back for a while. Asks first whether the path still works,
-    /// because the node may now be reached elsewhere, perhaps through a root. Without an answer, a handshake
-    /// finds the working place. One-way traffic pays a small packet per second for this.
+    /// Handles a path on which nothing has come back for a while: asks whether it still works, and without an
+    /// answer begins a handshake.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
         let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
         let Some(since) = self.silent_since(cx) else { return };
+        // The node may now be reached elsewhere, perhaps through a root. One-way traffic pays a small packet
+        // per second for this question.
         if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
             // Roots that have lost this node must know it, and the peer's place, before the handshake that
@@ -178,11 +179,11 @@ impl Link {
         }
     }
 
-    /// Seals a short plaintext and sends it to a place other than the path. It is no sign of life, because
-    /// the peer may not receive there.
+    /// Seals a short plaintext and sends it to a place other than the path.
     pub(crate) fn send_beside_path(&self, cx: &mut Context<'_>, place: &Place, plaintext: &[u8]) {
         let Some(session) = self.current() else { return };
         let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        // Not recorded as sent, because the peer may not receive there and so owes no answer.
         if session.seal(plaintext, &mut datagram).is_ok() {
             cx.core.transmit(place, datagram);
         }
@@ -230,8 +231,8 @@ impl Link {
     }
 }
 
-/// Plaintext of a keepalive, which may be empty or begin with zero. This one makes the packet as long as a
-/// challenge, so that the receiver may send a challenge to the source.
+/// Plaintext of a keepalive, which may be empty or begin with zero.
+// As long as a challenge, so that the receiver may send a challenge to the source.
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// Time without an answer to data after which the path is asked whether it still works.

@@ -195,8 +195,8 @@ const HINT_BURST: u32 = 3;
 /// Time after an initiation, at least one round trip, in which a hint says nothing new.
 const ANSWER_ON_ITS_WAY: Duration = Duration::from_millis(50);
 
-/// Minimum interval of refusals that a live peer has to deny, because an attacker on the path can forge one
-/// after each sign of life.
+/// Minimum interval of refusals that a live peer has to deny.
+// An attacker on the path can forge one after each sign of life.
 const REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 const REFUSAL_BURST: u32 = 2;
 

@@ -71,19 +71,17 @@ impl Link {
     }
 
     /// Returns true if the path should follow the peer, which was heard at `place`.
-    ///
-    /// When a path leaves a root or a TURN server, delayed packets still arrive from there after those on the
-    /// new path. Both sides may also leave one at once, each for a different place. So a path follows the
-    /// peer to a place of a lower kind only if the path no longer answers. Between relayed places of one kind
-    /// the node with the smaller ID keeps its path. Between direct places that rule covers only the place the
-    /// path has just left, because any other shows that the peer has moved. Without these rules both nodes
-    /// could follow each other back and forth for ever.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
         let kind = |key| cx.reach.kind(&key, &cx.core.scarce);
         let Some(path) = cx.reach.place() else { return true };
+        // One side must give way, because both could otherwise follow each other back and forth for ever.
         let gives_way = cx.core.own_id > *self.handle.id();
         let follows = match kind(place.key()).cmp(&kind(path.key())) {
+            // When a path leaves a root or a TURN server, delayed packets still arrive from there. So the
+            // better path is left only if it no longer answers.
             Ordering::Less => false,
+            // The rule covers only the place that the path has just left, because any other one shows that
+            // the peer has moved.
             Ordering::Equal if kind(path.key()) == Kind::Direct => {
                 let left = cx.reach.left_at(place).map(|at| cx.now.saturating_duration_since(at));
                 left.is_none_or(|left| match gives_way {
@@ -92,6 +90,7 @@ impl Link {
                     false => left >= LEFT_FOR,
                 })
             }
+            // Both sides may leave one place at once, each for a different one.
             Ordering::Equal => gives_way,
             Ordering::Greater => true,
         };

@@ -54,8 +54,9 @@ impl Pending {
     }
 
     /// Returns true if the initiation went to `place` alone, so that an answer proves that the peer receives
-    /// there. A copy sent elsewhere could have been answered from anywhere.
+    /// there.
     pub(super) fn went_only_to(&self, place: &Place) -> bool {
+        // A copy sent elsewhere could have been answered from anywhere.
         matches!(&self.targets[..], [only] if only.key() == place.key())
     }
 

@@ -15,7 +15,8 @@ use crate::wire::{MessageType, SessionIndex};
 /// Time of refusals without any authentic packet after which a peer is dead.
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
 
-/// The same on a local network, where one of three initiations would long have been answered.
+/// The same on a local network.
+// One of three initiations would long have been answered.
 const DEAD_AFTER_AT_HAND: Duration = Duration::from_secs(1);
 
 /// The same on this machine, where nothing is lost and no outsider can forge an error.
@@ -36,7 +37,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(28);
 /// shortest common default.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// Time within which refusals count as one, because they answer packets that left together.
+/// Time within which refusals count as one.
+// They may answer packets that left together.
 const APART: Duration = Duration::from_millis(500);
 
 /// Number of bytes an error must quote to show that its sender has seen the datagram: a data packet's header,
@@ -155,8 +157,7 @@ impl Link {
     }
 
     /// Returns how long refusals must last until the peer is dead, if the refuser is most likely the peer's
-    /// machine: the address is configured or local, or cannot be behind address translation. Returns `None`
-    /// otherwise, because a firewall may have forgotten the peer.
+    /// machine: the address is configured or local, or cannot be behind address translation.
     fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
         let place = cx.reach.place().filter(|place| place.relay().is_none())?;
         let ip = place.remote().ip().to_canonical();
@@ -167,6 +168,7 @@ impl Link {
         if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= AT_HAND) {
             return Some(DEAD_AFTER_AT_HAND);
         }
+        // Elsewhere a firewall may have forgotten the peer and refuse for it.
         (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(DEAD_AFTER)
     }
 }

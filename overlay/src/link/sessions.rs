@@ -289,9 +289,7 @@ impl Link {
 
     /// Removes and returns the sessions that `newest`, just confirmed, makes obsolete: older ones of another
     /// instance of the peer, the oldest over the limit, and those that the peer did not choose when it chose
-    /// `newest`. Keeps answers to initiations of the same instance that crossed ours, because the peer may
-    /// still use one. An instance that loses its session this way but still runs asks for a new one, which
-    /// reveals the duplicate.
+    /// `newest`.
     fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
         let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
         let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);
@@ -300,10 +298,14 @@ impl Link {
                 return false;
             }
             if !live.session.is_confirmed() {
+                // Answers to initiations of the same instance that crossed ours stay, because the peer may
+                // still use one.
                 return !newest.is_initiator() || live.instance != instance;
             }
             let over = surplus > 0;
             surplus -= usize::from(over);
+            // An instance that loses its session this way but still runs asks for a new one, which reveals
+            // the duplicate.
             over || live.instance != instance
         })
     }

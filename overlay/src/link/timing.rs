@@ -25,8 +25,8 @@ pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// Time after which an attempt ends that only a hint asked for.
 pub(crate) const HINT_GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// Age at which the initiator replaces a session in use. [`REKEY_JITTER`] makes it up to 10 s earlier, so
-/// that two sides that began at the same time do not keep doing so.
+/// Age at which the initiator replaces a session in use, less up to [`REKEY_JITTER`].
+// The jitter keeps two sides that began at the same time from doing so again and again.
 pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Age at which the responder does so, less the jitter: only if the initiator did not.
 pub(crate) const REKEY_AFTER_RESPONDER: Duration = Duration::from_secs(150);

@@ -46,13 +46,14 @@ const PROBE_MAX: Duration = Duration::from_secs(25);
 /// By then the other node's probe has come, if that node is alive and no packet was lost.
 const MARGIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// Age at which the prober renews a session begun by the other node. It lies before the other node's own
-/// [`REKEY_AFTER`], because otherwise the probe and the renewal would be two exchanges.
+/// Age at which the prober renews a session begun by the other node.
+// Before the other node's own [`REKEY_AFTER`], because otherwise the probe and the renewal would be two
+// exchanges.
 const RENEW_OTHERS_AFTER: Duration = Duration::from_secs(100);
 const _: () = assert!(RENEW_OTHERS_AFTER.as_secs() < REKEY_AFTER.as_secs() - REKEY_JITTER.as_secs());
 
-/// Latest age at which a session is renewed, by its initiator and by its responder. Without this limit,
-/// packets in another network could replace all probes in this one.
+/// Latest age at which a session is renewed, by its initiator and by its responder.
+// Without this limit, packets in another network could replace all probes in this one.
 const RENEW_BY: [Duration; 2] = [Duration::from_secs(140), Duration::from_secs(160)];
 
 /// Precision of the recorded times of received packets.
@@ -65,8 +66,8 @@ const PROBE_MAX_AT_HAND: Duration = Duration::from_millis(600);
 /// and above 1,250 peers only those that [`PROBE_MAX`] requires.
 const PROBE_MAX_FOR_EACH: Duration = Duration::from_millis(20);
 
-/// Time of silence after which a peer at hand is probed as rarely as others, because it may be suspended or
-/// unplugged.
+/// Time of silence after which a peer at hand is probed as rarely as others.
+// It may be suspended or unplugged.
 const QUIET_AFTER: Duration = Duration::from_secs(3);
 
 /// Time without an answer to a probe, at least two round trips, after which a handshake begins.
@@ -124,12 +125,13 @@ impl Link {
     }
 
     /// Probes a watched peer at once in this network, because the node was refused or restarted in another
-    /// network. The probes there have served for this network too.
+    /// network.
     pub(crate) fn doubt_liveness(&mut self, cx: &mut Context<'_>) {
         let is_asked = self.is_connecting() || self.unanswered_probe(cx).is_some();
         if self.exchange_at(cx).is_none() || is_asked {
             return;
         }
+        // The probes in the other network have served for this network too.
         if let Some(session) = self.current() {
             self.alone = Some(cx.now);
             self.probe_liveness(cx, &session);

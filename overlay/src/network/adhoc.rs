@@ -71,7 +71,7 @@ impl Policy for AdHoc {
         vec![self.id.certified_prefix()]
     }
 
-    /// Returns true for any self-certifying address, because any node may join with its one address.
+    /// Returns true for any self-certifying address.
     fn may_exist(&self, address: IpAddr) -> bool {
         self.id.certified_prefix().contains(address)
     }

@@ -94,8 +94,8 @@ impl StaticNetwork {
     }
 }
 
-/// Shortest prefix of a route, in bits. A larger block would belong to others, and contain the addresses by
-/// which members reach each other.
+/// Shortest prefix of a route, in bits.
+// A larger block would belong to others, and contain the addresses by which members reach each other.
 const SHORTEST_IPV4: u8 = 8;
 const SHORTEST_IPV6: u8 = 16;
 
@@ -191,10 +191,10 @@ impl Policy for Static {
         }
     }
 
-    /// Returns the prefixes of the network. The file names none for addresses, so all addresses of one block
-    /// ([`block`]) make one prefix: the longest that holds all of them. A route behind a member is a separate
-    /// prefix.
+    /// Returns the prefixes of the network.
     fn prefixes(&self) -> Vec<Prefix> {
+        // The file names none for addresses, so all addresses of one block make one prefix: the longest that
+        // holds all.
         let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
         for &address in self.members.values().flat_map(|member| &member.addresses) {
             let prefix = blocks.entry(block(address)).or_insert_with(|| address.into());
@@ -202,6 +202,7 @@ impl Policy for Static {
         }
         let mut prefixes: Vec<Prefix> =
             std::iter::once(self.id.certified_prefix()).chain(blocks.into_values()).collect();
+        // A route behind a member stays a separate prefix.
         for route in self.members.values().flat_map(|member| &member.routes) {
             if !prefixes.contains(route) {
                 prefixes.push(*route);
@@ -210,7 +211,7 @@ impl Policy for Static {
         prefixes
     }
 
-    /// Returns false, because all members are known.
+    /// Returns false for every address.
     fn may_exist(&self, _: IpAddr) -> bool {
         false
     }
@@ -252,9 +253,9 @@ fn by_node(members: &[StaticMember]) -> BTreeMap<NodeId, StaticMember> {
     members.iter().map(|member| (member.identity.node_id(), member.clone())).collect()
 }
 
-/// Returns the block that an address lies in. Addresses of two blocks share no prefix, because too many
-/// addresses between them belong to others. A block of IPv4 is as long as the largest private one
-/// (10.0.0.0/8, RFC 1918), one of IPv6 as a site's (RFC 4193, 3.1; RFC 6177).
+/// Returns the block that an address lies in.
 fn block(address: IpAddr) -> Prefix {
+    // Addresses of two blocks share no prefix, because too many addresses between them belong to others.
+    // IPv4: the largest private block (RFC 1918). IPv6: the block of a site (RFC 4193, 3.1; RFC 6177).
     Prefix::new(address, if address.is_ipv4() { 8 } else { 48 }).expect("at most 32 and 128 bits")
 }

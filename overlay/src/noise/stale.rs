@@ -13,9 +13,7 @@ const LABEL: &[u8] = b"peersock stale v1";
 /// Length of a timestamp, in bytes.
 const TIMESTAMP: usize = 12;
 
-/// Seals `newest` for the sender of the initiation that led to `state`.
-///
-/// The nonce is random, because one initiation may be answered more than once.
+/// Seals `newest` for the sender of the initiation that led to `state`, under a random `nonce`.
 pub(super) fn seal(
     state: &Symmetric,
     receiver: SessionIndex,
@@ -23,6 +21,7 @@ pub(super) fn seal(
     nonce: [u8; 24],
 ) -> StaleReply {
     let (key, transcript) = state.derive(LABEL);
+    // The nonce is random, because one initiation may be answered more than once.
     let mut sealed = [0; TIMESTAMP + TAG];
     let (value, tag) = sealed.split_at_mut(TIMESTAMP);
     value.copy_from_slice(newest.as_bytes());

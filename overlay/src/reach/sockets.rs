@@ -83,11 +83,12 @@ pub(crate) fn place_of(
     Some(Place::Direct { socket, remote })
 }
 
-/// Returns the same place from an existing socket. A root accepts frames only from the address under which it
-/// knows this node, so behind a root no other socket can replace a missing one.
+/// Returns the same place from an existing socket.
 pub(crate) fn usable(sockets: &[SocketInfo], place: &Place) -> Option<Place> {
     match *place {
         Place::Direct { socket, remote } => place_of(sockets, Some(socket), remote),
+        // A root accepts frames only from the address under which it knows this node, so no other socket can
+        // replace it.
         Place::Relayed { socket, .. } => sockets.iter().any(|one| one.index == socket).then_some(*place),
     }
 }

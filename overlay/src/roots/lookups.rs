@@ -117,8 +117,7 @@ impl LookUps {
     }
 
     /// Returns the questions to a root that has become available and has lost its earlier knowledge. All
-    /// wanted nodes that `may` be asked there are asked at once, and soon again, because a node may have to
-    /// register there again first.
+    /// wanted nodes that `may` be asked there are asked at once, and soon again.
     pub(crate) fn ask_at(
         &mut self,
         root: PeerKey,

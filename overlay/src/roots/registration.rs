@@ -9,7 +9,8 @@ use crate::wire::{Registered, Registration, RootMessage, SessionIndex, Voucher};
 /// Requested lifetime of the registration, in seconds.
 const LIFETIME: u32 = 600;
 
-/// Lifetime assumed if a root gives less, so that it is not asked more often.
+/// Lifetime assumed if a root gives less.
+// So a root cannot make this node ask more often.
 const MIN_LIFETIME: u32 = 30;
 
 /// First wait for an answer; it doubles up to the second value.

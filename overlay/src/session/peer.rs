@@ -261,10 +261,10 @@ impl Peer {
         self.receive_buffer.store(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if `meta` is a source other than the path. The discovery socket does not count, because
-    /// nothing is sent from it.
+    /// Returns true if `meta` is a source other than the path.
     pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
         let path = sync::read(&self.link).path;
+        // Nothing is sent from the discovery socket, so it is never a path.
         !meta.multicast && path.is_none_or(|path| path.place != meta.place())
     }
 }

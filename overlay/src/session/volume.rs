@@ -33,9 +33,8 @@ impl Volume {
     }
 
     /// Returns the counter of the next packet; `None` if the key has reached its limit.
-    ///
-    /// A drawn counter is used up, even past the limit, so it cannot wrap around to zero.
     pub(super) fn draw(&self) -> Option<u64> {
+        // A drawn counter is used up, even past the limit, so it cannot wrap around to zero.
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         let used_up = || {
             // Each packet uses one block for its tag's mask, and its last block may be short.

@@ -39,11 +39,11 @@ impl Guessing {
         remote.ip() == self.host && self.tried.contains_key(&remote.port())
     }
 
-    /// Checks an answer from `place`. The round-trip time stays unknown, because the sending times are not
-    /// kept.
+    /// Checks an answer from `place`, whose round-trip time stays unknown.
     pub(super) fn answered(&self, place: Place, data: [u8; 8]) -> Option<Option<Duration>> {
         let Place::Direct { socket, remote } = place else { return None };
         let is_right = remote.ip() == self.host && self.tried.get(&remote.port()) == Some(&data);
+        // No round-trip time, because the sending times of a thousand packets are not kept.
         (is_right && !socket.makes_place()).then_some(None)
     }
 

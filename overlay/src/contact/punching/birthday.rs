@@ -19,7 +19,8 @@ const AFTER_UNKNOWN: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_secs(600);
 const PAUSE_REFUSED: Duration = Duration::from_secs(120);
 
-/// Pause of the other side. It is shorter, so that it does not refuse a node that keeps the pause above.
+/// Pause of the other side.
+// Shorter, so that it does not refuse a node that keeps the pause above.
 const PAUSE_ASKED: Duration = Duration::from_secs(300);
 
 /// Record of the searches by many ports for one node.
@@ -81,9 +82,6 @@ impl Punching {
     /// Returns the address to which this node has to send from many ports to reach the other one. Returns
     /// `None` if this node's NAT, as far as known, does not require that, or the other one's makes it
     /// hopeless.
-    ///
-    /// The search uses one family, IPv4 if possible. If the other node would begin by IPv4, this one does not
-    /// begin by IPv6, because both would be refused.
     pub(crate) fn birthday_target(&self, own: &Contact) -> Option<Result<SocketAddr, NotTried>> {
         let theirs = self.theirs.as_ref()?;
         let mut is_hopeless = false;
@@ -93,6 +91,7 @@ impl Punching {
             if here.varies() && other.is_fixed() {
                 return Some(Ok(there.address));
             }
+            // The other node begins by IPv4. If this one began by IPv6, both would be refused.
             if here.is_fixed() && other.varies() {
                 return None;
             }

@@ -122,11 +122,12 @@ impl Punching {
     }
 
     /// Returns the addresses that get packets from TURN allocations: the plan's, and the ones of a family
-    /// that only the TURN server has. Loopback addresses are left out, because they mean another host there.
+    /// that only the TURN server has.
     fn by_turn(&self, plan: &HolePunch) -> Vec<(SocketIndex, Candidate)> {
         let is_far = |why: &NotTried| *why == NotTried::OtherFamily;
         let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
         let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
+        // Seen from the TURN server, a loopback address is another host.
         let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
         // Seen from the TURN server, a private address belongs to the server's network, at which a meeting
         // must not aim.

@@ -27,7 +27,8 @@ const TURN: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_secs(25);
 const PAUSE_REFUSED: Duration = Duration::from_secs(60);
 
-/// Pause of the other side. It is shorter, so that it does not refuse a node that keeps the pause above.
+/// Pause of the other side.
+// Shorter, so that it does not refuse a node that keeps the pause above.
 const PAUSE_ASKED: Duration = Duration::from_secs(20);
 
 /// Maximum number of addresses of one node that are tried, and of unvouched ones among them.
@@ -141,10 +142,11 @@ impl Punching {
         }
     }
 
-    /// Postpones the search by TCP while a search by many ports runs. That ends at `latest`, and usually long
-    /// before, because each side knows when it has failed. A TCP connection found first would end the other
-    /// search, and datagrams are better.
+    /// Postpones the search by TCP while a search by many ports runs, which ends at `latest`, and usually
+    /// long before.
     pub(crate) fn postpone_tcp(&mut self, latest: Instant) {
+        // A TCP connection found first would end the other search, and datagrams are better. Each side knows
+        // when the other search has failed.
         (self.tcp.due, self.tcp.awaits_search) = (Some(latest), true);
     }
 

@@ -25,8 +25,9 @@ const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
 impl Discovery {
     /// Fills the rest of a beacon with tags that look like real ones and are the same in all beacons of one
-    /// salt. Otherwise a comparison of beacons would show which tags stay.
+    /// salt.
     fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        // Fresh random fillers would show, by comparison of two beacons, which tags stay.
         for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
             tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
         }

@@ -156,7 +156,6 @@ impl Endpoint {
     }
 
     /// Handles a hello with our own keys: an echo of our own, or one of another node that has the keys too.
-    /// The latter counts if it repeats the nonce of a hello of ours, so this node sends one when asked.
     fn on_own_hello(
         &mut self,
         now: Instant,
@@ -168,6 +167,7 @@ impl Endpoint {
         if hello.instance == self.core.instance {
             return;
         }
+        // A replay cannot repeat a nonce of this run, so only an echo shows that the other node is there now.
         if self.discovery.is_echo(&hello.echo, &meta.remote, now) {
             self.discovery.acknowledged(&meta.remote, network, None);
             self.on_elsewhere(now, meta.remote);

@@ -20,14 +20,16 @@ const OUTAGE: usize = 6;
 /// Loss rate of companions, per thousand, from which an outage takes twice as many.
 const LOSSY: u32 = 300;
 
-/// Maximum number of pairs sent per lost probe needed, because some pairs lose their companions.
+/// Maximum number of pairs sent per lost probe needed.
+// Some pairs lose their companions, and so say nothing.
 const PAIRS_PER_LOSS: usize = 4;
 
 /// Bounds of the wait for a companion's answer. After each loss the wait for the next doubles.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bounds of the wait for a probe's answer after its companion's, because the network may reorder them.
+/// Bounds of the wait for a probe's answer after its companion's.
+// The network may reorder the two.
 const MIN_MARGIN: Duration = Duration::from_millis(10);
 const MAX_MARGIN: Duration = Duration::from_millis(250);
 
@@ -96,10 +98,10 @@ impl Trial {
         }
     }
 
-    /// Decides as early as possible, because an upper layer waits: needs the fewest lost probes, and sends
-    /// them without waiting for each other. Spaces them, so that one full queue does not drop them all.
+    /// Decides as early as possible from now on, because an upper layer waits.
     pub(super) fn hurry(&mut self) {
         self.least = MAX_PROBES_IF_SUSPECTED;
+        // Spaced and not all at once, so that one full queue does not drop them all.
         self.is_hasty = true;
     }
 

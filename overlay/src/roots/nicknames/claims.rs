@@ -103,10 +103,6 @@ impl Claims {
     }
 
     /// Returns the outcome so far at these roots; `None` if unknown.
-    ///
-    /// The nickname is this node's if at least one root says so and none says that it is another's, because
-    /// it should mean the same everywhere. Later answers of a root do not change that, because a root that
-    /// restarts, or lies, may have given it away.
     pub(crate) fn outcome(
         &mut self,
         nickname: &Nickname,
@@ -114,10 +110,12 @@ impl Claims {
         now: Instant,
     ) -> Option<Result<(), NicknameError>> {
         let claim = self.list.get_mut(nickname)?;
+        // Later answers change nothing, because a root that restarts, or lies, may have given it away.
         if claim.is_ours {
             return Some(Ok(()));
         }
         let answers: Vec<_> = roots.iter().filter_map(|root| claim.at.get(root)?.answer).collect();
+        // One root's refusal is enough, because the nickname should mean the same everywhere.
         if answers.contains(&Err(ClaimRefusal::Taken)) {
             return Some(Err(NicknameError::Taken));
         }
