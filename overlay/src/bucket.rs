@@ -29,6 +29,7 @@ impl Rate {
     pub(crate) fn take(&self, full_at: &mut Instant, now: Instant) -> bool {
         let has_one = self.has(1, *full_at, now);
         if has_one {
+            // A bucket full since long ago counts as full now, so idle time adds no tokens beyond the burst.
             *full_at = now.max(*full_at) + self.interval;
         }
         has_one

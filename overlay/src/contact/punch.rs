@@ -131,6 +131,7 @@ impl HolePunch {
     /// Creates the plan of the side with the contact `own` towards `peer`, with the common start in
     /// `start_in`, at most ten seconds.
     pub fn new(own: &Contact, peer: &Contact, start_in: Duration) -> Self {
+        // At most ten opening packets per address, on which `MAX_SHOTS_EACH` depends.
         let start = start_in.min(Duration::from_secs(10));
         let (targets, left_out) = targets(own, peer);
         let known: Vec<_> = targets.iter().map(|candidate| candidate.address).collect();
@@ -225,6 +226,7 @@ fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
             }
         }
     }
+    // Never negative, because a contact has at most 16 candidates.
     guessed.truncate(HolePunch::MAX_TARGETS - known.len());
     guessed
 }
@@ -233,6 +235,7 @@ fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
 fn host(ip: &IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        // One host can have any number of addresses in its /64 (RFC 8981).
         IpAddr::V6(ip) => ip.to_bits() & !u128::from(u64::MAX),
     }
 }

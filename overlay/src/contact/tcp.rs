@@ -197,6 +197,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) -> Opened<K> {
         let strangers = self.streams.values().filter(|stream| stream.node.is_none()).count();
+        // Strangers have a smaller limit, because anyone can open connections.
         let is_full = self.streams.len() >= MAX_STREAMS || (id.is_none() && strangers >= MAX_STRANGERS);
         if !self.is_on || is_full || !socket.is_peer_stream() || self.streams.contains_key(&socket) {
             return Opened::Refused;

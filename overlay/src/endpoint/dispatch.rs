@@ -33,6 +33,8 @@ impl Endpoint {
         let peer = session.peer();
         if peer.is_root() && RootMessage::is_one(message) {
             let len = message.len() + DATA_OVERHEAD;
+            // This answer comes over the address family that the path does not use, so it must not move the
+            // path.
             let is_beside_path = matches!(RootMessage::parse(message), Ok(RootMessage::Vouched(_)));
             self.link_of(now, peer, |link, cx| match is_beside_path {
                 true => link.heard_beside_path(cx, session, &meta, len),
@@ -122,6 +124,7 @@ impl Endpoint {
             effects: Vec::new(),
         };
         step(link, &mut cx);
+        // After the step, because an effect may step this link again, or another one.
         for effect in cx.effects {
             self.apply(now, key, node, effect);
         }
@@ -141,6 +144,7 @@ impl Endpoint {
             Effect::LookUp => self.look_up_peer(now, key),
             Effect::Silent(since) => self.doubt_roots_since(now, since),
             Effect::Refile => _ = self.refile(key),
+            // Roots relay no beacons, so no beacon of the peer is open there.
             Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {
                 if let Some(peer) = self.peers.get(key) {
@@ -205,6 +209,7 @@ impl Endpoint {
     pub(super) fn challenge_path(&mut self, now: Instant, node: NodeKey, why: Why) {
         let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
         let place = usable(&self.core.sockets, &known);
+        // A challenge at the same place would move nothing; only an announcement needs the answer.
         let place = place.filter(|place| why == Why::Announce || *place != known);
         if let Some((place, key)) = place.zip(self.carrier(node)) {
             self.link(now, key, |link, cx| link.challenge(cx, place, why));

@@ -158,6 +158,7 @@ impl Endpoint {
         let Some(members) = self.networks.get_mut(&network) else { return false };
         let (limit, peers) = (self.limits.peers_per_network.max(1), members.by_node.len());
         let full_share = members.order.full_share(Origin::of(source), peers, limit);
+        // A peer that local programs wait for is exempt, so that others in its prefix cannot keep it out.
         let own = full_share.filter(|_| !members.wants(addresses, now));
         if own.is_none() && peers < limit {
             return true;
@@ -174,6 +175,7 @@ impl Endpoint {
     /// Returns the first peer that may be forgotten, of all or of one prefix. Corrects the rank of each first
     /// peer that is worth more than its rank says.
     fn evictable(&mut self, now: Instant, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
+        // Bounded, because each newcomer costs this work.
         for _ in 0..MAX_STEPS {
             let first = self.networks.get(&network)?.order.first(prefix)?;
             self.core.counters.eviction_steps.increment();

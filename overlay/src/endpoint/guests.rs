@@ -59,6 +59,7 @@ impl Endpoint {
         referral: &Referral,
     ) {
         let (node, root) = (referral.identity.node_id(), referral.root.identity.node_id());
+        // Both the node and its root have signed, so the root that refers cannot invent either of them.
         if !wanted.matches(&node) || [node, root].contains(&self.own_id) || !referral.verify() {
             tracing::debug!("a root's referral is not the node's and the other root's own word");
             return self.core.counters.root_answers_refused.increment();
@@ -110,6 +111,7 @@ impl Endpoint {
         let of_one =
             guests().filter(|guest| guest.named_by.first().is_some_and(|(by, _)| *by == own)).count();
         let all = guests().count();
+        // A share for each root, so that one root's referrals cannot take the places of the others'.
         let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_OF_ONE);
         if of_one >= share || all >= MAX_EVER {
             return None;
@@ -230,6 +232,7 @@ impl Endpoint {
     pub(super) fn leave_root(&mut self, now: Instant, key: PeerKey) {
         let Some(at) = self.roots.list.iter().position(|(known, _)| *known == key) else { return };
         let (_, root) = self.roots.list.remove(at);
+        // Guests that other roots have named too stay, with the passes of those roots.
         self.roots.list.iter_mut().for_each(|(_, root)| root.forget_pass(key));
         self.link(now, key, |link, cx| link.say_goodbye(cx));
         self.remove_peer(now, key);

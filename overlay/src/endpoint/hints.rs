@@ -46,6 +46,7 @@ impl Endpoint {
     pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.core.counters.data_unknown_session.increment();
         let mut answer = Vec::new();
+        // Never longer than the packet, and limited, because the packet's source may be forged.
         if UnknownSession::answer(datagram, &mut answer)
             && self.hints.unknown_sent.take(meta.remote.ip(), now)
         {

@@ -50,6 +50,8 @@ impl Limiter {
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+        // The source's bucket comes first, so that a flooder who has emptied it does not drain the common
+        // one.
         self.sources.take(prefix_of(source), now) && self.all.take(now)
     }
 
@@ -69,6 +71,7 @@ impl Sources {
     pub(super) fn new(each: Rate, key: u64, now: Instant) -> Self {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&key.to_be_bytes());
+        // A keyed hash chooses the slots, so that an attacker cannot aim at the slot of a victim.
         Self { each, slots: vec![now; SLOTS].into_boxed_slice(), key: Key::new(&seed, "limiter") }
     }
 
@@ -96,6 +99,7 @@ impl Sources {
 pub fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        // The highest bit keeps IPv6 prefixes apart from IPv4 ones, which have 24 bits.
         IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
     }
 }

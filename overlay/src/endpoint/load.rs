@@ -117,6 +117,7 @@ impl HandshakeLoad {
 
     /// Counts an arriving initiation. Returns true if initiations without a cookie must be turned away now.
     pub(super) fn is_loaded(&mut self, now: Instant) -> bool {
+        // A margin between the two states keeps a rate near the limit from switching them all the time.
         let recovered = self.arrivals.has(self.calm, now);
         if !self.arrivals.take(now) {
             self.loaded_until = Some(now + LOAD_HOLD);
@@ -145,7 +146,9 @@ impl HandshakeLoad {
         let origin = origin.into();
         let (remote, relayed) = (origin.remote, &mut self.relayed);
         if has_cookie() {
+            // The relayed source pays before its root, so that one source cannot use up the root's share.
             let may = relayed.proven.take_if_relayed(origin, now) && self.proven.take(remote.ip(), now);
+            // A peer at its own address gets through in any case, so that a flood cannot end its session.
             return if may || take_known() { Admission::Accept } else { Admission::Refuse };
         }
         let may = relayed.cookie_replies.take_if_relayed(origin, now)
@@ -212,6 +215,7 @@ impl HintLimits {
             Limiter::new(all, source, key, now)
         };
         Self {
+            // A budget for all senders alone would let one flooder keep all others from meeting.
             beacons: limiter(4000, 2000, 20, 50),
             hellos: limiter(5000, 1000, 200, 500),
             unknown_heard: limiter(20_000, 10_000, 20, 20),

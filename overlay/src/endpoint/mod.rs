@@ -243,6 +243,7 @@ impl Endpoint {
 
     /// Handles a datagram of any type except data, or data whose session [`SessionTable::get`] does not know.
     pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        // An answer to a broadcast or multicast source would go to many hosts.
         if !is_endpoint(&meta.remote) && meta.socket.stream_end() != Some(meta.remote) {
             self.core.counters.bad_source.increment();
             return;

@@ -87,6 +87,7 @@ impl Nodes {
     /// Adds a peer to its node.
     pub(super) fn add_peer(&mut self, key: NodeKey, peer: PeerKey, handle: Arc<Peer>) {
         let peers = &mut self[key].peers;
+        // Most nodes are a peer in one network, so spare capacity would only cost memory.
         peers.reserve_exact(1);
         peers.push((peer, handle));
     }

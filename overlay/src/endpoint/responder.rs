@@ -62,6 +62,7 @@ impl Endpoint {
                 return;
             }
         }
+        // Not past waiting ones, which were there first.
         if self.backlog.is_empty() && self.at_once.take(now) {
             return self.read_initiation(now, meta, datagram);
         }

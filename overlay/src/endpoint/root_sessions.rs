@@ -65,6 +65,7 @@ impl Endpoint {
         let Some(session) = handle.sender().map(|sender| sender.session) else {
             if !peer.link.is_connecting() {
                 let tried = self.roots.get(key).is_some_and(|root| root.is_unreachable);
+                // A root that has not answered before gets short attempts with pauses.
                 let reason = if tried { Reason::Hint } else { Reason::Traffic };
                 self.link(now, key, |link, cx| link.attempt(cx, reason));
             }

@@ -145,6 +145,7 @@ impl PublicIdentity {
     /// Returns true if [`Identity::sign`] made `signature` for this message.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.ed25519)
+            // Strict, because signatures with points of small order prove nothing.
             .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
     }
 

@@ -35,6 +35,7 @@ impl Link {
         len: usize,
     ) -> Result<(), &'static str> {
         self.used = cx.now;
+        // The initiation's bytes pay for the answer, because its source may be forged (RFC 9000, section 8).
         cx.reach.heard(meta.place(), len, Source::Handshake, cx.now);
         let timestamp = received.payload().timestamp;
         if let Some(newest) = self.newest.filter(|newest| timestamp <= *newest) {
@@ -68,6 +69,7 @@ impl Link {
             from = %place,
             "an initiation is not new: a replay, or its sender's clock went back"
         );
+        // Limited, because anyone who recorded an old initiation can replay it.
         if self.stale_replies.take(cx.now)
             && let Some(nonce) = cx.core.nonce()
             && cx.reach.spend(&place, StaleReply::LEN)

@@ -128,6 +128,7 @@ impl Link {
     pub(crate) fn attempt(&mut self, cx: &mut Context<'_>, reason: Reason) {
         let now = cx.now;
         self.used = now;
+        // Anyone can send hints, so a hint alone buys only a short attempt.
         let give_up = match reason {
             Reason::Traffic | Reason::Age | Reason::Silence => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
@@ -141,6 +142,8 @@ impl Link {
         if let Some(attempt) = &mut self.attempt {
             attempt.until = attempt.until.max(now + give_up);
             attempt.wanted = attempt.wanted.or(wanted);
+            // Any reason other than age means that the path may have failed, so the rounds then go
+            // everywhere.
             attempt.renews &= renews;
             // Only traffic or a renewal makes the attempt outlast the silence: a correct hint will be
             // repeated.
@@ -196,6 +199,7 @@ impl Link {
             return self.next_round(cx);
         };
         if cx.reach.spend(place, last.datagram.len()) {
+            // With several targets an answer no longer proves that the peer receives at one of them.
             last.targets.push(*place);
             tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation sent here too");
             cx.core.transmit(place, last.datagram.clone());
@@ -238,6 +242,8 @@ impl Link {
             self.end_silence(cx);
             return self.leave_off(cx);
         }
+        // Once per demand, not per attempt, because a connection begun after the first event would wait for
+        // ever.
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
             let peer = self.handle.clone();
             let is_refused = self.refusal.is_some();
@@ -272,6 +278,7 @@ impl Link {
     /// Sends no more initiations, and ends the attempt once its last initiation has expired.
     fn leave_off(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &mut self.attempt else { return };
+        // The pending initiations stay valid, so a late response still completes the handshake.
         if !std::mem::replace(&mut attempt.given_up, true) {
             attempt.wanted = None;
             cx.effects.push(Effect::Refile);
@@ -298,6 +305,7 @@ impl Link {
         // Shorten by up to a fifth, so that two sides do not repeat in step and no wait exceeds the bound.
         let jitter = interval / 5 * cx.core.rng.random_range(0..=100) / 100;
         attempt.rounds += 1;
+        // From the second round on all roots relay.
         attempt.first_relay = None;
         attempt.hastened = false;
         attempt.set_right = false;
@@ -361,6 +369,7 @@ impl Link {
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
         let Some(ephemeral) = core.ephemeral() else { return false };
+        // Reserved now, because the response will name this index.
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
             core.counters.sessions_refused.increment();
             return false;
@@ -373,6 +382,7 @@ impl Link {
             suites: core.provider.suites(),
             room,
         };
+        // A responder accepts each timestamp only once.
         self.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN + room);
         let responder = self.handle.identity();
@@ -438,6 +448,7 @@ impl Link {
         if !attempt.pending[at].note_failure() {
             return;
         }
+        // The forger has a copy of this initiation and can go on, so only a new initiation helps.
         let given_up = attempt.pending.remove(at);
         cx.core.release(index);
         let is_shared = given_up.is_some_and(|pending| pending.targets.len() > 1);
@@ -526,6 +537,7 @@ impl Link {
             peer = %self.handle.logged(),
             "the peer is busy and wants the initiation again with a cookie"
         );
+        // Once per round, so that a peer which answers everything with a cookie triggers no flood.
         if !attempt.given_up && !std::mem::replace(&mut attempt.hastened, true) {
             self.initiate(cx);
         }

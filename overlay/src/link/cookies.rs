@@ -41,6 +41,7 @@ impl Cookies {
             && self.position(key).is_none()
         {
             if self.alone.len() >= MOST {
+                // The list is ordered by use, so the first entry is the least recently used.
                 self.alone.remove(0);
             }
             self.alone.push((key, MacWriter::new(remote)));

@@ -6,7 +6,6 @@
 //! frames therefore costs no more than that wait, or one round trip to it if it says so. A root that relays
 //! only the free quota may have used it up, so it holds back no root that relays more. A node that was
 //! reached before is tried through all roots at once, because then something has failed.
-//! looked for through all roots at once, since then something has failed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -35,6 +34,7 @@ impl FirstRelay {
 
     /// Takes `place` as the first relay if its root relays more than the present first one.
     fn outdo(&mut self, place: &Place, is_scarce: bool, rtt: Option<Duration>, now: Instant) {
+        // Among roots that relay alike the first one stays, because its answer came first.
         if self.is_scarce && !is_scarce {
             let others = std::mem::take(&mut self.others);
             *self = Self { others, ..Self::new(*place, is_scarce, rtt, now) };
@@ -90,6 +90,7 @@ impl Link {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_first_round()) else {
             return self.try_at(cx, place);
         };
+        // The node was reached before, so something has failed.
         if cx.reach.any_proven() {
             return self.try_at(cx, place);
         }

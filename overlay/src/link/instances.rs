@@ -74,6 +74,7 @@ impl Former {
     pub(crate) fn succeed(&mut self, old: u64, new: u64) -> bool {
         let again = self.0.contains(&new);
         self.0.retain(|known| ![old, new].contains(known));
+        // Bounded, because a peer may restart any number of times.
         if self.0.len() == MAX_FORMER {
             self.0.remove(0);
         }

@@ -132,7 +132,7 @@ pub(crate) struct Link {
     pub(crate) told: Option<bool>,
     /// Bytes that the session had sent at the last check of its path.
     carried: u64,
-    /// Bytes since then of path MTU probes that are that reach `BUSY` bytes each.
+    /// Bytes since then of path MTU probes that have `BUSY` bytes or more each.
     probed: u64,
     /// ICMP errors from the peer's machine.
     refusal: Option<Refusal>,
@@ -306,6 +306,7 @@ impl Link {
 
     /// Handles a restart of the peer: local discovery has heard an instance other than that of its session.
     pub(crate) fn heed_restart(&mut self, cx: &mut Context<'_>) {
+        // Limited, because every member can make a hello with another instance.
         if !self.hints.take(cx.now) {
             return;
         }

@@ -37,6 +37,7 @@ impl Link {
     /// of the place.
     pub(crate) fn challenge(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let Some(session) = self.current() else { return };
+        // Unpredictable, so that only a receiver at the place can answer (RFC 9000, section 8.2).
         let Some(fresh) = cx.core.nonce() else { return };
         // This node's end of the path may have changed, so the peer has to follow.
         let here = why == Why::Announce;
@@ -64,6 +65,7 @@ impl Link {
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) {
         match cx.reach.answer(place, data, cx.now) {
             Answer::Right { why, .. } => self.on_right_answer(cx, place, why),
+            // Networks duplicate packets, so a second copy is no sign of an attack.
             Answer::Copy => {}
             Answer::Wrong if self.on_proof(cx, data) || self.on_punched(cx, place, data) => {}
             Answer::Wrong => cx.core.counters.answers_wrong.increment(),
@@ -273,6 +275,7 @@ impl Link {
         let Some(session) = self.current() else { return };
         let Some(rekey_at) = self.live(&session).map(|live| live.rekey_at) else { return };
         let next = cx.now + BUSY_CONFIRM_INTERVAL;
+        // The next packet after this time asks for attention, so an idle session needs no timer.
         session.set_attention(Some(if rekey_at > cx.now { next.min(rekey_at) } else { next }));
         let total = session.sent_bytes();
         let before = std::mem::replace(&mut self.carried, total);

@@ -62,6 +62,7 @@ impl Pending {
 
     /// Returns true if the initiation and `beginning` agree in their common length.
     pub(super) fn begins_with(&self, beginning: &[u8]) -> bool {
+        // An ICMP error may quote less than the whole datagram.
         let common = self.datagram.len().min(beginning.len());
         common > 0 && self.datagram[..common] == beginning[..common]
     }

@@ -82,6 +82,7 @@ impl Link {
         let direct = path.filter(|_| session.is_some() && cx.reach.is_direct());
         let is_wanted = self.is_wanted();
         let punching = cx.reach.punching(now);
+        // Challenges need a session; without one only a meeting goes on, by initiations.
         if direct.is_some() || (session.is_none() && !punching.initiates()) {
             punching.stop(direct);
         }
@@ -133,6 +134,7 @@ impl Link {
             return cx.core.counters.control_unknown.increment();
         }
         let start = if message.is_question {
+            // Limited, because a question makes this node send packets to the addresses that the peer names.
             if !cx.reach.punching(now).take_question(now) {
                 return cx.core.counters.candidates_refused.increment();
             }
@@ -161,6 +163,7 @@ impl Link {
         let own = core.contact.contact().clone();
         core.counters.punches_begun.increment();
         let said = Said { contact: &message.contact, vouched };
+        // A node that reaches the relay by a stream has no UDP, so TCP is tried at once.
         let is_blocked = cx.reach.place().is_some_and(|place| place.socket().is_stream());
         cx.reach.punching(now).set_turn(is_blocked, core.own_id > *self.handle.id());
         cx.reach.punching(now).set_sockets(&core.sockets);
@@ -170,6 +173,7 @@ impl Link {
 
     /// Handles a challenge from `place` while the search for a direct path runs.
     pub(super) fn on_heard(&mut self, cx: &mut Context<'_>, place: &Place) {
+        // A packet over a root or TURN server says nothing about a direct path.
         if place.relay().is_some() || place.socket().is_turn() || !cx.reach.is_relayed() {
             return;
         }
@@ -247,6 +251,7 @@ impl Link {
                 cx.core.counters.candidates_sent.increment();
                 return self.send_message(cx, &plaintext);
             }
+            // Vouchers are left out first, because the message is useless without the contact.
             if message.vouchers.pop().is_none() {
                 return;
             }

@@ -108,6 +108,7 @@ impl Link {
         if cx.now < at {
             return cx.set_timer(Timer::Refusal, Some(at));
         }
+        // Refusals at one moment may all answer packets that left together.
         let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
@@ -137,6 +138,7 @@ impl Link {
 
     /// Returns true if `quoted` is the beginning of a datagram recently sent to this peer.
     pub(crate) fn has_sent_quoted(&self, quoted: &[u8]) -> bool {
+        // A shorter quotation could be guessed, and a forged error would then end connections (RFC 5927).
         let Some(header) = quoted.first_chunk::<QUOTED>() else { return false };
         if self.attempt.as_ref().is_some_and(|attempt| attempt.has_sent(quoted)) {
             return true;

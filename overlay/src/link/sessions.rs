@@ -109,6 +109,8 @@ impl Link {
         }
         if cx.reach.place() != Some(place) {
             // Packets still go to the old place until the answer to the challenge confirms the new one.
+            // A packet alone does not move the path: an attacker could hold one back and send it from any
+            // address.
             cx.reach.heard(place, bytes, Source::Session, cx.now);
             if self.may_follow(cx, &place) {
                 self.challenge(cx, place, Why::Move);
@@ -133,6 +135,7 @@ impl Link {
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         session.confirm();
         let before = self.current();
+        // An older session that is confirmed late must not replace a newer one.
         if before.as_ref().is_some_and(|before| before.established() > session.established()) {
             return;
         }

@@ -61,6 +61,7 @@ impl Link {
         let core = &mut *cx.core;
         let is_possible = is_relayed && core.tcp.is_on() && core.contact.tcp(0).is_some();
         if !is_possible || !punching.may_join_by_tcp(now) || !core.tcp.take_start(now) {
+            // A refusal spares the peer its repetitions.
             return self.send_refusal(cx, message.id);
         }
         punching.join_by_tcp(message.id, now);

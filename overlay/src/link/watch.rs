@@ -118,6 +118,7 @@ impl Link {
         }
         if self.silent_at(cx).is_some_and(|at| now >= at) {
             self.asked = None;
+            // The node may be gone from this network alone, so its packets in others no longer count.
             self.alone = Some(now);
             tracing::debug!(peer = %self.handle.logged(), "a peer with connections does not answer");
             self.attempt(cx, Reason::Hint);

@@ -189,6 +189,7 @@ impl NetworkConfig {
     /// Returns a [`NetworkConfigError`].
     pub fn validate(&self) -> Result<(), NetworkConfigError> {
         if self.psk() == Some(&Psk::open()) {
+            // In handshakes this key means an open network, so it would protect nothing.
             return Err(NetworkConfigError::OpenKey);
         }
         match (self, self.id().kind()) {

@@ -38,6 +38,7 @@ impl Prefix {
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
         let address = match address {
             IpAddr::V4(v4) => {
+                // A shift by the full width gives `None`: a prefix of length 0 keeps no bit.
                 let kept = u32::MAX.checked_shl(32u32.checked_sub(length.into())?).unwrap_or(0);
                 IpAddr::V4((v4.to_bits() & kept).into())
             }

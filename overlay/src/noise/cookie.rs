@@ -148,6 +148,7 @@ impl CookieJar {
         // useless.
         [Some(epoch), epoch.checked_sub(1)].into_iter().flatten().any(|epoch| {
             let cookie = self.cookie(epoch, origin);
+            // In constant time, because a forger could otherwise find a valid MAC byte by byte.
             bool::from(hash::mac16(&cookie, &[body]).ct_eq(mac2))
         })
     }
@@ -167,6 +168,7 @@ impl CookieJar {
         let mut sealed = [0; MAC + TAG];
         sealed[..MAC].copy_from_slice(&self.cookie(self.epoch(now), origin.into()));
         let (value, tag) = sealed.split_at_mut(MAC);
+        // MAC1 as associated data binds the reply to one message, so that it cannot be replayed for another.
         let made = XChaCha20Poly1305::new((&self.keys.cookie).into())
             .encrypt_inout_detached(&nonce.into(), mac1, value.into())
             .expect("sealing fails only beyond 256 GiB");

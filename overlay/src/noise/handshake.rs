@@ -70,6 +70,7 @@ impl Initiator {
         out: &mut Vec<u8>,
     ) -> Result<Self, HandshakeError> {
         let header = Initiation::header(index);
+        // The header is part of the transcript, so an altered index or version is noticed.
         let prologue = prologue(&header, &responder.node_id());
         let start = out.len();
         out.extend_from_slice(&header);

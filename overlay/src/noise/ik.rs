@@ -88,11 +88,13 @@ impl FirstSent {
         message: &[u8],
     ) -> Result<(Split, Vec<u8>), Unauthentic> {
         let (ephemeral, sealed) = message.split_first_chunk::<32>().ok_or(Unauthentic)?;
+        // On a copy, because a forged message must not spoil the state for the authentic one.
         let mut symmetric = self.symmetric.clone();
         mix_header(&mut symmetric, header);
         symmetric.mix_ephemeral(ephemeral);
         symmetric.mix_dh(&self.ephemeral, ephemeral)?;
         symmetric.mix_dh(secret, ephemeral)?;
+        // Last (psk2), because the responder learns from the first message which network is meant.
         symmetric.mix_psk(psk);
         let payload = decrypt(&mut symmetric, sealed)?;
         Ok((symmetric.split(), payload))

@@ -93,6 +93,7 @@ impl Challenges {
                 return Some(open.data);
             }
             let hold = rtt.map_or(HOLD[0], |rtt| (rtt * 2).clamp(HOLD[0], HOLD[1]));
+            // Otherwise a source that alternates between two addresses would keep every answer from counting.
             if open.why >= why && now < open.last + hold {
                 return None;
             }

@@ -136,6 +136,7 @@ impl Reach {
     /// Returns the path, if there is one.
     pub(crate) fn path(&self) -> Option<Path> {
         let used = self.path.as_ref()?;
+        // A place behind a root is relayed too, but not by TURN.
         let turn = used.place.relay().is_none() && self.relays(&used.place.key());
         Some(Path { place: used.place, datagram_size: used.known, turn })
     }
@@ -349,11 +350,13 @@ impl Reach {
         let is_relayed = self.relays(&place.key());
         self.relayed_since = self.relayed_since.or(Some(now)).filter(|_| is_relayed);
         self.doubt_better(self.kind(&place.key(), scarce), scarce);
+        // A path that was used before need not search its datagram size again.
         let left = self.left.take_if(|left| left.place == place);
         let used = left.unwrap_or_else(|| {
             let mtud = Mtud::new(place, max_datagram, now);
             Used { place, known: mtud.current(), mtud, too_small: false }
         });
+        // Kept with its proven size, because peers alternate between two paths.
         self.left = self.path.replace(used);
         (self.moved, self.compare_idle_at) = (Some(now), None);
         true
@@ -381,6 +384,7 @@ impl Reach {
         let id = self.next_probe;
         let size = used.mtud.poll(now, rtt, id);
         if size.is_some() {
+            // The companion of the probe uses the id in between.
             self.next_probe = id.wrapping_add(2);
         }
         let current = used.mtud.current();

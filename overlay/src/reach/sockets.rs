@@ -61,6 +61,7 @@ pub(crate) fn socket_for<'a>(
     let fits = |socket: &&SocketInfo| match socket.index.stream_end() {
         Some(end) => end == *remote,
         None => {
+            // Addresses in 100::/64 are ends of streams, which no UDP socket reaches.
             let is_possible = !socket.index.makes_place() && !is_discarded(&remote.ip());
             is_possible && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
         }

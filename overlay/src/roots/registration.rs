@@ -79,6 +79,7 @@ impl Registering {
             self.tries = 0;
         }
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
+        // Sequences grow even if the clock is set back, because the root refuses old ones.
         self.sequence = millis.max(self.sequence.saturating_add(1));
         self.next = Some(now + (REPEAT[0] * 2u32.pow(self.tries.min(8))).min(REPEAT[1]));
         self.tries += 1;

@@ -33,6 +33,7 @@ impl Relays {
         let mut known = sync::write(&self.list);
         if known[..] != list[..] {
             *known = list.into();
+            // Last, so that a reader who sees the new number also sees the new list.
             self.generation.fetch_add(1, Ordering::Release);
         }
     }

@@ -170,6 +170,7 @@ impl Session {
     pub(super) fn seal_unasked(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let len = plaintext.len() + DATA_OVERHEAD;
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
+        // Held until the packet is sealed, so that `erase` ends after the last use of the key.
         let key = sync::read(&self.sealing.key);
         let key = key.as_ref().ok_or_else(|| self.seal_expired())?;
         let counter = self.sealing.volume.draw().ok_or_else(|| self.seal_expired())?;
@@ -268,6 +269,7 @@ impl Session {
     /// more, or the session has reached a relevant age.
     pub fn note_received(&self, now: Instant, meta: &RecvMeta) -> bool {
         let timer = self.peer.activity().note_received(now);
+        // Not `||`, because `is_due` must run in any case: it ends an expired session.
         timer | self.is_due(now) | !self.is_confirmed() | self.peer.is_new_source(meta)
     }
 
@@ -347,6 +349,7 @@ impl Session {
             self.erase();
             return true;
         }
+        // The load alone is the common case; only the swap writes the shared cache line.
         age >= self.attention.load(Ordering::Relaxed)
             && age >= self.attention.swap(NO_ATTENTION, Ordering::Relaxed)
     }

@@ -161,6 +161,7 @@ impl Control {
             ELSEWHERE => Self::Elsewhere { instance: reader.u64()?, remote: reader.address()? },
             CHALLENGE => {
                 let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
+                // The peer answers it with two packets, so it must be as long as both.
                 if here && plaintext.len() < Self::HERE_LEN {
                     return Err(ParseError::Length);
                 }

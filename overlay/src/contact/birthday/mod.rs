@@ -219,6 +219,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
     ) -> Join {
         self.drop_stale(now);
         match &self.run {
+            // A repeated question gets the same answer, because the first answer may be lost.
             Some(run) if run.node == node && run.id == id => {
                 let guesses = matches!(run.stage, Stage::Guessing(_));
                 return if guesses { Join::Again } else { Join::Not };
@@ -316,6 +317,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let is_by_this = match &run.stage {
             Stage::Sending(sending) => {
                 let socket = sending.sockets().find(|one| one.index == place.socket());
+                // This socket stays open, because the NAT mapping of the path belongs to it.
                 self.kept.extend(socket.map(|socket| Kept { socket, used: now }));
                 socket.is_some()
             }
@@ -345,6 +347,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
                 }
             }
             Stage::Asking { .. } => {}
+            // The other side is told, because it would otherwise go on sending to many ports.
             Stage::Opening { until, .. } if now >= *until => {
                 due.stop = Some(run.id);
                 over = Some(DirectOutcome::NotTried(NotTried::NoSockets));

@@ -76,6 +76,7 @@ impl Sending {
         if self.chosen.is_some() || !self.probes.iter().any(is_it) {
             return false;
         }
+        // The first socket stays and the others close, so that both sides choose the same one.
         self.probes.retain(|probe| probe.socket.index == place.socket());
         self.chosen = Some((now, 0));
         (self.next, self.ends) = (now, now + CHOSEN);
@@ -89,6 +90,8 @@ impl Sending {
             there == place && probe.data == data && probe.sent > 0
         };
         let probe = self.probes.iter().find(is_it)?;
+        // After several challenges with the same data it is unknown which one was answered (RFC 6298, section
+        // 3).
         let only = probe.last.filter(|_| probe.sent == 1);
         Some(only.map(|at| now.saturating_duration_since(at)))
     }

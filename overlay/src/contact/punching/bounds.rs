@@ -90,6 +90,8 @@ impl Allowances {
     /// Returns true if an initiation may be sent to an address from a record or a knock. `is_wanted` is true
     /// if a local program waits for the node.
     pub(super) fn take_meeting(&mut self, is_wanted: bool, now: Instant) -> bool {
+        // Checked first, because the smaller budget must not pay for an initiation that the common one
+        // refuses.
         let is_allowed = is_wanted || (self.meetings.has(1, now) && self.unwanted.take(now));
         is_allowed && self.meetings.take(now)
     }
@@ -158,6 +160,8 @@ impl Bounds {
             Word::Guest => allowances.by_guests.take(now),
             Word::Own => false,
         };
+        // The node's own bucket is checked first, so that a node without tokens does not drain the common
+        // one.
         let is_allowed = is_vouched
             || (self.unvouched.has(1, now) && allowances.unvouched.take(now) && self.unvouched.take(now));
         is_allowed && self.all.take(now)

@@ -219,6 +219,7 @@ impl Punching {
     /// round-trip time only if the question was sent once.
     pub(crate) fn take_answer(&mut self, id: u32, now: Instant) -> Option<Option<Duration>> {
         let asking = self.asking.take_if(|asking| asking.id == id && asking.times > 0)?;
+        // After a repetition it is unknown which question was answered (RFC 6298, section 3).
         let first = asking.first.filter(|_| asking.times == 1);
         Some(first.map(|first| now.saturating_duration_since(first)))
     }
@@ -346,6 +347,7 @@ impl Punching {
         };
         let target = self.targets.iter_mut().find(is_right)?;
         target.answered = true;
+        // Likewise, because all challenges to a target have the same data.
         let only = target.last.filter(|_| target.sent == 1);
         Some(only.map(|at| now.saturating_duration_since(at)))
     }

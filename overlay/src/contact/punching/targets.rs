@@ -142,7 +142,6 @@ impl Punching {
     /// Handles a packet of the node from `remote` during the search. If the node has not named that address,
     /// its NAT box has mapped this destination to another port, and packets go there at once (RFC 8445,
     /// 7.3.1.4). That requires a root's voucher for the IP address. Returns true if something is due now.
-    /// now.
     pub(crate) fn heard(
         &mut self,
         remote: SocketAddr,

@@ -76,6 +76,7 @@ pub(crate) enum TcpDue {
 impl Record {
     /// Records a round by UDP that begins at `start`.
     pub(super) fn note_round(&mut self, start: Instant) {
+        // Without UDP the round cannot succeed, so TCP need not wait for its end.
         let wait = if self.is_blocked { Duration::ZERO } else { AFTER };
         (self.due, self.awaits_search) = (Some(start + wait + self.turn()), false);
     }
@@ -211,6 +212,7 @@ impl Punching {
                 () if !allowances.take_tcp(word, now) => DirectOutcome::NotTried(NotTried::Unvouched),
                 () => DirectOutcome::Trying,
             };
+            // An address that no root has seen may be a victim's, so it gets one connection.
             let tries = if word == Word::Root { TRIES } else { 1 };
             let is_tried = outcome == DirectOutcome::Trying;
             if is_tried {

@@ -97,7 +97,9 @@ impl Endpoint {
         if hello.identity == *self.core.identity.public() {
             return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
         }
+        // Every node with the network's key can make hellos in any name, so only an echo proves anything.
         let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
+        // Otherwise forged sources would fill the table of peers.
         if !proven && self.introduce && !self.is_looked_for(now, network, &hello.identity) {
             return self.answer_stranger(now, network, &meta, &hello, nonce_of(datagram));
         }

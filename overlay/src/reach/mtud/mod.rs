@@ -141,6 +141,7 @@ impl Mtud {
     pub(crate) fn new(place: Place, max_datagram: usize, now: Instant) -> Self {
         let header = place.headers() + place.overhead();
         let (ethernet, jumbo) = (1500 - header, 9000 - header);
+        // The MTU of loopback interfaces is larger than any jumbo frame.
         let limit = if place.is_loopback() { place.largest_datagram() } else { jumbo };
         let ceiling = max_datagram.min(limit);
         let mut mtud = Self {
@@ -269,6 +270,7 @@ impl Mtud {
             match trial.verdict(now) {
                 Verdict::Wait => return None,
                 Verdict::SendPair => {
+                    // Companions have the minimum size, so their losses measure the path's loss rate alone.
                     if let Some(lost) = trial.has_lost_companion(now) {
                         self.note_companion(lost);
                     }
@@ -280,6 +282,7 @@ impl Mtud {
                 Verdict::Unanswered => {
                     self.trial = None;
                     self.phase = Phase::Idle;
+                    // An outage says nothing about sizes.
                     self.unanswered = Some(now);
                     return None;
                 }
@@ -392,6 +395,7 @@ impl Mtud {
         }
         let open = bound - self.current;
         let narrow = open <= GRANULARITY.max(self.current / 64);
+        // Two failures above Ethernet's size: the link is almost surely Ethernet.
         let hopeless = failures >= 2 && self.current >= self.ethernet;
         if narrow || hopeless || self.current + open / 2 > self.ceiling {
             if self.trust == Trust::Assumed {

@@ -134,6 +134,7 @@ impl Claims {
     /// Stops claiming a nickname. Returns the roots that may have it.
     pub(crate) fn release(&mut self, nickname: &Nickname) -> Vec<PeerKey> {
         let Some(claim) = self.list.remove(nickname) else { return Vec::new() };
+        // A root that has not answered may have granted the claim, so it gets the message too.
         let may_have = |at: &AtRoot| at.sequence > 0 && !matches!(at.answer, Some(Err(_)));
         claim.at.into_iter().filter(|(_, at)| may_have(at)).map(|(root, _)| root).collect()
     }
@@ -217,6 +218,7 @@ impl Claims {
         }
         match is_taken {
             false => Answered::Noted,
+            // Reported once, although each renewal gets this answer.
             true if claim.is_ours && before == Some(Err(ClaimRefusal::Taken)) => Answered::Noted,
             true if claim.is_ours => Answered::TakenOver(nickname.clone()),
             true => {
@@ -254,6 +256,7 @@ impl Claims {
 
     fn next_sequence(&mut self, unix_time: Duration) -> u64 {
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
+        // Sequences grow even if the clock is set back, because of several claims the largest counts.
         self.sequence = millis.max(self.sequence.saturating_add(1));
         self.sequence
     }

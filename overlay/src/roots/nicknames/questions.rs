@@ -79,6 +79,7 @@ impl Questions {
         nodes.dedup();
         let outcome = match owners.last() {
             None => Err(NicknameError::NotFound),
+            // One of the roots may lie, so a contradiction gives no answer.
             Some(_) if nodes.len() > 1 => Err(NicknameError::Ambiguous(nodes)),
             Some(owner) => Ok(NamedNode { identity: owner.identity, port: owner.claim.port }),
         };
