@@ -172,6 +172,7 @@ pub(crate) fn vouched(
             || voucher.verify(&witness.root, node) || for_tcp && voucher.verify_tcp(&witness.root, node);
         if voucher.time.abs_diff(time) <= VOUCHER_AGE && is_signed() {
             let list = if witness.is_guest { &mut vouched.by_guests } else { &mut vouched.by_own };
+            // Only the IP address counts, because a NAT box may use another port for each destination.
             list.push(voucher.address.ip().to_canonical());
         }
     }

@@ -51,6 +51,7 @@ impl Endpoint {
             let Some(link) = self.peers.get(key).map(|peer| &peer.link) else { continue };
             let (is_connecting, is_connected) = (link.is_connecting(), link.current().is_some());
             let patience = answers_within(self.nodes[link.node].reach.rtt().unwrap_or_default());
+            // A session looks alive for seconds after its root is gone.
             let is_late = asked.is_some_and(|(since, times)| times > 0 && now >= since + patience);
             if !is_connecting && (!is_connected || is_late) {
                 let reason = if is_connected { Reason::Silence } else { Reason::Traffic };

@@ -27,15 +27,15 @@ use crate::wire::Channel;
 /// See [`HandshakeLoad`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Spend the X25519 operations.
+    /// The X25519 operations are worth their cost.
     Accept,
-    /// Ask for a cookie.
+    /// The sender has to show a cookie first.
     DemandCookie,
-    /// Ignore it: its source, or all sources together, send too many even with cookies.
+    /// The initiation is dropped: its source, or all sources together, send too many even with cookies.
     Refuse,
 }
 
-/// Decides which handshake messages are worth a Diffie-Hellman operation.
+/// Load measure that decides which handshake messages are worth a Diffie-Hellman operation.
 ///
 /// ```
 /// use std::net::SocketAddr;

@@ -85,7 +85,7 @@ impl Networks {
 pub(super) struct JoinedNetwork {
     pub(super) index: NetworkIndex,
     pub(super) id: NetworkId,
-    /// Decides who may be a member, and what belongs to whom.
+    /// Decisions about membership, addresses and names.
     pub(super) policy: Box<dyn Policy>,
     /// Key for handshakes: 32 zero bytes in an open network.
     pub(super) psk: Psk,

@@ -117,6 +117,7 @@ pub(crate) enum Tried {
 impl Link {
     /// Begins a handshake unless one runs or a usable session exists.
     pub(crate) fn want_session(&mut self, cx: &mut Context<'_>) {
+        // A session may have expired while the machine slept and no timer ran.
         self.expire_sessions(cx);
         // A session without a proven path cannot carry packets yet.
         if self.current().is_none() || self.is_waiting_for_path {
@@ -169,6 +170,7 @@ impl Link {
             first_relay: None,
         });
         cx.core.counters.attempts_started.increment();
+        // A node that was reached before is looked up only if the first round has no answer.
         if !cx.reach.any_proven() {
             cx.effects.push(Effect::LookUp);
         }
@@ -507,6 +509,7 @@ impl Link {
         if let Some(instead) = instead {
             self.move_path(cx, instead);
         }
+        // Otherwise the attempt goes on, because a session without a path carries no packets.
         if is_proven || cx.has_path() {
             self.end_attempt(cx);
         }

@@ -95,7 +95,7 @@ mod tests {
         Place::Direct { socket: SocketIndex(0), remote: (REMOTE, port).into() }
     }
 
-    /// The peer sees a relayed initiation come from the root, and a direct one from our address.
+    // The peer sees a relayed initiation come from the root, and a direct one from our address.
     #[test]
     fn every_way_has_the_cookie_that_came_for_it() {
         let (now, peer) = (instant(), Identity::from_seed(&[2; 32]).node_id());

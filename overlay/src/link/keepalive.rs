@@ -142,6 +142,7 @@ impl Link {
     /// Returns when to ask the path, or when it has been silent too long, if that matters.
     fn silence_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx)?;
+        // Without another way to the peer the question would gain nothing.
         if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
             return None;
         }

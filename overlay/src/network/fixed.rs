@@ -74,12 +74,14 @@ impl StaticNetwork {
                     return Err(NetworkConfigError::UnusableRoute(route));
                 }
                 if certified.contains(route.address()) || route.contains(certified.address()) {
+                    // Such a block would take over addresses that follow from node IDs.
                     return Err(NetworkConfigError::CertifiedRoute(route));
                 }
                 if !routes.insert(route) {
                     return Err(NetworkConfigError::DuplicateRoute(route));
                 }
             }
+            // The author of a file must not make nodes send to many hosts.
             if let Some(endpoint) = member.endpoints.iter().find(|endpoint| !is_endpoint(endpoint)) {
                 return Err(NetworkConfigError::UnusableEndpoint(*endpoint));
             }
@@ -211,7 +213,7 @@ impl Policy for Static {
         prefixes
     }
 
-    /// Returns false for every address.
+    /// Returns false for every address, because the file lists all members.
     fn may_exist(&self, _: IpAddr) -> bool {
         false
     }

@@ -19,8 +19,8 @@ use crate::wire::{Candidates, CookieReply, Initiation, Response};
 
 const MACS: usize = 32;
 
-/// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow`
-/// 0.10.
+// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow`
+// 0.10.
 #[test]
 fn cacophony_vector_of_ikpsk2() {
     let prologue = b"John Galt";
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// The points of low order on Curve25519 and its twist (https://cr.yp.to/ecdh.html#validate).
+// The points of low order on Curve25519 and its twist (https://cr.yp.to/ecdh.html#validate).
 #[test]
 fn keys_of_low_order_are_refused() {
     let secret = StaticSecret::from([1; 32]);
@@ -250,7 +250,7 @@ fn another_network_key_fails_only_at_the_initiator() {
     assert_eq!(result.err(), Some(HandshakeError::Unauthentic));
 }
 
-/// Byte by byte: headers (version, suite, indices), keys and payloads are all bound.
+// Byte by byte: headers (version, suite, indices), keys and payloads are all bound.
 #[test]
 fn every_altered_byte_before_the_macs_is_noticed() {
     let pair = Pair::new();
@@ -272,7 +272,7 @@ fn every_altered_byte_before_the_macs_is_noticed() {
     assert!(pending.read_response(&pair.initiator, &pair.psk, &response).is_ok(), "forgeries change nothing");
 }
 
-/// An initiator that was given a victim's X25519 key with another Ed25519 key does not reach the victim.
+// An initiator that was given a victim's X25519 key with another Ed25519 key does not reach the victim.
 #[test]
 fn responder_must_have_both_keys() {
     let pair = Pair::new();

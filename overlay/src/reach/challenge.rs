@@ -25,13 +25,13 @@ const HOLD: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)]
 /// Reason for challenging a place, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// Measures the quality of the place.
+    /// Measurement of the place's quality.
     Compare,
-    /// Checks whether the path still works: nothing comes back, and there is another place.
+    /// Check whether the path still works: nothing comes back, and there is another place.
     Doubt,
-    /// Checks whether the path still works after our own addresses have changed.
+    /// Check whether the path still works after our own addresses have changed.
     Announce,
-    /// Checks a place where the peer seems to be now.
+    /// Check of a place where the peer seems to be now.
     Move,
 }
 

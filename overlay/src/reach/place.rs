@@ -309,12 +309,12 @@ pub struct Path {
 }
 
 impl Path {
-    /// The socket to send from.
+    /// Returns the socket to send from.
     pub fn socket(&self) -> SocketIndex {
         self.place.socket()
     }
 
-    /// The address to send to.
+    /// Returns the address to send to.
     pub fn remote(&self) -> SocketAddr {
         self.place.remote()
     }

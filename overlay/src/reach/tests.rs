@@ -179,8 +179,8 @@ fn an_address_that_a_node_calls_relayed_is_no_direct_one() {
 }
 
 proptest! {
-    /// Addresses that never received anything get no more bytes than came from them. No number of guesses
-    /// makes one of them a place that may be the path.
+    // Addresses that never received anything get no more bytes than came from them. No number of guesses
+    // makes one of them a place that may be the path.
     #[test]
     fn an_address_that_receives_nothing_gets_no_more_than_it_paid_for(
         steps in prop::collection::vec((0u8..7, 1u16..12, 0usize..300, any::<[u8; 8]>()), 1..300)

@@ -39,6 +39,7 @@ impl Keeping {
         }
         let before = self.seen.replace((way, address));
         let Some((_, before)) = before.filter(|(known, _)| *known == way) else { return };
+        // The NAT box has dropped the mapping within the pause, so the pause was too long.
         if before.ip() == address.ip() && before.port() != address.port() {
             self.at = (self.at + 1).min(PAUSES.len() - 1);
         }

@@ -114,7 +114,7 @@ pub(crate) struct Root {
     pub(crate) notices: Unasked,
     /// Time since which it owes an answer, and the number of questions.
     pub(crate) asked: Option<(Instant, u32)>,
-    /// It has not answered handshakes for a while.
+    /// True if it has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
     /// Set while it says that the directory shared with other roots does not answer.
     pub(crate) is_partial: bool,

@@ -94,6 +94,7 @@ impl Routes {
                 self.lengths.remove(prefix);
             }
         }
+        // Last, so that no reader keeps an older answer under the new number.
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 

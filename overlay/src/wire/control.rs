@@ -42,22 +42,22 @@ const HERE: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
-    /// Asks for a [`Control::ProbeAck`], to test whether a datagram of this size passes and the path is alive
-    /// (RFC 8899).
+    /// Question for a [`Control::ProbeAck`], which tests whether a datagram of this size passes and the path
+    /// is alive (RFC 8899).
     Probe {
         /// Id chosen by the sender.
         id: u32,
         /// Length of the plaintext, padding included, in bytes.
         len: ProbeSize,
     },
-    /// Answers a probe. It has the minimum size, whatever the probe's size was.
+    /// Answer to a probe. It has the minimum size, whatever the probe's size was.
     ProbeAck {
         /// Id of the probe.
         id: u32,
         /// Size of the probe as its receiver saw it: bytes of UDP payload.
         size: u16,
     },
-    /// Describes the sender's side of the session. Sent when it changes.
+    /// Description of the sender's side of the session, sent when that changes.
     Params {
         /// Size of the sender's UDP receive buffer, in bytes.
         receive_buffer: u32,
@@ -77,7 +77,7 @@ pub enum Control {
         /// address.
         remote: SocketAddr,
     },
-    /// Asks whether the receiver receives at the destination of this message (RFC 9000, section 8.2).
+    /// Question whether the receiver receives at the destination of this message (RFC 9000, section 8.2).
     Challenge {
         /// Unpredictable bytes.
         data: [u8; 8],
@@ -85,12 +85,12 @@ pub enum Control {
         /// and a challenge.
         here: bool,
     },
-    /// Answers a challenge, from the address where it arrived to its source.
+    /// Answer to a challenge, from the address where it arrived to its source.
     Answer {
         /// Data of the challenge.
         data: [u8; 8],
     },
-    /// Arranges a search for a direct path in which one side sends from many ports and the other one to many.
+    /// Arrangement of a search for a direct path: one side sends from many ports, the other one to many.
     Birthday {
         /// Id chosen by the asking side.
         id: u32,

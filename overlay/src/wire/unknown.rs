@@ -39,8 +39,8 @@ impl UnknownSession {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
-    /// message.
+    /// Returns [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, and [`ParseError::Type`] for
+    /// another message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::UnknownSession)?;
         let message = Self { index: reader.index()?, counter: reader.u64()?, echo: *reader.array()? };

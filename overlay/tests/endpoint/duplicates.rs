@@ -50,8 +50,8 @@ fn a_peer_and_both_nodes_notice_where_the_nodes_do_not_hear_each_other() {
     }
 }
 
-/// The handshakes of all three cross each other. Whichever sessions result, the peer does not keep one with
-/// each of the two.
+// The handshakes of all three cross each other. Whichever sessions result, the peer does not keep one with
+// each of the two.
 #[test]
 fn a_peer_notices_however_handshakes_cross() {
     for seed in 0..100u64 {

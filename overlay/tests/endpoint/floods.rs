@@ -151,7 +151,7 @@ fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
     }
 }
 
-/// Nodes behind one root, for example, all have its prefix.
+// Nodes behind one root, for example, all have its prefix.
 #[test]
 fn nor_does_he_to_those_with_his_prefix_once_programs_have_sent_nothing_for_a_while_to_all_he_is() {
     for answer in [None, Some(Answer::Reply), Some(Answer::Data)] {

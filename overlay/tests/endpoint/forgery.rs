@@ -17,8 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HELLO: u8 = 0xD6;
 const DATA: u8 = 0xD4;
 
-/// A hello proves no identity, so an attacker can get a copy of the initiations for a peer. The attacker then
-/// knows the index, and may be nearer than the peer.
+// A hello proves no identity, so an attacker can get a copy of the initiations for a peer. The attacker then
+// knows the index, and may be nearer than the peer.
 #[test]
 fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() {
     let mut net = Net::acquainted_pair();
@@ -52,7 +52,7 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
     assert!(net.nodes[0].endpoint.sessions().len() < 20, "{}", net.nodes[0].endpoint.sessions().len());
 }
 
-/// Claiming many addresses in a peer's name does not push out those at which the peer itself was reached.
+// Claiming many addresses in a peer's name does not push out those at which the peer itself was reached.
 #[test]
 fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     let mut net = Net::connected_pair();
@@ -68,8 +68,8 @@ fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     assert!(peers[0].candidates.contains(&first), "{:?}", peers[0].candidates);
 }
 
-/// A configured address is where the user, or the peer's own name server, says that the peer is. That is a
-/// reason to ask there, but not to send everything there.
+// A configured address is where the user, or the peer's own name server, says that the peer is. That is a
+// reason to ask there, but not to send everything there.
 #[test]
 fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     let mut net = Net::pair();
@@ -113,7 +113,7 @@ fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     assert!(sizes.iter().sum::<usize>() < 10_000, "{sizes:?}");
 }
 
-/// A session whose way back was never proven is no reason to stop searching for one.
+// A session whose way back was never proven is no reason to stop searching for one.
 #[test]
 fn a_session_without_a_path_does_not_stop_attempts() {
     let mut net = Net::pair();
@@ -131,7 +131,7 @@ fn a_session_without_a_path_does_not_stop_attempts() {
     net.wait(2 * SECOND, |net| !net.nodes[1].inbox.is_empty());
 }
 
-/// A broadcast address has many owners, none of which has sent anything.
+// A broadcast address has many owners, none of which has sent anything.
 #[test]
 fn nothing_is_sent_to_where_many_would_get_it() {
     let mut net = Net::connected_pair();
@@ -154,7 +154,7 @@ fn nothing_is_sent_to_where_many_would_get_it() {
     assert!(net.counter(0, "bad_source") >= 6, "{}", net.counter(0, "bad_source"));
 }
 
-/// Anyone can claim not to know a session. That uses up nothing of the budget of peers with one.
+// Anyone can claim not to know a session. That uses up nothing of the budget of peers with one.
 #[test]
 fn strangers_do_not_use_up_what_peers_may_say_about_lost_sessions() {
     let mut net = Net::connected_pair();

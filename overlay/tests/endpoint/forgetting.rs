@@ -137,7 +137,7 @@ fn members_of_a_static_network_are_never_forgotten() {
     assert_eq!(shown, [(Some("m2"), true, true, true), (Some("m3"), true, false, false)]);
 }
 
-/// A late packet is not counted as lost for ever.
+// A late packet is not counted as lost for ever.
 #[test]
 fn what_does_not_come_is_counted_and_not_what_is_late() {
     let mut net = Net::connected_pair();

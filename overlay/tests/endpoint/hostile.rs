@@ -167,7 +167,7 @@ fn the_same_seed_gives_the_same_bytes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Random bytes behind each message type never panic, and change only counters.
+    // Random bytes behind each message type never panic, and change only counters.
     #[test]
     fn random_datagrams_are_dropped(
         datagrams in prop::collection::vec((0xD0u8..=0xDF, prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..100)
@@ -185,7 +185,7 @@ proptest! {
         prop_assert!(net.nodes[0].endpoint.sessions().is_empty());
     }
 
-    /// Any combination of loss, delay and traffic ends in delivery once the network works again.
+    // Any combination of loss, delay and traffic ends in delivery once the network works again.
     #[test]
     fn any_weather_passes(seed: u64, loss in 0u64..60, latency in 1u64..400, both: bool) {
         let mut net = Net::acquainted_pair();

@@ -159,7 +159,7 @@ fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle
     }
 }
 
-/// The node comes back in the first network, and only later in the second one.
+// The node comes back in the first network, and only later in the second one.
 #[test]
 fn a_network_in_which_the_peer_is_not_any_more_does_not_live_on_what_another_one_hears() {
     // Holds for sessions of any age, although they are renewed every two minutes, because a renewal finds

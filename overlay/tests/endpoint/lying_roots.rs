@@ -11,7 +11,7 @@ use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_ro
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Makes a root lie.
+/// Change that makes a root lie.
 type Lie = fn(&mut Lies);
 
 #[test]

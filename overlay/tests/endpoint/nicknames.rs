@@ -247,7 +247,7 @@ fn a_root_that_is_away_delays_an_answer_by_two_seconds_at_most() {
     assert!(net.now - begin <= SECOND / 10, "one root that knows it is enough");
 }
 
-/// Otherwise an attacker who announces a root on the LAN, or forges a list, could deny every nickname.
+// Otherwise an attacker who announces a root on the LAN, or forges a list, could deny every nickname.
 #[test]
 fn roots_of_lists_have_no_say_beside_one_that_is_named_by_its_key() {
     let mut net = apart(2);

@@ -8,7 +8,7 @@ use peersock_testnet::Heard;
 
 use crate::attack::{Attack, KEEPALIVE, home, victim};
 
-/// Finding 1: a node that has not received the probe cannot answer it.
+// Finding 1: a node that has not received the probe cannot answer it.
 #[test]
 fn a_path_probe_that_was_not_received_cannot_be_answered() {
     let mut attack = Attack::with_session();
@@ -42,8 +42,8 @@ fn a_path_probe_that_was_not_received_cannot_be_answered() {
     }
 }
 
-/// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, but not
-/// which.
+// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, but not
+// which.
 #[test]
 fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     let mut attack = Attack::new();
@@ -64,7 +64,7 @@ fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     assert_ne!(attack.path(), Some(victim()));
 }
 
-/// A packet may be shorter than the probe that would answer it.
+// A packet may be shorter than the probe that would answer it.
 #[test]
 fn the_shortest_packet_from_elsewhere_buys_no_longer_answer() {
     let mut attack = Attack::with_session();
@@ -75,7 +75,7 @@ fn the_shortest_packet_from_elsewhere_buys_no_longer_answer() {
     assert_eq!(attack.path(), Some(home()));
 }
 
-/// A member that has left a proven place cannot direct a stream there by packets from elsewhere.
+// A member that has left a proven place cannot direct a stream there by packets from elsewhere.
 #[test]
 fn a_path_that_is_left_and_answers_nothing_gets_no_stream() {
     let mut attack = Attack::with_session();
@@ -86,8 +86,8 @@ fn a_path_that_is_left_and_answers_nothing_gets_no_stream() {
     assert_eq!(attack.net.counter(0, "paths_unproven"), 1);
 }
 
-/// A member that is reached at one place and sends from another, where it receives nothing, keeps its
-/// session.
+// A member that is reached at one place and sends from another, where it receives nothing, keeps its
+// session.
 #[test]
 fn a_path_that_answers_is_used_wherever_the_answers_come_from() {
     let mut attack = Attack::with_session();

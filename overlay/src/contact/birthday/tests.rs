@@ -174,7 +174,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
     assert_eq!(sent, MOST_GUESSES);
 }
 
-/// Holds however many nodes ask, and however often.
+// Holds however many nodes ask, and however often.
 #[test]
 fn all_searches_of_a_node_send_little() {
     let begin = instant();

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(host.map(|host| host.to_string()).as_deref(), Some("203.0.113.9"));
     }
 
-    /// Both nodes have both families, and the other one is vouched for at both addresses.
+    // Both nodes have both families, and the other one is vouched for at both addresses.
     #[test]
     fn the_family_is_one_in_which_both_know_what_to_do_and_ipv4_if_there_are_two() {
         use Mapping::{AddressDependent as Hard, NoNat as Easy, Unknown};
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(both([Hard, Unknown], [Unknown, Easy]), (None, [false; 2]));
     }
 
-    /// Checks when the hard side's first question is due after the start of a round.
+    // Checks when the hard side's first question is due after the start of a round.
     #[test]
     fn what_few_ports_cannot_lead_to_is_not_waited_for() {
         use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};

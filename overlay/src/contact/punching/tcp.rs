@@ -69,7 +69,7 @@ pub(super) struct Record {
 pub(crate) enum TcpDue {
     /// A search may be worth beginning.
     Begin,
-    /// Ask the other node, with this id.
+    /// A question to the other node is due, with this id.
     Ask(u32),
 }
 

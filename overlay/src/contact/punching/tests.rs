@@ -142,7 +142,7 @@ fn a_question_is_repeated_then_given_up_until_the_next_round() {
     assert_eq!(run.punching.take_answer(7, run.now), None);
 }
 
-/// An attacker with any number of identities names other hosts' addresses as theirs.
+// An attacker with any number of identities names other hosts' addresses as theirs.
 #[test]
 fn all_meetings_of_a_node_send_little() {
     let begin = instant();

@@ -45,6 +45,7 @@ impl Endpoint {
     /// Announces the node now, and again at the times of the ladder.
     pub(in crate::endpoint) fn restart_beacons(&mut self, now: Instant) {
         self.discovery.rung = 0;
+        // A new salt makes nodes answer that have met this one before.
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.on_beacon_timer(now);
@@ -82,6 +83,7 @@ impl Endpoint {
 
     pub(in crate::endpoint) fn on_solicit_timer(&mut self, now: Instant) {
         self.discovery.solicited = Some(now);
+        // All nodes must answer, also those that have met this one before.
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.send_beacon();
@@ -159,6 +161,7 @@ impl Endpoint {
             }
             return;
         };
+        // One beacon buys one hello, so the next beacon is answered in the next network.
         heard.unmet.rotate_left(1);
         self.core.counters.beacons_matched.increment();
         tracing::debug!(from = %meta.remote, "beacon of a common network heard");

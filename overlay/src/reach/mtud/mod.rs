@@ -112,11 +112,11 @@ enum Trust {
 
 #[derive(Debug)]
 enum Phase {
-    /// Searches for a size above `current` and below `bound`, after `failures` failed sizes in a row.
+    /// Search for a size above `current` and below `bound`, after `failures` failed sizes in a row.
     Search { bound: usize, failures: u8 },
-    /// Tests whether `current` still passes; `resume` is the search that this test interrupted.
+    /// Test of whether `current` still passes; `resume` is the search that this test interrupted.
     Confirm { suspected: bool, resume: Option<(usize, u8)> },
-    /// Waits for [`Mtud::confirm`] or [`Mtud::search`].
+    /// Wait for [`Mtud::confirm`] or [`Mtud::search`].
     Idle,
 }
 

@@ -83,7 +83,7 @@ fn a_black_hole_falls_back_and_then_finds_the_new_size() {
     }
 }
 
-/// A sender over a long path waits only for these round trips.
+// A sender over a long path waits only for these round trips.
 #[test]
 fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_suspected() {
     let rtt = Duration::from_millis(200);
@@ -192,7 +192,7 @@ fn suspicion_interrupts_a_search_and_does_not_end_it() {
 }
 
 proptest! {
-    /// For any link and losses, the size stays within the link and the ceiling, and the search ends.
+    // For any link and losses, the size stays within the link and the ceiling, and the search ends.
     #[test]
     fn never_exceeds_the_link(
         link in Initiation::MIN..70_000, max in 1200usize..70_000, [losses, dead]: [u64; 2]
@@ -211,7 +211,7 @@ proptest! {
 /// Size that lets companions pass, but no probe.
 const SMALL: usize = 35;
 
-/// A silent peer does not get large datagrams because of its silence.
+// A silent peer does not get large datagrams because of its silence.
 #[test]
 fn silence_costs_a_test_in_fifteen_seconds() {
     let mut path = Run::new(V4, LARGEST);

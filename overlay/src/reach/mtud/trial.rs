@@ -63,13 +63,13 @@ struct Pair {
 /// Next step for a size under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Wait, because answers may still come.
+    /// Answers may still come, so the trial waits.
     Wait,
-    /// Send another probe.
+    /// Another probe and its companion are due.
     SendPair,
-    /// Give the size up: companions pass and probes do not.
+    /// The size is given up, because companions pass and probes do not.
     TooLarge,
-    /// End without a result: companions are lost too.
+    /// The trial ends without a result, because companions are lost too.
     Unanswered,
 }
 

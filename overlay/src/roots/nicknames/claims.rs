@@ -362,7 +362,7 @@ mod tests {
         run.claims.want(&nickname("e"), 1, now).unwrap();
     }
 
-    /// Holds even though no program waits for it any more.
+    // Holds even though no program waits for it any more.
     #[test]
     fn what_another_node_had_first_is_given_back_and_not_claimed_any_more() {
         let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));

@@ -76,28 +76,28 @@ pub enum RootMessage {
     },
     /// The node can be found; the content says how the root sees it.
     Registered(Registered),
-    /// Asks for a node and its place.
+    /// Question for a node and its place.
     LookUp {
         /// Id chosen by the sender, repeated in the answer.
         id: u32,
         /// Key that identifies the node.
         key: LookUpKey,
     },
-    /// Answers [`Self::LookUp`].
+    /// Answer to [`Self::LookUp`].
     Found {
         /// Id of the question.
         id: u32,
         /// Node that was found, or the reason why there is none.
         result: Result<Entry, NotFound>,
     },
-    /// Tells the node something that it has not asked for.
+    /// Message to the node that it has not asked for.
     Notice {
         /// Content of the notice.
         code: NoticeCode,
         /// Channel of the other node that it concerns, or 0.
         channel: Channel,
     },
-    /// Answers in place of [`Self::Found`]: the node is at another root.
+    /// Answer in place of [`Self::Found`]: the node is at another root.
     Referred {
         /// Id of the question.
         id: u32,
@@ -106,12 +106,12 @@ pub enum RootMessage {
         /// Node and root.
         referral: Box<Referral>,
     },
-    /// Asks, by a registered node, for a voucher for the source address of this message, which may differ
+    /// Question of a registered node for a voucher for the source address of this message, which may differ
     /// from where the root knows the node.
     Vouch,
-    /// Answers [`Self::Vouch`], to that address and nowhere else.
+    /// Answer to [`Self::Vouch`], sent to that address and nowhere else.
     Vouched(Voucher),
-    /// Carries a message about nicknames.
+    /// Message about nicknames.
     Nickname(NicknameMessage),
 }
 
@@ -303,6 +303,7 @@ impl RootMessage {
                 referral: Box::new(Referral::read(&mut reader)?),
             },
             VOUCH => {
+                // The question is as long as its answer, because its source is not proven.
                 reader.array::<{ Voucher::LEN }>()?;
                 Self::Vouch
             }

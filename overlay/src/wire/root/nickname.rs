@@ -144,21 +144,21 @@ pub enum NicknameMessage {
         /// Claim signed by the node.
         claim: NicknameClaim,
     },
-    /// Answers [`Self::Claim`].
+    /// Answer to [`Self::Claim`].
     Claimed {
         /// Sequence of the claim.
         sequence: u64,
         /// Granted lifetime in seconds, or the reason of a refusal. 0 if the nickname was given back.
         result: Result<u32, ClaimRefusal>,
     },
-    /// Asks for the owner of a nickname.
+    /// Question for the owner of a nickname.
     Find {
         /// Id chosen by the sender, repeated in the answer.
         id: u32,
         /// Nickname that is looked up.
         nickname: Nickname,
     },
-    /// Answers [`Self::Find`].
+    /// Answer to [`Self::Find`].
     Found {
         /// Id of the question.
         id: u32,
