@@ -76,6 +76,7 @@ fn a_search_is_bounded_in_packets_and_their_pace() {
     for from in &guesses {
         let in_a_second =
             guesses.iter().filter(|sent| sent.at >= from.at && sent.at < from.at + SECOND).count();
+        // Eight packets leave every 10 ms, so a second may include 101 such groups.
         assert!(in_a_second <= 808, "{in_a_second}");
     }
     assert!(net.counter(1, "birthday_probes_sent") == 256 && net.counter(0, "birthday_probes_sent") == 2048);

@@ -92,6 +92,7 @@ fn beacons_do_not_tell_how_many_networks_a_node_is_in() {
         for sent in net.sent.iter().filter(|sent| sent.bytes[0] == BEACON) {
             by_salt.entry(sent.bytes[2..18].to_vec()).or_default().insert(sent.bytes[18..].to_vec());
         }
+        // A salt lives for 600 s.
         assert!(by_salt.len() >= 2);
         // A comparison reveals nothing: one salt always has the same tags, and two salts have none in common.
         assert!(by_salt.values().all(|beacons| beacons.len() == 1), "{networks} networks");
@@ -116,6 +117,7 @@ fn looking_for_nobody_costs_one_beacon_per_second() {
         assert!(matches!(lookup, Lookup::Unknown));
         net.run(Duration::from_millis(1));
     }
+    // One question a second for ten seconds, and the regular beacons.
     assert!((9..=13).contains(&(beacons(&net) - before)), "{}", beacons(&net) - before);
     // The question ends when no program asks any more.
     net.run(Duration::from_secs(12));
@@ -171,6 +173,7 @@ fn a_lost_hello_is_made_good_by_the_next_beacon() {
     net.join(1, &open_network());
     let both = |net: &mut Net| net.nodes.iter().all(|node| node.endpoint.peers().len() == 1);
     let took = net.wait(Duration::from_secs(3), both);
+    // The third beacon comes 300 ms after the first one.
     assert!(took <= Duration::from_millis(310), "{took:?}");
 }
 
@@ -188,6 +191,7 @@ fn several_common_networks_are_all_found_and_kept_apart() {
             found(0) && found(1)
         };
         let took = net.wait(Duration::from_secs(200), all);
+        // One beacon names at most 16 networks, so a node in more of them takes turns.
         assert!(count > 16 || took < Duration::from_secs(1), "{count}: {took:?}");
         // One session per network, each for its own packets.
         for network in net.nodes[0].endpoint.networks().iter().take(3) {

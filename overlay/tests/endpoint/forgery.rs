@@ -38,6 +38,7 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
             if sent.to.ip() != home().ip() || adversary.hear(&sent.bytes) != Heard::Initiation {
                 continue;
             }
+            // After eight forged answers the node gives an initiation up.
             for _ in 0..8 {
                 let response = adversary.forge_response(net.now).expect("an initiation");
                 let meta =

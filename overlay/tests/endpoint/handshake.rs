@@ -38,9 +38,11 @@ fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
     net.run(Duration::from_secs(200));
     let times: Vec<_> = initiations(&net).map(|sent| (sent.at - begin).as_millis()).collect();
     let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // The jitter shortens each wait by up to a fifth.
     for (gap, full) in gaps.iter().zip([250, 500, 1000, 2000, 4000, 5000, 5000, 5000]) {
         assert!((full * 4 / 5..=full).contains(gap), "{gaps:?}");
     }
+    // An attempt ends 90 s after the last demand.
     assert!((80_000..90_000).contains(times.last().unwrap()), "{times:?}");
     let unreachable = |event: &Event| matches!(event, Event::PeerSilent(_));
     assert_eq!(net.count(0, unreachable), 1);
@@ -58,6 +60,7 @@ fn whoever_asks_during_an_attempt_is_told_of_its_failure_too() {
         net.send(0, 1, b"hello");
         net.run(Duration::from_millis(4999));
         assert_eq!(net.count(0, unreachable), asked - 1);
+        // The next demand comes after 13 s, so within the same attempt.
         net.run(Duration::from_millis(8001));
         assert_eq!(net.count(0, unreachable), asked);
     }
@@ -71,6 +74,7 @@ fn a_lost_response_costs_one_retransmission() {
     net.filter = Box::new(move |datagram| datagram.bytes[0] != RESPONSE || lost.replace(true));
     net.send(0, 1, b"hello");
     let took = net.wait(Duration::from_secs(1), |net| !net.nodes[1].inbox.is_empty());
+    // The retransmission leaves after 250 ms at most; its answer and the packet take 3 ms.
     assert!(took <= Duration::from_millis(253), "{took:?}");
 }
 
@@ -129,6 +133,7 @@ fn an_attempt_that_is_not_answered_keeps_few_initiations() {
     for _ in 0..60 {
         net.send(0, 1, b"hello");
         net.run(Duration::from_secs(1));
+        // An attempt keeps at most eight initiations.
         assert!(net.nodes[0].endpoint.sessions().len() <= 8);
     }
     assert!(initiations(&net).count() > 50);
@@ -167,6 +172,7 @@ fn rekeys_under_traffic_lose_nothing() {
     }
     assert_eq!(net.received(1).len(), 3000);
     assert_ne!(net.peer(0, 1).session().unwrap().index(), first);
+    // In 300 s, at one renewal in 110 to 120 s.
     assert_eq!(net.counter(0, "rekeys"), 2);
     assert_eq!(net.counter(1, "rekeys"), 0);
     assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);
@@ -175,6 +181,7 @@ fn rekeys_under_traffic_lose_nothing() {
 #[test]
 fn an_idle_session_ends_at_its_age_and_leaves_no_timer() {
     let mut net = Net::connected_pair();
+    // Sessions end at an age of 180 s.
     net.run(Duration::from_secs(181));
     for node in 0..2 {
         assert_eq!(net.count(node, |event| matches!(event, Event::SessionLost(_))), 1);
@@ -199,6 +206,7 @@ fn one_way_traffic_is_answered_by_keepalives() {
         net.run(Duration::from_secs(1));
     }
     let keepalives = net.counter(1, "keepalives_sent");
+    // In 100 s, at one keepalive in 10 s.
     assert!((7..=10).contains(&keepalives), "{keepalives}");
     assert_eq!(net.counter(0, "silences"), 0);
     assert_eq!(initiations(&net).count(), 1);
@@ -363,6 +371,7 @@ fn replayed_old_initiations_get_few_and_short_answers() {
     let answers: Vec<_> =
         net.sent[begin..].iter().filter(|sent| sent.to.ip().to_string() == "203.0.113.9").collect();
     let bytes: usize = answers.iter().map(|sent| sent.bytes.len()).sum();
+    // In 10 s, at one stale reply in 250 ms after a burst of eight.
     assert!((1..=60).contains(&answers.len()), "{}", answers.len());
     assert!(bytes < 198 * answers.len() + 198, "{bytes}");
     assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);

@@ -259,6 +259,7 @@ fn an_idle_node_sends_each_root_a_packet_in_25_seconds() {
             let sent: Vec<_> =
                 net.sent.iter().filter(|one| one.at >= began && one.from == from && one.to == to).collect();
             let renewals = sent.iter().filter(|one| one.bytes[0] == INITIATION).count();
+            // A session is renewed at an age of 110 to 120 s.
             assert!(renewals <= 2 * 600 / 110, "{renewals} renewals");
             // Each is an initiation, the first packet of the session, and a registration.
             let others = sent.len() - 3 * renewals;
@@ -357,6 +358,7 @@ fn assert_cheap(net: &Net, began: Instant, networks: usize, what: &str) {
     let ways = exchanged(net, began);
     let of = |way: &[Sent], kind: u8| way.iter().filter(|sent| inside(sent)[0] == kind).count();
     let renewals = of(&ways[0], INITIATION) + of(&ways[1], INITIATION);
+    // Six renewals, at one in 110 s or more, are the most that fit into 600 s.
     assert!(renewals <= networks * 6, "{what}: {renewals} renewals");
     let budget = (net.now - began).as_secs().div_ceil(PACKET.as_secs()) as usize;
     for (from, way) in ways.iter().enumerate() {

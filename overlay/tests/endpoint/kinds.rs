@@ -148,6 +148,7 @@ fn no_message_inside_a_session_is_worth_more_than_it_costs_from_an_unproven_addr
             }
         }
     }
+    // 8 is the first byte of messages between nodes and roots.
     let messages: BTreeSet<u8> = (1..=7).chain(9..=11).collect();
     assert_eq!(read, messages, "each message that there is was sent");
     assert!(answered.is_superset(&BTreeSet::from([1, 6])), "those that ask are answered: {answered:?}");

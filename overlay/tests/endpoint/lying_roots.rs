@@ -144,6 +144,7 @@ fn a_root_that_refuses_is_asked_rarely() {
     net.run(Duration::from_secs(600));
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
     let registrations = net.roots[0].root.fake().registrations;
+    // A root that has refused a node is asked again after 60 s.
     assert!((5..=25).contains(&registrations), "{registrations}");
 }
 

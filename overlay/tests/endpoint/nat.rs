@@ -75,6 +75,7 @@ impl NatBox {
         let at = known.unwrap_or_else(|| {
             self.last = match self.ports {
                 Ports::Delta(delta) => self.last.wrapping_add(delta),
+                // NAT boxes assign no port below 1024 (RFC 4787, REQ-3).
                 Ports::Random => self.random.within(1024..=65_535) as u16,
             };
             self.mappings.push(Mapping { inner, scope, outer: self.last, allowed: BTreeSet::new() });

@@ -114,6 +114,7 @@ fn a_nickname_is_renewed_while_its_node_is_there_and_kept_for_an_hour_while_it_i
     claim(&mut net, 0, "alice", 3).expect("it is its own");
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 3)));
     net.nodes[0].up = false;
+    // A claim lives for an hour after its last renewal.
     net.run(HOUR + SECOND);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::NotFound));
     claim(&mut net, 1, "alice", 2).expect("its time is over");
@@ -127,6 +128,7 @@ fn a_root_that_was_restarted_learns_the_nicknames_anew() {
     let now = net.now;
     net.roots[0].root.restart(now);
     assert_eq!(net.roots[0].root.real().root().nicknames(), 0);
+    // The node notices the restart by its next packet to the root, after 25 s at most.
     net.run(40 * SECOND);
     assert_eq!(net.roots[0].root.real().root().nicknames(), 1);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 1)));
@@ -241,6 +243,7 @@ fn a_root_that_is_away_delays_an_answer_by_two_seconds_at_most() {
     net.roots[1].up = false;
     let begin = net.now;
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 1)));
+    // Further roots have two seconds after the first answer.
     assert!(net.now - begin <= 2 * SECOND + SECOND / 10, "{:?}", net.now - begin);
     let (begin, full) = (net.now, NicknameText::of(nickname("alice"), &id(0)));
     assert!(find(&mut net, 1, &full).is_ok());

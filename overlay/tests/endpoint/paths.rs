@@ -61,6 +61,7 @@ fn the_search_reaches_what_the_link_carries() {
         (198, 198..=198),
         (1472, 1472..=1472),
         (8972, 8972..=8972),
+        // Except on loopback, the search ends at jumbo frames.
         (65_507, 8972..=8972),
         (1400, 1380..=1400),
     ] {
@@ -211,6 +212,7 @@ fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
     };
     let mut net = Net::connected_pair();
     net.run(Duration::from_secs(5));
+    // Less than an initiation, which has 198 bytes and is the smallest size that the protocol needs.
     net.mtu = 122;
     send(&mut net, 11);
     assert_eq!(too_small(&net), 1);

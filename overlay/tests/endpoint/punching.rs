@@ -206,6 +206,7 @@ fn why_each_address_was_no_use_is_told() {
     assert_eq!(outcome(inside), (DirectOutcome::NotTried(NotTried::OtherLan), 0, false));
     assert_eq!(outcome(six), (DirectOutcome::NotTried(NotTried::OtherFamily), 0, false));
     let seen = net.nodes[1].endpoint.roots(net.now)[0].observed.expect("a voucher");
+    // Five dense packets, and twelve more a second apart.
     assert_eq!(outcome(seen), (DirectOutcome::Silent, 17, true));
     assert_eq!(info.contact.as_ref().map(|contact| contact.candidates().len()), Some(3));
 }
@@ -253,6 +254,7 @@ fn what_cannot_be_punched_is_tried_again_with_growing_pauses_while_data_flows() 
         }
     }
     let pauses: Vec<_> = rounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // The pauses double from 30 s up to 600 s.
     assert!(pauses.is_sorted() && pauses[0] >= 30 && pauses.last() >= Some(&590), "{pauses:?}");
     assert!((6..=10).contains(&rounds.len()), "{rounds:?}");
     // Without data there is no reason to.

@@ -119,6 +119,7 @@ fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
     net.send(0, 1, b"hello");
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
+    // Initiation, response and packet, at a latency of 1 ms.
     assert_eq!(took, Duration::from_millis(3));
     assert_eq!(net.counter(0, "challenges_sent"), 0);
 }
@@ -132,6 +133,7 @@ fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_t
         RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false, relay: None };
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
+    // The same, and a challenge with its answer.
     assert_eq!(took, Duration::from_millis(5));
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionReady(_))), 1);
     account.account(&net);
@@ -190,6 +192,7 @@ fn a_flapping_interface_is_announced_once_a_second() {
         net.run(SECOND / 100);
     }
     let sent = net.counter(0, "challenges_sent") - before;
+    // Announcements begin a second apart, and the changes last ten seconds.
     assert!((5..=12).contains(&sent), "{sent}");
 }
 

@@ -93,6 +93,7 @@ fn forged_hints_neither_end_a_session_nor_make_a_flood() {
         net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &hint);
         net.run(Duration::from_millis(1));
     }
+    // In ten seconds: three hints at once, and then one in 5 s.
     assert!(net.counter(0, "initiations_sent") - initiations <= 6);
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionLost(_))), 0);
 }
@@ -109,6 +110,7 @@ fn traffic_recovers_within_a_second_of_a_partition_of_any_length() {
         net.filter = Box::new(|_| true);
         net.nodes[1].inbox.clear();
         let took = probe_until_received(&mut net, 0, 1);
+        // Initiations to a peer that was reached before are repeated once a second.
         assert!(took <= Duration::from_millis(1100), "{length} s: {took:?}");
     }
 }
@@ -124,6 +126,7 @@ fn a_dead_peer_is_noticed_after_fifteen_seconds_of_silence() {
     }
     let unreachable = |(_, event): &&(_, Event)| matches!(event, Event::PeerSilent(_));
     let when = net.nodes[0].events.iter().find(unreachable).expect("an event").0 - begin;
+    // After 15 s of silence a handshake begins, and it has 5 s.
     assert!((Duration::from_secs(20)..Duration::from_secs(22)).contains(&when), "{when:?}");
 }
 

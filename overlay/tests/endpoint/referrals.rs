@@ -172,10 +172,12 @@ fn who_is_named_as_a_root_gets_a_few_small_packets() {
         net.run(10 * SECOND);
         if number == 0 {
             let bytes = to_victim(&net);
+            // Four addresses of a referral are tried, with four initiations each.
             assert!((1..=4 * 4 * INITIATION).contains(&bytes), "{bytes} for one referral");
         }
     }
     net.run(300 * SECOND);
+    // The budget for addresses that a root names: 16 at once, and one in 10 s.
     let addresses = 16 + (net.now - begin).as_secs() as usize / 10;
     let bytes = to_victim(&net);
     assert!(bytes <= addresses * 4 * INITIATION, "{bytes}");

@@ -42,6 +42,7 @@ fn an_idle_node_costs_a_root_little_and_keeps_its_mapping() {
     let to_root = |sent: &&Sent| sent.at >= begin && sent.from == node && sent.to == root;
     let sent: Vec<_> = net.sent.iter().filter(to_root).collect();
     let longest = sent.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+    // Many NAT boxes forget a UDP mapping after 30 s.
     assert!(longest <= Duration::from_secs(25), "{longest:?}");
     // A question in 25 s, a handshake and a registration in 110 s.
     assert!(sent.len() <= 1200 / 25 + 4 * 1200 / 110, "{}", sent.len());
@@ -363,8 +364,10 @@ fn a_root_that_is_not_there_is_tried_now_and_then_and_found_when_it_comes() {
     let begin = net.now;
     net.run(Duration::from_secs(600));
     let tried = net.sent.iter().filter(|sent| sent.at >= begin && sent.to == net.roots[0].socket).count();
+    // One short attempt of a few initiations in 30 s.
     assert!((15..=120).contains(&tried), "{tried}");
     net.roots[0].up = true;
+    // The next attempt begins within 30 s.
     net.wait(35 * SECOND, |net| net.nodes[0].endpoint.roots(net.now)[0].state == RootState::Registered);
 }
 

@@ -167,6 +167,7 @@ fn forged_refusals_end_nothing() {
     }
     assert_eq!(gone(&net, 0), []);
     let rate = (net.counter(0, "initiations_sent") - initiations) / 20;
+    // Limited, because an attacker on the path can forge a refusal after each sign of life.
     assert!(rate <= 5, "{rate} initiations a second");
 }
 
@@ -195,6 +196,7 @@ fn packets_pass_is_told_within_a_second_of_the_end_of_an_outage() {
             net.run(2 * SECOND);
             for node in [from, to] {
                 let took = passes(&net, node).expect("an event") - back;
+                // Initiations to a peer that was reached before are repeated once a second.
                 assert!(took <= 1010 * SECOND / 1000, "{seconds} s, {from}->{to}, {node}: {took:?}");
             }
         }

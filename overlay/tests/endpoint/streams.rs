@@ -224,6 +224,7 @@ fn a_root_that_is_named_and_does_not_answer_is_tried_by_streams_for_a_while() {
     }
     // Each time it is named again, but after 30 s at the earliest.
     let most = 1 + (net.now - begin).as_secs() as usize / 30;
+    // A guest is tried by streams for 10 s at a time.
     assert!((1..=most).contains(&times) && wanted <= times * 21, "{times} times, {wanted} half seconds");
 }
 

@@ -23,6 +23,7 @@ fn addresses_that_no_root_vouches_for_get_a_few_small_packets() {
     net.send(0, 1, b"first");
     talk(&mut net, 20 * SECOND);
     let hits = hits(&net, |to| to == victim());
+    // An address without a voucher gets the first six challenges of a round.
     assert_eq!(hits, [38; 6]);
 }
 
@@ -45,6 +46,7 @@ fn who_names_ever_new_addresses_is_believed_no_more() {
     let hits = hits(&net, |to| {
         to.ip().to_string().starts_with("203.0.113.1") && to.port() >= 1000 && to.port() < 2000
     });
+    // The budget for such addresses of one node: 24 challenges at once, and one in 5 s.
     let most = 24 + seconds as usize / 5 + 1;
     assert!((24..=most).contains(&hits.len()), "{} in {seconds} s", hits.len());
     assert!(hits.iter().all(|len| *len == 38));
@@ -109,6 +111,7 @@ fn a_root_that_another_one_has_named_vouches_for_little() {
     let hits =
         net.sent.iter().filter(|sent| sent.from == net.nodes[0].socket && sent.to.ip() == victim().ip());
     let hits: Vec<_> = hits.map(|sent| sent.bytes.len()).collect();
+    // The budgets for addresses that guests vouch for, and for those without a voucher.
     let (by_guests, unvouched) = (60 + seconds, 24 + seconds / 5 + 1);
     assert!((30..=by_guests + unvouched).contains(&hits.len()), "{} in {seconds} s", hits.len());
     assert!(hits.iter().all(|len| *len == 38));

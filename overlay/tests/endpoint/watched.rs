@@ -177,6 +177,7 @@ fn many_idle_peers_at_hand_are_asked_fifty_times_a_second_together() {
     let began = net.counter(0, "liveness_probes_sent");
     net.run(60 * SECOND);
     let asked = net.counter(0, "liveness_probes_sent") - began;
+    // At most 50 probes a second go to all peers together.
     assert!((2000..=3600).contains(&asked), "{asked} probes in a minute");
     drop(watches);
     net.run(60 * SECOND);
