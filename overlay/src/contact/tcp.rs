@@ -315,6 +315,7 @@ mod tests {
         }
         for second in 1..1000 {
             let closed = streams.close_unused(&[(used, true)], now + SECOND * second);
+            // A connection without a path is closed after 15 s.
             assert_eq!(closed, if second == 15 { vec![spare] } else { vec![] }, "{second}");
         }
         // The session ends, and later the path leads elsewhere.
@@ -360,6 +361,7 @@ mod tests {
             }
             assert!(streams.rounds.len() <= MAX_ROUNDS);
         }
+        // Eight rounds at once, and one in ten seconds.
         assert!((60..=68).contains(&begun), "{begun}");
     }
 

@@ -271,6 +271,7 @@ mod tests {
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let mut admit = || load.admit(SOURCE, start, || true, || false);
         let accepted = (0..1000).filter(|_| admit() == Admission::Accept).count();
+        // The burst without cookies, and half of the rate with cookies for one prefix.
         assert_eq!(accepted, 50 + 50);
     }
 
@@ -338,6 +339,7 @@ mod tests {
             assert_eq!(admitted(1, 1000), 20, "with a cookie: {has_cookie}");
             assert_eq!(admitted(2, 1), 1);
             let made_up: usize = (3..1000).map(|channel| admitted(channel, 1)).sum();
+            // One prefix gets half of the handshakes with cookies, and 200 cookie replies.
             let most = if has_cookie { 500 } else { 200 };
             assert!((most - 30..most).contains(&made_up), "{made_up}");
         }

@@ -175,6 +175,7 @@ mod tests {
         let mut take = |port, now| (0..100).filter(|_| nodes.take_handshake(&at(port).key(), now)).count();
         assert_eq!([1, 2, 3].map(|port| take(port, now)), [4, 4, 0]);
         let later = now + Duration::from_secs(20);
+        // One handshake in ten seconds.
         assert_eq!([1, 2, 3].map(|port| take(port, later)), [2, 2, 0]);
     }
 }

@@ -142,6 +142,7 @@ mod tests {
         assert!(!first.holds(&behind(1), now), "it is the first one itself");
         assert!(first.holds(&behind(2), now) && first.holds(&behind(2), now) && first.holds(&behind(3), now));
         assert_eq!(first.others, [behind(2), behind(3)]);
+        // Two round trips of 30 ms, and 20 ms.
         assert_eq!(first.due(), Some(now + Duration::from_millis(80)));
         assert!(!first.holds(&behind(4), now + Duration::from_millis(80)));
     }

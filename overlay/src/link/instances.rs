@@ -128,6 +128,7 @@ mod tests {
         let (mut duplicate, now) = (Duplicate::default(), instant());
         let remote = SocketAddr::from(([192, 0, 2, 1], 7));
         let said = (0..600).filter(|second| duplicate.note(remote, now + Duration::from_secs(*second)));
+        // Warnings are at least five minutes apart.
         assert_eq!(said.count(), 2);
         assert_eq!(duplicate.last(), Some(Elsewhere { remote, seen: now + Duration::from_secs(599) }));
     }

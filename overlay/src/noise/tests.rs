@@ -337,6 +337,7 @@ fn cookie_is_accepted_as_long_as_it_is_used_and_not_much_longer() {
         let used = given + Duration::from_millis(119_999);
         let message = scene.message(used);
         assert!(scene.jar.check_mac2(scene.base + used, scene.remote, &message), "given at {given:?}");
+        // The secret behind cookies changes every 120 s, and the previous one counts too.
         let much_later = scene.base + given + Duration::from_secs(241);
         assert!(!scene.jar.check_mac2(much_later, scene.remote, &message), "given at {given:?}");
         let unused = scene.message(given + Duration::from_secs(120));

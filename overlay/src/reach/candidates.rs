@@ -376,6 +376,7 @@ mod tests {
         }
         let targets = candidates.spend_everywhere(1, &[socket()]);
         let kept: Vec<_> = targets.iter().map(|place| place.remote().port()).collect();
+        // The proven address, those heard last, and the configured one.
         assert_eq!(kept, [2, 99, 98, 97, 96, 95, 94, 1]);
     }
 

@@ -298,6 +298,7 @@ mod tests {
             }
             now += Duration::from_secs(1);
         }
+        // The interval doubles from 10 s up to 160 s.
         assert!((20..=30).contains(&asked), "{asked}");
     }
 

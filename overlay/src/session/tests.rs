@@ -74,6 +74,7 @@ fn a_key_that_has_sealed_much_asks_once_to_be_replaced() {
         pair.a.note_sent(now);
         pair.a.peer().activity().arm();
         assert!(!pair.a.note_sent(now));
+        // A key of AES-GCM is replaced after 2^38 bytes.
         pair.a.sealing.volume.pretend(5, 1 << 38);
         assert_eq!((pair.a.note_sent(now), pair.a.note_sent(now)), (worn, false));
         assert_eq!(pair.a.is_worn(), worn);
@@ -95,6 +96,7 @@ fn packets_behind_the_window_are_too_old() {
     let pair = Pair::new();
     let first = seal(&pair.a, &[]);
     let second = seal(&pair.a, &[]);
+    // The replay window is 8,192 packets wide.
     for _ in 2..8192 {
         seal(&pair.a, &[]);
     }

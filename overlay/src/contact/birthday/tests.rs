@@ -23,6 +23,7 @@ fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), [0; 8], run.now), None);
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), data, run.now), Some(None), "sent twice");
     let told = run.birthday.succeeded(HARD, place(sockets[7]), run.now);
+    // One challenge from each socket, and another from the chosen one.
     assert_eq!(told, Some((there(), 257, DirectOutcome::Answered)));
     assert_eq!(run.birthday.poll_wanted().map(|all| all.len()), Some(1), "the path leads over it");
     run.birthday.close_unused(&[sockets[7]], run.now + 600 * SECOND);
@@ -163,6 +164,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
         }
         each.push(sent);
     }
+    // Each search had a second try, which counts as a start.
     assert_eq!(each, [2 * MOST_GUESSES; 2], "four starts");
     now += START_INTERVAL;
     assert_eq!(birthday.join(HARD, 9, (there().ip(), Pace::Fast), SECOND / 20, now), Join::New);

@@ -295,6 +295,7 @@ mod tests {
             let later = now + SECOND * node.into();
             tried += plan_with(&mut allowances, &[&named], &[], later).len();
         }
+        // Eight connections at once, and one in 30 s.
         assert!((8..=15).contains(&tried), "{tried}");
     }
 

@@ -31,6 +31,7 @@ fn others_behind_an_address_that_is_vouched_for_get_little() {
             sent += run.shots();
         }
     }
+    // The budget for one node: 200 challenges at once, and four a second.
     assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
 }
 
@@ -183,6 +184,7 @@ fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
             unwanted += punching.take_due(false, false, &mut allowances, Duration::ZERO, now).shots.len();
         }
     }
+    // The share of unwanted nodes: 240 initiations at once, and ten a second.
     assert!((480..=240 + 10 * 60).contains(&unwanted), "{unwanted}");
     let (mut wanted, start) = (Punching::new(begin), begin + 60 * SECOND);
     meet(&mut wanted, start);
@@ -193,6 +195,7 @@ fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
             punching.take_due(false, false, &mut allowances, Duration::ZERO, now);
         }
     }
+    // All packets to three addresses from the common start on.
     assert!(sent >= 3 * 17, "{sent}");
 }
 

@@ -19,6 +19,7 @@ fn reaches_what_the_link_carries() {
         (V6, LARGEST, 1452, 1452),
         (V4, LARGEST, 8972, 8972),
         (V6, LARGEST, 8952, 8952),
+        // Except on loopback, the search ends at jumbo frames.
         (V4, LARGEST, LARGEST, 8972),
         (LOOPBACK, LARGEST, LARGEST, LARGEST),
         (LOOPBACK, 16_000, LARGEST, 16_000),
@@ -63,6 +64,7 @@ fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
 fn ethernet_costs_few_lost_probes() {
     let mut path = Run::new(V4, LARGEST);
     path.finish(1472);
+    // Two sizes above Ethernet's are given up, and then the search ends.
     assert_eq!(path.lost, 2 * MAX_PROBES);
 }
 
@@ -164,6 +166,7 @@ fn confirms_twice_a_second_while_much_is_sent() {
         path.mtud.carried(total, path.now);
         probes += usize::from(path.step(1472));
     }
+    // Ten seconds of load, with two confirmations a second.
     assert!((18..=20).contains(&probes), "{probes}");
 }
 
