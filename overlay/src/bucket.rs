@@ -1,8 +1,8 @@
-//! How often something may happen: token buckets of a fixed size.
+//! Rate limits: token buckets of a fixed size.
 
 use std::time::{Duration, Instant};
 
-/// How often something may happen, and how many times at once.
+/// Rate of an event, and its burst.
 ///
 /// ```
 /// use peersock_overlay::load::Rate;
@@ -16,7 +16,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `times` per second, `burst` at once; at least one per second.
+    /// Creates a rate of `times` per second, at least one, with a burst of `burst`.
     pub fn per_second(times: u32, burst: u32) -> Self {
         Self::every(Duration::from_secs(1) / times.max(1), burst)
     }
@@ -25,10 +25,11 @@ impl Rate {
         Self { interval, burst }
     }
 
-    /// Takes one token, if there is one, from the bucket that will be full at `full_at`.
+    /// Takes one token, if available, from the bucket that will be full at `full_at`.
     pub(crate) fn take(&self, full_at: &mut Instant, now: Instant) -> bool {
         let has_one = self.has(1, *full_at, now);
         if has_one {
+            // A bucket full since long ago counts as full now, so idle time adds no tokens beyond the burst.
             *full_at = now.max(*full_at) + self.interval;
         }
         has_one
@@ -40,7 +41,7 @@ impl Rate {
     }
 }
 
-/// A token bucket, as the generic cell rate algorithm: all it remembers is when it will be full again.
+/// Token bucket by the generic cell rate algorithm: its only state is when it will be full again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bucket {
     full_at: Instant,
@@ -48,17 +49,17 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         Self { full_at: now, rate }
     }
 
-    /// Takes one token if there is one.
+    /// Takes one token if available.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.rate.take(&mut self.full_at, now)
     }
 
-    /// Whether at least so many tokens are there.
+    /// Returns true if at least `tokens` tokens are available.
     pub(crate) fn has(&self, tokens: u32, now: Instant) -> bool {
         self.rate.has(tokens, self.full_at, now)
     }

@@ -1,5 +1,5 @@
 peersock_primitives::counters! {
-    /// What one node has done and dropped since it started. Each counter only ever grows.
+    /// Counts of one node's actions and drops since it started. Each counter only ever grows.
     ///
     /// ```
     /// use peersock_overlay::Counters;

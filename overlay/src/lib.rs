@@ -10,7 +10,7 @@
 //! # Two halves
 //!
 //! **Control.** One state machine, used by `&mut`, knows peers and paths, runs handshakes and discovery, and
-//! decides which session and which path a peer has. It is told what arrived and what time it is, and is then
+//! decides which session and which path a peer has. It is given received datagrams and the time, and then
 //! drained until it has nothing more to send or to report.
 //!
 //! **Data.** A finished handshake becomes a [`Session`], shared behind an `Arc`. [`Session::seal`] and
@@ -23,8 +23,8 @@
 //! ```
 //!
 //! and a packet to send goes [`Routes::get`] -> [`Peer::sender`] (once per batch) -> [`Session::seal`] ->
-//! socket. [`Routes`] says who has an address; control is asked only about those that it does not know. The
-//! two `note_*` calls update a few atomics, and only now and then answer that the control half needs a look.
+//! socket. [`Routes`] has the owner of an address; the driver asks control only about unknown addresses. The
+//! two `note_*` calls update a few atomics, and only occasionally report that the control half has to act.
 //!
 //! # Protocol
 //!
@@ -55,7 +55,7 @@ mod text;
 pub mod noise;
 pub mod wire;
 
-/// What keeps strangers' messages cheap, for others than [`Endpoint`] that answer handshakes.
+/// Rate limits against strangers' messages, for users other than [`Endpoint`] that answer handshakes.
 pub mod load {
     pub use crate::bucket::Rate;
     pub use crate::endpoint::{Admission, HandshakeLoad, Limiter, Recent, prefix_of, provider_of};

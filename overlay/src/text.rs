@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-/// Shows items one after the other.
+/// Items that are displayed with spaces between them.
 pub(crate) struct List<I>(pub(crate) I);
 
 impl<T: Display, I: Iterator<Item = T> + Clone> Display for List<I> {

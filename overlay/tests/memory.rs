@@ -1,4 +1,4 @@
-//! What peers cost of memory: an allocator that counts, and real handshakes.
+//! Memory cost of peers: an allocator that counts, and real handshakes.
 #![expect(clippy::print_stderr, reason = "what is measured is worth reading")]
 
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use peersock_testnet::{Counting, Crowd};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes that a session may cost.
+/// Maximum number of bytes of a session.
 const MOST: isize = 2400;
-/// Bytes that a member may cost that was never heard of.
+/// Maximum number of bytes of a member that was never heard.
 const MOST_OF_MEMBER: isize = 3200;
 
 #[test]
@@ -18,7 +18,7 @@ fn a_member_and_its_session_cost_little_memory() {
     #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
     let now = Instant::now();
     let empty = size_of_node(now, 0, 0);
-    // Where tables have just grown, and where they are about to.
+    // Sizes at which tables have just grown, and at which they are about to.
     for most in [449, 897, 1025] {
         let members = size_of_node(now, most, 0);
         let session = (size_of_node(now, most, most) - members) / most as isize;
@@ -29,14 +29,14 @@ fn a_member_and_its_session_cost_little_memory() {
     }
 }
 
-/// Bytes that a node holds that knows so many members, and has sessions with so many: what is free once it is
-/// gone.
+/// Returns the bytes held by a node that knows `members` members and has `sessions` sessions: the memory that
+/// is free once it is gone.
 fn size_of_node(now: Instant, members: u32, sessions: u32) -> isize {
     let mut crowd = Crowd::new(now, members, 0).expect("a network");
     for peer in 0..sessions {
         crowd.meet(now, peer).expect("a session");
     }
-    // What is left of the handshakes goes: they cannot be completed any more.
+    // The remains of the handshakes expire, because they cannot complete any more.
     let later = now + Duration::from_secs(30);
     crowd.endpoint.handle_timeout(later);
     let mut out = Vec::new();

@@ -1,11 +1,11 @@
-//! What was tried to reach a node directly, for people to see.
+//! Attempts to reach a node directly, for display.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{CandidateKind, NotTried};
 
-/// What has been tried to reach a node at one of its addresses; see [`PeerInfo::attempts`].
+/// Attempt to reach a node at one of its addresses; see [`PeerInfo::attempts`].
 ///
 /// [`PeerInfo::attempts`]: crate::PeerInfo::attempts
 ///
@@ -22,30 +22,30 @@ use super::{CandidateKind, NotTried};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectAttempt {
-    /// The address.
+    /// Address that was tried.
     pub address: SocketAddr,
-    /// Where the node knows it from.
+    /// Source from which the node knows the address.
     pub kind: CandidateKind,
-    /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard
-    /// there.
+    /// True for a port that the node has not named: its NAT box was expected to use it next, or the node was
+    /// heard there.
     pub predicted: bool,
-    /// The node's box, or this one's, gives each destination a port that nobody can guess: many ports were
-    /// sent to, or sent from. The port of the address is 0 in the first case.
+    /// True if many ports were tried, because the box of one of the nodes gives each destination an
+    /// unpredictable port. The port of the address is 0 if this node sent to many ports, and not from many.
     pub by_many_ports: bool,
-    /// A TCP connection to there was tried.
+    /// True if a TCP connection to the address was tried.
     pub by_tcp: bool,
-    /// Whether a root of this node's has seen the node at that IP address, also one that another root has
-    /// named. Others get a few packets only.
+    /// True if a root of this node, or a guest, has seen the node at that IP address. Other addresses get
+    /// only a few packets.
     pub vouched: bool,
-    /// Packets sent there in the last round; by TCP, the most connections that were tried.
+    /// Number of packets sent there in the last round; for TCP, the maximum number of connections tried.
     pub sent: u32,
-    /// When the last of these was sent.
+    /// Time of the last of these packets.
     pub tried: Option<Instant>,
-    /// What came of it.
+    /// Outcome of the attempt.
     pub outcome: DirectOutcome,
 }
 
-/// What came of an attempt to reach a node at an address.
+/// Outcome of an attempt to reach a node at an address.
 ///
 /// ```
 /// use peersock_overlay::DirectOutcome;
@@ -55,7 +55,7 @@ pub struct DirectAttempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DirectOutcome {
-    /// It is being tried.
+    /// The address is being tried.
     Trying,
     /// The node has answered from there.
     Answered,

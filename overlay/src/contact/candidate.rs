@@ -1,25 +1,26 @@
-//! Addresses at which a node may be.
+//! Possible addresses of a node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where an address is known from.
+/// Source of an address.
 ///
 /// ```
 /// assert_ne!(peersock_overlay::CandidateKind::Interface, peersock_overlay::CandidateKind::Mapped);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateKind {
-    /// It is of one of the node's own interfaces.
+    /// The address belongs to one of the node's own interfaces.
     Interface,
-    /// Another node, or a STUN server, sees the node there.
+    /// Another node, or a STUN server, sees the node at the address.
     Mapped,
-    /// A router forwards it to the node: by UPnP, NAT-PMP, PCP, or a setting.
+    /// A router forwards the address to the node: by UPnP, NAT-PMP, PCP, or a setting.
     Forwarded,
-    /// A TURN server relays it to the node (RFC 8656). The server lets in whom the node has named.
+    /// A TURN server relays the address to the node (RFC 8656). The server admits senders that the node has
+    /// named.
     Relayed,
 }
 
-/// An address at which a node may be.
+/// Possible address of a node.
 ///
 /// ```
 /// use peersock_overlay::{Candidate, CandidateKind};
@@ -30,20 +31,21 @@ pub enum CandidateKind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
-    /// Where it is known from.
+    /// Source of the address.
     pub kind: CandidateKind,
-    /// The address and UDP port. IPv6 scopes and flow labels are not told to others.
+    /// IP address and UDP port. IPv6 scopes and flow labels are not told to others.
     pub address: SocketAddr,
 }
 
 impl Candidate {
-    /// Whether its IP address may mean the same host everywhere: no private, shared or loopback address.
+    /// Returns true if the IP address may mean the same host everywhere, and so is not private, shared or
+    /// loopback.
     pub fn is_global(&self) -> bool {
         is_global(&self.address.ip())
     }
 
-    /// Whether a packet to it can be meant for one node: the port is not 0, the address neither unspecified,
-    /// multicast, broadcast, nor link-local.
+    /// Returns true if a packet to the address can be meant for one node: the port is not 0, and the address
+    /// is neither unspecified, multicast, broadcast, nor link-local.
     pub fn is_valid(&self) -> bool {
         let ip = self.address.ip().to_canonical();
         let is_link_local = match ip {
@@ -54,11 +56,12 @@ impl Candidate {
     }
 }
 
-/// Whether an address may mean the same host everywhere.
+/// Returns true if an address may mean the same host everywhere.
 pub(super) fn is_global(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
+            // RFC 6598: shared addresses of carrier-grade NATs.
             let is_shared = a == 100 && b & 0xc0 == 64;
             !ip.is_private() && !ip.is_loopback() && !is_shared
         }
@@ -73,8 +76,8 @@ pub(super) fn is_global(ip: &IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address to which packets to an IPv6 address are translated or tunnelled, where its prefix says
-/// so: a NAT64's well-known one (RFC 6052, 2.1), 6to4 (RFC 3056, 2), or an IPv4-mapped one.
+/// Returns the IPv4 address to which packets to an IPv6 address are translated or tunnelled, if its prefix
+/// says so: a NAT64's well-known one (RFC 6052, 2.1), 6to4 (RFC 3056, 2), or an IPv4-mapped one.
 fn embedded_ipv4(ip: &Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match ip.segments() {

@@ -1,7 +1,8 @@
-//! How nodes can be reached, and how two of them open a way through their NAT boxes.
+//! Addresses of nodes, and the ways by which two of them open a path through their NAT boxes.
 //!
-//! A [`Contact`] is what a node says of itself: addresses ([`Candidate`]), and what its NAT does ([`Nat`]).
-//! [`HolePunch`] is the plan of one side that has the other's: when it sends what to which address.
+//! A [`Contact`] is a node's own description: addresses ([`Candidate`]), and the behaviour of its NAT
+//! ([`Nat`]). [`HolePunch`] is the plan of a side that has the other's contact: the times and addresses of
+//! its packets.
 
 mod attempt;
 mod birthday;
@@ -28,7 +29,7 @@ pub(crate) use punching::{Allowances, Punching, Said, TcpDue};
 pub(crate) use tcp::{Opened, ROUND, TcpStreams};
 pub use tcp::{TcpAction, TcpPunch, TcpTarget};
 
-/// How a node can be reached.
+/// Description of how a node can be reached.
 ///
 /// ```
 /// use peersock_overlay::{Candidate, CandidateKind, Contact, Nat};
@@ -40,17 +41,17 @@ pub use tcp::{TcpAction, TcpPunch, TcpTarget};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Contact {
-    /// What is in front of it.
+    /// NAT in front of the node.
     pub nat: Nat,
     candidates: Vec<Candidate>,
 }
 
 impl Contact {
-    /// How many candidates there can be.
+    /// Maximum number of candidates.
     pub const MAX_CANDIDATES: usize = 16;
 
-    /// Takes candidates in the order of their worth. Those that are not valid, or come twice, are left out,
-    /// and so is what is more than [`Self::MAX_CANDIDATES`].
+    /// Creates a contact. `candidates` are in the order of their value. Leaves out invalid and repeated ones,
+    /// and those over [`Self::MAX_CANDIDATES`].
     pub fn new(nat: Nat, candidates: impl IntoIterator<Item = Candidate>) -> Self {
         let mut kept: Vec<Candidate> = Vec::new();
         for mut candidate in candidates {
@@ -63,20 +64,21 @@ impl Contact {
         Self { nat, candidates: kept }
     }
 
-    /// The candidates, the best first.
+    /// Returns the candidates, the best first.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// The IP addresses of the node that may mean the same host everywhere, the best first. Those of TURN
-    /// servers say nothing of where the node is.
+    /// Returns the node's IP addresses that may mean the same host everywhere, the best first. Excludes TURN
+    /// servers' addresses, which do not locate the node.
     pub(crate) fn public(&self) -> impl Iterator<Item = IpAddr> {
         let is_its = |candidate: &&Candidate| candidate.kind != CandidateKind::Relayed;
         let global = self.candidates.iter().filter(is_its).filter(|candidate| candidate.is_global());
         global.map(|candidate| candidate.address.ip())
     }
 
-    /// How its addresses of one family are mapped. One that it has no public address of is not mapped to any.
+    /// Returns the mapping of one address family. Without a public IPv4 address, [`Nat::mapping`] may
+    /// describe IPv6.
     pub(crate) fn mapping(&self, is_ipv4: bool) -> Mapping {
         let has_ipv4 = || self.public().any(|ip| ip.is_ipv4());
         match self.nat.mapping_ipv6 {
@@ -86,14 +88,14 @@ impl Contact {
         }
     }
 
-    /// Whether the node has any address of that family, without which a packet cannot leave. One on a TURN
-    /// server is for packets that leave there.
+    /// Returns true if the node has any address of that family, without which a packet cannot leave.
     pub(crate) fn has_family(&self, is_ipv4: bool) -> bool {
+        // An address on a TURN server does not count, because packets from it leave there.
         let mut its = self.candidates.iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
         its.any(|candidate| candidate.address.is_ipv4() == is_ipv4)
     }
 
-    /// Whether a TURN server relays to the node at this address, as it says itself.
+    /// Returns true if the node itself says that a TURN server relays to it at this address.
     pub(crate) fn is_relayed_at(&self, address: &SocketAddr) -> bool {
         let address = canonical(*address);
         self.candidates.iter().any(|one| one.kind == CandidateKind::Relayed && one.address == address)
@@ -126,8 +128,9 @@ impl Contact {
         }
     }
 
-    /// Reads what [`Self::emit`] wrote, from the front, and returns what follows it. Kinds that later
-    /// versions may have are skipped. `None` if that is cut off, or has more than [`Self::MAX_CANDIDATES`].
+    /// Parses the bytes of [`Self::emit`] from the front, and returns the contact and the rest. Skips kinds
+    /// of later versions. Returns `None` if the bytes are cut off, or have more than
+    /// [`Self::MAX_CANDIDATES`].
     pub fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut rest) = bytes.split_first_chunk::<5>()?;
         let nat = Nat {
@@ -164,7 +167,8 @@ impl Contact {
     }
 }
 
-/// IPv4 as such, IPv6 without what means something on one machine only.
+/// Returns the address with IPv4-mapped addresses as IPv4, and without the IPv6 fields that have meaning only
+/// locally.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,27 +1,27 @@
-//! What is known of the NAT in front of a node.
+//! Knowledge about the NAT in front of a node.
 
-/// How a NAT chooses the external port of a socket (RFC 4787, 4.1).
+/// Choice of a socket's external port by a NAT (RFC 4787, 4.1).
 ///
 /// ```
 /// assert_eq!(peersock_overlay::Mapping::default(), peersock_overlay::Mapping::Unknown);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mapping {
-    /// Not known.
+    /// The mapping is not known.
     #[default]
     Unknown,
     /// There is no NAT.
     NoNat,
-    /// The same one whatever the destination.
+    /// The port is the same for every destination.
     EndpointIndependent,
-    /// Another one for each destination address.
+    /// The port differs for each destination address.
     AddressDependent,
-    /// Another one for each destination address and port.
+    /// The port differs for each destination address and port.
     AddressAndPortDependent,
 }
 
 impl Mapping {
-    /// Its number on the wire.
+    /// Returns the number on the wire.
     pub(super) fn number(self) -> u8 {
         match self {
             Self::Unknown => 0,
@@ -32,7 +32,7 @@ impl Mapping {
         }
     }
 
-    /// That of a number on the wire; of one that a later version has nothing is known.
+    /// Returns the mapping of a number on the wire; `Unknown` for numbers of later versions.
     pub(super) fn of_number(number: u8) -> Self {
         match number {
             1 => Self::NoNat,
@@ -43,36 +43,36 @@ impl Mapping {
         }
     }
 
-    /// Whether the outer port depends on the destination.
+    /// Returns true if the external port depends on the destination.
     pub(super) fn varies(self) -> bool {
         matches!(self, Self::AddressDependent | Self::AddressAndPortDependent)
     }
 
-    /// Whether it is known to be one for all destinations.
+    /// Returns true if the external port is known to be one for all destinations.
     pub(super) fn is_fixed(self) -> bool {
         matches!(self, Self::EndpointIndependent | Self::NoNat)
     }
 }
 
-/// Whose packets a NAT or firewall lets in (RFC 4787, 5).
+/// Senders whose packets a NAT or firewall admits (RFC 4787, 5).
 ///
 /// ```
 /// assert_eq!(peersock_overlay::Filtering::default(), peersock_overlay::Filtering::Unknown);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Filtering {
-    /// Not known.
+    /// The filtering is not known.
     #[default]
     Unknown,
-    /// Everybody's.
+    /// All senders.
     EndpointIndependent,
-    /// Those from addresses to which something was sent.
+    /// Addresses to which something was sent.
     AddressDependent,
-    /// Those from addresses and ports to which something was sent.
+    /// Addresses and ports to which something was sent.
     AddressAndPortDependent,
 }
 
-/// What is known of the NAT in front of a node.
+/// Knowledge about the NAT in front of a node.
 ///
 /// ```
 /// use peersock_overlay::{Filtering, Mapping, Nat};
@@ -83,12 +83,12 @@ pub enum Filtering {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nat {
-    /// How it maps IPv4; if nothing is known of that, how it maps IPv6.
+    /// Mapping of IPv4; if that is unknown, the mapping of IPv6.
     pub mapping: Mapping,
-    /// How it maps IPv6: firewalls of IPv6 do not map at all, NAT66 boxes do.
+    /// Mapping of IPv6: IPv6 firewalls do not map at all, NAT66 boxes do.
     pub mapping_ipv6: Mapping,
-    /// How it filters.
+    /// Filtering of incoming packets.
     pub filtering: Filtering,
-    /// By how much the external port of the next mapping differs from the last one's; 0 if that is not known.
+    /// Difference between the external ports of the next mapping and the last; 0 if unknown.
     pub port_delta: i16,
 }

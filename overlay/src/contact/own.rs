@@ -1,4 +1,4 @@
-//! Where this node itself can be reached: what its driver knows, and what roots have seen.
+//! Addresses of this node: those its driver knows, and those roots have seen.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -8,10 +8,11 @@ use super::{Candidate, CandidateKind, Contact, Mapping, Nat, SeenByTcp, seen};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::{RootVoucher, Voucher};
 
-/// Mapped addresses of one IP address that are told to others; there is to be room for others of that host.
+/// Maximum number of mapped ports per IP address that are told to others, which leaves room for other
+/// addresses.
 const MAX_SEEN_PER_HOST: usize = 2;
 
-/// What this node can say of itself.
+/// Everything this node can tell about its own addresses.
 #[derive(Debug, Default)]
 pub(crate) struct OwnContact {
     given: Contact,
@@ -20,40 +21,40 @@ pub(crate) struct OwnContact {
     contact: Contact,
 }
 
-/// Where a root has seen this node.
+/// Sighting of this node by a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) root: PublicIdentity,
-    /// Where this node sends to reach it.
+    /// Address to which this node sends to reach the root.
     pub(crate) at: SocketAddr,
     pub(crate) voucher: Voucher,
-    /// Whether this node uses it only because another root has named it.
+    /// True if this node uses the root only because another root has named it.
     pub(crate) is_guest: bool,
 }
 
 impl OwnContact {
-    /// The driver says where this node is. True if that changes anything.
+    /// Sets the driver's contact. Returns true if that changes anything.
     pub(crate) fn set_given(&mut self, given: Contact) -> bool {
         self.given = given;
         self.compose()
     }
 
-    /// Roots have seen this node there. True if that changes anything but times.
+    /// Sets the roots' sightings. Returns true if that changes anything but times.
     pub(crate) fn set_seen(&mut self, mut seen: Vec<Seen>) -> bool {
-        // Over a stream a root sees no address that is of use.
+        // A root reached by a stream sees no UDP address.
         seen.retain(|one| one.voucher.address.port() != 0);
-        // The newest mapping is the one that the next ports follow.
+        // Predicted ports follow the newest mapping, so that one comes first.
         seen.sort_by_key(|one| std::cmp::Reverse(one.voucher.time));
         self.seen = seen;
         self.compose()
     }
 
-    /// Roots have seen this node's ends of streams there.
+    /// Sets the roots' sightings of this node's ends of streams.
     pub(crate) fn set_seen_by_tcp(&mut self, seen: Vec<SeenByTcp>) {
         self.seen_by_tcp = seen;
     }
 
-    /// What the driver has said.
+    /// Returns the driver's contact.
     pub(super) fn given(&self) -> &Contact {
         &self.given
     }
@@ -62,23 +63,24 @@ impl OwnContact {
         &self.seen_by_tcp
     }
 
-    /// All of it.
+    /// Returns the combined contact.
     pub(crate) fn contact(&self) -> &Contact {
         &self.contact
     }
 
-    /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
-    /// That root is one of its own, so the others' word on the same IP address would add nothing. The
-    /// families take turns: the receiver may have only one of them.
+    /// Returns the roots' vouchers, the newest first, at most `most`, for a node behind the root at `relay`.
     pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
         let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
         let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);
         let by_relaying = |one: &Seen| relaying == Some(one.root);
+        // The receiver uses the relaying root too, so other roots' vouchers for the same IP address would add
+        // nothing.
         let is_needed = |one: &&Seen| {
             by_relaying(one) || !self.seen.iter().any(|first| by_relaying(first) && ip(first) == ip(one))
         };
         let needed = self.seen.iter().filter(is_needed);
         let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
+        // The families alternate, because the receiver may have only one of them.
         let turns = 0..self.seen.len();
         turns
             .flat_map(|turn| [v4.get(turn), v6.get(turn)])
@@ -102,7 +104,7 @@ impl OwnContact {
         let (forwarded, others): (Vec<_>, Vec<_>) =
             given.partition(|candidate| candidate.kind == CandidateKind::Forwarded);
         let [of_ipv4, mapping_ipv6] = [true, false].map(|is_ipv4| self.mapping(&believed, is_ipv4));
-        // Of nodes with both families IPv4 says more: it has NAT boxes.
+        // For nodes with both families the IPv4 mapping says more, because IPv4 has NAT boxes.
         let mapping = if of_ipv4 == Mapping::Unknown { mapping_ipv6 } else { of_ipv4 };
         let nat = Nat { mapping, mapping_ipv6, ..self.given.nat };
         let contact = Contact::new(nat, forwarded.into_iter().chain(seen).chain(others));
@@ -111,7 +113,7 @@ impl OwnContact {
         is_new
     }
 
-    /// How the NAT box maps one family: as the driver has measured it, or as roots have seen it.
+    /// Returns the NAT box's mapping of one family: as the driver has measured it, or as roots have seen it.
     fn mapping(&self, believed: &[&Seen], is_ipv4: bool) -> Mapping {
         let Nat { mapping, mapping_ipv6, .. } = self.given.nat;
         let given = if is_ipv4 { mapping } else { mapping_ipv6 };
@@ -122,34 +124,34 @@ impl OwnContact {
             let mut given = self.given.candidates().iter();
             given.any(|known| known.kind == CandidateKind::Interface && known.address == *address)
         };
-        // A root of the local network sees what this node has there, whatever NAT others are behind.
+        // A root on the local network sees this node's own address there, whatever NAT is in front of others.
         let tells = |one: &&Seen| is_global(&one.at.ip()) || !is_own(&one.voucher.address);
         seen::mapping(&believed.iter().copied().filter(tells).collect::<Vec<_>>(), is_ipv4, is_own)
     }
 }
 
-/// A root that this node uses, as far as it tells where other nodes are.
+/// Root that this node uses, as a witness of other nodes' addresses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Witness {
     pub(crate) root: PublicIdentity,
-    /// What its clock said last, in seconds since the Unix epoch, and when this node heard that.
+    /// The root's last reported clock, in seconds since the Unix epoch, and the time when this node received
+    /// it.
     pub(crate) clock: Option<(u64, Instant)>,
-    /// Whether this node uses it only because another root has named it.
+    /// True if this node uses the root only because another root has named it.
     pub(crate) is_guest: bool,
 }
 
-/// The IP addresses that roots have seen a node at.
+/// IP addresses at which roots have seen a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Vouched {
-    /// By roots that this node was told to use.
+    /// Addresses seen by roots that this node was given.
     pub(crate) by_own: Vec<IpAddr>,
-    /// By those only that others have named.
+    /// Addresses seen only by roots that other roots have named.
     pub(crate) by_guests: Vec<IpAddr>,
 }
 
-/// Finds the IP addresses that roots of this node's have seen `node` at, of those that it shows vouchers for.
-/// How old a voucher is the clock of its root decides: this node's own may be wrong. Those that say where
-/// the node is seen by TCP count only `for_tcp`.
+/// Returns the IP addresses at which roots of this node have seen `node`, from the vouchers that it shows.
+/// Vouchers for TCP addresses count only if `for_tcp` is set.
 pub(crate) fn vouched(
     node: &NodeId,
     shown: &[RootVoucher],
@@ -164,18 +166,21 @@ pub(crate) fn vouched(
             continue;
         };
         let Some((time, heard)) = witness.clock else { continue };
+        // The root's clock decides about a voucher's age, because this node's clock may be wrong.
         let time = time.saturating_add(now.saturating_duration_since(heard).as_secs());
         let is_signed =
             || voucher.verify(&witness.root, node) || for_tcp && voucher.verify_tcp(&witness.root, node);
         if voucher.time.abs_diff(time) <= VOUCHER_AGE && is_signed() {
             let list = if witness.is_guest { &mut vouched.by_guests } else { &mut vouched.by_own };
+            // Only the IP address counts, because a NAT box may use another port for each destination.
             list.push(voucher.address.ip().to_canonical());
         }
     }
     vouched
 }
 
-/// A voucher is good for so long, in seconds: somebody else may have the address later.
+/// Maximum age of a voucher in seconds.
+// Another node may have the address later.
 const VOUCHER_AGE: u64 = 3600;
 
 #[cfg(test)]
@@ -217,7 +222,7 @@ mod tests {
         );
         let by_guest = find(good, Witness { is_guest: true, ..known });
         assert_eq!(by_guest, Vouched { by_own: vec![], by_guests: vec![there.ip()] });
-        // The root's clock goes on while it is not heard from.
+        // The root's clock continues while the root is not heard.
         let count_later = |seconds| {
             let now = heard + Duration::from_secs(seconds);
             vouched(&node.node_id(), &[good], &[known], false, now).by_own.len()
@@ -308,8 +313,8 @@ mod tests {
         assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
     }
 
-    /// What is known after roots at these hosts have seen this node there. It has an interface at
-    /// 10.0.0.1:4000.
+    /// Returns the contact after roots at these hosts have seen this node at these addresses. It has an
+    /// interface at 10.0.0.1:4000.
     fn seen_by(said: &[(u8, &str)]) -> OwnContact {
         let seen = said.iter().zip(1..).map(|((host, address), seed)| {
             let root = Identity::from_seed(&[seed; 32]);
@@ -338,7 +343,7 @@ mod tests {
             let shown = own.vouchers(4, relay).into_iter();
             shown.map(|one| one.voucher.address.to_string()).collect()
         };
-        // The families take turns.
+        // The families alternate.
         assert_eq!(shown(Some(1)), [here, ipv6, other]);
         assert_eq!(shown(Some(2)), [next, ipv6, other]);
         assert_eq!(shown(Some(4)), [here, ipv6, next, other]);
@@ -357,7 +362,7 @@ mod tests {
                 let mut said = vec![(1, THERE), (2, THERE)];
                 said.insert(place, (9, lie));
                 assert_eq!(mapping(&said), Mapping::EndpointIndependent, "{said:?}");
-                // As many roots as he likes are one voice on one host.
+                // Any number of roots on one host is one voice.
                 said.push((9, "203.0.113.9:6001"));
                 assert_eq!(mapping(&said), Mapping::EndpointIndependent, "{said:?}");
             }
@@ -365,11 +370,11 @@ mod tests {
         for lie in [THERE, "192.0.2.66:5000"] {
             assert_eq!(mapping(&[(9, lie), (1, OWN), (2, OWN)]), Mapping::NoNat, "{lie}");
         }
-        // Of two that contradict each other nobody knows which one lies.
+        // If two contradict each other, either may be lying.
         for lie in [OWN, "192.0.2.66:5000"] {
             assert_eq!(mapping(&[(1, THERE), (9, lie)]), Mapping::Unknown, "{lie}");
         }
-        // Three that all see something else are no lie of one.
+        // Three different views cannot be one root's lie.
         let anew = [(1, "203.0.113.9:1"), (2, "203.0.113.9:2"), (3, "203.0.113.9:3")];
         assert_eq!(mapping(&anew), Mapping::AddressDependent);
         assert_eq!(mapping(&[(1, OWN)]), Mapping::NoNat, "nobody contradicts it");

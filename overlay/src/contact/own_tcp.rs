@@ -1,4 +1,4 @@
-//! Where this node can be reached by TCP.
+//! Addresses of this node for TCP.
 
 use std::net::SocketAddr;
 
@@ -6,43 +6,42 @@ use super::{Candidate, CandidateKind, Contact, Nat, OwnContact};
 use crate::id::PublicIdentity;
 use crate::wire::{RootVoucher, Voucher};
 
-/// What this node can say of itself to who wants to connect to it.
+/// Everything this node can tell about its own addresses for TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnTcp {
-    /// The local port to connect from and to listen on.
+    /// Local port to connect from and to listen on.
     pub(crate) port: u16,
-    /// Where others may reach that port.
+    /// Addresses at which others may reach that port.
     pub(crate) contact: Contact,
-    /// What roots vouch for: first those that see the node by TCP.
+    /// The roots' vouchers: first those for the node's TCP address.
     pub(crate) vouchers: Vec<RootVoucher>,
 }
 
-/// Where a root has seen this node's end of a stream.
+/// A root's sighting of this node's end of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SeenByTcp {
     pub(crate) root: PublicIdentity,
-    /// The stream's local port.
+    /// Local port of the stream.
     pub(crate) port: u16,
     pub(crate) voucher: Voucher,
-    /// Whether this node uses it only because another root has named it.
+    /// True if this node uses the root only because another root has named it.
     pub(crate) is_guest: bool,
 }
 
 impl OwnContact {
-    /// What this node says of itself for TCP; `None` if it knows no address of its own.
-    ///
-    /// A node that reaches a root by a stream connects to others from the port of that: a NAT box that maps
-    /// endpoint-independently has one address for both, which the root has seen (RFC 5382, REQ-1). Other
-    /// nodes take the number of their UDP port. Many boxes keep it, so the address where roots see the node
-    /// by UDP is worth a try with that port.
+    /// Returns this node's addresses for TCP; `None` if it knows none.
     pub(crate) fn tcp(&self, most_vouchers: usize) -> Option<OwnTcp> {
-        // A node without NAT is seen at its own address, which then is no interface's in its contact.
+        // A node without NAT is seen at its own address, which is then no interface candidate in its contact.
         let own = self.given().candidates().iter().filter(|one| one.kind == CandidateKind::Interface);
         let own: Vec<SocketAddr> = own.map(|one| one.address).collect();
+        // Connections leave from the port of a stream to a root. A NAT box with endpoint-independent mapping
+        // has one address for both, which the root has seen (RFC 5382, REQ-1).
         let stream = self.seen_by_tcp().iter().find(|one| !one.is_guest);
         let port = stream.map(|one| one.port).or(own.first().map(SocketAddr::port))?;
         let seen = self.seen_by_tcp().iter().filter(|one| one.port == port);
         let mapped = seen.clone().map(|one| one.voucher.address);
+        // Without a stream, the number of the UDP port is used. Many boxes keep it, so the address seen by
+        // UDP is worth a try with that port.
         let by_udp = self.contact().public().map(|ip| SocketAddr::new(ip, port));
         let mapped = mapped.chain(by_udp.filter(|_| stream.is_none()));
         let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });
@@ -73,7 +72,7 @@ mod tests {
         assert_eq!(tcp.port, 33_000);
         assert_eq!(texts(&tcp), ["203.0.113.9:41000", "10.0.0.1:33000"]);
         assert_eq!(tcp.vouchers.len(), 1);
-        // The mapping of another port says nothing of this one's.
+        // A mapping of another port does not apply to this one.
         own.set_seen_by_tcp(vec![seen(2, 33_000, "203.0.113.9:41000"), seen(3, 33_001, "203.0.113.9:41001")]);
         assert_eq!(texts(&own.tcp(4).expect("addresses")), ["203.0.113.9:41000", "10.0.0.1:33000"]);
     }

@@ -1,10 +1,10 @@
-//! When a node sends to which addresses so that a path through the NATs of both sides opens.
+//! The plan of a node's packets that opens a path through the NATs of both sides.
 //!
-//! A NAT lets a packet in from where its own side has sent to. So both sides send to each other's addresses
-//! at about the same time, and to all of them, since nobody knows which will work. First both *open*: one
-//! packet to each address at once, and again each second until the common start, which makes mappings and
-//! permissions. From the start on they send densely, then each second. A clock that is wrong by seconds costs
-//! as much time and no more, since permissions last for 30 s and longer.
+//! A NAT admits a packet from an address to which its own side has sent. So both sides send to each other's
+//! addresses at about the same time, and to all of them, because it is unknown which will work. First both
+//! *open*: one packet to each address at once, and again each second until the common start, which makes
+//! mappings and permissions. From the start on they send densely, then each second. A clock that is wrong by
+//! seconds costs that much time and no more, because permissions last at least 30 s.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -24,13 +24,13 @@ use super::{Candidate, CandidateKind, Contact};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shot {
-    /// How long after the plan was made.
+    /// Delay from the making of the plan.
     pub after: Duration,
-    /// Where to.
+    /// Destination of the packet.
     pub to: SocketAddr,
 }
 
-/// Why nothing is sent to an address that a node has named.
+/// Reason why nothing is sent to an address that a node has named.
 ///
 /// ```
 /// use peersock_overlay::NotTried;
@@ -40,28 +40,28 @@ pub struct Shot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTried {
-    /// This node knows no address of its own of that family, or not yet.
+    /// This node knows no own address in that family, or not yet.
     OtherFamily,
-    /// It is private, and nothing shows that both nodes are on one LAN.
+    /// The address is private, and nothing shows that both nodes are on one LAN.
     OtherLan,
-    /// It is this node's own.
+    /// The address is this node's own.
     Own,
-    /// Three others of the same host are tried.
+    /// Three other addresses of the same host are tried.
     TooMany,
-    /// No root vouches for it, and as much was sent to such addresses as may be.
+    /// No root vouches for the address, and the budget for such addresses is used up.
     Unvouched,
-    /// Before it was its turn there was a direct path.
+    /// There was a direct path before its turn.
     NotNeeded,
     /// The NATs of both nodes give each destination another port, so that neither can be found by sending to
     /// many ports.
     BothUnpredictable,
-    /// The other node takes no part in a search by many ports, or not now.
+    /// The other node takes no part in a search by many ports, or not at present.
     Refused,
-    /// The sockets that a search by many ports needs could not be opened.
+    /// The sockets for a search by many ports could not be opened.
     NoSockets,
-    /// This node has begun as many searches by many ports as it may.
+    /// This node has begun the maximum number of searches by many ports.
     TooOften,
-    /// No node uses that TCP port, but services do.
+    /// The TCP port belongs to services, and no node uses it.
     Service,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for NotTried {
     }
 }
 
-/// What one side does: which packets it sends, in the order of time. It ends as soon as a place is proven.
+/// Packets of one side, in the order of time. The plan ends as soon as a place is proven.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,30 +107,31 @@ pub struct HolePunch {
 }
 
 impl HolePunch {
-    /// The most addresses that a plan aims at.
+    /// Maximum number of addresses that a plan aims at.
     pub const MAX_TARGETS: usize = 24;
 
-    /// The most packets to one address: what a third party whose address somebody has put into a contact
-    /// gets.
+    /// Maximum number of packets to one address, which bounds the traffic to a third party named in a
+    /// contact.
     pub const MAX_SHOTS_EACH: usize = 27;
 
-    /// The most addresses of one host (for IPv6, one /64) that a contact may name: an interface's, a mapped
-    /// and a forwarded one. Further ones are not sent to, and neither are more guesses than
+    /// Maximum number of addresses of one host (for IPv6, one /64) that a contact may name: an interface's, a
+    /// mapped and a forwarded one. Further ones get no packets, and neither do guesses over
     /// [`Self::PREDICTED`].
     pub const MAX_PER_HOST: usize = 3;
 
-    /// How many ports are guessed for a NAT whose next port can be predicted.
+    /// Number of ports guessed for a NAT whose next port can be predicted.
     pub const PREDICTED: usize = 8;
 
-    /// After the common start, in milliseconds.
+    /// Times of the dense packets after the common start, in milliseconds.
     const DENSE: [u64; 5] = [0, 100, 200, 400, 800];
 
-    /// How long it goes on after the common start.
+    /// Duration of the plan after the common start.
     const LAST: Duration = Duration::from_secs(12);
 
-    /// Makes the plan of the side that `own` is of, towards `peer`, with the common start in `start_in`
-    /// (more than ten seconds are taken for ten).
+    /// Creates the plan of the side with the contact `own` towards `peer`, with the common start in
+    /// `start_in`, at most ten seconds.
     pub fn new(own: &Contact, peer: &Contact, start_in: Duration) -> Self {
+        // At most ten opening packets per address, on which `MAX_SHOTS_EACH` depends.
         let start = start_in.min(Duration::from_secs(10));
         let (targets, left_out) = targets(own, peer);
         let known: Vec<_> = targets.iter().map(|candidate| candidate.address).collect();
@@ -144,8 +145,8 @@ impl HolePunch {
         let dense = Self::DENSE.iter().map(|ms| Duration::from_millis(*ms));
         let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::LAST);
         for after in dense.map(|at| start + at) {
-            // A guess is for the mapping that the peer makes by its first packet of the dense ones: it would
-            // only use ports up before, and be wrong after.
+            // A guess concerns the mapping that the peer makes by its first dense packet. Before it a guess
+            // would only use ports up, and after it would be wrong.
             shots.extend(known.iter().chain(&predicted).map(|to| Shot { after, to: *to }));
         }
         for after in sparse.map(|at| start + at) {
@@ -154,32 +155,34 @@ impl HolePunch {
         Self { targets, predicted, left_out, shots }
     }
 
-    /// What is sent, in the order of time.
+    /// Returns the packets, in the order of time.
     pub fn shots(&self) -> &[Shot] {
         &self.shots
     }
 
-    /// Those of the peer's candidates that are sent to.
+    /// Returns the peer's candidates that get packets.
     pub fn targets(&self) -> &[Candidate] {
         &self.targets
     }
 
-    /// The ports that the peer's NAT may use next, which are sent to as well.
+    /// Returns the ports that the peer's NAT may use next, which get packets as well.
     pub fn predicted(&self) -> &[SocketAddr] {
         &self.predicted
     }
 
-    /// Those of the peer's candidates that are not sent to.
+    /// Returns the peer's candidates that get no packets.
     pub fn left_out(&self) -> &[(Candidate, NotTried)] {
         &self.left_out
     }
 }
 
-/// The addresses that `peer` has named, those that are worth a packet and the others.
+/// Splits the addresses that `peer` has named into those worth a packet and the others.
 fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, NotTried)>) {
     let (mut targets, mut left_out): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     for candidate in peer.candidates() {
         let to = candidate.address;
+        // Loopback addresses count only between nodes of one machine, because a member could otherwise aim at
+        // its services.
         let is_near = shares_lan(own, peer) && (is_local(own) || !to.ip().is_loopback());
         let is_own = own.candidates().iter().any(|own| own.address == to);
         let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
@@ -198,8 +201,8 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
     (targets, left_out)
 }
 
-/// The ports that the NAT of `peer` may use next, if that can be predicted. They follow the newest mapping of
-/// a host first, which is the one that is furthest on.
+/// Returns the ports that the NAT of `peer` may use next, if predictable. The newest mapping of a host, which
+/// is furthest along, comes first.
 fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let delta = i32::from(peer.nat.port_delta);
     let mut guessed: Vec<SocketAddr> = Vec::new();
@@ -223,28 +226,30 @@ fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
             }
         }
     }
+    // Never negative, because a contact has at most 16 candidates.
     guessed.truncate(HolePunch::MAX_TARGETS - known.len());
     guessed
 }
 
-/// What one host has: an IPv4 address, or 64 bits of an IPv6 one.
+/// Returns the part of an address that identifies one host: an IPv4 address, or 64 bits of an IPv6 one.
 fn host(ip: &IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        // One host can have any number of addresses in its /64 (RFC 8981).
         IpAddr::V6(ip) => ip.to_bits() & !u128::from(u64::MAX),
     }
 }
 
-/// Whether both may be on one LAN, where private addresses mean the same thing to both: they are seen at one
-/// public address, or neither knows one.
+/// Returns true if both may be on one LAN, where private addresses mean the same to both: they are seen at
+/// one public address, or neither knows one.
 fn shares_lan(own: &Contact, peer: &Contact) -> bool {
     let (ours, theirs): (Vec<_>, Vec<_>) = (own.public().collect(), peer.public().collect());
     ours.iter().any(|ip| theirs.contains(ip)) || (ours.is_empty() && theirs.is_empty())
 }
 
-/// Whether `own` is on its machine's loopback interface. Others are not sent to there, or a member could aim
-/// at services of the machine itself. What a TURN server names shows nothing of this machine.
+/// Returns true if `own` is on its machine's loopback interface.
 fn is_local(own: &Contact) -> bool {
+    // An address on a TURN server proves nothing about this machine.
     let mut its = own.candidates().iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
     its.any(|candidate| candidate.address.ip().is_loopback())
 }
@@ -294,7 +299,7 @@ mod tests {
         assert_eq!(aims(&here, &contact(&["127.0.0.1:53"])), [""; 0]);
         let local = contact(&["127.0.0.1:4000"]);
         assert_eq!(aims(&local, &contact(&["127.0.0.1:4001", "127.0.0.1:4000"])), ["127.0.0.1:4001"]);
-        // Nor does a TURN server that says that it relays there.
+        // A TURN server's claim to relay there does not change that.
         let [address, relayed] = ["192.168.1.2:4000", "127.0.0.1:9"].map(|text| text.parse().expect("one"));
         let its = [(CandidateKind::Interface, address), (CandidateKind::Relayed, relayed)];
         let aimed = Contact::new(Nat::default(), its.map(|(kind, address)| Candidate { kind, address }));

@@ -1,18 +1,17 @@
-//! What several roots have seen of this node: what of it is believed, and what it says of the NAT box.
+//! Evaluation of several roots' sightings of this node: which to believe, and how the NAT box maps.
 //!
-//! One host has one voice, however many roots it runs: so nobody outvotes others alone.
+//! All roots on one host count as one voice, so that no host alone can outvote others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Mapping, Seen};
 
-/// What is believed of it: a root that another one has named cannot put this node behind an address where no
-/// root of its own has seen it, and so among the neighbours of others there. If those have seen nothing, it
-/// is better than nothing: a node without any public address takes everybody for a neighbour. Nor can one
-/// host alone, where several others agree about another address.
+/// Returns the credible sightings.
 pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     let own: Vec<&Seen> = seen.iter().filter(|one| !one.is_guest).collect();
+    // Guests' views are better than nothing, because a node without any public address takes all nodes for
+    // neighbours.
     if own.is_empty() {
         return seen.iter().collect();
     }
@@ -20,6 +19,8 @@ pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     for one in own {
         hosts.entry(one.voucher.address.ip()).or_default().insert(one.at.ip());
     }
+    // A guest cannot put this node behind an address, and so among its neighbours, where no given root has
+    // seen it. Nor can one host, if several others agree on another address.
     let is_believed = |one: &&Seen| {
         let here = one.voucher.address.ip();
         let Some(by) = hosts.get(&here) else { return false };
@@ -29,8 +30,8 @@ pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     seen.iter().filter(is_believed).collect()
 }
 
-/// How the NAT box maps IPv4, or IPv6, as far as that follows; `is_own` says which addresses this node itself
-/// has.
+/// Returns how the NAT box maps IPv4 or IPv6, as far as it can be inferred; `is_own` returns true for this
+/// node's own addresses.
 pub(super) fn mapping(seen: &[&Seen], is_ipv4: bool, is_own: impl Fn(&SocketAddr) -> bool) -> Mapping {
     let mut voices: BTreeMap<IpAddr, BTreeSet<View>> = BTreeMap::new();
     for one in seen.iter().filter(|one| one.voucher.address.is_ipv4() == is_ipv4) {
@@ -41,14 +42,14 @@ pub(super) fn mapping(seen: &[&Seen], is_ipv4: bool, is_own: impl Fn(&SocketAddr
     decide(&voices.into_values().collect::<Vec<_>>())
 }
 
-/// Where a root sees this node: on an interface of its own, or where somebody maps it to.
+/// A root's view of this node: on an own interface, or at a mapped address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum View {
     Own,
     Mapped(SocketAddr),
 }
 
-/// Decides by what each host says. More than half of them must agree, unless no two do.
+/// Decides by the views of each host. More than half of the hosts must agree, unless no two do.
 fn decide(voices: &[BTreeSet<View>]) -> Mapping {
     let said: BTreeSet<View> = voices.iter().flatten().copied().collect();
     let hosts = |view: &View| voices.iter().filter(|voice| voice.contains(view)).count();
@@ -71,16 +72,17 @@ fn decide(voices: &[BTreeSet<View>]) -> Mapping {
         })
         .collect();
     match voices.len() {
-        // Nobody maps what others see at the node's own address: somebody lies, or there are several ways.
+        // If one root sees the node's own address and another a mapped one, a root lies or there are several
+        // ways.
         _ if said.contains(&View::Own) => Mapping::Unknown,
-        // Another port of one host: nothing is known of other hosts if it is the same.
+        // With one host and one view, other hosts may see another address.
         1 if said.len() == 1 => Mapping::Unknown,
         1 => Mapping::AddressAndPortDependent,
-        // One of the two may lie about the address, which is the same behind most boxes. About the port he
-        // may lie, too, which makes peers try more and nothing less.
+        // One of two may lie about the IP address, which most boxes keep. A lie about the port makes peers
+        // try more, never less.
         2 if ips.len() > 1 => Mapping::Unknown,
         _ if voices.iter().any(|voice| voice.len() > 1) => Mapping::AddressAndPortDependent,
-        // It may depend on the port, too; that is not seen from here.
+        // The port may depend on the destination port too, which these views cannot show.
         _ => Mapping::AddressDependent,
     }
 }

@@ -1,14 +1,14 @@
-//! TCP connections to other nodes: what the driver is asked for, and whose those are that it has.
+//! TCP connections to other nodes: the driver's tasks, and the owners of open connections.
 //!
-//! A connection is another way to a node, on which the two send the same sealed datagrams as by UDP. Which
-//! node is at its other end nothing but such a datagram says. Until one has come, a connection that somebody
-//! else has begun is a stranger's: nothing is said on it, only packets of sessions that there are already are
-//! looked at, and it ends after some seconds. There are few of them at a time.
+//! A connection is another way to a node, on which the two send the same sealed datagrams as by UDP. Only
+//! such a datagram shows which node is at its other end. Until one has come, a connection begun by the other
+//! side is a stranger's: nothing is sent on it, only packets of existing sessions are read from it, and it
+//! ends after some seconds. Few exist at a time.
 //!
-//! Connections that no path leads over are closed: two nodes that have connected to several addresses of each
-//! other at once keep one. The node with the smaller ID chooses it.
+//! Connections without a path are closed: two nodes that have connected to several addresses of each other at
+//! once keep one. The node with the smaller ID chooses it.
 //!
-//! The machine is pure. It says what the driver has to do; the driver says what came of it.
+//! The machine is pure. It says what the driver has to do; the driver reports the results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,36 +17,36 @@ use std::time::{Duration, Instant};
 use crate::bucket::{Bucket, Rate};
 use crate::reach::{Place, SocketIndex};
 
-/// A round lasts for so long: SYN packets leave at its start, after 1 s and after 3 s.
+/// Duration of a round: SYN packets leave at its start, after 1 s and after 3 s.
 pub(crate) const ROUND: Duration = Duration::from_secs(6);
 
-/// Rounds that this node takes part in: so many at once, and one per interval from then on.
+/// Burst and interval of rounds that this node takes part in.
 const STARTS: u32 = 8;
 const START_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Rounds at a time.
+/// Maximum number of concurrent rounds.
 const MAX_ROUNDS: usize = 4;
 
-/// Connections of all nodes, and those of which nobody knows yet whose they are.
+/// Maximum number of connections of all nodes, and of connections whose owner is unknown.
 const MAX_STREAMS: usize = 512;
 const MAX_STRANGERS: usize = 8;
 
-/// Whoever connects has so long to show who he is.
+/// Time in which a connecting node has to identify itself.
 const STRANGER: Duration = Duration::from_secs(5);
 
-/// A connection that no path leads over is closed after so long.
+/// Time without a path after which a connection is closed.
 const SPARE: Duration = Duration::from_secs(15);
 
-/// A connection over which a path leads, but without a session, is closed after so long.
+/// Time without a session after which a connection with a path is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// Connections that are in use are looked at so often.
+/// Interval of checks of connections in use.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// An answer counts for so long.
+/// Time for which an answer counts.
 const VALID_FOR: Duration = Duration::from_secs(20);
 
-/// What the driver has to do about TCP connections to other nodes; see
+/// Task of the driver about TCP connections to other nodes; see
 /// [`Endpoint::poll_tcp`](crate::Endpoint::poll_tcp).
 ///
 /// ```
@@ -67,12 +67,12 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 pub enum TcpAction {
     /// Listen, and connect to a node.
     Punch(TcpPunch),
-    /// Close the connection with that index.
+    /// Close the connection with this index.
     Close(SocketIndex),
 }
 
-/// One side of a TCP hole punch: while the driver connects to the addresses of the other node, it listens on
-/// the port that it connects from, and takes whoever connects to it.
+/// One side of a TCP hole punch. While the driver connects to the addresses of the other node, it listens on
+/// the port it connects from, and accepts every connection.
 ///
 /// ```
 /// use peersock_overlay::TcpPunch;
@@ -83,20 +83,19 @@ pub enum TcpAction {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpPunch {
-    /// Names it in [`Endpoint::tcp_opened`](crate::Endpoint::tcp_opened).
+    /// Id for [`Endpoint::tcp_opened`](crate::Endpoint::tcp_opened).
     pub id: u32,
-    /// The local port to connect from and to listen on.
+    /// Local port to connect from and to listen on.
     pub port: u16,
-    /// Where to connect to; six addresses at most.
+    /// Addresses to connect to; six at most.
     pub targets: Vec<TcpTarget>,
-    /// How long to wait before the first connection is begun, from the call on that gave this. Listening
-    /// begins at once.
+    /// Wait before the first connection, from the call that returned this action. Listening begins at once.
     pub after: Duration,
-    /// For how long to try and to listen from then on: 6 s.
+    /// Duration of connecting and listening after that wait: 6 s.
     pub lasts: Duration,
 }
 
-/// An address that a TCP connection is tried to.
+/// Address to which a TCP connection is tried.
 ///
 /// ```
 /// let target = peersock_overlay::TcpTarget { address: "192.0.2.1:4000".parse()?, tries: 6 };
@@ -104,13 +103,13 @@ pub struct TcpPunch {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpTarget {
-    /// The address.
+    /// Address to connect to.
     pub address: SocketAddr,
-    /// How often to connect at most, 1 to 6 times, if the connection is refused.
+    /// Maximum number of connection attempts, 1 to 6, if the connection is refused.
     pub tries: u32,
 }
 
-/// All TCP connections to other nodes. `K` names these.
+/// All TCP connections to other nodes. `K` names the nodes.
 #[derive(Debug)]
 pub(crate) struct TcpStreams<K> {
     is_on: bool,
@@ -131,24 +130,24 @@ struct Round<K> {
 #[derive(Debug)]
 struct Stream<K> {
     remote: SocketAddr,
-    /// Whose it is, as a packet has shown.
+    /// Node at the other end, once a packet has shown it.
     node: Option<K>,
-    /// When it was opened, or a path with a session led over it last.
+    /// Time when it was opened, or when a path with a session last used it.
     used: Instant,
-    /// No path has led over it for so long.
+    /// Time without a path after which it is closed.
     patience: Duration,
-    /// What the challenge on it says, and when it was sent.
+    /// Data of the challenge on it, and the time of sending.
     asked: Option<([u8; 8], Instant)>,
 }
 
-/// Whose a connection is that was opened.
+/// Owner of a connection that was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opened<K> {
-    /// It was begun towards that node.
+    /// The connection was begun towards this node.
     To(K),
-    /// Somebody has connected.
+    /// An unknown node has connected.
     Stranger,
-    /// There are too many.
+    /// There are too many connections.
     Refused,
 }
 
@@ -168,13 +167,13 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         self.is_on
     }
 
-    /// Whether this node takes part in another round.
+    /// Returns true if this node takes part in another round.
     pub(crate) fn take_start(&mut self, now: Instant) -> bool {
         self.rounds.retain(|round| now < round.ends);
         self.rounds.len() < MAX_ROUNDS && self.starts.take(now)
     }
 
-    /// Has the driver connect to a node, `after` from now.
+    /// Makes the driver connect to a node, `after` from now.
     pub(crate) fn start(
         &mut self,
         node: K,
@@ -189,7 +188,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         self.actions.push_back(TcpAction::Punch(punch));
     }
 
-    /// The driver has a connection.
+    /// Records a connection that the driver has opened.
     pub(crate) fn opened(
         &mut self,
         id: Option<u32>,
@@ -198,6 +197,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) -> Opened<K> {
         let strangers = self.streams.values().filter(|stream| stream.node.is_none()).count();
+        // Strangers have a smaller limit, because anyone can open connections.
         let is_full = self.streams.len() >= MAX_STREAMS || (id.is_none() && strangers >= MAX_STRANGERS);
         if !self.is_on || is_full || !socket.is_peer_stream() || self.streams.contains_key(&socket) {
             return Opened::Refused;
@@ -208,19 +208,19 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         round.map_or(Opened::Stranger, |round| Opened::To(round.node))
     }
 
-    /// A packet has shown whose a connection is.
+    /// Records the owner of a connection, which a packet has shown.
     pub(crate) fn claim(&mut self, socket: SocketIndex, node: K) {
         if let Some(stream) = self.streams.get_mut(&socket).filter(|stream| stream.node.is_none()) {
             (stream.node, stream.patience) = (Some(node), SPARE);
         }
     }
 
-    /// Whether it is known whose a connection is.
+    /// Returns true if the owner of a connection is known.
     pub(crate) fn is_claimed(&self, socket: SocketIndex) -> bool {
         self.streams.get(&socket).is_some_and(|stream| stream.node.is_some())
     }
 
-    /// What to ask on a connection, if that was not done yet.
+    /// Returns the challenge for a connection, if none was sent on it.
     pub(crate) fn ask(
         &mut self,
         socket: SocketIndex,
@@ -233,8 +233,8 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         Some(data)
     }
 
-    /// A node repeats at `place` what it was asked on that connection: gives the round trip, and the address
-    /// that TCP leads to.
+    /// Checks a node's answer at `place`: returns the round-trip time, and the address that the TCP
+    /// connection leads to.
     pub(crate) fn answered(
         &self,
         node: K,
@@ -247,13 +247,13 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         Some((now.saturating_duration_since(at), stream.remote))
     }
 
-    /// A connection has ended.
+    /// Records the end of a connection.
     pub(crate) fn closed(&mut self, socket: SocketIndex) {
         self.streams.remove(&socket);
     }
 
-    /// Has those closed that are not used: `paths` are those over which paths lead, and whether there is a
-    /// session. Returns them.
+    /// Closes unused connections and returns them. `paths` lists the connections with a path, and whether
+    /// there is a session.
     pub(crate) fn close_unused(&mut self, paths: &[(SocketIndex, bool)], now: Instant) -> Vec<SocketIndex> {
         for (socket, has_session) in paths {
             let Some(stream) = self.streams.get_mut(socket) else { continue };
@@ -273,13 +273,13 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         closed
     }
 
-    /// When connections are to be looked at.
+    /// Returns when to check the connections.
     pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
         let ends = self.streams.values().map(|stream| stream.used + stream.patience);
         ends.min().map(|end| end.min(now + LOOK))
     }
 
-    /// What the driver has to do next.
+    /// Returns the driver's next task.
     pub(crate) fn poll(&mut self) -> Option<TcpAction> {
         self.actions.pop_front()
     }
@@ -315,6 +315,7 @@ mod tests {
         }
         for second in 1..1000 {
             let closed = streams.close_unused(&[(used, true)], now + SECOND * second);
+            // A connection without a path is closed after 15 s.
             assert_eq!(closed, if second == 15 { vec![spare] } else { vec![] }, "{second}");
         }
         // The session ends, and later the path leads elsewhere.
@@ -360,6 +361,7 @@ mod tests {
             }
             assert!(streams.rounds.len() <= MAX_ROUNDS);
         }
+        // Eight rounds at once, and one in ten seconds.
         assert!((60..=68).contains(&begun), "{begun}");
     }
 

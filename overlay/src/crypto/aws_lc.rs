@@ -52,6 +52,7 @@ impl NonceKey for Key {
     fn seal_with(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         assert_eq!(out.len(), plaintext.len() + TAG, "room for the ciphertext and its tag");
         let (ciphertext, tag) = out.split_at_mut(plaintext.len());
+        // `LessSafeKey` leaves nonces to its caller. Here they are counters, which a session never repeats.
         let nonce = Nonce::assume_unique_for_key(nonce);
         self.key
             .seal_out_of_place_scatter(nonce, Aad::from(aad), plaintext, ciphertext, &[], tag)
@@ -66,7 +67,7 @@ impl NonceKey for Key {
     }
 }
 
-/// Whether the processor has the instructions that AES-GCM needs to be the faster suite.
+/// Returns true if the processor has the instructions that make AES-GCM the faster suite.
 fn has_fast_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");

@@ -5,7 +5,7 @@ use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac};
 use zeroize::Zeroize;
 
-/// BLAKE2s-256 of the concatenated `parts` (RFC 7693).
+/// Returns BLAKE2s-256 of the concatenated `parts` (RFC 7693).
 pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut state = Blake2s256::new();
     for part in parts {
@@ -14,7 +14,7 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     state.finalize().into()
 }
 
-/// Keyed BLAKE2s with 32 bytes of output over the concatenated `parts`.
+/// Returns keyed BLAKE2s with 32 bytes of output over the concatenated `parts`.
 pub(crate) fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let mut state = Blake2sMac::<U32>::new(key.into());
     for part in parts {
@@ -23,7 +23,7 @@ pub(crate) fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     state.finalize_fixed().into()
 }
 
-/// Keyed BLAKE2s with 16 bytes of output over the concatenated `parts`.
+/// Returns keyed BLAKE2s with 16 bytes of output over the concatenated `parts`.
 pub(crate) fn mac16(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     // Keys are 16 bytes (cookies) or 32 (everything else); 32 is the limit of BLAKE2s.
     let mut state = Blake2sMac::<U16>::new_from_slice(key).expect("a BLAKE2s key has at most 32 bytes");
@@ -33,7 +33,7 @@ pub(crate) fn mac16(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     state.finalize_fixed().into()
 }
 
-/// HMAC-BLAKE2s (RFC 2104), which Noise uses instead of BLAKE2's own keyed mode.
+/// Returns HMAC-BLAKE2s (RFC 2104), which Noise uses instead of BLAKE2's own keyed mode.
 pub(crate) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     const BLOCK: usize = 64;
     let mut pad = [0x36; BLOCK];
@@ -43,7 +43,7 @@ pub(crate) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     for part in parts {
         Digest::update(&mut inner, part);
     }
-    // From the inner pad to the outer one.
+    // Converts the inner pad to the outer one.
     pad.iter_mut().for_each(|p| *p ^= 0x36 ^ 0x5c);
     let outer = hash(&[&pad, &inner.finalize()]);
     pad.zeroize();

@@ -6,11 +6,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::hash;
 
-/// A source of fresh randomness, for example the operating system: fills 32 bytes, or says that it cannot.
+/// Source of fresh randomness, for example the operating system: fills 32 bytes, or reports that it cannot.
 /// Then no key is made: the node begins and answers no handshakes until the source works again.
 pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Send + Sync>;
 
-/// There is no fresh randomness.
+/// Error of a missing source of randomness.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -23,12 +23,12 @@ pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Se
 #[error("the system gives no randomness")]
 pub struct NoEntropy;
 
-/// Makes keys from a seed by *fast key erasure*: each draw replaces the state by a hash of it, so whoever
-/// reads the memory of a running node, or a snapshot of it, learns no key that was drawn before.
+/// Source of keys from a seed by *fast key erasure*: each draw replaces the state by a hash of it. An
+/// attacker who reads the memory of a running node, or a snapshot of it, therefore learns no earlier key.
 ///
-/// With a source of entropy each draw takes fresh randomness in, so that copies of the state (a forked
-/// process, a restored snapshot of a machine) draw different keys, and whoever has read the state does not
-/// know those that follow. Without one the seed determines every key, as the simulator needs it.
+/// With a source of entropy each draw mixes in fresh randomness, so that copies of the state (a forked
+/// process, a restored machine snapshot) draw different keys, and a reader of the state does not know later
+/// keys. Without one the seed determines every key, as the simulator requires.
 ///
 /// ```
 /// use peersock_overlay::KeySource;
@@ -42,28 +42,28 @@ pub struct KeySource {
     state: [u8; 32],
     #[zeroize(skip)]
     entropy: Option<EntropySource>,
-    /// The source had nothing when it was asked last, which is said once.
+    /// Set while the source of entropy fails, so that the failure is logged once.
     #[zeroize(skip)]
     is_failing: bool,
 }
 
 impl KeySource {
-    /// Without a source of entropy; [`Self::with_entropy`] gives it one.
+    /// Creates a source without entropy; [`Self::with_entropy`] adds it.
     pub fn new(seed: &[u8; 32]) -> Self {
         Self { state: hash::keyed(seed, &[b"peersock key source v1"]), entropy: None, is_failing: false }
     }
 
-    /// From now on each draw takes fresh randomness in, if there is a source.
+    /// Makes each draw from now on mix in fresh randomness, if `entropy` is given.
     pub fn with_entropy(mut self, entropy: Option<EntropySource>) -> Self {
         self.entropy = entropy;
         self
     }
 
-    /// The next key.
+    /// Returns the next key.
     ///
     /// # Errors
-    /// The source of entropy has none. A key from the state alone might be one that a copy of the state makes
-    /// too.
+    /// Returns an error if the source of entropy fails, because a copy of the state could draw the same key
+    /// from the state alone.
     pub fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
         let mut fresh = Zeroizing::new([0; 32]);
         let filled = self.entropy.as_ref().map_or(Ok(()), |entropy| entropy(&mut fresh));
@@ -77,13 +77,15 @@ impl KeySource {
         Ok(self.draw_with(&fresh))
     }
 
-    /// The next key without fresh randomness, for what is made of a seed that was drawn just before.
+    /// Returns the next key without fresh randomness, for use right after the seed was drawn.
     pub fn draw_from_seed(&mut self) -> Zeroizing<[u8; 32]> {
         self.draw_with(&[0; 32])
     }
 
     fn draw_with(&mut self, fresh: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         let key = Zeroizing::new(hash::keyed(&self.state, &[b"key", fresh]));
+        // The key and the next state come from the old state by different labels, so neither reveals the
+        // other.
         let mut next = hash::keyed(&self.state, &[b"next", fresh]);
         self.state.zeroize();
         self.state = next;
@@ -91,10 +93,10 @@ impl KeySource {
         key
     }
 
-    /// Random bytes that no copy of the state repeats, for a nonce.
+    /// Returns random bytes for a nonce, which no copy of the state repeats.
     ///
     /// # Errors
-    /// As [`Self::draw`].
+    /// Returns an error as [`Self::draw`] does.
     pub fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
         let drawn = self.draw()?;
         Ok(*drawn.first_chunk().expect("a nonce is shorter than a key"))
@@ -124,7 +126,7 @@ mod tests {
     fn what_is_left_in_memory_gives_no_key_that_was_drawn_before() {
         let mut source = KeySource::new(&[7; 32]);
         let drawn: Vec<_> = (0..100).map(|_| *source.draw().unwrap()).collect();
-        // All that is there afterwards, and what can be made from it.
+        // All the state left in memory, and everything that can be made from it.
         let mut captured = copy(&source);
         assert_eq!(captured.draw(), source.draw());
         let mut as_a_seed = ChaCha20Rng::from_seed(captured.state);

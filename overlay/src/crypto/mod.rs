@@ -1,7 +1,7 @@
 //! The ciphers of the data packets, behind one small trait, and BLAKE2s.
 //!
-//! A [`Provider`] makes keys, an [`AeadKey`] seals and opens. The handshake does not use them: it has one
-//! fixed cipher of its own.
+//! A [`Provider`] makes keys, and an [`AeadKey`] seals and opens. The handshake does not use them, because
+//! its cipher is fixed.
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
@@ -27,9 +27,9 @@ use thiserror::Error;
 /// Length of the authentication tag of every suite, in bytes.
 pub(crate) const TAG: usize = 16;
 
-/// One direction's key of a data suite.
+/// Key of a data suite for one direction.
 ///
-/// Both calls are out of place, so that moving a packet from one buffer to another costs no copy besides the
+/// Both calls write to a separate buffer, so that moving a packet between buffers costs no copy besides the
 /// cipher's own pass. There is no associated data.
 ///
 /// ```
@@ -48,30 +48,30 @@ pub trait AeadKey: Send + Sync {
     /// Encrypts `plaintext` and appends the tag. A counter must never be used twice with one key.
     ///
     /// # Panics
-    /// If `out` is not exactly 16 bytes longer than `plaintext`.
+    /// Panics if `out` is not exactly 16 bytes longer than `plaintext`.
     fn seal(&self, counter: u64, plaintext: &[u8], out: &mut [u8]);
 
     /// Authenticates and decrypts.
     ///
     /// # Errors
-    /// If `sealed` was not made by the same key and counter, or is shorter than 16 bytes. What `out` then
-    /// holds is unspecified.
+    /// Returns an error if `sealed` was not made by the same key and counter, or is shorter than 16 bytes.
+    /// The content of `out` is then unspecified.
     ///
     /// # Panics
-    /// If `out` is not exactly 16 bytes shorter than `sealed`.
+    /// Panics if `out` is not exactly 16 bytes shorter than `sealed`.
     fn open(&self, counter: u64, sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError>;
 }
 
-/// An implementation of data suites; see [`default_provider`].
+/// Implementation of data suites; see [`default_provider`].
 pub trait Provider: Send + Sync {
-    /// The suites it has, and whether AES is fast.
+    /// Returns its suites, and whether AES is fast.
     fn suites(&self) -> SuiteSet;
 
-    /// Makes a key, or `None` for a suite that it lacks. The caller erases its copy.
+    /// Returns a key, or `None` for a missing suite. The caller erases its copy.
     fn key(&self, suite: Suite, key: &[u8; 32]) -> Option<Box<dyn AeadKey>>;
 }
 
-/// The fastest provider that is compiled in: [`AwsLc`] with the feature `aws-lc`, else [`Portable`].
+/// Returns the fastest compiled-in provider: [`AwsLc`] with the feature `aws-lc`, else [`Portable`].
 pub fn default_provider() -> Arc<dyn Provider> {
     #[cfg(feature = "aws-lc")]
     return Arc::new(AwsLc);
@@ -79,12 +79,12 @@ pub fn default_provider() -> Arc<dyn Provider> {
     return Arc::new(Portable);
 }
 
-/// A packet that is not authentic. It says no more, so that nobody learns more.
+/// Error of a packet that is not authentic. It gives no detail, so that an attacker learns nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the packet is not authentic")]
 pub struct AeadError;
 
-/// The cipher below an [`AeadKey`], with any nonce and associated data, as published test vectors need it.
+/// Cipher below an [`AeadKey`], with any nonce and associated data, as published test vectors need.
 trait NonceKey {
     /// Like [`AeadKey::seal`].
     fn seal_with(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]);
@@ -93,7 +93,7 @@ trait NonceKey {
     fn open_with(&self, nonce: [u8; 12], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), AeadError>;
 }
 
-/// Cuts the tag off.
+/// Splits the tag off.
 fn split_tag(sealed: &[u8]) -> Result<(&[u8], &[u8; TAG]), AeadError> {
     sealed.split_last_chunk().ok_or(AeadError)
 }

@@ -1,10 +1,10 @@
-//! One suite of a provider.
+//! A provider restricted to one suite.
 
 use std::sync::Arc;
 
 use super::{AeadKey, Provider, Suite, SuiteSet};
 
-/// One suite of another provider: a node with it uses no other. A peer that lacks the suite is not reached.
+/// One suite of another provider. A node with it uses no other suite, and cannot reach a peer that lacks it.
 ///
 /// ```
 /// use peersock_overlay::{Portable, Provider, Restricted, Suite, SuiteSet};
@@ -21,7 +21,7 @@ pub struct Restricted {
 }
 
 impl Restricted {
-    /// This suite of a provider, or `None` if the provider lacks it.
+    /// Returns this suite of a provider, or `None` if the provider lacks it.
     pub fn new(provider: Arc<dyn Provider>, suite: Suite) -> Option<Self> {
         provider.suites().has(suite).then_some(Self { provider, suite })
     }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A data cipher. The discriminant is its number on the wire.
+/// Data cipher. The discriminant is its number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Suite {
@@ -11,7 +11,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// The suite with that number.
+    /// Returns the suite with this number.
     pub const fn from_wire(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Aes256Gcm),
@@ -20,13 +20,13 @@ impl Suite {
         }
     }
 
-    /// The suite's number on the wire.
+    /// Returns the suite's number on the wire.
     pub const fn to_wire(self) -> u8 {
         self as u8
     }
 
-    /// The 96-bit nonce of a packet counter, as Noise defines it: 32 zero bits, then the counter, big-endian
-    /// for AES-GCM and little-endian for ChaCha20-Poly1305 (Noise, section 12).
+    /// Returns the 96-bit nonce of a packet counter, as Noise defines it: 32 zero bits, then the counter,
+    /// big-endian for AES-GCM and little-endian for ChaCha20-Poly1305 (Noise, section 12).
     pub(crate) fn nonce(self, counter: u64) -> [u8; 12] {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&match self {
@@ -46,7 +46,7 @@ impl fmt::Display for Suite {
     }
 }
 
-/// The suites a node offers, and whether its processor has AES instructions. One byte on the wire.
+/// Suites a node offers, and whether its processor has AES instructions. One byte on the wire.
 ///
 /// ```
 /// use peersock_overlay::{Suite, SuiteSet};
@@ -60,7 +60,7 @@ impl fmt::Display for Suite {
 pub struct SuiteSet(u8);
 
 impl SuiteSet {
-    /// No suite.
+    /// Empty set.
     pub const NONE: Self = Self(0);
     /// [`Suite::Aes256Gcm`], bit 0.
     pub const AES_256_GCM: Self = Self(1);
@@ -71,22 +71,22 @@ impl SuiteSet {
 
     const KNOWN: u8 = 0b111;
 
-    /// Reads the byte on the wire. Bits of suites yet unknown are dropped.
+    /// Creates a set from the byte on the wire. Bits of unknown suites are dropped.
     pub const fn from_wire(bits: u8) -> Self {
         Self(bits & Self::KNOWN)
     }
 
-    /// The byte on the wire.
+    /// Returns the byte on the wire.
     pub const fn to_wire(self) -> u8 {
         self.0
     }
 
-    /// Whether every bit of `other` is in this set.
+    /// Returns true if every bit of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// The set of one suite.
+    /// Returns the set of one suite.
     pub const fn of(suite: Suite) -> Self {
         match suite {
             Suite::Aes256Gcm => Self::AES_256_GCM,
@@ -94,14 +94,14 @@ impl SuiteSet {
         }
     }
 
-    /// Whether `suite` is in this set.
+    /// Returns true if `suite` is in this set.
     pub const fn has(self, suite: Suite) -> bool {
         self.contains(Self::of(suite))
     }
 
-    /// Picks the suite for two nodes: AES if it is fast on both, else ChaCha20, else AES, else none.
+    /// Chooses the suite for two nodes: AES if it is fast on both, else ChaCha20, else AES, else none.
     ///
-    /// Both ends come to the same answer; only the responder's counts.
+    /// Both ends get the same result, but only the responder's counts.
     pub const fn choose(self, other: Self) -> Option<Suite> {
         let both = Self(self.0 & other.0);
         if both.has(Suite::Aes256Gcm) && (both.contains(Self::FAST_AES) || !both.has(Suite::ChaCha20Poly1305))

@@ -24,7 +24,7 @@ fn aws_lc_passes_wycheproof() {
     }
 }
 
-/// The cipher of hellos and cookies.
+// The cipher of hellos and cookies.
 #[test]
 fn xchacha20_poly1305_passes_wycheproof() {
     let mut run = 0;

@@ -1,14 +1,14 @@
-//! What our own change of address means for those who send to us.
+//! Announcements of our new address to the nodes that send to us.
 //!
 //! A peer follows an authentic packet from a new address. A node that mostly receives sends few of those: if
-//! its address changes, its peers go on sending to the old one and hear nothing. So a node whose interfaces
-//! have changed says at once where it is, to every node with a session, by a challenge. The answer shows that
-//! packets pass both ways.
+//! its address changes, its peers go on sending to the old one. So a node whose interfaces have changed
+//! challenges every node with a session at once. The challenge shows the new address, and the answer shows
+//! that packets pass both ways.
 //!
-//! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So
-//! announcements begin at least a second apart; the last change is announced in any case. An address that is
-//! exchanged for another makes two changes, one right after the other: what has begun with the first goes on,
-//! to the nodes that have not answered, so that the second need not wait for its own announcement.
+//! Interfaces may change all the time, by a fault or because an attacker on the link advertises prefixes. So
+//! announcements begin at least a second apart; the last change is always announced. Replacing an address
+//! makes two changes in quick succession. The announcement begun by the first continues, to the nodes that
+//! have not answered, so that the second need not wait for a new one.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,11 @@ use super::Endpoint;
 use crate::link::{Link, Reason, Timer};
 use crate::reach::Why;
 
-/// Announcements begin at least this far apart.
+/// Minimum interval between the beginnings of announcements.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When a challenge leaves after a change: a route, a neighbour or a carrier may take a while to be there.
+/// Times of the challenges after a change.
+// Several, because a route, a neighbour or a carrier may take a while to appear.
 const LADDER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -28,27 +29,27 @@ const LADDER: [Duration; 5] = [
     Duration::from_secs(3),
 ];
 
-/// The rung at which a peer that is in use and has not answered is looked for at all its addresses.
+/// Rung at which a peer in use that has not answered is tried at all its addresses.
 const SEARCH: usize = 2;
 
-/// A peer that was sent to within this time is in use.
+/// Time since the last packet within which a peer is in use.
 const IN_USE: Duration = Duration::from_secs(15);
 
-/// Where a node stands on the ladder.
+/// Position of a node on the ladder.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Announcement {
-    /// When the one that runs was begun.
+    /// Beginning of the running announcement.
     since: Option<Instant>,
     rung: usize,
-    /// When the last one was begun.
+    /// Beginning of the last announcement.
     last: Option<Instant>,
-    /// There was another change since: the next one begins as soon as it may.
+    /// Set by another change since then: the next announcement begins as soon as allowed.
     again: bool,
 }
 
 impl Endpoint {
-    /// Tells all nodes with a session where this node is now, and has handshakes that wait tried again at
-    /// once; or does so in a moment, if that was done in the last second.
+    /// Tells all nodes with a session this node's address, and retries waiting handshakes at once. Waits if
+    /// the last announcement began less than a second ago.
     pub(super) fn announce_address(&mut self, now: Instant) {
         let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
         if now < next {
@@ -88,6 +89,7 @@ impl Endpoint {
             return self.core.timers.clear(Timer::Announce);
         };
         let told = self.peers.keys(|peer| peer.link.told.is_some());
+        // Peers in several networks share one path, so one challenge per node is enough.
         let mut nodes: Vec<_> = told.iter().filter_map(|&key| Some(self.peers.get(key)?.link.node)).collect();
         nodes.sort_unstable();
         nodes.dedup();

@@ -1,9 +1,9 @@
 //! Initiations that wait for the processor.
 //!
-//! Five X25519 operations take longer than a hundred data packets, so a crowd of newcomers must not hold up
-//! what the sessions carry. A few initiations are worked off as they come; the others wait here, and some of
-//! them are worked off whenever the driver has read its sockets ([`Endpoint::handle_timeout`]). So the rate
-//! of handshakes is what the processor has left, and data goes first.
+//! Five X25519 operations take longer than a hundred data packets, so a crowd of newcomers must not delay the
+//! sessions' data. A few initiations are handled as they come. The others wait here, and some of them are
+//! handled whenever the driver has read its sockets ([`Endpoint::handle_timeout`]). So handshakes get the
+//! processor time that data leaves over.
 //!
 //! [`Endpoint::handle_timeout`]: crate::Endpoint::handle_timeout
 
@@ -12,39 +12,39 @@ use std::collections::VecDeque;
 use crate::reach::RecvMeta;
 use crate::wire::Initiation;
 
-/// The knowledge of an initiation's sender before its keys are looked at. The last ones go first.
+/// Knowledge about an initiation's sender before its keys are checked, from the last in line to the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// Nothing: the source may be forged.
+    /// The source may be forged.
     Unproven,
-    /// A cookie shows that it receives at its source.
+    /// A cookie shows that the sender receives at its source.
     Proven,
-    /// It receives at the source, which is the path of a peer.
+    /// The sender receives at its source, which is the path of a peer.
     Known,
 }
 
-/// An initiation that waits.
+/// Initiation that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) meta: RecvMeta,
     pub(super) datagram: Vec<u8>,
 }
 
-/// The queues, one for each [`Standing`].
+/// Queues of waiting initiations, one for each [`Standing`].
 #[derive(Debug, Default)]
 pub(super) struct Backlog([VecDeque<Waiting>; 3]);
 
-/// Initiations of one standing that wait at most.
+/// Maximum number of waiting initiations per standing.
 const MAX_WAITING: usize = 1024;
 
-/// With so many of them cookies are asked for, whatever their rate is: the processor is behind. That is some
-/// 100 ms of its time.
+/// Number of waiting initiations from which cookies are required: some 100 ms of processor time.
+// The rate does not matter then, because the processor is behind in any case.
 const BEHIND: usize = 512;
 
 const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");
 
 impl Backlog {
-    /// Returns true if the processor is so far behind that forged sources must not keep it from proven ones.
+    /// Returns true if the processor is so far behind that forged sources would delay proven ones.
     pub(super) fn is_long(&self) -> bool {
         self.0.iter().map(VecDeque::len).sum::<usize>() >= BEHIND
     }
@@ -53,12 +53,13 @@ impl Backlog {
         self.0.iter().all(VecDeque::is_empty)
     }
 
-    /// Takes one in; false if there is no room. Who has sent one before that still waits has given it up for
-    /// this one, if he receives there for certain.
+    /// Queues an initiation. Returns false if there is no room. A new one replaces a waiting one of the same
+    /// source, unless the source may be forged.
     pub(super) fn push(&mut self, standing: Standing, meta: RecvMeta, datagram: &[u8]) -> bool {
         let queue = &mut self.0[standing as usize];
         let waiting = Waiting { meta, datagram: datagram.to_vec() };
         let is_senders = |old: &&mut Waiting| old.meta.origin() == meta.origin();
+        // A sender that repeats has given up its earlier initiation. A forger must not replace a victim's.
         if standing != Standing::Unproven
             && let Some(old) = queue.iter_mut().find(is_senders)
         {
@@ -72,7 +73,7 @@ impl Backlog {
         has_room
     }
 
-    /// The oldest one of the highest standing.
+    /// Removes and returns the oldest initiation of the highest standing.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         self.0.iter_mut().rev().find_map(VecDeque::pop_front)
     }

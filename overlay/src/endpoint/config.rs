@@ -1,4 +1,4 @@
-//! What goes into an endpoint and what comes out, besides datagrams.
+//! Inputs and outputs of an endpoint, besides datagrams.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use crate::network::{NetworkConfigError, NetworkIndex, NetworkSummary};
 use crate::reach::Path;
 use crate::session::{Peer, SessionStats};
 
-/// What an [`Endpoint`](crate::Endpoint) is made with.
+/// Configuration of an [`Endpoint`](crate::Endpoint).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -28,36 +28,36 @@ use crate::session::{Peer, SessionStats};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EndpointConfig {
-    /// Who this node is.
+    /// Identity of this node.
     pub identity: Arc<Identity>,
-    /// Makes the data ciphers. Default: [`default_provider`].
+    /// Provider of the data ciphers. Default: [`default_provider`].
     pub provider: Arc<dyn Provider>,
-    /// What the kernel grants the UDP sockets as receive buffer, in bytes; peers are told, and keep less than
-    /// that in flight. Default: 212,992, Linux's.
+    /// Receive buffer that the kernel grants the UDP sockets, in bytes. Peers learn it, and keep less than
+    /// that in flight. Default: 212,992, as on Linux.
     pub receive_buffer: u32,
-    /// Asked for fresh randomness before each key is made, so that nobody who has once read the memory knows
-    /// later keys, and neither a forked process nor a restored snapshot of a machine repeats one. While it
+    /// Source of fresh randomness for each key. An attacker who has once read the memory therefore does not
+    /// know later keys, and neither a forked process nor a restored machine snapshot repeats one. While it
     /// fails, no handshake is begun or answered (counter `entropy_failures`). Without it the seed alone
     /// determines every key, which only a simulation should want. Default: none.
     pub entropy: Option<EntropySource>,
     /// Bounds on memory and work.
     pub limits: Limits,
-    /// Whether local discovery tells others who this node is. Without that it still learns who is there, and
-    /// stays unknown itself until it begins a handshake. Default: true.
+    /// True if local discovery tells others who this node is. Otherwise the node still learns about others,
+    /// but stays unknown until it begins a handshake. Default: true.
     pub introduce: bool,
-    /// Whether a direct way is also looked for by many ports: by up to 256 sockets
-    /// ([`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets)) where this node's NAT gives
-    /// each destination another port, and by up to 1024 packets where a peer's does. Default: true.
+    /// True if a direct path is also searched for by many ports: by up to 256 sockets
+    /// ([`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets)) where this node's NAT maps
+    /// each destination to another port, and by up to 1024 packets where a peer's does. Default: true.
     pub birthday: bool,
-    /// Whether a direct way is looked for by TCP where there is none by UDP ([`Endpoint::poll_tcp`]).
-    /// Default: false, because a driver has to connect.
+    /// True if a direct path is searched for by TCP where UDP finds none ([`Endpoint::poll_tcp`]). Default:
+    /// false, because a driver has to support connecting.
     ///
     /// [`Endpoint::poll_tcp`]: crate::Endpoint::poll_tcp
     pub tcp_punch: bool,
 }
 
 impl EndpointConfig {
-    /// The defaults for this identity.
+    /// Returns the defaults for this identity.
     pub fn new(identity: Arc<Identity>) -> Self {
         Self {
             identity,
@@ -98,21 +98,22 @@ impl fmt::Debug for EndpointConfig {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers remembered in each ad-hoc network; in a static one the list is the limit. A newcomer takes the
-    /// place of the least recently used peer that has no session, or none on which anything was sent; when
-    /// there is none such, it is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a
-    /// quarter of what is free, and one of a provider (IPv4 /16, IPv6 /32) half. Default: 4096, at least 1.
+    /// Maximum number of peers remembered in each ad-hoc network; in a static one the list is the limit. A
+    /// newcomer replaces the least recently used peer without a session, or without packets sent on it;
+    /// without such a peer, the newcomer is refused. Above half of the limit, one source prefix (IPv4 /24,
+    /// IPv6 /56) gets a quarter of the free places, and one provider prefix (IPv4 /16, IPv6 /32) half.
+    /// Default: 4096, at least 1.
     pub peers_per_network: usize,
-    /// Initiations per second that are worked off without asking for a cookie first, and as many with one;
-    /// half of the latter may come from one source prefix. Each costs about 0.3 ms of processor time. Those
-    /// that the processor has no time for are worked off later, and data goes first. Default: 2000.
+    /// Initiations per second handled without first asking for a cookie, and the same number with one; at
+    /// most half of the latter from one source prefix. Each costs about 0.3 ms of processor time. Those that
+    /// exceed the processor's time wait, and data goes first. Default: 2000.
     pub handshakes_per_second: u32,
-    /// The number without a cookie that may come at once before that rate counts. Default: 500.
+    /// Initiations without a cookie handled at once before that rate applies. Default: 500.
     pub handshake_burst: u32,
-    /// A peer of an ad-hoc network is forgotten when it has had no session, and was neither heard of nor
-    /// asked for, for so long; one that has said goodbye after a tenth of that. Up to a tenth of it may pass
-    /// in addition. Default: ten minutes, at least one second. Members of static networks are never
-    /// forgotten.
+    /// Time after which a peer of an ad-hoc network is forgotten, if it has had no session and was neither
+    /// heard nor asked for. A peer that has said goodbye is forgotten after a tenth of that time. Up to a
+    /// tenth may pass in addition. Default: ten minutes, at least one second. Members of static networks are
+    /// never forgotten.
     pub forget_after: Duration,
 }
 
@@ -127,33 +128,34 @@ impl Default for Limits {
     }
 }
 
-/// Why a network was not joined.
+/// Reason why a network was not joined.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The description contradicts itself.
     #[error(transparent)]
     Config(#[from] NetworkConfigError),
-    /// It is joined already, with the same secret and members.
+    /// The network is joined already, with the same secret and members.
     #[error("network {0} is joined already")]
     AlreadyJoined(NetworkId),
-    /// It is joined already, and not like this: without a secret, with another one, or with other members.
+    /// The network is joined already in another way: without a secret, with another one, or with other
+    /// members.
     #[error("network {0} is joined already, with another secret or other members; leave it first")]
     JoinedOtherwise(NetworkId),
     /// The member list of the static network lacks this node.
     #[error("this node ({node}) is not a member of network {network}")]
     NotAMember {
-        /// The network.
+        /// Network that was not joined.
         network: NetworkId,
         /// This node.
         node: NodeId,
     },
-    /// There are as many networks as one node can join.
+    /// The node has already joined the maximum number of networks.
     #[error("one node can join at most {0} networks")]
     TooMany(usize),
 }
 
-/// Who is behind an overlay address.
+/// Owner of an overlay address.
 ///
 /// ```
 /// use peersock_overlay::Lookup;
@@ -165,88 +167,89 @@ pub enum JoinError {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Lookup {
-    /// This node.
+    /// This node owns the address.
     Local,
-    /// This peer.
+    /// This peer owns the address.
     Peer(Arc<Peer>),
-    /// Nobody known yet; it is being looked for, and [`Event::PeerAdded`] tells when somebody is found.
+    /// The owner is not known yet; the node looks for it, and [`Event::PeerAdded`] reports it when found.
     ///
     /// [`Event::PeerAdded`]: crate::Event::PeerAdded
     Unknown,
-    /// Nobody can ever have the address in this network.
+    /// No node can ever have the address in this network.
     NoRoute,
 }
 
-/// One peer's state, for people to look at.
+/// State of one peer, for display.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// The peer.
+    /// Handle of the peer.
     pub peer: Arc<Peer>,
-    /// The overlay addresses it owns in its network.
+    /// Overlay addresses that the peer owns in its network.
     pub addresses: Vec<IpAddr>,
-    /// Where packets for it are sent now; none without a session.
+    /// Present destination of packets for it; `None` without a session.
     pub path: Option<Path>,
-    /// The root that relays on that path, if one does.
+    /// Root that relays on that path, if any.
     pub root: Option<NodeId>,
-    /// Whether that path leads over a TURN server: this node's, or the peer's as far as it has said so.
+    /// True if that path leads over a TURN server: this node's, or the peer's as far as the peer has said so.
     pub turn: bool,
-    /// The cipher of the present session.
+    /// Cipher of the present session.
     pub suite: Option<Suite>,
-    /// When the present session was made.
+    /// Time when the present session was made.
     pub established: Option<Instant>,
-    /// The path's smoothed round-trip time, as handshakes and probes show it.
+    /// Smoothed round-trip time of the path, from handshakes and probes.
     pub rtt: Option<Duration>,
-    /// The addresses at which it may be; those of roots that know it are not among them.
+    /// Possible addresses of the peer, without the addresses of roots that know it.
     pub candidates: Vec<SocketAddr>,
-    /// What it has said of where it is and what its NAT does, if it has been asked: it is while datagrams
+    /// The peer's own word about its addresses and its NAT, if it was asked, which happens while datagrams
     /// are relayed.
     pub contact: Option<Contact>,
-    /// What was tried in the last search for a direct way to it, and what came of that.
+    /// Addresses tried in the last search for a direct path, with their outcomes.
     pub attempts: Vec<DirectAttempt>,
-    /// A handshake is being tried.
+    /// True while a handshake is being tried.
     pub connecting: bool,
-    /// Its answers to this node's handshakes cannot be read: its secret for the network is another one, unless
-    /// somebody on the way forges them.
+    /// True if its answers to this node's handshakes are unreadable: its secret for the network differs,
+    /// unless an attacker on the path forges them.
     pub answer_unreadable: bool,
-    /// At how many of this node's roots it is.
+    /// Number of this node's roots at which it is registered.
     pub at_roots: usize,
-    /// Where another node with the peer's identity was seen, if one was.
+    /// Sighting of another node with the peer's identity, if any.
     pub elsewhere: Option<Elsewhere>,
-    /// Its network keeps it as a member though it is silent ([`Policy::keeps`](crate::Policy::keeps)).
+    /// True if its network keeps it as a member though it is silent
+    /// ([`Policy::keeps`](crate::Policy::keeps)).
     pub listed: bool,
-    /// Its name, if its network lists one.
+    /// Name of the peer, if its network lists one.
     pub name: Option<String>,
-    /// It has said goodbye, and nothing was heard of it since.
+    /// True if it has said goodbye and was not heard since.
     pub left: bool,
-    /// When it last proved to be there: it sent an authentic packet, or completed a handshake.
+    /// Time when it last proved to be there, by an authentic packet or a completed handshake.
     pub last_seen: Option<Instant>,
-    /// When local discovery last heard of it. Any member of the network can send such a message in its name.
+    /// Time when local discovery last heard it. Any member of the network can forge such a message.
     pub last_heard: Option<Instant>,
-    /// What all sessions with it have carried since it was learned of.
+    /// Traffic of all sessions with it since it became known.
     pub traffic: SessionStats,
 }
 
-/// One joined network's state, for people to look at.
+/// State of one joined network, for display.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NetworkInfo {
-    /// The handle.
+    /// Handle of the network.
     pub index: NetworkIndex,
-    /// The network.
+    /// ID of the network.
     pub id: NetworkId,
-    /// What its policy says of it.
+    /// Summary by its policy.
     pub summary: NetworkSummary,
-    /// This node's addresses in it, the self-certifying one first.
+    /// Addresses of this node in it, the self-certifying one first.
     pub addresses: Vec<IpAddr>,
-    /// Peers known, this node not counted.
+    /// Number of known peers, without this node.
     pub peers: usize,
-    /// Peers with a session.
+    /// Number of peers with a session.
     pub connected: usize,
-    /// Peers forgotten since the network was joined.
+    /// Number of peers forgotten since the network was joined.
     pub forgotten: u64,
-    /// This node's name, if the network lists one.
+    /// Name of this node, if the network lists one.
     pub name: Option<String>,
-    /// What the sessions with all peers have carried since the network was joined, forgotten ones included.
+    /// Traffic of the sessions with all peers since the network was joined, forgotten peers included.
     pub traffic: SessionStats,
 }

@@ -1,5 +1,4 @@
-//! From a datagram, a call or a deadline to the link that it concerns, and from there to what it means for
-//! others.
+//! Dispatch from a datagram, a call or a deadline to its link, and from the link's effects to other links.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,30 +10,31 @@ use crate::session::{Peer, Session};
 use crate::wire::{DATA_OVERHEAD, RootMessage};
 
 impl Endpoint {
-    /// Sees to it that there will be a session with the peer: begins a handshake unless one runs or a session
-    /// stands.
+    /// Requests a session with the peer: begins a handshake unless one runs or a session exists.
     ///
     /// The outcome is an event: [`Event::SessionReady`](crate::Event::SessionReady), or
     /// [`Event::PeerSilent`](crate::Event::PeerSilent) or
-    /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The handshake is tried for 90 s
-    /// after the last such call (or packet sent), at intervals from 250 ms to 5 s.
+    /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The node tries the handshake for
+    /// 90 s after the last such call (or packet sent), at intervals from 250 ms to 5 s.
     pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::want_session);
     }
 
-    /// To be called when [`Session::note_received`] or [`Session::note_sent`] said that control wants to
-    /// know. An authentic packet confirms a session; from another source than the path it is answered by a
-    /// challenge, and the path moves there when that is answered.
+    /// Handles a session that needs control's attention. Call this when [`Session::note_received`] or
+    /// [`Session::note_sent`] asks for it. An authentic packet confirms a session. If it came from another
+    /// source than the path, a challenge follows, and its answer moves the path there.
     pub fn session_attention(&mut self, now: Instant, session: &Arc<Session>, why: Attention) {
         self.link_of(now, session.peer(), |link, cx| link.on_attention(cx, session, why));
     }
 
-    /// Takes a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened it
-    /// with `session` and called [`Session::note_received`].
+    /// Handles a plaintext that is no IP packet: empty, or with a first byte below 16. The caller has opened
+    /// it with `session` and called [`Session::note_received`].
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
         if peer.is_root() && RootMessage::is_one(message) {
             let len = message.len() + DATA_OVERHEAD;
+            // This answer comes over the address family that the path does not use, so it must not move the
+            // path.
             let is_beside_path = matches!(RootMessage::parse(message), Ok(RootMessage::Vouched(_)));
             self.link_of(now, peer, |link, cx| match is_beside_path {
                 true => link.heard_beside_path(cx, session, &meta, len),
@@ -52,34 +52,34 @@ impl Endpoint {
         }
     }
 
-    /// A hint from above that packets of a peer are lost, for example from TCP's retransmissions: confirms at
-    /// once that the path still carries its datagram size, and tries a handshake if nothing has come from the
-    /// peer one second, or two round trips, after data was sent to it.
+    /// Handles a hint from an upper layer that packets of a peer are lost, for example from TCP's
+    /// retransmissions. Confirms at once that the path still carries its datagram size. Begins a handshake if
+    /// nothing has come from the peer one second, or two round trips, after data was sent to it.
     pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::doubt);
         self.doubt_roots(now);
     }
 
-    /// Confirms at once that the path to a peer still carries its datagram size.
-    /// [`Endpoint::size_state`] tells what comes of it.
+    /// Confirms at once that the path to a peer still carries its datagram size. [`Endpoint::size_state`]
+    /// gives the result.
     pub fn confirm_size(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::suspect_path);
     }
 
-    /// What is known of the datagram size of the path to a peer. `None` without a path.
+    /// Returns the state of the path's datagram size to a peer. `None` without a path.
     pub fn size_state(&mut self, now: Instant, peer: &Arc<Peer>) -> Option<SizeState> {
         self.link_of(now, peer, |_, cx| cx.reach.mtud().map(|mtud| mtud.size_state())).flatten()
     }
 
-    /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that
-    /// the path still carries its datagram size, and tries a handshake unless the peer was heard from in the
-    /// last second.
+    /// Handles a hint from an upper layer that the peer does not answer, for example from TCP's
+    /// retransmissions. Confirms that the path still carries its datagram size, and begins a handshake unless
+    /// the peer was heard in the last second.
     pub fn peer_unresponsive(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::unresponsive);
         self.doubt_roots(now);
     }
 
-    /// Has the link of a peer take a step, unless the peer was removed.
+    /// Performs a step of a peer's link, unless the peer was removed.
     fn link_of<R>(
         &mut self,
         now: Instant,
@@ -90,8 +90,8 @@ impl Endpoint {
         self.link(now, key, step)
     }
 
-    /// Has a link take a step, then sees to what that means for others; `None` if there is no such link any
-    /// more.
+    /// Performs a step of a link, then applies its effects on others. Returns `None` if the link no longer
+    /// exists.
     pub(super) fn link<R>(
         &mut self,
         now: Instant,
@@ -103,8 +103,9 @@ impl Endpoint {
         result
     }
 
-    /// As [`Self::link`]. It is not generic, so that it is compiled once and not for each of some sixty steps.
+    /// Like [`Self::link`], but not generic.
     fn step_link(&mut self, now: Instant, key: PeerKey, step: &mut dyn FnMut(&mut Link, &mut Context<'_>)) {
+        // Compiled once here, and not for each of some sixty steps.
         self.core.note_time(now);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let link = &mut peer.link;
@@ -123,6 +124,7 @@ impl Endpoint {
             effects: Vec::new(),
         };
         step(link, &mut cx);
+        // After the step, because an effect may step this link again, or another one.
         for effect in cx.effects {
             self.apply(now, key, node, effect);
         }
@@ -142,6 +144,7 @@ impl Endpoint {
             Effect::LookUp => self.look_up_peer(now, key),
             Effect::Silent(since) => self.doubt_roots_since(now, since),
             Effect::Refile => _ = self.refile(key),
+            // Roots relay no beacons, so no beacon of the peer is open there.
             Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {
                 if let Some(peer) = self.peers.get(key) {
@@ -170,7 +173,7 @@ impl Endpoint {
         }
     }
 
-    /// Has the other links to a node, those in other networks, take the same step.
+    /// Performs the same step on the links to a node in other networks.
     fn others(
         &mut self,
         now: Instant,
@@ -184,7 +187,7 @@ impl Endpoint {
         }
     }
 
-    /// The peer of a node in whose session probes are sent: the one that was heard from last.
+    /// Returns the peer of a node whose session carries the node's probes: the one heard last.
     pub(super) fn carrier(&self, node: NodeKey) -> Option<PeerKey> {
         let peers = self.nodes.get(node)?.peers();
         let connected = peers.filter_map(|key| {
@@ -202,17 +205,18 @@ impl Endpoint {
         }
     }
 
-    /// Challenges a node at its path's address, from a socket that there is.
+    /// Challenges a node at its path's address, from an existing socket.
     pub(super) fn challenge_path(&mut self, now: Instant, node: NodeKey, why: Why) {
         let Some(known) = self.nodes.get(node).and_then(|node| node.reach.place()) else { return };
         let place = usable(&self.core.sockets, &known);
+        // A challenge at the same place would move nothing; only an announcement needs the answer.
         let place = place.filter(|place| why == Why::Announce || *place != known);
         if let Some((place, key)) = place.zip(self.carrier(node)) {
             self.link(now, key, |link, cx| link.challenge(cx, place, why));
         }
     }
 
-    /// Tries the paths whose socket is gone from another one, where there is one.
+    /// Challenges paths whose socket is gone from another socket, if there is one.
     pub(super) fn leave_lost_sockets(&mut self, now: Instant) {
         for node in self.nodes.keys() {
             self.challenge_path(now, node, Why::Move);

@@ -1,4 +1,4 @@
-//! Another node with this node's own identity: what its peers say of it, and what it sees itself.
+//! Another node with this node's own identity: reports of peers, and own sightings.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -8,15 +8,15 @@ use crate::id::NodeId;
 use crate::link::Elsewhere;
 
 impl Endpoint {
-    /// Where another node with this node's identity was seen, if one was.
+    /// Returns where another node with this node's identity was seen, if any.
     pub fn elsewhere(&self) -> Option<Elsewhere> {
         self.duplicate.last()
     }
 
-    /// A peer says that another node with this node's identity is at `remote`. It may be mistaken or lie, so
-    /// it does not replace what this node has seen itself.
+    /// Handles a peer's report of another node with this identity at `remote`.
     pub(super) fn on_elsewhere_reported(&mut self, now: Instant, peer: NodeId, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
+        // The peer may be mistaken or lie, so its report does not replace an own sighting.
         if self.duplicate.seen {
             return;
         }
@@ -30,11 +30,11 @@ impl Endpoint {
         tracing::debug!(%peer, %remote, "where the peer has seen the other node");
     }
 
-    /// Something at `remote` says that it has this node's identity, and repeats what was sent there. That
-    /// proves that it is there, and not that it has the keys: hellos are not authenticated, so whoever knows
-    /// the network and hears them can say so.
+    /// Handles a sender at `remote` that claims this node's identity and repeats a nonce sent there.
     pub(super) fn on_elsewhere(&mut self, now: Instant, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
+        // The echo proves that the sender receives there, but not that it has the keys. Hellos are not
+        // authenticated, so any node that knows the network and hears them can make one.
         self.duplicate.seen = true;
         if self.duplicate.note(remote, now) {
             tracing::warn!(

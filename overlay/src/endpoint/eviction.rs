@@ -1,20 +1,19 @@
-//! Who makes room in a full peer table, found without a search.
+//! Choice of the peer that makes room in a full peer table, without a search.
 //!
-//! Each network keeps the peers that may be forgotten in order: first those that never proved to receive
-//! anywhere, then by when they were last asked for or heard of, and last those to which this node's programs
-//! have sent something, by when that was. A peer's place is looked at again only when it comes first, or when
-//! its attempt or a session ends; what makes it worth more in between moves it then. So the work for one
-//! newcomer does not grow with the table.
+//! Each network keeps its forgettable peers in order: first those that never proved to receive anywhere, then
+//! by the time they were last asked for or heard, and last those to which this node's programs have sent
+//! something, by that time. A peer's rank is checked again only when the peer comes first, or when its
+//! attempt or a session ends. So the work for one newcomer does not grow with the table.
 //!
-//! Who has a session and is sent nothing is worth little, whatever it sends: identities cost nothing. A peer
-//! that programs sent something to within [`SPARED`] stays. One that is evicted although it has a connection
-//! loses only its session: the next packet, from either side, makes another one.
+//! A peer with a session but without packets from here is worth little, whatever it sends, because identities
+//! cost nothing. A peer that programs sent something to within [`SPARED`] stays. A peer evicted despite a
+//! connection loses only its session: the next packet, from either side, makes another one.
 //!
 //! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix
-//! that holds a quarter as many peers as there are free places gets no more of them: its newcomers take the
-//! places of its own. The same is true of a wider prefix and half of the free places, since one subscriber
-//! may have many of the narrow ones. What a root relays has the root's prefix. A peer that this node's own
-//! programs look for is taken in from wherever it is, while there is room at all.
+//! that holds a quarter as many peers as there are free places gets no more: its newcomers replace its own
+//! peers. The same holds for a wider prefix and half of the free places, because one subscriber may have many
+//! narrow ones. A relayed peer has the root's prefix. A peer that this node's own programs look for is
+//! admitted from anywhere, while there is room at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,39 +24,36 @@ use super::limiter::{prefix_of, provider_of};
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
-/// What is lost with a peer, from little to much.
+/// Value of a peer, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    /// It never proved to receive anywhere: anybody can make such a peer from forged addresses.
+    /// It never proved to receive anywhere: forged addresses can make such peers.
     Unproven,
-    /// It has no session, or one on which programs of this node never sent anything.
+    /// It has no session, or one on which this node's programs never sent anything.
     Idle,
     /// Traffic waits for it.
     Wanted,
-    /// It has a session on which programs of this node have sent something.
+    /// It has a session on which this node's programs have sent something.
     Used,
 }
 
-/// A peer that was sent something within this time is not evicted.
+/// Time since the last packet to a peer within which it is not evicted.
 const SPARED: Duration = Duration::from_secs(10);
 
-/// Peers whose place in the order is found to be out of date, at most, for one newcomer. The next one goes on
-/// from there.
+/// Maximum number of outdated ranks corrected for one newcomer. The next newcomer continues from there.
 const MAX_STEPS: usize = 64;
 
-/// A peer's place in the order, its rank.
+/// Rank of a peer in the order.
 pub(super) type Rank = (Worth, Instant, PeerKey);
 
-/// The prefixes of the address from which a peer was learned of: that of a subscriber, and that of a
-/// provider.
+/// Prefixes of the address from which a peer was learned: the subscriber's and the provider's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Origin {
     narrow: u64,
     wide: u64,
 }
 
-/// One of them, with what it is a part of: peers of one such prefix get a fourth, or half, of the free
-/// places.
+/// One prefix with its kind, which decides whether its peers get a fourth or half of the free places.
 type Key = (Part, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,30 +72,30 @@ impl Origin {
     }
 }
 
-/// The peers of one network that can make room for others, and who holds how many.
+/// Peers of one network that can make room for others, and the number of peers of each prefix.
 #[derive(Debug, Default)]
 pub(super) struct EvictionOrder {
     all: BTreeSet<Rank>,
     by_prefix: BTreeMap<Key, Holding>,
 }
 
-/// The peers that were learned of from one source prefix.
+/// Peers that were learned from one source prefix.
 #[derive(Debug, Default)]
 struct Holding {
     places: BTreeSet<Rank>,
-    /// Those that cannot make room included.
+    /// Number of peers, including those that cannot make room.
     peers: usize,
 }
 
 impl EvictionOrder {
-    /// A peer was learned of from there.
+    /// Counts a new peer of this origin.
     pub(super) fn hold(&mut self, origin: Origin) {
         for key in origin.keys() {
             self.by_prefix.entry(key).or_default().peers += 1;
         }
     }
 
-    /// A peer from there is gone; its place was given up before.
+    /// Uncounts a removed peer of this origin, whose rank was removed before.
     pub(super) fn release(&mut self, origin: Origin) {
         for key in origin.keys() {
             if let Some(holding) = self.by_prefix.get_mut(&key) {
@@ -111,7 +107,7 @@ impl EvictionOrder {
         }
     }
 
-    /// Moves a peer from there from one place to another.
+    /// Moves a peer of this origin from one rank to another.
     pub(super) fn file(&mut self, origin: Origin, old: Option<Rank>, new: Option<Rank>) {
         let move_in = |places: &mut BTreeSet<Rank>| {
             old.iter().for_each(|old| _ = places.remove(old));
@@ -124,7 +120,7 @@ impl EvictionOrder {
         move_in(&mut self.all);
     }
 
-    /// The first of all, or of this prefix.
+    /// Returns the first peer of all, or of this prefix.
     fn first(&self, prefix: Option<Key>) -> Option<PeerKey> {
         let place = match prefix {
             None => self.all.first(),
@@ -133,8 +129,8 @@ impl EvictionOrder {
         place.map(|(_, _, key)| *key)
     }
 
-    /// The prefix of which a newcomer from there must take the place of another, with so many peers of
-    /// `limit`; `None` if it need not.
+    /// Returns the prefix in which a newcomer must replace a peer, with `peers` of `limit` places taken;
+    /// `None` if the newcomer may have a free place.
     fn full_share(&self, origin: Origin, peers: usize, limit: usize) -> Option<Key> {
         let free = limit.saturating_sub(peers);
         let is_full = |key: &Key| {
@@ -142,6 +138,7 @@ impl EvictionOrder {
                 Part::Fourth => free / 4,
                 Part::Half => free / 2,
             };
+            // At least one place, so that a newcomer gets in even when the table is full.
             self.by_prefix.get(key).is_some_and(|holding| holding.peers >= share.max(1))
         };
         origin.keys().into_iter().filter(|_| peers > limit / 2).find(is_full)
@@ -149,8 +146,8 @@ impl EvictionOrder {
 }
 
 impl Endpoint {
-    /// Makes room in a network for a newcomer with these addresses from `source`, if that needs any; false if
-    /// there is none for it.
+    /// Makes room in a network for a newcomer with these addresses from `source`, if needed. Returns false if
+    /// there is no room.
     pub(super) fn make_room(
         &mut self,
         now: Instant,
@@ -161,6 +158,7 @@ impl Endpoint {
         let Some(members) = self.networks.get_mut(&network) else { return false };
         let (limit, peers) = (self.limits.peers_per_network.max(1), members.by_node.len());
         let full_share = members.order.full_share(Origin::of(source), peers, limit);
+        // A peer that local programs wait for is exempt, so that others in its prefix cannot keep it out.
         let own = full_share.filter(|_| !members.wants(addresses, now));
         if own.is_none() && peers < limit {
             return true;
@@ -174,9 +172,10 @@ impl Endpoint {
         true
     }
 
-    /// The first that may be forgotten, of all or of one prefix. Each peer that comes first and is worth more
-    /// than its place says is put where it belongs.
+    /// Returns the first peer that may be forgotten, of all or of one prefix. Corrects the rank of each first
+    /// peer that is worth more than its rank says.
     fn evictable(&mut self, now: Instant, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
+        // Bounded, because each newcomer costs this work.
         for _ in 0..MAX_STEPS {
             let first = self.networks.get(&network)?.order.first(prefix)?;
             self.core.counters.eviction_steps.increment();
@@ -189,7 +188,7 @@ impl Endpoint {
         None
     }
 
-    /// Puts a peer where it belongs in its network's order; true if that was not where it was.
+    /// Moves a peer to its present rank in its network's order. Returns true if the rank changed.
     pub(super) fn refile(&mut self, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get_mut(&peer.link.handle.network()) else { return false };
@@ -256,7 +255,7 @@ mod tests {
             assert!(peers > before, "prefix {prefix} got nothing");
         }
         assert!((501..limit - 50).contains(&peers), "{peers}");
-        // A newcomer gets in even when all is taken; it is the second of its prefix that does not.
+        // A newcomer gets in even when the table is full; only the second of its prefix does not.
         let last = from(99, 0);
         assert!(order.full_share(last, limit, limit).is_none());
         order.hold(last);
@@ -278,7 +277,7 @@ mod tests {
         }
         assert!(peers < limit * 3 / 4, "{peers}");
         assert!(order.full_share(from(8, 0), peers, limit).is_none(), "others have room");
-        // IPv6, and IPv4 in IPv6's form.
+        // IPv6, and IPv4 in IPv6 form.
         let origin = |text: &str| Origin::of(text.parse().unwrap());
         assert_eq!(origin("2001:db8:1::1").wide, origin("2001:db8:ffff::1").wide);
         assert_ne!(origin("2001:db8::1").wide, origin("2001:db9::1").wide);

@@ -1,5 +1,4 @@
-//! UDP sockets that are wanted besides those that the driver has anyway, and what follows when they are
-//! there.
+//! UDP sockets wanted in addition to the driver's regular ones, and the handling of their changes.
 
 use std::time::{Duration, Instant};
 
@@ -8,21 +7,21 @@ use crate::contact::WantedSocket;
 use crate::link::{Context, Link, NodeKey, Timer};
 use crate::reach::SocketInfo;
 
-/// Sockets that no path uses are looked for so often.
+/// Interval of checks for sockets that no path uses.
 const LOOK: Duration = Duration::from_secs(30);
 
 impl Endpoint {
-    /// The extra UDP sockets that the driver is to have, if that has changed since the last call: it opens
-    /// those that are new, closes the others, and says by [`Self::set_extra_sockets`] which there are. To be
-    /// called after every other call that takes `&mut self`. There are none but while a direct way is looked
-    /// for by many ports (256 at most), and one for each path that was found so.
+    /// Returns the extra UDP sockets that the driver should have, if they have changed since the last call.
+    /// The driver opens new ones, closes the others, and reports the open ones with
+    /// [`Self::set_extra_sockets`]. Poll this after every `&mut self` call. Extra sockets exist only during a
+    /// search by many ports (256 at most), and one for each path found that way.
     pub fn poll_extra_sockets(&mut self) -> Option<Vec<WantedSocket>> {
         let wanted = self.core.birthday.poll_wanted()?;
         let is_closed = |known: &mut SocketInfo| {
             known.index.is_extra() && wanted.iter().all(|one| one.index != known.index)
         };
         let closed: Vec<_> = self.core.sockets.extract_if(.., is_closed).map(|known| known.index).collect();
-        // Those that were tried and have led to nothing are no place of anybody.
+        // Sockets of a failed search are not places of any node.
         for node in self.nodes.keys() {
             for socket in &closed {
                 self.nodes[node].reach.forget_socket(*socket);
@@ -31,9 +30,9 @@ impl Endpoint {
         Some(wanted)
     }
 
-    /// Gives the extra sockets that are open now, in place of those given before. A driver that could open
-    /// none of those that are wanted, or not all, says so as well; one that never says anything is not waited
-    /// for longer than two seconds.
+    /// Sets the extra sockets that are open now, replacing those set before. A driver that could not open all
+    /// of the wanted sockets, or none, reports that as well. The endpoint waits at most two seconds for a
+    /// report.
     pub fn set_extra_sockets(&mut self, now: Instant, open: Vec<SocketInfo>) {
         self.core.sockets.retain(|known| !known.index.is_extra());
         self.core.sockets.extend(open.into_iter().filter(|socket| socket.index.is_extra()));
@@ -45,7 +44,7 @@ impl Endpoint {
         }
     }
 
-    /// Does what is due of the search for a direct way to a node by many ports.
+    /// Performs the due step of the search for a direct path by many ports.
     pub(super) fn on_birthday_timer(&mut self, now: Instant, node: NodeKey) {
         self.step_birthday(now, node, Link::step_birthday);
     }
@@ -53,12 +52,12 @@ impl Endpoint {
     fn step_birthday(&mut self, now: Instant, node: NodeKey, step: impl Fn(&mut Link, &mut Context<'_>)) {
         match self.carrier(node) {
             Some(key) => _ = self.link(now, key, step),
-            // There is nobody left to talk to.
+            // Without a session there is no peer to search with.
             None => _ = self.core.birthday.abandon(node),
         }
     }
 
-    /// Has those extra sockets closed that no path has led over for a while.
+    /// Closes the extra sockets that no path has used for a while.
     pub(super) fn close_unused_sockets(&mut self, now: Instant) {
         let places = self.nodes.keys().into_iter().filter_map(|node| self.nodes[node].reach.place());
         let used: Vec<_> = places.map(|place| place.socket()).filter(|socket| socket.is_extra()).collect();

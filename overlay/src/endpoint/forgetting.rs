@@ -1,8 +1,8 @@
-//! Forgetting peers of ad-hoc networks that are gone, so that those who come and go do not pile up.
+//! Forgetting of absent peers of ad-hoc networks, so that passing nodes do not accumulate.
 //!
-//! A peer is kept while it has a session, while somebody asks for it, and while its beacons are heard. After
-//! that it stays for [`Limits::forget_after`](super::Limits::forget_after), or for a tenth of it if it has
-//! said goodbye. One timer for all peers looks who is due; it runs only while there are peers that may be
+//! A peer is kept while it has a session, while a program asks for it, and while its beacons are heard. After
+//! that it stays for [`Limits::forget_after`](super::Limits::forget_after), or a tenth of it after its
+//! goodbye. One timer for all peers finds those that are due; it runs only while there are peers that may be
 //! forgotten.
 
 use std::time::{Duration, Instant};
@@ -27,14 +27,14 @@ impl Endpoint {
         self.arm_forgetting(now);
     }
 
-    /// Sets the timer to when the next peer may be due, and never so soon that looking would cost much.
+    /// Sets the timer to the next possible due time, but never so soon that the checks cost much.
     pub(super) fn arm_forgetting(&mut self, now: Instant) {
         let forget_after = self.forget_after();
         let next = self
             .peers
             .iter()
             .filter(|(_, peer)| !peer.listed)
-            // A peer with a session, or one that is being tried, is looked at again later.
+            // A peer with a session, or with a running handshake, is checked again later.
             .map(|(_, peer)| forget_at(peer, forget_after).unwrap_or(now + forget_after))
             .min();
         match next {
@@ -43,23 +43,24 @@ impl Endpoint {
         }
     }
 
-    /// A peer was learned of that may be forgotten one day.
+    /// Schedules the check for a new peer that may be forgotten.
     pub(super) fn expect_to_forget(&mut self, now: Instant) {
         self.core.timers.set_earlier(Timer::Forget, now + self.forget_after());
     }
 
-    /// A peer has said goodbye, and may be forgotten sooner than others.
+    /// Schedules an early check for a peer that has said goodbye.
     pub(super) fn forget_departed(&mut self, now: Instant) {
         self.core.timers.set_earlier(Timer::Forget, now + self.forget_after() / STEPS);
     }
 
-    /// The setting within bounds that keep the timer from running all the time, and times from overflowing.
+    /// Returns the setting within bounds that keep the timer from running all the time and times from
+    /// overflowing.
     fn forget_after(&self) -> Duration {
         self.limits.forget_after.clamp(Duration::from_secs(1), MAX_FORGET_AFTER)
     }
 }
 
-/// When the peer is to be forgotten as things stand; never while it is listed, connected or being tried.
+/// Returns when to forget the peer in its present state; `None` while it is listed, connected or being tried.
 fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
     if peer.listed || peer.link.has_confirmed_session() || peer.link.is_connecting() {
         return None;
@@ -68,7 +69,7 @@ fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
     Some(last + if peer.link.departed { forget_after / STEPS } else { forget_after })
 }
 
-/// The timer runs at most so many times in the time after which a peer is forgotten.
+/// Maximum number of timer runs within the time after which a peer is forgotten.
 const STEPS: u32 = 10;
 
 /// Ten years.

@@ -1,15 +1,14 @@
-//! Roots that this node uses for a while, because a peer is registered there and at none of its own: one of
-//! its own roots has referred it to them.
+//! Guests: roots used for a while because a peer is registered there and at no root this node was given. One
+//! of the latter has referred this node to them.
 //!
-//! A guest is asked for that peer, relays to it, and is left when it is of no use any more. It is told
-//! nothing else: not whom this node looks for besides, nor the access token of its own roots.
-//!
+//! A guest is asked for that peer, relays to it, and is left when no longer needed. It learns neither which
+//! other nodes this node looks for, nor the access token of the roots this node was given.
 //! # Third parties
 //!
-//! Whoever has two keys can say in their names that a node is at a root, and that this root listens at any
-//! address. So a root's referrals have the first few initiations sent there and no more, until something
-//! comes back, and where that leads to nothing TCP connections for a while; and each of this node's own roots
-//! has a share of the places and of such addresses, so that none takes them from the others.
+//! Anyone with two keys can sign that a node is at a root, and that this root listens at any address. So a
+//! root's referral causes only a few initiations to such an address until an answer comes, and then TCP
+//! connection attempts for a while. Each of this node's own roots has a share of the guests and of such
+//! addresses, so that none takes them from the others.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -22,35 +21,35 @@ use crate::reach::place_of;
 use crate::roots::{Guest, RETRY_INTERVAL, Root};
 use crate::wire::{Initiation, LookUpKey, Referral, RootRecord, StreamWay};
 
-/// Most such roots at once, if this node's own roots do not change; and most that one of those has named.
+/// Maximum number of guests while this node's own roots do not change; and maximum named by one of them.
 const MAX_GUESTS: usize = 16;
 const MAX_OF_ONE: usize = 8;
-/// What each root may name, however many there are.
+/// Minimum number that each root may name, however many roots there are.
 const MIN_OF_ONE: usize = 2;
-/// Most of them after changes of this node's own roots.
+/// Maximum number of guests after changes of this node's own roots.
 const MAX_EVER: usize = 2 * MAX_GUESTS;
-/// Most addresses of one that are tried.
+/// Maximum number of addresses of a guest that are tried.
 const MAX_ADDRESSES: usize = 4;
-/// Most ways by streams that are tried.
+/// Maximum number of ways by streams that are tried.
 const MAX_WAYS: usize = 4;
-/// They are tried so long after UDP addresses.
+/// Delay of streams after UDP addresses.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
-/// And for so long, unless the root answers.
+/// Time for which streams are tried, unless the root answers.
 const STREAM_TRIED: Duration = Duration::from_secs(10);
-/// Ports below are those of services that a root has nothing to do with, except those of the web.
+/// First port that may be tried, apart from the web's: lower ports belong to unrelated services.
 const FIRST_PORT: u16 = 1024;
 const WEB_PORTS: [u16; 2] = [80, 443];
-/// What is sent to one of them before something has come from there.
+/// Number of bytes sent to an address before something has come from there.
 const GRANTED: usize = 4 * Initiation::MIN;
-/// Most nodes that one of them is asked for; those beyond wait until it is left.
+/// Maximum number of nodes that a guest is asked for; others wait until it is left.
 const MAX_NODES: usize = 256;
-/// A root that no peer was reached through for so long is left.
+/// Time without a peer reached through it after which a guest is left.
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Endpoint {
-    /// A root says that the node which somebody waits for is registered at another one. That is believed if
-    /// the node has signed that it is there, and the other root where it listens; whether it is true, that
-    /// one is asked.
+    /// Handles a referral: a root says that a wanted node is registered at another root. Believes it if the
+    /// node has signed its registration there and the other root has signed its addresses. The other root
+    /// then shows whether it is true.
     pub(super) fn on_referred(
         &mut self,
         now: Instant,
@@ -60,17 +59,18 @@ impl Endpoint {
         referral: &Referral,
     ) {
         let (node, root) = (referral.identity.node_id(), referral.root.identity.node_id());
+        // Both the node and its root have signed, so the root that refers cannot invent either of them.
         if !wanted.matches(&node) || [node, root].contains(&self.own_id) || !referral.verify() {
             tracing::debug!("a root's referral is not the node's and the other root's own word");
             return self.core.counters.root_answers_refused.increment();
         }
         self.core.counters.root_referrals.increment();
-        // It has said what it knows.
+        // The referring root has said what it knows.
         self.roots.look_ups.found(key, wanted, now);
         let Some(own) = self.named_by(key) else { return };
         let known = self.roots.list.iter().find(|(_, root)| root.identity == referral.root.identity);
         let guest = match known {
-            // It is asked for everybody, too.
+            // An own root is already asked for every node.
             Some((_, own)) if own.guest.is_none() => return,
             Some((guest, _)) => Some(*guest),
             None => self.take_place(now, own, referral, pass, key),
@@ -89,7 +89,7 @@ impl Endpoint {
         }
     }
 
-    /// Which of this node's own roots is behind what that one says.
+    /// Returns the own root that is responsible for what this root says.
     fn named_by(&self, key: PeerKey) -> Option<PeerKey> {
         match &self.roots.get(key)?.guest {
             None => Some(key),
@@ -97,8 +97,8 @@ impl Endpoint {
         }
     }
 
-    /// Begins with a root that `said_by` has named, if `own` has a place left and it is somewhere where it
-    /// may be.
+    /// Begins to use a root named by `said_by`, if `own` has a place left and some of its addresses may be
+    /// tried.
     fn take_place(
         &mut self,
         now: Instant,
@@ -111,6 +111,7 @@ impl Endpoint {
         let of_one =
             guests().filter(|guest| guest.named_by.first().is_some_and(|(by, _)| *by == own)).count();
         let all = guests().count();
+        // A share for each root, so that one root's referrals cannot take the places of the others'.
         let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_OF_ONE);
         if of_one >= share || all >= MAX_EVER {
             return None;
@@ -136,7 +137,7 @@ impl Endpoint {
         Some(guest)
     }
 
-    /// Has the addresses tried that were granted to a guest.
+    /// Tries the addresses that were granted to a guest.
     fn grant(&mut self, now: Instant, guest: PeerKey, granted: &Granted) {
         let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get_mut(guest)) else { return };
         self.nodes[peer.link.node].reach.add_named(&granted.addresses, GRANTED);
@@ -146,7 +147,7 @@ impl Endpoint {
         }
     }
 
-    /// Tries the addresses of a guest once more that did not answer for a while.
+    /// Tries a guest's addresses once more if they have not answered for a while.
     fn grant_again(
         &mut self,
         now: Instant,
@@ -156,7 +157,7 @@ impl Endpoint {
         said_by: PeerKey,
     ) {
         let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get(guest)) else { return };
-        // One that was reached by UDP may be reached by a stream only from now on.
+        // A guest reached by UDP before may be reachable only by a stream now.
         let is_lost = root.stream.is_silent() && !root.stream.is_wanted;
         let is_reached = peer.link.current().is_some() && !is_lost;
         let is_due = root.guest.as_ref().is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
@@ -175,20 +176,21 @@ impl Endpoint {
         }
     }
 
-    /// What may be tried now of a record: addresses by UDP, ways by streams. Private addresses are for those
-    /// who are told so by a root that is at such an address itself, and loopback ones for those whose root is
-    /// on this machine.
+    /// Returns the addresses and streams of a record that may be tried now. Private addresses count only from
+    /// a root that is itself at such an address, and loopback addresses only from a root on this machine.
     fn granted(&mut self, now: Instant, own: PeerKey, record: &RootRecord, said_by: PeerKey) -> Granted {
         let path = self.peers.get(said_by).and_then(|peer| peer.link.handle.path());
         let here = path.filter(|path| !path.socket().is_stream()).map(|path| path.remote());
         let nearest = here.map_or(Scope::Global, Scope::of);
         let Some(root) = self.roots.get_mut(own) else { return Granted::default() };
+        // Otherwise a referral could aim this node at hosts inside its own network that the root cannot
+        // reach.
         let is_good = |address: &SocketAddr| candidate(*address).is_valid() && Scope::of(*address) >= nearest;
         let sockets = &self.core.sockets;
         let is_in_reach = |address: &SocketAddr| place_of(sockets, None, *address).is_some();
         let good = record.addresses().into_iter().filter(|address| is_good(address) && is_in_reach(address));
         let addresses: Vec<_> = good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect();
-        // One host is paid for once.
+        // Each host costs budget only once.
         let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
         let is_allowed_port = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
         let good = record.streams().into_iter();
@@ -202,8 +204,7 @@ impl Endpoint {
         Granted { ways: ways.collect(), addresses }
     }
 
-    /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True
-    /// if it was left.
+    /// Leaves a guest through which no peer was reached for a while. Returns true if it was left.
     pub(super) fn leave_idle_guest(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(root) = self.roots.get(key) else { return false };
         let Some(guest) = &root.guest else { return false };
@@ -227,10 +228,11 @@ impl Endpoint {
         is_over
     }
 
-    /// Tells a root goodbye and forgets it.
+    /// Says goodbye to a root and forgets it.
     pub(super) fn leave_root(&mut self, now: Instant, key: PeerKey) {
         let Some(at) = self.roots.list.iter().position(|(known, _)| *known == key) else { return };
         let (_, root) = self.roots.list.remove(at);
+        // Guests that other roots have named too stay, with the passes of those roots.
         self.roots.list.iter_mut().for_each(|(_, root)| root.forget_pass(key));
         self.link(now, key, |link, cx| link.say_goodbye(cx));
         self.remove_peer(now, key);
@@ -247,8 +249,7 @@ impl Endpoint {
 }
 
 impl Root {
-    /// Notes the pass that one of this node's own roots has given for this one. It is shown if there is no
-    /// other: what one of them says is not to take the place of what another one has said.
+    /// Records the pass that one of this node's own roots has given for this guest.
     fn take_pass(&mut self, own: PeerKey, pass: [u8; 32]) {
         let Some(guest) = &mut self.guest else { return };
         let at = match guest.named_by.iter().position(|(by, _)| *by == own) {
@@ -259,12 +260,13 @@ impl Root {
             }
         };
         guest.named_by[at].1 = pass;
+        // Only the pass in use is replaced, because one root's word must not replace another's.
         if at == guest.shown {
             self.access = pass.to_vec();
         }
     }
 
-    /// The root that has given a pass for this one is not used any more.
+    /// Forgets the pass from an own root that is no longer used.
     fn forget_pass(&mut self, own: PeerKey) {
         let Some(guest) = &mut self.guest else { return };
         let Some(at) = guest.named_by.iter().position(|(by, _)| *by == own) else { return };
@@ -275,8 +277,8 @@ impl Root {
         }
     }
 
-    /// This root, a guest, refuses the pass that it was shown: shows it another one. False if there is none
-    /// that it was not shown since one was good.
+    /// Shows the next pass after this guest has refused one. Returns false once every pass was refused since
+    /// the last good one.
     pub(super) fn show_next_pass(&mut self, now: Instant) -> bool {
         let Some(guest) = &mut self.guest else { return false };
         guest.refused += 1;
@@ -290,10 +292,10 @@ impl Root {
     }
 }
 
-/// Where a root may be tried that another one has named.
+/// Addresses of a root named by another that may be tried.
 #[derive(Debug, Default)]
 struct Granted {
-    /// By UDP.
+    /// Addresses by UDP.
     addresses: Vec<SocketAddr>,
     ways: Vec<StreamWay>,
 }
@@ -304,7 +306,7 @@ impl Granted {
     }
 }
 
-/// From how far away an address can be reached.
+/// Range from which an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Machine,
@@ -322,7 +324,7 @@ impl Scope {
     }
 }
 
-/// The address as others would be told of it.
+/// Returns the address in the form in which others would learn it.
 fn candidate(address: SocketAddr) -> Candidate {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     Candidate { kind: CandidateKind::Interface, address }

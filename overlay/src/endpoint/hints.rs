@@ -1,5 +1,5 @@
-//! What nobody authenticated and may be true all the same: that a peer does not know a session, or that
-//! nobody listens where it was. Both end nothing; a handshake shows how things are.
+//! Unauthenticated messages that may still be true: a peer does not know a session, or its port refuses
+//! packets. They end nothing; a handshake shows the truth.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,15 +11,15 @@ use crate::reach::{PlaceKey, RecvMeta};
 use crate::wire::UnknownSession;
 
 impl Endpoint {
-    /// The system says that nobody listens at `remote` (ICMP port unreachable, ECONNREFUSED): a datagram from
-    /// one of the driver's sockets was refused, of which `quoted` is the beginning, as far as the error
-    /// repeats it.
+    /// Handles the system's report that no program listens at `remote` (ICMP port unreachable, ECONNREFUSED).
+    /// A datagram from one of the driver's sockets was refused, and `quoted` is its beginning, as far as the
+    /// error repeats it.
     ///
-    /// Ends nothing by itself. A peer that is refused again and again for 1.5 s and says nothing itself is
-    /// reported by [`Event::PeerGone`](crate::Event::PeerGone). On a local network it takes 1 s, on this
-    /// machine 0.6 s, and 20 s where a NAT box or firewall may speak for the peer.
+    /// Ends nothing by itself. A peer that is refused repeatedly for 1.5 s and itself silent is reported by
+    /// [`Event::PeerGone`](crate::Event::PeerGone). On a local network that takes 1 s, on this machine 0.6 s,
+    /// and 20 s where a NAT box or firewall may be refusing for the peer.
     pub fn handle_refusal(&mut self, now: Instant, remote: SocketAddr, quoted: &[u8]) {
-        // Who names an address at which nobody is uses up nothing of what others may say.
+        // An address without a peer must not use up the budget of addresses with peers.
         let place = PlaceKey::direct(remote);
         let peers = self.nodes.peers_at(&place);
         if peers.is_empty() || !self.hints.refusals.take(remote.ip(), now) {
@@ -34,18 +34,19 @@ impl Endpoint {
             self.link(now, key, Link::on_refused);
             return;
         }
-        // Some routers quote less. That much can be guessed, so it is worth a handshake now and then, and no
-        // more.
+        // Some routers quote less. An attacker can guess that much, so it is worth only an occasional
+        // handshake.
         let hinted = quoted.len() < QUOTED;
         if let Some(key) = find(&|_| hinted) {
             self.link(now, key, Link::heed_hint);
         }
     }
 
-    /// Data of a session that we do not have, probably because we were restarted: tells its sender.
+    /// Answers data of an unknown session, probably one from before a restart of this node.
     pub(super) fn on_unknown_data(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.core.counters.data_unknown_session.increment();
         let mut answer = Vec::new();
+        // Never longer than the packet, and limited, because the packet's source may be forged.
         if UnknownSession::answer(datagram, &mut answer)
             && self.hints.unknown_sent.take(meta.remote.ip(), now)
         {
@@ -58,20 +59,20 @@ impl Endpoint {
         }
     }
 
-    /// A peer says that it does not know our session. Anyone can say that, so it changes nothing; but a
-    /// handshake shows whether it is true.
+    /// Handles a peer's report that it does not know our session.
     pub(super) fn on_unknown_session(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         let Ok(hint) = UnknownSession::parse(datagram) else {
             self.core.counters.unknown_message.increment();
             return;
         };
+        // Anyone can forge this report, so it changes nothing, but a handshake shows whether it is true.
         self.core.counters.unknown_session_received.increment();
         let place = meta.place().key();
         let peers = self.nodes.peers_at(&place);
         if peers.is_empty() || !self.hints.unknown_heard.take(meta.remote.ip(), now) {
             return;
         }
-        // It must come from where we send to, and name a session and a packet number that we used.
+        // The report must come from the path, and name a session and a packet number that we used.
         let found = peers.into_iter().find_map(|key| {
             let peer = self.peers.get(key)?;
             (peer.link.is_at(&place) && peer.link.has_sent(&hint)).then_some((key, peer))

@@ -1,4 +1,4 @@
-//! Buckets for sources that anybody may make up: tables of a fixed size.
+//! Buckets for sources that an attacker may make up: tables of a fixed size.
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -8,11 +8,11 @@ use peersock_primitives::Key;
 
 use crate::bucket::{Bucket, Rate};
 
-/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
-/// together, which also bounds what many can do.
+/// A bucket per source and a common one, which also bounds what many sources can do. A source is a prefix
+/// (IPv4 /24, IPv6 /56) or one address with its port.
 ///
-/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by
-/// the endpoint's seed.
+/// The table has a fixed size. Sources in the same slot share its bucket; the slot depends on the endpoint's
+/// seed.
 ///
 /// ```
 /// use std::time::Instant;
@@ -30,11 +30,11 @@ pub struct Limiter {
     sources: Sources,
 }
 
-/// A bucket per source, without a common one.
+/// Buckets per source, without a common one.
 #[derive(Debug)]
 pub(super) struct Sources {
     each: Rate,
-    /// When each slot's bucket is full.
+    /// Times when each slot's bucket is full.
     slots: Box<[Instant]>,
     key: Key,
 }
@@ -42,23 +42,26 @@ pub(super) struct Sources {
 const SLOTS: usize = 1024;
 
 impl Limiter {
-    /// `all` together may do so much, and `per_source` each prefix. `key` is random and kept secret.
+    /// Creates buckets with the rate `all` for all together and `per_source` for each prefix. `key` is random
+    /// and secret.
     pub fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
         Self { all: Bucket::new(all, now), sources: Sources::new(per_source, key, now) }
     }
 
     /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
     pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+        // The source's bucket comes first, so that a flooder who has emptied it does not drain the common
+        // one.
         self.sources.take(prefix_of(source), now) && self.all.take(now)
     }
 
-    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
-    /// the nodes of one machine.
+    /// Like [`Self::take`], with a bucket for this address and port, because neighbours share a prefix and
+    /// the nodes of one machine share an address.
     pub fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
         self.sources.take((source.ip().to_canonical(), source.port()), now) && self.all.take(now)
     }
 
-    /// Whether [`Self::take`] would find a token.
+    /// Returns true if [`Self::take`] would find a token.
     pub(super) fn has(&self, source: IpAddr, now: Instant) -> bool {
         self.sources.has(prefix_of(source), now) && self.all.has(1, now)
     }
@@ -68,6 +71,7 @@ impl Sources {
     pub(super) fn new(each: Rate, key: u64, now: Instant) -> Self {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&key.to_be_bytes());
+        // A keyed hash chooses the slots, so that an attacker cannot aim at the slot of a victim.
         Self { each, slots: vec![now; SLOTS].into_boxed_slice(), key: Key::new(&seed, "limiter") }
     }
 
@@ -85,7 +89,7 @@ impl Sources {
     }
 }
 
-/// The prefix of an address that one subscriber of the Internet usually has: IPv4 /24, IPv6 /56.
+/// Returns the prefix of an address that one Internet subscriber usually has: IPv4 /24, IPv6 /56.
 ///
 /// ```
 /// use peersock_overlay::load::prefix_of;
@@ -95,12 +99,13 @@ impl Sources {
 pub fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        // The highest bit keeps IPv6 prefixes apart from IPv4 ones, which have 24 bits.
         IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
     }
 }
 
-/// The prefix of an address of which one provider's subscribers may have many of the narrower ones: IPv4 /16,
-/// IPv6 /32.
+/// Returns the wider prefix of an address, of a provider whose subscribers may have many narrow ones: IPv4
+/// /16, IPv6 /32.
 ///
 /// ```
 /// use peersock_overlay::load::provider_of;

@@ -1,19 +1,18 @@
-//! Load measure and rate limits: what keeps strangers' packets cheap.
+//! Load measure and rate limits, which keep strangers' packets cheap.
 //!
-//! Everything here has a fixed size, whatever arrives, and the same packets at the same times get the same
+//! Everything here has a fixed size, whatever arrives. The same packets at the same times get the same
 //! answers.
 //!
-//! A handshake initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything
-//! about the sender, and three more to answer. [`HandshakeLoad`] decides when that is no longer given away:
-//! once more initiations arrive than its bucket refills, an initiation must carry a cookie (MAC2), which
-//! proves that its sender receives at its source address; and then each source prefix has its own bucket, and
-//! all of them together another. Beside these each node has a bucket of its own at the address at which it is
-//! reached, so that nobody ends sessions by using up what their renewal needs: neither strangers with many
-//! addresses, nor those who are peers at many.
+//! An initiation with a valid MAC1 costs its receiver two X25519 operations before it knows anything about
+//! the sender, and three more to answer. [`HandshakeLoad`] limits that. Once more initiations arrive than its
+//! bucket refills, an initiation must carry a cookie (MAC2), which proves that its sender receives at its
+//! source address. Then each source prefix has a bucket, and all of them share another. In addition each node
+//! has a bucket at the address where it is reached, so that no attacker can end sessions by using up the
+//! handshakes that their renewal needs: neither strangers with many addresses, nor peers at many addresses.
 //!
-//! What a root relays comes from the root's address, whoever sent it. So each relayed source has a bucket of
-//! its own in front of the one of the root's prefix: it cannot use up what the others of the root have. Which
-//! source it is only the root says. A root that makes up sources gets no more than its prefix has.
+//! A relayed message always comes from the root's address. So each relayed source has its bucket in front of
+//! that of the root's prefix, and cannot use up the share of the root's other sources. Only the root names
+//! the source. A root that makes up sources gets no more than its prefix has.
 
 use std::time::{Duration, Instant};
 
@@ -23,20 +22,20 @@ use crate::bucket::{Bucket, Rate};
 use crate::noise::Origin;
 use crate::wire::Channel;
 
-/// What to do with an initiation whose MAC1 is valid.
+/// Decision about an initiation whose MAC1 is valid.
 ///
 /// See [`HandshakeLoad`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Spend the X25519 operations.
+    /// The X25519 operations are worth their cost.
     Accept,
-    /// Ask for a cookie.
+    /// The sender has to show a cookie first.
     DemandCookie,
-    /// Ignore it: its source, or everyone together, sends too many even with cookies.
+    /// The initiation is dropped: its source, or all sources together, send too many even with cookies.
     Refuse,
 }
 
-/// Decides which handshake messages are worth a Diffie-Hellman operation.
+/// Load measure that decides which handshake messages are worth a Diffie-Hellman operation.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -55,23 +54,23 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct HandshakeLoad {
     arrivals: Bucket,
-    /// Tokens at which the arrivals have calmed down (hysteresis).
+    /// Number of tokens at which the arrivals count as calm (hysteresis).
     calm: u32,
-    /// Under load until then at least.
+    /// Earliest end of the loaded state.
     loaded_until: Option<Instant>,
-    /// Initiations with a valid cookie.
+    /// Budget for initiations with a valid cookie.
     proven: Limiter,
-    /// Cookie replies, for each address and port: nobody has shown yet that he receives there, so who forges
-    /// addresses would use up what all of a prefix may have. They cost some microseconds each; the common
-    /// rate is high for the same reason. They are shorter than what they answer.
+    /// Budget for cookie replies, per address and port. The sender is unproven, so with a budget per prefix a
+    /// forger could use up that of the whole prefix. A reply costs some microseconds, so the common rate is
+    /// high. It is shorter than the initiation it answers.
     cookie_replies: Limiter,
-    /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations.
-    /// Anybody can make this node send him an initiation, and then forge answers to it.
+    /// Budget for responses that name a handshake of ours and fail to authenticate. Each costs two X25519
+    /// operations. An attacker can make this node send it an initiation, and then forge answers.
     failed_responses: Limiter,
     relayed: Relayed,
 }
 
-/// What one relayed source may use up of what its root has.
+/// Limits on one relayed source within its root's budget.
 #[derive(Debug)]
 struct Relayed {
     proven: Sources,
@@ -79,14 +78,15 @@ struct Relayed {
     failed_responses: Sources,
 }
 
-/// How long the endpoint keeps asking for cookies after the last excess initiation.
+/// Time after the last excess initiation for which the endpoint keeps asking for cookies.
 const LOAD_HOLD: Duration = Duration::from_secs(1);
 
 impl HandshakeLoad {
-    /// Uses the two limits on handshakes. `key` is random and kept secret.
+    /// Creates the load measure from the two limits on handshakes. `key` is random and secret.
     pub fn new(limits: &Limits, key: u64, now: Instant) -> Self {
         let (rate, burst) = (limits.handshakes_per_second, limits.handshake_burst);
         let proven = Rate::per_second(rate, rate);
+        // Half, so that one prefix leaves room for others even when it attacks with valid cookies.
         let proven_source = Rate::per_second(rate / 2, rate / 2);
         let (failed, failed_source) = (Rate::per_second(500, 500), Rate::per_second(20, 40));
         let (replies, replies_source) = (Rate::per_second(20_000, 2000), Rate::per_second(200, 200));
@@ -105,18 +105,19 @@ impl HandshakeLoad {
         }
     }
 
-    /// The processor does not keep up with what was admitted: the next ones must have a cookie.
+    /// Requires cookies from the next initiations, because the processor is behind with the admitted ones.
     pub(super) fn note_behind(&mut self, now: Instant) {
         self.loaded_until = Some(now + LOAD_HOLD);
     }
 
-    /// Returns true if an initiation that was admitted last had a cookie.
+    /// Returns true if the last admitted initiation needed a cookie.
     pub(super) fn asks_for_cookies(&self) -> bool {
         self.loaded_until.is_some()
     }
 
-    /// Counts the arrival of an initiation and says whether those without a cookie must be turned away now.
+    /// Counts an arriving initiation. Returns true if initiations without a cookie must be turned away now.
     pub(super) fn is_loaded(&mut self, now: Instant) -> bool {
+        // A margin between the two states keeps a rate near the limit from switching them all the time.
         let recovered = self.arrivals.has(self.calm, now);
         if !self.arrivals.take(now) {
             self.loaded_until = Some(now + LOAD_HOLD);
@@ -130,8 +131,8 @@ impl HandshakeLoad {
         }
     }
 
-    /// Decides about one initiation. Only under load it is asked whether it `has_cookie`, and if there is no
-    /// room for all, whether `take_known` takes a token of the node that is reached at the source.
+    /// Decides about one initiation. Calls `has_cookie` only under load, and `take_known` only if there is no
+    /// room for all, to take a token of the node that is reached at the source.
     pub fn admit(
         &mut self,
         origin: impl Into<Origin>,
@@ -145,7 +146,9 @@ impl HandshakeLoad {
         let origin = origin.into();
         let (remote, relayed) = (origin.remote, &mut self.relayed);
         if has_cookie() {
+            // The relayed source pays before its root, so that one source cannot use up the root's share.
             let may = relayed.proven.take_if_relayed(origin, now) && self.proven.take(remote.ip(), now);
+            // A peer at its own address gets through in any case, so that a flood cannot end its session.
             return if may || take_known() { Admission::Accept } else { Admission::Refuse };
         }
         let may = relayed.cookie_replies.take_if_relayed(origin, now)
@@ -153,18 +156,17 @@ impl HandshakeLoad {
         if may { Admission::DemandCookie } else { Admission::Refuse }
     }
 
-    /// Whether another response may be tried that answers an initiation to which so many answers were forged.
-    ///
-    /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up
-    /// nothing that the handshakes with others need.
+    /// Returns true if another response may be tried to an initiation that has had `failed` forged answers.
     pub(super) fn may_try_response(&self, origin: impl Into<Origin>, failed: u8, now: Instant) -> bool {
         let origin = origin.into();
         let has = |sources: &Sources| origin.source().is_none_or(|source| sources.has(source, now));
+        // The first response costs less than the initiation did, so strangers cannot use up the budget of
+        // handshakes with others by it.
         failed == 0
             || has(&self.relayed.failed_responses) && self.failed_responses.has(origin.remote.ip(), now)
     }
 
-    /// A response cost its Diffie-Hellman operations and was forged.
+    /// Counts a forged response that has cost its Diffie-Hellman operations.
     pub(super) fn note_failed_response(&mut self, origin: impl Into<Origin>, now: Instant) {
         let origin = origin.into();
         if self.relayed.failed_responses.take_if_relayed(origin, now) {
@@ -174,14 +176,14 @@ impl HandshakeLoad {
 }
 
 impl Sources {
-    /// Takes a token of a relayed source; any other has no bucket here.
+    /// Takes a token of a relayed source; a direct source has no bucket here and always passes.
     fn take_if_relayed(&mut self, origin: Origin, now: Instant) -> bool {
         origin.source().is_none_or(|source| self.take(source, now))
     }
 }
 
 impl Origin {
-    /// What tells a relayed source from others.
+    /// Returns the key that distinguishes relayed sources.
     fn source(&self) -> Option<(std::net::IpAddr, u16, Channel)> {
         let (ip, port) = (self.remote.ip().to_canonical(), self.remote.port());
         self.channel.map(|channel| (ip, port, channel))
@@ -191,16 +193,16 @@ impl Origin {
 /// Limits on messages that anyone can send and that cost no Diffie-Hellman operation.
 #[derive(Debug)]
 pub(super) struct HintLimits {
-    /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on
-    /// the same local network have.
+    /// Beacons heard; each costs a hash per joined network. Per address and port, so that one socket does not
+    /// use up the budget of others on the same local network.
     pub(super) beacons: Limiter,
-    /// Hellos heard: each costs up to one decryption per joined network. For each address and port, which may
-    /// be forged: those of a local network share a prefix.
+    /// Hellos heard; each costs up to one decryption per joined network. Per address and port, which may be
+    /// forged, because the nodes of a local network share a prefix.
     pub(super) hellos: Limiter,
-    /// Hints heard that a session is unknown, from where a peer is. They cost little, so the common rate is
-    /// high: peers at many addresses do not use up what others may say.
+    /// Hints from a peer's address that a session is unknown. They cost little, so the common rate is high
+    /// and peers at many addresses do not use up the budget of others.
     pub(super) unknown_heard: Limiter,
-    /// Errors heard that nobody listens where a peer is; the same is true of them.
+    /// ICMP errors for a peer's address; the same holds for these.
     pub(super) refusals: Limiter,
     /// Hints sent that a session is unknown.
     pub(super) unknown_sent: Limiter,
@@ -213,6 +215,7 @@ impl HintLimits {
             Limiter::new(all, source, key, now)
         };
         Self {
+            // A budget for all senders alone would let one flooder keep all others from meeting.
             beacons: limiter(4000, 2000, 20, 50),
             hellos: limiter(5000, 1000, 200, 500),
             unknown_heard: limiter(20_000, 10_000, 20, 20),
@@ -254,7 +257,7 @@ mod tests {
         let accepted = (0..1000).filter(|_| admit(start, false) == Admission::Accept).count();
         assert_eq!(accepted, 50);
         assert_eq!(admit(start, true), Admission::Accept);
-        // Sustained at ten times the rate, none without a cookie gets through any more.
+        // Sustained at ten times the rate, no initiation without a cookie gets through any more.
         for ms in 0..3000 {
             assert_ne!(admit(start + Duration::from_millis(ms), false), Admission::Accept);
         }
@@ -268,6 +271,7 @@ mod tests {
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let mut admit = || load.admit(SOURCE, start, || true, || false);
         let accepted = (0..1000).filter(|_| admit() == Admission::Accept).count();
+        // The burst without cookies, and half of the rate with cookies for one prefix.
         assert_eq!(accepted, 50 + 50);
     }
 
@@ -308,7 +312,7 @@ mod tests {
         }
         assert!(load.may_try_response(SOURCE, 0, start));
         assert!(!load.may_try_response(SOURCE, 1, start));
-        // From one place 20 a second, after 40 at once.
+        // One source gets 20 a second, after 40 at once.
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let forged = (0..1000).filter(|_| {
             let may = load.may_try_response(SOURCE, 1, start);
@@ -335,6 +339,7 @@ mod tests {
             assert_eq!(admitted(1, 1000), 20, "with a cookie: {has_cookie}");
             assert_eq!(admitted(2, 1), 1);
             let made_up: usize = (3..1000).map(|channel| admitted(channel, 1)).sum();
+            // One prefix gets half of the handshakes with cookies, and 200 cookie replies.
             let most = if has_cookie { 500 } else { 200 };
             assert!((most - 30..most).contains(&made_up), "{made_up}");
         }

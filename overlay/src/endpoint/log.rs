@@ -1,5 +1,5 @@
-//! What the log says for people to read: plain text, never Rust's debug form. Addresses and names at debug
-//! level at most.
+//! Log texts for people: plain text, never Rust's debug form. Addresses and names appear at debug level at
+//! most.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,16 @@ use crate::id::NodeId;
 use crate::network::NetworkIndex;
 use crate::reach::RecvMeta;
 
-/// Refused messages that are logged: so many at once, and the same number per second. Anybody can send more.
+/// Number of refused messages logged at once, and per second.
+// Anyone can send more.
 pub(super) const REFUSALS: u32 = 20;
 
-/// After this time it is said again that a node was refused which is no member.
+/// Interval of the warning that a non-member was refused.
 const STRANGERS_EVERY: Duration = Duration::from_secs(600);
 
 impl Endpoint {
-    /// Says, unless it was said lately, that a node which holds the key that it names is no member here: its
-    /// file of the network may be newer than this one's, and nothing else tells its user.
+    /// Warns, unless that was done lately, that a node with a proven key is no member here. Its network file
+    /// may be newer than this node's, and no other message tells the user.
     pub(super) fn tell_of_stranger(&mut self, now: Instant, network: NetworkIndex, node: &NodeId) {
         let Some(joined) = self.networks.get(&network).filter(|joined| !joined.policy.admits(node)) else {
             return;
@@ -32,12 +33,12 @@ impl Endpoint {
         self.stranger_told = Some(now);
     }
 
-    /// Says why somebody's message was dropped, unless that was said very often in the last second.
+    /// Logs the reason for dropping a message, within the rate limit.
     pub(super) fn log_refusal(&mut self, now: Instant, meta: &RecvMeta, message: &str, why: &str) {
         self.tries_to_log_refusal(now, meta, message, why);
     }
 
-    /// The same. False if it was not said because others were.
+    /// Like [`Self::log_refusal`], but returns false if the rate limit suppressed the text.
     pub(super) fn tries_to_log_refusal(
         &mut self,
         now: Instant,

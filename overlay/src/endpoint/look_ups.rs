@@ -1,4 +1,4 @@
-//! Nodes are looked for at the roots, and what those say makes places of them.
+//! Look-ups of nodes at the roots, and the places that follow from the answers.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::roots::{ANSWER_TIMEOUT, Root};
 use crate::wire::{Entry, LookUpKey, RootMessage};
 
 impl Endpoint {
-    /// Asks a root for all that is looked for.
+    /// Asks a root for all nodes that are wanted.
     pub(super) fn ask_root(&mut self, now: Instant, key: PeerKey) {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.ask_at(key, now, |wanted| may_ask(list, key, wanted));
@@ -23,16 +23,16 @@ impl Endpoint {
         self.ask_roots(now, questions);
     }
 
-    /// Looks for a node at the roots: the one that an address follows from.
+    /// Looks up the node that has a self-certifying address at the roots.
     pub(super) fn look_up_address(&mut self, now: Instant, network: NetworkIndex, address: IpAddr) {
         let IpAddr::V6(certified) = address else { return };
         let Some(prefix) = certified.octets().last_chunk().copied() else { return };
         self.look_up(now, LookUpKey::Prefix(prefix), Some((network, address)));
     }
 
-    /// Looks for a way to a peer at the roots, unless it is a root itself: those are where they are
-    /// configured to be.
+    /// Looks up a way to a peer at the roots.
     pub(super) fn look_up_peer(&mut self, now: Instant, key: PeerKey) {
+        // Roots are not looked up, because their addresses are configured.
         if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
             self.doubt_root_of(now, key);
@@ -41,7 +41,7 @@ impl Endpoint {
         }
     }
 
-    /// The path of a node leads through a root: finds others, in case that this one ends.
+    /// Looks for more roots of a node whose path leads through one, in case that root ends.
     pub(super) fn look_up_more(&mut self, now: Instant, key: PeerKey, node: NodeKey) {
         let reach = &self.nodes[node].reach;
         let own = self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
@@ -76,7 +76,7 @@ impl Endpoint {
         for (root, id, key) in questions {
             self.core.counters.root_look_ups_sent.increment();
             self.tell_root(now, root, &RootMessage::LookUp { id, key });
-            // Each has an answer. Without it perhaps nothing passes to the root any more.
+            // Every question has an answer. A missing one may mean that nothing passes to the root any more.
             if let Some(known) = self.roots.get_mut(root) {
                 known.asked.get_or_insert((now, 1));
                 self.core.timers.set_earlier(Timer::Root(root), now + ANSWER_TIMEOUT);
@@ -84,8 +84,8 @@ impl Endpoint {
         }
     }
 
-    /// A root says where the node is that somebody waits for. That is believed if the key is the right one
-    /// and the node has signed that it is to be found at this root; whether it is, a handshake shows.
+    /// Handles a root's answer with the place of a wanted node. Believes it if the key is the right one and
+    /// the node has signed that it is registered at this root. A handshake then shows whether it is.
     pub(super) fn on_found(&mut self, now: Instant, key: PeerKey, wanted: &LookUpKey, entry: &Entry) {
         let Some(root) = self.roots.get(key) else { return };
         let (identity, node) = (entry.identity, entry.identity.node_id());
@@ -120,7 +120,7 @@ impl Endpoint {
     pub(super) fn add_relayed(&mut self, now: Instant, peer: PeerKey, place: &Place) {
         let Some(state) = self.peers.get(peer) else { return };
         let (node, handle) = (state.link.node, &state.link.handle);
-        // A root is reached directly: its frames would be in frames.
+        // A root is reached directly, because relayed frames in relayed frames are not allowed.
         if self.networks.is_root(handle.id()) {
             return;
         }
@@ -132,7 +132,8 @@ impl Endpoint {
     }
 }
 
-/// A guest is asked only for those whom another root has said to be there.
+/// Returns true if a root may be asked for a node. A guest is asked only for nodes that another root has said
+/// are there.
 fn may_ask(roots: &[(PeerKey, Root)], key: PeerKey, wanted: &LookUpKey) -> bool {
     let root = roots.iter().find(|(known, _)| *known == key).map(|(_, root)| root);
     root.is_some_and(|root| {

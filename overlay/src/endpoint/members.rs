@@ -20,8 +20,8 @@ impl Endpoint {
     /// Joins a network. The members of a static network are peers at once ([`Event::PeerAdded`] for each).
     ///
     /// # Errors
-    /// A description that contradicts itself, a network joined already, with this or another secret, one too
-    /// many, or a static network that does not list this node.
+    /// Returns an error for a description that contradicts itself, a network joined already with this or
+    /// another secret, too many networks, or a static network that does not list this node.
     ///
     /// [`Event::PeerAdded`]: crate::Event::PeerAdded
     pub fn join(&mut self, now: Instant, network: NetworkConfig) -> Result<NetworkIndex, JoinError> {
@@ -54,7 +54,7 @@ impl Endpoint {
             self.nodes[peer.link.node].reach.set_configured(index, &endpoints);
             self.link(now, key, Link::announce);
         }
-        // Others of this network may have been heard before it was ours.
+        // Nodes of this network may have been heard before it was joined.
         self.discovery.forget_heard();
         self.restart_beacons(now);
         Ok(index)
@@ -79,15 +79,16 @@ impl Endpoint {
         self.arm_forgetting(now);
     }
 
-    /// A list of members is a limit of its own, so it has room for its sessions, whatever the limits say.
+    /// Sets the limit of the session table.
     fn limit_sessions(&self) {
+        // Listed members always have room, because the list is itself a limit.
         let listed = self.networks.values().map(|network| network.policy.members().len()).sum();
         self.core.sessions.set_limit(session_limit(&self.limits, listed));
     }
 
     /// Replaces the configured endpoints of a static network's member, for one whose host name was resolved.
-    /// At most eight are kept. A handshake that is being tried goes to the new ones at once. Does nothing for
-    /// others than listed members.
+    /// Keeps at most eight. A running handshake goes to the new ones at once. Does nothing for nodes other
+    /// than listed members.
     pub fn set_endpoints(
         &mut self,
         now: Instant,
@@ -107,8 +108,8 @@ impl Endpoint {
         }
     }
 
-    /// Says who has an overlay address, as [`Routes::get`] does. An unknown node's self-certifying address
-    /// makes the node ask for it on the local networks, at most once per second.
+    /// Returns the owner of an overlay address, as [`Routes::get`] does. For an unknown node's
+    /// self-certifying address, the node asks for it on the local networks, at most once per second.
     ///
     /// [`Routes::get`]: crate::Routes::get
     pub fn lookup(&mut self, now: Instant, network: NetworkIndex, dst: IpAddr) -> Lookup {
@@ -133,12 +134,13 @@ impl Endpoint {
         Lookup::Unknown
     }
 
-    /// This node's addresses in a network, the self-certifying one first; none if it is not joined.
+    /// Returns this node's addresses in a network, the self-certifying one first; none if the network is not
+    /// joined.
     pub fn addresses(&self, network: NetworkIndex) -> Vec<IpAddr> {
         self.networks.get(&network).map_or_else(Vec::new, |network| network.policy.addresses_of(&self.own_id))
     }
 
-    /// The addresses of the members that have this name, this node's own name included, in the order of
+    /// Returns the addresses of the members with this name, this node's name included, in the order of
     /// joining.
     pub fn addresses_named(&self, name: &str) -> Vec<IpAddr> {
         let of_one = |network: &JoinedNetwork| {
@@ -147,7 +149,7 @@ impl Endpoint {
         self.networks.values().flat_map(of_one).collect()
     }
 
-    /// The name of the member that has an address; the first one in the order of joining.
+    /// Returns the name of the member that has an address; the first one in the order of joining.
     pub fn name_at(&self, address: IpAddr) -> Option<String> {
         let of_one = |network: &JoinedNetwork| {
             let node = match self.routes.get(network.index, address)? {
@@ -159,7 +161,7 @@ impl Endpoint {
         self.networks.values().find_map(of_one)
     }
 
-    /// The joined networks, in the order of joining.
+    /// Returns the joined networks, in the order of joining.
     pub fn networks(&self) -> Vec<NetworkInfo> {
         let info = |network: &JoinedNetwork| {
             let (mut connected, mut traffic) = (0, network.past);
@@ -182,7 +184,7 @@ impl Endpoint {
         self.networks.values().map(info).collect()
     }
 
-    /// All peers of all networks, in the order in which they were learned of.
+    /// Returns all peers of all networks, in the order in which they became known.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let info = |peer: &PeerState| {
             let link = &peer.link;
@@ -221,8 +223,8 @@ impl Endpoint {
         self.peers.iter().filter(|(_, peer)| is_user(peer)).map(|(_, peer)| info(peer)).collect()
     }
 
-    /// Finds the peer with these keys, or takes it in if it may be a member and there is room. It was heard
-    /// from `source`.
+    /// Returns the peer with these keys, heard from `source`. Adds it if it may be a member and there is
+    /// room.
     pub(super) fn find_or_add(
         &mut self,
         now: Instant,
@@ -242,7 +244,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes a peer in: one that the network lists, or one that was heard from `source`.
+    /// Adds a peer that the network lists, or that was heard from `source`.
     fn add_peer(
         &mut self,
         now: Instant,
@@ -254,8 +256,8 @@ impl Endpoint {
         let node = identity.node_id();
         let addresses = members.policy.addresses_of(&node);
         let listed = members.policy.keeps(&node);
-        // 80 bits of the node ID are in the address: who finds another node with the same ones gets nothing
-        // by it.
+        // The address has only 80 bits of the node ID. A node whose ID collides with another's in them must
+        // gain nothing.
         if addresses.iter().any(|&address| self.routes.exact(network, address.into()).is_some()) {
             self.core.counters.strangers_refused.increment();
             return None;
@@ -264,12 +266,12 @@ impl Endpoint {
             return None;
         }
         let members = self.networks.get_mut(&network)?;
-        // The first address is the self-certifying one, which the peer makes itself.
+        // The first address is the self-certifying one, which the peer derives itself.
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
         handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
         let node_key = self.nodes.find_or_add(&node);
-        // It may be known from another network where it is.
+        // The node's path may be known from another network.
         handle.set_path(self.nodes[node_key].reach.path());
         self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
         let origin = source.map_or_else(Origin::default, Origin::of);
@@ -285,7 +287,7 @@ impl Endpoint {
         Some(key)
     }
 
-    /// Forgets a peer and everything that belongs to it.
+    /// Forgets a peer and all its state.
     pub(super) fn remove_peer(&mut self, now: Instant, key: PeerKey) {
         self.link(now, key, Link::close);
         let Some(peer) = self.peers.remove(key) else { return };
@@ -312,14 +314,14 @@ impl Endpoint {
         self.routes.withdraw(handle.network(), &handle.prefixes());
     }
 
-    /// The state that belongs to a handle, unless the peer was removed meanwhile.
+    /// Returns the key that belongs to a handle, unless the peer was removed meanwhile.
     pub(super) fn key_of(&self, handle: &Arc<Peer>) -> Option<PeerKey> {
         let key = *self.networks.get(&handle.network())?.by_node.get(handle.id())?;
         self.peers.get(key).filter(|peer| Arc::ptr_eq(&peer.link.handle, handle)).map(|_| key)
     }
 }
 
-/// A member's addresses, each as a prefix of its whole length, and the blocks behind it.
+/// Returns a member's addresses, each as a full-length prefix, and the blocks behind it.
 fn prefixes_of(policy: &dyn Policy, node: &NodeId) -> Vec<Prefix> {
     policy.addresses_of(node).into_iter().map(Prefix::from).chain(policy.routes_of(node)).collect()
 }

@@ -1,34 +1,33 @@
-//! The control state machine: who is known, who can be reached how, and with which session.
+//! The control state machine: known peers, the ways to them, and their sessions.
 //!
 //! # How it works
 //!
 //! A node **learns** of a peer from a static network's list, by local discovery (`discovery`), or from the
 //! peer's own handshake. That makes a `Peer` with *candidates*, places where it may be (`reach`). Nothing
-//! more happens until somebody wants to talk.
+//! more happens until a program wants to talk to it.
 //!
-//! Each peer is a [`Link`](crate::link): a machine of its own, which is handed the datagrams, calls and
-//! deadlines that concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to
-//! every candidate, repeated with a growing interval until a response comes. The first response decides the
-//! path. Whoever began confirms the session at once by a packet on it; before that the responder does not use
-//! it. Both sides may begin at the same time: each answers the other, and the newest confirmed session is the
-//! one that packets are sent on. While one is in use it is replaced every two minutes; an unused one is
-//! forgotten after three.
+//! Each peer is a [`Link`](crate::link), a separate machine that gets the datagrams, calls and deadlines that
+//! concern it (`dispatch`). [`Endpoint::want_session`] starts an **attempt**: an initiation to every
+//! candidate, repeated with a growing interval until a response comes. The first response decides the path.
+//! The initiator confirms the session at once by a packet on it; before that the responder does not use it.
+//! If both sides begin at the same time, each answers the other, and packets use the newest confirmed
+//! session. A session in use is replaced every two minutes; an unused one is forgotten after three.
 //!
-//! Where a node is, and on which way it is reached best, is the matter of [`reach`](crate::reach): one
-//! machine per node, whose path all its peers use. Data that goes unanswered for too long, a hint that the
-//! peer has lost the session, or a hello with another instance number makes a new attempt; none of them ends
-//! the session that there is, since none is authenticated. So does an ICMP error (`hints`). When this node's
-//! own address changes it tells its peers (`announce`).
+//! The module [`reach`](crate::reach) decides where a node is and which way to it is best: one machine per
+//! node, whose path all its peers use. Data unanswered for too long, a hint that the peer has lost the
+//! session, a hello with another instance number, or an ICMP error (`hints`) starts a new attempt. None of
+//! them ends the existing session, because none is authenticated. When this node's own address changes it
+//! tells its peers (`announce`).
 //!
-//! Who is not found on a local network, and at no address that is known, is looked for at the node's
-//! **roots** (`roots`), and reached through one.
+//! A node found neither on a local network nor at a known address is looked up at the **roots** (`roots`),
+//! and reached through one.
 //!
-//! What the layer above cannot see it is told: that a peer's program is gone ([`Event::PeerGone`]), and that
-//! packets pass after a time in which perhaps they did not ([`Event::PathConfirmed`]). Both follow from
-//! authentic packets; only refusals that go on while a peer says nothing count without one.
+//! The layer above is told what it cannot see: that a peer's program is gone ([`Event::PeerGone`]), and that
+//! packets pass after a time in which they may have been lost ([`Event::PathConfirmed`]). Both follow from
+//! authentic packets; only refusals that continue while a peer is silent count without one.
 //!
-//! Strangers' packets are counted, limited and forgotten (`load`, `reach`): they neither cost much, nor
-//! occupy memory beyond fixed bounds, nor make this node send more to an address than came from there.
+//! Strangers' packets are counted, limited and forgotten (`load`, `reach`). They cost little, occupy only
+//! bounded memory, and never make this node send more to an address than came from there.
 
 mod announce;
 mod backlog;
@@ -97,7 +96,7 @@ use nodes::Nodes;
 use peers::Peers;
 use roots::Roots;
 
-/// All control state of one node. Performs no I/O, reads no clock, spawns nothing.
+/// All control state of one node. Performs no I/O, reads no clock, spawns no thread.
 ///
 /// Mutate, then drain: after any call that takes `&mut self`, call [`Endpoint::poll_transmit`] and
 /// [`Endpoint::poll_event`] until they return `None`, then ask [`Endpoint::poll_timeout`] when to call
@@ -130,7 +129,7 @@ use roots::Roots;
 pub struct Endpoint {
     own_id: NodeId,
     limits: Limits,
-    /// Whether hellos are sent, which say who this node is.
+    /// True if hellos, which identify this node, are sent.
     introduce: bool,
     core: Core,
     routes: Arc<Routes>,
@@ -140,7 +139,7 @@ pub struct Endpoint {
     peers: Peers,
     nodes: Nodes,
     load: HandshakeLoad,
-    /// Initiations that may be worked off as they come.
+    /// Budget for initiations handled as they come.
     at_once: Bucket,
     backlog: Backlog,
     hints: load::HintLimits,
@@ -148,24 +147,25 @@ pub struct Endpoint {
     recent: Recent,
     discovery: Discovery,
     announcement: Announcement,
-    /// Whether this node's own identity is at two places.
+    /// Detector for another node with this node's identity.
     duplicate: Duplicate,
     refusals_logged: Bucket,
-    /// When it was last said that somebody who is no member was refused.
+    /// Time of the last warning that a non-member was refused.
     stranger_told: Option<Instant>,
 }
 
-/// Deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at once again.
+/// Maximum number of deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at
+/// once again.
 const TIMERS_PER_CALL: usize = 256;
 
 impl Endpoint {
-    /// A node that has joined no network and has no socket yet.
+    /// Creates a node that has joined no network and has no socket yet.
     ///
-    /// `seed` is 32 random bytes that are used for nothing else: all randomness, keys included, comes from it
-    /// and from [`EndpointConfig::entropy`]. `unix_time` is the wall clock at `now`; later steps of the wall
-    /// clock do not matter, since time goes on from there as `now` does.
+    /// `seed` is 32 random bytes used for nothing else: all randomness, keys included, comes from it and from
+    /// [`EndpointConfig::entropy`]. `unix_time` is the wall clock at `now`; later steps of the wall clock do
+    /// not matter, because the endpoint's clock advances with `now`.
     pub fn new(config: EndpointConfig, mut seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
-        // The seed was drawn for this alone just now: it is as good as what the source would give.
+        // The seed has just been drawn for this purpose alone, so it is as good as fresh entropy.
         let mut keys = KeySource::new(&seed);
         seed.zeroize();
         let mut rng = ChaCha20Rng::from_seed(*keys.draw_from_seed());
@@ -224,34 +224,37 @@ impl Endpoint {
         }
     }
 
-    /// The sessions, for the data path. A driver keeps this and asks it first about every data packet.
+    /// Returns the sessions, for the data path. A driver keeps this and asks it first about every data
+    /// packet.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.core.sessions
     }
 
-    /// Who has which address, for the data path. A driver keeps this and asks it about every packet to send;
-    /// [`Endpoint::lookup`] is for addresses that it does not know.
+    /// Returns the owners of addresses, for the data path. A driver keeps this and asks it about every packet
+    /// to send; [`Endpoint::lookup`] is for unknown addresses.
     pub fn routes(&self) -> &Arc<Routes> {
         &self.routes
     }
 
-    /// What was done and dropped so far. Shared: it stays readable without the endpoint.
+    /// Returns the counters. They are shared, and stay readable without the endpoint.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.core.counters
     }
 
-    /// Takes a datagram of any type but data, and data whose session [`SessionTable::get`] does not know.
+    /// Handles a datagram of any type except data, or data whose session [`SessionTable::get`] does not know.
     pub fn handle_datagram(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        // An answer to a broadcast or multicast source would go to many hosts.
         if !is_endpoint(&meta.remote) && meta.socket.stream_end() != Some(meta.remote) {
             self.core.counters.bad_source.increment();
             return;
         }
-        // Until a packet of a session has shown whose it is, a connection that anybody has made says nothing.
+        // Anyone can open a connection, so it counts for nothing until a session packet has shown whose it
+        // is.
         if meta.socket.is_peer_stream() && !self.core.tcp.is_claimed(meta.socket) {
             return self.core.counters.tcp_strangers_dropped.increment();
         }
         let kind = MessageType::of(datagram);
-        // The discovery socket is for beacons; whoever wants more of us knows our own port.
+        // The discovery socket is for beacons; a node that wants more knows our own port.
         if meta.multicast && kind != Some(MessageType::Beacon) {
             self.core.counters.unknown_message.increment();
             return;
@@ -271,14 +274,14 @@ impl Endpoint {
             Some(MessageType::Hello) => self.on_hello(now, meta, datagram),
             Some(MessageType::UnknownSession) => self.on_unknown_session(now, meta, datagram),
             Some(MessageType::StaleReply) => self.on_stale_reply(now, meta, datagram),
-            // It comes from no root of this node's.
+            // Its source is no root of this node.
             Some(MessageType::Relayed | MessageType::Announcement) | None => {
                 self.core.counters.unknown_message.increment()
             }
         }
     }
 
-    /// Does what is due at `now`. To be called at [`Self::poll_timeout`]; earlier or later does no harm.
+    /// Does everything due at `now`. Call this at [`Self::poll_timeout`]; earlier or later calls do no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.core.note_time(now);
         for _ in 0..TIMERS_PER_CALL {
@@ -304,28 +307,27 @@ impl Endpoint {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called next; `None` means not before something else happens. To
-    /// be asked again after every call that takes `&mut self`.
+    /// Returns when to call [`Self::handle_timeout`] next; `None` means not before another call. Poll this
+    /// after every `&mut self` call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.core.timers.next()
     }
 
-    /// Takes the next datagram to send, written to `buf` from its start. To be called until it returns `None`
-    /// after every other call that takes `&mut self`.
+    /// Takes the next datagram to send, written to `buf` from its start. Poll this until it returns `None`,
+    /// after every other `&mut self` call.
     pub fn poll_transmit(&mut self, _now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.core.outbox.pop(buf)
     }
 
-    /// Takes the next event. To be called until it returns `None` after every other call that takes
-    /// `&mut self`.
+    /// Takes the next event. Poll this until it returns `None`, after every other `&mut self` call.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core.events.pop_front()
     }
 
-    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To
-    /// be called again when interfaces come, go or change their addresses: it makes the node announce itself
-    /// at once, also to each peer with a session, and peers on a socket that is gone are asked for an answer
-    /// on another. A socket keeps its index.
+    /// Sets the driver's UDP sockets, replacing those set before, except streams and extra sockets. Call this
+    /// again when interfaces appear, disappear or change their addresses. The node then announces itself at
+    /// once, also to each peer with a session, and challenges peers of a lost socket from another. A socket
+    /// keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         let is_kept = |known: &mut SocketInfo| known.index.is_stream() || known.index.is_extra();
         let kept: Vec<_> = self.core.sockets.extract_if(.., is_kept).collect();
@@ -339,7 +341,7 @@ impl Endpoint {
 }
 
 impl Drop for Endpoint {
-    /// A peer and its session hold each other, and others may hold either: breaks that circle and erases the
+    /// Breaks the reference cycle between a peer and its session, which others may also hold, and erases the
     /// keys.
     fn drop(&mut self) {
         for (_, peer) in self.peers.iter() {
@@ -358,13 +360,13 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The session table has room for at least so many entries.
+/// Minimum number of entries in the session table.
 const MIN_SESSIONS: usize = 4096;
-/// And for so many of each peer: old and new sessions, and handshakes from both sides.
+/// Number of entries per peer: old and new sessions, and handshakes from both sides.
 const SESSIONS_PER_PEER: usize = 8;
 
-/// How many entries the session table has for the peers of a few full networks, and for those that are
-/// listed in static ones.
+/// Returns the number of entries in the session table, for the peers of a few full networks and the members
+/// of static ones.
 fn session_limit(limits: &Limits, listed: usize) -> usize {
     let peers = limits.peers_per_network.max(1).saturating_add(listed);
     peers.saturating_mul(SESSIONS_PER_PEER).max(MIN_SESSIONS)

@@ -1,5 +1,5 @@
-//! The joined networks: their policies, their peers by node and by address, and the addresses that are looked
-//! for.
+//! The joined networks: their policies, their peers by node and by address, and the addresses being looked
+//! up.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,20 +11,20 @@ use crate::link::PeerKey;
 use crate::network::{NetworkIndex, Policy, Prefix, RootsPolicy};
 use crate::session::SessionStats;
 
-/// Most networks that one node joins at a time. Each costs some work per beacon heard.
+/// Maximum number of networks that one node joins at a time. Each costs some work per beacon heard.
 pub(super) const MAX_NETWORKS: usize = 64;
 
-/// Beacons ask for an address this long after it was last looked up.
+/// Time after the last look-up of an address for which beacons ask for it.
 const ASKED_FOR: Duration = Duration::from_secs(10);
 
-/// Addresses looked up in vain are remembered this long, so that a handshake starts when their owner is
-/// found: the longest round trip, and the time that the other node's queue may add.
+/// Time for which a failed look-up is remembered, so that a handshake starts when the owner is found: the
+/// longest round trip plus the other node's queueing time.
 const WANTED_FOR: Duration = Duration::from_secs(12);
 
-/// Most such addresses per network; the one asked for longest ago makes room.
+/// Maximum number of such addresses per network; the one asked for longest ago makes room.
 const MAX_WANTED: usize = 64;
 
-/// The joined networks by handle, and the hidden one of the roots, which only those see who ask for it.
+/// The joined networks by handle, and the roots' hidden one, which only explicit queries see.
 #[derive(Debug)]
 pub(super) struct Networks {
     joined: BTreeMap<NetworkIndex, JoinedNetwork>,
@@ -55,27 +55,27 @@ impl Networks {
         self.joined.remove(index)
     }
 
-    /// Those that users have joined, in the order of joining.
+    /// Returns the networks that users have joined, in the order of joining.
     pub(super) fn values(&self) -> impl Iterator<Item = &JoinedNetwork> + Clone {
         self.joined.values()
     }
 
-    /// Whether there are none.
+    /// Returns true if users have joined no network.
     pub(super) fn is_empty(&self) -> bool {
         self.joined.is_empty()
     }
 
-    /// How many those are.
+    /// Returns the number of networks that users have joined.
     pub(super) fn len(&self) -> usize {
         self.joined.len()
     }
 
-    /// Says which nodes are roots.
+    /// Sets which nodes are roots.
     pub(super) fn set_roots(&mut self, policy: RootsPolicy) {
         self.roots.policy = Box::new(policy);
     }
 
-    /// Whether a node is one of this node's roots.
+    /// Returns true if a node is one of this node's roots.
     pub(super) fn is_root(&self, node: &NodeId) -> bool {
         self.roots.policy.admits(node)
     }
@@ -85,18 +85,18 @@ impl Networks {
 pub(super) struct JoinedNetwork {
     pub(super) index: NetworkIndex,
     pub(super) id: NetworkId,
-    /// Who may be a member, and what belongs to whom.
+    /// Decisions about membership, addresses and names.
     pub(super) policy: Box<dyn Policy>,
-    /// What goes into handshakes: 32 zero bytes in an open network.
+    /// Key for handshakes: 32 zero bytes in an open network.
     pub(super) psk: Psk,
     pub(super) discovery: DiscoveryKey,
     pub(super) by_node: BTreeMap<NodeId, PeerKey>,
     wanted: BTreeMap<IpAddr, Instant>,
-    /// Who makes room for newcomers.
+    /// Order in which peers make room for newcomers.
     pub(super) order: EvictionOrder,
-    /// How many peers were forgotten.
+    /// Number of forgotten peers.
     pub(super) forgotten: u64,
-    /// What the sessions with those had carried.
+    /// Traffic of the sessions of forgotten peers.
     pub(super) past: SessionStats,
 }
 
@@ -116,7 +116,7 @@ impl JoinedNetwork {
         }
     }
 
-    /// Remembers that traffic waits for the owner of this address.
+    /// Records that traffic waits for the owner of this address.
     pub(super) fn want(&mut self, address: IpAddr, now: Instant) {
         self.forget_unwanted(now);
         if self.wanted.len() >= MAX_WANTED && !self.wanted.contains_key(&address) {
@@ -126,13 +126,13 @@ impl JoinedNetwork {
         self.wanted.insert(address, now);
     }
 
-    /// Whether traffic waits for one of these addresses.
+    /// Returns true if traffic waits for one of these addresses.
     pub(super) fn wants(&mut self, addresses: &[IpAddr], now: Instant) -> bool {
         self.forget_unwanted(now);
         addresses.iter().any(|address| self.wanted.contains_key(address))
     }
 
-    /// Whether traffic waits for one of these addresses; if so it no longer does.
+    /// Returns true if traffic waits for an address in one of these prefixes, and forgets that it waits.
     pub(super) fn take_wanted(&mut self, prefixes: &[Prefix], now: Instant) -> bool {
         self.forget_unwanted(now);
         let before = self.wanted.len();
@@ -140,7 +140,7 @@ impl JoinedNetwork {
         self.wanted.len() < before
     }
 
-    /// Whether anyone is to be asked for.
+    /// Returns true if beacons should ask for an address.
     pub(super) fn asks(&self, now: Instant) -> bool {
         self.wanted.values().any(|&since| now.saturating_duration_since(since) < ASKED_FOR)
     }

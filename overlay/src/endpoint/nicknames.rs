@@ -1,4 +1,4 @@
-//! Nicknames at the roots: this node's own, and those of others.
+//! Nicknames at the roots: claims of this node, and look-ups of other nodes' nicknames.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,16 +10,16 @@ use crate::roots::{Answered, NamedNode, NicknameError, is_current};
 use crate::wire::{NicknameMessage, NicknameOwner, NotFound, RootMessage};
 
 impl Endpoint {
-    /// Claims a nickname for this node at all its roots, or says what has come of it: `None` while the roots
-    /// have not answered. To be called again until it does; [`Self::poll_timeout`] says when something may
-    /// have changed. `port` is told to those who go by the nickname.
+    /// Claims a nickname for this node at all its roots, or returns the outcome; `None` while the roots have
+    /// not answered. Call this again until it returns an outcome; [`Self::poll_timeout`] says when one may
+    /// exist. `port` is told to nodes that look up the nickname.
     ///
-    /// It is this node's if a root says so and none says that it is another node's. From then on it is
-    /// renewed, until it is released or the node is shut down; a node that is away keeps it for an hour.
-    /// After an error it is not claimed any more.
+    /// The nickname is this node's if a root says so and none says that it is another node's. From then on it
+    /// is renewed until it is released or the node shuts down; an absent node keeps it for an hour. After an
+    /// error it is no longer claimed.
     ///
     /// # Errors
-    /// [`NicknameError::Taken`], [`NicknameError::TooMany`], [`NicknameError::Full`] and
+    /// Returns [`NicknameError::Taken`], [`NicknameError::TooMany`], [`NicknameError::Full`] or
     /// [`NicknameError::Refused`].
     pub fn claim_nickname(
         &mut self,
@@ -35,11 +35,11 @@ impl Endpoint {
         self.nickname_claimed(now, nickname, port)
     }
 
-    /// What has come of a claim so far, as [`Self::claim_nickname`] says it, without claiming it again.
+    /// Returns the outcome of a claim so far, as [`Self::claim_nickname`] does, without claiming again.
     ///
     /// # Errors
-    /// Those of [`Self::claim_nickname`], and [`NicknameError::GivenBack`] if it is not claimed with that port
-    /// any more.
+    /// Returns the errors of [`Self::claim_nickname`], and [`NicknameError::GivenBack`] if the nickname is no
+    /// longer claimed with that port.
     pub fn nickname_claimed(
         &mut self,
         now: Instant,
@@ -63,8 +63,8 @@ impl Endpoint {
         }
     }
 
-    /// Gives a nickname back: the roots are told once, and those that do not hear it forget it within an
-    /// hour. False if it was not claimed.
+    /// Gives a nickname back: the roots are told once, and a root that misses the message forgets it within
+    /// an hour. Returns false if it was not claimed.
     pub fn release_nickname(&mut self, now: Instant, nickname: &Nickname) -> bool {
         let is_ours = self.roots.claims.has(nickname);
         let roots = self.roots.claims.release(nickname);
@@ -81,17 +81,17 @@ impl Endpoint {
         }
     }
 
-    /// The nicknames that are this node's, sorted.
+    /// Returns this node's nicknames, sorted.
     pub fn nicknames(&self) -> Vec<Nickname> {
         self.roots.claims.ours()
     }
 
-    /// Asks all roots who has a nickname, or says what they have answered: `None` while they have not. To be
-    /// called again until it does; [`Self::poll_timeout`] says when something may have changed. It goes on
-    /// for ten seconds after the last call.
+    /// Asks all roots for the owner of a nickname, or returns their answer; `None` while there is none. Call
+    /// this again until it returns an answer; [`Self::poll_timeout`] says when one may exist. The search
+    /// continues for ten seconds after the last call.
     ///
     /// # Errors
-    /// [`NicknameError::NotFound`] and [`NicknameError::Ambiguous`].
+    /// Returns [`NicknameError::NotFound`] or [`NicknameError::Ambiguous`].
     pub fn find_nickname(
         &mut self,
         now: Instant,
@@ -107,7 +107,7 @@ impl Endpoint {
         outcome
     }
 
-    /// Tells a root what is due about nicknames, and returns when to look again.
+    /// Sends a root the due messages about nicknames, and returns when to check again.
     pub(super) fn step_nicknames(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
         let (identity, unix_time) = (Arc::clone(&self.core.identity), self.core.clock.unix_time(now));
         let node = self.askable(now, key)?;
@@ -121,7 +121,7 @@ impl Endpoint {
         next.into_iter().flatten().min()
     }
 
-    /// A root says something about nicknames.
+    /// Handles a root's message about nicknames.
     pub(super) fn on_nickname(&mut self, now: Instant, key: PeerKey, message: NicknameMessage) {
         let is_good = match message {
             NicknameMessage::Claimed { sequence, result } => {
@@ -138,7 +138,7 @@ impl Endpoint {
                     }
                 }
             }
-            // It is asked again.
+            // The question will be repeated.
             NicknameMessage::Found { result: Err(NotFound::Limited), .. } => true,
             NicknameMessage::Found { id, result } => {
                 let Some(text) = self.roots.questions.asked(key, id).cloned() else {
@@ -146,12 +146,12 @@ impl Endpoint {
                 };
                 let owner = result.ok();
                 let is_good = owner.is_none_or(|owner| self.is_signed(now, key, &text, &owner));
-                // Somebody else with the same nickname is not whom the text means.
+                // Another node with the same nickname is not the one that the text names.
                 let owner = owner.filter(|owner| is_good && text.matches(&owner.identity.node_id()));
                 self.roots.questions.answered(key, &text, owner, now);
                 is_good
             }
-            // Only roots get the others.
+            // Only roots get the other messages.
             _ => return self.core.counters.control_unknown.increment(),
         };
         if !is_good {
@@ -159,23 +159,24 @@ impl Endpoint {
         }
     }
 
-    /// Whether a node has signed for that root, and not too long ago, that the nickname is its own.
+    /// Returns true if a node has signed for this root, recently enough, that it owns the nickname.
     fn is_signed(&self, now: Instant, key: PeerKey, text: &NicknameText, owner: &NicknameOwner) -> bool {
         let Some(root) = self.roots.get(key) else { return false };
         is_current(&owner.claim, self.core.clock.unix_time(now))
             && owner.claim.verify(&owner.identity, &root.identity.node_id(), &text.nickname)
     }
 
-    /// The roots that this node was given; those of lists only if there are no others, because one that
-    /// somebody has put there could deny every nickname. What one of them names knows other nicknames.
+    /// Returns the roots this node was given, or those from lists if there are no others.
     fn own_roots(&self) -> Vec<PeerKey> {
+        // Guests know other nicknames.
         let own = || self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
+        // An attacker who placed a root in a list could otherwise deny every nickname.
         let has_named = own().any(|(_, root)| !root.is_listed);
         own().filter(|(_, root)| !(has_named && root.is_listed)).map(|(key, _)| *key).collect()
     }
 
-    /// The ID of a root of this node's own that can be told something now. Others are as soon as this node is
-    /// registered there.
+    /// Returns the ID of one of these roots if it can be told something now. The others follow once this node
+    /// is registered there.
     fn askable(&self, now: Instant, key: PeerKey) -> Option<NodeId> {
         let root = self.roots.get(key).filter(|root| !root.is_unreachable)?;
         if !self.own_roots().contains(&key) {
@@ -184,7 +185,7 @@ impl Endpoint {
         root.registering.standing(now).map(|_| root.identity.node_id())
     }
 
-    /// Has those looked at that something is due at.
+    /// Schedules a step for each of these roots at which something is due.
     fn wake_roots(&mut self, now: Instant, roots: &[PeerKey]) {
         for key in roots.iter().filter(|key| self.askable(now, **key).is_some()).copied().collect::<Vec<_>>()
         {

@@ -1,5 +1,5 @@
-//! The remote nodes: one for all networks in which it is a peer, since its addresses do not depend on a
-//! network.
+//! The remote nodes: one entry for all networks in which a node is a peer, because its addresses do not
+//! depend on a network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
@@ -12,51 +12,52 @@ use crate::link::{NodeKey, PeerKey};
 use crate::reach::{Place, PlaceKey, Reach};
 use crate::session::Peer;
 
-/// A remote node that is a peer in at least one network.
+/// Remote node that is a peer in at least one network.
 #[derive(Debug)]
 pub(super) struct Node {
     id: NodeId,
     pub(super) reach: Reach,
-    /// The peers that it is, one per network, in the order in which they were learned of.
+    /// Peers that the node is, one per network, in the order in which they became known.
     peers: Vec<(PeerKey, Arc<Peer>)>,
-    /// When its bucket of handshakes is full.
+    /// Time when its bucket of handshakes is full.
     handshakes: Option<Instant>,
 }
 
 impl Node {
-    /// The peers that it is.
+    /// Returns the peers that the node is.
     pub(super) fn peers(&self) -> impl Iterator<Item = PeerKey> {
         self.peers.iter().map(|(key, _)| *key)
     }
 
-    /// The ways to it, and the peers that it is with their handles.
+    /// Returns the ways to the node, and its peers with their handles.
     pub(super) fn parts(&mut self) -> (&mut Reach, &[(PeerKey, Arc<Peer>)]) {
         (&mut self.reach, &self.peers)
     }
 }
 
-/// Initiations from the address at which a node is reached that are read though there is no room for others:
-/// so many at once, and one per interval from then on. Each session has a minute for its renewal, every two
-/// minutes. The 4096 peers that fit into a network come to 410 per second, however many of them attack.
+/// Burst and interval of initiations from a node's path that are read even when there is no room for others.
+/// Each session has a minute for its renewal, every two minutes. The 4096 peers of a full network amount to
+/// 410 per second, however many of them attack.
 const HANDSHAKE_BURST: u32 = 4;
 const HANDSHAKE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Nodes at one address that are looked at. There is one, or a few that have followed each other.
+/// Maximum number of nodes examined per address. Usually there is one, or a few that have followed each
+/// other.
 const MOST_AT: usize = 8;
 
-/// All nodes. Indexing finds those that are a peer somewhere.
+/// All nodes. Indexing works for nodes that are a peer somewhere.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    /// In boxes: half of a tree's places are empty.
+    /// Boxed, because half of a tree's slots are empty.
     table: BTreeMap<NodeKey, Box<Node>>,
     by_id: BTreeMap<NodeId, NodeKey>,
-    /// Where nodes are reached now, or were last.
+    /// Places of the nodes' present or last paths.
     at: BTreeSet<(PlaceKey, NodeKey)>,
     next: u64,
 }
 
 impl Nodes {
-    /// The node of that ID, made if nothing was known of it.
+    /// Returns the node with this ID, and adds it if unknown.
     pub(super) fn find_or_add(&mut self, id: &NodeId) -> NodeKey {
         if let Some(&key) = self.by_id.get(id) {
             return key;
@@ -73,7 +74,7 @@ impl Nodes {
         self.table.get(&key).map(Box::as_ref)
     }
 
-    /// The peers that a node is, one per network.
+    /// Returns the peers that a node is, one per network.
     pub(super) fn peers_of(&self, id: &NodeId) -> Vec<PeerKey> {
         let node = self.by_id.get(id).and_then(|key| self.table.get(key));
         node.map_or_else(Vec::new, |node| node.peers().collect())
@@ -83,14 +84,15 @@ impl Nodes {
         self.table.keys().copied().collect()
     }
 
-    /// The node is that peer, too.
+    /// Adds a peer to its node.
     pub(super) fn add_peer(&mut self, key: NodeKey, peer: PeerKey, handle: Arc<Peer>) {
         let peers = &mut self[key].peers;
+        // Most nodes are a peer in one network, so spare capacity would only cost memory.
         peers.reserve_exact(1);
         peers.push((peer, handle));
     }
 
-    /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.
+    /// Removes a peer from its node, and forgets the node with its last peer.
     pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) {
         let Some(node) = self.table.get_mut(&key) else { return };
         node.peers.retain(|(known, _)| *known != peer);
@@ -102,31 +104,31 @@ impl Nodes {
         }
     }
 
-    /// The node's path has changed; this was it before.
+    /// Updates the index after a change of the node's path from `before`.
     pub(super) fn note_path(&mut self, key: NodeKey, before: Option<Place>) {
         before.iter().for_each(|place| _ = self.at.remove(&(place.key(), key)));
         let now = self.table.get(&key).and_then(|node| node.reach.place());
         self.at.extend(now.map(|place| (place.key(), key)));
     }
 
-    /// The peers whose nodes' paths lead there, of a few nodes if there are many.
+    /// Returns the peers of nodes whose paths lead to `place`, for at most a few nodes.
     pub(super) fn peers_at(&self, place: &PlaceKey) -> Vec<PeerKey> {
         self.at(place).take(MOST_AT).flat_map(|key| self[key].peers()).collect()
     }
 
-    /// The nodes whose paths lead there.
+    /// Returns the nodes whose paths lead to `place`.
     fn at(&self, place: &PlaceKey) -> impl Iterator<Item = NodeKey> {
         let range = (*place, NodeKey(0))..=(*place, NodeKey(u64::MAX));
         self.at.range(range).map(|(_, key)| *key)
     }
 
-    /// Returns true if a node's path leads there.
+    /// Returns true if a node's path leads to `place`.
     pub(super) fn is_known(&self, place: &PlaceKey) -> bool {
         self.at(place).next().is_some()
     }
 
-    /// Takes one of the handshakes that the node has whose path leads there; false if it has none left, or
-    /// there is no such node.
+    /// Takes one handshake from the budget of the node whose path leads to `place`. Returns false if none is
+    /// left or there is no such node.
     pub(super) fn take_handshake(&mut self, place: &PlaceKey, now: Instant) -> bool {
         let first = self.at(place).next();
         let Some(node) = first.and_then(|key| self.table.get_mut(&key)) else { return false };
@@ -173,6 +175,7 @@ mod tests {
         let mut take = |port, now| (0..100).filter(|_| nodes.take_handshake(&at(port).key(), now)).count();
         assert_eq!([1, 2, 3].map(|port| take(port, now)), [4, 4, 0]);
         let later = now + Duration::from_secs(20);
+        // One handshake in ten seconds.
         assert_eq!([1, 2, 3].map(|port| take(port, later)), [2, 2, 0]);
     }
 }

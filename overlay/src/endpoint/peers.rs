@@ -1,4 +1,4 @@
-//! The peer table: a link per peer, and what the owner of the links keeps beside each.
+//! The peer table: a link per peer, with the data that the links' owner keeps for each.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,13 +11,13 @@ use crate::network::NetworkIndex;
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub(super) link: Link,
-    /// Listed in a static network: never evicted.
+    /// True if listed in a static network, and so never evicted.
     pub(super) listed: bool,
-    /// The source prefixes from which it was learned of.
+    /// Source prefixes from which the peer was learned.
     pub(super) origin: Origin,
-    /// Where it stands in its network's order of those that can make room.
+    /// Rank in its network's eviction order.
     pub(super) rank: Option<Rank>,
-    /// When local discovery last heard of it.
+    /// Time when local discovery last heard the peer.
     pub(super) heard: Option<Instant>,
 }
 
@@ -26,15 +26,15 @@ impl PeerState {
         Self { link, listed, origin, rank: None, heard: None }
     }
 
-    /// Notes that local discovery heard of it.
+    /// Records that local discovery heard the peer.
     pub(super) fn note_heard(&mut self, now: Instant) {
         self.link.used = now;
         self.heard = Some(now);
         self.link.departed = false;
     }
 
-    /// What is lost with it, and since when it is no more than that; `None` if it must stay, because it is
-    /// listed.
+    /// Returns the value of the peer and the time since which it has no more; `None` for a listed peer, which
+    /// must stay.
     ///
     /// `any_proven`: the node has shown that it receives somewhere.
     pub(super) fn worth(&self, any_proven: bool) -> Option<(Worth, Instant)> {
@@ -45,7 +45,7 @@ impl PeerState {
         if let Some(sent) = sent.filter(|_| self.link.has_confirmed_session()) {
             return Some((Worth::Used, sent));
         }
-        // The instance is that of a handshake that was completed.
+        // An instance is known only after a completed handshake.
         let proven = self.link.instance.is_some() || any_proven;
         let worth = match self.link.is_wanted() {
             true => Worth::Wanted,
@@ -59,7 +59,7 @@ impl PeerState {
 /// All peers of all networks.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    /// In boxes: half of a tree's places are empty.
+    /// Boxed, because half of a tree's slots are empty.
     table: BTreeMap<PeerKey, Box<PeerState>>,
     next: u64,
 }
@@ -88,7 +88,7 @@ impl Peers {
         self.table.iter().map(|(&key, peer)| (key, &**peer))
     }
 
-    /// Names the peers for which the condition holds.
+    /// Returns the keys of the peers that fulfil `condition`.
     pub(super) fn keys(&self, condition: impl Fn(&PeerState) -> bool) -> Vec<PeerKey> {
         self.iter().filter(|(_, peer)| condition(peer)).map(|(key, _)| key).collect()
     }

@@ -1,9 +1,9 @@
 //! Peers whose addresses change while they live.
 //!
-//! The self-certifying address stays. The others come from whoever describes the network, and so do the
-//! blocks of addresses behind a peer. A change is in force at once for what arrives
-//! ([`Peer::owns`](crate::Peer::owns)) and for what is sent ([`Routes`](crate::Routes));
-//! [`Event::AddressesChanged`] tells the layers above what was lost, so that they end what still uses it.
+//! The self-certifying address stays. The other addresses, and the blocks behind a peer, come from the
+//! network's description. A change takes effect at once for received packets
+//! ([`Peer::owns`](crate::Peer::owns)) and sent ones ([`Routes`](crate::Routes)). [`Event::AddressesChanged`]
+//! tells the layers above which addresses were lost, so that they end what still uses them.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::link::Event;
 use crate::network::{NetworkIndex, Prefix};
 use crate::routes::Route;
 
-/// Addresses and blocks that one peer may have besides its self-certifying address.
+/// Maximum number of addresses and blocks of one peer besides its self-certifying address.
 const MAX_PREFIXES: usize = 64;
 
 impl Endpoint {
-    /// Gives a peer other addresses, and blocks of addresses behind it, in place of those that it has besides
-    /// the self-certifying one. At most 64.
+    /// Replaces a peer's addresses, except the self-certifying one, and the blocks of addresses behind it. At
+    /// most 64.
     ///
-    /// For a source that the user trusts with the whole network: nothing here asks whether the peer should
+    /// The caller must be trusted with the whole network, because nothing here checks whether the peer may
     /// have them.
     ///
     /// # Errors
-    /// The peer keeps what it has, for a reason that [`AddressError`] gives.
+    /// Returns the reason as an [`AddressError`]; the peer then keeps what it has.
     pub fn set_addresses(
         &mut self,
         network: NetworkIndex,
@@ -41,8 +41,8 @@ impl Endpoint {
         }
         let certified = joined.id.certified_prefix();
         for &prefix in prefixes {
-            // Whoever has a longer prefix in a block keeps it, since the longest decides. But nobody is given
-            // a part of the network's own prefix: there every address follows from a node ID.
+            // A longer prefix inside a block stays with its owner, because the longest prefix wins. But the
+            // network's own prefix cannot be given away, because there every address follows from a node ID.
             let (address, length) = (prefix.address(), prefix.length());
             let in_certified = length >= certified.length() && certified.contains(address);
             if in_certified || address.is_multicast() || address.is_loopback() {
@@ -82,7 +82,7 @@ impl Endpoint {
     }
 }
 
-/// Why a peer's addresses were not changed.
+/// Reason why a peer's addresses were not changed.
 ///
 /// ```
 /// use peersock_overlay::AddressError;
@@ -97,14 +97,14 @@ pub enum AddressError {
     /// The node is not known as a peer in the network, or the network is not joined.
     #[error("node {0} is not known in the network")]
     NotAPeer(NodeId),
-    /// More than 64.
+    /// The peer would have more than 64.
     #[error("a member has at most {MAX_PREFIXES} addresses and blocks")]
     TooMany,
     /// The address is unspecified, loopback or multicast, or in the prefix where addresses follow from node
     /// IDs.
     #[error("{0} cannot be given to a member")]
     Unusable(Prefix),
-    /// Another peer or this node has it.
+    /// Another peer or this node has the prefix.
     #[error("{0} belongs to another member")]
     Taken(Prefix),
 }

@@ -1,4 +1,4 @@
-//! How roots are reached as relays: what that changes about the places behind them.
+//! The ways to roots as relays, and the effect of their changes on the places behind the roots.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::roots::{Root, Unasked};
 use crate::wire::{Channel, LookUpKey};
 
 impl Endpoint {
-    /// Makes known how a root is reached as a relay, if that has changed.
+    /// Publishes the way to a root as a relay, if it has changed.
     pub(super) fn update_relay(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let place = peer.link.handle.path().map(|path| path.place);
@@ -20,7 +20,7 @@ impl Endpoint {
         let (token, is_scarce) = (answer.token, !answer.relays || answer.drains);
         let Some(Place::Direct { socket, remote }) = place else { return };
         let relay = Relay { socket, root: remote, token, is_scarce };
-        // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
+        // The root relays by UDP only once it knows that this node is there.
         let is_known = |root: &Root| {
             root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0)
         };
@@ -55,7 +55,7 @@ impl Endpoint {
                     self.link(now, peer, Link::path_moved);
                 }
             }
-            // An attempt may have lost its packets on the way that this one replaces.
+            // An attempt may have lost packets on the way that this one replaces.
             for place in self.nodes[node].reach.places_behind(&relay) {
                 for peer in self.nodes[node].peers().collect::<Vec<_>>() {
                     self.link(now, peer, |link, cx| link.try_again_at(cx, &place));
@@ -70,8 +70,8 @@ impl Endpoint {
         self.core.scarce = relays.filter(|relay| relay.is_scarce).map(|relay| relay.root).collect();
     }
 
-    /// A root has not passed on what was for that channel: it was too much. Nodes that are to be met there
-    /// are tried behind other roots at once.
+    /// Handles a root's notice that it has dropped frames to a channel for exceeding the rate. Tries nodes
+    /// behind that root through other roots at once.
     pub(super) fn relay_over_rate(&mut self, now: Instant, root: SocketAddr, channel: Channel) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {
@@ -83,8 +83,8 @@ impl Endpoint {
         }
     }
 
-    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
-    /// looked for elsewhere.
+    /// Handles a root that does not know a channel, or no longer relays: looks up nodes that are reached
+    /// there.
     pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {
@@ -95,7 +95,7 @@ impl Endpoint {
             let is_path = used.is_some_and(|used| channel.is_none_or(|channel| channel == used.channel));
             self.nodes[node].reach.forget_relayed(&root, channel);
             let peers = self.nodes[node].peers().collect::<Vec<_>>();
-            // The peers of a node have the same ID.
+            // All peers of a node have the same ID.
             if let Some(peer) = peers.first().and_then(|peer| self.peers.get(*peer)) {
                 let id = LookUpKey::Id(*peer.link.handle.id());
                 for (key, _) in &self.roots.list {

@@ -1,4 +1,4 @@
-//! Other nodes' handshakes: initiations, from the cheapest check to the dearest.
+//! Other nodes' handshakes: initiations, checked from the cheapest check to the most expensive.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Endpoint {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "initiation", "it is for another identity than this node's");
         }
-        // A copy, by the network or by an attacker, is worth nothing: neither X25519 nor a token of the load
+        // A copy, made by the network or an attacker, deserves neither X25519 nor a token of the load
         // measure.
         if self.recent.contains(datagram) {
             self.core.counters.initiations_replayed.increment();
@@ -38,6 +38,7 @@ impl Endpoint {
             counters.bytes_tried.add(datagram.len() as u64);
             cookies.check_mac2(now, meta.origin(), datagram)
         };
+        // The initiator may be a peer that renews its session, which must succeed during a flood.
         let take_known = || self.nodes.take_handshake(&meta.place().key(), now);
         match self.load.admit(meta.origin(), now, has_cookie, take_known) {
             Admission::Accept => {}
@@ -61,6 +62,7 @@ impl Endpoint {
                 return;
             }
         }
+        // Not past waiting ones, which were there first.
         if self.backlog.is_empty() && self.at_once.take(now) {
             return self.read_initiation(now, meta, datagram);
         }
@@ -77,11 +79,12 @@ impl Endpoint {
         }
     }
 
-    /// Works off some of the initiations that wait. Those that are left are due at once, but after what else
-    /// is due, and after the driver has read its sockets.
+    /// Handles some of the waiting initiations. The rest is due at once, but after other due timers and after
+    /// the driver has read its sockets.
     pub(super) fn work_off(&mut self, now: Instant) {
         for _ in 0..WORKED_OFF_AT_ONCE {
             let Some(Waiting { meta, datagram }) = self.backlog.pop() else { return };
+            // A copy may have been read while this one waited.
             if self.recent.contains(&datagram) {
                 self.core.counters.initiations_replayed.increment();
                 continue;
@@ -93,7 +96,7 @@ impl Endpoint {
         }
     }
 
-    /// Does the X25519 operations that show who the sender is.
+    /// Performs the X25519 operations that identify the sender.
     fn read_initiation(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.core.counters.handshake_x25519.add(2);
         self.core.counters.bytes_tried.add(datagram.len() as u64);
@@ -101,11 +104,12 @@ impl Endpoint {
             self.core.counters.handshake_unauthentic.increment();
             return self.log_refusal(now, &meta, "initiation", "it is not authentic");
         };
+        // Only authentic ones, so that forgeries cannot push genuine entries out.
         self.recent.insert(datagram);
         self.accept(now, meta, received, datagram.len());
     }
 
-    /// The sender holds the key that it names: is it a member, and is this new?
+    /// Handles an initiation whose sender holds the key it names: checks membership and novelty.
     fn accept(&mut self, now: Instant, meta: RecvMeta, received: Received, len: usize) {
         let network = received.payload().network;
         let Some(network) = self.networks.values().find(|joined| joined.id == network) else {
@@ -130,17 +134,18 @@ impl Endpoint {
     }
 }
 
-/// Returns a bucket for the initiations that a node admits and works off as they come, without a way through
-/// the backlog: a tenth.
+/// Returns a bucket for initiations handled as they come, without passing through the backlog: a tenth of
+/// all.
 pub(super) fn at_once(limits: &Limits, now: Instant) -> Bucket {
     let (rate, burst) = (limits.handshakes_per_second / 10, limits.handshake_burst / 10);
     Bucket::new(Rate::per_second(rate, burst.max(1)), now)
 }
 
-/// Initiations that are worked off before the driver reads its sockets again: a millisecond.
+/// Number of initiations handled before the driver reads its sockets again: about a millisecond.
 const WORKED_OFF_AT_ONCE: usize = 4;
 
-/// A time after now, so that the driver has its turn.
+/// Delay after which the next ones are due.
+// More than zero, so that the driver has its turn.
 const NEXT: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.
@@ -160,12 +165,12 @@ pub struct Recent {
 const MAX_RECENT: usize = 64;
 
 impl Recent {
-    /// Whether it is an exact copy of one of them.
+    /// Returns true if `datagram` is an exact copy of one of them.
     pub fn contains(&self, datagram: &[u8]) -> bool {
         mac1(datagram).is_some_and(|mac| self.macs.contains(mac))
     }
 
-    /// Takes one in.
+    /// Adds an initiation.
     pub fn insert(&mut self, datagram: &[u8]) {
         if let Some(mac) = mac1(datagram) {
             self.macs.truncate(MAX_RECENT - 1);
@@ -174,7 +179,7 @@ impl Recent {
     }
 }
 
-/// MAC1 stands in front of MAC2, which ends the message.
+/// Returns MAC1, which precedes the MAC2 at the end of the message.
 fn mac1(datagram: &[u8]) -> Option<&[u8; 16]> {
     let (rest, _) = datagram.split_last_chunk::<16>()?;
     rest.last_chunk()

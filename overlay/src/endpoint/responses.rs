@@ -1,4 +1,4 @@
-//! What answers our own initiations.
+//! Answers to our own initiations.
 
 use std::time::Instant;
 
@@ -14,7 +14,8 @@ impl Endpoint {
             return self.log_refusal(now, &meta, "response", "it is malformed");
         };
         let index = response.receiver;
-        // The index comes first: it is random, so only who saw the initiation gets further than this.
+        // The index is checked first: it is random, so only a node that saw the initiation gets past this
+        // check.
         let Some(&key) = self.core.initiations.get(&index) else {
             self.core.counters.responses_unexpected.increment();
             return self.log_refusal(now, &meta, "response", "nothing waits for it any more");

@@ -1,4 +1,4 @@
-//! The sessions with roots: begun, kept, and what is said in them.
+//! The sessions with roots: their beginning and maintenance, and the messages in them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::wire::{Channel, NotFound, NoticeCode, Registered, RootMessage};
 
 impl Endpoint {
-    /// Something has changed about the link to a root.
+    /// Handles a change of the link to a root.
     pub(super) fn on_root_event(&mut self, now: Instant, event: &Event) {
         let Some(key) = self.key_of(event.peer()) else { return };
         let Some(root) = self.roots.get_mut(key) else { return };
@@ -22,7 +22,7 @@ impl Endpoint {
                 root.registering.interrupted();
             }
             Event::SessionReady(_) | Event::PathConfirmed(_) => {
-                // It may have forgotten this node meanwhile.
+                // The root may have forgotten this node meanwhile.
                 if std::mem::take(&mut root.is_unreachable) {
                     root.registering.renew_soon(now);
                 }
@@ -31,17 +31,17 @@ impl Endpoint {
             Event::PathChanged(_) => {}
             _ => return,
         }
-        // The root follows to where something else than a probe comes from.
+        // The root follows to a new source only on a packet other than a probe, such as a registration.
         if matches!(event, Event::PathChanged(_)) && root.stream.is_open {
             root.registering.renew_soon(now);
         }
         self.update_relay(now, key);
-        // Not from here: this may be in the middle of a step of that link.
+        // Deferred to the timer, because this call may be in the middle of a step of that link.
         self.core.timers.set(Timer::Root(key), now);
     }
 
-    /// Sees to it that there is a session with a root, that this node is registered, and that the root is
-    /// heard from now and then.
+    /// Maintains a session with a root, this node's registration there, and regular signs of life from the
+    /// root.
     pub(super) fn step_root(&mut self, now: Instant, key: PeerKey) {
         if self.leave_idle_guest(now, key) {
             return;
@@ -58,13 +58,14 @@ impl Endpoint {
         self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
     }
 
-    /// Returns when to look again.
+    /// Performs the session's due step and returns when to check again.
     fn step_root_session(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
         let peer = self.peers.get(key)?;
         let handle = Arc::clone(&peer.link.handle);
         let Some(session) = handle.sender().map(|sender| sender.session) else {
             if !peer.link.is_connecting() {
                 let tried = self.roots.get(key).is_some_and(|root| root.is_unreachable);
+                // A root that has not answered before gets short attempts with pauses.
                 let reason = if tried { Reason::Hint } else { Reason::Traffic };
                 self.link(now, key, |link, cx| link.attempt(cx, reason));
             }
@@ -90,7 +91,7 @@ impl Endpoint {
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
                 now + RETRY_INTERVAL
             } else {
-                // A NAT box may show this node elsewhere than before: then the root is to follow.
+                // A NAT box may have given this node another address, and the root must follow to it.
                 self.link(now, key, |link, cx| link.renew_or_ask_path(cx, Why::Announce));
                 now + ANSWER_TIMEOUT
             }
@@ -108,7 +109,7 @@ impl Endpoint {
         }
         let (id, access) = (root.identity.node_id(), root.access.clone());
         let message = root.registering.ask(&identity, &id, &access, session.index(), unix_time, now);
-        // It has an answer. Repeated without one it must not look as if all was well.
+        // A registration has an answer, so repeating it unanswered must not pass for a working session.
         root.asked.get_or_insert((now, 1));
         self.core.counters.root_registrations_sent.increment();
         self.tell_root(now, key, &message);
@@ -120,7 +121,8 @@ impl Endpoint {
         self.link(now, key, |link, cx| link.send_message(cx, &plaintext));
     }
 
-    /// This node's own addresses have changed, and with them what the roots see.
+    /// Renews all registrations after a change of this node's own addresses, because the roots now see
+    /// others.
     pub(super) fn renew_registrations(&mut self, now: Instant) {
         for (key, root) in &mut self.roots.list {
             root.registering.renew_soon(now + ADDRESS_SETTLES);
@@ -129,7 +131,7 @@ impl Endpoint {
         }
     }
 
-    /// A root says something in its session.
+    /// Handles a root's message in its session.
     pub(super) fn on_root_message(&mut self, now: Instant, key: PeerKey, plaintext: &[u8]) {
         let Ok(message) = RootMessage::parse(plaintext) else {
             return self.core.counters.control_unknown.increment();
@@ -152,7 +154,7 @@ impl Endpoint {
             RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
             RootMessage::Vouched(voucher) => self.on_vouched(now, key, voucher),
             RootMessage::Nickname(message) => self.on_nickname(now, key, message),
-            // Only roots get these.
+            // Only roots get the other messages.
             _ => self.core.counters.control_unknown.increment(),
         }
     }
@@ -207,7 +209,7 @@ impl Endpoint {
             NoticeCode::OverRate | NoticeCode::NoChannel => {
                 let is_over_rate = code == NoticeCode::OverRate;
                 self.core.counters.root_over_rate.add(is_over_rate.into());
-                // Each looks at all nodes. One that is dropped comes again with the next frame.
+                // Each notice examines all nodes. A dropped one is repeated with the next frame.
                 if !root.notices.take_of(Rate::per_second(NOTICES, NOTICES_BURST), now) {
                     return self.core.counters.root_notices_limited.increment();
                 }
@@ -222,13 +224,14 @@ impl Endpoint {
     }
 }
 
-/// Notices that a root does not know a channel, or that something was too much, of which so many in a second
-/// are heeded, and so many at once: each peer behind a root that was restarted may cause one.
+/// Rate and burst of notices about unknown channels and exceeded rates that are handled. Each peer behind a
+/// restarted root may cause one.
 const NOTICES: u32 = 50;
 const NOTICES_BURST: u32 = 500;
 
-/// A timer that is due again is set at least so far ahead, so that nothing can run without end.
+/// Minimum delay of a timer that is due again.
+// A loop cannot run without end then.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
-/// After a change of address it takes a moment until the root has seen this node there.
+/// Time after a change of address until the root has probably seen this node there.
 const ADDRESS_SETTLES: Duration = Duration::from_millis(500);

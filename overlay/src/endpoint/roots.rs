@@ -1,4 +1,4 @@
-//! Which roots this node uses, and how they are.
+//! The roots that this node uses, and their states.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,21 +17,21 @@ use crate::reach::{Place, SocketIndex};
 use crate::roots::{Claims, LookUps, MAX_ROOTS, Questions, Relays, Root, RootConfig, RootInfo, RootState};
 use crate::session::Peer;
 
-/// All that the endpoint has of its roots, besides their links.
+/// State of the endpoint's roots, besides their links.
 #[derive(Debug)]
 pub(super) struct Roots {
-    /// In the order in which they were given, and those that others have named.
+    /// Roots in the order in which they were given, then guests.
     pub(super) list: Vec<(PeerKey, Root)>,
     pub(super) look_ups: LookUps,
-    /// The nicknames of this node, and those that it asks for.
+    /// Nicknames of this node, and nicknames it looks up.
     pub(super) claims: Claims,
     pub(super) questions: Questions,
     pub(super) relays: Arc<Relays>,
-    /// The number of the next root's stream.
+    /// Number of the next root's stream.
     next_stream: u16,
-    /// Whether other streams are wanted than the driver knows.
+    /// Set while the wanted streams differ from those the driver knows.
     pub(super) streams_changed: bool,
-    /// The states of all, and whose directories are away, as the driver was told of them last.
+    /// State of each root and its directory, as last reported to the driver.
     told: Vec<(PeerKey, RootState, bool)>,
 }
 
@@ -57,7 +57,7 @@ impl Roots {
         self.list.iter_mut().find(|(known, _)| *known == key).map(|(_, root)| root)
     }
 
-    /// The root that listens at that address, if it relays for this node.
+    /// Returns the root that listens at `address`, if it relays for this node.
     pub(super) fn at(&self, address: SocketAddr) -> Option<&Root> {
         let is_there = |root: &Root| root.relay.is_some_and(|relay| relay.root == address);
         self.list.iter().map(|(_, root)| root).find(|root| is_there(root))
@@ -65,14 +65,14 @@ impl Roots {
 }
 
 impl Endpoint {
-    /// Says which roots this node uses, in place of those before; at most eight are. Sessions with new ones
-    /// are begun at once, and kept; those that are not named any more are told, and forgotten. A node that
-    /// shuts down gives none, then drains the endpoint once more.
+    /// Sets the roots that this node uses, at most eight, replacing those before. Begins and keeps sessions
+    /// with new roots at once; says goodbye to roots no longer named, and forgets them. A node that shuts
+    /// down sets none, then drains the endpoint once more.
     pub fn set_roots(&mut self, now: Instant, roots: Vec<RootConfig>) {
         let mut named = BTreeSet::from([self.own_id]);
         let roots = roots.into_iter().filter(|root| named.insert(root.identity.node_id()));
         let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
-        // Who uses no roots is no guest of others.
+        // A node without roots of its user has no use for guests either.
         let is_kept = |root: &Root| {
             roots.iter().any(|one| one.identity == root.identity) || root.guest.is_some() && !roots.is_empty()
         };
@@ -100,7 +100,7 @@ impl Endpoint {
         self.renew_contact(now);
     }
 
-    /// Makes known which roots there are.
+    /// Publishes the set of roots.
     pub(super) fn publish_roots(&mut self) {
         let nodes = self.roots.list.iter().map(|(_, root)| root.identity.node_id()).collect();
         self.networks.set_roots(RootsPolicy { nodes });
@@ -109,7 +109,7 @@ impl Endpoint {
         self.publish_relays();
     }
 
-    /// Makes known whose word counts about where other nodes are, and what time it is there.
+    /// Publishes whose word about other nodes' addresses counts, and the time at those roots.
     pub(super) fn publish_clocks(&mut self) {
         let witness = |(_, root): &(PeerKey, Root)| Witness {
             root: root.identity,
@@ -119,7 +119,7 @@ impl Endpoint {
         self.core.witnesses = self.roots.list.iter().map(witness).collect();
     }
 
-    /// The roots, in the order in which they were given, and behind them those that others have named.
+    /// Returns the roots in the order in which they were given, then guests.
     pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
         let info = |(key, root): &(PeerKey, Root)| {
             let link = &self.peers.get(*key)?.link;
@@ -158,10 +158,9 @@ impl Endpoint {
         self.roots.list.iter().filter_map(info).collect()
     }
 
-    /// Returns true if a root has come, is gone, or has another [state](RootInfo::state) or
-    /// [directory](RootInfo::is_partial) than when this was called last.
-    /// To be called after whatever may have changed that. A registration that ends because nobody has renewed
-    /// it changes the state with the next step for that root.
+    /// Returns true if a root was added or removed, or its [state](RootInfo::state) or
+    /// [directory](RootInfo::is_partial) has changed since the last call. Call this after every possible
+    /// change. An expired registration changes the state with the next step for that root.
     pub fn poll_root_change(&mut self, now: Instant) -> bool {
         let state = |(key, root): &(PeerKey, Root)| {
             let connected = self.peers.get(*key).is_some_and(|peer| peer.link.current().is_some());
@@ -175,13 +174,13 @@ impl Endpoint {
         true
     }
 
-    /// The roots that relay for this node, for the data path. A driver keeps this and takes relayed frames
-    /// apart with a [`RelayReader`](crate::RelayReader).
+    /// Returns the roots that relay for this node, for the data path. A driver keeps this and parses relayed
+    /// frames with a [`RelayReader`](crate::RelayReader).
     pub fn relays(&self) -> &Arc<Relays> {
         &self.roots.relays
     }
 
-    /// Where the roots at which this node is registered see it.
+    /// Returns the addresses at which the roots with this node's registration see it.
     pub(super) fn seen_by_roots(&self, now: Instant) -> Vec<Seen> {
         let views = |(_, root): &(PeerKey, Root)| {
             let (answer, relay) = (root.registering.standing(now)?, root.relay?);
@@ -192,7 +191,7 @@ impl Endpoint {
         self.roots.list.iter().filter_map(views).flatten().flatten().collect()
     }
 
-    /// Where the roots at which this node is registered see its streams.
+    /// Returns the addresses at which the roots with this node's registration see its streams.
     pub(super) fn seen_by_tcp(&self, now: Instant) -> Vec<SeenByTcp> {
         let seen = |(_, root): &(PeerKey, Root)| {
             let (answer, port) = (root.registering.standing(now)?, root.stream.port?);
@@ -202,7 +201,7 @@ impl Endpoint {
         self.roots.list.iter().filter_map(seen).collect()
     }
 
-    /// The root that listens at an address and relays for this node.
+    /// Returns the root that listens at an address and relays for this node.
     pub(super) fn root_at(&self, address: SocketAddr) -> Option<NodeId> {
         self.roots.at(address).map(|root| root.identity.node_id())
     }
@@ -222,11 +221,11 @@ impl Endpoint {
         key
     }
 
-    /// Begins with a root that is not known yet.
+    /// Adds a root that is not known yet.
     pub(super) fn add_root(&mut self, now: Instant, identity: PublicIdentity) -> PeerKey {
         let key = self.add_root_peer(now, &identity);
         let mut stream = SocketIndex::stream(self.roots.next_stream);
-        // Numbers come again after many roots.
+        // Stream numbers wrap around after many roots, so skip those in use.
         while self.roots.list.iter().any(|(_, root)| root.stream.socket == stream) {
             self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
             stream = SocketIndex::stream(self.roots.next_stream);

@@ -1,4 +1,4 @@
-//! Streams to roots: which are wanted, and what follows when the driver has opened or lost one.
+//! Streams to roots: which are wanted, and the handling of opened and lost ones.
 
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
 use crate::roots::{Reached, Root, WantedStream};
 
 impl Endpoint {
-    /// The roots to which the driver is to keep a stream, if that has changed since the last call: it opens
-    /// those that are new, and closes the others. To be called after every other call that takes `&mut self`.
+    /// Returns the roots to which the driver should keep a stream, if they have changed since the last call.
+    /// The driver opens new ones, and closes the others. Poll this after every other `&mut self` call.
     pub fn poll_streams(&mut self) -> Option<Vec<WantedStream>> {
         if !std::mem::take(&mut self.roots.streams_changed) {
             return None;
@@ -26,10 +26,10 @@ impl Endpoint {
         Some(wanted.map(stream).collect())
     }
 
-    /// Says whether there is a stream to a root: datagrams to [`WantedStream::socket`] leave by it, and those
-    /// that come in by it have that socket and [its end](SocketIndex::stream_end) as source. One that was
-    /// opened in the place of another is told again. `port` is its local one, by which TCP leads to the root
-    /// itself and not to a proxy, and that other connections may leave from as well.
+    /// Reports whether a stream to a root is open. Datagrams to [`WantedStream::socket`] leave by it, and
+    /// those that arrive on it have that socket and [its end](SocketIndex::stream_end) as source. Call this
+    /// again for a stream that replaces another. `port` is its local port, if the TCP connection leads to the
+    /// root itself and not to a proxy, and other connections may leave from the same port.
     pub fn set_stream(&mut self, now: Instant, root: &NodeId, is_open: bool, port: Option<u16>) {
         let found = self.roots.list.iter_mut().find(|(_, known)| known.identity.node_id() == *root);
         let Some((key, root)) = found else { return };
@@ -46,7 +46,8 @@ impl Endpoint {
         let is_path = |place: Place| place.socket() == socket;
         let was_path = self.nodes[peer.link.node].reach.place().is_some_and(is_path);
         tracing::debug!(root = %peer.link.handle.id(), is_open, "the stream to a root");
-        // By a handshake the root learns that this node is there, whether it still knows the session or not.
+        // A handshake shows the root that this node is there, whether the root still knows the session or
+        // not.
         if is_open || was_path {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
         }
@@ -58,10 +59,10 @@ impl Endpoint {
         self.core.timers.set(Timer::Root(key), now);
     }
 
-    /// Makes the root's addresses, and the end of its stream if there is one, what is tried for it.
+    /// Configures the root's addresses, and the end of its stream if there is one, as candidates.
     pub(super) fn configure_root(&mut self, now: Instant, key: PeerKey) {
         let (Some(root), Some(peer)) = (self.roots.get(key), self.peers.get(key)) else { return };
-        // At most eight count: the one that was made for this very root goes first.
+        // At most eight count, so the end of the stream, which leads to this very root, goes first.
         let end = root.stream.socket.stream_end().filter(|_| root.stream.is_open);
         let remotes: Vec<_> = end.into_iter().chain(root.stream.endpoints.iter().copied()).collect();
         let node = peer.link.node;
@@ -72,7 +73,7 @@ impl Endpoint {
         }
     }
 
-    /// Decides about the stream to a root; returns when to look again.
+    /// Performs the due step of the stream to a root, and returns when to check again.
     pub(super) fn step_stream(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
         let link = &self.peers.get(key)?.link;
         let place = link.handle.path().map(|path| path.place).filter(|_| link.current().is_some());
@@ -96,19 +97,19 @@ impl Endpoint {
         let changed = before != root.stream.is_wanted;
         self.roots.streams_changed |= changed;
         if let Some(place) = step.ask.and_then(|remote| place_of(&self.core.sockets, None, remote)) {
-            // The answer makes it the path.
+            // The answer makes this place the path.
             self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
         }
         step.next
     }
 
-    /// The network has changed: roots that are reached by a stream may be reached by UDP again.
+    /// Tries UDP again for roots that are reached by a stream, because the network has changed.
     pub(super) fn ask_roots_by_udp(&mut self) {
         self.roots.list.iter_mut().for_each(|(_, root)| root.stream.ask_soon());
     }
 }
 
-/// The place of the root that a stream leads to.
+/// Returns the place of the root that a stream leads to.
 fn stream_place(socket: SocketIndex) -> Option<Place> {
     Some(Place::Direct { socket, remote: socket.stream_end()? })
 }

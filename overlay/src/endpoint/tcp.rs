@@ -1,4 +1,4 @@
-//! TCP connections to other nodes: what the driver is to do, and what follows when it has opened or lost one.
+//! TCP connections to other nodes: the driver's tasks, and the handling of opened and lost connections.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,18 +9,19 @@ use crate::link::{Link, NodeKey, Timer};
 use crate::reach::{SocketIndex, SocketInfo};
 
 impl Endpoint {
-    /// What the driver has to do next about TCP connections to other nodes. To be called until it returns
-    /// `None` after every other call that takes `&mut self`. There is nothing to do but where
-    /// [`EndpointConfig::tcp_punch`](crate::EndpointConfig::tcp_punch) says so.
+    /// Returns the driver's next task about TCP connections to other nodes. Poll this until it returns
+    /// `None`, after every other `&mut self` call. There are tasks only if
+    /// [`EndpointConfig::tcp_punch`](crate::EndpointConfig::tcp_punch) is set.
     pub fn poll_tcp(&mut self) -> Option<TcpAction> {
         self.core.tcp.poll()
     }
 
-    /// There is a TCP connection to another node, whose other end is at `remote`: one that was begun for the
-    /// [`TcpPunch`](crate::TcpPunch) with that id, or that somebody else has begun if there is no id.
-    /// Datagrams to `socket`, a number that no other open connection has ([`SocketIndex::peer_stream`]),
-    /// leave by it, and those that come in by it have that socket and [its end](SocketIndex::stream_end) as
-    /// source. False if there are too many: then it is to be closed, and this endpoint knows nothing of it.
+    /// Reports a TCP connection to another node, whose other end is at `remote`. `id` names the
+    /// [`TcpPunch`](crate::TcpPunch) it was made for; `None` means that the other side has connected.
+    /// `socket` is a number that no other open connection has ([`SocketIndex::peer_stream`]). Datagrams to it
+    /// leave by the connection, and those that arrive have that socket and [its end](SocketIndex::stream_end)
+    /// as source. Returns false if there are too many connections: then the driver closes this one, and the
+    /// endpoint does not know it.
     pub fn tcp_opened(
         &mut self,
         now: Instant,
@@ -44,14 +45,13 @@ impl Endpoint {
         true
     }
 
-    /// A TCP connection to another node has ended. Not to be called for one that was to be closed by
-    /// [`TcpAction::Close`].
+    /// Reports the end of a TCP connection to another node. Not for one that [`TcpAction::Close`] has closed.
     pub fn tcp_closed(&mut self, now: Instant, socket: SocketIndex) {
         self.core.tcp.closed(socket);
         self.forget_stream(now, socket);
     }
 
-    /// Has those TCP connections closed that nobody needs.
+    /// Closes the TCP connections that are no longer needed.
     pub(super) fn close_unused_streams(&mut self, now: Instant) {
         let path = |node: NodeKey| self.nodes[node].reach.place().map(|place| place.socket());
         let paths = self.nodes.keys().into_iter().filter_map(|node| Some((path(node)?, node)));
@@ -71,7 +71,7 @@ impl Endpoint {
         }
     }
 
-    /// Nodes that were reached by a connection are looked for elsewhere.
+    /// Looks elsewhere for nodes that were reached by this connection.
     fn forget_stream(&mut self, now: Instant, socket: SocketIndex) {
         self.core.sockets.retain(|known| known.index != socket);
         for node in self.nodes.keys() {

@@ -1,4 +1,4 @@
-//! Where roots see this node by the address family that its path to them does not use; see
+//! Addresses of this node that roots see in the address family not used by its path to them; see
 //! [`OtherView`](crate::roots::OtherView).
 
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::reach::{Place, place_of};
 use crate::wire::{RootMessage, Voucher};
 
 impl Endpoint {
-    /// Asks a root for a voucher of the other family, if that is due; returns when to look again.
+    /// Asks a root for a voucher of the other family, if due; returns when to check again.
     pub(super) fn step_other_view(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
         let root = self.roots.get(key)?;
         let next = root.other_view.next()?;
@@ -34,7 +34,7 @@ impl Endpoint {
         next
     }
 
-    /// A root answers. That says nothing of the path to it.
+    /// Handles a root's answer, which says nothing about the path to the root.
     pub(super) fn on_vouched(&mut self, now: Instant, key: PeerKey, voucher: Voucher) {
         let own = self.own_id;
         let Some(root) = self.roots.get_mut(key) else { return };
@@ -45,7 +45,7 @@ impl Endpoint {
         self.renew_contact(now);
     }
 
-    /// One of the root's addresses in the family that the path to it is not of, each in its turn.
+    /// Returns one of the root's addresses in the family not used by the path, each in turn.
     fn other_way(&self, now: Instant, key: PeerKey, turn: u32) -> Option<Place> {
         let root = self.roots.get(key).filter(|root| root.guest.is_none())?;
         let relay = root.relay.filter(|relay| !relay.socket.makes_place() && !relay.socket.is_stream())?;

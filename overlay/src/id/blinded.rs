@@ -10,11 +10,11 @@ use crate::crypto::hash;
 
 const NONCE_LABEL: &[u8] = b"peersock blinded nonce v1";
 
-/// An identity's Ed25519 key multiplied by a factor, as in version 3 of Tor's onion services.
+/// Ed25519 key of an identity multiplied by a factor, as in version 3 of Tor's onion services.
 ///
-/// Only the identity's owner can sign with it. Whoever knows the factor can compute the public key from the
-/// identity ([`PublicIdentity::blinded`]); who does not can tell neither whose it is nor whether two of them
-/// belong to one identity. Signatures are ordinary Ed25519 (RFC 8032). Erased on drop, never printed.
+/// Only the identity's owner can sign with it. With the factor, anyone can compute the public key from the
+/// identity ([`PublicIdentity::blinded`]). Without it, the key shows neither its identity nor whether two
+/// keys belong to one identity. Signatures are ordinary Ed25519 (RFC 8032). Erased on drop, never printed.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -30,18 +30,18 @@ pub struct BlindedKey {
 impl BlindedKey {
     pub(super) fn new(secret: ExpandedSecretKey, factor: &[u8; 32]) -> Self {
         let scalar = secret.scalar * Scalar::from_bytes_mod_order(clamp_integer(*factor));
-        // Another key gets other nonces: one nonce under two keys would reveal both secrets.
+        // Another key needs other nonces, because one nonce under two keys would reveal both secrets.
         let hash_prefix = hash::keyed(&secret.hash_prefix, &[NONCE_LABEL, factor]);
         let secret = ExpandedSecretKey { scalar, hash_prefix };
         Self { public: VerifyingKey::from(&secret), secret }
     }
 
-    /// The public key.
+    /// Returns the public key.
     pub fn public(&self) -> &[u8; 32] {
         self.public.as_bytes()
     }
 
-    /// Signs a message as RFC 8032 has it.
+    /// Signs a message as RFC 8032 specifies.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         raw_sign::<Sha512>(&self.secret, message, &self.public).to_bytes()
     }
@@ -54,18 +54,18 @@ impl fmt::Debug for BlindedKey {
 }
 
 impl Identity {
-    /// The Ed25519 key multiplied by `factor`, 32 bytes that follow from a secret of those who shall be able
-    /// to compute its public half.
+    /// Returns the Ed25519 key multiplied by `factor`. `factor` is 32 bytes derived from a secret of the
+    /// nodes that may compute the public half.
     pub fn blinded(&self, factor: &[u8; 32]) -> BlindedKey {
         BlindedKey::new(self.expanded_ed25519(), factor)
     }
 }
 
 impl PublicIdentity {
-    /// The public half of [`Identity::blinded`] with the same factor.
+    /// Returns the public half of [`Identity::blinded`] with the same factor.
     pub fn blinded(&self, factor: &[u8; 32]) -> [u8; 32] {
         let key = VerifyingKey::from_bytes(self.ed25519()).expect("an identity's key is a curve point");
-        // The clamped factor is a multiple of 8, so the result is of prime order whatever the key was.
+        // The clamped factor is a multiple of 8, so the result has prime order whatever the key was.
         key.to_edwards().mul_clamped(*factor).compress().to_bytes()
     }
 }

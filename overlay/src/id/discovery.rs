@@ -11,11 +11,11 @@ const BEACON_LABEL: &[u8] = b"peersock beacon v1";
 const HELLO_LABEL: &[u8] = b"peersock hello v1";
 const MEETING_LABEL: &[u8] = b"peersock meeting v1";
 
-/// The secret that the members of one network share for finding each other on a local network.
+/// Secret that the members of one network share for finding each other on a local network.
 ///
-/// On an open network whoever knows its ID can derive it; a pre-shared key or a member list keeps it among
-/// those who have that. It proves membership to nobody: it only tells a network's beacons and hellos from
-/// others, and hides the identities in hellos. Erased on drop, never printed.
+/// On an open network any node that knows the ID can derive it; a pre-shared key or a member list limits it
+/// to nodes that have those. It proves membership to no node. It only distinguishes a network's beacons and
+/// hellos from others, and hides the identities in hellos. Erased on drop, never printed.
 ///
 /// ```
 /// use peersock_overlay::{DiscoveryKey, NetworkId, Psk};
@@ -49,18 +49,18 @@ impl DiscoveryKey {
         }
     }
 
-    /// The tag that says "this network" in a beacon with that salt.
+    /// Returns the tag for this network in a beacon with that salt.
     pub fn beacon_tag(&self, salt: &[u8; 16]) -> [u8; 16] {
         hash::mac16(&self.beacon, &[salt])
     }
 
-    /// The key from which follows where the network's members meet in a public directory, and what they
-    /// seal there. It is as secret as the network's key.
+    /// Returns the key that determines where the network's members meet in a public directory, and that seals
+    /// their records there. It is as secret as the network's key.
     pub fn meeting_key(&self) -> &[u8; 32] {
         &self.meeting
     }
 
-    /// The key that seals hellos.
+    /// Returns the key that seals hellos.
     pub(crate) fn hello_key(&self) -> &[u8; 32] {
         &self.hello
     }

@@ -14,7 +14,7 @@ use crate::crypto::hash;
 const X25519_LABEL: &[u8] = b"peersock x25519 v1";
 const ED25519_LABEL: &[u8] = b"peersock ed25519 v1";
 
-/// A node's secret: the key pairs for handshakes (X25519) and for signatures (Ed25519).
+/// Secret of a node: the key pairs for handshakes (X25519) and for signatures (Ed25519).
 ///
 /// Both come from one 32-byte seed, so a node is saved and restored by its seed alone. The secrets are erased
 /// from memory on drop, and `Debug` shows only the public half.
@@ -43,28 +43,28 @@ impl Identity {
         Self { x25519, ed25519, public }
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public(&self) -> &PublicIdentity {
         &self.public
     }
 
-    /// The node ID of the public half.
+    /// Returns the node ID of the public half.
     pub fn node_id(&self) -> NodeId {
         self.public.node_id()
     }
 
-    /// Signs a message with the Ed25519 key (RFC 8032). The message begins with what it is for, or a
-    /// signature made for one purpose could serve another.
+    /// Signs a message with the Ed25519 key (RFC 8032). The message must begin with its purpose, because a
+    /// signature made for one purpose could otherwise serve another.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.ed25519.sign(message).to_bytes()
     }
 
-    /// The Ed25519 secret as a scalar and the secret of its nonces (RFC 8032, 5.1.5).
+    /// Returns the Ed25519 secret as a scalar and the secret of its nonces (RFC 8032, 5.1.5).
     pub(super) fn expanded_ed25519(&self) -> ExpandedSecretKey {
         ExpandedSecretKey::from(self.ed25519.as_bytes())
     }
 
-    /// The key for the handshake's Diffie-Hellman.
+    /// Returns the key for the handshake's Diffie-Hellman.
     pub(crate) fn x25519(&self) -> &StaticSecret {
         &self.x25519
     }
@@ -72,13 +72,13 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Named, so that a new secret field is not printed by accident.
+        // Destructured by name, so that a new secret field is not printed by accident.
         let Self { x25519: _, ed25519: _, public } = self;
         f.debug_struct("Identity").field("public", public).field("secret", &"[redacted]").finish()
     }
 }
 
-/// Both public keys of a node, which is what one gives to others.
+/// Both public keys of a node, which it gives to others.
 ///
 /// Displays as 86 characters of unpadded base64url: the X25519 key, then the Ed25519 key.
 ///
@@ -101,11 +101,11 @@ impl PublicIdentity {
     /// Length of [`Self::to_bytes`], in bytes.
     pub const LEN: usize = 64;
 
-    /// Takes the X25519 key followed by the Ed25519 key.
+    /// Creates an identity from the X25519 key followed by the Ed25519 key.
     ///
     /// # Errors
-    /// [`ParseIdentityError::Key`] if either key is of a kind that proves nothing: an X25519 key that is
-    /// zero, or an Ed25519 key that is no curve point or one of small order.
+    /// Returns [`ParseIdentityError::Key`] if either key proves nothing: an X25519 key that is zero, or an
+    /// Ed25519 key that is no curve point or of small order.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, ParseIdentityError> {
         let (x25519, ed25519) = bytes.split_at(32);
         Self::from_keys(
@@ -114,18 +114,17 @@ impl PublicIdentity {
         )
     }
 
-    /// Takes the two keys; like [`Self::from_bytes`].
+    /// Creates an identity from the two keys; like [`Self::from_bytes`].
     pub(crate) fn from_keys(x25519: [u8; 32], ed25519: [u8; 32]) -> Result<Self, ParseIdentityError> {
         let verifying = VerifyingKey::from_bytes(&ed25519).map_err(|_| ParseIdentityError::Key)?;
-        // The other low-order X25519 points are caught where they matter: the handshake refuses a zero
-        // result.
+        // Other low-order X25519 points need no check here, because the handshake refuses a zero result.
         if verifying.is_weak() || x25519 == [0; 32] {
             return Err(ParseIdentityError::Key);
         }
         Ok(Self { x25519, ed25519 })
     }
 
-    /// The X25519 key followed by the Ed25519 key.
+    /// Returns the X25519 key followed by the Ed25519 key.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..32].copy_from_slice(&self.x25519);
@@ -133,23 +132,24 @@ impl PublicIdentity {
         bytes
     }
 
-    /// The X25519 public key, for handshakes.
+    /// Returns the X25519 public key, for handshakes.
     pub fn x25519(&self) -> &[u8; 32] {
         &self.x25519
     }
 
-    /// The Ed25519 public key, for signatures.
+    /// Returns the Ed25519 public key, for signatures.
     pub fn ed25519(&self) -> &[u8; 32] {
         &self.ed25519
     }
 
-    /// Whether [`Identity::sign`] made `signature` for this message.
+    /// Returns true if [`Identity::sign`] made `signature` for this message.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.ed25519)
+            // Strict, because signatures with points of small order prove nothing.
             .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
     }
 
-    /// The hash of both keys that names the node.
+    /// Returns the hash of both keys, which names the node.
     pub fn node_id(&self) -> NodeId {
         NodeId::of(&self.x25519, &self.ed25519)
     }
@@ -180,17 +180,17 @@ impl FromStr for PublicIdentity {
     }
 }
 
-/// Why a string or 64 bytes are not a public identity.
+/// Reason why a string or 64 bytes are not a public identity.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseIdentityError {
-    /// It has this many characters instead of 86.
+    /// The string has this many characters instead of 86.
     #[error("a public identity has 86 characters, this has {0}")]
     Length(usize),
     /// The byte at this offset is not base64url, or the last character has stray bits.
     #[error("a public identity has only base64url characters, the one at offset {0} is wrong")]
     Character(usize),
-    /// A key in it can not belong to anybody.
+    /// A key in it cannot belong to any node.
     #[error("the public identity contains an invalid key")]
     Key,
 }
@@ -231,7 +231,7 @@ mod tests {
         let mut bad = good.clone();
         bad.replace_range(4..5, "*");
         assert_eq!(bad.parse::<PublicIdentity>(), Err(ParseIdentityError::Character(4)));
-        // 86 characters carry 516 bits: the four left over must be zero, or one key would have 16 spellings.
+        // 86 characters carry 516 bits. The four extra bits must be zero, or one key would have 16 spellings.
         let mut loose = good;
         loose.replace_range(85..86, "_");
         assert_eq!(loose.parse::<PublicIdentity>(), Err(ParseIdentityError::Character(85)));

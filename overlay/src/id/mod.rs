@@ -1,4 +1,4 @@
-//! Who a node is and which network it is on: identities, node IDs, network IDs and addresses.
+//! Identities of nodes and networks: keys, node IDs, network IDs and addresses.
 
 mod blinded;
 mod discovery;

@@ -10,9 +10,9 @@ use crate::crypto::hash;
 
 const PREFIX_LABEL: &[u8] = b"peersock network prefix v1";
 
-/// The 64-bit name of a network, written as exactly 16 hex digits.
+/// 64-bit name of a network, written as exactly 16 hex digits.
 ///
-/// The first byte tells the kind: `ff` ad-hoc, `fe` static, anything else managed.
+/// The first byte determines the kind: `ff` ad-hoc, `fe` static, anything else managed.
 ///
 /// ```
 /// use peersock_overlay::{NetworkId, NetworkKind};
@@ -26,14 +26,14 @@ const PREFIX_LABEL: &[u8] = b"peersock network prefix v1";
 pub struct NetworkId(u64);
 
 impl NetworkId {
-    /// What sessions with roots are for: no network, and none that can be joined.
+    /// ID for sessions with roots: no network, and not joinable.
     pub const ROOTS: Self = Self(1);
 
-    /// Checks and takes a 64-bit ID.
+    /// Creates a network ID from 64 bits, after checking them.
     ///
     /// # Errors
-    /// An ad-hoc ID (first byte `ff`) must end in 24 zero bits and its first port must not be above its last;
-    /// zero is no ID.
+    /// Returns an error for zero, and for an ad-hoc ID (first byte `ff`) that does not end in 24 zero bits or
+    /// whose first port is above its last.
     pub fn new(id: u64) -> Result<Self, ParseNetworkIdError> {
         let id = Self(id);
         match id.0.to_be_bytes() {
@@ -52,20 +52,20 @@ impl NetworkId {
         }
     }
 
-    /// The ID of the ad-hoc network on which the TCP and UDP ports in `ports` are allowed.
+    /// Returns the ID of the ad-hoc network on which the TCP and UDP ports in `ports` are allowed.
     ///
     /// # Errors
-    /// [`ParseNetworkIdError::AdHocPorts`] for a range that is empty.
+    /// Returns [`ParseNetworkIdError::AdHocPorts`] for a range that is empty.
     pub fn ad_hoc(ports: RangeInclusive<u16>) -> Result<Self, ParseNetworkIdError> {
         Self::new(0xff << 56 | u64::from(*ports.start()) << 40 | u64::from(*ports.end()) << 24)
     }
 
-    /// The ID as a number.
+    /// Returns the ID as a number.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// What kind of network this is, as its first byte says.
+    /// Returns the kind of this network, by its first byte.
     pub fn kind(&self) -> NetworkKind {
         match self.0.to_be_bytes() {
             [0xff, s0, s1, e0, e1, ..] => {
@@ -76,15 +76,16 @@ impl NetworkId {
         }
     }
 
-    /// The 48-bit IPv6 prefix of the network: `fd` (RFC 4193) and 40 bits of the ID's hash.
+    /// Returns the 48-bit IPv6 prefix of the network: `fd` (RFC 4193) and 40 bits of the ID's hash.
     pub fn prefix(&self) -> [u8; 6] {
         let hash = hash::hash(&[PREFIX_LABEL, &self.0.to_be_bytes()]);
         [0xfd, hash[0], hash[1], hash[2], hash[3], hash[4]]
     }
 
-    /// A node's self-certifying address: the prefix and the first 80 bits of the node ID.
+    /// Returns a node's self-certifying address: the prefix and the first 80 bits of the node ID.
     ///
-    /// Only the holder of the matching keys can complete a handshake behind it, so nobody can take it over.
+    /// Only the holder of the matching keys can complete a handshake for it, so no other node can take it
+    /// over.
     pub fn address_of(&self, id: &NodeId) -> Ipv6Addr {
         let mut address = [0; 16];
         address[..6].copy_from_slice(&self.prefix());
@@ -112,7 +113,7 @@ impl FromStr for NetworkId {
         if s.len() != 16 {
             return Err(ParseNetworkIdError::Length(s.chars().count()));
         }
-        // `from_str_radix` alone would take a sign.
+        // `from_str_radix` alone would accept a sign.
         if let Some(position) = s.bytes().position(|c| !c.is_ascii_hexdigit()) {
             return Err(ParseNetworkIdError::Digit(position));
         }
@@ -120,8 +121,8 @@ impl FromStr for NetworkId {
     }
 }
 
-/// The kinds of network, as an ID tells them; see [`NetworkId::kind`]. What follows from the kind is in the
-/// network's [`Policy`](crate::Policy), and nobody else asks for the kind.
+/// Kind of a network, by its ID; see [`NetworkId::kind`]. The network's [`Policy`](crate::Policy) implements
+/// it, and no other code asks for the kind.
 ///
 /// ```
 /// use peersock_overlay::{NetworkId, NetworkKind};
@@ -134,7 +135,7 @@ impl FromStr for NetworkId {
 pub enum NetworkKind {
     /// Anyone who knows the ID (and the passphrase, if there is one) takes part. IPv6 only.
     AdHoc {
-        /// The TCP and UDP ports that may be used on either side.
+        /// TCP and UDP ports that may be used on either side.
         ports: RangeInclusive<u16>,
     },
     /// A file lists the members.
@@ -143,11 +144,11 @@ pub enum NetworkKind {
     Managed,
 }
 
-/// Why a string or number is not a network ID.
+/// Reason why a string or number is not a network ID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseNetworkIdError {
-    /// It has this many characters instead of 16.
+    /// The string has this many characters instead of 16.
     #[error("a network ID has exactly 16 hex digits, this has {0} characters")]
     Length(usize),
     /// The byte at this offset is not a hex digit.
@@ -162,9 +163,9 @@ pub enum ParseNetworkIdError {
     /// The port range of an ad-hoc ID is empty.
     #[error("the ad-hoc network ID allows ports {first} to {last}, which is no port at all")]
     AdHocPorts {
-        /// The first port allowed.
+        /// First port allowed.
         first: u16,
-        /// The last port allowed.
+        /// Last port allowed.
         last: u16,
     },
 }

@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use super::NodeId;
 
-/// What every nickname's text ends with.
+/// Suffix of every nickname's text.
 const SUFFIX: &str = ".peersock";
 
-/// The name that a node claims at its roots: 1 to 32 ASCII letters, digits and hyphens, without a hyphen at
+/// Name that a node claims at its roots: 1 to 32 ASCII letters, digits and hyphens, without a hyphen at
 /// either end. Upper-case letters are read as lower-case ones.
 ///
 /// ```
@@ -26,15 +26,15 @@ const SUFFIX: &str = ".peersock";
 pub struct Nickname(Box<str>);
 
 impl Nickname {
-    /// The longest, in bytes.
+    /// Maximum length, in bytes.
     pub const MAX_LEN: usize = 32;
 
-    /// Its text, in lower case.
+    /// Returns the text, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads it as it is on the wire: there each nickname has one form only.
+    /// Parses the wire form, which is unique for each nickname.
     pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         text.parse().ok().filter(|read: &Self| read.as_str() == text)
@@ -89,24 +89,24 @@ impl fmt::Debug for Nickname {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NicknameText {
-    /// The name.
+    /// Nickname in the text.
     pub nickname: Nickname,
-    /// How the node's ID begins, if the text says so.
+    /// First bytes of the node's ID, if the text has them.
     pub node: Option<[u8; 10]>,
 }
 
 impl NicknameText {
-    /// The text that leads to this node and to no other.
+    /// Returns the text that leads to this node and to no other.
     pub fn of(nickname: Nickname, node: &NodeId) -> Self {
         Self { nickname, node: node.as_bytes().first_chunk().copied() }
     }
 
-    /// Whether it may be that node's.
+    /// Returns true if the text may belong to that node.
     pub fn matches(&self, node: &NodeId) -> bool {
         self.node.is_none_or(|begin| node.as_bytes().starts_with(&begin))
     }
 
-    /// Whether a text is meant to be one: it ends with `.peersock`, in either case.
+    /// Returns true if a text looks like one: it ends with `.peersock`, ignoring case.
     pub fn is_one(text: &str) -> bool {
         without_suffix(text).is_some()
     }
@@ -140,7 +140,7 @@ impl fmt::Display for NicknameText {
     }
 }
 
-/// Why a text is no nickname.
+/// Reason why a text is no nickname.
 ///
 /// ```
 /// use peersock_overlay::{NicknameText, ParseNicknameError};
@@ -150,19 +150,19 @@ impl fmt::Display for NicknameText {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseNicknameError {
-    /// It has this many characters.
+    /// The nickname has this many characters.
     #[error("a nickname has 1 to 32 characters, this has {0}")]
     Length(usize),
-    /// It has a character that none may have.
+    /// The nickname has a forbidden character.
     #[error("a nickname has letters a to z, digits and hyphens only, not '{0}'")]
     Character(char),
-    /// It begins or ends with a hyphen.
+    /// The nickname begins or ends with a hyphen.
     #[error("a nickname does not begin or end with a hyphen")]
     Hyphen,
-    /// It does not end as it must.
+    /// The text does not end with `.peersock`.
     #[error("a nickname's text ends with .peersock, as alice.peersock does")]
     Suffix,
-    /// What is between the name and the end are not 20 hex digits.
+    /// The part between the name and the end is not 20 hex digits.
     #[error("between name and .peersock there are the first 20 hex digits of the node's ID, or nothing")]
     Digits,
 }

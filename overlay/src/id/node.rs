@@ -8,9 +8,9 @@ use crate::crypto::hash;
 
 const LABEL: &[u8] = b"peersock node id v1";
 
-/// The 32-byte name of a node: a hash of both of its public keys.
+/// 32-byte name of a node: a hash of both of its public keys.
 ///
-/// Nothing indexes, authenticates or overwrites by less than all 32 bytes. Displays as 64 lower-case hex
+/// Code never indexes, authenticates or overwrites by less than all 32 bytes. Displays as 64 lower-case hex
 /// digits; `Debug` shows the first eight only.
 ///
 /// ```
@@ -29,12 +29,12 @@ impl NodeId {
         Self(hash::hash(&[LABEL, x25519, ed25519]))
     }
 
-    /// Takes 32 bytes as they are, for example from a file that was written with [`Self::as_bytes`].
+    /// Creates an ID from 32 bytes, for example from a file that was written with [`Self::as_bytes`].
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -65,11 +65,11 @@ impl FromStr for NodeId {
     }
 }
 
-/// Why a string is not a node ID.
+/// Reason why a string is not a node ID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseNodeIdError {
-    /// It has this many characters instead of 64.
+    /// The string has this many characters instead of 64.
     #[error("a node ID has 64 hex digits, this has {0} characters")]
     Length(usize),
     /// The byte at this offset is not a hex digit.

@@ -3,7 +3,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A network's pre-shared key: 32 bytes that every member mixes into its handshakes.
+/// Pre-shared key of a network: 32 bytes that every member mixes into its handshakes.
 ///
 /// It is uniformly random, or a passphrase already stretched by a password hash. Erased on drop, compared in
 /// constant time, and never printed.
@@ -18,17 +18,17 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub struct Psk([u8; 32]);
 
 impl Psk {
-    /// Takes the key.
+    /// Creates a key from its bytes.
     pub const fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 
-    /// What an open network uses: 32 zero bytes.
+    /// Returns the key of an open network: 32 zero bytes.
     pub const fn open() -> Self {
         Self([0; 32])
     }
 
-    /// The key itself, to mix it in.
+    /// Returns the key itself, for mixing it in.
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -12,21 +12,21 @@ use crate::reach::{Place, RecvMeta, Source};
 use crate::session::Session;
 use crate::wire::StaleReply;
 
-/// At most this many answered handshakes of a peer are kept without that it used one.
+/// Maximum number of answered handshakes of a peer kept while the peer has used none of their sessions.
 const MAX_UNCONFIRMED: usize = 4;
 
-/// An initiation by a root that is older than one that came by another root, and was answered so lately, was
-/// overtaken.
+/// Age limit of an answer by another root. An older initiation relayed by a different root within this time
+/// was overtaken.
 const OVERTAKEN: Duration = Duration::from_secs(2);
 
-/// Once there are so many, another one is answered no sooner than this after the last.
+/// Minimum interval between answers once [`MAX_UNCONFIRMED`] sessions are unused.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Link {
-    /// An initiation of the peer came in, in a datagram of `len` bytes.
+    /// Handles an initiation of the peer that came in a datagram of `len` bytes.
     ///
     /// # Errors
-    /// Why it is refused, for people to read.
+    /// Returns the reason of a refusal, as text for people.
     pub(crate) fn on_initiation(
         &mut self,
         cx: &mut Context<'_>,
@@ -35,6 +35,7 @@ impl Link {
         len: usize,
     ) -> Result<(), &'static str> {
         self.used = cx.now;
+        // The initiation's bytes pay for the answer, because its source may be forged (RFC 9000, section 8).
         cx.reach.heard(meta.place(), len, Source::Handshake, cx.now);
         let timestamp = received.payload().timestamp;
         if let Some(newest) = self.newest.filter(|newest| timestamp <= *newest) {
@@ -43,16 +44,17 @@ impl Link {
         }
         self.newest = Some(timestamp);
         self.forget_unconfirmed(cx);
-        // Responses may not reach the peer, nor what it sends by roots this node.
+        // A peer that leaves sessions unused may not receive our responses, and this node may not receive
+        // what the peer sends through roots. The endpoint then checks the roots.
         let unused_since = self.unconfirmed().map(|live| live.session.established()).min();
         cx.effects.extend(unused_since.map(Effect::Silent));
         self.respond(cx, meta, received)
     }
 
-    /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no
-    /// response, but the newest timestamp, readable by its sender only: a live peer begins again with a newer
-    /// one. And now and then a handshake of ours, which a live peer answers whatever its clock says. Where
-    /// two roots relay, a newer one may have come first; then its answer is on its way.
+    /// Handles an authentic initiation that is not new: a replay, or one from a sender whose clock went back.
+    /// Sends no response, but a stale reply with the newest timestamp, which only the sender can read. A live
+    /// peer then begins again with a newer timestamp. Now and then also begins a handshake of ours, which a
+    /// live peer answers whatever its clock says.
     fn on_stale_initiation(
         &mut self,
         cx: &mut Context<'_>,
@@ -67,6 +69,7 @@ impl Link {
             from = %place,
             "an initiation is not new: a replay, or its sender's clock went back"
         );
+        // Limited, because anyone who recorded an old initiation can replay it.
         if self.stale_replies.take(cx.now)
             && let Some(nonce) = cx.core.nonce()
             && cx.reach.spend(&place, StaleReply::LEN)
@@ -76,6 +79,7 @@ impl Link {
             cx.core.counters.stale_replies_sent.increment();
             cx.core.transmit(&place, reply);
         }
+        // With two relaying roots a newer initiation may have come first, and its answer is on its way.
         let is_overtaken = place.relay().is_some() && self.has_answered_by_another_root(cx.now, &place);
         if self.is_connecting() {
             self.try_at(cx, &place);
@@ -84,12 +88,12 @@ impl Link {
         }
     }
 
-    /// Whether an initiation that came by another root was answered just now. The answer to one that came
-    /// straight may be lost, where the way works in one direction only.
+    /// Returns true if an initiation by another root was answered just now.
     fn has_answered_by_another_root(&self, now: Instant, place: &Place) -> bool {
         let is_recent =
             |live: &&Live| !live.session.is_initiator() && now < live.session.established() + OVERTAKEN;
         let mut answered = self.sessions.iter().filter(is_recent).filter_map(|live| live.place);
+        // Answers to direct initiations do not count, because a direct way may work in one direction only.
         answered.any(|other| other.relay().is_some() && other.key() != place.key())
     }
 
@@ -138,7 +142,7 @@ impl Link {
             session: session.clone(),
             instance: payload.instance,
             receive_buffer: payload.receive_buffer,
-            // Who uses the session has read the response, which goes there and nowhere else.
+            // The response goes only to `place`, so a peer that uses the session receives there.
             place: Some(place),
             rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut core.rng),
             question: id.map(Question::Ours),
@@ -146,7 +150,7 @@ impl Link {
         core.sessions.insert(session);
         MacWriter::new(self.handle.id()).append(now, &mut response);
         core.timers.set_earlier(Timer::Expire(cx.key), now + UNCONFIRMED_FOR);
-        // The initiation paid for it; what is left may pay for a hint.
+        // The initiation paid for the response; the rest of the budget may pay for a hint.
         if cx.reach.spend(&place, response.len()) {
             core.counters.handshakes_answered.increment();
             tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation answered");
@@ -155,10 +159,10 @@ impl Link {
         Ok(())
     }
 
-    /// Takes out one of the sessions that the peer has not used, if there are so many that another one has no
-    /// room: the one that is closest in time to its neighbours, the one to come included. So the first answer
-    /// stays, which is used first however long the way is, and the last ones, of which one is used when the
-    /// way has been blocked for a while.
+    /// Removes one session that the peer has not used, if there is no room for another: the one closest in
+    /// time to its neighbours, the new one included. This keeps the first answer, which the peer uses first
+    /// even on a long path, and the latest ones, of which the peer uses one after the path was blocked for a
+    /// while.
     fn take_unlikely(&mut self, now: Instant) -> Option<Arc<Session>> {
         let unused: Vec<_> = self.unconfirmed().collect();
         let mut times: Vec<_> = unused.iter().map(|live| live.session.established()).collect();

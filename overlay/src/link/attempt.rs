@@ -1,8 +1,9 @@
 //! Our own handshakes: attempts, their repetition, and the responses to them.
 //!
-//! An attempt goes in rounds. Each round makes a fresh initiation, since the responder accepts a timestamp
-//! once only, and sends it to every candidate endpoint; whichever copy arrives first is answered. Some
-//! earlier initiations stay valid (`pending`), so that a round-trip time of up to 10 s does no harm.
+//! An attempt proceeds in rounds. Each round makes a fresh initiation, because the responder accepts a
+//! timestamp only once, and sends it to every candidate endpoint. The responder answers whichever copy
+//! arrives first. Some earlier initiations stay valid (`pending`), so a round-trip time of up to 10 s still
+//! works.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,37 +28,39 @@ use crate::wire::{CookieReply, Initiation, SessionIndex, StaleReply};
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) started: Instant,
-    /// It goes on until then; traffic that wants the peer moves this.
+    /// End of the attempt; traffic that wants the peer moves it.
     until: Instant,
-    /// The last round had somewhere to go.
+    /// True if the last round had somewhere to send to.
     is_asking: bool,
-    /// Since when traffic wants the peer and was not told that it is unreachable.
+    /// Time since which traffic wants the peer without having been told that it is unreachable.
     wanted: Option<Instant>,
     rounds: u32,
     pub(super) next_round: Instant,
-    /// The last time that somebody waited for the peer, who needs it back soon.
+    /// Last time something waited for the peer and needed it soon.
     hurried: Option<Instant>,
-    /// A cookie makes the next round come at once, but once per round only.
+    /// Set once a cookie has triggered a round at once, which is allowed once per round.
     hastened: bool,
-    /// So does the news that our clock is behind.
+    /// Set once a stale reply has done the same.
     set_right: bool,
-    /// Nothing suggests that the path has failed: the first round goes there alone.
+    /// True if nothing suggests that the path has failed: the first round goes to the path alone.
     pub(super) renews: bool,
-    /// The peer was silent on the session that there is: the attempt ends when it is heard on that.
+    /// True if silence on an existing session began the attempt: it ends when the peer is heard on that
+    /// session.
     pub(super) ends_when_heard: bool,
-    /// It is given up: nothing more is sent, and only answers that are on their way still count.
+    /// Set once the attempt is given up: it sends nothing more, and only late answers still count.
     given_up: bool,
     pending: VecDeque<Pending>,
-    /// The last initiation, unless it was answered.
+    /// Index of the last initiation, unless that was answered.
     last: Option<SessionIndex>,
-    /// Somebody who gets our initiations forges answers to them, so each address gets one of its own.
+    /// Set while each address gets a separate initiation, because a receiver of our initiations forges
+    /// answers.
     apart: bool,
-    /// The root that relays alone in the first round, if one does.
+    /// Root that relays alone in the first round, if any.
     pub(super) first_relay: Option<FirstRelay>,
 }
 
 impl Attempt {
-    /// Whether what was sent last belongs to the first round, and more may be sent in it.
+    /// Returns true if the last initiation belongs to the first round and more may be sent in that round.
     pub(super) fn is_first_round(&self) -> bool {
         self.rounds == 1 && !self.given_up
     }
@@ -66,65 +69,67 @@ impl Attempt {
         self.pending.iter().position(|pending| pending.index() == index)
     }
 
-    /// Whether it was given up, so that only a late answer can still complete it.
+    /// Returns true if the attempt was given up, so that only a late answer can still complete it.
     pub(crate) fn is_given_up(&self) -> bool {
         self.given_up
     }
 
-    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    /// Returns true if traffic waits for the peer and was not told that the peer is unreachable.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Returns true if it has sent something in the last `time`.
+    /// Returns true if the attempt has sent something in the last `time`.
     pub(super) fn has_sent_since(&self, now: Instant, time: Duration) -> bool {
         self.pending.back().is_some_and(|last| now < last.sent + time)
     }
 
-    /// Whether an initiation that may still be answered began like this.
+    /// Returns true if an initiation that may still be answered starts with these bytes.
     pub(crate) fn has_sent(&self, beginning: &[u8]) -> bool {
         self.pending.iter().any(|pending| pending.begins_with(beginning))
     }
 }
 
-/// Why an attempt is begun.
+/// Reason for beginning an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Somebody has packets for the peer.
+    /// A program has packets for the peer.
     Traffic,
     /// Something unauthenticated suggests that the peer has lost the session.
     Hint,
     /// The session is old.
     Age,
-    /// Packets are under way to the peer, and nothing comes back.
+    /// Packets are on their way to the peer, and nothing comes back.
     Silence,
 }
 
-/// What a message that answers an attempt of ours was.
+/// Verdict on a message that answers an attempt of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tried {
-    /// It counted.
+    /// The message is authentic and was used.
     Authentic,
-    /// Nobody waits for it.
+    /// No attempt waits for the message.
     Unexpected,
-    /// It is not what it says.
+    /// The message is not authentic.
     Forged,
 }
 
 impl Link {
-    /// Somebody wants a session: begins a handshake unless one runs or a session stands.
+    /// Begins a handshake unless one runs or a usable session exists.
     pub(crate) fn want_session(&mut self, cx: &mut Context<'_>) {
+        // A session may have expired while the machine slept and no timer ran.
         self.expire_sessions(cx);
-        // One whose way was never shown is of no use to anybody yet.
+        // A session without a proven path cannot carry packets yet.
         if self.current().is_none() || self.is_waiting_for_path {
             self.attempt(cx, Reason::Traffic);
         }
     }
 
-    /// Begins an attempt, or lets one that runs go on for longer.
+    /// Begins an attempt, or extends a running one.
     pub(crate) fn attempt(&mut self, cx: &mut Context<'_>, reason: Reason) {
         let now = cx.now;
         self.used = now;
+        // Anyone can send hints, so a hint alone buys only a short attempt.
         let give_up = match reason {
             Reason::Traffic | Reason::Age | Reason::Silence => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
@@ -132,12 +137,17 @@ impl Link {
         let renews = reason == Reason::Age;
         let ends_when_heard = reason == Reason::Silence && self.current().is_some();
         let wanted = (reason != Reason::Hint).then_some(now);
+        // Late answers to the attempt before must still complete a handshake, so its initiations move to the
+        // new one.
         let late = self.attempt.take_if(|attempt| attempt.given_up).map(|attempt| attempt.pending);
         if let Some(attempt) = &mut self.attempt {
             attempt.until = attempt.until.max(now + give_up);
             attempt.wanted = attempt.wanted.or(wanted);
+            // Any reason other than age means that the path may have failed, so the rounds then go
+            // everywhere.
             attempt.renews &= renews;
-            // A hint comes again if it was right.
+            // Only traffic or a renewal makes the attempt outlast the silence: a correct hint will be
+            // repeated.
             attempt.ends_when_heard &= reason != Reason::Traffic && !renews;
             return self.arm_attempt(cx);
         }
@@ -160,22 +170,23 @@ impl Link {
             first_relay: None,
         });
         cx.core.counters.attempts_started.increment();
+        // A node that was reached before is looked up only if the first round has no answer.
         if !cx.reach.any_proven() {
             cx.effects.push(Effect::LookUp);
         }
         self.next_round(cx);
     }
 
-    /// The peer seems to be at `place`, newly or again: an attempt that runs tries it there at once.
+    /// Tries `place` at once if an attempt runs: the peer seems to be there, newly or again.
     pub(crate) fn try_at(&mut self, cx: &mut Context<'_>, place: &Place) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };
         let round = attempt.rounds;
         if attempt.pending.iter().any(|pending| pending.round == round && pending.went_to(place)) {
             return;
         }
-        // The initiation of this round could go nowhere, or each place gets one of its own.
+        // This round's initiation had nowhere to go, or each place gets a separate one.
         let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
-        // So does each that is relayed to, and each root at the end of a stream.
+        // Relayed places and roots behind a stream also get a separate initiation.
         let is_apart = attempt.apart || !place.is_plain();
         attempt.is_asking = true;
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
@@ -190,21 +201,22 @@ impl Link {
             return self.next_round(cx);
         };
         if cx.reach.spend(place, last.datagram.len()) {
+            // With several targets an answer no longer proves that the peer receives at one of them.
             last.targets.push(*place);
             tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation sent here too");
             cx.core.transmit(place, last.datagram.clone());
         }
     }
 
-    /// A place of the peer is reached another way, and what was sent there before may be lost. A renewal asks
-    /// the path alone, which works.
+    /// Tries `place` again after the way to it has changed, because earlier initiations may be lost.
     pub(crate) fn try_again_at(&mut self, cx: &mut Context<'_>, place: &Place) {
+        // A renewal asks the path alone, which works.
         if self.attempt.as_ref().is_some_and(|attempt| !attempt.renews) {
             self.try_at(cx, place);
         }
     }
 
-    /// Somebody waits for what depends on the peer: the waits of an attempt are short for a while.
+    /// Shortens the waits of a running attempt for a while, because something else depends on the peer.
     pub(crate) fn hurry(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };
         attempt.hurried = Some(cx.now);
@@ -212,7 +224,7 @@ impl Link {
         self.arm_attempt(cx);
     }
 
-    /// Begins the intervals of an attempt anew, because the peer has probably just come back.
+    /// Restarts the intervals of an attempt, because the peer has probably just come back.
     pub(crate) fn retry_at_once(&mut self, cx: &mut Context<'_>) {
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) {
             attempt.rounds = 0;
@@ -232,6 +244,8 @@ impl Link {
             self.end_silence(cx);
             return self.leave_off(cx);
         }
+        // Once per demand, not per attempt, because a connection begun after the first event would wait for
+        // ever.
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
             let peer = self.handle.clone();
             let is_refused = self.refusal.is_some();
@@ -254,7 +268,7 @@ impl Link {
         }
     }
 
-    /// The time of an attempt is over: the peer counts as away.
+    /// Gives the attempt up when its time is over: the peer counts as away.
     fn give_up(&mut self, cx: &mut Context<'_>) {
         if self.is_connecting() {
             tracing::debug!(peer = %self.handle.logged(), "no answer: the handshake is given up");
@@ -263,9 +277,10 @@ impl Link {
         self.leave_off(cx);
     }
 
-    /// Sends no more initiations, and ends the attempt when the last one cannot be answered any more.
+    /// Sends no more initiations, and ends the attempt once its last initiation has expired.
     fn leave_off(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &mut self.attempt else { return };
+        // The pending initiations stay valid, so a late response still completes the handshake.
         if !std::mem::replace(&mut attempt.given_up, true) {
             attempt.wanted = None;
             cx.effects.push(Effect::Refile);
@@ -276,7 +291,7 @@ impl Link {
         }
     }
 
-    /// Sends one initiation everywhere, and sets the time of the next.
+    /// Sends one initiation everywhere, and schedules the next round.
     pub(super) fn next_round(&mut self, cx: &mut Context<'_>) {
         let longest = match (&self.refusal, self.instance) {
             (Some(refusal), _) if refusal.is_open() => RETRY_REFUSED,
@@ -286,12 +301,13 @@ impl Link {
         let Some(attempt) = &mut self.attempt else { return };
         let is_hurried = attempt.hurried.is_some_and(|at| cx.now < at + HURRIED_FOR);
         let longest = if is_hurried { longest.min(RETRY_HURRIED) } else { longest };
-        // Nobody waits for a renewal: it is not repeated before its answer can have come.
+        // Nothing waits for a renewal, so repeat it no earlier than its answer can arrive.
         let round_trips = cx.reach.rtt().filter(|_| attempt.renews).unwrap_or_default() * 2;
         let interval = interval(attempt.rounds).max(round_trips).min(longest);
-        // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
+        // Shorten by up to a fifth, so that two sides do not repeat in step and no wait exceeds the bound.
         let jitter = interval / 5 * cx.core.rng.random_range(0..=100) / 100;
         attempt.rounds += 1;
+        // From the second round on all roots relay.
         attempt.first_relay = None;
         attempt.hastened = false;
         attempt.set_right = false;
@@ -302,7 +318,7 @@ impl Link {
             attempt.is_asking = sent;
         }
         self.arm_attempt(cx);
-        // No answer, or nowhere to send to: the peer may be somewhere else by now.
+        // Without an answer, or without anywhere to send, the peer may have moved.
         if repeated || !sent {
             cx.effects.push(Effect::Solicit);
         }
@@ -316,11 +332,12 @@ impl Link {
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
-    /// Sends one initiation to every candidate that may be sent to, or one to each; false if there is none.
-    /// The first one that renews a session goes to the path alone: the answer that comes first becomes the
-    /// path, and by chance that may be one over a way that was left for a better one.
+    /// Sends one initiation to every candidate that may be sent to, or a separate one to each. Returns false
+    /// if there is no candidate.
     fn initiate(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(attempt) = &mut self.attempt else { return false };
+        // A renewal goes to the path alone at first. The first answer becomes the path, and could come over a
+        // way that was left for a better one.
         let path = cx.reach.usable_path(&cx.core.sockets).filter(|_| attempt.renews && attempt.rounds == 1);
         let targets = match path {
             Some(path) => vec![path],
@@ -334,27 +351,27 @@ impl Link {
             );
             return false;
         }
-        // They cost a multiple, so there are not many rounds of these; and only if somebody waits for the
-        // peer, since hints come from anybody.
+        // Separate initiations cost a multiple of the X25519 work, so such rounds are limited. They are made
+        // only while traffic waits for the peer, because anyone can send hints.
         let direct = targets.iter().filter(|target| target.is_plain()).count();
         let apart = attempt.apart && direct > 1 && attempt.is_wanted() && cx.core.apart.take(cx.now);
-        // An answer proves a place if its initiation went nowhere else. That spares those behind roots a
-        // round trip, and they are few.
+        // An answer proves a place if its initiation went nowhere else. This spares the few places behind
+        // roots a round trip.
         let is_apart = |target: &Place| apart || !target.is_plain();
         let (alone, shared): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_apart);
-        // The place that is most likely the peer's comes last, so that what is said of the last initiation is
-        // of that.
+        // The place most likely the peer's comes last, so that `last` refers to the initiation sent there.
         let alone = alone.into_iter().rev();
         let sent = alone.fold(false, |sent, target| self.initiate_at(cx, vec![target], true) | sent);
         if shared.is_empty() { sent } else { self.initiate_at(cx, shared, false) | sent }
     }
 
-    /// Makes one initiation and sends it to these places.
+    /// Makes one initiation and sends it to `targets`.
     pub(super) fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
         let room = self.room_for_question(cx, &targets);
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
         let Some(ephemeral) = core.ephemeral() else { return false };
+        // Reserved now, because the response will name this index.
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
             core.counters.sessions_refused.increment();
             return false;
@@ -367,12 +384,13 @@ impl Link {
             suites: core.provider.suites(),
             room,
         };
+        // A responder accepts each timestamp only once.
         self.floor = Some(payload.timestamp);
         let mut datagram = Vec::with_capacity(Initiation::MIN + room);
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         core.counters.handshake_x25519.add(3);
-        // It fails only for a peer with a key of low order, which can have no session.
+        // Fails only for a peer with a key of low order, which can have no session.
         let Ok(initiator) = started else {
             core.sessions.remove(index);
             return false;
@@ -406,7 +424,7 @@ impl Link {
         true
     }
 
-    /// Stops trying, and frees what the attempt holds.
+    /// Stops trying, and frees everything the attempt holds.
     pub(super) fn end_attempt(&mut self, cx: &mut Context<'_>) {
         cx.set_timer(Timer::Attempt, None);
         let Some(attempt) = self.attempt.take() else { return };
@@ -416,15 +434,15 @@ impl Link {
         cx.effects.push(Effect::Refile);
     }
 
-    /// How many forged responses the initiation with this index has had.
+    /// Returns the number of forged responses to the initiation with this index.
     pub(crate) fn failures(&self, index: SessionIndex) -> u8 {
         let mut pending = self.attempt.iter().flat_map(|attempt| &attempt.pending);
         pending.find(|pending| pending.index() == index).map_or(0, |pending| pending.failed)
     }
 
-    /// Counts a forged response, and gives the initiation up after some: the next round makes another, which
-    /// its forger has not seen yet. If others than the forger may have got it too, that comes at once, with
-    /// one for each address.
+    /// Counts a forged response, and after several gives the initiation up. The next round makes another,
+    /// which the forger has not seen yet. If the initiation went to several addresses, the next round begins
+    /// at once with a separate initiation for each address.
     pub(crate) fn note_failure(&mut self, cx: &mut Context<'_>, index: SessionIndex) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(at) = attempt.position(index) else { return };
@@ -432,6 +450,7 @@ impl Link {
         if !attempt.pending[at].note_failure() {
             return;
         }
+        // The forger has a copy of this initiation and can go on, so only a new initiation helps.
         let given_up = attempt.pending.remove(at);
         cx.core.release(index);
         let is_shared = given_up.is_some_and(|pending| pending.targets.len() > 1);
@@ -444,7 +463,7 @@ impl Link {
         }
     }
 
-    /// Completes our handshake by a response; false if it is not authentic.
+    /// Completes our handshake with a response. Returns false if the response is not authentic.
     pub(crate) fn on_response(
         &mut self,
         cx: &mut Context<'_>,
@@ -459,7 +478,7 @@ impl Link {
         cx.core.counters.bytes_tried.add(datagram.len() as u64);
         let read = attempt.pending[at].initiator.read_response(&cx.core.identity, cx.psk, datagram);
         let Ok((keys, said)) = read else { return false };
-        // Whether its path was silent until now is for `establish` to say.
+        // `establish` checks whether the path was silent until now.
         self.handle.activity().note_received(now);
         let (handle, counters) = (self.handle.clone(), cx.core.counters.clone());
         let session = Session::new(&keys, &*cx.core.provider, handle, counters, REJECT_AFTER, now);
@@ -474,8 +493,8 @@ impl Link {
         if is_proven {
             cx.reach.sample(place, now.saturating_duration_since(pending.sent));
         }
-        // If it came from a place that it does not prove, packets go where the peer is known to receive, if
-        // anywhere.
+        // A response from an unproven place proves nothing about that place, so packets go to a target that
+        // is proven, if any.
         let known = pending.targets.into_iter().find(|target| cx.reach.is_proven(target));
         let instead = known.filter(|_| !is_proven && !cx.has_path());
         self.add_session(Live {
@@ -490,6 +509,7 @@ impl Link {
         if let Some(instead) = instead {
             self.move_path(cx, instead);
         }
+        // Otherwise the attempt goes on, because a session without a path carries no packets.
         if is_proven || cx.has_path() {
             self.end_attempt(cx);
         }
@@ -497,15 +517,16 @@ impl Link {
         if !is_proven {
             self.challenge(cx, place, Why::Move);
         }
-        // The responder may not use the session before it has seen a packet on it. Where a root relays, a
-        // question where the peer is, or the answer to its own, has just left.
+        // The responder may use the session only after it has received a packet on it. With a relaying root,
+        // a question about the peer's addresses, or the answer to the peer's question, has just served as
+        // that packet.
         if session.sent_packets() == 0 || !is_proven {
             self.send_keepalive(cx, &session);
         }
         true
     }
 
-    /// The peer is busy and wants the initiation again with a cookie.
+    /// Handles a cookie reply: the peer is busy and wants the initiation again with a cookie.
     pub(crate) fn on_cookie_reply(&mut self, cx: &mut Context<'_>, reply: &CookieReply) -> Tried {
         let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
         let Some(at) = attempt.position(reply.receiver) else { return Tried::Unexpected };
@@ -519,14 +540,15 @@ impl Link {
             peer = %self.handle.logged(),
             "the peer is busy and wants the initiation again with a cookie"
         );
+        // Once per round, so that a peer which answers everything with a cookie triggers no flood.
         if !attempt.given_up && !std::mem::replace(&mut attempt.hastened, true) {
             self.initiate(cx);
         }
         Tried::Authentic
     }
 
-    /// The peer has read a newer initiation of ours than this one: our clock went back between two runs. What
-    /// it says is authentic and bound to this initiation, so the next one can be newer at once.
+    /// Handles a stale reply: the peer has read a newer initiation of ours, because our clock went back
+    /// between two runs.
     pub(crate) fn on_stale_reply(
         &mut self,
         cx: &mut Context<'_>,
@@ -540,7 +562,7 @@ impl Link {
             Some((pending.initiator.read_stale_reply(reply)?, pending.went_only_to(&place)))
         };
         let Some((newest, is_proven)) = attempt.pending.iter().find_map(read) else { return Tried::Forged };
-        // Late, or a copy: the last initiation was newer already.
+        // The reply is late or a copy, because the last initiation was already newer.
         if self.floor.is_some_and(|floor| floor > newest) {
             return Tried::Authentic;
         }
@@ -549,11 +571,12 @@ impl Link {
             peer = %self.handle.logged(),
             "the peer knows newer initiations of this node: its clock went back"
         );
+        // The reply is authentic and bound to this initiation, so the next one can be newer at once.
         self.floor = Some(newest);
         if is_proven {
             cx.reach.prove(place, Source::Handshake, cx.now);
         }
-        // Once per round: a peer that always knows a newer one gets no flood.
+        // Once per round, so that a peer which always claims a newer timestamp triggers no flood.
         if !attempt.given_up && !std::mem::replace(&mut attempt.set_right, true) {
             self.initiate(cx);
         }
@@ -561,7 +584,7 @@ impl Link {
     }
 }
 
-/// The longest wait after that many rounds.
+/// Returns the longest wait after `rounds` rounds.
 fn interval(rounds: u32) -> Duration {
     RETRY_MAX.min(RETRY_MIN * 2u32.pow(rounds.min(16)))
 }

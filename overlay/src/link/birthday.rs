@@ -1,5 +1,5 @@
-//! The search for a direct way by many ports, where few have led to none: what is said of it in the session,
-//! and what is sent. See [`Birthday`](crate::contact::Birthday).
+//! The search for a direct path by many ports, after few ports have led to none: its messages in the session,
+//! and its packets. See [`Birthday`](crate::contact::Birthday).
 
 use rand::Rng;
 use rand::rngs::ChaCha20Rng;
@@ -13,8 +13,8 @@ use crate::reach::place_of;
 use crate::wire::{BirthdayStep, Control};
 
 impl Link {
-    /// The round of few ports has led to no direct path: begins a search by many, if this node is the side
-    /// that has to.
+    /// Begins a search by many ports, if the round of few ports has found no direct path and this node is the
+    /// side that has to begin.
     pub(super) fn begin_birthday(&mut self, cx: &mut Context<'_>) {
         let (core, now) = (&mut *cx.core, cx.now);
         let is_user = self.handle.network() != NetworkIndex::ROOTS;
@@ -43,7 +43,7 @@ impl Link {
         self.step_birthday(cx);
     }
 
-    /// Sends what is due, and comes back when the next thing is.
+    /// Sends what is due, and schedules the next step.
     pub(crate) fn step_birthday(&mut self, cx: &mut Context<'_>) {
         let (node, now) = (cx.node, cx.now);
         if let Some(place) = cx.reach.place().filter(|_| cx.reach.is_direct()) {
@@ -79,7 +79,7 @@ impl Link {
         }
     }
 
-    /// The peer says something of such a search.
+    /// Handles the peer's message about such a search.
     pub(super) fn on_birthday(&mut self, cx: &mut Context<'_>, id: u32, step: BirthdayStep, is_fast: bool) {
         if self.handle.network() == NetworkIndex::ROOTS {
             return cx.core.counters.control_unknown.increment();
@@ -88,8 +88,8 @@ impl Link {
         match step {
             BirthdayStep::Ask | BirthdayStep::AskIpv6 => {
                 if cx.reach.known_punching().is_none_or(|punching| punching.theirs().is_none()) {
-                    // The packet that says where the peer is was lost or comes later. It asks again, and were
-                    // it refused, it would not for minutes.
+                    // The packet with the peer's addresses was lost or is late. The peer repeats its
+                    // question, but after a refusal it would wait for minutes.
                     return;
                 }
                 let is_ipv4 = step == BirthdayStep::Ask;
@@ -107,7 +107,7 @@ impl Link {
         self.step_birthday(cx);
     }
 
-    /// The driver has opened sockets for this search, or has lost some.
+    /// Handles a change of the sockets that the driver has opened for this search.
     pub(crate) fn on_extra_sockets(&mut self, cx: &mut Context<'_>) {
         let core = &mut *cx.core;
         let open = core.sockets.iter().map(|socket| socket.index).filter(|index| index.is_extra());
@@ -115,7 +115,7 @@ impl Link {
         self.step_birthday(cx);
     }
 
-    /// Whether this node sends to many ports of the peer, which asks for that by IPv4 or IPv6.
+    /// Returns true if this node sends to many ports of the peer, which asks for that by IPv4 or IPv6.
     fn joins(&self, cx: &mut Context<'_>, id: u32, is_ipv4: bool, pace: Pace) -> bool {
         let (core, now) = (&mut *cx.core, cx.now);
         if !cx.reach.is_relayed() {
@@ -143,12 +143,12 @@ impl Link {
             Some(at) => cx.core.timers.set(Timer::Birthday(cx.node), at),
             None => cx.core.timers.clear(Timer::Birthday(cx.node)),
         }
-        // If it is over, that by TCP waits no longer.
+        // A search by TCP waits for the end of this one.
         self.wait_for_punching(cx);
     }
 }
 
-/// What a node draws from.
+/// Source of random draws.
 struct Chance<'a>(&'a mut ChaCha20Rng, &'a mut KeySource);
 
 impl Draw for Chance<'_> {
@@ -158,10 +158,10 @@ impl Draw for Chance<'_> {
 
     fn port(&mut self) -> u16 {
         let drawn = self.0.next_u32() as u16;
-        // Of the 65,536 numbers the lowest are no ports that a NAT gives: drawn again, others are as likely.
+        // Ports below `FIRST_PORT` are ports that no NAT assigns. Redrawing keeps the others equally likely.
         if drawn < FIRST_PORT { self.port() } else { drawn }
     }
 }
 
-/// NATs give ports from here on (RFC 4787, REQ-3).
+/// First port that NATs assign (RFC 4787, REQ-3).
 const FIRST_PORT: u16 = 1024;

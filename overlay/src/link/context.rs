@@ -1,4 +1,4 @@
-//! What a link works with besides its own state.
+//! Everything a link works with besides its own state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Peer, Session, SessionTable, Watched};
 use crate::wire::SessionIndex;
 
-/// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
+/// Maximum number of events kept for a driver that does not poll them; beyond it the oldest are lost.
 const MAX_EVENTS: usize = 16_384;
 
-/// What all links of a node share: who it is, its sockets, and the queues of what is to be done.
+/// State that all links of a node share: its identity, its sockets, and the queues of pending work.
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
     pub(crate) own_id: NodeId,
@@ -35,53 +35,53 @@ pub(crate) struct Core {
     /// Random per start, so that peers notice a restart.
     pub(crate) instance: u64,
     pub(crate) clock: Clock,
-    /// Indices, jitter and times: what an attacker may know afterwards.
+    /// Source of indices, jitter and times: values that an attacker may know afterwards.
     pub(crate) rng: ChaCha20Rng,
-    /// Keys, and numbers that must not repeat or be guessed.
+    /// Source of keys, and of numbers that must neither repeat nor be guessed.
     pub(crate) keys: KeySource,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sessions: Arc<SessionTable>,
     pub(crate) sockets: Vec<SocketInfo>,
-    /// Our initiations that wait for a response, by the index in them.
+    /// Our initiations that wait for a response, by their index.
     pub(crate) initiations: BTreeMap<SessionIndex, PeerKey>,
-    /// Rounds of handshakes in which each address gets an initiation of its own.
+    /// Budget for handshake rounds in which each address gets a separate initiation.
     pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
     pub(crate) standstills: Standstills,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
-    /// Where this node can be reached.
+    /// Addresses at which this node can be reached.
     pub(crate) contact: OwnContact,
-    /// The roots that this node uses: their word counts about where other nodes are.
+    /// Roots that this node uses: it trusts their word about where other nodes are.
     pub(crate) witnesses: Vec<Witness>,
-    /// Addresses of the roots that relay no more than what is free.
+    /// Addresses of the roots that relay no more than the free quota.
     pub(crate) scarce: Vec<SocketAddr>,
-    /// What may still be sent to addresses that peers name and no root of this node's own vouches for.
+    /// Budget for addresses that peers name and no root of this node's own vouches for.
     pub(crate) allowances: Allowances,
-    /// The search for a direct way by many ports, of which there is one at a time.
+    /// Search for a direct path by many ports; only one runs at a time.
     pub(crate) birthday: Birthday<NodeKey>,
     /// TCP connections to other nodes.
     pub(crate) tcp: TcpStreams<NodeKey>,
-    /// Whether there are roots at which nodes can be looked for.
+    /// True if there are roots at which nodes can be looked up.
     pub(crate) has_roots: bool,
-    /// How many peers have connections.
+    /// Number of peers with connections.
     pub(crate) watched: Watched,
-    /// What would be told to the driver, of peers that are roots.
+    /// Events about peers that are roots, which the driver does not see.
     pub(crate) root_events: VecDeque<Event>,
 }
 
-/// So many rounds a second have an initiation for each address: 24 X25519 operations at most.
+/// Rate of rounds with a separate initiation per address, which cost at most 24 X25519 operations each.
 const APART_PER_SECOND: u32 = 20;
 const APART_BURST: u32 = 40;
 
-/// A full bucket for [`Core::apart`].
+/// Returns a full bucket for [`Core::apart`].
 pub(crate) fn apart(now: Instant) -> Bucket {
     Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
 impl Core {
-    /// To be called before anything is judged by the time. A node that was stopped, or that its machine gives
-    /// no processor, has heard nobody, and must not take that for the silence of all its peers at once.
+    /// Records the time. Call this before judging anything by the time: a node that was stopped or got no
+    /// processor has received nothing, and must not take that for the silence of all its peers.
     pub(crate) fn note_time(&mut self, now: Instant) {
         self.standstills.note(self.timers.next(), now);
     }
@@ -91,8 +91,8 @@ impl Core {
         self.standstills.last_end()
     }
 
-    /// Returns the later one of a time and the end of the last standstill: before, this node could hear
-    /// nobody.
+    /// Returns the later of `since` and the end of the last standstill, before which this node could receive
+    /// nothing.
     pub(crate) fn awake_from(&self, since: Instant) -> Instant {
         self.awake_since().map_or(since, |awake| awake.max(since))
     }
@@ -118,20 +118,21 @@ impl Core {
         self.counters.transmits_dropped.increment();
     }
 
-    /// Random bytes that others may know afterwards.
+    /// Returns random bytes that others may know afterwards.
     pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
         bytes
     }
 
-    /// A key of its own for one handshake. Counted if there is none.
+    /// Returns a key for one handshake. Counts a failure if the system gives no entropy.
     pub(crate) fn ephemeral(&mut self) -> Option<Zeroizing<[u8; 32]>> {
         let drawn = self.keys.draw();
         self.count_failure(drawn)
     }
 
-    /// Bytes that are never repeated and cannot be guessed. Counted if there are none.
+    /// Returns bytes that never repeat and cannot be guessed. Counts a failure if the system gives no
+    /// entropy.
     pub(crate) fn nonce<const N: usize>(&mut self) -> Option<[u8; N]> {
         let drawn = self.keys.nonce();
         self.count_failure(drawn)
@@ -144,7 +145,7 @@ impl Core {
         drawn.ok()
     }
 
-    /// Frees an index that a handshake has reserved, unless it is a session's now.
+    /// Frees an index that a handshake has reserved, unless a session uses it now.
     pub(crate) fn release(&mut self, index: SessionIndex) {
         if self.initiations.remove(&index).is_some() {
             self.sessions.remove(index);
@@ -152,47 +153,46 @@ impl Core {
     }
 }
 
-/// What one step of a link works with: the time, what the links share, and what the link's peer is.
+/// Everything one step of a link works with: the time, the shared state, and the link's peer.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
-    /// The link's own name.
+    /// Key of the link.
     pub(crate) key: PeerKey,
     pub(crate) core: &'a mut Core,
-    /// The node that the peer is, and the ways to it. Links in other networks use them too.
+    /// Node that the peer is, with the ways to it. Links in other networks use them too.
     pub(crate) node: NodeKey,
     pub(crate) reach: &'a mut Reach,
-    /// The peers that the node is, this link's among them.
+    /// All peers that the node is, this link's included.
     pub(crate) handles: &'a [(PeerKey, Arc<Peer>)],
     pub(crate) network: NetworkId,
     pub(crate) psk: &'a Psk,
-    /// What concerns more than this link, for its owner to do after the step.
+    /// Consequences beyond this link, which the owner handles after the step.
     pub(crate) effects: Vec<Effect>,
 }
 
-/// What a step of a link means for others.
+/// Consequence of a link's step for other parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// The peer does not answer, or there is nowhere to ask: it is to be looked for on the local networks.
+    /// The peer does not answer, or there is nowhere to send: look for it on the local networks.
     Solicit,
-    /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the
-    /// roots.
+    /// The peer's address is unknown, or the peer does not answer there: look it up at the roots.
     LookUp,
-    /// Data to the peer has been unanswered since then, or the peer has used no response to its handshakes
+    /// Data to the peer is unanswered since this time, or the peer has used no response to its handshakes
     /// since then and begins another one.
     Silent(Instant),
-    /// What the peer is worth has changed, for when its network needs room.
+    /// The rank of the peer has changed, which matters when its network needs room.
     Refile,
-    /// The peer has been met at this place.
+    /// The peer was met at this place.
     Met(Place),
-    /// The node's path has changed; this was it before.
+    /// The node's path has changed; the value is the path before.
     PathMoved(Option<Place>),
-    /// Datagrams of the path have another size; it was this before.
+    /// The datagram size of the path has changed; the value is the size before.
     SizeChanged(usize),
-    /// The node's path carries less than the least datagram.
+    /// The node's path carries less than the smallest datagram.
     PathTooSmall,
     /// The node has shown that packets pass.
     Confirmed,
-    /// The node's machine refuses packets, or its program was started again.
+    /// The node's machine refuses packets, or its program was restarted.
     Doubted,
     /// The peer has said goodbye.
     Departed,
@@ -201,7 +201,7 @@ pub(crate) enum Effect {
 }
 
 impl Context<'_> {
-    /// Makes a later step come at a time, or none.
+    /// Sets or clears the time of a later step.
     pub(crate) fn set_timer(&mut self, timer: fn(PeerKey) -> Timer, at: Option<Instant>) {
         match at {
             Some(at) => self.core.timers.set(timer(self.key), at),
@@ -213,7 +213,7 @@ impl Context<'_> {
         self.reach.place().is_some()
     }
 
-    /// When the node was last heard from in any network; but not as a root, which may be another program.
+    /// Returns when the node was last heard in any network, except as a root, which may be another program.
     pub(crate) fn heard(&self) -> Option<Instant> {
         let peers = self.handles.iter().filter(|(_, handle)| !handle.is_root());
         peers.filter_map(|(_, handle)| handle.activity().last_received()).max()
@@ -239,18 +239,17 @@ impl Clock {
         Self { start, unix_time, last: None }
     }
 
-    /// The wall clock at `now`, as time since the Unix epoch.
+    /// Returns the wall clock at `now`, as time since the Unix epoch.
     pub(crate) fn unix_time(&self, now: Instant) -> Duration {
         self.unix_time.saturating_add(now.saturating_duration_since(self.start))
     }
 
-    /// The present time, and always later than the last answer and than `floor`.
-    ///
-    /// A floor is what one peer says: it concerns the initiations to that peer alone.
+    /// Returns the present time, always later than the last answer and than `floor`.
     pub(crate) fn timestamp(&mut self, now: Instant, floor: Option<Timestamp>) -> Timestamp {
         let time = self.unix_time(now);
         let timestamp = Timestamp::after(time, self.last);
         self.last = Some(timestamp);
+        // `floor` is one peer's claim, so it must not raise the timestamps for others.
         timestamp.max(Timestamp::after(time, floor))
     }
 }

@@ -12,18 +12,18 @@ use crate::wire::{Candidates, Control, DATA_OVERHEAD, ProbeSize};
 /// The first byte of a keepalive.
 const KEEPALIVE_KIND: u8 = 0;
 
-/// Length of the datagram of a probe's acknowledgement, in bytes.
+/// Length in bytes of the datagram of a probe acknowledgement.
 const PROBE_ACK_LEN: usize = DATA_OVERHEAD + ProbeSize::MIN.get();
 
-/// What a peer says of something else than its link.
+/// Report of a peer about something other than its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// Another node has this node's identity, and is there.
+    /// Another node with this node's identity is active at this address.
     Elsewhere(SocketAddr),
 }
 
 impl Link {
-    /// A plaintext came in on `session` that is no IP packet.
+    /// Handles a plaintext on `session` that is no IP packet.
     pub(crate) fn on_control(
         &mut self,
         cx: &mut Context<'_>,
@@ -38,7 +38,7 @@ impl Link {
             Some(_) => Some(Control::parse(message)),
         };
         match &control {
-            // The peer looks whether we receive there, or answers that; it may be elsewhere.
+            // The peer tests whether we receive there, or answers such a test; it may itself be elsewhere.
             Some(Ok(message)) if message.is_probing() && meta.is_from_node() => {
                 if place.socket().is_peer_stream() {
                     cx.core.tcp.claim(place.socket(), cx.node);
@@ -61,12 +61,13 @@ impl Link {
         match control {
             Ok(Control::Probe { id, .. }) => {
                 let size = u16::try_from(bytes).unwrap_or(u16::MAX);
-                // To where the probe came from, which may be a path that is only being tried.
+                // The answer goes where the probe came from, which may be a path under trial.
                 if may_answer_at(cx, &place, PROBE_ACK_LEN) {
                     self.send_control(cx, session, &place, Control::ProbeAck { id, size });
                 }
             }
-            // From elsewhere it would say nothing of the path: whoever got no probe can guess its id.
+            // An acknowledgement from elsewhere says nothing of the path, because its sender can guess the
+            // id.
             Ok(Control::ProbeAck { .. }) if cx.reach.place() != Some(place) => {}
             Ok(Control::ProbeAck { id, .. }) => {
                 cx.reach.probe_acknowledged(id, cx.now);
@@ -85,7 +86,7 @@ impl Link {
         None
     }
 
-    /// A message of that many bytes came in on `session` that says nothing of where the peer's path is.
+    /// Records a message of `bytes` bytes on `session` that does not locate the peer's path.
     pub(crate) fn heard_beside_path(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,7 +100,8 @@ impl Link {
         }
     }
 
-    /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
+    /// Handles the peer's departure: ends its sessions, except those with a successor that has started
+    /// meanwhile.
     fn on_close(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(instance) = self.live(session).map(|live| live.instance) else { return };
         cx.core.counters.closes_received.increment();

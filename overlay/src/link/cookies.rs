@@ -1,7 +1,7 @@
-//! The cookies that a peer under load has given us: one for each way to it.
+//! Cookies that a peer under load has given us, one for each way to it.
 //!
-//! A peer binds a cookie to the address that it sees a message come from, and a cookie reply to one message.
-//! In one round several initiations leave, by roots and straight, and an answer may come to any of them.
+//! A peer binds a cookie to the source address that it sees, and a cookie reply to one message. One round
+//! sends several initiations, directly and through roots, and any of them may get a cookie reply.
 
 use std::time::Instant;
 
@@ -10,16 +10,16 @@ use crate::noise::MacWriter;
 use crate::reach::{Place, PlaceKey};
 use crate::wire::CookieReply;
 
-/// Ways whose cookies are kept. Beyond it the one goes that was not used for longest.
+/// Maximum number of ways whose cookies are kept. Beyond it the least recently used one goes.
 const MOST: usize = 8;
 
-/// What makes the MACs of initiations to one peer.
+/// Maker of the MACs of initiations to one peer.
 #[derive(Debug)]
 pub(super) struct Cookies {
-    /// Of initiations that go to several places at once, none of them behind a root: what the peer sees is
-    /// mostly one address of ours.
+    /// Writer for initiations to several places at once, none of them behind a root. The peer mostly sees
+    /// them from one address of ours.
     shared: MacWriter,
-    /// Of those that go to one place, the one that was used last at the end.
+    /// Writers for initiations to one place, the most recently used last.
     alone: Vec<(PlaceKey, MacWriter)>,
 }
 
@@ -28,7 +28,7 @@ impl Cookies {
         Self { shared: MacWriter::new(remote), alone: Vec::new() }
     }
 
-    /// Appends the MACs to an initiation that goes to these places.
+    /// Appends the MACs to an initiation to `targets`.
     pub(super) fn append(
         &mut self,
         now: Instant,
@@ -41,6 +41,7 @@ impl Cookies {
             && self.position(key).is_none()
         {
             if self.alone.len() >= MOST {
+                // The list is ordered by use, so the first entry is the least recently used.
                 self.alone.remove(0);
             }
             self.alone.push((key, MacWriter::new(remote)));
@@ -48,8 +49,8 @@ impl Cookies {
         self.writer(key).append(now, message);
     }
 
-    /// Takes the cookie out of the reply to such an initiation. `false` if it is no reply to the last one
-    /// that went that way.
+    /// Takes the cookie out of the reply to such an initiation. Returns `false` if the reply does not belong
+    /// to the last initiation that went that way.
     pub(super) fn receive(
         &mut self,
         now: Instant,
@@ -71,7 +72,7 @@ impl Cookies {
     }
 }
 
-/// What tells the way of an initiation from others.
+/// Returns the key that distinguishes one way of an initiation from others.
 fn key(targets: &[Place], is_apart: bool) -> Option<PlaceKey> {
     targets.first().filter(|_| is_apart).map(Place::key)
 }
@@ -94,7 +95,7 @@ mod tests {
         Place::Direct { socket: SocketIndex(0), remote: (REMOTE, port).into() }
     }
 
-    /// The peer sees what comes by a root from the root, and the rest from where we are.
+    // The peer sees a relayed initiation come from the root, and a direct one from our address.
     #[test]
     fn every_way_has_the_cookie_that_came_for_it() {
         let (now, peer) = (instant(), Identity::from_seed(&[2; 32]).node_id());
@@ -110,7 +111,7 @@ mod tests {
             sent.collect()
         };
         let first = round(now, &mut cookies);
-        // The answer to the last is the first that comes.
+        // The replies arrive in reverse order.
         for at in (0..3).rev() {
             let (targets, is_apart) = &ways[at];
             let reply = jar

@@ -1,11 +1,11 @@
-//! What the driver is told.
+//! Events for the driver.
 
 use std::sync::Arc;
 
 use crate::network::Prefix;
 use crate::session::Peer;
 
-/// What the driver should know; see [`Endpoint::poll_event`](crate::Endpoint::poll_event).
+/// Event that the driver should handle; see [`Endpoint::poll_event`](crate::Endpoint::poll_event).
 ///
 /// ```
 /// use peersock_overlay::Event;
@@ -17,47 +17,47 @@ use crate::session::Peer;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer was learned of: packets for it can be queued, and
-    /// [`Endpoint::want_session`](crate::Endpoint::want_session) be called.
+    /// The peer is known now: packets for it can be queued, and
+    /// [`Endpoint::want_session`](crate::Endpoint::want_session) can be called.
     PeerAdded(Arc<Peer>),
-    /// The peer was forgotten: its network was left, its place was needed, or it was gone for
+    /// The peer was forgotten: its network was left, its slot was needed, or it was gone for
     /// [`Limits::forget_after`](crate::Limits::forget_after). The same node may come back as another
     /// [`Peer`].
     PeerRemoved(Arc<Peer>),
-    /// There is a usable session where there was none, or the peer has restarted and this one is with its
+    /// A usable session exists where there was none, or the peer has restarted and this session is with its
     /// successor.
     SessionReady(Arc<Peer>),
     /// The last usable session is gone: it expired unused, the peer closed it, or the peer restarted.
     SessionLost(Arc<Peer>),
-    /// The peer is reached elsewhere than before, or the size of the path's datagrams has changed.
+    /// The peer is reached elsewhere than before, or the path's datagram size has changed.
     PathChanged(Arc<Peer>),
-    /// The path has stopped carrying datagrams of its size: what was sent lately is lost, and is best sent
-    /// again at once. Comes after the [`Event::PathChanged`] that tells the new size.
+    /// The path has stopped carrying datagrams of its size: recent packets are lost, and should be sent again
+    /// at once. Comes after the [`Event::PathChanged`] with the new size.
     PathShrunk(Arc<Peer>),
-    /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that
-    /// of an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
+    /// The path carries short packets, but for 8 s none of 198 bytes, the smallest datagram size of a path
+    /// and the size of an initiation. Queued packets cannot be sent, and the session cannot be renewed.
     PathTooSmall(Arc<Peer>),
-    /// Initiations to where the peer may be have gone unanswered for 5 s. They are repeated for a while.
+    /// Initiations to the peer's possible addresses have gone unanswered for 5 s. The node repeats them for a
+    /// while.
     PeerSilent(Arc<Peer>),
-    /// A session was wanted for 5 s, and it is known that there is none to be had now: nobody says where the
-    /// peer is, or its machine says that nobody listens there. It is still looked for a while.
+    /// A session was wanted for 5 s, and none can be had now: no source knows the peer's address, or its
+    /// machine refuses packets at its port. The node goes on looking for it for a while.
     PeerUnreachable(Arc<Peer>),
-    /// The program that was this peer is gone, and with it everything that was agreed with it inside the
-    /// network: connections with it are to end. Its successor, if there is one, has a session by
-    /// [`Event::SessionReady`], which comes later. A session that expires, is replaced, or whose path is
-    /// broken is no reason for this.
+    /// The peer's program is gone, and with it all state agreed inside the network: end connections with it.
+    /// A successor, if any, gets a session with a later [`Event::SessionReady`]. A session that expires, is
+    /// replaced, or has a broken path does not cause this event.
     PeerGone(Arc<Peer>, Gone),
-    /// An authentic packet of the peer has shown that packets pass, after a time in which perhaps they did
-    /// not: it was silent for 500 ms or more though data was sent to it, its path or an address of this node
-    /// has changed, or a handshake was repeated. What was sent before may be lost, and need not wait for a
-    /// timer to be sent again.
+    /// An authentic packet of the peer has shown that packets pass, after a time in which they may have been
+    /// lost. The peer was silent for 500 ms or more though data was sent to it, its path or an address of
+    /// this node has changed, or a handshake was repeated. Earlier packets may be lost; resend them without
+    /// waiting for a timer.
     PathConfirmed(Arc<Peer>),
-    /// The peer has other addresses than before; those listed here are not its any more. What was agreed with
-    /// it under one of them is to end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
+    /// The peer's addresses have changed; the listed ones are no longer its addresses. State agreed under one
+    /// of them should end. See [`Endpoint::set_addresses`](crate::Endpoint::set_addresses).
     AddressesChanged(Arc<Peer>, Arc<[Prefix]>),
 }
 
-/// How it became known that a peer's program is gone.
+/// Evidence that a peer's program is gone.
 ///
 /// ```
 /// use peersock_overlay::{Event, Gone};
@@ -71,15 +71,15 @@ pub enum Event {
 pub enum Gone {
     /// Another instance of the node has completed a handshake.
     Restarted,
-    /// It has said so: it left the network, or the node was shut down.
+    /// The peer said so: it left the network, or the node was shut down.
     Left,
-    /// Its machine has gone on saying that nobody listens at its port, and nothing was heard from itself.
-    /// Alone among these it may be an error.
+    /// The peer's machine has kept refusing packets at its port, and the peer itself was not heard. This is
+    /// the only evidence that may be wrong.
     Refused,
 }
 
 impl Event {
-    /// The peer that it is about.
+    /// Returns the peer that the event is about.
     pub fn peer(&self) -> &Arc<Peer> {
         match self {
             Self::PeerAdded(peer)

@@ -1,11 +1,11 @@
-//! Which root relays the first initiation to a node, and when further roots do.
+//! Choice of the root that relays the first initiation to a node, and of the time when further roots follow.
 //!
-//! Several roots may know the node. A root pays some 650 bytes for an initiation and the answer, and where
-//! nothing has failed one answer is enough. So the root that was first to say where the node is relays
-//! alone: its round trip is the shortest. The others follow when its answer is late, so that a root which
-//! drops frames costs no more than that wait, or the round trip to it if it says so. A root that relays next
-//! to nothing may have used that up, and holds back none that relays. A node that was reached before is
-//! looked for through all roots at once, since then something has failed.
+//! Several roots may know the node. A root's relay quota pays some 650 bytes for an initiation and its
+//! answer, and while nothing has failed one answer is enough. The first root to find the node relays alone,
+//! because its round trip is the shortest. The others follow when its answer is late. A root that drops
+//! frames therefore costs no more than that wait, or one round trip to it if it says so. A root that relays
+//! only the free quota may have used it up, so it holds back no root that relays more. A node that was
+//! reached before is tried through all roots at once, because then something has failed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use super::{Context, Link};
 use crate::reach::Place;
 use crate::wire::Channel;
 
-/// The first root of an attempt, and what waits for its answer.
+/// First root of an attempt, and the places that wait for its answer.
 #[derive(Debug)]
 pub(super) struct FirstRelay {
     place: Place,
-    /// The root there relays no more than what is free.
+    /// True if the root relays only the free quota.
     is_scarce: bool,
-    /// It relays alone until then.
+    /// Time until which it relays alone.
     until: Instant,
     /// Places behind other roots.
     others: Vec<Place>,
@@ -32,25 +32,26 @@ impl FirstRelay {
         Self { place, is_scarce, until: now + wait(rtt), others: Vec::new() }
     }
 
-    /// A root says so of `place`: it is the first one instead of one that relays less.
+    /// Takes `place` as the first relay if its root relays more than the present first one.
     fn outdo(&mut self, place: &Place, is_scarce: bool, rtt: Option<Duration>, now: Instant) {
+        // Among roots that relay alike the first one stays, because its answer came first.
         if self.is_scarce && !is_scarce {
             let others = std::mem::take(&mut self.others);
             *self = Self { others, ..Self::new(*place, is_scarce, rtt, now) };
         }
     }
 
-    /// When further roots are to relay, if any waits for that.
+    /// Returns when further roots relay, if any waits.
     pub(super) fn due(&self) -> Option<Instant> {
         Some(self.until).filter(|_| !self.others.is_empty())
     }
 
-    /// Whether `place` waits, too, now that it is known.
+    /// Returns true if `place` has to wait too, now that it is known.
     fn holds(&mut self, place: &Place, now: Instant) -> bool {
         if now >= self.until || place.key() == self.place.key() {
             return false;
         }
-        // A root may say the same again.
+        // A root may report the same place again.
         if self.others.iter().all(|other| other.key() != place.key()) && self.others.len() < MAX_OTHERS {
             self.others.push(*place);
         }
@@ -58,42 +59,44 @@ impl FirstRelay {
     }
 }
 
-/// More roots than a node has with their guests are not kept; the second round goes everywhere.
+/// Maximum number of waiting places, as many as a node has roots with guests; the second round goes
+/// everywhere.
 const MAX_OTHERS: usize = 8;
 
-/// What the answer may take besides two round trips to the root.
+/// Time allowed for the answer besides two round trips to the root.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// While nothing is known of the way to the root.
+/// Wait while the round-trip time to the root is unknown.
 const UNKNOWN: Duration = Duration::from_millis(100);
 
-/// How long a root with that round trip relays alone: as long as the answer takes if the node is as far
-/// from the root as this one, and a little.
+/// Returns how long a root with this round-trip time relays alone: the time of the answer if the node is as
+/// far from the root as this one, plus a margin.
 fn wait(rtt: Option<Duration>) -> Duration {
     rtt.map_or(UNKNOWN, |rtt| rtt * 2 + MARGIN)
 }
 
-/// When the next round may begin: the way of the answer may be longer than that to the root.
+/// Returns when the next round may begin. The answer's path may be longer than the path to the root.
 fn next_round(rtt: Option<Duration>) -> Duration {
     (wait(rtt) * 3 / 2).clamp(RETRY_MIN, MAX_ROUND)
 }
 
-/// However long the round trip to the root is.
+/// Upper bound of the next round's delay, however long the round trip to the root is.
 const MAX_ROUND: Duration = Duration::from_secs(1);
 
 impl Link {
-    /// A root with that round trip says that the peer is at `place`: an attempt that runs tries it there,
-    /// at once or when the answer by another root is late.
+    /// Tries the peer at `place`, as reported by a root with this round-trip time: at once, or when the
+    /// answer by the first root is late.
     pub(crate) fn try_relayed(&mut self, cx: &mut Context<'_>, place: &Place, rtt: Option<Duration>) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is_first_round()) else {
             return self.try_at(cx, place);
         };
+        // The node was reached before, so something has failed.
         if cx.reach.any_proven() {
             return self.try_at(cx, place);
         }
         let (now, is_scarce) = (cx.now, cx.core.scarce.contains(&place.remote()));
         if attempt.first_relay.is_none() {
-            // The look-up has taken time of this round, and the answer may take longer than a round.
+            // The look-up has used up part of this round, and the answer may take longer than a round.
             attempt.next_round = attempt.next_round.max(now + next_round(rtt));
         }
         let first = attempt.first_relay.get_or_insert_with(|| FirstRelay::new(*place, is_scarce, rtt, now));
@@ -101,7 +104,7 @@ impl Link {
         if first.holds(place, cx.now) { self.arm_attempt(cx) } else { self.try_at(cx, place) }
     }
 
-    /// The answer by the first root is late: the others relay, too.
+    /// Sends initiations through the other roots once the first root's answer is late.
     pub(super) fn try_other_relays(&mut self, cx: &mut Context<'_>) {
         let first = self.attempt.as_mut().and_then(|attempt| attempt.first_relay.as_mut());
         let Some(first) = first.filter(|first| first.due().is_some_and(|at| cx.now >= at)) else { return };
@@ -110,8 +113,8 @@ impl Link {
         }
     }
 
-    /// The root at this address has not passed on what was for that channel, or for any: if it was the first
-    /// one, the others are tried at once.
+    /// Handles the report of a root that it has not relayed frames for `channel`, or for any channel. If it
+    /// was the first relay, the other roots are tried at once.
     pub(crate) fn relay_refused(&mut self, cx: &mut Context<'_>, root: SocketAddr, channel: Option<Channel>) {
         let first = self.attempt.as_mut().and_then(|attempt| attempt.first_relay.as_mut());
         let is_it = |first: &&mut FirstRelay| {
@@ -139,6 +142,7 @@ mod tests {
         assert!(!first.holds(&behind(1), now), "it is the first one itself");
         assert!(first.holds(&behind(2), now) && first.holds(&behind(2), now) && first.holds(&behind(3), now));
         assert_eq!(first.others, [behind(2), behind(3)]);
+        // Two round trips of 30 ms, and 20 ms.
         assert_eq!(first.due(), Some(now + Duration::from_millis(80)));
         assert!(!first.holds(&behind(4), now + Duration::from_millis(80)));
     }

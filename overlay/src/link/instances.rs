@@ -1,15 +1,14 @@
-//! One identity at two places: a state directory that was copied to another machine, or restored there.
+//! Detection of one identity at two places: a state directory that was copied to, or restored on, another
+//! machine.
 //!
-//! Both nodes have the same keys, so both are who they say they are, and peers reach now the one, now the
-//! other. Nothing can be done about that but to say it. Each start of a node draws a random *instance*, by
-//! which it is seen:
+//! Both nodes have the same keys, so both are authentic, and peers reach sometimes one, sometimes the other.
+//! The only remedy is to report it. Each start of a node draws a random *instance*, which reveals the copy:
 //!
-//! - A **peer** sees it by its handshakes. A restart succeeds an instance for good; if the instance before
-//!   comes back with a newer handshake, both are alive. The peer tells the one that it is talking to where
-//!   the other is.
-//! - The **nodes themselves** see it on a local network: a hello with the own keys and another instance. It
-//!   counts if it repeats the nonce of a hello of ours, so that nobody can replay what an earlier run has
-//!   sent.
+//! - A **peer** sees it in handshakes. A restart replaces an instance for good. If the old instance comes
+//!   back with a newer handshake, both are alive. The peer tells the one it is talking to where the other is.
+//! - The **nodes themselves** see it on a local network, as a hello with the own keys and another instance.
+//!   The hello counts only if it repeats the nonce of a hello of ours, so that a replay from an earlier run
+//!   is ignored.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,13 +16,13 @@ use std::time::{Duration, Instant};
 use super::{Context, Link};
 use crate::wire::Control;
 
-/// The same thing is said again in the log after so long.
+/// Minimum interval between two identical warnings in the log.
 const WARN_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Instances of a peer that are remembered.
+/// Maximum number of remembered instances of a peer.
 const MAX_FORMER: usize = 4;
 
-/// Where another node with the same identity was seen.
+/// Sighting of another node with the same identity.
 ///
 /// ```
 /// use peersock_overlay::Elsewhere;
@@ -37,16 +36,16 @@ const MAX_FORMER: usize = 4;
 pub struct Elsewhere {
     /// Its address, as a peer or this node saw it.
     pub remote: SocketAddr,
-    /// When it was seen last.
+    /// Time of the last sighting.
     pub seen: Instant,
 }
 
-/// What is known of two places.
+/// Knowledge about one identity at two places.
 #[derive(Debug, Default)]
 pub(crate) struct Duplicate {
     last: Option<Elsewhere>,
     warned: Option<Instant>,
-    /// This node has seen it itself.
+    /// True if this node itself has seen the other.
     pub(crate) seen: bool,
 }
 
@@ -55,7 +54,7 @@ impl Duplicate {
         self.last
     }
 
-    /// Notes where the other was seen. True if that should be said.
+    /// Records where the other node was seen. Returns true if a warning is due.
     pub(crate) fn note(&mut self, remote: SocketAddr, now: Instant) -> bool {
         self.last = Some(Elsewhere { remote, seen: now });
         let quiet = self.warned.is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
@@ -71,10 +70,11 @@ impl Duplicate {
 pub(crate) struct Former(Vec<u64>);
 
 impl Former {
-    /// `new` has taken the place of `old`. True if it has been there before, so that both are alive.
+    /// Records that `new` has replaced `old`. Returns true if `new` was there before, so that both are alive.
     pub(crate) fn succeed(&mut self, old: u64, new: u64) -> bool {
         let again = self.0.contains(&new);
         self.0.retain(|known| ![old, new].contains(known));
+        // Bounded, because a peer may restart any number of times.
         if self.0.len() == MAX_FORMER {
             self.0.remove(0);
         }
@@ -84,7 +84,7 @@ impl Former {
 }
 
 impl Link {
-    /// The peer's instance `other`, last reached at `remote`, has given way to one that it had succeeded.
+    /// Handles the return of an earlier instance in place of `other`, which was last reached at `remote`.
     pub(super) fn on_alternation(&mut self, cx: &mut Context<'_>, other: u64, remote: SocketAddr) {
         cx.core.counters.peers_at_two_places.increment();
         if self.duplicate.note(remote, cx.now) {
@@ -128,6 +128,7 @@ mod tests {
         let (mut duplicate, now) = (Duplicate::default(), instant());
         let remote = SocketAddr::from(([192, 0, 2, 1], 7));
         let said = (0..600).filter(|second| duplicate.note(remote, now + Duration::from_secs(*second)));
+        // Warnings are at least five minutes apart.
         assert_eq!(said.count(), 2);
         assert_eq!(duplicate.last(), Some(Elsewhere { remote, seen: now + Duration::from_secs(599) }));
     }

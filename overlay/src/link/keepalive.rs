@@ -1,4 +1,4 @@
-//! Silence: keepalives for the peer, and suspicion when it says nothing itself.
+//! Silence: keepalives for the peer, and suspicion when the peer itself is silent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,26 +10,26 @@ use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
 impl Link {
-    /// Somebody above waits longer for an answer than it should: confirms that the path still carries its
-    /// datagram size, and comes back when the silence is long enough for a handshake, because the timers of
-    /// those above grow meanwhile.
+    /// Handles doubt from an upper layer that waits too long for an answer. Confirms that the path still
+    /// carries its datagram size, and schedules a handshake for the moment when the silence is long enough.
     pub(crate) fn doubt(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         self.doubted = true;
+        // Waiting longer would let the timers of the upper layer back off.
         if let Some(at) = self.doubtful_at(cx) {
             cx.core.timers.set_earlier(Timer::Activity(cx.key), at);
         }
     }
 
-    /// When the silence of a peer whose path is doubted calls for a handshake. Over a long round trip silence
-    /// is usual.
+    /// Returns when the silence of a peer with a doubted path calls for a handshake.
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx).filter(|_| self.doubted)?;
+        // Silence is normal on a long path.
         Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
-    /// Somebody above has no answer from the peer: confirms that the path still carries its datagram size,
-    /// and tries a handshake unless the peer was heard from in the last second.
+    /// Handles an upper layer without an answer from the peer. Confirms that the path still carries its
+    /// datagram size, and tries a handshake unless the peer was heard in the last second.
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         let heard = self.handle.activity().last_received().max(cx.core.awake_since());
@@ -43,8 +43,8 @@ impl Link {
         self.handle.activity().unanswered_since().map(|since| cx.core.awake_from(since))
     }
 
-    /// Starts the activity timer if something waits for it and it does not run, or only for what is due when
-    /// nothing happens.
+    /// Starts the activity timer if something waits for it and it is not running, or runs only for checks of
+    /// an idle session.
     pub(super) fn arm_activity(&mut self, cx: &mut Context<'_>) {
         let runs = cx.core.timers.is_armed(Timer::Activity(cx.key)) && self.handle.activity().is_armed();
         if self.current().is_some() && !runs {
@@ -52,12 +52,12 @@ impl Link {
         }
     }
 
-    /// Looks at what is owed and what is unanswered, does what is due, and comes back when the next thing is.
+    /// Sends overdue keepalives, handles overdue answers, and schedules the next check.
     pub(crate) fn on_activity_timer(&mut self, cx: &mut Context<'_>) {
         if self.current().is_none() {
             return self.seek(cx);
         }
-        // A machine that was suspended may be late.
+        // The timer of a machine that was suspended may be late.
         self.expire_sessions(cx);
         let Some(session) = self.current() else { return };
         let (handle, now) = (self.handle.clone(), cx.now);
@@ -90,8 +90,8 @@ impl Link {
         }
         self.check_liveness(cx, &session);
 
-        // What is due and stays so is looked at again later: a keepalive that could not be sent because there
-        // is no path yet, and a peer that stays silent, while the attempt goes on.
+        // Overdue work that stays overdue is retried later: a keepalive without a path yet, or a peer that
+        // stays silent while the attempt goes on.
         let later = |at: Instant| if at <= now { now + RETRY_MAX } else { at };
         let keepalive_at = || activity.owed_since().map(|since| later(since + KEEPALIVE_AFTER));
         let dead_at = || self.silent_since(cx).map(|since| later(since + DEAD_AFTER));
@@ -102,7 +102,7 @@ impl Link {
         };
         activity.arm();
         let at = next().or_else(|| {
-            // The data path asks for attention again from here on; what came up just before is seen now.
+            // From here on the data path asks for attention again, so recheck what came up just before.
             activity.disarm();
             next().inspect(|_| activity.arm())
         });
@@ -112,17 +112,17 @@ impl Link {
         }
     }
 
-    /// Nothing has come back for a while, and the node may be reached elsewhere, perhaps by a root: asks
-    /// whether the path still works. If that is not answered either, a handshake finds the place that does.
-    /// Traffic that needs no answer pays a small packet a second for that.
+    /// Handles a path on which nothing has come back for a while: asks whether it still works, and without an
+    /// answer begins a handshake.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
         let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
         let Some(since) = self.silent_since(cx) else { return };
+        // The node may now be reached elsewhere, perhaps through a root. One-way traffic pays a small packet
+        // per second for this question.
         if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
-            // Roots that have lost this node are to know it again before the handshake, which may need them,
-            // and their answers where the peer is, too. Traffic of which nobody waits for the end does not
-            // pay for that.
+            // Roots that have lost this node must know it, and the peer's place, before the handshake that
+            // may need them. Traffic without connections does not pay for this look-up.
             if self.handle.is_watched() {
                 cx.effects.push(Effect::Silent(since));
                 cx.effects.push(Effect::LookUp);
@@ -139,9 +139,10 @@ impl Link {
         self.attempt(cx, Reason::Silence);
     }
 
-    /// When the path is to be asked, or has been silent for too long, if that matters.
+    /// Returns when to ask the path, or when it has been silent too long, if that matters.
     fn silence_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx)?;
+        // Without another way to the peer the question would gain nothing.
         if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
             return None;
         }
@@ -152,14 +153,14 @@ impl Link {
         })
     }
 
-    /// Asks the peer at its path to say that it is there, and replaces a session that is old.
+    /// Asks the peer at its path for a sign of life, and replaces an old session.
     pub(crate) fn ask_path(&mut self, cx: &mut Context<'_>, why: Why) {
         self.rekey_if_due(cx);
         self.challenge_path(cx, why);
     }
 
-    /// The same, but a session that is old is replaced instead: the handshake says as much, and so does the
-    /// first packet of the new session.
+    /// Like [`Self::ask_path`], but an old session is only replaced: the handshake, and the first packet of
+    /// the new session, prove as much.
     pub(crate) fn renew_or_ask_path(&mut self, cx: &mut Context<'_>, why: Why) {
         if !self.rekey_if_due(cx) {
             self.challenge_path(cx, why);
@@ -172,31 +173,31 @@ impl Link {
         }
     }
 
-    /// Sends a message to the peer's path, if there is one and a session.
+    /// Sends a message to the peer's path, if there is a path and a session.
     pub(crate) fn send_message(&self, cx: &mut Context<'_>, plaintext: &[u8]) {
         if let Some((session, place)) = self.current().zip(cx.reach.place()) {
             self.send_sealed(cx, &session, &place, plaintext);
         }
     }
 
-    /// Seals a short plaintext and sends it to a place that need not be the path, and where nobody may
-    /// receive: it is no sign of life.
+    /// Seals a short plaintext and sends it to a place other than the path.
     pub(crate) fn send_beside_path(&self, cx: &mut Context<'_>, place: &Place, plaintext: &[u8]) {
         let Some(session) = self.current() else { return };
         let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        // Not recorded as sent, because the peer may not receive there and so owes no answer.
         if session.seal(plaintext, &mut datagram).is_ok() {
             cx.core.transmit(place, datagram);
         }
     }
 
-    /// Sends a packet that says no more than that we are here.
+    /// Sends a packet whose only purpose is to show that we are here.
     pub(super) fn send_keepalive(&self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(place) = cx.reach.place() else { return };
         cx.core.counters.keepalives_sent.increment();
         self.send_sealed(cx, session, &place, &KEEPALIVE);
     }
 
-    /// Sends a control message to the peer's path, if there is one and a session.
+    /// Sends a control message to the peer's path, if there is a path and a session.
     pub(crate) fn send_on_current(&self, cx: &mut Context<'_>, message: Control) {
         if let Some((session, place)) = self.current().zip(cx.reach.place()) {
             self.send_control(cx, &session, &place, message);
@@ -224,26 +225,26 @@ impl Link {
         }
         cx.core.transmit(place, datagram);
         if session.note_sent(cx.now) {
-            // Not at once: the caller may be in the middle of a change.
+            // Deferred to the timer, because the caller may be in the middle of a change.
             cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now);
             cx.core.timers.set_earlier(Timer::Expire(cx.key), cx.now);
         }
     }
 }
 
-/// The plaintext of a keepalive: any that begins with zero, or none. This one makes the packet as long as a
-/// challenge, so that the receiver may send one to where it came from.
+/// Plaintext of a keepalive, which may be empty or begin with zero.
+// As long as a challenge, so that the receiver may send a challenge to the source.
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
-/// Data that is unanswered for so long is reason to ask whether the path still works.
+/// Time without an answer to data after which the path is asked whether it still works.
 const SILENT: Duration = Duration::from_millis(400);
 
-/// Returns the time within which somebody who is asked because of a silence answers: two round trips, but no
-/// less than 300 ms. Then a peer is looked for elsewhere, and a stream to a root is opened, which is closed
-/// again if UDP was only slow.
+/// Returns the time limit for an answer to a question about silence: two round trips, but at least 300 ms.
+/// After it the peer is looked for elsewhere, or a stream to a root is opened. The stream is closed again if
+/// UDP was only slow.
 pub(crate) fn answers_within(rtt: Duration) -> Duration {
     (rtt * 2).max(Duration::from_millis(300))
 }
 
-/// A peer that was heard from within this time is there.
+/// Time since the last packet within which a peer counts as present.
 const RECENTLY: Duration = Duration::from_secs(1);

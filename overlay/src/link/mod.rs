@@ -1,20 +1,20 @@
-//! One peer in one network: how a session with it is made, renewed, watched and ended.
+//! One peer in one network: how the node makes, renews, watches and ends sessions with it.
 //!
-//! A [`Link`] is a state machine. Each step is a method that gets the time and everything else it works with
-//! as a [`Context`], changes the link, and leaves behind what is to happen: datagrams, timers and events in
-//! the queues that all links share ([`Core`]), and [`Effect`]s for what concerns more than this link. It
-//! knows no other link, and nobody looks a peer up twice for one datagram.
+//! A [`Link`] is a state machine. Each step is a method that gets the time and all other inputs as a
+//! [`Context`] and changes the link. It leaves datagrams, timers and events in the queues that all links
+//! share ([`Core`]), and [`Effect`]s for what concerns more than this link. A link knows no other link, so
+//! one datagram needs only one look-up of its peer.
 //!
 //! - An **attempt** (`attempt`) is a handshake of ours with its repetition; `answering` is the peer's.
 //! - A handshake leaves a **session** (`sessions`): confirmed by the first packet on it, succeeded by newer
 //!   ones, replaced every two minutes while in use, forgotten after three.
 //! - **Silence** (`keepalive`) is answered by keepalives, and when it lasts by an attempt. So are ICMP errors
-//!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
+//!   (`refusal`). The node now and then asks a peer with connections for a sign of life (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
-//!   While it is heard only elsewhere, its path proves itself again (`proof`).
-//!   While datagrams are relayed, a direct way is looked for (`punching`, and then `birthday`); the first
-//!   question where the other node is travels in the handshake (`question`).
+//!   While the peer is heard only elsewhere, its path has to prove itself again (`proof`).
+//!   While datagrams are relayed, the node searches for a direct path (`punching`, and then `birthday`); the
+//!   first question about the other node's addresses travels in the handshake (`question`).
 
 mod answering;
 mod attempt;
@@ -71,12 +71,12 @@ use proof::Proof;
 use question::Question;
 use refusal::Refusal;
 
-/// What a deadline is for. Peers that wait for nothing have none.
+/// Purpose of a deadline. Peers that wait for nothing have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// The next beacon of the regular schedule.
     Beacon,
-    /// The next beacon because somebody is looked for.
+    /// The next beacon sent because a node is looked for.
     Solicit,
     /// The next step of a peer's attempt.
     Attempt(PeerKey),
@@ -84,7 +84,7 @@ pub(crate) enum Timer {
     Expire(PeerKey),
     /// A keepalive is due, or silence has lasted too long.
     Activity(PeerKey),
-    /// A path MTU probe is answered or lost.
+    /// A path MTU probe is acknowledged or lost by then.
     Mtu(NodeKey),
     /// Peers may have been gone for long enough.
     Forget,
@@ -92,87 +92,87 @@ pub(crate) enum Timer {
     Refusal(PeerKey),
     /// The next challenge to nodes that may not know our new address.
     Announce,
-    /// A root is to be told something, or to be heard from.
+    /// A message to a root, or one from it, is due.
     Root(PeerKey),
     /// The next round of look-ups.
     LookUp,
     /// The next step of the search for a direct way to a node.
     Punch(NodeKey),
-    /// The next step of that by many ports.
+    /// The next step of the search by many ports.
     Birthday(NodeKey),
-    /// Extra sockets that no path uses are to be closed.
+    /// Extra sockets that no path uses are due for closing.
     Sockets,
-    /// TCP connections that no path uses are to be closed.
+    /// TCP connections that no path uses are due for closing.
     TcpStreams,
     /// Initiations wait for the processor.
     Backlog,
 }
 
-/// Everything about one peer in one network.
+/// State of one peer in one network.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) handle: Arc<Peer>,
-    /// The node that it is, with the ways to it.
+    /// Node that the peer is, with the ways to it.
     pub(crate) node: NodeKey,
-    /// The driver has been told of it.
+    /// Set once the driver has been told of the peer.
     announced: bool,
-    /// When anybody last asked for or heard of it.
+    /// Time when a program last asked for the peer, or the peer was last heard.
     pub(crate) used: Instant,
-    /// It has said goodbye.
+    /// Set once the peer has said goodbye.
     pub(crate) departed: bool,
-    /// The answers to this node's handshakes cannot be read, and no handshake has succeeded since.
+    /// Set while the answers to this node's handshakes are unreadable, until a handshake succeeds.
     pub(crate) answer_unreadable: bool,
-    /// What its sessions that have ended had carried.
+    /// Traffic of the peer's sessions that have ended.
     past: SessionStats,
-    /// All its sessions in the session table, oldest first.
+    /// All sessions of the peer in the session table, oldest first.
     sessions: Vec<Live>,
-    /// It has a session, and no place is known yet at which it receives for certain. The driver does not know
-    /// of the session.
+    /// Set while a session exists but no place is known at which the peer certainly receives. The driver does
+    /// not know of the session yet.
     is_waiting_for_path: bool,
-    /// It was told of a change of our addresses and has not answered. True if packets went to or came from it
-    /// then.
+    /// Set while the peer has not answered a message about our new addresses. True if packets went to or came
+    /// from the peer at that time.
     pub(crate) told: Option<bool>,
-    /// Bytes that its session had sent when its path was looked at last.
+    /// Bytes that the session had sent at the last check of its path.
     carried: u64,
-    /// Bytes since then of path MTU probes that are much each.
+    /// Bytes since then of path MTU probes that have `BUSY` bytes or more each.
     probed: u64,
-    /// Errors that its machine sends.
+    /// ICMP errors from the peer's machine.
     refusal: Option<Refusal>,
-    /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
+    /// Time of the oldest liveness probe since which nothing was received.
     asked: Option<Instant>,
-    /// Since when only what comes in this network shows that the peer is there, and not what comes from the
-    /// same node in others: until something does.
+    /// Time since which only packets in this network show that the peer is there, because packets of the same
+    /// node in other networks do not count. Cleared when one comes.
     alone: Option<Instant>,
-    /// When the peer was asked whether its path still works, because nothing came back from there.
+    /// Time when the peer was asked whether its silent path still works.
     questioned: Option<Instant>,
-    /// When it lost its last session.
+    /// Time when the peer lost its last session.
     lost: Option<Instant>,
-    /// The peer was heard behind a root though the path is better.
+    /// Set while the peer is heard behind a root though its path is better.
     stray: Option<Stray>,
-    /// The peer was heard elsewhere than at its path.
+    /// Set while the peer is heard elsewhere than at its path.
     proof: Option<Proof>,
-    /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
+    /// Set while an upper layer doubts the path and it is not yet decided whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
     attempt: Option<Attempt>,
     /// The newest timestamp of the peer's initiations; older ones are replays.
     newest: Option<Timestamp>,
-    /// Our initiations to the peer must be newer than this: the last one was, or the peer knows a newer one
-    /// from a time when our clock was ahead.
+    /// Lower bound of the timestamps of our initiations to the peer: our last one, or a newer one that the
+    /// peer knows from a time when our clock was ahead.
     floor: Option<Timestamp>,
-    /// Replies to initiations that are not new.
+    /// Budget for stale replies.
     stale_replies: Bucket,
-    /// The peer's instance, as its last confirmed handshake said.
+    /// The peer's instance, from its last confirmed handshake.
     pub(crate) instance: Option<u64>,
-    /// Its instances before.
+    /// Earlier instances of the peer.
     former: Former,
-    /// Whether two of them are alive.
+    /// Detector for two live instances.
     pub(crate) duplicate: Duplicate,
-    /// Makes the MACs of our initiations, and keeps the cookie that the peer gave us.
+    /// Maker of the MACs of our initiations, with the cookies that the peer gave us.
     cookies: Cookies,
-    /// Handshakes that we begin because of something that nobody authenticated.
+    /// Budget for handshakes begun because of unauthenticated hints.
     hints: Bucket,
-    /// Refusals of which each may begin a handshake, because nothing was refused before it.
+    /// Budget for handshakes begun by the first refusal after a sign of life.
     refusals: Bucket,
 }
 
@@ -182,27 +182,28 @@ struct Live {
     session: Arc<Session>,
     instance: u64,
     receive_buffer: u32,
-    /// Where the handshake has shown that the peer receives, if it has.
+    /// Place at which the handshake has shown that the peer receives, if any.
     place: Option<Place>,
-    /// When the session is replaced if it is in use then.
+    /// Time when the session is replaced if in use.
     rekey_at: Instant,
-    /// The question that was in its response, until the search for a direct way begins with it.
+    /// Question that came in its response, until the search for a direct path begins with it.
     question: Option<Question>,
 }
 
-/// Unauthenticated hints are heeded once per 5 s, after a few at once.
+/// Minimum interval between handshakes for unauthenticated hints, after a burst of three.
 const HINT_INTERVAL: Duration = Duration::from_secs(5);
 const HINT_BURST: u32 = 3;
 
-/// A hint says nothing new for so long, or a round trip, after an initiation.
+/// Time after an initiation, at least one round trip, in which a hint says nothing new.
 const ANSWER_ON_ITS_WAY: Duration = Duration::from_millis(50);
 
-/// Somebody on the way can forge a refusal after each sign of life. Live peers have to deny so many.
+/// Minimum interval of refusals that a live peer has to deny.
+// An attacker on the path can forge one after each sign of life.
 const REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 const REFUSAL_BURST: u32 = 2;
 
-/// Initiations of one peer that are not new are answered as often as a live peer repeats them, after a few at
-/// once. It needs one answer, or two if one is lost.
+/// Minimum interval of stale replies to one peer, after a burst: the rate at which a live peer repeats its
+/// initiations. A live peer needs one reply, or two if one is lost.
 const STALE_REPLY_INTERVAL: Duration = Duration::from_millis(250);
 const STALE_REPLY_BURST: u32 = 8;
 
@@ -242,71 +243,72 @@ impl Link {
         }
     }
 
-    /// The session that packets are sent on.
+    /// Returns the session for outgoing packets.
     pub(crate) fn current(&self) -> Option<Arc<Session>> {
         self.handle.session()
     }
 
-    /// Whether a handshake of ours runs.
+    /// Returns true if a handshake of ours runs.
     pub(crate) fn is_connecting(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| !attempt.is_given_up())
     }
 
-    /// Whether traffic waits for the peer, and was not told that it is unreachable.
+    /// Returns true if traffic waits for the peer and was not told that the peer is unreachable.
     pub(crate) fn is_wanted(&self) -> bool {
         self.attempt.as_ref().is_some_and(Attempt::is_wanted)
     }
 
-    /// Whether a session was confirmed. One that the peer has not used does not count.
+    /// Returns true if a session is confirmed. One that the peer has not used does not count.
     pub(crate) fn has_confirmed_session(&self) -> bool {
         self.sessions.iter().any(|live| live.session.is_confirmed())
     }
 
-    /// When the peer last proved to be there.
+    /// Returns when the peer last proved to be there.
     pub(crate) fn last_seen(&self) -> Option<Instant> {
         let established = self.current().map(|session| session.established());
         established.max(self.handle.activity().last_received())
     }
 
-    /// What all its sessions have carried.
+    /// Returns the traffic of all sessions of the peer.
     pub(crate) fn traffic(&self) -> SessionStats {
         let mut total = self.past;
         self.sessions.iter().for_each(|live| total.add(&live.session.stats()));
         total
     }
 
-    /// Whether the peer is sent to there.
+    /// Returns true if the peer's path leads to `key`.
     pub(crate) fn is_at(&self, key: &PlaceKey) -> bool {
         self.handle.path().is_some_and(|path| path.place.key() == *key)
     }
 
-    /// Whether a packet that somebody says not to know was sent on one of its sessions.
+    /// Returns true if the packet quoted in an unknown-session message was sent on one of the peer's
+    /// sessions.
     pub(crate) fn has_sent(&self, hint: &UnknownSession) -> bool {
         self.sessions.iter().any(|live| {
             live.session.remote_index() == hint.index && hint.counter < live.session.stats().sent_packets
         })
     }
 
-    /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows
-    /// whether that is so, and one that runs goes on at once. Nothing is sent while an answer may be under
-    /// way, or if there were many hints lately.
+    /// Handles an unauthenticated hint that the peer has lost the session: begins a handshake, or sends the
+    /// next round of a running one at once. Sends nothing while an answer may be on its way, or after many
+    /// recent hints.
     pub(crate) fn heed_hint(&mut self, cx: &mut Context<'_>) -> bool {
-        // An answer to what an attempt has sent last is on its way, or may be.
+        // An answer to the last initiation may be on its way.
         let round_trip = cx.reach.rtt().unwrap_or_default().max(ANSWER_ON_ITS_WAY);
         let waits = self.attempt.as_ref().is_some_and(|attempt| attempt.has_sent_since(cx.now, round_trip));
         let heeded = !waits && self.hints.take(cx.now);
         match self.is_connecting() {
             _ if !heeded => {}
-            // Who says so is back.
+            // The sender of the hint is back.
             true => self.next_round(cx),
             false => self.attempt(cx, Reason::Hint),
         }
         heeded
     }
 
-    /// Local discovery has heard an instance of the peer that is not the one of its session: it was
-    /// restarted.
+    /// Handles a restart of the peer: local discovery has heard an instance other than that of its session.
     pub(crate) fn heed_restart(&mut self, cx: &mut Context<'_>) {
+        // Limited, because every member can make a hello with another instance.
         if !self.hints.take(cx.now) {
             return;
         }
@@ -325,7 +327,7 @@ impl Link {
         }
     }
 
-    /// The peer is forgotten: frees all that it occupies.
+    /// Frees everything a forgotten peer occupies.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         self.end_attempt(cx);
         self.handle.set_forgotten();
@@ -341,7 +343,7 @@ impl Link {
         }
     }
 
-    /// A session and its peer hold each other, and others may hold either: breaks that circle and erases the
+    /// Breaks the reference cycle between a session and its peer, which others may also hold, and erases the
     /// keys.
     pub(crate) fn erase(&self) {
         self.handle.set_session(None);

@@ -1,4 +1,4 @@
-//! Datagrams that wait for the driver.
+//! Queue of datagrams that wait for the driver.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::wire::{Control, DATA_OVERHEAD, ProbeSize};
 /// [`Endpoint::poll_transmit`](crate::Endpoint::poll_transmit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to; its address may be a multicast group or a broadcast address.
+    /// Destination; its address may be a multicast group or a broadcast address.
     pub place: Place,
-    /// Length in bytes, the same as the buffer's; what a root needs in front is in it.
+    /// Length in bytes, the same as the buffer's. Includes the header for a relaying root.
     pub len: usize,
 }
 
 #[derive(Debug)]
 enum Payload {
     Ready(Vec<u8>),
-    /// A probe is padded and sealed when it is sent, so that those that wait occupy no memory.
+    /// Probe that is padded and sealed only when sent, so that waiting probes occupy no memory.
     Probe {
         session: Arc<Session>,
         id: u32,
@@ -28,23 +28,24 @@ enum Payload {
     },
 }
 
-/// A bounded queue. A driver drains it after every call, so it only fills while very much happens in one
-/// call; then what does not fit is dropped, as a network would.
+/// Bounded queue of outgoing datagrams. A driver drains it after every call, so it fills only when one call
+/// produces very much. Datagrams over the limit are dropped, as a network would.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<(Place, Payload)>,
 }
 
-/// Datagrams; the largest ready one is a beacon of under 300 bytes.
+/// Maximum number of queued datagrams; the largest ready one is a beacon of under 300 bytes.
 const CAPACITY: usize = 4096;
 
 impl Outbox {
-    /// Queues finished bytes; false if there is no room.
+    /// Queues finished bytes. Returns false if there is no room.
     pub(crate) fn push(&mut self, place: Place, datagram: Vec<u8>) -> bool {
         self.push_payload(place, Payload::Ready(datagram))
     }
 
-    /// Queues a probe in a datagram of `size` bytes, without what the place adds; false if there is no room.
+    /// Queues a probe in a datagram of `size` bytes, without the place's overhead. Returns false if there is
+    /// no room.
     pub(crate) fn push_probe(&mut self, place: Place, session: Arc<Session>, id: u32, size: usize) -> bool {
         self.push_payload(place, Payload::Probe { session, id, size })
     }

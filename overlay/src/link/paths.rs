@@ -1,4 +1,4 @@
-//! What connects the ways to a node with a session: challenges and path MTU probes, and what follows from
+//! Connection between the ways to a node and a session: challenges, path MTU probes, and the handling of
 //! their answers.
 
 use std::cmp::Ordering;
@@ -15,30 +15,31 @@ const CHALLENGE_LEN: usize = DATA_OVERHEAD + Control::CHALLENGE_LEN;
 const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
 const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
 
-/// The peer was heard at a relayed place, and not at the path, which is the better one.
+/// State while the peer is heard at a relayed place instead of at the path, which is better.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stray {
-    /// When the path was asked whether it still works, or has said so.
+    /// Time when the path was asked whether it still works, or answered that.
     since: Instant,
     answered: bool,
 }
 
-/// The path's answer to that is waited for so long at least.
+/// Minimum wait for the path's answer to that question.
 const STRAY_WAIT: Duration = Duration::from_millis(400);
 
-/// A path that has answered is not asked again for so long.
+/// Time after an answer in which the path is not asked again.
 const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A peer that is heard at the place that the path left longer ago has moved.
+/// Time since the path left a place, after which a peer heard there counts as moved.
 const LEFT_FOR: Duration = Duration::from_secs(5);
 
 impl Link {
-    /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may
-    /// be sent there.
+    /// Asks the peer to repeat a random number from `place`, unless that was just done or exceeds the budget
+    /// of the place.
     pub(crate) fn challenge(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let Some(session) = self.current() else { return };
+        // Unpredictable, so that only a receiver at the place can answer (RFC 9000, section 8.2).
         let Some(fresh) = cx.core.nonce() else { return };
-        // The path's own side may have changed: then the peer has to follow.
+        // This node's end of the path may have changed, so the peer has to follow.
         let here = why == Why::Announce;
         let bytes = if here { HERE_LEN } else { CHALLENGE_LEN };
         let Some(data) = cx.reach.challenge(place, why, fresh, bytes, cx.now) else { return };
@@ -46,7 +47,7 @@ impl Link {
         self.send_control(cx, &session, &place, Control::Challenge { data, here });
     }
 
-    /// Repeats a peer's challenge where it came from, as far as what came from there pays for it.
+    /// Answers a peer's challenge where it came from, within the budget that its bytes have paid for.
     pub(super) fn on_challenge(
         &mut self,
         cx: &mut Context<'_>,
@@ -60,38 +61,38 @@ impl Link {
         self.on_heard(cx, &place);
     }
 
-    /// The peer has answered a challenge, or says so.
+    /// Handles an answer to a challenge, or a forged one.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) {
         match cx.reach.answer(place, data, cx.now) {
             Answer::Right { why, .. } => self.on_right_answer(cx, place, why),
+            // Networks duplicate packets, so a second copy is no sign of an attack.
             Answer::Copy => {}
             Answer::Wrong if self.on_proof(cx, data) || self.on_punched(cx, place, data) => {}
             Answer::Wrong => cx.core.counters.answers_wrong.increment(),
         }
     }
 
-    /// Whether the path is to follow the peer, which was heard at `place`.
-    ///
-    /// When a path leaves a root or a TURN server, packets that it still has arrive after those on the new
-    /// path; and both sides may leave one at once, each for another place. So a path that beats a relayed
-    /// place follows the peer there only if it does not answer any more: one of a greater kind does, and of
-    /// one kind that of the node with the smaller ID. Of direct places that goes for the one that the path
-    /// has just left, since any other says that the peer has moved. Otherwise both nodes could follow each
-    /// other to and fro for ever.
+    /// Returns true if the path should follow the peer, which was heard at `place`.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
         let kind = |key| cx.reach.kind(&key, &cx.core.scarce);
         let Some(path) = cx.reach.place() else { return true };
+        // One side must give way, because both could otherwise follow each other back and forth for ever.
         let gives_way = cx.core.own_id > *self.handle.id();
         let follows = match kind(place.key()).cmp(&kind(path.key())) {
+            // When a path leaves a root or a TURN server, delayed packets still arrive from there. So the
+            // better path is left only if it no longer answers.
             Ordering::Less => false,
+            // The rule covers only the place that the path has just left, because any other one shows that
+            // the peer has moved.
             Ordering::Equal if kind(path.key()) == Kind::Direct => {
                 let left = cx.reach.left_at(place).map(|at| cx.now.saturating_duration_since(at));
                 left.is_none_or(|left| match gives_way {
-                    // What was under way when the peer changed its path too has come by then.
+                    // Packets sent before the peer changed its path too have arrived by then.
                     true => left >= STRAY_WAIT.max(cx.reach.rtt_at(place).unwrap_or_default() * 2),
                     false => left >= LEFT_FOR,
                 })
             }
+            // Both sides may leave one place at once, each for a different one.
             Ordering::Equal => gives_way,
             Ordering::Greater => true,
         };
@@ -114,8 +115,8 @@ impl Link {
         }
     }
 
-    /// The place that the path leads to after a handshake that began then and has proved `place`: that one,
-    /// unless a better way has answered while the handshake was under way.
+    /// Returns the place for the path after a handshake that began at `begin` and proved `place`. That is
+    /// `place`, unless a better place has answered while the handshake ran.
     pub(super) fn path_or(&self, cx: &Context<'_>, place: Place, begin: Instant) -> Place {
         let kind = |place: &Place| cx.reach.kind(&place.key(), &cx.core.scarce);
         let path = cx.reach.place().filter(|path| kind(path) > kind(&place));
@@ -144,7 +145,7 @@ impl Link {
         cx.effects.push(Effect::Confirmed);
     }
 
-    /// The node has shown, in this link's session or another's, that packets pass.
+    /// Handles proof that packets pass to the node, from this link's session or another's.
     pub(crate) fn path_confirmed(&mut self, cx: &mut Context<'_>) {
         self.told = None;
         self.handle.activity().take_silence();
@@ -153,7 +154,7 @@ impl Link {
         }
     }
 
-    /// Makes a place that is proven or configured the path of the node.
+    /// Makes a proven or configured place the path of the node.
     pub(super) fn move_path(&mut self, cx: &mut Context<'_>, place: Place) {
         let max = socket_for(&cx.core.sockets, Some(place.socket()), &place.remote());
         let max = max.map_or(BASE, |socket| socket.max_datagram.saturating_sub(place.overhead()));
@@ -171,19 +172,19 @@ impl Link {
         } else if self.has_carried_data_lately(cx.now)
             && let Some(mtud) = cx.reach.mtud()
         {
-            // The same path with a new session: what did not pass two minutes ago may pass now.
+            // The path is unchanged but the session is new: a size that failed two minutes ago may pass now.
             mtud.search();
         }
         self.probe_mtu(cx);
     }
 
-    /// Whether the sizes that its path carries are worth some probes.
+    /// Returns true if the path carries enough data to be worth size probes.
     fn has_carried_data_lately(&self, now: Instant) -> bool {
         let data = self.handle.activity().last_data();
         data.is_none_or(|at| now.saturating_duration_since(at) < LATELY)
     }
 
-    /// The path of the node has changed: makes it known to those who send to this peer.
+    /// Publishes the node's new path to the senders to this peer.
     pub(crate) fn path_moved(&mut self, cx: &mut Context<'_>) {
         self.handle.set_path(cx.reach.path());
         if self.current().is_none() {
@@ -196,7 +197,7 @@ impl Link {
         }
     }
 
-    /// Datagrams of the path may have another size than `before`.
+    /// Publishes a possible change of the path's datagram size from `before`.
     pub(crate) fn size_changed(&mut self, cx: &mut Context<'_>, before: usize) {
         let Some(path) = cx.reach.path() else { return };
         self.handle.set_path(Some(path));
@@ -213,7 +214,7 @@ impl Link {
         }
     }
 
-    /// The path carries nothing that is of use.
+    /// Reports that the path carries less than the smallest datagram.
     pub(crate) fn path_too_small(&mut self, cx: &mut Context<'_>) {
         if self.current().is_some() {
             tracing::debug!(peer = %self.handle.logged(), "the path carries less than the least datagram");
@@ -221,10 +222,10 @@ impl Link {
         }
     }
 
-    /// Sends the path MTU probe that is due, and makes known what is learned.
+    /// Sends the path MTU probe that is due, and publishes its result.
     pub(crate) fn probe_mtu(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
-        // Only short messages go to a root.
+        // A root gets only short messages, so its path needs no size search.
         if self.handle.is_root() {
             return;
         }
@@ -250,7 +251,7 @@ impl Link {
             cx.effects.push(Effect::PathTooSmall);
         }
         let Some((id, size)) = step.probe else { return };
-        // Its companion, right behind it: as short as a probe can be.
+        // A companion of minimum size follows right behind the probe.
         for (id, size) in [(id, size), (id.wrapping_add(1), 0)] {
             cx.core.counters.probes_sent.increment();
             match cx.core.outbox.push_probe(path.place, session.clone(), id, size) {
@@ -260,7 +261,7 @@ impl Link {
         }
     }
 
-    /// Something suggests that packets of the path's size are lost: confirms at once that it carries them.
+    /// Confirms the path's datagram size at once, because packets of that size seem to be lost.
     pub(crate) fn suspect_path(&mut self, cx: &mut Context<'_>) {
         if let Some(mtud) = cx.reach.mtud() {
             mtud.confirm(true);
@@ -268,17 +269,18 @@ impl Link {
         self.probe_mtu(cx);
     }
 
-    /// Packets pass on the session: has the path's size confirmed now and then while much is sent, looks how
-    /// good the other places are, and comes back with the first packet after [`BUSY_CONFIRM_INTERVAL`].
+    /// Handles traffic on the session. Under load it confirms the path's size now and then, and compares
+    /// other places. Runs again with the first packet after [`BUSY_CONFIRM_INTERVAL`].
     pub(super) fn watch_path(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         let Some(rekey_at) = self.live(&session).map(|live| live.rekey_at) else { return };
         let next = cx.now + BUSY_CONFIRM_INTERVAL;
+        // The next packet after this time asks for attention, so an idle session needs no timer.
         session.set_attention(Some(if rekey_at > cx.now { next.min(rekey_at) } else { next }));
         let total = session.sent_bytes();
         let before = std::mem::replace(&mut self.carried, total);
-        // A new session counts from zero. A probe that is much by itself does not count: it would have the
-        // size confirmed again and again.
+        // A new session counts from zero. Probes of `BUSY` bytes do not count, because they alone would
+        // trigger another size confirmation again and again.
         let sent = total.checked_sub(before).unwrap_or(total);
         cx.reach.carried(sent.saturating_sub(std::mem::take(&mut self.probed)), cx.now);
         self.probe_mtu(cx);
@@ -295,10 +297,10 @@ impl Link {
     }
 }
 
-/// A path that has carried no data for so long is not searched for its size again.
+/// Time without data after which the size of a path is not searched for again.
 const LATELY: Duration = Duration::from_secs(60);
 
-/// Whether so many bytes may be sent where the peer was heard.
+/// Returns true if an answer of `bytes` bytes may be sent to the place where the peer was heard.
 pub(super) fn may_answer_at(cx: &mut Context<'_>, place: &Place, bytes: usize) -> bool {
     cx.reach.place() == Some(*place) || cx.reach.spend(place, bytes)
 }

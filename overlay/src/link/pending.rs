@@ -1,9 +1,9 @@
 //! Our initiations that a response may still answer.
 //!
-//! One initiation goes to all addresses at which the peer may be, so everybody who says to be the peer at
-//! some address gets a copy, and with it the index that an answer needs. Who answers with garbage has that
-//! initiation given up after some answers. So when that has happened once, the attempt goes on *apart*: each
-//! address gets an initiation of its own, and what is forged for one says nothing about the others.
+//! One initiation goes to all possible addresses of the peer, so anyone claiming to be the peer at some
+//! address gets a copy, with the index that an answer needs. An initiation that gets several garbage answers
+//! is given up. Once that has happened, the attempt continues *apart*: each address gets a separate
+//! initiation, and a forgery for one does not affect the others.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use crate::noise::Initiator;
 use crate::reach::Place;
 use crate::wire::SessionIndex;
 
-/// Responses to one initiation that may fail to authenticate; then nothing more is read that answers it.
+/// Number of failed responses to one initiation after which no further response to it is read.
 const MAX_FAILED_RESPONSES: u8 = 8;
 
-/// Initiations of one attempt that a response may still answer, if they went to all addresses.
+/// Maximum number of initiations of one attempt kept for a response, if they went to all addresses.
 const MAX_SHARED: usize = 8;
 
-/// The same of those that went to one address only, for each address and for all together.
+/// The same limit for initiations to one address, per address and in total.
 const MAX_PER_PLACE: usize = 2;
 const MAX_APART: usize = 24;
 
-/// A response may come so late: the longest round trip, and the time that the responder's queue may add.
+/// Maximum age of an initiation for a response: the longest round trip plus the responder's queueing time.
 pub(super) const PENDING_FOR: Duration = Duration::from_secs(12);
 
 /// One initiation that waits for its response.
@@ -31,15 +31,15 @@ pub(super) const PENDING_FOR: Duration = Duration::from_secs(12);
 pub(super) struct Pending {
     pub(super) initiator: Initiator,
     pub(super) sent: Instant,
-    /// The round of the attempt in which it was sent.
+    /// Round of the attempt in which it was sent.
     pub(super) round: u32,
-    /// Where it went.
+    /// Places it was sent to.
     pub(super) targets: Vec<Place>,
-    /// As it was sent.
+    /// Bytes of the initiation.
     pub(super) datagram: Vec<u8>,
-    /// It went to one address, and others went elsewhere.
+    /// True if it went to one address alone, and others went elsewhere.
     pub(super) is_apart: bool,
-    /// Responses to it that were not authentic.
+    /// Number of responses that were not authentic.
     pub(super) failed: u8,
 }
 
@@ -48,31 +48,33 @@ impl Pending {
         self.initiator.index()
     }
 
-    /// Whether it went there.
+    /// Returns true if the initiation went to `place`.
     pub(super) fn went_to(&self, place: &Place) -> bool {
         self.targets.iter().any(|target| target.key() == place.key())
     }
 
-    /// Whether it went there, and nowhere else: then its answer shows that the peer receives there. A copy
-    /// that went elsewhere too may have been answered from anywhere.
+    /// Returns true if the initiation went to `place` alone, so that an answer proves that the peer receives
+    /// there.
     pub(super) fn went_only_to(&self, place: &Place) -> bool {
+        // A copy sent elsewhere could have been answered from anywhere.
         matches!(&self.targets[..], [only] if only.key() == place.key())
     }
 
-    /// Whether it begins like this.
+    /// Returns true if the initiation and `beginning` agree in their common length.
     pub(super) fn begins_with(&self, beginning: &[u8]) -> bool {
+        // An ICMP error may quote less than the whole datagram.
         let common = self.datagram.len().min(beginning.len());
         common > 0 && self.datagram[..common] == beginning[..common]
     }
 
-    /// Counts a forged response; true if nothing more is to be read that answers it.
+    /// Counts a forged response. Returns true if no further response to this initiation should be read.
     pub(super) fn note_failure(&mut self) -> bool {
         self.failed += 1;
         self.failed >= MAX_FAILED_RESPONSES
     }
 }
 
-/// Takes out an initiation that is unlikely to be answered, if there are too many of the kind that was added
+/// Removes an initiation that is unlikely to be answered, if there are too many of the kind that was added
 /// last.
 pub(super) fn thin(pending: &mut VecDeque<Pending>, now: Instant) -> Option<Pending> {
     let newest = pending.back()?;
@@ -83,7 +85,7 @@ pub(super) fn thin(pending: &mut VecDeque<Pending>, now: Instant) -> Option<Pend
         (0..pending.len()).filter(|&at| is_one(&pending[at])).collect()
     };
     if apart {
-        // Addresses come and go by what anybody says; the oldest are the least likely to be answered.
+        // Anyone can claim addresses, so the oldest initiations are the least likely to be answered.
         let all = positions(&of_kind);
         if all.len() > MAX_APART {
             return pending.remove(all[0]);
@@ -97,8 +99,8 @@ pub(super) fn thin(pending: &mut VecDeque<Pending>, now: Instant) -> Option<Pend
     if now >= pending[first].sent + PENDING_FOR {
         return pending.remove(first);
     }
-    // The one that is closest in time to its neighbours: so the first, whose answer comes first however long
-    // the way is, stays, and what is kept is spread over the time that an answer may take.
+    // Removing the one closest in time to its neighbours keeps the first, whose answer comes first even on a
+    // long path, and spreads the rest over the time that an answer may take.
     let sent: Vec<_> = alike.iter().map(|&at| pending[at].sent).collect();
     pending.remove(alike[closest_to_neighbours(&sent)?])
 }

@@ -1,11 +1,10 @@
-//! A path proves itself again while the peer is heard only elsewhere.
+//! Repeated proof of a path while the peer is heard only elsewhere.
 //!
-//! A path that has answered a challenge once is used from then on, whatever is sent there. A peer that has
-//! left it, goes on to send from elsewhere and answers nothing there could have all that is meant for it sent
-//! to whoever is at the path now: packets keep coming in, so nothing looks like silence. So the path is asked
-//! then, with a challenge of its own: its answer may come from anywhere, because it shows that who sends it
-//! receives at the path (RFC 9000, section 8.2.2). A peer whose path does not answer loses its session, and
-//! the handshake shows where it receives.
+//! A path that has answered one challenge is used from then on. A peer could leave it, go on sending from
+//! elsewhere, and so direct its traffic to a victim at the path. Packets keep coming in, so nothing looks
+//! like silence. The path then gets a new challenge. Its answer may come from anywhere, because it shows that
+//! its sender receives at the path (RFC 9000, section 8.2.2). A peer whose path does not answer loses its
+//! session, and the handshake shows where it receives.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +12,15 @@ use super::{Context, Link, Reason};
 use crate::session::Session;
 use crate::wire::Control;
 
-/// The peer is heard elsewhere, and not at its path.
+/// State while the peer is heard elsewhere and not at its path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Proof {
-    /// Since when.
+    /// Start of this state.
     since: Instant,
     question: Option<Question>,
 }
 
-/// The challenge that the path is to answer.
+/// Challenge that the path has to answer.
 #[derive(Debug, Clone, Copy)]
 struct Question {
     data: [u8; 8],
@@ -30,23 +29,23 @@ struct Question {
     times: u32,
 }
 
-/// A peer that moves is followed, as a rule, before its path is asked; and a path that has proved itself is
-/// asked again after ten times as long.
+/// Wait before the path is asked. A peer that moves is usually followed sooner. A path that has proved itself
+/// is asked again after ten times as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The path is asked again after so long.
+/// Interval of repetition of the question.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
-/// The answer is waited for so long at least, the longest round trip that a handshake is made for and some
-/// more, and until the question was sent so many times.
+/// Minimum wait for the answer (the longest round trip allowed for a handshake, plus a margin), and the
+/// number of questions sent before giving up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 const TIMES: u32 = 4;
 
 impl Link {
-    /// A packet that is no challenge, nor the answer to one, came on `session` from elsewhere than the path.
+    /// Handles a packet on `session` from elsewhere than the path, other than a challenge or an answer.
     pub(super) fn heard_off_path(&mut self, cx: &mut Context<'_>, session: &Session) {
         let (Some(path), Some(current), now) = (cx.reach.place(), self.current(), cx.now) else { return };
-        // What was sent on an older session may have been under way while the path changed.
+        // A packet on an older session may have been on its way while the path changed.
         if session.index() != current.index() {
             return;
         }
@@ -80,7 +79,7 @@ impl Link {
         self.send_control(cx, &current, &path, Control::Challenge { data, here: false });
     }
 
-    /// Whether that is what the path was asked to repeat. Then it is good for a while.
+    /// Returns true if `data` answers the path's challenge. The path then counts as proven for a while.
     pub(super) fn on_proof(&mut self, cx: &Context<'_>, data: [u8; 8]) -> bool {
         let is_answer =
             self.proof.is_some_and(|proof| proof.question.is_some_and(|asked| asked.data == data));
@@ -90,7 +89,7 @@ impl Link {
         is_answer
     }
 
-    /// The path has changed, or has just answered another challenge.
+    /// Resets the proof: the path has changed, or has just answered another challenge.
     pub(super) fn path_is_proven(&mut self) {
         self.proof = None;
     }

@@ -1,5 +1,5 @@
-//! The search for a direct way to the peer's node while datagrams are relayed: what is said of that in the
-//! session, and what is sent by the plan. See [`Punching`](crate::contact::Punching).
+//! The search for a direct path to the peer's node while datagrams are relayed: its messages in the session,
+//! and the packets of its plan. See [`Punching`](crate::contact::Punching).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use crate::reach::{Place, Why, place_of};
 use crate::session::Session;
 use crate::wire::{Candidates, Control, DATA_OVERHEAD};
 
-/// Who answered the handshake asks where the peer is after so long, if the peer has not asked by then.
+/// Time after which the responder of the handshake asks for the peer's addresses, if the peer has not asked.
 const TURN: Duration = Duration::from_secs(1);
 
-/// No round trip is believed to be longer.
+/// Upper bound on a round-trip time that a peer may claim.
 pub(super) const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
-/// Data flows if some was sent or received within this time.
+/// Time since the last data within which data counts as flowing.
 const LATELY: Duration = Duration::from_secs(15);
 
 impl Link {
-    /// Datagrams are relayed from now on, and the two nodes tell each other where they are: who has begun
-    /// the session asks first, unless it was asked in the response.
+    /// Starts the exchange of addresses, because datagrams are relayed from now on. The session's initiator
+    /// asks first, unless it was asked in the response.
     pub(super) fn seek_direct_in_turn(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         if self.begin_with_question(cx, &session) {
@@ -31,13 +31,13 @@ impl Link {
         self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
     }
 
-    /// This node can be reached elsewhere than before, which the peer should know at once.
+    /// Tells the peer at once that this node's addresses have changed.
     pub(crate) fn contact_changed(&mut self, cx: &mut Context<'_>) {
         cx.reach.punching(cx.now).restart();
         self.seek_direct(cx, Duration::ZERO);
     }
 
-    /// Asks the peer in a while where it is, if datagrams are relayed.
+    /// Asks for the peer's addresses after `wait`, if datagrams are relayed.
     fn seek_direct(&mut self, cx: &mut Context<'_>, wait: Duration) {
         if !cx.reach.is_relayed() || self.current().is_none() {
             return;
@@ -47,20 +47,20 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// Packets pass on the session: begins another round if the last one was long ago.
+    /// Handles traffic on the session: begins another round if the last one was long ago.
     pub(super) fn watch_relayed(&mut self, cx: &mut Context<'_>) {
         if self.data_flows(cx.now) && cx.reach.is_relayed() && cx.reach.punching(cx.now).is_due(cx.now) {
             self.seek_direct(cx, Duration::ZERO);
         }
     }
 
-    /// Whether more than signs of life pass.
+    /// Returns true if data passes, and not only signs of life.
     pub(super) fn data_flows(&self, now: Instant) -> bool {
         let data = self.handle.activity().last_data();
         data.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
-    /// A contact of the peer was learned elsewhere; both sides begin to send at `start`.
+    /// Handles a contact of the peer that was learned elsewhere; both sides begin sending at `start`.
     pub(crate) fn meet(&mut self, cx: &mut Context<'_>, contact: &Contact, start: Instant) {
         let session = self.current();
         if session.is_some() && cx.reach.is_direct() {
@@ -75,13 +75,14 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// Sends what is due, and comes back when the next thing is.
+    /// Sends what is due, and schedules the next step.
     pub(crate) fn step_punching(&mut self, cx: &mut Context<'_>) {
         let (now, session) = (cx.now, self.current());
         let (rtt, path) = (cx.reach.rtt().unwrap_or_default(), cx.reach.place());
         let direct = path.filter(|_| session.is_some() && cx.reach.is_direct());
         let is_wanted = self.is_wanted();
         let punching = cx.reach.punching(now);
+        // Challenges need a session; without one only a meeting goes on, by initiations.
         if direct.is_some() || (session.is_none() && !punching.initiates()) {
             punching.stop(direct);
         }
@@ -123,7 +124,7 @@ impl Link {
         }
     }
 
-    /// The peer says where it is, because it was asked, or asks itself.
+    /// Handles the peer's addresses, sent as an answer or with a question.
     pub(super) fn on_candidates(&mut self, cx: &mut Context<'_>, message: &Candidates) {
         if message.of_tcp {
             return self.on_tcp_candidates(cx, message);
@@ -133,11 +134,13 @@ impl Link {
             return cx.core.counters.control_unknown.increment();
         }
         let start = if message.is_question {
+            // Limited, because a question makes this node send packets to the addresses that the peer names.
             if !cx.reach.punching(now).take_question(now) {
                 return cx.core.counters.candidates_refused.increment();
             }
             self.send_candidates(cx, false, message.id);
             let theirs = Duration::from_millis(message.round_trip.into());
+            // The asked side waits half a round trip, so that both sides send at the same moment.
             now + cx.reach.rtt().unwrap_or(theirs).min(MAX_ROUND_TRIP) / 2
         } else {
             let Some(rtt) = cx.reach.punching(now).take_answer(message.id, now) else {
@@ -152,7 +155,7 @@ impl Link {
         let is_direct =
             |place: &Place| !cx.reach.relays(&place.key()) && !message.contact.is_relayed_at(&place.remote());
         if let Some(place) = cx.reach.place().filter(is_direct) {
-            // It does not know yet that there is a direct way.
+            // The peer does not know about the direct path yet.
             return self.challenge(cx, place, Why::Announce);
         }
         let core = &mut *cx.core;
@@ -160,6 +163,7 @@ impl Link {
         let own = core.contact.contact().clone();
         core.counters.punches_begun.increment();
         let said = Said { contact: &message.contact, vouched };
+        // A node that reaches the relay by a stream has no UDP, so TCP is tried at once.
         let is_blocked = cx.reach.place().is_some_and(|place| place.socket().is_stream());
         cx.reach.punching(now).set_turn(is_blocked, core.own_id > *self.handle.id());
         cx.reach.punching(now).set_sockets(&core.sockets);
@@ -167,8 +171,9 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// The peer has sent a challenge from there while a direct way is looked for.
+    /// Handles a challenge from `place` while the search for a direct path runs.
     pub(super) fn on_heard(&mut self, cx: &mut Context<'_>, place: &Place) {
+        // A packet over a root or TURN server says nothing about a direct path.
         if place.relay().is_some() || place.socket().is_turn() || !cx.reach.is_relayed() {
             return;
         }
@@ -179,7 +184,7 @@ impl Link {
             return;
         }
         if place.socket().is_stream() {
-            // The node with the smaller ID chooses among the connections that there may be.
+            // Only the node with the smaller ID chooses among several connections, so that both agree on one.
             if cx.core.own_id < *self.handle.id() {
                 self.ask_on_stream(cx, place.socket());
             }
@@ -191,8 +196,8 @@ impl Link {
         }
     }
 
-    /// A challenge of the plan was answered, from where it was sent to; false if this is no such answer. If a
-    /// root relays, the path moves there.
+    /// Handles an answer to a challenge of the plan, from the place it was sent to. Returns false if `data`
+    /// is no such answer. Moves the path there if the present one is relayed.
     pub(super) fn on_punched(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) -> bool {
         if place.relay().is_some() {
             return false;
@@ -207,7 +212,7 @@ impl Link {
         cx.reach.punched(place, rtt, cx.now);
         cx.core.counters.punches_answered.increment();
         let better = match cx.reach.place() {
-            // The peer chooses, and this node follows.
+            // The peer chooses the connection, and this node follows.
             _ if by_tcp.is_some() && cx.core.own_id > *self.handle.id() => None,
             None => Some(place),
             Some(_) if cx.reach.is_relayed() => cx.reach.better(&cx.core.sockets, &cx.core.scarce, cx.now),
@@ -216,7 +221,7 @@ impl Link {
         if let Some(better) = better {
             tracing::debug!(peer = %self.handle.logged(), place = %better, "a better way is open");
             self.move_path(cx, better);
-            // The peer may have got no answer itself, and nothing else may be on its way to it.
+            // The peer may have got no answer itself, and no other packet may be on its way to it.
             self.challenge(cx, better, Why::Announce);
             self.step_punching(cx);
             self.step_birthday(cx);
@@ -224,7 +229,7 @@ impl Link {
         true
     }
 
-    /// Tells the peer where this node is.
+    /// Sends this node's addresses to the peer.
     fn send_candidates(&self, cx: &mut Context<'_>, is_question: bool, id: u32) {
         let contact = cx.core.contact.contact().clone();
         let relayed = cx.reach.path().filter(|path| path.place.relay().is_some());
@@ -234,7 +239,7 @@ impl Link {
         self.send_fitting(cx, Candidates { of_tcp, is_question, id, round_trip, contact, vouchers });
     }
 
-    /// Sends candidates, with the round trip, and as many vouchers as fit into a datagram of the path.
+    /// Sends candidates with the round-trip time and as many vouchers as fit into one datagram of the path.
     pub(super) fn send_fitting(&self, cx: &mut Context<'_>, mut message: Candidates) {
         let Some(path) = cx.reach.path() else { return };
         let rtt = cx.reach.rtt().unwrap_or_default().as_millis();
@@ -246,6 +251,7 @@ impl Link {
                 cx.core.counters.candidates_sent.increment();
                 return self.send_message(cx, &plaintext);
             }
+            // Vouchers are left out first, because the message is useless without the contact.
             if message.vouchers.pop().is_none() {
                 return;
             }
@@ -253,7 +259,8 @@ impl Link {
     }
 }
 
-/// Sends a challenge where nobody may receive: it is no sign of life, and owes the peer no answer.
+/// Sends a challenge to a place that may have no receiver: it is no sign of life, and the peer owes no
+/// answer.
 pub(super) fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, data: [u8; 8]) {
     let mut plaintext = Vec::new();
     Control::Challenge { data, here: false }.emit(&mut plaintext);

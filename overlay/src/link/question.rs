@@ -1,13 +1,12 @@
-//! The first question where the other node is, which travels in the response of a handshake by a root.
+//! The first question about the other node's addresses, which travels in the response of a relayed handshake.
 //!
-//! Who answers such a handshake asks in the response already where the initiator is, and says where it is
-//! itself. So the initiator's first packet on the session is the answer, and both send at the same moment
-//! one round trip after the initiation has arrived, instead of two: what the programs write then mostly goes
-//! straight. Nobody but the initiator can read the response, and that only with the network's key.
+//! The responder asks for the initiator's addresses in its response, and gives its own. So the initiator's
+//! first packet on the session is the answer. Both sides then start sending one round trip after the
+//! initiation has arrived, instead of two, and most of the programs' first data already goes directly. Only
+//! the initiator can read the response, and only with the network's key.
 //!
-//! No response is longer than its initiation, so an initiation by a root is made longer than it has to be.
-//! A node that leaves no such room is not asked, and one that puts no question there asks and is asked in
-//! the session.
+//! A response is never longer than its initiation, so a relayed initiation is padded. A node that leaves no
+//! such room is not asked in the response. If a response has no question, both sides ask in the session.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,32 +17,32 @@ use crate::reach::Place;
 use crate::session::Session;
 use crate::wire::Candidates;
 
-/// Room in an initiation that goes by a root, in bytes: the response then has enough for the vouchers of both
-/// families and four addresses.
+/// Padding of a relayed initiation, in bytes: enough for the vouchers of both families and four addresses in
+/// the response.
 const ROOM: usize = 200;
 
-/// The question in the response that has made a session.
+/// Question in the response that has made a session.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// This node has asked with this ID.
+    /// Id of the question that this node has asked.
     Ours(u32),
-    /// The peer has asked.
+    /// Question that the peer has asked.
     Theirs(Box<Candidates>),
 }
 
 impl Link {
-    /// Bytes that an initiation to these places is longer than it has to be, so that the response can have a
-    /// question.
+    /// Returns the padding of an initiation to `targets`, in bytes, which leaves room for a question in the
+    /// response.
     pub(super) fn room_for_question(&self, cx: &mut Context<'_>, targets: &[Place]) -> usize {
         let [only] = targets else { return 0 };
-        // The path of a session that is only renewed is the best that was found.
+        // A renewed session keeps its path, which is already the best one found.
         let renews = self.attempt.as_ref().is_some_and(|attempt| attempt.renews);
         let is_of_use = only.relay().is_some() && !renews && !cx.reach.is_direct();
         if is_of_use && cx.reach.spend(only, ROOM) { ROOM } else { 0 }
     }
 
-    /// The question for a response that goes to `place` and has `room` bytes for it; `None` if it does not
-    /// fit, or is not to be asked now.
+    /// Returns the question for a response to `place` with `room` bytes. Returns `None` if it does not fit or
+    /// is not due.
     pub(super) fn question_in_response(
         &self,
         cx: &mut Context<'_>,
@@ -62,12 +61,12 @@ impl Link {
         }
         let id = u32::from_be_bytes(cx.core.random());
         let question = Candidates { of_tcp: false, is_question: true, id, round_trip: 0, contact, vouchers };
-        // With fewer vouchers it would be a worse one than that in the session.
+        // With fewer vouchers it would be worse than the question in the session.
         (question.len() <= room).then_some(question)
     }
 
-    /// Datagrams are relayed on this session from now on: goes on with the question that was in its response.
-    /// False if there was none.
+    /// Continues with the question in the response of this session, on which datagrams are relayed from now
+    /// on. Returns false if there was none.
     pub(super) fn begin_with_question(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) -> bool {
         let live = self.sessions.iter_mut().find(|live| Arc::ptr_eq(&live.session, session));
         match live.and_then(|live| live.question.take()) {
@@ -82,7 +81,7 @@ impl Link {
     }
 }
 
-/// Whether a round begins at this very moment: the session is new, and its question was taken up.
+/// Returns true if a round begins at this moment: the session is new, and its question was used.
 fn has_just_begun(cx: &Context<'_>) -> bool {
     let began = cx.reach.known_punching().and_then(|punching| punching.began());
     began.is_some_and(|at: Instant| at == cx.now)

@@ -1,9 +1,9 @@
-//! A peer whose machine says that nobody listens at its port: probably its program was killed.
+//! Peers whose machine reports that no program listens at their port: the peer's program was probably killed.
 //!
-//! Anybody can forge an ICMP error who can guess what it quotes (RFC 5927), so one error proves nothing. It
-//! starts a handshake at once. Only if errors go on coming for what we have really sent, and nothing
-//! authentic is heard meanwhile, is the peer taken for dead. Then its flows end as the kernel's do when a
-//! program is killed; the session stays, in case that the errors did not tell the truth.
+//! Anyone who can guess the quoted bytes can forge an ICMP error (RFC 5927), so one error proves nothing. It
+//! starts a handshake at once. The peer counts as dead only if errors for packets we have really sent keep
+//! coming while nothing authentic is heard. Then its flows end, as with kernel sockets when a program is
+//! killed. The session stays, in case the errors were false.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -12,64 +12,66 @@ use super::{Context, Effect, Event, Gone, Link, Reason, Timer};
 use crate::session::Peer;
 use crate::wire::{MessageType, SessionIndex};
 
-/// A peer is dead when its machine has refused what we sent for so long and nothing was heard.
+/// Time of refusals without any authentic packet after which a peer is dead.
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
 
-/// The same on a local network: an answer to one of three initiations would have come many times over.
+/// The same on a local network.
+// One of three initiations would long have been answered.
 const DEAD_AFTER_AT_HAND: Duration = Duration::from_secs(1);
 
-/// The same on this machine, where nothing is lost and nobody else can say so.
+/// The same on this machine, where nothing is lost and no outsider can forge an error.
 const DEAD_AFTER_HERE: Duration = Duration::from_millis(600);
 
-/// No round trip on a local network takes longer.
+/// Upper bound of a round trip on a local network.
 const AT_HAND: Duration = Duration::from_millis(20);
 
-/// The same, where a NAT box or a firewall may be what refuses: it may have forgotten a peer that lives, and
-/// learn of it again when the peer sends something.
+/// The same where a NAT box or a firewall may be refusing: it may have forgotten a live peer, and learns of
+/// it again when the peer sends something.
 const DEAD_AFTER_FAR: Duration = Duration::from_secs(20);
 
-/// A peer that lives and has connections would have been heard within this time: each side probes the other
-/// within 25 s, and begins a handshake if that is not answered.
+/// Time within which a live peer with connections is heard: each side probes the other within 25 s, and
+/// begins a handshake if the probe is not answered.
 const HEARD_WITHIN: Duration = Duration::from_secs(28);
 
-/// No box forgets a peer that was heard from within this time. RFC 4787 (REQ-5) asks for two minutes, and 30
-/// s are the shortest default that is common.
+/// Time within which no NAT box forgets a peer. RFC 4787 (REQ-5) asks for two minutes, and 30 s is the
+/// shortest common default.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// Refusals of packets that left together are one, however many errors come.
+/// Time within which refusals count as one.
+// They may answer packets that left together.
 const APART: Duration = Duration::from_millis(500);
 
-/// Bytes of a datagram that an error must quote to show that its sender has seen it: those of a data packet's
-/// header, or an initiation's index and 7 bytes of its ephemeral key.
+/// Number of bytes an error must quote to show that its sender has seen the datagram: a data packet's header,
+/// or an initiation's index and 7 bytes of its ephemeral key.
 pub(crate) const QUOTED: usize = 12;
 
-/// A packet number in an error may be so far behind the last one sent.
+/// Maximum distance of a packet number in an error from the last number sent.
 const RECENT_PACKETS: u64 = 1 << 16;
 
-/// Errors that have come for what we sent to a peer since it was heard from.
+/// Errors for packets to a peer since the peer was last heard.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     first: Instant,
     last: Instant,
-    /// The driver has been told that the peer is gone.
+    /// Set once the driver has been told that the peer is gone.
     told: bool,
 }
 
 impl Refusal {
-    /// Whether it is still to be found out if the peer is dead.
+    /// Returns true while it is undecided whether the peer is dead.
     pub(crate) fn is_open(&self) -> bool {
         !self.told
     }
 }
 
 impl Link {
-    /// What we sent to the peer's path was refused.
+    /// Handles a refusal of a packet to the peer's path.
     pub(crate) fn on_refused(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
         match &mut self.refusal {
             Some(refusal) if !is_heard(&self.handle, refusal.first) => {
                 refusal.last = now;
-                // Nobody waits to hear how that ends.
+                // Neither the driver nor any connection waits for a verdict.
                 let first = refusal.first;
                 if refusal.told || self.dead_at(cx, first).is_none() {
                     return;
@@ -88,7 +90,7 @@ impl Link {
         self.judge_refusal(cx);
     }
 
-    /// Decides whether a peer that was refused is dead, or when to look again.
+    /// Decides whether a refused peer is dead, or schedules the next check.
     pub(crate) fn judge_refusal(&mut self, cx: &mut Context<'_>) {
         let handle = self.handle.clone();
         let Some((first, last)) = self
@@ -100,12 +102,13 @@ impl Link {
             self.refusal = None;
             return;
         };
-        // A machine that is suspended is forgotten by its NAT box, and refused from then on. Connections that
-        // wait for nothing outlive that.
+        // A NAT box forgets a suspended machine, and refuses packets for it from then on. Connections without
+        // pending data survive that.
         let Some(at) = self.dead_at(cx, first) else { return };
         if cx.now < at {
             return cx.set_timer(Timer::Refusal, Some(at));
         }
+        // Refusals at one moment may all answer packets that left together.
         let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
@@ -114,10 +117,10 @@ impl Link {
         }
     }
 
-    /// When a peer is dead that has been refused since `first`, if nothing is heard from it until then.
+    /// Returns when a peer refused since `first` is dead, if nothing is heard from it until then.
     fn dead_at(&self, cx: &Context<'_>, first: Instant) -> Option<Instant> {
-        // Whatever the network: a NAT box knows nothing of networks, and probes in one stand for those in
-        // all.
+        // Packets in any network count, because a NAT box knows nothing of networks, and probes in one
+        // network replace those in all others.
         let lately = cx.heard().filter(|at| first.saturating_duration_since(*at) < REMEMBERED);
         if lately.is_some()
             && let Some(time) = self.dead_after(cx)
@@ -133,8 +136,9 @@ impl Link {
         }
     }
 
-    /// Whether `quoted` is the beginning of something that we have sent to this peer not long ago.
+    /// Returns true if `quoted` is the beginning of a datagram recently sent to this peer.
     pub(crate) fn has_sent_quoted(&self, quoted: &[u8]) -> bool {
+        // A shorter quotation could be guessed, and a forged error would then end connections (RFC 5927).
         let Some(header) = quoted.first_chunk::<QUOTED>() else { return false };
         if self.attempt.as_ref().is_some_and(|attempt| attempt.has_sent(quoted)) {
             return true;
@@ -148,15 +152,14 @@ impl Link {
             })
     }
 
-    /// Whether the peer is on this machine or on a local network of it: its address has no meaning elsewhere,
-    /// and the answers come at once.
+    /// Returns true if the peer is on this machine or on a local network: its address has no meaning
+    /// elsewhere, and answers come at once.
     pub(super) fn is_at_hand(&self, cx: &Context<'_>) -> bool {
         self.dead_after(cx).is_some_and(|time| time <= DEAD_AFTER_AT_HAND)
     }
 
-    /// How long the peer is refused until it is dead, if who refuses is most likely the peer's own machine,
-    /// unless a firewall has had the time to forget the peer: the address is configured or local, or cannot
-    /// be behind address translation.
+    /// Returns how long refusals must last until the peer is dead, if the refuser is most likely the peer's
+    /// machine: the address is configured or local, or cannot be behind address translation.
     fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
         let place = cx.reach.place().filter(|place| place.relay().is_none())?;
         let ip = place.remote().ip().to_canonical();
@@ -167,11 +170,12 @@ impl Link {
         if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= AT_HAND) {
             return Some(DEAD_AFTER_AT_HAND);
         }
+        // Elsewhere a firewall may have forgotten the peer and refuse for it.
         (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(DEAD_AFTER)
     }
 }
 
-/// Whether an address is one of a local network or of a link, and not of the Internet.
+/// Returns true for an address of a local network or of a link, false for one of the Internet.
 fn is_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
@@ -179,7 +183,7 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether something authentic has come from the peer since then.
+/// Returns true if an authentic packet has come from the peer since then.
 fn is_heard(peer: &Peer, since: Instant) -> bool {
     peer.activity().last_received().is_some_and(|at| at >= since)
 }

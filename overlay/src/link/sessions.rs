@@ -9,7 +9,7 @@ use crate::reach::{RecvMeta, Source, Why};
 use crate::session::{Opened, Session};
 use crate::wire::Control;
 
-/// Why the control half is asked for attention; see
+/// Reason why the control half is asked for attention; see
 /// [`Endpoint::session_attention`](crate::Endpoint::session_attention).
 ///
 /// ```
@@ -23,18 +23,18 @@ use crate::wire::Control;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attention {
-    /// [`Session::note_sent`] wants it.
+    /// [`Session::note_sent`] asks for it.
     Sent,
-    /// [`Session::note_received`] wants it, because of a plaintext for
-    /// [`Endpoint::handle_control`](crate::Endpoint::handle_control), which is called next.
+    /// [`Session::note_received`] asks for it, because of a plaintext for
+    /// [`Endpoint::handle_control`](crate::Endpoint::handle_control), which the driver calls next.
     Control(RecvMeta),
-    /// [`Session::note_received`] wants it, because of an IP packet in a datagram of so many bytes.
+    /// [`Session::note_received`] asks for it, because of an IP packet in a datagram of this many bytes.
     Packet(RecvMeta, usize),
 }
 
 impl Attention {
-    /// For [`Session::note_received`]: what came in was a datagram of `bytes` bytes, and [`Session::open`]
-    /// has found this in it.
+    /// Returns the attention for [`Session::note_received`] after a datagram of `bytes` bytes in which
+    /// [`Session::open`] has found `opened`.
     pub fn received(meta: RecvMeta, bytes: usize, opened: Opened) -> Self {
         match opened {
             Opened::Packet(_) | Opened::Unknown(_) => Self::Packet(meta, bytes),
@@ -43,8 +43,8 @@ impl Attention {
     }
 }
 
-/// At most this many sessions per peer can be received on: the present one, the one before, and the other one
-/// of a simultaneous handshake.
+/// Maximum number of confirmed sessions per peer: the present one, the one before, and the other one of a
+/// simultaneous handshake.
 const MAX_CONFIRMED: usize = 3;
 
 impl Live {
@@ -54,7 +54,7 @@ impl Live {
 }
 
 impl Link {
-    /// The data path wants control to look.
+    /// Handles a request for attention from the data path.
     pub(crate) fn on_attention(&mut self, cx: &mut Context<'_>, session: &Arc<Session>, why: Attention) {
         self.expire_sessions(cx);
         match why {
@@ -76,7 +76,7 @@ impl Link {
         self.watch_silence(cx);
     }
 
-    /// An authentic packet came in on a session.
+    /// Handles an authentic packet on a session.
     pub(super) fn heard_on(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         if self.live(session).is_none() {
             return;
@@ -87,7 +87,7 @@ impl Link {
         }
     }
 
-    /// Bytes of a session came in that are sent from where the peer is.
+    /// Handles `bytes` bytes of a session that the peer sent from its current place.
     pub(super) fn heard_at(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,7 +99,7 @@ impl Link {
         if meta.multicast {
             return;
         }
-        // What is sent there would go to many.
+        // Replies to a multicast or broadcast source would go to many receivers.
         if !meta.is_from_node() {
             cx.core.counters.bad_source.increment();
             return;
@@ -108,31 +108,34 @@ impl Link {
             cx.core.tcp.claim(place.socket(), cx.node);
         }
         if cx.reach.place() != Some(place) {
-            // What is sent now would go to the old place. The answer to the challenge confirms the new one.
+            // Packets still go to the old place until the answer to the challenge confirms the new one.
+            // A packet alone does not move the path: an attacker could hold one back and send it from any
+            // address.
             cx.reach.heard(place, bytes, Source::Session, cx.now);
             if self.may_follow(cx, &place) {
                 self.challenge(cx, place, Why::Move);
             }
             self.heard_off_path(cx, session);
-            // It may be that the path is gone, and this is the other way.
+            // The path may be gone, and this may be the other way, so let the handshake go on.
             self.attempt.iter_mut().for_each(|attempt| attempt.ends_when_heard = false);
         } else {
             self.end_silence(cx);
         }
     }
 
-    /// The peer was heard at its path: if it was silent before, what waits there need not wait longer.
+    /// Ends the silence of a peer that was heard at its path, so that waiting packets are sent at once.
     pub(super) fn end_silence(&mut self, cx: &mut Context<'_>) {
         if self.handle.activity().take_silence() {
             cx.core.emit(Event::PathConfirmed(self.handle.clone()));
         }
     }
 
-    /// The peer has proved that it has the session's keys: it is usable, and the newest one is sent on. If
-    /// the handshake has proved no place and there is none from before, that waits for one.
+    /// Makes a session usable once the peer has proved that it has the keys. Packets use the newest session.
+    /// If the handshake has proved no place and there is no earlier path, the session waits for a path.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         session.confirm();
         let before = self.current();
+        // An older session that is confirmed late must not replace a newer one.
         if before.as_ref().is_some_and(|before| before.established() > session.established()) {
             return;
         }
@@ -142,7 +145,7 @@ impl Link {
         handle.set_receive_buffer(live.receive_buffer);
         let succeeded = self.instance.replace(instance).filter(|old| *old != instance);
         let restarted = succeeded.is_some();
-        // An instance that comes back after its successor: both are alive.
+        // An instance that comes back after its successor shows that both are alive.
         let other = succeeded.filter(|old| self.former.succeed(*old, instance)).zip(handle.path());
         handle.set_session(Some(session.clone()));
         (self.departed, self.answer_unreadable) = (false, false);
@@ -154,7 +157,7 @@ impl Link {
         }
         let has_path = place.is_some() || cx.has_path();
         let was_waiting = std::mem::replace(&mut self.is_waiting_for_path, !has_path);
-        // A handshake that began before this one did has reached its end by it.
+        // This handshake also completes an attempt that began before it.
         let begin =
             self.attempt.as_ref().map_or(session.established(), |a| a.started.min(session.established()));
         let satisfied = has_path && self.attempt.as_ref().is_some_and(|a| a.started <= session.established());
@@ -188,7 +191,7 @@ impl Link {
             if ready && cx.reach.relays(&place.key()) {
                 self.seek_direct_in_turn(cx);
             }
-            // Both sides have heard each other just now.
+            // Both sides have just heard each other.
             cx.core.emit(if ready { Event::SessionReady(handle) } else { Event::PathConfirmed(handle) });
         }
         if let Some((other, there)) = other {
@@ -199,7 +202,7 @@ impl Link {
         self.arm_activity(cx);
     }
 
-    /// Replaces a session in use that has reached its age. True if that begins now.
+    /// Replaces a session in use that has reached its age. Returns true if the replacement begins now.
     pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(session) = self.current() else { return false };
         let Some(live) = self.live(&session) else { return false };
@@ -225,13 +228,13 @@ impl Link {
         }
     }
 
-    /// Forgets our answers to initiations that were not followed by a packet.
+    /// Forgets our answers to initiations whose sessions the peer has not used in time.
     pub(super) fn forget_unconfirmed(&mut self, cx: &mut Context<'_>) {
         let unused = self.take(|live| !live.session.is_confirmed() && live.age(cx.now) >= UNCONFIRMED_FOR);
         self.discard(cx, unused);
     }
 
-    /// Removes sessions; tells if that was the last usable one.
+    /// Removes sessions, and reports if the last usable one was among them.
     pub(super) fn drop_sessions(&mut self, cx: &mut Context<'_>, dropped: Vec<Arc<Session>>) {
         let current = self.current();
         let lost =
@@ -251,13 +254,14 @@ impl Link {
         }
     }
 
-    /// A handshake has led to a session. Mostly it is the only one, or the second for a while.
+    /// Adds the session of a handshake.
     pub(super) fn add_session(&mut self, session: Live) {
+        // Most peers have one session, or briefly two, so spare capacity would only cost memory.
         self.sessions.reserve_exact(1);
         self.sessions.push(session);
     }
 
-    /// Erases sessions that the link does not have any more.
+    /// Erases sessions that the link no longer holds.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>, sessions: Vec<Arc<Session>>) {
         for session in &sessions {
             cx.erase(session);
@@ -281,16 +285,14 @@ impl Link {
         cx.set_timer(Timer::Expire, end.min());
     }
 
-    /// Sessions that the peer has not used yet.
+    /// Returns the sessions that the peer has not used yet.
     pub(super) fn unconfirmed(&self) -> impl Iterator<Item = &Live> {
         self.sessions.iter().filter(|live| !live.session.is_confirmed())
     }
 
-    /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance
-    /// of the peer, the oldest over the limit, and those that the peer did not choose when it chose `newest`.
-    /// Answers to initiations of the same instance that crossed ours are not among these: it may yet use one.
-    /// An instance that is still there after it has lost its session by this asks for a new one, which shows
-    /// that there are two.
+    /// Removes and returns the sessions that `newest`, just confirmed, makes obsolete: older ones of another
+    /// instance of the peer, the oldest over the limit, and those that the peer did not choose when it chose
+    /// `newest`.
     fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
         let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
         let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);
@@ -299,20 +301,24 @@ impl Link {
                 return false;
             }
             if !live.session.is_confirmed() {
+                // Answers to initiations of the same instance that crossed ours stay, because the peer may
+                // still use one.
                 return !newest.is_initiator() || live.instance != instance;
             }
             let over = surplus > 0;
             surplus -= usize::from(over);
+            // An instance that loses its session this way but still runs asks for a new one, which reveals
+            // the duplicate.
             over || live.instance != instance
         })
     }
 
-    /// Takes out all sessions with one instance of the peer.
+    /// Removes and returns all sessions with one instance of the peer.
     pub(super) fn take_instance(&mut self, instance: u64) -> Vec<Arc<Session>> {
         self.take(|live| live.instance == instance)
     }
 
-    /// Takes out all sessions.
+    /// Removes and returns all sessions.
     pub(super) fn take_all(&mut self) -> Vec<Arc<Session>> {
         self.take(|_| true)
     }
@@ -322,5 +328,5 @@ impl Link {
     }
 }
 
-/// The reason in a [`Control::Close`].
+/// Reason code in a [`Control::Close`].
 const LEAVING: u8 = 0;

@@ -1,5 +1,5 @@
-//! The search for a direct way by TCP, where that by UDP has led to none: what is said of it in the session,
-//! and what is asked on connections. See [`TcpStreams`](crate::contact::TcpStreams).
+//! The search for a direct path by TCP, after UDP has led to none: its messages in the session, and its
+//! questions on connections. See [`TcpStreams`](crate::contact::TcpStreams).
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::reach::{Place, SocketIndex};
 use crate::wire::Candidates;
 
 impl Link {
-    /// Does what is due of the search by TCP.
+    /// Performs the due step of the search by TCP.
     pub(super) fn step_tcp(&mut self, cx: &mut Context<'_>, due: TcpDue) {
         match due {
             TcpDue::Begin => self.begin_tcp(cx),
@@ -19,7 +19,7 @@ impl Link {
         }
     }
 
-    /// The round by UDP has led to no direct path.
+    /// Begins the search, because the round by UDP has found no direct path.
     fn begin_tcp(&mut self, cx: &mut Context<'_>) {
         let (core, now) = (&mut *cx.core, cx.now);
         let is_user = self.handle.network() != NetworkIndex::ROOTS;
@@ -36,7 +36,7 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// The peer says where it is by TCP, because it was asked, or asks itself.
+    /// Handles the peer's TCP addresses, sent as an answer or with a question.
     pub(super) fn on_tcp_candidates(&mut self, cx: &mut Context<'_>, message: &Candidates) {
         if self.handle.network() == NetworkIndex::ROOTS {
             return cx.core.counters.control_unknown.increment();
@@ -52,7 +52,7 @@ impl Link {
             return cx.core.counters.candidates_refused.increment();
         }
         if punching.is_asking_by_tcp() && own_id < *self.handle.id() {
-            // Both have asked at once; the peer answers this node's question.
+            // Both have asked at once, and the peer answers this node's question.
             return;
         }
         if punching.has_agreed_by_tcp(message.id) {
@@ -61,6 +61,7 @@ impl Link {
         let core = &mut *cx.core;
         let is_possible = is_relayed && core.tcp.is_on() && core.contact.tcp(0).is_some();
         if !is_possible || !punching.may_join_by_tcp(now) || !core.tcp.take_start(now) {
+            // A refusal spares the peer its repetitions.
             return self.send_refusal(cx, message.id);
         }
         punching.join_by_tcp(message.id, now);
@@ -81,7 +82,7 @@ impl Link {
         }
     }
 
-    /// Has the driver connect to where the peer has said that it is.
+    /// Lets the driver connect to the addresses the peer has named.
     fn connect(&mut self, cx: &mut Context<'_>, message: &Candidates, after: Duration) {
         let (core, now) = (&mut *cx.core, cx.now);
         let Some(own) = core.contact.tcp(0) else { return };
@@ -96,8 +97,8 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// The driver has connected to where the peer is, or the peer has shown that a connection is its own:
-    /// asks there whether it receives.
+    /// Asks on a connection whether the peer receives there. Called once the driver has connected, or the
+    /// peer has shown that a connection is its own.
     pub(crate) fn ask_on_stream(&mut self, cx: &mut Context<'_>, socket: SocketIndex) {
         let (core, now) = (&mut *cx.core, cx.now);
         let Some((session, remote)) = self.current().zip(socket.stream_end()) else { return };
@@ -110,14 +111,14 @@ impl Link {
         }
     }
 
-    /// The connection over which the path leads, if that is one, has ended.
+    /// Handles the end of a connection that may have been the path.
     pub(crate) fn on_stream_lost(&mut self, cx: &mut Context<'_>) {
         if self.current().is_some() {
             self.attempt(cx, Reason::Hint);
         }
     }
 
-    /// Answers a question where this node is by TCP: it takes no part.
+    /// Refuses a question about this node's TCP addresses.
     fn send_refusal(&self, cx: &mut Context<'_>, id: u32) {
         let (contact, vouchers) = (Contact::default(), Vec::new());
         let refusal = Candidates { of_tcp: true, is_question: false, id, round_trip: 0, contact, vouchers };
@@ -126,7 +127,7 @@ impl Link {
         self.send_message(cx, &plaintext);
     }
 
-    /// Tells the peer where this node is by TCP.
+    /// Sends this node's TCP addresses to the peer.
     fn send_tcp_candidates(&self, cx: &mut Context<'_>, is_question: bool, id: u32) {
         let Some(own) = cx.core.contact.tcp(Candidates::MAX_VOUCHERS) else { return };
         let (of_tcp, contact, vouchers) = (true, own.contact, own.vouchers);

@@ -1,7 +1,7 @@
-//! All deadlines of one endpoint in one ordered structure.
+//! Deadlines of one endpoint in one ordered structure.
 //!
-//! A key has at most one deadline. Setting, clearing and taking the next due one cost O(log n) in the number
-//! of *armed* timers, so peers that wait for nothing cost nothing.
+//! A key has at most one deadline. Setting, clearing and taking the next due deadline cost O(log n) in the
+//! number of *armed* timers, so peers that wait for nothing cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -43,12 +43,12 @@ impl<K: Ord + Copy> Timers<K> {
         self.armed.contains_key(&key)
     }
 
-    /// When the next timer is due.
+    /// Returns when the next timer is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.order.first().map(|&(at, _)| at)
     }
 
-    /// Takes the earliest timer that is due at `now`; it is no longer armed.
+    /// Removes and returns the earliest timer that is due at `now`; it is no longer armed.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(at, key) = self.order.first()?;
         if at > now {

@@ -1,4 +1,4 @@
-//! Ad-hoc networks: no list, no names; the ID says which ports are allowed.
+//! Ad-hoc networks: no list and no names; the ID names the allowed ports.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
 pub(super) struct AdHoc {
     id: NetworkId,
     psk: Option<Psk>,
-    /// Addresses that were given to nodes.
+    /// Addresses given to nodes.
     given: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
@@ -37,7 +37,7 @@ impl Policy for AdHoc {
     fn ports(&self) -> RangeInclusive<u16> {
         match self.id.kind() {
             NetworkKind::AdHoc { ports } => ports,
-            // Not an ad-hoc network's ID: it is refused before the network is joined.
+            // This is no ad-hoc network's ID, and is refused before the network is joined.
             NetworkKind::Static | NetworkKind::Managed => RangeInclusive::new(1, 0),
         }
     }
@@ -71,7 +71,7 @@ impl Policy for AdHoc {
         vec![self.id.certified_prefix()]
     }
 
-    /// Each node has one address of its own, and any node may come.
+    /// Returns true for any self-certifying address.
     fn may_exist(&self, address: IpAddr) -> bool {
         self.id.certified_prefix().contains(address)
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a network that a user has named or described.
+//! Errors in a network that a user has named or described.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::Prefix;
 use crate::id::{NetworkId, NodeId};
 
-/// Why an ID alone does not describe a network that can be joined.
+/// Reason why an ID alone does not describe a joinable network.
 ///
 /// ```
 /// use peersock_overlay::{NetworkConfig, NetworkIdError};
@@ -19,7 +19,7 @@ use crate::id::{NetworkId, NodeId};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NetworkIdError {
-    /// A file lists the members.
+    /// A file must list the members.
     #[error("{0} is the ID of a static network, and only its TOML file says who is in it")]
     NeedsFile(NetworkId),
     /// Controllers would admit the members.
@@ -27,20 +27,20 @@ pub enum NetworkIdError {
     Managed(NetworkId),
 }
 
-/// Why a network's description makes no sense.
+/// Reason why a network's description is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NetworkConfigError {
-    /// The ID's first byte says another kind of network.
+    /// The ID's first byte names another kind of network.
     #[error("network ID {0} is of another kind: ad-hoc IDs begin with ff, static ones with fe")]
     Kind(NetworkId),
-    /// The pre-shared key is the one that everybody knows, or was made of an empty passphrase.
+    /// The pre-shared key is the publicly known one, or was made from an empty passphrase.
     #[error("a key of zeros or an empty passphrase is no secret: leave it out for an open network")]
     OpenKey,
     /// A member is listed twice.
     #[error("node {0} is listed twice")]
     DuplicateMember(NodeId),
-    /// Two members have one name. Upper and lower case are the same.
+    /// Two members have the same name, ignoring case.
     #[error("the name `{0}` is given twice")]
     DuplicateName(String),
     /// Two members claim one address.
@@ -52,23 +52,23 @@ pub enum NetworkConfigError {
     /// The address lies in the network's self-certifying prefix.
     #[error("address {0} is in the network's own prefix, where every address follows from a node ID")]
     CertifiedAddress(IpAddr),
-    /// The block is everything, loopback or multicast, or larger than a site may have: less than 8 bits of
+    /// The block covers everything, is loopback or multicast, or is larger than a site's: less than 8 bits of
     /// IPv4 or 16 of IPv6.
     #[error("the block {0} cannot lie behind a member")]
     UnusableRoute(Prefix),
-    /// The block has addresses of the network's self-certifying prefix.
+    /// The block contains addresses of the network's self-certifying prefix.
     #[error("the block {0} overlaps the network's own prefix, where every address follows from a node ID")]
     CertifiedRoute(Prefix),
     /// Two members claim one block.
     #[error("the block {0} is given twice")]
     DuplicateRoute(Prefix),
-    /// The network lists no members, so that nobody has said who may lead others to the Internet.
+    /// The network lists no members, so its description allows none to lead others to the Internet.
     #[error("network {0} has no exit: whoever knows its ID is in, and nobody says whom to trust so far")]
     NoExits(NetworkId),
     /// The node is not a member, or the list does not allow it to lead others to the Internet.
     #[error("node {0} may not be an exit: the network's file gives it no default route")]
     NotAnExit(NodeId),
-    /// No single host can be there: see [`is_endpoint`](crate::is_endpoint).
+    /// The address does not belong to a single host: see [`is_endpoint`](crate::is_endpoint).
     #[error("{0} is not an endpoint: a datagram to it goes to no single host")]
     UnusableEndpoint(SocketAddr),
 }

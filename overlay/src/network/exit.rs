@@ -1,15 +1,15 @@
 //! Members that lead to the Internet.
 //!
-//! An exit is never part of what a network's addresses are ([`Policy::prefixes`](super::Policy::prefixes)):
-//! sockets of the overlay would take every address for a member's. It counts only where a node has chosen it
-//! ([`StaticNetwork::exit`](super::StaticNetwork::exit)), and then it is a member like one with blocks behind
-//! it: with those of the Internet.
+//! An exit is never part of a network's addresses ([`Policy::prefixes`](super::Policy::prefixes)), because
+//! overlay sockets would then take every address for a member's. It counts only if a node has chosen it
+//! ([`StaticNetwork::exit`](super::StaticNetwork::exit)). Then it is like a member with blocks behind it: the
+//! Internet's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Prefix;
 
-/// In which address families a member leads to the Internet.
+/// Address families in which a member leads to the Internet.
 ///
 /// ```
 /// use peersock_overlay::{Exit, Prefix};
@@ -22,46 +22,46 @@ use super::Prefix;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exit {
-    /// To what has a public IPv4 address.
+    /// True if it leads to public IPv4 addresses.
     pub ipv4: bool,
-    /// To what has a global IPv6 address.
+    /// True if it leads to global IPv6 addresses.
     pub ipv6: bool,
 }
 
 impl Exit {
-    /// What a default route (0.0.0.0/0 or ::/0) makes of a member; `None` for any other block.
+    /// Returns the exit that a default route (0.0.0.0/0 or ::/0) makes of a member; `None` for any other
+    /// block.
     pub fn of(route: &Prefix) -> Option<Exit> {
         let ipv4 = route.address().is_ipv4();
         (route.length() == 0).then_some(Exit { ipv4, ipv6: !ipv4 })
     }
 
-    /// Whether it leads anywhere.
+    /// Returns true if it leads anywhere.
     pub fn is_any(self) -> bool {
         self.ipv4 || self.ipv6
     }
 
-    /// What both lead to.
+    /// Returns the union of both.
     #[must_use]
     pub fn and(self, other: Exit) -> Exit {
         Exit { ipv4: self.ipv4 || other.ipv4, ipv6: self.ipv6 || other.ipv6 }
     }
 
-    /// The default routes, as a network's file has them.
+    /// Returns the default routes, as a network's file has them.
     pub fn default_routes(self) -> impl Iterator<Item = Prefix> {
         let any = |address: IpAddr| Prefix::new(address, 0);
         let ipv4 = self.ipv4.then(|| any(Ipv4Addr::UNSPECIFIED.into())).flatten();
         ipv4.into_iter().chain(self.ipv6.then(|| any(Ipv6Addr::UNSPECIFIED.into())).flatten())
     }
 
-    /// The blocks of addresses that the Internet has. Private, shared, link-local, loopback and multicast
-    /// addresses are in none of them, nor are public ones that mean another host in each place: the exit's
-    /// own site, and its provider's services for it (169.254.169.254, 168.63.129.16), are for the members
-    /// only if a route of its own leads there; and the exit cannot send in the name of a machine on the local
-    /// network of whoever uses it.
+    /// Returns the Internet's blocks of addresses. Excludes private, shared, link-local, loopback and
+    /// multicast addresses, and public ones that mean another host in each place. So members reach the exit's
+    /// own site and its provider's services (169.254.169.254, 168.63.129.16) only by an explicit route. And
+    /// the exit cannot send in the name of a machine on a user's local network.
     pub fn blocks(self) -> Vec<Prefix> {
         let mut blocks = Vec::new();
         for all in self.default_routes() {
-            // RFC 4291 (2.4), and what IANA gives away: the global unicast addresses.
+            // RFC 4291 (2.4) and IANA's allocations: the global unicast addresses.
             let all = if all.length() == 0 && all.address().is_ipv6() { prefix(GLOBAL) } else { all };
             add_without(all, &NOT_PUBLIC.map(prefix), &mut blocks);
         }
@@ -69,7 +69,7 @@ impl Exit {
     }
 }
 
-/// The addresses of IPv6 that are given away.
+/// Allocated block of IPv6 addresses.
 const GLOBAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), 3);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> (IpAddr, u8) {
@@ -81,10 +81,9 @@ const fn v6(first: u16, length: u8) -> (IpAddr, u8) {
 }
 
 /// Blocks that mean another host in each place, or none (RFC 6890, 2.2.2 and 2.2.3): this network, private,
-/// shared by a provider's customers, loopback, link-local, private once more, one for protocols (DS-Lite, the
-/// discovery of NAT64, and a cloud's services), private, for measurements, multicast and reserved. One is an
-/// address that a cloud (Azure) gives the agent of each of its hosts. In IPv6, Teredo and 6to4 lead to any
-/// address of IPv4.
+/// shared by a provider's customers, loopback, an address of Azure for the agent of each of its hosts,
+/// link-local, private, protocols (DS-Lite, the discovery of NAT64, and a cloud's services), private,
+/// measurements, multicast and reserved. In IPv6, Teredo and 6to4 lead to any address of IPv4.
 const NOT_PUBLIC: [(IpAddr, u8); 13] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),
@@ -105,7 +104,7 @@ fn prefix((address, length): (IpAddr, u8)) -> Prefix {
     Prefix::new(address, length).expect("no more bits than an address has")
 }
 
-/// Adds the fewest blocks that hold what `block` has and `without` has not.
+/// Adds the fewest blocks that cover the addresses of `block` that are not in `without`.
 fn add_without(block: Prefix, without: &[Prefix], to: &mut Vec<Prefix>) {
     let is_within =
         |outer: &Prefix, inner: &Prefix| outer.length() <= inner.length() && outer.contains(inner.address());
@@ -116,7 +115,7 @@ fn add_without(block: Prefix, without: &[Prefix], to: &mut Vec<Prefix>) {
         return to.push(block);
     }
     let length = block.length() + 1;
-    // Both halves: a block that is a whole address holds no other, so there is a bit left.
+    // A block that is a whole address contains no other, so here a bit is left to split.
     let upper = match block.address() {
         IpAddr::V4(half) => Ipv4Addr::from_bits(half.to_bits() | 1 << (32 - length)).into(),
         IpAddr::V6(half) => Ipv6Addr::from_bits(half.to_bits() | 1 << (128 - length)).into(),

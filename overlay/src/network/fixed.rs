@@ -7,17 +7,17 @@ use std::ops::RangeInclusive;
 use super::{Exit, NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, is_endpoint};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 
-/// A network whose members are listed in a file.
+/// Network whose members are listed in a file.
 #[derive(Debug, Clone)]
 pub struct StaticNetwork {
-    /// An ID of kind [`NetworkKind::Static`](crate::NetworkKind::Static).
+    /// ID of kind [`NetworkKind::Static`](crate::NetworkKind::Static).
     pub id: NetworkId,
-    /// Mixed into every handshake besides the members' own keys.
+    /// Key mixed into every handshake besides the members' own keys.
     pub psk: Option<Psk>,
     /// All members, this node included.
     pub members: Vec<StaticMember>,
-    /// The member by way of which this node reaches the Internet, or this node itself where it leads others
-    /// there: one that [`StaticMember::exit`] allows. For networks that a device has
+    /// Member through which this node reaches the Internet, or this node itself if it leads others there. It
+    /// must be allowed by [`StaticMember::exit`]. For networks that a device has
     /// ([`NetworkConfig::with_exit`]).
     pub exit: Option<NodeId>,
 }
@@ -25,18 +25,18 @@ pub struct StaticNetwork {
 /// One member of a [`StaticNetwork`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticMember {
-    /// The member's keys.
+    /// Keys of the member.
     pub identity: PublicIdentity,
-    /// A name for people, unique if given.
+    /// Name for people, unique if given.
     pub name: Option<String>,
     /// Addresses besides the self-certifying one, IPv4 or IPv6.
     pub addresses: Vec<IpAddr>,
-    /// Where to reach it on the underlying network, if that is known beforehand.
+    /// Addresses on the underlying network, if known beforehand.
     pub endpoints: Vec<SocketAddr>,
-    /// Blocks of addresses behind it: packets to them go to this member, which passes them on. An address of
-    /// another member in one of them, or a smaller block, stays that member's.
+    /// Blocks of addresses behind the member, which forwards packets to them. An address or a smaller block
+    /// of another member inside them stays that member's.
     pub routes: Vec<Prefix>,
-    /// Whether it may lead others to the Internet.
+    /// Address families in which it may lead others to the Internet.
     pub exit: Exit,
 }
 
@@ -61,7 +61,7 @@ impl StaticNetwork {
                 if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
                     return Err(NetworkConfigError::UnusableAddress(address));
                 }
-                // The network's own prefix is self-certifying: no list can give it away.
+                // The network's own prefix is self-certifying, so no list can give it away.
                 if certified.contains(address) {
                     return Err(NetworkConfigError::CertifiedAddress(address));
                 }
@@ -74,12 +74,14 @@ impl StaticNetwork {
                     return Err(NetworkConfigError::UnusableRoute(route));
                 }
                 if certified.contains(route.address()) || route.contains(certified.address()) {
+                    // Such a block would take over addresses that follow from node IDs.
                     return Err(NetworkConfigError::CertifiedRoute(route));
                 }
                 if !routes.insert(route) {
                     return Err(NetworkConfigError::DuplicateRoute(route));
                 }
             }
+            // The author of a file must not make nodes send to many hosts.
             if let Some(endpoint) = member.endpoints.iter().find(|endpoint| !is_endpoint(endpoint)) {
                 return Err(NetworkConfigError::UnusableEndpoint(*endpoint));
             }
@@ -94,13 +96,13 @@ impl StaticNetwork {
     }
 }
 
-/// The shortest prefix of a route, bits: a larger block is somebody else's, and would hold the addresses by
-/// which members reach each other.
+/// Shortest prefix of a route, in bits.
+// A larger block would belong to others, and contain the addresses by which members reach each other.
 const SHORTEST_IPV4: u8 = 8;
 const SHORTEST_IPV6: u8 = 16;
 
-/// Whether a block of addresses can lie behind a member ([`StaticMember::routes`]): it is of single hosts,
-/// and no larger than a site's.
+/// Returns true if a block of addresses can lie behind a member ([`StaticMember::routes`]): it consists of
+/// single hosts, and is no larger than a site's.
 ///
 /// ```
 /// use peersock_overlay::{Prefix, is_route};
@@ -121,7 +123,7 @@ pub(super) struct Static {
     id: NetworkId,
     psk: Option<Psk>,
     members: BTreeMap<NodeId, StaticMember>,
-    /// The addresses of members that have other ones by now than the file says.
+    /// Addresses of members that differ by now from the file's.
     changed: BTreeMap<NodeId, Vec<IpAddr>>,
     exit: Option<NodeId>,
 }
@@ -178,6 +180,7 @@ impl Policy for Static {
         let Some(member) = self.members.get(node) else { return Vec::new() };
         let mut routes = member.routes.clone();
         if self.exit == Some(*node) {
+            // A block listed for a member stays with that member, also when the exit's blocks include it.
             let has = |block: &Prefix| self.members.values().any(|member| member.routes.contains(block));
             routes.extend(member.exit.blocks().into_iter().filter(|block| !has(block)));
         }
@@ -190,9 +193,10 @@ impl Policy for Static {
         }
     }
 
-    /// The file names none for addresses. So those of one block ([`block`]) make one: the longest that holds
-    /// all of them. What lies behind members has its own.
+    /// Returns the prefixes of the network.
     fn prefixes(&self) -> Vec<Prefix> {
+        // The file names none for addresses, so all addresses of one block make one prefix: the longest that
+        // holds all.
         let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
         for &address in self.members.values().flat_map(|member| &member.addresses) {
             let prefix = blocks.entry(block(address)).or_insert_with(|| address.into());
@@ -200,6 +204,7 @@ impl Policy for Static {
         }
         let mut prefixes: Vec<Prefix> =
             std::iter::once(self.id.certified_prefix()).chain(blocks.into_values()).collect();
+        // A route behind a member stays a separate prefix.
         for route in self.members.values().flat_map(|member| &member.routes) {
             if !prefixes.contains(route) {
                 prefixes.push(*route);
@@ -208,7 +213,7 @@ impl Policy for Static {
         prefixes
     }
 
-    /// All members are known.
+    /// Returns false for every address, because the file lists all members.
     fn may_exist(&self, _: IpAddr) -> bool {
         false
     }
@@ -250,9 +255,9 @@ fn by_node(members: &[StaticMember]) -> BTreeMap<NodeId, StaticMember> {
     members.iter().map(|member| (member.identity.node_id(), member.clone())).collect()
 }
 
-/// The block that an address lies in. Addresses of two blocks have no prefix in common: between them there is
-/// too much that belongs to others. Of IPv4 a block is as long as the largest private one (10.0.0.0/8, RFC
-/// 1918), of IPv6 as a site's (RFC 4193, 3.1; RFC 6177).
+/// Returns the block that an address lies in.
 fn block(address: IpAddr) -> Prefix {
+    // Addresses of two blocks share no prefix, because too many addresses between them belong to others.
+    // IPv4: the largest private block (RFC 1918). IPv6: the block of a site (RFC 4193, 3.1; RFC 6177).
     Prefix::new(address, if address.is_ipv4() { 8 } else { 48 }).expect("at most 32 and 128 bits")
 }

@@ -1,36 +1,36 @@
-//! The kinds of network: what each of them decides, in one place.
+//! The kinds of network, and the decisions of each in one place.
 //!
-//! Networks differ in who may be a member, which addresses and names members have, which ports are allowed,
-//! which key is needed and when a silent member is forgotten. Each kind answers these questions with a
+//! Networks differ in who may be a member, in the members' addresses and names, in the allowed ports, in the
+//! required key, and in when a silent member is forgotten. Each kind answers these questions with a
 //! [`Policy`]:
 //!
 //! | kind | who is admitted | addresses | names | ports |
 //! |---|---|---|---|---|
-//! | ad-hoc (`adhoc`) | whoever knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
+//! | ad-hoc (`adhoc`) | any node that knows the ID, and the key if there is one | the self-certifying one | none | those in the ID |
 //! | static (`fixed`) | whom the file lists | also those that the file gives | those in the file | all |
 //! | roots (`roots`) | the configured roots | none | none | none |
 //!
-//! The last one is hidden: sessions with roots are in it, and nobody can join it.
+//! The last one is hidden: it contains sessions with roots, and no node can join it.
 //!
-//! Nothing outside this module matches on the kind: the endpoint, the node, the program, C and Python ask the
-//! policy or a [`NetworkSummary`]. `cargo xtask test` checks that.
+//! Code outside this module never matches on the kind: the endpoint, the node, the program, C and Python ask
+//! the policy or a [`NetworkSummary`]. `cargo xtask test` checks that.
 //!
 //! # From a description to a policy
 //!
-//! A [`NetworkConfig`] is what a user says of a network: an ID with a key, or a list of members. It is
-//! checked by [`NetworkConfig::validate`] and becomes a policy with [`NetworkConfig::policy`]. The endpoint
-//! keeps the policy for as long as the network is joined; programs that only want to know something about a
-//! network ask a policy without joining.
+//! A [`NetworkConfig`] is a user's description of a network: an ID with a key, or a list of members.
+//! [`NetworkConfig::validate`] checks it, and [`NetworkConfig::policy`] makes a policy of it. The endpoint
+//! keeps the policy while the network is joined. Programs that only need information about a network ask a
+//! policy without joining.
 //!
 //! # A kind whose members change
 //!
-//! Members of ad-hoc and static networks are settled when the network is joined, but the endpoint does not
-//! rely on it: it asks the policy when it needs an answer, and keeps none but the key and the discovery key.
-//! A kind whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and
-//! somebody who hands the controller's messages to its policy. Who was admitted stays a peer until the
-//! endpoint removes it; this node's own addresses are told to the stack when the network is joined. Both have
-//! to follow a change then. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`]
-//! and [`NetworkConfig::validate`] refuse its IDs.
+//! Members of ad-hoc and static networks are fixed when the network is joined, but the endpoint does not rely
+//! on that. It asks the policy when it needs an answer, and stores only the key and the discovery key. A kind
+//! whose members change (one with a controller) needs a file here, a variant of [`NetworkConfig`], and code
+//! that passes the controller's messages to its policy. An admitted node stays a peer until the endpoint
+//! removes it, and the stack learns this node's own addresses when the network is joined. Both would have to
+//! follow a change. That kind ([`NetworkKind::Managed`]) does not exist yet: [`NetworkConfig::by_id`] and
+//! [`NetworkConfig::validate`] refuse its IDs.
 
 mod adhoc;
 mod error;
@@ -55,8 +55,7 @@ pub(crate) use roots::Roots as RootsPolicy;
 use adhoc::AdHoc;
 use fixed::Static;
 
-/// This node's handle of a network it has joined. Never reused while the node runs, and meaningless
-/// elsewhere.
+/// Handle of a joined network in this node. Never reused while the node runs, and meaningless elsewhere.
 ///
 /// ```
 /// use peersock_overlay::NetworkIndex;
@@ -67,7 +66,7 @@ use fixed::Static;
 pub struct NetworkIndex(pub u32);
 
 impl NetworkIndex {
-    /// The hidden network of this node and its roots. Others are numbered from 0 on.
+    /// Hidden network of this node and its roots. Others are numbered from 0 on.
     pub(crate) const ROOTS: Self = Self(u32::MAX);
 }
 
@@ -85,19 +84,19 @@ impl NetworkIndex {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NetworkConfig {
-    /// Whoever knows the ID, and the key if there is one, takes part.
+    /// Open to every node that knows the ID, and the key if there is one.
     AdHoc {
-        /// An ID of kind [`NetworkKind::AdHoc`].
+        /// ID of kind [`NetworkKind::AdHoc`].
         id: NetworkId,
-        /// Only those who have the same key can complete a handshake; `None` lets everyone.
+        /// Key that a node needs to complete a handshake; `None` admits everyone.
         psk: Option<Psk>,
     },
-    /// The listed members take part.
+    /// Open to the listed members.
     Static(StaticNetwork),
 }
 
 impl NetworkConfig {
-    /// The network that an ID alone describes.
+    /// Returns the network that an ID alone describes.
     ///
     /// ```
     /// use peersock_overlay::{NetworkConfig, NetworkIdError};
@@ -110,7 +109,7 @@ impl NetworkConfig {
     /// ```
     ///
     /// # Errors
-    /// See [`NetworkIdError`].
+    /// Returns a [`NetworkIdError`] if an ID alone is not enough.
     pub fn by_id(id: NetworkId) -> Result<Self, NetworkIdError> {
         match id.kind() {
             NetworkKind::AdHoc { .. } => Ok(Self::AdHoc { id, psk: None }),
@@ -119,7 +118,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The same network with another pre-shared key.
+    /// Returns the same network with another pre-shared key.
     #[must_use]
     pub fn with_psk(mut self, key: Psk) -> Self {
         match &mut self {
@@ -128,13 +127,13 @@ impl NetworkConfig {
         self
     }
 
-    /// The same network where this node reaches the Internet by way of `exit`, or is that node and leads
-    /// others there. It is for networks that a device has: their members' addresses are not the only ones
-    /// then.
+    /// Returns the same network where this node reaches the Internet through `exit`, or is that node and
+    /// leads others there. It is for networks that a device has, because members' addresses are then not the
+    /// only ones.
     ///
     /// # Errors
-    /// [`NetworkConfigError::NoExits`] or [`NetworkConfigError::NotAnExit`]: whoever described the network has
-    /// not allowed it.
+    /// Returns [`NetworkConfigError::NoExits`] or [`NetworkConfigError::NotAnExit`] if the network's
+    /// description does not allow it.
     pub fn with_exit(mut self, exit: NodeId) -> Result<Self, NetworkConfigError> {
         match &mut self {
             Self::AdHoc { id, .. } => return Err(NetworkConfigError::NoExits(*id)),
@@ -146,7 +145,7 @@ impl NetworkConfig {
         Ok(self)
     }
 
-    /// The same network where this node neither uses an exit nor is one.
+    /// Returns the same network where this node neither uses an exit nor is one.
     #[must_use]
     pub fn without_exit(mut self) -> Self {
         if let Self::Static(network) = &mut self {
@@ -155,7 +154,7 @@ impl NetworkConfig {
         self
     }
 
-    /// The network's ID.
+    /// Returns the network's ID.
     pub fn id(&self) -> NetworkId {
         match self {
             Self::AdHoc { id, .. } => *id,
@@ -163,7 +162,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The pre-shared key, if the network has one.
+    /// Returns the pre-shared key, if the network has one.
     pub fn psk(&self) -> Option<&Psk> {
         match self {
             Self::AdHoc { psk, .. } => psk.as_ref(),
@@ -176,7 +175,7 @@ impl NetworkConfig {
         self.policy().discovery_key()
     }
 
-    /// The members that the description lists, in its order; none if it lists none.
+    /// Returns the members that the description lists, in its order; none if it lists none.
     pub fn members(&self) -> &[StaticMember] {
         match self {
             Self::AdHoc { .. } => &[],
@@ -184,12 +183,13 @@ impl NetworkConfig {
         }
     }
 
-    /// Checks what the types alone cannot rule out.
+    /// Checks the rules that the types alone cannot enforce.
     ///
     /// # Errors
-    /// See [`NetworkConfigError`].
+    /// Returns a [`NetworkConfigError`].
     pub fn validate(&self) -> Result<(), NetworkConfigError> {
         if self.psk() == Some(&Psk::open()) {
+            // In handshakes this key means an open network, so it would protect nothing.
             return Err(NetworkConfigError::OpenKey);
         }
         match (self, self.id().kind()) {
@@ -199,7 +199,7 @@ impl NetworkConfig {
         }
     }
 
-    /// What such a network decides, joined or not.
+    /// Returns the decisions of such a network, joined or not.
     ///
     /// ```
     /// use peersock_overlay::{Identity, NetworkConfig, NetworkId, Policy};
@@ -219,8 +219,9 @@ impl NetworkConfig {
     }
 }
 
-/// Whether a datagram to `remote` goes to one host. Endpoints of members have to be so, whether they are
-/// written as addresses or found by a host name: whoever writes them must not have a node send to everybody.
+/// Returns true if a datagram to `remote` goes to one host. That holds for members' endpoints, whether
+/// written as addresses or found by a host name, because their author must not make a node send to many
+/// hosts.
 ///
 /// ```
 /// use peersock_overlay::is_endpoint;

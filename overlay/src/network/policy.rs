@@ -1,4 +1,4 @@
-//! The questions that every kind of network answers.
+//! Questions that every kind of network answers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use super::{NetworkConfig, Prefix, StaticMember};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 
-/// What one network decides about its members.
+/// Decisions of one network about its members.
 ///
-/// Answers may change while the network lives, so they are asked for when they are needed and not kept.
-/// [`NetworkConfig::policy`] makes one.
+/// Answers may change while the network exists, so callers ask when needed and do not store them.
+/// [`NetworkConfig::policy`] creates a policy.
 ///
 /// ```
 /// use peersock_overlay::{NetworkConfig, NetworkId, Policy};
@@ -25,67 +25,68 @@ use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// The network's ID.
+    /// Returns the network's ID.
     fn id(&self) -> NetworkId;
 
-    /// The pre-shared key that is mixed into each handshake, if the network has one.
+    /// Returns the pre-shared key mixed into each handshake, if the network has one.
     fn psk(&self) -> Option<&Psk>;
 
     /// Derives the key under which members find each other on a local network.
     fn discovery_key(&self) -> DiscoveryKey;
 
-    /// The TCP and UDP ports on which services may be offered and reached.
+    /// Returns the TCP and UDP ports on which services may be offered and reached.
     fn ports(&self) -> RangeInclusive<u16>;
 
-    /// Whether anyone may be a member who knows the ID, and the key if there is one.
+    /// Returns true if any node may be a member that knows the ID, and the key if there is one.
     fn admits_anyone(&self) -> bool;
 
-    /// Whether a node may be a member, as far as can be told before its handshake proves the pre-shared key.
-    /// A node ID is the hash of both public keys of the node, so no other keys have it.
+    /// Returns true if a node may be a member, as far as known before its handshake proves the pre-shared
+    /// key. A node ID is the hash of both public keys of the node, so no other keys have it.
     fn admits(&self, node: &NodeId) -> bool;
 
-    /// The members that are known without having been heard of, this node perhaps among them.
+    /// Returns the members known in advance, which may include this node.
     fn members(&self) -> Vec<&StaticMember>;
 
-    /// The addresses that belong to a node in the network now, the self-certifying one first.
+    /// Returns the present addresses of a node in the network, the self-certifying one first.
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr>;
 
-    /// The blocks of addresses behind a node, to which it passes packets on.
+    /// Returns the blocks of addresses behind a node, to which it forwards packets.
     fn routes_of(&self, node: &NodeId) -> Vec<Prefix> {
         let _ = node;
         Vec::new()
     }
 
-    /// Gives a node other addresses, in place of all that it has besides the self-certifying one. The
-    /// endpoint calls this when they change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)),
-    /// and with none when it forgets a node that is not kept.
+    /// Replaces all addresses of a node except the self-certifying one. The endpoint calls this when they
+    /// change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)), and with none when it forgets a
+    /// node that is not kept.
     fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]);
 
-    /// The addresses that lie in the network, whether somebody has them or not: a packet to one of them shall
-    /// leave by no other way. The self-certifying prefix comes first.
+    /// Returns the addresses that belong to the network, in use or not: packets to them must leave by no
+    /// other way. The self-certifying prefix comes first.
     fn prefixes(&self) -> Vec<Prefix>;
 
-    /// Whether a member that is not known yet may have an address, so that it is worth being looked for.
+    /// Returns true if a member that is not known yet may have this address, so that looking for it is
+    /// worthwhile.
     fn may_exist(&self, address: IpAddr) -> bool;
 
-    /// The name of a member.
+    /// Returns the name of a member.
     fn name_of(&self, node: &NodeId) -> Option<&str>;
 
-    /// The member that has a name. Upper and lower case are the same.
+    /// Returns the member with this name, ignoring case.
     fn node_named(&self, name: &str) -> Option<NodeId>;
 
-    /// Whether a member remains one though nothing is heard of it. Others are forgotten after a while, or
-    /// when there are too many.
+    /// Returns true if a silent member stays a member. Others are forgotten after a while, or when there are
+    /// too many.
     fn keeps(&self, node: &NodeId) -> bool;
 
-    /// Whether joining the network by `config` would give this policy again.
+    /// Returns true if joining the network by `config` would give the same policy.
     fn is_described_by(&self, config: &NetworkConfig) -> bool;
 
-    /// What people and scripts are told of the network.
+    /// Returns the description of the network for people and scripts.
     fn summary(&self) -> NetworkSummary;
 }
 
-/// What people and scripts are told of a network, joined or not. The program, C and Python all show this.
+/// Description of a network for people and scripts, joined or not. The program, C and Python all show it.
 ///
 /// ```
 /// use peersock_overlay::{NetworkConfig, NetworkId};
@@ -97,16 +98,16 @@ pub trait Policy: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkSummary {
-    /// What kind it is of, in one word.
+    /// Kind of the network, in one word.
     pub kind: &'static str,
-    /// Whether a passphrase or pre-shared key is needed to take part.
+    /// True if a passphrase or pre-shared key is needed to take part.
     pub secret: bool,
-    /// Whether only certain nodes are admitted: then it matters which identity a node has.
+    /// True if only certain nodes are admitted, so that the node's identity matters.
     pub closed: bool,
-    /// Whether a file describes the network: then its ID alone is not enough to join it.
+    /// True if a file describes the network, so that its ID alone is not enough to join it.
     pub by_file: bool,
-    /// The TCP and UDP ports on which services may be offered and reached.
+    /// TCP and UDP ports on which services may be offered and reached.
     pub ports: RangeInclusive<u16>,
-    /// The addresses that lie in the network; see [`Policy::prefixes`].
+    /// Addresses that belong to the network; see [`Policy::prefixes`].
     pub prefixes: Vec<Prefix>,
 }

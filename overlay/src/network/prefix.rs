@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::id::NetworkId;
 
-/// The addresses that begin with the same bits.
+/// Set of the addresses that begin with the same bits.
 ///
 /// ```
 /// use peersock_overlay::Prefix;
@@ -22,7 +22,8 @@ pub struct Prefix {
 }
 
 impl NetworkId {
-    /// The prefix in which every address follows from a node ID ([`NetworkId::address_of`]), 48 bits long.
+    /// Returns the prefix in which every address follows from a node ID ([`NetworkId::address_of`]), 48 bits
+    /// long.
     pub fn certified_prefix(&self) -> Prefix {
         let mut address = [0; 16];
         let prefix = self.prefix();
@@ -32,10 +33,12 @@ impl NetworkId {
 }
 
 impl Prefix {
-    /// The first `length` bits of an address; `None` for more than 32 of IPv4 or 128 of IPv6.
+    /// Returns the prefix of the first `length` bits of an address; `None` for more than 32 of IPv4 or 128 of
+    /// IPv6.
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
         let address = match address {
             IpAddr::V4(v4) => {
+                // A shift by the full width gives `None`: a prefix of length 0 keeps no bit.
                 let kept = u32::MAX.checked_shl(32u32.checked_sub(length.into())?).unwrap_or(0);
                 IpAddr::V4((v4.to_bits() & kept).into())
             }
@@ -47,28 +50,28 @@ impl Prefix {
         Some(Self { address, length })
     }
 
-    /// The first address, whose other bits are zero.
+    /// Returns the first address, whose other bits are zero.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// How many bits all its addresses share.
+    /// Returns the number of bits that all its addresses share.
     pub fn length(&self) -> u8 {
         self.length
     }
 
-    /// Whether an address begins with these bits.
+    /// Returns true if an address begins with these bits.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.shared_with(address).is_some_and(|bits| bits >= self.length)
     }
 
-    /// The longest prefix that also holds `address`; unchanged for one of the other family.
+    /// Returns the longest prefix that also contains `address`; unchanged for one of the other family.
     pub(super) fn widened_to(self, address: IpAddr) -> Self {
         let length = self.shared_with(address).map_or(self.length, |bits| bits.min(self.length));
         Self::new(self.address, length).unwrap_or(self)
     }
 
-    /// How many leading bits the first address shares with another one of its family.
+    /// Returns the number of leading bits that the first address shares with another one of its family.
     fn shared_with(&self, address: IpAddr) -> Option<u8> {
         let bits = match (self.address, address) {
             (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
@@ -80,7 +83,7 @@ impl Prefix {
 }
 
 impl From<IpAddr> for Prefix {
-    /// The prefix of one address.
+    /// Returns the prefix of one address.
     fn from(address: IpAddr) -> Self {
         Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
     }

@@ -1,5 +1,5 @@
-//! The hidden network of this node and its roots: sessions, and nothing else. No address lies in it, nobody
-//! looks for others there, and no user can join it.
+//! The hidden network of this node and its roots: sessions, and nothing else. It has no addresses and no
+//! look-ups, and no user can join it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::{NetworkConfig, NetworkSummary, Policy, Prefix, StaticMember};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk};
 
-/// Admits the configured roots. That is asked about those who begin handshakes, which roots never do.
+/// Policy that admits the configured roots. It applies to nodes that begin handshakes, which roots never do.
 #[derive(Debug, Default)]
 pub(crate) struct Roots {
     pub(crate) nodes: BTreeSet<NodeId>,

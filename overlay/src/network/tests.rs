@@ -86,7 +86,7 @@ fn each_kind_admits_whom_it_should() {
     assert_eq!(closed.addresses_of(&node(1)), [certified, "10.0.0.1".parse().unwrap()]);
 }
 
-/// Two members, of which the first may be an exit.
+/// Returns a network of two members, of which the first may be an exit.
 fn with_exit(exit: NodeId) -> Result<NetworkConfig, NetworkConfigError> {
     let leads_out = StaticMember { exit: Exit { ipv4: true, ipv6: true }, ..member(1, &["10.7.0.1"]) };
     let eights = vec![Prefix::new("8.0.0.0".parse().unwrap(), 8).unwrap()];
@@ -104,14 +104,14 @@ fn an_exit_counts_where_it_is_chosen_and_is_no_part_of_the_network() {
     for address in ["198.51.100.1", "2001:db8::1"] {
         assert!(leads_to(&chosen, 1, address) && !leads_to(&chosen, 2, address), "{address}");
         assert!(!leads_to(&unused, 1, address), "{address}");
-        // Whoever asks what the overlay's addresses are is not told the Internet's.
+        // The overlay's own addresses do not include the Internet's.
         for config in [&chosen, &unused] {
             let prefixes = config.policy().prefixes();
             assert!(prefixes.iter().all(|prefix| !prefix.contains(address.parse().unwrap())), "{address}");
             assert_eq!(config.policy().summary().prefixes, prefixes);
         }
     }
-    // A block behind another member stays that one's, and the exit's blocks are nobody else's.
+    // A block behind another member stays with that member, and the exit's blocks belong to no other.
     let all: Vec<_> = [1, 2].iter().flat_map(|seed| chosen.policy().routes_of(&node(*seed))).collect();
     assert!(all.iter().enumerate().all(|(at, route)| !all[..at].contains(route)), "{all:?}");
     assert!(leads_to(&chosen, 2, "8.8.8.8"));

@@ -16,11 +16,12 @@ const COOKIE_LABEL: &[u8] = b"peersock cookie v1";
 
 /// Length of each MAC and of a cookie, in bytes.
 const MAC: usize = 16;
-/// How long a cookie is used by its receiver; its maker accepts it for at least that long, and at most twice.
+/// Time for which a cookie's receiver uses it; its maker accepts it for at least that long, and at most
+/// twice.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
 
-/// Where a handshake message came from, as far as cookies and limits tell sources apart: an address, or a
-/// node behind a root that relays.
+/// Source of a handshake message, as cookies and limits distinguish them: an address, or a node behind a
+/// relaying root.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -32,9 +33,9 @@ const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The address: the root's, if one relays.
+    /// Source address: the root's, if one relays.
     pub remote: SocketAddr,
-    /// The sender's name at the root, which has it from the root alone; `None` if none relays.
+    /// Channel of the sender, by the root's word alone; `None` if no root relays.
     pub channel: Option<Channel>,
 }
 
@@ -44,7 +45,7 @@ impl From<SocketAddr> for Origin {
     }
 }
 
-/// The MACs of handshake messages to one peer, and the cookie that it gave us.
+/// Maker of the MACs of handshake messages to one peer, with the cookie that the peer gave us.
 ///
 /// ```
 /// use std::time::Instant;
@@ -59,7 +60,7 @@ impl From<SocketAddr> for Origin {
 /// ```
 pub struct MacWriter {
     keys: Keys,
-    /// Of the last message, to which a cookie reply refers.
+    /// MAC1 of the last message, to which a cookie reply refers.
     last_mac1: Option<[u8; MAC]>,
     cookie: Option<Cookie>,
 }
@@ -70,7 +71,7 @@ struct Cookie {
 }
 
 impl MacWriter {
-    /// For messages to `remote`.
+    /// Creates the MACs' maker for messages to `remote`.
     pub fn new(remote: &NodeId) -> Self {
         Self { keys: Keys::of(remote), last_mac1: None, cookie: None }
     }
@@ -88,9 +89,9 @@ impl MacWriter {
         message.extend_from_slice(&mac2);
     }
 
-    /// Takes the cookie out of a reply to the last message. `false` if it is no such reply.
+    /// Takes the cookie out of a reply to the last message. Returns `false` if it is no such reply.
     ///
-    /// Only one reply per message is taken, so that a flood of forged ones costs little.
+    /// Only one reply per message is accepted, so that a flood of forged ones costs little.
     pub fn receive_cookie(&mut self, now: Instant, reply: &CookieReply) -> bool {
         let Some(mac1) = self.last_mac1 else { return false };
         let (mut value, tag) = split(&reply.sealed);
@@ -115,7 +116,8 @@ impl fmt::Debug for MacWriter {
     }
 }
 
-/// Checks the MACs of handshake messages to this node, and makes cookies. It keeps nothing per sender.
+/// Checker of the MACs of handshake messages to this node, and maker of cookies. It keeps no state per
+/// sender.
 ///
 /// A cookie is a keyed hash of the sender's address and port under a secret that changes every 120 seconds.
 pub struct CookieJar {
@@ -125,31 +127,33 @@ pub struct CookieJar {
 }
 
 impl CookieJar {
-    /// For messages to `local`. `seed` is random and not used for anything else.
+    /// Creates a jar for messages to `local`. `seed` is random and used for nothing else.
     pub fn new(local: &NodeId, seed: [u8; 32], now: Instant) -> Self {
         Self { keys: Keys::of(local), seed, base: now }
     }
 
-    /// Whether the sender knows this node's ID. One hash; the first thing to check.
+    /// Returns true if the sender knows this node's ID. It costs one hash, so it is checked first.
     pub fn check_mac1(&self, datagram: &[u8]) -> bool {
         let Some((body, mac1, _)) = split_macs(datagram) else { return false };
         hash::mac16(&self.keys.mac1, &[body]).ct_eq(mac1).into()
     }
 
-    /// Whether the sender has a cookie for `origin`, and so receives there.
+    /// Returns true if the sender has a cookie for `origin`, and so receives there.
     pub fn check_mac2(&self, now: Instant, origin: impl Into<Origin>, datagram: &[u8]) -> bool {
         let origin = origin.into();
         let Some((_, _, mac2)) = split_macs(datagram) else { return false };
         let body = &datagram[..datagram.len() - MAC];
         let epoch = self.epoch(now);
-        // The previous secret too, or a cookie made just before the change would be worth nothing.
+        // The previous secret counts too, because a cookie made just before the change would otherwise be
+        // useless.
         [Some(epoch), epoch.checked_sub(1)].into_iter().flatten().any(|epoch| {
             let cookie = self.cookie(epoch, origin);
+            // In constant time, because a forger could otherwise find a valid MAC byte by byte.
             bool::from(hash::mac16(&cookie, &[body]).ct_eq(mac2))
         })
     }
 
-    /// The reply to a handshake message with a good MAC1, or `None` if it is too short to be one.
+    /// Returns the reply to a handshake message with a good MAC1, or `None` if the message is too short.
     ///
     /// `sender` is the message's sender index, and `nonce` is random.
     pub fn reply(
@@ -164,6 +168,7 @@ impl CookieJar {
         let mut sealed = [0; MAC + TAG];
         sealed[..MAC].copy_from_slice(&self.cookie(self.epoch(now), origin.into()));
         let (value, tag) = sealed.split_at_mut(MAC);
+        // MAC1 as associated data binds the reply to one message, so that it cannot be replayed for another.
         let made = XChaCha20Poly1305::new((&self.keys.cookie).into())
             .encrypt_inout_detached(&nonce.into(), mac1, value.into())
             .expect("sealing fails only beyond 256 GiB");
@@ -178,10 +183,10 @@ impl CookieJar {
     fn cookie(&self, epoch: u64, Origin { remote, channel }: Origin) -> [u8; MAC] {
         let secret = hash::keyed(&self.seed, &[&epoch.to_be_bytes()]);
         let port = remote.port().to_be_bytes();
-        // No two origins have the same input: with and without a channel their lengths differ.
+        // No two origins have the same input, because with and without a channel the lengths differ.
         let channel = channel.map(|channel| channel.0.to_be_bytes());
         let channel = channel.as_ref().map_or(&[][..], |bytes| bytes);
-        // An IPv4 address is the same whether the socket that it came in on is of IPv4 or of both.
+        // An IPv4 address must be the same whether its socket is IPv4 or dual-stack.
         match remote.ip().to_canonical() {
             IpAddr::V4(ip) => hash::mac16(&secret, &[&ip.octets(), &port, channel]),
             IpAddr::V6(ip) => hash::mac16(&secret, &[&ip.octets(), &port, channel]),
@@ -201,7 +206,7 @@ impl Drop for CookieJar {
     }
 }
 
-/// What MAC1 and cookies to one node are made with. Whoever knows its ID can derive them.
+/// Keys of the MAC1 and cookies for one node. Any node that knows its ID can derive them.
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Keys {
     mac1: [u8; 32],
@@ -217,14 +222,14 @@ impl Keys {
     }
 }
 
-/// Body, MAC1 and MAC2.
+/// Returns body, MAC1 and MAC2.
 fn split_macs(datagram: &[u8]) -> Option<(&[u8], &[u8; MAC], &[u8; MAC])> {
     let (rest, mac2) = datagram.split_last_chunk()?;
     let (body, mac1) = rest.split_last_chunk()?;
     Some((body, mac1, mac2))
 }
 
-/// Sealed cookie and tag.
+/// Returns the sealed cookie and the tag.
 fn split(sealed: &[u8; MAC + TAG]) -> ([u8; MAC], [u8; TAG]) {
     let (value, tag) = sealed.split_at(MAC);
     (value.try_into().expect("the first half"), tag.try_into().expect("the second half"))

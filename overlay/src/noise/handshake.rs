@@ -14,7 +14,7 @@ use crate::wire::{Initiation, ParseError, Response, StaleReply};
 
 const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";
 
-/// The initiator's side, between its initiation and the response to it.
+/// Initiator's side, between its initiation and the response.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,10 +57,10 @@ pub struct Initiator {
 impl Initiator {
     /// Appends an initiation to `out`, except for the MACs, which [`MacWriter`](super::MacWriter) adds.
     ///
-    /// `ephemeral` is 32 random bytes, never used again; `index` is the one to reach this side by.
+    /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
     ///
     /// # Errors
-    /// [`HandshakeError::Unauthentic`] if the responder's public key is of low order.
+    /// Returns [`HandshakeError::Unauthentic`] if the responder's public key is of low order.
     pub fn start(
         identity: &Identity,
         responder: &PublicIdentity,
@@ -70,6 +70,7 @@ impl Initiator {
         out: &mut Vec<u8>,
     ) -> Result<Self, HandshakeError> {
         let header = Initiation::header(index);
+        // The header is part of the transcript, so an altered index or version is noticed.
         let prologue = prologue(&header, &responder.node_id());
         let start = out.len();
         out.extend_from_slice(&header);
@@ -87,15 +88,15 @@ impl Initiator {
         Ok(Self { state, index })
     }
 
-    /// The index in the initiation.
+    /// Returns the index in the initiation.
     pub fn index(&self) -> SessionIndex {
         self.index
     }
 
-    /// Reads a response. A forged one is an error that changes nothing: the true one may still come.
+    /// Reads a response. A forged one is an error that changes nothing, because the true one may still come.
     ///
     /// # Errors
-    /// See [`HandshakeError`].
+    /// Returns a [`HandshakeError`].
     pub fn read_response(
         &self,
         identity: &Identity,
@@ -113,8 +114,8 @@ impl Initiator {
         Ok((keys, payload))
     }
 
-    /// The newest timestamp of ours that the responder has read, if this is its answer to this very
-    /// initiation.
+    /// Returns the newest timestamp of ours that the responder has read, if `reply` is its answer to this
+    /// very initiation.
     pub fn read_stale_reply(&self, reply: &StaleReply) -> Option<Timestamp> {
         if reply.receiver != self.index {
             return None;
@@ -123,7 +124,7 @@ impl Initiator {
     }
 }
 
-/// The responder's side: an initiation that proved to come from the key that it names.
+/// Responder's side: an initiation that proved to come from the key that it names.
 #[derive(Debug)]
 pub struct Received {
     state: FirstReceived,
@@ -133,10 +134,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// Reads an initiation, at the cost of two X25519 operations. Its MACs have been checked before.
+    /// Reads an initiation, at the cost of two X25519 operations. The caller has checked its MACs.
     ///
     /// # Errors
-    /// See [`HandshakeError`].
+    /// Returns a [`HandshakeError`].
     pub fn read(identity: &Identity, datagram: &[u8]) -> Result<Self, HandshakeError> {
         let initiation = Initiation::parse(datagram)?;
         let prologue = prologue(initiation.header, &identity.node_id());
@@ -147,35 +148,35 @@ impl Received {
         Ok(Self { state, initiator, sender: initiation.sender, payload })
     }
 
-    /// Who it is. The X25519 key is proved; the Ed25519 key is what its holder says belongs to it.
+    /// Returns the initiator. Its X25519 key is proved; the Ed25519 key is only that key holder's claim.
     pub fn initiator(&self) -> &PublicIdentity {
         &self.initiator
     }
 
-    /// The initiator's index for the session.
+    /// Returns the initiator's index for the session.
     pub fn sender(&self) -> SessionIndex {
         self.sender
     }
 
-    /// What it says.
+    /// Returns the payload.
     pub fn payload(&self) -> &InitiationPayload {
         &self.payload
     }
 
-    /// Answers an initiation that is not newer than `newest`, which its sender has used before. `nonce` is
-    /// random.
+    /// Returns the answer to an initiation that is not newer than `newest`, which its sender has used before.
+    /// `nonce` is random.
     ///
-    /// Only the sender of this very initiation can read it, and only its receiver can make it.
+    /// Only the sender of this very initiation can read the answer, and only its receiver can make it.
     pub fn stale_reply(&self, newest: Timestamp, nonce: [u8; 24]) -> StaleReply {
         stale::seal(self.state.symmetric(), self.sender, newest, nonce)
     }
 
     /// Appends a response to `out`, except for the MACs, at the cost of two X25519 operations.
     ///
-    /// `ephemeral` is 32 random bytes, never used again; `index` is the one to reach this side by.
+    /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
     ///
     /// # Errors
-    /// [`HandshakeError::Unauthentic`] if a key of the initiator is of low order.
+    /// Returns [`HandshakeError::Unauthentic`] if a key of the initiator is of low order.
     pub fn respond(
         self,
         psk: &Psk,
@@ -198,25 +199,25 @@ impl Received {
     }
 }
 
-/// The outcome of a handshake. Erased on drop, never printed.
+/// Result of a handshake. Erased on drop, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SessionKeys {
-    /// Key for what this side sends.
+    /// Key for packets that this side sends.
     pub send: [u8; 32],
-    /// Key for what this side receives.
+    /// Key for packets that this side receives.
     pub receive: [u8; 32],
-    /// The handshake hash: the same on both sides, and of no other handshake.
+    /// Handshake hash: the same on both sides, and unique to this handshake.
     pub hash: [u8; 32],
-    /// The suite that both keys are for.
+    /// Suite of both keys.
     #[zeroize(skip)]
     pub suite: Suite,
-    /// Whether this side began.
+    /// True if this side began.
     #[zeroize(skip)]
     pub initiator: bool,
-    /// This side's index.
+    /// Index of this side.
     #[zeroize(skip)]
     pub index: SessionIndex,
-    /// The other side's index.
+    /// Index of the other side.
     #[zeroize(skip)]
     pub remote_index: SessionIndex,
 }
@@ -247,22 +248,22 @@ impl fmt::Debug for SessionKeys {
     }
 }
 
-/// What both sides put into the transcript first. The node ID brings in the responder's Ed25519 key.
+/// Returns the first input of both sides' transcripts. The node ID brings in the responder's Ed25519 key.
 fn prologue(header: &[u8], responder: &NodeId) -> Vec<u8> {
     [PROLOGUE_LABEL, header, responder.as_bytes()].concat()
 }
 
-/// Why a handshake message was not accepted.
+/// Reason why a handshake message was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// It has not the form of the message.
+    /// The datagram does not have the message's form.
     #[error("malformed handshake message: {0}")]
     Malformed(#[from] ParseError),
-    /// It is not for us, altered, or of another network key.
+    /// The message is for another node, altered, or made with another network key.
     #[error("the handshake message is not authentic")]
     Unauthentic,
-    /// It is authentic, but what it says makes no sense.
+    /// The message is authentic, but its content is invalid.
     #[error("the handshake message has an invalid payload")]
     Payload,
 }

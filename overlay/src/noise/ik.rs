@@ -18,7 +18,7 @@ use crate::crypto::TAG;
 /// Writes the first message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
 ///
 /// # Errors
-/// If `responder` is a key of low order.
+/// Returns an error if `responder` is a key of low order.
 pub(super) fn write_first(
     prologue: &[u8],
     secret: &StaticSecret,
@@ -42,7 +42,7 @@ pub(super) fn write_first(
 /// Reads the first message and returns its payload.
 ///
 /// # Errors
-/// If it is not authentic.
+/// Returns an error if the message is not authentic.
 pub(super) fn read_first(
     prologue: &[u8],
     secret: &StaticSecret,
@@ -61,24 +61,25 @@ pub(super) fn read_first(
     Ok((FirstReceived { symmetric, ephemeral, initiator }, payload))
 }
 
-/// The initiator's state between the two messages. Erased on drop.
+/// Initiator's state between the two messages. Erased on drop.
 pub(super) struct FirstSent {
     symmetric: Symmetric,
     ephemeral: StaticSecret,
 }
 
 impl FirstSent {
-    /// The state after the first message.
+    /// Returns the state after the first message.
     pub(super) fn symmetric(&self) -> &Symmetric {
         &self.symmetric
     }
 
-    /// Reads the second message and returns its payload. A forged one leaves the state as it was.
+    /// Reads the second message and returns its payload. A forged one leaves the state unchanged.
     ///
-    /// `header`, unless empty, is mixed into the transcript before it, which is an addition to Noise.
+    /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
+    /// Noise.
     ///
     /// # Errors
-    /// If it is not authentic.
+    /// Returns an error if the message is not authentic.
     pub(super) fn read_second(
         &self,
         header: &[u8],
@@ -87,18 +88,20 @@ impl FirstSent {
         message: &[u8],
     ) -> Result<(Split, Vec<u8>), Unauthentic> {
         let (ephemeral, sealed) = message.split_first_chunk::<32>().ok_or(Unauthentic)?;
+        // On a copy, because a forged message must not spoil the state for the authentic one.
         let mut symmetric = self.symmetric.clone();
         mix_header(&mut symmetric, header);
         symmetric.mix_ephemeral(ephemeral);
         symmetric.mix_dh(&self.ephemeral, ephemeral)?;
         symmetric.mix_dh(secret, ephemeral)?;
+        // Last (psk2), because the responder learns from the first message which network is meant.
         symmetric.mix_psk(psk);
         let payload = decrypt(&mut symmetric, sealed)?;
         Ok((symmetric.split(), payload))
     }
 }
 
-/// The responder's state between the two messages. Erased on drop.
+/// Responder's state between the two messages. Erased on drop.
 pub(super) struct FirstReceived {
     symmetric: Symmetric,
     ephemeral: [u8; 32],
@@ -106,22 +109,23 @@ pub(super) struct FirstReceived {
 }
 
 impl FirstReceived {
-    /// The state after the first message.
+    /// Returns the state after the first message.
     pub(super) fn symmetric(&self) -> &Symmetric {
         &self.symmetric
     }
 
-    /// The initiator's static public key, now proved to be its own.
+    /// Returns the initiator's static public key, whose ownership is now proved.
     pub(super) fn initiator(&self) -> &[u8; 32] {
         &self.initiator
     }
 
     /// Writes the second message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
     ///
-    /// `header`, unless empty, is mixed into the transcript before it, which is an addition to Noise.
+    /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
+    /// Noise.
     ///
     /// # Errors
-    /// If the initiator's ephemeral key is one of low order.
+    /// Returns an error if the initiator's ephemeral key is of low order.
     pub(super) fn write_second(
         mut self,
         header: &[u8],

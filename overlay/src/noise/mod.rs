@@ -9,29 +9,29 @@
 //!           SessionKeys                                     SessionKeys
 //! ```
 //!
-//! Reading an initiation comes in two steps because the network, and with it the pre-shared key, stands in
-//! its encrypted payload, and because a responder drops a replay (an old [`Timestamp`]) between the two.
+//! Reading an initiation takes two steps, because its encrypted payload names the network, and with it the
+//! pre-shared key, and because a responder drops a replay (an old [`Timestamp`]) between the two.
 //!
 //! # Under load
 //!
-//! Every handshake message ends in two MACs. MAC1 shows that the sender knows whom it talks to, and costs one
-//! hash to check. A busy node also wants MAC2, made with a cookie that it gave to that source address, and
-//! answers a message without it by a [`CookieReply`](crate::wire::CookieReply); [`CookieJar`] makes and
-//! checks cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
+//! Every handshake message ends in two MACs. MAC1 shows that the sender knows which node it talks to, and
+//! costs one hash to check. A busy node also requires MAC2, made with a cookie that it gave to that source
+//! address, and answers a message without it by a [`CookieReply`](crate::wire::CookieReply). [`CookieJar`]
+//! makes and checks cookies, [`MacWriter`] keeps them. So a flood from forged addresses costs no X25519.
 //!
 //! # A clock that went back
 //!
-//! An initiation that is authentic but not newer than one before is answered by a
+//! The answer to an authentic initiation that is not newer than an earlier one is a
 //! [`StaleReply`](crate::wire::StaleReply): the newest timestamp that the responder has read, sealed under a
-//! key that only the two of them have and only for this initiation. A live initiator begins again with a
-//! newer one; who replays an old initiation learns nothing.
+//! key that only the two nodes have and only for this initiation. A live initiator begins again with a newer
+//! one; a replayer learns nothing.
 //!
 //! # What is authenticated
 //!
 //! The Noise transcript begins with a prologue of a label, the initiation's header and the responder's node
-//! ID, and takes in the response's header before the response. So the versions, the suite, both session
-//! indices and all four public keys are bound into the session keys. The initiator's Ed25519 key is in the
-//! encrypted payload.
+//! ID, and includes the response's header before the response. So the session keys bind the versions, the
+//! suite, both session indices and all four public keys. The initiator's Ed25519 key is in the encrypted
+//! payload.
 //!
 //! The functions take no clock and no generator: ephemeral keys, indices, nonces and times are arguments.
 

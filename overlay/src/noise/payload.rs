@@ -3,7 +3,7 @@ use crate::crypto::SuiteSet;
 use crate::id::NetworkId;
 use crate::wire::{Candidates, Initiation, Response};
 
-/// What an initiation says besides its keys.
+/// Content of an initiation besides its keys.
 ///
 /// ```text
 /// offset  0             32        40           52         60               64       65
@@ -14,18 +14,18 @@ use crate::wire::{Candidates, Initiation, Response};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitiationPayload {
-    /// The network that the session is for.
+    /// Network of the session.
     pub network: NetworkId,
-    /// Newer than that of every initiation before, to this responder.
+    /// Timestamp newer than that of every earlier initiation to this responder.
     pub timestamp: Timestamp,
-    /// Random at each start of the initiator.
+    /// Random number drawn at each start of the initiator.
     pub instance: u64,
-    /// The size of the initiator's UDP receive buffer, in bytes.
+    /// Size of the initiator's UDP receive buffer, in bytes.
     pub receive_buffer: u32,
-    /// The data suites to choose from.
+    /// Data suites to choose from.
     pub suites: SuiteSet,
-    /// Zeros behind these fields, in bytes; at most [`Self::MAX_ROOM`] are written. No response is longer
-    /// than its initiation, so they are room for what the responder asks in it.
+    /// Number of zeros behind these fields, in bytes; at most [`Self::MAX_ROOM`] are written. They leave room
+    /// for a question in the response, because a response is never longer than its initiation.
     pub room: usize,
 }
 
@@ -33,10 +33,11 @@ impl InitiationPayload {
     /// Length on the wire with the Ed25519 key and without room, in bytes.
     pub(super) const LEN: usize = 65;
 
-    /// The most room that an initiation has, in bytes.
+    /// Maximum room of an initiation, in bytes.
     pub const MAX_ROOM: usize = Initiation::MAX - Initiation::MIN;
 
-    /// Bytes that a response may have behind its fields without being longer than this initiation.
+    /// Returns the number of bytes that a response may have behind its fields without exceeding this
+    /// initiation.
     pub fn room_in_response(&self) -> usize {
         Initiation::MIN - Response::MIN + self.room
     }
@@ -52,7 +53,7 @@ impl InitiationPayload {
         bytes
     }
 
-    /// The payload and the Ed25519 key, or `None` if it is cut off or the network ID is none.
+    /// Returns the payload and the Ed25519 key, or `None` if it is cut off or the network ID is invalid.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
         let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
         let payload = Self {
@@ -67,7 +68,7 @@ impl InitiationPayload {
     }
 }
 
-/// What a response says besides its keys.
+/// Content of a response besides its keys.
 ///
 /// ```text
 /// offset  0          8                12
@@ -78,13 +79,12 @@ impl InitiationPayload {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponsePayload {
-    /// Random at each start of the responder.
+    /// Random number drawn at each start of the responder.
     pub instance: u64,
-    /// The size of the responder's UDP receive buffer, in bytes.
+    /// Size of the responder's UDP receive buffer, in bytes.
     pub receive_buffer: u32,
-    /// Where the responder can be reached, and that it wants to know that of the initiator. Only the
-    /// initiator can read it, with the network's key. A reader takes anything else that stands here for
-    /// `None`.
+    /// The responder's addresses, with a question about the initiator's. Only the initiator can read it, with
+    /// the network's key. Any other content in this place reads as `None`.
     pub question: Option<Candidates>,
 }
 
@@ -102,7 +102,7 @@ impl ResponsePayload {
         bytes
     }
 
-    /// `None` if it is cut off.
+    /// Parses the payload; returns `None` if it is cut off.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
         let question = Candidates::parse(more).ok();
@@ -114,7 +114,7 @@ impl ResponsePayload {
     }
 }
 
-/// The `N` bytes at an offset that is known to be inside.
+/// Returns the `N` bytes at an offset that is known to be inside.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("a slice of N bytes")
 }

@@ -1,4 +1,4 @@
-//! The reply to an initiation that is not new: sealed between the two nodes, and for that one initiation.
+//! The reply to an initiation that is not new, sealed between the two nodes and for that one initiation.
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 
@@ -13,9 +13,7 @@ const LABEL: &[u8] = b"peersock stale v1";
 /// Length of a timestamp, in bytes.
 const TIMESTAMP: usize = 12;
 
-/// Seals `newest` for the sender of the initiation that led to `state`.
-///
-/// The nonce is random, since one initiation may be answered more than once.
+/// Seals `newest` for the sender of the initiation that led to `state`, under a random `nonce`.
 pub(super) fn seal(
     state: &Symmetric,
     receiver: SessionIndex,
@@ -23,6 +21,7 @@ pub(super) fn seal(
     nonce: [u8; 24],
 ) -> StaleReply {
     let (key, transcript) = state.derive(LABEL);
+    // The nonce is random, because one initiation may be answered more than once.
     let mut sealed = [0; TIMESTAMP + TAG];
     let (value, tag) = sealed.split_at_mut(TIMESTAMP);
     value.copy_from_slice(newest.as_bytes());
@@ -33,7 +32,7 @@ pub(super) fn seal(
     StaleReply { receiver, nonce, sealed }
 }
 
-/// Opens a reply to the initiation that led to `state`; `None` if it is none.
+/// Opens a reply to the initiation that led to `state`; returns `None` if it is no such reply.
 pub(super) fn open(state: &Symmetric, reply: &StaleReply) -> Option<Timestamp> {
     let (key, transcript) = state.derive(LABEL);
     let (value, tag) = reply.sealed.split_first_chunk::<TIMESTAMP>()?;

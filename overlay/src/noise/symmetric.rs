@@ -8,10 +8,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::{Suite, TAG, hash};
 
-/// The full protocol name. It is longer than a hash, so its hash stands for it (Noise, section 5.2).
+/// Full protocol name. It is longer than a hash, so its hash replaces it (Noise, section 5.2).
 const PROTOCOL: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 
-/// Noise's SymmetricState, with the CipherState that belongs to it (Noise, sections 5.1 and 5.2).
+/// Noise's SymmetricState, with its CipherState (Noise, sections 5.1 and 5.2).
 ///
 /// In IKpsk2 there is a key from the first token on, so nothing is ever "encrypted" without one.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -23,7 +23,7 @@ pub(super) struct Symmetric {
 }
 
 impl Symmetric {
-    /// InitializeSymmetric, MixHash(prologue) and MixHash of the pre-message `<- s`.
+    /// Performs InitializeSymmetric, MixHash(prologue) and MixHash of the pre-message `<- s`.
     pub(super) fn new(prologue: &[u8], responder: &[u8; 32]) -> Self {
         let name = hash::hash(&[PROTOCOL]);
         let mut state = Self { chaining_key: name, hash: name, key: [0; 32], nonce: 0 };
@@ -32,21 +32,21 @@ impl Symmetric {
         state
     }
 
-    /// MixHash(data).
+    /// Performs MixHash(data).
     pub(super) fn mix_hash(&mut self, data: &[u8]) {
         self.hash = hash::hash(&[&self.hash, data]);
     }
 
-    /// The token `e` in a handshake with a pre-shared key (Noise, section 9.2).
+    /// Processes the token `e` in a handshake with a pre-shared key (Noise, section 9.2).
     pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
         self.mix_hash(public);
         self.mix_key(public);
     }
 
-    /// The tokens `es`, `ss`, `ee` and `se`: MixKey(DH(secret, public)).
+    /// Processes the tokens `es`, `ss`, `ee` and `se`: MixKey(DH(secret, public)).
     pub(super) fn mix_dh(&mut self, secret: &StaticSecret, public: &[u8; 32]) -> Result<(), Unauthentic> {
         let shared = secret.diffie_hellman(&PublicKey::from(*public));
-        // An all-zero result means that the other key is of low order, and no secret at all.
+        // An all-zero result means that the other key is of low order, and the result no secret.
         if !shared.was_contributory() {
             return Err(Unauthentic);
         }
@@ -54,7 +54,7 @@ impl Symmetric {
         Ok(())
     }
 
-    /// The token `psk`: MixKeyAndHash(psk).
+    /// Processes the token `psk`: MixKeyAndHash(psk).
     pub(super) fn mix_psk(&mut self, psk: &[u8; 32]) {
         let output = self.hkdf(psk);
         self.chaining_key = output[0];
@@ -62,7 +62,7 @@ impl Symmetric {
         self.set_key(&output[2]);
     }
 
-    /// EncryptAndHash: appends the ciphertext and its tag to `out`.
+    /// Performs EncryptAndHash: appends the ciphertext and its tag to `out`.
     pub(super) fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(plaintext);
@@ -74,7 +74,7 @@ impl Symmetric {
         self.mix_hash(&out[start..]);
     }
 
-    /// DecryptAndHash. `out` is 16 bytes shorter than `sealed`.
+    /// Performs DecryptAndHash. `out` is 16 bytes shorter than `sealed`.
     pub(super) fn decrypt(&mut self, sealed: &[u8], out: &mut [u8]) -> Result<(), Unauthentic> {
         let (ciphertext, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unauthentic)?;
         let buffer = InOutBuf::new(ciphertext, out).map_err(|_| Unauthentic)?;
@@ -86,14 +86,14 @@ impl Symmetric {
         Ok(())
     }
 
-    /// Split, with the handshake hash.
+    /// Performs Split, with the handshake hash.
     pub(super) fn split(&self) -> Split {
         let output = self.hkdf(&[]);
         Split { initiator: output[0], responder: output[1], hash: self.hash }
     }
 
-    /// A key for something besides the handshake's own messages, bound to all that has been mixed in so far;
-    /// and the transcript's hash, which goes with it as associated data.
+    /// Returns a key for other uses than the handshake's own messages, bound to everything mixed in so far.
+    /// Also returns the transcript's hash, which serves as its associated data.
     pub(super) fn derive(&self, label: &[u8]) -> (Zeroizing<[u8; 32]>, &[u8; 32]) {
         (Zeroizing::new(hash::keyed(&self.chaining_key, &[label])), &self.hash)
     }
@@ -115,7 +115,7 @@ impl Symmetric {
         nonce
     }
 
-    /// HKDF(chaining_key, input, 3); its first two outputs are those of HKDF(.., 2) (Noise, section 4.3).
+    /// Returns HKDF(chaining_key, input, 3); its first two outputs equal HKDF(.., 2) (Noise, section 4.3).
     fn hkdf(&self, input: &[u8]) -> Zeroizing<[[u8; 32]; 3]> {
         let temp = Zeroizing::new(hash::hmac(&self.chaining_key, &[input]));
         let mut output = Zeroizing::new([[0; 32]; 3]);
@@ -126,14 +126,14 @@ impl Symmetric {
     }
 }
 
-/// What a finished Noise handshake yields. Erased on drop, never printed.
+/// Result of a finished Noise handshake. Erased on drop, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Split {
-    /// Key for what the initiator sends.
+    /// Key for packets that the initiator sends.
     pub(super) initiator: [u8; 32],
-    /// Key for what the responder sends.
+    /// Key for packets that the responder sends.
     pub(super) responder: [u8; 32],
-    /// The handshake hash: the same on both sides, and of no other handshake.
+    /// Handshake hash: the same on both sides, and unique to this handshake.
     pub(super) hash: [u8; 32],
 }
 
@@ -143,7 +143,7 @@ impl fmt::Debug for Split {
     }
 }
 
-/// A handshake message that is not authentic, or whose sender used a key that is no key.
+/// A handshake message that is not authentic, or whose sender used an invalid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the handshake message is not authentic")]
 pub(super) struct Unauthentic;

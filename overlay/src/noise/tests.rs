@@ -19,8 +19,8 @@ use crate::wire::{Candidates, CookieReply, Initiation, Response};
 
 const MACS: usize = 32;
 
-/// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow`
-/// 0.10.
+// From cacophony (https://github.com/haskell-cryptography/cacophony), vectors/cacophony.txt, as in `snow`
+// 0.10.
 #[test]
 fn cacophony_vector_of_ikpsk2() {
     let prologue = b"John Galt";
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// The points of low order on Curve25519 and its twist (https://cr.yp.to/ecdh.html#validate).
+// The points of low order on Curve25519 and its twist (https://cr.yp.to/ecdh.html#validate).
 #[test]
 fn keys_of_low_order_are_refused() {
     let secret = StaticSecret::from([1; 32]);
@@ -250,7 +250,7 @@ fn another_network_key_fails_only_at_the_initiator() {
     assert_eq!(result.err(), Some(HandshakeError::Unauthentic));
 }
 
-/// Byte by byte: headers (version, suite, indices), keys and payloads are all bound.
+// Byte by byte: headers (version, suite, indices), keys and payloads are all bound.
 #[test]
 fn every_altered_byte_before_the_macs_is_noticed() {
     let pair = Pair::new();
@@ -263,7 +263,7 @@ fn every_altered_byte_before_the_macs_is_noticed() {
     let received = Received::read(&pair.responder, &initiation).expect("authentic again");
     let (_, mut response) = pair.respond(received, Suite::Aes256Gcm);
     for at in 0..response.len() - MACS {
-        // 1 ^ 3 = 2, so the suite becomes the other one, which must be noticed as well.
+        // 1 ^ 3 = 2, so the suite becomes the other one, and that must be detected as well.
         response[at] ^= 0x03;
         let result = pending.read_response(&pair.initiator, &pair.psk, &response);
         assert!(result.is_err(), "response, byte {at}");
@@ -272,7 +272,7 @@ fn every_altered_byte_before_the_macs_is_noticed() {
     assert!(pending.read_response(&pair.initiator, &pair.psk, &response).is_ok(), "forgeries change nothing");
 }
 
-/// An initiator that was given a victim's X25519 key with another Ed25519 key does not reach the victim.
+// An initiator that was given a victim's X25519 key with another Ed25519 key does not reach the victim.
 #[test]
 fn responder_must_have_both_keys() {
     let pair = Pair::new();
@@ -337,6 +337,7 @@ fn cookie_is_accepted_as_long_as_it_is_used_and_not_much_longer() {
         let used = given + Duration::from_millis(119_999);
         let message = scene.message(used);
         assert!(scene.jar.check_mac2(scene.base + used, scene.remote, &message), "given at {given:?}");
+        // The secret behind cookies changes every 120 s, and the previous one counts too.
         let much_later = scene.base + given + Duration::from_secs(241);
         assert!(!scene.jar.check_mac2(much_later, scene.remote, &message), "given at {given:?}");
         let unused = scene.message(given + Duration::from_secs(120));

@@ -1,11 +1,11 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Seconds of TAI at the Unix epoch, plus the 2^62 of a TAI64 label.
+/// Number of seconds of TAI at the Unix epoch, plus the 2^62 of a TAI64 label.
 const TAI64_EPOCH: u64 = (1 << 62) + 10;
 const LAST_NANO: u32 = 999_999_999;
 
-/// A moment as a TAI64N label, 12 bytes: what makes an initiation newer than the one before.
+/// Time as a TAI64N label, 12 bytes, which makes an initiation newer than the one before.
 ///
 /// Only the order matters; the responder does not compare it with its own clock.
 ///
@@ -21,24 +21,24 @@ const LAST_NANO: u32 = 999_999_999;
 pub struct Timestamp([u8; 12]);
 
 impl Timestamp {
-    /// The label of a time since the Unix epoch.
+    /// Returns the label of a time since the Unix epoch.
     pub fn from_unix(time: Duration) -> Self {
         Self::new(TAI64_EPOCH.saturating_add(time.as_secs()), time.subsec_nanos())
     }
 
-    /// The label of a time since the Unix epoch, or the next after `last` if the clock has not moved on
-    /// since.
+    /// Returns the label of a time since the Unix epoch, or the next after `last` if the clock has not
+    /// advanced since.
     pub fn after(time: Duration, last: Option<Self>) -> Self {
         let now = Self::from_unix(time);
         last.map_or(now, |last| now.max(last.next()))
     }
 
-    /// Takes the 12 bytes of a message. Any bytes are ordered, also those that are no proper label.
+    /// Takes the 12 bytes of a message. Any bytes have an order, even if they are no proper label.
     pub const fn from_bytes(bytes: [u8; 12]) -> Self {
         Self(bytes)
     }
 
-    /// The 12 bytes: seconds, then nanoseconds, both big-endian.
+    /// Returns the 12 bytes: seconds, then nanoseconds, both big-endian.
     pub const fn as_bytes(&self) -> &[u8; 12] {
         &self.0
     }
@@ -55,7 +55,7 @@ impl Timestamp {
         let nanos = u32::from_be_bytes(self.0[8..].try_into().expect("4 of 12 bytes"));
         match nanos {
             0..LAST_NANO => Self::new(seconds, nanos + 1),
-            // Labels that others made may hold anything; the very last has no next.
+            // Labels of other nodes may hold any bytes, and the very last has no successor.
             _ => seconds.checked_add(1).map_or(self, |seconds| Self::new(seconds, 0)),
         }
     }

@@ -1,10 +1,10 @@
-//! Where a node may be: candidate addresses, and how much may be sent to those that nobody vouched for.
+//! Possible addresses of a node, and the budget for addresses that no trusted source has confirmed.
 //!
-//! A candidate is *proven* once a packet from it showed that its owner receives there: a challenge answered,
-//! a handshake that went nowhere else, a hello that repeats our nonce. To an address that is neither proven
-//! nor configured at most as many bytes are sent as came from it (the amplification limit of RFC 9000 section
-//! 8, at factor 1), so that a forged source address makes no traffic for its victim that the forger did not
-//! pay for himself.
+//! A candidate is *proven* once a packet from it showed that its owner receives there: an answer to a
+//! challenge, to a handshake message that went nowhere else, or a hello that repeats our nonce. An address
+//! that is neither proven nor configured gets at most as many bytes as came from it (the amplification limit
+//! of RFC 9000 section 8, at factor 1). So a forged source address causes no traffic to its victim that the
+//! forger has not paid for.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,30 +14,30 @@ use super::quality::Quality;
 use super::sockets::{SocketInfo, place_of};
 use crate::wire::{RelayToken, Relayed};
 
-/// Most candidates kept per node. The one heard from least recently makes room: unproven ones first, then
-/// those that only hellos have claimed; configured addresses and the path stay.
+/// Maximum number of candidates per node. The one heard least recently makes room: unproven ones first, then
+/// those that only hellos have claimed. Configured addresses and the path stay.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
-/// Most candidates behind one root. It chooses what it says of where a datagram comes from, and must not push
-/// out what others have said.
+/// Maximum number of candidates behind one root. A root chooses which source it reports for a datagram, and
+/// must not push out addresses from other sources.
 const MAX_PER_ROOT: usize = 2;
 
-/// Where an address was learned.
+/// Origin of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The user's description of a network.
     Configured,
     /// A hello on a local network.
     Hello,
-    /// A handshake message came from there.
+    /// A handshake message that came from there.
     Handshake,
-    /// A packet of a session came from there.
+    /// A packet of a session that came from there.
     Session,
-    /// A root says that the node is registered there, and has the node's signature for it. The root passes
-    /// datagrams on to those who registered, so what is sent there goes to nobody who did not ask for it.
+    /// A root where the node is registered, with the node's signature. The root relays only to registered
+    /// nodes, so datagrams sent there reach no node that did not ask for them.
     Root,
-    /// A root says that the node, a root too, listens there. It may be anybody's address, so little is sent
-    /// there until the node is heard from it.
+    /// A root that says that the node, also a root, listens there. The address may belong to a victim, so
+    /// little is sent there until the node is heard from it.
     Named,
 }
 
@@ -47,36 +47,36 @@ impl Source {
     }
 }
 
-/// How it is known that somebody receives at an address, from the weakest to the strongest.
+/// Evidence that a node receives at an address, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Proof {
-    /// A hello had the echo of one that was sent there: somebody receives there who says that he is the node.
+    /// A hello echoed one that was sent there: some receiver there claims to be the node.
     Claimed,
-    /// A message that only the node can make was the answer to one that was sent there.
+    /// A message that only the node can make answered one that was sent there.
     Authentic,
 }
 
-/// The addresses at which one node may be reached.
+/// Addresses at which one node may be reached.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
 }
 
-/// One address.
+/// One possible address.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     key: PlaceKey,
-    /// This node's own at the root, if a root relays there.
+    /// This node's own token at the root, if a root relays there.
     token: Option<RelayToken>,
-    /// The socket it was heard on; none for a configured address that never answered.
+    /// Socket it was heard on; `None` for a configured address that never answered.
     socket: Option<SocketIndex>,
-    /// Where it was learned, one bit for each [`Source`].
+    /// Origins of the address, one bit per [`Source`].
     sources: u8,
     proven: Option<Proof>,
-    /// When it was last proven.
+    /// Time of the last proof.
     proven_at: Option<Instant>,
-    /// Bytes that may still be sent while it is neither proven nor configured. Beyond what came from there
-    /// this is what was granted to one that a root has named.
+    /// Bytes that may still be sent while the address is neither proven nor configured: the bytes that came
+    /// from there, or the grant of an address that a root has named.
     credit: usize,
     heard: Option<Instant>,
     pub(super) quality: Quality,
@@ -101,22 +101,22 @@ impl Candidate {
         self.sources & source.bit() != 0
     }
 
-    /// Whether somebody has shown that he receives there.
+    /// Returns true if a node has shown that it receives there.
     pub(super) fn is_proven(&self) -> bool {
         self.proven.is_some()
     }
 
-    /// Whether what is sent there needs no credit.
+    /// Returns true if packets to this address need no credit.
     fn is_free(&self) -> bool {
         self.is_proven() || self.is_from(Source::Configured) || self.is_from(Source::Root)
     }
 
-    /// Whether a root has the node's word that it is here.
+    /// Returns true if a root has the node's signed registration for this place.
     pub(super) fn is_free_relay(&self) -> bool {
         self.is_from(Source::Root)
     }
 
-    /// Whether `bytes` may be sent here.
+    /// Returns true if `bytes` may be sent here.
     pub(super) fn may_spend(&self, bytes: usize) -> bool {
         self.is_free() || self.credit >= bytes
     }
@@ -125,12 +125,12 @@ impl Candidate {
         self.key
     }
 
-    /// When somebody has last shown that he receives there.
+    /// Returns when a node last showed that it receives there.
     pub(super) fn proven_at(&self) -> Option<Instant> {
         self.proven_at
     }
 
-    /// Takes `bytes` from what may be sent here, if that is allowed.
+    /// Takes `bytes` from the credit. Returns false if the credit is too small.
     fn spend(&mut self, bytes: usize) -> bool {
         if self.is_free() {
             return true;
@@ -142,7 +142,7 @@ impl Candidate {
         true
     }
 
-    /// How it is reached, if a socket can.
+    /// Returns the place, if a socket can reach it.
     pub(super) fn place(&self, sockets: &[SocketInfo]) -> Option<Place> {
         let Some(channel) = self.key.channel else {
             return place_of(sockets, self.key.via.or(self.socket), self.key.remote);
@@ -152,7 +152,7 @@ impl Candidate {
         sockets.iter().any(|one| one.index == socket).then_some(Place::Relayed { socket, root, header })
     }
 
-    /// Notes how datagrams come from there and go there.
+    /// Records the socket and token of a datagram's place.
     fn note_way(&mut self, place: &Place) {
         self.socket = Some(place.socket());
         self.token = place.relay().map(|header| header.token);
@@ -160,8 +160,8 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Makes `remotes`, at most [`MAX_CANDIDATES`] of them, the configured ones. One that is not configured
-    /// any more stays only if it was heard from. Returns those that are new.
+    /// Makes at most [`MAX_CANDIDATES`] of `remotes` the configured ones. An address that is no longer
+    /// configured stays only if it was heard. Returns the new addresses.
     pub(super) fn set_configured(
         &mut self,
         remotes: impl Iterator<Item = SocketAddr>,
@@ -188,14 +188,15 @@ impl Candidates {
         new
     }
 
-    /// A root says that the node listens at `remote`: so many bytes may be sent there before it is proven.
+    /// Adds `remote`, where a root says that the node listens. It may get `granted` bytes before it is
+    /// proven.
     pub(super) fn add_named(&mut self, remote: SocketAddr, granted: usize, path: Option<PlaceKey>) {
         let candidate = self.entry(PlaceKey::direct(remote), path);
         candidate.sources |= Source::Named.bit();
         candidate.credit = candidate.credit.max(granted);
     }
 
-    /// A root says that the node is at `place`. True if that is new.
+    /// Adds `place`, where a root says that the node is. Returns true if that is new.
     pub(super) fn add_relayed(&mut self, place: &Place, path: Option<PlaceKey>) -> bool {
         let key = place.key();
         let is_new =
@@ -206,12 +207,12 @@ impl Candidates {
         is_new
     }
 
-    /// Forgets those for which the condition holds.
+    /// Forgets the candidates that fulfil `condition`.
     pub(super) fn remove(&mut self, condition: impl Fn(&PlaceKey) -> bool) {
         self.list.retain(|candidate| !condition(&candidate.key));
     }
 
-    /// What was behind `before` is reached like this now.
+    /// Replaces the way to all places behind the root that was reached at `before`.
     pub(super) fn move_relay(&mut self, before: SocketAddr, now: &Relay) {
         for candidate in &mut self.list {
             if candidate.key.is_behind_root() && candidate.key.remote == before {
@@ -221,8 +222,7 @@ impl Candidates {
         }
     }
 
-    /// Notes that `bytes` came from there and seemed to be from this node. Earlier unspent credit does not
-    /// add up.
+    /// Records `bytes` that came from `place`, apparently from this node. Unspent credit does not accumulate.
     pub(super) fn heard(
         &mut self,
         place: Place,
@@ -238,7 +238,7 @@ impl Candidates {
         candidate.heard = Some(now);
     }
 
-    /// The node has shown that it receives there, by a message of this kind.
+    /// Marks a place as proven by a message of kind `source`.
     pub(super) fn prove(&mut self, key: PlaceKey, source: Source, now: Instant) {
         let proof = if source == Source::Hello { Proof::Claimed } else { Proof::Authentic };
         if let Some(candidate) = self.get_mut(&key) {
@@ -263,18 +263,18 @@ impl Candidates {
         self.list.iter_mut()
     }
 
-    /// Whether the user configured that address.
+    /// Returns true if the user configured this address.
     pub(super) fn is_configured(&self, key: &PlaceKey) -> bool {
         self.get(key).is_some_and(|candidate| candidate.is_from(Source::Configured))
     }
 
-    /// Spends `bytes` on one candidate; false if that is not allowed.
+    /// Spends `bytes` on one candidate. Returns false if its credit is too small.
     pub(super) fn spend(&mut self, key: &PlaceKey, bytes: usize) -> bool {
         self.get_mut(key).is_some_and(|candidate| candidate.spend(bytes))
     }
 
-    /// Spends `bytes` on every candidate for which that is allowed and that a socket can reach. Returns where
-    /// to send them: proven places first, then those heard from most recently.
+    /// Spends `bytes` on every candidate that has the credit and that a socket can reach. Returns their
+    /// places: proven ones first, then those heard most recently.
     pub(super) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
         self.list.sort_by_key(|c| (c.proven, c.heard, c.is_from(Source::Configured), c.key));
         let target = |candidate: &mut Candidate| {
@@ -288,20 +288,20 @@ impl Candidates {
         self.list.iter().any(Candidate::is_proven)
     }
 
-    /// The node's own addresses; those of roots are not among them, nor those at which it was heard only by
-    /// this node's TURN server or an extra socket.
+    /// Returns the node's own addresses. Excludes places behind roots, and places where it was heard only
+    /// through this node's TURN server or an extra socket.
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         let is_plain = |candidate: &&Candidate| candidate.key == PlaceKey::direct(candidate.key.remote);
         self.list.iter().filter(is_plain).map(|candidate| candidate.key.remote)
     }
 
-    /// The candidate of that place, made if there is none. That of the path does not make room for it.
+    /// Returns the candidate for `key`, and adds it if missing. The path's candidate never makes room for it.
     fn entry(&mut self, key: PlaceKey, path: Option<PlaceKey>) -> &mut Candidate {
         let at = match self.list.iter().position(|candidate| candidate.key == key) {
             Some(at) => at,
             None => {
                 self.make_room(key, path);
-                // Most nodes have one or two.
+                // Most nodes have one or two candidates.
                 self.list.reserve_exact(1);
                 self.list.push(Candidate::new(key));
                 self.list.len() - 1
@@ -323,7 +323,7 @@ impl Candidates {
             .filter(|&at| Some(self.list[at].key) != path)
             .filter(|&at| !is_crowded || of_root(&self.list[at].key))
             .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].key));
-        // With every place taken by configured addresses, the last of them goes; there is never a ninth.
+        // If configured addresses fill the list, the last of them goes, because the limit is strict.
         self.list.remove(evict.unwrap_or(self.list.len() - 1));
     }
 }
@@ -343,7 +343,7 @@ mod tests {
         assert!(!candidates.spend(&key(1), 101));
         assert!(candidates.spend(&key(1), 60));
         assert!(!candidates.spend(&key(1), 41));
-        // Hearing from it again renews the credit, but saves nothing up.
+        // A new packet from it renews the credit, but does not accumulate.
         hear(&mut candidates, 1, 100, now);
         assert!(!candidates.spend(&key(1), 101));
         candidates.prove(key(1), Source::Session, now);
@@ -376,6 +376,7 @@ mod tests {
         }
         let targets = candidates.spend_everywhere(1, &[socket()]);
         let kept: Vec<_> = targets.iter().map(|place| place.remote().port()).collect();
+        // The proven address, those heard last, and the configured one.
         assert_eq!(kept, [2, 99, 98, 97, 96, 95, 94, 1]);
     }
 

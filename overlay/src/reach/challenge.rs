@@ -1,40 +1,41 @@
-//! Path validation (RFC 9000, section 8.2): a question that only who receives it can answer.
+//! Path validation (RFC 9000, section 8.2): a question that only its receiver can answer.
 //!
-//! A challenge is 64 bits that nobody can guess, sent to one place in a session. Who repeats them from there
-//! receives there. At most one is outstanding for a node, so a peer that guesses has one chance in 2^64 per
-//! packet. It is not a probe of path MTU discovery: those have ids in sequence, which the peer knows and
-//! which prove nothing of a place.
+//! A challenge is 64 unpredictable bits, sent to one place in a session. A node that repeats them from there
+//! receives there. At most one is outstanding per node, so a guessing peer has one chance in 2^64 per packet.
+//! A path MTU probe does not serve as a challenge, because its sequential id is known to the peer and so
+//! proves nothing about a place.
 //!
-//! A challenge that is lost is repeated as it was: its answer counts however late it is, so that a round trip
-//! of seconds does no harm. Such an answer says nothing of the round-trip time (RFC 6298, section 3).
+//! A lost challenge is repeated unchanged, and its answer counts however late it arrives, so round trips of
+//! seconds work. Such an answer gives no round-trip time (RFC 6298, section 3).
 
 use std::time::{Duration, Instant};
 
 use super::place::Place;
 
-/// An answer is waited for this long; twice the longest round trip that a handshake is made for.
+/// Wait for an answer; twice the longest round trip allowed for a handshake.
 const VALID_FOR: Duration = Duration::from_secs(20);
 
-/// The same challenge is repeated no sooner than this.
+/// Minimum interval between repetitions of a challenge.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(250);
 
-/// A challenge to one place makes way for one to another place after two round trips, within these bounds.
+/// Bounds of the time, two round trips, after which a challenge to one place gives way to one to another
+/// place.
 const HOLD: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
-/// Why a place is challenged, from the weakest reason to the strongest.
+/// Reason for challenging a place, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// To know how good it is.
+    /// Measurement of the place's quality.
     Compare,
-    /// To know whether the path still works: nothing comes back, and there is another place.
+    /// Check whether the path still works: nothing comes back, and there is another place.
     Doubt,
-    /// To know whether the path still works, now that our own addresses have changed.
+    /// Check whether the path still works after our own addresses have changed.
     Announce,
-    /// The peer seems to be there now.
+    /// Check of a place where the peer seems to be now.
     Move,
 }
 
-/// The challenge that is not answered yet.
+/// Challenge that is not answered yet.
 #[derive(Debug, Clone, Copy)]
 struct Outstanding {
     place: Place,
@@ -48,29 +49,29 @@ struct Outstanding {
 #[derive(Debug, Default)]
 pub(super) struct Challenges {
     outstanding: Option<Outstanding>,
-    /// What was answered last, to know a second copy of the answer.
+    /// Last answered challenge, for recognising a copy of its answer.
     answered: Option<[u8; 8]>,
 }
 
-/// What an answer was worth.
+/// Verdict on an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It is the answer to the challenge: its sender receives at that place.
+    /// The answer is right: its sender receives at that place.
     Right {
-        /// Why it was asked.
+        /// Reason for the challenge.
         why: Why,
-        /// The round-trip time, if there was one challenge only.
+        /// Round-trip time, if the challenge was sent only once.
         rtt: Option<Duration>,
     },
-    /// A copy of the last right answer.
+    /// The answer is a copy of the last right answer.
     Copy,
-    /// It answers nothing that was asked there.
+    /// The answer matches no challenge sent there.
     Wrong,
 }
 
 impl Challenges {
-    /// What to send to `place`, if anything: `fresh` or the same as before. `rtt` is how long an answer from
-    /// the other place would take.
+    /// Returns the challenge to send to `place`, if any: `fresh` or the previous one. `rtt` is the round-trip
+    /// time to the place of the outstanding challenge.
     pub(super) fn ask(
         &mut self,
         place: Place,
@@ -83,7 +84,7 @@ impl Challenges {
         if let Some(open) = open {
             if open.place == place {
                 open.why = open.why.max(why);
-                // The announcement has its own intervals.
+                // Announcements have their own intervals.
                 let wait = if why == Why::Announce { Duration::from_nanos(1) } else { REPEAT_AFTER };
                 if now < open.last + wait {
                     return None;
@@ -92,6 +93,7 @@ impl Challenges {
                 return Some(open.data);
             }
             let hold = rtt.map_or(HOLD[0], |rtt| (rtt * 2).clamp(HOLD[0], HOLD[1]));
+            // Otherwise a source that alternates between two addresses would keep every answer from counting.
             if open.why >= why && now < open.last + hold {
                 return None;
             }
@@ -107,6 +109,8 @@ impl Challenges {
         match self.outstanding.take_if(is_right) {
             Some(open) => {
                 self.answered = Some(data);
+                // A repeated challenge does not show which copy was answered (Karn's algorithm, RFC 6298
+                // section 3).
                 let rtt = (open.first == open.last).then(|| now.saturating_duration_since(open.first));
                 Answer::Right { why: open.why, rtt }
             }
@@ -115,7 +119,7 @@ impl Challenges {
         }
     }
 
-    /// Gives up a comparison that was begun so long ago, and tells where it was.
+    /// Gives up a comparison that has timed out, and returns its place.
     pub(super) fn take_unanswered(
         &mut self,
         timeout: impl Fn(Place) -> Duration,
@@ -126,7 +130,7 @@ impl Challenges {
         self.outstanding.take_if(is_lost).map(|open| open.place)
     }
 
-    /// Whether an answer is waited for.
+    /// Returns true while an answer is outstanding.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         self.outstanding.is_some_and(|open| now < open.first + VALID_FOR)
     }
@@ -184,7 +188,7 @@ mod tests {
         assert!(challenges.ask(place(2), Why::Compare, TWO, rtt, now).is_none());
         assert!(challenges.ask(place(2), Why::Move, TWO, rtt, now).is_some());
         assert_eq!(challenges.answer(place(1), ONE, now), Answer::Wrong, "one is outstanding");
-        // A source that changes to and fro must not keep each answer from counting.
+        // A source that alternates must not keep every answer from counting.
         assert!(challenges.ask(place(1), Why::Move, ONE, rtt, now + Duration::from_millis(799)).is_none());
         assert!(challenges.ask(place(1), Why::Move, ONE, rtt, now + Duration::from_millis(800)).is_some());
     }

@@ -1,4 +1,4 @@
-//! Which place of a node is to be its path: by the kind of way first, and then by what was measured of it.
+//! Choice of a node's path among its places: first by the kind of way, then by measured quality.
 
 use std::cmp::Ordering;
 use std::net::SocketAddr;
@@ -10,42 +10,41 @@ use super::place::{Place, PlaceKey};
 use super::quality::SETTLE;
 use super::sockets::SocketInfo;
 
-/// What kind of way a place is. Of two that work, the one of the greater kind is used, however long its round
+/// Kind of way to a place. Of two working places, the one of the greater kind is used, however long its round
 /// trip is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// A root relays no more than what it relays for everybody: handshakes and a few messages.
+    /// A root relays only the free quota: handshakes and a few messages.
     Scarce,
-    /// A root relays, or a TURN server.
+    /// A root or a TURN server relays.
     Relayed,
-    /// Nobody relays.
+    /// No relay is involved.
     Direct,
 }
 
-/// What passes between two nodes.
+/// Traffic between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// Signs of life: only a way of a greater kind is worth a question.
     None,
-    /// What is said to a root, for which all ways are of one kind, and which may relay data at any time.
+    /// Messages to a root. All ways to a root are of one kind, and it may have to relay data at any time.
     Root,
     /// Data.
     Data,
 }
 
-/// Two comparisons are at least this far apart, whatever the number of places.
+/// Minimum interval between two comparisons, whatever the number of places.
 const COMPARE_SPACING: Duration = Duration::from_secs(1);
 
-/// The same while no data flows: an idle node is to cost little.
+/// The same while no data flows, to keep an idle node cheap.
 const COMPARE_SPACING_IDLE: Duration = Duration::from_secs(100);
 
-/// Relayed places are not compared for so long after the path has become one, nor while many ports are tried:
-/// a direct way is looked for then, and mostly found.
+/// Time after the path has become relayed in which relayed places are not compared. A direct path is searched
+/// for then and usually found. The same holds during a search by many ports.
 const RELAYS_SETTLE: Duration = Duration::from_secs(1);
 
 impl Reach {
-    /// What kind of way a place is. `scarce` has the addresses of the roots that relay no more than what is
-    /// free.
+    /// Returns the kind of way to a place. `scarce` lists the roots that relay only the free quota.
     pub(crate) fn kind(&self, key: &PlaceKey, scarce: &[SocketAddr]) -> Kind {
         match self.relays(key) {
             false => Kind::Direct,
@@ -54,8 +53,8 @@ impl Reach {
         }
     }
 
-    /// Packets pass: the place that is to be challenged now for comparison, if there is a choice and one is
-    /// due. Where they are signs of life alone, that is seldom.
+    /// Returns the place to challenge now for comparison, if there is a choice and one is due. Called when
+    /// packets pass. Signs of life alone make comparisons rare.
     pub(crate) fn compare(
         &mut self,
         flow: Flow,
@@ -86,7 +85,7 @@ impl Reach {
             !tries_many_ports && self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
         let own = self.kind(&current.key(), scarce);
         let counts = |key: &PlaceKey| match self.kind(key, scarce).cmp(&own) {
-            // While the path answers, nothing is gained by knowing how good what is worse by its kind is.
+            // While the path answers, measuring a place of a lower kind gains nothing.
             Ordering::Less => false,
             Ordering::Equal if flow == Flow::None => false,
             Ordering::Equal => own == Kind::Direct || is_settled,
@@ -101,10 +100,10 @@ impl Reach {
         let rivals = self.candidates.iter_mut().filter(|c| is_rival(c));
         let due = rivals.filter(|c| c.quality.is_due(now));
         let next = due.min_by_key(|c| (c.quality.ask_at(), c.key()))?;
-        // The path keeps its own socket.
+        // A challenge to the path has to leave from the path's own socket.
         let place = if next.key() == current.key() { current } else { next.place(sockets)? };
-        // Relayed places are left for a direct one: it is not worth a relay's while to know soon which is
-        // better.
+        // A relayed place gives way to a direct one, so a quick comparison is not worth the relay's
+        // bandwidth.
         next.quality.asked(flow == Flow::Data && own == Kind::Direct, now);
         if is_idle {
             self.compare_idle_at = Some(now + COMPARE_SPACING_IDLE);
@@ -112,7 +111,7 @@ impl Reach {
         Some(place)
     }
 
-    /// The place that the path should be changed to, if one is so much better that it is worth it.
+    /// Returns the place that should become the path, if its advantage is worth the change.
     pub(crate) fn better(
         &mut self,
         sockets: &[SocketInfo],
@@ -124,7 +123,7 @@ impl Reach {
         let kind = |candidate: &Candidate| self.kind(&candidate.key(), scarce);
         let greater = self.candidates.iter().filter(|candidate| kind(candidate) > own_kind);
         let works = greater.filter(|candidate| candidate.is_proven() && candidate.quality.works());
-        // An extra socket may be closed.
+        // An extra socket may already be closed.
         let there = works.filter_map(|candidate| Some((candidate, candidate.place(sockets)?)));
         let order = |candidate: &Candidate| {
             (std::cmp::Reverse(kind(candidate)), candidate.quality.rtt(), candidate.key())
@@ -133,6 +132,7 @@ impl Reach {
             self.settled = Some(now);
             return Some(place);
         }
+        // A change within the settling time would let places of similar quality alternate.
         if self.settled.is_some_and(|at| now < at + SETTLE) {
             return None;
         }
@@ -150,7 +150,7 @@ impl Reach {
         Some(place)
     }
 
-    /// A root relays little from now on: if the path leads there, other ways are asked at once.
+    /// Asks other places at once if the path leads through this root, which relays little from now on.
     pub(crate) fn root_yields(&mut self, root: &SocketAddr, scarce: &[SocketAddr]) {
         if let Some(place) = self.place().filter(|place| place.relay().is_some() && place.remote() == *root) {
             self.doubt_better(self.kind(&place.key(), scarce), scarce);
@@ -158,8 +158,8 @@ impl Reach {
         }
     }
 
-    /// The path is of this kind from now on: a place of a greater kind is the path again as soon as it
-    /// answers, and not before. So each is asked at once.
+    /// Asks each place of a kind greater than `than` at once. The path has just become one of kind `than`,
+    /// and such a place becomes the path again only once it answers.
     pub(super) fn doubt_better(&mut self, than: Kind, scarce: &[SocketAddr]) {
         let greater = |key: &PlaceKey| self.kind(key, scarce) > than;
         for key in self.candidates.iter().map(Candidate::key).filter(greater).collect::<Vec<_>>() {

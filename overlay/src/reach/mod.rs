@@ -1,52 +1,51 @@
-//! Where one remote node can be reached, and on which way best.
+//! Addresses of one remote node, and the choice of the best way to it.
 //!
-//! There is one [`Reach`] per node, whatever networks it shares with this one: its addresses do not depend on
-//! a network. It knows nothing of sessions, keys or members. Who owns it tells it what came from where, sends
-//! what it asks for, sealed in any session with the node, and makes its path known to all who talk to that
-//! node.
+//! There is one [`Reach`] per node, whatever networks it shares with this one, because its addresses do not
+//! depend on a network. It knows nothing of sessions, keys or members. Its owner reports received datagrams
+//! to it, seals what it wants to send in any session with the node, and publishes its path to all senders to
+//! that node.
 //!
 //! # Addresses and credit
 //!
-//! An address is learned from the user, from a hello on a local network, from a handshake message, or from a
-//! packet of a session ([`Source`]). All but the first are source addresses of datagrams, and anybody can
-//! write any source address there, members too: a member of an open network is anybody. So an address means
-//! nothing until it is *proven*, and before that it gets no more bytes than came from it, its *credit*
-//! (`candidates`). Three things prove an address, and each is something that only who receives there can say:
+//! An address is learned from the user, a hello on a local network, a handshake message, or a packet of a
+//! session ([`Source`]). All but the first are source addresses of datagrams, which anyone can forge. Members
+//! can too, and in an open network anyone is a member. So an address means nothing until it is *proven*, and
+//! before that it gets no more bytes than came from it, its *credit* (`candidates`). Three things prove an
+//! address, each possible only for a node that receives there:
 //!
-//! - a **challenge**, 64 random bits, was repeated from there (`challenge`);
-//! - a **handshake message** was answered that went to this address and nowhere else, or an answer to one of
-//!   the peer's was used. A response to an initiation that went to several addresses shows that one of them
-//!   works, and not which: its sender chooses the source that we see;
-//! - a **hello** had the nonce of one that was sent there.
+//! - A **challenge**, 64 random bits, was repeated from there (`challenge`).
+//! - A **handshake message** was answered that went to this address and nowhere else, or an answer to one of
+//!   the peer's was used. A response to an initiation sent to several addresses shows that one of them works,
+//!   but not which, because its sender chooses the source that we see.
+//! - A **hello** had the nonce of one that was sent there.
 //!
 //! # The path
 //!
-//! The path is the place that packets are sent to. It is proven, never less: a configured address is where
-//! somebody says that the node is, perhaps the node's own name server. So there it is asked for freely, and
-//! no more. The path changes in three ways:
+//! The path is the place that packets are sent to, and is always proven. A configured address alone is not
+//! enough, because it is only a claim and may name a third party, such as a name server. Questions to it are
+//! free, but nothing more is sent. The path changes in three ways:
 //!
-//! - The peer has **moved**: a packet that is authentic came from elsewhere. That place is challenged, and
-//!   the answer makes it the path. Challenges and their answers move nothing by themselves ("probing
-//!   packets", RFC 9000 section 9.1), so that both sides may look at other places without the other side's
-//!   following.
+//! - The peer has **moved**: an authentic packet came from elsewhere. That place is challenged, and the
+//!   answer makes it the path. Challenges and answers themselves move nothing ("probing packets", RFC 9000
+//!   section 9.1), so each side may test other places without the other side following.
 //! - A **handshake** was completed over another place, because the path did not answer.
 //! - Another place is **better** (`quality`). While traffic flows and there are several places, each is
-//!   challenged now and then, the path too. A place that is better by a quarter and by 5 ms at least, by its
-//!   smoothed round-trip time and its loss, becomes the path, once in 30 s at most; and so does one whose
-//!   shortest round trip is shorter by a third and by 0.1 ms, since a tunnel between two machines of one
-//!   local network costs less than 5 ms. Both sides measure the same round trips, so they come to the same
-//!   result; where they do not, neither sees such a gain in going back.
+//!   challenged now and then, the path too. A place becomes the path if its smoothed round-trip time and loss
+//!   are better by a quarter and at least 5 ms, at most once in 30 s. So does one whose shortest round trip
+//!   is shorter by a third and by 0.1 ms, because a tunnel between two machines of one local network costs
+//!   less than 5 ms. Both sides measure the same round trips and so reach the same result. Where they do not,
+//!   neither sees such a gain in going back.
 //!
-//! A place may also be **relayed**: a root passes datagrams on, or a TURN server, this node's or the peer's.
-//! It is proven and measured as any other, and among relayed ones the better wins; but a direct place that
-//! answers beats them all, and no relayed one takes the path from it while it does. Among relayed places
-//! those behind roots that relay only a few messages come last in the same way (`choice`). A path that has
-//! gone silent is left by a handshake, which goes to all places at once.
+//! A place may also be **relayed** by a root, or by a TURN server of this node or the peer. It is proven and
+//! measured like any other, and among relayed places the better wins. But a direct place that answers beats
+//! them all, and keeps the path while it answers. Among relayed places those behind roots that relay only a
+//! few messages rank last in the same way (`choice`). A path that has gone silent is left by a handshake,
+//! which goes to all places at once.
 //!
 //! # Datagram size
 //!
-//! Each path finds its datagram size (`mtud`). The path before the present one is kept with what is known of
-//! it, since peers go to and fro between two.
+//! Each path finds its datagram size (`mtud`). The previous path is kept with its result, because peers
+//! alternate between two paths.
 
 mod candidates;
 mod challenge;
@@ -79,90 +78,91 @@ use candidates::Candidates;
 use challenge::Challenges;
 use mtud::Mtud;
 
-/// Everything about the ways to one node.
+/// State of the ways to one node.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     candidates: Candidates,
-    /// What the user configured, by the network whose description has it.
+    /// Configured addresses, by the network whose description has them.
     configured: BTreeMap<NetworkIndex, Vec<SocketAddr>>,
     challenges: Challenges,
-    /// The search for a direct way; none if there never was a reason for one.
+    /// Search for a direct path; `None` if there never was a reason for one.
     punching: Option<Box<Punching>>,
     path: Option<Used>,
-    /// The path before this one, in case that the node goes back to it.
+    /// Previous path, in case the node goes back to it.
     left: Option<Used>,
-    /// When the path was last changed.
+    /// Time of the last change of the path.
     moved: Option<Instant>,
-    /// When the path was last changed for a better one.
+    /// Time of the last change of the path for a better one.
     settled: Option<Instant>,
-    /// When places may be compared again.
+    /// Time from which places may be compared again.
     compare_at: Option<Instant>,
-    /// Since when datagrams are relayed, if they are.
+    /// Time since which datagrams are relayed, while they are.
     relayed_since: Option<Instant>,
-    /// In which network the node was last asked whether it is there, and when.
+    /// Network and time of the last question whether the node is there.
     asked: Option<(NetworkIndex, Instant)>,
-    /// When places may be compared again while no data flows.
+    /// Time from which places may be compared again while no data flows.
     compare_idle_at: Option<Instant>,
-    /// Bytes sent to the node in all sessions.
+    /// Number of bytes sent to the node in all sessions.
     sent: u64,
-    /// The id of the next path MTU probe, on whatever path.
+    /// Id of the next path MTU probe, on whatever path.
     next_probe: u32,
 }
 
-/// A place that is or was the path.
+/// Place that is or was the path.
 #[derive(Debug)]
 struct Used {
     place: Place,
     mtud: Mtud,
-    /// The datagram size that its users know.
+    /// Datagram size published to the path's users.
     known: usize,
-    /// Its users know that it carries less than they need.
+    /// Set once the users know that the path carries less than they need.
     too_small: bool,
 }
 
-/// A path MTU probe to send, and what the last answers have changed.
+/// Path MTU probe to send, and changes caused by the last answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MtuStep {
-    /// The size of a probe with this id; its companion, with the next id, is as short as can be.
+    /// Id and size of a probe; its companion, with the next id, has the minimum size.
     pub(crate) probe: Option<(u32, usize)>,
-    /// The path's datagram size before and now, if that has changed.
+    /// Datagram size of the path before and now, if changed.
     pub(crate) changed: Option<(usize, usize)>,
-    /// It was found out just now that the path carries less than the least size.
+    /// True if the path was just found to carry less than the smallest datagram.
     pub(crate) became_too_small: bool,
-    /// When to ask again.
+    /// Time of the next call.
     pub(crate) deadline: Option<Instant>,
 }
 
 impl Reach {
-    /// The path, if there is one.
+    /// Returns the path, if there is one.
     pub(crate) fn path(&self) -> Option<Path> {
         let used = self.path.as_ref()?;
+        // A place behind a root is relayed too, but not by TURN.
         let turn = used.place.relay().is_none() && self.relays(&used.place.key());
         Some(Path { place: used.place, datagram_size: used.known, turn })
     }
 
-    /// The place that packets are sent to.
+    /// Returns the place that packets are sent to.
     pub(crate) fn place(&self) -> Option<Place> {
         self.path.as_ref().map(|used| used.place)
     }
 
-    /// The place that packets are sent to, if the socket that they leave from is still there.
+    /// Returns the place that packets are sent to, if its socket still exists.
     pub(crate) fn usable_path(&self, sockets: &[SocketInfo]) -> Option<Place> {
         self.place().filter(|place| sockets.iter().any(|socket| socket.index == place.socket()))
     }
 
-    /// The search for a direct way.
+    /// Returns the search for a direct path, and creates it if missing.
     pub(crate) fn punching(&mut self, now: Instant) -> &mut Punching {
         self.punching.get_or_insert_with(|| Box::new(Punching::new(now)))
     }
 
-    /// The search for a direct way, if there ever was one.
+    /// Returns the search for a direct path, if there ever was one.
     pub(crate) fn known_punching(&self) -> Option<&Punching> {
         self.punching.as_deref()
     }
 
-    /// The answer to a challenge of that search came from `place`, if it is one: gives the round trip if it
-    /// is known.
+    /// Checks whether an answer from `place` answers a challenge of that search. If so, returns the
+    /// round-trip time if known.
     pub(crate) fn is_answer(
         &mut self,
         place: Place,
@@ -172,7 +172,7 @@ impl Reach {
         self.punching.as_mut()?.answered(place, data, now)
     }
 
-    /// A search for a direct way has proven `place`, with that round trip if it is known.
+    /// Proves `place` by the search for a direct path, with the round-trip time if known.
     pub(crate) fn punched(&mut self, place: Place, rtt: Option<Duration>, now: Instant) {
         self.prove(place, Source::Session, now);
         if let Some(candidate) = self.candidates.get_mut(&place.key()) {
@@ -181,32 +181,32 @@ impl Reach {
         }
     }
 
-    /// Forgets the places that were reached by an extra socket which is closed. The path stays until there is
+    /// Forgets the places reached through an extra socket that is closed. The path stays until there is
     /// another one.
     pub(crate) fn forget_socket(&mut self, closed: SocketIndex) {
         self.candidates.remove(|key| key.via == Some(closed));
     }
 
-    /// Forgets the place at the end of a TCP connection that is closed. The path stays until there is another
-    /// one.
+    /// Forgets the place at the end of a closed TCP connection. The path stays until there is another one.
     pub(crate) fn forget_stream(&mut self, closed: SocketIndex) {
         self.candidates.remove(|key| Some(key.remote) == closed.stream_end());
     }
 
-    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found
-    /// in a moment: what it sends is many times what the two nodes have to tell each other for that.
+    /// Returns the time until which the search for the path's datagram size waits. A direct path will
+    /// probably be found in a moment, and size probes are many times larger than the messages needed for
+    /// that.
     pub(crate) fn hold_probes(&self, now: Instant) -> Option<Instant> {
         self.punching.as_ref().filter(|_| self.is_relayed())?.hold(now)
     }
 
-    /// All known addresses.
+    /// Returns all known addresses.
     pub(crate) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         self.candidates.remotes()
     }
 
-    /// Replaces the addresses that a network's description has for the node; at most eight of all networks
-    /// are kept. One that is not configured any more stays only if the node was heard there. Returns those
-    /// that are new.
+    /// Replaces the addresses from a network's description; at most eight of all networks are kept. An
+    /// address that is no longer configured stays only if the node was heard there. Returns the new
+    /// addresses.
     pub(crate) fn set_configured(
         &mut self,
         network: NetworkIndex,
@@ -217,94 +217,94 @@ impl Reach {
         } else {
             self.configured.insert(network, remotes.to_vec());
         }
-        // The newest first: they are the ones that were asked for.
+        // The newest come first, because the user has just asked for them.
         let others = self.configured.iter().filter(|(index, _)| **index != network);
         let others = others.flat_map(|(_, remotes)| remotes);
         let all = remotes.iter().chain(others).copied();
         self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.key()))
     }
 
-    /// A root says that the node, which is a root, listens there; at most so many bytes are sent to each of
-    /// the addresses before it was heard from there.
+    /// Adds addresses where a root says that the node, also a root, listens. Each may get `granted` bytes
+    /// before the node is heard from it.
     pub(crate) fn add_named(&mut self, remotes: &[SocketAddr], granted: usize) {
         let path = self.path.as_ref().map(|used| used.place.key());
         remotes.iter().for_each(|remote| self.candidates.add_named(*remote, granted, path));
     }
 
-    /// Whether the user configured that address.
+    /// Returns true if the user configured this address.
     pub(crate) fn is_configured(&self, remote: &SocketAddr) -> bool {
         self.candidates.is_configured(&PlaceKey::direct(*remote))
     }
 
-    /// Notes that `bytes` came from there and seemed to be from this node; so many may be sent back.
+    /// Records `bytes` that came from `place`, apparently from this node; the same number may be sent back.
     pub(crate) fn heard(&mut self, place: Place, bytes: usize, source: Source, now: Instant) {
         let path = self.path.as_ref().map(|used| used.place.key());
         self.candidates.heard(place, bytes, source, now, path);
     }
 
-    /// The node, heard at `place`, has shown that it receives there.
+    /// Records proof that the node, heard at `place`, receives there.
     pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
         self.heard(place, 0, source, now);
         self.candidates.prove(place.key(), source, now);
     }
 
-    /// Whether a place is proven, so that it may be the path.
+    /// Returns true if a place is proven, so that it may be the path.
     pub(crate) fn is_proven(&self, place: &Place) -> bool {
         self.candidates.get(&place.key()).is_some_and(|candidate| candidate.is_proven())
     }
 
-    /// Whether the node has shown since then that it receives at a place. That it is heard there does not
-    /// tell: a path may work in one direction only.
+    /// Returns true if the node has shown since `begin` that it receives at a place. Packets from there are
+    /// not enough, because a path may work in one direction only.
     pub(crate) fn is_proven_since(&self, place: &Place, begin: Instant) -> bool {
         let candidate = self.candidates.get(&place.key());
         candidate.and_then(|candidate| candidate.proven_at()).is_some_and(|at| at >= begin)
     }
 
-    /// Whether the node has shown that it receives somewhere.
+    /// Returns true if the node has shown that it receives at some place.
     pub(crate) fn any_proven(&self) -> bool {
         self.candidates.any_proven()
     }
 
-    /// Spends `bytes` of what may be sent to a place; false if that is too much.
+    /// Spends `bytes` of a place's credit. Returns false if the credit is too small.
     pub(crate) fn spend(&mut self, place: &Place, bytes: usize) -> bool {
         self.candidates.spend(&place.key(), bytes)
     }
 
-    /// Spends `bytes` on every place for which that is allowed and that a socket can reach. Returns where to
-    /// send them: proven places first, then those heard from most recently.
+    /// Spends `bytes` on every place that has the credit and that a socket can reach. Returns those places:
+    /// proven ones first, then those heard most recently.
     pub(crate) fn spend_everywhere(&mut self, bytes: usize, sockets: &[SocketInfo]) -> Vec<Place> {
         self.candidates.spend_everywhere(bytes, sockets)
     }
 
-    /// The node is asked for a sign of life in a network.
+    /// Records that the node was asked for a sign of life in a network.
     pub(crate) fn note_asked(&mut self, network: NetworkIndex, now: Instant) {
         self.asked = Some((network, now));
     }
 
-    /// When it was last asked for one, if that was in another network.
+    /// Returns when the node was last asked for a sign of life, if that was in another network.
     pub(crate) fn asked_elsewhere(&self, network: NetworkIndex) -> Option<Instant> {
         self.asked.filter(|(asked, _)| *asked != network).map(|(_, at)| at)
     }
 
-    /// The smoothed round-trip time of the path.
+    /// Returns the smoothed round-trip time of the path.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.rtt_at(&self.place()?)
     }
 
-    /// The smoothed round-trip time by way of a place.
+    /// Returns the smoothed round-trip time of a place.
     pub(crate) fn rtt_at(&self, place: &Place) -> Option<Duration> {
         self.candidates.get(&place.key())?.quality.rtt()
     }
 
-    /// Something sent to `place` was answered after `rtt`.
+    /// Records a round-trip time of `place`.
     pub(crate) fn sample(&mut self, place: Place, rtt: Duration) {
         if let Some(candidate) = self.candidates.get_mut(&place.key()) {
             candidate.quality.sample(rtt);
         }
     }
 
-    /// Asks whether the node receives at `place`: gives the challenge to send there, unless one is on its way
-    /// or its `bytes` may not be sent. `fresh` is random.
+    /// Returns the challenge to send to `place`, unless one is outstanding or the credit does not cover its
+    /// `bytes`. `fresh` is random.
     pub(crate) fn challenge(
         &mut self,
         place: Place,
@@ -313,7 +313,7 @@ impl Reach {
         bytes: usize,
         now: Instant,
     ) -> Option<[u8; 8]> {
-        // What cannot be paid must not take the place of what was.
+        // An unaffordable challenge must not replace an outstanding one.
         if !self.candidates.get(&place.key()).is_some_and(|candidate| candidate.may_spend(bytes)) {
             return None;
         }
@@ -322,7 +322,7 @@ impl Reach {
         Some(data)
     }
 
-    /// Judges the answer to a challenge, which came from `place`. A right one proves the place.
+    /// Judges the answer to a challenge, which came from `place`. A right answer proves the place.
     pub(crate) fn answer(&mut self, place: Place, data: [u8; 8], now: Instant) -> Answer {
         let answer = self.challenges.answer(place, data, now);
         if let Answer::Right { rtt, .. } = answer {
@@ -335,8 +335,8 @@ impl Reach {
         answer
     }
 
-    /// Makes `place`, which is proven, the path, from a socket that sends at most `max_datagram` bytes.
-    /// True if it was not the path before.
+    /// Makes the proven `place` the path, from a socket that sends at most `max_datagram` bytes. Returns true
+    /// if it was not the path before.
     pub(crate) fn use_place(
         &mut self,
         place: Place,
@@ -350,22 +350,24 @@ impl Reach {
         let is_relayed = self.relays(&place.key());
         self.relayed_since = self.relayed_since.or(Some(now)).filter(|_| is_relayed);
         self.doubt_better(self.kind(&place.key(), scarce), scarce);
+        // A path that was used before need not search its datagram size again.
         let left = self.left.take_if(|left| left.place == place);
         let used = left.unwrap_or_else(|| {
             let mtud = Mtud::new(place, max_datagram, now);
             Used { place, known: mtud.current(), mtud, too_small: false }
         });
+        // Kept with its proven size, because peers alternate between two paths.
         self.left = self.path.replace(used);
         (self.moved, self.compare_idle_at) = (Some(now), None);
         true
     }
 
-    /// When the path was changed from `place` to the one that it has now.
+    /// Returns when the path left `place` for the present one.
     pub(crate) fn left_at(&self, place: &Place) -> Option<Instant> {
         self.moved.filter(|_| self.left.as_ref().is_some_and(|left| left.place == *place))
     }
 
-    /// Whether there is another place than the path at which the node has shown that it receives.
+    /// Returns true if the node has shown that it receives at a place other than the path.
     pub(crate) fn has_choice(&self) -> bool {
         let path = self.place().map(|place| place.key());
         self.candidates.iter().any(|candidate| {
@@ -373,7 +375,7 @@ impl Reach {
         })
     }
 
-    /// Says which path MTU probe is due. To be asked after all that may have changed that.
+    /// Returns the path MTU probe that is due. Call this after every event that may change the result.
     pub(crate) fn probe_mtu(&mut self, now: Instant) -> MtuStep {
         let rtt = self.rtt();
         let Some(used) = &mut self.path else {
@@ -382,6 +384,7 @@ impl Reach {
         let id = self.next_probe;
         let size = used.mtud.poll(now, rtt, id);
         if size.is_some() {
+            // The companion of the probe uses the id in between.
             self.next_probe = id.wrapping_add(2);
         }
         let current = used.mtud.current();
@@ -396,7 +399,7 @@ impl Reach {
         }
     }
 
-    /// A path MTU probe was acknowledged.
+    /// Records the acknowledgement of a path MTU probe.
     pub(crate) fn probe_acknowledged(&mut self, id: u32, now: Instant) {
         let Some(used) = &mut self.path else { return };
         if let Some(rtt) = used.mtud.acknowledged(id, now) {
@@ -405,8 +408,7 @@ impl Reach {
         }
     }
 
-    /// So many bytes more were sent to the node: confirms the path's datagram size twice a second while that
-    /// is much.
+    /// Records `bytes` more sent to the node. Under load, confirms the path's datagram size twice a second.
     pub(crate) fn carried(&mut self, bytes: u64, now: Instant) {
         self.sent += bytes;
         if let Some(used) = &mut self.path {
@@ -414,7 +416,7 @@ impl Reach {
         }
     }
 
-    /// The path's discovery of its datagram size, if there is a path.
+    /// Returns the path's datagram size discovery, if there is a path.
     pub(crate) fn mtud(&mut self) -> Option<&mut Mtud> {
         self.path.as_mut().map(|used| &mut used.mtud)
     }

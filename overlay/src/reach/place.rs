@@ -1,4 +1,4 @@
-//! Places: ways on which datagrams reach a node, and how they came from one.
+//! Places: the ways on which datagrams reach a node, and the origin of received ones.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -7,16 +7,15 @@ use crate::network::is_endpoint;
 use crate::noise::Origin;
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots and to other nodes.
-/// The driver numbers sockets, allocations and streams to nodes, each from 0 on; the endpoint numbers the
-/// streams to roots, and the *extra* sockets that it asks for ([`WantedSocket`](crate::WantedSocket)).
+/// Index of one of the driver's UDP sockets, TURN allocations, or streams to roots and to other nodes. The
+/// driver numbers sockets, allocations and streams to nodes, each from 0 on. The endpoint numbers the streams
+/// to roots, and the *extra* sockets that it asks for ([`WantedSocket`](crate::WantedSocket)).
 ///
-/// A TURN allocation is as good as a UDP socket whose address is the relayed one: what is sent from it leaves
-/// the TURN server. It is slower, and costs somebody's bandwidth, so it counts as relayed.
+/// A TURN allocation works like a UDP socket whose address is the relayed one, because datagrams from it
+/// leave the TURN server. It is slower and uses a server's bandwidth, so it counts as relayed.
 ///
-/// A stream has no address that datagrams are sent to. Where one is asked for stands the stream's *end*,
-/// which is made of its number: an address of the block 100::/64, to which nothing can be sent and from which
-/// nothing comes on any network (RFC 6666).
+/// A stream has no address that datagrams are sent to. The stream's *end* takes the place of an address. It
+/// is made of the stream's number, in the discard block 100::/64, which no network routes (RFC 6666).
 ///
 /// ```
 /// use peersock_overlay::{SocketIndex, is_endpoint};
@@ -32,19 +31,19 @@ use crate::wire::{Channel, RelayToken, Relayed};
 pub struct SocketIndex(pub u16);
 
 impl SocketIndex {
-    /// Extra sockets are numbered from here on.
+    /// First number of the extra sockets.
     const EXTRA: u16 = 0x2000;
 
-    /// TURN allocations are numbered from here on.
+    /// First number of the TURN allocations.
     const TURN: u16 = 0x4000;
 
-    /// Streams are numbered from here on.
+    /// First number of the streams.
     const STREAMS: u16 = 0x8000;
 
-    /// Streams to other nodes are numbered from here on.
+    /// First number of the streams to other nodes.
     const PEER_STREAMS: u16 = 0xC000;
 
-    /// The index of the extra socket with that number; only its lower 13 bits count.
+    /// Returns the index of the extra socket with this number; only its lower 13 bits count.
     ///
     /// ```
     /// use peersock_overlay::SocketIndex;
@@ -56,17 +55,17 @@ impl SocketIndex {
         Self(Self::EXTRA | (number & (Self::EXTRA - 1)))
     }
 
-    /// Whether it is a UDP socket that the endpoint has asked for, besides those that the driver has anyway.
+    /// Returns true for a UDP socket that the endpoint has asked for, besides the driver's regular ones.
     pub fn is_extra(self) -> bool {
         (Self::EXTRA..Self::TURN).contains(&self.0)
     }
 
-    /// Whether it is one of several ways to an address, so that it makes a place of its own.
+    /// Returns true if an address reached this way counts as a separate place.
     pub(crate) fn makes_place(self) -> bool {
         self.is_turn() || self.is_extra()
     }
 
-    /// The index of the TURN allocation with that number; only its lower 14 bits count.
+    /// Returns the index of the TURN allocation with this number; only its lower 14 bits count.
     ///
     /// ```
     /// use peersock_overlay::SocketIndex;
@@ -78,18 +77,18 @@ impl SocketIndex {
         Self(Self::TURN | (number & (Self::TURN - 1)))
     }
 
-    /// Whether it is a TURN allocation.
+    /// Returns true for a TURN allocation.
     pub fn is_turn(self) -> bool {
         (Self::TURN..Self::STREAMS).contains(&self.0)
     }
 
-    /// The index of the stream to a root with that number; only its lower 14 bits count.
+    /// Returns the index of the stream to a root with this number; only its lower 14 bits count.
     pub fn stream(number: u16) -> Self {
         Self(Self::STREAMS | (number & (Self::PEER_STREAMS - Self::STREAMS - 1)))
     }
 
-    /// The index of the stream to another node with that number; only its lower 14 bits count. The driver
-    /// numbers those ([`TcpAction`](crate::TcpAction)).
+    /// Returns the index of the stream to another node with this number; only its lower 14 bits count. The
+    /// driver numbers those ([`TcpAction`](crate::TcpAction)).
     ///
     /// ```
     /// use peersock_overlay::SocketIndex;
@@ -101,34 +100,35 @@ impl SocketIndex {
         Self(Self::PEER_STREAMS | number)
     }
 
-    /// Whether it is a stream to another node.
+    /// Returns true for a stream to another node.
     pub fn is_peer_stream(self) -> bool {
         self.0 >= Self::PEER_STREAMS
     }
 
-    /// Whether it is a stream, and no UDP socket or TURN allocation.
+    /// Returns true for a stream, false for a UDP socket or TURN allocation.
     pub fn is_stream(self) -> bool {
         self.0 >= Self::STREAMS
     }
 
-    /// Of the stream, or of what it is else.
+    /// Returns the number without the stream bit.
     fn number(self) -> u16 {
         self.0 & !Self::STREAMS
     }
 
-    /// What stands for the address of the root or node at the other end of a stream; `None` for a UDP socket.
+    /// Returns the substitute address of the root or node at the other end of a stream; `None` for a UDP
+    /// socket.
     pub fn stream_end(self) -> Option<SocketAddr> {
         let number = self.0.checked_sub(Self::STREAMS)?;
         Some(SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, number).into(), 1))
     }
 }
 
-/// Whether an address is of the block that the ends of streams are in (RFC 6666).
+/// Returns true if an address is in the block of the ends of streams (RFC 6666).
 pub(crate) fn is_discarded(ip: &IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[..4] == [0x100, 0, 0, 0])
 }
 
-/// A way on which datagrams reach a node, with everything that a driver needs to send one there.
+/// Way on which datagrams reach a node, with everything a driver needs to send one there.
 ///
 /// ```
 /// use peersock_overlay::{Place, SocketIndex};
@@ -141,33 +141,33 @@ pub(crate) fn is_discarded(ip: &IpAddr) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Place {
-    /// UDP from one of our sockets straight to an address.
+    /// UDP from one of our sockets directly to an address.
     Direct {
-        /// The socket to send from.
+        /// Socket to send from.
         socket: SocketIndex,
-        /// The address to send to.
+        /// Address to send to.
         remote: SocketAddr,
     },
-    /// A root passes the datagrams on, each behind a header that names the node.
+    /// Relay by a root, which forwards datagrams behind a header that names the node.
     Relayed {
-        /// The socket to send from: the root knows this node by its address.
+        /// Socket to send from: the root knows this node by its address.
         socket: SocketIndex,
-        /// The root's address.
+        /// Address of the root.
         root: SocketAddr,
-        /// What stands in front of each datagram, in both directions.
+        /// Header in front of each datagram, in both directions.
         header: Relayed,
     },
 }
 
 impl Place {
-    /// The socket to send from.
+    /// Returns the socket to send from.
     pub fn socket(&self) -> SocketIndex {
         match *self {
             Self::Direct { socket, .. } | Self::Relayed { socket, .. } => socket,
         }
     }
 
-    /// The address that datagrams are sent to: the root's, if one relays.
+    /// Returns the address that datagrams are sent to: the root's, if one relays.
     pub fn remote(&self) -> SocketAddr {
         match *self {
             Self::Direct { remote, .. } => remote,
@@ -175,7 +175,7 @@ impl Place {
         }
     }
 
-    /// The header that stands in front of each datagram on this way, if a root relays.
+    /// Returns the header in front of each datagram on this way, if a root relays.
     pub fn relay(&self) -> Option<Relayed> {
         match *self {
             Self::Direct { .. } => None,
@@ -183,12 +183,13 @@ impl Place {
         }
     }
 
-    /// Whether it is UDP straight to an address, without a root, a TURN server of ours, or a stream.
+    /// Returns true for UDP directly to an address, without a root, a TURN server of ours, or a stream.
     pub(crate) fn is_plain(&self) -> bool {
         !self.key().is_relayed() && !self.socket().is_stream()
     }
 
-    /// Bytes that this way adds to each datagram, between the UDP header and the message.
+    /// Returns the number of bytes that this way adds to each datagram, between the UDP header and the
+    /// message.
     pub fn overhead(&self) -> usize {
         match self {
             Self::Direct { .. } => 0,
@@ -196,18 +197,19 @@ impl Place {
         }
     }
 
-    /// Bytes of the IP and UDP headers in front of each datagram.
+    /// Returns the number of bytes of the IP and UDP headers in front of each datagram.
     pub fn headers(&self) -> usize {
         if self.remote().is_ipv4() { 28 } else { 48 }
     }
 
-    /// The largest datagram that this way could carry over any link, in bytes.
+    /// Returns the largest datagram that this way could carry over any link, in bytes.
     pub fn largest_datagram(&self) -> usize {
-        // RFC 791: an IPv4 packet of 65,535 bytes. IPv6 could carry 20 more, which nobody misses.
+        // RFC 791: an IPv4 packet of 65,535 bytes. IPv6 could carry 20 more, which matters to no user.
         65_535 - 28 - self.overhead()
     }
 
-    /// Whether it stays on this machine. Behind a root is another machine, as far as anybody knows.
+    /// Returns true if the place is on this machine. A place behind a root is assumed to be on another
+    /// machine.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Direct { remote, .. } => remote.ip().is_loopback(),
@@ -215,7 +217,7 @@ impl Place {
         }
     }
 
-    /// What tells it apart from the node's other places.
+    /// Returns the key that distinguishes this place from the node's other places.
     pub(crate) fn key(&self) -> PlaceKey {
         PlaceKey {
             remote: self.remote(),
@@ -225,52 +227,52 @@ impl Place {
     }
 }
 
-/// A root that relays for this node, and how it is reached.
+/// Root that relays for this node, and the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Relay {
-    /// The socket whose address the root knows this node by.
+    /// Socket whose address the root knows this node by.
     pub(crate) socket: SocketIndex,
-    /// Its address.
+    /// Address of the root.
     pub(crate) root: SocketAddr,
-    /// This node's own there.
+    /// This node's own token at the root.
     pub(crate) token: RelayToken,
-    /// It relays no more than what is free.
+    /// True if the root relays only the free quota.
     pub(crate) is_scarce: bool,
 }
 
 impl Relay {
-    /// The place of the node that has this name at the root.
+    /// Returns the place of the node with this channel at the root.
     pub(crate) fn place(&self, channel: Channel) -> Place {
         let header = Relayed { token: self.token, channel };
         Place::Relayed { socket: self.socket, root: self.root, header }
     }
 }
 
-/// What tells the places of one node apart: neither the UDP socket nor the token, which are this node's own
-/// concern and may change. A TURN allocation of this node's makes another place of an address, and so does an
-/// extra socket: the NAT boxes on the way let in what comes by that one alone.
+/// Key that distinguishes the places of one node. Omits the UDP socket and the token, which belong to this
+/// node and may change. A TURN allocation or an extra socket of this node makes a separate place of an
+/// address, because the NAT boxes on the way admit only datagrams that come through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PlaceKey {
-    /// The address that datagrams are sent to.
+    /// Address that datagrams are sent to.
     pub(crate) remote: SocketAddr,
-    /// The node's name at the root that listens there; `None` if it is the node itself.
+    /// Channel of the node at the root that listens there; `None` if the node itself does.
     pub(crate) channel: Option<Channel>,
-    /// This node's TURN allocation or extra socket, if datagrams leave from one.
+    /// TURN allocation or extra socket of this node from which datagrams leave, if any.
     pub(crate) via: Option<SocketIndex>,
 }
 
 impl PlaceKey {
-    /// The node itself is at this address.
+    /// Returns the key of the node itself at this address.
     pub(crate) fn direct(remote: SocketAddr) -> Self {
         Self { remote, channel: None, via: None }
     }
 
-    /// Whether a root relays there.
+    /// Returns true if a root relays there.
     pub(crate) fn is_behind_root(&self) -> bool {
         self.channel.is_some()
     }
 
-    /// Whether a root relays there, or this node's TURN server.
+    /// Returns true if a root or this node's TURN server relays there.
     pub(crate) fn is_relayed(&self) -> bool {
         self.channel.is_some() || self.via.is_some_and(SocketIndex::is_turn)
     }
@@ -293,58 +295,58 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where packets for a peer are sent, and how much fits.
+/// Destination of packets for a peer, and the size that fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
-    /// Where they go.
+    /// Place that packets go to.
     pub place: Place,
-    /// The largest datagram that is thought to pass, in bytes (RFC 8899): the UDP payload, without what the
-    /// place adds in front ([`Place::overhead`]). 1200 at first and mostly more; 198 at least, on paths that
-    /// carry less than the Internet must.
+    /// Largest datagram expected to pass, in bytes (RFC 8899): the UDP payload without the place's overhead
+    /// ([`Place::overhead`]). 1200 at first and mostly more; at least 198, on paths that carry less than the
+    /// Internet must.
     pub datagram_size: usize,
-    /// Whether a TURN server relays there: this node's, or the peer's as far as it has said so.
+    /// True if a TURN server relays there: this node's, or the peer's as far as the peer has said so.
     pub turn: bool,
 }
 
 impl Path {
-    /// The socket to send from.
+    /// Returns the socket to send from.
     pub fn socket(&self) -> SocketIndex {
         self.place.socket()
     }
 
-    /// The address to send to.
+    /// Returns the address to send to.
     pub fn remote(&self) -> SocketAddr {
         self.place.remote()
     }
 }
 
-/// How a datagram came in.
+/// Origin of a received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvMeta {
-    /// Its source, which nobody has verified.
+    /// Unverified source address.
     pub remote: SocketAddr,
-    /// The socket it came in on.
+    /// Socket that received the datagram.
     pub socket: SocketIndex,
-    /// Whether that was the discovery socket, where multicast and broadcast arrive.
+    /// True if that was the discovery socket, which receives multicast and broadcast.
     pub multicast: bool,
-    /// What stood in front of it, if a root has relayed it; see [`Relays`](crate::Relays).
+    /// Header in front of the datagram, if a root has relayed it; see [`Relays`](crate::Relays).
     pub relay: Option<Relayed>,
 }
 
 impl RecvMeta {
-    /// Whether its source is one that a node's datagrams may come from: an endpoint of UDP, or the end of the
-    /// stream to a node that it came in by.
+    /// Returns true if a node's datagrams may come from this source: an endpoint of UDP, or the end of the
+    /// stream to a node on which the datagram came.
     pub(crate) fn is_from_node(&self) -> bool {
         let is_end = self.socket.is_peer_stream() && self.socket.stream_end() == Some(self.remote);
         is_endpoint(&self.remote) || is_end
     }
 
-    /// What tells its source from others.
+    /// Returns the key that distinguishes its source from others.
     pub(crate) fn origin(&self) -> Origin {
         Origin { remote: self.remote, channel: self.relay.map(|header| header.channel) }
     }
 
-    /// Where an answer would go.
+    /// Returns the place that an answer would go to.
     pub fn place(&self) -> Place {
         match self.relay {
             None => Place::Direct { socket: self.socket, remote: self.remote },

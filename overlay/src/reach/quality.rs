@@ -1,54 +1,54 @@
-//! How good a place is: its round-trip time, its loss, and when that is enough to leave another place for it.
+//! Quality of a place: its round-trip time and loss, and the advantage needed to leave another place for it.
 
 use std::time::{Duration, Instant};
 
-/// Answers that a place must have given before it is compared with another.
+/// Number of answers from a place before it is compared with another.
 const MIN_SAMPLES: u32 = 3;
 
-/// A place is left for one that is better by at least a quarter of its own cost, and by so much. Two places
-/// of one link differ by less, and so do two measurements of one place.
+/// Minimum advantage of another place, besides a quarter of the own cost. Two places of one link, and two
+/// measurements of one place, differ by less.
 const MIN_GAIN: Duration = Duration::from_millis(5);
 
-/// The same of the shortest round trips, which a load does not lengthen: there a third of the own one has to
-/// be gained, and so much. The way through a tunnel between two machines of one local network costs more.
+/// The same for the shortest round trips, which load does not lengthen: there the advantage is also at least
+/// a third of the own one. A tunnel between two machines of one local network costs more than this.
 const MIN_GAIN_OF_SHORTEST: Duration = Duration::from_micros(100);
 
-/// A lost packet costs its sender about so much: the least retransmission timeout that is common.
+/// Cost of a lost packet to its sender: the smallest common retransmission timeout.
 const LOSS_COST: Duration = Duration::from_millis(200);
 
-/// The path is changed for a better one no more often than this.
+/// Minimum interval of path changes for a better place.
 pub(super) const SETTLE: Duration = Duration::from_secs(30);
 
-/// While traffic flows and there is a choice, a place that answers is asked this often.
+/// Interval of questions to a place that answers, while traffic flows and there is a choice.
 const ASK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Until it can be compared, it may be asked this often.
+/// The same until the place can be compared.
 const FIRST_ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One that does not answer is asked after twice the time each further time, up to this.
+/// Maximum of that interval, which doubles with each unanswered question.
 const MAX_ASK_INTERVAL: Duration = Duration::from_secs(160);
 
-/// The longest round trip that a handshake is made for.
+/// Timeout while the round-trip time is unknown: the longest round trip allowed for a handshake.
 const UNKNOWN: Duration = Duration::from_secs(10);
 
-/// Of 256: one loss weighs an eighth.
+/// Denominator of the loss rate; each loss has a weight of an eighth.
 const WHOLE: u32 = 256;
 
-/// What has been measured of one place.
+/// Measurements of one place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quality {
     rtt: Option<Rtt>,
     shortest: Shortest,
-    /// A moving average, in 256ths.
+    /// Moving average, in 256ths.
     loss: u32,
     samples: u32,
-    /// Questions in a row that were not answered.
+    /// Number of unanswered questions in a row.
     unanswered: u32,
-    /// When it may be asked again.
+    /// Time from which it may be asked again.
     ask_at: Option<Instant>,
 }
 
-/// A smoothed round-trip time and its variation (RFC 6298, section 2).
+/// Smoothed round-trip time and its variation (RFC 6298, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rtt {
     smoothed: Duration,
@@ -66,10 +66,10 @@ impl Rtt {
     }
 }
 
-/// The shortest of the last round trips: the way may have become a longer one.
+/// Minimum of the recent round-trip times. Old ones expire, because the path may have become longer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shortest {
-    /// Of the last so many, and of [`Shortest::WINDOW`] before them.
+    /// Minimum of the present window, and of the previous window of [`Shortest::WINDOW`] samples.
     windows: [Option<Duration>; 2],
     samples: u8,
 }
@@ -91,24 +91,24 @@ impl Shortest {
 }
 
 impl Quality {
-    /// The smoothed round-trip time.
+    /// Returns the smoothed round-trip time.
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt.map(|rtt| rtt.smoothed)
     }
 
-    /// How long an answer is waited for before it counts as lost: RFC 6298's timeout, at least a second, and
-    /// as long as a handshake may take while nothing is known.
+    /// Returns the time after which a missing answer counts as lost: RFC 6298's timeout, at least one second,
+    /// or the longest duration of a handshake while nothing is known.
     pub(super) fn timeout(&self) -> Duration {
         self.rtt.map_or(UNKNOWN, |rtt| (rtt.smoothed + rtt.variation * 4).max(Duration::from_secs(1)))
     }
 
-    /// Something sent there was answered after `sample`.
+    /// Records a round-trip time.
     pub(super) fn sample(&mut self, sample: Duration) {
         self.rtt = Some(self.rtt.map_or(Rtt::first(sample), |rtt| rtt.blend(sample)));
         self.shortest.sample(sample);
     }
 
-    /// A question was asked there. `is_urgent` if the place is worth more questions until it can be compared.
+    /// Records a question to the place. `is_urgent` asks more often until the place can be compared.
     pub(super) fn asked(&mut self, is_urgent: bool, now: Instant) {
         let wait = match self.unanswered {
             0 if is_urgent && self.samples + 1 < MIN_SAMPLES => FIRST_ASK_INTERVAL,
@@ -117,43 +117,44 @@ impl Quality {
         self.ask_at = Some(now + wait.min(MAX_ASK_INTERVAL));
     }
 
-    /// Whether it is time to ask there.
+    /// Returns true if a question to the place is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.ask_at.is_none_or(|at| now >= at)
     }
 
-    /// When it may be asked again.
+    /// Returns when the place may be asked again.
     pub(super) fn ask_at(&self) -> Option<Instant> {
         self.ask_at
     }
 
-    /// A question was answered.
+    /// Records an answer.
     pub(super) fn answered(&mut self) {
-        // Rounded up, so that nothing is left of a loss after long.
+        // Rounded up, so that a loss fades away completely.
         self.loss -= self.loss.div_ceil(8);
         self.samples = self.samples.saturating_add(1);
         self.unanswered = 0;
     }
 
-    /// It may have failed: it counts for nothing until it answers again, and is asked at once.
+    /// Ignores the place until it answers again, because it may have failed, and makes a question due at
+    /// once.
     pub(super) fn doubt(&mut self) {
         self.unanswered = self.unanswered.max(1);
         self.ask_at = None;
     }
 
-    /// Whether the last question was answered.
+    /// Returns true if the last question was answered.
     pub(super) fn works(&self) -> bool {
         self.samples > 0 && self.unanswered == 0
     }
 
-    /// A question was not answered in time.
+    /// Records a question that was not answered in time.
     pub(super) fn lost(&mut self) {
         self.loss += (WHOLE - self.loss) / 8;
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// What a packet on this way costs: its round-trip time, and what its loss costs as often as that
-    /// happens. `None` while too little is known, or if the last question was not answered.
+    /// Returns the cost of a packet on this way: its round-trip time plus the expected cost of its loss.
+    /// Returns `None` while too little is known.
     fn cost(&self) -> Option<Duration> {
         if self.samples < MIN_SAMPLES {
             return None;
@@ -161,7 +162,7 @@ impl Quality {
         Some(self.rtt()? + LOSS_COST * self.loss / WHOLE)
     }
 
-    /// Whether a path of this quality is worth leaving for a place of quality `other`.
+    /// Returns true if a path of this quality is worth leaving for a place of quality `other`.
     pub(super) fn is_beaten_by(&self, other: &Quality) -> bool {
         let (Some(own), Some(theirs)) = (self.cost(), other.cost()) else { return false };
         let is_shorter = match (self.shortest.get(), other.shortest.get()) {
@@ -171,7 +172,7 @@ impl Quality {
         other.unanswered == 0 && (theirs + MIN_GAIN.max(own / 4) <= own || is_shorter && theirs < own)
     }
 
-    /// Whether it is better than `other`, by however little.
+    /// Returns true if this quality is better than `other`, by however little.
     pub(super) fn is_cheaper_than(&self, other: &Quality) -> bool {
         match (self.cost(), other.cost()) {
             (Some(own), Some(theirs)) => own < theirs,
@@ -227,14 +228,14 @@ mod tests {
             }
             quality
         };
-        // A tunnel beside the local network that it goes through.
+        // A tunnel beside the local network that carries it.
         let (tunnel, lan) = (of(&[240, 260, 235]), of(&[35, 60, 40]));
         assert!(tunnel.is_beaten_by(&lan) && !lan.is_beaten_by(&tunnel));
-        // Under load the path looks worse than what is idle, and is not.
+        // Under load the path only appears worse than an idle one.
         let loaded = of(&[35, 4000, 3000]);
         assert!(!loaded.is_beaten_by(&tunnel));
         assert!(of(&[240, 3000, 4000]).is_beaten_by(&lan));
-        // What was shorter once, and is not now.
+        // A place that was shorter once, but no longer is.
         assert!(!tunnel.is_beaten_by(&of(&[35, 4000, 4000])));
         // Two measurements of one way.
         assert!(!of(&[130, 140, 120]).is_beaten_by(&of(&[40, 50, 45])));
@@ -247,7 +248,7 @@ mod tests {
             lossy.lost();
         }
         assert!(lossy.is_beaten_by(&steady(30)));
-        // And nobody goes where nothing comes back from.
+        // A silent place never wins.
         let mut silent = steady(1);
         silent.lost();
         assert!(!steady(100).is_beaten_by(&silent));
@@ -297,6 +298,7 @@ mod tests {
             }
             now += Duration::from_secs(1);
         }
+        // The interval doubles from 10 s up to 160 s.
         assert!((20..=30).contains(&asked), "{asked}");
     }
 

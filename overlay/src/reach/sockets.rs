@@ -1,10 +1,10 @@
-//! The driver's sockets, as far as it matters who can be reached from them.
+//! The driver's sockets, and which remote addresses they can reach.
 
 use std::net::SocketAddr;
 
 use super::place::{Place, SocketIndex, is_discarded};
 
-/// One UDP socket or TURN allocation of the driver, as the endpoint must know it.
+/// UDP socket or TURN allocation of the driver, with what the endpoint must know of it.
 ///
 /// ```
 /// use peersock_overlay::{SocketIndex, SocketInfo};
@@ -20,33 +20,34 @@ use super::place::{Place, SocketIndex, is_discarded};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketInfo {
-    /// The driver's name for the socket.
+    /// Index that the driver uses for the socket.
     pub index: SocketIndex,
-    /// Sends to and receives from IPv4 addresses; otherwise IPv6.
+    /// True if it sends to and receives from IPv4 addresses; otherwise IPv6.
     pub ipv4: bool,
-    /// Reaches this machine only.
+    /// True if it reaches this machine only.
     pub loopback: bool,
     /// Largest UDP payload the socket can send without fragmentation, in bytes. The driver sets "don't
-    /// fragment"; without it path MTU discovery finds too large sizes.
+    /// fragment"; without it path MTU discovery finds sizes that are too large.
     pub max_datagram: usize,
-    /// Multicast groups and broadcast addresses to send beacons to; empty turns local discovery off here.
+    /// Multicast groups and broadcast addresses for beacons; empty turns local discovery off here.
     pub beacon_targets: Vec<SocketAddr>,
 }
 
-/// The largest datagram that a stream carries, in bytes.
+/// Largest datagram that a stream carries, in bytes.
 const MAX_STREAM_DATAGRAM: usize = 16_384;
 
 impl SocketInfo {
-    /// What stands for a stream to a root or to another node: its end is the only remote that it fits.
+    /// Returns the entry for a stream to a root or to another node, whose end is the only remote it can
+    /// reach.
     pub(crate) fn of_stream(index: SocketIndex) -> Self {
         let max_datagram = MAX_STREAM_DATAGRAM;
         Self { index, ipv4: false, loopback: false, max_datagram, beacon_targets: Vec::new() }
     }
 }
 
-/// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does,
-/// and for a loopback address one that is bound to loopback before others. A TURN allocation or an extra
-/// socket is found only if the hint names it, and then nothing else is.
+/// Returns the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does.
+/// For a loopback address, sockets bound to loopback come first. A TURN allocation or an extra socket is
+/// returned only if the hint names it, and such a hint excludes all other sockets.
 pub(crate) fn socket_for<'a>(
     sockets: &'a [SocketInfo],
     hint: Option<SocketIndex>,
@@ -60,6 +61,7 @@ pub(crate) fn socket_for<'a>(
     let fits = |socket: &&SocketInfo| match socket.index.stream_end() {
         Some(end) => end == *remote,
         None => {
+            // Addresses in 100::/64 are ends of streams, which no UDP socket reaches.
             let is_possible = !socket.index.makes_place() && !is_discarded(&remote.ip());
             is_possible && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
         }
@@ -72,7 +74,7 @@ pub(crate) fn socket_for<'a>(
         .or_else(|| sockets.iter().find(fits))
 }
 
-/// The place of `remote`, from the socket that [`socket_for`] finds.
+/// Returns the place of `remote`, from the socket that [`socket_for`] finds.
 pub(crate) fn place_of(
     sockets: &[SocketInfo],
     hint: Option<SocketIndex>,
@@ -82,11 +84,12 @@ pub(crate) fn place_of(
     Some(Place::Direct { socket, remote })
 }
 
-/// The same place from a socket that there is. A root passes on only what comes from the address under which
-/// it knows this node, so there another socket is of no use.
+/// Returns the same place from an existing socket.
 pub(crate) fn usable(sockets: &[SocketInfo], place: &Place) -> Option<Place> {
     match *place {
         Place::Direct { socket, remote } => place_of(sockets, Some(socket), remote),
+        // A root accepts frames only from the address under which it knows this node, so no other socket can
+        // replace it.
         Place::Relayed { socket, .. } => sockets.iter().any(|one| one.index == socket).then_some(*place),
     }
 }

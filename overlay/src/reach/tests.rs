@@ -7,7 +7,7 @@ use crate::contact::{Candidate, CandidateKind, Contact, Nat};
 use crate::testing::instant;
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Bytes of the challenge that these tests send.
+/// Size of the challenges in these tests, in bytes.
 const CHALLENGE: usize = 38;
 
 #[test]
@@ -16,7 +16,7 @@ fn a_path_that_is_much_better_is_found_and_kept() {
     node.reach.use_place(place(1), 1472, &[], node.now);
     node.run(Duration::from_secs(120));
     assert_eq!(node.moves, [place(2)]);
-    // Worse, but not by a quarter: nothing changes.
+    // Worse, but not by a quarter, so nothing changes.
     node.rtt.insert(1, 16);
     node.run(Duration::from_secs(600));
     assert_eq!(node.moves.len(), 1);
@@ -98,7 +98,7 @@ fn a_direct_place_takes_the_path_from_one_over_a_turn_server_and_keeps_it() {
     reach.prove(by_turn, Source::Session, now);
     reach.use_place(by_turn, 1400, &[], now);
     assert!(reach.is_relayed() && !reach.is_direct());
-    // The same address is another place without the server.
+    // The same address without the server is a different place.
     assert!(!reach.is_proven(&place(1)));
     reach.heard(place(1), CHALLENGE, Source::Session, now);
     let data = reach.challenge(place(1), Why::Compare, [1; 8], CHALLENGE, now).expect("it is paid for");
@@ -136,7 +136,7 @@ fn a_relay_takes_the_path_from_a_root_that_relays_little_and_keeps_it() {
         reach.use_place(by_root, 1400, scarce, now);
         answer(&mut reach, by_root, 1, now);
         assert_eq!(reach.better(&sockets, scarce, now), None, "the other one has not answered");
-        // It is the slower one by far.
+        // The TURN place is slower by far.
         answer(&mut reach, by_turn, 200, now);
         assert_eq!(reach.better(&sockets, scarce, now), Some(by_turn).filter(|_| beats));
         if !beats {
@@ -148,7 +148,7 @@ fn a_relay_takes_the_path_from_a_root_that_relays_little_and_keeps_it() {
             assert_eq!(reach.compare(Flow::Data, &sockets, scarce, CHALLENGE, now), None);
             assert_eq!(reach.better(&sockets, scarce, now), None);
         }
-        // It was silent, so that a handshake has led back to the root: it has to answer again, and is asked
+        // The place was silent, so a handshake has led back to the root. It has to answer again, and is asked
         // at once.
         reach.use_place(by_root, 1400, scarce, now);
         now += Duration::from_secs(1);
@@ -179,8 +179,8 @@ fn an_address_that_a_node_calls_relayed_is_no_direct_one() {
 }
 
 proptest! {
-    /// Whatever came from addresses that never received anything, they get no byte more than that; and none
-    /// of them becomes a place that may be the path, however often somebody guesses.
+    // Addresses that never received anything get no more bytes than came from them. No number of guesses
+    // makes one of them a place that may be the path.
     #[test]
     fn an_address_that_receives_nothing_gets_no_more_than_it_paid_for(
         steps in prop::collection::vec((0u8..7, 1u16..12, 0usize..300, any::<[u8; 8]>()), 1..300)
@@ -200,7 +200,7 @@ proptest! {
                 2 => *account -= if reach.spend(&at, bytes) { bytes as i64 } else { 0 },
                 3 | 4 => {
                     let why = if kind == 3 { Why::Move } else { Why::Compare };
-                    // The challenge is never one of the guesses below.
+                    // The guesses below never equal the challenge.
                     let fresh = [guess[0] | 0x80; 8];
                     if reach.challenge(at, why, fresh, CHALLENGE, now).is_some() {
                         *account -= CHALLENGE as i64;
@@ -222,12 +222,12 @@ proptest! {
     }
 }
 
-/// A node whose places answer after so many milliseconds, while traffic flows all the time.
+/// Node whose places answer after the given number of milliseconds, with constant traffic.
 struct Run {
     reach: Reach,
     now: Instant,
     rtt: BTreeMap<u16, u64>,
-    /// Of the challenges to this port, one in so many is lost.
+    /// Port whose challenges are lost, and `n` if one in `n` is.
     loses: Option<(u16, usize)>,
     asked: usize,
     moves: Vec<Place>,

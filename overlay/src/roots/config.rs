@@ -1,4 +1,4 @@
-//! What is said of roots to the endpoint, and what the endpoint says of them.
+//! Configuration of roots for the endpoint, and the endpoint's reports about them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use crate::id::{NodeId, PublicIdentity};
 use crate::reach::SocketIndex;
 use crate::wire::{Channel, StreamWay};
 
-/// A root that a node is to use; see [`Endpoint::set_roots`](crate::Endpoint::set_roots).
+/// Root that a node should use; see [`Endpoint::set_roots`](crate::Endpoint::set_roots).
 ///
 /// ```
 /// use peersock_overlay::{Identity, RootConfig};
@@ -21,23 +21,23 @@ use crate::wire::{Channel, StreamWay};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RootConfig {
-    /// The root's keys.
+    /// Keys of the root.
     pub identity: PublicIdentity,
-    /// Where it listens for UDP; at most eight are used.
+    /// Addresses where it listens for UDP; at most eight are used.
     pub endpoints: Vec<SocketAddr>,
-    /// What the root's operator gives to those who may register there, if that is needed. At most 255 bytes
-    /// are sent.
+    /// Access token from the root's operator for nodes that may register there, if required. At most 255
+    /// bytes are sent.
     pub access: Vec<u8>,
-    /// How long an answer by UDP is waited for until a stream to this root is wanted
-    /// ([`Endpoint::poll_streams`](crate::Endpoint::poll_streams)). Default: `None`, for a root that takes no
+    /// Time without an answer by UDP after which a stream to this root is wanted
+    /// ([`Endpoint::poll_streams`](crate::Endpoint::poll_streams)). Default: `None`, for a root without
     /// streams.
     pub stream_after: Option<Duration>,
-    /// It was found in a list that somebody else may have written. Beside roots that are not, it is not asked
-    /// about nicknames, for which a root's word counts. Default: false.
+    /// True if the root comes from a list that an outsider may have written. If there are other roots, it is
+    /// not asked about nicknames, because there a root's word counts. Default: false.
     pub is_listed: bool,
 }
 
-/// A stream that the driver is to keep open; see [`Endpoint::poll_streams`](crate::Endpoint::poll_streams).
+/// Stream that the driver should keep open; see [`Endpoint::poll_streams`](crate::Endpoint::poll_streams).
 ///
 /// ```
 /// use peersock_overlay::WantedStream;
@@ -49,18 +49,18 @@ pub struct RootConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WantedStream {
-    /// The root that it leads to.
+    /// Root that it leads to.
     pub root: NodeId,
-    /// Its keys.
+    /// Keys of the root.
     pub identity: PublicIdentity,
-    /// The ways to it, if another root has named it. Those to other roots the driver knows.
+    /// Ways to a guest, which another root has named. The driver knows the ways to other roots.
     pub ways: Vec<StreamWay>,
-    /// What datagrams for it are sent from. It is the same for every stream to this root.
+    /// Socket index for datagrams to and from the stream; the same for every stream to this root.
     pub socket: SocketIndex,
 }
 
 impl RootConfig {
-    /// A root where anybody may register.
+    /// Creates the configuration of a root where any node may register.
     pub fn new(identity: PublicIdentity, endpoints: Vec<SocketAddr>) -> Self {
         Self { identity, endpoints, access: Vec::new(), stream_after: None, is_listed: false }
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for RootConfig {
     }
 }
 
-/// How things stand with a root.
+/// State of a root as this node sees it.
 ///
 /// ```
 /// use peersock_overlay::RootState;
@@ -89,18 +89,17 @@ impl fmt::Debug for RootConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootState {
-    /// A handshake is being tried.
+    /// A handshake is running.
     Connecting,
-    /// No handshake was answered for 5 s; it is tried again now and then.
+    /// No handshake was answered for 5 s; the node retries it now and then.
     Unreachable,
-    /// There is a session, and the root has not yet said that this node is registered, or not again since it
-    /// did not answer for a while.
+    /// There is a session, but the root has not confirmed the registration, or not again after an outage.
     Connected,
-    /// This node can be found at the root.
+    /// Other nodes can find this node at the root.
     Registered,
-    /// The same, and the root has said that it will end soon.
+    /// This node is registered, and the root has said that it will end soon.
     Draining,
-    /// The root does not take this node.
+    /// The root refuses this node.
     Refused,
 }
 
@@ -117,39 +116,39 @@ impl fmt::Display for RootState {
     }
 }
 
-/// One root's state, for people to look at; see [`Endpoint::roots`](crate::Endpoint::roots).
+/// State of one root, for display; see [`Endpoint::roots`](crate::Endpoint::roots).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RootInfo {
-    /// The root.
+    /// ID of the root.
     pub node: NodeId,
-    /// Its keys.
+    /// Keys of the root.
     pub identity: PublicIdentity,
-    /// Whether it is used for a while only, because another root has said that a peer is there.
+    /// True if it is a guest, used for a while only because another root has said that a peer is there.
     pub is_guest: bool,
-    /// Where it may be.
+    /// Possible addresses of the root.
     pub endpoints: Vec<SocketAddr>,
-    /// How things stand.
+    /// State of the root.
     pub state: RootState,
-    /// Where it is reached by UDP; none without a session, and none by a stream.
+    /// Address where it is reached by UDP; `None` without a session or with a stream.
     pub address: Option<SocketAddr>,
-    /// The stream that it is reached by, if it is.
+    /// Stream that it is reached by, if any.
     pub stream: Option<SocketIndex>,
-    /// The smoothed round-trip time to it.
+    /// Smoothed round-trip time to it.
     pub rtt: Option<Duration>,
-    /// Where the root sees this node; none by a stream.
+    /// Address at which the root sees this node; `None` with a stream.
     pub observed: Option<SocketAddr>,
-    /// This node's name there.
+    /// Channel of this node at the root.
     pub channel: Option<Channel>,
-    /// Since when this node can be found there without an outage; none without a session.
+    /// Time since which this node is registered there without an outage; `None` without a session.
     pub registered: Option<Instant>,
-    /// Whether it relays more than handshakes for this node.
+    /// True if it relays more than handshakes for this node.
     pub relays: bool,
-    /// What it relays for this node, in bytes per second; 0 for no limit.
+    /// Relay rate for this node, in bytes per second; 0 for no limit.
     pub rate: u32,
-    /// Peers whose path leads through it.
+    /// Number of peers whose path leads through it.
     pub relayed_peers: usize,
-    /// Its last answer to a look-up was that the directory which it shares with other roots does not answer:
-    /// it knows its own nodes only.
+    /// True if its last look-up answer said that the directory shared with other roots does not answer. It
+    /// then knows only its own nodes.
     pub is_partial: bool,
 }

@@ -1,48 +1,51 @@
-//! How often a root hears from this node, so that the NAT boxes on the way keep their mapping.
+//! Interval of packets to a root, which keeps the mappings of the NAT boxes on the way alive.
 //!
-//! RFC 4787 asks boxes for two minutes at least, and most keep to half a minute. Where one keeps a mapping
-//! for less, nobody can reach an idle node by its root between the mapping's end and the next packet. The
-//! root tells: it sees the node at another port then, though nothing of the node's own has changed.
+//! RFC 4787 asks boxes for two minutes at least, and most keep a mapping for half a minute. If a box keeps it
+//! for less, no node can reach an idle node through its root between the mapping's end and the next packet.
+//! The root's answers show that: it then sees the node at another port, though nothing about the node itself
+//! has changed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::reach::SocketIndex;
 
-/// The longest pauses, from the first to that for mappings that last the shortest; seconds.
+/// Maximum pauses in seconds, from the first to the one for the shortest mapping lifetime.
 const PAUSES: [u64; 3] = [25, 15, 10];
 
-/// The pauses in what one root hears from this node.
+/// Pauses between packets to one root.
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
-    /// Which of the pauses it is.
+    /// Index of the present pause.
     at: usize,
-    /// The socket and the root's address, and where the root saw the packets from there.
+    /// Socket and root address, and the address at which the root saw packets from there.
     seen: Option<((SocketIndex, SocketAddr), SocketAddr)>,
-    /// Behind which address the root saw this node last.
+    /// IP address at which the root last saw this node.
     behind: Option<IpAddr>,
 }
 
 impl Keeping {
-    /// The longest pause.
+    /// Returns the maximum pause.
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_secs(PAUSES[self.at])
     }
 
-    /// The root sees at `address` what it gets by `way`, which is a UDP socket and an address of the root's.
+    /// Records that the root sees packets by `way`, a UDP socket and an address of the root, come from
+    /// `address`.
     pub(crate) fn note(&mut self, way: (SocketIndex, SocketAddr), address: SocketAddr) {
         if self.behind.replace(address.ip()).is_some_and(|before| before != address.ip()) {
-            // Another box, of which nothing is known.
+            // This is another box, whose mapping lifetime is unknown.
             self.at = 0;
         }
         let before = self.seen.replace((way, address));
         let Some((_, before)) = before.filter(|(known, _)| *known == way) else { return };
+        // The NAT box has dropped the mapping within the pause, so the pause was too long.
         if before.ip() == address.ip() && before.port() != address.port() {
             self.at = (self.at + 1).min(PAUSES.len() - 1);
         }
     }
 
-    /// This node's sockets have changed, and with them the mappings.
+    /// Forgets the mapping, because this node's sockets, and so the mappings, have changed.
     pub(crate) fn forget_mapping(&mut self) {
         self.seen = None;
     }

@@ -1,8 +1,8 @@
-//! Questions to the roots: who and where is this node?
+//! Look-ups at the roots: the identity and place of a node.
 //!
-//! A look-up goes to all roots at which this node is registered, and is repeated while somebody waits for the
-//! node: it may register a moment later. What the first root says is used at once; what others say makes more
-//! ways to the same node.
+//! A look-up goes to all roots at which this node is registered, and is repeated while a program waits for
+//! the node, because that may register a moment later. The first root's answer is used at once; further
+//! answers add ways to the same node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,13 +13,13 @@ use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 use crate::wire::LookUpKey;
 
-/// Look-ups at a time; the one that was wanted longest ago makes room.
+/// Maximum number of concurrent look-ups; the one wanted longest ago makes room.
 const MAX_LOOK_UPS: usize = 64;
 
-/// Addresses of networks that wait for the same look-up.
+/// Maximum number of network addresses that wait for the same look-up.
 const MAX_WAITING: usize = 8;
 
-/// The waits between the rounds of one look-up; the last one counts for all further rounds.
+/// Waits between the rounds of one look-up; the last applies to all further rounds.
 const ROUNDS: [Duration; 5] = [
     Duration::from_millis(200),
     Duration::from_millis(300),
@@ -28,28 +28,28 @@ const ROUNDS: [Duration; 5] = [
     Duration::from_secs(4),
 ];
 
-/// A look-up goes on so long after it was last wanted.
+/// Time after the last demand for which a look-up continues.
 const WANTED_FOR: Duration = Duration::from_secs(10);
 
-/// A root that has found a node is asked for it again no sooner than this.
+/// Minimum time before a root that has found a node is asked for it again.
 const FOUND_FOR: Duration = Duration::from_secs(5);
 
-/// Questions a second, of all look-ups, and how many at once.
+/// Rate of questions of all look-ups, and their burst.
 const PER_SECOND: u32 = 20;
 const BURST: u32 = 64;
 
 #[derive(Debug)]
 struct LookUp {
     id: u32,
-    /// Who waits for an address.
+    /// Addresses that a program waits for.
     waiting: BTreeSet<(NetworkIndex, IpAddr)>,
     wanted: Instant,
-    /// When the next round is due.
+    /// Time of the next round.
     next: Instant,
     round: usize,
-    /// The roots that have found the node, and when.
+    /// Roots that have found the node, and when.
     found: BTreeMap<PeerKey, Instant>,
-    /// Those asked in this round that have not answered yet.
+    /// Roots asked in this round that have not answered yet.
     open: BTreeSet<PeerKey>,
 }
 
@@ -65,7 +65,7 @@ impl LookUps {
         Self { list: BTreeMap::new(), limit: Bucket::new(Rate::per_second(PER_SECOND, BURST), now) }
     }
 
-    /// Somebody wants to know of a node, perhaps because of an address. `id` is random.
+    /// Requests a look-up of a node, perhaps for an address in `waiting`. `id` is random.
     pub(crate) fn want(
         &mut self,
         key: LookUpKey,
@@ -92,8 +92,8 @@ impl LookUps {
         }
     }
 
-    /// The questions that are due, each with the roots that it goes to. `roots` are those that can be asked,
-    /// and `may_ask` says whether one of them for that.
+    /// Returns the due questions, each with the root that it goes to. `roots` lists the roots that can be
+    /// asked, and `may_ask` returns true if a root may be asked for a node.
     pub(crate) fn due(
         &mut self,
         roots: &[PeerKey],
@@ -116,9 +116,8 @@ impl LookUps {
         questions
     }
 
-    /// A root can be asked that could not be before, and knows nothing any more of what it said before: what
-    /// is looked for, and `may` be asked there, is asked at once, and soon again. Who is looked for may have
-    /// to come back there first.
+    /// Returns the questions to a root that has become available and has lost its earlier knowledge. All
+    /// wanted nodes that `may` be asked there are asked at once, and soon again.
     pub(crate) fn ask_at(
         &mut self,
         root: PeerKey,
@@ -137,18 +136,19 @@ impl LookUps {
         questions
     }
 
-    /// When the next questions are due.
+    /// Returns when the next questions are due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.list.values().map(|one| one.next.min(one.wanted + WANTED_FOR)).min()
     }
 
-    /// A root answers: what was asked, if it was asked there. Each question has one answer.
+    /// Returns what a root was asked under this id, if it still owes the answer. Each question has one
+    /// answer.
     pub(crate) fn take_open(&mut self, root: PeerKey, id: u32) -> Option<LookUpKey> {
         let (&key, one) = self.list.iter_mut().find(|(_, one)| one.id == id)?;
         one.open.remove(&root).then_some(key)
     }
 
-    /// A root has found the node: tells who waits for it.
+    /// Records that a root has found the node, and returns the addresses that wait for it.
     pub(crate) fn found(
         &mut self,
         root: PeerKey,
@@ -160,7 +160,7 @@ impl LookUps {
         one.waiting.iter().copied().collect()
     }
 
-    /// What a root has found is not true any more: it may be asked again.
+    /// Forgets that a root has found a node, because that is no longer true. The root may be asked again.
     pub(crate) fn forget_found(&mut self, root: PeerKey, key: &LookUpKey, now: Instant) {
         if let Some(one) = self.list.get_mut(key)
             && one.found.remove(&root).is_some_and(|at| now < at + FOUND_FOR)
@@ -169,7 +169,7 @@ impl LookUps {
         }
     }
 
-    /// A root is none of this node's any more.
+    /// Forgets a root that this node no longer uses.
     pub(crate) fn forget_root(&mut self, root: PeerKey) {
         for one in self.list.values_mut() {
             one.found.remove(&root);
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(look_ups.found(ROOTS[0], &key(1), now), [waits]);
         let later = now + Duration::from_millis(300);
         assert_eq!(look_ups.due(&ROOTS, later, |_, _| true), [(ROOTS[1], 7, key(1))]);
-        // What it said was no use.
+        // The answer was useless.
         look_ups.forget_found(ROOTS[0], &key(1), later);
         assert_eq!(look_ups.due(&ROOTS, later + Duration::from_millis(300), |_, _| true).len(), 2);
     }

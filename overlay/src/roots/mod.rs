@@ -1,29 +1,27 @@
-//! Roots: nodes that others can be found at, and that pass datagrams on between nodes which cannot reach each
-//! other.
+//! Roots: nodes at which other nodes are found, and which relay between nodes that cannot reach each other.
 //!
-//! This node has an ordinary session with each of its roots ([`Link`](crate::link::Link)), in a hidden
-//! network of its own. What is here goes on inside that session, and is all that a root can do:
+//! This node has an ordinary session with each of its roots ([`Link`](crate::link::Link)), in a separate
+//! hidden network. This module has everything that happens inside that session, which is all that a root can
+//! do:
 //!
-//! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets
-//!   a channel, which is its name there, a token for relayed frames, and a voucher for the address where the
-//!   root sees it.
-//! - **The other family** (`views`): a root that is reached by IPv6 is asked by IPv4 for a voucher, too, or
+//! - **Registration** (`registration`): this node signs that it can be found at the root. It gets a channel,
+//!   which is its name there, a token for relayed frames, and a voucher for the address where the root sees
+//!   it.
+//! - **The other family** (`views`): this node asks a root reached by IPv6 for another voucher by IPv4, or
 //!   the other way round.
-//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are
-//!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
-//!   that it is at this root. A root may refer to another one, which is then a guest for a while
-//!   (`endpoint/guests`).
-//! - **Nicknames** (`nicknames`): this node claims names, signed, and asks for those of others. Roots keep them
-//!   for whoever comes first.
-//! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
-//!   measured by the node's [`Reach`](crate::reach::Reach).
-//!
+//! - **Look-ups** (`lookups`): this node asks all roots for the owner of an address and its channel. A root
+//!   cannot forge an answer, because the key follows from the address, and the node itself has signed that it
+//!   is at this root. A root may refer to another one, which is then a guest for a while (`endpoint/guests`).
+//! - **Nicknames** (`nicknames`): this node claims names, signed, and looks up other nodes' names. Roots give
+//!   a name to the first node that claims it.
+//! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, which the
+//!   node's [`Reach`](crate::reach::Reach) proves and measures.
 //! - **Streams** (`stream`): where UDP does not pass, the driver opens a stream (TCP, TLS, WebSocket) to the
 //!   root, which is one more way to it.
 //!
 //! So a root that lies can refuse its service and nothing more. What it does know is in `docs/reference/PROTOCOL.md`.
 //!
-//! Everything here is plain state: `endpoint/roots` moves it and sends what it says.
+//! Everything here is plain state: `endpoint/roots` drives it and sends its messages.
 
 mod config;
 mod keeping;
@@ -52,46 +50,44 @@ use crate::id::{NodeId, PublicIdentity};
 use crate::link::PeerKey;
 use crate::reach::{Relay, SocketIndex};
 
-/// Most roots that one node uses at once, besides those that others have named. Each costs a small packet
-/// every 25 s.
+/// Maximum number of roots that one node uses at once, without guests. Each costs a small packet every 25 s.
 pub const MAX_ROOTS: usize = 8;
 
-/// An answer from a root is waited for so long, then it is asked again.
+/// Time without an answer after which a root gets the question again.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A root that nothing was sent to for so long is asked when the path to a peer is doubted.
+/// Time since the last packet to a root after which a doubted path of a peer makes this node ask that root.
 pub(crate) const DOUBT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Questions without any answer after which a root gets a handshake.
+/// Number of unanswered questions after which a root gets a handshake.
 pub(crate) const MAX_UNANSWERED: u32 = 3;
 
-/// A root that could not be reached is tried again this often.
+/// Interval of retries for a root that could not be reached.
 pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Addresses of other roots that are tried because one root has named them: so many at once, and one per
-/// interval from then on.
+/// Burst and interval of other roots' addresses that are tried because one root has named them.
 const NAMED_BURST: u32 = 16;
 const NAMED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a root may cause something without being asked: some times at once, and then one in a while.
-/// Without that a root that lies has its nodes send, and their applications see events, as fast as it likes.
+/// Limit on effects that a root causes without being asked: a burst, and then a low rate. Without it a lying
+/// root could make its nodes send, and their applications see events, at any rate.
 #[derive(Debug, Default)]
 pub(crate) struct Unasked {
     full_at: Option<Instant>,
 }
 
 impl Unasked {
-    /// A node that moves, and roots that restart, cause a few at once.
+    /// Burst, because a node that moves, and roots that restart, cause a few at once.
     pub(crate) const BURST: u32 = 10;
-    /// Then one in so long.
+    /// Interval after the burst.
     pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
-    /// Takes one, if there is one left.
+    /// Takes one, if any is left.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.take_of(Rate::every(Self::INTERVAL, Self::BURST), now)
     }
 
-    /// Takes one of another rate.
+    /// Takes one at another rate.
     pub(crate) fn take_of(&mut self, rate: Rate, now: Instant) -> bool {
         rate.take(self.full_at.get_or_insert(now), now)
     }
@@ -101,52 +97,52 @@ impl Unasked {
 #[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) identity: PublicIdentity,
-    /// What its operator gave to those who may register.
+    /// Access token from its operator.
     pub(crate) access: Vec<u8>,
     pub(crate) registering: Registering,
     pub(crate) keeping: Keeping,
-    /// Where it sees this node by the other address family.
+    /// Address at which it sees this node in the other address family.
     pub(crate) other_view: OtherView,
-    /// How it is reached as a relay, as it was last made known.
+    /// Published way to it as a relay.
     pub(crate) relay: Option<Relay>,
-    /// Changes of that, each of which moves the paths of all nodes behind it. They follow from what the root
-    /// says, and from where it says it.
+    /// Limit on changes of that way, each of which moves the paths of all nodes behind it. The root's
+    /// messages and their source cause them.
     pub(crate) moves: Unasked,
-    /// When a change is made known that came too soon after others.
+    /// Time for publishing a change that came too soon after others.
     pub(crate) move_at: Option<Instant>,
-    /// What it says of channels that it does not know.
+    /// Limit on its notices about channels that it does not know.
     pub(crate) notices: Unasked,
-    /// Since when it owes an answer, and how often it was asked.
+    /// Time since which it owes an answer, and the number of questions.
     pub(crate) asked: Option<(Instant, u32)>,
-    /// It has not answered handshakes for a while.
+    /// True if it has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
-    /// It has said that the directory which it shares with other roots does not answer.
+    /// Set while it says that the directory shared with other roots does not answer.
     pub(crate) is_partial: bool,
     pub(crate) stream: Stream,
-    /// What its clock said last, in seconds since the Unix epoch, and when that was.
+    /// Its last clock value, in seconds since the Unix epoch, and the time of its arrival.
     pub(crate) clock: Option<(u64, Instant)>,
-    /// How many addresses of other roots are tried because of what it says.
+    /// Budget for addresses of other roots that are tried because this root names them.
     pub(crate) named: Bucket,
-    /// Only if another root has named it.
+    /// State of a guest; `None` if no other root has named it.
     pub(crate) guest: Option<Guest>,
-    /// It was found in a list that somebody else may have written.
+    /// True if it comes from a list that an outsider may have written.
     pub(crate) is_listed: bool,
 }
 
-/// What a root is used for that another one has named.
+/// State of a root that another one has named.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    /// The nodes that are said to be there.
+    /// Nodes that are said to be there.
     pub(crate) nodes: BTreeSet<NodeId>,
-    /// When it was last named, or one of them was last seen to be reached through it.
+    /// Time when it was last named, or a node was last reached through it.
     pub(crate) used: Instant,
-    /// The roots of this node's own that have named it, each with the pass that it gave. The first one pays
-    /// for the place; it is none only if that one was left.
+    /// Roots this node was given that have named it, each with its pass. The guest counts against the first
+    /// one's share; the list is empty only after that one was left.
     pub(crate) named_by: Vec<(PeerKey, [u8; 32])>,
-    /// Which of the passes is shown, and how many were refused since one was good.
+    /// Index of the pass in use, and the number of passes refused since one was good.
     pub(crate) shown: usize,
     pub(crate) refused: usize,
-    /// When something was last sent to its addresses on the word of who has named it.
+    /// Time when something was last sent to its addresses because another root has named it.
     pub(crate) granted: Instant,
 }
 
@@ -173,7 +169,7 @@ impl Root {
         }
     }
 
-    /// How it is; `connected`: there is a session with it.
+    /// Returns the root's state; `connected` is true while it has a session.
     pub(crate) fn state(&self, connected: bool, now: Instant) -> RootState {
         match self.registering.standing(now) {
             _ if self.registering.is_refused() => RootState::Refused,

@@ -1,4 +1,4 @@
-//! One registration: asked for until it is answered, and renewed before it ends.
+//! One registration: requested until answered, and renewed before it ends.
 
 use std::time::{Duration, Instant};
 
@@ -6,49 +6,51 @@ use super::Unasked;
 use crate::id::{Identity, NodeId, PublicIdentity};
 use crate::wire::{Registered, Registration, RootMessage, SessionIndex, Voucher};
 
-/// For how long this node wants to be registered, in seconds.
+/// Requested lifetime of the registration, in seconds.
 const LIFETIME: u32 = 600;
 
-/// A root that gives less than this is taken to have given so much: it is asked no more often for that.
+/// Lifetime assumed if a root gives less.
+// So a root cannot make this node ask more often.
 const MIN_LIFETIME: u32 = 30;
 
-/// The first wait for an answer; it doubles up to the second.
+/// First wait for an answer; it doubles up to the second value.
 const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
-/// A root that refuses is asked again after so long.
+/// Time after a refusal until the root is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// The state of one registration.
+/// State of one registration.
 #[derive(Debug, Default)]
 pub(crate) struct Registering {
-    /// The last sequence that was used.
+    /// Last sequence used.
     sequence: u64,
-    /// The session in which it was asked for last.
+    /// Session of the last request.
     session: Option<SessionIndex>,
-    /// Questions that were not answered.
+    /// Number of unanswered requests.
     tries: u32,
-    /// When to ask again.
+    /// Time of the next request.
     next: Option<Instant>,
-    /// The last answer.
+    /// Last answer of the root.
     answer: Option<Registered>,
-    /// Since when this node is registered without a gap, in which the root did not answer.
+    /// Time since which this node is registered without an outage of the root.
     since: Option<Instant>,
-    /// When that ends, if it is not renewed.
+    /// End of the registration, if it is not renewed.
     until: Option<Instant>,
     is_refused: bool,
-    /// What the root causes without being asked: it says things, or begins new sessions.
+    /// Limit on effects that the root causes without being asked, by messages or by new sessions.
     unasked: Unasked,
 }
 
 impl Registering {
-    /// Whether it is time to ask in this session: at once if it is new, unless the root makes too many.
+    /// Returns true if a request in this session is due: at once in a new session, unless the root makes too
+    /// many.
     pub(crate) fn is_due(&mut self, session: SessionIndex, now: Instant) -> bool {
         let is_new = self.session.is_some_and(|known| known != session);
         self.next.is_none_or(|at| now >= at) || is_new && self.heeds(now)
     }
 
-    /// Whether another thing is heeded that the root causes without being asked. If not, this node asks it
-    /// later: then it learns what it has not heeded.
+    /// Returns true if another unasked effect of the root is allowed. If not, schedules a request, whose
+    /// answer will have what was ignored.
     fn heeds(&mut self, now: Instant) -> bool {
         let is_heeded = self.unasked.take(now);
         if !is_heeded {
@@ -58,12 +60,12 @@ impl Registering {
         is_heeded
     }
 
-    /// When it is time, if nothing else happens.
+    /// Returns when the next request is due, if nothing else happens.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Makes the message that asks. `unix_time` is the wall clock.
+    /// Creates the request. `unix_time` is the wall clock.
     pub(crate) fn ask(
         &mut self,
         node: &Identity,
@@ -77,6 +79,7 @@ impl Registering {
             self.tries = 0;
         }
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
+        // Sequences grow even if the clock is set back, because the root refuses old ones.
         self.sequence = millis.max(self.sequence.saturating_add(1));
         self.next = Some(now + (REPEAT[0] * 2u32.pow(self.tries.min(8))).min(REPEAT[1]));
         self.tries += 1;
@@ -84,9 +87,9 @@ impl Registering {
         RootMessage::Register { registration, access: access.to_vec() }
     }
 
-    /// Takes an answer. A root may give the last one again, when it sees the node elsewhere or will end soon:
-    /// that makes the registration last no longer. False if it is of no registration that was asked for, if
-    /// it is given again too often, or if its voucher is not this root's for this node: then nothing changes.
+    /// Handles an answer. A root may repeat the last one when it sees the node elsewhere or will end soon,
+    /// which does not extend the registration. Returns false without any change if no such registration was
+    /// requested, if the root repeats itself too often, or if the voucher is not this root's for this node.
     pub(crate) fn answered(
         &mut self,
         answer: Registered,
@@ -96,6 +99,8 @@ impl Registering {
     ) -> bool {
         let (before, seen) =
             self.answer.as_ref().map_or((0, 0), |known| (known.sequence, known.voucher.time));
+        // The sequence must be newer than the last answer's, so that a delayed answer cannot undo a later
+        // one.
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
         let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
         let is_taken = is_asked || is_update && self.heeds(now);
@@ -118,8 +123,8 @@ impl Registering {
         true
     }
 
-    /// The root does not know this node: it is asked again at once, unless it was asked just now or says so
-    /// too often.
+    /// Handles a root that does not know this node: asks again at once, unless a request is pending or the
+    /// root says so too often.
     pub(crate) fn lost(&mut self, now: Instant) {
         if self.tries == 0 && self.heeds(now) {
             (self.since, self.until) = (None, None);
@@ -127,37 +132,37 @@ impl Registering {
         }
     }
 
-    /// The root does not answer: nobody can be sure to find this node there until it has said again that it
-    /// is registered. What the root has said holds all the same.
+    /// Records an outage of the root: other nodes may not find this node there until the root has confirmed
+    /// the registration again. The last answer stays valid.
     pub(crate) fn interrupted(&mut self) {
         self.since = None;
     }
 
-    /// Whether the root has said that this node is registered, and has answered since without a gap.
+    /// Returns true if the root has confirmed the registration, and has answered since without an outage.
     pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
         self.since(now).is_some()
     }
 
-    /// There is something else to show to the root: it is asked again at once.
+    /// Asks the root again at once with a new access token or pass.
     pub(crate) fn ask_again(&mut self, now: Instant) {
         (self.tries, self.next) = (0, Some(now));
     }
 
-    /// This node may be seen elsewhere by now: it asks again soon, to learn where.
+    /// Asks again soon, because this node may be seen at another address now.
     pub(crate) fn renew_soon(&mut self, now: Instant) {
         if self.tries == 0 {
             self.next = Some(now);
         }
     }
 
-    /// The root does not take this node.
+    /// Records that the root refuses this node.
     pub(crate) fn refused(&mut self, now: Instant) {
         self.is_refused = true;
         (self.since, self.until) = (None, None);
         self.next = Some(now + REFUSED_FOR);
     }
 
-    /// The root will end soon.
+    /// Records that the root will end soon.
     pub(crate) fn drains(&mut self) {
         if let Some(answer) = &mut self.answer {
             answer.drains = true;
@@ -168,12 +173,12 @@ impl Registering {
         self.is_refused
     }
 
-    /// What the root said, as long as it holds.
+    /// Returns the root's last answer while it is valid.
     pub(crate) fn standing(&self, now: Instant) -> Option<&Registered> {
         self.answer.as_ref().filter(|_| self.until.is_some_and(|until| now < until))
     }
 
-    /// Since when this node is registered.
+    /// Returns the time since which this node is registered.
     pub(crate) fn since(&self, now: Instant) -> Option<Instant> {
         self.since.filter(|_| self.standing(now).is_some())
     }
@@ -265,7 +270,7 @@ mod tests {
         let later = now + Unasked::INTERVAL;
         assert_eq!(run.registering.next(), Some(later));
         assert!(run.registering.is_due(run.session, later));
-        // Neither what it forgets nor its sessions have an allowance of their own.
+        // Lost registrations and new sessions share one limit.
         let (mut run, mut asked) = (Run::new(), 0);
         for number in 0..1000u16 {
             if number % 2 == 0 {
@@ -338,7 +343,7 @@ mod tests {
             self.answer_at(1_800_000_000, sequence, now)
         }
 
-        /// The root answers when its clock says `time`.
+        /// Makes the root answer at its clock's `time`.
         fn answer_at(&mut self, time: u64, sequence: u64, now: Instant) -> bool {
             let own = self.node.node_id();
             let address = "192.0.2.1:4000".parse().unwrap();

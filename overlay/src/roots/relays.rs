@@ -1,4 +1,4 @@
-//! The roots that relay for this node, as the data path sees them.
+//! Roots that relay for this node, as the data path sees them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use crate::counters::Counters;
 use crate::sync;
 use crate::wire::{RelayToken, Relayed};
 
-/// From which addresses relayed frames are taken, and with which token. Shared by control, which writes it,
-/// and the data path, which reads it through a [`RelayReader`].
+/// Addresses from which relayed frames are accepted, with their tokens. Control writes it, and the data path
+/// reads it through a [`RelayReader`].
 ///
-/// A frame's token keeps others from sending frames in a root's name, as far as they do not see the root's
-/// packets. It proves nothing else: what is in the frame is checked like any datagram.
+/// A frame's token keeps attackers that do not see the root's packets from sending frames in the root's name.
+/// It proves nothing else: the content of the frame is checked like any datagram.
 #[derive(Debug, Default)]
 pub struct Relays {
     list: RwLock<Arc<[(SocketAddr, RelayToken)]>>,
-    /// Changes after the list does.
+    /// Number that changes after each change of the list.
     generation: AtomicU64,
     counters: Arc<Counters>,
 }
 
 impl Relays {
-    /// An empty list; `counters` count what is refused.
+    /// Creates an empty list; `counters` counts refused frames.
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         Self { counters, ..Self::default() }
     }
@@ -33,6 +33,7 @@ impl Relays {
         let mut known = sync::write(&self.list);
         if known[..] != list[..] {
             *known = list.into();
+            // Last, so that a reader who sees the new number also sees the new list.
             self.generation.fetch_add(1, Ordering::Release);
         }
     }
@@ -42,7 +43,7 @@ impl Relays {
     }
 }
 
-/// Takes relayed frames apart. It remembers the last root, so that it takes a lock only when the source of
+/// Parser of relayed frames. It remembers the last root, so that it takes a lock only when the source of
 /// frames changes.
 ///
 /// ```
@@ -55,13 +56,13 @@ impl Relays {
 /// ```
 #[derive(Debug, Default)]
 pub struct RelayReader {
-    /// The generation of the list when it was read, an address, and what the list says of it.
+    /// Generation of the list at the last read, an address, and its token in the list.
     last: Option<(u64, SocketAddr, Option<RelayToken>)>,
 }
 
 impl RelayReader {
-    /// The header of a frame and the datagram behind it, if it comes from a root that relays for this node
-    /// and has the right token; others are counted. The header belongs into
+    /// Returns the header of a frame and the datagram behind it, if it comes from a root that relays for this
+    /// node and has the right token; others are counted. The header belongs into
     /// [`RecvMeta::relay`](crate::RecvMeta::relay).
     pub fn open<'a>(
         &mut self,

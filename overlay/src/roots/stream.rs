@@ -1,11 +1,11 @@
-//! When a root is to be reached by a stream (TCP, TLS, WebSocket), which the driver opens.
+//! Conditions for reaching a root by a stream (TCP, TLS, WebSocket), which the driver opens.
 //!
-//! UDP is better: a stream makes datagrams wait for those that were lost before them. So a stream is wanted
-//! only when UDP has had no answer for a while. As long as the stream is the path, UDP is asked now and then;
-//! when it has answered, and the root has seen this node there, the stream is closed.
+//! UDP is better, because a lost datagram in a stream delays all later ones. So a stream is wanted only after
+//! UDP has had no answer for a while. While the stream is the path, UDP is asked now and then. Once it has
+//! answered, and the root has seen this node there, the stream is closed.
 //!
-//! To a guest, which another root has named, a stream is tried for a while only, until it has answered:
-//! anybody can say that a root is at any address.
+//! A stream to a guest, which another root has named, is tried only for a while, until the guest has
+//! answered, because anyone can name a root at any address.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,60 +13,60 @@ use std::time::{Duration, Instant};
 use crate::reach::SocketIndex;
 use crate::wire::StreamWay;
 
-/// The waits between two questions by UDP while a stream is the path, from the first to the longest.
+/// Waits between two questions by UDP while a stream is the path: the first and the maximum.
 const ASK: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 
-/// The root has so long to see that this node is reached by UDP again.
+/// Time in which the root has to see that this node is reached by UDP again.
 const BACK: Duration = Duration::from_secs(10);
 
-/// The stream to one root.
+/// Stream to one root.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// What stands for the stream where others have a UDP socket; the same for each stream to this root.
+    /// Socket index of the stream; the same for each stream to this root.
     pub(crate) socket: SocketIndex,
-    /// Where the root listens for UDP.
+    /// Addresses where the root listens for UDP.
     pub(crate) endpoints: Vec<SocketAddr>,
-    /// How long an answer by UDP is waited for; `None` if the root takes no streams.
+    /// Wait for an answer by UDP; `None` if the root takes no streams.
     pub(crate) after: Option<Duration>,
     pub(crate) is_wanted: bool,
     pub(crate) is_open: bool,
-    /// The ways to a root that another one has named.
+    /// Ways to a guest, which another root has named.
     pub(crate) ways: Vec<StreamWay>,
-    /// Such a root is tried so long. `None` if there is no limit: it is no guest, or has answered.
+    /// Time until which a guest is tried; `None` without limit, for a root that is no guest or has answered.
     until: Option<Instant>,
-    /// The local port of the stream, if that leads to the root without a proxy.
+    /// Local port of the stream, if that leads to the root without a proxy.
     pub(crate) port: Option<u16>,
-    /// Since when nothing is heard by UDP.
+    /// Time since which nothing is heard by UDP.
     silent: Option<Instant>,
-    /// Since when UDP is the path again.
+    /// Time since which UDP is the path again.
     back: Option<Instant>,
-    /// When UDP is asked next, and how often it was.
+    /// Time of the next question by UDP, and the number of questions so far.
     ask_at: Option<Instant>,
     asked: u32,
 }
 
-/// How a root is reached now.
+/// Present way to a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// By UDP, where the root was heard last at that time, and owes no answer. It may have vouched for a UDP
+    /// By UDP, where the root was last `heard` and owes no answer. `is_vouched`: it has vouched for a UDP
     /// address of this node.
     Udp { heard: Option<Instant>, is_vouched: bool },
     /// By the stream.
     Stream,
-    /// Not at all since then, as far as is known.
+    /// By no known way since then.
     Not {
         since: Instant,
-        /// The time within which it has answered by UDP before, if it has.
+        /// Time within which it has answered by UDP before, if it has.
         answers_within: Option<Duration>,
     },
 }
 
-/// What is to be done.
+/// Result of a step.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamStep {
-    /// Ask there whether UDP passes.
+    /// Address to ask whether UDP passes.
     pub(crate) ask: Option<SocketAddr>,
-    /// When to look again, if nothing else happens.
+    /// Time of the next step, if nothing else happens.
     pub(crate) next: Option<Instant>,
 }
 
@@ -88,30 +88,30 @@ impl Stream {
         }
     }
 
-    /// This is a root that the user has named.
+    /// Sets the parameters of a root that the user has named.
     pub(crate) fn set_own(&mut self, after: Option<Duration>, endpoints: Vec<SocketAddr>) {
         (self.after, self.endpoints) = (after, endpoints);
         (self.ways, self.until) = (Vec::new(), None);
     }
 
-    /// A root that another one has named may be tried by these ways, until then.
+    /// Sets the ways to a guest, and the time until which they may be tried.
     pub(crate) fn try_named(&mut self, ways: Vec<StreamWay>, after: Duration, until: Instant) {
         (self.ways, self.after, self.until) = (ways, Some(after), Some(until));
     }
 
-    /// Whether nothing is heard by UDP, nor by the stream.
+    /// Returns true if nothing is heard by UDP, nor by the stream.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent.is_some()
     }
 
-    /// Decides whether the stream is wanted, and whether UDP is to be asked.
+    /// Decides whether the stream is wanted, and whether to ask by UDP.
     pub(crate) fn step(&mut self, reached: Reached, now: Instant) -> StreamStep {
         let Some(after) = self.after else {
             self.is_wanted = false;
             return StreamStep::default();
         };
         match reached {
-            // Questions end when a handshake takes their place: that is no answer.
+            // The end of questions is no answer, because a handshake may have replaced them.
             Reached::Udp { heard, .. }
                 if self.silent.is_some_and(|since| heard.is_none_or(|at| at <= since)) =>
             {
@@ -136,10 +136,10 @@ impl Stream {
         }
     }
 
-    /// Nothing is heard by UDP.
+    /// Waits, because nothing is heard by UDP.
     fn wait(&mut self, after: Duration, now: Instant) -> StreamStep {
         self.back = None;
-        // That a stream is open proves nothing: whoever listens there may have sent something.
+        // An open stream proves nothing, because any server may listen there.
         if self.until.is_some_and(|until| now >= until) {
             self.is_wanted = false;
             return StreamStep::default();
@@ -149,7 +149,7 @@ impl Stream {
         StreamStep { ask: None, next: if self.is_wanted { self.until } else { Some(due) } }
     }
 
-    /// The network has changed, or the stream is new: UDP is asked soon.
+    /// Asks by UDP soon, because the network has changed or the stream is new.
     pub(crate) fn ask_soon(&mut self) {
         (self.ask_at, self.asked) = (None, 0);
     }
@@ -167,7 +167,7 @@ impl Stream {
         }
         let ask = self.endpoints[(self.asked % count) as usize];
         self.asked = self.asked.wrapping_add(1);
-        // Each address gets its turn in each round, and the rounds get rarer.
+        // Each address gets its turn in each round, and the rounds become rarer.
         let wait = (first * 2u32.pow((self.asked / count).min(5))).min(longest);
         self.ask_at = Some(now + wait);
         StreamStep { ask: Some(ask), next: self.ask_at }

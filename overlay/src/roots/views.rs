@@ -1,9 +1,9 @@
-//! Where a root sees this node by the address family that its path to the root does not use.
+//! The root's view of this node in the address family that its path to the root does not use.
 //!
-//! A node that has IPv4 and IPv6, or IPv6 and a NAT64, reaches a root by one of them, and the voucher of its
-//! registration is for that one. Peers that have only the other family need a voucher for that: without it
-//! they send there no more than a few packets, and do not search by many ports. So the root is asked for
-//! another voucher from there each time that it has answered a registration.
+//! A node with IPv4 and IPv6, or with IPv6 and a NAT64, reaches a root by one of them, and the voucher of its
+//! registration is for that one. Peers with only the other family need a voucher for that, because without it
+//! they send there only a few packets and do not search by many ports. So this node asks the root for another
+//! voucher from there after each answer to a registration.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,44 +11,44 @@ use std::time::{Duration, Instant};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::Voucher;
 
-/// The root is asked so often, and each time waited for twice as long as before.
+/// Number of questions; the wait doubles with each.
 const TRIES: u32 = 4;
 const REPEAT: Duration = Duration::from_millis(500);
 
-/// The voucher of the other family, and the question for it.
+/// Voucher of the other family, and the question for it.
 #[derive(Debug, Default)]
 pub(crate) struct OtherView {
-    /// How often was asked without an answer, where to, and when to ask again.
+    /// Number of unanswered questions, their last destination, and the time of the next.
     asking: Option<(u32, Option<SocketAddr>, Instant)>,
-    /// Where the root was asked, and what it has said.
+    /// Address at which the root was asked, and its answer.
     answer: Option<(SocketAddr, Voucher)>,
 }
 
 impl OtherView {
-    /// Asks from now on.
+    /// Begins asking.
     pub(crate) fn ask(&mut self, now: Instant) {
         self.asking = Some((0, None, now));
     }
 
-    /// There is no such way to the root, or this node is not registered there: what was said is forgotten.
-    /// True if that changes anything.
+    /// Forgets the answer, because there is no such way to the root, or this node is not registered there.
+    /// Returns true if that changes anything.
     pub(crate) fn forget(&mut self) -> bool {
         self.asking = None;
         self.answer.take().is_some()
     }
 
-    /// When to ask, or to give up.
+    /// Returns when to ask, or to give up.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.asking.map(|(.., next)| next)
     }
 
-    /// The number of the question that is due, from 0. `None` when it is time, but all were left without an
-    /// answer: this way leads nowhere any more.
+    /// Returns the number of the question that is due, from 0. Returns `None` when the last question was not
+    /// answered in time, so that this way no longer works.
     pub(crate) fn due(&self, now: Instant) -> Option<u32> {
         self.asking.filter(|(tries, _, next)| *tries < TRIES && now >= *next).map(|(tries, ..)| tries)
     }
 
-    /// The question went there.
+    /// Records that a question went to `at`.
     pub(crate) fn asked(&mut self, at: SocketAddr, now: Instant) {
         if let Some((tries, to, next)) = &mut self.asking {
             (*to, *next) = (Some(at), now + REPEAT * 2u32.pow(*tries));
@@ -56,7 +56,7 @@ impl OtherView {
         }
     }
 
-    /// Takes an answer that was asked for, of the family that was asked in. False if it is none.
+    /// Handles an answer, which must match the question and its family. Returns false otherwise.
     pub(crate) fn answered(&mut self, voucher: Voucher, root: &PublicIdentity, own: &NodeId) -> bool {
         let Some((_, Some(at), _)) = self.asking else { return false };
         let is_newer = self.answer.is_none_or(|(_, known)| voucher.time >= known.time);
@@ -69,7 +69,7 @@ impl OtherView {
         true
     }
 
-    /// Where the root was asked, and the voucher that it gave.
+    /// Returns where the root was asked, and the voucher that it gave.
     pub(crate) fn get(&self) -> Option<(SocketAddr, Voucher)> {
         self.answer
     }
@@ -133,7 +133,7 @@ mod tests {
         let old = sign(&root, &node, "203.0.113.9:5000", 4);
         assert!(!view.answered(old, root.public(), &own), "it was held back");
         assert!(view.answered(sign(&root, &node, "203.0.113.9:5001", 6), root.public(), &own));
-        // A root whose clock was set back says so each time. What it said before ends with the question.
+        // A root whose clock was set back repeats that each time. Its earlier answer ends with the question.
         view.ask(now);
         while view.due(now + REPEAT * 100).is_some() {
             view.asked(AT.parse().unwrap(), now);

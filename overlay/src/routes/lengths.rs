@@ -1,4 +1,4 @@
-//! Which prefix lengths occur in the table, so that a look-up probes no others.
+//! Prefix lengths that occur in the table, so that a look-up probes no others.
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use crate::network::Prefix;
 
 use super::sync::{self, AtomicU64, Mutex, Ordering};
 
-/// The lengths in use that are shorter than a whole address: those are probed in any case.
+/// Lengths in use that are shorter than a whole address, which is probed in any case.
 pub(super) struct Lengths {
-    /// A bit for each length: below 32 of IPv4, below 64 and below 128 of IPv6.
+    /// One bit per length: below 32 of IPv4, below 64 and below 128 of IPv6.
     set: [AtomicU64; 3],
-    /// How many entries each length has.
+    /// Number of entries of each length.
     counts: Mutex<[u32; PLACES]>,
 }
 
-/// A place for each length of both families.
+/// Number of counters, one per length of both families.
 const PLACES: usize = 3 * 64;
 
 impl Lengths {
@@ -22,7 +22,7 @@ impl Lengths {
         Self { set: std::array::from_fn(|_| AtomicU64::new(0)), counts: Mutex::new([0; PLACES]) }
     }
 
-    /// The lengths of the prefixes that may contain `address`, the longest first.
+    /// Returns the lengths of the prefixes that may contain `address`, the longest first.
     pub(super) fn in_use(&self, address: IpAddr) -> impl Iterator<Item = u8> {
         let load = |word: usize| self.set[word].load(Ordering::SeqCst);
         let mut left = match address {
@@ -53,7 +53,7 @@ impl Lengths {
     }
 }
 
-/// Where a length is counted; `None` for that of a whole address.
+/// Returns the counter's index for a length; `None` for a whole address.
 fn place(prefix: &Prefix) -> Option<usize> {
     let length = usize::from(prefix.length());
     let is_whole = *prefix == prefix.address().into();

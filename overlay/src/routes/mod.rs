@@ -1,15 +1,15 @@
-//! Who has which overlay address: what the data path asks about every packet that it sends.
+//! Owners of overlay addresses, which the data path looks up for every packet that it sends.
 //!
-//! Control publishes here whenever a peer comes, goes or gets other addresses; readers never wait for
-//! control. The table is split into parts by address, each behind a lock of its own that readers share, so
-//! that threads which send to different peers do not meet. The longest matching prefix decides. How long
-//! prefixes are is kept in a few atomic words: while all entries are single addresses, which is the common
-//! case, a look-up is one probe of one part.
+//! Control publishes here whenever a peer appears, disappears or changes its addresses; readers never wait
+//! for control. The table is split by address into parts with separate locks that readers share, so that
+//! threads sending to different peers do not contend. The longest matching prefix decides. The prefix lengths
+//! in use are in a few atomic words. While all entries are single addresses, the common case, a look-up is
+//! one probe of one part.
 //!
-//! A reader that keeps an answer notes the [generation](Routes::generation) *before* it asks. The answer
-//! holds as long as the generation is the same, and that is one atomic load to see. Writers change the table
-//! first and the generation last, so an answer that was read in between is asked for once more, and none
-//! outlives the change.
+//! A reader that keeps an answer records the [generation](Routes::generation) *before* it asks. The answer is
+//! valid while the generation is unchanged, which is one atomic load to check. Writers change the table first
+//! and the generation last. So an answer read in between is only asked for once more, and none outlives the
+//! change.
 
 mod lengths;
 
@@ -20,25 +20,25 @@ use std::sync::Arc;
 use crate::network::{NetworkIndex, Prefix};
 use crate::session::Peer;
 
-// Relative, so that the tests can mount this module over locks whose interleavings they choose.
+// Relative path, so that the tests can mount this module over locks whose interleavings they choose.
 use super::sync::{self, AtomicU64, Ordering, RwLock};
 use lengths::Lengths;
 
-/// Where packets to an address go.
+/// Destination of packets to an address.
 #[derive(Debug, Clone)]
 pub enum Route {
     /// The address is this node's own.
     Local,
-    /// It belongs to a peer, or to what is behind it.
+    /// The address belongs to a peer, or to a block behind it.
     Peer(Arc<Peer>),
 }
 
 type Part = RwLock<BTreeMap<(NetworkIndex, Prefix), Route>>;
 
-/// The addresses of all joined networks, by network and prefix. Shared by control, which writes it, and the
-/// data path.
+/// The addresses of all joined networks, by network and prefix. Control writes it, and the data path reads
+/// it.
 ///
-/// It holds one entry for each prefix of a peer, and so is bounded as the peers are.
+/// It holds one entry for each prefix of a peer, so its size is bounded by the peers'.
 pub struct Routes {
     parts: [Part; PARTS],
     lengths: Lengths,
@@ -46,7 +46,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// An empty table.
+    /// Creates an empty table.
     pub(crate) fn new() -> Self {
         Self {
             parts: std::array::from_fn(|_| RwLock::new(BTreeMap::new())),
@@ -55,47 +55,50 @@ impl Routes {
         }
     }
 
-    /// Who has `address` in a network: the owner of the longest prefix that contains it. `None` if nobody is
-    /// known to.
+    /// Returns the owner of `address` in a network, by the longest prefix that contains it. `None` if no
+    /// owner is known.
     pub fn get(&self, network: NetworkIndex, address: IpAddr) -> Option<Route> {
         let shorter = |length| self.exact(network, Prefix::new(address, length)?);
         let whole = self.exact(network, address.into());
         whole.or_else(|| self.lengths.in_use(address).find_map(shorter))
     }
 
-    /// How often the table has changed. An answer that was asked for after this is good until it changes.
+    /// Returns the number of changes of the table. An answer asked for after this call is valid until the
+    /// number changes.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| sync::read(part).len()).sum()
     }
 
-    /// Whether nobody has an address.
+    /// Returns true if the table has no entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The owner of exactly that prefix.
+    /// Returns the owner of exactly this prefix.
     pub(crate) fn exact(&self, network: NetworkIndex, prefix: Prefix) -> Option<Route> {
         sync::read(self.part(network, &prefix)).get(&(network, prefix)).cloned()
     }
 
-    /// Gives prefixes to an owner.
+    /// Assigns prefixes to an owner.
     pub(crate) fn publish(&self, network: NetworkIndex, prefixes: &[Prefix], route: &Route) {
         for prefix in prefixes {
-            // The length first: who finds no such length does not look for the entry.
+            // The length is added first, because a reader that does not find the length does not probe for
+            // the entry.
             self.lengths.add(prefix);
             if sync::write(self.part(network, prefix)).insert((network, *prefix), route.clone()).is_some() {
                 self.lengths.remove(prefix);
             }
         }
+        // Last, so that no reader keeps an older answer under the new number.
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes prefixes from whoever has them.
+    /// Removes prefixes from their owners.
     pub(crate) fn withdraw(&self, network: NetworkIndex, prefixes: &[Prefix]) {
         for prefix in prefixes {
             if sync::write(self.part(network, prefix)).remove(&(network, *prefix)).is_some() {
@@ -105,8 +108,8 @@ impl Routes {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Peers choose the bits of their addresses: who makes many that fall into one part has it shared by
-    /// those only.
+    /// Returns the part for a prefix. Peers choose the bits of their addresses, but addresses made to fall
+    /// into one part only slow down that part.
     fn part(&self, network: NetworkIndex, prefix: &Prefix) -> &Part {
         let bits = match prefix.address() {
             IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -125,5 +128,5 @@ impl std::fmt::Debug for Routes {
     }
 }
 
-/// Parts of the table: more than the threads of a node that send at the same time.
+/// Number of parts: more than the threads of a node that send at the same time.
 const PARTS: usize = 16;

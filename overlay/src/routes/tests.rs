@@ -1,4 +1,4 @@
-//! The table itself, and every interleaving of its readers and writers that a scheduler finds.
+//! The table itself, and random interleavings of its readers and writers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::routes::{Route, Routes};
 use crate::session::{Peer, Watched};
 use crate::testing::instant;
 
-/// The locks and atomics of `shuttle`, which decides at each of them which thread goes on.
+/// The locks and atomics of `shuttle`, which decides at each of them which thread continues.
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
     pub(super) use shuttle::sync::{Mutex, RwLock};
@@ -28,7 +28,7 @@ mod sync {
     }
 }
 
-/// The table over those.
+/// The table over these locks.
 #[allow(
     dead_code,
     unreachable_pub,
@@ -60,7 +60,7 @@ fn prefix(text: &str, length: u8) -> Prefix {
     Prefix::new(ip(text), length).expect("not longer than an address")
 }
 
-/// Whether the table sends an address to a peer.
+/// Returns true if the table sends an address to a peer.
 fn leads_to(routes: &Routes, address: &str, to: &Arc<Peer>) -> bool {
     matches!(routes.get(NETWORK, ip(address)), Some(Route::Peer(peer)) if Arc::ptr_eq(&peer, to))
 }
@@ -123,7 +123,7 @@ fn an_answer_that_is_kept_never_outlives_the_change() {
                     changed.store(true, shuttle::sync::atomic::Ordering::SeqCst);
                 })
             };
-            // What the data path does: note the generation, ask, keep.
+            // The data path records the generation, asks, and keeps the answer.
             let generation = routes.generation();
             let kept = routes.get(NETWORK, address);
             // Later.
@@ -151,7 +151,8 @@ fn whoever_has_a_prefix_throughout_is_found_throughout() {
             let writer = {
                 let (routes, again, other) = (routes.clone(), route(&owner), route(&other));
                 shuttle::thread::spawn(move || {
-                    // Of the same length, so that the count goes up and down beside the entry that stays.
+                    // The prefix has the same length, so that the count goes up and down beside the entry
+                    // that stays.
                     routes.publish(NETWORK, &[prefix("11.0.0.0", 8)], &other);
                     routes.publish(NETWORK, &[block], &again);
                     routes.withdraw(NETWORK, &[prefix("11.0.0.0", 8), prefix("10.1.0.0", 16)]);

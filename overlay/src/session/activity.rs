@@ -1,19 +1,19 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When a peer last sent and received, kept by the data path for the timers of the control half.
+/// Times of a peer's last packets, kept by the data path for the timers of the control half.
 ///
-/// Timers are of the peer, not of one session: after a rekey a packet on the old session answers one on the
-/// new. The two `*_since` moments are what a timer runs from:
+/// Timers belong to the peer, not to one session, because after a rekey a packet on the old session answers
+/// one on the new. A timer runs from one of the two `*_since` moments:
 ///
 /// - *unanswered*: data was sent and nothing at all has been received since. Too long means a dead path.
 /// - *owed*: data was received and nothing at all has been sent since. Too long calls for a keepalive.
 ///
-/// While neither stands, a peer needs no timer. The control half says by [`Self::arm`] that it has one
-/// running; only when none is does the data path ask for attention. To stop it calls [`Self::disarm`] and
-/// *then* looks at the moments once more, so that one which came up in between is not lost.
+/// While neither moment is set, a peer needs no timer. The control half calls [`Self::arm`] when it has a
+/// timer running; the data path asks for attention only when none is. To stop, the control half calls
+/// [`Self::disarm`] and *then* checks the moments once more, so that one set in between is not lost.
 ///
-/// Everything is relaxed but that hand-over: a moment that is a packet off does no harm.
+/// All other accesses are relaxed, because a moment that is one packet off does no harm.
 #[derive(Debug)]
 pub(crate) struct Activity {
     base: Instant,
@@ -21,14 +21,14 @@ pub(crate) struct Activity {
     sent: Moment,
     unanswered: Moment,
     owed: Moment,
-    /// When data was last received.
+    /// Time when data was last received.
     data_in: Moment,
-    /// When data was last sent.
+    /// Time when data was last sent.
     data_out: Moment,
     armed: AtomicBool,
-    /// A packet has come after data was unanswered for [`SILENCE`] or more.
+    /// Set when a packet has come after data was unanswered for [`SILENCE`] or more.
     silence_ended: AtomicBool,
-    /// Set by seal and open, which have no clock, and taken over by the next `note_*`.
+    /// Set by seal and open, which have no clock, and consumed by the next `note_*`.
     data_sent: AtomicBool,
     data_received: AtomicBool,
 }
@@ -50,62 +50,62 @@ impl Activity {
         }
     }
 
-    /// When the last authentic packet came in.
+    /// Returns when the last authentic packet came in.
     pub(crate) fn last_received(&self) -> Option<Instant> {
         self.received.get(self.base)
     }
 
-    /// When the last packet went out.
+    /// Returns when the last packet went out.
     pub(crate) fn last_sent(&self) -> Option<Instant> {
         self.sent.get(self.base)
     }
 
-    /// When data last went out or came in.
+    /// Returns when data last went out or came in.
     pub(crate) fn last_data(&self) -> Option<Instant> {
         self.data_in.get(self.base).max(self.last_data_sent())
     }
 
-    /// When data last went out. What is sent only because the peer has sent something does not count.
+    /// Returns when data last went out. Packets that only answer the peer's packets do not count.
     pub(crate) fn last_data_sent(&self) -> Option<Instant> {
         self.data_out.get(self.base)
     }
 
-    /// Since when data that was sent has had no answer of any kind.
+    /// Returns the time since which sent data has had no answer of any kind.
     pub(crate) fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered.get(self.base)
     }
 
-    /// Since when data that was received has had no answer of any kind.
+    /// Returns the time since which received data has had no answer of any kind.
     pub(crate) fn owed_since(&self) -> Option<Instant> {
         self.owed.get(self.base)
     }
 
-    /// The control half has a timer running for this peer.
+    /// Records that the control half has a timer running for this peer.
     pub(crate) fn arm(&self) {
         self.armed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the data path need not ask for attention.
+    /// Returns true if the data path need not ask for attention.
     pub(crate) fn is_armed(&self) -> bool {
         self.armed.load(Ordering::SeqCst)
     }
 
-    /// The control half has no timer any more; it looks at the moments again after this.
+    /// Records that the control half has no timer any more; it must check the moments again after this.
     pub(crate) fn disarm(&self) {
         self.armed.store(false, Ordering::SeqCst);
     }
 
-    /// Remembers that a packet of data, and not of control, was sealed.
+    /// Records that a packet of data, and not of control, was sealed.
     pub(super) fn data_sealed(&self) {
         raise(&self.data_sent);
     }
 
-    /// Remembers that a packet of data, and not of control, was opened.
+    /// Records that a packet of data, and not of control, was opened.
     pub(super) fn data_opened(&self) {
         raise(&self.data_received);
     }
 
-    /// Notes that packets went out. True if a timer is needed and none is running.
+    /// Records that packets went out. Returns true if a timer is needed and none is running.
     pub(super) fn note_sent(&self, now: Instant) -> bool {
         self.sent.set(self.base, now);
         self.owed.clear();
@@ -116,8 +116,8 @@ impl Activity {
         self.needs_timer(&self.unanswered)
     }
 
-    /// Notes that authentic packets came in. True if a timer is needed and none is running, or if they end a
-    /// silence.
+    /// Records that authentic packets came in. Returns true if a timer is needed and none is running, or if
+    /// they end a silence.
     pub(crate) fn note_received(&self, now: Instant) -> bool {
         self.received.set(self.base, now);
         let silent = self.unanswered_since().is_some_and(|since| now >= since + SILENCE);
@@ -132,7 +132,7 @@ impl Activity {
         self.needs_timer(&self.owed) | silent
     }
 
-    /// Whether the peer was heard again after a silence since this was last asked.
+    /// Returns true if the peer was heard again after a silence since the last call.
     pub(crate) fn take_silence(&self) -> bool {
         lower(&self.silence_ended)
     }
@@ -142,11 +142,11 @@ impl Activity {
     }
 }
 
-/// Data that is unanswered for so long may be lost: longer than most round trips and the wait for an
+/// Time without an answer after which data may be lost: longer than most round trips plus the delay of an
 /// acknowledgement.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// A point in time or never, as milliseconds since a base, plus one.
+/// Point in time or never, as milliseconds since a base, plus one.
 #[derive(Debug, Default)]
 struct Moment(AtomicU64);
 
@@ -164,15 +164,16 @@ impl Moment {
         self.0.store(encode(base, now), Ordering::Relaxed);
     }
 
-    /// Sets it unless it stands already. Sequentially consistent, for the hand-over with `armed`.
+    /// Sets the moment unless it is set. Sequentially consistent, for the hand-over with `armed`.
     fn set_first(&self, base: Instant, now: Instant) {
         if !self.stands() {
             self.0.store(encode(base, now), Ordering::SeqCst);
         }
     }
 
-    /// Looks before it writes: most often there is nothing to clear, and reading shares the cache line.
+    /// Clears the moment.
     fn clear(&self) {
+        // Reading first keeps the cache line shared, because mostly there is nothing to clear.
         if self.stands() {
             self.0.store(0, Ordering::Relaxed);
         }

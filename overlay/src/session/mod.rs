@@ -1,4 +1,4 @@
-//! Sessions: what a finished handshake leaves behind, and the path of every data packet.
+//! Sessions: the result of a finished handshake, and the path of every data packet.
 
 mod activity;
 mod peer;
@@ -31,7 +31,7 @@ use crate::wire::{DATA_HEADER, DATA_OVERHEAD, Data, MessageType, SessionIndex};
 use replay::{ReplayWindow, Stale};
 use volume::{MESSAGE_LIMIT, Volume};
 
-/// The session that a datagram is for, or `None` if it is not a data packet.
+/// Returns the session that a datagram is for, or `None` if it is no data packet.
 ///
 /// ```
 /// use peersock_overlay::{SessionIndex, data_index};
@@ -52,9 +52,8 @@ pub fn data_index(datagram: &[u8]) -> Option<SessionIndex> {
 
 /// The two keys of one handshake, in use.
 ///
-/// Everything on the packet path takes `&self`, from any thread. Its locks are one per direction, held shared
-/// for the time of one packet and exclusively only to erase the keys, and one around the replay window's
-/// update.
+/// All packet operations take `&self`, from any thread. There is one lock per direction, held shared for the
+/// time of one packet and exclusively only to erase the keys, and one around the replay window's update.
 pub struct Session {
     index: SessionIndex,
     remote_index: SessionIndex,
@@ -65,7 +64,7 @@ pub struct Session {
     established: Instant,
     reject_after: Duration,
     confirmed: AtomicBool,
-    /// Milliseconds since `established` at which control wants a look; see [`Session::set_attention`].
+    /// Milliseconds since `established` at which control wants attention; see [`Session::set_attention`].
     attention: AtomicU64,
     sealing: Sealing,
     opening: Opening,
@@ -89,39 +88,40 @@ struct Received {
     bytes: u64,
 }
 
-/// What went over a session so far. Bytes are of plaintext.
+/// Traffic of a session so far. Bytes are of plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionStats {
-    /// Packets sealed.
+    /// Number of packets sealed.
     pub sent_packets: u64,
-    /// Bytes sealed.
+    /// Number of bytes sealed.
     pub sent_bytes: u64,
-    /// Packets opened and not seen before.
+    /// Number of packets opened and not seen before.
     pub received_packets: u64,
-    /// Bytes of these.
+    /// Number of bytes in these packets.
     pub received_bytes: u64,
-    /// Packets that the peer has sealed before others that came, and that have not come themselves: lost on
-    /// the way, or late. Probes of datagram sizes that the path does not carry are among them.
+    /// Number of packets that the peer has sealed before others that came, and that have not come themselves:
+    /// lost or late. Includes probes of datagram sizes that the path does not carry.
     pub lost_packets: u64,
 }
 
 impl SessionStats {
-    /// Adds what another session, or another peer's, have carried.
+    /// Adds the traffic of another session, or of another peer.
     pub(crate) fn add(&mut self, other: &SessionStats) {
         self.sent_packets += other.sent_packets;
         self.sent_bytes += other.sent_bytes;
         self.received_packets += other.received_packets;
         self.received_bytes += other.received_bytes;
-        // A peer may count as it likes.
+        // The count depends on the peer's counters, which may be any numbers.
         self.lost_packets = self.lost_packets.saturating_add(other.lost_packets);
     }
 }
 
 impl Session {
-    /// Puts the keys of a handshake to use. `None` if the provider lacks their suite.
+    /// Creates a session from the keys of a handshake. Returns `None` if the provider lacks their suite.
     ///
     /// The initiator's session is confirmed from the start, because the response proved that the peer has the
-    /// keys; the responder's is with the first packet. After `reject_after` it neither seals nor opens.
+    /// keys. The responder's is confirmed by the first packet. After `reject_after` the session neither seals
+    /// nor opens.
     pub(crate) fn new(
         keys: &SessionKeys,
         provider: &dyn Provider,
@@ -152,12 +152,12 @@ impl Session {
         })
     }
 
-    /// Makes a whole datagram of `plaintext`, an inner IP packet, and returns its length: [`DATA_OVERHEAD`]
-    /// more.
+    /// Seals `plaintext`, an inner IP packet, into a whole datagram and returns its length, which is
+    /// [`DATA_OVERHEAD`] bytes more.
     ///
     /// # Errors
-    /// [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. [`SealError::NoRoom`] if `out`
-    /// is too short.
+    /// Returns [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. Returns
+    /// [`SealError::NoRoom`] if `out` is too short.
     pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let len = self.seal_unasked(plaintext, out)?;
         if !matches!(Opened::of(plaintext), Opened::Control(_)) {
@@ -166,10 +166,11 @@ impl Session {
         Ok(len)
     }
 
-    /// As [`Session::seal`], for [`Sender::unasked`].
+    /// Like [`Session::seal`], for [`Sender::unasked`].
     pub(super) fn seal_unasked(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let len = plaintext.len() + DATA_OVERHEAD;
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
+        // Held until the packet is sealed, so that `erase` ends after the last use of the key.
         let key = sync::read(&self.sealing.key);
         let key = key.as_ref().ok_or_else(|| self.seal_expired())?;
         let counter = self.sealing.volume.draw().ok_or_else(|| self.seal_expired())?;
@@ -180,11 +181,11 @@ impl Session {
         Ok(len)
     }
 
-    /// Authenticates and decrypts a datagram that [`data_index`] says is for this session, and returns what
-    /// is in `out` now: [`DATA_OVERHEAD`] bytes less.
+    /// Authenticates and decrypts a datagram that [`data_index`] assigns to this session. Returns the kind
+    /// and length of the plaintext in `out`, which is [`DATA_OVERHEAD`] bytes shorter.
     ///
-    /// A counter is marked as received only after its packet proved authentic. On an error `out` holds
-    /// nothing of use, and the packet has been counted.
+    /// A counter is marked as received only after its packet proved authentic. After an error the content of
+    /// `out` is meaningless, and the packet has been counted.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -202,7 +203,7 @@ impl Session {
         result
     }
 
-    /// A packet was decrypted and is dropped.
+    /// Counts a packet that was decrypted and is dropped.
     fn count_tried(&self, why: &Counter, datagram: &[u8]) {
         why.increment();
         self.counters.bytes_tried.add(datagram.len() as u64);
@@ -223,6 +224,7 @@ impl Session {
             let key = key.as_ref().ok_or(OpenError::Expired)?;
             key.open(data.counter, data.sealed, out).map_err(|_| OpenError::Unauthentic)?;
         }
+        // Only now, because a forged counter must not move the window past packets that are still to come.
         let mut received = sync::lock(&self.opening.received);
         received.window.mark(data.counter).map_err(|stale| match stale {
             Stale::Replayed => OpenError::Replayed,
@@ -233,22 +235,22 @@ impl Session {
         Ok(len)
     }
 
-    /// Our index, which datagrams for this session carry.
+    /// Returns our index, which datagrams for this session carry.
     pub fn index(&self) -> SessionIndex {
         self.index
     }
 
-    /// The cipher of its packets.
+    /// Returns the cipher of its packets.
     pub fn suite(&self) -> Suite {
         self.suite
     }
 
-    /// The peer at the other end.
+    /// Returns the peer at the other end.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// What it has carried so far.
+    /// Returns the traffic so far.
     pub fn stats(&self) -> SessionStats {
         let received = sync::lock(&self.opening.received);
         SessionStats {
@@ -260,83 +262,84 @@ impl Session {
         }
     }
 
-    /// Tells that packets from `meta` were opened. Called once per batch of one source.
+    /// Reports that packets from `meta` were opened. Call this once per batch of one source.
     ///
-    /// True if the control half should hear of it (`Endpoint::session_attention`): the session was not
+    /// Returns true if the control half should be told (`Endpoint::session_attention`): the session was not
     /// confirmed yet, the source is not the peer's path, a timer must start, data had no answer for 500 ms or
-    /// more before, or the session has reached an age that matters.
+    /// more, or the session has reached a relevant age.
     pub fn note_received(&self, now: Instant, meta: &RecvMeta) -> bool {
         let timer = self.peer.activity().note_received(now);
+        // Not `||`, because `is_due` must run in any case: it ends an expired session.
         timer | self.is_due(now) | !self.is_confirmed() | self.peer.is_new_source(meta)
     }
 
-    /// Tells that packets were sealed and sent. Called once per batch.
+    /// Reports that packets were sealed and sent. Call this once per batch.
     ///
-    /// True if the control half should hear of it, as for [`Self::note_received`].
+    /// Returns true if the control half should be told, as for [`Self::note_received`].
     pub fn note_sent(&self, now: Instant) -> bool {
         self.peer.activity().note_sent(now) | self.is_due(now) | self.sealing.volume.take_worn()
     }
 
-    /// Whether its key has sealed so much that it is to be replaced.
+    /// Returns true if its key has sealed so much that it must be replaced.
     pub(crate) fn is_worn(&self) -> bool {
         self.sealing.volume.is_worn()
     }
 
-    /// Bytes of plaintext sealed so far.
+    /// Returns the number of bytes of plaintext sealed so far.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.sealing.volume.bytes()
     }
 
-    /// Packets sealed so far.
+    /// Returns the number of packets sealed so far.
     pub(crate) fn sent_packets(&self) -> u64 {
         self.sealing.volume.packets()
     }
 
-    /// The peer's index, which our datagrams carry.
+    /// Returns the peer's index, which our datagrams carry.
     pub(crate) fn remote_index(&self) -> SessionIndex {
         self.remote_index
     }
 
-    /// Whether our side began the handshake, and so sees to the rekey.
+    /// Returns true if our side began the handshake, and so is responsible for the rekey.
     pub(crate) fn is_initiator(&self) -> bool {
         self.initiator
     }
 
-    /// When the handshake was done.
+    /// Returns when the handshake was completed.
     pub(crate) fn established(&self) -> Instant {
         self.established
     }
 
-    /// Whether the peer has proved that it has the keys.
+    /// Returns true if the peer has proved that it has the keys.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::Relaxed)
     }
 
-    /// The peer has proved that it has the keys.
+    /// Records that the peer has proved that it has the keys.
     pub(crate) fn confirm(&self) {
         self.confirmed.store(true, Ordering::Relaxed);
     }
 
-    /// From `at` on, the next packet that is sent or received asks for control's attention, once. So a
-    /// session can be rekeyed on use without a timer that runs while it is idle. `None` takes that back.
+    /// Makes the next packet sent or received from `at` on ask for control's attention, once. So a session is
+    /// rekeyed on use, without a timer that runs while it is idle. `None` cancels that.
     pub(crate) fn set_attention(&self, at: Option<Instant>) {
         let millis = at.map_or(NO_ATTENTION, |at| self.age_millis(at));
         self.attention.store(millis, Ordering::Relaxed);
     }
 
-    /// Forgets both keys. From now on it neither seals nor opens, whoever still holds it.
+    /// Erases both keys. From now on the session neither seals nor opens, even for other holders of it.
     pub(crate) fn erase(&self) {
         *sync::write(&self.sealing.key) = None;
         *sync::write(&self.opening.key) = None;
     }
 
-    /// Whether the keys are gone.
+    /// Returns true if the keys are erased.
     pub(crate) fn is_erased(&self) -> bool {
         sync::read(&self.sealing.key).is_none()
     }
 
-    /// Whether control asked for attention by now, which is told once; or the session must end, which is
-    /// done.
+    /// Returns true once when control's attention time has come. Also ends a session past its lifetime, and
+    /// returns true for that.
     fn is_due(&self, now: Instant) -> bool {
         let age = self.age_millis(now);
         if u128::from(age) >= self.reject_after.as_millis() {
@@ -346,6 +349,7 @@ impl Session {
             self.erase();
             return true;
         }
+        // The load alone is the common case; only the swap writes the shared cache line.
         age >= self.attention.load(Ordering::Relaxed)
             && age >= self.attention.swap(NO_ATTENTION, Ordering::Relaxed)
     }
@@ -372,17 +376,17 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Later than every age.
+/// Attention time that no session reaches.
 const NO_ATTENTION: u64 = u64::MAX;
 
-/// What a datagram held, as its first four bits say, with the length of the plaintext in bytes.
+/// Content of a datagram, by its first four bits, with the length of the plaintext in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
-    /// An IP packet, of version 4 or 6. Nothing else of it has been looked at.
+    /// An IP packet of version 4 or 6. Nothing else of it was checked.
     Packet(usize),
     /// A control message, or a keepalive, which is empty: for `Endpoint::handle_control`.
     Control(usize),
-    /// Something that a later version of the protocol may know.
+    /// Content that a later version of the protocol may know.
     Unknown(usize),
 }
 
@@ -396,20 +400,20 @@ impl Opened {
         }
     }
 
-    /// The length of the plaintext, bytes.
+    /// Returns the length of the plaintext in bytes.
     pub fn len(self) -> usize {
         match self {
             Self::Packet(length) | Self::Control(length) | Self::Unknown(length) => length,
         }
     }
 
-    /// Whether it is a keepalive.
+    /// Returns true for an empty keepalive.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 }
 
-/// Why a packet could not be sealed.
+/// Reason why a packet could not be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SealError {
@@ -421,20 +425,20 @@ pub enum SealError {
     NoRoom,
 }
 
-/// Why a datagram could not be opened.
+/// Reason why a datagram could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Not a data packet, or for another session.
+    /// The datagram is no data packet, or for another session.
     #[error("the datagram is malformed")]
     Malformed,
-    /// Not made by the peer, or altered.
+    /// The packet was not made by the peer, or was altered.
     #[error("the packet is not authentic")]
     Unauthentic,
-    /// Authentic, but received before.
+    /// The packet is authentic, but was received before.
     #[error("the packet is a replay")]
     Replayed,
-    /// Authentic, but so far behind the newest that nobody knows whether it is a replay.
+    /// The packet is authentic, but too far behind the newest to tell whether it is a replay.
     #[error("the packet is too old")]
     TooOld,
     /// The session is past its lifetime, or control has erased it.

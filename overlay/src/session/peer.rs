@@ -13,27 +13,27 @@ use crate::reach::{Path, RecvMeta};
 use crate::sync;
 use crate::wire::DATA_OVERHEAD;
 
-/// One peer in one network, as the data path sees it. Shared by `Arc` between control, sessions and driver.
+/// One peer in one network, as the data path sees it. Control, sessions and driver share it by `Arc`.
 ///
-/// It and its current session point at each other; control breaks that circle when it removes the peer.
+/// The peer and its current session reference each other; control breaks that cycle when it removes the peer.
 pub struct Peer {
     id: NodeId,
     identity: PublicIdentity,
     network: NetworkIndex,
-    /// What belongs to it, the self-certifying address first. It changes seldom, and is read with every
-    /// batch.
+    /// Addresses and blocks of the peer, the self-certifying address first. They change seldom, and are read
+    /// with every batch.
     prefixes: RwLock<Arc<[Prefix]>>,
     link: RwLock<Link>,
     receive_buffer: AtomicU32,
     forgotten: AtomicBool,
     activity: Activity,
-    /// How many [`Watch`]es of it there are.
+    /// Number of [`Watch`]es of the peer.
     watches: AtomicUsize,
     watched: Watched,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
-/// How to reach the peer right now.
+/// Present way to the peer.
 #[derive(Default)]
 struct Link {
     session: Option<Arc<Session>>,
@@ -42,27 +42,27 @@ struct Link {
 
 /// A peer's current session and path, taken together.
 ///
-/// Good for one batch; the next batch asks [`Peer::sender`] again.
+/// Valid for one batch; call [`Peer::sender`] again for the next.
 #[derive(Clone)]
 pub struct Sender {
-    /// Seals the packets.
+    /// Session that seals the packets.
     pub session: Arc<Session>,
-    /// Where they go.
+    /// Path that the packets take.
     pub path: Path,
     is_unasked: bool,
 }
 
 impl Sender {
-    /// Bytes that [`Sender::seal`] adds to a packet.
+    /// Returns the number of bytes that [`Sender::seal`] adds to a packet.
     pub fn overhead(&self) -> usize {
         DATA_OVERHEAD + self.path.place.overhead()
     }
 
-    /// Seals a packet as [`Session::seal`] does, behind what its place needs in front, and returns the length
-    /// of both. That is what goes to [`Path::remote`], in one datagram.
+    /// Seals a packet as [`Session::seal`] does, behind the header that its place needs, and returns the
+    /// total length. The result goes to [`Path::remote`] in one datagram.
     ///
     /// # Errors
-    /// As [`Session::seal`]; also if `out` has no room for the front.
+    /// Returns the errors of [`Session::seal`], also if `out` has no room for the header.
     pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let Some(header) = self.path.place.relay() else { return self.seal_packet(packet, out) };
         let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
@@ -77,16 +77,16 @@ impl Sender {
         }
     }
 
-    /// The same for packets that no program sends: resets and ICMP messages, which answer what the peer has
-    /// sent, and reports of groups. The peer need not say anything more, so nobody waits for an answer; and a
-    /// peer that gets only such packets is none that this node uses.
+    /// Returns the same for packets that no program sends: resets and ICMP messages that answer the peer's
+    /// packets, and reports of groups. The peer need not answer such packets, so none is expected. A peer
+    /// that gets only such packets does not count as used by this node.
     pub fn unasked(self) -> Self {
         Self { is_unasked: true, ..self }
     }
 }
 
 impl Peer {
-    /// A peer that is not reachable yet. `addresses` are those it has besides the self-certifying one.
+    /// Creates a peer that is not reachable yet. `addresses` excludes the self-certifying one.
     pub(crate) fn new(
         identity: PublicIdentity,
         network: NetworkIndex,
@@ -114,57 +114,58 @@ impl Peer {
         }
     }
 
-    /// The peer's node ID.
+    /// Returns the peer's node ID.
     pub fn id(&self) -> &NodeId {
         &self.id
     }
 
-    /// The peer's public keys.
+    /// Returns the peer's public keys.
     pub fn identity(&self) -> &PublicIdentity {
         &self.identity
     }
 
-    /// The network in which it is this peer. The same node in another network is another `Peer`.
+    /// Returns the network of this peer. The same node in another network is another `Peer`.
     pub fn network(&self) -> NetworkIndex {
         self.network
     }
 
-    /// Whether the peer is a root of this node. The same node may be a peer in other networks too.
+    /// Returns true if the peer is a root of this node. The same node may be a peer in other networks too.
     pub(crate) fn is_root(&self) -> bool {
         self.network == NetworkIndex::ROOTS
     }
 
-    /// Its node ID, and that it is a root if it is: for the log, which people read.
+    /// Returns a text for the log: the node ID, marked if the peer is a root.
     pub(crate) fn logged(&self) -> impl fmt::Display + '_ {
         Logged(self)
     }
 
-    /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind
-    /// it are not among them.
+    /// Returns the peer's present addresses in the network, the self-certifying one first. Excludes the
+    /// blocks of addresses behind it.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let prefixes = self.prefixes();
         let single = prefixes.iter().filter(|prefix| **prefix == prefix.address().into());
         single.map(Prefix::address).collect()
     }
 
-    /// All that belongs to the peer now: its addresses, the self-certifying one first, and the blocks behind
-    /// it.
+    /// Returns the peer's present addresses, the self-certifying one first, and the blocks behind it.
     pub fn prefixes(&self) -> Arc<[Prefix]> {
         sync::read(&self.prefixes).clone()
     }
 
-    /// Whether this is one of the peer's addresses now; those in the blocks behind it are not.
+    /// Returns true if this is one of the peer's present addresses; addresses in the blocks behind it do not
+    /// count.
     pub fn has_address(&self, address: IpAddr) -> bool {
         sync::read(&self.prefixes).contains(&address.into())
     }
 
-    /// Whether that address is one of the peer's, or lies in a block behind it. Others may have a longer
-    /// prefix in that block, which [`Routes`](crate::Routes) knows: what they have is theirs.
+    /// Returns true if the address is one of the peer's, or lies in a block behind it. Another peer may have
+    /// a longer prefix in that block, which [`Routes`](crate::Routes) knows; its addresses belong to that
+    /// peer.
     pub fn owns(&self, source: IpAddr) -> bool {
         sync::read(&self.prefixes).iter().any(|prefix| prefix.contains(source))
     }
 
-    /// The session and path to use for the next batch, or `None` if there is no session or no path.
+    /// Returns the session and path for the next batch, or `None` if either is missing.
     ///
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
@@ -172,81 +173,80 @@ impl Peer {
         Some(Sender { session: link.session.clone()?, path: link.path?, is_unasked: false })
     }
 
-    /// The session to send on, if there is one.
+    /// Returns the session to send on, if any.
     pub fn session(&self) -> Option<Arc<Session>> {
         sync::read(&self.link).session.clone()
     }
 
-    /// The path to send on, if one is known.
+    /// Returns the path to send on, if known.
     pub fn path(&self) -> Option<Path> {
         sync::read(&self.link).path
     }
 
-    /// Whether the endpoint has forgotten this peer. It never gets a session again; its addresses may belong
-    /// to another
-    /// `Peer` of the same node by now.
+    /// Returns true if the endpoint has forgotten this peer. It never gets a session again; its addresses may
+    /// now belong to another `Peer` of the same node.
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// How many bytes of datagrams may be under way to this peer, over all flows together.
+    /// Returns the maximum number of bytes of datagrams in flight to this peer, over all flows together.
     ///
-    /// Half of the UDP receive buffer that the peer told us of, because the kernel charges a datagram at up
-    /// to twice its size and an overflow loses whole batches.
+    /// It is half of the UDP receive buffer that the peer has reported. The kernel charges a datagram at up
+    /// to twice its size, and an overflow loses whole batches.
     pub fn receive_limit(&self) -> usize {
         self.receive_buffer.load(Ordering::Relaxed) as usize / 2
     }
 
-    /// A place for the driver's own state of this peer. This crate does not touch it.
+    /// Returns a slot for the driver's own state of this peer. This crate does not touch it.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context
     }
 
-    /// Has the endpoint find out whether the peer is still there, also while nothing is sent, until the
-    /// result is dropped. A driver holds one for each connection with the peer; it costs no lock, and takes
-    /// effect with the next packet.
+    /// Makes the endpoint check whether the peer is still there, also while nothing is sent, until the result
+    /// is dropped. A driver holds one for each connection with the peer; it costs no lock, and takes effect
+    /// with the next packet.
     ///
     /// The endpoint asks the peer for a sign of life 300 ms after the last packet of data, then each time
-    /// after four times that, at most 25 s after it was last sent to and heard (27 s where the peer is the
-    /// one of the two that asks first; what the same node says in another network counts, too); 600 ms on the
-    /// same machine or local network, or 20 ms for each peer that is watched. So a peer whose machine refuses
-    /// packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and one that was started again is
-    /// noticed. Silence alone reports nothing.
+    /// after four times that. The wait is at most 25 s after the last packet sent and heard, or 27 s if the
+    /// peer is the one that asks first. Packets of the same node in another network count too. On the same
+    /// machine or local network it is 600 ms, or 20 ms for each watched peer. So a peer whose machine refuses
+    /// packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and a restarted one is detected.
+    /// Silence alone reports nothing.
     pub fn watch(self: &Arc<Self>) -> Watch {
         if self.watches.fetch_add(1, Ordering::Relaxed) == 0 {
             self.watched.0.fetch_add(1, Ordering::Relaxed);
-            // So that the next packet makes control look.
+            // Without this, control would not look before the present timer expires.
             self.activity.disarm();
         }
         Watch(Arc::clone(self))
     }
 
-    /// For how long what was sent has had no answer of any kind. `None` if nothing waits for one.
+    /// Returns how long sent data has had no answer of any kind; `None` if no answer is awaited.
     pub fn unanswered(&self, now: Instant) -> Option<Duration> {
         self.activity.unanswered_since().map(|since| now.saturating_duration_since(since))
     }
 
-    /// Whether there is any [`Watch`] of it.
+    /// Returns true if there is any [`Watch`] of the peer.
     pub(crate) fn is_watched(&self) -> bool {
         self.watches.load(Ordering::Relaxed) > 0
     }
 
-    /// What the timers run from.
+    /// Returns the moments from which the timers run.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
 
-    /// The endpoint has forgotten it.
+    /// Records that the endpoint has forgotten the peer.
     pub(crate) fn set_forgotten(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
     }
 
-    /// Gives it other addresses.
+    /// Replaces its addresses.
     pub(crate) fn set_prefixes(&self, prefixes: Arc<[Prefix]>) {
         *sync::write(&self.prefixes) = prefixes;
     }
 
-    /// Makes `session` the one to send on, and returns the one before.
+    /// Makes `session` the one to send on, and returns the previous one.
     pub(crate) fn set_session(&self, session: Option<Arc<Session>>) -> Option<Arc<Session>> {
         std::mem::replace(&mut sync::write(&self.link).session, session)
     }
@@ -256,15 +256,15 @@ impl Peer {
         sync::write(&self.link).path = path;
     }
 
-    /// Notes the size of the peer's UDP receive buffer, in bytes.
+    /// Records the size of the peer's UDP receive buffer, in bytes.
     pub(crate) fn set_receive_buffer(&self, bytes: u32) {
         self.receive_buffer.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether `meta` is another source than the path. The discovery socket is none: nothing is sent from
-    /// there.
+    /// Returns true if `meta` is a source other than the path.
     pub(super) fn is_new_source(&self, meta: &RecvMeta) -> bool {
         let path = sync::read(&self.link).path;
+        // Nothing is sent from the discovery socket, so it is never a path.
         !meta.multicast && path.is_none_or(|path| path.place != meta.place())
     }
 }
@@ -275,7 +275,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// What [`Peer::logged`] gives.
+/// Text that [`Peer::logged`] returns.
 struct Logged<'a>(&'a Peer);
 
 impl fmt::Display for Logged<'_> {
@@ -285,7 +285,7 @@ impl fmt::Display for Logged<'_> {
     }
 }
 
-/// The wish to hear when a peer is not there any more: see [`Peer::watch`].
+/// Request to be told when a peer is no longer there: see [`Peer::watch`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -311,17 +311,16 @@ impl Drop for Watch {
     }
 }
 
-/// How many peers of a node have a [`Watch`]. All of them share it.
+/// Number of a node's peers with a [`Watch`]; shared by all of them.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Watched(Arc<AtomicUsize>);
 
 impl Watched {
-    /// The number now.
+    /// Returns the present number.
     pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Bytes; what Linux gives a socket that asks for nothing. It stands until the handshake tells the real
-/// number.
+/// Receive buffer assumed until the handshake tells the real size, in bytes; Linux's default for a socket.
 const ASSUMED_RECEIVE_BUFFER: u32 = 212_992;

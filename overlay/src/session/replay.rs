@@ -1,9 +1,10 @@
-/// Remembers which of the latest [`ReplayWindow::WIDTH`] counters were received (RFC 6479).
+/// Record of which of the latest [`ReplayWindow::WIDTH`] counters were received (RFC 6479).
 ///
-/// A ring of 64-bit words, one more than the window is wide, so that moving it on only clears whole words.
+/// It is a ring of 64-bit words, one more than the window is wide, so that advancing it only clears whole
+/// words.
 #[derive(Debug)]
 pub(super) struct ReplayWindow {
-    /// One more than the highest counter marked, 0 before any.
+    /// One more than the highest marked counter; 0 before the first.
     next: u64,
     words: [u64; WORDS],
 }
@@ -11,24 +12,24 @@ pub(super) struct ReplayWindow {
 const WORD: u64 = u64::BITS as u64;
 const WORDS: usize = (ReplayWindow::WIDTH / WORD) as usize + 1;
 
-/// Why a counter is not new.
+/// Reason why a counter is not new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stale {
-    /// Marked before.
+    /// The counter was marked before.
     Replayed,
-    /// Behind the window, so nobody knows.
+    /// The counter is behind the window, so whether it was marked is unknown.
     TooOld,
 }
 
 impl ReplayWindow {
-    /// How far behind the highest counter a packet may be, in packets.
+    /// Maximum distance of a packet behind the highest counter, in packets.
     pub(super) const WIDTH: u64 = 8192;
 
     pub(super) const fn new() -> Self {
         Self { next: 0, words: [0; WORDS] }
     }
 
-    /// Marks `counter`, which must be of an authenticated packet, unless it is stale.
+    /// Marks `counter`, which must belong to an authenticated packet, unless it is stale.
     pub(super) fn mark(&mut self, counter: u64) -> Result<(), Stale> {
         if counter >= self.next {
             self.advance(counter);
@@ -44,14 +45,15 @@ impl ReplayWindow {
         Ok(())
     }
 
-    /// One more than the highest counter marked.
+    /// Returns one more than the highest marked counter.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Makes `counter` the highest and clears the words that this brings into the window.
+    /// Makes `counter` the highest and clears the words that enter the window.
     fn advance(&mut self, counter: u64) {
         let (old, new) = (self.next.saturating_sub(1) / WORD, counter / WORD);
+        // A jump over more than the whole ring clears each word once, however far it goes.
         for block in (old + 1..=new).take(WORDS) {
             self.words[slot(block)] = 0;
         }
@@ -71,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// What the window should do, said plainly.
+    /// Simple model of the window.
     #[derive(Default)]
     struct Reference {
         seen: BTreeSet<u64>,

@@ -1,4 +1,4 @@
-//! A session from its keys to its end, and what it tells control.
+//! A session from its keys to its end, and its requests for control's attention.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -74,6 +74,7 @@ fn a_key_that_has_sealed_much_asks_once_to_be_replaced() {
         pair.a.note_sent(now);
         pair.a.peer().activity().arm();
         assert!(!pair.a.note_sent(now));
+        // A key of AES-GCM is replaced after 2^38 bytes.
         pair.a.sealing.volume.pretend(5, 1 << 38);
         assert_eq!((pair.a.note_sent(now), pair.a.note_sent(now)), (worn, false));
         assert_eq!(pair.a.is_worn(), worn);
@@ -95,6 +96,7 @@ fn packets_behind_the_window_are_too_old() {
     let pair = Pair::new();
     let first = seal(&pair.a, &[]);
     let second = seal(&pair.a, &[]);
+    // The replay window is 8,192 packets wide.
     for _ in 2..8192 {
         seal(&pair.a, &[]);
     }
@@ -116,7 +118,7 @@ fn counter_ends_the_session_and_never_wraps() {
     }
     assert_eq!(pair.counters.seal_expired.get(), 3);
 
-    // And a peer that goes past it is not believed.
+    // A peer's counter past the limit is refused.
     let mut past = [0; 64];
     Data::write_header(&mut past, pair.b.index(), MESSAGE_LIMIT);
     assert_eq!(open(&pair.b, &past), Err(OpenError::Expired));
@@ -203,7 +205,7 @@ fn timers_are_wanted_only_while_something_waits() {
     assert!(!pair.a.note_received(now, &meta));
     assert_eq!((activity.unanswered_since(), activity.owed_since()), (None, None));
 
-    // Data that is sent waits for anything to come back, counted from the first.
+    // Sent data waits for any answer, counted from the first.
     seal(&pair.a, &[0x45]);
     assert!(pair.a.note_sent(now));
     seal(&pair.a, &[0x45]);
@@ -221,7 +223,7 @@ fn timers_are_wanted_only_while_something_waits() {
     assert!(!pair.a.note_received(now + Duration::from_millis(3400), &meta), "an answer like any other");
     assert!(!activity.take_silence());
 
-    // Data that is received is owed anything back.
+    // Received data calls for any answer.
     activity.disarm();
     assert!(open(&pair.a, &seal(&pair.b, &[0x60])).is_ok());
     assert!(pair.a.note_received(now + Duration::from_secs(4), &meta));
@@ -375,7 +377,7 @@ impl Pair {
         self.a.peer()
     }
 
-    /// Makes the source the path and a timer run, so that nothing else asks for attention.
+    /// Makes the source the path and marks a timer as running, so that nothing else asks for attention.
     fn make_quiet(&self, session: &Session, meta: &RecvMeta) {
         let path = Path { place: meta.place(), datagram_size: 1200, turn: false };
         session.peer().set_path(Some(path));

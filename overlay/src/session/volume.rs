@@ -2,17 +2,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::crypto::Suite;
 
-/// A session seals and opens no more than this many packets per direction.
+/// Maximum number of packets that a session seals or opens per direction.
 pub(crate) const MESSAGE_LIMIT: u64 = 1 << 60;
 
-/// What one AES-GCM key may seal, in blocks of 16 bytes: RFC 9001 section 6.6 and appendix B.1, for an
-/// advantage of an attacker of at most 2^-57. ChaCha20-Poly1305 has no such limit within [`MESSAGE_LIMIT`].
+/// Maximum number of 16-byte blocks sealed by one AES-GCM key: RFC 9001 section 6.6 and appendix B.1, for an
+/// attacker's advantage of at most 2^-57. ChaCha20-Poly1305 has no such limit within [`MESSAGE_LIMIT`].
 const GCM_BLOCKS: u64 = 1 << 35;
-/// The session is replaced when so much of that is used, at the latest: packets and bytes.
+/// Number of packets and of bytes after which the session is replaced at the latest.
 const GCM_REKEY_PACKETS: u64 = 1 << 22;
 const GCM_REKEY_BYTES: u64 = 1 << 38;
 
-/// The counters of one key that seals: nonces, which are never used twice, and how much it may still be used.
+/// Counters of one sealing key: nonces, which are never used twice, and its remaining use.
 #[derive(Debug)]
 pub(super) struct Volume {
     next: AtomicU64,
@@ -32,47 +32,46 @@ impl Volume {
         }
     }
 
-    /// The counter of the next packet; `None` if the key has done all that it may.
-    ///
-    /// A counter that is drawn is used up, even if it is past the limit. It cannot come round to zero again.
+    /// Returns the counter of the next packet; `None` if the key has reached its limit.
     pub(super) fn draw(&self) -> Option<u64> {
+        // A drawn counter is used up, even past the limit, so it cannot wrap around to zero.
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         let used_up = || {
-            // Each packet has one block for its tag's mask, and its last one may be short.
+            // Each packet uses one block for its tag's mask, and its last block may be short.
             let blocks = self.bytes() / 16 + counter.saturating_mul(2);
             blocks >= GCM_BLOCKS
         };
         (counter < MESSAGE_LIMIT && !(self.is_gcm && used_up())).then_some(counter)
     }
 
-    /// So many bytes were sealed under the last counter.
+    /// Records the number of bytes sealed under the last counter.
     pub(super) fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Packets sealed so far.
+    /// Returns the number of packets sealed so far.
     pub(super) fn packets(&self) -> u64 {
         self.next.load(Ordering::Relaxed).min(MESSAGE_LIMIT)
     }
 
-    /// Bytes of their plaintexts.
+    /// Returns the number of bytes of their plaintexts.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the key is to be replaced.
+    /// Returns true if the key must be replaced.
     pub(super) fn is_worn(&self) -> bool {
         self.is_gcm && (self.packets() >= GCM_REKEY_PACKETS || self.bytes() >= GCM_REKEY_BYTES)
     }
 
-    /// The same, but true once only.
+    /// Like [`Self::is_worn`], but returns true only once.
     pub(super) fn take_worn(&self) -> bool {
         self.is_worn()
             && !self.is_announced.load(Ordering::Relaxed)
             && !self.is_announced.swap(true, Ordering::Relaxed)
     }
 
-    /// As if it had sealed that much.
+    /// Pretends that the key has sealed this much.
     #[cfg(test)]
     pub(super) fn pretend(&self, packets: u64, bytes: u64) {
         self.next.store(packets, Ordering::Relaxed);

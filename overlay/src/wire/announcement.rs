@@ -3,17 +3,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Initiation, MessageType, ParseError, Reader, VERSION};
 use crate::id::PublicIdentity;
 
-/// The UDP port of beacons and announcements, unless it was chosen otherwise.
+/// UDP port of beacons and announcements, unless configured otherwise.
 pub const DISCOVERY_PORT: u16 = 7473;
 
-/// The multicast group of beacons and announcements, IPv4 (administratively scoped, RFC 2365).
+/// Multicast group of beacons and announcements, IPv4 (administratively scoped, RFC 2365).
 pub const DISCOVERY_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
 
-/// The multicast group of beacons and announcements, IPv6 (link-local scope, transient; RFC 4291 section
-/// 2.7).
+/// Multicast group of beacons and announcements, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
 pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
 
-/// A root's multicast word to its local networks: "I am a root, and I listen where this comes from."
+/// Multicast message of a root to its local networks: "I am a root, and I listen where this comes from."
 ///
 /// ```text
 /// offset  0     1        2        34       66     198
@@ -23,8 +22,8 @@ pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x
 ///        +----+---------+--------+---------+------+
 /// ```
 ///
-/// It proves nothing. Who uses it begins a handshake, which proves the keys. The zeros make it as long as an
-/// [`Initiation`], so that one may answer it.
+/// It proves nothing. A node that uses it begins a handshake, which proves the keys. The zeros make it as
+/// long as an [`Initiation`], so that an initiation may answer it.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -37,7 +36,7 @@ pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// The root's keys.
+    /// Keys of the root.
     pub identity: PublicIdentity,
 }
 
@@ -45,11 +44,11 @@ impl Announcement {
     /// Length on the wire, in bytes.
     pub const LEN: usize = Initiation::MIN;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// Another message, another version, a wrong length, or keys that are none. What stands in the place of
-    /// the zeros is ignored.
+    /// Returns an error for another message, another version, a wrong length, or invalid keys. The bytes in
+    /// place of the zeros are ignored.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Announcement)?;
         reader.version()?;

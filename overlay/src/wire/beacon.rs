@@ -2,7 +2,7 @@ use super::{MessageType, ParseError, Reader, VERSION};
 
 type Tag = [u8; Beacon::TAG];
 
-/// A multicast question: "who else is on one of these networks?"
+/// Multicast question: "who else is on one of these networks?"
 ///
 /// ```text
 /// offset  0     1        2         18
@@ -12,8 +12,8 @@ type Tag = [u8; Beacon::TAG];
 /// ```
 ///
 /// A tag is a hash of the salt under a network's discovery key, so a beacon shows neither the network nor the
-/// node. Random tags fill the list up, and it is sorted, so it shows neither how many networks there are nor
-/// which tag came first. Its length also pays for the [`Hello`](super::Hello) that answers it.
+/// node. Random tags fill the list, and it is sorted, so it shows neither the number of networks nor which
+/// tag came first. Its length also pays for the [`Hello`](super::Hello) that answers it.
 ///
 /// ```
 /// use peersock_overlay::wire::Beacon;
@@ -26,7 +26,7 @@ type Tag = [u8; Beacon::TAG];
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beacon<'a> {
-    /// What the tags are hashes of; random.
+    /// Random input of the tags' hashes.
     pub salt: [u8; 16],
     tags: &'a [Tag],
 }
@@ -34,16 +34,16 @@ pub struct Beacon<'a> {
 impl<'a> Beacon<'a> {
     /// Length of one tag, in bytes.
     pub const TAG: usize = 16;
-    /// The most networks that one beacon can name. A node with more takes turns.
+    /// Maximum number of networks that one beacon names. A node with more takes turns.
     pub const MAX_TAGS: usize = 16;
 
     /// Length on the wire, in bytes.
     pub const LEN: usize = 1 + 1 + 16 + Self::MAX_TAGS * Self::TAG;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// Another message, another version, or a list that has not 16 tags.
+    /// Returns an error for another message, another version, or a list without exactly 16 tags.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Beacon)?;
         reader.version()?;
@@ -54,20 +54,20 @@ impl<'a> Beacon<'a> {
         }
     }
 
-    /// Whether one of the tags is `tag`. Tags are public, so this need not take constant time.
+    /// Returns true if one of the tags is `tag`. Tags are public, so this need not take constant time.
     pub fn contains(&self, tag: &Tag) -> bool {
         self.tags.contains(tag)
     }
 
-    /// All tags, in ascending order if the sender keeps to the protocol.
+    /// Returns all tags, in ascending order if the sender follows the protocol.
     pub fn tags(&self) -> &'a [Tag] {
         self.tags
     }
 
-    /// Appends a beacon with the given tags to `out`; `random` fills the places that are left.
+    /// Appends a beacon with the given tags to `out`; `random` fills the remaining places.
     ///
     /// # Panics
-    /// With more than [`Self::MAX_TAGS`] tags.
+    /// Panics with more than [`Self::MAX_TAGS`] tags.
     pub fn emit(salt: [u8; 16], tags: &[Tag], mut random: impl FnMut(&mut [u8]), out: &mut Vec<u8>) {
         let mut list = [[0; Self::TAG]; Self::MAX_TAGS];
         list[..tags.len()].copy_from_slice(tags);

@@ -5,10 +5,10 @@ use crate::id::NodeId;
 const CANDIDATES: u8 = 0x09;
 const TCP_CANDIDATES: u8 = 0x0B;
 
-/// The flag of a message that wants an answer.
+/// Flag of a message that wants an answer.
 const WANTED: u8 = 1;
 
-/// Where the sender can be reached, and what roots vouch for; sent in a session between two nodes.
+/// Sender's addresses, with the roots' vouchers; sent in a session between two nodes.
 ///
 /// ```text
 /// offset  0      1       2      6            8         n       n+1
@@ -18,7 +18,7 @@ const WANTED: u8 = 1;
 ///        +------+-------+------+------------+---------+-------+--------------------------------+
 /// ```
 ///
-/// The same with first byte 0x0B has the sender's addresses for TCP. An answer without any refuses.
+/// The same with first byte 0x0B has the sender's addresses for TCP. An answer without any address refuses.
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
 ///
@@ -34,21 +34,21 @@ const WANTED: u8 = 1;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
-    /// The addresses are for TCP, and both nodes are to connect at once; otherwise they are for UDP.
+    /// True if the addresses are for TCP, so that both nodes connect at once; false for UDP.
     pub of_tcp: bool,
-    /// The receiver is to answer by the same message with the same id; otherwise this is that answer.
+    /// True if the receiver should answer by the same message with the same id; false for that answer.
     pub is_question: bool,
-    /// Chosen by who asks.
+    /// Id chosen by the asking node.
     pub id: u32,
-    /// The round trip between the two as far as the sender knows it, in milliseconds; 0 if it does not.
+    /// Round-trip time between the two as the sender knows it, in milliseconds; 0 if unknown.
     pub round_trip: u16,
-    /// Where the sender can be reached.
+    /// Addresses where the sender can be reached.
     pub contact: Contact,
-    /// What roots have said of that; at most [`Self::MAX_VOUCHERS`] are written and read.
+    /// Vouchers of roots for these addresses; at most [`Self::MAX_VOUCHERS`] are written and read.
     pub vouchers: Vec<RootVoucher>,
 }
 
-/// A voucher with the root that has given it.
+/// Voucher with the root that has issued it.
 ///
 /// ```
 /// use peersock_overlay::Identity;
@@ -62,20 +62,20 @@ pub struct Candidates {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootVoucher {
-    /// The first 8 bytes of the root's node ID: which of the receiver's roots it may be. The signature shows
-    /// whether it is.
+    /// First 8 bytes of the root's node ID, which select one of the receiver's roots. The signature shows
+    /// whether it is the right one.
     pub root: [u8; 8],
-    /// What the root has said.
+    /// Voucher of the root.
     pub voucher: Voucher,
 }
 
 impl RootVoucher {
-    /// A voucher that the root with this node ID has given.
+    /// Creates the entry for a voucher from the root with this node ID.
     pub fn new(root: &NodeId, voucher: Voucher) -> Self {
         Self { root: Self::name_of(root), voucher }
     }
 
-    /// How a voucher names a root.
+    /// Returns the name of a root in a voucher entry.
     pub fn name_of(root: &NodeId) -> [u8; 8] {
         let mut name = [0; 8];
         name.copy_from_slice(&root.as_bytes()[..8]);
@@ -84,19 +84,19 @@ impl RootVoucher {
 }
 
 impl Candidates {
-    /// Most vouchers in one message.
+    /// Maximum number of vouchers in one message.
     pub const MAX_VOUCHERS: usize = 4;
 
-    /// Whether a plaintext is this message, by its first byte.
+    /// Returns true if a plaintext is this message, by its first byte.
     pub fn is_one(plaintext: &[u8]) -> bool {
         matches!(plaintext.first(), Some(&(CANDIDATES | TCP_CANDIDATES)))
     }
 
-    /// Reads a plaintext.
+    /// Parses a plaintext.
     ///
     /// # Errors
-    /// [`ParseError::Type`] for another message; [`ParseError::Length`] if it is cut off, or has more
-    /// candidates or vouchers than it may.
+    /// Returns [`ParseError::Type`] for another message, and [`ParseError::Length`] if it is cut off, or has
+    /// too many candidates or vouchers.
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader(plaintext);
         let of_tcp = match reader.u8()? {
@@ -120,7 +120,7 @@ impl Candidates {
         Ok(Self { of_tcp, is_question, id, round_trip, contact, vouchers })
     }
 
-    /// The length of the plaintext, in bytes.
+    /// Returns the length of the plaintext, in bytes.
     pub(crate) fn len(&self) -> usize {
         let mut plaintext = Vec::new();
         self.emit(&mut plaintext);

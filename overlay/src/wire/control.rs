@@ -13,10 +13,10 @@ const BIRTHDAY: u8 = 0x0A;
 /// Flag of [`Control::Birthday`].
 const BIRTHDAY_FAST: u8 = 1;
 
-/// The flag of a challenge whose sender is where it comes from.
+/// Flag of a challenge whose sender is where it comes from.
 const HERE: u8 = 1;
 
-/// A message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
+/// Message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
 ///
 /// ```text
 /// Probe     0x01 | id 4 | zeros up to the size that is probed
@@ -42,64 +42,67 @@ const HERE: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
-    /// Asks for a [`Control::ProbeAck`]: does a datagram of this size pass, is this path alive? (RFC 8899)
+    /// Question for a [`Control::ProbeAck`], which tests whether a datagram of this size passes and the path
+    /// is alive (RFC 8899).
     Probe {
-        /// Chosen by the sender.
+        /// Id chosen by the sender.
         id: u32,
         /// Length of the plaintext, padding included, in bytes.
         len: ProbeSize,
     },
-    /// Answers a probe. It is as short as can be, whatever the probe's size was.
+    /// Answer to a probe. It has the minimum size, whatever the probe's size was.
     ProbeAck {
-        /// From the probe.
+        /// Id of the probe.
         id: u32,
-        /// The probe's size as its receiver saw it: bytes of UDP payload.
+        /// Size of the probe as its receiver saw it: bytes of UDP payload.
         size: u16,
     },
-    /// What the sender's side of the session is like. Sent when it changes.
+    /// Description of the sender's side of the session, sent when that changes.
     Params {
-        /// The size of the sender's UDP receive buffer, in bytes.
+        /// Size of the sender's UDP receive buffer, in bytes.
         receive_buffer: u32,
-        /// The sender's instance, as in its hellos.
+        /// Instance of the sender, as in its hellos.
         instance: u64,
     },
     /// The sender leaves; the session is over.
     Close {
-        /// Why; 0 is "leaving the network". Others are yet undefined and mean the same.
+        /// Reason; 0 is "leaving the network". Others are undefined so far and mean the same.
         reason: u8,
     },
     /// Another node with the receiver's identity has had a session with the sender just now.
     Elsewhere {
-        /// That node's instance.
+        /// Instance of that node.
         instance: u64,
-        /// Where the sender reached it. On the wire an IPv4 address is an IPv4-mapped IPv6 address.
+        /// Address at which the sender reached it. On the wire an IPv4 address is an IPv4-mapped IPv6
+        /// address.
         remote: SocketAddr,
     },
-    /// Asks whether the receiver receives where this was sent to (RFC 9000, section 8.2).
+    /// Question whether the receiver receives at the destination of this message (RFC 9000, section 8.2).
     Challenge {
-        /// Nobody can guess it.
+        /// Unpredictable bytes.
         data: [u8; 8],
-        /// The sender is where this comes from. It is long enough then to pay for an answer and a challenge.
+        /// True if the sender is where this comes from. The message is then long enough to pay for an answer
+        /// and a challenge.
         here: bool,
     },
-    /// Answers a challenge, from where it came in to where it came from.
+    /// Answer to a challenge, from the address where it arrived to its source.
     Answer {
-        /// From the challenge.
+        /// Data of the challenge.
         data: [u8; 8],
     },
-    /// Arranges a search for a direct way in which one side sends from many ports and the other one to many.
+    /// Arrangement of a search for a direct path: one side sends from many ports, the other one to many.
     Birthday {
-        /// Chosen by who asks.
+        /// Id chosen by the asking side.
         id: u32,
-        /// What its sender has to say.
+        /// Step of the arrangement.
         step: BirthdayStep,
-        /// In a question: its sender can send as the fast timing has it. In an agreement: its sender does so
-        /// as well, since it was asked like that. Otherwise it means nothing.
+        /// In a question, true if the sender supports the fast timing. In an agreement, true if both sides
+        /// use it, because the question had it. Otherwise meaningless.
         is_fast: bool,
     },
 }
 
-/// What a side of a search by many ports says to the other one.
+/// Message of one side of a search by many ports to the other.
 ///
 /// ```
 /// use peersock_overlay::wire::{BirthdayStep, Control};
@@ -115,7 +118,7 @@ pub enum BirthdayStep {
     Ask,
     /// The same by IPv6.
     AskIpv6,
-    /// "I do so in 1.5 s and half a round trip." If that is fast, in 0.3 s and half a round trip.
+    /// "I do so in 1.5 s and half a round trip." With the fast timing, in 0.3 s and half a round trip.
     Agree,
     /// "I do not."
     Refuse,
@@ -124,27 +127,27 @@ pub enum BirthdayStep {
 }
 
 impl Control {
-    /// Length of the plaintext of a challenge that is not `here`, in bytes.
+    /// Length of the plaintext of a challenge without `here`, in bytes.
     pub const CHALLENGE_LEN: usize = 10;
 
     /// Length of the plaintext of an answer, in bytes.
     pub const ANSWER_LEN: usize = 9;
 
-    /// Length of the plaintext of a challenge that is `here`, in bytes. The receiver answers with two
-    /// packets, each of which has a header and a tag.
+    /// Length of the plaintext of a challenge with `here`, in bytes. The receiver answers with two packets,
+    /// each of which has a header and a tag.
     pub const HERE_LEN: usize = Self::CHALLENGE_LEN + Self::ANSWER_LEN + DATA_OVERHEAD;
 
-    /// Whether the message may be sent from anywhere: it does not mean that its sender is there now (RFC
+    /// Returns true if the message may be sent from anywhere, so that it does not locate its sender (RFC
     /// 9000, section 9.1).
     pub fn is_probing(&self) -> bool {
         matches!(self, Self::Challenge { here: false, .. } | Self::Answer { .. })
     }
 
-    /// Reads a plaintext.
+    /// Parses a plaintext.
     ///
     /// # Errors
-    /// [`ParseError::Type`] for an unknown message, which a receiver ignores; [`ParseError::Length`] if it is
-    /// cut off.
+    /// Returns [`ParseError::Type`] for an unknown message, which a receiver ignores, and
+    /// [`ParseError::Length`] if it is cut off.
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader(plaintext);
         Ok(match reader.u8()? {
@@ -158,6 +161,7 @@ impl Control {
             ELSEWHERE => Self::Elsewhere { instance: reader.u64()?, remote: reader.address()? },
             CHALLENGE => {
                 let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
+                // The peer answers it with two packets, so it must be as long as both.
                 if here && plaintext.len() < Self::HERE_LEN {
                     return Err(ParseError::Length);
                 }
@@ -174,7 +178,7 @@ impl Control {
                     4 => BirthdayStep::AskIpv6,
                     _ => return Err(ParseError::Type),
                 };
-                // Earlier versions end here.
+                // Earlier versions send no flags.
                 let is_fast = reader.u8().is_ok_and(|flags| flags & BIRTHDAY_FAST != 0);
                 Self::Birthday { id, step, is_fast }
             }
@@ -236,7 +240,7 @@ impl Control {
     }
 }
 
-/// The length of a probe's plaintext: 7 to 65,535 bytes. A shorter one would be outdone by its answer.
+/// Length of a probe's plaintext: 7 to 65,535 bytes. A shorter probe would be shorter than its answer.
 ///
 /// ```
 /// use peersock_overlay::wire::ProbeSize;
@@ -248,15 +252,15 @@ impl Control {
 pub struct ProbeSize(u16);
 
 impl ProbeSize {
-    /// The shortest probe: as long as a [`Control::ProbeAck`].
+    /// Shortest probe, as long as a [`Control::ProbeAck`].
     pub const MIN: Self = Self(7);
 
-    /// `None` out of range.
+    /// Creates a size; returns `None` out of range.
     pub fn new(len: usize) -> Option<Self> {
         u16::try_from(len).ok().map(Self).filter(|size| *size >= Self::MIN)
     }
 
-    /// The length, in bytes.
+    /// Returns the length, in bytes.
     pub const fn get(self) -> usize {
         self.0 as usize
     }

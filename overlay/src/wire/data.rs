@@ -1,9 +1,9 @@
 use super::{MessageType, ParseError, Reader, SessionIndex};
 use crate::crypto::TAG;
 
-/// Bytes in front of the ciphertext of a data packet.
+/// Number of bytes in front of the ciphertext of a data packet.
 pub const DATA_HEADER: usize = 12;
-/// Bytes by which a data packet is longer than its plaintext: header and tag.
+/// Number of bytes that a data packet adds to its plaintext: header and tag.
 pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 
 /// A sealed packet.
@@ -30,19 +30,19 @@ pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data<'a> {
-    /// Which session of the receiver.
+    /// Index of the receiver's session.
     pub receiver: SessionIndex,
-    /// The packet's number in that session, which makes the nonce.
+    /// Number of the packet in that session, which makes the nonce.
     pub counter: u64,
-    /// Ciphertext and tag, 16 bytes at least.
+    /// Ciphertext and tag, at least 16 bytes.
     pub sealed: &'a [u8],
 }
 
 impl<'a> Data<'a> {
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] under 28 bytes, [`ParseError::Type`] for another message.
+    /// Returns [`ParseError::Length`] under 28 bytes, and [`ParseError::Type`] for another message.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Data)?;
         let (receiver, counter) = (reader.index()?, reader.u64()?);
@@ -55,7 +55,7 @@ impl<'a> Data<'a> {
     /// Writes the 12 bytes in front of the ciphertext.
     ///
     /// # Panics
-    /// If `datagram` is shorter than that.
+    /// Panics if `datagram` is shorter than that.
     pub fn write_header(datagram: &mut [u8], receiver: SessionIndex, counter: u64) {
         datagram[0] = MessageType::Data as u8;
         datagram[1..4].copy_from_slice(&receiver.to_be_bytes());

@@ -4,14 +4,14 @@ use crate::crypto::Suite;
 
 const INITIATION_HEADER: usize = 5;
 const RESPONSE_HEADER: usize = 8;
-/// MAC1 and MAC2, at the end of both handshake messages.
+/// Length of MAC1 and MAC2, at the end of both handshake messages.
 const MACS: usize = 32;
-/// Noise's ephemeral key, sealed static key and the tag of the payload.
+/// Length of Noise's ephemeral key, sealed static key and the tag of the payload.
 const INITIATION_NOISE: usize = 32 + 48 + 16;
-/// Noise's ephemeral key and the tag of the payload.
+/// Length of Noise's ephemeral key and the tag of the payload.
 const RESPONSE_NOISE: usize = 32 + 16;
 
-/// The first message of a handshake, before its cryptography is looked at.
+/// First message of a handshake, before its cryptography is checked.
 ///
 /// ```text
 /// offset  0     1        2          5            37               85                n-32   n-16
@@ -23,11 +23,11 @@ const RESPONSE_NOISE: usize = 32 + 16;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Initiation<'a> {
-    /// The sender's name for the session that is to be.
+    /// Sender's index for the future session.
     pub sender: SessionIndex,
-    /// Everything in front of the Noise message; it goes into the transcript.
+    /// Bytes in front of the Noise message; they go into the transcript.
     pub header: &'a [u8],
-    /// The Noise message.
+    /// Noise message.
     pub noise: &'a [u8],
 }
 
@@ -36,13 +36,13 @@ impl<'a> Initiation<'a> {
     pub const HEADER: usize = INITIATION_HEADER;
     /// Length with the payload of version 1, in bytes.
     pub const MIN: usize = Self::HEADER + INITIATION_NOISE + 65 + MACS;
-    /// The longest that is looked at, in bytes; it leaves room for payloads to grow.
+    /// Maximum length accepted, in bytes; it leaves room for payloads to grow.
     pub const MAX: usize = 1200;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// A length out of bounds, another message, or a version other than 1.
+    /// Returns an error for a length out of bounds, another message, or a version other than 1.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Initiation)?;
         reader.version()?;
@@ -51,14 +51,14 @@ impl<'a> Initiation<'a> {
         Ok(Self { sender, header, noise })
     }
 
-    /// The header of a message from `sender`.
+    /// Returns the header of a message from `sender`.
     pub fn header(sender: SessionIndex) -> [u8; INITIATION_HEADER] {
         let [a, b, c] = sender.to_be_bytes();
         [MessageType::Initiation as u8, VERSION, a, b, c]
     }
 }
 
-/// The second message of a handshake, before its cryptography is looked at.
+/// Second message of a handshake, before its cryptography is checked.
 ///
 /// ```text
 /// offset  0     1        2           5          8            40                n-32   n-16
@@ -70,15 +70,15 @@ impl<'a> Initiation<'a> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// The data suite that the responder chose.
+    /// Data suite that the responder chose.
     pub suite: Suite,
-    /// The initiator's session index, from its initiation.
+    /// Initiator's session index, from its initiation.
     pub receiver: SessionIndex,
-    /// The responder's name for the session.
+    /// Responder's index for the session.
     pub sender: SessionIndex,
-    /// Everything in front of the Noise message; it goes into the transcript.
+    /// Bytes in front of the Noise message; they go into the transcript.
     pub header: &'a [u8],
-    /// The Noise message.
+    /// Noise message.
     pub noise: &'a [u8],
 }
 
@@ -87,13 +87,13 @@ impl<'a> Response<'a> {
     pub const HEADER: usize = RESPONSE_HEADER;
     /// Length with the payload of version 1, in bytes.
     pub const MIN: usize = Self::HEADER + RESPONSE_NOISE + 12 + MACS;
-    /// The longest that is looked at, in bytes: a response is never longer than the initiation.
+    /// Maximum length accepted, in bytes, because a response is never longer than the initiation.
     pub const MAX: usize = Initiation::MAX;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// A length out of bounds, another message, or an unknown suite.
+    /// Returns an error for a length out of bounds, another message, or an unknown suite.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Response)?;
         let number = reader.u8()?;
@@ -103,14 +103,14 @@ impl<'a> Response<'a> {
         Ok(Self { suite, receiver, sender, header, noise })
     }
 
-    /// The header of a response.
+    /// Returns the header of a response.
     pub fn header(suite: Suite, receiver: SessionIndex, sender: SessionIndex) -> [u8; RESPONSE_HEADER] {
         let ([a, b, c], [d, e, f]) = (receiver.to_be_bytes(), sender.to_be_bytes());
         [MessageType::Response as u8, suite.to_wire(), a, b, c, d, e, f]
     }
 }
 
-/// The answer of a busy node to a handshake message: a cookie for its sender's address.
+/// Answer of a busy node to a handshake message: a cookie for its sender's address.
 ///
 /// ```text
 /// offset  0     1           4          28
@@ -121,11 +121,11 @@ impl<'a> Response<'a> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CookieReply {
-    /// The sender index of the message that is answered.
+    /// Sender index of the answered message.
     pub receiver: SessionIndex,
     /// Nonce of XChaCha20-Poly1305.
     pub nonce: [u8; 24],
-    /// The sealed cookie; the MAC1 of the answered message is its associated data.
+    /// Sealed cookie; the MAC1 of the answered message is its associated data.
     pub sealed: [u8; 32],
 }
 
@@ -133,11 +133,11 @@ impl CookieReply {
     /// Length on the wire, in bytes: less than any message that it answers.
     pub const LEN: usize = 60;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
-    /// message.
+    /// Returns [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, and [`ParseError::Type`] for
+    /// another message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::CookieReply)?;
         let reply = Self { receiver: reader.index()?, nonce: *reader.array()?, sealed: *reader.array()? };
@@ -154,8 +154,8 @@ impl CookieReply {
     }
 }
 
-/// The answer to an authentic initiation whose timestamp is not newer than the newest of its sender: that
-/// timestamp, so that a node whose clock has gone back can begin again with a newer one.
+/// Answer to an authentic initiation whose timestamp is not newer than its sender's newest. It holds that
+/// newest timestamp, so that a node whose clock has gone back can begin again with a newer one.
 ///
 /// ```text
 /// offset  0     1           4          28
@@ -169,11 +169,11 @@ impl CookieReply {
 /// [`Initiator::read_stale_reply`](crate::noise::Initiator::read_stale_reply) opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleReply {
-    /// The sender index of the initiation that is answered.
+    /// Sender index of the answered initiation.
     pub receiver: SessionIndex,
     /// Nonce of XChaCha20-Poly1305.
     pub nonce: [u8; 24],
-    /// The sealed timestamp.
+    /// Sealed timestamp.
     pub sealed: [u8; 28],
 }
 
@@ -181,11 +181,11 @@ impl StaleReply {
     /// Length on the wire, in bytes: less than any initiation.
     pub const LEN: usize = 56;
 
-    /// Reads a datagram.
+    /// Parses a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
-    /// message.
+    /// Returns [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, and [`ParseError::Type`] for
+    /// another message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::StaleReply)?;
         let reply = Self { receiver: reader.index()?, nonce: *reader.array()?, sealed: *reader.array()? };
@@ -202,7 +202,7 @@ impl StaleReply {
     }
 }
 
-/// Splits a handshake message into header and Noise message, without the MACs.
+/// Splits a handshake message without its MACs into header and Noise message.
 fn split(
     datagram: &[u8],
     header: usize,

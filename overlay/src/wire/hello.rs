@@ -5,10 +5,10 @@ use super::{Initiation, MessageType, ParseError, Reader, VERSION};
 use crate::crypto::{SuiteSet, TAG};
 use crate::id::{DiscoveryKey, PublicIdentity};
 
-/// Flag bit 0: the receiver should answer with a hello of its own.
+/// Flag bit 0: the receiver should answer with a hello.
 const REPLY_WANTED: u8 = 1;
 
-/// A unicast introduction, sealed under the network's discovery key.
+/// Unicast introduction, sealed under the network's discovery key.
 ///
 /// ```text
 /// offset  0     1        2       26       58        90         98      99       100       124    182
@@ -20,8 +20,8 @@ const REPLY_WANTED: u8 = 1;
 /// ```
 ///
 /// It proves nothing but knowledge of that key. The handshake that follows proves the identity. The zeros
-/// make it as long as an [`Initiation`], so that an initiation may answer it even though nobody knows yet who
-/// receives at its source address; the echo of a nonce shows that its sender does.
+/// make it as long as an [`Initiation`], so that an initiation may answer it before the node at its source
+/// address is proven. The echo of a nonce shows that its sender receives there.
 ///
 /// ```
 /// use peersock_overlay::wire::Hello;
@@ -42,15 +42,15 @@ const REPLY_WANTED: u8 = 1;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
-    /// The sender.
+    /// Sender of the hello.
     pub identity: PublicIdentity,
-    /// Random at each start of the sender, so a new one means that it was restarted.
+    /// Random number drawn at each start of the sender, so a new one means that it was restarted.
     pub instance: u64,
-    /// Whether the receiver should answer in kind.
+    /// True if the receiver should answer with a hello.
     pub reply_wanted: bool,
-    /// The suites that the sender has.
+    /// Suites that the sender has.
     pub suites: SuiteSet,
-    /// The nonce of the hello that this one answers; zeros if it answers none.
+    /// Nonce of the hello that this one answers; zeros if it answers none.
     pub echo: [u8; 24],
 }
 
@@ -58,11 +58,11 @@ impl Hello {
     /// Length on the wire, in bytes: that of an initiation. A question and its answer are equally long.
     pub const LEN: usize = PLAINTEXT_AT + PLAINTEXT + TAG;
 
-    /// Opens a datagram that may be of the network with this key.
+    /// Opens a datagram that may belong to the network with this key.
     ///
     /// # Errors
-    /// [`ParseError::Unauthentic`] if it is of another network; else what is malformed. Unknown flags are
-    /// ignored.
+    /// Returns [`ParseError::Unauthentic`] if it belongs to another network; otherwise another error for a
+    /// malformed one. Unknown flags are ignored.
     pub fn open(key: &DiscoveryKey, datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Hello)?;
         reader.version()?;
@@ -79,7 +79,7 @@ impl Hello {
         Self::parse(&plaintext)
     }
 
-    /// Seals the message and appends it to `out`. The nonce is random, from a generator of good quality.
+    /// Seals the message and appends it to `out`. The nonce comes from a random generator of good quality.
     pub fn seal(&self, key: &DiscoveryKey, nonce: [u8; 24], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[MessageType::Hello as u8, VERSION]);
@@ -110,7 +110,7 @@ impl Hello {
     }
 }
 
-/// Type and version are authenticated, but in clear.
+/// Length of the associated data: type and version are authenticated, but in clear.
 const AAD: usize = 2;
 const PLAINTEXT_AT: usize = AAD + 24;
 const FIELDS: usize = PublicIdentity::LEN + 8 + 1 + 1 + 24;

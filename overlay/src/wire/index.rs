@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A receiver's name for a session: 24 bits, random.
+/// Receiver's name for a session: 24 random bits.
 ///
 /// ```
 /// use peersock_overlay::SessionIndex;
@@ -11,17 +11,17 @@ use std::fmt;
 pub struct SessionIndex(u32);
 
 impl SessionIndex {
-    /// Reads the three bytes on the wire.
+    /// Creates an index from the three bytes on the wire.
     pub const fn from_be_bytes([a, b, c]: [u8; 3]) -> Self {
         Self(u32::from_be_bytes([0, a, b, c]))
     }
 
-    /// The low 24 bits of a number.
+    /// Creates an index from the low 24 bits of a number.
     pub(crate) const fn from_bits(bits: u32) -> Self {
         Self(bits & 0xff_ffff)
     }
 
-    /// The three bytes on the wire.
+    /// Returns the three bytes on the wire.
     pub const fn to_be_bytes(self) -> [u8; 3] {
         let [_, a, b, c] = self.0.to_be_bytes();
         [a, b, c]

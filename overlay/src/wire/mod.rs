@@ -1,7 +1,7 @@
 //! The layout of every message, as checked views and plain structs.
 //!
 //! Byte 0 is the message type, integers are big-endian, and `parse` takes any bytes without panicking. The
-//! values lie outside 0 to 3 and 64 to 79, so that STUN and TURN can share the port (RFC 7983).
+//! values of byte 0 lie outside 0 to 3 and 64 to 79, so that STUN and TURN can share the port (RFC 7983).
 //!
 //! | byte 0 | message | defined in |
 //! |---|---|---|
@@ -53,7 +53,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
-/// An address as it is written: an IPv4 address as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+/// Returns an address in its wire form: an IPv4 address as an IPv4-mapped IPv6 address (RFC 4291, section
+/// 2.5.5.2).
 pub(crate) fn mapped(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -61,16 +62,16 @@ pub(crate) fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Appends a port and an address. [`Reader::address`] takes them.
+/// Appends a port and an address, which [`Reader::address`] reads.
 fn write_address(address: &SocketAddr, out: &mut Vec<u8>) {
     out.extend_from_slice(&address.port().to_be_bytes());
     out.extend_from_slice(&mapped(address.ip()).octets());
 }
 
-/// The version of the protocol, byte 1 of the messages that start something.
+/// Version of the protocol, byte 1 of the messages that begin an exchange.
 pub const VERSION: u8 = 1;
 
-/// The first byte of a datagram.
+/// Type of a message, the first byte of a datagram.
 ///
 /// ```
 /// use peersock_overlay::wire::MessageType;
@@ -104,7 +105,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// The type of a datagram, or `None` if it is empty or not ours.
+    /// Returns the type of a datagram, or `None` if it is empty or of another protocol.
     pub fn of(datagram: &[u8]) -> Option<Self> {
         Some(match datagram.first()? {
             0xD1 => Self::Initiation,
@@ -139,32 +140,32 @@ impl fmt::Display for MessageType {
     }
 }
 
-/// Why bytes are not the message they were taken for.
+/// Reason why bytes are not the expected message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// Too short, too long, or not a length this message can have.
+    /// The length is too short, too long, or impossible for this message.
     #[error("wrong length")]
     Length,
-    /// Byte 0 says another message.
+    /// Byte 0 names another message.
     #[error("wrong message type")]
     Type,
-    /// A version or suite that we do not speak.
+    /// The version or suite is not supported.
     #[error("unknown version {0}")]
     Version(u8),
-    /// A field has a value that it can not have.
+    /// A field has an invalid value.
     #[error("invalid value")]
     Value,
-    /// Sealed under another key, or altered.
+    /// The message was sealed under another key, or altered.
     #[error("not authentic")]
     Unauthentic,
 }
 
-/// Takes fields off the front of a message.
+/// Reader that takes fields off the front of a message.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Starts behind the type byte.
+    /// Creates a reader that starts behind the type byte.
     fn of(datagram: &'a [u8], expected: MessageType) -> Result<Self, ParseError> {
         match datagram.split_first() {
             Some((&first, rest)) if first == expected as u8 => Ok(Self(rest)),

@@ -2,8 +2,8 @@ use std::fmt;
 
 use super::{MessageType, ParseError, Reader};
 
-/// What a relayed datagram has in front: the other end's name at the root, and proof that the sender of the
-/// frame is who it seems to be.
+/// Header of a relayed datagram: the other end's channel at the root, and proof that the sender of the frame
+/// is who it seems to be.
 ///
 /// ```text
 /// offset  0     1         4           12
@@ -12,12 +12,12 @@ use super::{MessageType, ParseError, Reader};
 ///        +----+---------+-----------+--------------------+
 /// ```
 ///
-/// A node that sends to a root names the node that shall get the datagram; a root that passes it on names the
-/// node that it comes from. So an answer goes back under the same name. The token is that of the node's own
-/// registration in both directions: who neither is on the way between node and root, nor is one of the two,
-/// does not know it. It keeps others from using up a node's share of the relay; it proves nothing else.
+/// A node that sends to a root names the node that should get the datagram; a relaying root names the node
+/// that it comes from. So an answer goes back under the same name. In both directions the token is that of
+/// the node's own registration, which only the node, the root and observers between them know. It keeps
+/// others from using up a node's share of the relay; it proves nothing else.
 ///
-/// The datagram is a message of this protocol, sealed end to end where that message is.
+/// The datagram is a message of this protocol. If that message is sealed, it is sealed end to end.
 ///
 /// ```
 /// use peersock_overlay::wire::{Channel, Relayed, RelayToken};
@@ -28,9 +28,9 @@ use super::{MessageType, ParseError, Reader};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Relayed {
-    /// Of the node's registration at this root.
+    /// Token of the node's registration at this root.
     pub token: RelayToken,
-    /// The other node.
+    /// Channel of the other node.
     pub channel: Channel,
 }
 
@@ -38,10 +38,10 @@ impl Relayed {
     /// Length on the wire, in bytes.
     pub const LEN: usize = 12;
 
-    /// The header and what is behind it.
+    /// Parses a frame into the header and the datagram behind it.
     ///
     /// # Errors
-    /// [`ParseError::Type`] for another message, [`ParseError::Length`] if it is cut off.
+    /// Returns [`ParseError::Type`] for another message, and [`ParseError::Length`] if it is cut off.
     pub fn parse(frame: &[u8]) -> Result<(Self, &[u8]), ParseError> {
         let mut reader = Reader::of(frame, MessageType::Relayed)?;
         let token = RelayToken(*reader.array()?);
@@ -49,7 +49,7 @@ impl Relayed {
         Ok((Self { token, channel }, reader.0))
     }
 
-    /// The header as it is sent.
+    /// Returns the header's bytes.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[0] = MessageType::Relayed as u8;
@@ -59,7 +59,7 @@ impl Relayed {
     }
 }
 
-/// A node's name at one root while it is registered there: random, and told to whoever looks the node up.
+/// Name of a node at one root while it is registered there: random, and told to any node that looks it up.
 ///
 /// ```
 /// use peersock_overlay::wire::Channel;
@@ -75,7 +75,7 @@ impl fmt::Display for Channel {
     }
 }
 
-/// 24 random bits that only a registered node and its root know, besides those between them.
+/// Secret of 24 random bits that only a registered node, its root, and observers between them know.
 ///
 /// ```
 /// use peersock_overlay::wire::RelayToken;
@@ -86,12 +86,12 @@ impl fmt::Display for Channel {
 pub struct RelayToken([u8; 3]);
 
 impl RelayToken {
-    /// Reads the three bytes on the wire.
+    /// Creates a token from the three bytes on the wire.
     pub const fn from_be_bytes(bytes: [u8; 3]) -> Self {
         Self(bytes)
     }
 
-    /// The three bytes on the wire.
+    /// Returns the three bytes on the wire.
     pub const fn to_be_bytes(self) -> [u8; 3] {
         self.0
     }

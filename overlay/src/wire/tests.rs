@@ -1,4 +1,4 @@
-//! Every message: what is written is read back, and any bytes are safe to read.
+//! Every message: written ones are read back, and any bytes are safe to parse.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ proptest! {
             Relayed::parse(&bytes).is_ok().then_some(MessageType::Relayed),
             Announcement::parse(&bytes).is_ok().then_some(MessageType::Announcement),
         ];
-        // At most one, and that which byte 0 says.
+        // At most one parser accepts the bytes, and only the one that byte 0 names.
         for message in parsed.into_iter().flatten() {
             prop_assert_eq!(MessageType::of(&bytes), Some(message));
         }
@@ -185,7 +185,7 @@ fn types_stay_clear_of_stun_and_turn() {
     }
 }
 
-/// Whoever is answered has sent at least as much: a beacon for a hello, a hello for an initiation, and so on.
+// The answered node has sent at least as much: a beacon for a hello, a hello for an initiation, and so on.
 #[test]
 fn no_answer_is_longer_than_its_question() {
     let chain = [Beacon::LEN, Hello::LEN, Hello::LEN, Initiation::MIN, Response::MIN, CookieReply::LEN];
@@ -246,7 +246,7 @@ fn hello_of_another_network_or_altered_is_not_authentic() {
     assert_eq!(Hello::open(&key(), &datagram), Err(ParseError::Length));
 }
 
-/// An identity that is no key must not get past the seal, whoever has the discovery key.
+// An identity with an invalid key must not pass, even if its sender has the discovery key.
 #[test]
 fn hello_with_an_impossible_key_is_refused() {
     use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
@@ -298,7 +298,7 @@ fn candidates_with_too_many_vouchers_are_refused() {
     assert_eq!(Candidates::parse(&[8]), Err(ParseError::Type));
 }
 
-/// Earlier versions send no flags, and later ones may send others.
+// Earlier versions send no flags, and later ones may send others.
 #[test]
 fn a_search_by_many_ports_is_fast_only_if_its_flag_says_so() {
     let message = |is_fast| Ok(Control::Birthday { id: 7, step: BirthdayStep::Agree, is_fast });

@@ -1,6 +1,6 @@
 use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 
-/// The answer to a data packet whose session its receiver does not have, for example after a restart.
+/// Answer to a data packet of an unknown session, for example after a restart.
 ///
 /// ```text
 /// offset  0     1         4           12
@@ -9,8 +9,8 @@ use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 ///        +----+---------+-----------+---------------------------------+
 /// ```
 ///
-/// It is the first 28 bytes of that packet with another type, so never longer than the packet. Anyone can
-/// forge it; it is no more than a reason to try a handshake.
+/// It is the first 28 bytes of that packet with another type, so it is never longer than the packet. Anyone
+/// can forge it, so it is only a reason to try a handshake.
 ///
 /// ```
 /// use peersock_overlay::wire::UnknownSession;
@@ -39,8 +39,8 @@ impl UnknownSession {
     /// Reads a datagram.
     ///
     /// # Errors
-    /// [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, [`ParseError::Type`] for another
-    /// message.
+    /// Returns [`ParseError::Length`] unless it has exactly [`Self::LEN`] bytes, and [`ParseError::Type`] for
+    /// another message.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::UnknownSession)?;
         let message = Self { index: reader.index()?, counter: reader.u64()?, echo: *reader.array()? };

@@ -1,4 +1,4 @@
-//! What a member can do to others by messages that are authentic, from addresses that are not its own.
+//! Damage that a member can do with authentic messages from forged addresses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,14 +66,14 @@ fn a_stale_initiation_provokes_one_initiation_of_our_own_per_five_seconds() {
     let at_first = counters.map(|name| count(&attack, name));
     for _ in 0..300 {
         let now = attack.net.now;
-        // Each is another one: copies would be dropped unread.
+        // Each is different, because copies would be dropped unread.
         let stale = attack.adversary.initiate_stale(now);
         attack.send(victim(), &stale);
         attack.run(Duration::from_millis(100));
     }
     let [stale, answered, attempts] = [0, 1, 2].map(|at| count(&attack, counters[at]) - at_first[at]);
     assert_eq!((stale, answered), (300, 0));
-    // Each attempt lasts 5 s, because nobody answers. Three may begin at once, and then one in 5 s.
+    // Each attempt lasts 5 s, because no answer comes. Three may begin at once, and then one in 5 s.
     assert!((2..=7).contains(&attempts), "{attempts} attempts in 30 s");
     attack.expect_unharmed(before);
 }

@@ -1,5 +1,4 @@
-//! An adversary with keys beside two honest nodes, and an account of what it costs those whose addresses it
-//! forges.
+//! An adversary with keys beside two honest nodes, and an account of the traffic to the addresses it forges.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +9,18 @@ use peersock_testnet::{Adversary, Credit, Heard, Random};
 
 use crate::net::{Net, UNIX_TIME, open_network};
 
-/// Node 0 is the target, node 1 is its friend, with whom it has a session. The adversary is a member as they
-/// are.
+/// The attack: node 0 is the target, and node 1 is its friend, with which it has a session. The adversary is
+/// a member like them.
 pub(crate) struct Attack {
     pub(crate) net: Net,
     pub(crate) adversary: Adversary,
-    /// What the adversary has heard at home.
+    /// Messages that the adversary has received at home.
     pub(crate) heard: Vec<Heard>,
     credit: Credit,
     seen: usize,
 }
 
-/// What the target knows of the way to its friend.
+/// Target's knowledge of the way to its friend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     path: Option<Path>,
@@ -31,7 +30,7 @@ pub(crate) struct Standing {
 impl Attack {
     pub(crate) fn new() -> Self {
         let mut net = Net::connected_pair();
-        // The search for the datagram size is over.
+        // By then the search for the datagram size is over.
         net.run(Duration::from_secs(5));
         let target = *Identity::from_seed(&[1; 32]).public();
         let own = Arc::new(Identity::from_seed(&[66; 32]));
@@ -40,7 +39,7 @@ impl Attack {
         Self { net, adversary, heard: Vec::new(), credit: Credit::default(), seen }
     }
 
-    /// The same with a session between the adversary and the target.
+    /// Creates the same with a session between the adversary and the target.
     pub(crate) fn with_session() -> Self {
         let mut attack = Self::new();
         let initiation = attack.adversary.initiate(attack.net.now);
@@ -51,7 +50,7 @@ impl Attack {
         attack
     }
 
-    /// Has the target receive a datagram from an address; all but [`home`] are forged.
+    /// Delivers a datagram to the target from an address; all but [`home`] are forged.
     pub(crate) fn send(&mut self, from: SocketAddr, datagram: &[u8]) {
         let friend = self.net.nodes[1].socket;
         if from != home() && from != friend {
@@ -63,7 +62,7 @@ impl Attack {
         self.account();
     }
 
-    /// The same with a plaintext, on the adversary's session.
+    /// Delivers a plaintext in the same way, on the adversary's session.
     pub(crate) fn send_sealed(&mut self, from: SocketAddr, plaintext: &[u8]) {
         let datagram = self.adversary.seal(plaintext).expect("a session");
         self.send(from, &datagram);
@@ -74,7 +73,7 @@ impl Attack {
         self.account();
     }
 
-    /// Has the adversary hear what came home, and enters what went to victims.
+    /// Delivers the target's answers to the adversary, and records the traffic to victims.
     #[track_caller]
     fn account(&mut self) {
         let target = self.net.nodes[0].socket;
@@ -90,12 +89,12 @@ impl Attack {
         self.seen = self.net.sent.len();
     }
 
-    /// Datagrams that victims got.
+    /// Returns the number of datagrams that victims got.
     pub(crate) fn answers(&self) -> usize {
         self.credit.answers()
     }
 
-    /// Where the target sends what is for the adversary.
+    /// Returns the target's path to the adversary.
     pub(crate) fn path(&self) -> Option<SocketAddr> {
         let peers = self.net.nodes[0].endpoint.peers();
         let own = self.adversary.id();
@@ -107,7 +106,7 @@ impl Attack {
         Standing { path: friend.path(), receive_limit: friend.receive_limit() }
     }
 
-    /// The target and its friend can still talk.
+    /// Checks that the target and its friend can still talk.
     #[track_caller]
     pub(crate) fn expect_unharmed(&mut self, before: Standing) {
         assert_eq!(self.standing(), before);
@@ -120,15 +119,15 @@ impl Attack {
     }
 }
 
-/// Where the adversary receives.
+/// Returns the address where the adversary receives.
 pub(crate) fn home() -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 66], 6666))
 }
 
-/// Somebody who has nothing to do with it, and never receives anything.
+/// Returns the address of an uninvolved third party, which never receives anything.
 pub(crate) fn victim() -> SocketAddr {
     SocketAddr::from(([203, 0, 113, 9], 9))
 }
 
-/// The plaintext of a keepalive as nodes send it.
+/// Plaintext of a keepalive as nodes send it.
 pub(crate) const KEEPALIVE: [u8; 10] = [0; 10];

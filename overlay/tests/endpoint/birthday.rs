@@ -1,5 +1,5 @@
-//! Nodes of which one is behind a box whose ports nobody can guess, and the other behind one that lets in
-//! only whom its node has sent to: they find each other by many ports.
+//! Searches by many ports between a node behind a box with unpredictable ports and one behind a box that
+//! admits only senders its node has sent to.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::punching::{homes, is_direct};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a box does, and whether its driver knows by how much the next port differs.
+/// Behaviour of a box, and whether its driver knows the difference to the next port.
 type Cell = (On, On, Ports, bool);
 
 const EASY: Cell = (On::Nothing, On::Endpoint, Ports::Random, false);
@@ -40,7 +40,7 @@ fn one_port_among_many_is_found_and_everything_else_is_closed() {
             assert!(is_direct(&mut net, 1), "both or neither");
             assert!(attempts.iter().all(|one| one.outcome == DirectOutcome::Answered && one.vouched));
             assert_eq!([attempts[hard].sent >= 256, attempts[1 - hard].sent <= 2048], [true; 2]);
-            // Of all sockets that one is left over which the path leads, and it is used.
+            // Of all sockets, the one with the path stays, and it is used.
             let path = net.peer(hard, 1 - hard).path().expect("a path");
             assert_eq!(net.nodes[hard].extra, [path.socket()]);
             assert_eq!(net.nodes[1 - hard].extra, []);
@@ -49,21 +49,21 @@ fn one_port_among_many_is_found_and_everything_else_is_closed() {
             let sent = chat(&mut net, 300);
             assert_eq!(net.received(0).len(), sent, "it carries everything from now on");
             assert_eq!(net.nodes[hard].extra, [path.socket()], "as long as it is used");
-            // Handshakes are tried everywhere.
+            // Handshakes are sent everywhere, so only data counts here.
             let relayed = |sent: &&Sent| sent.bytes[0] == 0xD9 && sent.bytes.get(12) == Some(&0xD4);
             assert_eq!(net.sent[before..].iter().filter(relayed).count(), 0);
             let lost = |event: &Event| matches!(event, Event::SessionLost(_) | Event::PeerGone(..));
             assert_eq!(net.count(0, lost) + net.count(1, lost), 0);
         }
     }
-    // Each by a chance of 9,997 in 10,000.
+    // Each succeeds with a chance of 9,997 in 10,000.
     assert_eq!(found, 10);
 }
 
 #[test]
 fn a_search_is_bounded_in_packets_and_their_pace() {
     let mut net = homes(EASY, HARD, 2, 20 * MS);
-    // The hard side hears nothing, so that all is sent that ever is.
+    // The hard side hears nothing, so that the whole plan is sent.
     let hard = net.nats[1].external;
     net.filter = Box::new(move |sent| sent.to.ip() != hard || sent.from.port() == 7420);
     net.send(0, 1, b"first");
@@ -76,13 +76,14 @@ fn a_search_is_bounded_in_packets_and_their_pace() {
     for from in &guesses {
         let in_a_second =
             guesses.iter().filter(|sent| sent.at >= from.at && sent.at < from.at + SECOND).count();
+        // Eight packets leave every 10 ms, so a second may include 101 such groups.
         assert!(in_a_second <= 808, "{in_a_second}");
     }
     assert!(net.counter(1, "birthday_probes_sent") == 256 && net.counter(0, "birthday_probes_sent") == 2048);
     assert_eq!(net.nodes[1].extra, [], "all are closed");
     let attempt = birthday(&net, 1).expect("it was tried");
     assert_eq!((attempt.outcome, attempt.sent), (DirectOutcome::Silent, 256));
-    // Further rounds of few ports make no further search by many for ten minutes.
+    // Further rounds of few ports begin no further search by many for ten minutes.
     chat(&mut net, 530);
     assert_eq!([0, 1].map(|node| net.counter(node, "birthdays_begun")), [1, 1]);
     chat(&mut net, 710);
@@ -129,7 +130,7 @@ fn who_has_it_switched_off_neither_asks_nor_takes_part() {
 #[test]
 fn an_address_that_no_root_vouches_for_gets_no_packet_of_it() {
     let victim: SocketAddr = "203.0.113.77:4000".parse().expect("an address");
-    // Either side names the address of a third party, and the right mapping. No root has seen its own.
+    // One side names a third party's address and the right mapping. No root has seen it there.
     for liar in 0..2 {
         let mut net = homes(EASY, HARD, 2, 20 * MS);
         net.send(0, 1, b"first");
@@ -142,14 +143,14 @@ fn an_address_that_no_root_vouches_for_gets_no_packet_of_it() {
         chat(&mut net, 60);
         let hits = net.sent.iter().filter(|sent| sent.to.ip() == victim.ip());
         let hits: Vec<_> = hits.map(|sent| (sent.to.port(), sent.bytes.len())).collect();
-        // The few of the rounds of few ports, which go to the port that was named.
+        // Only the packets of the rounds of few ports, which go to the named port.
         assert!(hits.len() <= 24 && hits.iter().all(|hit| *hit == (4000, 38)), "{hits:?}");
     }
 }
 
 #[test]
 fn who_asks_for_packets_again_and_again_gets_none() {
-    // A member with a session that is reached directly, and so needs no such search.
+    // A member with a session over a direct path, which needs no such search.
     let mut attack = Attack::with_session();
     for id in 0..200 {
         let mut plaintext = Vec::new();
@@ -211,7 +212,7 @@ fn relayed_places_are_not_compared_while_many_ports_are_tried() {
         net.send(0, 1, b"first");
         let begin = net.now;
         chat(&mut net, 4);
-        // A relayed challenge: no other message has this length.
+        // A relayed challenge, because no other message has this length.
         let is_challenge = |sent: &&Sent| sent.bytes.len() == 50 && sent.bytes[0] == 0xD9;
         let relayed =
             |net: &Net| net.sent.iter().filter(|sent| sent.at >= begin).filter(is_challenge).count();
@@ -221,7 +222,7 @@ fn relayed_places_are_not_compared_while_many_ports_are_tried() {
     }
 }
 
-/// When each node begins to connect by TCP, after the first packet.
+/// Returns when each node begins to connect by TCP, after the first packet.
 fn begins_by_tcp(net: &mut Net) -> [Duration; 2] {
     let begin = net.now;
     net.send(0, 1, b"first");
@@ -232,7 +233,7 @@ fn begins_by_tcp(net: &mut Net) -> [Duration; 2] {
     })
 }
 
-/// Two homes whose nodes connect by TCP, too.
+/// Creates two homes whose nodes also connect by TCP.
 fn homes_with_tcp(near: Cell, far: Cell) -> Net {
     let mut net = homes(near, far, 0, 20 * MS);
     net.tcp_punch = true;
@@ -247,7 +248,7 @@ fn homes_with_tcp(near: Cell, far: Cell) -> Net {
     net
 }
 
-/// Two homes, of which one node has no searches by many ports.
+/// Creates two homes, one of whose nodes has searches by many ports switched off.
 fn homes_with_one_off(off: usize) -> Net {
     let mut net = homes(EASY, HARD, 0, 20 * MS);
     net.birthday = false;
@@ -257,7 +258,7 @@ fn homes_with_one_off(off: usize) -> Net {
     net
 }
 
-/// The nodes join, and register at two roots.
+/// Makes the nodes join, and register at two roots.
 fn register(net: &mut Net) {
     for root in 1..=2 {
         crate::roots::add_root(net, root);
@@ -271,7 +272,7 @@ fn register(net: &mut Net) {
     net.run(SECOND);
 }
 
-/// Both send now and then; says how often.
+/// Makes both send now and then; returns how often.
 fn chat(net: &mut Net, seconds: u32) -> usize {
     let begin = net.now;
     let mut times = 0;
@@ -284,13 +285,13 @@ fn chat(net: &mut Net, seconds: u32) -> usize {
     times
 }
 
-/// What is said of the search by many ports for the other node.
+/// Returns the attempt of a search by many ports for the other node.
 fn birthday(net: &Net, node: usize) -> Option<DirectAttempt> {
     let peers = net.nodes[node].endpoint.peers();
     peers.first()?.attempts.iter().copied().find(|attempt| attempt.by_many_ports)
 }
 
-/// What a node has sent to ports of an address that it guessed: those that got one packet.
+/// Returns the packets that a node has sent to guessed ports of an address: the ports that got one packet.
 fn guesses(net: &Net, node: usize, host: IpAddr) -> Vec<&Sent> {
     let own = net.nats[node].external;
     let is_to = |sent: &&Sent| sent.from.ip() == own && sent.to.ip() == host;

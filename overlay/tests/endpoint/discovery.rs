@@ -1,4 +1,4 @@
-//! Beacons and hellos: who finds whom, how fast, and what strangers learn.
+//! Beacons and hellos: which nodes find each other, how fast, and what strangers learn.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ fn one_question_finds_a_node_over_round_trips_of_up_to_ten_seconds() {
     for (millis, phase) in [100, 3000, 10_000].into_iter().flat_map(|millis| [0, 3, 9].map(|s| (millis, s))) {
         let mut net = Net::pair();
         net.latency = Duration::from_millis(millis / 2);
-        // Only beacons that ask for somebody arrive.
+        // Only beacons that ask for a node arrive.
         net.filter = Box::new(|datagram| datagram.bytes[0] != BEACON);
         let network = net.join(0, &open_network());
         net.join(1, &open_network());
@@ -56,7 +56,7 @@ fn one_question_finds_a_node_over_round_trips_of_up_to_ten_seconds() {
         net.filter = Box::new(move |datagram| datagram.bytes[0] != BEACON || datagram.from != silent);
         let address = net.address(0, network, 1);
         assert!(matches!(net.nodes[0].endpoint.lookup(net.now, network, address), Lookup::Unknown));
-        // Beacon and hello, initiation and response: nobody asks a second time.
+        // Beacon and hello, initiation and response: no node asks a second time.
         let took = net.wait(Duration::from_secs(60), |net| net.counter(0, "sessions_established") > 0);
         assert_eq!(took, net.latency * 4, "round trip of {millis} ms");
     }
@@ -92,9 +92,9 @@ fn beacons_do_not_tell_how_many_networks_a_node_is_in() {
         for sent in net.sent.iter().filter(|sent| sent.bytes[0] == BEACON) {
             by_salt.entry(sent.bytes[2..18].to_vec()).or_default().insert(sent.bytes[18..].to_vec());
         }
+        // A salt lives for 600 s.
         assert!(by_salt.len() >= 2);
-        // Nothing can be learned by comparing: one salt always has the same tags, and two salts have none in
-        // common.
+        // A comparison reveals nothing: one salt always has the same tags, and two salts have none in common.
         assert!(by_salt.values().all(|beacons| beacons.len() == 1), "{networks} networks");
         let mut seen = BTreeSet::new();
         for tags in by_salt.values().flatten() {
@@ -117,8 +117,9 @@ fn looking_for_nobody_costs_one_beacon_per_second() {
         assert!(matches!(lookup, Lookup::Unknown));
         net.run(Duration::from_millis(1));
     }
+    // One question a second for ten seconds, and the regular beacons.
     assert!((9..=13).contains(&(beacons(&net) - before)), "{}", beacons(&net) - before);
-    // And it ends when nobody asks any more.
+    // The question ends when no program asks any more.
     net.run(Duration::from_secs(12));
     let before = beacons(&net);
     net.run(Duration::from_secs(60));
@@ -158,7 +159,7 @@ fn those_who_have_met_answer_no_further_beacons() {
     let before = hellos(&net);
     net.run(Duration::from_secs(500));
     assert_eq!(hellos(&net), before);
-    // Two exchanges that cross, since both sent a beacon at once: hello, its answer, and the answer to that.
+    // Two exchanges cross, because both sent a beacon at once: hello, its answer, and the answer to that.
     assert!(before <= 6, "{before}");
 }
 
@@ -172,6 +173,7 @@ fn a_lost_hello_is_made_good_by_the_next_beacon() {
     net.join(1, &open_network());
     let both = |net: &mut Net| net.nodes.iter().all(|node| node.endpoint.peers().len() == 1);
     let took = net.wait(Duration::from_secs(3), both);
+    // The third beacon comes 300 ms after the first one.
     assert!(took <= Duration::from_millis(310), "{took:?}");
 }
 
@@ -189,6 +191,7 @@ fn several_common_networks_are_all_found_and_kept_apart() {
             found(0) && found(1)
         };
         let took = net.wait(Duration::from_secs(200), all);
+        // One beacon names at most 16 networks, so a node in more of them takes turns.
         assert!(count > 16 || took < Duration::from_secs(1), "{count}: {took:?}");
         // One session per network, each for its own packets.
         for network in net.nodes[0].endpoint.networks().iter().take(3) {

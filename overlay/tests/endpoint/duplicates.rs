@@ -1,4 +1,4 @@
-//! One identity at two places: both nodes and their peers notice, and nobody else is accused.
+//! One identity at two places: both nodes and their peers notice, and no other node is accused.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ fn a_peer_and_both_nodes_notice_where_the_nodes_do_not_hear_each_other() {
     }
 }
 
-/// The handshakes of all three cross each other: whichever sessions come of it, the peer does not keep one with
-/// each of the two.
+// The handshakes of all three cross each other. Whichever sessions result, the peer does not keep one with
+// each of the two.
 #[test]
 fn a_peer_notices_however_handshakes_cross() {
     for seed in 0..100u64 {
@@ -73,7 +73,7 @@ fn a_peer_notices_however_handshakes_cross() {
                 for (from, to) in [(1, 0), (copy, 0)] {
                     net.send(from, to, b"it is me");
                 }
-                // Who has no answer asks whether the path is still there, and that is answered.
+                // A node without an answer asks whether the path is still there, and gets an answer.
                 for node in [1, copy] {
                     let endpoint = &mut net.nodes[node].endpoint;
                     for peer in endpoint.peers() {

@@ -1,4 +1,4 @@
-//! The extra sockets of the nodes in these tests: each has the node's address and a port of its own.
+//! Extra sockets of the nodes in these tests: each has the node's address and a separate port.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use peersock_overlay::{RecvMeta, SocketIndex, SocketInfo};
 
 use crate::net::{Node, Sent, lan_socket};
 
-/// From this port on are the extra sockets.
+/// First port of the extra sockets.
 const PORTS: u16 = 40_000;
 
 /// Opens and closes the extra sockets that a node wants, as a driver would.
@@ -19,7 +19,7 @@ pub(crate) fn keep(node: &mut Node, now: Instant) {
     node.endpoint.set_extra_sockets(now, open);
 }
 
-/// Where what leaves by a socket comes from.
+/// Returns the source address of packets from a socket.
 pub(crate) fn address(node: &Node, socket: SocketIndex) -> SocketAddr {
     match node.extra.iter().position(|index| *index == socket) {
         Some(_) => SocketAddr::new(node.socket.ip(), port(socket)),
@@ -27,14 +27,14 @@ pub(crate) fn address(node: &Node, socket: SocketIndex) -> SocketAddr {
     }
 }
 
-/// Who has the extra socket that a datagram goes to.
+/// Returns the node whose extra socket is the datagram's destination.
 pub(crate) fn arrive(nodes: &[Node], sent: &Sent) -> Option<(usize, RecvMeta)> {
     let index = nodes.iter().position(|node| node.up && node.socket.ip() == sent.to.ip())?;
     let socket = nodes[index].extra.iter().copied().find(|socket| port(*socket) == sent.to.port())?;
     Some((index, RecvMeta { remote: sent.from, socket, multicast: false, relay: None }))
 }
 
-/// Two sockets that are open at one time have different numbers in these bits.
+/// Returns the socket's port. Two sockets that are open at one time differ in these bits.
 fn port(socket: SocketIndex) -> u16 {
     PORTS + socket.0 % 0x1000
 }

@@ -1,5 +1,4 @@
-//! Floods by a stranger who is a member, as anybody can be of an open network: what they take away from
-//! others.
+//! Floods by a stranger who is a member, as any node can be in an open network, and their effect on others.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,7 +55,7 @@ fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() 
     let mut net = pair_with(Limits { handshakes_per_second: 1, handshake_burst: 2, ..Limits::default() });
     net.send(1, 0, b"hello");
     net.run(Duration::from_secs(1));
-    // Node 0 is flooded by a hundred prefixes, each with a cookie, and can begin no handshake itself.
+    // A hundred prefixes, each with a cookie, flood node 0, which can begin no handshake itself.
     let flooded = net.nodes[0].socket;
     net.filter = Box::new(move |sent| sent.from != flooded || sent.bytes[0] != INITIATION);
     let mut strangers: Vec<_> = (0..100).map(WithCookie::new).collect();
@@ -68,7 +67,7 @@ fn strangers_with_cookies_from_everywhere_do_not_delay_the_sessions_of_others() 
         net.run(Duration::from_micros(31_250));
         let peers = net.nodes[1].endpoint.peers();
         let age = net.now - peers[0].established.expect("a session");
-        // It is due at 120 s at the latest; then come a cookie, and the initiation with it.
+        // The renewal is due at 120 s at the latest; then follow a cookie, and the initiation with it.
         assert!(age < Duration::from_secs(123), "{age:?}");
     }
     assert!(net.counter(0, "handshakes_refused") > 1000, "the flood must have been too much");
@@ -152,7 +151,7 @@ fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
     }
 }
 
-/// All behind one root have its prefix, for example.
+// Nodes behind one root, for example, all have its prefix.
 #[test]
 fn nor_does_he_to_those_with_his_prefix_once_programs_have_sent_nothing_for_a_while_to_all_he_is() {
     for answer in [None, Some(Answer::Reply), Some(Answer::Data)] {
@@ -175,7 +174,7 @@ fn who_is_looked_for_is_taken_in_whoever_else_has_his_prefix() {
     assert_eq!(net.received(wanted), [b"it is you".to_vec()]);
 }
 
-/// What a stranger gets who sends a packet.
+/// Answer that a stranger gets to a packet.
 #[derive(Debug, Clone, Copy)]
 enum Answer {
     /// A program sends something back.
@@ -184,8 +183,8 @@ enum Answer {
     Reply,
 }
 
-/// Node 0 has room for 32 peers, and a stranger with 40 identities behind one prefix has sent it a packet as
-/// each of them, and had this answer. Says how many of them are connected.
+/// Creates node 0 with room for 32 peers, to which a stranger with 40 identities behind one prefix has sent a
+/// packet as each of them. Each got `answer`. Returns how many of them are connected.
 fn crowded(answer: Option<Answer>) -> (Net, usize) {
     let mut net = Net::new();
     net.limits = Limits { peers_per_network: 32, ..Limits::default() };
@@ -214,7 +213,7 @@ fn crowded(answer: Option<Answer>) -> (Net, usize) {
 #[track_caller]
 fn gets_in(net: &mut Net, newcomer: usize) {
     net.join(newcomer, &open_network());
-    // It has heard a beacon then.
+    // By the end it has heard a beacon.
     net.run(Duration::from_secs(35));
     net.send(newcomer, 0, b"a newcomer");
     net.run(Duration::from_secs(1));
@@ -262,7 +261,7 @@ fn who_repeats_our_nonce_is_taken_in_and_who_replays_that_elsewhere_is_not() {
     assert_eq!(known(&net), 0);
     net.deliver(0, meta(stranger.at), &echo);
     assert_eq!(known(&net), 1);
-    // What is that old proves nothing any more.
+    // Old traffic proves nothing any more.
     let mut late = Net::new();
     late.add(1);
     late.join(0, &open_network());
@@ -298,16 +297,16 @@ fn what_one_source_behind_a_root_sends_leaves_the_others_there_their_handshakes(
     assert!(net.counter(0, "handshake_x25519") > before.0, "it was read");
 }
 
-/// A node of its own with a different identity behind the same prefix.
+/// Adds a node with a different identity behind the same prefix.
 fn sybil(net: &mut Net, n: u8) -> usize {
     net.add_stranger([n; 32].map(|byte| byte ^ 0x99), SocketAddr::from(([198, 51, 100, n], 1000)))
 }
 
-/// A stranger who receives at an address in a prefix of its own.
+/// A stranger that receives at an address in a separate prefix.
 struct WithCookie {
     stranger: Stranger,
     macs: MacWriter,
-    /// What a root writes in front of what it sends, if it is behind one.
+    /// Header that a root puts in front of its messages, if it is behind one.
     relay: Option<Relayed>,
 }
 
@@ -339,7 +338,7 @@ impl WithCookie {
     }
 }
 
-/// A member of the open network that nobody wants anything of.
+/// A member of the open network that no program has asked for.
 struct Stranger {
     at: SocketAddr,
     identity: Identity,
@@ -350,8 +349,8 @@ impl Stranger {
         Self { at: at.parse().unwrap(), identity: Identity::from_seed(&[0x55; 32]) }
     }
 
-    /// Two initiations of which the second is not newer make the node begin a handshake of its own, and a
-    /// hello pays for the initiation.
+    /// Makes the node begin a handshake: two initiations are sent of which the second is not newer, and a
+    /// hello pays for the node's initiation.
     fn provoke_an_initiation(&self, net: &mut Net, n: u32) {
         for copy in 0..2 {
             let initiation = self.initiation(net, 2 * n + copy, Duration::ZERO);
@@ -374,20 +373,20 @@ impl Stranger {
         bytes
     }
 
-    /// Those that the node has sent to the stranger, the last one first.
+    /// Returns the node's initiations to the stranger, the last one first.
     fn initiations<'a>(&self, net: &'a Net) -> impl Iterator<Item = &'a Sent> {
         let at = self.at;
         net.sent.iter().rev().filter(move |sent| sent.to == at && sent.bytes[0] == INITIATION)
     }
 
-    /// An initiation to node 0, sent so long after the start.
+    /// Returns an initiation to node 0, sent `age` after the start.
     fn initiation(&self, net: &Net, n: u32, age: Duration) -> Vec<u8> {
         let mut bytes = self.noise(n, age);
         MacWriter::new(&Identity::from_seed(&[1; 32]).node_id()).append(net.now, &mut bytes);
         bytes
     }
 
-    /// The same without MACs.
+    /// Returns the same without MACs.
     fn noise(&self, n: u32, age: Duration) -> Vec<u8> {
         let target = Identity::from_seed(&[1; 32]);
         let payload = InitiationPayload {
@@ -406,7 +405,7 @@ impl Stranger {
         bytes
     }
 
-    /// Garbage in answer to each of the last four initiations that were sent to the stranger.
+    /// Sends garbage in answer to each of the last four initiations to the stranger.
     fn forge_responses(&self, net: &mut Net, n: usize, spread: bool) {
         let indices: Vec<[u8; 3]> =
             self.initiations(net).take(4).map(|s| s.bytes[2..5].try_into().unwrap()).collect();
@@ -428,7 +427,7 @@ fn meta(remote: SocketAddr) -> RecvMeta {
     RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }
 }
 
-/// Two nodes with these limits that have met.
+/// Creates two nodes with these limits that have met.
 fn pair_with(limits: Limits) -> Net {
     let mut net = Net::new();
     net.limits = limits;

@@ -1,4 +1,4 @@
-//! What can be done by those who say that they are where, or who, a peer is, and what a node does about it.
+//! Attacks by nodes that claim a peer's address or identity, and the node's reaction.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HELLO: u8 = 0xD6;
 const DATA: u8 = 0xD4;
 
-/// A hello proves no identity, so anybody can have a copy of the initiations that are for a peer. He knows
-/// the index in it then, and may be nearer than the peer.
+// A hello proves no identity, so an attacker can get a copy of the initiations for a peer. The attacker then
+// knows the index, and may be nearer than the peer.
 #[test]
 fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() {
     let mut net = Net::acquainted_pair();
@@ -38,6 +38,7 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
             if sent.to.ip() != home().ip() || adversary.hear(&sent.bytes) != Heard::Initiation {
                 continue;
             }
+            // After eight forged answers the node gives an initiation up.
             for _ in 0..8 {
                 let response = adversary.forge_response(net.now).expect("an initiation");
                 let meta =
@@ -52,8 +53,7 @@ fn forged_answers_of_one_who_claims_a_peers_address_do_not_keep_the_peer_away() 
     assert!(net.nodes[0].endpoint.sessions().len() < 20, "{}", net.nodes[0].endpoint.sessions().len());
 }
 
-/// Who claims many addresses in a peer's name does not have those forgotten at which the peer itself was
-/// reached.
+// Claiming many addresses in a peer's name does not push out those at which the peer itself was reached.
 #[test]
 fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     let mut net = Net::connected_pair();
@@ -69,8 +69,8 @@ fn claims_push_out_claims_and_not_where_a_peer_has_proved_to_be() {
     assert!(peers[0].candidates.contains(&first), "{:?}", peers[0].candidates);
 }
 
-/// A configured address is where the user, or the peer's own name server, says that the peer is. That is a
-/// reason to ask there, and none to send everything there.
+// A configured address is where the user, or the peer's own name server, says that the peer is. That is a
+// reason to ask there, but not to send everything there.
 #[test]
 fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     let mut net = Net::pair();
@@ -84,7 +84,8 @@ fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
         UNIX_TIME,
         Random::from_seed(1),
     );
-    // Node 1 is the adversary's; it hears at its own address and answers in the name of the configured one.
+    // Node 1 is the adversary's; it receives at its own address and answers in the name of the configured
+    // one.
     net.nodes[1].up = false;
     let meta = |remote| RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
     let hello = hello_of(2, [9; 24], &static_network(&[]));
@@ -113,13 +114,13 @@ fn a_configured_address_gets_no_more_than_questions_until_it_has_answered() {
     assert!(sizes.iter().sum::<usize>() < 10_000, "{sizes:?}");
 }
 
-/// A session whose way back was never shown is no reason to stop looking for one.
+// A session whose way back was never proven is no reason to stop searching for one.
 #[test]
 fn a_session_without_a_path_does_not_stop_attempts() {
     let mut net = Net::pair();
     let home = net.nodes[1].socket;
     join_static(&mut net, &[home, victim()]);
-    // Handshakes pass, and what follows them does not.
+    // Handshakes pass, and packets after them do not.
     net.filter = Box::new(|sent| sent.bytes[0] != DATA && sent.to != victim());
     net.send(0, 1, b"hello");
     net.run(100 * SECOND);
@@ -131,7 +132,7 @@ fn a_session_without_a_path_does_not_stop_attempts() {
     net.wait(2 * SECOND, |net| !net.nodes[1].inbox.is_empty());
 }
 
-/// A broadcast address has many owners, and none of them has sent anything.
+// A broadcast address has many owners, none of which has sent anything.
 #[test]
 fn nothing_is_sent_to_where_many_would_get_it() {
     let mut net = Net::connected_pair();
@@ -154,7 +155,7 @@ fn nothing_is_sent_to_where_many_would_get_it() {
     assert!(net.counter(0, "bad_source") >= 6, "{}", net.counter(0, "bad_source"));
 }
 
-/// Anybody can say that he does not know a session. That uses up nothing of what those may say who have one.
+// Anyone can claim not to know a session. That uses up nothing of the budget of peers with one.
 #[test]
 fn strangers_do_not_use_up_what_peers_may_say_about_lost_sessions() {
     let mut net = Net::connected_pair();
@@ -173,10 +174,10 @@ fn strangers_do_not_use_up_what_peers_may_say_about_lost_sessions() {
     assert_eq!(net.counter(0, "attempts_started"), before + 1);
 }
 
-/// Has node 0 believe that its peer, node 1, is at `at`, as far as a hello can.
+/// Makes node 0 believe that its peer, node 1, is at `at`, as far as a hello can.
 fn claim(net: &mut Net, at: SocketAddr) {
     let meta = RecvMeta { remote: at, socket: SocketIndex(0), multicast: false, relay: None };
-    // What the first one pays for may be an initiation.
+    // The first hello may pay for an initiation.
     let answer = (0..6).find_map(|_| {
         net.deliver(0, meta, &hello_of(2, [0; 24], &open_network()));
         net.pump();
@@ -206,7 +207,7 @@ fn adversary() -> Adversary {
     Adversary::new(own, &open_network(), target, UNIX_TIME, Random::from_seed(1))
 }
 
-/// Both nodes in a network whose description has these addresses for node 1, without beacons.
+/// Makes both nodes join a network whose description has these addresses for node 1, without beacons.
 fn join_static(net: &mut Net, endpoints: &[SocketAddr]) {
     let now = net.now;
     for node in 0..2 {

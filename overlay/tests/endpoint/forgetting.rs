@@ -1,4 +1,4 @@
-//! What is known of peers that come and go: when they were there last, what they have sent, and when they are
+//! Knowledge about peers that come and go: their last appearance, their traffic, and the time when they are
 //! forgotten.
 
 use std::cell::Cell;
@@ -26,6 +26,7 @@ fn a_silent_peer_of_an_ad_hoc_network_is_forgotten_after_ten_minutes() {
     net.nodes[1].up = false;
     let took = net.wait(20 * MINUTE, |net| net.nodes[0].endpoint.peers().is_empty());
     assert!(handle.is_forgotten());
+    // The check runs every minute at most, so up to a tenth of the time may pass in addition.
     assert!((9 * MINUTE..=11 * MINUTE).contains(&took), "{took:?}");
     assert_eq!(net.count(0, |event| matches!(event, Event::PeerRemoved(_))), 1);
     assert_eq!(net.counter(0, "peers_forgotten"), 1);
@@ -84,6 +85,7 @@ fn those_who_say_goodbye_are_forgotten_sooner() {
     let left = net.nodes[0].endpoint.peers();
     assert_eq!(net.nodes[0].inbox.len(), 49);
     assert!(left.iter().all(|peer| peer.left && peer.last_seen.is_some()), "{left:?}");
+    // A peer that has said goodbye is forgotten after a tenth of the time, and the check adds another tenth.
     net.run(3 * MINUTE);
     assert!(net.nodes[0].endpoint.peers().is_empty());
     assert_eq!(net.nodes[0].endpoint.networks()[0].forgotten, 49);
@@ -137,7 +139,7 @@ fn members_of_a_static_network_are_never_forgotten() {
     assert_eq!(shown, [(Some("m2"), true, true, true), (Some("m3"), true, false, false)]);
 }
 
-/// What is late is not lost for ever.
+// A late packet is not counted as lost for ever.
 #[test]
 fn what_does_not_come_is_counted_and_not_what_is_late() {
     let mut net = Net::connected_pair();
@@ -184,7 +186,7 @@ fn traffic_adds_up_over_sessions() {
     let [sender, receiver] = [0, 1].map(|node| info(&net, node));
     let session = sender.peer.session().expect("connected").stats();
     assert!(session.sent_packets < sender.traffic.sent_packets / 2, "{session:?} {:?}", sender.traffic);
-    // At least the hello and these; probes and keepalives count, too.
+    // At least the hello and these packets; probes and keepalives count, too.
     let bytes = 6 + 40 * 11;
     assert!(sender.traffic.sent_packets > 40 && sender.traffic.sent_bytes >= bytes, "{:?}", sender.traffic);
     assert!(receiver.traffic.received_packets > 40 && receiver.traffic.received_bytes >= bytes);
@@ -200,7 +202,7 @@ fn a_hello_in_a_peers_name_does_not_count_as_seen() {
     let mut net = Net::connected_pair();
     net.run(4 * MINUTE);
     let seen = info(&net, 0).last_seen.expect("it was connected");
-    // Hellos and beacons alone: the session is gone.
+    // Only hellos and beacons remain: the session is gone.
     net.run(30 * MINUTE);
     let info = info(&net, 0);
     assert_eq!(info.last_seen, Some(seen));
@@ -225,7 +227,7 @@ fn an_observer_sees_who_is_there_and_stays_unknown() {
     for node in 0..2 {
         assert_eq!(net.nodes[node].endpoint.peers().len(), 1);
     }
-    // Whoever is spoken to knows who speaks.
+    // The receiver of a packet knows the sender.
     net.send(observer, 0, b"hello");
     net.wait(Duration::from_secs(1), |net| net.received(0) == [b"hello".to_vec()]);
     assert_eq!(net.nodes[0].endpoint.peers().len(), 2);
@@ -251,13 +253,13 @@ fn any_age_is_a_good_setting() {
     }
 }
 
-/// Sealed packets that were larger than what the wire carries.
+/// Returns the number of sealed packets that were larger than the wire carries.
 fn lost_probes(net: &Net) -> u64 {
     let too_large = net.sent.iter().filter(|sent| sent.bytes[0] == DATA && sent.bytes.len() > net.mtu);
     too_large.filter(|sent| sent.from == net.nodes[0].socket).count() as u64
 }
 
-/// What a node knows of its only peer.
+/// Returns a node's information about its only peer.
 fn info(net: &Net, node: usize) -> PeerInfo {
     let mut peers = net.nodes[node].endpoint.peers();
     assert_eq!(peers.len(), 1);

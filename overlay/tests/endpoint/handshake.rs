@@ -38,9 +38,11 @@ fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
     net.run(Duration::from_secs(200));
     let times: Vec<_> = initiations(&net).map(|sent| (sent.at - begin).as_millis()).collect();
     let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // The jitter shortens each wait by up to a fifth.
     for (gap, full) in gaps.iter().zip([250, 500, 1000, 2000, 4000, 5000, 5000, 5000]) {
         assert!((full * 4 / 5..=full).contains(gap), "{gaps:?}");
     }
+    // An attempt ends 90 s after the last demand.
     assert!((80_000..90_000).contains(times.last().unwrap()), "{times:?}");
     let unreachable = |event: &Event| matches!(event, Event::PeerSilent(_));
     assert_eq!(net.count(0, unreachable), 1);
@@ -58,6 +60,7 @@ fn whoever_asks_during_an_attempt_is_told_of_its_failure_too() {
         net.send(0, 1, b"hello");
         net.run(Duration::from_millis(4999));
         assert_eq!(net.count(0, unreachable), asked - 1);
+        // The next demand comes after 13 s, so within the same attempt.
         net.run(Duration::from_millis(8001));
         assert_eq!(net.count(0, unreachable), asked);
     }
@@ -71,6 +74,7 @@ fn a_lost_response_costs_one_retransmission() {
     net.filter = Box::new(move |datagram| datagram.bytes[0] != RESPONSE || lost.replace(true));
     net.send(0, 1, b"hello");
     let took = net.wait(Duration::from_secs(1), |net| !net.nodes[1].inbox.is_empty());
+    // The retransmission leaves after 250 ms at most; its answer and the packet take 3 ms.
     assert!(took <= Duration::from_millis(253), "{took:?}");
 }
 
@@ -78,7 +82,7 @@ fn a_lost_response_costs_one_retransmission() {
 fn a_lost_confirmation_is_made_good_by_the_next_packet() {
     let mut net = Net::acquainted_pair();
     let lost = Cell::new(false);
-    // The keepalive.
+    // Drops the keepalive.
     net.filter = Box::new(move |datagram| datagram.bytes.len() != 38 || lost.replace(true));
     net.send(0, 1, b"hello");
     net.wait(Duration::from_millis(10), |net| !net.nodes[1].inbox.is_empty());
@@ -94,7 +98,7 @@ fn a_round_trip_longer_than_the_interval_still_completes() {
         let took = net.wait(Duration::from_secs(20), |net| !net.nodes[1].inbox.is_empty());
         assert_eq!(took, Duration::from_millis(3 * latency));
         net.run(Duration::from_secs(20));
-        // What the other initiations left behind is gone.
+        // Nothing remains of the other initiations.
         assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() == 1));
     }
 }
@@ -112,7 +116,7 @@ fn a_round_trip_of_ten_seconds_completes_at_the_first_initiation() {
         net.send(0, 1, b"hello");
         let took = net.wait(Duration::from_secs(60), |net| !net.nodes[1].inbox.is_empty());
         assert_eq!(took, Duration::from_secs(15), "known: {known}");
-        // Bounded: eight initiations at most at once, and four answers that are not used.
+        // Bounded: at most eight initiations at once, and four unused answers.
         net.run(Duration::from_secs(30));
         assert!(net.nodes.iter().all(|node| node.endpoint.sessions().len() <= 3));
         net.nodes[0].inbox.clear();
@@ -129,6 +133,7 @@ fn an_attempt_that_is_not_answered_keeps_few_initiations() {
     for _ in 0..60 {
         net.send(0, 1, b"hello");
         net.run(Duration::from_secs(1));
+        // An attempt keeps at most eight initiations.
         assert!(net.nodes[0].endpoint.sessions().len() <= 8);
     }
     assert!(initiations(&net).count() > 50);
@@ -146,7 +151,7 @@ fn simultaneous_initiations_both_succeed_and_packets_flow() {
         assert_eq!(net.count(node, |event| matches!(event, Event::SessionReady(_))), 1);
         assert!(net.nodes[node].endpoint.sessions().len() <= 2);
     }
-    // Minutes of traffic both ways need no more than one handshake per two minutes.
+    // Minutes of traffic both ways need only one handshake per two minutes.
     let before = initiations(&net).count();
     for second in 0..600 {
         net.send(second % 2, 1 - second % 2, b"x");
@@ -167,6 +172,7 @@ fn rekeys_under_traffic_lose_nothing() {
     }
     assert_eq!(net.received(1).len(), 3000);
     assert_ne!(net.peer(0, 1).session().unwrap().index(), first);
+    // In 300 s, at one renewal in 110 to 120 s.
     assert_eq!(net.counter(0, "rekeys"), 2);
     assert_eq!(net.counter(1, "rekeys"), 0);
     assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);
@@ -175,13 +181,14 @@ fn rekeys_under_traffic_lose_nothing() {
 #[test]
 fn an_idle_session_ends_at_its_age_and_leaves_no_timer() {
     let mut net = Net::connected_pair();
+    // Sessions end at an age of 180 s.
     net.run(Duration::from_secs(181));
     for node in 0..2 {
         assert_eq!(net.count(node, |event| matches!(event, Event::SessionLost(_))), 1);
         assert!(net.nodes[node].endpoint.sessions().is_empty());
     }
     assert!(net.peer(0, 1).sender().is_none());
-    // What is left is the regular beacon.
+    // Only the regular beacon remains.
     let next = net.nodes[0].endpoint.poll_timeout().unwrap();
     let before = net.sent.len();
     net.run(next - net.now);
@@ -199,6 +206,7 @@ fn one_way_traffic_is_answered_by_keepalives() {
         net.run(Duration::from_secs(1));
     }
     let keepalives = net.counter(1, "keepalives_sent");
+    // In 100 s, at one keepalive in 10 s.
     assert!((7..=10).contains(&keepalives), "{keepalives}");
     assert_eq!(net.counter(0, "silences"), 0);
     assert_eq!(initiations(&net).count(), 1);
@@ -243,10 +251,9 @@ fn no_ephemeral_key_is_made_from_the_seed_alone() {
             Ok(())
         }))
     };
-    // The simulator needs that.
+    // The simulator requires that.
     assert_eq!(ephemerals(None), ephemerals(None));
-    // As after a snapshot of the machine was restored, or the process was forked: the same state goes on
-    // twice.
+    // The same state continues twice, as after restoring a snapshot of the machine, or forking the process.
     let (one, other) = (ephemerals(source(1)), ephemerals(source(2)));
     assert!(one.iter().all(|key| !other.contains(key)));
 }
@@ -302,7 +309,7 @@ fn a_node_that_is_started_again_and_again_with_its_clock_going_back_connects_at_
             let port = 4000 + run as u16;
             net.restart(0, port, UNIX_TIME - Duration::from_secs(3600 * run));
             let started = net.nodes[0].socket;
-            // Without: only the restarted node knows where the other is.
+            // Without beacons, only the restarted node knows where the other is.
             net.filter =
                 Box::new(move |sent| with_beacons || sent.bytes[0] != BEACON || sent.from == started);
             net.join(0, &open_network());
@@ -328,7 +335,7 @@ fn a_stale_reply_is_read_once_and_by_the_sender_of_its_initiation_only() {
     let initiation = initiations(&net).find(|sent| sent.bytes[2..5] == reply.bytes[1..4]).expect("its cause");
     assert!(reply.bytes.len() < initiation.bytes.len());
     assert_eq!(net.counter(0, "clock_behind"), 1);
-    // Copies, altered ones too, reach nobody that waits for one.
+    // Copies, altered ones too, reach no node that waits for one.
     let sent = initiations(&net).count();
     for n in 0..1000 {
         let mut copy = reply.clone();
@@ -364,6 +371,7 @@ fn replayed_old_initiations_get_few_and_short_answers() {
     let answers: Vec<_> =
         net.sent[begin..].iter().filter(|sent| sent.to.ip().to_string() == "203.0.113.9").collect();
     let bytes: usize = answers.iter().map(|sent| sent.bytes.len()).sum();
+    // In 10 s, at one stale reply in 250 ms after a burst of eight.
     assert!((1..=60).contains(&answers.len()), "{}", answers.len());
     assert!(bytes < 198 * answers.len() + 198, "{bytes}");
     assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 0);
@@ -392,13 +400,13 @@ fn a_flood_turns_cookies_on_and_costs_no_x25519() {
     }
     assert_eq!(net.received(1), [b"hello through the flood".to_vec()]);
     let spent = net.counter(1, "handshake_x25519") - x25519;
-    // The first burst and what is let through until it is over, and the one true handshake.
+    // The first burst, the initiations admitted until it is over, and the one true handshake.
     assert!(spent <= 2 * 650 + 10, "{spent}");
     assert!(net.counter(0, "cookies_received") >= 1);
     assert!(net.nodes[1].endpoint.peers().len() == 1 && net.nodes[1].endpoint.sessions().len() <= 4);
 }
 
-/// The same header and MAC1 key, other contents.
+/// Returns a message with the same header and MAC1 key, but other contents.
 fn forged(initiation: &[u8], n: u32) -> Vec<u8> {
     let node = peersock_overlay::Identity::from_seed(&[2; 32]).node_id();
     let mut message = initiation[..initiation.len() - 32].to_vec();

@@ -1,5 +1,4 @@
-//! Forged, replayed and random datagrams: what they cost, what they make the node say, and that it stays
-//! bounded.
+//! Forged, replayed and random datagrams: their cost, the node's answers, and the bounds of both.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,7 +15,7 @@ use crate::net::{Net, Sent, UNIX_TIME, instant, lan_socket, open_network};
 
 const BEACON: u8 = 0xD5;
 
-/// Every kind of message of a busy hour, and with it two nodes that are in that state.
+/// Returns every kind of message of a busy hour, and two nodes that are in that state.
 fn recorded() -> (Net, Vec<Sent>) {
     let mut net = Net::connected_pair();
     for second in 0..400 {
@@ -35,17 +34,18 @@ fn recorded() -> (Net, Vec<Sent>) {
 fn no_unproven_address_gets_more_than_it_sent() {
     let (mut net, recording) = recorded();
     let mut balance = Balance::default();
-    // Everything once more, from addresses that never receive anything, also as if from the discovery socket.
+    // Sends everything once more, from addresses that never receive anything, also as if from the discovery
+    // socket.
     for (n, datagram) in recording.iter().enumerate() {
         for multicast in [false, true] {
             balance.inject(&mut net, n, multicast, &datagram.bytes);
         }
-        // A little altered.
+        // Slightly altered.
         let mut altered = datagram.bytes.clone();
         let at = n * 7 % altered.len();
         altered[at] ^= 1 << (n % 8);
         balance.inject(&mut net, n, false, &altered);
-        // And cut off.
+        // Cut off.
         balance.inject(&mut net, n, false, &datagram.bytes[..datagram.bytes.len() * (n % 10) / 10]);
         net.run(Duration::from_millis(50));
         balance.account(&mut net);
@@ -122,7 +122,7 @@ fn one_who_floods_the_group_keeps_no_others_from_meeting() {
         }
         net.run(Duration::from_micros(100));
         if n == 3000 {
-            // They forget each other; what they know then they know from beacons that met the flood.
+            // They forget each other; afterwards they know each other only from beacons that met the flood.
             net.restart(1, 4001, UNIX_TIME + Duration::from_secs(1000));
             net.join(1, &open_network());
         }
@@ -142,12 +142,12 @@ fn initiations_of_many_identities_leave_nothing_behind() {
         net.run(Duration::from_millis(10));
     }
     assert!(net.counter(1, "handshakes_answered") > 1000);
-    // Unconfirmed sessions live for 12 s, so those of the last 1200 at most.
+    // Unconfirmed sessions live for 12 s, so at most the last 1200 remain.
     let sessions = net.nodes[1].endpoint.sessions().len();
     assert!(sessions <= 1210, "{sessions}");
     net.run(Duration::from_secs(13));
     assert!(net.nodes[1].endpoint.sessions().len() <= 4);
-    // Who completed no handshake was never announced.
+    // A node that completed no handshake was never announced.
     assert_eq!(net.count(1, |event| matches!(event, Event::PeerAdded(_))), 1);
 }
 
@@ -167,7 +167,7 @@ fn the_same_seed_gives_the_same_bytes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Random bytes behind each message type never panic, and leave nothing but counters.
+    // Random bytes behind each message type never panic, and change only counters.
     #[test]
     fn random_datagrams_are_dropped(
         datagrams in prop::collection::vec((0xD0u8..=0xDF, prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..100)
@@ -185,7 +185,7 @@ proptest! {
         prop_assert!(net.nodes[0].endpoint.sessions().is_empty());
     }
 
-    /// Any interleaving of loss, delay and traffic ends in delivery once the network is well again.
+    // Any combination of loss, delay and traffic ends in delivery once the network works again.
     #[test]
     fn any_weather_passes(seed: u64, loss in 0u64..60, latency in 1u64..400, both: bool) {
         let mut net = Net::acquainted_pair();
@@ -250,13 +250,13 @@ impl Balance {
     }
 }
 
-/// One of many addresses at which nobody is.
+/// Returns one of many unused addresses.
 fn from(n: usize) -> RecvMeta {
     let [.., b, c, d] = (n as u32).to_be_bytes();
     RecvMeta { remote: ([100, b, c, d], 1000).into(), socket: SocketIndex(0), multicast: false, relay: None }
 }
 
-/// A true first initiation of that identity to node 1.
+/// Returns a true first initiation of that identity to node 1.
 fn initiation_of(seed: &[u8; 32], network: NetworkConfig, n: u32) -> Vec<u8> {
     use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
     let target = Identity::from_seed(&[2; 32]);

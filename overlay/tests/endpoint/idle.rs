@@ -1,4 +1,4 @@
-//! What two nodes with a session, and a node and its roots, cost while nothing is sent.
+//! Cost of two nodes with a session, and of a node and its roots, while nothing is sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::signals::{gone, pair_at};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One packet is allowed in so long.
+/// Time per allowed packet.
 const PACKET: Duration = Duration::from_secs(25);
-/// What boxes with the shortest memory that is common remember.
+/// Mapping lifetime of the most forgetful common boxes.
 const REMEMBERED: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -87,7 +87,7 @@ fn nodes_that_share_two_networks_probe_each_other_once_and_not_in_each() {
         let _watches = in_two_networks(&mut net);
         is_cheap(&mut net, 2, &format!("two networks, relayed: {relayed}"));
         assert_eq!(net.peer(0, 1).path().unwrap().place.relay().is_some(), relayed);
-        // Each asks for itself as long as nothing is heard, and not for ever.
+        // Each asks for itself while nothing is heard, but not for ever.
         let filter = std::mem::replace(&mut net.filter, Box::new(|_| false));
         net.run(30 * SECOND);
         net.filter = filter;
@@ -118,8 +118,8 @@ fn a_session_is_renewed_while_probes_are_spared_because_of_another_network() {
 
 #[test]
 fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle() {
-    // After some of these times one of the two has heard nothing for long: the probes of the other one stood
-    // for its own.
+    // After some of these times one of the two has heard nothing for long, because the other's probes
+    // replaced its own.
     for (victim, idle) in [100, 110, 120, 130, 140].into_iter().flat_map(|idle| [(0, idle), (1, idle)]) {
         for address in ["10.0.0.2:4000", "198.51.100.2:4000"] {
             for restarts in [false, true] {
@@ -132,7 +132,7 @@ fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle
                     let socket = net.nodes[victim].socket;
                     net.restart(victim, port, UNIX_TIME + 300 * SECOND);
                     net.nodes[victim].socket = socket;
-                    // It looks for nobody.
+                    // It looks for no node.
                     let group: SocketAddr = crate::net::GROUP.parse().expect("an address");
                     net.filter = Box::new(move |datagram| datagram.to != group);
                     net.join(victim, &open_network());
@@ -159,10 +159,11 @@ fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle
     }
 }
 
-/// The node comes back in the first network, and only later in the second one.
+// The node comes back in the first network, and only later in the second one.
 #[test]
 fn a_network_in_which_the_peer_is_not_any_more_does_not_live_on_what_another_one_hears() {
-    // Whatever the age of the sessions, which are renewed each two minutes: a renewal finds out, too.
+    // Holds for sessions of any age, although they are renewed every two minutes, because a renewal finds
+    // out, too.
     for idle in [100, 140, 180, 220] {
         for away in [40, 60, 80] {
             let mut net = pair_at("198.51.100.2:4000");
@@ -258,6 +259,7 @@ fn an_idle_node_sends_each_root_a_packet_in_25_seconds() {
             let sent: Vec<_> =
                 net.sent.iter().filter(|one| one.at >= began && one.from == from && one.to == to).collect();
             let renewals = sent.iter().filter(|one| one.bytes[0] == INITIATION).count();
+            // A session is renewed at an age of 110 to 120 s.
             assert!(renewals <= 2 * 600 / 110, "{renewals} renewals");
             // Each is an initiation, the first packet of the session, and a registration.
             let others = sent.len() - 3 * renewals;
@@ -268,7 +270,7 @@ fn an_idle_node_sends_each_root_a_packet_in_25_seconds() {
     }
 }
 
-/// Two nodes behind a box each, with a direct path, which `first` has begun to look for.
+/// Creates two nodes behind a box each, with a direct path, which `first` has begun to look for.
 fn neighbours(latency: Duration, first: usize) -> Net {
     let mut net = homes(PORT_CONE, PORT_CONE, 1, latency);
     net.send(first, 1 - first, b"first");
@@ -294,7 +296,7 @@ fn second_network() -> NetworkConfig {
     NetworkConfig::AdHoc { id: NetworkId::ad_hoc(7..=8).expect("a range"), psk: None }
 }
 
-/// Has two nodes talk in two networks, with connections in both.
+/// Makes two nodes talk in two networks, with connections in both.
 fn in_two_networks(net: &mut Net) -> Vec<Watch> {
     talk_once(net);
     let second = [0, 1].map(|node| net.join(node, &second_network()));
@@ -326,7 +328,7 @@ fn peer_in(net: &mut Net, at: usize, network: NetworkIndex) -> Arc<Peer> {
     }
 }
 
-/// The networks in which a node was told that its peer is gone.
+/// Returns the networks in which a node was told that its peer is gone.
 fn told_of(net: &Net, node: usize) -> Vec<NetworkIndex> {
     let events = net.nodes[node].events.iter();
     let told = events.filter_map(|(_, event)| match event {
@@ -336,12 +338,12 @@ fn told_of(net: &Net, node: usize) -> Vec<NetworkIndex> {
     told.collect()
 }
 
-/// Until probes are as rare as they get, and what is looked for has been found.
+/// Waits until probes are as rare as they get, and all searches have ended.
 fn settle(net: &mut Net) {
     net.run(200 * SECOND);
 }
 
-/// Lets ten minutes pass in which nothing is sent.
+/// Checks ten minutes in which nothing is sent.
 fn is_cheap(net: &mut Net, networks: usize, what: &str) {
     settle(net);
     let began = net.now;
@@ -350,17 +352,18 @@ fn is_cheap(net: &mut Net, networks: usize, what: &str) {
     is_remembered(net, began, REMEMBERED);
 }
 
-/// A packet each way in [`PACKET`], and, for each renewal of a session, an initiation one way, which is
-/// answered, and what its sender says next.
+/// Checks for at most one packet each way per [`PACKET`] and, for each renewal of a session, an initiation
+/// one way, its answer, and the initiator's next packet.
 fn assert_cheap(net: &Net, began: Instant, networks: usize, what: &str) {
     let ways = exchanged(net, began);
     let of = |way: &[Sent], kind: u8| way.iter().filter(|sent| inside(sent)[0] == kind).count();
     let renewals = of(&ways[0], INITIATION) + of(&ways[1], INITIATION);
+    // Six renewals, at one in 110 s or more, are the most that fit into 600 s.
     assert!(renewals <= networks * 6, "{what}: {renewals} renewals");
     let budget = (net.now - began).as_secs().div_ceil(PACKET.as_secs()) as usize;
     for (from, way) in ways.iter().enumerate() {
         let begun = of(way, INITIATION);
-        // In the first network, a renewal takes the place of a probe, or of its answer.
+        // In the first network, a renewal replaces a probe or its answer.
         let allowed = budget + begun + (networks - 1) * renewals;
         assert!(way.len() <= allowed, "{what}: {from} sent {} of {allowed}, {begun} renewals", way.len());
         let small = way.iter().filter(|sent| inside(sent).len() <= 100).count();
@@ -369,7 +372,7 @@ fn assert_cheap(net: &Net, began: Instant, networks: usize, what: &str) {
     }
 }
 
-/// No box on the way may have forgotten the nodes.
+/// Checks that no box on the way may have forgotten the nodes.
 fn is_remembered(net: &Net, began: Instant, longest: Duration) {
     for way in exchanged(net, began) {
         let times: Vec<_> =
@@ -379,7 +382,7 @@ fn is_remembered(net: &Net, began: Instant, longest: Duration) {
     }
 }
 
-/// What each of the two nodes has sent for the other one since then, as it left.
+/// Returns the packets that each of the two nodes has sent to the other since then, as they left.
 fn exchanged(net: &Net, began: Instant) -> [Vec<Sent>; 2] {
     let address = |node: usize| match net.nodes[node].nat {
         Some(nat) => net.nats[nat].external,
@@ -394,7 +397,7 @@ fn exchanged(net: &Net, began: Instant) -> [Vec<Sent>; 2] {
     })
 }
 
-/// The datagram without what a root reads.
+/// Returns the datagram without a root's header.
 fn inside(sent: &Sent) -> &[u8] {
     match sent.bytes[0] {
         RELAYED => &sent.bytes[peersock_overlay::wire::Relayed::LEN..],

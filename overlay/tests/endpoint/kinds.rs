@@ -1,5 +1,5 @@
-//! Every kind of datagram that there is, and inside a session every first byte of a plaintext, from addresses
-//! that have proven nothing. What the kinds are is taken from the parsers, so that none can be forgotten.
+//! Every existing kind of datagram, and inside a session every first byte of a plaintext, from unproven
+//! addresses. The parsers provide the list of kinds, so that none can be forgotten.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use crate::attack::{Attack, KEEPALIVE, home};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One of many addresses whose owners never receive anything.
+/// Returns one of many addresses whose owners never receive anything.
 fn victim(number: usize) -> SocketAddr {
     let [.., a, b] = (number as u32).to_be_bytes();
     SocketAddr::from(([203, 0, a, b], 9))
 }
 
-/// All kinds that a node looks at: it drops what has no type.
+/// Returns all kinds that a node processes: it drops datagrams without a type.
 fn kinds() -> Vec<MessageType> {
     (0..=255).filter_map(|first: u8| MessageType::of(&[first])).collect()
 }
 
-/// Datagrams of a kind, as authentic as a member of the network can make them, and many that are not.
+/// Returns datagrams of a kind, as authentic as a member of the network can make them, and many that are not.
 fn datagrams(attack: &mut Attack, kind: MessageType) -> Vec<Vec<u8>> {
     let now = attack.net.now;
     let sealed = attack.adversary.seal(&KEEPALIVE).expect("a session");
     let mut all = Vec::new();
-    // A kind that is new has to say here how a member makes it.
+    // A new kind needs an arm here with a member's way to make it.
     match kind {
         MessageType::Initiation => {
             all.push(attack.adversary.initiate(now));
@@ -61,12 +61,13 @@ fn datagrams(attack: &mut Attack, kind: MessageType) -> Vec<Vec<u8>> {
             Announcement { identity: *Identity::from_seed(&[9; 32]).public() }.emit(&mut datagram);
             all.push(datagram);
         }
-        // Who makes these has read what they answer, or is a root: here they are of the right length only.
+        // Only nodes that have read the question, or roots, can make these, so here they only have the right
+        // length.
         MessageType::CookieReply | MessageType::StaleReply | MessageType::Relayed => {}
     }
     for len in 1..=260 {
         let mut datagram = vec![kind as u8];
-        // The session is one that the target has.
+        // The target has this session.
         datagram.extend_from_slice(&sealed[1..4]);
         datagram.extend((4..len).map(|at| (at as u8).wrapping_mul(151) ^ len as u8));
         datagram.truncate(len);
@@ -75,7 +76,7 @@ fn datagrams(attack: &mut Attack, kind: MessageType) -> Vec<Vec<u8>> {
     all
 }
 
-/// Plaintexts that begin with that byte: of all lengths that messages have, and those that are read as one.
+/// Returns plaintexts that begin with that byte: of all lengths of messages, and some that parse as one.
 fn plaintexts(first: u8) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     for len in (1..80).chain([200, 600, 1200]) {
@@ -104,13 +105,13 @@ fn no_kind_of_datagram_is_worth_more_than_it_costs_from_an_unproven_address() {
     let mut number = 0;
     for kind in kinds() {
         let mut attack = Attack::with_session();
-        // Has the target begin handshakes with the adversary.
+        // Makes the target begin handshakes with the adversary.
         let hello = attack.adversary.hello(false);
         attack.send(home(), &hello);
         attack.run(SECOND);
         for datagram in datagrams(&mut attack, kind) {
             let before = attack.answers();
-            // What is more than came from there panics.
+            // An answer that exceeds the datagram panics.
             attack.send(victim(number), &datagram);
             attack.run(SECOND / 50);
             number += 1;
@@ -142,11 +143,12 @@ fn no_message_inside_a_session_is_worth_more_than_it_costs_from_an_unproven_addr
                 answered.insert(first);
             }
             if attack.adversary.sessions() == 0 || attack.path().is_none() {
-                // It was closed.
+                // The session was closed, so make another.
                 attack = Attack::with_session();
             }
         }
     }
+    // 8 is the first byte of messages between nodes and roots.
     let messages: BTreeSet<u8> = (1..=7).chain(9..=11).collect();
     assert_eq!(read, messages, "each message that there is was sent");
     assert!(answered.is_superset(&BTreeSet::from([1, 6])), "those that ask are answered: {answered:?}");

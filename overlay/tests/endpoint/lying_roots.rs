@@ -11,7 +11,7 @@ use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_ro
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Has a root lie.
+/// Change that makes a root lie.
 type Lie = fn(&mut Lies);
 
 #[test]
@@ -19,7 +19,7 @@ fn a_root_that_names_another_node_is_not_believed() {
     let mut net = apart_with_liars(2);
     net.add(3);
     net.run(SECOND);
-    // The first root answers everything by a node of its own choice, well signed.
+    // The first root answers everything with a node of its choice, well signed.
     let liar = Identity::from_seed(&[0x66; 32]);
     let registration = Registration::sign(&liar, &net.roots[0].root.identity().node_id(), 1, 600);
     let lie = Entry { identity: *liar.public(), channel: Channel(5), registration };
@@ -34,7 +34,7 @@ fn a_root_that_names_another_node_is_not_believed() {
 fn a_registration_for_another_root_is_not_believed() {
     let mut net = apart_with_liars(2);
     net.run(SECOND);
-    // What the node has signed for the second root, said by the first.
+    // The node's signed statement for the second root, shown by the first.
     let stolen = net.roots[1].root.fake().entry(&id(1));
     net.roots[0].root.lies().entry = stolen;
     net.send(0, 1, b"first");
@@ -144,6 +144,7 @@ fn a_root_that_refuses_is_asked_rarely() {
     net.run(Duration::from_secs(600));
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
     let registrations = net.roots[0].root.fake().registrations;
+    // A root that has refused a node is asked again after 60 s.
     assert!((5..=25).contains(&registrations), "{registrations}");
 }
 
@@ -209,17 +210,17 @@ fn a_root_that_registers_a_node_again_and_again_causes_little() {
     let before = caused(&net);
     let mut at = 0;
     flood(&mut net, |net| {
-        // Each time it sees the node elsewhere, and wants another token in front of what it relays.
+        // Each time it sees the node elsewhere, and demands another token in its frames.
         at += 1;
         net.roots[0].root.lies().seen_at = Some(([203, 0, 113, 66], 1000 + at).into());
         net.roots[0].root.fake().register_again(&id(0))
     });
     let [events, told, registrations] = since(caused(&net), before);
     assert!(events <= MOST, "{events} events");
-    // To each belong a question, which may be repeated, and the answer to the peer's own.
+    // Each contact involves a question, which may be repeated, and the answer to the peer's own.
     assert!(told <= 3 * MOST, "{told} contacts told to a peer");
     assert!(registrations <= MOST, "{registrations} registrations");
-    // What it says at last is known soon.
+    // Its last message takes effect soon.
     let last = ([203, 0, 113, 66], 7).into();
     net.roots[0].root.lies().seen_at = Some(last);
     say_once(&mut net, |net| net.roots[0].root.fake().register_again(&id(0)));
@@ -241,11 +242,11 @@ fn a_root_that_forgets_a_node_again_and_again_is_asked_now_and_then() {
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Registered);
 }
 
-/// How many things of what a root says in half a minute without being asked are heeded: ten at once, and one
-/// in three seconds.
+/// Maximum number of a root's unasked messages in half a minute that have an effect: ten at once, and one in
+/// three seconds.
 const MOST: usize = 10 + 30 / 3 + 1;
 
-/// Two nodes that a root relays between, which can lie.
+/// Creates two nodes with a relaying root that can lie.
 fn relayed_by_a_liar() -> Net {
     let mut net = apart_with_liars(1);
     net.run(SECOND);
@@ -255,7 +256,7 @@ fn relayed_by_a_liar() -> Net {
     net
 }
 
-/// Has the root say something to the first node each 10 ms, for half a minute.
+/// Makes the root send something to the first node every 10 ms, for half a minute.
 fn flood(net: &mut Net, mut say: impl FnMut(&mut Net) -> Vec<(std::net::SocketAddr, Vec<u8>)>) {
     for _ in 0..3000 {
         say_once(net, &mut say);
@@ -270,7 +271,7 @@ fn say_once(net: &mut Net, say: impl FnOnce(&mut Net) -> Vec<(std::net::SocketAd
     }
 }
 
-/// What the first node's root has caused so far: changes of paths, contacts told, and registrations.
+/// Returns the effects of the first node's root so far: changes of paths, contacts told, and registrations.
 fn caused(net: &Net) -> [usize; 3] {
     let events = net.count(0, |event| matches!(event, Event::PathChanged(_)));
     let counter = |name| usize::try_from(net.counter(0, name)).expect("a few");

@@ -1,5 +1,5 @@
-//! Members of static networks: their names, the same for whoever asks, as long as the network is joined, and
-//! the room for their sessions.
+//! Members of static networks: their names, which are the same for every caller while the network is joined,
+//! and the room for their sessions.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn a_name_means_the_addresses_that_its_member_has_now() {
     let certified = |node| IpAddr::from(id.address_of(&node));
     let listed_alpha = members[1].addresses[0];
 
-    // What was alpha's is beta's now.
+    // Beta now has alpha's former address.
     endpoint.set_addresses(index, &alpha, &[IpAddr::from([10, 7, 0, 77]).into()]).expect("nobody has it");
     endpoint.set_addresses(index, &beta, &[listed_alpha.into()]).expect("nobody has it now");
     assert_eq!(endpoint.addresses_named("alpha"), [certified(alpha), IpAddr::from([10, 7, 0, 77])]);

@@ -1,11 +1,11 @@
-//! A NAT box for these tests: how it maps, how it filters, and which port comes next. Its mappings last.
+//! A NAT box for these tests, with its mapping, its filtering, and its choice of ports. Its mappings last.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use peersock_testnet::Random;
 
-/// What a mapping or a filter depends on besides the inner address (RFC 4787, 4.1 and 5).
+/// Dependence of a mapping or a filter, besides the inner address (RFC 4787, 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum On {
     Nothing,
@@ -13,10 +13,10 @@ pub(crate) enum On {
     Endpoint,
 }
 
-/// Which port a new mapping gets.
+/// Choice of the port of a new mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ports {
-    /// So much more than the last one.
+    /// Last port plus this difference.
     Delta(u16),
     Random,
 }
@@ -30,7 +30,7 @@ pub(crate) struct NatBox {
     last: u16,
     random: Random,
     mappings: Vec<Mapping>,
-    /// Ports that are passed to somebody, whoever sends, and who has sent.
+    /// Forwarded ports with their inner address, open to all senders, and the senders so far.
     forwarded: Vec<(u16, SocketAddr, BTreeSet<SocketAddr>)>,
 }
 
@@ -62,7 +62,7 @@ impl NatBox {
         Self { external, mapping, filtering, ports, last: 20_000, random, mappings, forwarded }
     }
 
-    /// The source outside of what `inner` sends to `remote`.
+    /// Returns the external source of packets from `inner` to `remote`.
     pub(crate) fn outbound(&mut self, inner: SocketAddr, remote: SocketAddr) -> SocketAddr {
         let is_forwarded = |(_, to, senders): &&(u16, SocketAddr, BTreeSet<SocketAddr>)| {
             *to == inner && senders.contains(&remote)
@@ -75,6 +75,7 @@ impl NatBox {
         let at = known.unwrap_or_else(|| {
             self.last = match self.ports {
                 Ports::Delta(delta) => self.last.wrapping_add(delta),
+                // NAT boxes assign no port below 1024 (RFC 4787, REQ-3).
                 Ports::Random => self.random.within(1024..=65_535) as u16,
             };
             self.mappings.push(Mapping { inner, scope, outer: self.last, allowed: BTreeSet::new() });
@@ -84,10 +85,10 @@ impl NatBox {
         SocketAddr::new(self.external, self.mappings[at].outer)
     }
 
-    /// Who gets what `remote` sends to a port outside, if anybody does.
+    /// Returns the receiver of packets from `remote` to an external port, if any.
     pub(crate) fn inbound(&mut self, remote: SocketAddr, port: u16) -> Option<SocketAddr> {
         let allowed = self.filtering.scope(remote);
-        // It does not pass on what its own side sends to it.
+        // The box does not hairpin packets from inside.
         if remote.ip() == self.external {
             return None;
         }
@@ -99,7 +100,7 @@ impl NatBox {
         Some(to?.inner)
     }
 
-    /// Passes what comes to a port outside to `inner`, from whomever.
+    /// Forwards packets from any source to an external port to `inner`.
     pub(crate) fn forward(&mut self, outer: u16, inner: SocketAddr) {
         self.forwarded.push((outer, inner, BTreeSet::new()));
     }

@@ -20,26 +20,26 @@ use crate::nat::NatBox;
 pub(crate) const GROUP: &str = "239.255.77.77:7777";
 pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
-/// What a driver would hold of one node.
+/// State that a driver would hold of one node.
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) socket: SocketAddr,
     pub(crate) index: SocketIndex,
-    /// The box that it is behind, if its address is a private one.
+    /// Box in front of it, if its address is private.
     pub(crate) nat: Option<usize>,
     pub(crate) up: bool,
-    /// The streams that it wants, which it has.
+    /// Streams that it wants, all of which it has.
     pub(crate) streams: Vec<WantedStream>,
-    /// Whether those to roots are opened that others have named.
+    /// True if streams to guests are opened.
     pub(crate) opens_streams: bool,
-    /// The extra sockets that are open, and how many its system lets it have.
+    /// Open extra sockets, and the maximum that its system allows.
     pub(crate) extra: Vec<SocketIndex>,
     pub(crate) most_extra: usize,
-    /// The TCP connections that are open: to which node, and in which of the rounds of this one, if in one.
+    /// Open TCP connections: the other node, and the round of this node in which it was opened, if any.
     pub(crate) tcp: Vec<(SocketIndex, usize, u32)>,
-    /// The rounds in which it was to connect, with the time when.
+    /// Rounds in which it should connect, with the time.
     pub(crate) punched: Vec<(Instant, TcpPunch)>,
-    /// The connections that it was told to close.
+    /// Connections that it was told to close.
     pub(crate) closed: Vec<SocketIndex>,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
@@ -49,14 +49,14 @@ pub(crate) struct Node {
     waiting: Vec<(NetworkIndex, IpAddr, Vec<u8>)>,
 }
 
-/// A root with its address.
+/// Root with its address.
 pub(crate) struct RootNode {
     pub(crate) root: TestRoot,
     pub(crate) socket: SocketAddr,
     pub(crate) up: bool,
 }
 
-/// A datagram as it was sent.
+/// Datagram as it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) at: Instant,
@@ -65,7 +65,7 @@ pub(crate) struct Sent {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Decides the fate of a datagram: false drops it.
+/// Filter that decides the fate of a datagram: false drops it.
 type Filter = Box<dyn FnMut(&Sent) -> bool>;
 
 pub(crate) struct Net {
@@ -75,14 +75,14 @@ pub(crate) struct Net {
     /// Largest UDP payload that passes.
     pub(crate) mtu: usize,
     pub(crate) filter: Filter,
-    /// Of the nodes that are added from now on.
+    /// Limits of the nodes that are added from now on.
     pub(crate) limits: Limits,
     pub(crate) entropy: Option<EntropySource>,
-    /// Whether they look for each other by many ports.
+    /// True if they search for each other by many ports.
     pub(crate) birthday: bool,
-    /// Whether they connect to each other by TCP.
+    /// True if they connect to each other by TCP.
     pub(crate) tcp_punch: bool,
-    /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
+    /// Number of bytes quoted in the ICMP errors of machines whose node is down; `None` for no errors.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) roots: Vec<RootNode>,
@@ -110,7 +110,7 @@ impl Net {
         }
     }
 
-    /// Two nodes on one LAN.
+    /// Creates two nodes on one LAN.
     pub(crate) fn pair() -> Self {
         let mut net = Self::new();
         net.add(1);
@@ -118,7 +118,7 @@ impl Net {
         net
     }
 
-    /// Two nodes on one LAN in the open network, which have found each other.
+    /// Creates two nodes on one LAN in the open network, which have found each other.
     pub(crate) fn acquainted_pair() -> Self {
         let mut net = Self::pair();
         for node in 0..2 {
@@ -128,7 +128,7 @@ impl Net {
         net
     }
 
-    /// Two nodes with a session that node 0 initiated.
+    /// Creates two nodes with a session that node 0 initiated.
     pub(crate) fn connected_pair() -> Self {
         let mut net = Self::acquainted_pair();
         net.send(0, 1, b"hello");
@@ -145,8 +145,8 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    /// Starts a node with this seed for its identity at an address of its own. It sends no beacons, but hears
-    /// those of others; `send` may come from it but not go to it. Returns its index.
+    /// Starts a node with this seed for its identity at a separate address. It sends no beacons, but hears
+    /// other nodes' beacons; `send` may come from it but not go to it. Returns its index.
     pub(crate) fn add_stranger(&mut self, seed: [u8; 32], socket: SocketAddr) -> usize {
         let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&seed)));
         config.limits = self.limits;
@@ -158,8 +158,8 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    /// Starts the node with this identity in the private network behind a NAT box, where it hears nobody's
-    /// beacons. Returns its index.
+    /// Starts the node with this identity in the private network behind a NAT box, where it hears no beacons.
+    /// Returns its index.
     pub(crate) fn add_behind(&mut self, nat: usize, identity: u8) -> usize {
         let mut node = self.node(identity, 100, UNIX_TIME);
         node.socket = SocketAddr::from(([10, nat as u8, 0, identity], 4000));
@@ -180,7 +180,7 @@ impl Net {
         self.nodes[node] = new;
     }
 
-    /// Starts another node with an identity that runs already, on this port; returns its index.
+    /// Starts another node with the identity of a running one, on this port; returns its index.
     pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
         let mut node = self.node(identity, port as u8, UNIX_TIME);
         node.socket.set_port(port);
@@ -251,7 +251,7 @@ impl Net {
         self.pump();
     }
 
-    /// Answers a packet of a peer with a session as a stack does, and not a program.
+    /// Answers a packet of a peer with a session as a stack does, without a program.
     pub(crate) fn reply(&mut self, from: usize, peer: &Arc<Peer>, text: &[u8]) {
         let sender = peer.sender().expect("a session").unasked();
         let packet = [&[0x60], text].concat();
@@ -264,7 +264,7 @@ impl Net {
         self.pump();
     }
 
-    /// The self-certifying address of node `of` in `network`, which is a handle of node `at`.
+    /// Returns the self-certifying address of node `of` in `network`, which is a handle of node `at`.
     pub(crate) fn address(&self, at: usize, network: NetworkIndex, of: usize) -> IpAddr {
         let networks = self.nodes[at].endpoint.networks();
         let network = networks.iter().find(|n| n.index == network).expect("a joined network");
@@ -280,7 +280,7 @@ impl Net {
         }
     }
 
-    /// What the inner packets that a node received said.
+    /// Returns the contents of the inner packets that a node received.
     pub(crate) fn received(&self, node: usize) -> Vec<Vec<u8>> {
         self.nodes[node].inbox.iter().map(|(_, _, packet)| packet[1..].to_vec()).collect()
     }
@@ -300,8 +300,8 @@ impl Net {
         self.run_until(end, |_| false);
     }
 
-    /// Lets time pass until the condition holds; panics if it does not within `limit`. Returns how long it
-    /// took.
+    /// Lets time pass until the condition holds; panics if it does not within `limit`. Returns the time that
+    /// passed.
     pub(crate) fn wait(&mut self, limit: Duration, condition: impl FnMut(&mut Net) -> bool) -> Duration {
         let begin = self.now;
         assert!(self.run_until(begin + limit, condition), "not within {limit:?}");
@@ -380,7 +380,7 @@ impl Net {
         self.inject(Sent { at: self.now, from, to, bytes });
     }
 
-    /// Puts a datagram onto the wire, whoever made it.
+    /// Puts a datagram onto the wire, with any source.
     pub(crate) fn inject(&mut self, datagram: Sent) {
         let datagram = crate::streams::enter(&self.roots, datagram);
         self.sent.push(datagram.clone());
@@ -428,7 +428,7 @@ impl Net {
         }
     }
 
-    /// What a driver does with a datagram.
+    /// Handles a datagram as a driver does.
     pub(crate) fn deliver(&mut self, index: usize, meta: RecvMeta, bytes: &[u8]) {
         let node = &mut self.nodes[index];
         let (meta, bytes) = if bytes.first() == Some(&0xD9) && meta.relay.is_none() {
@@ -442,7 +442,7 @@ impl Net {
         node.inbox.extend(inner.map(|(session, packet)| (self.now, session.peer().clone(), packet)));
     }
 
-    /// Sends what can be sent of the packets that wait at a node.
+    /// Sends the packets that wait at a node, as far as possible.
     fn flush(&mut self, index: usize) {
         for (network, address, packet) in std::mem::take(&mut self.nodes[index].waiting) {
             let node = &mut self.nodes[index];

@@ -1,5 +1,5 @@
-//! Nicknames at roots: who comes first has one, for as long as it is renewed, and roots that lie can refuse
-//! them, and nothing more to those who know whose a nickname is.
+//! Nicknames at roots: the first node that claims one has it while it is renewed. Lying roots can refuse
+//! nicknames, and nothing more to nodes that know the owner.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn claim(net: &mut Net, node: usize, name: &str, port: u16) -> Result<NicknameTe
 
 fn find(net: &mut Net, node: usize, text: &NicknameText) -> Result<NamedNode, NicknameError> {
     let mut outcome = None;
-    // A test that has nothing else to do sees the time pass in steps.
+    // A test without other activity sees the time pass in steps.
     for _ in 0..500 {
         outcome = net.nodes[node].endpoint.find_nickname(net.now, text);
         if outcome.is_some() {
@@ -91,7 +91,7 @@ fn another_node_cannot_take_a_nickname_that_lives_and_can_once_it_is_released() 
     assert_eq!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::NotFound));
     claim(&mut net, 1, "alice", 2).expect("it was given back");
     assert_eq!(found(&mut net, 0, "alice.peersock"), Ok((id(1), 2)));
-    // What leads to the one before leads to nobody now.
+    // The previous owner's text now leads to no node.
     let before = NicknameText::of(nickname("alice"), &id(0));
     assert_eq!(find(&mut net, 0, &before), Err(NicknameError::NotFound));
 }
@@ -114,6 +114,7 @@ fn a_nickname_is_renewed_while_its_node_is_there_and_kept_for_an_hour_while_it_i
     claim(&mut net, 0, "alice", 3).expect("it is its own");
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 3)));
     net.nodes[0].up = false;
+    // A claim lives for an hour after its last renewal.
     net.run(HOUR + SECOND);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::NotFound));
     claim(&mut net, 1, "alice", 2).expect("its time is over");
@@ -127,6 +128,7 @@ fn a_root_that_was_restarted_learns_the_nicknames_anew() {
     let now = net.now;
     net.roots[0].root.restart(now);
     assert_eq!(net.roots[0].root.real().root().nicknames(), 0);
+    // The node notices the restart by its next packet to the root, after 25 s at most.
     net.run(40 * SECOND);
     assert_eq!(net.roots[0].root.real().root().nicknames(), 1);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 1)));
@@ -164,16 +166,16 @@ fn roots_that_disagree_are_an_error_unless_the_text_says_whom_it_means() {
     for (node, text) in own.iter().enumerate() {
         assert_eq!(found(&mut net, asker, &text.to_string()), Ok((id(node), node as u16)));
     }
-    // Who wants it at both gets it at neither, and disturbs nobody.
+    // A node that wants it at both gets it at neither, and disturbs no other.
     assert_eq!(claim(&mut net, asker, "alice", 3), Err(NicknameError::Taken));
-    // One that is taken at one of them is given back at the other.
+    // One that is taken at one root is given back at the other.
     claim(&mut net, 0, "bob", 7).expect("nobody has it");
     assert_eq!(claim(&mut net, asker, "bob", 3), Err(NicknameError::Taken));
     net.run(SECOND);
     claim(&mut net, 1, "bob", 8).expect("it was given back");
 }
 
-/// What a root says of a nickname whoever is asked for.
+/// Makes a root answer all nickname look-ups with this owner.
 fn lie(net: &mut Net, root: usize, owner: Option<NicknameOwner>) {
     net.roots[root].root.lies().owner = Some(owner);
 }
@@ -224,11 +226,11 @@ fn a_root_with_an_accomplice_deceives_only_those_who_do_not_say_whom_they_mean()
     lie(&mut net, 0, Some(NicknameOwner { identity: *accomplice.public(), claim }));
     assert!(matches!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::Ambiguous(_))));
     assert_eq!(found(&mut net, 1, &full.to_string()), Ok((id(0), 1)));
-    // Alone it is believed: what is documented.
+    // A lying root alone is believed, as documented.
     use_root(&mut net, 1, 0);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((accomplice.node_id(), 666)));
     assert_eq!(found(&mut net, 1, &full.to_string()), Err(NicknameError::NotFound));
-    // It can deny a nickname to whom it likes.
+    // It can deny a nickname to any node.
     lie(&mut net, 0, None);
     assert_eq!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::NotFound));
 }
@@ -241,17 +243,18 @@ fn a_root_that_is_away_delays_an_answer_by_two_seconds_at_most() {
     net.roots[1].up = false;
     let begin = net.now;
     assert_eq!(found(&mut net, 1, "alice.peersock"), Ok((id(0), 1)));
+    // Further roots have two seconds after the first answer.
     assert!(net.now - begin <= 2 * SECOND + SECOND / 10, "{:?}", net.now - begin);
     let (begin, full) = (net.now, NicknameText::of(nickname("alice"), &id(0)));
     assert!(find(&mut net, 1, &full).is_ok());
     assert!(net.now - begin <= SECOND / 10, "one root that knows it is enough");
 }
 
-/// Whoever can announce a root on the LAN, or forge a list, could otherwise deny every nickname.
+// Otherwise an attacker who announces a root on the LAN, or forges a list, could deny every nickname.
 #[test]
 fn roots_of_lists_have_no_say_beside_one_that_is_named_by_its_key() {
     let mut net = apart(2);
-    // Somebody has the nickname at the second root, which others have in a list.
+    // Another node has the nickname at the second root, which others have in a list.
     use_root(&mut net, 1, 1);
     net.run(SECOND);
     claim(&mut net, 1, "alice", 2).expect("nobody has it there");
@@ -267,7 +270,7 @@ fn roots_of_lists_have_no_say_beside_one_that_is_named_by_its_key() {
     assert_eq!(found(&mut net, asker, "alice.peersock"), Err(NicknameError::NotFound));
     claim(&mut net, 0, "alice", 1).expect("the named root gives it");
     assert_eq!(found(&mut net, asker, "alice.peersock"), Ok((id(0), 1)));
-    // Without another one it is better than none.
+    // Without another root it is better than none.
     net.nodes[asker].endpoint.set_roots(net.now, vec![listed]);
     net.pump();
     net.run(SECOND);

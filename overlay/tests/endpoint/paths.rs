@@ -54,14 +54,14 @@ fn a_forged_or_replayed_packet_moves_nothing() {
 fn the_search_reaches_what_the_link_carries() {
     for (mtu, expected) in [
         (1200, 1200..=1200),
-        // A link of 1200 bytes with IPv4 and IPv6, of 576 bytes, and one that is good for a handshake and no
-        // more.
+        // A link of 1200 bytes with IPv4 and IPv6, one of 576 bytes, and one that only fits a handshake.
         (1172, 1150..=1172),
         (1152, 1130..=1152),
         (548, 530..=548),
         (198, 198..=198),
         (1472, 1472..=1472),
         (8972, 8972..=8972),
+        // Except on loopback, the search ends at jumbo frames.
         (65_507, 8972..=8972),
         (1400, 1380..=1400),
     ] {
@@ -212,6 +212,7 @@ fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
     };
     let mut net = Net::connected_pair();
     net.run(Duration::from_secs(5));
+    // Less than an initiation, which has 198 bytes and is the smallest size that the protocol needs.
     net.mtu = 122;
     send(&mut net, 11);
     assert_eq!(too_small(&net), 1);
@@ -225,7 +226,7 @@ fn a_path_that_carries_less_than_anybody_needs_is_told_of() {
     send(&mut net, 11);
     assert_eq!(too_small(&net), 2);
 
-    // Outages and losses are something else.
+    // Outages and losses must not look like that.
     for loss in [100, 36] {
         let mut net = lossy(loss, 1);
         send(&mut net, 100);
@@ -241,7 +242,7 @@ fn a_black_hole_in_one_direction_is_noticed_while_the_other_sends_too() {
     let sender = net.nodes[0].socket;
     net.filter = Box::new(move |sent| sent.from != sender || sent.bytes.len() <= 1300);
     let begin = net.now;
-    // Neither side is ever silent, so nobody suspects anything.
+    // Neither side is ever silent, so no suspicion arises.
     while net.peer(0, 1).path().unwrap().datagram_size > 1300 {
         net.send(0, 1, &[0; 1400]);
         net.send(1, 0, &[0; 1400]);
@@ -267,7 +268,7 @@ fn an_outage_does_not_make_datagrams_smaller() {
     assert_eq!(net.counter(0, "black_holes"), 0);
 }
 
-/// Two nodes with a session that lose so many percent of what they send.
+/// Creates two nodes with a session that lose `percent` percent of their packets.
 fn lossy(percent: usize, seed: u64) -> Net {
     let mut net = Net::connected_pair();
     net.run(Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! Nodes behind NAT boxes that have a root in common: they begin to talk through it, and go on directly.
+//! Nodes behind NAT boxes that have a root in common: they begin to talk through it, and continue directly.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::roots::{add_root, talk, use_roots};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A frame between a node and a root.
+/// Type of a frame between a node and a root.
 const RELAYED: u8 = 0xD9;
 
-/// What a box does, and whether its driver knows by how much the next port differs.
+/// Behaviour of a box, and whether its driver knows the difference to the next port.
 pub(crate) type Cell = (On, On, Ports, bool);
 
 const OPEN: Cell = (On::Nothing, On::Nothing, Ports::Random, false);
@@ -28,7 +28,7 @@ const COUNTING: Cell = (On::Endpoint, On::Endpoint, Ports::Delta(2), true);
 
 #[test]
 fn whatever_can_be_punched_is_direct_within_a_second_of_the_first_packet() {
-    // Whether a way exists at all.
+    // The last column tells whether a way exists at all.
     let table = [
         (OPEN, OPEN, true),
         (OPEN, PORT_CONE, true),
@@ -60,8 +60,8 @@ fn a_way_is_open_half_a_round_trip_after_both_know_where_the_other_is() {
     let begin = net.now;
     net.send(0, 1, b"first");
     let took = direct_after(&mut net, SECOND).expect("a direct path");
-    // To the root and back: the look-up. To the peer and back, through the root: the handshake, which says
-    // where the peer is, and half of that again for where this node is. Then each challenge and its answer,
+    // To the root and back: the look-up. To the peer and back, through the root: the handshake, with the
+    // peer's addresses, and half of that again for this node's addresses. Then each challenge and its answer,
     // which need no root.
     assert_eq!(took, (40 + 80 + 40 + 40) * MS);
     let hit = |sent: &&Sent| sent.at >= begin && sent.bytes.len() == 38 && sent.to.port() != 7420;
@@ -77,7 +77,7 @@ fn a_port_that_was_made_for_this_destination_is_used_as_soon_as_it_is_heard() {
         let mut net = homes(near, far, 1, 20 * MS);
         net.send(0, 1, b"first");
         let took = direct_after(&mut net, SECOND).expect("a direct path");
-        // As between boxes whose port is known, but the open side sends where it hears the other one, so its
+        // As between boxes with known ports, but the open side sends where it hears the other one, so its
         // challenge leaves half a round trip later.
         assert_eq!(took, (40 + 80 + 40 + 40 + 20) * MS, "{near:?} {far:?}");
     }
@@ -90,7 +90,7 @@ fn little_goes_over_the_relay_before_a_punched_path_carries_the_rest() {
         let begin = net.now;
         net.send(0, 1, b"first");
         let took = direct_after(&mut net, SECOND).expect("a direct path");
-        // What is under way arrives still.
+        // Packets on their way still arrive.
         net.run(SECOND / 5);
         let frames = |net: &Net, since| -> usize {
             let to_root =
@@ -107,12 +107,12 @@ fn little_goes_over_the_relay_before_a_punched_path_carries_the_rest() {
 
 #[test]
 fn a_direct_path_is_not_left_for_handshakes_that_were_under_way_by_roots() {
-    // With the longer ones the answer by a root comes after further initiations have left by both.
+    // With the longer latencies the answer by a root comes after further initiations have left by both.
     for latency in [10, 40, 70, 100] {
         for (first, jitter) in [(0, 0), (1, 0), (0, 9), (1, 9)] {
             let mut net = homes(PORT_CONE, PORT_CONE, 2, latency * MS);
             let mut number = 0;
-            // Some by one root come later than those that were sent after them by the other one.
+            // Some by one root come later than others that were sent after them by the other root.
             net.filter = Box::new(move |sent| {
                 number += 1;
                 jitter == 0 || sent.bytes[0] != RELAYED || number % jitter != 0
@@ -152,7 +152,8 @@ fn a_box_that_forgets_its_mappings_is_punched_again() {
         talk(&mut net, 3 * SECOND);
         assert!(is_direct(&mut net, 0) && is_direct(&mut net, 1));
         net.nats[rebooted].reboot();
-        // The root learns of the new mapping within its keepalive interval, and the other node from it.
+        // The root learns the new mapping within its keepalive interval, and the other node learns it from
+        // the root.
         talk(&mut net, 60 * SECOND);
         assert!(is_direct(&mut net, 0) && is_direct(&mut net, 1), "{rebooted}");
         let lost = |event: &Event| matches!(event, Event::SessionLost(_) | Event::PeerGone(..));
@@ -160,7 +161,7 @@ fn a_box_that_forgets_its_mappings_is_punched_again() {
     }
 }
 
-/// Two nodes on one LAN, behind a box that does not send back what comes from inside.
+/// Creates two nodes on one LAN, behind a box that does not hairpin.
 fn one_home() -> Net {
     let mut net = Net::new();
     net.nats.push(nat_box(1, PORT_CONE));
@@ -181,7 +182,7 @@ fn nodes_behind_one_box_use_their_private_addresses() {
     net.send(0, 1, b"first");
     direct_after(&mut net, SECOND).expect("a direct path");
     assert_eq!(net.peer(0, 1).path().unwrap().remote(), net.nodes[1].socket);
-    // Their public address is the box's, which does not send back what comes from inside.
+    // Their public address is the box's, which does not hairpin.
     let attempts = net.nodes[0].endpoint.peers()[0].attempts.clone();
     let answered = attempts.iter().find(|one| one.outcome == DirectOutcome::Answered).unwrap();
     assert_eq!((answered.address, answered.kind), (net.nodes[1].socket, CandidateKind::Interface));
@@ -205,6 +206,7 @@ fn why_each_address_was_no_use_is_told() {
     assert_eq!(outcome(inside), (DirectOutcome::NotTried(NotTried::OtherLan), 0, false));
     assert_eq!(outcome(six), (DirectOutcome::NotTried(NotTried::OtherFamily), 0, false));
     let seen = net.nodes[1].endpoint.roots(net.now)[0].observed.expect("a voucher");
+    // Five dense packets, and twelve more a second apart.
     assert_eq!(outcome(seen), (DirectOutcome::Silent, 17, true));
     assert_eq!(info.contact.as_ref().map(|contact| contact.candidates().len()), Some(3));
 }
@@ -228,7 +230,7 @@ fn the_address_that_the_path_leads_to_has_answered_whoever_came_first() {
                     !is_used || attempt.outcome == DirectOutcome::Answered,
                     "{what}, {node}: {attempt:?}"
                 );
-                // All that the nodes name here is vouched for.
+                // All addresses that the nodes name here are vouched for.
                 let refused = DirectOutcome::NotTried(NotTried::Unvouched);
                 assert_ne!(attempt.outcome, refused, "{what}, {node}: {attempt:?}");
             }
@@ -252,9 +254,10 @@ fn what_cannot_be_punched_is_tried_again_with_growing_pauses_while_data_flows() 
         }
     }
     let pauses: Vec<_> = rounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // The pauses double from 30 s up to 600 s.
     assert!(pauses.is_sorted() && pauses[0] >= 30 && pauses.last() >= Some(&590), "{pauses:?}");
     assert!((6..=10).contains(&rounds.len()), "{rounds:?}");
-    // And without data there is no reason to.
+    // Without data there is no reason to.
     let before = net.counter(0, "punches_begun") + net.counter(1, "punches_begun");
     net.run(Duration::from_secs(3000));
     assert_eq!(net.counter(0, "punches_begun") + net.counter(1, "punches_begun"), before);
@@ -347,7 +350,7 @@ fn a_network_that_was_not_joined_has_nobody_to_meet() {
     assert!(net.nodes[0].endpoint.peers().is_empty());
 }
 
-/// Two nodes, each behind a box of its own, that are registered at so many roots.
+/// Creates two nodes, each behind a separate box, that are registered at `roots` roots.
 pub(crate) fn homes(near: Cell, far: Cell, roots: u8, latency: Duration) -> Net {
     let mut net = boxes(near, far);
     start(&mut net, roots, latency);
@@ -386,14 +389,14 @@ fn start(net: &mut Net, roots: u8, latency: Duration) {
     }
 }
 
-/// The driver of a node has found the address of its interface.
+/// Makes the driver of a node find the address of its interface.
 pub(crate) fn say_interface(net: &mut Net, node: usize, nat: Nat) {
     let address = net.nodes[node].socket;
     let contact = Contact::new(nat, [Candidate { kind: CandidateKind::Interface, address }]);
     net.nodes[node].endpoint.set_contact(net.now, contact);
 }
 
-/// How long it takes until both send directly.
+/// Returns the time until both send directly.
 pub(crate) fn direct_after(net: &mut Net, limit: Duration) -> Option<Duration> {
     let begin = net.now;
     while net.now - begin < limit {

@@ -1,4 +1,4 @@
-//! The first question where the other node is, in the response of a handshake by a root.
+//! The first question about the other node's addresses, in the response of a handshake by a root.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const INITIATION: u8 = 0xD1;
 const RESPONSE: u8 = 0xD2;
 const DATA: u8 = 0xD4;
 
-/// Of a short IP packet in a session, that a root relays.
+/// Length of a relayed frame with a short IP packet in a session.
 const PACKET: usize = 200;
 
 #[test]
@@ -33,7 +33,7 @@ fn the_response_by_a_root_asks_so_that_each_side_tells_once_where_it_is() {
     let [(_, response)] = of(RESPONSE).collect::<Vec<_>>()[..] else { panic!("{frames:?}") };
     assert!(response.len() > Response::MIN + 100, "it has a question with a voucher");
     assert!(response.len() <= initiation.len(), "no answer is longer than what it answers");
-    // The initiator's first packet is the answer. The other side says nothing of itself again.
+    // The initiator's first packet is the answer. The other side does not repeat its addresses.
     let long: Vec<_> = of(DATA).filter(|(_, inner)| inner.len() > 150 && inner.len() < PACKET).collect();
     assert_eq!(long.iter().map(|(from, _)| *from).collect::<Vec<_>>(), [0], "{frames:?}");
     assert_eq!([0, 1].map(|node| net.counter(node, "candidates_sent")), [1, 0]);
@@ -58,7 +58,7 @@ fn a_session_that_is_only_renewed_by_a_root_asks_nothing() {
 
 #[test]
 fn a_response_asks_only_where_the_initiation_has_left_room() {
-    // A question with one address and one voucher has 131 bytes. 98 are there anyway.
+    // A question with one address and one voucher has 131 bytes, 98 of which fit in any case.
     for room in [0, 1, 32, 33, 200, InitiationPayload::MAX_ROOM] {
         let mut net = homes(PORT_CONE, PORT_CONE, 1, 20 * MS);
         let initiation = initiation_of_stranger(room);
@@ -73,11 +73,11 @@ fn a_response_asks_only_where_the_initiation_has_left_room() {
     }
 }
 
-/// What nodes have sent through roots since `begin`: the node, and the datagram.
+/// Returns the frames that nodes have sent through roots since `begin`: the node, and the datagram.
 fn relayed(net: &Net, begin: Instant) -> Vec<(usize, Vec<u8>)> {
     let is_root = |at: &SocketAddr| net.roots.iter().any(|root| root.socket == *at);
     let frame = |sent: &Sent| {
-        // Behind a box each is seen at that box's address.
+        // Behind a box each node appears at that box's address.
         let outside = |number: usize| IpAddr::from([203, 0, 113, number as u8 + 1]);
         let mut nodes = net.nodes.iter().enumerate();
         let is_from = |(number, node): (usize, &Node)| {
@@ -90,7 +90,7 @@ fn relayed(net: &Net, begin: Instant) -> Vec<(usize, Vec<u8>)> {
     net.sent.iter().filter(|sent| sent.at >= begin).filter_map(frame).collect()
 }
 
-/// Gives a node what somebody sends it through its root.
+/// Delivers a datagram to a node as relayed by its root.
 fn deliver_relayed(net: &mut Net, node: usize, datagram: &[u8]) {
     let root = net.roots[0].socket;
     let token = peersock_overlay::wire::RelayToken::from_be_bytes([0; 3]);
@@ -100,7 +100,7 @@ fn deliver_relayed(net: &mut Net, node: usize, datagram: &[u8]) {
     net.pump();
 }
 
-/// An initiation to the second node.
+/// Returns an initiation to the second node.
 fn initiation_of_stranger(room: usize) -> Vec<u8> {
     let (target, stranger) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[0x77; 32]));
     let payload = InitiationPayload {

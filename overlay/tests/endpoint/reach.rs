@@ -1,5 +1,5 @@
-//! Which addresses a node believes in, and what it sends to those that it does not: peers with keys that lie
-//! about where they are.
+//! Addresses that a node believes, and its traffic to those it does not: peers with keys lie about where they
+//! are.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const RESPONSE: u8 = 0xD2;
 const BEACON: u8 = 0xD5;
 const STALE_REPLY: u8 = 0xD8;
 
-/// Where a victim is that has nothing to do with anything.
+/// Address of an uninvolved victim.
 const VICTIM: &str = "203.0.113.9:9";
 
 #[test]
@@ -24,7 +24,7 @@ fn an_acknowledgement_or_answer_that_is_guessed_moves_no_path() {
     let mut net = Net::connected_pair();
     net.run(5 * SECOND);
     let mut account = Account::default();
-    // The peer says that it is there, and then answers everything that it may have been asked there.
+    // The peer claims to be there, and then answers all questions that may have been sent there.
     let keepalive = sealed(&mut net, &[0; 100]);
     account.deliver(&mut net, &keepalive);
     for guess in 0..2000u32 {
@@ -40,7 +40,7 @@ fn an_acknowledgement_or_answer_that_is_guessed_moves_no_path() {
     assert!(net.counter(0, "answers_wrong") >= 2000);
     let home = net.nodes[1].socket;
     assert_eq!(net.peer(0, 1).path().map(|path| path.remote()), Some(home));
-    // It goes on to say so while it is sent to.
+    // It continues to claim that while it gets packets.
     for _ in 0..200 {
         let packet = sealed(&mut net, &[0x60; 60]);
         account.deliver(&mut net, &packet);
@@ -62,7 +62,7 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
             account.deliver(&mut net, &hello_of_node_1());
         }
         let home = net.nodes[1].socket;
-        // And from its true address: two candidates, neither of them proven.
+        // Another hello from its true address makes two candidates, neither of them proven.
         let true_address = RecvMeta { remote: home, socket: SocketIndex(0), multicast: false, relay: None };
         net.deliver(0, true_address, &hello_of_node_1());
         net.run(SECOND / 10);
@@ -74,7 +74,7 @@ fn a_response_from_an_address_that_did_not_get_the_initiation_alone_proves_nothi
             net.run(SECOND / 10);
             account.account(&net);
         }
-        // It is found where it is, as soon as it can be asked there.
+        // It is found at its place as soon as it can be asked there.
         net.filter = Box::new(|sent| sent.bytes[0] != BEACON);
         net.deliver(0, true_address, &hello_of_node_1());
         net.wait(10 * SECOND, |net| net.peer(0, 1).path().is_some_and(|path| path.remote() == home));
@@ -119,6 +119,7 @@ fn a_response_from_the_only_address_that_was_tried_needs_no_further_proof() {
     net.send(0, 1, b"hello");
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
+    // Initiation, response and packet, at a latency of 1 ms.
     assert_eq!(took, Duration::from_millis(3));
     assert_eq!(net.counter(0, "challenges_sent"), 0);
 }
@@ -132,6 +133,7 @@ fn of_two_unproven_addresses_the_one_that_answers_is_used_after_one_more_round_t
         RecvMeta { remote: net.nodes[1].socket, socket: SocketIndex(0), multicast: false, relay: None };
     net.deliver(0, home, &hello_of_node_1());
     let took = net.wait(SECOND, |net| !net.nodes[1].inbox.is_empty());
+    // The same, and a challenge with its answer.
     assert_eq!(took, Duration::from_millis(5));
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionReady(_))), 1);
     account.account(&net);
@@ -163,7 +165,7 @@ fn two_networks_of_one_node_share_its_path() {
     net.send_to(0, networks[0], address, b"two");
     net.run(5 * SECOND);
     assert_eq!(net.nodes[1].inbox.len(), 2);
-    // It moves, and says so in the first network only.
+    // It moves, and shows that in the first network only.
     net.nodes[1].socket.set_port(5555);
     net.send(1, 0, b"from elsewhere");
     net.run(SECOND);
@@ -190,10 +192,11 @@ fn a_flapping_interface_is_announced_once_a_second() {
         net.run(SECOND / 100);
     }
     let sent = net.counter(0, "challenges_sent") - before;
+    // Announcements begin a second apart, and the changes last ten seconds.
     assert!((5..=12).contains(&sent), "{sent}");
 }
 
-/// Two nodes in the open network that do not know each other, and the account of the victim.
+/// Creates two nodes in the open network that do not know each other, and the account of the victim.
 fn strangers() -> (Net, Account) {
     let mut net = Net::pair();
     net.filter = Box::new(|sent| sent.bytes[0] != BEACON);
@@ -208,7 +211,7 @@ fn without_beacons() -> peersock_overlay::SocketInfo {
     peersock_overlay::SocketInfo { beacon_targets: Vec::new(), ..lan_socket() }
 }
 
-/// Node 1 introduces itself, as it may do from wherever it likes.
+/// Returns a hello in which node 1 introduces itself, as it may from any source.
 fn hello_of_node_1() -> Vec<u8> {
     let hello = Hello {
         identity: *Identity::from_seed(&[2; 32]).public(),
@@ -228,7 +231,7 @@ fn message(control: &Control) -> Vec<u8> {
     plaintext
 }
 
-/// A packet of node 1 to node 0 in their session.
+/// Returns a packet of node 1 to node 0 in their session.
 fn sealed(net: &mut Net, plaintext: &[u8]) -> Vec<u8> {
     let session = net.peer(1, 0).session().expect("a session");
     let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
@@ -236,7 +239,7 @@ fn sealed(net: &mut Net, plaintext: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// What the victim has got, and what came in its name.
+/// Traffic to the victim, and traffic in its name.
 #[derive(Default)]
 struct Account {
     paid: usize,
@@ -245,7 +248,7 @@ struct Account {
 }
 
 impl Account {
-    /// Lets node 0 have a datagram that seems to come from the victim.
+    /// Delivers a datagram to node 0 that seems to come from the victim.
     fn deliver(&mut self, net: &mut Net, datagram: &[u8]) {
         let remote: SocketAddr = VICTIM.parse().expect("an address");
         self.paid += datagram.len();
@@ -254,7 +257,7 @@ impl Account {
         self.account(net);
     }
 
-    /// Checks that the victim has got no more than came in its name.
+    /// Checks that the victim has got no more bytes than came in its name.
     fn account(&mut self, net: &Net) {
         let to_victim = net.sent[self.seen..].iter().filter(|sent| sent.to.to_string() == VICTIM);
         self.received += to_victim.map(|sent| sent.bytes.len()).sum::<usize>();

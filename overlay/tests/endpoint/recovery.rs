@@ -1,4 +1,4 @@
-//! Peers that die, restart, leave or are cut off, and how long it takes until packets flow again.
+//! Peers that die, restart, leave or are cut off, and the time until packets flow again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn a_restarted_peer_is_noticed_over_a_round_trip_of_ten_seconds() {
     net.restart(1, 4001, UNIX_TIME + Duration::from_secs(70));
     net.join(1, &open_network());
     let before = net.counter(0, "sessions_established");
-    // Beacon, hello, hello, hello, initiation, response; nobody has data for anybody.
+    // Beacon, hello, hello, hello, initiation, response; no node has data for the other.
     let took = net.wait(Duration::from_secs(60), |net| net.counter(0, "sessions_established") > before);
     assert!(took <= net.latency * 6, "{took:?}");
 }
@@ -93,6 +93,7 @@ fn forged_hints_neither_end_a_session_nor_make_a_flood() {
         net.deliver(0, RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }, &hint);
         net.run(Duration::from_millis(1));
     }
+    // In ten seconds: three hints at once, and then one in 5 s.
     assert!(net.counter(0, "initiations_sent") - initiations <= 6);
     assert_eq!(net.count(0, |event| matches!(event, Event::SessionLost(_))), 0);
 }
@@ -109,6 +110,7 @@ fn traffic_recovers_within_a_second_of_a_partition_of_any_length() {
         net.filter = Box::new(|_| true);
         net.nodes[1].inbox.clear();
         let took = probe_until_received(&mut net, 0, 1);
+        // Initiations to a peer that was reached before are repeated once a second.
         assert!(took <= Duration::from_millis(1100), "{length} s: {took:?}");
     }
 }
@@ -124,6 +126,7 @@ fn a_dead_peer_is_noticed_after_fifteen_seconds_of_silence() {
     }
     let unreachable = |(_, event): &&(_, Event)| matches!(event, Event::PeerSilent(_));
     let when = net.nodes[0].events.iter().find(unreachable).expect("an event").0 - begin;
+    // After 15 s of silence a handshake begins, and it has 5 s.
     assert!((Duration::from_secs(20)..Duration::from_secs(22)).contains(&when), "{when:?}");
 }
 
@@ -131,7 +134,7 @@ fn a_dead_peer_is_noticed_after_fifteen_seconds_of_silence() {
 fn a_hint_from_above_finds_a_moved_peer_at_once() {
     let mut net = Net::connected_pair();
     net.run(Duration::from_secs(20));
-    // The peer's address changes; it knows nothing of that and sends nothing.
+    // The peer's address changes; the peer does not know that and sends nothing.
     net.nodes[1].socket.set_port(4009);
     let peer = net.peer(0, 1);
     net.nodes[0].endpoint.peer_unresponsive(net.now, &peer);
@@ -150,7 +153,7 @@ fn leaving_tells_the_peers() {
     assert_eq!(net.count(1, |event| matches!(event, Event::SessionLost(_))), 1);
     assert!(net.nodes[0].endpoint.networks().is_empty() && net.nodes[0].endpoint.peers().is_empty());
     assert_eq!(net.counter(1, "closes_received"), 1);
-    // And it can come back.
+    // It can come back.
     net.join(0, &open_network());
     net.send(1, 0, b"welcome");
     net.wait(Duration::from_millis(20), |net| net.received(0) == [b"welcome".to_vec()]);
@@ -167,7 +170,7 @@ fn everything_stops_once_all_networks_are_left() {
     assert_eq!(net.sent.iter().filter(|sent| sent.from == net.nodes[0].socket).count(), before);
 }
 
-/// Sends a packet every millisecond until one arrives, which is when the first of them could.
+/// Sends a packet every millisecond until one arrives, and returns when the first one could arrive.
 fn probe_until_received(net: &mut Net, from: usize, to: usize) -> Duration {
     let begin = net.now;
     while net.nodes[to].inbox.is_empty() {
@@ -191,7 +194,7 @@ fn static_network() -> NetworkConfig {
     NetworkConfig::Static(StaticNetwork { id, psk: None, members: vec![member(1), member(2)], exit: None })
 }
 
-/// Two nodes that know each other's endpoints and hear no beacons.
+/// Creates two nodes that know each other's endpoints and hear no beacons.
 fn static_pair() -> Net {
     let mut net = Net::pair();
     net.filter = Box::new(|datagram| datagram.bytes[0] != BEACON);

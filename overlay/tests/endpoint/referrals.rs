@@ -1,4 +1,4 @@
-//! Roots that other roots name: what they are used for, and what that can be abused for.
+//! Roots that other roots name: their use, and their potential for abuse.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::roots::{apart_with_liars, config_of, id, talk, use_root};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// As long as any initiation for a root.
+/// Length of an initiation for a root.
 const INITIATION: usize = 198;
 
 #[test]
@@ -36,7 +36,7 @@ fn nodes_of_different_roots_talk_through_the_root_of_the_one_that_is_sought() {
     assert_eq!(net.roots[1].root.fake().shown, [7; 32], "the pass, and no token of the node's own root");
     assert_eq!(net.nodes[1].endpoint.roots(net.now).len(), 1, "who is sought needs no other root");
 
-    // It stays while it is used, and what the node's own roots are is no matter for it.
+    // The guest stays while it is used, and the node's own roots do not affect it.
     use_root(&mut net, 0, 0);
     talk(&mut net, Duration::from_secs(300));
     assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 2);
@@ -144,7 +144,7 @@ fn what_one_root_says_takes_nobody_the_pass_that_another_one_gave() {
         net.send(0, 1, b"first");
         net.wait(20 * SECOND, |net| !net.received(1).is_empty());
         talk(&mut net, 30 * SECOND);
-        // It shows its pass again, and not the other one.
+        // The node shows its pass again, and not the other one.
         net.roots[2].root.fake().restart();
         talk(&mut net, 60 * SECOND);
         let infos = net.nodes[0].endpoint.roots(net.now);
@@ -172,10 +172,12 @@ fn who_is_named_as_a_root_gets_a_few_small_packets() {
         net.run(10 * SECOND);
         if number == 0 {
             let bytes = to_victim(&net);
+            // Four addresses of a referral are tried, with four initiations each.
             assert!((1..=4 * 4 * INITIATION).contains(&bytes), "{bytes} for one referral");
         }
     }
     net.run(300 * SECOND);
+    // The budget for addresses that a root names: 16 at once, and one in 10 s.
     let addresses = 16 + (net.now - begin).as_secs() as usize / 10;
     let bytes = to_victim(&net);
     assert!(bytes <= addresses * 4 * INITIATION, "{bytes}");
@@ -202,7 +204,7 @@ fn private_and_loopback_addresses_are_not_for_roots_that_public_ones_name() {
     let there = net.sent.iter().filter(|sent| inside_ones.contains(&sent.to));
     assert_eq!(there.map(|sent| sent.bytes.len()).sum::<usize>(), 0);
     assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
-    // What else it names is used.
+    // Another, correct referral is used.
     let good = referral(&net);
     net.roots[0].root.fake().referrals = vec![(good, [7; 32])];
     net.send(0, 1, b"at last");
@@ -223,7 +225,7 @@ fn a_root_at_a_private_address_may_name_others_at_such_addresses() {
     net.wait(10 * SECOND, |net| !net.received(1).is_empty());
 }
 
-/// Two nodes that reach nobody else, with a root each that the other one does not know.
+/// Creates two nodes that each reach only a root that the other does not know.
 pub(crate) fn each_at_its_own_root() -> Net {
     let mut net = apart_with_liars(2);
     for node in 0..2 {
@@ -233,7 +235,7 @@ pub(crate) fn each_at_its_own_root() -> Net {
     net
 }
 
-/// The same with a second root for the first node; the other one is at the third.
+/// Creates the same with a second root for the first node; the other one is at the third.
 fn each_at_its_own_root_and_one_with_two() -> Net {
     let mut net = apart_with_liars(3);
     let own = net.roots[..2].iter().map(config_of).collect();
@@ -243,7 +245,7 @@ fn each_at_its_own_root_and_one_with_two() -> Net {
     net
 }
 
-/// What may be said of the second node, which is at the last root.
+/// Returns a correct referral to the second node, which is at the last root.
 pub(crate) fn referral(net: &Net) -> Referral {
     let Some(RootNode { root: TestRoot::Fake(root), socket, .. }) = net.roots.last() else {
         panic!("it refers")
@@ -251,7 +253,7 @@ pub(crate) fn referral(net: &Net) -> Referral {
     root.referral(&id(1), &socket.to_string()).expect("the node is registered")
 }
 
-/// The second node's word that it is at a root of nobody's, which says that it listens there.
+/// Returns the second node's statement that it is at an invented root, which claims to listen at `endpoints`.
 fn bogus(number: u8, endpoints: &str) -> Referral {
     let (node, root) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[100 + number; 32]));
     let registration = Registration::sign(&node, &root.node_id(), 1, 600);

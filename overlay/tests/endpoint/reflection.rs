@@ -8,7 +8,7 @@ use peersock_testnet::Heard;
 
 use crate::attack::{Attack, KEEPALIVE, home, victim};
 
-/// Finding 1: who has not received the probe cannot answer it.
+// Finding 1: a node that has not received the probe cannot answer it.
 #[test]
 fn a_path_probe_that_was_not_received_cannot_be_answered() {
     let mut attack = Attack::with_session();
@@ -42,8 +42,8 @@ fn a_path_probe_that_was_not_received_cannot_be_answered() {
     }
 }
 
-/// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, and not
-/// which.
+// Finding 2: one initiation goes to all candidates, so its answer shows that one of them got it, but not
+// which.
 #[test]
 fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     let mut attack = Attack::new();
@@ -64,7 +64,7 @@ fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     assert_ne!(attack.path(), Some(victim()));
 }
 
-/// A packet may be shorter than the probe that would answer it.
+// A packet may be shorter than the probe that would answer it.
 #[test]
 fn the_shortest_packet_from_elsewhere_buys_no_longer_answer() {
     let mut attack = Attack::with_session();
@@ -75,8 +75,7 @@ fn the_shortest_packet_from_elsewhere_buys_no_longer_answer() {
     assert_eq!(attack.path(), Some(home()));
 }
 
-/// Whoever has left the place at which he has proved to receive cannot have a stream sent there by packets
-/// from elsewhere.
+// A member that has left a proven place cannot direct a stream there by packets from elsewhere.
 #[test]
 fn a_path_that_is_left_and_answers_nothing_gets_no_stream() {
     let mut attack = Attack::with_session();
@@ -87,7 +86,8 @@ fn a_path_that_is_left_and_answers_nothing_gets_no_stream() {
     assert_eq!(attack.net.counter(0, "paths_unproven"), 1);
 }
 
-/// Who is reached at one place and sends from another, where nothing reaches him, keeps his session.
+// A member that is reached at one place and sends from another, where it receives nothing, keeps its
+// session.
 #[test]
 fn a_path_that_answers_is_used_wherever_the_answers_come_from() {
     let mut attack = Attack::with_session();
@@ -96,8 +96,9 @@ fn a_path_that_answers_is_used_wherever_the_answers_come_from() {
     assert_eq!((attack.path(), attack.net.counter(0, "paths_unproven")), (Some(home()), 0));
 }
 
-/// The target sends a stream to the adversary, whose packets come from elsewhere. Gives the bytes that went
-/// home in each second. `answers`: he receives at home, and repeats what the target challenges that to.
+/// Sends a stream from the target to the adversary, whose packets come from elsewhere. Returns the bytes that
+/// went home in each second. With `answers` the adversary receives at home, and answers the target's
+/// challenges to that place.
 fn stream_to(attack: &mut Attack, time: Duration, answers: bool) -> Vec<usize> {
     let elsewhere = SocketAddr::from(([192, 0, 2, 77], 7777));
     let network = attack.net.nodes[0].endpoint.networks()[0].index;

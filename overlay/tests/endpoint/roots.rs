@@ -27,7 +27,7 @@ fn a_node_registers_at_its_roots_at_once_and_stays_there() {
     net.run(Duration::from_secs(3600));
     let infos = net.nodes[0].endpoint.roots(net.now);
     assert!(infos.iter().all(|info| info.state == RootState::Registered && info.registered == since));
-    // Neither is a root a peer, nor its network one that was joined, nor is anything told of it.
+    // A root is no peer, its network counts as not joined, and no event reports it.
     assert_eq!((net.nodes[0].endpoint.peers().len(), net.nodes[0].endpoint.networks().len()), (0, 1));
     assert!(net.nodes[0].events.is_empty(), "{:?}", net.nodes[0].events);
 }
@@ -42,6 +42,7 @@ fn an_idle_node_costs_a_root_little_and_keeps_its_mapping() {
     let to_root = |sent: &&Sent| sent.at >= begin && sent.from == node && sent.to == root;
     let sent: Vec<_> = net.sent.iter().filter(to_root).collect();
     let longest = sent.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+    // Many NAT boxes forget a UDP mapping after 30 s.
     assert!(longest <= Duration::from_secs(25), "{longest:?}");
     // A question in 25 s, a handshake and a registration in 110 s.
     assert!(sent.len() <= 1200 / 25 + 4 * 1200 / 110, "{}", sent.len());
@@ -108,7 +109,7 @@ fn traffic_goes_on_over_another_root_when_one_dies() {
         net.send(0, 1, b"first");
         net.run(5 * SECOND);
         let used = net.peer(0, 1).path().unwrap().remote();
-        // Whichever it is.
+        // Either one.
         let dead = if dead == 0 { used } else { other(&net, used) };
         net.roots.iter_mut().filter(|root| root.socket == dead).for_each(|root| root.up = false);
         let longest = talk(&mut net, Duration::from_secs(40));
@@ -127,7 +128,7 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
     net.run(2 * SECOND);
     let now = net.now;
     net.roots[0].root.restart(now);
-    // Until its sessions are asked for anew nothing passes; that is noticed within a keepalive interval.
+    // Until its sessions are requested anew nothing passes; that is noticed within a keepalive interval.
     net.run(Duration::from_secs(40));
     assert!((0..2).all(|node| net.nodes[node].endpoint.roots(net.now)[0].state == RootState::Registered));
     net.nodes[1].inbox.clear();
@@ -170,7 +171,7 @@ fn a_registration_counts_from_the_end_of_an_outage_and_none_is_shown_while_it_la
     let before = root(&net).registered.expect("it is registered");
     net.roots[0].up = false;
     net.wait(Duration::from_secs(120), |net| root(net).state == RootState::Unreachable);
-    // The session and what the root has promised last longer than this.
+    // The session and the root's promise last longer than this.
     for _ in 0..30 {
         net.run(SECOND);
         let info = root(&net);
@@ -181,7 +182,7 @@ fn a_registration_counts_from_the_end_of_an_outage_and_none_is_shown_while_it_la
     net.wait(40 * SECOND, |net| root(net).state == RootState::Registered);
     let since = root(&net).registered.expect("it is registered again");
     assert!(before < back && since >= back, "{:?} after it was back", since - back);
-    // The same where the root is another program, and forgets.
+    // The same if the root is another program, and forgets.
     net.run(Duration::from_secs(60));
     let now = net.now;
     net.roots[0].root.restart(now);
@@ -255,7 +256,7 @@ fn a_node_whose_answers_do_not_arrive_asks_its_roots() {
     let peer = net.peer(1, 0);
     net.run(5 * SECOND);
     let [node, other, root] = [net.nodes[0].socket, net.nodes[1].socket, net.roots[0].socket];
-    // The box of the node has forgotten the roots, and then the way from it to the peer works no more.
+    // The node's box has forgotten the roots, and then the way from it to the peer fails.
     net.filter = Box::new(move |sent| (sent.from, sent.to) != (node, other) && sent.from != root);
     let begin = net.now;
     let answered = net.counter(0, "handshakes_answered");
@@ -274,7 +275,7 @@ fn roots_are_asked_about_a_silent_path_though_they_were_just_told_something() {
     let now = net.now;
     net.nodes[0].endpoint.path_suspected(now, &peer);
     net.run(100 * MS);
-    // From now on neither is reached from where the node was, and it is seen elsewhere.
+    // From now on neither is reached from the node's old address, and the node appears elsewhere.
     let elsewhere: SocketAddr = "203.0.113.77:4242".parse().unwrap();
     net.filter = Box::new(move |sent| sent.from != node && sent.to != node);
     let begin = net.now;
@@ -286,7 +287,7 @@ fn roots_are_asked_about_a_silent_path_though_they_were_just_told_something() {
         asked = found.cloned();
         assert!(net.now - begin <= 600 * MS, "the root is not asked");
     }
-    // The root follows: it asks back where the question came from, which is no answer only.
+    // The root follows: it asks back at the source of the question, and does not only answer.
     net.filter = Box::new(|_| true);
     let begin = net.now;
     net.inject(Sent { from: elsewhere, ..asked.unwrap() });
@@ -363,8 +364,10 @@ fn a_root_that_is_not_there_is_tried_now_and_then_and_found_when_it_comes() {
     let begin = net.now;
     net.run(Duration::from_secs(600));
     let tried = net.sent.iter().filter(|sent| sent.at >= begin && sent.to == net.roots[0].socket).count();
+    // One short attempt of a few initiations in 30 s.
     assert!((15..=120).contains(&tried), "{tried}");
     net.roots[0].up = true;
+    // The next attempt begins within 30 s.
     net.wait(35 * SECOND, |net| net.nodes[0].endpoint.roots(net.now)[0].state == RootState::Registered);
 }
 
@@ -392,7 +395,7 @@ fn nobody_can_join_the_network_of_the_roots_or_begin_a_handshake_in_it() {
     net.run(SECOND);
     let config = peersock_overlay::NetworkConfig::AdHoc { id: NetworkId::ROOTS, psk: None };
     assert!(net.nodes[0].endpoint.join(net.now, config).is_err());
-    // A root that begins a handshake: an initiation in its network, made by its keys.
+    // A root that begins a handshake: an initiation in its network, made with its keys.
     let refused = net.counter(0, "strangers_refused");
     let mut stranger = peersock_overlay::Endpoint::new(
         peersock_overlay::EndpointConfig::new(std::sync::Arc::new(root_identity(1))),
@@ -430,12 +433,12 @@ fn a_change_of_address_keeps_relayed_connections() {
     assert_eq!(observed, Some(net.nodes[0].socket), "a new voucher was asked for");
 }
 
-/// Two nodes in the open network that reach nobody but so many roots.
+/// Creates two nodes in the open network that reach only `roots` roots.
 pub(crate) fn apart(roots: u8) -> Net {
     apart_with(roots, real_root)
 }
 
-/// The same with roots that can lie, and do not yet.
+/// Creates the same with roots that can lie, but do not yet.
 pub(crate) fn apart_with_liars(roots: u8) -> Net {
     apart_with(roots, fake_root)
 }
@@ -454,7 +457,7 @@ fn apart_with(roots: u8, make: fn(&Net, u8) -> TestRoot) -> Net {
     net
 }
 
-/// Two nodes with a root that have found each other on a local network.
+/// Creates two nodes with a root that have found each other on a local network.
 fn on_one_network() -> Net {
     let mut net = apart(1);
     net.filter = Box::new(|_| true);
@@ -465,7 +468,7 @@ fn on_one_network() -> Net {
     net
 }
 
-/// That one and no other.
+/// Makes a node use that root and no other.
 pub(crate) fn use_root(net: &mut Net, node: usize, root: usize) {
     let config = config_of(&net.roots[root]);
     net.nodes[node].endpoint.set_roots(net.now, vec![config]);
@@ -486,7 +489,7 @@ pub(crate) fn add_root(net: &mut Net, number: u8) {
     place(net, number, root);
 }
 
-/// Adds a root that can lie, and does not yet.
+/// Adds a root that can lie, but does not yet.
 pub(crate) fn add_liar(net: &mut Net, number: u8) {
     let root = fake_root(net, number);
     place(net, number, root);
@@ -524,7 +527,7 @@ fn other(net: &Net, used: SocketAddr) -> SocketAddr {
     net.roots.iter().map(|root| root.socket).find(|socket| *socket != used).unwrap()
 }
 
-/// Both send every 20 ms; returns the longest time in which one of them heard nothing.
+/// Makes both send every 20 ms; returns the longest time in which one of them heard nothing.
 pub(crate) fn talk(net: &mut Net, time: Duration) -> Duration {
     let (end, begin) = (net.now + time, net.now);
     let mut last = [begin; 2];

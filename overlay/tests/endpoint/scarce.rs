@@ -1,4 +1,4 @@
-//! Roots that relay handshakes and a few messages, and no more: another way is used if there is one.
+//! Roots that relay only handshakes and a few messages: another way is used if there is one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn a_root_that_relays_little_is_used_as_long_as_nothing_else_answers() {
     assert!(longest <= 2 * SECOND, "{longest:?}");
     assert_eq!(paths(&mut net), [net.roots[0].socket; 2]);
     net.roots[1].root.lies().swallows = false;
-    // It is asked now and then.
+    // The better root is challenged now and then.
     let longest = talk(&mut net, Duration::from_secs(120));
     assert!(longest <= SECOND, "{longest:?}");
     assert_eq!(paths(&mut net), [net.roots[1].socket; 2]);
@@ -103,11 +103,11 @@ fn a_root_that_relays_little_from_now_on_is_left_for_another_one() {
 #[test]
 fn a_root_that_will_end_is_left_before_it_does() {
     let drains = RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) };
-    // A root goes on for ten seconds unless it is told otherwise.
+    // A root continues for ten seconds unless configured otherwise.
     left_within(8 * SECOND, |root, node| root.fake().say(node, &drains));
 }
 
-/// The root by which two nodes talk says something to each of them: then they talk by another one.
+/// Makes the relaying root send each of two nodes a message, and checks that they then use another root.
 fn left_within(time: Duration, says: impl Fn(&mut TestRoot, &NodeId) -> Vec<(SocketAddr, Vec<u8>)>) {
     let mut net = apart_with_liars(2);
     net.run(SECOND);

@@ -1,4 +1,4 @@
-//! What the overlay tells the layer above of a peer: that its program is gone, and that packets pass again.
+//! Signals to the layer above a peer: its program is gone, or packets pass again.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn a_restart_is_told_once_whichever_side_finds_out() {
         net.send(from, to, b"who is there?");
         net.run(30 * SECOND);
         assert_eq!(gone(&net, 0), [Gone::Restarted], "{port} {from}->{to}");
-        // The new one has no earlier instance to miss.
+        // The new node has no earlier instance to miss.
         assert_eq!(gone(&net, 1), []);
         let ready = net.nodes[0].events.iter().rposition(|(_, e)| matches!(e, Event::SessionReady(_)));
         let told = net.nodes[0].events.iter().rposition(|(_, e)| matches!(e, Event::PeerGone(..)));
@@ -77,7 +77,7 @@ fn a_peer_that_leaves_is_gone() {
 #[test]
 fn what_strangers_can_say_or_repeat_ends_nothing() {
     let mut net = Net::connected_pair();
-    // All that has ever been sent comes again, from the right places and after a restart of the peer.
+    // Everything that was ever sent comes again, from the right places and after a restart of the peer.
     net.restart(1, 4000, UNIX_TIME + 30 * SECOND);
     net.join(1, &open_network());
     net.send(1, 0, b"I am new");
@@ -139,7 +139,7 @@ fn a_peer_behind_a_box_that_may_have_forgotten_it_has_twenty_seconds() {
     net.nodes[1].up = false;
     let took = send_until_gone(&mut net, SECOND, 60 * SECOND).expect("an end");
     assert!((20 * SECOND..23 * SECOND).contains(&took), "{took:?}");
-    // It was not dead, as it turns out: the next time it has its twenty seconds again.
+    // It was not dead after all: the next time it has its twenty seconds again.
     net.nodes[1].up = true;
     net.send(1, 0, b"still here");
     net.run(5 * SECOND);
@@ -154,8 +154,8 @@ fn forged_refusals_end_nothing() {
     let remote = net.nodes[1].socket;
     let initiations = net.counter(0, "initiations_sent");
     for round in 0..20_000u32 {
-        // Wrong quotes, short quotes, and the truth, which somebody on the way may know: the peer is there to
-        // deny it.
+        // Wrong quotes, short quotes, and the true bytes, which an attacker on the way may know: the peer is
+        // there to deny it.
         let truth = net.sent.iter().rfind(|sent| sent.to == remote).expect("a datagram").bytes.clone();
         let quoted = match round % 3 {
             0 => vec![DATA; 64],
@@ -167,6 +167,7 @@ fn forged_refusals_end_nothing() {
     }
     assert_eq!(gone(&net, 0), []);
     let rate = (net.counter(0, "initiations_sent") - initiations) / 20;
+    // Limited, because an attacker on the path can forge a refusal after each sign of life.
     assert!(rate <= 5, "{rate} initiations a second");
 }
 
@@ -179,8 +180,8 @@ fn packets_pass_is_told_within_a_second_of_the_end_of_an_outage() {
             net.run(SECOND);
             net.filter = Box::new(|_| false);
             for _ in 0..seconds {
-                // As TCP does: it asks the overlay to look when it hears nothing. The other side has
-                // something under way, too: for who has not, nothing can leave earlier.
+                // As TCP does, it asks the overlay to check when it hears nothing. The other side has packets
+                // on their way, too, because without any, nothing can leave earlier.
                 net.send(from, to, b"lost");
                 net.send(to, from, b"lost");
                 let peer = net.peer(from, to);
@@ -195,6 +196,7 @@ fn packets_pass_is_told_within_a_second_of_the_end_of_an_outage() {
             net.run(2 * SECOND);
             for node in [from, to] {
                 let took = passes(&net, node).expect("an event") - back;
+                // Initiations to a peer that was reached before are repeated once a second.
                 assert!(took <= 1010 * SECOND / 1000, "{seconds} s, {from}->{to}, {node}: {took:?}");
             }
         }
@@ -245,7 +247,7 @@ fn a_node_whose_address_changes_says_so_to_its_peers() {
 fn an_announcement_is_repeated_until_it_is_answered_and_then_no_more() {
     let mut net = Net::connected_pair();
     net.run(5 * SECOND);
-    // The new address works after 800 ms only.
+    // The new address works only after 800 ms.
     let open = net.now + Duration::from_millis(800);
     net.filter = Box::new(move |datagram| datagram.at >= open);
     net.nodes[1].socket.set_port(5555);
@@ -270,7 +272,7 @@ fn an_announcement_is_repeated_until_it_is_answered_and_then_no_more() {
 fn an_address_that_is_exchanged_is_announced_at_once_though_that_makes_two_changes() {
     let mut net = Net::connected_pair();
     net.run(5 * SECOND);
-    // One address goes, and the other one comes a moment later.
+    // One address goes, and the other comes a moment later.
     let moved = net.now;
     let open = moved + Duration::from_millis(4);
     net.filter = Box::new(move |datagram| datagram.at >= open);
@@ -294,7 +296,7 @@ fn a_node_without_peers_announces_itself_to_nobody() {
     net.nodes[0].endpoint.handle_refusal(net.now, meta.remote, &[]);
 }
 
-/// Two nodes with a session, the second of which has this address.
+/// Creates two nodes with a session, the second of which has this address.
 pub(crate) fn pair_at(address: &str) -> Net {
     let mut net = Net::connected_pair();
     net.nodes[1].socket = address.parse().expect("an address");
@@ -303,7 +305,7 @@ pub(crate) fn pair_at(address: &str) -> Net {
     net
 }
 
-/// Node 0 sends to node 1 at this interval; gives after how long it was told that node 1 is gone.
+/// Makes node 0 send to node 1 at this interval; returns when it was told that node 1 is gone.
 fn send_until_gone(net: &mut Net, interval: Duration, limit: Duration) -> Option<Duration> {
     let began = net.now;
     let before = gone(net, 0).len();
@@ -320,7 +322,7 @@ fn send_until_gone(net: &mut Net, interval: Duration, limit: Duration) -> Option
     None
 }
 
-/// What a node was told of ends, in order.
+/// Returns the ends that a node was told of, in order.
 pub(crate) fn gone(net: &Net, node: usize) -> Vec<Gone> {
     let events = net.nodes[node].events.iter();
     events
@@ -328,7 +330,7 @@ pub(crate) fn gone(net: &Net, node: usize) -> Vec<Gone> {
         .collect()
 }
 
-/// When a node was first told that packets pass.
+/// Returns when a node was first told that packets pass.
 fn passes(net: &Net, node: usize) -> Option<Instant> {
     let told = |event: &Event| matches!(event, Event::PathConfirmed(_) | Event::SessionReady(_));
     net.nodes[node].events.iter().find(|(_, event)| told(event)).map(|(at, _)| *at)

@@ -1,4 +1,4 @@
-//! Roots that are reached by a stream where UDP has no answer.
+//! Roots that are reached by a stream if UDP has no answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn connections_go_on_when_udp_ends_and_when_it_comes_back() {
     assert!(net.peer(0, 1).path().unwrap().socket().is_stream());
 
     net.filter = Box::new(|sent| is_through_root(sent) || is_by_stream(sent));
-    // UDP is asked every 30 s at least, and nothing waits for that.
+    // UDP is asked every 30 s at least, and no packet waits for that.
     assert!(talk(&mut net, 60) <= SECOND);
     assert!(net.nodes.iter().all(|node| node.streams.is_empty()), "UDP answers");
     assert!(!net.peer(0, 1).path().unwrap().socket().is_stream());
@@ -150,7 +150,7 @@ fn sockets_change_and_streams_stay() {
     net.nodes[0].endpoint.set_sockets(net.now, vec![lan_socket(), other]);
     net.send(0, 1, b"first");
     net.wait(SECOND, |net| !net.received(1).is_empty());
-    // A root that is not used any more needs no stream.
+    // A root that is no longer used needs no stream.
     net.nodes[0].endpoint.set_roots(net.now, Vec::new());
     net.run(10 * MS);
     assert_eq!(net.nodes[0].streams, []);
@@ -164,7 +164,7 @@ fn a_root_that_another_one_has_named_is_reached_by_a_stream_where_no_udp_passes(
     name_root(&mut net, &endpoints);
     net.send(0, 1, b"first");
     net.run(2 * SECOND);
-    // A second for UDP, and no name is looked up on the word of others.
+    // UDP has a second, and no name from another root is looked up.
     let guest = net.nodes[0].streams.iter().find(|one| one.identity == *net.roots[1].root.identity());
     let ways: Vec<_> = guest.expect("one is wanted").ways.iter().map(|way| (way.kind, way.address)).collect();
     let at = |port| SocketAddr::new(there.ip(), port);
@@ -176,7 +176,7 @@ fn a_root_that_another_one_has_named_is_reached_by_a_stream_where_no_udp_passes(
     let path = net.peer(0, 1).path().expect("a path");
     assert!(path.place.relay().is_some() && path.socket() == infos[1].stream.unwrap());
     assert!(talk(&mut net, 300) <= SECOND, "as long as it is used");
-    // The peer goes, and the root that nobody is reached through.
+    // The peer goes, and with it the root through which no peer is reached.
     net.nodes[1].up = false;
     net.run(900 * SECOND);
     assert_eq!((net.nodes[0].streams.len(), net.nodes[0].endpoint.roots(net.now).len()), (1, 1));
@@ -203,7 +203,7 @@ fn a_root_that_is_named_and_does_not_answer_is_tried_by_streams_for_a_while() {
     let mut net = each_at_its_own_root_and_one_without_udp();
     let there = net.roots[1].socket;
     name_root(&mut net, &format!("tcp:{}:443", there.ip()));
-    // Nobody answers, by any way.
+    // No address answers, by any way.
     let here = net.nodes[0].socket.ip();
     net.filter = Box::new(move |sent| {
         is_by_stream(sent)
@@ -222,8 +222,9 @@ fn a_root_that_is_named_and_does_not_answer_is_tried_by_streams_for_a_while() {
         wanted += usize::from(after == 2);
         times += usize::from(before < after);
     }
-    // Each time that it is named: after 30 s again at the earliest.
+    // Each time it is named again, but after 30 s at the earliest.
     let most = 1 + (net.now - begin).as_secs() as usize / 30;
+    // A guest is tried by streams for 10 s at a time.
     assert!((1..=most).contains(&times) && wanted <= times * 21, "{times} times, {wanted} half seconds");
 }
 
@@ -241,7 +242,7 @@ fn no_stream_leads_to_services_and_addresses_inside_because_a_root_has_named_the
     }
 }
 
-/// Two nodes at a root each, of which the first one reaches its by a stream only.
+/// Creates two nodes at a root each, of which the first one reaches its root by a stream only.
 fn each_at_its_own_root_and_one_without_udp() -> Net {
     let mut net = Net::pair();
     for number in 1..=2 {
@@ -263,7 +264,8 @@ fn each_at_its_own_root_and_one_without_udp() -> Net {
     net
 }
 
-/// The first root says that the second node is at the second root, and that this one listens there.
+/// Makes the first root say that the second node is at the second root, and that this one listens at
+/// `endpoints`.
 fn name_root(net: &mut Net, endpoints: &str) {
     let TestRoot::Fake(root) = &net.roots[1].root else { panic!("it refers") };
     let referral = root.referral(&id(1), endpoints).expect("the node is registered");
@@ -272,7 +274,7 @@ fn name_root(net: &mut Net, endpoints: &str) {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Two nodes that reach nobody but one root, by streams too if they have a time for that.
+/// Creates two nodes that reach only one root, by streams too if they have a time for that.
 fn apart(stream_after: &[Option<Duration>; 2]) -> Net {
     let mut net = Net::pair();
     net.filter = Box::new(|sent| is_through_root(sent) || is_by_stream(sent));
@@ -304,8 +306,7 @@ fn registered(net: &mut Net) -> bool {
 }
 
 /// Sends five packets a second from each to the other; returns the longest time in which one of them got
-/// none.
-/// Nobody tells the endpoint that answers are missing: it knows by itself after half a second.
+/// none. The endpoint is not told that answers are missing, because it knows that itself after half a second.
 fn talk(net: &mut Net, seconds: u32) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last = [net.now; 2];
@@ -325,7 +326,7 @@ fn talk(net: &mut Net, seconds: u32) -> Duration {
     longest
 }
 
-/// From this port on are the ends of streams, as the root sees them.
+/// First port of the ends of streams, as the root sees them.
 const STREAMS: u16 = 50_000;
 
 /// Opens and closes the streams that a node wants, as a driver would.
@@ -341,7 +342,7 @@ pub(crate) fn keep(node: &mut Node, now: std::time::Instant) {
     }
 }
 
-/// What is sent by a stream goes to its root, from a place of its own.
+/// Converts a datagram on a stream to its root's view, with the stream's source address.
 pub(crate) fn enter(roots: &[RootNode], sent: Sent) -> Sent {
     let IpAddr::V6(end) = sent.to.ip() else { return sent };
     let number = end.segments()[7];
@@ -352,7 +353,7 @@ pub(crate) fn enter(roots: &[RootNode], sent: Sent) -> Sent {
     Sent { from, to: roots[usize::from(number)].socket, ..sent }
 }
 
-/// What a root sends by a stream: to which node, and how it sees it.
+/// Returns the node that a root's datagram on a stream goes to, with the metadata at the node.
 pub(crate) fn leave(nodes: &[Node], sent: &Sent) -> Option<(usize, RecvMeta)> {
     let socket = SocketIndex::stream(sent.to.port().checked_sub(STREAMS)?);
     let index = nodes.iter().position(|node| node.up && node.socket.ip() == sent.to.ip())?;

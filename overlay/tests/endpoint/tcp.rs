@@ -1,7 +1,7 @@
 //! Nodes whose UDP does not pass connect to each other by TCP.
 //!
-//! A connection has the same two numbers at both ends but for the last bit. It comes about if both sides
-//! connect to each other's address, or one to the other, which listens, and no box is in between.
+//! A connection has the same number at both ends except for the last bit. It is made if both sides connect to
+//! each other's address, or one to the other, which listens, and no box is in between.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn nodes_without_udp_to_each_other_connect_by_tcp_and_go_on_when_the_root_is_gon
     let mut net = apart(20 * MS);
     net.send(0, 1, b"first");
     let took = net.wait(5 * SECOND, |net| is_by_tcp(net, 0) && is_by_tcp(net, 1));
-    // The round by UDP has its two seconds, since UDP leads to the root.
+    // The round by UDP has its two seconds, because UDP leads to the root.
     assert!((2 * SECOND..4 * SECOND).contains(&took), "{took:?}");
     let [one, other] = [net.peer(0, 1), net.peer(1, 0)].map(|peer| peer.path().unwrap().socket());
     assert_eq!(one.0 ^ 1, other.0, "both send on the same connection");
@@ -32,7 +32,7 @@ fn nodes_without_udp_to_each_other_connect_by_tcp_and_go_on_when_the_root_is_gon
         assert_eq!(info.root, None);
         assert!(info.candidates.is_empty(), "the end of a connection is nowhere: {:?}", info.candidates);
     }
-    // The one that is not needed is closed.
+    // The unneeded one is closed.
     net.run(20 * SECOND);
     assert_eq!([0, 1].map(|node| net.nodes[node].tcp.len()), [1, 1]);
     net.roots[0].up = false;
@@ -117,7 +117,7 @@ fn a_member_cannot_aim_connections_at_third_parties() {
     net.send(0, 1, b"first");
     net.wait(2 * SECOND, |net| !net.received(1).is_empty());
     let peer = net.peer(1, 0);
-    // Node 1 is hostile: it asks all the time, and each time names other addresses of others.
+    // Node 1 is hostile: it asks all the time, and each time names other victims' addresses.
     let start = net.now;
     for round in 0..3600_u32 {
         let named = (0..16).map(|n| {
@@ -149,7 +149,7 @@ fn a_member_cannot_aim_connections_at_third_parties() {
     assert!(rounds as u64 <= (net.now - start).as_secs() / 20 + 10, "{rounds}");
 }
 
-/// Two nodes that reach a root, and each other by nothing but TCP.
+/// Creates two nodes that reach a root, and each other only by TCP.
 fn apart(latency: Duration) -> Net {
     let mut net = Net::new();
     net.tcp_punch = true;
@@ -182,14 +182,14 @@ fn is_by_tcp(net: &mut Net, node: usize) -> bool {
     path.is_some_and(|path| path.socket().is_peer_stream())
 }
 
-/// The number of the connection that a datagram goes by.
+/// Returns the number of the connection that carries a datagram.
 fn is_tcp(to: &SocketAddr) -> Option<u16> {
     let IpAddr::V6(ip) = to.ip() else { return None };
     let number = ip.segments()[7] & 0x3FFF;
     (SocketIndex::peer_stream(number).stream_end() == Some(*to)).then_some(number)
 }
 
-/// Does what a node wants of its driver: it connects as soon as the other side listens.
+/// Performs a node's tasks for its driver: it connects as soon as the other side listens.
 pub(crate) fn keep(nodes: &mut [Node], now: Instant) {
     for index in 0..nodes.len() {
         while let Some(action) = nodes[index].endpoint.poll_tcp() {
@@ -247,7 +247,7 @@ fn connect(nodes: &mut [Node], index: usize, now: Instant) {
     }
 }
 
-/// Who has the other end of the connection that a datagram goes by.
+/// Returns the node at the other end of the connection that carries a datagram.
 pub(crate) fn arrive(nodes: &[Node], sent: &Sent) -> Option<(usize, RecvMeta)> {
     let socket = SocketIndex::peer_stream(is_tcp(&sent.to)? ^ 1);
     let index = nodes.iter().position(|node| node.tcp.iter().any(|open| open.0 == socket))?;

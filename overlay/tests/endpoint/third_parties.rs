@@ -1,4 +1,4 @@
-//! Nobody can have a node look for him where others are.
+//! No node can aim another's search at third parties.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +23,7 @@ fn addresses_that_no_root_vouches_for_get_a_few_small_packets() {
     net.send(0, 1, b"first");
     talk(&mut net, 20 * SECOND);
     let hits = hits(&net, |to| to == victim());
+    // An address without a voucher gets the first six challenges of a round.
     assert_eq!(hits, [38; 6]);
 }
 
@@ -32,7 +33,7 @@ fn who_names_ever_new_addresses_is_believed_no_more() {
     net.send(0, 1, b"first");
     let begin = net.now;
     for turn in 0..300u16 {
-        // A whole network of victims, 16 addresses each time, and ports that are to be guessed.
+        // A whole network of victims, 16 addresses each time, and predictable ports.
         let all: Vec<SocketAddr> =
             (0..16).map(|host| ([203, 0, 113, 100 + host], 1000 + turn).into()).collect();
         let nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
@@ -45,6 +46,7 @@ fn who_names_ever_new_addresses_is_believed_no_more() {
     let hits = hits(&net, |to| {
         to.ip().to_string().starts_with("203.0.113.1") && to.port() >= 1000 && to.port() < 2000
     });
+    // The budget for such addresses of one node: 24 challenges at once, and one in 5 s.
     let most = 24 + seconds as usize / 5 + 1;
     assert!((24..=most).contains(&hits.len()), "{} in {seconds} s", hits.len());
     assert!(hits.iter().all(|len| *len == 38));
@@ -71,7 +73,7 @@ fn private_addresses_are_for_neighbours_that_a_root_has_seen() {
 
 #[test]
 fn a_clock_that_is_wrong_is_no_reason_to_doubt_what_roots_say() {
-    // One that no battery keeps, and one that is set to another time zone's.
+    // A clock without a battery, and one in another time zone.
     for wrong in [SECOND, UNIX_TIME + 7200 * SECOND] {
         let mut net = apart(1);
         net.restart(0, 4000, wrong);
@@ -109,6 +111,7 @@ fn a_root_that_another_one_has_named_vouches_for_little() {
     let hits =
         net.sent.iter().filter(|sent| sent.from == net.nodes[0].socket && sent.to.ip() == victim().ip());
     let hits: Vec<_> = hits.map(|sent| sent.bytes.len()).collect();
+    // The budgets for addresses that guests vouch for, and for those without a voucher.
     let (by_guests, unvouched) = (60 + seconds, 24 + seconds / 5 + 1);
     assert!((30..=by_guests + unvouched).contains(&hits.len()), "{} in {seconds} s", hits.len());
     assert!(hits.iter().all(|len| *len == 38));
@@ -145,7 +148,7 @@ fn a_message_that_was_altered_on_the_way_is_not_read() {
     let mut net = homes(SYMMETRIC, SYMMETRIC, 1, 10 * Duration::from_millis(1));
     net.filter = Box::new(|_| true);
     net.send(0, 1, b"first");
-    // Everything that is as long as such a message comes twice, once with one bit changed.
+    // Every packet of the length of such a message comes twice, once with one bit changed.
     for _ in 0..200 {
         let (now, before) = (net.now, net.sent.len());
         net.run(5 * Duration::from_millis(1));
@@ -165,7 +168,7 @@ fn a_message_that_was_altered_on_the_way_is_not_read() {
     assert!(net.counter(0, "data_unauthentic") > 0);
 }
 
-/// Two nodes that cannot punch; node 1 lies about where it is.
+/// Creates two nodes that cannot punch; node 1 lies about its addresses.
 fn lying() -> Net {
     homes(SYMMETRIC, SYMMETRIC, 1, 10 * Duration::from_millis(1))
 }
@@ -176,9 +179,9 @@ fn say(net: &mut Net, addresses: &[SocketAddr], nat: Nat) {
     net.pump();
 }
 
-/// The lengths of what node 0 sent to such addresses.
+/// Returns the lengths of the packets from node 0 to such addresses.
 fn hits(net: &Net, is_victim: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
-    // What stays on its LAN has its private address.
+    // Packets inside its LAN have its private address.
     let from = [net.nats[0].external, net.nodes[0].socket.ip()];
     let hit = |sent: &&Sent| from.contains(&sent.from.ip()) && is_victim(sent.to);
     net.sent.iter().filter(hit).map(|sent| sent.bytes.len()).collect()

@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_peer_that_is_killed_while_its_connections_are_idle_is_gone_within_thirty_seconds() {
-    // On a local network, and where a NAT box may be what refuses.
+    // On a local network, and where a NAT box may be refusing.
     for address in ["10.0.0.2:4000", "198.51.100.2:4000"] {
         for idle in [1, 7, 40, 100, 500] {
             let mut net = pair_at(address);
@@ -33,7 +33,7 @@ fn a_peer_that_is_killed_while_its_connections_are_idle_is_gone_within_thirty_se
 fn a_peer_at_hand_that_is_killed_is_gone_within_two_seconds_however_long_its_connections_were_idle() {
     for address in ["10.0.0.2:4000", "127.0.0.2:4000", "169.254.7.2:4000"] {
         for idle in [0, 1, 7, 100, 500] {
-            // At all places between two probes.
+            // At all positions between two probes.
             for part in 0..7 {
                 let mut net = pair_at(address);
                 let _watched = watched(&mut net);
@@ -57,7 +57,7 @@ fn a_peer_that_is_killed_while_it_sends_is_gone_within_two_seconds() {
             net.send(0, 1, b"an acknowledgement");
             net.run(Duration::from_millis(10));
         }
-        // All that was sent to it has arrived, so nothing is refused.
+        // All packets to it have arrived, so nothing is refused.
         kill(&mut net);
         let took = net.wait(10 * SECOND, |net| !gone(net, 0).is_empty());
         assert!(took <= 2 * SECOND, "{took:?}");
@@ -69,7 +69,7 @@ fn a_peer_that_was_started_again_is_noticed_by_idle_connections() {
     let mut net = pair_at("192.0.2.2:4000");
     let _watched = watched(&mut net);
     net.run(100 * SECOND);
-    // It comes back at once and looks for nobody.
+    // It comes back at once and looks for no node.
     let group: SocketAddr = GROUP.parse().expect("an address");
     net.filter = Box::new(move |datagram| datagram.to != group);
     net.restart(1, 4000, UNIX_TIME + 200 * SECOND);
@@ -93,7 +93,7 @@ fn idle_connections_cost_a_packet_each_way_in_25_seconds() {
     assert!(handshakes <= 6, "sessions are renewed every two minutes: {handshakes}");
     let sent = net.sent.len() - began - 10 * beacons;
     assert!(sent <= 2 * 600 / 25 + 20 + 12 * 6, "{sent} datagrams in ten minutes");
-    // Nobody has a connection any more.
+    // No connection is left.
     drop(watched);
     net.run(200 * SECOND);
     let began = net.sent.len();
@@ -133,7 +133,7 @@ fn an_idle_peer_on_this_machine_is_not_sent_the_largest_datagram_again_and_again
     assert_eq!(net.peer(0, 1).path().expect("a path").datagram_size, 65_507);
     let sent = |net: &Net| [0, 1].map(|node| net.counter(node, "probes_sent"));
     let before = sent(&net);
-    // What keep-alives of TCP cost.
+    // The cost of TCP keep-alives.
     for _ in 0..20 {
         net.send(0, 1, &[0; 60]);
         net.run(20 * MS);
@@ -177,6 +177,7 @@ fn many_idle_peers_at_hand_are_asked_fifty_times_a_second_together() {
     let began = net.counter(0, "liveness_probes_sent");
     net.run(60 * SECOND);
     let asked = net.counter(0, "liveness_probes_sent") - began;
+    // At most 50 probes a second go to all peers together.
     assert!((2000..=3600).contains(&asked), "{asked} probes in a minute");
     drop(watches);
     net.run(60 * SECOND);
@@ -193,7 +194,7 @@ fn after_an_outage_that_was_longer_than_a_session_a_killed_peer_is_noticed_again
     net.run(400 * SECOND);
     assert!(net.peer(0, 1).session().is_none());
     net.filter = Box::new(|_| true);
-    // As long again at most.
+    // The same time again at most.
     net.run(400 * SECOND);
     assert_eq!((gone(&net, 0), gone(&net, 1)), (vec![], vec![]));
     kill(&mut net);
@@ -202,7 +203,7 @@ fn after_an_outage_that_was_longer_than_a_session_a_killed_peer_is_noticed_again
 
 #[test]
 fn idle_connections_of_a_suspended_machine_go_on() {
-    // The machine itself says nothing. Its NAT box refuses for it, once it has forgotten it.
+    // The machine itself sends nothing. Its NAT box refuses for it, once it has forgotten it.
     for forgets in [None, Some(60), Some(130)] {
         let mut net = pair_at("198.51.100.2:4000");
         let _watched = watched(&mut net);
@@ -220,7 +221,7 @@ fn idle_connections_of_a_suspended_machine_go_on() {
         // One attempt to renew the session, and some twenty short ones.
         assert!(to_peer <= 300, "{to_peer} datagrams for nobody in an hour");
         net.nodes[1].up = true;
-        // Its session has come to its end meanwhile, which costs the first packet.
+        // Its session has ended meanwhile, which costs the first packet.
         for _ in 0..5 {
             net.send(1, 0, b"awake");
             net.run(SECOND);
@@ -230,7 +231,7 @@ fn idle_connections_of_a_suspended_machine_go_on() {
     }
 }
 
-/// Has both nodes keep an eye on each other, as for connections.
+/// Makes both nodes watch each other, as for connections.
 fn watched(net: &mut Net) -> [Watch; 2] {
     [net.peer(0, 1).watch(), net.peer(1, 0).watch()]
 }

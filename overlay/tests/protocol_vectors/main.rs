@@ -1,7 +1,7 @@
 //! The test vectors of `docs/reference/PROTOCOL.md`, made from fixed seeds and compared with what is committed.
 //!
 //! After a deliberate change of the protocol, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-overlay --test
-//! protocol_vectors` writes both the document's section and `vectors/protocol.json` anew.
+//! protocol_vectors` rewrites both the document's section and `vectors/protocol.json`.
 #![cfg(feature = "aws-lc")]
 
 mod messages;
@@ -147,7 +147,7 @@ impl World {
         section
     }
 
-    /// A handshake for each suite; both give the same keys, because the suite is bound by the hash alone.
+    /// Returns a handshake for each suite. Both give the same keys, because only the hash binds the suite.
     fn handshake(&self) -> (Section, SessionKeys) {
         let mut section = Section::new("Handshake of A with B");
         let (pending, initiation) = self.initiate();
@@ -180,7 +180,7 @@ impl World {
         unreachable!("AES-256-GCM is the last in the list")
     }
 
-    /// The same handshake, with a question of B in its response.
+    /// Returns the same handshake, with a question of B in its response.
     fn question(&self) -> Section {
         let mut section = Section::new("Handshake of A with B by a root");
         let (pending, initiation) = self.initiate_with_room(200);
@@ -222,7 +222,7 @@ impl World {
         (pending, initiation)
     }
 
-    /// B's cookie for A, and A's initiation with it.
+    /// Returns B's cookie for A, and A's initiation with it.
     fn cookie(&self) -> Section {
         let mut section = Section::new("Cookie from B for A at 192.0.2.1:5000");
         let remote: SocketAddr = "192.0.2.1:5000".parse().expect("an address");
@@ -247,7 +247,7 @@ impl World {
         section
     }
 
-    /// B has read a newer initiation of A before this one.
+    /// Returns B's stale reply: B has read a newer initiation of A before this one.
     fn stale(&self) -> Section {
         let mut section = Section::new("Stale reply from B to A");
         let (pending, initiation) = self.initiate();
@@ -262,7 +262,7 @@ impl World {
         section
     }
 
-    /// The first packets from A to B, with the same keys in both suites.
+    /// Returns the first packets from A to B, with the same keys in both suites.
     fn data(&self, keys: &SessionKeys) -> Section {
         let mut section = Section::new("Data from A to B");
         let packet = HEXLOWER.decode(b"60000000000011400102030405060708").expect("hex");
@@ -312,7 +312,7 @@ fn as_json(sections: &[Section]) -> Value {
     sections.iter().map(one).collect()
 }
 
-/// Long values are cut into lines of 32 bytes.
+/// Formats the sections. Long values are split into lines of 32 bytes.
 fn as_text(sections: &[Section]) -> String {
     let mut out = String::new();
     for Section { title, values } in sections {

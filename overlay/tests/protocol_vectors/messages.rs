@@ -1,4 +1,4 @@
-//! Messages inside a session, as they are before they are sealed. A root is node B.
+//! Messages inside a session before sealing. A root is node B.
 
 use std::net::SocketAddr;
 
@@ -50,7 +50,7 @@ pub(crate) fn control() -> Section {
     section
 }
 
-/// Of A for B, with a voucher of B as a root.
+/// Returns A's candidates for B, with a voucher of B as a root.
 pub(crate) fn candidates() -> Section {
     let mut section = Section::new("Candidates of A, a question, with a voucher of B as a root (plaintext)");
     let (root, node) = root_and_node();
@@ -75,7 +75,7 @@ pub(crate) fn candidates() -> Section {
     section
 }
 
-/// A question of B, which no root vouches for.
+/// Returns a question of B without any voucher.
 pub(crate) fn candidates_of_b() -> Candidates {
     let candidate = Candidate { kind: CandidateKind::Mapped, address: address() };
     let contact = Contact::new(Nat::default(), [candidate]);
@@ -83,7 +83,7 @@ pub(crate) fn candidates_of_b() -> Candidates {
     Candidates { of_tcp, is_question, id: 0x0506_0708, round_trip: 0, contact, vouchers: Vec::new() }
 }
 
-/// Between A and B as its root.
+/// Returns the messages between A and B as its root.
 pub(crate) fn of_roots() -> Section {
     let mut section = Section::new("Messages between A and B as a root (plaintext)");
     let (root, node) = root_and_node();

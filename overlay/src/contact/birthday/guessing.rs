@@ -11,12 +11,12 @@ use crate::reach::Place;
 pub(super) struct Guessing {
     host: IpAddr,
     pace: Pace,
-    /// So many tries have begun.
+    /// Number of tries begun.
     tries: usize,
-    /// What the challenge to each port says.
+    /// Data of the challenge to each port.
     tried: BTreeMap<u16, [u8; 8]>,
     next: Instant,
-    /// When the last one was sent.
+    /// Time of the last challenge.
     last: Option<Instant>,
 }
 
@@ -29,24 +29,26 @@ impl Guessing {
         self.host
     }
 
-    /// How many challenges were sent.
+    /// Returns the number of challenges sent.
     pub(super) fn sent(&self) -> u32 {
         self.tried.len() as u32
     }
 
-    /// Whether something was sent there.
+    /// Returns true if a challenge was sent to `remote`.
     pub(super) fn has_tried(&self, remote: &SocketAddr) -> bool {
         remote.ip() == self.host && self.tried.contains_key(&remote.port())
     }
 
-    /// The other side has answered what was sent there. How long that took was not noted.
+    /// Checks an answer from `place`, whose round-trip time stays unknown.
     pub(super) fn answered(&self, place: Place, data: [u8; 8]) -> Option<Option<Duration>> {
         let Place::Direct { socket, remote } = place else { return None };
         let is_right = remote.ip() == self.host && self.tried.get(&remote.port()) == Some(&data);
+        // No round-trip time, because the sending times of a thousand packets are not kept.
         (is_right && !socket.makes_place()).then_some(None)
     }
 
-    /// Takes what is due. `may_try_again` is asked once all ports of a try were sent to and more may follow.
+    /// Takes what is due. Calls `may_try_again` once all ports of a try were sent to and another try may
+    /// follow.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
@@ -68,7 +70,7 @@ impl Guessing {
         }
         self.next = now + self.pace.tick();
         if self.tried.len() >= self.tries * MOST_GUESSES {
-            // The mappings are still there, so that nothing has to be agreed on again.
+            // The hard side's mappings still exist, so another try needs no new agreement.
             if self.last.is_none() && self.tries < self.pace.tries() && may_try_again() {
                 self.tries += 1;
                 return shots;

@@ -1,22 +1,22 @@
-//! A direct way where one side's NAT gives each destination a port that nobody can guess.
+//! The search for a direct path where one side's NAT gives each destination an unpredictable port.
 //!
-//! The other side's NAT has one port for all destinations, but lets in only whom that side has sent to, by
-//! address and port. So the two need one pair of ports in common. The *hard* side sends from
-//! [`MOST_SOCKETS`] sockets to the one port of the *easy* side, which makes as many mappings; the easy side
+//! The other side's NAT has one port for all destinations, but admits only senders that its side has sent to,
+//! by address and port. So the two need one pair of ports in common. The *hard* side sends from
+//! [`MOST_SOCKETS`] sockets to the one port of the *easy* side, which makes as many mappings. The easy side
 //! sends to [`MOST_GUESSES`] different ports of the hard side's address. By the birthday paradox one of them
-//! is a mapping in 98 of 100 tries: 1 - (1 - 256 / 64,512)^1024. In the median it is the 175th. If none of
-//! them is one, the easy side goes on at once with as many others, which count as another search: the chance
-//! of 2,048 is 99.97 in 100.
+//! is a mapping in 98 of 100 tries: 1 - (1 - 256 / 64,512)^1024. In the median it is the 175th. If none is,
+//! the easy side continues at once with as many other ports, which count as another search: the chance with
+//! 2,048 ports is 99.97 in 100.
 //!
-//! What is sent are challenges of the session, each with a number of its own, which are 38 bytes long. The
-//! first socket on which the easy side is heard is the one that stays; all others are closed at once, so that
-//! both sides choose the same one.
+//! The packets are challenges of the session, each with a different number, 38 bytes long. The first socket
+//! on which the easy side is heard stays, and all others are closed at once, so that both sides choose the
+//! same one.
 //!
-//! The easy side sends to ports of which nearly all belong to nobody, or to others behind the same address.
-//! So it does that only where a root of its own has seen the hard side, only if that side has asked for it in
-//! the session, and to one node at a time; there are so many starts in all ([`STARTS`]).
+//! Nearly all of the guessed ports are unused, or belong to others behind the same address. So the easy side
+//! takes part only if a root this node was given has seen the hard side, only if the hard side has asked in
+//! the session, and for one node at a time. [`STARTS`] bounds the number of starts.
 //!
-//! The machine is pure. It says which sockets it wants; the driver opens them, and says which there are.
+//! The machine is pure. It says which sockets it wants; the driver opens them, and reports which are open.
 
 mod guessing;
 mod pace;
@@ -34,37 +34,36 @@ use guessing::Guessing;
 pub(crate) use pace::Pace;
 use sending::Sending;
 
-/// The most sockets that are sent from.
+/// Maximum number of sockets that the hard side sends from.
 pub(crate) const MOST_SOCKETS: usize = 256;
 
-/// With fewer it is not worth it: 64 are found in 64 of 100 tries.
+/// Minimum number of sockets for a search; with 64, 64 of 100 tries succeed.
 const LEAST_SOCKETS: usize = 64;
 
-/// The most ports that are sent to in one try.
+/// Maximum number of ports that one try sends to.
 pub(crate) const MOST_GUESSES: usize = 1024;
 
-/// Searches that this node takes part in, and second tries: so many at once, and one per interval from then
-/// on.
+/// Burst and interval of searches that this node takes part in; second tries count too.
 const STARTS: u32 = 4;
 const START_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A question is repeated after so long, or two round trips if that is longer, and so often.
+/// Minimum time until a question is repeated, at least two round trips, and the maximum number of questions.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 const MAX_ASKED: u32 = 3;
 
-/// The driver has so long to open the sockets.
+/// Time in which the driver has to open the sockets.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// What is answered so late counts still.
+/// Time after the last packet in which an answer still counts.
 const LAST_ANSWERS: Duration = Duration::from_millis(1500);
 
-/// A search that takes longer was forgotten by its driver, or the machine was suspended.
+/// Maximum duration of a search. A longer one was forgotten by its driver, or the machine was suspended.
 const MOST: Duration = Duration::from_secs(30);
 
-/// A socket that no path has used for so long is closed.
+/// Time without a path after which a socket is closed.
 const UNUSED: Duration = Duration::from_secs(60);
 
-/// A UDP socket that the endpoint wants besides those that the driver has anyway; see
+/// UDP socket that the endpoint wants in addition to the driver's regular ones; see
 /// [`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets).
 ///
 /// ```
@@ -75,13 +74,13 @@ const UNUSED: Duration = Duration::from_secs(60);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantedSocket {
-    /// Its name.
+    /// Index of the socket.
     pub index: SocketIndex,
-    /// The socket whose local address and interface it is to have, and another port.
+    /// Socket whose local address and interface it copies, with another port.
     pub like: SocketIndex,
 }
 
-/// All searches by many ports of a node, of which there is one at a time. `K` names the other nodes.
+/// All searches by many ports of a node; only one runs at a time. `K` names the other nodes.
 #[derive(Debug)]
 pub(crate) struct Birthday<K> {
     is_on: bool,
@@ -99,15 +98,15 @@ struct Run<K> {
     node: K,
     id: u32,
     stage: Stage,
-    /// It is over then, whatever happens.
+    /// Latest end of the search.
     ends: Instant,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The easy side is asked to take part.
+    /// The hard side asks the easy side to take part.
     Asking { to: SocketAddr, like: SocketIndex, times: u32, next: Instant },
-    /// The driver opens the sockets.
+    /// The hard side's driver opens the sockets.
     Opening { to: SocketAddr, wanted: Vec<WantedSocket>, pace: Pace, until: Instant },
     /// The hard side sends from many sockets.
     Sending(Sending),
@@ -115,45 +114,45 @@ enum Stage {
     Guessing(Guessing),
 }
 
-/// A socket that a path has used.
+/// Socket that a path has used.
 #[derive(Debug)]
 struct Kept {
     socket: WantedSocket,
     used: Instant,
 }
 
-/// Draws what must be different each time.
+/// Source of values that differ each time.
 pub(crate) trait Draw {
-    /// A number that nobody can guess; `None` if there is no randomness.
+    /// Returns an unpredictable number; `None` if there is no randomness.
     fn number(&mut self) -> Option<[u8; 8]>;
 
-    /// Any port from 1024 on.
+    /// Returns a random port from 1024 on.
     fn port(&mut self) -> u16;
 }
 
-/// A challenge to send: from which extra socket, if from one, and where to.
+/// Challenge to send: the extra socket it leaves from, if any, and its destination.
 pub(crate) type Shot = (Option<SocketIndex>, SocketAddr, [u8; 8]);
 
-/// What is due now.
+/// Work that is due now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// The other node is to be asked, with this id, and to send by IPv4 or IPv6.
+    /// Id of a question to the other node, and whether the search is by IPv4.
     pub(crate) ask: Option<(u32, bool)>,
-    /// The other node is to be told that there is nothing more to do, with this id.
+    /// Id of the message to the other node that ends the search.
     pub(crate) stop: Option<u32>,
     pub(crate) shots: Vec<Shot>,
-    /// How far it went: where, how many were sent, and what came of it.
+    /// Progress: the address, the number of packets sent, and the outcome.
     pub(crate) progress: Option<(SocketAddr, u32, DirectOutcome)>,
 }
 
-/// Whether a node takes part in a search.
+/// Answer to a node that asks this one to join a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Join {
-    /// From now on.
+    /// This node joins from now on.
     New,
-    /// As it has said before.
+    /// This node has joined before.
     Again,
-    /// It has taken part in too many, or takes part in another one.
+    /// This node has joined too many searches, or is in another one.
     Not,
 }
 
@@ -167,31 +166,31 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.is_on
     }
 
-    /// Whether a search for that node runs.
+    /// Returns true if a search for that node runs.
     pub(crate) fn is_for(&self, node: K) -> bool {
         self.run.as_ref().is_some_and(|run| run.node == node)
     }
 
-    /// When the search for that node is over, whatever happens. `None` if there is none.
+    /// Returns the latest end of the search for that node; `None` if there is none.
     pub(crate) fn ends(&self, node: K) -> Option<Instant> {
         self.run.as_ref().filter(|run| run.node == node).map(|run| run.ends)
     }
 
-    /// The node that is looked for.
+    /// Returns the node that is searched for.
     pub(crate) fn node(&self) -> Option<K> {
         self.run.as_ref().map(|run| run.node)
     }
 
-    /// Ends the search for that node: there is no session with it any more. Gives where it went, and how many
-    /// packets have, if there was one.
+    /// Ends the search for a node that has no session any more. Returns its address and the number of packets
+    /// sent, if there was a search.
     pub(crate) fn abandon(&mut self, node: K) -> Option<(SocketAddr, u32)> {
         let so_far = self.run.as_ref().filter(|run| run.node == node).map(Run::so_far)?;
         self.end();
         Some(so_far)
     }
 
-    /// Begins as the hard side: asks the node, which has its one port at `to`. False if that is not possible
-    /// now.
+    /// Begins as the hard side: asks the node, whose one port is at `to`. Returns false if that is not
+    /// possible now.
     pub(crate) fn begin(
         &mut self,
         node: K,
@@ -208,7 +207,8 @@ impl<K: Copy + PartialEq> Birthday<K> {
         true
     }
 
-    /// The node asks this one to send to many ports of `host`, beginning half a round trip later than agreed.
+    /// Handles the node's request to send to many ports of `host`, beginning half a round trip later than
+    /// agreed.
     pub(crate) fn join(
         &mut self,
         node: K,
@@ -219,6 +219,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
     ) -> Join {
         self.drop_stale(now);
         match &self.run {
+            // A repeated question gets the same answer, because the first answer may be lost.
             Some(run) if run.node == node && run.id == id => {
                 let guesses = matches!(run.stage, Stage::Guessing(_));
                 return if guesses { Join::Again } else { Join::Not };
@@ -232,10 +233,11 @@ impl<K: Copy + PartialEq> Birthday<K> {
         Join::New
     }
 
-    /// The easy side takes part: has the sockets opened.
+    /// Requests the sockets, because the easy side takes part.
     pub(crate) fn agreed(&mut self, node: K, id: u32, pace: Pace, now: Instant) {
         let next = self.next_socket;
         let Some(run) = self.run.as_mut().filter(|run| run.node == node && run.id == id) else { return };
+        // Only an answer to a question that was sent counts.
         let Stage::Asking { to, like, times: 1.., .. } = run.stage else { return };
         let index = |number: usize| SocketIndex::extra(next.wrapping_add(number as u16));
         let wanted = (0..MOST_SOCKETS).map(|number| WantedSocket { index: index(number), like }).collect();
@@ -244,7 +246,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.is_changed = true;
     }
 
-    /// The other side does not take part, or ends the search: how far it went, if it ran.
+    /// Ends the search, because the other side refuses it or stops it. Returns its progress, if it ran.
     pub(crate) fn refused(&mut self, node: K, id: u32) -> Option<(SocketAddr, u32, DirectOutcome)> {
         let run = self.run.as_ref().filter(|run| run.node == node && run.id == id)?;
         let outcome = match &run.stage {
@@ -256,7 +258,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         Some((address, sent, outcome))
     }
 
-    /// The driver has these extra sockets open now.
+    /// Handles the driver's report of open extra sockets.
     pub(crate) fn opened(
         &mut self,
         open: impl Iterator<Item = SocketIndex> + Clone,
@@ -268,7 +270,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let sockets: Vec<_> =
             wanted.iter().filter(|one| open.clone().any(|index| index == one.index)).copied().collect();
         if sockets.len() < LEAST_SOCKETS {
-            // It will not get more of them.
+            // The driver will not get more of them, so end the search now.
             if let Stage::Opening { until, .. } = &mut run.stage {
                 *until = now;
             }
@@ -277,8 +279,8 @@ impl<K: Copy + PartialEq> Birthday<K> {
         run.stage = Stage::Sending(Sending::new((*to, *pace), sockets, now, draw));
     }
 
-    /// The node was heard there. If that was on one of the sockets, it is the one that stays, and the node is
-    /// asked whether it receives there. True if something is due.
+    /// Records that the node was heard at `place`. The first such socket stays, and a challenge asks whether
+    /// the node receives there. Returns true if something is due.
     pub(crate) fn heard(&mut self, node: K, place: Place, now: Instant) -> bool {
         let Some(run) = self.run.as_mut().filter(|run| run.node == node) else { return false };
         let Stage::Sending(sending) = &mut run.stage else { return false };
@@ -287,8 +289,8 @@ impl<K: Copy + PartialEq> Birthday<K> {
         is_first
     }
 
-    /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
-    /// this was not sent there.
+    /// Checks an answer from `place`. If it matches a packet sent there, returns the round-trip time if
+    /// known. Returns `None` otherwise.
     pub(crate) fn answered(
         &self,
         node: K,
@@ -304,7 +306,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         }
     }
 
-    /// The path to the node leads to `place`, directly: the search for it is over. Gives how far it went.
+    /// Ends the search, because a direct path to the node leads to `place`. Returns its progress.
     pub(crate) fn succeeded(
         &mut self,
         node: K,
@@ -315,20 +317,21 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let is_by_this = match &run.stage {
             Stage::Sending(sending) => {
                 let socket = sending.sockets().find(|one| one.index == place.socket());
+                // This socket stays open, because the NAT mapping of the path belongs to it.
                 self.kept.extend(socket.map(|socket| Kept { socket, used: now }));
                 socket.is_some()
             }
             Stage::Guessing(guessing) => guessing.has_tried(&place.remote()),
             Stage::Asking { .. } | Stage::Opening { .. } => false,
         };
-        // Another way may have been found meanwhile.
+        // Another search may have found the path meanwhile.
         let outcome = if is_by_this { DirectOutcome::Answered } else { DirectOutcome::Silent };
         let (address, sent) = run.so_far();
         self.end();
         Some((address, sent, outcome))
     }
 
-    /// Takes what is due for that node. `rtt` is that of the relayed path.
+    /// Takes the work due for that node. `rtt` is the relayed path's round-trip time.
     pub(crate) fn take_due(&mut self, node: K, rtt: Duration, now: Instant, draw: &mut impl Draw) -> Due {
         let mut due = Due::default();
         let Some(run) = self.run.as_mut().filter(|run| run.node == node) else { return due };
@@ -344,6 +347,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
                 }
             }
             Stage::Asking { .. } => {}
+            // The other side is told, because it would otherwise go on sending to many ports.
             Stage::Opening { until, .. } if now >= *until => {
                 due.stop = Some(run.id);
                 over = Some(DirectOutcome::NotTried(NotTried::NoSockets));
@@ -366,7 +370,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         due
     }
 
-    /// When something is due for that node.
+    /// Returns when something is due for that node.
     pub(crate) fn next(&self, node: K) -> Option<Instant> {
         let run = self.run.as_ref().filter(|run| run.node == node)?;
         let next = match &run.stage {
@@ -378,12 +382,12 @@ impl<K: Copy + PartialEq> Birthday<K> {
         Some(next.min(run.ends))
     }
 
-    /// The extra sockets that the driver is to have, if that has changed since the last call.
+    /// Returns the extra sockets that the driver should have, if they have changed since the last call.
     pub(crate) fn poll_wanted(&mut self) -> Option<Vec<WantedSocket>> {
         std::mem::take(&mut self.is_changed).then(|| self.wanted().collect())
     }
 
-    /// The extra sockets that the driver is to have.
+    /// Returns the extra sockets that the driver should have.
     fn wanted(&self) -> impl Iterator<Item = WantedSocket> {
         let of_run = self.run.as_ref().map_or_else(Vec::new, |run| match &run.stage {
             Stage::Opening { wanted, .. } => wanted.clone(),
@@ -393,12 +397,12 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.kept.iter().map(|kept| kept.socket).chain(of_run)
     }
 
-    /// Whether any extra socket is wanted.
+    /// Returns true if any extra socket is wanted.
     pub(crate) fn is_wanting(&self) -> bool {
         self.wanted().next().is_some()
     }
 
-    /// Paths lead over these sockets: has those closed that none has used for a while.
+    /// Closes the sockets that no path has used for a while. `used` lists the sockets of present paths.
     pub(crate) fn close_unused(&mut self, used: &[SocketIndex], now: Instant) {
         let before = self.kept.len();
         for kept in self.kept.iter_mut().filter(|kept| used.contains(&kept.socket.index)) {
@@ -408,7 +412,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.is_changed |= self.kept.len() != before;
     }
 
-    /// The other node may be forgotten, or no session with it left: then nobody has asked what is due.
+    /// Ends an expired search. If the other node was forgotten or has no session, no step has ended it.
     fn drop_stale(&mut self, now: Instant) {
         if self.run.as_ref().is_some_and(|run| now >= run.ends) {
             self.end();
@@ -421,7 +425,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
 }
 
 impl<K> Run<K> {
-    /// Where it goes, and how many packets have.
+    /// Returns the address and the number of packets sent.
     fn so_far(&self) -> (SocketAddr, u32) {
         match &self.stage {
             Stage::Asking { to, .. } | Stage::Opening { to, .. } => (*to, 0),

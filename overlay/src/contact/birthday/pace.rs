@@ -1,11 +1,11 @@
-//! How soon and how fast the two sides of a search send.
+//! Timing of the two sides of a search.
 
 use std::time::Duration;
 
-/// The timing of a search. It is the fast one if both sides know it: who asks says so, and who agrees does.
+/// Timing of a search. It is fast if both sides know the fast timing: the question and the agreement say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// That of versions that know no other: 200 packets a second, and one try.
+    /// Timing of versions that know no other: 200 packets a second, and one try.
     Slow,
     /// 800 packets a second. The hard side has made all mappings after 0.32 s, and the easy side has sent to
     /// 2,048 ports, in two tries, after 2.56 s.
@@ -13,12 +13,12 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    /// That of a question or an agreement with this flag.
+    /// Returns the timing of a question or an agreement with this flag.
     pub(crate) fn of_flag(is_fast: bool) -> Self {
         if is_fast { Self::Fast } else { Self::Slow }
     }
 
-    /// So many packets leave in one go.
+    /// Returns the number of packets that leave together.
     pub(super) fn tick_shots(self) -> usize {
         match self {
             Self::Slow => 4,
@@ -26,7 +26,7 @@ impl Pace {
         }
     }
 
-    /// The pause after that.
+    /// Returns the pause after each group of packets.
     pub(super) fn tick(self) -> Duration {
         Duration::from_millis(match self {
             Self::Slow => 20,
@@ -34,7 +34,7 @@ impl Pace {
         })
     }
 
-    /// The easy side begins so much later than it agrees: the hard side has made its mappings by then.
+    /// Returns the delay of the easy side after its agreement, in which the hard side makes its mappings.
     pub(super) fn lead(self) -> Duration {
         Duration::from_millis(match self {
             Self::Slow => 1500,
@@ -42,8 +42,8 @@ impl Pace {
         })
     }
 
-    /// The hard side's sockets stay open for so long if nothing is heard on them: twice as long as the easy
-    /// side sends at most, in case that its agreement was lost or its timers are late.
+    /// Returns how long the hard side's sockets stay open if nothing is heard: twice the easy side's maximum
+    /// sending time, in case its agreement was lost or its timers are late.
     pub(super) fn listening(self) -> Duration {
         Duration::from_secs(match self {
             Self::Slow => 12,
@@ -51,7 +51,7 @@ impl Pace {
         })
     }
 
-    /// How often as many ports are tried as one try has.
+    /// Returns the number of tries with different ports.
     pub(super) fn tries(self) -> usize {
         match self {
             Self::Slow => 1,

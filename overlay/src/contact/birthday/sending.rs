@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Draw, Pace, Shot, WantedSocket};
 use crate::reach::Place;
 
-/// A socket on which the other side was heard sends its challenge again after so long.
+/// Times of further challenges from the socket on which the other side was heard.
 const CHOSEN_SHOTS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -15,7 +15,7 @@ const CHOSEN_SHOTS: [Duration; 5] = [
     Duration::from_millis(2000),
 ];
 
-/// If there is no path so long after the other side was heard, there will be none.
+/// Time after the other side was heard after which no path can be expected.
 const CHOSEN: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
@@ -23,16 +23,17 @@ pub(super) struct Sending {
     to: SocketAddr,
     pace: Pace,
     probes: Vec<Probe>,
-    /// How many of them have sent.
+    /// Number of probes that have sent.
     position: usize,
     sent: u32,
     next: Instant,
     ends: Instant,
-    /// When the other side was heard, on the only socket that is left, and how often that has sent since.
+    /// Time when the other side was heard on the only remaining socket, and the number of packets sent from
+    /// it since.
     chosen: Option<(Instant, usize)>,
 }
 
-/// One socket and what its challenge says.
+/// One socket and the data of its challenge.
 #[derive(Debug)]
 struct Probe {
     socket: WantedSocket,
@@ -42,7 +43,7 @@ struct Probe {
 }
 
 impl Sending {
-    /// Sockets for which there is no randomness are left out.
+    /// Creates the search. Omits sockets for which there is no randomness.
     pub(super) fn new(
         (to, pace): (SocketAddr, Pace),
         sockets: Vec<WantedSocket>,
@@ -59,35 +60,38 @@ impl Sending {
         self.to
     }
 
-    /// How many challenges were sent.
+    /// Returns the number of challenges sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent
     }
 
-    /// Those that are to stay open.
+    /// Returns the sockets that stay open.
     pub(super) fn sockets(&self) -> impl Iterator<Item = WantedSocket> {
         self.probes.iter().map(|probe| probe.socket)
     }
 
-    /// The other side was heard there. True if that decides for a socket.
+    /// Records that the other side was heard at `place`. Returns true if that selects a socket.
     pub(super) fn heard(&mut self, place: Place, now: Instant) -> bool {
         let is_it = |probe: &Probe| Place::Direct { socket: probe.socket.index, remote: self.to } == place;
         if self.chosen.is_some() || !self.probes.iter().any(is_it) {
             return false;
         }
+        // The first socket stays and the others close, so that both sides choose the same one.
         self.probes.retain(|probe| probe.socket.index == place.socket());
         self.chosen = Some((now, 0));
         (self.next, self.ends) = (now, now + CHOSEN);
         true
     }
 
-    /// The other side has answered what was sent there: gives the round trip if it is known.
+    /// Checks an answer from `place`; returns the round-trip time if known.
     pub(super) fn answered(&self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
         let is_it = |probe: &&Probe| {
             let there = Place::Direct { socket: probe.socket.index, remote: self.to };
             there == place && probe.data == data && probe.sent > 0
         };
         let probe = self.probes.iter().find(is_it)?;
+        // After several challenges with the same data it is unknown which one was answered (RFC 6298, section
+        // 3).
         let only = probe.last.filter(|_| probe.sent == 1);
         Some(only.map(|at| now.saturating_duration_since(at)))
     }

@@ -23,6 +23,7 @@ fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), [0; 8], run.now), None);
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), data, run.now), Some(None), "sent twice");
     let told = run.birthday.succeeded(HARD, place(sockets[7]), run.now);
+    // One challenge from each socket, and another from the chosen one.
     assert_eq!(told, Some((there(), 257, DirectOutcome::Answered)));
     assert_eq!(run.birthday.poll_wanted().map(|all| all.len()), Some(1), "the path leads over it");
     run.birthday.close_unused(&[sockets[7]], run.now + 600 * SECOND);
@@ -53,7 +54,7 @@ fn a_few_sockets_are_not_enough() {
         assert_eq!((due.shots.is_empty(), due.stop.is_some()), (!is_enough, !is_enough), "{count}");
         assert_eq!(run.wanted().len(), if is_enough { count } else { 0 });
     }
-    // A driver that opens none does not even say so.
+    // A driver that opens no socket may not even report that.
     let mut run = Run::new();
     run.agree();
     run.now += OPENING;
@@ -140,7 +141,7 @@ fn all_that_is_agreed_fast_is_sent_within_three_seconds() {
         }
     }
     assert!(last < begin + 3 * SECOND, "{:?}", last - begin);
-    // And the other side has sent from all its sockets when the first of these arrives.
+    // The other side has sent from all its sockets when the first of these arrives.
     let mut run = Run::new();
     let begin = run.now;
     run.open(MOST_SOCKETS);
@@ -163,6 +164,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
         }
         each.push(sent);
     }
+    // Each search had a second try, which counts as a start.
     assert_eq!(each, [2 * MOST_GUESSES; 2], "four starts");
     now += START_INTERVAL;
     assert_eq!(birthday.join(HARD, 9, (there().ip(), Pace::Fast), SECOND / 20, now), Join::New);
@@ -174,7 +176,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
     assert_eq!(sent, MOST_GUESSES);
 }
 
-/// However many nodes ask, and however often.
+// Holds however many nodes ask, and however often.
 #[test]
 fn all_searches_of_a_node_send_little() {
     let begin = instant();
@@ -236,7 +238,7 @@ impl Run {
         assert_eq!(self.wanted().len(), MOST_SOCKETS);
     }
 
-    /// The other side agrees, and the driver opens so many sockets.
+    /// Makes the other side agree, and the driver open `count` sockets.
     fn open(&mut self, count: usize) -> Vec<SocketIndex> {
         self.agree();
         let open: Vec<_> = self.wanted().into_iter().take(count).collect();
@@ -254,7 +256,7 @@ impl Run {
         due
     }
 
-    /// What is sent while the sockets are gone through.
+    /// Returns the packets sent while each socket sends once.
     fn until_silent(&mut self) -> Vec<Shot> {
         let begin = self.now;
         let mut shots = Vec::new();
@@ -282,14 +284,14 @@ impl Run {
     }
 }
 
-/// The easy side of one search, which has agreed.
+/// Returns the easy side of one search, which has agreed.
 fn easy(pace: Pace) -> (Birthday<u8>, Instant, Count) {
     let (mut birthday, now) = (Birthday::new(true, instant()), instant());
     assert_eq!(birthday.join(HARD, 7, (there().ip(), pace), SECOND / 20, now), Join::New);
     (birthday, now, Count::default())
 }
 
-/// Numbers and ports that are all different, but for each second port, which comes twice.
+/// Source of numbers that all differ, and of ports that each come twice.
 #[derive(Default)]
 struct Count {
     numbers: u64,

@@ -1,5 +1,5 @@
-//! When a search by many ports is worth it for two nodes, and what came of the last one. The search itself is
-//! [`Birthday`](crate::contact::Birthday).
+//! Conditions for a search by many ports between two nodes, and the result of the last one. The search itself
+//! is [`Birthday`](crate::contact::Birthday).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,55 +7,56 @@ use std::time::{Duration, Instant};
 use super::{Punching, Word};
 use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, NotTried};
 
-/// A round of few ports that may lead to a direct path has failed if there is none after so long.
+/// Time after which a round of few ports, which may find a direct path, has failed.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// So long, or a round trip of the relayed path if that is longer, it has where nothing is known of the other
-/// side's filter: if that lets in all ports of an address, the first packets that cross lead to a path, and
-/// they are answered sooner than one that is relayed.
+/// The same, at least a round trip of the relayed path, if the other side's filter is unknown. If the filter
+/// admits all ports of an address, the first packets that cross open a path, and are answered sooner than
+/// relayed ones.
 const AFTER_UNKNOWN: Duration = Duration::from_millis(200);
 
-/// The side that begins does so again after so long, or sooner if the other one has refused.
+/// Pause of the side that begins, and the shorter one after a refusal.
 const PAUSE: Duration = Duration::from_secs(600);
 const PAUSE_REFUSED: Duration = Duration::from_secs(120);
 
-/// The other side takes part again after so long. Less, so that it does not refuse who keeps the pause.
+/// Pause of the other side.
+// Shorter, so that it does not refuse a node that keeps the pause above.
 const PAUSE_ASKED: Duration = Duration::from_secs(300);
 
-/// What is remembered of searches by many ports for one node.
+/// Record of the searches by many ports for one node.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// When the round of few ports began, and how long it has at least.
+    /// Start of the round of few ports, and its minimum duration.
     round: Option<(Instant, Duration)>,
-    /// When it counts as failed.
+    /// Time when the round counts as failed.
     due: Option<Instant>,
-    /// Before that this node begins none.
+    /// Earliest time of the next search by this node.
     own_after: Option<Instant>,
-    /// Before that it takes part in none that the other one begins.
+    /// Earliest time at which this node joins another search of the other node.
     asked_after: Option<Instant>,
     last: Option<DirectAttempt>,
 }
 
 impl Record {
-    /// A round of few ports begins at `start`, and has so much time.
+    /// Records a round of few ports that begins at `start` and has `time`.
     pub(super) fn note_round(&mut self, start: Instant, time: Duration) {
         (self.round, self.due) = (Some((start, time)), Some(start + time));
     }
 
-    /// Nothing is looked for any more.
+    /// Records the end of the search.
     pub(super) fn note_end(&mut self) {
         (self.round, self.due) = (None, None);
     }
 
-    /// This node is elsewhere.
+    /// Allows a new search at once, because this node's addresses have changed.
     pub(super) fn restart(&mut self) {
         self.own_after = None;
     }
 
-    /// Whether the round has failed by now. `rtt` is the relayed path's.
+    /// Returns true if the round has failed by now. `rtt` is the relayed path's round-trip time.
     pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> bool {
         let Some((start, time)) = self.round else { return false };
-        // That it is hopeless was known before it began, and then there is nothing to wait for.
+        // Few ports were known to be hopeless before the round began, so there is nothing to wait for.
         let time = if time.is_zero() { time } else { time.max(rtt.min(AFTER)) };
         let is_due = now >= start + time;
         (self.round, self.due) =
@@ -67,7 +68,7 @@ impl Record {
         self.due
     }
 
-    /// Whether a search has begun and not ended.
+    /// Returns true if a search has begun and not ended.
     pub(super) fn is_running(&self) -> bool {
         self.last.is_some_and(|last| last.outcome == DirectOutcome::Trying)
     }
@@ -78,11 +79,9 @@ impl Record {
 }
 
 impl Punching {
-    /// Where this node has to send from many ports to reach the other one. `None` if this node's NAT, as far
-    /// as it is known, is no reason to do so, or the other one's is no reason to expect anything.
-    ///
-    /// It is done by one family, by IPv4 where that is possible. Where it would be the other node that begins
-    /// by IPv4, this one does not by IPv6: both would be refused.
+    /// Returns the address to which this node has to send from many ports to reach the other one. Returns
+    /// `None` if this node's NAT, as far as known, does not require that, or the other one's makes it
+    /// hopeless.
     pub(crate) fn birthday_target(&self, own: &Contact) -> Option<Result<SocketAddr, NotTried>> {
         let theirs = self.theirs.as_ref()?;
         let mut is_hopeless = false;
@@ -92,6 +91,7 @@ impl Punching {
             if here.varies() && other.is_fixed() {
                 return Some(Ok(there.address));
             }
+            // The other node begins by IPv4. If this one began by IPv6, both would be refused.
             if here.is_fixed() && other.varies() {
                 return None;
             }
@@ -100,13 +100,13 @@ impl Punching {
         is_hopeless.then_some(Err(NotTried::BothUnpredictable))
     }
 
-    /// How long a round of few ports has before many are tried.
+    /// Returns how long a round of few ports has before many are tried.
     pub(super) fn birthday_wait(&self, own: &Contact) -> Duration {
         let Some(Ok(to)) = self.birthday_target(own) else { return AFTER };
-        // What is known of filters and of the next port is known of IPv4.
+        // The known filter and port delta describe IPv4.
         let nat = self.theirs.as_ref().map(|theirs| theirs.nat).unwrap_or_default();
         let filtering = if to.is_ipv4() { nat.filtering } else { Filtering::Unknown };
-        // By IPv6 or on one LAN, for example.
+        // An answer may come by IPv6 or on one LAN, for example.
         let may_answer_elsewhere = self.targets.iter().any(|target| target.address.ip() != to.ip());
         match filtering {
             // The other side tries the ports that this side's box is expected to use.
@@ -118,8 +118,8 @@ impl Punching {
         }
     }
 
-    /// The address, of the family that the other node asks for, whose ports this node is to send to if the
-    /// other one sends from many. `None` if it must not, or that would be of no use.
+    /// Returns the address, of the requested family, whose ports this node sends to while the other one sends
+    /// from many. Returns `None` if that is forbidden or useless.
     pub(crate) fn birthday_host(&self, own: &Contact, is_ipv4: bool) -> Option<IpAddr> {
         let theirs = self.theirs.as_ref()?;
         let is_of_use = own.mapping(is_ipv4).is_fixed() && theirs.mapping(is_ipv4).varies();
@@ -127,8 +127,8 @@ impl Punching {
         Some(there.address.ip())
     }
 
-    /// The address of a family that this node has, too, at which roots of its own see the other one, and not
-    /// this node itself.
+    /// Returns the other node's address, of a family that this node has too, at which a root this node was
+    /// given sees it. Excludes this node's own address.
     fn vouched_for(&self, own: &Contact, theirs: &Contact, is_ipv4: bool) -> Option<Candidate> {
         let is_it = |candidate: &&Candidate| {
             let ip = candidate.address.ip();
@@ -139,17 +139,17 @@ impl Punching {
         theirs.candidates().iter().find(is_it).copied()
     }
 
-    /// Whether this node may begin a search by many ports now.
+    /// Returns true if this node may begin a search by many ports now.
     pub(crate) fn may_begin_birthday(&self, now: Instant) -> bool {
         self.birthday.own_after.is_none_or(|next| now >= next)
     }
 
-    /// Whether this node takes part in one that the other node begins now.
+    /// Returns true if this node may join a search that the other node begins now.
     pub(crate) fn may_join_birthday(&self, now: Instant) -> bool {
         self.birthday.asked_after.is_none_or(|next| now >= next)
     }
 
-    /// A search by many ports has begun, by this node or by the other one.
+    /// Records the beginning of a search by many ports, by this node or the other.
     pub(crate) fn note_birthday(&mut self, is_own: bool, now: Instant) {
         if is_own {
             self.birthday.own_after = Some(now + PAUSE);
@@ -158,8 +158,8 @@ impl Punching {
         }
     }
 
-    /// The last search by many ports went so far. The address is that of the other node, with port 0 if many
-    /// ports are sent to.
+    /// Records the progress of the last search by many ports. The address is the other node's, with port 0 if
+    /// many ports are sent to.
     pub(crate) fn set_birthday(
         &mut self,
         address: SocketAddr,
@@ -187,7 +187,7 @@ impl Punching {
         });
     }
 
-    /// Why the last search by many ports that this node should have begun was none.
+    /// Records why this node did not begin a search by many ports.
     pub(crate) fn refuse_birthday(&mut self, own: &Contact, why: NotTried, now: Instant) {
         let there = self.theirs.as_ref().and_then(|theirs| {
             [true, false].into_iter().find_map(|is_ipv4| self.vouched_for(own, theirs, is_ipv4))
@@ -217,7 +217,7 @@ mod tests {
                 assert_eq!(roles(fixed, varying, &[SEEN], Vouching::Own), (None, Some(there.ip())));
                 assert_eq!(roles(fixed, fixed, &[SEEN], Vouching::Own), (None, None));
             }
-            // The same by IPv6, where it is the only family.
+            // The same by IPv6, as the only family.
             let there: SocketAddr = SEEN6.parse().unwrap();
             assert_eq!(roles(varying, NoNat, &[SEEN6], Vouching::Own), (Some(Ok(there)), None));
             assert_eq!(roles(NoNat, varying, &[SEEN6], Vouching::Own), (None, Some(there.ip())));
@@ -246,12 +246,12 @@ mod tests {
         none(&[OWN6], Vouching::Own);
         none(&[SEEN6], Vouching::Nobody);
         none(&[SEEN6], Vouching::Guest);
-        // One of a third party in front changes nothing.
+        // A third party's address in front changes nothing.
         let (_, host) = roles(fixed, varying, &["203.0.113.66:4000", SEEN], Vouching::Last);
         assert_eq!(host.map(|host| host.to_string()).as_deref(), Some("203.0.113.9"));
     }
 
-    /// Both nodes have both families, and the other one is vouched for at both addresses.
+    // Both nodes have both families, and the other one is vouched for at both addresses.
     #[test]
     fn the_family_is_one_in_which_both_know_what_to_do_and_ipv4_if_there_are_two() {
         use Mapping::{AddressDependent as Hard, NoNat as Easy, Unknown};
@@ -272,27 +272,27 @@ mod tests {
         assert_eq!(both([Easy, Easy], [Hard, Hard]), (None, [true; 2]));
         assert_eq!(both([Hard, Easy], [Hard, Hard]), (None, [false, true]), "the other one begins");
         assert_eq!(both([Hard; 2], [Hard; 2]), (Some(Err(NotTried::BothUnpredictable)), [false; 2]));
-        // Either could begin, and the one does that has to by IPv4.
+        // Either could begin, so the one that has to by IPv4 does.
         assert_eq!(both([Hard, Easy], [Easy, Hard]), (Some(Ok(v4)), [false, true]));
         assert_eq!(both([Easy, Hard], [Hard, Easy]), (None, [true, false]));
-        // What is known of IPv4 says nothing of IPv6.
+        // Knowledge about IPv4 does not apply to IPv6.
         assert_eq!(both([Hard, Unknown], [Unknown, Easy]), (None, [false; 2]));
     }
 
-    /// As the hard side, when the first question is due after the start of a round.
+    // Checks when the hard side's first question is due after the start of a round.
     #[test]
     fn what_few_ports_cannot_lead_to_is_not_waited_for() {
         use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
         let ms = Duration::from_millis;
         for (filtering, port_delta, rtt, wait) in [
             (AddressAndPortDependent, 0, 300, 0),
-            // The other side tries the ports that come next.
+            // The other side tries the predicted next ports.
             (AddressAndPortDependent, 1, 300, 2000),
             (Unknown, 1, 300, 2000),
             (Unknown, 0, 50, 200),
             (Unknown, 0, 300, 300),
             (Unknown, 0, 5000, 2000),
-            // Few ports must lead to a path; if they do not, something else is wrong.
+            // Few ports must find a path; if they do not, the cause is a different one.
             (AddressDependent, 0, 50, 2000),
             (EndpointIndependent, 0, 50, 2000),
         ] {
@@ -343,17 +343,17 @@ mod tests {
     const OWN: &str = "198.51.100.7:4000";
     const OWN6: &str = "[2001:db8::7]:4000";
 
-    /// Who has seen the node at the addresses that it names.
+    /// Sources that have seen the node at the addresses that it names.
     #[derive(Clone, Copy)]
     enum Vouching {
         Own,
         Guest,
         Nobody,
-        /// A root of this node's own, at the last of them.
+        /// A root this node was given, at the last of the addresses.
         Last,
     }
 
-    /// What a node would do as the hard side, and as the easy one.
+    /// Returns what a node would do as the hard side, and as the easy one.
     fn roles(
         own: Mapping,
         theirs: Mapping,

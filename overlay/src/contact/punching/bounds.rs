@@ -1,15 +1,15 @@
-//! How much is sent to addresses that nodes have named.
+//! Budgets for addresses that nodes have named.
 //!
-//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this
-//! node was told to use has seen the node at that IP address, or if both nodes are behind one such address
-//! and the address is a private one. Those that only a root has seen which another one has named share one
-//! allowance: who has such roots named could make any number of them. All others get a plan's first
-//! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
-//! a node, too: others may be behind an address that is vouched for.
+//! A node may name any address as its own. So an address counts as *vouched* for only if a root this node was
+//! given has seen the node at that IP address, or if it is private and both nodes are behind one such
+//! address. Addresses seen only by guests share one budget, because an attacker could have any number of
+//! guests named. All other addresses get only a plan's first few challenges, from a budget of the node and
+//! one of all nodes. Another budget covers all addresses of a node, because other hosts may be behind an
+//! address that is vouched for.
 //!
-//! Of a node that was heard of elsewhere, in the DHT, nobody vouches for any address, and there is no
-//! session. The initiations to all such nodes have one allowance, of which those that nobody here wants, but
-//! who have knocked, get one half: whoever knocks as often as he can must not keep this node from others.
+//! For a node known only from the DHT, no root vouches for any address, and there is no session. The
+//! initiations to all such nodes share one budget. Nodes that have knocked but that no local program wants
+//! get half of it, because an attacker who knocks constantly must not keep this node from others.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,56 +17,56 @@ use std::time::{Duration, Instant};
 use crate::bucket::{Bucket, Rate};
 use crate::contact::{Candidate, Contact, Vouched};
 
-/// Challenges to one address that nobody vouches for, in one round.
+/// Number of challenges to one unvouched address in one round.
 pub(super) const UNVOUCHED_SHOTS: u32 = 6;
 
-/// Challenges to such addresses of one node: so many at once, and one per interval from then on.
+/// Burst and interval of challenges to such addresses of one node.
 const UNVOUCHED_BURST: u32 = 24;
 const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Challenges to all addresses of one node, vouched ones included: so many at once, and one per interval.
+/// Burst and interval of challenges to all addresses of one node, vouched ones included.
 const BURST: u32 = 200;
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Challenges to addresses of all nodes that nobody vouches for.
+/// Rate of challenges to unvouched addresses of all nodes.
 const ALL_UNVOUCHED_PER_SECOND: u32 = 20;
 const ALL_UNVOUCHED_BURST: u32 = 240;
 
-/// Challenges to addresses of all nodes that only guests vouch for: so many at once, and one per interval.
+/// Burst and interval of challenges to addresses of all nodes that only guests vouch for.
 const BY_GUESTS_BURST: u32 = 60;
 const BY_GUESTS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Initiations of 198 bytes to all nodes that were heard of elsewhere. A meeting of two nodes that are honest
+/// Rate of initiations of 198 bytes to all nodes known only from elsewhere. A meeting of two honest nodes
 /// needs a hundred in 14 s.
 const MEETINGS_PER_SECOND: u32 = 20;
 const MEETINGS_BURST: u32 = 480;
 
-/// Those of them to nodes that no program here wants.
+/// The same for nodes that no local program wants.
 const UNWANTED_PER_SECOND: u32 = MEETINGS_PER_SECOND / 2;
 const UNWANTED_BURST: u32 = MEETINGS_BURST / 2;
 
-/// TCP connections to addresses of all nodes that no root of this node's own vouches for: so many at once,
-/// and one per interval. Each is three SYN packets at most.
+/// Burst and interval of TCP connections to addresses of all nodes that no root this node was given vouches
+/// for. Each connection is at most three SYN packets.
 const TCP_UNVOUCHED_BURST: u32 = 8;
 const TCP_UNVOUCHED_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What may be sent to addresses of all nodes that no root of this node's own vouches for.
+/// Budgets for addresses of all nodes that no root this node was given vouches for.
 #[derive(Debug)]
 pub(crate) struct Allowances {
-    /// Nobody does.
+    /// Budget for addresses without any voucher.
     unvouched: Bucket,
-    /// Roots do that others have named.
+    /// Budget for addresses that only guests vouch for.
     by_guests: Bucket,
-    /// Initiations to nodes that were heard of elsewhere, and with which there is no session yet.
+    /// Budget for initiations to nodes known from elsewhere, without a session yet.
     meetings: Bucket,
-    /// Those of them to nodes that nobody here wants.
+    /// Budget for initiations to nodes no local program has asked for.
     unwanted: Bucket,
-    /// TCP connections to addresses that nobody vouches for, or only guests.
+    /// Budget for TCP connections to addresses without a voucher, or with one from guests only.
     tcp_unvouched: Bucket,
 }
 
 impl Allowances {
-    /// Full ones.
+    /// Creates full budgets.
     pub(crate) fn new(now: Instant) -> Self {
         let unvouched = Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST);
         let by_guests = Rate::every(BY_GUESTS_INTERVAL, BY_GUESTS_BURST);
@@ -82,27 +82,29 @@ impl Allowances {
         }
     }
 
-    /// Whether a TCP connection may be tried to an address that is known by this word.
+    /// Returns true if a TCP connection may be tried to an address with this voucher.
     pub(super) fn take_tcp(&mut self, word: Word, now: Instant) -> bool {
         word == Word::Root || self.tcp_unvouched.take(now)
     }
 
-    /// Whether an initiation may be sent to an address that a record or a knock has named; `is_wanted` says
-    /// whether a program here waits for the node.
+    /// Returns true if an initiation may be sent to an address from a record or a knock. `is_wanted` is true
+    /// if a local program waits for the node.
     pub(super) fn take_meeting(&mut self, is_wanted: bool, now: Instant) -> bool {
+        // Checked first, because the smaller budget must not pay for an initiation that the common one
+        // refuses.
         let is_allowed = is_wanted || (self.meetings.has(1, now) && self.unwanted.take(now));
         is_allowed && self.meetings.take(now)
     }
 }
 
-/// Who says that the node is at an address.
+/// Origin of the claim that the node is at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
-    /// The node alone.
+    /// The node alone claims it.
     Own,
-    /// A root that another one has named.
+    /// A guest, which another root has named, has seen the node.
     Guest,
-    /// A root that this node was told to use.
+    /// A root this node was given has seen the node.
     Root,
 }
 
@@ -115,14 +117,14 @@ impl Vouched {
         }
     }
 
-    /// Whether a root has seen the node behind an address that this node has, too.
+    /// Returns true if a root has seen the node behind a public address that this node has too.
     pub(super) fn is_neighbour(&self, own: &Contact) -> bool {
         own.public().any(|ip| self.by_own.contains(&ip))
     }
 
-    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such
-    /// proof.
+    /// Splits the node's candidates into credible ones and the others. Private addresses are credible only if
+    /// a root has seen the node behind the same address as this one. A node without any public address has no
+    /// such proof, and believes all.
     pub(super) fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
         let is_near = own.public().next().is_none() || self.is_neighbour(own);
         let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
@@ -132,7 +134,7 @@ impl Vouched {
     }
 }
 
-/// What may be sent to the addresses of one node.
+/// Budgets for the addresses of one node.
 #[derive(Debug)]
 pub(super) struct Bounds {
     all: Bucket,
@@ -147,8 +149,9 @@ impl Bounds {
         }
     }
 
-    /// Whether a challenge may be sent to an address that is known by this word.
+    /// Returns true if a challenge may be sent to an address with this voucher.
     pub(super) fn take(&mut self, word: Word, allowances: &mut Allowances, now: Instant) -> bool {
+        // Checked first, because a budget shared with other nodes must not pay for a packet that is not sent.
         if !self.all.has(1, now) {
             return false;
         }
@@ -157,6 +160,8 @@ impl Bounds {
             Word::Guest => allowances.by_guests.take(now),
             Word::Own => false,
         };
+        // The node's own bucket is checked first, so that a node without tokens does not drain the common
+        // one.
         let is_allowed = is_vouched
             || (self.unvouched.has(1, now) && allowances.unvouched.take(now) && self.unvouched.take(now));
         is_allowed && self.all.take(now)

@@ -1,24 +1,24 @@
-//! How a direct way to one node is looked for while a root relays.
+//! The search for a direct path to one node while a root relays.
 //!
-//! Both nodes tell each other in their session where they are ([`Candidates`](crate::wire::Candidates)): one
-//! asks, the other answers. That gives the round trip, too. Who answers begins half a round trip later, who
-//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what
-//! they send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What
-//! is sent are challenges of the session, each address with a number of its own, so an answer proves the
-//! place that it comes from. The plan is that of [`HolePunch`].
+//! The nodes tell each other their addresses in their session ([`Candidates`](crate::wire::Candidates)): one
+//! asks, the other answers. That also gives the round-trip time. The answering side begins half a round trip
+//! later, the asking side when it gets the answer, so both send at the same moment, each to all addresses of
+//! the other. Their packets cross on the way: each NAT box has seen its own side's packet before the other's
+//! comes. The packets are challenges of the session, with a different number for each address, so an answer
+//! proves the place it comes from. The plan is that of [`HolePunch`].
 //!
-//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses
+//! A round begins when a root begins to relay, when either side's contact changes, and with growing pauses
 //! while data flows.
 //!
-//! A node with a TURN allocation sends a few challenges from there as well. The first has the TURN server let
-//! the other node's address in, so that what that node sends to the relayed address arrives. They are spread
-//! over the round, for the server's permission takes a round trip.
+//! A node with a TURN allocation sends a few challenges from there as well. The first makes the TURN server
+//! admit the other node's address, so that the other node's packets to the relayed address arrive. They are
+//! spread over the round, because the server's permission takes a round trip.
 //!
-//! Where all that fails because one side's box gives each destination a port that nobody can guess, many
-//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it. Where it fails
-//! because UDP does not pass, the two connect to each other by TCP: [`tcp`] says when and where to.
+//! If all that fails because one side's box gives each destination an unpredictable port, many ports are
+//! tried: [`birthday`] decides when, and records the result. If it fails because UDP does not pass, the two
+//! connect to each other by TCP: [`tcp`] decides when and to which addresses.
 //!
-//! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
+//! A node may name a victim's address as its own, so [`bounds`] limits the packets sent there.
 
 mod birthday;
 mod bounds;
@@ -40,95 +40,95 @@ use bounds::{Bounds, Word};
 use targets::Target;
 pub(crate) use tcp::TcpDue;
 
-/// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
+/// Minimum time until a question is repeated, at least two round trips; then it doubles.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
-/// So often a question is sent.
+/// Maximum number of times a question is sent.
 const MAX_ASKED: u32 = 4;
 
-/// Rounds begin so far apart at least, whatever changes.
+/// Minimum interval between the beginnings of rounds.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// The pause after the first round; it doubles up to the second.
+/// Pause after the first round, and the maximum up to which it doubles.
 const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 
-/// What should have been sent so long ago is not sent any more: the machine was suspended.
+/// Age after which a due packet is not sent any more: the machine was suspended.
 const TOO_LATE: Duration = Duration::from_secs(2);
 
-/// Questions of the node that are answered: so many at once, and one per interval from then on.
+/// Burst and interval of the node's questions that are answered.
 const QUESTION_BURST: u32 = 5;
 const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Questions that are asked of the node at once; then one each second.
+/// Burst of questions to the node; then one each second.
 const ASK_BURST: u32 = 4;
 
-/// An answer to a challenge counts for so long.
+/// Time for which an answer to a challenge counts.
 const VALID_FOR: Duration = Duration::from_secs(20);
 
-/// For so long after a round has begun nothing else is tried on the relayed path that a direct one would make
-/// useless.
+/// Time after the beginning of a round in which nothing else is tried on the relayed path that a direct one
+/// would make useless.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// The same where many ports are tried: nearly all searches that find a path have found it by then.
+/// The same during a search by many ports: nearly all successful searches have found a path by then.
 const HOLD_MANY_PORTS: Duration = Duration::from_secs(5);
 
-/// The search for a direct way to one node.
+/// Search for a direct path to one node.
 #[derive(Debug)]
 pub(crate) struct Punching {
     theirs: Option<Contact>,
-    /// The IP addresses at which roots of this node's have seen it.
+    /// IP addresses at which roots of this node have seen the node.
     vouched: Vouched,
     targets: Vec<Target>,
     left_out: Vec<(Candidate, NotTried)>,
-    /// This node's TURN allocations, and whether their addresses are IPv4.
+    /// TURN allocations of this node, and whether their addresses are IPv4.
     turns: Vec<(SocketIndex, bool)>,
-    /// What is still to be sent in this round: when, and to which of the targets.
+    /// Packets still to be sent in this round: the time, and the index of the target.
     shots: VecDeque<(Instant, usize)>,
-    /// Without a session, initiations are sent instead of challenges.
+    /// True if initiations are sent instead of challenges while there is no session.
     initiates: bool,
     asking: Option<Asking>,
-    /// When the last round began.
+    /// Time when the last round began.
     began: Option<Instant>,
     rounds: u32,
-    /// When the next round may begin though nothing has changed.
+    /// Earliest time of the next round if nothing changes.
     next: Option<Instant>,
     bounds: Bounds,
     questions: Bucket,
     asks: Bucket,
-    /// The search by many ports.
+    /// Record of the search by many ports.
     birthday: Record,
-    /// That by TCP.
+    /// Record of the search by TCP.
     tcp: tcp::Record,
 }
 
-/// A question to the node: where are you?
+/// Question about the node's addresses.
 #[derive(Debug, Clone, Copy)]
 struct Asking {
     id: u32,
-    /// When it is sent, for the first time or again.
+    /// Time of the next sending.
     next: Instant,
     first: Option<Instant>,
     times: u32,
 }
 
-/// What is due now.
+/// Work that is due now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// The question to send.
+    /// Id of the question to send.
     pub(crate) question: Option<u32>,
-    /// The challenges to send: from which TURN allocation, if from one, and where to.
+    /// Challenges to send: the TURN allocation they leave from, if any, and their destination.
     pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
-    /// A search by many ports may be worth it.
+    /// True if a search by many ports may be worth it.
     pub(crate) birthday: bool,
-    /// What is due of that by TCP.
+    /// Due step of the search by TCP.
     pub(crate) tcp: Option<TcpDue>,
 }
 
-/// What a node has said of where it is.
+/// A node's description of where it is.
 #[derive(Debug)]
 pub(crate) struct Said<'a> {
     pub(crate) contact: &'a Contact,
-    /// The IP addresses that roots of this node's vouch for.
+    /// IP addresses that roots of this node vouch for.
     pub(crate) vouched: Vouched,
 }
 
@@ -154,14 +154,14 @@ impl Punching {
         }
     }
 
-    /// Says what may be sent from in the rounds that follow.
+    /// Sets the sockets for the rounds that follow.
     pub(crate) fn set_sockets(&mut self, sockets: &[SocketInfo]) {
         let turns = sockets.iter().filter(|socket| socket.index.is_turn());
         self.turns = turns.map(|socket| (socket.index, socket.ipv4)).collect();
     }
 
-    /// Has the node asked where it is, `wait` from now or as soon as the last round is old enough. `id` is
-    /// random.
+    /// Schedules a question about the node's addresses, `wait` from now or as soon as the last round is old
+    /// enough. `id` is random.
     pub(crate) fn ask(&mut self, id: u32, wait: Duration, now: Instant) {
         let spaced = self.began.map_or(now, |began| began + SPACING);
         let next = (now + wait).max(spaced);
@@ -172,31 +172,32 @@ impl Punching {
         }
     }
 
-    /// The node was asked at `first`, in what it has read by now.
+    /// Records that a message sent at `first`, which the node has read by now, contained the question.
     pub(crate) fn asked(&mut self, id: u32, first: Instant, now: Instant) {
         if self.asking.is_none_or(|asking| asking.times == 0) {
             self.asking = Some(Asking { id, next: now + REPEAT_AFTER, first: Some(first), times: 1 });
         }
     }
 
-    /// When the last round was begun.
+    /// Returns when the last round began.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.began
     }
 
-    /// This node's contact has changed: pauses are short again, and what was asked before said the old one.
+    /// Resets the pauses and drops the open question, because this node's contact has changed and the
+    /// question has the old one.
     pub(crate) fn restart(&mut self) {
         self.rounds = 0;
         self.asking = None;
         self.birthday.restart();
     }
 
-    /// Whether another round is due while traffic flows.
+    /// Returns true if another round is due while traffic flows.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.asking.is_none() && self.shots.is_empty() && self.next.is_none_or(|next| now >= next)
     }
 
-    /// Until when a direct way is likely to be found in a moment, if it is.
+    /// Returns the time until which a direct path will probably be found, if any.
     pub(crate) fn hold(&self, now: Instant) -> Option<Instant> {
         let first = self.asking.map(|asking| asking.first.unwrap_or(asking.next));
         let since = first.filter(|_| self.rounds == 0).or(self.began.filter(|_| self.rounds == 1))?;
@@ -204,26 +205,27 @@ impl Punching {
         Some(since + time).filter(|end| now < *end)
     }
 
-    /// Whether a search by many ports runs that is likely to find a direct way in a moment.
+    /// Returns true if a search by many ports runs that will probably find a direct path soon.
     pub(crate) fn tries_many_ports(&self, now: Instant) -> bool {
         self.birthday.is_running() && self.began.is_some_and(|began| now < began + HOLD_MANY_PORTS)
     }
 
-    /// Whether a question of the node is answered now.
+    /// Returns true if a question of the node may be answered now.
     pub(crate) fn take_question(&mut self, now: Instant) -> bool {
         self.questions.take(now)
     }
 
-    /// The node answers a question. If it is the one that was asked last: the round trip, unless it was asked
-    /// more than once.
+    /// Handles the node's answer to a question. Returns `None` if that question is not open. Returns the
+    /// round-trip time only if the question was sent once.
     pub(crate) fn take_answer(&mut self, id: u32, now: Instant) -> Option<Option<Duration>> {
         let asking = self.asking.take_if(|asking| asking.id == id && asking.times > 0)?;
+        // After a repetition it is unknown which question was answered (RFC 6298, section 3).
         let first = asking.first.filter(|_| asking.times == 1);
         Some(first.map(|first| now.saturating_duration_since(first)))
     }
 
-    /// Begins a round at `start` with what the node says of itself. `draw` gives random numbers that nobody
-    /// can guess.
+    /// Begins a round at `start` with the node's own description. `draw` returns unpredictable random
+    /// numbers.
     pub(crate) fn begin(
         &mut self,
         own: &Contact,
@@ -251,8 +253,7 @@ impl Punching {
         self.note_round(now);
     }
 
-    /// Begins a round for a node with which there need not be a session, with a contact that was learned
-    /// elsewhere: both sides begin at `start`.
+    /// Begins a round with a contact from elsewhere, possibly without a session; both sides begin at `start`.
     pub(crate) fn begin_meeting(
         &mut self,
         own: &Contact,
@@ -269,7 +270,7 @@ impl Punching {
         self.note_round(now);
     }
 
-    /// Nothing more is to be sent: there is a direct path, if so where it leads; or there is no session.
+    /// Ends the round, because there is a direct path (`path`), or no session.
     pub(crate) fn stop(&mut self, path: Option<Place>) {
         let (targets, shots) = (&mut self.targets, &mut self.shots);
         shots.drain(..).for_each(|(_, at)| targets[at].spared = path.is_some());
@@ -281,13 +282,13 @@ impl Punching {
         self.tcp.note_end();
     }
 
-    /// Whether initiations may be sent where there is no session.
+    /// Returns true if initiations may be sent without a session.
     pub(crate) fn initiates(&self) -> bool {
         self.initiates
     }
 
-    /// Takes what is due. `is_wanted` says whether a program waits for the node; `allowances` are those of
-    /// all nodes, `rtt` the relayed path's.
+    /// Takes the work that is due. `is_wanted` is true if a program waits for the node; `allowances` covers
+    /// all nodes, and `rtt` is the relayed path's round-trip time.
     pub(crate) fn take_due(
         &mut self,
         has_session: bool,
@@ -300,11 +301,11 @@ impl Punching {
         let mut due = Due { birthday, tcp, ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
-                // It does not know this message, or nothing passes.
+                // The node does not know this message, or nothing passes.
                 self.asking = None;
                 self.note_round(now);
             } else if !self.asks.take(now) {
-                // Its contact changes all the time, or somebody says so.
+                // The node's contact changes all the time, or an attacker pretends that.
                 asking.next = now + SPACING;
             } else {
                 asking.first.get_or_insert(now);
@@ -330,15 +331,15 @@ impl Punching {
         due
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let shot = self.shots.front().map(|(at, _)| *at);
         let asking = self.asking.map(|asking| asking.next);
         [shot, asking, self.birthday.next(), self.tcp.next()].into_iter().flatten().min()
     }
 
-    /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
-    /// this was not sent there.
+    /// Checks an answer from `place`. If it matches a packet sent there, returns the round-trip time if
+    /// known. Returns `None` otherwise.
     pub(crate) fn answered(&mut self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
         let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + VALID_FOR);
         let is_right = |target: &&mut Target| {
@@ -346,11 +347,12 @@ impl Punching {
         };
         let target = self.targets.iter_mut().find(is_right)?;
         target.answered = true;
+        // Likewise, because all challenges to a target have the same data.
         let only = target.last.filter(|_| target.sent == 1);
         Some(only.map(|at| now.saturating_duration_since(at)))
     }
 
-    /// What the node has said of itself.
+    /// Returns the node's own description.
     pub(crate) fn theirs(&self) -> Option<&Contact> {
         self.theirs.as_ref()
     }

@@ -1,5 +1,5 @@
-//! The addresses that a round sends to: those of the plan, those from which the node is heard meanwhile, and
-//! those that are left out, with the reason.
+//! Addresses that a round sends to: the plan's, the ones at which the node is heard meanwhile, and the ones
+//! left out, with the reason.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::bounds::{UNVOUCHED_SHOTS, Word};
 use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried};
 use crate::reach::{Place, SocketIndex};
 
-/// When challenges leave a TURN allocation, from the begin of a round on.
+/// Times of challenges from a TURN allocation, from the beginning of a round on.
 const BY_TURN: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(500),
@@ -19,40 +19,40 @@ const BY_TURN: [Duration; 6] = [
     Duration::from_millis(11500),
 ];
 
-/// The most addresses that are sent to from all TURN allocations.
+/// Maximum number of addresses that get packets from all TURN allocations.
 pub(super) const MAX_BY_TURN: usize = 8;
 
-/// An address at which the node was heard, and which it has not named, is sent to after so long.
+/// Times of packets to an address at which the node was heard without having named it.
 const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
 
-/// So many such addresses are sent to in one round.
+/// Maximum number of such addresses in one round.
 pub(super) const MAX_HEARD: usize = 4;
 
-/// An address that is sent to.
+/// Address that gets packets.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The TURN allocation that it is sent to from, if not from a UDP socket.
+    /// TURN allocation that the packets leave from; `None` for a UDP socket.
     pub(super) turn: Option<SocketIndex>,
     pub(super) address: SocketAddr,
     pub(super) kind: CandidateKind,
     pub(super) predicted: bool,
-    /// It was learned in this round, from a challenge of the node.
+    /// True if a challenge of the node in this round showed the address.
     pub(super) heard: bool,
     pub(super) vouched: Word,
-    /// What the challenges there say.
+    /// Data of the challenges sent there.
     pub(super) data: [u8; 8],
     pub(super) sent: u32,
     pub(super) last: Option<Instant>,
-    /// The node has answered from there, or a path leads there that was found otherwise.
+    /// True if the node has answered from there, or a path found otherwise leads there.
     pub(super) answered: bool,
-    /// More would have been sent there, but there was a path already.
+    /// True if a path made further packets there unnecessary.
     pub(super) spared: bool,
 }
 
 impl Target {
     pub(super) fn is_at(&self, place: &Place) -> bool {
         let turn = Some(place.socket()).filter(|socket| socket.is_turn());
-        // A TCP connection is another way to the same address.
+        // A TCP connection is a different way to the same address.
         !place.socket().is_stream() && self.turn == turn && self.address == place.remote()
     }
 
@@ -68,7 +68,7 @@ impl Target {
 }
 
 impl Punching {
-    /// Makes the targets and the shots of a plan that begins at `start`.
+    /// Creates the targets and packets of a plan that begins at `start`.
     pub(super) fn aim(
         &mut self,
         own: &Contact,
@@ -108,7 +108,7 @@ impl Punching {
             let Some(at) = self.targets.iter().position(is_it) else { continue };
             shots[at] += 1;
             let Target { kind, address, vouched, .. } = self.targets[at];
-            // Only the node itself says that it is on this LAN.
+            // Only the node itself claims to be on this LAN.
             let is_met = self.initiates && Candidate { kind, address }.is_global();
             if is_met || vouched != Word::Own || shots[at] <= UNVOUCHED_SHOTS {
                 self.shots.push_back((start + shot.after, at));
@@ -121,14 +121,16 @@ impl Punching {
         self.shots = shots.into();
     }
 
-    /// What is sent to from which TURN allocation: what the plan aims at, and addresses of a family that only
-    /// the TURN server has. On loopback there is another host as seen from there.
+    /// Returns the addresses that get packets from TURN allocations: the plan's, and the ones of a family
+    /// that only the TURN server has.
     fn by_turn(&self, plan: &HolePunch) -> Vec<(SocketIndex, Candidate)> {
         let is_far = |why: &NotTried| *why == NotTried::OtherFamily;
         let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
         let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
+        // Seen from the TURN server, a loopback address is another host.
         let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
-        // A private address is one of the TURN server's network there: who is met must not aim at that.
+        // Seen from the TURN server, a private address belongs to the server's network, at which a meeting
+        // must not aim.
         let all = all.filter(|candidate| candidate.is_global() || !self.initiates);
         let ways = all.flat_map(|candidate| {
             let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
@@ -137,10 +139,9 @@ impl Punching {
         ways.take(MAX_BY_TURN).collect()
     }
 
-    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its
-    /// NAT box has mapped this destination to a port of its own, and the address is sent to at once (RFC
-    /// 8445, 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due
-    /// now.
+    /// Handles a packet of the node from `remote` during the search. If the node has not named that address,
+    /// its NAT box has mapped this destination to another port, and packets go there at once (RFC 8445,
+    /// 7.3.1.4). That requires a root's voucher for the IP address. Returns true if something is due now.
     pub(crate) fn heard(
         &mut self,
         remote: SocketAddr,
@@ -176,7 +177,7 @@ impl Punching {
         true
     }
 
-    /// What was tried in the last round, and what was left out.
+    /// Returns the attempts of the last round, and the addresses left out.
     pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
         let direct = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_none());
         let tried = direct.map(|(at, target)| DirectAttempt {

@@ -1,14 +1,14 @@
-//! When two nodes try to reach each other by TCP, where to, and what came of it.
+//! Times, addresses and results of attempts by two nodes to reach each other by TCP.
 //!
-//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when
-//! a round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
-//! says that its UDP does not pass. Both sides tell each other their addresses for TCP, listen, and connect
-//! to each other at the same moment: where a NAT box is in the way, each side's SYN opens its own box for the
-//! other's, and the two connections are one (RFC 9293, 3.5; RFC 5382, REQ-2).
+//! TCP is the last resort, because lost data delays the data behind it. So it is tried after a round by UDP
+//! has found no direct path, and at once if this node reaches the relay by a stream, which means that its UDP
+//! does not pass. Both sides exchange their addresses for TCP, listen, and connect to each other at the same
+//! moment. Each side's SYN opens its own NAT box for the other's, and the two connections are one (RFC 9293,
+//! 3.5; RFC 5382, REQ-2).
 //!
-//! What a node names may be anybody's address. Only where a root of this node's own has seen the node are
-//! several connections tried; others get one, of an allowance for all nodes together. Ports below 1024
-//! are those of services, and get none.
+//! A node may name a victim's address. Several connections are tried only if a root this node was given has
+//! seen the node there; other addresses get one, from a budget for all nodes together. Ports below 1024
+//! belong to services, and get none.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,76 +17,79 @@ use super::bounds::Allowances;
 use super::{Asking, MAX_ASKED, Punching, REPEAT_AFTER, Said, Word};
 use crate::contact::{Candidate, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, TcpTarget};
 
-/// A round by UDP has failed if there is no direct path after so long.
+/// Time after which a round by UDP without a direct path has failed.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// Of two nodes that would ask at the same moment, the one with the greater ID waits for so long.
+/// Wait of the node with the greater ID, if both would ask at the same moment.
 const TURN: Duration = Duration::from_millis(300);
 
-/// A node that has asked does so again after so long, or later if the other one has refused.
+/// Pause of a node that has asked, and the longer one after a refusal.
 const PAUSE: Duration = Duration::from_secs(25);
 const PAUSE_REFUSED: Duration = Duration::from_secs(60);
 
-/// The other side takes part again after so long. Less, so that it does not refuse who keeps the pause.
+/// Pause of the other side.
+// Shorter, so that it does not refuse a node that keeps the pause above.
 const PAUSE_ASKED: Duration = Duration::from_secs(20);
 
-/// The most addresses of one node that are tried, and of those the ones that nobody vouches for.
+/// Maximum number of addresses of one node that are tried, and of unvouched ones among them.
 const MAX_TARGETS: usize = 6;
 const MAX_UNVOUCHED: usize = 2;
 
-/// The most connections to one address: each that is refused is followed by the next.
+/// Maximum number of connections to one address: each refusal is followed by another try.
 const TRIES: u32 = 6;
 
-/// Below are the ports of services.
+/// First port that is tried; lower ones belong to services.
 const FIRST_PORT: u16 = 1024;
 
-/// What is remembered of the search by TCP for one node.
+/// Record of the search by TCP for one node.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// When the round by UDP counts as failed.
+    /// Time when the round by UDP counts as failed.
     due: Option<Instant>,
-    /// It has failed, and a search by many ports runs: what is due waits for that to end.
+    /// Set after that round while a search by many ports runs, whose end the search by TCP waits for.
     awaits_search: bool,
-    /// A round by UDP counts as failed at once: this node's UDP is blocked.
+    /// True if this node's UDP is blocked, so that a round by UDP counts as failed at once.
     is_blocked: bool,
-    /// This node has the greater ID.
+    /// True if this node has the greater ID.
     is_second: bool,
     asking: Option<Asking>,
-    /// The last question of the other node that was answered.
+    /// Last question of the other node that was answered.
     answered: Option<u32>,
-    /// Before that this node does not ask.
+    /// Earliest time of this node's next question.
     own_after: Option<Instant>,
-    /// Before that it takes part in nothing that the other one asks for.
+    /// Earliest time at which this node joins another search of the other node.
     asked_after: Option<Instant>,
-    /// When the round by TCP ends.
+    /// End of the round by TCP.
     ends: Option<Instant>,
     attempts: Vec<DirectAttempt>,
 }
 
-/// What is due of the search by TCP.
+/// Due step of the search by TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcpDue {
-    /// It may be worth it to begin.
+    /// A search may be worth beginning.
     Begin,
-    /// The other node is to be asked, with this id.
+    /// A question to the other node is due, with this id.
     Ask(u32),
 }
 
 impl Record {
-    /// A round by UDP begins at `start`.
+    /// Records a round by UDP that begins at `start`.
     pub(super) fn note_round(&mut self, start: Instant) {
+        // Without UDP the round cannot succeed, so TCP need not wait for its end.
         let wait = if self.is_blocked { Duration::ZERO } else { AFTER };
         (self.due, self.awaits_search) = (Some(start + wait + self.turn()), false);
     }
 
-    /// A search by many ports has ended. If it has led to a path, nothing more is due: [`Self::note_end`].
+    /// Records the end of a search by many ports. If it has found a path, [`Self::note_end`] follows and
+    /// nothing more is due.
     pub(super) fn note_search_end(&mut self, now: Instant) {
         if std::mem::take(&mut self.awaits_search) {
             self.due = Some(now + self.turn());
         }
     }
 
-    /// Nothing is looked for any more.
+    /// Records the end of the search.
     pub(super) fn note_end(&mut self) {
         (self.due, self.asking, self.awaits_search) = (None, None, false);
     }
@@ -106,7 +109,7 @@ impl Record {
                 asking.times += 1;
                 return Some(TcpDue::Ask(asking.id));
             }
-            // It does not know this message, or nothing passes.
+            // The other node does not know this message, or nothing passes.
             self.asking = None;
         }
         self.due.take_if(|due| now >= *due).map(|_| TcpDue::Begin)
@@ -123,13 +126,13 @@ impl Record {
 }
 
 impl Punching {
-    /// Says what decides when the search by TCP begins: whether this node's UDP does not pass, and whether it
-    /// lets the other node ask first.
+    /// Sets the conditions for beginning the search: whether this node's UDP is blocked, and whether the
+    /// other node asks first.
     pub(crate) fn set_turn(&mut self, is_blocked: bool, is_second: bool) {
         (self.tcp.is_blocked, self.tcp.is_second) = (is_blocked, is_second);
     }
 
-    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over.
+    /// Asks the node to take part in a search by TCP: now, or when the pause since the last question is over.
     /// `id` is random.
     pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) {
         if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
@@ -140,19 +143,21 @@ impl Punching {
         }
     }
 
-    /// A search by many ports runs, which ends at `latest`, and mostly long before: each side of it knows
-    /// when nothing can come of it any more. The search by TCP begins then, and not before, since a
-    /// connection that is found first would end the other search, and datagrams are better.
+    /// Postpones the search by TCP while a search by many ports runs, which ends at `latest`, and usually
+    /// long before.
     pub(crate) fn postpone_tcp(&mut self, latest: Instant) {
+        // A TCP connection found first would end the other search, and datagrams are better. Each side knows
+        // when the other search has failed.
         (self.tcp.due, self.tcp.awaits_search) = (Some(latest), true);
     }
 
-    /// Whether the node was asked and has not answered.
+    /// Returns true if the node was asked and has not answered.
     pub(crate) fn is_asking_by_tcp(&self) -> bool {
         self.tcp.asking.is_some()
     }
 
-    /// The node answers the question with this id. False if that is not the one that was asked.
+    /// Handles the node's answer to the question with this id. Returns false if that is not the open
+    /// question.
     pub(crate) fn take_tcp_answer(&mut self, id: u32, has_agreed: bool, now: Instant) -> bool {
         let is_it = |asking: &mut Asking| asking.id == id && asking.times > 0;
         let is_answer = self.tcp.asking.take_if(is_it).is_some();
@@ -162,25 +167,25 @@ impl Punching {
         is_answer
     }
 
-    /// Whether the question with this id was agreed to before: its answer was lost.
+    /// Returns true if this question was agreed to before, so that its answer was lost.
     pub(crate) fn has_agreed_by_tcp(&self, id: u32) -> bool {
         self.tcp.answered == Some(id)
     }
 
-    /// Whether this node may take part in a search by TCP now that the node asks for.
+    /// Returns true if this node may now join a search by TCP that the node asks for.
     pub(crate) fn may_join_by_tcp(&self, now: Instant) -> bool {
         self.tcp.asked_after.is_none_or(|next| now >= next)
     }
 
-    /// This node agrees to the question with this id. It asks nothing itself then.
+    /// Records that this node agrees to this question. It asks nothing itself then.
     pub(crate) fn join_by_tcp(&mut self, id: u32, now: Instant) {
         (self.tcp.answered, self.tcp.asking, self.tcp.due) = (Some(id), None, None);
         self.tcp.awaits_search = false;
         self.tcp.asked_after = Some(now + PAUSE_ASKED);
     }
 
-    /// Where connections are to be tried in a round that lasts until `ends`. `own` and what the node has said
-    /// are addresses for TCP.
+    /// Returns the addresses to connect to in a round that lasts until `ends`. `own` and `said` are addresses
+    /// for TCP.
     pub(crate) fn plan_by_tcp(
         &mut self,
         own: &Contact,
@@ -207,6 +212,7 @@ impl Punching {
                 () if !allowances.take_tcp(word, now) => DirectOutcome::NotTried(NotTried::Unvouched),
                 () => DirectOutcome::Trying,
             };
+            // An address that no root has seen may be a victim's, so it gets one connection.
             let tries = if word == Word::Root { TRIES } else { 1 };
             let is_tried = outcome == DirectOutcome::Trying;
             if is_tried {
@@ -226,7 +232,7 @@ impl Punching {
         targets
     }
 
-    /// The node has answered on a connection to that address.
+    /// Records that the node has answered on a connection to this address.
     pub(crate) fn note_tcp_answer(&mut self, remote: &SocketAddr) {
         let known = self.tcp.attempts.iter_mut().find(|one| one.address == *remote);
         if let Some(known) = known {
@@ -289,6 +295,7 @@ mod tests {
             let later = now + SECOND * node.into();
             tried += plan_with(&mut allowances, &[&named], &[], later).len();
         }
+        // Eight connections at once, and one in 30 s.
         assert!((8..=15).contains(&tried), "{tried}");
     }
 
@@ -365,8 +372,8 @@ mod tests {
         }
     }
 
-    /// Where connections are tried, and how many, if the node names these addresses and roots of this node's
-    /// own have seen it at those.
+    /// Returns the addresses and numbers of connections, if the node names `named` and roots this node was
+    /// given have seen it at `seen`.
     fn plan(named: &[&str], seen: &[&str]) -> Vec<(String, u32)> {
         let now = instant();
         plan_with(&mut Allowances::new(now), named, seen, now)

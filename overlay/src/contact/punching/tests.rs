@@ -23,7 +23,7 @@ fn others_behind_an_address_that_is_vouched_for_get_little() {
     run.contact.nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
     let (begin, mut sent) = (run.now, 0);
     while run.now < begin + 600 * SECOND {
-        // It names ever new ports of its neighbours.
+        // The node keeps naming new ports of its neighbours.
         run.contact.nat.port_delta += 1;
         run.begin();
         for _ in 0..10 {
@@ -31,6 +31,7 @@ fn others_behind_an_address_that_is_vouched_for_get_little() {
             sent += run.shots();
         }
     }
+    // The budget for one node: 200 challenges at once, and four a second.
     assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
 }
 
@@ -142,7 +143,7 @@ fn a_question_is_repeated_then_given_up_until_the_next_round() {
     assert_eq!(run.punching.take_answer(7, run.now), None);
 }
 
-/// Somebody has identities as he likes, and names everybody's addresses as theirs.
+// An attacker with any number of identities names other hosts' addresses as theirs.
 #[test]
 fn all_meetings_of_a_node_send_little() {
     let begin = instant();
@@ -160,7 +161,7 @@ fn all_meetings_of_a_node_send_little() {
             sent += punching.take_due(false, true, &mut allowances, Duration::ZERO, now).shots.len();
         }
     }
-    // And not what 100 plans for 16 addresses are.
+    // Without the budget it would be the packets of 100 plans for 16 addresses.
     assert!((480..=480 + 20 * 30).contains(&sent), "{sent}");
 }
 
@@ -183,6 +184,7 @@ fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
             unwanted += punching.take_due(false, false, &mut allowances, Duration::ZERO, now).shots.len();
         }
     }
+    // The share of unwanted nodes: 240 initiations at once, and ten a second.
     assert!((480..=240 + 10 * 60).contains(&unwanted), "{unwanted}");
     let (mut wanted, start) = (Punching::new(begin), begin + 60 * SECOND);
     meet(&mut wanted, start);
@@ -193,6 +195,7 @@ fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
             punching.take_due(false, false, &mut allowances, Duration::ZERO, now);
         }
     }
+    // All packets to three addresses from the common start on.
     assert!(sent >= 3 * 17, "{sent}");
 }
 
@@ -200,7 +203,7 @@ fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
 fn who_is_met_gets_little_at_private_addresses() {
     let begin = instant();
     let own = contact(&["198.51.100.7:4000", "192.168.1.2:4000"]);
-    // It says that it is behind the same address.
+    // The node claims to be behind the same address.
     let theirs = contact(&["198.51.100.7:5000", "192.168.1.1:53"]);
     let mut punching = Punching::new(begin);
     let turn = SocketInfo {

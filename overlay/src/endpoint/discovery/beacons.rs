@@ -1,4 +1,4 @@
-//! Beacons: when they are sent, and what one that was heard leads to.
+//! Beacons: their schedule, and the handling of received ones.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,19 +14,20 @@ use crate::reach::{Place, RecvMeta};
 use crate::text::List;
 use crate::wire::Beacon;
 
-/// Beacons after a start or a change, in milliseconds from then.
+/// Times of beacons after a start or a change, in milliseconds.
 const LADDER: [u64; 5] = [0, 100, 300, 1000, 3000];
-/// After that one per so many milliseconds.
+/// Interval of beacons after that, in milliseconds.
 const REGULAR: std::ops::RangeInclusive<u64> = 20_000..=30_000;
-/// The least time between two beacons that ask for somebody.
+/// Minimum interval between beacons that ask for a node.
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// A salt is used so long.
+/// Lifetime of a salt.
 const SALT_LIFETIME: Duration = Duration::from_secs(600);
 
 impl Discovery {
-    /// Tags that look like any others and are the same in all beacons of one salt: whoever compares those
-    /// does not see which tags stay.
+    /// Fills the rest of a beacon with tags that look like real ones and are the same in all beacons of one
+    /// salt.
     fn fill(&self, salt: &[u8; 16], filler: &mut [u8]) {
+        // Fresh random fillers would show, by comparison of two beacons, which tags stay.
         for (index, tag) in (0u8..).zip(filler.chunks_exact_mut(Beacon::TAG)) {
             tag.copy_from_slice(&hash::mac16(&self.secret, &[salt, &[index]]));
         }
@@ -41,9 +42,10 @@ impl Discovery {
 }
 
 impl Endpoint {
-    /// Announces the node now and, on a ladder, some times more.
+    /// Announces the node now, and again at the times of the ladder.
     pub(in crate::endpoint) fn restart_beacons(&mut self, now: Instant) {
         self.discovery.rung = 0;
+        // A new salt makes nodes answer that have met this one before.
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.on_beacon_timer(now);
@@ -69,8 +71,7 @@ impl Endpoint {
         self.core.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
     }
 
-    /// Asks on the local networks for somebody that is missing: at once, or as soon as the last time is long
-    /// enough ago.
+    /// Asks on the local networks for a missing node: at once, or as soon as the minimum interval has passed.
     pub(in crate::endpoint) fn solicit(&mut self, now: Instant) {
         let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
         self.core.timers.set_earlier(Timer::Solicit, allowed.max(now));
@@ -82,6 +83,7 @@ impl Endpoint {
 
     pub(in crate::endpoint) fn on_solicit_timer(&mut self, now: Instant) {
         self.discovery.solicited = Some(now);
+        // All nodes must answer, also those that have met this one before.
         let salt = self.core.random();
         self.discovery.renew_salt(salt, now);
         self.send_beacon();
@@ -93,7 +95,7 @@ impl Endpoint {
     fn send_beacon(&mut self) {
         let networks = self.networks.len();
         if networks > Beacon::MAX_TAGS {
-            // Others take an equal salt for an equal beacon, so each turn needs its own.
+            // Receivers take an equal salt for an equal beacon, so each turn needs another salt.
             let salt = self.core.random();
             self.discovery.renew_salt(salt, self.discovery.salt_since);
         }
@@ -131,8 +133,8 @@ impl Endpoint {
             return;
         }
         self.core.counters.beacons_received.increment();
-        // Only the discovery socket: elsewhere it would be a stranger's question whether we are on some
-        // network.
+        // Only the discovery socket gets beacons of the local network. Elsewhere a stranger could probe which
+        // networks we are on.
         if !meta.multicast || !self.hints.beacons.take_address(meta.remote, now) {
             return;
         }
@@ -148,8 +150,8 @@ impl Endpoint {
             heard.met.retain(|network, _| heard.unmet.contains(network));
         }
         let Some(network) = heard.unmet.front().copied() else {
-            // Every node on the local network sends beacons again and again. Before a network is joined all
-            // are refused, which says nothing.
+            // Every node on the local network sends beacons repeatedly, so report a refusal once. Before a
+            // network is joined all are refused, which means nothing.
             if !heard.is_refusal_said && !self.networks.is_empty() {
                 let why = "it is of no network that this node is in, or its sender has another secret";
                 let is_said = self.tries_to_log_refusal(now, &meta, "beacon", why);
@@ -159,13 +161,14 @@ impl Endpoint {
             }
             return;
         };
+        // One beacon buys one hello, so the next beacon is answered in the next network.
         heard.unmet.rotate_left(1);
         self.core.counters.beacons_matched.increment();
         tracing::debug!(from = %meta.remote, "beacon of a common network heard");
         self.send_hello(now, network, &meta, true, NO_ECHO);
     }
 
-    /// A beacon as before came from there: the peers that we have met there in its networks are still there.
+    /// Records that the peers met at this address are still there, because the same beacon came again.
     fn note_beacon_of_peers(&mut self, now: Instant, remote: &SocketAddr) {
         let met = self.discovery.heard.get(remote).into_iter().flat_map(|heard| heard.met.values());
         for &key in met {

@@ -1,4 +1,4 @@
-//! Hellos: to whom this node says who it is, and whose word counts.
+//! Hellos: to whom this node identifies itself, and whose hellos count.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use crate::network::NetworkIndex;
 use crate::reach::{RecvMeta, Source, Why};
 use crate::wire::{Hello, mapped};
 
-/// Nonces of hellos are made anew so often. Their echoes are recognised for two such times at least, which is
-/// the longest round trip and the time that the other node's queue may add, and for three at most.
+/// Lifetime of the key of hello nonces. An echo is recognised for at least two such times, the longest round
+/// trip plus the other node's queueing time, and for at most three.
 const ECHO_EPOCH: Duration = Duration::from_secs(6);
 
 impl Discovery {
-    /// A nonce for a hello to `remote` that asks for an answer. Nothing is kept of it: only who has the
-    /// secret can tell it from random bytes, or make it.
+    /// Returns a nonce for a hello to `remote` that asks for an answer. It needs no stored state: only a
+    /// holder of the secret can make it or tell it from random bytes.
     fn nonce_for(&self, random: [u8; 8], remote: &SocketAddr, now: Instant) -> [u8; 24] {
         let mut nonce = [0; 24];
         nonce[..8].copy_from_slice(&random);
@@ -30,7 +30,7 @@ impl Discovery {
         nonce
     }
 
-    /// Whether a hello to `remote` had this nonce lately.
+    /// Returns true if a recent hello to `remote` had this nonce.
     fn is_echo(&self, echo: &[u8; 24], remote: &SocketAddr, now: Instant) -> bool {
         let (random, mac) = echo.split_first_chunk::<8>().expect("24 bytes");
         let epoch = self.epoch(now);
@@ -38,7 +38,7 @@ impl Discovery {
     }
 
     fn echo_mac(&self, random: [u8; 8], remote: &SocketAddr, epoch: u64) -> [u8; 16] {
-        // Fillers of beacons are made from 17 bytes, these from 34.
+        // Domain separation: fillers of beacons are made from 17 bytes, echoes from 34.
         let ip = mapped(remote.ip()).octets();
         let parts = [&random[..], &epoch.to_be_bytes(), &ip, &remote.port().to_be_bytes()];
         hash::mac16(&self.secret, &parts)
@@ -97,7 +97,9 @@ impl Endpoint {
         if hello.identity == *self.core.identity.public() {
             return self.on_own_hello(now, network, &meta, &hello, nonce_of(datagram));
         }
+        // Every node with the network's key can make hellos in any name, so only an echo proves anything.
         let proven = self.discovery.is_echo(&hello.echo, &meta.remote, now);
+        // Otherwise forged sources would fill the table of peers.
         if !proven && self.introduce && !self.is_looked_for(now, network, &hello.identity) {
             return self.answer_stranger(now, network, &meta, &hello, nonce_of(datagram));
         }
@@ -118,22 +120,21 @@ impl Endpoint {
         if hello.reply_wanted && self.may_answer(key, &meta) {
             self.send_hello(now, network, &meta, false, nonce_of(datagram));
         }
-        // Once per beacon: a copy of this hello is no reason to introduce us again.
+        // Once per beacon, because a copy of this hello is no reason to introduce this node again.
         if proven && self.discovery.acknowledged(&meta.remote, network, key) {
             self.meet_elsewhere(now, &meta);
         }
     }
 
-    /// Whether the sender of a hello is a peer already, or somebody waits for it.
+    /// Returns true if the sender of a hello is already a peer, or a program waits for it.
     fn is_looked_for(&mut self, now: Instant, network: NetworkIndex, identity: &PublicIdentity) -> bool {
         let Some(network) = self.networks.get_mut(&network) else { return false };
         let node = identity.node_id();
         network.by_node.contains_key(&node) || network.wants(&network.policy.addresses_of(&node), now)
     }
 
-    /// A hello of somebody who is not known here, and who may have forged its source: it is answered as one
-    /// byte for each that came, and leaves nothing behind. Who answers that in turn is there, and becomes a
-    /// peer.
+    /// Answers a hello of an unknown node, whose source may be forged. The answer is no longer than the hello
+    /// and leaves no state. A node that answers it in turn does receive there, and becomes a peer.
     fn answer_stranger(
         &mut self,
         now: Instant,
@@ -156,8 +157,7 @@ impl Endpoint {
         }
     }
 
-    /// A hello with our own keys: one that came back to us, or one of another node that has them too. That is
-    /// believed if it repeats the nonce of a hello of ours; so it gets one, if it asks for one.
+    /// Handles a hello with our own keys: an echo of our own, or one of another node that has the keys too.
     fn on_own_hello(
         &mut self,
         now: Instant,
@@ -169,6 +169,7 @@ impl Endpoint {
         if hello.instance == self.core.instance {
             return;
         }
+        // A replay cannot repeat a nonce of this run, so only an echo shows that the other node is there now.
         if self.discovery.is_echo(&hello.echo, &meta.remote, now) {
             self.discovery.acknowledged(&meta.remote, network, None);
             self.on_elsewhere(now, meta.remote);
@@ -177,8 +178,8 @@ impl Endpoint {
         }
     }
 
-    /// What the news of where a peer is means for it: a handshake if it is wanted or was restarted, or a
-    /// better path.
+    /// Acts on the news of a peer's address: begins a handshake if the peer is wanted or was restarted, or
+    /// tries a better path.
     fn follow_up(&mut self, now: Instant, key: PeerKey, meta: &RecvMeta, instance: u64) {
         let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
         let (handle, place) = (link.handle.clone(), meta.place());
@@ -203,15 +204,15 @@ impl Endpoint {
         }
     }
 
-    /// Whether the hello may be answered with what its sender's address has left.
+    /// Returns true if the credit of the sender's address covers an answer to the hello.
     fn may_answer(&mut self, key: PeerKey, meta: &RecvMeta) -> bool {
         self.peers
             .get(key)
             .is_some_and(|peer| self.nodes[peer.link.node].reach.spend(&meta.place(), Hello::LEN))
     }
 
-    /// The node behind this address receives there: introduces us in the other networks that its beacon
-    /// named.
+    /// Introduces this node in the other networks named by the beacon, because the node at this address
+    /// receives there.
     fn meet_elsewhere(&mut self, now: Instant, meta: &RecvMeta) {
         let Some(heard) = self.discovery.heard.get(&meta.remote) else { return };
         let unmet: BTreeSet<NetworkIndex> = heard.unmet.iter().copied().collect();
@@ -221,7 +222,7 @@ impl Endpoint {
     }
 }
 
-/// The echo of a hello that answers none.
+/// Echo of a hello that answers none.
 pub(super) const NO_ECHO: [u8; 24] = [0; 24];
 
 fn nonce_of(hello: &[u8]) -> [u8; 24] {

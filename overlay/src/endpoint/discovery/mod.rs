@@ -1,18 +1,18 @@
-//! Finding peers on the local networks: beacons and hellos.
+//! Discovery of peers on the local networks by beacons and hellos.
 //!
-//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network that its
-//! sender is in, a hash of the salt that only those who know the network can make. Who recognises one answers
-//! with a **hello**, by unicast and sealed for that network, which says who he is; the answer to that says
-//! who the beacon's sender is. Now both know each other's keys and address, and a handshake can begin
-//! whenever somebody wants one.
+//! A **beacon** goes to multicast and broadcast addresses. It has a salt and, for each network of its sender,
+//! a hash of the salt that only nodes that know the network can make. A node that recognises one answers with
+//! a **hello**, by unicast and sealed for that network, which identifies it. The answer to that identifies
+//! the beacon's sender. Then both know each other's keys and address, and can begin a handshake when needed.
 //!
-//! - The salt of regular beacons stays the same for a while, so that those who have met need not answer
-//!   again. A restart, a change of the own networks, and a beacon that asks for somebody have a new one.
-//! - A hello carries its sender's *instance*, random at each start. If it is not the one that the session was
-//!   made with, the peer has been restarted and a handshake begins at once.
-//! - A hello makes its sender a peer only if somebody here waits for it, or if it repeats a nonce that was
-//!   sent to its address. Any other is answered without a trace, and asked to do that.
-//! - Source addresses are unproven here. One beacon buys one hello, one hello buys one hello or one
+//! - The salt of regular beacons stays the same for a while, so that nodes that have met need not answer
+//!   again. A restart, a change of the own networks, and a beacon that asks for a node use a new salt.
+//! - A hello carries its sender's *instance*, random at each start. If it differs from that of the session,
+//!   the peer has been restarted and a handshake begins at once.
+//! - A hello makes its sender a peer only if a program here waits for it, or if it repeats a nonce that was
+//!   sent to its address. Any other hello is answered without keeping state, and the answer asks for such an
+//!   echo.
+//! - Source addresses are unproven here. One beacon buys one hello, and one hello buys one hello or one
 //!   initiation, never longer than itself. More is possible only after the other side has repeated a nonce
 //!   that was sent to its address.
 
@@ -26,44 +26,44 @@ use std::time::Instant;
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
-/// Sources whose beacons are remembered; the one heard longest ago makes room.
+/// Maximum number of remembered beacon sources; the one heard longest ago makes room.
 const MAX_HEARD: usize = 1024;
 
-/// What this node announces on local networks, and what it has heard there.
+/// State of local discovery: what this node announces, and what it has heard.
 #[derive(Debug)]
 pub(super) struct Discovery {
-    /// Fills beacons up, and makes nonces that are recognised when they come back.
+    /// Secret that makes the fillers of beacons, and nonces that are recognised when they come back.
     secret: [u8; 32],
     salt: [u8; 16],
     salt_since: Instant,
-    /// Salts of our own beacons, which multicast brings back to us.
+    /// Salts of our own beacons, because multicast delivers them to us too.
     own_salts: VecDeque<[u8; 16]>,
-    /// The next rung of the ladder.
+    /// Next rung of the ladder.
     rung: usize,
-    /// With more networks than fit into one beacon, where the next one begins.
+    /// First network of the next beacon, if not all fit into one.
     turn: usize,
     solicited: Option<Instant>,
     heard: BTreeMap<SocketAddr, Heard>,
-    /// The ages of nonces count from here.
+    /// Start of the epochs of nonces.
     start: Instant,
 }
 
-/// What we know of the sender of a beacon.
+/// Knowledge about the sender of a beacon.
 #[derive(Debug)]
 struct Heard {
-    /// That of its last beacon; `None` if the next one is to be looked at in any case.
+    /// Salt of its last beacon; `None` if the next one must be examined in any case.
     salt: Option<[u8; 16]>,
     at: Instant,
-    /// The log has said that its beacons are refused.
+    /// Set once the log has reported that its beacons are refused.
     is_refusal_said: bool,
-    /// Networks that it is in too and in which we have not met yet; the first is the next to try.
+    /// Common networks in which we have not met yet; the first is the next to try.
     unmet: VecDeque<NetworkIndex>,
-    /// Who it is in the networks in which we have met.
+    /// Peers that it is in the networks in which we have met.
     met: BTreeMap<NetworkIndex, PeerKey>,
 }
 
 impl Discovery {
-    /// `secret` and `salt` are random and used for nothing else.
+    /// Creates the state. `secret` and `salt` are random and used for nothing else.
     pub(super) fn new(secret: [u8; 32], salt: [u8; 16], now: Instant) -> Self {
         Self {
             secret,
@@ -78,8 +78,8 @@ impl Discovery {
         }
     }
 
-    /// Forgets whose beacons were answered, but not whose refusal was said: a network more changes nothing
-    /// about that.
+    /// Forgets whose beacons were answered, but not whose refusal was reported: another network does not make
+    /// such a report new.
     pub(super) fn forget_heard(&mut self) {
         self.heard.retain(|_, heard| {
             heard.salt = None;
@@ -87,8 +87,8 @@ impl Discovery {
         });
     }
 
-    /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True
-    /// if its beacon named the network and we had not met there before.
+    /// Records that we have met the node behind `remote` in this network. `peer` is `None` for a node with
+    /// our own identity. Returns true if its beacon named the network and we had not met there before.
     pub(super) fn acknowledged(
         &mut self,
         remote: &SocketAddr,
@@ -102,13 +102,12 @@ impl Discovery {
         heard.unmet.len() < before
     }
 
-    /// A peer was removed: its next beacon is answered as a newcomer's.
+    /// Forgets a removed peer, so that its next beacon is answered like a newcomer's.
     pub(super) fn forget(&mut self, peer: PeerKey) {
         self.heard.retain(|_, heard| !heard.met.values().any(|met| *met == peer));
     }
 
-    /// Remembers a beacon; `None` if the same one was heard from there before and nothing is left to do about
-    /// it.
+    /// Records a beacon. Returns `None` if the same beacon came from there before and needs no more work.
     fn hear(&mut self, remote: SocketAddr, salt: [u8; 16], now: Instant) -> Option<&mut Heard> {
         if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&remote) {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);

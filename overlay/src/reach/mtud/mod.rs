@@ -1,25 +1,22 @@
 //! Datagram packetization-layer path MTU discovery (DPLPMTUD, RFC 8899) for one path.
 //!
-//! Sizes are UDP payloads in bytes. A path starts at [`BASE`] and is used there at once. Probes are sealed
-//! control messages padded to the size under test, which the peer acknowledges. With each leaves, right
-//! behind it, a *companion* as short as can be. If the companion is answered and the probe is not, the size
-//! was too large or the probe was lost; if neither is, the path says nothing about sizes. So a path that is
-//! down for a while keeps its size, and one that swallows large datagrams is known after a few round trips,
-//! whatever its queues hold.
+//! Sizes are UDP payloads in bytes. A path is used at once with the size [`BASE`]. Probes are sealed control
+//! messages padded to the size under test, which the peer acknowledges. Right behind each probe follows a
+//! *companion* of minimum size. If only the companion is answered, the size was too large or the probe was
+//! lost. If neither is, the path says nothing about sizes. So a path that is down for a while keeps its size.
+//! A path that swallows large datagrams is detected after a few round trips, whatever its queues hold.
 //!
-//! 1. The search first jumps along what links usually have: Ethernet, jumbo frames, then the socket's own
-//!    limit.
+//! 1. The search first tries the usual sizes of links: Ethernet, jumbo frames, then the socket's own limit.
 //! 2. A size is given up after [`trial::MAX_PROBES`] losses (RFC 8899 section 5.1.2). Then the range between
-//!    the largest size that passed and the smallest that did not is halved until it is narrow; two failures
+//!    the largest size that passed and the smallest that did not is halved until it is narrow. Two failures
 //!    in a row above Ethernet's size end the search, because then the link almost surely is Ethernet.
-//! 3. While traffic flows, the current size is confirmed now and then, and at once when something above
-//!    suspects it. When that fails, the path has become a black hole for it (section 4.3): it falls back to
-//!    the next of [`FLOORS`], which is tested at once, and then searches below the size that failed.
-//! 4. The base is tested too as soon as something larger has failed. A path may carry less (a tunnel inside a
-//!    tunnel): it falls back in the same way, down to what every path carries on which a handshake was
-//!    completed.
+//! 3. While traffic flows, the current size is confirmed now and then, and at once when an upper layer
+//!    suspects it. If that fails, the path is a black hole for this size (section 4.3). It falls back to the
+//!    next of [`FLOORS`], tests that at once, and then searches below the size that failed.
+//! 4. The base is tested as soon as something larger has failed, because a path may carry less (a tunnel
+//!    inside a tunnel). It falls back in the same way, down to the size of a handshake that has passed.
 //!
-//! Dead peers are not this module's concern: they are found by silence.
+//! Dead peers are detected by silence, outside this module.
 
 mod trial;
 
@@ -35,29 +32,29 @@ use trial::{Answer, MAX_PROBES, Trial, Verdict};
 /// BASE_PLPMTU for UDP payloads (RFC 8899 section 5.1.2 suggests 1200).
 pub(crate) const BASE: usize = 1200;
 
-/// Where a path falls back to, largest first: the base, the payload of IPv4's least datagram (RFC 791), and
-/// an initiation, which has passed if there is a session.
+/// Sizes that a path falls back to, largest first: the base, the payload of IPv4's smallest mandatory
+/// datagram (RFC 791), and an initiation, which has passed if there is a session.
 const FLOORS: [usize; 3] = [BASE, 548, Initiation::MIN];
 
-/// How often the current size is confirmed while any traffic flows (CONFIRMATION_TIMER).
+/// Interval of confirmations of the current size while any traffic flows (CONFIRMATION_TIMER).
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How often a search upwards is begun again, if the size is confirmed (PMTU_RAISE_TIMER).
+/// Interval of upward searches after a confirmation (PMTU_RAISE_TIMER).
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often the current size is confirmed while much is sent.
+/// Interval of confirmations under load.
 pub(crate) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Bytes sent in that time that are much.
+/// Number of bytes sent in that interval that count as load.
 pub(crate) const BUSY: u64 = 8 * BASE as u64;
 
-/// The least time from a size's confirmation to its next test, however much it is suspected.
+/// Minimum time from a size's confirmation to its next test, however strong the suspicion.
 const CONFIRM_SPACING: Duration = Duration::from_millis(300);
 
-/// A search stops when the open range is not wider than this, or than a 64th of the size.
+/// Width of the open range at which a search stops, unless a 64th of the size is wider.
 const GRANULARITY: usize = 16;
 
-/// The discovery state of one path.
+/// Discovery state of one path.
 #[derive(Debug)]
 pub(crate) struct Mtud {
     current: usize,
@@ -69,22 +66,22 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
-    /// When a test ended of which not even the companions were answered. None is begun because of that for as
-    /// long as after a confirmation.
+    /// End of a test in which not even the companions were answered. It delays the next confirmation like a
+    /// confirmation does.
     unanswered: Option<Instant>,
-    /// A size that was suspected does not pass, and none that does is known yet.
+    /// Set while a suspected size does not pass and no passing size is known yet.
     is_hurried: bool,
-    /// Of thousand companions that are sent so many are not acknowledged, smoothed.
+    /// Smoothed number of companions per thousand that are not acknowledged.
     losses: u32,
-    /// Not even the least size passes, though companions do.
+    /// Set while even the smallest size does not pass, though companions do.
     stuck: Option<Stuck>,
-    /// When a search was begun last because the size was confirmed.
+    /// Time of the last upward search after a confirmation.
     searched: Instant,
-    /// When [`Mtud::carried`] was last told of much, and how many bytes had been sent by then.
+    /// Time of the last check in [`Mtud::carried`], and the number of bytes sent by then.
     busy: (Instant, u64),
 }
 
-/// Whether a path carries the datagrams that it is used for.
+/// State of a path's datagram size: whether datagrams of that size pass.
 ///
 /// ```
 /// # use peersock_overlay::SizeState;
@@ -94,56 +91,57 @@ pub(crate) struct Mtud {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SizeState {
-    /// As far as is known.
+    /// Datagrams of this size pass, as far as is known.
     Passes,
-    /// It is being looked at.
+    /// The size is under test.
     Doubted,
-    /// Short packets pass, and none of the least size that anybody needs.
+    /// Short packets pass, but none of the smallest size that the protocol needs.
     TooSmall,
 }
 
-/// What is known of the current size.
+/// Evidence for the current size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
-    /// It is a floor, and nothing was lost yet.
+    /// The size is a floor, and nothing was lost yet.
     Assumed,
-    /// It is a floor, and something larger was lost: it is tested next.
+    /// The size is a floor, and something larger was lost: it is tested next.
     Doubted,
-    /// It has passed.
+    /// The size has passed.
     Proven,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Looking for a size above `current` and below `bound`, after `failures` failed sizes in a row.
+    /// Search for a size above `current` and below `bound`, after `failures` failed sizes in a row.
     Search { bound: usize, failures: u8 },
-    /// Asking whether `current` still passes; `resume` is the search that was interrupted for that.
+    /// Test of whether `current` still passes; `resume` is the search that this test interrupted.
     Confirm { suspected: bool, resume: Option<(usize, u8)> },
-    /// Nothing to do until [`Mtud::confirm`] or [`Mtud::search`].
+    /// Wait for [`Mtud::confirm`] or [`Mtud::search`].
     Idle,
 }
 
-/// A path that seems to carry less than anybody needs.
+/// State of a path that seems to carry less than the protocol needs.
 #[derive(Debug, Clone, Copy)]
 struct Stuck {
     since: Instant,
-    /// When the least size was last lost.
+    /// Time of the last loss of the smallest size.
     lost: Instant,
 }
 
-/// The least size is tried again for so long before the path is taken for too small. With 36 % of loss it
-/// passes in that time, all but for one in ten million times.
+/// Time of repeated tests of the smallest size before the path counts as too small. With 36 % of loss, it
+/// passes in that time in all but one of ten million cases.
 const STUCK_FOR: Duration = Duration::from_secs(8);
 
-/// It is tried twice each time, and so often.
+/// Interval of these tests, two probes each.
 const STUCK_SPACING: Duration = Duration::from_secs(1);
 
 impl Mtud {
-    /// A new path to `place` from a socket that sends at most `max_datagram` bytes. The search starts at
-    /// once.
+    /// Creates a new path to `place` from a socket that sends at most `max_datagram` bytes. The search starts
+    /// at once.
     pub(crate) fn new(place: Place, max_datagram: usize, now: Instant) -> Self {
         let header = place.headers() + place.overhead();
         let (ethernet, jumbo) = (1500 - header, 9000 - header);
+        // The MTU of loopback interfaces is larger than any jumbo frame.
         let limit = if place.is_loopback() { place.largest_datagram() } else { jumbo };
         let ceiling = max_datagram.min(limit);
         let mut mtud = Self {
@@ -166,18 +164,18 @@ impl Mtud {
         mtud
     }
 
-    /// The largest datagram that is thought to pass.
+    /// Returns the largest datagram size expected to pass.
     pub(crate) fn current(&self) -> usize {
         self.current
     }
 
-    /// Whether the path carries less than the least size, for certain: short packets pass all the time, and
-    /// none of the least size has passed for [`STUCK_FOR`].
+    /// Returns true if the path certainly carries less than the smallest size: short packets pass all the
+    /// time, but none of that size has for [`STUCK_FOR`].
     pub(crate) fn is_too_small(&self) -> bool {
         self.stuck.is_some_and(|stuck| stuck.lost >= stuck.since + STUCK_FOR)
     }
 
-    /// What is known of the size at which it is used.
+    /// Returns the state of the size in use.
     pub(crate) fn size_state(&self) -> SizeState {
         let is_tested = match self.phase {
             Phase::Confirm { .. } => true,
@@ -198,8 +196,8 @@ impl Mtud {
         }
     }
 
-    /// Traffic flows: confirms the current size if that was not done lately, nor tried in vain: a peer that
-    /// answers nothing is not sent more because of its silence.
+    /// Confirms the current size while traffic flows, unless a confirmation was made or tried in vain lately.
+    /// A silent peer must not get more packets because of its silence.
     pub(crate) fn confirm_if_due(&mut self, now: Instant) {
         let last = self.unanswered.map_or(self.confirmed, |at| at.max(self.confirmed));
         if now.saturating_duration_since(last) >= CONFIRM_INTERVAL {
@@ -207,8 +205,8 @@ impl Mtud {
         }
     }
 
-    /// `total` bytes were sent on the session so far: confirms the current size twice a second while much is
-    /// sent.
+    /// Records `total`, the number of bytes sent on the session so far. Under load, confirms the current size
+    /// twice a second.
     pub(crate) fn carried(&mut self, total: u64, now: Instant) {
         let (at, before) = self.busy;
         if now.saturating_duration_since(at) < BUSY_CONFIRM_INTERVAL {
@@ -222,7 +220,7 @@ impl Mtud {
         }
     }
 
-    /// Confirms the current size, at once or soon. `suspected`: something shows that it may no longer pass.
+    /// Confirms the current size, at once or soon. `suspected`: evidence exists that it may no longer pass.
     pub(crate) fn confirm(&mut self, suspected: bool) {
         let resume = match &mut self.phase {
             Phase::Confirm { suspected: already, .. } => {
@@ -243,12 +241,12 @@ impl Mtud {
         }
     }
 
-    /// A companion was acknowledged, or was not in time.
+    /// Updates the loss estimate with a companion that was acknowledged or timed out.
     fn note_companion(&mut self, lost: bool) {
         self.losses = (self.losses * 31 + if lost { 1000 } else { 0 }) / 32;
     }
 
-    /// When [`Self::poll`] is to be called again.
+    /// Returns when to call [`Self::poll`] again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match (&self.trial, &self.phase) {
             (Some(trial), _) => trial.next_at(),
@@ -257,21 +255,22 @@ impl Mtud {
         }
     }
 
-    /// The current size is not confirmed sooner.
+    /// Returns the earliest time for confirming the current size.
     fn confirm_at(&self) -> Instant {
         let again = self.stuck.map(|stuck| stuck.lost + STUCK_SPACING);
         again.into_iter().fold(self.confirmed + CONFIRM_SPACING, Instant::max)
     }
 
-    /// Returns the size of a probe that is to be sent now, if any, under `id`; its companion follows it under
-    /// the next id. Neither was used before. `rtt` is the path's round-trip time, as far as it is known. May
-    /// lower [`Self::current`].
+    /// Returns the size of a probe to send now under `id`, if any; its companion follows under the next id.
+    /// Neither id may have been used before. `rtt` is the path's round-trip time, if known. May lower
+    /// [`Self::current`].
     pub(crate) fn poll(&mut self, now: Instant, rtt: Option<Duration>, id: u32) -> Option<usize> {
         if let Some(trial) = &self.trial {
             let size = trial.size;
             match trial.verdict(now) {
                 Verdict::Wait => return None,
                 Verdict::SendPair => {
+                    // Companions have the minimum size, so their losses measure the path's loss rate alone.
                     if let Some(lost) = trial.has_lost_companion(now) {
                         self.note_companion(lost);
                     }
@@ -283,6 +282,7 @@ impl Mtud {
                 Verdict::Unanswered => {
                     self.trial = None;
                     self.phase = Phase::Idle;
+                    // An outage says nothing about sizes.
                     self.unanswered = Some(now);
                     return None;
                 }
@@ -305,7 +305,7 @@ impl Mtud {
         Some(trial.size)
     }
 
-    /// The peer received probe `id`. Returns how long the answer took.
+    /// Records that the peer received probe `id`. Returns the round-trip time.
     pub(crate) fn acknowledged(&mut self, id: u32, now: Instant) -> Option<Duration> {
         let trial = self.trial.as_mut()?;
         let Answer { passed, rtt } = trial.answered(id, now)?;
@@ -331,7 +331,7 @@ impl Mtud {
             Phase::Confirm { resume, .. } => {
                 self.phase =
                     resume.map_or(Phase::Idle, |(bound, failures)| Phase::Search { bound, failures });
-                // What did not pass some time ago may pass now.
+                // A size that failed some time ago may pass now.
                 if now.saturating_duration_since(self.searched) >= RAISE_INTERVAL {
                     self.search();
                     self.searched = now;
@@ -356,7 +356,7 @@ impl Mtud {
         }
     }
 
-    /// The current size does not pass any more.
+    /// Falls back, because the current size no longer passes.
     fn fall_below(&mut self, size: usize, now: Instant) {
         self.is_hurried |= matches!(self.phase, Phase::Confirm { suspected: true, .. });
         match FLOORS.into_iter().find(|floor| *floor < size) {
@@ -365,8 +365,8 @@ impl Mtud {
                 self.trust = Trust::Doubted;
                 self.phase = Phase::Search { bound: size, failures: 0 };
             }
-            // There is nothing to fall to. The handshake has passed, so this may be bad luck: it is tried
-            // again for a while.
+            // No smaller size exists. The handshake has passed, so this may be bad luck: repeat the test for
+            // a while.
             None => {
                 let stuck = self.stuck.get_or_insert(Stuck { since: now, lost: now });
                 stuck.lost = now;
@@ -379,7 +379,7 @@ impl Mtud {
         }
     }
 
-    /// The size to probe next; ends the search when there is none.
+    /// Returns the size to probe next; ends the search when there is none.
     fn target(&mut self) -> Option<usize> {
         let (bound, failures) = match self.phase {
             Phase::Idle => return None,
@@ -395,6 +395,7 @@ impl Mtud {
         }
         let open = bound - self.current;
         let narrow = open <= GRANULARITY.max(self.current / 64);
+        // Two failures above Ethernet's size: the link is almost surely Ethernet.
         let hopeless = failures >= 2 && self.current >= self.ethernet;
         if narrow || hopeless || self.current + open / 2 > self.ceiling {
             if self.trust == Trust::Assumed {

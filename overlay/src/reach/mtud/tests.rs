@@ -1,4 +1,4 @@
-//! Runs of the discovery over links of one size each, with losses.
+//! Discovery runs over links of one size each, with losses.
 
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn reaches_what_the_link_carries() {
         (V6, LARGEST, 1452, 1452),
         (V4, LARGEST, 8972, 8972),
         (V6, LARGEST, 8952, 8952),
+        // Except on loopback, the search ends at jumbo frames.
         (V4, LARGEST, LARGEST, 8972),
         (LOOPBACK, LARGEST, LARGEST, LARGEST),
         (LOOPBACK, 16_000, LARGEST, 16_000),
@@ -63,6 +64,7 @@ fn a_path_that_carries_less_than_the_base_is_used_as_it_is() {
 fn ethernet_costs_few_lost_probes() {
     let mut path = Run::new(V4, LARGEST);
     path.finish(1472);
+    // Two sizes above Ethernet's are given up, and then the search ends.
     assert_eq!(path.lost, 2 * MAX_PROBES);
 }
 
@@ -83,7 +85,7 @@ fn a_black_hole_falls_back_and_then_finds_the_new_size() {
     }
 }
 
-/// Who sends over a long way waits for nothing but these round trips.
+// A sender over a long path waits only for these round trips.
 #[test]
 fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_suspected() {
     let rtt = Duration::from_millis(200);
@@ -134,7 +136,7 @@ fn a_path_that_is_down_keeps_its_size() {
         path.finish(0);
         assert_eq!(path.mtud.current(), 1472);
     }
-    // And when it comes back smaller than it was, that is noticed as ever.
+    // A path that comes back smaller is detected as usual.
     path.mtud.confirm(true);
     path.finish(1300);
     assert!((1280..=1300).contains(&path.mtud.current()), "{}", path.mtud.current());
@@ -159,11 +161,12 @@ fn confirms_twice_a_second_while_much_is_sent() {
     let mut probes = 0;
     for tenth in 0..200 {
         path.now += Duration::from_millis(100);
-        // Much in the first ten seconds, then little.
+        // Load in the first ten seconds, then little traffic.
         total += if tenth < 100 { 100_000 } else { 100 };
         path.mtud.carried(total, path.now);
         probes += usize::from(path.step(1472));
     }
+    // Ten seconds of load, with two confirmations a second.
     assert!((18..=20).contains(&probes), "{probes}");
 }
 
@@ -192,7 +195,7 @@ fn suspicion_interrupts_a_search_and_does_not_end_it() {
 }
 
 proptest! {
-    /// Whatever the link and its losses: never above the link, at most the ceiling, and the search ends.
+    // For any link and losses, the size stays within the link and the ceiling, and the search ends.
     #[test]
     fn never_exceeds_the_link(
         link in Initiation::MIN..70_000, max in 1200usize..70_000, [losses, dead]: [u64; 2]
@@ -208,10 +211,10 @@ proptest! {
     }
 }
 
-/// Lets companions pass, and no probe.
+/// Size that lets companions pass, but no probe.
 const SMALL: usize = 35;
 
-/// A peer that does not answer is not sent large datagrams because it does not.
+// A silent peer does not get large datagrams because of its silence.
 #[test]
 fn silence_costs_a_test_in_fifteen_seconds() {
     let mut path = Run::new(V4, LARGEST);
@@ -239,8 +242,8 @@ impl Run {
         Self { mtud: Mtud::new(place, max_datagram, now), now, lost: 0, id: 0 }
     }
 
-    /// Sends what is due over a link of this size and 1 ms round-trip time; false when there is nothing
-    /// to do.
+    /// Sends what is due over a link of this size with a round-trip time of 1 ms. Returns false when there is
+    /// nothing to do.
     fn step(&mut self, link: usize) -> bool {
         if let Some(deadline) = self.mtud.deadline() {
             self.now = self.now.max(deadline);
@@ -263,7 +266,7 @@ impl Run {
         self.mtud.poll(now, Some(Duration::from_millis(1)), self.id)
     }
 
-    /// Goes on until the discovery has nothing to send.
+    /// Runs until the discovery has nothing to send.
     fn finish(&mut self, link: usize) {
         for _ in 0..400 {
             if !self.step(link) {

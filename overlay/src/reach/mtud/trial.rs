@@ -1,34 +1,35 @@
-//! One size under test: probes of it with their companions, and what their answers say.
+//! One size under test: its probes and companions, and the conclusions from their answers.
 
 use std::time::{Duration, Instant};
 
 /// MAX_PROBES (RFC 8899 section 5.1.2).
 pub(super) const MAX_PROBES: usize = 3;
 
-/// Lost probes that are enough if something above had reason to suspect the size.
+/// Number of lost probes that suffices if an upper layer suspected the size.
 const MAX_PROBES_IF_SUSPECTED: usize = 2;
 
-/// A size is given up when losing so many probes by chance has a probability of at most 10 in a million.
+/// Maximum probability, per million, of losing by chance all probes needed to give a size up.
 const BY_CHANCE: u64 = 10;
 
-/// Larger shares of loss, in thousand, are not reckoned with: more than 33 probes would be needed.
+/// Maximum loss rate considered, per thousand: a higher one would need more than 33 probes.
 const MAX_LOSSES: u32 = 700;
 
-/// Companions lost one after the other that are an outage: it says nothing of sizes.
+/// Number of companions lost in a row that counts as an outage, which says nothing about sizes.
 const OUTAGE: usize = 6;
 
-/// Where so many companions of thousand are lost in any case, twice as many are.
+/// Loss rate of companions, per thousand, from which an outage takes twice as many.
 const LOSSY: u32 = 300;
 
-/// The lost probes are looked for in at most so many times as many pairs, since others lose their companions.
+/// Maximum number of pairs sent per lost probe needed.
+// Some pairs lose their companions, and so say nothing.
 const PAIRS_PER_LOSS: usize = 4;
 
-/// Bounds of the wait for a companion's answer. After each that is lost the next is waited for twice as long.
+/// Bounds of the wait for a companion's answer. After each loss the wait for the next doubles.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bounds of the wait for a probe's answer once its companion's is there: the network may have changed their
-/// order.
+/// Bounds of the wait for a probe's answer after its companion's.
+// The network may reorder the two.
 const MIN_MARGIN: Duration = Duration::from_millis(10);
 const MAX_MARGIN: Duration = Duration::from_millis(250);
 
@@ -36,15 +37,15 @@ const MAX_MARGIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) size: usize,
-    /// Lost probes that make the size too large, at least.
+    /// Minimum number of lost probes that makes the size too large.
     least: usize,
-    /// So many leave shortly after each other. Further ones wait for the answers to those before.
+    /// True if that number of probes leaves in quick succession. Further ones wait for earlier answers.
     is_hasty: bool,
-    /// Of thousand companions so many were lost before.
+    /// Earlier losses of companions, per thousand.
     losses: u32,
-    /// How long a probe's answer is waited for once its companion's is there.
+    /// Wait for a probe's answer after its companion's.
     margin: Duration,
-    /// How long the first companion's answer is waited for.
+    /// Wait for the first companion's answer.
     timeout: Duration,
     pairs: Vec<Pair>,
 }
@@ -55,35 +56,35 @@ struct Pair {
     probe: u32,
     companion: u32,
     sent: Instant,
-    /// When the companion was acknowledged.
+    /// Time when the companion was acknowledged.
     passed: Option<Instant>,
 }
 
-/// What is to be done about a size under test.
+/// Next step for a size under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Answers may still come.
+    /// Answers may still come, so the trial waits.
     Wait,
-    /// Another probe is to be sent.
+    /// Another probe and its companion are due.
     SendPair,
-    /// Companions pass and probes do not.
+    /// The size is given up, because companions pass and probes do not.
     TooLarge,
-    /// Companions are lost too.
+    /// The trial ends without a result, because companions are lost too.
     Unanswered,
 }
 
-/// What the acknowledgement of a probe or companion says.
+/// Meaning of an acknowledgement of a probe or companion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// The size has passed; else only the companion has.
+    /// True if the size has passed; false if only the companion has.
     pub(super) passed: bool,
-    /// How long the answer took.
+    /// Round-trip time of the answer.
     pub(super) rtt: Duration,
 }
 
 impl Trial {
-    /// It takes `least` lost probes to give the size up, and more where of thousand companions `losses` were
-    /// lost. `rtt` is the round-trip time of the path, as far as it is known.
+    /// Creates a trial that needs `least` lost probes to give the size up, and more with a loss rate of
+    /// companions of `losses` per thousand. `rtt` is the path's round-trip time, if known.
     pub(super) fn new(size: usize, least: usize, losses: u32, rtt: Option<Duration>) -> Self {
         let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
         Self {
@@ -97,15 +98,15 @@ impl Trial {
         }
     }
 
-    /// Something above waits for what passes: as few lost probes as possible are needed from now on, and they
-    /// leave without waiting for each other. Not at once, so that one full queue does not drop them all.
+    /// Decides as early as possible from now on, because an upper layer waits.
     pub(super) fn hurry(&mut self) {
         self.least = MAX_PROBES_IF_SUSPECTED;
+        // Spaced and not all at once, so that one full queue does not drop them all.
         self.is_hasty = true;
     }
 
-    /// Lost probes that show that their size is at fault: the more, the more companions are lost, in this
-    /// trial or before.
+    /// Returns the number of lost probes that prove the size too large. Grows with the loss rate of
+    /// companions, in this trial or before.
     fn needed(&self, now: Instant) -> usize {
         let over = |pair: &&Pair| pair.passed.is_some() || now >= pair.sent + self.timeout;
         let (over, lost) = self
@@ -119,23 +120,24 @@ impl Trial {
         self.least.max(by_chance.count())
     }
 
-    /// Companions lost since one has passed, the last pair's counted if it is over.
+    /// Returns the number of companions lost since the last one passed, the last pair's included once it is
+    /// over.
     fn lost_in_a_row(&self) -> usize {
         self.pairs.iter().rev().take_while(|pair| pair.passed.is_none()).count()
     }
 
-    /// Whether the last companion was lost; `None` while that is not known.
+    /// Returns true if the last companion was lost; `None` while that is unknown.
     pub(super) fn has_lost_companion(&self, now: Instant) -> Option<bool> {
         let is_lost = self.pairs.last()?.passed.is_none();
         (!is_lost || now >= self.given_up_at()?).then_some(is_lost)
     }
 
-    /// A probe was sent under `id`, and its companion under the next.
+    /// Records a probe sent under `id`, with its companion under the next.
     pub(super) fn sent(&mut self, id: u32, now: Instant) {
         self.pairs.push(Pair { probe: id, companion: id.wrapping_add(1), sent: now, passed: None });
     }
 
-    /// The peer acknowledges `id`; `None` if that is none of this trial.
+    /// Records an acknowledgement of `id`; returns `None` if this trial did not send it.
     pub(super) fn answered(&mut self, id: u32, now: Instant) -> Option<Answer> {
         let pair = self.pairs.iter_mut().find(|pair| pair.probe == id || pair.companion == id)?;
         let rtt = now.saturating_duration_since(pair.sent);
@@ -162,24 +164,24 @@ impl Trial {
         }
     }
 
-    /// When the last pair is given up, or the next one leaves without waiting for that.
+    /// Returns when the last pair is given up, or the next one leaves earlier.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let given_up = self.given_up_at()?;
         let last = self.pairs.last().filter(|_| self.is_hasty && self.pairs.len() < self.least);
         Some(last.map_or(given_up, |last| given_up.min(last.sent + self.margin)))
     }
 
-    /// When the last pair is given up.
+    /// Returns when the last pair is given up.
     fn given_up_at(&self) -> Option<Instant> {
         let last = self.pairs.last()?;
-        // Where losses are usual a few of them are no reason to wait.
+        // With a high loss rate, a few losses in a row are no reason to back off.
         let usual = if self.losses < LOSSY { 1 } else { OUTAGE };
         let wait = self.timeout * (1 << self.lost_in_a_row().saturating_sub(usual).min(OUTAGE));
         Some(last.passed.map_or(last.sent + wait.min(MAX_TIMEOUT), |at| at + self.margin))
     }
 }
 
-/// How much later than its companion a probe may arrive.
+/// Returns how much later than its companion a probe may arrive.
 fn margin(rtt: Duration) -> Duration {
     (rtt / 4).clamp(MIN_MARGIN, MAX_MARGIN)
 }

@@ -1,4 +1,4 @@
-//! The nicknames that this node claims: said again until they are answered, and after each registration.
+//! Nicknames that this node claims: repeated until answered, and again after each registration.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,27 +8,27 @@ use crate::id::{Identity, Nickname, NodeId};
 use crate::link::PeerKey;
 use crate::wire::{ClaimRefusal, NicknameClaim, NicknameMessage};
 
-/// Nicknames of one node.
+/// Maximum number of nicknames of one node.
 const MOST: usize = 4;
 
-/// For how long this node wants a nickname, in seconds: an hour in which it may be away.
+/// Requested lifetime of a nickname, in seconds: an hour in which the node may be absent.
 const LIFETIME: u32 = 3600;
 
-/// A root that gives nicknames for less than so many seconds is told again in half of that: registrations,
-/// with which they are renewed else, are 200 s apart.
+/// Lifetime in seconds below which a claim is renewed after half of it. Otherwise claims are renewed with
+/// registrations, which are 200 s apart.
 const RENEWED_WITHIN: u32 = 600;
 
-/// No nickname lives shorter, in seconds.
+/// Minimum lifetime of a nickname, in seconds.
 const SHORTEST: u32 = 10;
 
-/// A claim is repeated so often; the next registration begins anew.
+/// Maximum number of times a claim is sent; the next registration starts again.
 const MAX_TRIES: u32 = 6;
 
 /// All claims of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     list: BTreeMap<Nickname, Claim>,
-    /// The last sequence that was used, at any root.
+    /// Last sequence used, at any root.
     sequence: u64,
 }
 
@@ -36,25 +36,25 @@ pub(crate) struct Claims {
 struct Claim {
     port: u16,
     at: BTreeMap<PeerKey, AtRoot>,
-    /// When the first root answered, until this node has it.
+    /// Time when the first root answered.
     first_answer: Option<Instant>,
-    /// This node has it, as far as its roots have said.
+    /// Set once this node has the nickname, as far as its roots have said.
     is_ours: bool,
-    /// When a root said that another node had it first: it is not claimed any more, and whoever waits for it
-    /// is told.
+    /// Time when a root said that another node had it first. It is no longer claimed, and programs that wait
+    /// for it are told.
     lost: Option<Instant>,
 }
 
-/// What an answer to a claim means.
+/// Meaning of an answer to a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
-    /// It is to nothing that was asked last.
+    /// The answer does not match the last question.
     Unasked,
-    /// It was noted.
+    /// The answer was recorded.
     Noted,
-    /// Another node has the nickname: these roots have given it to this one, and are to be told.
+    /// Another node has the nickname: these roots have given it to this node and must be told.
     Lost(Nickname, Vec<PeerKey>),
-    /// Another node has at this root what is this one's.
+    /// At this root another node has a nickname that is this node's.
     TakenOver(Nickname),
 }
 
@@ -62,14 +62,15 @@ pub(crate) enum Answered {
 struct AtRoot {
     sequence: u64,
     tries: u32,
-    /// When to say it again.
+    /// Time of the next repetition.
     next: Option<Instant>,
-    /// The last answer.
+    /// Last answer of the root.
     answer: Option<Result<(), ClaimRefusal>>,
 }
 
 impl Claim {
-    /// A root has given it to this node, and none has said that it is another's.
+    /// Returns true if a root has given the nickname to this node, and none has said that it is another
+    /// node's.
     fn is_granted(&self) -> bool {
         let answers = || self.at.values().filter_map(|at| at.answer);
         answers().any(|answer| answer.is_ok()) && !answers().any(|answer| answer == Err(ClaimRefusal::Taken))
@@ -77,9 +78,9 @@ impl Claim {
 }
 
 impl Claims {
-    /// This node wants a nickname from now on.
+    /// Begins to claim a nickname.
     pub(crate) fn want(&mut self, nickname: &Nickname, port: u16, now: Instant) -> Result<(), NicknameError> {
-        // Who has waited for it has asked since.
+        // By then every waiting program has asked for the result.
         self.list.retain(|_, claim| claim.lost.is_none_or(|at| now < at + GRACE));
         if let Some(claim) = self.list.get_mut(nickname) {
             if claim.lost.is_none() && claim.port != port {
@@ -96,16 +97,12 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether it is claimed with that port.
+    /// Returns true if the nickname is claimed with that port.
     pub(crate) fn is_wanted(&self, nickname: &Nickname, port: u16) -> bool {
         self.list.get(nickname).is_some_and(|claim| claim.port == port)
     }
 
-    /// What has come of it so far, at these roots; `None` if that is not known yet.
-    ///
-    /// It is this node's if at least one root has said so and none has said that it is another one's: who
-    /// claims it wants it to mean the same everywhere. What a root says later changes nothing here, because
-    /// one that is restarted, or lies, may have given it away.
+    /// Returns the outcome so far at these roots; `None` if unknown.
     pub(crate) fn outcome(
         &mut self,
         nickname: &Nickname,
@@ -113,10 +110,12 @@ impl Claims {
         now: Instant,
     ) -> Option<Result<(), NicknameError>> {
         let claim = self.list.get_mut(nickname)?;
+        // Later answers change nothing, because a root that restarts, or lies, may have given it away.
         if claim.is_ours {
             return Some(Ok(()));
         }
         let answers: Vec<_> = roots.iter().filter_map(|root| claim.at.get(root)?.answer).collect();
+        // One root's refusal is enough, because the nickname should mean the same everywhere.
         if answers.contains(&Err(ClaimRefusal::Taken)) {
             return Some(Err(NicknameError::Taken));
         }
@@ -132,14 +131,15 @@ impl Claims {
         Some(Err(if is_full { NicknameError::Full } else { NicknameError::Refused }))
     }
 
-    /// This node does not want it any more. Gives the roots that may have it.
+    /// Stops claiming a nickname. Returns the roots that may have it.
     pub(crate) fn release(&mut self, nickname: &Nickname) -> Vec<PeerKey> {
         let Some(claim) = self.list.remove(nickname) else { return Vec::new() };
+        // A root that has not answered may have granted the claim, so it gets the message too.
         let may_have = |at: &AtRoot| at.sequence > 0 && !matches!(at.answer, Some(Err(_)));
         claim.at.into_iter().filter(|(_, at)| may_have(at)).map(|(root, _)| root).collect()
     }
 
-    /// Makes what a root is told by whoever gives a nickname back.
+    /// Creates the message to a root that gives a nickname back.
     pub(crate) fn say_released(
         &mut self,
         nickname: &Nickname,
@@ -151,7 +151,7 @@ impl Claims {
         NicknameMessage::Claim { nickname: nickname.clone(), claim }
     }
 
-    /// What a root is to be told now, at which this node is registered.
+    /// Returns the messages that are due to a root at which this node is registered.
     pub(crate) fn due(
         &mut self,
         key: PeerKey,
@@ -163,7 +163,7 @@ impl Claims {
         let mut sequence = self.next_sequence(unix_time);
         let mut messages = Vec::new();
         for (nickname, claim) in self.list.iter_mut().filter(|(_, claim)| claim.lost.is_none()) {
-            // Nobody may wait for it any more.
+            // The outcome must settle even if no program waits for it any more.
             claim.is_ours |= claim.first_answer.is_some_and(|at| now >= at + GRACE) && claim.is_granted();
             let port = claim.port;
             let at = claim.at.entry(key).or_insert_with(|| AtRoot { next: Some(now), ..AtRoot::default() });
@@ -181,13 +181,13 @@ impl Claims {
         messages
     }
 
-    /// When a root is to be told something next. One that this node has claimed nothing at is told at once.
+    /// Returns when a message to a root is due. A root without any claim of this node gets one at once.
     pub(crate) fn next(&self, root: PeerKey, now: Instant) -> Option<Instant> {
         let wanted = self.list.values().filter(|claim| claim.lost.is_none());
         wanted.filter_map(|claim| claim.at.get(&root).map_or(Some(now), |at| at.next)).min()
     }
 
-    /// A root answers to a claim.
+    /// Handles a root's answer to a claim.
     pub(crate) fn answered(
         &mut self,
         root: PeerKey,
@@ -206,7 +206,7 @@ impl Claims {
         };
         let Some(at) = claim.at.get_mut(&root) else { return Answered::Unasked };
         let before = at.answer.replace(result.map(|_| ()));
-        // What lives shorter than the time between two registrations is renewed before.
+        // A claim with a lifetime shorter than the interval of registrations is renewed earlier.
         let lifetime = result.map_or(LIFETIME, |granted| granted).max(SHORTEST);
         let next = (lifetime < RENEWED_WITHIN).then(|| now + Duration::from_secs(lifetime.into()) / 2);
         (at.tries, at.next) = (0, next);
@@ -218,6 +218,7 @@ impl Claims {
         }
         match is_taken {
             false => Answered::Noted,
+            // Reported once, although each renewal gets this answer.
             true if claim.is_ours && before == Some(Err(ClaimRefusal::Taken)) => Answered::Noted,
             true if claim.is_ours => Answered::TakenOver(nickname.clone()),
             true => {
@@ -228,32 +229,34 @@ impl Claims {
         }
     }
 
-    /// This node was registered at a root just now, perhaps again: the root is told everything again.
+    /// Repeats all claims at a root at which this node has just registered, because the root may have been
+    /// restarted.
     pub(crate) fn registered(&mut self, root: PeerKey, now: Instant) {
         for at in self.list.values_mut().filter_map(|claim| claim.at.get_mut(&root)) {
             (at.tries, at.next) = (0, Some(now));
         }
     }
 
-    /// A root is none of this node's any more.
+    /// Forgets a root that this node no longer uses.
     pub(crate) fn forget_root(&mut self, root: PeerKey) {
         for claim in self.list.values_mut() {
             claim.at.remove(&root);
         }
     }
 
-    /// Whether it is claimed.
+    /// Returns true if the nickname is claimed.
     pub(crate) fn has(&self, nickname: &Nickname) -> bool {
         self.list.contains_key(nickname)
     }
 
-    /// The nicknames that are this node's.
+    /// Returns this node's nicknames.
     pub(crate) fn ours(&self) -> Vec<Nickname> {
         self.list.iter().filter(|(_, claim)| claim.is_ours).map(|(nickname, _)| nickname.clone()).collect()
     }
 
     fn next_sequence(&mut self, unix_time: Duration) -> u64 {
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
+        // Sequences grow even if the clock is set back, because of several claims the largest counts.
         self.sequence = millis.max(self.sequence.saturating_add(1));
         self.sequence
     }
@@ -359,7 +362,7 @@ mod tests {
         run.claims.want(&nickname("e"), 1, now).unwrap();
     }
 
-    /// Though nobody waits for it any more.
+    // Holds even though no program waits for it any more.
     #[test]
     fn what_another_node_had_first_is_given_back_and_not_claimed_any_more() {
         let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));
@@ -372,7 +375,7 @@ mod tests {
         run.claims.registered(ROOTS[0], now);
         assert_eq!((run.claims.next(ROOTS[0], now), run.tell(ROOTS[0], now)), (None, Vec::new()));
         assert_eq!(run.claims.outcome(&alice, &ROOTS, now), Some(Err(NicknameError::Taken)));
-        // It takes none of the four places, and may be wanted again.
+        // A lost nickname takes none of the four slots, and may be claimed again.
         for text in ["a", "b", "c", "d"] {
             run.claims.want(&nickname(text), 1, now).unwrap();
         }
@@ -393,7 +396,7 @@ mod tests {
         run.claims.want(&alice, 2, now).unwrap();
         assert!(run.claims.is_wanted(&alice, 2));
         let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("the root is told") };
-        // A root that was restarted has given it to another one: that changes nothing, and is said once.
+        // A restarted root has given it to another node: that changes nothing, and is reported once.
         let taken = Err(ClaimRefusal::Taken);
         let told = run.claims.answered(ROOTS[0], sequence, taken, now);
         assert_eq!(told, Answered::TakenOver(alice.clone()));

@@ -1,4 +1,4 @@
-//! Nicknames: those that this node claims at its roots, and those that it asks the roots for.
+//! Nicknames that this node claims at its roots, and nicknames that it looks up there.
 //!
 //! A claim is signed for one root, and made anew after each registration there: so it is renewed before it
 //! ends, and a root that was restarted learns of it. A question goes to all roots, and the answers are
@@ -16,18 +16,18 @@ pub(crate) use questions::{Questions, is_current};
 
 use crate::id::{NodeId, PublicIdentity};
 
-/// How long further roots are waited for after the first answer of one.
+/// Wait for further roots after the first answer.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The first wait for an answer; it doubles up to the second.
+/// First wait for an answer; it doubles up to the second value.
 const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
-/// When something is said again that was said so often.
+/// Returns the wait after this number of repetitions.
 fn repeat_after(tries: u32) -> Duration {
     (REPEAT[0] * 2u32.pow(tries.min(8))).min(REPEAT[1])
 }
 
-/// A node that was found by a nickname.
+/// Node that was found by a nickname.
 ///
 /// ```
 /// use peersock_overlay::{NamedNode, NetworkId};
@@ -38,14 +38,13 @@ fn repeat_after(tries: u32) -> Duration {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedNode {
-    /// Its keys.
+    /// Keys of the node.
     pub identity: PublicIdentity,
-    /// The port of the overlay at which it takes connections of those who go by the nickname; 0 if it says
-    /// none.
+    /// Overlay port at which it takes connections of nodes that use the nickname; 0 if it names none.
     pub port: u16,
 }
 
-/// Why a nickname is not this node's, or leads nowhere.
+/// Reason why a nickname is not this node's, or leads to no node.
 ///
 /// ```
 /// use std::io;
@@ -57,28 +56,28 @@ pub struct NamedNode {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NicknameError {
-    /// Another node has it.
+    /// Another node has the nickname.
     #[error("another node has this nickname: choose another one")]
     Taken,
-    /// This node claims four already.
+    /// This node already claims four.
     #[error("a node has four nicknames at most: release one first")]
     TooMany,
-    /// The roots have no room for it.
+    /// The roots have no room for the nickname.
     #[error("the roots have no room for more nicknames of this node: release one, or try again later")]
     Full,
-    /// The roots do not take it.
+    /// The roots refuse the nickname.
     #[error("the roots refuse the nickname: this node is not registered there")]
     Refused,
-    /// It was released while it was waited for, or claimed with another port.
+    /// The nickname was released while its claim was pending, or claimed with another port.
     #[error("the nickname was given back, or claimed for another port, while its roots were waited for")]
     GivenBack,
-    /// Nobody has it.
+    /// No node has the nickname.
     #[error(
         "no root of this node knows the nickname: its owner has to use one of the same roots, and the clocks of \
          both machines have to agree to within five minutes"
     )]
     NotFound,
-    /// Roots name several nodes, which all have signed that it is theirs.
+    /// Roots name several nodes, all of which have signed that the nickname is theirs.
     #[error(
         "the roots name {} nodes with this nickname: take the text that the owner's program shows, which has \
          20 digits before .peersock", .0.len()

@@ -1,4 +1,4 @@
-//! The nicknames that this node asks its roots for.
+//! Nicknames that this node looks up at its roots.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,17 @@ use crate::id::NicknameText;
 use crate::link::PeerKey;
 use crate::wire::{NicknameClaim, NicknameMessage, NicknameOwner};
 
-/// Questions at a time; the one that was wanted longest ago makes room, unless somebody waits for it.
+/// Maximum number of concurrent questions; the one wanted longest ago makes room, unless a program waits for
+/// it.
 const MOST: usize = 32;
 
-/// A question is forgotten so long after somebody has last wanted to know.
+/// Time after the last demand after which a question is forgotten.
 const WANTED_FOR: Duration = Duration::from_secs(10);
 
-/// Who waits for an answer asks again within that time.
+/// Time within which a waiting program asks again.
 const WAITED_FOR: Duration = Duration::from_secs(1);
 
-/// The clocks of two nodes may differ by so many seconds: an owner's whose clock is late, and the asker's.
+/// Maximum difference of two nodes' clocks in seconds: the owner's and the asker's.
 const CLOCKS_DIFFER: u64 = 300;
 
 /// All questions.
@@ -40,7 +41,7 @@ struct AtRoot {
 }
 
 impl Questions {
-    /// Somebody wants to know. `id` is random.
+    /// Requests the answer to a question. `id` is random.
     pub(crate) fn want(&mut self, text: &NicknameText, id: u32, now: Instant) {
         self.0.retain(|_, one| now < one.wanted + WANTED_FOR);
         if !self.0.contains_key(text) && self.0.len() >= MOST {
@@ -53,10 +54,10 @@ impl Questions {
         self.0.entry(text.clone()).or_insert_with(new).wanted = now;
     }
 
-    /// What these roots have said, if they have said enough; then the question is over.
+    /// Returns these roots' answer, if they have said enough; then the question is over.
     ///
-    /// A text that says whose the nickname is needs one root that knows that node. Without it all roots are
-    /// heard, or those that answer in time, and each that names somebody must name the same node.
+    /// For a text that names the owner, one root that knows that node is enough. Otherwise all roots count,
+    /// or those that answer in time, and all nodes they name must be the same.
     pub(crate) fn outcome(
         &mut self,
         text: &NicknameText,
@@ -65,7 +66,7 @@ impl Questions {
     ) -> Option<Result<NamedNode, NicknameError>> {
         let one = self.0.get(text)?;
         let answers: Vec<_> = roots.iter().filter_map(|root| one.at.get(root)?.answer).collect();
-        // Of several claims of one node the last one has the port that holds.
+        // Of several claims of one node, the latest has the valid port.
         let mut owners: Vec<_> = answers.iter().flatten().collect();
         owners.sort_by_key(|owner| owner.claim.sequence);
         let is_late = one.first_answer.is_some_and(|at| now >= at + GRACE);
@@ -78,6 +79,7 @@ impl Questions {
         nodes.dedup();
         let outcome = match owners.last() {
             None => Err(NicknameError::NotFound),
+            // One of the roots may lie, so a contradiction gives no answer.
             Some(_) if nodes.len() > 1 => Err(NicknameError::Ambiguous(nodes)),
             Some(owner) => Ok(NamedNode { identity: owner.identity, port: owner.claim.port }),
         };
@@ -85,7 +87,7 @@ impl Questions {
         Some(outcome)
     }
 
-    /// What a root is to be asked now.
+    /// Returns the questions that are due to a root.
     pub(crate) fn due(&mut self, root: PeerKey, now: Instant) -> Vec<NicknameMessage> {
         self.0.retain(|_, one| now < one.wanted + WANTED_FOR);
         let mut messages = Vec::new();
@@ -100,7 +102,7 @@ impl Questions {
         messages
     }
 
-    /// When a root is to be asked something next. One that has not been asked is asked at once.
+    /// Returns when a question to a root is due. A root that was not asked yet is asked at once.
     pub(crate) fn next(&self, root: PeerKey, now: Instant) -> Option<Instant> {
         let due = |one: &Question| match one.at.get(&root) {
             Some(at) => at.answer.is_none().then_some(at.next.min(one.wanted + WANTED_FOR)),
@@ -109,14 +111,14 @@ impl Questions {
         self.0.values().filter_map(due).min()
     }
 
-    /// What a root was asked and has not answered, by the number of the question.
+    /// Returns the question with this id that a root was asked and has not answered.
     pub(crate) fn asked(&self, root: PeerKey, id: u32) -> Option<&NicknameText> {
         let is_open =
             |one: &Question| one.at.get(&root).is_some_and(|at| at.tries > 0 && at.answer.is_none());
         self.0.iter().find(|(_, one)| one.id == id && is_open(one)).map(|(text, _)| text)
     }
 
-    /// A root names a node, or nobody.
+    /// Records a root's answer: a node, or none.
     pub(crate) fn answered(
         &mut self,
         root: PeerKey,
@@ -130,7 +132,7 @@ impl Questions {
         one.first_answer.get_or_insert(now);
     }
 
-    /// A root is none of this node's any more.
+    /// Forgets a root that this node no longer uses.
     pub(crate) fn forget_root(&mut self, root: PeerKey) {
         for one in self.0.values_mut() {
             one.at.remove(&root);
@@ -138,8 +140,8 @@ impl Questions {
     }
 }
 
-/// Whether a claim still holds, by this node's clock: a root may show one that its owner has not renewed, or
-/// has given back.
+/// Returns true if a claim is still valid by this node's clock. A root may show a claim that its owner has
+/// not renewed, or has given back.
 pub(crate) fn is_current(claim: &NicknameClaim, unix_time: Duration) -> bool {
     let end = (claim.sequence / 1000).saturating_add(claim.lifetime.into()).saturating_add(CLOCKS_DIFFER);
     claim.lifetime > 0 && unix_time.as_secs() <= end

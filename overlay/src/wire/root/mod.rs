@@ -1,4 +1,4 @@
-//! What a node and a root say to each other inside their session.
+//! Messages between a node and a root inside their session.
 
 mod nickname;
 mod referral;
@@ -13,7 +13,7 @@ pub use signed::{Registration, Voucher};
 use super::{Channel, ParseError, Reader, RelayToken};
 use crate::id::{NodeId, PublicIdentity};
 
-/// The first byte of a plaintext that is such a message.
+/// First byte of a plaintext with such a message.
 const ROOT: u8 = 0x08;
 
 const REGISTER: u8 = 1;
@@ -28,14 +28,14 @@ const VOUCHED: u8 = 8;
 const BY_PREFIX: u8 = 1;
 const BY_ID: u8 = 2;
 
-/// The root passes datagrams on between nodes that know each other's channel.
+/// Flag of a root that relays datagrams between nodes that know each other's channel.
 const RELAYS: u8 = 1;
-/// The root is about to end: the node shall go to another one.
+/// Flag of a root that will end soon, so that the node should go to another one.
 const DRAINS: u8 = 2;
-/// A voucher for the node's TCP connection follows.
+/// Flag of a message in which a voucher for the node's TCP connection follows.
 const TCP: u8 = 4;
 
-/// A message between a node and a root, inside their session: a data packet whose plaintext begins with 8.
+/// Message between a node and a root, inside their session: a data packet whose plaintext begins with 8.
 ///
 /// ```text
 /// Register    0x08 | 1 | sequence 8 | lifetime 4 | signature 64 | token length 1 | token
@@ -52,7 +52,7 @@ const TCP: u8 = 4;
 /// Vouched     0x08 | 8 | time 8 | port 2 | address 16 | signature 64
 /// ```
 ///
-/// Kinds 9 to 12 are those of [`NicknameMessage`].
+/// Kinds 9 to 12 belong to [`NicknameMessage`].
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
 ///
@@ -69,74 +69,73 @@ const TCP: u8 = 4;
 pub enum RootMessage {
     /// A node wants to be found at this root.
     Register {
-        /// What the node has signed.
+        /// Registration signed by the node.
         registration: Registration,
-        /// What the root's operator gives to those who may register, if that is needed; at most 255 bytes.
+        /// Access token of the root's operator for nodes that may register, if required; at most 255 bytes.
         access: Vec<u8>,
     },
-    /// The node can be found, and how it is seen.
+    /// The node can be found; the content says how the root sees it.
     Registered(Registered),
-    /// Who and where is this node?
+    /// Question for a node and its place.
     LookUp {
-        /// Chosen by the sender, repeated in the answer.
+        /// Id chosen by the sender, repeated in the answer.
         id: u32,
-        /// What is known of it.
+        /// Key that identifies the node.
         key: LookUpKey,
     },
-    /// The answer.
+    /// Answer to [`Self::LookUp`].
     Found {
-        /// From the question.
+        /// Id of the question.
         id: u32,
-        /// The node, or why there is none.
+        /// Node that was found, or the reason why there is none.
         result: Result<Entry, NotFound>,
     },
-    /// Something that the node has not asked.
+    /// Message to the node that it has not asked for.
     Notice {
-        /// What.
+        /// Content of the notice.
         code: NoticeCode,
-        /// Of which other node, if it is about one; otherwise 0.
+        /// Channel of the other node that it concerns, or 0.
         channel: Channel,
     },
-    /// An answer in place of [`Self::Found`]: the node is at another root.
+    /// Answer in place of [`Self::Found`]: the node is at another root.
     Referred {
-        /// From the question.
+        /// Id of the question.
         id: u32,
-        /// What the node that asked may show there for access; see [`access_pass`]. Zero if nothing is
-        /// needed.
+        /// Pass that the asking node may show there for access; see [`access_pass`]. Zero if none is needed.
         pass: [u8; 32],
-        /// Who and where.
+        /// Node and root.
         referral: Box<Referral>,
     },
-    /// A registered node asks for a voucher for the address that this comes from, which need not be the one
-    /// at which the root takes it to be.
+    /// Question of a registered node for a voucher for the source address of this message, which may differ
+    /// from where the root knows the node.
     Vouch,
-    /// The answer, which goes to that address and nowhere else.
+    /// Answer to [`Self::Vouch`], sent to that address and nowhere else.
     Vouched(Voucher),
-    /// Something about nicknames.
+    /// Message about nicknames.
     Nickname(NicknameMessage),
 }
 
-/// What a root says when it has taken a node, and again when it sees it elsewhere or will end soon.
+/// Confirmation of a registration. A root repeats it when it sees the node elsewhere or will end soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
-    /// From the registration.
+    /// Sequence of the registration.
     pub sequence: u64,
-    /// For how long, in seconds; not longer than was asked for.
+    /// Lifetime in seconds; not longer than requested.
     pub lifetime: u32,
-    /// Whether the root relays for this node more than a handshake and a few messages.
+    /// True if the root relays more than a handshake and a few messages for this node.
     pub relays: bool,
-    /// Whether the root will end soon.
+    /// True if the root will end soon.
     pub drains: bool,
-    /// In each relayed frame between this node and the root.
+    /// Token in each relayed frame between this node and the root.
     pub token: RelayToken,
-    /// The node's name for others.
+    /// Channel of the node, its name for others.
     pub channel: Channel,
-    /// What the root relays for this node, in bytes per second; 0 for no limit.
+    /// Relay rate for this node, in bytes per second; 0 for no limit.
     pub rate: u32,
-    /// Where the root has seen the node receive.
+    /// Address at which the root has seen the node receive.
     pub voucher: Voucher,
-    /// The other end of the TCP connection by which the node is reached, if it is by one. Signed as
-    /// [`Voucher::sign_tcp`] does.
+    /// Other end of the TCP connection by which the root reaches the node, if any. Signed by
+    /// [`Voucher::sign_tcp`].
     pub tcp: Option<Voucher>,
 }
 
@@ -171,7 +170,7 @@ impl Registered {
     }
 }
 
-/// What a look-up goes by. A self-certifying address ends in the first 10 bytes of its owner's node ID.
+/// Key of a look-up. A self-certifying address ends in the first 10 bytes of its owner's node ID.
 ///
 /// ```
 /// use peersock_overlay::wire::LookUpKey;
@@ -183,14 +182,14 @@ impl Registered {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LookUpKey {
-    /// The first 10 bytes of the node ID.
+    /// First 10 bytes of the node ID.
     Prefix([u8; 10]),
-    /// The node ID.
+    /// Whole node ID.
     Id(NodeId),
 }
 
 impl LookUpKey {
-    /// Whether it is a key of this node.
+    /// Returns true if it is a key of this node.
     pub fn matches(&self, node: &NodeId) -> bool {
         match self {
             Self::Prefix(prefix) => node.as_bytes().starts_with(prefix),
@@ -199,43 +198,42 @@ impl LookUpKey {
     }
 }
 
-/// A node that was found. The signature is checked by whoever asked, since a root may lie.
+/// Node that was found. The asking node checks the signature, because a root may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Its keys.
+    /// Keys of the node.
     pub identity: PublicIdentity,
-    /// Its name at the root that was asked.
+    /// Channel of the node at the root that was asked.
     pub channel: Channel,
-    /// What it has signed for the root at which it is registered.
+    /// Registration that the node has signed for the root where it is registered.
     pub registration: Registration,
 }
 
-/// Why nobody was found.
+/// Reason why no node was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum NotFound {
     /// No such node is registered.
     Unknown = 1,
-    /// Too many questions; to be asked again later.
+    /// There are too many questions; ask again later.
     Limited = 2,
-    /// The directory that the root shares with others does not answer; it knows its own nodes only.
+    /// The directory shared with other roots does not answer; the root knows only its own nodes.
     Partial = 3,
 }
 
-/// What a root tells unasked.
+/// Content of a root's notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum NoticeCode {
     /// The root will end soon: register elsewhere.
     Drains = 1,
-    /// Nobody has that channel, or not any more: look the node up again.
+    /// No node has that channel any more: look the node up again.
     NoChannel = 2,
-    /// The node's share of the relay is used up; what is too much is dropped.
+    /// The node's share of the relay is used up; the excess is dropped.
     OverRate = 3,
     /// The node is not registered, or not at the address that it sent from.
     NotRegistered = 4,
-    /// The registration is refused: not signed, older than another one, or without what the operator asks
-    /// for.
+    /// The registration is refused: it is not signed, older than another one, or lacks the operator's token.
     Refused = 5,
 }
 
@@ -247,15 +245,15 @@ impl NoticeCode {
 }
 
 impl RootMessage {
-    /// Whether a plaintext is such a message, whole or not.
+    /// Returns true if a plaintext is such a message, complete or not.
     pub fn is_one(plaintext: &[u8]) -> bool {
         plaintext.first() == Some(&ROOT)
     }
 
-    /// Reads a plaintext.
+    /// Parses a plaintext.
     ///
     /// # Errors
-    /// [`ParseError::Type`] for an unknown message, [`ParseError::Length`] if it is cut off,
+    /// Returns [`ParseError::Type`] for an unknown message, [`ParseError::Length`] if it is cut off, and
     /// [`ParseError::Value`] for keys, statuses and codes that do not exist.
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader(plaintext);
@@ -305,6 +303,7 @@ impl RootMessage {
                 referral: Box::new(Referral::read(&mut reader)?),
             },
             VOUCH => {
+                // The question is as long as its answer, because its source is not proven.
                 reader.array::<{ Voucher::LEN }>()?;
                 Self::Vouch
             }

@@ -1,4 +1,4 @@
-//! Nicknames: claims, which nodes sign, and questions for them.
+//! Nicknames: claims, which nodes sign, and look-ups.
 
 use super::NotFound;
 use crate::id::{Identity, Nickname, NodeId, PublicIdentity};
@@ -11,11 +11,12 @@ const CLAIMED: u8 = 10;
 const FIND: u8 = 11;
 const FOUND: u8 = 12;
 
-/// A node's word that a nickname is its own at a root, for a while. No root can make one, and none can use
-/// one that was made for another root, or for another nickname.
+/// A node's signed statement that a nickname belongs to it at a root, for a limited time. A root can neither
+/// make one, nor use one that was made for another root or nickname.
 ///
-/// The signature is over `"peersock nickname v1" || node ID of the root || node ID of the owner || sequence ||
-/// lifetime || port || nickname`. Whoever holds other keys beside the same signing key is another node.
+/// The signature is over `"peersock nickname v1" || node ID of the root || node ID of the owner || sequence
+/// || lifetime || port || nickname`. The owner's ID is included because other keys with the same signing key
+/// are another node.
 ///
 /// ```
 /// use peersock_overlay::wire::NicknameClaim;
@@ -30,15 +31,14 @@ const FOUND: u8 = 12;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NicknameClaim {
-    /// Of the claims of one node those with larger sequences count: milliseconds since the Unix epoch when it
-    /// was signed, or one more than the last.
+    /// Number that orders the claims of one node, where larger ones count: milliseconds since the Unix epoch
+    /// at signing, or one more than the last.
     pub sequence: u64,
-    /// How long it is good for, in seconds from then. 0 gives the nickname back.
+    /// Lifetime in seconds from then. 0 gives the nickname back.
     pub lifetime: u32,
-    /// The port of the overlay at which the node takes connections of those who go by the nickname; 0 if it
-    /// says none.
+    /// Overlay port at which the node takes connections of nodes that use the nickname; 0 if it names none.
     pub port: u16,
-    /// The node's signature.
+    /// Signature of the node.
     pub signature: [u8; 64],
 }
 
@@ -57,7 +57,7 @@ impl NicknameClaim {
         Self { sequence, lifetime, port, signature }
     }
 
-    /// Whether that node has signed it for that root and nickname.
+    /// Returns true if that node has signed the claim for that root and nickname.
     pub fn verify(&self, node: &PublicIdentity, root: &NodeId, nickname: &Nickname) -> bool {
         let text = signed(root, &node.node_id(), nickname, self.sequence, self.lifetime, self.port);
         node.verify(&text, &self.signature)
@@ -93,28 +93,28 @@ fn signed(
     [LABEL, root.as_bytes(), owner.as_bytes(), &sequence, &lifetime, &port, name].concat()
 }
 
-/// Who has a nickname. Whoever asked checks the signature, since a root may lie.
+/// Owner of a nickname. The asking node checks the signature, because a root may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NicknameOwner {
-    /// The node's keys.
+    /// Keys of the node.
     pub identity: PublicIdentity,
-    /// What it has signed for the root that was asked.
+    /// Claim that it has signed for the root that was asked.
     pub claim: NicknameClaim,
 }
 
-/// Why a node does not get a nickname.
+/// Reason why a node does not get a nickname.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ClaimRefusal {
-    /// Another node has it.
+    /// Another node has the nickname.
     Taken = 1,
-    /// This node, those near it, or all together have too many.
+    /// This node, its source prefix, or all nodes together have too many.
     Full = 2,
-    /// The node is not registered, or the claim is not signed or too short.
+    /// The node is not registered, or the claim is not signed or its lifetime is too short.
     Refused = 3,
 }
 
-/// What a node and a root say to each other about nicknames.
+/// Message between a node and a root about nicknames.
 ///
 /// ```text
 /// Claim    0x08 |  9 | sequence 8 | lifetime 4 | port 2 | signature 64 | length 1 | nickname
@@ -137,38 +137,38 @@ pub enum ClaimRefusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NicknameMessage {
-    /// A registered node wants a nickname for itself, or goes on wanting it, or gives it back.
+    /// A registered node claims a nickname, renews it, or gives it back.
     Claim {
-        /// Which.
+        /// Nickname that it concerns.
         nickname: Nickname,
-        /// What the node has signed.
+        /// Claim signed by the node.
         claim: NicknameClaim,
     },
-    /// The answer.
+    /// Answer to [`Self::Claim`].
     Claimed {
-        /// From the claim.
+        /// Sequence of the claim.
         sequence: u64,
-        /// For how long the node has it, in seconds, or why it has not. 0 if it was given back.
+        /// Granted lifetime in seconds, or the reason of a refusal. 0 if the nickname was given back.
         result: Result<u32, ClaimRefusal>,
     },
-    /// Who has this nickname?
+    /// Question for the owner of a nickname.
     Find {
-        /// Chosen by the sender, repeated in the answer.
+        /// Id chosen by the sender, repeated in the answer.
         id: u32,
-        /// Which.
+        /// Nickname that is looked up.
         nickname: Nickname,
     },
-    /// The answer.
+    /// Answer to [`Self::Find`].
     Found {
-        /// From the question.
+        /// Id of the question.
         id: u32,
-        /// The node, or why there is none. Never [`NotFound::Partial`].
+        /// Node that has it, or the reason why there is none. Never [`NotFound::Partial`].
         result: Result<NicknameOwner, NotFound>,
     },
 }
 
 impl NicknameMessage {
-    /// Reads what is behind the second byte, which is `kind`.
+    /// Parses what follows the second byte, which is `kind`.
     pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         Ok(match kind {
             CLAIM => {
@@ -205,7 +205,7 @@ impl NicknameMessage {
         })
     }
 
-    /// Appends it, from the second byte on.
+    /// Appends the message, from the second byte on.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Claim { nickname, claim } => {
@@ -238,7 +238,7 @@ impl NicknameMessage {
                         out.extend_from_slice(&identity.to_bytes());
                         claim.write(out);
                     }
-                    // A root of a set answers for itself alone.
+                    // Roots of a set do not share nicknames, so there is no partial answer.
                     Err(NotFound::Limited) => out.push(NotFound::Limited as u8),
                     Err(_) => out.push(NotFound::Unknown as u8),
                 }
@@ -255,7 +255,7 @@ fn read_nickname(reader: &mut Reader<'_>) -> Result<Nickname, ParseError> {
 }
 
 fn write_nickname(nickname: &Nickname, out: &mut Vec<u8>) {
-    // A nickname has 32 bytes at most.
+    // A nickname has at most 32 bytes.
     out.push(nickname.as_str().len() as u8);
     out.extend_from_slice(nickname.as_str().as_bytes());
 }

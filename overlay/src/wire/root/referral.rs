@@ -1,4 +1,4 @@
-//! Where a node is to be found that is registered at another root.
+//! Referrals: the place of a node that is registered at another root.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,10 +11,10 @@ use crate::wire::{ParseError, Reader};
 const RECORD_LABEL: &[u8] = b"peersock root record v1";
 const PASS_LABEL: &[u8] = b"peersock pass v1";
 
-/// Where roots listen unless they say otherwise.
+/// Port where roots listen unless they name another.
 const PORT: u16 = 7420;
 
-/// A root's word where it listens.
+/// A root's signed statement of where it listens.
 ///
 /// The signature is the root's over `"peersock root record v1" || time || endpoints`.
 ///
@@ -31,21 +31,21 @@ const PORT: u16 = 7420;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootRecord {
-    /// The root's keys.
+    /// Keys of the root.
     pub identity: PublicIdentity,
-    /// When it was said, in seconds since the Unix epoch, by the root's clock.
+    /// Time of signing in seconds since the Unix epoch, by the root's clock.
     pub time: u64,
-    /// As behind the `@` of the text by which nodes know the root; at most [`Self::MAX_ENDPOINTS`] bytes.
+    /// Endpoints, as behind the `@` of the root's text; at most [`Self::MAX_ENDPOINTS`] bytes.
     pub endpoints: String,
-    /// The root's signature.
+    /// Signature of the root.
     pub signature: [u8; 64],
 }
 
 impl RootRecord {
-    /// The longest list of endpoints, in bytes: with it a referral fits into any datagram.
+    /// Maximum length of the endpoints in bytes, with which a referral fits into any datagram.
     pub const MAX_ENDPOINTS: usize = 600;
 
-    /// Signs where a root listens; `None` if that is too long.
+    /// Signs a root's endpoints; returns `None` if they are too long.
     pub fn sign(root: &Identity, time: u64, endpoints: &str) -> Option<Self> {
         let signature = root.sign(&Self::signed(time, endpoints));
         let identity = *root.public();
@@ -53,12 +53,12 @@ impl RootRecord {
         (endpoints.len() <= Self::MAX_ENDPOINTS).then_some(record)
     }
 
-    /// Whether that root has said it.
+    /// Returns true if that root has signed the record.
     pub fn verify(&self) -> bool {
         self.identity.verify(&Self::signed(self.time, &self.endpoints), &self.signature)
     }
 
-    /// The endpoints that are UDP addresses: at most eight, and none that a datagram cannot be sent to.
+    /// Returns the endpoints that are UDP addresses: at most eight, and only ones that a datagram can reach.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let parse = |text: &str| {
             let address = text.parse().ok();
@@ -68,8 +68,8 @@ impl RootRecord {
         addresses.filter(is_endpoint).take(8).collect()
     }
 
-    /// The ways by streams that name an address: at most eight, in the order of the text. Those with host
-    /// names are left out: whoever makes up a record would have others look up any name.
+    /// Returns the ways by streams that name an address: at most eight, in the order of the text. Leaves out
+    /// host names, because the author of a forged record could make others look up any name.
     ///
     /// ```
     /// use peersock_overlay::wire::{RootRecord, StreamKind};
@@ -94,16 +94,16 @@ impl RootRecord {
         [RECORD_LABEL, &time.to_be_bytes(), endpoints.as_bytes()].concat()
     }
 
-    /// Reads what [`Self::emit`] writes; what is behind it is ignored.
+    /// Parses the bytes of [`Self::emit`]; ignores what follows.
     ///
     /// # Errors
-    /// [`ParseError::Length`] if it is cut off or longer than allowed, [`ParseError::Value`] for keys or a
-    /// text that cannot be.
+    /// Returns [`ParseError::Length`] if it is cut off or too long, and [`ParseError::Value`] for invalid
+    /// keys or text.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         Self::read(&mut Reader(bytes))
     }
 
-    /// Appends it to `out`.
+    /// Appends the record to `out`.
     pub fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.identity.to_bytes());
         out.extend_from_slice(&self.time.to_be_bytes());
@@ -125,7 +125,7 @@ impl RootRecord {
     }
 }
 
-/// What carries datagrams to a root in place of UDP; see [`RootRecord::streams`].
+/// Transport of datagrams to a root in place of UDP; see [`RootRecord::streams`].
 ///
 /// ```
 /// use peersock_overlay::wire::StreamKind;
@@ -144,7 +144,7 @@ pub enum StreamKind {
 }
 
 impl StreamKind {
-    /// The kind that the text of a root calls like this.
+    /// Returns the kind with this name in the text of a root.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "tcp" => Some(Self::Tcp),
@@ -155,7 +155,7 @@ impl StreamKind {
     }
 }
 
-/// A way to a root by a stream; see [`RootRecord::streams`].
+/// Way to a root by a stream; see [`RootRecord::streams`].
 ///
 /// ```
 /// use peersock_overlay::wire::{StreamKind, StreamWay};
@@ -166,15 +166,15 @@ impl StreamKind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamWay {
-    /// What carries the datagrams.
+    /// Transport of the datagrams.
     pub kind: StreamKind,
-    /// Where the root listens for that.
+    /// Address where the root listens for it.
     pub address: SocketAddr,
 }
 
-/// A node that is registered at another root, and where that root listens. Two signatures bind it: the
-/// node's, that it is at that root, and the root's, where it listens. So whoever passes a referral on, or
-/// keeps it, can withhold it and not make one up.
+/// Node registered at another root, with that root's addresses. Two signatures bind it: the node's, that it
+/// is at that root, and the root's, where it listens. So anyone that passes a referral on, or stores it, can
+/// withhold but not forge it.
 ///
 /// ```
 /// use peersock_overlay::wire::{Referral, Registration, RootRecord};
@@ -190,16 +190,16 @@ pub struct StreamWay {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referral {
-    /// The node's keys.
+    /// Keys of the node.
     pub identity: PublicIdentity,
-    /// What it has signed for that root.
+    /// Registration that it has signed for that root.
     pub registration: Registration,
-    /// That root.
+    /// Record of that root.
     pub root: RootRecord,
 }
 
 impl Referral {
-    /// Whether both signatures are good.
+    /// Returns true if both signatures are good.
     pub fn verify(&self) -> bool {
         self.registration.verify(&self.identity, &self.root.identity.node_id()) && self.root.verify()
     }
@@ -217,10 +217,10 @@ impl Referral {
     }
 }
 
-/// What a node shows at a root that it was referred to, in place of the access token that the roots of a set
-/// share: the token itself would go to whoever is named there.
+/// Returns the pass that a referred node shows at another root, in place of the access token that the roots
+/// of a set share. The token itself must not go to a root that only a referral names.
 ///
-/// It is for one node, one root and one hour since the Unix epoch.
+/// The pass is for one node, one root and one hour since the Unix epoch.
 ///
 /// ```
 /// use peersock_overlay::wire::access_pass;

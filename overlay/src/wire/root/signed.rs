@@ -1,4 +1,4 @@
-//! What nodes and roots sign, so that others can check it.
+//! Statements that nodes and roots sign, so that others can check them.
 
 use std::net::SocketAddr;
 
@@ -9,8 +9,8 @@ const REGISTRATION_LABEL: &[u8] = b"peersock registration v1";
 const VOUCHER_LABEL: &[u8] = b"peersock voucher v1";
 const TCP_VOUCHER_LABEL: &[u8] = b"peersock TCP voucher v1";
 
-/// A node's word that it is to be found at a root. No root can make one, and none can use one that was made
-/// for another root.
+/// A node's signed statement that it can be found at a root. A root can neither make one, nor use one that
+/// was made for another root.
 ///
 /// The signature is over `"peersock registration v1" || node ID of the root || sequence || lifetime`.
 ///
@@ -25,12 +25,12 @@ const TCP_VOUCHER_LABEL: &[u8] = b"peersock TCP voucher v1";
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registration {
-    /// Of two registrations of one node the one with the larger sequence counts: milliseconds since the Unix
+    /// Number that orders the registrations of one node, where the larger counts: milliseconds since the Unix
     /// epoch, or one more than the last.
     pub sequence: u64,
-    /// How long it is good for, in seconds.
+    /// Lifetime in seconds.
     pub lifetime: u32,
-    /// The node's signature.
+    /// Signature of the node.
     pub signature: [u8; 64],
 }
 
@@ -40,7 +40,7 @@ impl Registration {
         Self { sequence, lifetime, signature: node.sign(&Self::signed(root, sequence, lifetime)) }
     }
 
-    /// Whether that node has signed it for that root.
+    /// Returns true if that node has signed it for that root.
     pub fn verify(&self, node: &PublicIdentity, root: &NodeId) -> bool {
         node.verify(&Self::signed(root, self.sequence, self.lifetime), &self.signature)
     }
@@ -60,13 +60,12 @@ impl Registration {
     }
 }
 
-/// A root's word that a node receives at an address, as seen from the root. The node shows it to its peers,
-/// so that these send there what opens a NAT box's mapping: without it anybody could have packets sent to
-/// whomever he names.
+/// A root's signed statement that a node receives at an address, as seen from the root. The node shows it to
+/// its peers, which then send there the packets that open a NAT mapping. Without it anyone could direct such
+/// packets at a victim.
 ///
-/// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with
-/// `"peersock TCP voucher v1"` if the address is the other end of a TCP connection: neither can be shown for
-/// the other.
+/// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with `"peersock
+/// TCP voucher v1"` if the address is the other end of a TCP connection. Neither can replace the other.
 ///
 /// ```
 /// use peersock_overlay::wire::Voucher;
@@ -79,11 +78,11 @@ impl Registration {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Voucher {
-    /// When the root has seen it, in seconds since the Unix epoch, by the root's clock.
+    /// Time of the sighting in seconds since the Unix epoch, by the root's clock.
     pub time: u64,
-    /// Where the node receives.
+    /// Address at which the node receives.
     pub address: SocketAddr,
-    /// The root's signature.
+    /// Signature of the root.
     pub signature: [u8; 64],
 }
 
@@ -91,13 +90,13 @@ impl Voucher {
     /// Length on the wire, in bytes.
     pub const LEN: usize = 90;
 
-    /// A root says where it has seen a node.
+    /// Signs a root's statement of where it has seen a node.
     pub fn sign(root: &Identity, node: &NodeId, time: u64, address: SocketAddr) -> Self {
         let signature = root.sign(&Self::signed(VOUCHER_LABEL, node, time, &address));
         Self { time, address, signature }
     }
 
-    /// A root says where a node's TCP connection comes from.
+    /// Signs a root's statement of where a node's TCP connection comes from.
     ///
     /// ```
     /// use peersock_overlay::wire::Voucher;
@@ -113,12 +112,12 @@ impl Voucher {
         Self { time, address, signature }
     }
 
-    /// Whether that root has said it of that node.
+    /// Returns true if that root has signed it for that node.
     pub fn verify(&self, root: &PublicIdentity, node: &NodeId) -> bool {
         root.verify(&Self::signed(VOUCHER_LABEL, node, self.time, &self.address), &self.signature)
     }
 
-    /// Whether that root has said it of a TCP connection of that node.
+    /// Returns true if that root has signed it for a TCP connection of that node.
     pub fn verify_tcp(&self, root: &PublicIdentity, node: &NodeId) -> bool {
         root.verify(&Self::signed(TCP_VOUCHER_LABEL, node, self.time, &self.address), &self.signature)
     }

@@ -1,4 +1,5 @@
-//! Messages of roots: what is written is read back, any bytes are safe to read, signatures bind every field.
+//! Messages of roots: written ones are read back, any bytes are safe to parse, and signatures bind every
+//! field.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,7 +27,7 @@ fn referral() -> Referral {
     Referral { identity: *identity(1).public(), registration: registration(), root }
 }
 
-/// One of each kind.
+/// Returns one message of each kind.
 fn messages() -> Vec<RootMessage> {
     let entry = Entry { identity: *identity(1).public(), channel: Channel(9), registration: registration() };
     let codes = [NoticeCode::Drains, NoticeCode::NoChannel, NoticeCode::OverRate, NoticeCode::NotRegistered];
@@ -104,7 +105,7 @@ fn a_voucher_is_for_one_node_time_and_address() {
     assert!(!Voucher { time: good.time + 1, ..good }.verify(&root, &node));
     let elsewhere = SocketAddr::new(IpAddr::from([192, 0, 2, 2]), 4000);
     assert!(!Voucher { address: elsewhere, ..good }.verify(&root, &node));
-    // What was signed for one purpose is of no use for the other.
+    // A signature for one purpose is useless for the other.
     assert!(!Voucher { signature: registration().signature, ..good }.verify(identity(1).public(), &node));
 }
 
@@ -121,7 +122,7 @@ fn a_referral_is_the_word_of_the_node_and_of_the_root() {
     assert!(!record(|root| root.endpoints.push('1')));
     assert!(!record(|root| root.identity = *identity(3).public()));
     assert!(!Referral { identity: *identity(3).public(), ..referral() }.verify());
-    // A root that the node is not registered at.
+    // A root at which the node is not registered.
     let elsewhere = RootRecord::sign(&identity(3), 1_800_000_000, "192.0.2.1:7420").expect("it is short");
     assert!(elsewhere.verify());
     assert!(!Referral { root: elsewhere, ..referral() }.verify());
