@@ -1,5 +1,5 @@
 //! Interface to the operating system beyond what `std`, `socket2` and `quinn-udp` provide for every system. A
-//! port to another system changes this folder; sockets that are descriptors (`descriptors/`) are specific to
+//! port to another system changes this folder; sockets that are descriptors (`sockets/`) are specific to
 //! Linux.
 //!
 //! * [`poll`]: waiting for a few descriptors, and a descriptor that ends the wait;

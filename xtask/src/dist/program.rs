@@ -51,14 +51,14 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     output(&["man", "--out", manual.to_str().ok_or("the folder's name is not UTF-8")?])?;
     licences(&folder.join("share/doc/peersock"))?;
     fs::create_dir_all(folder.join("lib/systemd/system"))?;
-    let unit = fs::read(root().join("dist").join(UNIT))?;
+    let unit = fs::read(root().join("packaging").join(UNIT))?;
     write(&folder.join("lib/systemd/system").join(UNIT), &unit, 0o644)?;
     Ok(Tree { folder, program })
 }
 
 /// Copies the licences, and the other documents that helps and error texts name.
 pub(super) fn licences(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder.join("docs"))?;
+    fs::create_dir_all(folder.join("docs/use"))?;
     let documents = [
         "README.md",
         "CHANGELOG.md",

@@ -180,7 +180,7 @@ pub(super) const TRIES: &[Try] = &[
     Try {
         name: "run",
         commands: &[
-            "peersock network new office.toml",
+            "peersock network new office.toml --name alpha",
             "peersock run -n office.toml -- python3",
             "peersock run -n office.toml -- curl",
         ],
@@ -188,7 +188,7 @@ pub(super) const TRIES: &[Try] = &[
         builds: false,
         // The members keep their identities in folders of their names.
         script: r#"
-            (export XDG_STATE_HOME=$PWD/alpha; eval "$1 --name alpha") > said
+            (export XDG_STATE_HOME=$PWD/alpha; eval "$1") > said
             key=$(XDG_STATE_HOME=$PWD/beta peersock id --key)
             peersock network add office.toml "$key" --name beta >> said
             mkdir www; echo served > www/index.html
