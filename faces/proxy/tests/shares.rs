@@ -125,6 +125,7 @@ async fn clients_that_say_nothing_keep_out_nobody() {
             new.write_all(connect.as_bytes()).await.unwrap();
             assert!(head(&mut new).await.starts_with("HTTP/1.1 200 "), "{turn}");
             assert_eq!(echoed(&mut user).await, *b"hello", "{turn}");
+            let by_http = new;
             // The same with SOCKS.
             let mut new = tokio::net::TcpStream::connect(&place).await.unwrap();
             new.write_all(b"\x05\x01\x02\x01\x04anna\x02pw\x05\x01\x00\x01\x7f\x00\x00\x01").await.unwrap();
@@ -132,6 +133,11 @@ async fn clients_that_say_nothing_keep_out_nobody() {
             let mut replies = [0; 14];
             soon(new.read_exact(&mut replies)).await.unwrap();
             assert_eq!(replies[..6], [5, 2, 1, 0, 5, 0], "{turn}");
+            // They have shown a password, so the proxy refuses others until it has noticed that they are gone.
+            for mut client in [by_http, new] {
+                client.shutdown().await.unwrap();
+                assert_eq!(soon(client.read(&mut [0])).await.unwrap(), 0, "{turn}");
+            }
         }
     }
 }

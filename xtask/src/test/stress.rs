@@ -57,6 +57,17 @@ pub(crate) struct Options {
 ///
 /// cargo-nextest is missing, or the tests do not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    // Busy processes would make minutes of it hours, and tests that build a library themselves would time out.
+    for arguments in [
+        &["build", "--workspace", "--lib", "--bins", "--examples"][..],
+        &["nextest", "run", "--workspace", "--no-run"],
+    ] {
+        let mut build = cargo();
+        build.args(arguments);
+        if !run_command(build)?.0 {
+            return Err("the tests do not build".into());
+        }
+    }
     let deadline = Instant::now() + Duration::from_secs(60 * options.minutes);
     let mut failures = BTreeMap::new();
     let _busy = (0..options.busy).map(|_| busy_process()).collect::<io::Result<Vec<_>>>()?;
