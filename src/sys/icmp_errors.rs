@@ -108,7 +108,7 @@ mod tests {
     }
 
     /// Waits for an error, as long as a busy machine may take.
-    fn wait(socket: &UdpSocket) -> Option<io::Result<Refused>> {
+    fn wait(socket: &UdpSocket) -> Option<Option<Refused>> {
         let deadline = Instant::now() + Duration::from_secs(4);
         loop {
             match take(socket) {
