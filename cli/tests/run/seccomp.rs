@@ -69,7 +69,7 @@ fn calls_that_wait_hold_up_nobody_and_are_interrupted() {
     let program = program.to_str().unwrap();
     let _server = lab.start("alpha", &[program, "serve", "10.77.0.1", "7000"]);
     lab.bash("beta", "up 7000");
-    for how in ["ask", "threads", "signals", "refused", "full"] {
+    for how in ["ask", "threads", "signals", "closed", "refused", "full"] {
         let got = run(lab.command("beta", &[], &[program, how, "10.77.0.1", "7000"])).success();
         assert_eq!(got.text(), "all well\n", "{how}");
     }

@@ -1,4 +1,5 @@
 /* Calls that wait in a program that is linked statically: waits HOW ADDRESS PORT */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
@@ -132,6 +133,41 @@ static void signalled(void) {
     CHECK(accept(fd, NULL, NULL) == -1 && errno == EINTR && signals == 4);
 }
 
+static void *accepting(void *fd) {
+    CHECK(accept(*(int *)fd, NULL, NULL) == -1 && errno == EBADF);
+    return NULL;
+}
+
+static void *receiving(void *fd) {
+    char got[10];
+    struct sockaddr_in from;
+    socklen_t length = sizeof from;
+    CHECK(recvfrom(*(int *)fd, got, 10, 0, (void *)&from, &length) == -1 && errno == EBADF);
+    return NULL;
+}
+
+/* Another thread closes the descriptors of calls that wait. */
+static void closed(void) {
+    int fd = listening(7104), datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(7104)};
+    CHECK(bind(datagrams, (void *)&any, sizeof any) == 0);
+    pthread_t waiting[2];
+    CHECK(pthread_create(&waiting[0], NULL, accepting, &fd) == 0);
+    CHECK(pthread_create(&waiting[1], NULL, receiving, &datagrams) == 0);
+    usleep(300000);
+    CHECK(close(fd) == 0 && close(datagrams) == 0);
+    alarm(60);
+    CHECK(pthread_join(waiting[0], NULL) == 0 && pthread_join(waiting[1], NULL) == 0);
+    /* A time that is none. */
+    datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+    char got[10];
+    struct iovec piece = {got, sizeof got};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &piece, .msg_iovlen = 1}};
+    struct timespec times[] = {{0, -1}, {-1, 0}, {0, 1000000000}};
+    for (int i = 0; i < 3; i++)
+        CHECK(recvmmsg(datagrams, &message, 1, 0, &times[i]) == -1 && errno == EINVAL);
+}
+
 /* Who could not connect tries again with the same socket, as TCP allows; and memory that is not there is an
    error, of nobody else. */
 static void refused(void) {
@@ -190,6 +226,7 @@ int main(int words, char **word) {
     if (strcmp(word[1], "ask") == 0) ask();
     if (strcmp(word[1], "threads") == 0) threads();
     if (strcmp(word[1], "signals") == 0) signalled();
+    if (strcmp(word[1], "closed") == 0) closed();
     if (strcmp(word[1], "refused") == 0) refused();
     if (strcmp(word[1], "full") == 0) full();
     puts("all well");

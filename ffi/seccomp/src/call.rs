@@ -241,8 +241,10 @@ impl Call {
         let blocks = self.connects || local.blocks()?;
         match socket.begin_connect(remote) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && blocks => {
+                // A second call for an attempt that goes on says so when its time is over.
+                let overdue = if self.connects { Errno::INPROGRESS } else { error };
                 self.connects = true;
-                local.wait(EventFlags::OUT, Timeout::Send, Errno::INPROGRESS)
+                local.wait(EventFlags::OUT, Timeout::Send, overdue)
             }
             Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
             Err(error) => {

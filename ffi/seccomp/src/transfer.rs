@@ -1,7 +1,7 @@
 //! Sending and receiving beyond read(2) and write(2): with addresses, ancillary data or flags that AF_UNIX
 //! sockets do not support.
 
-use libc::{c_int, c_void};
+use libc::{c_int, c_void, timespec};
 use peersock_bsd::{self as bsd, Errno, Result, Socket, netlink};
 use peersock_fd::Kind;
 use rustix::event::epoll::EventFlags;
@@ -182,6 +182,13 @@ impl Call {
         let Some(socket) = receiver(&local, &message, flags) else {
             return self.receive_first_answer(context, &local, flags);
         };
+        if self.target.word(4) != 0 {
+            let mut time = [0; 16];
+            self.target.read(self.target.word(4), &mut time)?;
+            let [tv_sec, tv_nsec] = [&time[..8], &time[8..]]
+                .map(|half| i64::from_ne_bytes(half.try_into().expect("half of 16 bytes")));
+            bsd::deadline_of(&timespec { tv_sec, tv_nsec })?;
+        }
         let is_patient =
             socket.kind() != Kind::Stream && flags & libc::MSG_WAITFORONE == 0 && self.target.word(4) == 0;
         while self.received < i64::from(count.min(MANY)) {

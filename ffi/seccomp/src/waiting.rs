@@ -20,6 +20,10 @@ const MOST: usize = 4096;
 const LOOK: Duration = Duration::from_millis(10);
 const LOOK_FOR_EACH: Duration = Duration::from_micros(200);
 
+/// Interval of tries without any sign. The kernel does not report that the program has closed the descriptor,
+/// because an epoll set forgets a closed member.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 /// The waiting calls. One thread [serves](Self::serve) them.
 pub(crate) struct Waiting {
     /// Calls added since the last turn.
@@ -39,6 +43,8 @@ struct Waiter {
     is_new: bool,
     /// Set if it was ready, and the call still had to wait: it is tried again after some time.
     was_early: bool,
+    /// Time of the last try.
+    tried: Instant,
     /// Deadline of the call, and its error then.
     until: Option<Instant>,
     overdue: Errno,
@@ -58,9 +64,10 @@ impl Waiting {
         if added.len() >= MOST {
             return call.finish(Err(Errno::NOBUFS));
         }
-        let until = wait.limit.map(|limit| Instant::now() + limit);
+        let tried = Instant::now();
+        let until = wait.limit.map(|limit| tried + limit);
         let Wait { on, inode, overdue, .. } = wait;
-        added.push(Waiter { call, on, inode, is_new: true, was_early: false, until, overdue });
+        added.push(Waiter { call, on, inode, is_new: true, was_early: false, tried, until, overdue });
         drop(added);
         self.wake();
     }
@@ -152,7 +159,9 @@ impl Waiter {
         let is_late =
             std::mem::take(&mut self.is_new) && self.call.replaced != context.waiting.count_replaced();
         let is_outdated = is_late || replaced.contains(&self.inode);
-        if is_ready || is_outdated || (is_time && (self.on.is_none() || self.was_early)) {
+        let is_due = is_time && (self.on.is_none() || self.was_early || now >= self.tried + TRY_AGAIN);
+        if is_ready || is_outdated || is_due {
+            self.tried = now;
             match self.call.attempt(context) {
                 Ok(Step::Wait(wait)) => {
                     (self.on, self.inode, self.is_new, self.was_early) =

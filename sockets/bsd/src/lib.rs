@@ -50,7 +50,7 @@ pub use convert::{
 };
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
-pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
+pub use messages::{deadline_of, recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, is_refused_early, setsockopt};
 pub use peek::is_patient_peek;

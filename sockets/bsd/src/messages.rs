@@ -354,7 +354,10 @@ pub unsafe fn recvmmsg(
 }
 
 /// Returns the deadline of a timeout that begins now, or `None` for never.
-fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
+///
+/// # Errors
+/// EINVAL for a negative time, or a billion nanoseconds and more.
+pub fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
     let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
     let nanos = u32::try_from(time.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
     Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
