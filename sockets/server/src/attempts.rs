@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use peersock_fd::{Credentials, Errno, Filling, Name, Reply, SocketId, Which, name_of, peer_credentials};
 use rustix::net::SocketFlags;
@@ -160,8 +161,9 @@ impl ServerState {
 
     /// Notes that an application has filled its descriptor and waits for it to become writable.
     pub(crate) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>, filling: Filling) {
-        if let Some((key, attempt)) = self.attempt_of(socket) {
-            attempt.note_filled(app_end, filling);
+        let Some(Phase::Connecting(key)) = self.sockets.phase(socket.id) else { return };
+        if let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) {
+            attempt.note_filled(app_end, filling, key, &mut self.context);
             self.advance(key);
         }
     }
@@ -181,7 +183,7 @@ impl ServerState {
         let id = attempt.id();
         let (replies, step) = attempt.advance(key, &mut self.context);
         match step {
-            Step::Waits => {}
+            Step::Waits => self.end_abandoned(key, Instant::now()),
             Step::Failed(error) => {
                 if let Some(opened) = self.sockets.get_mut(id) {
                     (opened.phase, opened.error) = (Phase::Fresh, error);

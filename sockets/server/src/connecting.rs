@@ -14,6 +14,7 @@ use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::net::{RecvFlags, sockopt};
 
+use crate::abandoned::PAUSE;
 use crate::context::Context;
 use crate::options::Options;
 use crate::outbox::Outbox;
@@ -70,6 +71,8 @@ pub(crate) struct Connecting {
     is_watched: bool,
     /// The application's descriptor and its filling, once it is filled.
     filled: Option<(OwnedFd, Filling)>,
+    /// Time of the next search for other copies of the filled descriptor, see [`crate::abandoned`].
+    search_at: Option<Instant>,
     /// The bytes that the application wrote while the library filled its descriptor.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
@@ -116,6 +119,7 @@ impl Connecting {
             data,
             is_watched,
             filled,
+            search_at: None,
             written,
             outcome,
             is_aborted,
@@ -177,8 +181,40 @@ impl Connecting {
     }
 
     /// Notes that the application has filled its descriptor and waits for it to become writable.
-    pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>, filling: Filling) {
+    pub(crate) fn note_filled(
+        &mut self,
+        app_end: Option<OwnedFd>,
+        filling: Filling,
+        key: Key,
+        context: &mut Context,
+    ) {
         self.filled = app_end.map(|app_end| (app_end, filling));
+        self.search_later(Instant::now(), key, context);
+    }
+
+    /// Returns the node's copy of the application's descriptor, and the process that has connected it, if that
+    /// process is visible here.
+    pub(crate) fn held(&self) -> Option<(BorrowedFd<'_>, i32)> {
+        let (app_end, _) = self.filled.as_ref().filter(|_| self.owner.pid > 0)?;
+        Some((app_end.as_fd(), self.owner.pid))
+    }
+
+    /// Returns the time of the next search for other copies.
+    pub(crate) fn search_at(&self) -> Option<Instant> {
+        self.search_at
+    }
+
+    /// Sets the time of the next search.
+    pub(crate) fn search_later(&mut self, now: Instant, key: Key, context: &mut Context) {
+        self.search_at = self.filled.is_some().then_some(now + PAUSE);
+        if let Some(at) = self.search_at {
+            context.set_timer(at, key);
+        }
+    }
+
+    /// Returns the clients that wait for the outcome.
+    pub(crate) fn askers(&self) -> Vec<Key> {
+        self.asker.iter().chain(&self.joined).map(|asker| asker.key).collect()
     }
 
     /// Becomes a stream. Returns `None` if the poller cannot watch the descriptor.

@@ -8,6 +8,7 @@
 //! runs in the node's engine thread, so data passes from the UDP socket to the application's descriptor
 //! without waking another thread.
 
+mod abandoned;
 mod addresses;
 mod ancillary;
 mod application_fd;

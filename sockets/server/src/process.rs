@@ -176,6 +176,72 @@ pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
+/// Result of a search for open sockets.
+pub(crate) enum Search {
+    /// The sockets that no visible process has open.
+    Complete(BTreeSet<u64>),
+    /// An owner's descriptors cannot be listed, or there are too many.
+    Incomplete,
+}
+
+/// Searches the processes for sockets, given by their inodes. The `copies` of this thread do not count.
+/// Sockets in flight are not seen.
+pub(crate) fn retain_closed(
+    mut inodes: BTreeSet<u64>,
+    owners: &BTreeSet<RawFd>,
+    copies: &BTreeSet<RawFd>,
+) -> Search {
+    let own = std::process::id().cast_signed();
+    let mut left = MANY_DESCRIPTORS;
+    // Most node threads have a separate descriptor table, in which the application's numbers mean nothing.
+    let none = BTreeSet::new();
+    let own_copies = if has_common_table() { copies } else { &none };
+    let rest = others().into_iter().filter(|process| !owners.contains(process));
+    let tables = owners.iter().copied().chain(rest).map(|process| (process, format!("/proc/{process}/fd")));
+    // Threads of an owner can have descriptor tables apart. This process's include the node's threads.
+    let threads = owners.iter().copied().filter(|owner| *owner != own).flat_map(|owner| {
+        let threads = numbers_in(&format!("/proc/{owner}/task")).unwrap_or_default();
+        threads.into_iter().map(move |thread| (owner, format!("/proc/{owner}/task/{thread}/fd")))
+    });
+    for (process, table) in tables.chain(threads) {
+        if inodes.is_empty() {
+            break;
+        }
+        let fds = match numbers_in(&table) {
+            Ok(fds) => fds,
+            Err(_) if owners.contains(&process) && !has_ended(process) => return Search::Incomplete,
+            Err(_) => continue,
+        };
+        let skipped = if process == own { own_copies } else { &none };
+        for fd in fds.into_iter().filter(|fd| !skipped.contains(fd)) {
+            left -= 1;
+            if left == 0 {
+                return Search::Incomplete;
+            }
+            let link = fs::read_link(format!("{table}/{fd}")).unwrap_or_default();
+            let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
+            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+                inodes.remove(&inode);
+            }
+        }
+    }
+    Search::Complete(inodes)
+}
+
+/// Returns true if there is no such process. A process that is hidden in proc(5) may still run.
+fn has_ended(process: RawFd) -> bool {
+    let tried = rustix::process::Pid::from_raw(process).map(rustix::process::test_kill_process);
+    tried.is_none_or(|tried| tried == Err(rustix::io::Errno::SRCH))
+}
+
+/// Returns true if this thread has the descriptor table of the process's first thread, which proc(5) lists.
+fn has_common_table() -> bool {
+    let Ok((probe, _other)) = std::os::unix::net::UnixStream::pair() else { return false };
+    let here = format!("/proc/self/fd/{}", probe.as_raw_fd());
+    let inode = rustix::fs::fstat(&probe).map(|stat| format!("socket:[{}]", stat.st_ino));
+    inode.is_ok_and(|inode| fs::read_link(here).is_ok_and(|link| link.as_os_str() == inode.as_str()))
+}
+
 /// Returns the other processes, beginning with those started after this one, because its children are among
 /// them.
 fn others() -> Vec<RawFd> {

@@ -166,8 +166,9 @@ impl ServerState {
                 let socket = opened.socket;
                 self.forget(socket);
             }
+            Phase::Connecting(key) => self.abandon(key, id),
             // Its stream detects the closing once it has taken what was written.
-            Phase::Connecting(_) | Phase::Connected(_) => {
+            Phase::Connected(_) => {
                 if let Some(watch) = opened.watch.take() {
                     self.context.closings.unwatch(watch);
                 }

@@ -132,6 +132,48 @@ fn a_process_that_is_killed_gives_its_ports_back_at_once() {
     }
 }
 
+/// Tests that an attempt ends with its socket. The node has a copy of the descriptor meanwhile, so nothing
+/// reports the last close, and the peer stays silent for minutes.
+#[test]
+fn a_socket_that_is_closed_while_it_connects_gives_its_port_back_and_is_never_accepted() {
+    let served = Served::new("ff0001ffff000000");
+    let listener = private(served.socket(SocketFlags::empty()));
+    overlay(&listener).bind((served.ip(), 0).into()).expect("a free port");
+    overlay(&listener).listen(0).expect("it listens");
+    let to = overlay(&listener).local_addr().expect("it is bound");
+    let connect = || {
+        let fd = served.socket(SocketFlags::NONBLOCK);
+        overlay(&fd).bind((served.ip(), 0).into()).expect("a free port");
+        assert_eq!(overlay(&fd).connect(Some(to)), Err(Errno::INPROGRESS));
+        with_address(fd)
+    };
+    // The queue is full, so the others' SYNs get no answer.
+    let (_first, _) = connect();
+    let waiting: Vec<_> = (0..20).map(|_| connect()).collect();
+    let (open, open_at) = connect();
+    let copy = rustix::io::dup(&open).expect("a descriptor");
+    drop(open);
+    let ports: Vec<_> = waiting.iter().map(|(_, local)| *local).collect();
+    drop(waiting);
+    let begun = std::time::Instant::now();
+    for local in ports {
+        while !is_free(&served, "TCP", local) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the port is still taken");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+    assert!(!is_free(&served, "TCP", open_at), "a copy has it open");
+    // Room for all: only sockets that are open are accepted.
+    overlay(&listener).listen(100).expect("it listens");
+    let mut accepted = 0;
+    while accepted < 2 {
+        let (_connection, from) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+        accepted += 1;
+        assert!(accepted == 1 || from == open_at, "{from} was closed");
+    }
+    drop(copy);
+}
+
 /// A datagram that was sent just before the end leaves.
 #[test]
 fn datagrams_of_a_closed_socket_arrive() {
