@@ -34,13 +34,12 @@ const LONGEST_LINE: u64 = 1024;
 
 /// Get the files and folders that `peersock send` offers under a code
 ///
-/// What comes is written into the current folder, or that of --to, and nowhere else. A file gets its name
-/// when its hash is right; until then it is called .NAME.peersock-part, which is gone on with the next time,
-/// also if this program or the sender was killed. If the connection breaks, this tries again by itself. Files
-/// that are there already count as received if they are the same; if one is different, nothing is transferred
-/// unless --overwrite is given. Names that begin with a dot are told, for `ls` does not show them. A sender
-/// that is there and says nothing for ten minutes is given up. The exit status is 0 only if everything is
-/// verified and on the disk.
+/// Writes only into the current folder, or into that of --to. A file gets its name when its hash is verified;
+/// until then it is called .NAME.peersock-part. The next run continues that part, even if this program or the
+/// sender was killed. If the connection breaks, this command reconnects by itself. An existing file counts as
+/// received if it is the same; if one is different, nothing is transferred without --overwrite. Names that
+/// begin with a dot are reported, because `ls` hides them. A connected sender that sends nothing for ten
+/// minutes is given up. The exit status is 0 only if everything is verified and on the disk.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,28 +47,29 @@ Examples:
   peersock receive --list 0R64E-5YRY4-JQV4Q
   peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 0R64E-5YRY4-JQV4Q")]
 pub(crate) struct Args {
-    /// The code that `peersock send` has printed. The list of processes shows it; PEERSOCK_CODE does not
-    /// [default: a line of stdin]
+    /// Code that `peersock send` has printed [default: a line of stdin]
+    ///
+    /// The process list shows an argument, but not PEERSOCK_CODE.
     #[arg(value_name = "CODE", env = CODE_VARIABLE, hide_env_values = true)]
     code: Option<Zeroizing<String>>,
 
-    /// The folder into which everything is written
+    /// Write everything into this folder
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = clap::ValueHint::DirPath)]
     to: PathBuf,
 
-    /// Replace files and links that are there already and different
+    /// Replace existing files and links that are different
     #[arg(long)]
     overwrite: bool,
 
-    /// Print what there is, and receive nothing
+    /// List the offered files, and receive nothing
     #[arg(long)]
     list: bool,
 
-    /// Give up if the sender is not found within so many seconds [default: 15, with a DHT 60]
+    /// Give up if the sender is not found within SECONDS [default: 15, with a DHT 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// When the connection has broken, try again until nothing has come for so many seconds
+    /// After the connection breaks, retry until nothing has arrived for SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
     retry: Duration,
 
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     silence: PeerTimeoutArgs,
 
-    /// Print errors only
+    /// Print only errors
     #[arg(short, long)]
     quiet: bool,
 }

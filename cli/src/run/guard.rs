@@ -19,7 +19,7 @@ use super::children::{children, describe};
 use crate::failure::Outcome;
 use crate::stdio;
 
-/// The arguments of the guard itself.
+/// Arguments of the guard itself.
 #[derive(clap::Args)]
 pub(crate) struct Args;
 

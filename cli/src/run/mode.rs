@@ -17,15 +17,15 @@ use super::{Args, preload, rules};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// What `--mode` says.
+/// Value of `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Mode {
-    /// seccomp for programs that are linked statically, written in Go, or built with AddressSanitizer,
-    /// preload for all others
+    /// Use seccomp for programs that are linked statically, written in Go, or built with AddressSanitizer,
+    /// and preload for all others
     Auto,
-    /// A library that is loaded with the program; others are refused
+    /// Load a library with the program; refuse programs that cannot load it
     Preload,
-    /// The kernel asks about each call, of whatever program
+    /// Let the kernel ask about each socket call, of any program
     Seccomp,
 }
 

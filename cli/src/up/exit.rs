@@ -16,14 +16,18 @@ use crate::stdio;
 
 #[derive(clap::Args)]
 pub(super) struct ExitArgs {
-    /// Reach the Internet by way of this member, by its name or its address: one to which a network's file
-    /// gives `routes = ["0.0.0.0/0", "::/0"]`, and whose machine forwards (docs/use/NETWORKS.md). The local
-    /// network stays reachable; what the exit does not carry is unreachable. Wants --user
+    /// Reach the Internet through MEMBER, given by name or address; needs --user
+    ///
+    /// A network's file must give the member `routes = ["0.0.0.0/0", "::/0"]`, and its machine must forward
+    /// (docs/use/NETWORKS.md). The local network stays reachable; everything else that the exit does not
+    /// carry is unreachable.
     #[arg(long, value_name = "MEMBER")]
     exit: Option<String>,
 
-    /// Go on as this user once the interfaces are there. With --exit its packets, which are those of the node
-    /// itself, leave by the machine's own routes: no other program should run as this user
+    /// Continue as the user NAME after the interfaces exist
+    ///
+    /// With --exit, packets of this user bypass the exit, because the node itself sends its packets as this
+    /// user. No other program should run as this user.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 }

@@ -8,9 +8,11 @@ use crate::failure::{Failure, Outcome};
 
 #[derive(clap::Args)]
 pub(super) struct ExitNamesArgs {
-    /// With --exit, ask the resolver at this address for all names, by way of the exit; may be given several
-    /// times. systemd-resolved is told so, and has to be there [default: names are asked of the same servers
-    /// as before, and one on the local network sees them]
+    /// With --exit, resolve all names at the resolver ADDR, through the exit; may be repeated [default: the
+    /// same name servers as before]
+    ///
+    /// This needs systemd-resolved, which is configured accordingly. Without this option, a name server on
+    /// the local network still sees the names.
     #[arg(long = "exit-dns", value_name = "ADDR", requires = "exit")]
     servers: Vec<IpAddr>,
 }
