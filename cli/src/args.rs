@@ -60,7 +60,7 @@ impl StateArgs {
             Some(file) => Err(Failure::new(
                 format_args!("{} is a file, and a node's state is a directory", file.display()),
                 "give the directory, as --state DIR or in PEERSOCK_STATE, such as /var/lib/peersock; it is \
-                 made if it is not there",
+                 created if missing",
             )),
             None => Ok(path),
         }
@@ -70,7 +70,7 @@ impl StateArgs {
     pub(crate) fn path_to_ask(&self) -> Outcome<PathBuf> {
         if self.ephemeral {
             return Err(Failure::usage(
-                "a node with an ephemeral identity has no place where it could be asked",
+                "a node with an ephemeral identity cannot be queried",
                 "start the node with --state DIR, and give the same here",
             ));
         }
@@ -82,7 +82,7 @@ impl StateArgs {
     pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
             return Err(Failure::usage(
-                "a member with an identity that is forgotten at the end could never take part",
+                "a member with an ephemeral identity could never take part",
                 "give the command without --ephemeral, or the key of another node to `peersock network add`",
             ));
         }
@@ -377,8 +377,8 @@ impl NetworkArgs {
 fn no_network() -> Failure {
     Failure::usage(
         "no network is named",
-        "give its ID or its file, as --network NETWORK (-n) or in PEERSOCK_NETWORK: whoever knows an ID such \
-         as ff0001ffff000000 is in that network, and `peersock network new` makes a file",
+        "give its ID, such as ff0001ffff000000, or its file, as --network NETWORK (-n) or in \
+         PEERSOCK_NETWORK; `peersock network new` makes a file",
     )
 }
 
@@ -445,7 +445,7 @@ pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<Socket
     let targets = parse_any_targets(network, text)?;
     match targets[0].port() {
         0 => Err(Failure::usage(
-            "nobody listens on port 0: `listen 0` picks a free port and prints it",
+            "no program listens on port 0: `listen 0` picks a free port and prints it",
             "give the port that `peersock listen` printed there",
         )),
         _ => Ok(targets),

@@ -117,8 +117,8 @@ fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome
     }
     Err(Failure::new(
         format_args!("nothing listens on {}", refused.join(" or ")),
-        "start `peersock listen` there, or check the port; if it serves somebody else just now, `listen -k` takes \
-         several",
+        "start `peersock listen` there, or check the port; if it serves another client now, use `listen -k` \
+         for several",
     ))
 }
 
@@ -127,7 +127,7 @@ fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => session.port_outside(target.port()),
         _ => Failure::new(
             format_args!("cannot connect to {target}: {error}"),
-            "look whether the program at the other end still runs; -v shows what was tried",
+            "check that the program at the other end still runs; -v shows what was tried",
         ),
     }
 }

@@ -55,9 +55,9 @@ pub(crate) struct Args {
 }
 
 /// Hint if no member answers.
-const HINT: &str = "hint: start a node in this network, with `peersock listen` for example; if one runs, \
-    look whether it has the same network and secret, and what `peersock netcheck` says on both machines, or \
-    give it more time with --wait";
+const HINT: &str = "hint: start a node in this network, for example with `peersock listen`; if one runs, \
+                    check that it has the same network and secret, run `peersock netcheck` on both machines, \
+                    or give it more time with --wait";
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve()?;
@@ -88,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     if list.source == Source::Beacons && args.node.names_meeting_place() {
         note(
-            "roots and the DHT were not asked: they find a member whose address is known, and list nobody; \
-             `peersock ping` looks there for one, and a running node lists whom it knows",
+            "roots and the DHT were not asked, because they find members only by address; `peersock ping` \
+             finds a member there, and a running node lists the members that it knows",
         );
     }
     Ok(())
@@ -321,7 +321,7 @@ impl Members {
         let count = |states: &[Standing]| self.members.iter().filter(|m| states.contains(&m.state)).count();
         let mut text = match source {
             Source::Beacons => match count(&[Standing::Answered]) {
-                0 => format!("nobody answered in network {} on the local networks", self.id),
+                0 => format!("no member answered in network {} on the local networks", self.id),
                 1 => format!("1 member answered in network {} on the local networks", self.id),
                 many => format!("{many} members answered in network {} on the local networks", self.id),
             },

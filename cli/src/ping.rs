@@ -206,11 +206,11 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     match replies {
         1.. if args.until_direct && !path.as_ref().is_some_and(Path::is_direct) => Err(Failure::new(
             format_args!("no direct path to {whom} was found"),
-            "give it longer with --count, or look what is in the way with `peersock netcheck` on both sides",
+            "give it longer with --count, or look for the obstacle with `peersock netcheck` on both sides",
         )),
         0 => Err(Failure::new(
             format_args!("{whom} did not reply"),
-            "look whether the peer still runs, or give it longer with --wait",
+            "check that the peer still runs, or give it longer with --wait",
         )),
         _ => Ok(()),
     }

@@ -89,13 +89,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let folder = Folder::open(&args.to).map_err(|error| {
         Failure::new(
             format_args!("cannot receive into {}: {error}", args.to.display()),
-            "give --to DIR with a folder that is there and that you may write to",
+            "give --to DIR with an existing folder that you may write to",
         )
     })?;
     let meeting = code.meeting();
     let session =
         Session::open_as(&args.underlay, meeting.network, IdentitySource::Ephemeral, |signal, _| {
-            stdio::note("stopped; what has come is kept, and the same command goes on with it");
+            stdio::note("stopped; received data is kept, and the same command continues with it");
             128 + signal
         })?;
     let _roots = root_watch::start(&session.node)?;
@@ -287,24 +287,24 @@ impl Receiver<'_> {
         match error {
             ReceiveError::Wire(WireError::Stream(_)) => Failure::new(
                 format_args!("{}", broken(error)),
-                "what has come is kept: give the same command again to go on; if the sender has ended, start \
-                 it there with `peersock send --code CODE` and the same files",
+                "received data is kept: give the same command again to continue; if the sender has ended, \
+                 start it there with `peersock send --code CODE` and the same files",
             ),
             ReceiveError::Wire(WireError::Version(_)) => {
                 Failure::new(format_args!("{error}"), "install the same version of peersock on both machines")
             }
             ReceiveError::Wire(_) => Failure::new(
-                format_args!("the sender has sent what makes no sense: {error}"),
-                "ask who sends which program that is; peersock has kept what was verified, and nothing else",
+                format_args!("the sender has sent invalid data: {error}"),
+                "ask the sender which program it uses; only verified data was kept",
             ),
             ReceiveError::Sender { .. } => Failure::new(
                 format_args!("{error}"),
-                "ask who sends to look at it; then give the same command again: what has come is kept",
+                "ask the sender to check it; then give the same command again: received data is kept",
             ),
             ReceiveError::Silent(_) => Failure::new(
                 format_args!("{error}"),
-                "ask who sends whether the program still runs there; then give the same command again: what \
-                 has come is kept",
+                "ask the sender whether the program still runs there; then give the same command again: \
+                 received data is kept",
             ),
             ReceiveError::Conflicts { .. } => Failure::new(
                 format_args!("nothing was received: {error}"),
@@ -312,7 +312,7 @@ impl Receiver<'_> {
             ),
             ReceiveError::Room { needed, free } => Failure::new(
                 format_args!(
-                    "the disk has room for {}, and {} are to come",
+                    "the disk has room for {}, and {} are still to be received",
                     HumanBytes(*free),
                     HumanBytes(*needed)
                 ),
@@ -321,15 +321,16 @@ impl Receiver<'_> {
             ReceiveError::Local { source, .. } if source.kind() == ErrorKind::ResourceBusy => Failure::new(
                 format_args!("{error}"),
                 "wait until the other program has ended, or give --to DIR with another folder; then give the \
-                 same command again to go on",
+                 same command again to continue",
             ),
             ReceiveError::Hash { .. } => Failure::new(
                 format_args!("{error}"),
-                "give the same command again; if it stays so, look at the disks and memory of both machines",
+                "give the same command again; if it fails again, check the disks and memory of both machines",
             ),
             _ => Failure::new(
                 format_args!("{error}"),
-                "check the disk and who may write to the folder, then give the same command again to go on",
+                "check the disk and who may write to the folder, then give the same command again to \
+                 continue",
             ),
         }
     }
@@ -361,14 +362,14 @@ impl Observer for Receiver<'_> {
         }
         if left_out > 0 {
             let entries = if left_out == 1 { "1 entry" } else { &format!("{left_out} entries") };
-            stdio::note(format_args!("the sender has left out {entries}, and has said there which"));
+            stdio::note(format_args!("the sender has left out {entries}, and has listed them there"));
         }
     }
 
     fn begins(&self, bytes: u64, _: u32) {
         let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
         if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
-            self.meter.note(format_args!("goes on: {} are here", HumanBytes(here)));
+            self.meter.note(format_args!("continuing: {} are here already", HumanBytes(here)));
         }
         self.meter.expect(bytes);
     }
@@ -382,7 +383,7 @@ impl Observer for Receiver<'_> {
         let before = self.compared.fetch_add(bytes, Ordering::Relaxed);
         let is_long = before < LONG_COMPARISON && before + bytes >= LONG_COMPARISON;
         if is_long && !self.args.quiet {
-            self.meter.note("reads what is there already, to go on with it if it is the same");
+            self.meter.note("reading existing files, to continue with those that are the same");
         }
     }
 }

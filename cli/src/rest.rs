@@ -127,13 +127,13 @@ fn token(args: &Args) -> Outcome<(Token, PathBuf)> {
             let text = read_secret_file(path).map_err(|error| {
                 Failure::file(
                     error,
-                    "write the token into a file of mode 0600, or name one that is not there",
+                    "write the token into a file of mode 0600, or name one that does not exist",
                 )
             })?;
             let token = Token::parse(&text).map_err(|error| {
                 Failure::usage(
                     format_args!("{}: {error}", path.display()),
-                    "name a file that is not there: it is made with a new token",
+                    "name a file that does not exist: it is created with a new token",
                 )
             })?;
             Ok((token, path.clone()))
@@ -164,7 +164,8 @@ fn failure(error: RestError) -> Failure {
         RestError::Listen(error) => listen_failure(error, Said::Listen),
         error => Failure::usage(
             format_args!("{error}"),
-            "give a loopback address, as 127.0.0.1:12333, or unix:PATH: other machines need own nodes",
+            "give a loopback address, such as 127.0.0.1:12333, or unix:PATH: other machines need their own \
+             nodes",
         ),
     }
 }

@@ -224,8 +224,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
         if announcement.endpoints().is_empty() {
             note(
-                "warning: there is no address to tell nodes; give --advertise ADDR:PORT, or bring an interface up \
-                 and start again",
+                "warning: no address for nodes is known; give --advertise ADDR:PORT, or bring an interface \
+                 up and start again",
             );
         }
         print(announcement)?;
@@ -331,8 +331,8 @@ impl Args {
         let token = read_token(path)?;
         if token.len() < STRONG_TOKEN {
             note(format_args!(
-                "warning: the access token has {} bytes only: a root of others that nodes are referred to can guess a \
-                 weak one; make a strong one with --new-token FILE",
+                "warning: the access token has only {} bytes: other roots that nodes are referred to can \
+                 guess a weak one; make a strong one with --new-token FILE",
                 token.len()
             ));
         }

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
         stdio::note(format_args!(
             "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, \
-             lets receivers go on that do not have everything",
+             lets incomplete receivers continue",
             again.to_text().as_str()
         ));
         128 + signal
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         0 => Ok(()),
         // The receiver has less than the named files.
         count => Err(Failure::new(
-            format_args!("not everything was sent: {count} left out, as was said at the start"),
+            format_args!("not everything was sent: {count} left out, as listed at the start"),
             "give what is left out another name or another place, or send an archive (tar)",
         )),
     }
@@ -262,7 +262,7 @@ impl Server {
             let Some(place) = self.served.take(owner) else {
                 let line = || {
                     format!(
-                        "a receiver is told to come back: {MOST_SERVED} are served at once, half of them of \
+                        "a receiver must come back later: {MOST_SERVED} are served at once, half of them of \
                          one member"
                     )
                 };
@@ -309,7 +309,7 @@ impl Server {
                 SendError::Wire(WireError::Stream(error)) if is_end(error) => "it has gone away".to_owned(),
                 error => error.to_string(),
             };
-            let line = format!("{receiver} does not have everything: {why}; it can go on with the code");
+            let line = format!("{receiver} does not have everything: {why}; it can continue with the code");
             self.meter.note(line);
             false
         };
@@ -335,7 +335,7 @@ impl Server {
                 true
             }
             Ok(Sent::Listed) => {
-                self.say(format_args!("{receiver} has asked what there is"));
+                self.say(format_args!("{receiver} has listed the files"));
                 false
             }
             Err(error) => failed(error),

@@ -118,7 +118,7 @@ impl Serving {
         signals::leave_to_cleanup();
         result.map_err(|error| {
             Failure::new(
-                format_args!("nobody can connect any more: {error}"),
+                format_args!("no client can connect any more: {error}"),
                 "start the command again: the node has ended",
             )
         })

@@ -90,8 +90,8 @@ pub(crate) fn run(_: &Args) -> Outcome {
     let left: Vec<_> = FdServer::end_sockets_of(tag).into_iter().filter_map(pid).collect();
     if was_killed && !left.is_empty() {
         stdio::note(format_args!(
-            "`peersock run` was killed, and with it the network is gone for what it has started: {}; stop \
-             them with `kill`, and start them again under `peersock run`",
+            "`peersock run` was killed, so the programs that it has started have no network: {}; stop them \
+             with `kill`, and start them again under `peersock run`",
             describe(&left)
         ));
     }

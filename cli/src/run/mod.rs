@@ -133,7 +133,7 @@ fn parse_bind(text: &str) -> Result<String, String> {
 pub(crate) fn run(args: &Args) -> Outcome {
     if args.only && args.bind.iter().any(|rule| rule.ends_with("=both")) {
         return Err(Failure::usage(
-            "--only leaves the program nothing but the overlay: it does not go with --bind both",
+            "--only restricts the program to the overlay, so it conflicts with --bind both",
             "leave one of them out",
         ));
     }
@@ -202,14 +202,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         _ if !left.is_empty() => Err(Failure::with_status(
             status.max(1),
             format_args!("left running, without the network: {}", children::describe(&left)),
-            "stop them with `kill`, or with `kill -9` if they do not heed that",
+            "stop them with `kill`, or with `kill -9` if they ignore that",
         )),
         (0, None) => Ok(()),
         (status, None) => Err(Failure::silent(status)),
         (status, Some(loss)) => Err(Failure::with_status(
             status.max(1),
             format_args!("{loss}"),
-            "look with `peersock ping` whether the peer is there, and what it says about the end of the connection",
+            "check with `peersock ping` that the peer runs, and look for its messages about the end of the \
+             connection",
         )),
     }
 }
@@ -219,10 +220,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn check_proc() -> Outcome {
     Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
         Failure::new(
-            format_args!("/proc is not mounted here, or for other processes than this one: /proc/self/fd: {error}"),
-            "mount it (`mount -t proc proc /proc`), in a chroot or sandbox too (bwrap: --proc /proc): `peersock \
-             run` looks there whether the program is on the network; `peersock dial` and `peersock listen` do \
-             without",
+            format_args!(
+                "/proc is not mounted here, or for other processes than this one: /proc/self/fd: {error}"
+            ),
+            "mount it (`mount -t proc proc /proc`), in a chroot or sandbox too (bwrap: --proc /proc), \
+             because `peersock run` checks the program there; `peersock dial` and `peersock listen` do not \
+             need it",
         )
     })
 }

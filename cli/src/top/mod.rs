@@ -180,7 +180,7 @@ impl View {
                 table
             }
             Err(failure) => {
-                format!("{}\nIt is asked again until it answers.", paint(ERROR, failure.message()))
+                format!("{}\nThe node is asked again until it answers.", paint(ERROR, failure.message()))
             }
         };
         format!("{table}\n{keys}")

@@ -30,13 +30,14 @@ impl ExitNamesArgs {
         let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
         if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {
             return Err(Failure::usage(
-                format_args!("--exit-dns {server}: no resolver is reached there by way of the exit"),
+                format_args!("--exit-dns {server}: no resolver can be reached there through the exit"),
                 "give an address in the Internet, of IPv4 where the exit takes no IPv6",
             ));
         }
         if has_names && exit.at == 0 {
             return Err(Failure::usage(
-                "--dns and --exit-dns are for the same interface, which can have the servers of one of them",
+                "--dns and --exit-dns are for the same interface, which can have the servers of only one of \
+                 them",
                 "leave one out, or name another network before that of the exit",
             ));
         }
@@ -63,7 +64,7 @@ impl ExitNamesArgs {
         Err(Failure::new(
             "systemd-resolved cannot be told which resolver --exit-dns names",
             format_args!(
-                "look whether it runs (`resolvectl status`), and start this as root; without it write \
+                "check that it runs (`resolvectl status`), and start this as root; without it write \
                  `nameserver {}` into /etc/resolv.conf and leave --exit-dns out",
                 servers[0]
             ),

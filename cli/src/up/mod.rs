@@ -188,7 +188,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     Err(Failure::new(
         format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
-        "look who removes it (`ip monitor link` tells when), and start the command again",
+        "check which program removes it (`ip monitor link` shows when), and start the command again",
     ))
 }
 
@@ -282,14 +282,12 @@ fn explain(name: &str, error: &OpenError) -> Failure {
         OpenError::Kernel { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => PRIVILEGE,
             io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => {
-                "choose another name with --name: an interface of this name is there already"
+                "choose another name with --name: an interface with this name exists already"
             }
             io::ErrorKind::NotFound => {
                 "run `modprobe tun`, which loads the driver; a container needs --device /dev/net/tun"
             }
-            _ => {
-                "look what `ip link` and `ip address` say of the interface, or choose another name with --name"
-            }
+            _ => "look at the interface with `ip link` and `ip address`, or choose another name with --name",
         },
         OpenError::Name => "choose another one with --name",
         _ => "choose another one with --mtu",
