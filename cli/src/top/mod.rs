@@ -263,7 +263,10 @@ mod tests {
         assert!(shown(&mut view).contains("0 B/s in"));
         view.take(Err(Failure::new("no node is running", "start one")));
         let text = shown(&mut view);
-        assert!(text.contains("no node is running\nIt is asked again") && text.contains("q quit"), "{text}");
+        assert!(
+            text.contains("no node is running\nThe node is asked again") && text.contains("q quit"),
+            "{text}"
+        );
         view.take(Ok(look(3, 0.5)));
         assert!(shown(&mut view).contains("- in, - out"));
         view.take(Ok(look(4, 1.5)));

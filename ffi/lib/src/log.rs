@@ -50,7 +50,7 @@ pub unsafe extern "C" fn peersock_on_log(
 ) -> peersock_result {
     answer(|| {
         let level = u8::try_from(level).ok().filter(|level| *level <= PEERSOCK_LOG_TRACE as u8);
-        let level = level.ok_or_else(|| Failure::invalid("there is no such level"))?;
+        let level = level.ok_or_else(|| Failure::invalid("the log level does not exist"))?;
         let target = callback.map(|callback| Target { callback, context });
         LEVEL.store(if target.is_some() { level } else { 0 }, Ordering::SeqCst);
         if thread::current().name() == Some(THREAD) {

@@ -257,7 +257,7 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
     // SAFETY: the caller's.
     match unsafe { peersock_bsd::read_address(address, length) } {
         Ok(Some(address)) => Ok(address.ip()),
-        _ => Err(Failure::invalid("this is no IPv4 or IPv6 address")),
+        _ => Err(Failure::invalid("the address is neither IPv4 nor IPv6")),
     }
 }
 

@@ -170,7 +170,7 @@ pub unsafe extern "C" fn peersock_counter(
         // SAFETY: the caller's.
         let name = unsafe { text::read(name, "the name") }?;
         let counters = find(node)?.run(|node| node.status().counters)?;
-        let unknown = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("there is no counter {name}"));
+        let unknown = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("counter {name} does not exist"));
         // SAFETY: the caller's.
         unsafe { text::put(*counters.get(name).ok_or_else(unknown)?, value, "the place for the value") }
     })

@@ -116,7 +116,7 @@ fn read(text: &str) -> Answer<Opening> {
     }
     let (network, secret) = (take_text(&mut object, "network")?, take_secret(&mut object, "secret")?);
     if let Some(name) = object.keys().next() {
-        return Err(Failure::invalid(format!("there is no setting '{name}'")));
+        return Err(Failure::invalid(format!("the setting '{name}' does not exist")));
     }
     let secret = secret.as_ref().map(|secret| secret.as_str());
     if network.is_none() && secret.is_some() {
