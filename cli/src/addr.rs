@@ -11,7 +11,7 @@ use crate::stdio::print;
 
 /// Print this node's addresses in a network, one per line
 ///
-/// The addresses follow from the identity and the network, so this needs no running node and no peers.
+/// The addresses follow from the identity and the network, so the command needs no running node and no peers.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -20,12 +20,13 @@ Examples:
   peersock addr ./office.toml --state ./alice
   peersock dial -n ff0001ffff000000 \"[$(ssh host peersock addr ff0001ffff000000)]:7000\"")]
 pub(crate) struct Args {
-    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/use/NETWORKS.md describes
+    /// ID of the network (16 hexadecimal digits), or the TOML file of a static network
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
     #[arg(id = "NETWORK", conflicts_with = "network")]
     positional: Option<String>,
 
-    /// The same, as other commands have it [env: PEERSOCK_NETWORK]
+    /// Same as the argument NETWORK, in the form that other commands use [env: PEERSOCK_NETWORK]
     // Not clap's `env`, because the variable would then conflict with the argument.
     #[arg(short, long, value_name = "NETWORK")]
     network: Option<String>,

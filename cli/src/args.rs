@@ -34,7 +34,7 @@ const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_WITH_DHT: Duration = Duration::from_secs(60);
 
-/// Where the identity is kept.
+/// Location of the identity.
 #[derive(clap::Args)]
 pub(crate) struct StateArgs {
     /// Directory that holds this node's identity [env: PEERSOCK_STATE] [default: peersock under
@@ -43,7 +43,7 @@ pub(crate) struct StateArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Use a new identity that is forgotten at the end
+    /// Use a new identity and forget it on exit
     #[arg(long, conflicts_with = "state")]
     pub(crate) ephemeral: bool,
 }
@@ -60,7 +60,7 @@ impl StateArgs {
             Some(file) => Err(Failure::new(
                 format_args!("{} is a file, and a node's state is a directory", file.display()),
                 "give the directory, as --state DIR or in PEERSOCK_STATE, such as /var/lib/peersock; it is \
-                 made if it is not there",
+                 created if missing",
             )),
             None => Ok(path),
         }
@@ -70,7 +70,7 @@ impl StateArgs {
     pub(crate) fn path_to_ask(&self) -> Outcome<PathBuf> {
         if self.ephemeral {
             return Err(Failure::usage(
-                "a node with an ephemeral identity has no place where it could be asked",
+                "a node with an ephemeral identity cannot be queried",
                 "start the node with --state DIR, and give the same here",
             ));
         }
@@ -82,7 +82,7 @@ impl StateArgs {
     pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {
             return Err(Failure::usage(
-                "a member with an identity that is forgotten at the end could never take part",
+                "a member with an ephemeral identity could never take part",
                 "give the command without --ephemeral, or the key of another node to `peersock network add`",
             ));
         }
@@ -104,7 +104,7 @@ impl StateArgs {
     }
 }
 
-/// Where the node's identity is, and how it talks to the underlying network.
+/// Location of the node's identity, and its use of the underlying network.
 #[derive(clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
@@ -122,43 +122,50 @@ impl Deref for NodeArgs {
     }
 }
 
-/// How the node talks to the underlying network.
+/// The node's use of the underlying network.
 #[derive(clap::Args)]
 pub(crate) struct UnderlayArgs {
-    /// Use only this network interface; may be given several times, or with commas between them (`lo` stays
-    /// on this machine)
+    /// Use only this network interface; may be repeated, or list several with commas (`lo` keeps traffic on
+    /// this machine)
     #[arg(long = "interface", value_name = "NAME", value_delimiter = ',')]
     #[arg(env = INTERFACE_VARIABLE, hide_env_values = true)]
     pub(crate) interfaces: Vec<String>,
 
-    /// A root at which this node can be found and which relays for it: the text that `peersock root` prints,
-    /// dns:DOMAIN for those that TXT records of _peersock.DOMAIN name, lan for those that announce
-    /// themselves on the local network, or @FILE with such texts; may be given several times [env:
-    /// PEERSOCK_ROOTS]
+    /// Root at which peers find this node, and which relays for it; may be repeated [env: PEERSOCK_ROOTS]
+    ///
+    /// TEXT is the line that `peersock root` prints, dns:DOMAIN for the roots in the TXT records of
+    /// _peersock.DOMAIN, lan for the roots that announce themselves on the local network, or @FILE with such
+    /// texts.
     // One key in 64 begins with a hyphen.
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
-    /// File (mode 0600) with the token that a root which --root names by its key wants to be shown; roots of
-    /// lists (dns:, lan) never get one
+    /// File (mode 0600) with the access token for the roots that --root names by their keys
+    ///
+    /// Roots from lists (dns:, lan) never receive it.
     #[arg(long, value_name = "FILE", requires = "roots")]
     root_token_file: Option<PathBuf>,
 
-    /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which
-    /// these nodes are part of (IPV4:PORT, with commas between them). Needs IPv4; a NAT64 is not enough
-    /// [env: PEERSOCK_DHT]
+    /// Find peers and be found over the BitTorrent DHT, without any root [env: PEERSOCK_DHT]
+    ///
+    /// Uses the public DHT, or the DHT that NODES belong to (IPV4:PORT, separated by commas). Needs IPv4; a
+    /// NAT64 is not enough.
     #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
-    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, with
-    /// ?transport=tcp behind it for TCP, turns:USER:PASSWORD@HOST:PORT for TLS, or @FILE (mode 0600) with
-    /// such texts; may be given several times. Nodes without roots and DHT use none [env: PEERSOCK_TURN]
+    /// TURN server that relays to this node if no direct path opens; may be repeated [env: PEERSOCK_TURN]
+    ///
+    /// TEXT is turn:USER:PASSWORD@HOST:PORT, with ?transport=tcp appended for TCP,
+    /// turns:USER:PASSWORD@HOST:PORT for TLS, or @FILE (mode 0600) with such texts. Nodes without roots and
+    /// DHT use no TURN server.
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
-    /// A STUN server to ask from where it sees this node, so that peers learn of that address; may be given
-    /// several times. Nodes without roots and DHT ask none [env: PEERSOCK_STUN]
+    /// STUN server that reports this node's public address, for its peers; may be repeated [env:
+    /// PEERSOCK_STUN]
+    ///
+    /// Nodes without roots and DHT ask no STUN server.
     #[arg(long, value_name = "HOST:PORT", value_parser = servers::parse_stun_server)]
     stun: Vec<Target>,
 
@@ -166,21 +173,23 @@ pub(crate) struct UnderlayArgs {
     #[arg(long)]
     no_portmap: bool,
 
-    /// Do not look for direct paths by many ports, which some providers take for a port scan
+    /// Do not search for direct paths by trying many ports, which some providers treat as a port scan
     #[arg(long)]
     no_birthday: bool,
 
-    /// Do not look for direct paths by TCP where there is none by UDP
+    /// Do not try direct paths over TCP if there is none over UDP
     #[arg(long)]
     no_tcp_punch: bool,
 
-    /// Always look for packets so long before sleeping: answers come sooner, for more processor time; 0 is
-    /// never, 10000 the most [env: PEERSOCK_BUSY_POLL] [default: where it pays]
+    /// Poll for packets for MICROSECONDS before each sleep, 0 to 10000 [env: PEERSOCK_BUSY_POLL] [default:
+    /// only where it pays]
+    ///
+    /// A longer time lowers the latency and uses more processor time; 0 disables polling.
     #[arg(long, value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
     busy_poll: Option<u64>,
 
-    /// UDP port for the overlay's own packets; 0 picks a free one
+    /// UDP port for overlay packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
 }
@@ -267,21 +276,22 @@ fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|text| !text.to_string_lossy().trim().is_empty())
 }
 
-/// When a peer that does not answer is given up.
+/// Timeout for a peer that does not answer.
 #[derive(clap::Args)]
 pub(crate) struct PeerTimeoutArgs {
-    /// Give the connection up when this node has heard nothing from the peer for so many seconds although an
-    /// answer was due, 0: never. While the peer is heard, a connection whose packets are lost goes on for a
-    /// quarter of an hour.
+    /// Give up a connection after SECONDS without a packet from a peer that owes an answer; 0 disables this
+    ///
+    /// While packets from the peer arrive, a connection whose packets are lost continues for 15 minutes.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
     pub(crate) peer_timeout: Duration,
 }
 
-/// Which network, and what lets this node in.
+/// Network, and the passphrase for it.
 #[derive(clap::Args)]
 pub(crate) struct NetworkArgs {
-    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/use/NETWORKS.md describes
+    /// ID of the network (16 hexadecimal digits), or the TOML file of a static network
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
@@ -290,11 +300,13 @@ pub(crate) struct NetworkArgs {
     secret: SecretArgs,
 }
 
-/// Which network, if one is named, and what lets this node in.
+/// Network, if one is named, and the passphrase for it.
 #[derive(clap::Args)]
 pub(crate) struct OptionalNetworkArgs {
-    /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/use/NETWORKS.md describes [default: all that the running node is in]
+    /// ID of the network (16 hexadecimal digits), or the TOML file of a static network [default: all networks
+    /// of the running node]
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
     network: Option<String>,
 
@@ -310,11 +322,12 @@ impl OptionalNetworkArgs {
     }
 }
 
-/// Which networks, and what lets this node in.
+/// Networks, and the passphrase for them.
 #[derive(clap::Args)]
 pub(crate) struct NetworksArgs {
-    /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
-    /// network new` makes and docs/use/NETWORKS.md describes; may be given several times
+    /// ID of a network (16 hexadecimal digits), or the TOML file of a static network; may be repeated
+    ///
+    /// `peersock network new` makes such a file, and docs/use/NETWORKS.md describes it.
     // Not required by clap, because its error would not explain what a network is.
     #[arg(short, long = "network", value_name = "NETWORK", env = NETWORK_VARIABLE)]
     #[arg(hide_env_values = true)]
@@ -364,8 +377,8 @@ impl NetworkArgs {
 fn no_network() -> Failure {
     Failure::usage(
         "no network is named",
-        "give its ID or its file, as --network NETWORK (-n) or in PEERSOCK_NETWORK: whoever knows an ID such \
-         as ff0001ffff000000 is in that network, and `peersock network new` makes a file",
+        "give its ID, such as ff0001ffff000000, or its file, as --network NETWORK (-n) or in \
+         PEERSOCK_NETWORK; `peersock network new` makes a file",
     )
 }
 
@@ -432,7 +445,7 @@ pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<Socket
     let targets = parse_any_targets(network, text)?;
     match targets[0].port() {
         0 => Err(Failure::usage(
-            "nobody listens on port 0: `listen 0` picks a free port and prints it",
+            "no program listens on port 0: `listen 0` picks a free port and prints it",
             "give the port that `peersock listen` printed there",
         )),
         _ => Ok(targets),

@@ -104,7 +104,9 @@ fn write_arrived() {
     }
     stdio::note("writing what has arrived; one more signal ends the program at once");
     if !ARRIVALS.wait(WRITE_WITHIN) && ARRIVALS.lock().entries.iter().any(|entry| !entry.is_written) {
-        stdio::note("stdout has not taken all that arrived: the rest is lost, and its senders do not know");
+        stdio::note(
+            "stdout has not accepted all received data: the rest is lost, and its senders do not know",
+        );
     }
 }
 

@@ -187,7 +187,7 @@ impl Server {
 
 fn no_more_clients(error: &io::Error) -> Failure {
     Failure::new(
-        format_args!("nobody can connect any more: {error}"),
+        format_args!("no client can connect any more: {error}"),
         "start the command again: the node has ended",
     )
 }

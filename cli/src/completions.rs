@@ -9,7 +9,7 @@ use crate::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::output::check_open;
 
-/// Print what a shell needs to complete this program's commands and options
+/// Print the completion script for a shell
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -17,7 +17,7 @@ Examples:
   peersock completions zsh > ~/.zfunc/_peersock
   peersock completions fish > ~/.config/fish/completions/peersock.fish")]
 pub(crate) struct Args {
-    /// The shell
+    /// Shell that reads the script
     shell: Shell,
 }
 

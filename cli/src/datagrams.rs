@@ -185,7 +185,7 @@ fn refused_or(error: io::Error) -> Failure {
         _ if reach::is_too_small(&error) => reach::carries_too_little("datagrams do not arrive", ""),
         _ => Failure::new(
             format_args!("the exchange broke: {error}"),
-            "look whether the program at the other end still runs, and start again",
+            "check that the program at the other end still runs, and start again",
         ),
     }
 }

@@ -20,12 +20,12 @@ use crate::stream::{self, AfterPeer, Input};
 /// Default time that `--udp` waits for an answer after the end of stdin.
 const UDP_IDLE: Duration = Duration::from_secs(1);
 
-/// Connect to a program in a network: stdin is sent, what comes back goes to stdout
+/// Connect to a program in a network: stdin is sent, received data goes to stdout
 ///
-/// The end of stdin closes this direction only; the connection ends when the peer has finished, too. The exit
-/// status is 0 only if the peer has acknowledged everything and has not closed with something unread. A peer
-/// of which nothing is heard for 25 s although an answer was due is taken for dead (see --peer-timeout);
-/// after a third of that its silence is told, and its end if it answers again. With --udp each line of stdin,
+/// The end of stdin closes only this direction; the connection ends when the peer has finished, too. The exit
+/// status is 0 only if the peer has acknowledged everything and has not closed with data unread. A peer that
+/// owes an answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the
+/// silence after a third of that time, and its end if the peer answers again. With --udp, each line of stdin,
 /// and each 1024 bytes of a longer line, is one datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -34,7 +34,7 @@ Examples:
   tar c . | peersock dial -n ff0001ffff000000 '[fd12:3456:789a:…]:7000'
   echo status | peersock dial --udp -n office.toml alpha:7000")]
 pub(crate) struct Args {
-    #[arg(help = "Where to: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network")]
+    #[arg(help = "Target: '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network")]
     target: String,
 
     #[command(flatten)]
@@ -47,23 +47,24 @@ pub(crate) struct Args {
     #[arg(short, long)]
     udp: bool,
 
-    /// Give up if there is no connection after so many seconds [default: 15, with a DHT 60]
+    /// Give up if there is no connection after SECONDS [default: 15, with a DHT 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// With --udp: end when nothing has come for so many seconds after the end of stdin [default: 1]
+    /// With --udp: exit when nothing has arrived for SECONDS after the end of stdin [default: 1]
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
     #[command(flatten)]
     silence: PeerTimeoutArgs,
 
-    /// Show no progress on the terminal, and do not say whom is looked for
+    /// Show no progress on the terminal, and do not report the search for the peer
     #[arg(short, long)]
     quiet: bool,
 
-    /// Do not read stdin; only receive, and close this side when the peer has closed its own (`</dev/null`
-    /// closes it at once)
+    /// Only receive: do not read stdin, and close this side after the peer has closed its own
+    ///
+    /// With `</dev/null` instead, this side is closed at once.
     #[arg(long)]
     receive_only: bool,
 }
@@ -116,8 +117,8 @@ fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome
     }
     Err(Failure::new(
         format_args!("nothing listens on {}", refused.join(" or ")),
-        "start `peersock listen` there, or check the port; if it serves somebody else just now, `listen -k` takes \
-         several",
+        "start `peersock listen` there, or check the port; if it serves another client now, use `listen -k` \
+         for several",
     ))
 }
 
@@ -126,7 +127,7 @@ fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => session.port_outside(target.port()),
         _ => Failure::new(
             format_args!("cannot connect to {target}: {error}"),
-            "look whether the program at the other end still runs; -v shows what was tried",
+            "check that the program at the other end still runs; -v shows what was tried",
         ),
     }
 }

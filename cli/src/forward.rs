@@ -10,18 +10,18 @@ use crate::output;
 use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::session::Session;
 
-/// Lead connections and datagrams into the network, or from the network to a service here
+/// Forward connections and datagrams into the network, or from the network to a local service
 ///
-/// Who connects to LOCAL is connected to REMOTE. One of the two is on the overlay: LOCAL if it is written
-/// overlay:PORT, which is this node at that port, and otherwise REMOTE. Several pairs may be given. For each
-/// place where clients connect a line goes to stdout once they can, as LOCAL and REMOTE are written, with the
-/// port that was chosen if 0 was given.
+/// A client that connects to LOCAL is connected to REMOTE. One of the two is on the overlay: LOCAL if it
+/// begins with overlay:, which is a port of this node, and otherwise REMOTE. Several pairs may be given. When
+/// clients can connect to a LOCAL, a line on stdout shows the pair as it was given, with the chosen port in
+/// place of 0.
 ///
 /// LOCAL is PORT (of 127.0.0.1), ADDRESS:PORT, *:PORT for all addresses, unix:PATH, systemd:NAME for a socket
 /// that systemd has opened, or overlay:PORT or overlay:ADDRESS:PORT. REMOTE is a member's ADDRESS:PORT or
-/// NAME:PORT, or, behind a LOCAL of the overlay, HOST:PORT, PORT or unix:PATH of the system. With udp: in
-/// front of either one datagrams are forwarded: each client's address has a flow of its own, which ends when
-/// nothing has come for a while.
+/// NAME:PORT. If LOCAL is on the overlay, REMOTE is HOST:PORT, PORT or unix:PATH of the system. The prefix
+/// udp: on either one forwards datagrams: each client address has a separate flow, which ends after
+/// --udp-idle without a datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ Examples:
   peersock forward -n office.toml overlay:8080 127.0.0.1:80
   peersock forward -n office.toml 2222 alpha:22 udp:5353 alpha:53 unix:/run/web alpha:80")]
 pub(crate) struct Args {
-    #[arg(help = "Pairs of places: where clients connect, and where they are led")]
+    #[arg(help = "Pairs of places: LOCAL accepts clients, REMOTE is their destination")]
     #[arg(value_names = ["LOCAL", "REMOTE"], required = true)]
     places: Vec<String>,
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// End a flow of datagrams when nothing has come for so many seconds
+    /// End a flow of datagrams after SECONDS without a datagram
     #[arg(long, value_name = "SECONDS", value_parser = parse_idle, default_value = "60")]
     udp_idle: Duration,
 

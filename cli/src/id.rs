@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
 
-    /// Print the public key alone
+    /// Print only the public key
     #[arg(long, conflicts_with = "json")]
     key: bool,
 

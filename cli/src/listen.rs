@@ -21,24 +21,26 @@ use crate::silence;
 use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input};
 
-/// Wait for a connection from a network: what comes in goes to stdout, stdin is sent back
+/// Accept a connection from a network: received data goes to stdout, stdin is sent back
 ///
-/// Ends after one connection, when both sides have finished: the end of stdin closes this direction only. If
-/// stdin is a terminal, the peer's end is enough. Nobody else can connect meanwhile. The exit status is 0
-/// only if the peer has acknowledged everything and has not closed with something unread. A peer of which
-/// nothing is heard for 25 s although an answer was due is taken for dead (see --peer-timeout); after a third
-/// of that its silence is told, and its end if it answers again. With --receive-only this direction is closed
-/// when all that has come is written, so that a `dial` that ends with 0 knows that it is; give it where stdin
-/// has nothing, as in services: whose stdin ends first is not told of the last bytes that nobody wrote. With
-/// --udp each line of stdin, and each 1024 bytes of a longer line, is one datagram to the first peer that
-/// sent one.
+/// Ends after one connection, when both sides have finished; the end of stdin closes only this direction. If
+/// stdin is a terminal, the peer's end is enough. Other clients are refused meanwhile. The exit status is 0
+/// only if the peer has acknowledged everything and has not closed with data unread. A peer that owes an
+/// answer and stays silent for 25 s counts as dead (see --peer-timeout). A line on stderr reports the silence
+/// after a third of that time, and its end if the peer answers again.
 ///
-/// With -k clients are served for ever, up to 256 at once, 64 of them of one peer; others wait for their
-/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that, up
-/// to 512 in all. A client is done when it has closed its side, and one that is slow or dead holds up nobody.
-/// A single client's data appears as it comes; that of several is mixed by lines: a line appears when it is
-/// whole, or 64 KiB long. Stdin goes to the client that has been connected longest, and then to the next.
-/// With -k and --udp the datagrams of everyone are shown, and stdin goes to who sent last.
+/// With --receive-only, this direction is closed when all received data is written, so that a `dial` that
+/// ends with status 0 knows of that. Use it where stdin is empty, as in services: if stdin ends first, the
+/// peer does not learn that its last bytes were not written. With --udp, each line of stdin, and each 1024
+/// bytes of a longer line, is one datagram to the first peer that sent one.
+///
+/// With -k, clients are served until Ctrl-C, up to 256 at once and 64 of one peer. Others wait for their
+/// turn, up to 64 of each peer, and a line on stderr says so. A peer without a served client may exceed this,
+/// up to 512 clients in all. A client is done when it has closed its side; a slow or dead client delays no
+/// other. The data of a single client appears as it arrives. The data of several is mixed by lines: a line
+/// appears when it is complete, or 64 KiB long. Stdin goes to the client that has been connected longest, and
+/// then to the next. With -k and --udp, the datagrams of all peers are shown, and stdin goes to the latest
+/// sender.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,7 +58,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Listen on this address only [default: all of this node's; with --udp its own IPv6 address]
+    /// Listen only on this address [default: all addresses of this node; with --udp its own IPv6 address]
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
 
@@ -64,11 +66,11 @@ pub(crate) struct Args {
     #[arg(short, long)]
     udp: bool,
 
-    /// Keep listening when a client has finished
+    /// Keep listening after a client has finished
     #[arg(short, long)]
     keep: bool,
 
-    /// With --udp: end when nothing has come for so many seconds after the end of stdin [default: never]
+    /// With --udp: exit when nothing has arrived for SECONDS after the end of stdin [default: never]
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
@@ -79,7 +81,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Do not read stdin; only receive
+    /// Only receive; do not read stdin
     #[arg(long)]
     receive_only: bool,
 }

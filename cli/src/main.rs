@@ -67,27 +67,27 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to stderr: -v what is tried and what comes of it (interfaces, ports, beacons, endpoints, answers),
-    /// -vv all decisions, -vvv every packet. PEERSOCK_LOG takes a filter instead.
+    /// Log to stderr: -v attempts and their results (interfaces, ports, beacons, endpoints, answers), -vv all
+    /// decisions, -vvv every packet; PEERSOCK_LOG takes a filter instead
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
 
 const AFTER_HELP: &str = "\
 A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
-  ffSSSSEEEE000000   ad-hoc: whoever knows the ID is in; TCP and UDP ports SSSS to EEEE (hex) are allowed
+  ffSSSSEEEE000000   ad-hoc: everyone who knows the ID is a member; TCP and UDP ports SSSS to EEEE (hex) are allowed
   office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
-The variable PEERSOCK_NETWORK is the default of -n, PEERSOCK_STATE that of --state, PEERSOCK_ROOTS that of --root,
-PEERSOCK_DHT that of --dht, PEERSOCK_TURN that of --turn, PEERSOCK_STUN that of --stun (HOST:PORT, with spaces between
-several), PEERSOCK_BUSY_POLL that of --busy-poll, PEERSOCK_INTERFACE that of --interface (with commas between several);
+Environment variables hold defaults of options: PEERSOCK_NETWORK of -n, PEERSOCK_STATE of --state, PEERSOCK_ROOTS of
+--root, PEERSOCK_DHT of --dht, PEERSOCK_TURN of --turn, PEERSOCK_STUN of --stun (HOST:PORT, separated by spaces),
+PEERSOCK_BUSY_POLL of --busy-poll, PEERSOCK_INTERFACE of --interface (separated by commas).
 PEERSOCK_SECRET holds a passphrase.
 
 Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000
   peersock dial --ephemeral -n ff0001ffff000000 '[ADDRESS THAT LISTEN PRINTED]:7000'
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 nobody
-reads the output any more. `run` ends with its program's status.
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 the reader
+of the output is gone. `run` ends with its program's status.
 Data goes to stdout, everything else to stderr.";
 
 #[derive(Subcommand)]

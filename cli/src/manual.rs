@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 Examples:
   peersock man --out ~/.local/share/man/man1")]
 pub(crate) struct Args {
-    /// The folder to write to, which is made if need be
+    /// Folder to write to; created if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -18,15 +18,15 @@ use crate::signals;
 use crate::status::{self, Answer, Conflict, Presence, conflict, last_sign};
 use crate::style::{BOLD, ERROR, paint};
 
-/// List who is in a network, with the address to dial first
+/// List the members of a network, with the address to dial first
 ///
-/// Where a node runs with the state directory, it is asked whom it knows in its networks. Otherwise, or with
-/// --ephemeral, a beacon asks on the local networks who is there, and those who answer within the time of
-/// --wait are listed; they do not learn who asked. Roots and the DHT are not asked: they find a member whose
-/// address is known, and list nobody. Of a static network all members are listed, whether they
-/// answer or not, and only a member can ask. Who is `known` was heard of and has no session with the node
-/// that was asked: it says goodbye to nobody, and may have ended up to two minutes ago. The exit status is 0
-/// also if nobody answers: then the list is empty, and lines on stderr say so, and what to look at.
+/// If a node runs with the state directory, that node lists the members it knows in its networks. Otherwise,
+/// or with --ephemeral, a beacon on the local networks asks for members, and those that answer within --wait
+/// are listed; they do not learn who asked. Roots and the DHT are not asked, because they find members by
+/// address and list none. Of a static network all members are listed, even without an answer, and only a
+/// member can ask. A `known` member was heard of but has no session with the asked node. It says no goodbye,
+/// so it may have ended up to two minutes ago. The exit status is 0 even without an answer: then the list is
+/// empty, and lines on stderr name the things to check.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,11 +41,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Listen for answers for so many seconds, where no running node is asked
+    /// Wait SECONDS for answers if no running node is asked
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
     wait: Duration,
 
-    /// List members that are gone, too
+    /// Also list members that are gone
     #[arg(long)]
     all: bool,
 
@@ -55,9 +55,9 @@ pub(crate) struct Args {
 }
 
 /// Hint if no member answers.
-const HINT: &str = "hint: start a node in this network, with `peersock listen` for example; if one runs, \
-    look whether it has the same network and secret, and what `peersock netcheck` says on both machines, or \
-    give it more time with --wait";
+const HINT: &str = "hint: start a node in this network, for example with `peersock listen`; if one runs, \
+                    check that it has the same network and secret, run `peersock netcheck` on both machines, \
+                    or give it more time with --wait";
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve()?;
@@ -88,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     if list.source == Source::Beacons && args.node.names_meeting_place() {
         note(
-            "roots and the DHT were not asked: they find a member whose address is known, and list nobody; \
-             `peersock ping` looks there for one, and a running node lists whom it knows",
+            "roots and the DHT were not asked, because they find members only by address; `peersock ping` \
+             finds a member there, and a running node lists the members that it knows",
         );
     }
     Ok(())
@@ -321,7 +321,7 @@ impl Members {
         let count = |states: &[Standing]| self.members.iter().filter(|m| states.contains(&m.state)).count();
         let mut text = match source {
             Source::Beacons => match count(&[Standing::Answered]) {
-                0 => format!("nobody answered in network {} on the local networks", self.id),
+                0 => format!("no member answered in network {} on the local networks", self.id),
                 1 => format!("1 member answered in network {} on the local networks", self.id),
                 many => format!("{many} members answered in network {} on the local networks", self.id),
             },

@@ -5,20 +5,21 @@ use peersock_root::Limits;
 /// Bounds on the nicknames that nodes claim.
 #[derive(clap::Args)]
 pub(crate) struct NicknameLimits {
-    /// The most nicknames; each takes about 400 bytes, and 0 is none at all
+    /// Store at most N nicknames, about 400 bytes each; 0 stores none
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     max_nicknames: usize,
 
-    /// The most nicknames of one node; nodes of this version claim four at most
+    /// Store at most N nicknames of one node; nodes of this version claim up to four
     #[arg(long, value_name = "N", default_value_t = 4)]
     max_nicknames_per_node: u32,
 
-    /// The most nicknames of the nodes of one IPv4 /24 or IPv6 /56
+    /// Store at most N nicknames of the nodes in one IPv4 /24 or IPv6 /56
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_nicknames_per_prefix: u32,
 
-    /// The longest time for which a node keeps a nickname that it does not claim again, in seconds, 10 at
-    /// least; nodes claim theirs again every 200 s, and sooner where that is too late
+    /// Drop a nickname SECONDS after its last claim, unless its node claims it again; at least 10
+    ///
+    /// Nodes claim their nicknames every 200 s, and sooner if the limit requires it.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..))]
     #[arg(default_value_t = 3600)]
     max_nickname_lifetime: u32,

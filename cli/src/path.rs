@@ -30,7 +30,7 @@ pub(crate) fn peer_at(node: &Node, address: IpAddr) -> Option<PeerStatus> {
 pub(crate) fn reasons(peer: &PeerStatus) -> Vec<String> {
     match peer.attempts.as_slice() {
         _ if peer.root.is_none() && !peer.turn => Vec::new(),
-        [] => vec!["no address of it is known where a direct path could be tried".to_owned()],
+        [] => vec!["no address for a direct path to it is known".to_owned()],
         attempts => attempts.iter().map(reason).collect(),
     }
 }

@@ -30,8 +30,8 @@ const COUNT_UNTIL_DIRECT: u64 = 30;
 
 /// Measure the round-trip time to a member of a network with ICMP echo requests
 ///
-/// Says which path the packets take, too: direct, or relayed by a root. The exit status is 0 if there was at
-/// least one reply, also after Ctrl-C.
+/// Also reports the path of the packets: direct, or relayed by a root. The exit status is 0 if at least one
+/// reply arrived, also after Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +40,7 @@ Examples:
   peersock ping --until-direct -n office.toml alpha
   peersock ping --json -c 10 -n office.toml 10.7.0.1 | jq .median_ms")]
 pub(crate) struct Args {
-    /// Whom: an IP address, or the name of a member of a static network
+    /// IP address, or the name of a member of a static network
     address: String,
 
     #[command(flatten)]
@@ -49,33 +49,36 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Stop as soon as the path is direct, with status 0; with status 1 if none is found within --count
-    /// requests (30 unless set)
+    /// Stop as soon as the path is direct, with status 0
+    ///
+    /// The status is 1 if no direct path is found within --count requests (30 unless set).
     #[arg(long)]
     until_direct: bool,
 
-    /// Stop after so many requests [default: at Ctrl-C]
+    /// Stop after COUNT requests [default: at Ctrl-C]
     #[arg(short, long, value_name = "COUNT", value_parser = parse_count)]
     count: Option<u64>,
 
-    /// Seconds from one request to the next
+    /// Send a request every SECONDS
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "1")]
     interval: Duration,
 
-    /// Seconds to wait for each reply
+    /// Wait up to SECONDS for each reply
     #[arg(short = 'W', long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "2")]
     wait: Duration,
 
-    /// Bytes of payload in each request
+    /// Send BYTES of payload in each request
     #[arg(short, long, value_name = "BYTES", default_value_t = PAYLOAD, value_parser = clap::value_parser!(u16).range(..=65_507))]
     size: u16,
 
-    /// Give up if the peer is not found within so many seconds [default: 15, with a DHT 60]
+    /// Give up if the peer is not found within SECONDS [default: 15, with a DHT 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// Print one JSON object at the end, and nothing else; after a failure, or if it was stopped before a
-    /// reply, it has an `error`. docs/use/STATUS.md explains the fields
+    /// Print only one JSON object, at the end
+    ///
+    /// The object has an `error` after a failure, or if the command is stopped before a reply.
+    /// docs/use/STATUS.md explains the fields.
     #[arg(long)]
     json: bool,
 }
@@ -203,11 +206,11 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     match replies {
         1.. if args.until_direct && !path.as_ref().is_some_and(Path::is_direct) => Err(Failure::new(
             format_args!("no direct path to {whom} was found"),
-            "give it longer with --count, or look what is in the way with `peersock netcheck` on both sides",
+            "give it longer with --count, or look for the obstacle with `peersock netcheck` on both sides",
         )),
         0 => Err(Failure::new(
             format_args!("{whom} did not reply"),
-            "look whether the peer still runs, or give it longer with --wait",
+            "check that the peer still runs, or give it longer with --wait",
         )),
         _ => Ok(()),
     }

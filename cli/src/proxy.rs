@@ -18,16 +18,16 @@ const AUTH_VARIABLE: &str = "PEERSOCK_PROXY_AUTH";
 /// Format of users and passwords.
 const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 bytes each";
 
-/// Offer the network to browsers and other programs: a SOCKS5 and HTTP proxy
+/// Offer the network to browsers and other programs as a SOCKS5 and HTTP proxy
 ///
-/// Both on one port, on this machine alone: SOCKS5 with CONNECT, BIND and UDP ASSOCIATE, HTTP with CONNECT
-/// and plain requests. Members are reached by address, in a static network by name, too. All else is refused,
-/// unless --direct has the system reach it. A line for each place where clients connect goes to stdout once
-/// they can, as the URL of a proxy.
+/// Serves both protocols on one port, for this machine only: SOCKS5 with CONNECT, BIND and UDP ASSOCIATE,
+/// HTTP with CONNECT and plain requests. Clients reach members by address and, in a static network, by name.
+/// Other targets are refused unless --direct is given. When clients can connect, stdout shows one line with
+/// the proxy's URL for each PLACE.
 ///
 /// PLACE is PORT or ADDRESS:PORT on this machine, overlay:PORT for the members of the network, unix:PATH, or
-/// systemd:NAME for a socket that systemd has opened. Where others than this machine's programs can connect,
-/// users and passwords are needed.
+/// systemd:NAME for a socket that systemd has opened. A place that others than this machine's programs can
+/// reach needs users and passwords.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,20 +42,23 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Listen here; may be given several times [default: the sockets of systemd, or else 127.0.0.1:1080]
+    /// Listen at PLACE; may be repeated [default: the sockets of systemd, or else 127.0.0.1:1080]
     #[arg(short, long, value_name = "PLACE")]
     listen: Vec<Place>,
 
-    /// File (mode 0600) with a line USER:PASSWORD for each who may use the proxy [env: PEERSOCK_PROXY_AUTH,
-    /// which holds the lines themselves]
+    /// File (mode 0600) with a line USER:PASSWORD for each user of the proxy [env: PEERSOCK_PROXY_AUTH]
+    ///
+    /// The variable holds the lines themselves.
     #[arg(long, value_name = "FILE")]
     auth_file: Option<PathBuf>,
 
-    /// Let everybody use the proxy who can connect, on other machines, too
+    /// Let every client that can connect use the proxy, also from other machines
     #[arg(long, conflicts_with = "auth_file")]
     no_password: bool,
 
-    /// Reach by the system what is no member's: clients get to this machine's own network and services
+    /// Reach targets outside the network through the system
+    ///
+    /// Clients can then reach this machine's own network and services.
     #[arg(long)]
     direct: bool,
 

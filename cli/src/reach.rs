@@ -30,14 +30,12 @@ impl NamedServers {
         let mut said: Vec<String> = node.root_lists().iter().filter_map(list).collect();
         if self.has_empty_roots {
             said.push(
-                "PEERSOCK_ROOTS is set and empty, so that no root is asked, unset it or give --root"
-                    .to_owned(),
+                "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root".to_owned(),
             );
         }
         let turn = node.status().turn;
         if self.turn && turn.is_empty() {
-            let why =
-                "no TURN server is asked: without a root or --dht nobody learns of its address, give one";
+            let why = "no TURN server is asked, because peers learn of it only by a root or --dht, give one";
             said.push(why.to_owned());
         }
         said.extend(node.status().dht.as_ref().and_then(dht));
@@ -140,15 +138,15 @@ pub(crate) fn carries_too_little(what: &str, lost: &str) -> Failure {
 fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     let name = root_watch::name(root);
     match root.state {
-        RootState::Refused => format!("{name} does not take this node, it may want a token; "),
+        RootState::Refused => format!("{name} refuses this node, it may require a token; "),
         RootState::Registered | RootState::Draining if root.directory_away => format!(
-            "{name} was reached, and its directory does not answer: nodes that are at other roots are not found \
-             until it does, tell who runs the root to look at its --directory; "
+            "{name} was reached, and its directory does not answer: nodes at other roots are not found until \
+             it does, ask the operator of the root to check its --directory; "
         ),
         RootState::Registered | RootState::Draining => {
             format!(
-                "{name} was reached, and {address} was not met there: give the other program the same root, \
-                 if it has another; "
+                "{name} was reached, and {address} was not found there: give the other program the same \
+                 root, if it has another; "
             )
         }
         _ => {
@@ -160,7 +158,7 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
                 }
             };
             format!(
-                "{name} does not answer, look whether it runs and has the key that --root names; {streams}; "
+                "{name} does not answer, check that it runs and has the key that --root names; {streams}; "
             )
         }
     }
@@ -185,7 +183,7 @@ fn dht(dht: &DhtStatus) -> Option<String> {
     match &dht.error {
         Some(error) => Some(format!("the DHT cannot be used: {error}")),
         None if dht.nodes == 0 => Some(
-            "no node of the DHT has answered, look whether UDP leaves this network, or name others with --dht"
+            "no node of the DHT has answered, check that UDP leaves this network, or name others with --dht"
                 .to_owned(),
         ),
         None => None,
@@ -200,11 +198,11 @@ fn turn_server(one: &TurnStatus, all: &[TurnStatus]) -> Option<String> {
     // Reports IPv4 only, because it is tried first and most peers need it.
     match &one.error {
         Some(error) if one.family == "ipv4" => Some(format!(
-            "the TURN server {} does not relay: {error}, check its text and ask who runs it",
+            "the TURN server {} does not relay: {error}, check its text and ask its operator",
             one.server
         )),
         None if one.family == "ipv4" => {
-            Some(format!("the TURN server {} has not answered, look whether it runs there", one.server))
+            Some(format!("the TURN server {} has not answered, check that it runs there", one.server))
         }
         _ => None,
     }

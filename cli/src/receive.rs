@@ -34,13 +34,12 @@ const LONGEST_LINE: u64 = 1024;
 
 /// Get the files and folders that `peersock send` offers under a code
 ///
-/// What comes is written into the current folder, or that of --to, and nowhere else. A file gets its name
-/// when its hash is right; until then it is called .NAME.peersock-part, which is gone on with the next time,
-/// also if this program or the sender was killed. If the connection breaks, this tries again by itself. Files
-/// that are there already count as received if they are the same; if one is different, nothing is transferred
-/// unless --overwrite is given. Names that begin with a dot are told, for `ls` does not show them. A sender
-/// that is there and says nothing for ten minutes is given up. The exit status is 0 only if everything is
-/// verified and on the disk.
+/// Writes only into the current folder, or into that of --to. A file gets its name when its hash is verified;
+/// until then it is called .NAME.peersock-part. The next run continues that part, even if this program or the
+/// sender was killed. If the connection breaks, this command reconnects by itself. An existing file counts as
+/// received if it is the same; if one is different, nothing is transferred without --overwrite. Names that
+/// begin with a dot are reported, because `ls` hides them. A connected sender that sends nothing for ten
+/// minutes is given up. The exit status is 0 only if everything is verified and on the disk.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,28 +47,29 @@ Examples:
   peersock receive --list 0R64E-5YRY4-JQV4Q
   peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 0R64E-5YRY4-JQV4Q")]
 pub(crate) struct Args {
-    /// The code that `peersock send` has printed. The list of processes shows it; PEERSOCK_CODE does not
-    /// [default: a line of stdin]
+    /// Code that `peersock send` has printed [default: a line of stdin]
+    ///
+    /// The process list shows an argument, but not PEERSOCK_CODE.
     #[arg(value_name = "CODE", env = CODE_VARIABLE, hide_env_values = true)]
     code: Option<Zeroizing<String>>,
 
-    /// The folder into which everything is written
+    /// Write everything into this folder
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = clap::ValueHint::DirPath)]
     to: PathBuf,
 
-    /// Replace files and links that are there already and different
+    /// Replace existing files and links that are different
     #[arg(long)]
     overwrite: bool,
 
-    /// Print what there is, and receive nothing
+    /// List the offered files, and receive nothing
     #[arg(long)]
     list: bool,
 
-    /// Give up if the sender is not found within so many seconds [default: 15, with a DHT 60]
+    /// Give up if the sender is not found within SECONDS [default: 15, with a DHT 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// When the connection has broken, try again until nothing has come for so many seconds
+    /// After the connection breaks, retry until nothing has arrived for SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
     retry: Duration,
 
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     silence: PeerTimeoutArgs,
 
-    /// Print errors only
+    /// Print only errors
     #[arg(short, long)]
     quiet: bool,
 }
@@ -89,13 +89,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let folder = Folder::open(&args.to).map_err(|error| {
         Failure::new(
             format_args!("cannot receive into {}: {error}", args.to.display()),
-            "give --to DIR with a folder that is there and that you may write to",
+            "give --to DIR with an existing folder that you may write to",
         )
     })?;
     let meeting = code.meeting();
     let session =
         Session::open_as(&args.underlay, meeting.network, IdentitySource::Ephemeral, |signal, _| {
-            stdio::note("stopped; what has come is kept, and the same command goes on with it");
+            stdio::note("stopped; received data is kept, and the same command continues with it");
             128 + signal
         })?;
     let _roots = root_watch::start(&session.node)?;
@@ -287,24 +287,24 @@ impl Receiver<'_> {
         match error {
             ReceiveError::Wire(WireError::Stream(_)) => Failure::new(
                 format_args!("{}", broken(error)),
-                "what has come is kept: give the same command again to go on; if the sender has ended, start \
-                 it there with `peersock send --code CODE` and the same files",
+                "received data is kept: give the same command again to continue; if the sender has ended, \
+                 start it there with `peersock send --code CODE` and the same files",
             ),
             ReceiveError::Wire(WireError::Version(_)) => {
                 Failure::new(format_args!("{error}"), "install the same version of peersock on both machines")
             }
             ReceiveError::Wire(_) => Failure::new(
-                format_args!("the sender has sent what makes no sense: {error}"),
-                "ask who sends which program that is; peersock has kept what was verified, and nothing else",
+                format_args!("the sender has sent invalid data: {error}"),
+                "ask the sender which program it uses; only verified data was kept",
             ),
             ReceiveError::Sender { .. } => Failure::new(
                 format_args!("{error}"),
-                "ask who sends to look at it; then give the same command again: what has come is kept",
+                "ask the sender to check it; then give the same command again: received data is kept",
             ),
             ReceiveError::Silent(_) => Failure::new(
                 format_args!("{error}"),
-                "ask who sends whether the program still runs there; then give the same command again: what \
-                 has come is kept",
+                "ask the sender whether the program still runs there; then give the same command again: \
+                 received data is kept",
             ),
             ReceiveError::Conflicts { .. } => Failure::new(
                 format_args!("nothing was received: {error}"),
@@ -312,7 +312,7 @@ impl Receiver<'_> {
             ),
             ReceiveError::Room { needed, free } => Failure::new(
                 format_args!(
-                    "the disk has room for {}, and {} are to come",
+                    "the disk has room for {}, and {} are still to be received",
                     HumanBytes(*free),
                     HumanBytes(*needed)
                 ),
@@ -321,15 +321,16 @@ impl Receiver<'_> {
             ReceiveError::Local { source, .. } if source.kind() == ErrorKind::ResourceBusy => Failure::new(
                 format_args!("{error}"),
                 "wait until the other program has ended, or give --to DIR with another folder; then give the \
-                 same command again to go on",
+                 same command again to continue",
             ),
             ReceiveError::Hash { .. } => Failure::new(
                 format_args!("{error}"),
-                "give the same command again; if it stays so, look at the disks and memory of both machines",
+                "give the same command again; if it fails again, check the disks and memory of both machines",
             ),
             _ => Failure::new(
                 format_args!("{error}"),
-                "check the disk and who may write to the folder, then give the same command again to go on",
+                "check the disk and who may write to the folder, then give the same command again to \
+                 continue",
             ),
         }
     }
@@ -361,14 +362,14 @@ impl Observer for Receiver<'_> {
         }
         if left_out > 0 {
             let entries = if left_out == 1 { "1 entry" } else { &format!("{left_out} entries") };
-            stdio::note(format_args!("the sender has left out {entries}, and has said there which"));
+            stdio::note(format_args!("the sender has left out {entries}, and has listed them there"));
         }
     }
 
     fn begins(&self, bytes: u64, _: u32) {
         let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
         if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
-            self.meter.note(format_args!("goes on: {} are here", HumanBytes(here)));
+            self.meter.note(format_args!("continuing: {} are here already", HumanBytes(here)));
         }
         self.meter.expect(bytes);
     }
@@ -382,7 +383,7 @@ impl Observer for Receiver<'_> {
         let before = self.compared.fetch_add(bytes, Ordering::Relaxed);
         let is_long = before < LONG_COMPARISON && before + bytes >= LONG_COMPARISON;
         if is_long && !self.args.quiet {
-            self.meter.note("reads what is there already, to go on with it if it is the same");
+            self.meter.note("reading existing files, to continue with those that are the same");
         }
     }
 }

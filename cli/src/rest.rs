@@ -15,17 +15,17 @@ use crate::{output, stdio};
 /// Name of the token's file in the state directory.
 const TOKEN_FILE: &str = "rest-token";
 
-/// Offer the node by HTTP to programs of this machine: its state, and pipes to members
+/// Offer the node over HTTP to programs of this machine: its state, and pipes to members
 ///
-/// For whatever has no library of peersock's: curl, scripts, pages in a browser. A pipe is a connection or a
-/// UDP socket that lives in this program and has a name; its messages are sent and taken by requests, and it
-/// can become a raw relay or a WebSocket. GET /v1/openapi.json describes all routes, docs/use/REST.md explains
-/// them; those of P2PD are there, too. A line for each place where clients connect goes to stdout once they
-/// can.
+/// For programs without a peersock library: curl, scripts, pages in a browser. A pipe is a named connection
+/// or UDP socket in this program. Requests send and take its messages, and it can become a raw relay or a
+/// WebSocket. GET /v1/openapi.json describes all routes, and docs/use/REST.md explains them; the routes of
+/// P2PD are also available. When clients can connect, stdout shows one line for each PLACE.
 ///
 /// PLACE is PORT or ADDRESS:PORT with a loopback address, unix:PATH, or systemd:NAME for a socket that
-/// systemd has opened. Programs show a token, which is written to a file that only this user can read, unless
-/// they connect to unix:PATH, which only this user can. Web pages can use the node if --origin names them.
+/// systemd has opened. Programs show a token, which is written to a file that only this user can read. At
+/// unix:PATH they need no token, because only this user can connect. Web pages can use the node if --origin
+/// names them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,24 +40,26 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Listen here; may be given several times [default: the sockets of systemd, or else 127.0.0.1:12333]
+    /// Listen at PLACE; may be repeated [default: the sockets of systemd, or else 127.0.0.1:12333]
     #[arg(short, long, value_name = "PLACE")]
     listen: Vec<Place>,
 
-    /// File (mode 0600) with the token; made with a new one if it is not there [default: rest-token in the
-    /// state directory, new with each start]
+    /// File (mode 0600) with the token; created with a new token if missing [default: rest-token in the state
+    /// directory, new at each start]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Let every program and every user of this machine use the node without a token
+    /// Let every program and user of this machine use the node without a token
     #[arg(long, conflicts_with = "token_file")]
     no_token: bool,
 
-    /// Let web pages of this origin (SCHEME://HOST:PORT) use the node; may be given several times
+    /// Let web pages of this origin (SCHEME://HOST:PORT) use the node; may be repeated
     #[arg(long = "origin", value_name = "URL")]
     origins: Vec<Origin>,
 
-    /// Let a member have so many connections to listeners at once, of 256 pipes; further ones are reset
+    /// Let a member have NUMBER connections to listeners at once; further ones are reset
+    ///
+    /// All members together share 256 pipes.
     #[arg(long, value_name = "NUMBER", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     max_clients_of_member: u16,
@@ -125,13 +127,13 @@ fn token(args: &Args) -> Outcome<(Token, PathBuf)> {
             let text = read_secret_file(path).map_err(|error| {
                 Failure::file(
                     error,
-                    "write the token into a file of mode 0600, or name one that is not there",
+                    "write the token into a file of mode 0600, or name one that does not exist",
                 )
             })?;
             let token = Token::parse(&text).map_err(|error| {
                 Failure::usage(
                     format_args!("{}: {error}", path.display()),
-                    "name a file that is not there: it is made with a new token",
+                    "name a file that does not exist: it is created with a new token",
                 )
             })?;
             Ok((token, path.clone()))
@@ -162,7 +164,8 @@ fn failure(error: RestError) -> Failure {
         RestError::Listen(error) => listen_failure(error, Said::Listen),
         error => Failure::usage(
             format_args!("{error}"),
-            "give a loopback address, as 127.0.0.1:12333, or unix:PATH: other machines need own nodes",
+            "give a loopback address, such as 127.0.0.1:12333, or unix:PATH: other machines need their own \
+             nodes",
         ),
     }
 }

@@ -29,18 +29,19 @@ use crate::signals;
 /// another identity.
 const DIRECTORY: &str = "peersock-root";
 
-/// Serve as a root: where nodes find each other, and which relays what they cannot send directly
+/// Serve as a root: nodes find each other here, and the root relays what they cannot send directly
 ///
-/// The first line on stdout is what others need: give it to them as PEERSOCK_ROOTS. It has the root's key and
-/// the addresses of this machine's interfaces, unless --advertise says others. A root sees who is registered,
-/// from which address, and how much goes between whom; it cannot read or forge any of that, and does not
-/// learn which networks there are. docs/use/ROOT.md says more, and how to size one.
+/// The first line on stdout is the text that nodes need: give it to them as PEERSOCK_ROOTS. It holds the
+/// root's key and the addresses of this machine's interfaces, or the endpoints of --advertise. A root sees
+/// which nodes are registered, from which addresses, and how much data passes between which nodes. It cannot
+/// read or forge that data, and does not learn which networks exist. docs/use/ROOT.md says more, and how to
+/// size a root.
 ///
-/// With --stream it also listens for TCP, TLS and WebSocket, for nodes in networks that let no UDP pass; on
-/// port 443 that is what gets through most proxies. SIGHUP has the files of --certificate read again.
+/// With --stream, the root also listens for TCP, TLS and WebSocket, for nodes in networks that block UDP;
+/// port 443 passes most proxies. SIGHUP reloads the files of --certificate.
 ///
-/// Ctrl-C or SIGTERM tells all nodes, which go to another root if they have one, and ends the program with
-/// status 0 when they have had --drain seconds; a second signal ends it at once.
+/// Ctrl-C or SIGTERM tells all nodes to move to another root, if they have one. The program ends with status
+/// 0 after --drain seconds; a second signal ends it at once.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,22 +56,25 @@ Examples:
   peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
 pub(crate) struct Args {
-    /// Address of this machine to listen on, with a port or without; may be given several times
-    /// [default: all]
+    /// Address of this machine to listen on, with or without a port; may be repeated [default: all]
     #[arg(short, long, value_name = "ADDR", value_parser = parse_listen)]
     listen: Vec<Where>,
 
-    /// UDP port where --listen has none; 0 picks a free one
+    /// UDP port for --listen addresses without one; 0 picks a free one
     #[arg(short, long, value_name = "PORT", value_parser = parse_port, default_value_t = 7420)]
     port: u16,
 
-    /// Also take streams (TCP, TLS and WebSocket, told apart by how they begin) at this address and port, or
-    /// at this port of all --listen addresses; 0 picks a free one; may be given several times
+    /// Also accept streams (TCP, TLS and WebSocket) at this address and port; may be repeated; 0 picks a free
+    /// port
+    ///
+    /// PORT alone means this port of all --listen addresses. The first bytes of a stream tell its kind.
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_stream)]
     stream: Vec<StreamPlace>,
 
-    /// PEM file with a certificate for streams, and those of authorities that lead to a known one; it is read
-    /// again on SIGHUP and when it has changed [default: made with the root's key, which nodes know]
+    /// PEM file with the certificate chain for streams [default: made with the root's key, which nodes know]
+    ///
+    /// Holds the certificate, and the authorities that lead to a known one. It is read again on SIGHUP
+    /// and when it has changed.
     #[arg(long, value_name = "FILE", requires_all = ["certificate_key", "stream"])]
     certificate: Option<PathBuf>,
 
@@ -78,21 +82,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "certificate")]
     certificate_key: Option<PathBuf>,
 
-    /// The most stream connections; each takes a file descriptor
+    /// Accept at most N stream connections; each takes a file descriptor
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     max_streams: usize,
 
-    /// The most stream connections of one IPv4 /24 or IPv6 /56; all nodes behind one proxy count together
+    /// Accept at most N stream connections from one IPv4 /24 or IPv6 /56; all nodes behind one proxy count
+    /// together
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_streams_per_prefix: usize,
 
-    /// Endpoint to name in the first line instead of the interfaces' addresses, as nodes reach it: for UDP,
-    /// or after tcp:, tls: or wss:; may be given several times
+    /// Endpoint for the first line, as nodes reach it, in place of the interfaces' addresses; may be repeated
+    ///
+    /// HOST:PORT is for UDP; the prefixes tcp:, tls: and wss: are for streams.
     #[arg(long, value_name = "[WAY:]HOST:PORT", value_parser = parse_advertised)]
     advertise: Vec<RootEndpoint>,
 
-    /// Announce this root on the local networks, for nodes with `--root lan`; PORT is that of the nodes'
-    /// discovery, 7473 unless they have another one
+    /// Announce this root on the local networks, for nodes with `--root lan`
+    ///
+    /// PORT is the discovery port of the nodes, 7473 unless they use another one.
     #[arg(long, value_name = "PORT", value_parser = parse_port, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = DISCOVERY_PORT_TEXT)]
     announce: Option<u16>,
@@ -102,67 +109,73 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 
-    /// Use a new identity that is forgotten at the end
+    /// Use a new identity and forget it on exit
     #[arg(long, conflicts_with = "state")]
     ephemeral: bool,
 
-    /// File (mode 0600) with a text that nodes must show to be registered, at most 255 bytes [default:
-    /// everybody may register]
+    /// File (mode 0600) with a text that nodes must show to register, at most 255 bytes [default: every node
+    /// may register]
     #[arg(long, value_name = "FILE")]
     access_token_file: Option<PathBuf>,
 
-    /// The same with a new text of 192 random bits, which is written into FILE (mode 0600, must not be there)
+    /// Require nodes to show a new random text (192 bits), written to FILE (mode 0600, must not exist)
     #[arg(long, value_name = "FILE", conflicts_with = "access_token_file")]
     new_token: Option<PathBuf>,
 
-    /// Bytes per second that are relayed for one node, with k, M or G for thousands, millions, billions; 0
-    /// for no limit
+    /// Relay at most BYTES per second for one node; 0 for no limit
+    ///
+    /// The suffixes k, M and G mean thousands, millions and billions.
     #[arg(long, value_name = "BYTES", value_parser = parse_rate, default_value = "8M")]
     relay_rate: u32,
 
-    /// The same for all nodes of one IPv4 /24 or IPv6 /56 [default: four times as much as for one node]
+    /// Relay at most BYTES per second for all nodes of one IPv4 /24 or IPv6 /56 [default: four times the rate
+    /// of one node]
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     relay_prefix_rate: Option<u32>,
 
-    /// Share the directory with other roots through this Redis: redis:// or, by TLS, rediss://, then
-    /// `[USER@]HOST[:PORT][/DATABASE]`. Their nodes then find each other
+    /// Share the directory with other roots through this Redis, so that their nodes find each other
+    ///
+    /// URL is redis:// or, over TLS, rediss://, then `[USER@]HOST[:PORT][/DATABASE]`.
     #[arg(long, value_name = "URL")]
     directory: Option<String>,
 
-    /// File (mode 0600) with the password of that Redis [env: PEERSOCK_DIRECTORY_PASSWORD, with the password
-    /// itself] [default: none]
+    /// File (mode 0600) with the password for --directory [env: PEERSOCK_DIRECTORY_PASSWORD] [default: none]
+    ///
+    /// The variable holds the password itself.
     #[arg(long, value_name = "FILE", requires = "directory")]
     directory_password_file: Option<PathBuf>,
 
-    /// Relay nothing but what two nodes need to meet: handshakes, and 2 kB/s
+    /// Relay only what two nodes need to meet: handshakes, and 2 kB/s
     #[arg(long, conflicts_with_all = ["relay_rate", "relay_prefix_rate"])]
     no_relay: bool,
 
-    /// Answer STUN requests also if they are shorter than the answer, some per second and prefix (others are
-    /// always answered)
+    /// Also answer STUN requests that are shorter than the answer, a few per second and prefix
+    ///
+    /// Longer requests are always answered.
     #[arg(long)]
     stun: bool,
 
-    /// Serve /metrics (for Prometheus) and /health over HTTP there; whoever reaches it can read it
+    /// Serve /metrics (for Prometheus) and /health over HTTP at this address; everyone who can connect can
+    /// read them
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
 
-    /// The most nodes; each takes up to 1 KiB
+    /// Register at most N nodes; each takes up to 1 KiB
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     max_nodes: usize,
 
-    /// The most nodes of one IPv4 /24 or IPv6 /56
+    /// Register at most N nodes of one IPv4 /24 or IPv6 /56
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_nodes_per_prefix: u32,
 
-    /// The longest time for which a node is registered without renewing that, in seconds
+    /// Drop the registration of a node SECONDS after its last renewal
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     max_lifetime: u32,
 
     #[command(flatten)]
     nicknames: NicknameLimits,
 
-    /// How long nodes have to go elsewhere before the end
+    /// Give nodes SECONDS to move to another root before the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10")]
     drain: Duration,
 }
@@ -211,8 +224,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
         if announcement.endpoints().is_empty() {
             note(
-                "warning: there is no address to tell nodes; give --advertise ADDR:PORT, or bring an interface up \
-                 and start again",
+                "warning: no address for nodes is known; give --advertise ADDR:PORT, or bring an interface \
+                 up and start again",
             );
         }
         print(announcement)?;
@@ -318,8 +331,8 @@ impl Args {
         let token = read_token(path)?;
         if token.len() < STRONG_TOKEN {
             note(format_args!(
-                "warning: the access token has {} bytes only: a root of others that nodes are referred to can guess a \
-                 weak one; make a strong one with --new-token FILE",
+                "warning: the access token has only {} bytes: other roots that nodes are referred to can \
+                 guess a weak one; make a strong one with --new-token FILE",
                 token.len()
             ));
         }

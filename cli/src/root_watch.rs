@@ -103,7 +103,7 @@ impl RootMessages {
             (None, Known::Registered) => return None,
             (Some(_), Known::Registered) => "takes this node again: it can be found there".to_owned(),
             (Some(Known::Registered), Known::Unreachable) => {
-                "is lost: it does not answer any more, and nobody finds this node there; it is tried again \
+                "is lost: it does not answer any more, and no peer finds this node there; it is tried again \
                  until it answers"
                     .to_owned()
             }
@@ -114,12 +114,13 @@ impl RootMessages {
                     "; it is tried by UDP alone: where that is blocked, --root has to name tcp: or wss: as well"
                 };
                 format!(
-                    "does not answer; it is tried again until it does: look whether it runs, has the key that \
-                     --root names, and is let through by firewalls{blocked}"
+                    "does not answer; it is tried again until it does: check that it runs, has the key that \
+                     --root names, and that firewalls let it pass{blocked}"
                 )
             }
             (_, Known::Refused) => {
-                "refuses this node: most likely it wants a token; give that with --root-token-file".to_owned()
+                "refuses this node: most likely it requires a token; give that with --root-token-file"
+                    .to_owned()
             }
         };
         Some(format!("{} {text}", name()))
@@ -138,10 +139,10 @@ impl RootMessages {
         };
         let text = match is_away {
             true => {
-                "says that the directory which it shares with other roots does not answer: who is at another root \
-                 only is not found until it does; who runs the root finds the reason in its log"
+                "says that the directory which it shares with other roots does not answer: nodes at other \
+                 roots are not found until it does; the operator of the root finds the reason in its log"
             }
-            false => "reaches the directory again that it shares with other roots",
+            false => "again reaches the directory that it shares with other roots",
         };
         is_news.then(|| format!("{} {text}", name()))
     }

@@ -13,11 +13,13 @@ use crate::output::note;
 /// Environment variable with the passphrase, an alternative to `--secret-file`.
 pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 
-/// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
+/// Passphrase of a network. It is never an argument, because every user of the machine can see arguments.
 #[derive(clap::Args)]
 pub(crate) struct SecretArgs {
-    /// File with the passphrase of an ad-hoc network (mode 0600), or a pipe; the variable PEERSOCK_SECRET may
-    /// hold it instead. A static network has its secret in its own file
+    /// File (mode 0600) or pipe with the passphrase of an ad-hoc network
+    ///
+    /// The variable PEERSOCK_SECRET may hold the passphrase instead. A static network has its secret in its
+    /// own file.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }

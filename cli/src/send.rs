@@ -32,20 +32,21 @@ const MOST_REFUSED: usize = 32;
 /// Maximum number of left-out entries that are named.
 const NAMED: usize = 10;
 
-/// Send files and folders to whoever types the code that this prints
+/// Send files and folders to every receiver that types the printed code
 ///
-/// `peersock receive CODE` at the other machine gets them: on the same LAN without any settings, elsewhere if
-/// both give the same --root (or PEERSOCK_ROOTS). All is encrypted and verified from end to end. Who has the
-/// code gets the files, so tell it to the receivers only; it cannot be guessed. A transfer that breaks off
-/// goes on where it stopped: the receiver tries again by itself, and a sender that has ended is started again
-/// with the same --code.
+/// `peersock receive CODE` on the other machine gets them: on the same LAN without any settings, elsewhere if
+/// both give the same --root (or PEERSOCK_ROOTS). Everything is encrypted and verified from end to end.
+/// Everyone who has the code gets the files, so give it only to the receivers; it cannot be guessed. A broken
+/// transfer continues where it stopped: the receiver reconnects by itself, and a sender that has ended is
+/// started again with the same --code.
 ///
-/// Ends with 0 when one receiver has confirmed that everything is verified and written, and those that are
-/// served at that time have ended, and with 1 if something was left out; with --keep it goes on until Ctrl-C.
-/// Folders are sent with all that is in them: empty folders, times, the permission to run, and symbolic links
-/// that stay inside. Other links, pipes, devices, sockets, and names with backslashes or control characters
-/// (those that change the direction of text are among them) are left out, and said to be so. A file that
-/// changes while it is sent is an error at both ends, and nothing of it is taken for complete.
+/// The command ends when one receiver has confirmed that everything is verified and written, and the
+/// receivers served at that time have ended. The status is then 0, or 1 if something was left out. With
+/// --keep it continues until Ctrl-C. Folders are sent with their contents: empty folders, times, the
+/// permission to run, and symbolic links that stay inside. Other links, pipes, devices, sockets, and names
+/// with backslashes or control characters (including those that change the direction of text) are left out
+/// and reported. A file that changes while it is sent is an error at both ends, and no part of it counts as
+/// complete.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,13 +58,14 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
 
-    /// The code of a sender that has ended, to go on; never one that somebody has made up. The list of
-    /// processes shows it, PEERSOCK_SEND_CODE does not [default: a new one]
+    /// Code of a sender that has ended, to continue its transfer [default: a new code]
+    ///
+    /// Never make up a code. The process list shows this option, but not PEERSOCK_SEND_CODE.
     // Not the variable of `receive`, because a receiver would then send under the sender's code.
     #[arg(long, value_name = "CODE", env = SEND_CODE_VARIABLE, hide_env_values = true)]
     code: Option<Zeroizing<String>>,
 
-    /// Go on when a receiver has everything, until Ctrl-C
+    /// Continue after a receiver has everything, until Ctrl-C
     #[arg(short, long)]
     keep: bool,
 
@@ -73,7 +75,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     silence: PeerTimeoutArgs,
 
-    /// Print the code and errors only
+    /// Print only the code and errors
     #[arg(short, long)]
     quiet: bool,
 }
@@ -91,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
         stdio::note(format_args!(
             "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, \
-             lets receivers go on that do not have everything",
+             lets incomplete receivers continue",
             again.to_text().as_str()
         ));
         128 + signal
@@ -119,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         0 => Ok(()),
         // The receiver has less than the named files.
         count => Err(Failure::new(
-            format_args!("not everything was sent: {count} left out, as was said at the start"),
+            format_args!("not everything was sent: {count} left out, as listed at the start"),
             "give what is left out another name or another place, or send an archive (tar)",
         )),
     }
@@ -260,7 +262,7 @@ impl Server {
             let Some(place) = self.served.take(owner) else {
                 let line = || {
                     format!(
-                        "a receiver is told to come back: {MOST_SERVED} are served at once, half of them of \
+                        "a receiver must come back later: {MOST_SERVED} are served at once, half of them of \
                          one member"
                     )
                 };
@@ -307,7 +309,7 @@ impl Server {
                 SendError::Wire(WireError::Stream(error)) if is_end(error) => "it has gone away".to_owned(),
                 error => error.to_string(),
             };
-            let line = format!("{receiver} does not have everything: {why}; it can go on with the code");
+            let line = format!("{receiver} does not have everything: {why}; it can continue with the code");
             self.meter.note(line);
             false
         };
@@ -333,7 +335,7 @@ impl Server {
                 true
             }
             Ok(Sent::Listed) => {
-                self.say(format_args!("{receiver} has asked what there is"));
+                self.say(format_args!("{receiver} has listed the files"));
                 false
             }
             Err(error) => failed(error),

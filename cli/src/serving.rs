@@ -26,20 +26,20 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// Time that the stopped server gets to end.
 const SERVER_END: Duration = Duration::from_secs(2);
 
-/// How many are served, and how they end.
+/// Limits on served clients, and the end of serving.
 #[derive(clap::Args)]
 pub(crate) struct ServingArgs {
-    /// Give up if there is no connection to what a client wants after so many seconds [default: 15, with a
-    /// DHT 60]
+    /// Give up connecting to a client's target after SECONDS [default: 15, with a DHT 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// Serve so many connections at once, and so many flows of datagrams; half of them of one member, or of
-    /// one client on another machine
+    /// Serve NUMBER connections at once, and NUMBER flows of datagrams
+    ///
+    /// One member, or one client on another machine, may use half of them.
     #[arg(long, value_name = "NUMBER", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
 
-    /// At the end (Ctrl-C, SIGTERM) let connections go on for so many seconds; then they are reset
+    /// Let connections continue for SECONDS after Ctrl-C or SIGTERM; then reset them
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     linger: Duration,
 }
@@ -118,7 +118,7 @@ impl Serving {
         signals::leave_to_cleanup();
         result.map_err(|error| {
             Failure::new(
-                format_args!("nobody can connect any more: {error}"),
+                format_args!("no client can connect any more: {error}"),
                 "start the command again: the node has ended",
             )
         })

@@ -200,7 +200,10 @@ impl Session {
             true => Ok(()),
             false => {
                 let lost = lost(&self.node);
-                Err(Failure::new(format_args!("{lost}"), "look what the other side has, and send again"))
+                Err(Failure::new(
+                    format_args!("{lost}"),
+                    "check what the other side has received, and send again",
+                ))
             }
         }
     }

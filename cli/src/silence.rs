@@ -256,7 +256,7 @@ impl SilenceMessages {
             Some(longest) if silence < longest => {
                 self.last_message = None;
                 let longest = seconds(longest);
-                Some(format!("the peer answers again after {longest} of silence; the connection goes on"))
+                Some(format!("the peer answers again after {longest} of silence; the connection continues"))
             }
             Some(_) => {
                 self.last_message = Some(silence);
@@ -273,14 +273,14 @@ impl SilenceMessages {
             false if stalled >= self.tell_after && silence < self.tell_after / 2 => {
                 self.is_loss_told = true;
                 Some(format!(
-                    "nothing of what is sent has arrived for {}, though the peer is there: it is lost on the \
-                     way, and sent again and again; `peersock ping` shows how much of what is sent arrives",
+                    "no sent data has arrived for {}, although the peer is alive: it is lost on the way and \
+                     sent again; `peersock ping` shows how many packets arrive",
                     seconds(stalled)
                 ))
             }
             true if stalled < self.tell_after => {
                 self.is_loss_told = false;
-                Some("what is sent arrives again; the connection goes on".to_owned())
+                Some("sent data arrives again; the connection continues".to_owned())
             }
             _ => None,
         }
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(tell(4.9, 0.1), "");
         assert_eq!(tell(5.0, 5.0), "", "that is silence");
         let told = tell(6.0, 1.0);
-        assert!(told.contains("has arrived for 6 s, though the peer is there"), "{told}");
+        assert!(told.contains("has arrived for 6 s, although the peer is alive"), "{told}");
         assert_eq!(tell(6.3, 1.0), "");
         assert_eq!(tell(9.0, 8.0), "");
         assert!(tell(0.0, 0.2).contains("arrives again"));

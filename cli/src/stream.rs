@@ -249,11 +249,11 @@ fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionReset => Failure::new(
             format_args!("the connection broke: the peer has reset it{lost}"),
-            "look why the program at the other end has given up, and send again",
+            "check why the program at the other end has given up, and send again",
         ),
         io::ErrorKind::BrokenPipe => Failure::new(
             format_args!("the connection broke: the peer has closed it without reading everything{lost}"),
-            "look why the program at the other end has ended early, and send again",
+            "check why the program at the other end has ended early, and send again",
         ),
         io::ErrorKind::TimedOut => Failure::new(
             format_args!("the connection broke: the peer does not answer any more{lost}"),
@@ -262,7 +262,7 @@ fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
         _ if reach::is_too_small(error) => reach::carries_too_little("the connection broke", &lost),
         _ => Failure::new(
             format_args!("the connection broke: {error}{lost}"),
-            "look whether the program at the other end still runs, and start again",
+            "check that the program at the other end still runs, and start again",
         ),
     }
 }

@@ -87,7 +87,7 @@ fn dash_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Opti
     match option.and_then(clap::Arg::get_long) {
         Some(long) => Some(format!("a value that begins with a dash is given as `--{long}={word}`")),
         None if word.starts_with("--") || command.get_positionals().next().is_none() => None,
-        None => Some(format!("what is no option and begins with a dash is given behind `--`: `-- {word}`")),
+        None => Some(format!("an argument that begins with a dash is given behind `--`: `-- {word}`")),
     }
 }
 

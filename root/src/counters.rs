@@ -13,8 +13,8 @@ peersock_primitives::counters! {
         pub unknown_message,
         /// Datagrams whose source cannot be answered.
         pub bad_source,
-        /// Answers not sent because their receiver has not shown that it receives, and they are longer than
-        /// what came from there.
+        /// Answers not sent because they are longer than the request and the receiver has not proven that it
+        /// receives.
         pub unpaid,
         /// Answers not sent because the queue to the driver was full.
         pub transmits_dropped,
@@ -33,7 +33,7 @@ peersock_primitives::counters! {
         pub cookies_sent,
         /// Initiations dropped because they were forged or altered.
         pub handshake_unauthentic,
-        /// Initiations for a network, which a root has none of.
+        /// Initiations for a network; a root has no networks.
         pub strangers_refused,
         /// Authentic initiations that were not newer than the last one of their sender.
         pub initiations_stale,
@@ -43,21 +43,21 @@ peersock_primitives::counters! {
         pub handshakes_answered,
         /// Sessions that their node used.
         pub sessions_established,
-        /// Nodes not taken in because there are too many, or too many of one source prefix.
+        /// Nodes refused because there are too many, in all or of one source prefix.
         pub nodes_refused,
-        /// Sessions forgotten to make room for other nodes: those of nodes that are not registered, and
-        /// registrations of nodes that are not there any more.
+        /// Sessions forgotten to make room for other nodes: sessions of unregistered nodes, and registrations
+        /// of nodes that are gone.
         pub nodes_gave_way,
 
         /// Data packets for a session that does not exist.
         pub data_unknown_session,
         /// Data packets dropped because they were not authentic, or received before.
         pub data_dropped,
-        /// Messages in a session that a root does not know.
+        /// Messages in a session of a kind that a root does not know.
         pub control_unknown,
-        /// Messages from an address that their sender has not proven yet.
+        /// Messages from an address that the sender has not proven yet.
         pub from_unproven,
-        /// Challenges sent: does the node receive there?
+        /// Challenges sent to verify that a node receives at an address.
         pub challenges_sent,
         /// Answers that repeat no challenge.
         pub answers_wrong,
@@ -66,55 +66,55 @@ peersock_primitives::counters! {
         /// Sessions that their node has closed.
         pub closes_received,
 
-        /// Registrations taken, renewals included.
+        /// Registrations accepted, renewals included.
         pub registrations,
         /// Registrations refused: not signed, old, or without the access token.
         pub registrations_refused,
-        /// Registrations dropped because too many came.
+        /// Registrations dropped because too many arrived.
         pub registrations_limited,
-        /// Registrations that ran out.
+        /// Registrations that expired.
         pub registrations_expired,
-        /// Vouchers given for an address besides the one that a node is registered at.
+        /// Vouchers issued for an additional address of a registered node.
         pub vouchers,
-        /// Questions for those dropped because too many came, or their sender is not registered.
+        /// Voucher requests dropped because too many arrived, or the sender is not registered.
         pub vouchers_refused,
-        /// Nodes that were looked up.
+        /// Look-ups of nodes.
         pub look_ups,
-        /// Look-ups that found somebody.
+        /// Look-ups that found a node.
         pub look_ups_found,
-        /// Look-ups refused because their sender asks too much.
+        /// Look-ups refused because the sender asks too often.
         pub look_ups_limited,
         /// Look-ups that the shared directory did not answer.
         pub look_ups_unanswered,
-        /// Look-ups that were answered by naming another root.
+        /// Look-ups answered with a referral to another root.
         pub referrals,
 
-        /// Claims of nicknames taken, renewals included.
+        /// Nickname claims accepted, renewals included.
         pub nicknames_claimed,
-        /// Claims of nicknames that another node has.
+        /// Nickname claims refused because another node has the nickname.
         pub nicknames_taken,
-        /// Claims of nicknames refused: not signed, late, of a node that is not registered, or too many.
+        /// Nickname claims refused: not signed, late, too many, or from a node that is not registered.
         pub nicknames_refused,
-        /// Claims of nicknames dropped because too many came.
+        /// Nickname claims dropped because too many arrived.
         pub nicknames_limited,
-        /// Nicknames that ran out.
+        /// Nicknames that expired.
         pub nicknames_expired,
-        /// Nicknames that were looked up.
+        /// Look-ups of nicknames.
         pub nickname_look_ups,
-        /// Of these, those that somebody has.
+        /// Look-ups of nicknames that found a node.
         pub nicknames_found,
 
-        /// Frames passed on.
+        /// Frames relayed.
         pub relayed,
-        /// Bytes in them, headers included.
+        /// Bytes in relayed frames, headers included.
         pub relayed_bytes,
-        /// Frames dropped because their source is no registered node's, or their token is not its token.
+        /// Frames dropped because they come from no registered node, or with a wrong token.
         pub relay_unknown_source,
-        /// Frames dropped because nobody has their channel.
+        /// Frames dropped because their channel does not exist.
         pub relay_no_channel,
-        /// Frames dropped because their sender's budget was used up.
+        /// Frames dropped because the sender's relay budget was used up.
         pub relay_over_rate,
-        /// Frames too short to hold anything.
+        /// Frames dropped because they are too short.
         pub relay_malformed,
 
         /// STUN requests answered.

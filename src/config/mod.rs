@@ -76,7 +76,7 @@ impl Network {
     /// let network = Network::by_id("ff0001ffff000000".parse()?)?;
     /// assert_eq!(network.summary().kind, "ad-hoc");
     /// let refused = Network::by_id("fe00000000000001".parse()?).unwrap_err();
-    /// assert!(refused.to_string().ends_with("only its TOML file says who is in it"));
+    /// assert!(refused.to_string().ends_with("only its TOML file lists the members"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -98,13 +98,13 @@ pub enum ParseRootError {
     #[error("the key of the root is wrong: {0}")]
     Key(#[from] ParseIdentityError),
     /// An endpoint is neither an address nor a host name with a port.
-    #[error("`{0}` is no endpoint of a root: HOST:PORT, after tcp:, tls: or wss: unless it is for UDP")]
+    #[error("`{0}` is no endpoint of a root: write HOST:PORT for UDP, or put tcp:, tls: or wss: before it")]
     Endpoint(String),
     /// The part after the endpoints is no access token of 1 to 255 bytes.
     #[error("after its endpoints a root has ?token=TEXT or nothing, with a text of 1 to 255 bytes")]
     Token,
     /// The part after `dns:` is no domain.
-    #[error("`{0}` is no domain with a list of roots: write dns:DOMAIN, or dns:DOMAIN@NAMESERVER")]
+    #[error("`{0}` is not a domain with a list of roots: write dns:DOMAIN, or dns:DOMAIN@NAMESERVER")]
     Domain(String),
 }
 

@@ -74,7 +74,7 @@ pub enum NetcheckError {
     #[error("none of these interfaces is up: {0}")]
     NoInterface(String),
     /// The system's list of interfaces cannot be read.
-    #[error("the system does not tell its interfaces: {0}")]
+    #[error("the system does not list its interfaces: {0}")]
     Io(#[from] io::Error),
 }
 

@@ -83,7 +83,7 @@ fn list_advice(list: &RootList) -> Option<Advice> {
     let what_to_do = match list.source == RootSource::Lan.to_string() {
         true => "start `peersock root --announce` on this network, or name a root by its key",
         false => {
-            "look whether its TXT records of _peersock are there (docs/use/ROOT.md), or name a root by its key"
+            "check that its TXT records of _peersock exist (docs/use/ROOT.md), or name a root by its key"
         }
     };
     Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))

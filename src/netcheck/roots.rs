@@ -132,7 +132,7 @@ pub(super) fn advise(roots: &[RootCheck], report: &Report) -> Vec<Advice> {
             ),
             _ => Advice::new(
                 format!("{name} does not answer within {} s", PATIENCE.as_secs()),
-                Some("look whether it runs there, and has the key that its text names"),
+                Some("check that it runs there, and has the key that its text names"),
             ),
         }
     };

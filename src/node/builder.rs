@@ -125,7 +125,7 @@ pub enum StartError {
     #[error("variable {0}")]
     Turn(#[source] ServersError),
     /// More TURN servers are named than a node uses.
-    #[error("{named} TURN servers are named, and a node asks {MAX_TURN_SERVERS} at most")]
+    #[error("{named} TURN servers are named, but a node asks at most {MAX_TURN_SERVERS}")]
     TooManyTurnServers {
         /// Number of servers.
         named: usize,
@@ -474,7 +474,7 @@ impl NodeBuilder {
         }
         if !turn.is_empty() && roots.is_empty() && !dht.is_on() {
             tracing::info!(
-                "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
+                "no TURN server is asked, because peers learn of the relayed address only by roots or a DHT"
             );
         }
         // Before anything is opened, so that a missing feature leaves no trace.

@@ -40,7 +40,7 @@ pub enum StateError {
 
     /// Everybody on the machine may change a file that lists trusted nodes.
     #[error(
-        "everybody may change {} (mode {mode:04o}), which says which nodes to trust; run: chmod o-w {}",
+        "all users may change {} (mode {mode:04o}), which says which nodes to trust; run: chmod o-w {}",
         path.display(),
         path.display()
     )]

@@ -15,7 +15,7 @@ use crate::{Result, cargo, root};
 
 /// Text for `--help`.
 pub(crate) const EXAMPLES: &str = "Examples:
-  cargo xtask cells --write             all cells, and what was seen goes into docs/measured/CELLS.md
+  cargo xtask cells --write             all cells; writes the results into docs/measured/CELLS.md
   cargo xtask cells --only all::ei_apd  some of them
 
 This needs root.";
@@ -47,13 +47,13 @@ const HEADING: &str = "\n## Real processes\n";
 /// Options of `cells`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only tests with this text in their name
+    /// Run only tests with TEXT in their names
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// How many at a time
+    /// Run N tests at a time
     #[arg(long, value_name = "N", default_value_t = 3)]
     jobs: usize,
-    /// Put the table into docs/measured/CELLS.md
+    /// Write the table into docs/measured/CELLS.md
     #[arg(long)]
     write: bool,
 }

@@ -21,16 +21,16 @@ pub(crate) const EXAMPLES: &str = "Examples:
 /// Version of the library.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What `install` can be told.
+/// Options of `install`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to
+    /// Install below this folder
     #[arg(long, default_value = "/usr/local")]
     prefix: PathBuf,
-    /// A folder that stands for the root of the file system, for packages
+    /// Write below this folder in place of the root of the file system, for packages
     #[arg(long)]
     destdir: Option<PathBuf>,
-    /// The folder of libraries in the prefix
+    /// Folder of libraries below the prefix
     #[arg(long, default_value = "lib")]
     libdir: PathBuf,
     /// Install a debug build

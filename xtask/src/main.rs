@@ -44,13 +44,13 @@ enum Task {
     /// Check everything once, in minutes; the last line counts what passed, failed and was skipped
     #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
-    /// Check everything: what `test` checks, and all that takes longer
+    /// Check everything: the steps of `test`, and all steps that take longer
     #[command(after_help = test::CI_EXAMPLES)]
     Ci(test::CiOptions),
-    /// Repeat the tests beside busy processes, and list those that ever failed
+    /// Repeat the tests beside busy processes, and list tests that ever failed
     #[command(after_help = test::STRESS_EXAMPLES)]
     Stress(test::StressOptions),
-    /// Measure peersock beside the kernel's TCP, quinn and the encrypted-UDP limit
+    /// Measure peersock, kernel TCP, quinn and the encrypted-UDP limit
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Options),
     /// Run real processes behind every pair of kinds of NATs, in network namespaces
@@ -58,10 +58,10 @@ enum Task {
     Cells(cells::Options),
     /// Make the C library's header from its source code
     Header,
-    /// Build the C library and install it with its headers and its files for pkg-config and CMake
+    /// Build the C library, and install it with its headers and its files for pkg-config and CMake
     #[command(after_help = install::EXAMPLES)]
     Install(install::Options),
-    /// Make what is given to users, in target/packages: archives, packages, and the list of dependencies
+    /// Make the packages for users in target/packages: archives, packages, and the list of dependencies
     #[command(after_help = dist::EXAMPLES)]
     Dist(dist::Options),
     /// Set a network device's offloads (used by `bench` inside its namespaces)

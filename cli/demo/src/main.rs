@@ -14,15 +14,15 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The demonstration of peersock: two processes on this machine find each other and talk.
+/// Demonstration of peersock: two processes on this machine find each other and talk.
 #[derive(Parser)]
 #[command(name = "peersock-demo", version, max_term_width = 100, styles = style::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to stderr: -v what is tried, -vv all decisions, -vvv every packet; PEERSOCK_LOG takes a filter
-    /// instead
+    /// Log to stderr: -v attempts and their results, -vv all decisions, -vvv every packet; PEERSOCK_LOG takes
+    /// a filter instead
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }

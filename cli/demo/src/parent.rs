@@ -29,12 +29,12 @@ const SLOWEST: u64 = 2_000_000;
 /// Time that a child gets to end when asked.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Show that it works: two processes on this machine find each other and talk
+/// Show that peersock works: two processes on this machine find each other and talk
 ///
 /// Starts two separate processes with new identities. Both join the same ad-hoc network, made up for this
-/// run; they find each other, one serves and the other fetches through the encrypted overlay and verifies
-/// what it got. Stays on the loopback interface and needs no privilege. The exit status is 0 only if
-/// everything worked.
+/// run, and find each other. One serves and the other fetches through the encrypted overlay and verifies the
+/// data. The demonstration stays on the loopback interface and needs no privilege. The exit status is 0 only
+/// if everything worked.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,7 +42,9 @@ Examples:
   peersock demo --size 1GiB
   peersock demo --json | jq .throughput_bits_per_second")]
 pub struct Args {
-    /// How much to transfer: bytes, or with a unit (KiB, MiB, GiB); the fetching process keeps it in memory
+    /// Transfer BYTES: a number, or a number with a unit (KiB, MiB, GiB)
+    ///
+    /// The fetching process keeps the data in memory.
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256MiB")]
     size: u64,
 

@@ -18,12 +18,12 @@ use crate::signals;
 use crate::status::{Look, parse_interval};
 use changes::{Change, changes};
 
-/// Print what happens at a running node, a line for each event, until Ctrl-C
+/// Print the events of a running node, one per line, until Ctrl-C
 ///
-/// Peers that are found, connect, disconnect and are gone, their paths when they change, roots that are
-/// reached and lost, networks that are joined and left, and the node's own end and start: when it ends, the
-/// next one is waited for. The node that runs with the state directory is asked each second, and what differs
-/// from the time before is printed: what comes and goes in between is not noticed.
+/// Events are: a peer is found, connects, disconnects or is gone; a path changes; a root is reached or lost;
+/// a network is joined or left; the node ends or starts. After the node ends, the command waits for the next
+/// one. It asks the node that runs with the state directory each second and prints the differences, so a
+/// change that is undone between two requests is missed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,11 +34,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
 
-    /// Ask the node every so many seconds
+    /// Ask the node every SECONDS
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_interval, default_value = "1")]
     interval: Duration,
 
-    /// Print a JSON object in each line; docs/use/STATUS.md explains the fields
+    /// Print one JSON object per line; docs/use/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 }

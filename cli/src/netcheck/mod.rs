@@ -13,16 +13,15 @@ use crate::failure::{Failure, Outcome, roots_failure};
 use crate::output::print;
 use crate::servers::{self, parse_stun_server, turn_servers};
 
-/// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
+/// Check this machine's network: interfaces, NAT, what is blocked, and what to do about it
 ///
-/// Asks the given STUN servers and roots, or those that PEERSOCK_STUN and PEERSOCK_ROOTS name, from every
-/// interface: as what they see this machine, and how long they take to answer; roots also whether they have
-/// the keys that name them, for which this machine registers there for a moment under a new identity. From
-/// that follows what NAT there is. The routers are asked whether they open ports, the nameservers whether they answer. TURN servers are
-/// asked for an address, which is given back at once. No server is asked that nobody named: without any, the
-/// kind of NAT stays unknown. It ends within six seconds, whatever the network, and with status 0 also where
-/// everything is blocked. If lists of roots are named, they are asked before, which takes up to four seconds
-/// for dns:DOMAIN, and six for lan.
+/// Sends requests from every interface to the given STUN servers and roots, or to those in PEERSOCK_STUN and
+/// PEERSOCK_ROOTS. The answers show this machine's public address, the round-trip time and the kind of NAT.
+/// Roots must also prove the keys that name them, for which this machine registers there for a moment under a
+/// new identity. Routers are asked whether they open ports, nameservers whether they answer, and TURN servers
+/// for an address, which is given back at once. Only named servers are asked; without any, the kind of NAT
+/// stays unknown. The command ends within six seconds in any network, with status 0 even if everything is
+/// blocked. Lists of roots take extra time first: up to four seconds for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,28 +31,27 @@ Examples:
   peersock netcheck --turn @turn-servers
   peersock netcheck --json --stun 192.0.2.1:3478 | jq '.interfaces[] | {name, nat: .ipv4.kind}'")]
 pub(crate) struct Args {
-    /// A STUN server to ask; may be given several times. One that knows RFC 5780 (coturn does) tells most,
-    /// two others tell how the NAT maps [env: PEERSOCK_STUN]
+    /// STUN server to ask; may be repeated [env: PEERSOCK_STUN]
+    ///
+    /// A server with RFC 5780 (such as coturn) reveals most; two others reveal how the NAT maps ports.
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_stun_server)]
     stun: Vec<Target>,
 
-    /// A TURN server to ask, as the option of the same name of `listen` and `dial` has it; may be given
-    /// several times [env: PEERSOCK_TURN]
+    /// TURN server to ask, in the form of --turn of `listen` and `dial`; may be repeated [env: PEERSOCK_TURN]
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
-    /// A root to ask, as the option of the same name of `listen` and `dial` has it; may be given several
-    /// times [env: PEERSOCK_ROOTS]
+    /// Root to ask, in the form of --root of `listen` and `dial`; may be repeated [env: PEERSOCK_ROOTS]
     // One key in 64 begins with a hyphen.
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
 
-    /// Look at this network interface only; may be given several times, or with commas between them
+    /// Check only this network interface; may be repeated, or list several with commas
     #[arg(long = "interface", value_name = "NAME", value_delimiter = ',')]
     #[arg(env = INTERFACE_VARIABLE, hide_env_values = true)]
     interfaces: Vec<String>,
 
-    /// Hear roots that announce themselves (--root lan) at this UDP port
+    /// UDP port on which roots announce themselves (--root lan)
     #[arg(long, value_name = "PORT", default_value_t = DISCOVERY_PORT)]
     discovery_port: u16,
 

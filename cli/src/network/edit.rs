@@ -22,7 +22,7 @@ const HEAD: &str = "\
 pub(super) fn new(args: &New) -> Outcome {
     if let Some(id) = args.file.to_str().and_then(|name| name.parse::<NetworkId>().ok()) {
         return Err(Failure::usage(
-            format_args!("{id} is a network ID, and a file of that name would be taken for it"),
+            format_args!("{id} is a network ID, so a file with that name could not be used"),
             "give a name such as office.toml; a network whose ID begins with ff needs no file",
         ));
     }
@@ -104,7 +104,8 @@ fn push(document: &mut DocumentMut, key: &str, member: &Member, path: &Path) -> 
     // Rejects `localhost` (RFC 6761, 6.3), because members' programs that use it must not reach this member.
     if member.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("localhost")) {
         return Err(Failure::usage(
-            "`localhost` is what every machine calls itself, and would lead the members' programs to this one",
+            "every machine calls itself `localhost`; as a member's name it would lead other members' \
+             programs to this machine",
             "choose another name",
         ));
     }

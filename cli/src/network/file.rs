@@ -79,7 +79,7 @@ fn check(text: &str, unchanged: &str) -> Outcome<Network> {
         };
         Failure::usage(
             format_args!("the file {unchanged}: {what}"),
-            "correct what you gave; docs/use/NETWORKS.md says what a member may have",
+            "correct the values; docs/use/NETWORKS.md says what a member may have",
         )
     })
 }

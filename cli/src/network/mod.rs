@@ -15,9 +15,9 @@ use crate::failure::Outcome;
 
 /// Make, edit and show the file of a static network
 ///
-/// A static network has the members that its TOML file lists: their keys, and if wanted their names,
-/// addresses, and endpoints where they are found without being on the same LAN. Every member has the same
-/// file. docs/use/NETWORKS.md describes it; it can also be edited by hand.
+/// The members of a static network are listed in its TOML file: their keys and, optionally, their names,
+/// addresses, and endpoints for peers outside their LAN. Every member has the same file. docs/use/NETWORKS.md
+/// describes it; it can also be edited by hand.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,14 +46,15 @@ Examples:
   peersock network new office.toml --name alpha --address 10.7.0.1 --endpoint 192.0.2.7:7420
   peersock network new office.toml --secret --name alpha")]
 struct New {
-    /// The file to make; one that exists is not touched
+    /// File to create; an existing file is left unchanged
     file: PathBuf,
 
     #[command(flatten)]
     member: Member,
 
-    /// Add a random key that every handshake needs besides the members' own; the file is then for members
-    /// only (mode 0600)
+    /// Add a random key that every handshake needs besides the members' own keys
+    ///
+    /// The file is then secret (mode 0600); give it only to members.
     #[arg(long)]
     secret: bool,
 
@@ -72,7 +73,7 @@ struct Add {
     /// The network's file
     file: PathBuf,
 
-    /// The member's public key, as `peersock id` prints it there [default: this node's]
+    /// Public key of the member, as `peersock id` prints it there [default: this node's]
     // A key may begin with a hyphen.
     #[arg(allow_hyphen_values = true)]
     key: Option<String>,
@@ -93,29 +94,31 @@ struct Remove {
     /// The network's file
     file: PathBuf,
 
-    /// The member: its name, its public key, or its node ID
+    /// Name, public key or node ID of the member
     #[arg(allow_hyphen_values = true)]
     member: String,
 }
 
-/// What the file says of a member besides its key.
+/// Entries of a member in the file, besides its key.
 #[derive(clap::Args)]
 struct Member {
-    /// Its name, under which the others reach it: letters, digits, inner hyphens
+    /// Name by which others reach the member: letters, digits, inner hyphens
     #[arg(long)]
     name: Option<String>,
 
-    /// An address in the network besides the one that belongs to its key; may be given several times
+    /// Additional address of the member, besides the one that follows from its key; may be repeated
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
 
-    /// A block of addresses behind it, to which it passes packets on (see `peersock up`), as 192.168.5.0/24,
-    /// or 0.0.0.0/0 and ::/0 for the Internet; may be given several times
+    /// Address block behind the member, such as 192.168.5.0/24; may be repeated
+    ///
+    /// The member forwards packets to this block (see `peersock up`). 0.0.0.0/0 and ::/0 mean the Internet.
     #[arg(long = "route", value_name = "IP/BITS")]
     routes: Vec<String>,
 
-    /// Where its UDP socket is found: HOST:PORT, IPV4:PORT or `[IPV6]:PORT`, with the port of its
-    /// --overlay-port; may be given several times
+    /// Endpoint of the member's UDP socket: HOST:PORT, IPV4:PORT or `[IPV6]:PORT`; may be repeated
+    ///
+    /// PORT is the member's --overlay-port.
     #[arg(long = "endpoint", value_name = "HOST:PORT")]
     endpoints: Vec<String>,
 }

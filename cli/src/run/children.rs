@@ -149,10 +149,8 @@ fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool)
                 to_say = false;
                 let left = describe(&left_behind(guard));
                 match asked {
-                    0 => note(format_args!("{name} has ended, and what it has left runs on: {left}")),
-                    _ => {
-                        note(format_args!("running still: {left}; the same again leaves them to themselves"))
-                    }
+                    0 => note(format_args!("{name} has ended, and its children still run: {left}")),
+                    _ => note(format_args!("still running: {left}; the same signal again leaves them alone")),
                 }
             }
             Err(RecvTimeoutError::Disconnected) => unreachable!("the thread of signals does not end"),

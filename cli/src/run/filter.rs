@@ -36,7 +36,7 @@ pub(super) fn notify(filter: peersock_seccomp::Filter) -> Outcome {
     filter.install().map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::ResourceBusy => {
-                "this process is supervised in the same way already, as in some containers: run it outside, \
+                "this process is already supervised in the same way, as in some containers: run it outside, \
                  or use `peersock dial` and `peersock listen`"
             }
             io::ErrorKind::PermissionDenied => {

@@ -19,7 +19,7 @@ use super::children::{children, describe};
 use crate::failure::Outcome;
 use crate::stdio;
 
-/// The arguments of the guard itself.
+/// Arguments of the guard itself.
 #[derive(clap::Args)]
 pub(crate) struct Args;
 
@@ -90,8 +90,8 @@ pub(crate) fn run(_: &Args) -> Outcome {
     let left: Vec<_> = FdServer::end_sockets_of(tag).into_iter().filter_map(pid).collect();
     if was_killed && !left.is_empty() {
         stdio::note(format_args!(
-            "`peersock run` was killed, and with it the network is gone for what it has started: {}; stop \
-             them with `kill`, and start them again under `peersock run`",
+            "`peersock run` was killed, so the programs that it has started have no network: {}; stop them \
+             with `kill`, and start them again under `peersock run`",
             describe(&left)
         ));
     }

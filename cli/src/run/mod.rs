@@ -43,25 +43,25 @@ use crate::stdio;
 /// Run an unmodified program on a network
 ///
 /// The program's TCP and UDP sockets to addresses of the network go through the overlay, all others to the
-/// system as before. What it listens on without naming an address is reached by the peers; --bind says
-/// otherwise. Its children are on the network too. Names of members are resolved.
+/// system as before. Peers reach sockets that listen without an address; --bind changes that. The program's
+/// children are on the network too. Names of members are resolved.
 ///
-/// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
-/// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
-/// (seccomp), also if others start them; --mode says which of the two it is to be. Those that change their
-/// user by a bit in the file system are refused, and a program that turns out to run without the library,
-/// because its environment was cleared for instance, is ended with status 1.
+/// A library that is loaded with the program takes its calls. Static programs and Go programs make system
+/// calls themselves. They are reached by a filter with which the kernel asks about their socket calls
+/// (seccomp), also if other programs start them; --mode selects one of the two ways. Programs that change
+/// their user by a bit in the file system are refused. A program that turns out to run without the library,
+/// for example because its environment was cleared, is ended with status 1.
 ///
-/// The kernel refuses io_uring to the program and its children, because it would pass by. For that
-/// they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.
+/// The kernel refuses io_uring to the program and its children, because io_uring would bypass the networks.
+/// For that they give up gaining privileges, so sudo does not work in them. --no-filter turns this off.
 ///
-/// Ends with the program's exit status, when its last child has ended too and what they have sent is
-/// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still
-/// runs at a second one is left to itself, without the network. If something cannot be delivered, because a
-/// peer has vanished for 10 seconds or has reset the connection, a line says so and the status is not 0.
-/// Another line says what was lost while the program ran, if a peer has reset a connection that it had open
-/// and no call has told it. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no
-/// time.
+/// The command ends with the program's exit status, after its last child has ended and all sent data is
+/// delivered. Signals are passed on to the program and, after it has ended, to its remaining children. After
+/// a second signal, children that still run are left alone, without the network. If data cannot be delivered,
+/// because a peer has vanished for 10 seconds or has reset the connection, a line says so and the status is
+/// not 0. Another line reports data that was lost while the program ran, if a peer has reset an open
+/// connection and no call has reported that. After SIGTERM or Ctrl-C, delivery takes at most 2 seconds, and
+/// after a second signal no time.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -79,29 +79,32 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// How socket calls are taken
+    /// Way in which socket calls are taken
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     mode: Mode,
 
-    /// Refuse addresses outside the networks, this machine's own included, also to programs that cannot be
-    /// reached
+    /// Refuse addresses outside the networks, this machine's own included
+    ///
+    /// Programs that cannot be reached are refused these addresses, too.
     #[arg(long)]
     only: bool,
 
-    /// Do not filter system calls: sudo and the like work, and io_uring passes by the networks
+    /// Do not filter system calls: sudo works, and io_uring bypasses the networks
     #[arg(long, conflicts_with = "only")]
     no_filter: bool,
 
-    /// Where sockets that are bound to no address are reached: overlay, kernel (the machine's own network),
-    /// or both; or PORT=overlay, PORT=kernel, PORT=both
+    /// Place where sockets without an address are reached: overlay, kernel (the machine's own network), or
+    /// both; may be repeated
+    ///
+    /// PORT=overlay, PORT=kernel and PORT=both set it for one port.
     #[arg(long, value_name = "WHERE", value_parser = parse_bind)]
     bind: Vec<String>,
 
-    /// Do not say which address the program has
+    /// Do not print the program's address
     #[arg(short, long)]
     quiet: bool,
 
-    /// The program and its arguments
+    /// Program and its arguments
     #[arg(
         trailing_var_arg = true,
         required = true,
@@ -130,7 +133,7 @@ fn parse_bind(text: &str) -> Result<String, String> {
 pub(crate) fn run(args: &Args) -> Outcome {
     if args.only && args.bind.iter().any(|rule| rule.ends_with("=both")) {
         return Err(Failure::usage(
-            "--only leaves the program nothing but the overlay: it does not go with --bind both",
+            "--only restricts the program to the overlay, so it conflicts with --bind both",
             "leave one of them out",
         ));
     }
@@ -199,14 +202,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         _ if !left.is_empty() => Err(Failure::with_status(
             status.max(1),
             format_args!("left running, without the network: {}", children::describe(&left)),
-            "stop them with `kill`, or with `kill -9` if they do not heed that",
+            "stop them with `kill`, or with `kill -9` if they ignore that",
         )),
         (0, None) => Ok(()),
         (status, None) => Err(Failure::silent(status)),
         (status, Some(loss)) => Err(Failure::with_status(
             status.max(1),
             format_args!("{loss}"),
-            "look with `peersock ping` whether the peer is there, and what it says about the end of the connection",
+            "check with `peersock ping` that the peer runs, and look for its messages about the end of the \
+             connection",
         )),
     }
 }
@@ -216,10 +220,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn check_proc() -> Outcome {
     Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
         Failure::new(
-            format_args!("/proc is not mounted here, or for other processes than this one: /proc/self/fd: {error}"),
-            "mount it (`mount -t proc proc /proc`), in a chroot or sandbox too (bwrap: --proc /proc): `peersock \
-             run` looks there whether the program is on the network; `peersock dial` and `peersock listen` do \
-             without",
+            format_args!(
+                "/proc is not mounted here, or for other processes than this one: /proc/self/fd: {error}"
+            ),
+            "mount it (`mount -t proc proc /proc`), in a chroot or sandbox too (bwrap: --proc /proc), \
+             because `peersock run` checks the program there; `peersock dial` and `peersock listen` do not \
+             need it",
         )
     })
 }

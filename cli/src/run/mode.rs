@@ -17,15 +17,15 @@ use super::{Args, preload, rules};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// What `--mode` says.
+/// Value of `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Mode {
-    /// seccomp for programs that are linked statically, written in Go, or built with AddressSanitizer,
-    /// preload for all others
+    /// Use seccomp for programs that are linked statically, written in Go, or built with AddressSanitizer,
+    /// and preload for all others
     Auto,
-    /// A library that is loaded with the program; others are refused
+    /// Load a library with the program; refuse programs that cannot load it
     Preload,
-    /// The kernel asks about each call, of whatever program
+    /// Let the kernel ask about each socket call, of any program
     Seccomp,
 }
 
@@ -138,18 +138,17 @@ fn say_not_admitted(error: &io::Error) {
                           system's network";
     match error.kind() {
         io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => stdio::note(format_args!(
-            "{EFFECT}: the kernel has no notices of system calls (seccomp: {error}), for which it takes Linux 5.14; \
-             use --only, or --mode preload to have it so without this line"
+            "{EFFECT}: the kernel has no notices of system calls (seccomp: {error}), which need Linux 5.14; \
+             use --only, or --mode preload to hide this line"
         )),
         io::ErrorKind::PermissionDenied => stdio::note(format_args!(
-            "{EFFECT}: the system does not let us take their calls ({error}); set kernel.yama.ptrace_scope to 0 or \
-             1, allow a container seccomp, pidfd_getfd and process_vm_readv (Docker: --security-opt \
-             seccomp=unconfined --cap-add SYS_PTRACE), use --only, or --mode preload to have it so without this \
-             line"
+            "{EFFECT}: the system does not let us take their calls ({error}); set kernel.yama.ptrace_scope \
+             to 0 or 1, allow a container seccomp, pidfd_getfd and process_vm_readv (Docker: --security-opt \
+             seccomp=unconfined --cap-add SYS_PTRACE), use --only, or --mode preload to hide this line"
         )),
         io::ErrorKind::ResourceBusy => stdio::note(format_args!(
-            "{EFFECT}, because somebody takes the calls of this process itself, such as another `peersock run` or a \
-             container; run it outside, use --only, or --mode preload to have it so without this line"
+            "{EFFECT}, because another program already takes the calls of this process, such as another \
+             `peersock run` or a container; run it outside, use --only, or --mode preload to hide this line"
         )),
         io::ErrorKind::AddrInUse => stdio::note(format_args!(
             "another process has the name by which programs ask to be taken along (`ss -xlp` shows it, \

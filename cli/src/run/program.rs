@@ -63,7 +63,7 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
         Failure::with_status(
             CANNOT_RUN,
             format_args!("cannot read {}: {error}", path.display()),
-            "run it as a user who may: whether it can be put on the overlay stands in the file",
+            "run it as a user who may read it, because the file shows how it can be put on the overlay",
         )
     };
     let metadata = path.metadata().map_err(unreadable)?;

@@ -203,7 +203,7 @@ impl Answer {
         let own = env!("CARGO_PKG_VERSION");
         let lacks = self.traffic.is_none();
         (self.version != own || lacks).then(|| {
-            let what = if lacks { "; it does not tell who was seen when, nor traffic" } else { "" };
+            let what = if lacks { "; it reports neither when peers were seen nor their traffic" } else { "" };
             format!("the running node is of version {}, this program of version {own}{what}", self.version)
         })
     }
@@ -286,7 +286,7 @@ mod tests {
         assert!(answer.peers[0].state() == Presence::Connected && answer.peers[1].state() == Presence::Known);
         assert_eq!((answer.networks[0].known(), answer.networks[0].gone), (1, 0));
         let difference = answer.difference().unwrap();
-        assert!(difference.contains("0.0.9") && difference.contains("does not tell"), "{difference}");
+        assert!(difference.contains("0.0.9") && difference.contains("reports neither"), "{difference}");
     }
 
     #[test]

@@ -25,9 +25,9 @@ const MOST_PEERS: usize = 50;
 
 /// Show the state of the node that runs with a state directory
 ///
-/// Asks the running node over a socket in the directory; nodes with an ephemeral identity have none. A peer
-/// is connected while there is a session with it, gone when it has said goodbye or has been silent for two
-/// minutes, and known otherwise.
+/// Asks the running node over a socket in the directory; nodes with an ephemeral identity have no socket. A
+/// peer is connected while a session with it exists, gone after it has said goodbye or has been silent for
+/// two minutes, and known otherwise.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +40,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
 
-    /// List all peers, those that are gone too; without it the first 50 that are not gone
+    /// List all peers, including those that are gone
+    ///
+    /// Without this option, the list has the first 50 peers that are not gone.
     #[arg(long)]
     all: bool,
 
@@ -48,17 +50,20 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Show the counters, too
+    /// Also show the counters
     #[arg(long, conflicts_with = "json")]
     counters: bool,
 
-    /// Print all numbers as text for Prometheus, as node_exporter's textfile collector reads it, with those
-    /// of 50 peers at most, or of all with --all; docs/use/STATUS.md lists the names
+    /// Print all numbers as text for Prometheus, as node_exporter's textfile collector reads it
+    ///
+    /// Includes the numbers of up to 50 peers, or of all peers with --all. docs/use/STATUS.md lists the
+    /// names.
     #[arg(long, conflicts_with_all = ["json", "counters", "watch"])]
     prometheus: bool,
 
-    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the
-    /// other; ends with status 1 when the node ends
+    /// Refresh the output every SECONDS [default: 2]; exit with status 1 when the node ends
+    ///
+    /// On a terminal, each output replaces the last one; elsewhere they follow each other.
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
     #[arg(default_missing_value = "2")]
     watch: Option<Duration>,

@@ -178,7 +178,7 @@ impl fmt::Display for Line<'_> {
             // A direct path needs no explanation.
             if peer.root.is_some() || peer.turn {
                 match peer.attempts.as_slice() {
-                    [] => write!(f, "no address of it is known where a direct path could be tried\n      ")?,
+                    [] => write!(f, "no address for a direct path to it is known\n      ")?,
                     attempts => attempts.iter().try_for_each(|attempt| {
                         write!(f, "tried {attempt}")?;
                         if let Some(seconds) = attempt.tried_s {
@@ -426,7 +426,7 @@ mod tests {
         ]);
         status["peers"][1]["root"] = "a1".into();
         let none = report(&status, false, 50);
-        assert!(none.contains("no address of it is known"), "{none}");
+        assert!(none.contains("no address for a direct path"), "{none}");
         status["peers"][1]["attempts"] = json!([
             {"address": "203.0.113.9:5000", "kind": "mapped", "vouched": true, "sent": 12, "tried_s": 61.2,
              "answered": false, "outcome": "no answer"},

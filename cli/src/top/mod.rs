@@ -18,14 +18,14 @@ use rates::Rates;
 use screen::{Event, Screen};
 use table::{Form, Sort, table};
 
-/// Show a running node's peers, their paths and rates, again and again
+/// Show a running node's peers, their paths and rates, with regular refresh
 ///
 /// Asks the node that runs with the state directory each second, and draws a table of its peers: the path to
-/// each (direct, tcp, turn, or by which root), the round-trip time, what comes in and goes out, and since
-/// when there is a session. Above it are the node's own rates, what TCP has sent again and what was dropped,
-/// the roots and the networks. A key sorts the table, and pressed again turns it round: t by the rate in
-/// both directions, i in, o out, n name, s state, p path, r round-trip time, a age of the session. The
-/// arrows, or j and k, move through the list; q ends. When the node ends, the next one is waited for.
+/// each (direct, tcp, turn, or the root that relays), the round-trip time, the rates in and out, and the age
+/// of the session. Above the table are the node's own rates, TCP retransmissions and drops, the roots and the
+/// networks. A key sorts the table, and the same key again reverses the order: t by the rate in both
+/// directions, i in, o out, n name, s state, p path, r round-trip time, a age of the session. The arrows, or
+/// j and k, move through the list; q quits. After the node ends, the command waits for the next one.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,23 +37,23 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: StateArgs,
 
-    /// Ask the node every so many seconds
+    /// Ask the node every SECONDS
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_interval, default_value = "1")]
     interval: Duration,
 
-    /// What the peers are sorted by
+    /// Sort the peers by KEY
     #[arg(long, value_name = "KEY", default_value = "rate")]
     sort: Sort,
 
-    /// List peers that are gone, too
+    /// Also list peers that are gone
     #[arg(long)]
     all: bool,
 
-    /// Print one table as plain text and end; it takes one interval, so that rates are known
+    /// Print one table as plain text after one interval, which measures the rates, and exit
     #[arg(long, conflicts_with = "count")]
     once: bool,
 
-    /// Print so many tables as plain text and end
+    /// Print COUNT tables as plain text and exit
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -180,7 +180,7 @@ impl View {
                 table
             }
             Err(failure) => {
-                format!("{}\nIt is asked again until it answers.", paint(ERROR, failure.message()))
+                format!("{}\nThe node is asked again until it answers.", paint(ERROR, failure.message()))
             }
         };
         format!("{table}\n{keys}")
@@ -263,7 +263,10 @@ mod tests {
         assert!(shown(&mut view).contains("0 B/s in"));
         view.take(Err(Failure::new("no node is running", "start one")));
         let text = shown(&mut view);
-        assert!(text.contains("no node is running\nIt is asked again") && text.contains("q quit"), "{text}");
+        assert!(
+            text.contains("no node is running\nThe node is asked again") && text.contains("q quit"),
+            "{text}"
+        );
         view.take(Ok(look(3, 0.5)));
         assert!(shown(&mut view).contains("- in, - out"));
         view.take(Ok(look(4, 1.5)));

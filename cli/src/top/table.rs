@@ -26,10 +26,10 @@ const DROPPED: [&str; 7] = [
     "tcp_backlog_overflows",
 ];
 
-/// What the peers are sorted by.
+/// Sort key of the peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Sort {
-    /// In and out together, the fastest first
+    /// Sum of the rates in and out, the fastest peer first
     Rate,
     In,
     Out,
@@ -37,7 +37,7 @@ pub(super) enum Sort {
     State,
     Path,
     Rtt,
-    /// The age of the session
+    /// Age of the session
     Age,
 }
 

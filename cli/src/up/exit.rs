@@ -16,14 +16,18 @@ use crate::stdio;
 
 #[derive(clap::Args)]
 pub(super) struct ExitArgs {
-    /// Reach the Internet by way of this member, by its name or its address: one to which a network's file
-    /// gives `routes = ["0.0.0.0/0", "::/0"]`, and whose machine forwards (docs/use/NETWORKS.md). The local
-    /// network stays reachable; what the exit does not carry is unreachable. Wants --user
+    /// Reach the Internet through MEMBER, given by name or address; needs --user
+    ///
+    /// A network's file must give the member `routes = ["0.0.0.0/0", "::/0"]`, and its machine must forward
+    /// (docs/use/NETWORKS.md). The local network stays reachable; everything else that the exit does not
+    /// carry is unreachable.
     #[arg(long, value_name = "MEMBER")]
     exit: Option<String>,
 
-    /// Go on as this user once the interfaces are there. With --exit its packets, which are those of the node
-    /// itself, leave by the machine's own routes: no other program should run as this user
+    /// Continue as the user NAME after the interfaces exist
+    ///
+    /// With --exit, packets of this user bypass the exit, because the node itself sends its packets as this
+    /// user. No other program should run as this user.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 }
@@ -35,8 +39,8 @@ impl ExitArgs {
             return match self.exit {
                 None => Ok(None),
                 Some(_) => Err(Failure::usage(
-                    "--exit needs a user of the node's own: its packets go past the exit, and those of all \
-                     others do not",
+                    "--exit needs a separate user for the node, because only packets of this user bypass the \
+                     exit",
                     "make one with `useradd --system peersock`, and give it with --user peersock",
                 )),
             };
@@ -44,20 +48,20 @@ impl ExitArgs {
         let user = User::named(name).map_err(|error| {
             Failure::new(
                 format_args!("cannot look for the user {name}: {error}"),
-                "look whether `getent passwd` lists users",
+                "check that `getent passwd` lists users",
             )
         })?;
         match user {
             Some(user) if self.exit.is_some() && user.is_root() => Err(Failure::usage(
-                format_args!("everything that {name} sends would go past the exit"),
+                format_args!("everything that {name} sends would bypass the exit"),
                 "make a user that nothing else runs as with `useradd --system peersock`, and give it with \
                  --user peersock",
             )),
             Some(user) => {
                 if self.exit.is_some() && name == "nobody" {
                     stdio::note(
-                        "warning: other services run as nobody, too, and go past the exit then: make a user for \
-                         this alone (`useradd --system peersock`)",
+                        "warning: other services that run as nobody bypass the exit, too: make a separate \
+                         user for this (`useradd --system peersock`)",
                     );
                 }
                 Ok(Some(user))
@@ -144,7 +148,7 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
                 networks[*one].id(),
                 networks[other].id()
             ),
-            "give the address of the one that is meant; `peersock network show` lists them",
+            "give the address of the intended member; `peersock network show` lists them",
         ));
     }
     let Some((at, member)) = first else {
@@ -155,8 +159,7 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
                 "give the name or an address of a member; `peersock network show` lists them",
             ),
             false => Failure::usage(
-                "an ad-hoc network has no exit: whoever knows its ID is in, and nobody says whom to trust so \
-                 far",
+                "an ad-hoc network has no exit, because no file says which member to trust",
                 "make a file with `peersock network new`, and add the exit with `peersock network add \
                  --route 0.0.0.0/0 --route ::/0`",
             ),
@@ -166,7 +169,7 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
     if member.identity == *own {
         return Err(Failure::usage(
             format_args!("`{name}` is this node itself"),
-            "leave --exit out here: a node whose network's file makes it an exit is one without it",
+            "leave --exit out here: the network's file alone makes a node an exit",
         ));
     }
     if !member.exit.is_any() {
@@ -174,13 +177,13 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
             format_args!(
                 "`{name}` may not be an exit in network {network}: its file gives it no default route"
             ),
-            "write 0.0.0.0/0 and ::/0 into its `routes` in the file, which all members need then",
+            "write 0.0.0.0/0 and ::/0 into its `routes` in the file, and give all members the new file",
         ));
     }
     let addresses = networks[at].addresses_of(own).unwrap_or_default();
     if !member.exit.ipv4 || !addresses.iter().any(|address| address.is_ipv4()) {
         return Err(Failure::usage(
-            format_args!("`{name}` takes no IPv4 from this node, and the machine needs that"),
+            format_args!("`{name}` carries no IPv4 for this node, and the machine needs IPv4"),
             "give the exit the route 0.0.0.0/0 and this node an IPv4 address, as `addresses` in the \
              network's file",
         ));
@@ -211,7 +214,7 @@ impl Chosen {
             }
             _ => Failure::new(
                 format_args!("cannot set the rules for the exit: {error}"),
-                format_args!("look what `ip rule` and `ip route show table {EXIT_TABLE}` say"),
+                format_args!("look at the output of `ip rule` and `ip route show table {EXIT_TABLE}`"),
             ),
         };
         // Existing rules belong to another running command and must not be removed.
@@ -226,9 +229,9 @@ impl Chosen {
     /// asks its servers through the exit unless they are local. Then it cannot find the exit's address.
     pub(super) fn describe(&self, roots: &[RootSource], resolvers: &[IpAddr]) {
         stdio::note(format_args!(
-            "what is not on the local network goes by way of {}, {}",
+            "traffic outside the local network goes through {}, {}",
             self.name,
-            if self.ipv6 { "in IPv4 and IPv6" } else { "in IPv4; IPv6 goes nowhere, for this exit has none" }
+            if self.ipv6 { "in IPv4 and IPv6" } else { "in IPv4; IPv6 goes nowhere: the exit has none" }
         ));
         let resolvers: Vec<_> = resolvers.iter().map(ToString::to_string).collect();
         stdio::note(match resolvers.is_empty() {
@@ -240,8 +243,8 @@ impl Chosen {
         let names: Vec<_> = self.hosts.iter().cloned().chain(roots.iter().flat_map(names_of)).collect();
         if !names.is_empty() {
             stdio::note(format_args!(
-                "the way to the exit is found by names, and a resolver on this machine may need the exit for \
-                 them: give addresses in the place of {}",
+                "the exit is reached by names, and a resolver on this machine may need the exit to resolve \
+                 them: give addresses in place of {}",
                 names.join(", ")
             ));
         }
@@ -283,7 +286,9 @@ pub(super) fn check_filters() -> Outcome {
     let strict = default_interfaces(&routes).into_iter().find(|name| of(name).max(of("all")) == 1);
     let Some(interface) = strict else { return Ok(()) };
     Err(Failure::new(
-        format_args!("the kernel would drop what comes for the node by {interface}: its rp_filter is strict"),
+        format_args!(
+            "the kernel would drop packets for the node on {interface}, because its rp_filter is strict"
+        ),
         // In names of sysctl(8) a slash replaces a dot, as in names of VLAN interfaces.
         format_args!(
             "set it to loose with `sysctl -w net.ipv4.conf.{}.rp_filter=2`",
@@ -360,7 +365,7 @@ mod tests {
         let open = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
         assert!(refusal("gate", &open).contains("an ad-hoc network has no exit"));
         for network in [network("", "\"0.0.0.0/0\", \"::/0\""), network("\"10.7.0.1\"", "\"::/0\"")] {
-            assert!(refusal("gate", &network).contains("takes no IPv4"));
+            assert!(refusal("gate", &network).contains("carries no IPv4"));
         }
     }
 
@@ -371,7 +376,7 @@ mod tests {
         };
         assert!(user(None, None).unwrap().is_none());
         assert!(user(Some("gate"), None).unwrap_err().to_string().contains("--user peersock"));
-        assert!(user(Some("gate"), Some("root")).unwrap_err().to_string().contains("past the exit"));
+        assert!(user(Some("gate"), Some("root")).unwrap_err().to_string().contains("bypass the exit"));
         assert!(user(None, Some("no-such-user-here")).unwrap_err().to_string().contains("has no user"));
     }
 

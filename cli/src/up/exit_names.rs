@@ -8,9 +8,11 @@ use crate::failure::{Failure, Outcome};
 
 #[derive(clap::Args)]
 pub(super) struct ExitNamesArgs {
-    /// With --exit, ask the resolver at this address for all names, by way of the exit; may be given several
-    /// times. systemd-resolved is told so, and has to be there [default: names are asked of the same servers
-    /// as before, and one on the local network sees them]
+    /// With --exit, resolve all names at the resolver ADDR, through the exit; may be repeated [default: the
+    /// same name servers as before]
+    ///
+    /// This needs systemd-resolved, which is configured accordingly. Without this option, a name server on
+    /// the local network still sees the names.
     #[arg(long = "exit-dns", value_name = "ADDR", requires = "exit")]
     servers: Vec<IpAddr>,
 }
@@ -28,13 +30,14 @@ impl ExitNamesArgs {
         let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
         if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {
             return Err(Failure::usage(
-                format_args!("--exit-dns {server}: no resolver is reached there by way of the exit"),
+                format_args!("--exit-dns {server}: no resolver can be reached there through the exit"),
                 "give an address in the Internet, of IPv4 where the exit takes no IPv6",
             ));
         }
         if has_names && exit.at == 0 {
             return Err(Failure::usage(
-                "--dns and --exit-dns are for the same interface, which can have the servers of one of them",
+                "--dns and --exit-dns are for the same interface, which can have the servers of only one of \
+                 them",
                 "leave one out, or name another network before that of the exit",
             ));
         }
@@ -61,7 +64,7 @@ impl ExitNamesArgs {
         Err(Failure::new(
             "systemd-resolved cannot be told which resolver --exit-dns names",
             format_args!(
-                "look whether it runs (`resolvectl status`), and start this as root; without it write \
+                "check that it runs (`resolvectl status`), and start this as root; without it write \
                  `nameserver {}` into /etc/resolv.conf and leave --exit-dns out",
                 servers[0]
             ),

@@ -178,8 +178,8 @@ fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<
             Some(_) => return Ok(()),
             None if has_exit => {
                 stdio::note(format_args!(
-                    "the node has ended without a word, and nothing leaves this machine past its exit: start \
-                     it again, or {REMOVAL}"
+                    "the node has ended unexpectedly, and no traffic can bypass its exit: start it again, or \
+                     {REMOVAL}"
                 ));
                 return Ok(());
             }
@@ -225,19 +225,20 @@ fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Op
 fn tell(change: &Change) {
     match change {
         Change::Down { device } => stdio::note(format_args!(
-            "somebody has set {device} down: no member is reached by it until it is up again (`ip link set \
-             {device} up`)"
+            "another program has set {device} down: no member can be reached until it is up again (`ip link \
+             set {device} up`)"
         )),
         Change::SetAgain { device, parts } => stdio::note(format_args!(
-            "somebody has taken {} from {device}, and it is set again{}",
+            "another program has removed {} from {device}, and it is set again{}",
             names(parts),
             match parts.iter().any(|part| part.starts_with("rule")) {
-                true => ": for a moment packets could leave this machine past its exit",
+                true => ": for a moment packets could bypass the exit",
                 false => "",
             }
         )),
         Change::Failed { device, part, source } => stdio::note(format_args!(
-            "{device} lacks {part}, which cannot be set again: {source}; `ip monitor` tells who takes it"
+            "{device} lacks {part}, which cannot be set again: {source}; `ip monitor` shows when it is \
+             removed"
         )),
         _ => {}
     }

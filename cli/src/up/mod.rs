@@ -30,25 +30,25 @@ use guard::Guard;
 use plan::Plan;
 use user::GoesOnAs;
 
-/// Make networks interfaces of this machine: all its programs reach the members with their own sockets
+/// Make networks into interfaces of this machine, so that all its programs reach the members with their own
+/// sockets
 ///
-/// Until this is stopped, each network has an interface with this node's addresses in the network, and the
-/// kernel sends there what has one of the network's prefixes. A static network's file may say what lies
-/// behind a member (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
-/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen
-/// on is reached by the members as far as the machine's firewall lets them. A filter of its own (nf_tables)
-/// keeps everybody else on the machine's local networks from the addresses of the interfaces.
+/// Until the command is stopped, each network has an interface with this node's addresses in the network. The
+/// kernel sends packets for the network's prefixes there. A static network's file may list address blocks
+/// behind a member (`routes`). A member that runs this command, and whose kernel forwards (sysctl
+/// net.ipv4.ip_forward, net.ipv6.conf.all.forwarding), is a gateway to its blocks. Programs need no changes.
+/// Members reach a program's listeners as far as the machine's firewall allows. A separate filter (nf_tables)
+/// keeps all others on the machine's local networks from the addresses of the interfaces.
 ///
-/// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
-/// capabilities before it talks to anybody. Started by root, it goes on as another user: the one that --user
-/// names, the owner of its state, or one that owns nothing. A second small process keeps CAP_NET_ADMIN alone:
-/// what others take from the interfaces (addresses, routes, the MTU, the rules of an exit) it sets again, and
-/// a line says so. The addresses are printed to stdout, one per line and in the order of the networks, once
-/// packets are passed on. The command ends when one of the interfaces is gone.
+/// The command needs CAP_NET_ADMIN to make the interfaces (run it with sudo). It gives up all capabilities
+/// before it sends or receives anything. If root starts it, it continues as another user: the one of --user,
+/// the owner of its state, or one that owns nothing. A second small process keeps only CAP_NET_ADMIN. If
+/// other programs remove addresses, routes, the MTU or the rules of an exit, this process sets them again,
+/// and a line says so. When packets are passed on, stdout shows the addresses, one per line and in the order
+/// of the networks. The command ends when one of the interfaces is gone.
 ///
-/// With --exit it leads everything that is not on the local network to a member, from which it reaches the
-/// Internet. Whoever works on this machine from elsewhere loses that connection: it would be answered by way
-/// of the exit.
+/// With --exit, all traffic outside the local network goes to a member, from which it reaches the Internet. A
+/// remote login to this machine then breaks, because its answers would go through the exit.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -64,17 +64,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Name of a network's interface; may be given several times, in the order of the networks [default:
-    /// peersock0 for the first network, peersock1 for the second, …]
+    /// Name of a network's interface; may be repeated, in the order of the networks [default: peersock0,
+    /// peersock1, …]
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
 
-    /// Largest IP packet that the kernel sends, bytes; where a path takes less, it is told
+    /// Limit IP packets from the kernel to BYTES; the kernel is told if a path takes less
     #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
 
-    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where a network's file
-    /// has the name alpha; the first network that has it. systemd-resolved is told so, if it is there
+    /// Serve members' names to the machine's resolver, such as alpha.peersock.internal for the member alpha
+    ///
+    /// If several networks have the name, the first one counts. systemd-resolved is configured for it, if
+    /// present.
     #[arg(long)]
     dns: bool,
 
@@ -186,7 +188,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     Err(Failure::new(
         format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
-        "look who removes it (`ip monitor link` tells when), and start the command again",
+        "check which program removes it (`ip monitor link` shows when), and start the command again",
     ))
 }
 
@@ -280,14 +282,12 @@ fn explain(name: &str, error: &OpenError) -> Failure {
         OpenError::Kernel { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => PRIVILEGE,
             io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => {
-                "choose another name with --name: an interface of this name is there already"
+                "choose another name with --name: an interface with this name exists already"
             }
             io::ErrorKind::NotFound => {
                 "run `modprobe tun`, which loads the driver; a container needs --device /dev/net/tun"
             }
-            _ => {
-                "look what `ip link` and `ip address` say of the interface, or choose another name with --name"
-            }
+            _ => "look at the interface with `ip link` and `ip address`, or choose another name with --name",
         },
         OpenError::Name => "choose another one with --name",
         _ => "choose another one with --mtu",

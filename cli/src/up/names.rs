@@ -46,7 +46,7 @@ impl Server {
                     "give another one with --dns-port, or CAP_NET_BIND_SERVICE"
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    "look at the address with `ip addr`: one that another machine has, too, is `dadfailed`"
+                    "check the address with `ip addr`: it is `dadfailed` if another machine has it, too"
                 }
                 _ => "give another one with --dns-port: `ss -lnup` shows who has this one",
             };

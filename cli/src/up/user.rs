@@ -47,7 +47,7 @@ impl GoesOnAs {
         Ok(match unlisted {
             Some(user) => GoesOnAs::Unlisted(user),
             None => {
-                stdio::note("goes on as root, for this user namespace has no other users (--user names one)");
+                stdio::note("continues as root: this user namespace has no other users (--user names one)");
                 GoesOnAs::Itself
             }
         })
@@ -94,8 +94,8 @@ pub(super) fn check_file() -> Outcome {
     match is_privileged_for_all() {
         false => Ok(()),
         true => Err(Failure::new(
-            "the program's file has CAP_NET_ADMIN and everybody may run it: any user of this machine could lead \
-             the traffic of all to a place of his choice",
+            "the program's file has CAP_NET_ADMIN and everybody may run it: any user of this machine could \
+             redirect the traffic of all users",
             PRIVILEGE,
         )),
     }

@@ -265,8 +265,10 @@ fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
     signal(Signal::CONT, sender.id());
     let receiver = folders.received(&code, &[]).success();
     assert!(!receiver.stderr.contains("received 1 file, 160.00 MiB"), "{}", receiver.stderr);
-    let goes_on =
-        receiver.stderr.lines().any(|line| line.contains("goes on: ") && line.ends_with(" are here"));
+    let goes_on = receiver
+        .stderr
+        .lines()
+        .any(|line| line.contains("continuing: ") && line.ends_with(" are here already"));
     assert!(goes_on, "{}", receiver.stderr);
     let sender = sender.wait_for_end().success();
     for said in ["does not have everything: it has gone away", "it had the rest"] {

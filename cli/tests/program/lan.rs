@@ -97,14 +97,14 @@ fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
         }
         thread::sleep(Duration::from_secs(9));
         if sends {
-            dialer.wait_for_stderr("though the peer is there: it is lost on the way");
+            dialer.wait_for_stderr("although the peer is alive: it is lost on the way");
         }
         assert_eq!(listener.received(), "at first\n".len(), "the rule finds segments");
         cable.carries(true);
         dialer.send(b"at last\n");
         listener.wait_for_stdout("at last\n");
         if sends {
-            dialer.wait_for_stderr("what is sent arrives again");
+            dialer.wait_for_stderr("sent data arrives again");
         }
         if keep.is_empty() {
             dialer.interrupt();

@@ -193,7 +193,7 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
     let words = ["members", "--ephemeral", "--interface", "lo", "--wait", "0.3", "-n", &lab.network];
     let nobody = run(peersock(&words)).success();
     assert_eq!(nobody.text(), "");
-    for words in ["nobody answered", "hint: start a node", "network and secret", "netcheck", "--wait"] {
+    for words in ["no member answered", "hint: start a node", "network and secret", "netcheck", "--wait"] {
         assert!(nobody.stderr.contains(words), "{words}: {}", nobody.stderr);
     }
 

@@ -177,8 +177,8 @@ fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
         run(command)
     };
     dial(&open.text())
-        .failure(1, &["nobody", "127.0.0.1", "was reached", "was not met there", "the same root"]);
-    dial(&closed.text()).failure(1, &["nobody", "does not take this node", "token"]);
+        .failure(1, &["nobody", "127.0.0.1", "was reached", "was not found there", "the same root"]);
+    dial(&closed.text()).failure(1, &["nobody", "refuses this node", "token"]);
     // The text has the key of another root.
     let text = open.text();
     let (_, place) = text.split_once('@').unwrap();

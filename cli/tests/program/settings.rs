@@ -136,7 +136,7 @@ fn a_turn_server_that_fails_is_told_where_nobody_is_found() {
             &format!(
                 "the TURN server turn:u@{gone} does not relay: nothing listens at the server's port, check "
             ),
-            &format!("the TURN server turn:u@{mute} has not answered, look whether "),
+            &format!("the TURN server turn:u@{mute} has not answered, check that "),
             "a TURN server is asked for an address",
             "no TURN allocation yet: nothing listens",
         ],
@@ -144,7 +144,7 @@ fn a_turn_server_that_fails_is_told_where_nobody_is_found() {
     assert!(!said.stderr.contains("sesame"), "{}", said.stderr);
     dial(&[]).failure(
         1,
-        &["no TURN server is asked: without a root or --dht nobody learns of its address, give one; "],
+        &["no TURN server is asked, because peers learn of it only by a root or --dht, give one; "],
     );
     root.interrupt();
 }
@@ -202,7 +202,7 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
     dial(&["--root", ""], None).failure(2, &["--root names no root: its text is empty"]);
     dial(&[], Some("")).failure(
         1,
-        &["nobody", "PEERSOCK_ROOTS is set and empty, so that no root is asked, unset it or give --root; "],
+        &["nobody", "PEERSOCK_ROOTS is set and empty, so no root is asked, unset it or give --root; "],
     );
     for (variable, text) in [("STUN", "bogus"), ("DHT", "bogus"), ("TURN", "bogus")] {
         let variable = format!("PEERSOCK_{variable}");

@@ -86,7 +86,7 @@ fn one_receiver_with_many_connections_does_not_shut_out_the_others() {
     // A connection without any answer may be reset before it is seen.
     let held: Vec<_> = (0..33).filter_map(|_| connect().ok()).collect();
     assert!(held.len() >= 32, "{} connections", held.len());
-    sender.wait_for_stderr("a receiver is told to come back");
+    sender.wait_for_stderr("a receiver must come back later");
     let to = folder.join("to");
     fs::create_dir(&to).unwrap();
     let mut command = crate::common::peersock(&["receive", &code, "--interface", "lo", "--to"]);

@@ -240,7 +240,7 @@ fn a_peer_that_was_stopped_for_a_while_is_told_of_and_gets_everything() {
     dialing.send(b"y");
     signal(Signal::CONT, listening.running.id());
     let told = dialing.wait_for_stderr("the peer answers again after 1");
-    assert!(told.ends_with("s of silence; the connection goes on"), "{told}");
+    assert!(told.ends_with("s of silence; the connection continues"), "{told}");
     listening.running.end_stdin();
     let dialing = dialing.finish().success();
     for line in ["has not answered", "answers again"] {

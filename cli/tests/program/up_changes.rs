@@ -36,7 +36,7 @@ fn what_others_take_from_an_interface_is_set_again_and_said() {
         one.wait_for_stderr(name);
     }
     office.ip(0, &["link", "set", NAME, "down"]);
-    one.wait_for_stderr("somebody has set peersock0 down");
+    one.wait_for_stderr("another program has set peersock0 down");
     office.ip(0, &["link", "set", NAME, "up"]);
     office.wait_until_placed(0, &placed, said);
     for address in [V4[1], &other_v6] {

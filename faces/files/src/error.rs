@@ -30,7 +30,7 @@ pub enum ReceiveError {
     },
     /// The sender is connected but sent or accepted nothing for [`SILENT`](crate::limits::SILENT), or longer
     /// if it had to read large files.
-    #[error("the sender has said nothing for {} minutes", .0.as_secs() / 60)]
+    #[error("the sender has been silent for {} minutes", .0.as_secs() / 60)]
     Silent(Duration),
     /// Other files have the names of incoming entries.
     #[error("{}", conflicts(.named, *.more))]
@@ -41,7 +41,7 @@ pub enum ReceiveError {
         more: usize,
     },
     /// The disk has too little room.
-    #[error("the disk has room for {free} bytes, and {needed} are to come")]
+    #[error("the disk has room for {free} bytes, and {needed} are needed")]
     Room {
         /// Bytes to receive.
         needed: u64,
@@ -57,7 +57,7 @@ pub enum ReceiveError {
         source: io::Error,
     },
     /// The received content does not match the sender's hash.
-    #[error("{path} has not arrived as it was sent: its hash is another one")]
+    #[error("{path} has changed on the way: its hash is wrong")]
     Hash {
         /// The file; its received content was removed.
         path: String,
@@ -143,10 +143,10 @@ pub enum SendError {
         source: io::Error,
     },
     /// The receiver accepted nothing for [`STALLED`](crate::limits::STALLED). It can resume where it stopped.
-    #[error("the receiver has taken nothing for 5 minutes")]
+    #[error("the receiver has accepted no data for 5 minutes")]
     Stalled,
     /// The system refuses another thread. The receiver is told to come back.
-    #[error("the system gives no thread for this receiver: {source}")]
+    #[error("the system cannot start a thread for this receiver: {source}")]
     Thread {
         /// Cause.
         source: io::Error,

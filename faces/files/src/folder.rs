@@ -326,7 +326,7 @@ impl Part {
         }
         // Checks the name, because renameat acts on whatever file has it, and only this file was verified.
         if !self.has_its_name()? {
-            let what = "another program has replaced what had come of it";
+            let what = "another program has replaced its partial file";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
         }
         if overwrite {

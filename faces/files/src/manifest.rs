@@ -197,7 +197,7 @@ pub enum ManifestError {
     #[error("a path is in no folder")]
     NoFolder,
     /// A link leads outside the sent files.
-    #[error("a symbolic link leads out of what is sent")]
+    #[error("a symbolic link leads out of the sent folder")]
     LinkLeavesFolder,
     /// The total size exceeds any disk.
     #[error("the files are too large")]

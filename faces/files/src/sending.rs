@@ -361,7 +361,7 @@ fn conclude<S: Stream>(
         Err(Stop::Receiver) => {
             let verdict = verdict.recv().expect("the thread has stopped this one");
             judge(verdict)?;
-            Err(WireError::Unexpected("it says that it has what was not sent yet").into())
+            Err(WireError::Unexpected("it claims to have data that was not sent yet").into())
         }
         Err(Stop::Failed(error)) => {
             if say_failure(writer, &error) {

@@ -166,7 +166,7 @@ pub enum WireError {
     #[error("a frame of {0} bytes is too long")]
     Long(u32),
     /// A message cannot be decoded, or has trailing bytes.
-    #[error("a message that makes no sense")]
+    #[error("an invalid message")]
     Message,
     /// A frame arrived out of place.
     #[error("{0}")]

@@ -16,30 +16,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Number of bytes per write.
 const PIECE: usize = 1000;
 
-/// Sends a text to echo servers of its own, and says where it came back as it was.
+/// Sends a text to local echo servers, and reports the networks on which it came back unchanged.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// What is checked.
+    /// Networks to check.
     #[arg(short, num_args = 1.., required_unless_present = "all", conflicts_with = "all")]
     network: Vec<Check>,
-    /// Checks all of these.
+    /// Checks all networks.
     #[arg(short = 'A', long = "all")]
     all: bool,
-    /// Where servers listen.
+    /// Address on which servers listen.
     #[arg(short, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     address: String,
-    /// The path where they listen.
+    /// Path on which Unix servers listen.
     #[arg(short, value_name = "PATH")]
     unix: Option<PathBuf>,
-    /// What is sent.
+    /// Text to send.
     #[arg(short, default_value = "hello", conflicts_with = "file")]
     text: String,
-    /// The file that is sent.
+    /// File to send.
     #[arg(short)]
     file: Option<PathBuf>,
 }
 
-/// What can be checked.
+/// Network to check.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
     Tcp,

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Maximum size of a datagram, and of a read from a stream, in bytes.
 const PIECE: usize = 1 << 16;
 
-/// An echo server, or a client that sends it its input and writes what comes back.
+/// Echo server, or client that sends its input to the server and writes the answer.
 #[derive(Parser)]
 pub(crate) struct Options {
     /// Listens.
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// HOST:PORT or a path.
     #[arg(short, value_name = "ADDRESS")]
     address: String,
-    /// The network to join, by its ID.
+    /// ID of the network to join.
     #[arg(long, value_name = "ID")]
     join: Option<NetworkId>,
     /// Keeps the node to this machine.

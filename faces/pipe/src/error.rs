@@ -35,10 +35,10 @@ pub enum PipeError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Messages are not queued for [`Pipe::recv`](crate::Pipe::recv).
-    #[error("the pipe queues nothing itself, since it has callbacks or a relay or was told so: subscribe")]
+    #[error("the pipe has no queue, because of callbacks, a relay or its options: subscribe")]
     NotSubscribed,
     /// The message has no destination.
-    #[error("the pipe has no destination: say one with send_to")]
+    #[error("the pipe has no destination: name one with send_to")]
     NoDestination,
     /// A connection or a connected UDP socket has a fixed destination.
     #[error("the connection leads to {dest}, not to {asked}")]

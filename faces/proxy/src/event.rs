@@ -45,7 +45,7 @@ impl fmt::Display for Event {
             }
             Event::Full { client } => write!(f, "{client} is refused: too many connections are open"),
             Event::NotAccepted { place, reason } => {
-                write!(f, "nobody can connect to {place} for the moment: {reason}")
+                write!(f, "no client can connect to {place} for the moment: {reason}")
             }
         }
     }

@@ -65,9 +65,7 @@ pub enum Place {
 #[non_exhaustive]
 pub enum PlaceError {
     /// The text is no place.
-    #[error(
-        "`{0}` is no place: it is written [HOST:]PORT, overlay:[ADDRESS:]PORT, unix:PATH or systemd:NAME"
-    )]
+    #[error("`{0}` is no place: write [HOST:]PORT, overlay:[ADDRESS:]PORT, unix:PATH or systemd:NAME")]
     Malformed(String),
     /// The path is not possible for a Unix domain socket.
     #[error("the path of a Unix domain socket has 1 to {LONGEST_PATH} bytes")]

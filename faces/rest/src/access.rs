@@ -39,7 +39,7 @@ pub struct Origin(String);
 
 /// Error: a text is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no origin of web pages: it is written SCHEME://HOST or SCHEME://HOST:PORT")]
+#[error("`{0}` is no origin of web pages: write SCHEME://HOST or SCHEME://HOST:PORT")]
 pub struct OriginError(String);
 
 impl Origin {

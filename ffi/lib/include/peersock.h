@@ -5,13 +5,13 @@
  *
  *  - node calls return a peersock_result, 0 for success, and give values through pointers;
  *    peersock_last_error() has the text of the calling thread's last failure;
- *  - socket calls (peersock_socket, peersock_connect, ...) are POSIX's: -1 and errno. What they open are
- *    descriptors of the process: read, write, poll, select, epoll, fcntl, dup, fork and sendfile work on them.
+ *  - socket calls (peersock_socket, peersock_connect, ...) follow POSIX: -1 and errno. They open file descriptors
+ *    of the process: read, write, poll, select, epoll, fcntl, dup, fork and sendfile work on them.
  *
- * All functions may be called by several threads at the same time. A forked child may go on using sockets, and open
- * new ones, with its parent's node; node calls fail there. It may execute other programs, and so may posix_spawn,
- * system and popen. A process that has a node and executes another program in its own place, without fork, loses what
- * is not delivered yet: it closes its sockets and calls peersock_stop() before.
+ * Several threads may call all functions at the same time. A forked child may continue to use sockets of its parent's
+ * node, and open new ones; node calls fail there. The child may execute other programs, and so may posix_spawn, system
+ * and popen. A process that has a node and executes another program in its own place, without fork, loses undelivered
+ * data. It must close its sockets and call peersock_stop() before.
  *
  * Made from the library's source code by `cargo xtask header`: do not edit.
  *
@@ -33,132 +33,131 @@
 struct addrinfo;
 struct if_nameindex;
 
-// Bytes of a node ID as text, with the final zero.
+// Size of a node ID as text in bytes, with the final zero.
 #define PEERSOCK_ID_SIZE 65
 
-// Bytes of a public key as text, with the final zero.
+// Size of a public key as text in bytes, with the final zero.
 #define PEERSOCK_KEY_SIZE 87
 
 // A member of a network was found.
 #define PEERSOCK_PEER_FOUND 1
 
-// There is an encrypted session with the peer: packets flow.
+// An encrypted session with the peer exists: packets flow.
 #define PEERSOCK_PEER_REACHABLE 2
 
-// The peer now has another address, the path another size, or a root or a TURN server relays that did not
-// before, or not any more.
+// The path has changed: the peer's address or the packet size, or a root or TURN server has started or
+// stopped relaying.
 #define PEERSOCK_PATH_CHANGED 3
 
-// The session has ended: the peer left, or has not been heard of for minutes.
+// The session has ended: the peer left, or was silent for minutes.
 #define PEERSOCK_PEER_LOST 4
 
-// The peer does not answer. The node goes on trying while sockets have something to send.
+// The peer does not answer. The node keeps trying while sockets have data to send.
 #define PEERSOCK_PEER_UNREACHABLE 5
 
-// The node was stopped. The last event of a callback; a descriptor is at its end instead.
+// The node was stopped. This is the last event of a callback; a descriptor is at its end instead.
 #define PEERSOCK_NODE_STOPPED 6
 
-// Bytes of a secret seed.
+// Size of a secret seed in bytes.
 #define PEERSOCK_SEED_SIZE 32
 
-// Nothing is logged.
+// Log level without records.
 #define PEERSOCK_LOG_OFF 0
 
-// Failures.
+// Log level of failures.
 #define PEERSOCK_LOG_ERROR 1
 
-// What should be looked at.
+// Log level of warnings.
 #define PEERSOCK_LOG_WARN 2
 
-// Paths and memberships that change.
+// Log level of changes of paths and memberships.
 #define PEERSOCK_LOG_INFO 3
 
-// Decisions. Addresses and names appear from here on.
+// Log level of decisions. Addresses and names appear at this level and above.
 #define PEERSOCK_LOG_DEBUG 4
 
-// Packets.
+// Log level of packets.
 #define PEERSOCK_LOG_TRACE 5
 
-// There is a session with the peer.
+// A session with the peer exists.
 #define PEERSOCK_PEER_CONNECTED 1
 
-// There is no session with the peer; one is made when something is sent.
+// No session with the peer exists; sending something starts one.
 #define PEERSOCK_PEER_KNOWN 2
 
-// The peer has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes.
+// The peer has said goodbye or, in an ad-hoc network, was silent for two minutes.
 #define PEERSOCK_PEER_GONE 3
 
-// Two nodes run with the peer's identity, and connections reach the one or the other.
+// Two nodes run with the peer's identity, and a connection reaches either of them.
 #define PEERSOCK_PEER_CONFLICT 1
 
-// A root relays what goes to the peer and comes from it.
+// A root relays packets to and from the peer.
 #define PEERSOCK_PEER_RELAYED 2
 
-// A TURN server relays: this node's, or the peer's as far as it has said so.
+// A TURN server relays: this node's, or the peer's if the peer has announced it.
 #define PEERSOCK_PEER_TURN 4
 
-// Settings of a node. One thread at a time may use it; a started node has its own copy.
+// Settings of a node. Only one thread at a time may use them; a started node has its own copy.
 typedef struct peersock_config peersock_config;
 
-// How a node call has ended: 0, or one of the `PEERSOCK_E_` constants.
+// Result of a node call: 0, or one of the `PEERSOCK_E_` constants.
 //
-// What was wrong in particular says `peersock_last_error()`.
+// `peersock_last_error()` has the details of a failure.
 typedef int peersock_result;
 
-// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used
-// again.
+// Handle of a node: 0 is the default node of the process; `peersock_start()` returns others. Handles are
+// never reused.
 typedef uint32_t peersock_node;
 
-// Something that happened. New kinds may come; ignore those that you do not know. Later versions may add
-// members at the end.
+// Event of a node. Later versions may add kinds, and members at the end; ignore unknown kinds.
 typedef struct peersock_event {
-    // The size of the event as this library has it, bytes: a program that was built with a newer header
-    // finds here which members there are.
+    // Size of the event in this library, in bytes. It tells a program with a newer header which members
+    // exist.
     uint32_t size;
-    // `PEERSOCK_PEER_FOUND` and so on.
+    // Kind of the event: `PEERSOCK_PEER_FOUND` and so on.
     uint32_t kind;
-    // The node ID of the peer; empty for events of the node.
+    // Node ID of the peer; empty for events of the node.
     char peer[PEERSOCK_ID_SIZE];
-    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
+    // 1 if a root relays now, otherwise 0, for `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`.
     uint8_t relayed;
-    // Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
-    // otherwise 0.
+    // 1 if a TURN server relays now, otherwise 0, for the same events. Covers this node's server, and the
+    // peer's if the peer has announced it.
     uint8_t turn;
-    // Zeros.
+    // Zeros, reserved for later versions.
     uint8_t reserved[21];
 } peersock_event;
 
-// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
-// event after the other, and may call every function of the library but `peersock_stop()` of the same node.
+// Callback for events. It runs on a library thread that shares the descriptors of the process, for one event
+// after the other. It may call every function of the library except `peersock_stop()` of the same node.
 // `event` is valid during the call.
 typedef void (*peersock_event_callback)(const struct peersock_event *event, void *context);
 
-// What is called with each record: its level and its text. It runs on a thread of the library's that sees
-// the process's descriptors, one record after the other. `text` is valid during the call.
+// Callback for log records, with their level and text. It runs on a library thread that shares the
+// descriptors of the process, for one record after the other. `text` is valid during the call.
 typedef void (*peersock_log_callback)(int level, const char *text, void *context);
 
-// A peer in one network. Later versions may add members at the end.
+// Peer in one network. Later versions may add members at the end.
 typedef struct peersock_peer {
-    // The network.
+    // ID of the network.
     uint64_t network;
-    // Its node ID.
+    // Node ID of the peer.
     char id[PEERSOCK_ID_SIZE];
-    // Whether there is a session with it: packets flow.
+    // True if a session with the peer exists: packets flow.
     bool connected;
-    // Its first address in the network.
+    // First address of the peer in the network.
     struct sockaddr_storage address;
-    // Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if
-    // that is not known.
+    // Current destination of packets to the peer, which is a root's address if a root relays. `ss_family` is
+    // AF_UNSPEC if it is unknown.
     struct sockaddr_storage path;
-    // How many addresses it has in the network.
+    // Number of addresses of the peer in the network.
     uint32_t addresses;
-    // Where else it may be: how many, see `peersock_paths()`.
+    // Number of other possible addresses of the peer; see `peersock_paths()`.
     uint32_t candidates;
-    // The largest UDP payload known to pass on the path, bytes; 0 if unknown.
+    // Largest UDP payload known to pass on the path, in bytes; 0 if unknown.
     uint32_t datagram_size;
-    // The path's smoothed round-trip time, microseconds; 0 if unknown.
+    // Smoothed round-trip time of the path in microseconds; 0 if unknown.
     uint32_t rtt_us;
-    // The session's age, milliseconds.
+    // Age of the session in milliseconds.
     uint64_t session_age_ms;
     // Packets sent in the session.
     uint64_t sent_packets;
@@ -168,46 +167,45 @@ typedef struct peersock_peer {
     uint64_t received_packets;
     // Bytes received in the session.
     uint64_t received_bytes;
-    // Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
+    // State of the peer: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     uint32_t state;
-    // Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
+    // Flags: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
     // some.
     uint32_t flags;
-    // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
+    // Milliseconds since the peer last proved its presence, by an authentic packet or handshake; UINT64_MAX
     // if never.
     uint64_t last_seen_ms;
-    // How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if
-    // never.
+    // Milliseconds since local discovery last heard of the peer, which proves nothing; UINT64_MAX if never.
     uint64_t last_heard_ms;
-    // Packets sent in all sessions with it since the node learned of it.
+    // Packets sent in all sessions with the peer since the node learned of it.
     uint64_t total_sent_packets;
-    // Bytes sent in all of them.
+    // Bytes sent in all these sessions.
     uint64_t total_sent_bytes;
-    // Packets received in all of them.
+    // Packets received in all these sessions.
     uint64_t total_received_packets;
-    // Bytes received in all of them.
+    // Bytes received in all these sessions.
     uint64_t total_received_bytes;
-    // Packets of the peer that have not come though later ones have: lost on the way, or late.
+    // Packets from the peer that are missing although later ones have arrived: lost or late.
     uint64_t total_lost_packets;
 } peersock_peer;
 
-// It is done.
+// Success.
 #define PEERSOCK_OK 0
 
-// A pointer is null, or a number, a length or a text is not what it should be.
+// A pointer is null, or a number, a length or a text is invalid.
 #define PEERSOCK_E_INVALID 1
 
-// There is no such node, it was stopped, or this is a forked child of the process that has it.
+// No such node exists, it was stopped, or this process is a forked child of the one that has it.
 #define PEERSOCK_E_DOWN 2
 
-// There is a default node already, or the network is joined already, with the same secret and
-// members. With others it is PEERSOCK_E_INVALID.
+// A default node exists already, or the network is joined already with the same secret and members. If the
+// secret or members differ, the result is PEERSOCK_E_INVALID.
 #define PEERSOCK_E_EXISTS 3
 
-// The network is not joined, there is no such peer, or no member can have the address.
+// The network is not joined, the peer is unknown, or no member can have the address.
 #define PEERSOCK_E_NOT_FOUND 4
 
-// The time was over.
+// The timeout has passed.
 #define PEERSOCK_E_TIMEOUT 5
 
 // The buffer is too small.
@@ -219,23 +217,23 @@ typedef struct peersock_peer {
 // The UDP port is taken.
 #define PEERSOCK_E_PORT 8
 
-// The system refused something; `errno` has its reason.
+// The system refused the operation; `errno` has the reason.
 #define PEERSOCK_E_SYSTEM 9
 
-// A mistake in the library. Please report it.
+// A bug in the library. Please report it.
 #define PEERSOCK_E_BUG 10
 
-// The process's default node. The first call that needs it starts it with the default configuration, unless
-// `peersock_start()` did before.
+// Default node of the process. The first call that needs it starts it with the default settings, unless
+// `peersock_start()` has started it before.
 #define PEERSOCK_DEFAULT 0
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
-// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port
-// of the system's choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at
-// last.
+// Makes default settings: the identity in the default state directory, all interfaces, a UDP port that the
+// system chooses, and discovery on. Returns NULL if memory is exhausted. Free the settings with
+// `peersock_config_free()`.
 struct peersock_config *peersock_config_new(void);
 
 // Frees settings. NULL is allowed.
@@ -244,205 +242,210 @@ struct peersock_config *peersock_config_new(void);
 // `config` is NULL or comes from `peersock_config_new()` and was not freed.
 void peersock_config_free(struct peersock_config *config);
 
-// Keeps the identity in this directory, which is made if it is missing and used by one process at a time.
-// NULL: the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
+// Keeps the identity in this directory, which is created if missing and used by one process at a time. NULL
+// selects the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
 //
 // Pointers:
 // `path` is NULL or a C string.
 peersock_result peersock_config_state_dir(struct peersock_config *config, const char *path);
 
-// Takes a fresh identity that is never written anywhere.
+// Uses a new identity that is never written anywhere.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_ephemeral(struct peersock_config *config);
 
-// Takes the identity of this secret seed, which is `PEERSOCK_SEED_SIZE` bytes long.
+// Uses the identity of this secret seed of `PEERSOCK_SEED_SIZE` bytes.
 //
 // Pointers:
 // `seed` is NULL or points to `size` bytes.
 peersock_result peersock_config_seed(struct peersock_config *config, const uint8_t *seed, size_t size);
 
-// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or
-// names with commas between them, as `"eth0,wlan0"`.
+// Sets the network interfaces that the node may use: `"all"` (the default), `"loopback"`, or names separated
+// by commas, such as `"eth0,wlan0"`.
 //
 // Pointers:
 // `interfaces` is NULL or a C string.
 peersock_result peersock_config_interfaces(struct peersock_config *config, const char *interfaces);
 
-// The UDP port of the node; 0, the default, lets the system choose.
+// Sets the UDP port of the node; with 0, the default, the system chooses.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_port(struct peersock_config *config, uint16_t port);
 
-// Whether to find, and be found by, peers on this machine and on the local networks. By default it is so.
+// Sets whether the node finds peers on this machine and on the local networks, and is found there. The
+// default is true.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_discovery(struct peersock_config *config, bool on);
 
-// The UDP port of discovery, the same on all nodes that should find each other. 7473 by default.
+// Sets the UDP port of discovery, which must be the same on all nodes that find each other. The default is
+// 7473.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_discovery_port(struct peersock_config *config, uint16_t port);
 
-// The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
-// white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
-// wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
-// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what
-// the variable `PEERSOCK_ROOTS` has.
+// Sets the roots at which peers find the node, and which relay for it, in the form of `PEERSOCK_ROOTS`:
+// texts separated by white space. Each text is a line that `peersock root` prints (with `?token=TEXT`
+// appended if the root requires a token), `dns:DOMAIN` for the roots in the DNS, `lan` for the roots
+// announced on the local network, or `@` and the path of a file with such texts. An empty text means no
+// roots. NULL, the default, uses the variable `PEERSOCK_ROOTS`.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
 peersock_result peersock_config_roots(struct peersock_config *config, const char *roots);
 
-// The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
-// with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
-// for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
-// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/use/TURN.md says
-// more; `peersock_status()` tells what came of it. At most four are asked.
+// Sets the TURN servers that relay to the node if no direct path opens, in the form of `PEERSOCK_TURN`:
+// texts separated by white space. Each text is `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp`
+// appended for TCP, `turns:USER:PASSWORD@HOST:PORT` for TLS, or `@` and the path of a file of mode 0600 with
+// such texts. An empty text means no servers. NULL, the default, uses the variable `PEERSOCK_TURN`. At most
+// four servers are asked. docs/use/TURN.md says more; `peersock_status()` shows the result.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `servers` is NULL or a C string.
 peersock_result peersock_config_turn(struct peersock_config *config, const char *servers);
 
-// The most that the send and the receive buffer of each TCP socket may hold, bytes. 64 MiB each by default.
+// Sets the maximum sizes in bytes of the send and the receive buffer of each TCP socket. The default is 64
+// MiB each.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.
 peersock_result peersock_config_tcp_buffers(struct peersock_config *config, size_t send, size_t receive);
 
-// The library's version, as `"0.1.0"`.
+// Returns the library's version, such as `"0.1.0"`.
 const char *peersock_version(void);
 
-// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one
-// more, and `*node` becomes its handle. NULL for `config` means the default settings. A node that was
-// stopped can be started again.
+// Starts a node. With NULL for `node`, it is the default node of the process, `PEERSOCK_DEFAULT`; otherwise
+// `*node` becomes the handle of another node. NULL for `config` means the default settings. A default node
+// that was stopped can be started again.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
 peersock_result peersock_start(const struct peersock_config *config, peersock_node *node);
 
-// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
-// everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
-// are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
-// them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
-// default node can be started again, but does not start by itself.
+// Stops a node. Delivers the data written so far for up to `linger_ms` milliseconds, and returns
+// `PEERSOCK_E_TIMEOUT` if some of it was not delivered. Then connections that are still open are reset. Open
+// descriptors stay open until they are closed, but are useless: waiting and later calls fail with ENETDOWN,
+// once on each connection. The handle becomes invalid. The default node can be started again, but does not
+// start by itself.
 //
-// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers for as long as peers take
-// what was written. One that takes nothing has 30 seconds, one that answers nothing ten and a round trip,
-// and all together have ten minutes. What it has not closed ends in order, as the kernel does it. What is
-// lost is a line on stderr; the exit status stays. A process that is killed or calls _exit(2) delivers
-// nothing more.
+// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers data while peers accept
+// it. A peer that accepts nothing has 30 seconds, a peer that answers nothing has ten seconds and a round
+// trip, and all peers together have ten minutes. Sockets that are still open are closed in order, as the
+// kernel does. A line on stderr reports lost data; the exit status is unchanged. A process that is killed or
+// calls _exit(2) delivers nothing more.
 //
-// Nor does one that executes another program in its own place, because exec(3) ends all its threads, and
-// the node with them: peers see a reset, and sockets that the new program has inherited lead nowhere. Close
-// the sockets and call this function before exec(3), unless in a child after fork(2), which leaves the
-// parent's node alone, as vfork(2), posix_spawn(3), system(3) and popen(3) do.
+// A process that executes another program in its own place also delivers nothing more, because exec(3) ends
+// all its threads and the node. Peers see a reset, and sockets that the new program inherits are useless.
+// Close the sockets and call this function before exec(3). A child after fork(2) need not, because its
+// exec(3) does not affect the parent's node; the same holds for vfork(2), posix_spawn(3), system(3) and
+// popen(3).
 peersock_result peersock_stop(peersock_node node, int linger_ms);
 
-// Whether a node runs in this process. It starts none.
+// Returns true if the node runs in this process. Starts no node.
 bool peersock_is_running(peersock_node node);
 
-// The node's ID: `PEERSOCK_ID_SIZE` bytes with the final zero.
+// Copies the node ID as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
 //
 // Pointers:
 // `id` is NULL or has room for `size` bytes.
 peersock_result peersock_id(peersock_node node, char *id, size_t size);
 
-// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final
-// zero.
+// Copies the public key of the node, in the form that the file of a static network lists:
+// `PEERSOCK_KEY_SIZE` bytes with the final zero.
 //
 // Pointers:
 // `key` is NULL or has room for `size` bytes.
 peersock_result peersock_key(peersock_node node, char *key, size_t size);
 
-// The UDP port at which the node is reached.
+// Gets the UDP port of the node.
 //
 // Pointers:
-// `port` is NULL or has room for it.
+// `port` is NULL or has room for a port.
 peersock_result peersock_udp_port(peersock_node node, uint16_t *port);
 
-// Everything about the node as JSON, in the form that `peersock status --json` prints. Give the text to
+// Gets the state of the node as JSON, as `peersock status --json` prints it. Free the text with
 // `peersock_string_free()`.
 //
 // Pointers:
 // `json` is NULL or has room for a pointer.
 peersock_result peersock_status(peersock_node node, char **json);
 
-// Frees a text of the library's. NULL is allowed.
+// Frees a text that the library has returned. NULL is allowed.
 //
 // Pointers:
-// `text` is NULL, or comes from a function that says that it is to be freed so, and was not freed.
+// `text` is NULL, or comes from a function that names `peersock_string_free()`, and was not freed.
 void peersock_string_free(char *text);
 
-// One of the node's counters, by the name that `peersock_status()` shows. Counters only grow.
+// Gets a counter of the node by the name that `peersock_status()` shows. Counters only grow.
 //
 // Pointers:
-// `name` is NULL or a C string; `value` is NULL or has room for it.
+// `name` is NULL or a C string; `value` is NULL or has room for a number.
 peersock_result peersock_counter(peersock_node node, const char *name, uint64_t *value);
 
-// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such
-// as those of `peersock run`. It is a secret. It needs 64 bytes.
+// Copies the value that the environment variable `PEERSOCK_NODE` needs in child processes that use this
+// node, such as programs under `peersock run`. It is a secret of 64 bytes.
 //
 // Pointers:
 // `text` is NULL or has room for `size` bytes.
 peersock_result peersock_environment(peersock_node node, char *text, size_t size);
 
-// The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
+// Returns the ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`, or 0 if `first` is
+// greater.
 uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
-// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
-// a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
-// milliseconds to stretch. Under `peersock run`, a network of the launcher's that has a secret there has one
-// here, too, and none where it has none: otherwise `PEERSOCK_E_INVALID`.
+// Joins the ad-hoc network that has this ID. Sockets can be opened at once, while the node searches for
+// peers. With a passphrase, which may be NULL but not empty, only nodes that know it are members; stretching
+// it takes some tens of milliseconds. Under `peersock run`, a network of the launcher needs a secret here
+// exactly if it has one there: otherwise the result is `PEERSOCK_E_INVALID`.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.
 peersock_result peersock_join(peersock_node node, uint64_t network, const char *passphrase);
 
-// As `peersock_join()`, with a random key of 32 bytes in the place of a passphrase.
+// As `peersock_join()`, with a random key of 32 bytes instead of a passphrase.
 //
 // Pointers:
 // `key` is NULL or points to `size` bytes.
 peersock_result peersock_join_key(peersock_node node, uint64_t network, const uint8_t *key, size_t size);
 
-// Joins the static network that a TOML file describes, which `peersock network new` makes and
-// docs/use/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
+// Joins the static network that a TOML file describes. `peersock network new` makes such a file, and
+// docs/use/NETWORKS.md describes its fields. If `network` is not NULL, `*network` becomes the network's ID.
 //
 // Pointers:
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.
 peersock_result peersock_join_file(peersock_node node, const char *path, uint64_t *network);
 
-// Joins the network that `peersock_open()` names with the settings `network` and `secret`: an ad-hoc one by
-// its ID as a text of 16 hexadecimal digits, with a passphrase unless it is NULL; or the static one that a
-// file describes, by its path and without a passphrase. If `network` is not NULL, it gets the network's ID.
+// Joins a network named as in the settings `network` and `secret` of `peersock_open()`. An ad-hoc network is
+// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A static network is named by
+// the path of its file, without a passphrase. If `network` is not NULL, `*network` becomes the network's ID.
 //
 // Pointers:
-// `name` is NULL or a C string, `passphrase` as well; `network` is NULL or has room for an ID.
+// `name` and `passphrase` are NULL or C strings; `network` is NULL or has room for an ID.
 peersock_result peersock_join_named(peersock_node node,
                                     const char *name,
                                     const char *passphrase,
                                     uint64_t *network);
 
-// Leaves a network: its connections are reset, and its sockets fail with ENETDOWN.
+// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN.
 peersock_result peersock_leave(peersock_node node, uint64_t network);
 
-// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there
-// are.
+// Copies the IDs of the joined networks, in the order of joining, up to `capacity`. `*count` becomes the
+// number of joined networks.
 //
 // Pointers:
 // `networks` is NULL or has room for `capacity` IDs; `count` is NULL or has room for a number.
 peersock_result peersock_networks(peersock_node node, uint64_t *networks, size_t capacity, size_t *count);
 
-// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for
-// ever).
+// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: without
+// limit).
 peersock_result peersock_wait_ready(peersock_node node, uint64_t network, int timeout_ms);
 
-// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds
-// (negative: for ever). The port does not matter.
+// Waits until a session exists with the member that has this address, up to `timeout_ms` milliseconds
+// (negative: without limit). The port is ignored.
 //
 // Pointers:
 // `address` is NULL or points to `length` bytes.
@@ -452,13 +455,13 @@ peersock_result peersock_wait_peer(peersock_node node,
                                    socklen_t length,
                                    int timeout_ms);
 
-// The node's own IPv6 address in a network, which follows from its key.
+// Gets the IPv6 address of the node in a network, which follows from its key.
 //
 // Pointers:
-// `address` is NULL or has room for it.
+// `address` is NULL or has room for an address.
 peersock_result peersock_address(peersock_node node, uint64_t network, struct in6_addr *address);
 
-// All addresses of the node in a network: as many as fit, and in `*count` how many there are.
+// Copies the addresses of the node in a network, up to `capacity`. `*count` becomes the number of addresses.
 //
 // Pointers:
 // `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a number.
@@ -469,10 +472,10 @@ peersock_result peersock_addresses(peersock_node node,
                                    size_t *count);
 
 // As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with
-// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2),
-// epoll(7), dup(2), fork(2) and passing it to others work.
+// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a file descriptor of the process: read(2), write(2),
+// poll(2), epoll(7), dup(2), fork(2) and passing it to other processes work.
 //
-// ENETDOWN if the default node cannot be started; `peersock_last_error()` says why.
+// ENETDOWN means that the default node cannot be started; `peersock_last_error()` has the reason.
 int peersock_socket(int domain, int kind, int protocol);
 
 // As `peersock_socket()`, on any node.
@@ -480,8 +483,9 @@ int peersock_node_socket(peersock_node node, int domain, int kind, int protocol)
 
 // As bind(2).
 //
-// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those
-// that it allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
+// EACCES means that the network does not allow the port for a stream socket; `peersock_last_error()` lists
+// the allowed ports. A UDP socket can be bound to any port, because clients may use any, but peers cannot
+// reach a server on a port that is not allowed.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
@@ -493,21 +497,22 @@ int peersock_bind(int fd, const struct sockaddr *address, socklen_t length);
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_connect(int fd, const struct sockaddr *address, socklen_t length);
 
-// What has come of a non-blocking stream's connect(2): 0 if it is connected. Otherwise -1, and in `errno`
-// EINPROGRESS as long as it goes on (poll(2) says that it is writable when it has ended), or why it has
-// failed. Of a connection whose read(2) or write(2) has failed it says why in particular, as ENETDOWN, if the
-// node knows. As SO_ERROR it says a reason once.
+// Returns the outcome of connect(2) on a non-blocking stream: 0 if it is connected, otherwise -1. `errno` is
+// EINPROGRESS while the attempt continues (poll(2) reports the stream as writable after it has ended), or
+// the reason of the failure. After a failed read(2) or write(2), `errno` is the node's more exact reason,
+// such as ENETDOWN, if the node knows one. Like SO_ERROR, each reason is returned once.
 int peersock_connected(int fd);
 
-// Why a connection has ended: the `errno` of a read(2) or write(2) that has failed, or what the node knows
-// instead, as ENETDOWN where the kernel says ECONNRESET or EPIPE. As SO_ERROR it says a reason once.
+// Returns the reason why a connection has ended: `error`, the `errno` of a failed read(2) or write(2), or
+// the node's more exact reason, such as ENETDOWN where the kernel says ECONNRESET or EPIPE. Like SO_ERROR,
+// each reason is returned once.
 //
 // `if (read(fd, buf, size) < 0) errno = peersock_reason(fd, errno);`
 int peersock_reason(int fd, int error);
 
 // As listen(2).
 //
-// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
+// EACCES means that no network allows the port; `peersock_last_error()` lists the allowed ports.
 int peersock_listen(int fd, int backlog);
 
 // As accept(2).
@@ -571,9 +576,9 @@ ssize_t peersock_recvmsg(int fd, struct msghdr *message, int flags);
 // As shutdown(2).
 int peersock_shutdown(int fd, int how);
 
-// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then
-// if not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is
-// closed all the same.
+// As close(2), which also works. Only this function waits as SO_LINGER with a time requires, and fails if
+// not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT after that time). The descriptor is closed
+// in any case.
 int peersock_close(int fd);
 
 // As getsockname(2).
@@ -600,48 +605,48 @@ int peersock_getsockopt(int fd, int level, int name, void *value, socklen_t *len
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 
-// The text of the last failure of a node call on this thread, of `peersock_dial()` or
-// `peersock_listen_at()`, or of a `peersock_bind()` or `peersock_listen()` whose port no network allows
-// (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
+// Returns the text of the last failure on this thread, or an empty text. Covers node calls,
+// `peersock_dial()`, `peersock_listen_at()`, and a `peersock_bind()` or `peersock_listen()` on a port that
+// no network allows (EACCES). The text stays valid until the next such failure on this thread.
 const char *peersock_last_error(void);
 
-// The addresses that a text stands for, in the order in which to try them, as texts with spaces between
-// them: an address stands for itself, a name for the member that has it in one of the node's networks, NULL
-// or an empty text for the node itself, which has none before it has joined a network. Nobody but the node
-// is asked, so that this does not wait. Give the text to `peersock_string_free()`.
+// Resolves a text to addresses, in the order in which to try them, as texts separated by spaces. An address
+// resolves to itself, a name to the addresses of the member that has it in one of the node's networks. NULL
+// or an empty text means the node itself, which has no addresses before it joins a network. Only the node is
+// asked, so this function does not wait. Free the text with `peersock_string_free()`.
 //
-// PEERSOCK_E_NOT_FOUND if no member has this name.
+// PEERSOCK_E_NOT_FOUND means that no member has this name.
 //
 // Pointers:
 // `host` is NULL or a C string; `addresses` is NULL or has room for a pointer.
 peersock_result peersock_lookup(peersock_node node, const char *host, char **addresses);
 
-// Opens a socket and connects it to a host and port. `kind` is SOCK_STREAM or SOCK_DGRAM, with SOCK_NONBLOCK
-// and SOCK_CLOEXEC. `host` is what `peersock_lookup()` takes; `family` is AF_UNSPEC, or AF_INET or AF_INET6
-// for its addresses of that family alone. They are tried in turn, and the first failure counts if all fail.
-// With SOCK_NONBLOCK a stream is given while it connects to the first: wait until it is writable, then
-// `peersock_connected()` says what has come of it.
+// Opens a socket and connects it to a host and port. `kind` is SOCK_STREAM or SOCK_DGRAM, optionally with
+// SOCK_NONBLOCK and SOCK_CLOEXEC. `host` is resolved as by `peersock_lookup()`. `family` is AF_INET or
+// AF_INET6 for addresses of only that family, or AF_UNSPEC. The addresses are tried in turn; if all fail,
+// the first failure counts. With SOCK_NONBLOCK, a stream is returned while it connects to the first address:
+// wait until it is writable, then ask `peersock_connected()`.
 //
-// The socket is one of AF_INET6, where addresses of IPv4 are mapped. A stream has TCP_NODELAY.
+// The socket is an AF_INET6 socket, in which IPv4 addresses are mapped. A stream has TCP_NODELAY.
 //
-// -1 and `errno` on failure, with a text in `peersock_last_error()`: EHOSTUNREACH if there is no such
-// address, and those of socket(2) and connect(2).
+// Returns -1 and `errno` on failure, with a text in `peersock_last_error()`: EHOSTUNREACH if no such address
+// exists, and the errors of socket(2) and connect(2).
 //
 // Pointers:
 // `host` is NULL or a C string.
 int peersock_dial(peersock_node node, int family, int kind, const char *host, uint16_t port);
 
-// Opens a socket that is bound to a host and port of the node's own; a stream listens, with a queue of
-// `backlog` connections. `kind` is as for `peersock_dial()`. `host` is an address, the name of a member, or
-// NULL or an empty text for all addresses; `family` is AF_UNSPEC, or AF_INET or AF_INET6 if what comes shall
-// be of that family alone, as far as the address says no more. Port 0 is one that the networks allow:
-// `peersock_getsockname()` tells which.
+// Opens a socket that is bound to a host and port of the node; a stream listens, with a backlog of `backlog`
+// connections. `kind` is as for `peersock_dial()`. `host` is an address, the name of a member, or NULL or an
+// empty text for all addresses. `family` is AF_INET or AF_INET6 to accept only that family, or AF_UNSPEC; an
+// address as `host` already determines the family. Port 0 picks one that the networks allow, which
+// `peersock_getsockname()` returns.
 //
-// The socket is one of AF_INET6, where addresses of IPv4 are mapped; with AF_INET6 it has IPV6_V6ONLY. A
-// stream has SO_REUSEADDR, and what it accepts has TCP_NODELAY.
+// The socket is an AF_INET6 socket, in which IPv4 addresses are mapped; with AF_INET6 it has IPV6_V6ONLY. A
+// stream has SO_REUSEADDR, and connections that it accepts have TCP_NODELAY.
 //
-// -1 and `errno` on failure, with a text in `peersock_last_error()`: EACCES if no network allows the port,
-// EADDRNOTAVAIL if there is no such address, and those of socket(2), bind(2) and listen(2).
+// Returns -1 and `errno` on failure, with a text in `peersock_last_error()`: EACCES if no network allows the
+// port, EADDRNOTAVAIL if no such address exists, and the errors of socket(2), bind(2) and listen(2).
 //
 // Pointers:
 // `host` is NULL or a C string.
@@ -652,20 +657,21 @@ int peersock_listen_at(peersock_node node,
                        uint16_t port,
                        int backlog);
 
-// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any
-// more. When this returns an earlier callback is not running, unless this is called from it.
+// Calls `callback` for the events of the node from now on, instead of an earlier callback; NULL removes the
+// callback. When this function returns, an earlier callback no longer runs, unless that callback is the
+// caller.
 //
 // A callback that is more than 1024 events behind misses the oldest.
 //
 // Pointers:
-// `callback` may be called with `context` from another thread until this is called again, or the node is
-// stopped.
+// `callback` may be called with `context` from another thread until this function is called again, or the
+// node is stopped.
 peersock_result peersock_on_event(peersock_node node, peersock_event_callback callback, void *context);
 
-// Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-// `sizeof(peersock_event)` bytes gives one event, of which it drops what has no room. It is non-blocking,
-// closed on exec, and the caller's to close. At its end, a read of nothing, the node was stopped. -1 and
-// `errno` on failure.
+// Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
+// `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
+// non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
+// stopped. Returns -1 and `errno` on failure.
 int peersock_event_fd(peersock_node node);
 
 // Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.
@@ -675,64 +681,65 @@ int peersock_event_fd(peersock_node node);
 peersock_result peersock_identity_generate(uint8_t *seed, size_t size);
 
 // Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have
-// access to it.
+// access to the file.
 //
 // Pointers:
 // `path` is NULL or a C string; `seed` is NULL or has room for `size` bytes.
 peersock_result peersock_identity_load(const char *path, uint8_t *seed, size_t size);
 
-// Writes a seed to a new file that only its owner may read. A file that exists is not overwritten.
+// Writes a seed to a new file that only its owner may read. An existing file is not overwritten.
 //
 // Pointers:
 // `path` is NULL or a C string; `seed` is NULL or points to `size` bytes.
 peersock_result peersock_identity_store(const char *path, const uint8_t *seed, size_t size);
 
-// The node ID that belongs to a seed, as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
+// Copies the node ID of a seed as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
 //
 // Pointers:
 // `seed` is NULL or points to `seed_size` bytes; `id` is NULL or has room for `size` bytes.
 peersock_result peersock_identity_id(const uint8_t *seed, size_t seed_size, char *id, size_t size);
 
-// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes
-// with the final zero.
+// Copies the public key of a seed, in the form that the file of a static network lists: `PEERSOCK_KEY_SIZE`
+// bytes with the final zero.
 //
 // Pointers:
 // `seed` is NULL or points to `seed_size` bytes; `key` is NULL or has room for `size` bytes.
 peersock_result peersock_identity_key(const uint8_t *seed, size_t seed_size, char *key, size_t size);
 
-// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and
-// ENODEV if there is none of this name.
+// As if_nametoindex(3), for the networks of the default node, which are named `ps1`, `ps2` and so on.
+// Returns 0 and ENODEV if no network has this name.
 //
 // Pointers:
 // `name` is NULL or a C string.
 unsigned int peersock_if_nametoindex(const char *name);
 
-// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL
-// and ENXIO if there is none of this index.
+// As if_indextoname(3), for the networks of the default node. `name` has room for IF_NAMESIZE bytes. Returns
+// NULL and ENXIO if no network has this index.
 //
 // Pointers:
 // `name` is NULL or has room for IF_NAMESIZE bytes.
 char *peersock_if_indextoname(unsigned int index, char *name);
 
-// As if_nameindex(3), for the networks of the default node. Give the array to `peersock_if_freenameindex()`.
+// As if_nameindex(3), for the networks of the default node. Free the array with
+// `peersock_if_freenameindex()`.
 struct if_nameindex *peersock_if_nameindex(void);
 
-// Frees what `peersock_if_nameindex()` has made. NULL is allowed.
+// Frees an array from `peersock_if_nameindex()`. NULL is allowed.
 //
 // Pointers:
 // `list` is NULL or comes from `peersock_if_nameindex()` and was not freed.
 void peersock_if_freenameindex(struct if_nameindex *list);
 
-// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to
-// `PEERSOCK_LOG_TRACE`), for all nodes of the process; NULL: nothing is logged any more. When this returns
-// an earlier callback is not running, unless this is called from it.
+// Calls `callback` for log records up to `level` (`PEERSOCK_LOG_ERROR` to `PEERSOCK_LOG_TRACE`) of all nodes
+// of the process; NULL stops logging. When this function returns, an earlier callback no longer runs, unless
+// that callback is the caller.
 //
 // Pointers:
-// `callback` may be called with `context` from another thread until this is called again.
+// `callback` may be called with `context` from another thread until this function is called again.
 peersock_result peersock_on_log(int level, peersock_log_callback callback, void *context);
 
-// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows.
-// Give the list to `peersock_freeaddrinfo()`.
+// As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
+// system resolves. Free the list with `peersock_freeaddrinfo()`.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
@@ -741,13 +748,13 @@ int peersock_getaddrinfo(const char *node,
                          const struct addrinfo *hints,
                          struct addrinfo **result);
 
-// Frees what `peersock_getaddrinfo()` has made. NULL is allowed.
+// Frees a list from `peersock_getaddrinfo()`. NULL is allowed.
 //
 // Pointers:
 // `list` is NULL or comes from `peersock_getaddrinfo()` and was not freed.
 void peersock_freeaddrinfo(struct addrinfo *list);
 
-// As getnameinfo(3). Members of the default node's networks are known by their names there.
+// As getnameinfo(3). Members of the default node's networks have their names there.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
@@ -762,54 +769,54 @@ int peersock_getnameinfo(const struct sockaddr *address,
 // As gai_strerror(3).
 const char *peersock_gai_strerror(int error);
 
-// Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
-// prints; docs/use/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+// Checks the network of this machine, and returns the result as JSON, in the form that `peersock netcheck
+// --json` prints. docs/use/NETCHECK.md explains the fields. Free the text with `peersock_string_free()`. No
+// node is needed.
 //
-// It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
-// with `lan`.
+// The check takes up to six seconds. Lists of roots take extra time first: up to four seconds for
+// `dns:DOMAIN`, and six for `lan`.
 //
-// `config` has the interfaces, roots, TURN servers and discovery port to use, and nothing else of it counts;
-// NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` with white space between them;
-// an empty text: none; NULL: what the variable `PEERSOCK_STUN` has. Servers that nobody named are not asked.
+// The interfaces, roots, TURN servers and discovery port come from `config`, whose other settings are
+// ignored; NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` separated by white
+// space. An empty text means no servers, and NULL uses the variable `PEERSOCK_STUN`. Only named servers are
+// asked.
 //
-// PEERSOCK_E_NOT_FOUND says that no interface that may be used is up. A network in which everything is
-// blocked is no failure.
+// PEERSOCK_E_NOT_FOUND means that no usable interface is up. A network that blocks everything is no failure.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `stun` is NULL or a C string; `json` is NULL or
 // has room for a pointer.
 peersock_result peersock_netcheck(const struct peersock_config *config, const char *stun, char **json);
 
-// Starts a node with settings that are a JSON object, as `{"network": "ff00500050000000"}`, and joins the
-// network that they name. All of them may be left out:
+// Starts a node with settings from a JSON object, such as `{"network": "ff00500050000000"}`, and joins the
+// network that they name. All settings are optional:
 //
 // - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
 //   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
-// - `secret`: the passphrase of an ad-hoc network, which `network` names;
+// - `secret`: the passphrase of the ad-hoc network in `network`;
 // - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
-// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
-//   fresh one that is never written anywhere;
-// - `stun`: STUN servers, `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them;
-// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` with commas between them, as `PEERSOCK_DHT` has
-//   it;
-// - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
-// - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
-// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false, whether it is found on the local network,
-//   asks routers to forward a port to it, and looks for direct paths by many ports and by TCP.
+// - `seed`: 64 hexadecimal digits from which the identity is made; without `seed` and `state`, the identity
+//   is new and never written anywhere;
+// - `stun`: STUN servers, `HOST:PORT` separated by white space, in the form of `PEERSOCK_STUN`;
+// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` separated by commas, in the form of
+//   `PEERSOCK_DHT`;
+// - `interfaces`, `roots`, `turn`: as for `peersock_config_interfaces()` and so on;
+// - `port`, `discovery_port`: numbers, as for `peersock_config_port()` and so on; 0 is the default;
+// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false; they control discovery on the local
+//   network, port forwarding by routers, and the search for direct paths by many ports and by TCP.
 //
-// With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
-// No node is left running if this fails. A setting that there is not, or of another type, is
-// `PEERSOCK_E_INVALID`, and so is a text with U+FFFD, which JSON's writers put in the place of what is no
-// UTF-8.
+// With NULL for `node`, it is the default node of the process; otherwise `*node` becomes the handle of
+// another node. If this function fails, no new node runs. An unknown setting, or one of another type, is
+// `PEERSOCK_E_INVALID`. So is a text with U+FFFD, because JSON writers put it in place of invalid UTF-8.
 //
 // Pointers:
 // `settings` is NULL or a C string; `node` is NULL or has room for a handle.
 peersock_result peersock_open(const char *settings,
                               peersock_node *node);
 
-// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
-// `size` is `sizeof(peersock_peer)`, which tells the library with which version of it the program was built:
-// members that this library does not know are zeros.
+// Copies the peers known in a network, or in all networks if `network` is 0, up to `capacity`. `*count`
+// becomes the number of known peers. `size` is `sizeof(peersock_peer)`, which tells the library the version
+// that the program was built with. Members that this library does not know are zeros.
 //
 // Pointers:
 // `peers` is NULL or has room for `capacity` peers; `count` is NULL or has room for a number.
@@ -820,7 +827,7 @@ peersock_result peersock_peers(peersock_node node,
                                size_t capacity,
                                size_t *count);
 
-// The addresses of a peer in a network: as many as fit, and in `*count` how many there are.
+// Copies the addresses of a peer in a network, up to `capacity`. `*count` becomes the number of addresses.
 //
 // Pointers:
 // `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or
@@ -832,8 +839,8 @@ peersock_result peersock_peer_addresses(peersock_node node,
                                         size_t capacity,
                                         size_t *count);
 
-// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if
-// it has none.
+// Copies the name of a peer with a final zero, as the file of its static network gives it.
+// PEERSOCK_E_NOT_FOUND means that the peer has no name.
 //
 // Pointers:
 // `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
@@ -843,8 +850,8 @@ peersock_result peersock_peer_name(peersock_node node,
                                    char *name,
                                    size_t size);
 
-// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as
-// fit, and in `*count` how many there are.
+// Copies the addresses of the paths to a peer, up to `capacity`: the current path first, if one exists, then
+// other possible addresses. `*count` becomes the number of paths.
 //
 // Pointers:
 // `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has

@@ -13,9 +13,9 @@ thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// The text of the last failure of a node call on this thread, of `peersock_dial()` or
-/// `peersock_listen_at()`, or of a `peersock_bind()` or `peersock_listen()` whose port no network allows
-/// (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
+/// Returns the text of the last failure on this thread, or an empty text. Covers node calls,
+/// `peersock_dial()`, `peersock_listen_at()`, and a `peersock_bind()` or `peersock_listen()` on a port that
+/// no network allows (EACCES). The text stays valid until the next such failure on this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_last_error() -> *const c_char {
     LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())

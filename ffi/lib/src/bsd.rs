@@ -12,10 +12,10 @@ use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
 use crate::result::Failure;
 
 /// As socket(2), on the default node: AF_INET or AF_INET6; SOCK_STREAM, SOCK_DGRAM or SOCK_RAW, with
-/// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a descriptor of the process: read(2), write(2), poll(2),
-/// epoll(7), dup(2), fork(2) and passing it to others work.
+/// SOCK_NONBLOCK and SOCK_CLOEXEC. The result is a file descriptor of the process: read(2), write(2),
+/// poll(2), epoll(7), dup(2), fork(2) and passing it to other processes work.
 ///
-/// ENETDOWN if the default node cannot be started; `peersock_last_error()` says why.
+/// ENETDOWN means that the default node cannot be started; `peersock_last_error()` has the reason.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     peersock_node_socket(PEERSOCK_DEFAULT, domain, kind, protocol)
@@ -40,8 +40,9 @@ pub extern "C" fn peersock_node_socket(
 
 /// As bind(2).
 ///
-/// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those
-/// that it allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
+/// EACCES means that the network does not allow the port for a stream socket; `peersock_last_error()` lists
+/// the allowed ports. A UDP socket can be bound to any port, because clients may use any, but peers cannot
+/// reach a server on a port that is not allowed.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
@@ -67,17 +68,18 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
     posix(|| unsafe { either::connect(overlay(fd)?.as_ref(), fd, address, length) })
 }
 
-/// What has come of a non-blocking stream's connect(2): 0 if it is connected. Otherwise -1, and in `errno`
-/// EINPROGRESS as long as it goes on (poll(2) says that it is writable when it has ended), or why it has
-/// failed. Of a connection whose read(2) or write(2) has failed it says why in particular, as ENETDOWN, if the
-/// node knows. As SO_ERROR it says a reason once.
+/// Returns the outcome of connect(2) on a non-blocking stream: 0 if it is connected, otherwise -1. `errno` is
+/// EINPROGRESS while the attempt continues (poll(2) reports the stream as writable after it has ended), or
+/// the reason of the failure. After a failed read(2) or write(2), `errno` is the node's more exact reason,
+/// such as ENETDOWN, if the node knows one. Like SO_ERROR, each reason is returned once.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_connected(fd: RawFd) -> c_int {
     posix(|| connected(fd).map(|()| 0))
 }
 
-/// Why a connection has ended: the `errno` of a read(2) or write(2) that has failed, or what the node knows
-/// instead, as ENETDOWN where the kernel says ECONNRESET or EPIPE. As SO_ERROR it says a reason once.
+/// Returns the reason why a connection has ended: `error`, the `errno` of a failed read(2) or write(2), or
+/// the node's more exact reason, such as ENETDOWN where the kernel says ECONNRESET or EPIPE. Like SO_ERROR,
+/// each reason is returned once.
 ///
 /// `if (read(fd, buf, size) < 0) errno = peersock_reason(fd, errno);`
 #[unsafe(no_mangle)]
@@ -94,7 +96,7 @@ pub extern "C" fn peersock_reason(fd: RawFd, error: c_int) -> c_int {
 
 /// As listen(2).
 ///
-/// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
+/// EACCES means that no network allows the port; `peersock_last_error()` lists the allowed ports.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_listen(fd: RawFd, backlog: c_int) -> c_int {
     posix(|| {
@@ -215,9 +217,9 @@ pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
     posix(|| either::shutdown(overlay(fd)?.as_ref(), fd, how))
 }
 
-/// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then
-/// if not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT if the time was over): the descriptor is
-/// closed all the same.
+/// As close(2), which also works. Only this function waits as SO_LINGER with a time requires, and fails if
+/// not everything was delivered (ECONNRESET, EPIPE, or ETIMEDOUT after that time). The descriptor is closed
+/// in any case.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_close(fd: RawFd) -> c_int {
     posix(|| bsd::close(fd))

@@ -11,14 +11,14 @@ use crate::registry::defaults;
 use crate::result::{Answer, Failure, peersock_result};
 use crate::text;
 
-/// Settings of a node. One thread at a time may use it; a started node has its own copy.
+/// Settings of a node. Only one thread at a time may use them; a started node has its own copy.
 pub struct peersock_config {
     pub(crate) settings: NodeBuilder,
 }
 
-/// Settings as they are by default: the identity in the default state directory, all interfaces, a UDP port
-/// of the system's choice, discovery on. NULL if there is no memory. Give it to `peersock_config_free()` at
-/// last.
+/// Makes default settings: the identity in the default state directory, all interfaces, a UDP port that the
+/// system chooses, and discovery on. Returns NULL if memory is exhausted. Free the settings with
+/// `peersock_config_free()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_config_new() -> *mut peersock_config {
     guarded_or(std::ptr::null_mut(), || Box::into_raw(Box::new(peersock_config { settings: defaults() })))
@@ -36,8 +36,8 @@ pub unsafe extern "C" fn peersock_config_free(config: *mut peersock_config) {
     }
 }
 
-/// Keeps the identity in this directory, which is made if it is missing and used by one process at a time.
-/// NULL: the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
+/// Keeps the identity in this directory, which is created if missing and used by one process at a time. NULL
+/// selects the default directory, `peersock` under `$XDG_STATE_HOME` or `~/.local/state`.
 ///
 /// # Safety
 /// `path` is NULL or a C string.
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn peersock_config_state_dir(
     })
 }
 
-/// Takes a fresh identity that is never written anywhere.
+/// Uses a new identity that is never written anywhere.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn peersock_config_ephemeral(config: *mut peersock_config)
     answer(|| unsafe { change(config, |settings| settings.identity(IdentitySource::Ephemeral)) })
 }
 
-/// Takes the identity of this secret seed, which is `PEERSOCK_SEED_SIZE` bytes long.
+/// Uses the identity of this secret seed of `PEERSOCK_SEED_SIZE` bytes.
 ///
 /// # Safety
 /// `seed` is NULL or points to `size` bytes.
@@ -85,8 +85,8 @@ pub unsafe extern "C" fn peersock_config_seed(
     })
 }
 
-/// The network interfaces that the node may use, for everything: `"all"` (the default), `"loopback"`, or
-/// names with commas between them, as `"eth0,wlan0"`.
+/// Sets the network interfaces that the node may use: `"all"` (the default), `"loopback"`, or names separated
+/// by commas, such as `"eth0,wlan0"`.
 ///
 /// # Safety
 /// `interfaces` is NULL or a C string.
@@ -103,7 +103,7 @@ pub unsafe extern "C" fn peersock_config_interfaces(
     })
 }
 
-/// The UDP port of the node; 0, the default, lets the system choose.
+/// Sets the UDP port of the node; with 0, the default, the system chooses.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.
@@ -113,7 +113,8 @@ pub unsafe extern "C" fn peersock_config_port(config: *mut peersock_config, port
     answer(|| unsafe { change(config, |settings| settings.port(port)) })
 }
 
-/// Whether to find, and be found by, peers on this machine and on the local networks. By default it is so.
+/// Sets whether the node finds peers on this machine and on the local networks, and is found there. The
+/// default is true.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.
@@ -126,7 +127,8 @@ pub unsafe extern "C" fn peersock_config_discovery(
     answer(|| unsafe { change(config, |settings| settings.discovery(on)) })
 }
 
-/// The UDP port of discovery, the same on all nodes that should find each other. 7473 by default.
+/// Sets the UDP port of discovery, which must be the same on all nodes that find each other. The default is
+/// 7473.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.
@@ -142,11 +144,11 @@ pub unsafe extern "C" fn peersock_config_discovery_port(
     })
 }
 
-/// The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
-/// white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
-/// wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
-/// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what
-/// the variable `PEERSOCK_ROOTS` has.
+/// Sets the roots at which peers find the node, and which relay for it, in the form of `PEERSOCK_ROOTS`:
+/// texts separated by white space. Each text is a line that `peersock root` prints (with `?token=TEXT`
+/// appended if the root requires a token), `dns:DOMAIN` for the roots in the DNS, `lan` for the roots
+/// announced on the local network, or `@` and the path of a file with such texts. An empty text means no
+/// roots. NULL, the default, uses the variable `PEERSOCK_ROOTS`.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
@@ -168,11 +170,11 @@ pub unsafe extern "C" fn peersock_config_roots(
     })
 }
 
-/// The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
-/// with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
-/// for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
-/// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/use/TURN.md says
-/// more; `peersock_status()` tells what came of it. At most four are asked.
+/// Sets the TURN servers that relay to the node if no direct path opens, in the form of `PEERSOCK_TURN`:
+/// texts separated by white space. Each text is `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp`
+/// appended for TCP, `turns:USER:PASSWORD@HOST:PORT` for TLS, or `@` and the path of a file of mode 0600 with
+/// such texts. An empty text means no servers. NULL, the default, uses the variable `PEERSOCK_TURN`. At most
+/// four servers are asked. docs/use/TURN.md says more; `peersock_status()` shows the result.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `servers` is NULL or a C string.
@@ -194,7 +196,8 @@ pub unsafe extern "C" fn peersock_config_turn(
     })
 }
 
-/// The most that the send and the receive buffer of each TCP socket may hold, bytes. 64 MiB each by default.
+/// Sets the maximum sizes in bytes of the send and the receive buffer of each TCP socket. The default is 64
+/// MiB each.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.

@@ -15,12 +15,12 @@ use crate::registry::{find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, PEERSOCK_E_SYSTEM, peersock_result};
 use crate::text;
 
-/// The addresses that a text stands for, in the order in which to try them, as texts with spaces between
-/// them: an address stands for itself, a name for the member that has it in one of the node's networks, NULL
-/// or an empty text for the node itself, which has none before it has joined a network. Nobody but the node
-/// is asked, so that this does not wait. Give the text to `peersock_string_free()`.
+/// Resolves a text to addresses, in the order in which to try them, as texts separated by spaces. An address
+/// resolves to itself, a name to the addresses of the member that has it in one of the node's networks. NULL
+/// or an empty text means the node itself, which has no addresses before it joins a network. Only the node is
+/// asked, so this function does not wait. Free the text with `peersock_string_free()`.
 ///
-/// PEERSOCK_E_NOT_FOUND if no member has this name.
+/// PEERSOCK_E_NOT_FOUND means that no member has this name.
 ///
 /// # Safety
 /// `host` is NULL or a C string; `addresses` is NULL or has room for a pointer.
@@ -39,16 +39,16 @@ pub unsafe extern "C" fn peersock_lookup(
     })
 }
 
-/// Opens a socket and connects it to a host and port. `kind` is SOCK_STREAM or SOCK_DGRAM, with SOCK_NONBLOCK
-/// and SOCK_CLOEXEC. `host` is what `peersock_lookup()` takes; `family` is AF_UNSPEC, or AF_INET or AF_INET6
-/// for its addresses of that family alone. They are tried in turn, and the first failure counts if all fail.
-/// With SOCK_NONBLOCK a stream is given while it connects to the first: wait until it is writable, then
-/// `peersock_connected()` says what has come of it.
+/// Opens a socket and connects it to a host and port. `kind` is SOCK_STREAM or SOCK_DGRAM, optionally with
+/// SOCK_NONBLOCK and SOCK_CLOEXEC. `host` is resolved as by `peersock_lookup()`. `family` is AF_INET or
+/// AF_INET6 for addresses of only that family, or AF_UNSPEC. The addresses are tried in turn; if all fail,
+/// the first failure counts. With SOCK_NONBLOCK, a stream is returned while it connects to the first address:
+/// wait until it is writable, then ask `peersock_connected()`.
 ///
-/// The socket is one of AF_INET6, where addresses of IPv4 are mapped. A stream has TCP_NODELAY.
+/// The socket is an AF_INET6 socket, in which IPv4 addresses are mapped. A stream has TCP_NODELAY.
 ///
-/// -1 and `errno` on failure, with a text in `peersock_last_error()`: EHOSTUNREACH if there is no such
-/// address, and those of socket(2) and connect(2).
+/// Returns -1 and `errno` on failure, with a text in `peersock_last_error()`: EHOSTUNREACH if no such address
+/// exists, and the errors of socket(2) and connect(2).
 ///
 /// # Safety
 /// `host` is NULL or a C string.
@@ -77,17 +77,17 @@ pub unsafe extern "C" fn peersock_dial(
     })
 }
 
-/// Opens a socket that is bound to a host and port of the node's own; a stream listens, with a queue of
-/// `backlog` connections. `kind` is as for `peersock_dial()`. `host` is an address, the name of a member, or
-/// NULL or an empty text for all addresses; `family` is AF_UNSPEC, or AF_INET or AF_INET6 if what comes shall
-/// be of that family alone, as far as the address says no more. Port 0 is one that the networks allow:
-/// `peersock_getsockname()` tells which.
+/// Opens a socket that is bound to a host and port of the node; a stream listens, with a backlog of `backlog`
+/// connections. `kind` is as for `peersock_dial()`. `host` is an address, the name of a member, or NULL or an
+/// empty text for all addresses. `family` is AF_INET or AF_INET6 to accept only that family, or AF_UNSPEC; an
+/// address as `host` already determines the family. Port 0 picks one that the networks allow, which
+/// `peersock_getsockname()` returns.
 ///
-/// The socket is one of AF_INET6, where addresses of IPv4 are mapped; with AF_INET6 it has IPV6_V6ONLY. A
-/// stream has SO_REUSEADDR, and what it accepts has TCP_NODELAY.
+/// The socket is an AF_INET6 socket, in which IPv4 addresses are mapped; with AF_INET6 it has IPV6_V6ONLY. A
+/// stream has SO_REUSEADDR, and connections that it accepts have TCP_NODELAY.
 ///
-/// -1 and `errno` on failure, with a text in `peersock_last_error()`: EACCES if no network allows the port,
-/// EADDRNOTAVAIL if there is no such address, and those of socket(2), bind(2) and listen(2).
+/// Returns -1 and `errno` on failure, with a text in `peersock_last_error()`: EACCES if no network allows the
+/// port, EADDRNOTAVAIL if no such address exists, and the errors of socket(2), bind(2) and listen(2).
 ///
 /// # Safety
 /// `host` is NULL or a C string.

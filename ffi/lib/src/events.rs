@@ -18,52 +18,52 @@ use crate::text;
 
 /// A member of a network was found.
 pub const PEERSOCK_PEER_FOUND: u32 = 1;
-/// There is an encrypted session with the peer: packets flow.
+/// An encrypted session with the peer exists: packets flow.
 pub const PEERSOCK_PEER_REACHABLE: u32 = 2;
-/// The peer now has another address, the path another size, or a root or a TURN server relays that did not
-/// before, or not any more.
+/// The path has changed: the peer's address or the packet size, or a root or TURN server has started or
+/// stopped relaying.
 pub const PEERSOCK_PATH_CHANGED: u32 = 3;
-/// The session has ended: the peer left, or has not been heard of for minutes.
+/// The session has ended: the peer left, or was silent for minutes.
 pub const PEERSOCK_PEER_LOST: u32 = 4;
-/// The peer does not answer. The node goes on trying while sockets have something to send.
+/// The peer does not answer. The node keeps trying while sockets have data to send.
 pub const PEERSOCK_PEER_UNREACHABLE: u32 = 5;
-/// The node was stopped. The last event of a callback; a descriptor is at its end instead.
+/// The node was stopped. This is the last event of a callback; a descriptor is at its end instead.
 pub const PEERSOCK_NODE_STOPPED: u32 = 6;
 
-/// Something that happened. New kinds may come; ignore those that you do not know. Later versions may add
-/// members at the end.
+/// Event of a node. Later versions may add kinds, and members at the end; ignore unknown kinds.
 #[repr(C)]
 pub struct peersock_event {
-    /// The size of the event as this library has it, bytes: a program that was built with a newer header
-    /// finds here which members there are.
+    /// Size of the event in this library, in bytes. It tells a program with a newer header which members
+    /// exist.
     pub size: u32,
-    /// `PEERSOCK_PEER_FOUND` and so on.
+    /// Kind of the event: `PEERSOCK_PEER_FOUND` and so on.
     pub kind: u32,
-    /// The node ID of the peer; empty for events of the node.
+    /// Node ID of the peer; empty for events of the node.
     pub peer: [c_char; PEERSOCK_ID_SIZE],
-    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
+    /// 1 if a root relays now, otherwise 0, for `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`.
     pub relayed: u8,
-    /// Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
-    /// otherwise 0.
+    /// 1 if a TURN server relays now, otherwise 0, for the same events. Covers this node's server, and the
+    /// peer's if the peer has announced it.
     pub turn: u8,
-    /// Zeros.
+    /// Zeros, reserved for later versions.
     pub reserved: [u8; 21],
 }
 
-/// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
-/// event after the other, and may call every function of the library but `peersock_stop()` of the same node.
+/// Callback for events. It runs on a library thread that shares the descriptors of the process, for one event
+/// after the other. It may call every function of the library except `peersock_stop()` of the same node.
 /// `event` is valid during the call.
 pub type peersock_event_callback =
     Option<unsafe extern "C" fn(event: *const peersock_event, context: *mut c_void)>;
 
-/// Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any
-/// more. When this returns an earlier callback is not running, unless this is called from it.
+/// Calls `callback` for the events of the node from now on, instead of an earlier callback; NULL removes the
+/// callback. When this function returns, an earlier callback no longer runs, unless that callback is the
+/// caller.
 ///
 /// A callback that is more than 1024 events behind misses the oldest.
 ///
 /// # Safety
-/// `callback` may be called with `context` from another thread until this is called again, or the node is
-/// stopped.
+/// `callback` may be called with `context` from another thread until this function is called again, or the
+/// node is stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_on_event(
     node: peersock_node,
@@ -81,10 +81,10 @@ pub unsafe extern "C" fn peersock_on_event(
     })
 }
 
-/// Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-/// `sizeof(peersock_event)` bytes gives one event, of which it drops what has no room. It is non-blocking,
-/// closed on exec, and the caller's to close. At its end, a read of nothing, the node was stopped. -1 and
-/// `errno` on failure.
+/// Opens a descriptor that becomes readable (poll(2), epoll(7)) when an event occurs. One read(2) of
+/// `sizeof(peersock_event)` bytes returns one event; a smaller read drops the rest of it. The descriptor is
+/// non-blocking and closed on exec, and the caller closes it. A read of zero bytes means that the node was
+/// stopped. Returns -1 and `errno` on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     posix_with_text(|| {

@@ -11,7 +11,7 @@ use crate::config::read_seed;
 use crate::result::{Answer, Failure, peersock_result};
 use crate::text;
 
-/// Bytes of a secret seed.
+/// Size of a secret seed in bytes.
 pub const PEERSOCK_SEED_SIZE: size_t = 32;
 
 /// Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.
@@ -25,7 +25,7 @@ pub unsafe extern "C" fn peersock_identity_generate(seed: *mut u8, size: size_t)
 }
 
 /// Reads a seed from a file that `peersock_identity_store()` or a node has written. Other users must not have
-/// access to it.
+/// access to the file.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `seed` is NULL or has room for `size` bytes.
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn peersock_identity_load(
     })
 }
 
-/// Writes a seed to a new file that only its owner may read. A file that exists is not overwritten.
+/// Writes a seed to a new file that only its owner may read. An existing file is not overwritten.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `seed` is NULL or points to `size` bytes.
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn peersock_identity_store(
     })
 }
 
-/// The node ID that belongs to a seed, as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
+/// Copies the node ID of a seed as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
 ///
 /// # Safety
 /// `seed` is NULL or points to `seed_size` bytes; `id` is NULL or has room for `size` bytes.
@@ -80,8 +80,8 @@ pub unsafe extern "C" fn peersock_identity_id(
     })
 }
 
-/// The public key that belongs to a seed, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes
-/// with the final zero.
+/// Copies the public key of a seed, in the form that the file of a static network lists: `PEERSOCK_KEY_SIZE`
+/// bytes with the final zero.
 ///
 /// # Safety
 /// `seed` is NULL or points to `seed_size` bytes; `key` is NULL or has room for `size` bytes.

@@ -11,8 +11,8 @@ use crate::boundary::{guarded_or, set_errno};
 use crate::registry::{PEERSOCK_DEFAULT, find};
 use crate::text;
 
-/// As if_nametoindex(3), for the networks of the default node, whose names are `ps1`, `ps2` and so on. 0 and
-/// ENODEV if there is none of this name.
+/// As if_nametoindex(3), for the networks of the default node, which are named `ps1`, `ps2` and so on.
+/// Returns 0 and ENODEV if no network has this name.
 ///
 /// # Safety
 /// `name` is NULL or a C string.
@@ -26,8 +26,8 @@ pub unsafe extern "C" fn peersock_if_nametoindex(name: *const c_char) -> c_uint 
     })
 }
 
-/// As if_indextoname(3), for the networks of the default node: `name` has room for IF_NAMESIZE bytes. NULL
-/// and ENXIO if there is none of this index.
+/// As if_indextoname(3), for the networks of the default node. `name` has room for IF_NAMESIZE bytes. Returns
+/// NULL and ENXIO if no network has this index.
 ///
 /// # Safety
 /// `name` is NULL or has room for IF_NAMESIZE bytes.
@@ -43,7 +43,8 @@ pub unsafe extern "C" fn peersock_if_indextoname(index: c_uint, name: *mut c_cha
     })
 }
 
-/// As if_nameindex(3), for the networks of the default node. Give the array to `peersock_if_freenameindex()`.
+/// As if_nameindex(3), for the networks of the default node. Free the array with
+/// `peersock_if_freenameindex()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
     guarded_or(ptr::null_mut(), || {
@@ -52,7 +53,7 @@ pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
     })
 }
 
-/// Frees what `peersock_if_nameindex()` has made. NULL is allowed.
+/// Frees an array from `peersock_if_nameindex()`. NULL is allowed.
 ///
 /// # Safety
 /// `list` is NULL or comes from `peersock_if_nameindex()` and was not freed.

@@ -15,33 +15,33 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use crate::boundary::{answer, guarded_or};
 use crate::result::{Failure, peersock_result};
 
-/// Nothing is logged.
+/// Log level without records.
 pub const PEERSOCK_LOG_OFF: c_int = 0;
-/// Failures.
+/// Log level of failures.
 pub const PEERSOCK_LOG_ERROR: c_int = 1;
-/// What should be looked at.
+/// Log level of warnings.
 pub const PEERSOCK_LOG_WARN: c_int = 2;
-/// Paths and memberships that change.
+/// Log level of changes of paths and memberships.
 pub const PEERSOCK_LOG_INFO: c_int = 3;
-/// Decisions. Addresses and names appear from here on.
+/// Log level of decisions. Addresses and names appear at this level and above.
 pub const PEERSOCK_LOG_DEBUG: c_int = 4;
-/// Packets.
+/// Log level of packets.
 pub const PEERSOCK_LOG_TRACE: c_int = 5;
 
 /// Maximum number of records that wait for the callback; further ones are dropped.
 const QUEUE: usize = 1024;
 
-/// What is called with each record: its level and its text. It runs on a thread of the library's that sees
-/// the process's descriptors, one record after the other. `text` is valid during the call.
+/// Callback for log records, with their level and text. It runs on a library thread that shares the
+/// descriptors of the process, for one record after the other. `text` is valid during the call.
 pub type peersock_log_callback =
     Option<unsafe extern "C" fn(level: c_int, text: *const c_char, context: *mut c_void)>;
 
-/// Has `callback` called with what the library logs, up to `level` (`PEERSOCK_LOG_ERROR` to
-/// `PEERSOCK_LOG_TRACE`), for all nodes of the process; NULL: nothing is logged any more. When this returns
-/// an earlier callback is not running, unless this is called from it.
+/// Calls `callback` for log records up to `level` (`PEERSOCK_LOG_ERROR` to `PEERSOCK_LOG_TRACE`) of all nodes
+/// of the process; NULL stops logging. When this function returns, an earlier callback no longer runs, unless
+/// that callback is the caller.
 ///
 /// # Safety
-/// `callback` may be called with `context` from another thread until this is called again.
+/// `callback` may be called with `context` from another thread until this function is called again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_on_log(
     level: c_int,
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn peersock_on_log(
 ) -> peersock_result {
     answer(|| {
         let level = u8::try_from(level).ok().filter(|level| *level <= PEERSOCK_LOG_TRACE as u8);
-        let level = level.ok_or_else(|| Failure::invalid("there is no such level"))?;
+        let level = level.ok_or_else(|| Failure::invalid("the log level does not exist"))?;
         let target = callback.map(|callback| Target { callback, context });
         LEVEL.store(if target.is_some() { level } else { 0 }, Ordering::SeqCst);
         if thread::current().name() == Some(THREAD) {

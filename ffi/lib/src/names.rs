@@ -11,8 +11,8 @@ use peersock_fd::{Interface, Reply, Request};
 use crate::boundary::guarded_or;
 use crate::registry::{PEERSOCK_DEFAULT, find};
 
-/// As getaddrinfo(3). Names of members of the default node's networks come first, then what the system knows.
-/// Give the list to `peersock_freeaddrinfo()`.
+/// As getaddrinfo(3). Names of members of the default node's networks come first, then the names that the
+/// system resolves. Free the list with `peersock_freeaddrinfo()`.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
     })
 }
 
-/// Frees what `peersock_getaddrinfo()` has made. NULL is allowed.
+/// Frees a list from `peersock_getaddrinfo()`. NULL is allowed.
 ///
 /// # Safety
 /// `list` is NULL or comes from `peersock_getaddrinfo()` and was not freed.
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn peersock_freeaddrinfo(list: *mut addrinfo) {
     }
 }
 
-/// As getnameinfo(3). Members of the default node's networks are known by their names there.
+/// As getnameinfo(3). Members of the default node's networks have their names there.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.

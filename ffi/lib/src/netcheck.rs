@@ -11,18 +11,19 @@ use crate::registry::defaults;
 use crate::result::{Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
 
-/// Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
-/// prints; docs/use/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+/// Checks the network of this machine, and returns the result as JSON, in the form that `peersock netcheck
+/// --json` prints. docs/use/NETCHECK.md explains the fields. Free the text with `peersock_string_free()`. No
+/// node is needed.
 ///
-/// It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
-/// with `lan`.
+/// The check takes up to six seconds. Lists of roots take extra time first: up to four seconds for
+/// `dns:DOMAIN`, and six for `lan`.
 ///
-/// `config` has the interfaces, roots, TURN servers and discovery port to use, and nothing else of it counts;
-/// NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` with white space between them;
-/// an empty text: none; NULL: what the variable `PEERSOCK_STUN` has. Servers that nobody named are not asked.
+/// The interfaces, roots, TURN servers and discovery port come from `config`, whose other settings are
+/// ignored; NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` separated by white
+/// space. An empty text means no servers, and NULL uses the variable `PEERSOCK_STUN`. Only named servers are
+/// asked.
 ///
-/// PEERSOCK_E_NOT_FOUND says that no interface that may be used is up. A network in which everything is
-/// blocked is no failure.
+/// PEERSOCK_E_NOT_FOUND means that no usable interface is up. A network that blocks everything is no failure.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `stun` is NULL or a C string; `json` is NULL or

@@ -13,16 +13,17 @@ use crate::registry::{find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
 
-/// The ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`; 0 if `first` is greater.
+/// Returns the ID of the ad-hoc network that allows TCP and UDP ports `first` to `last`, or 0 if `first` is
+/// greater.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
     guarded_or(0, || NetworkId::ad_hoc(first..=last).map_or(0, |id| id.as_u64()))
 }
 
-/// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
-/// a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
-/// milliseconds to stretch. Under `peersock run`, a network of the launcher's that has a secret there has one
-/// here, too, and none where it has none: otherwise `PEERSOCK_E_INVALID`.
+/// Joins the ad-hoc network that has this ID. Sockets can be opened at once, while the node searches for
+/// peers. With a passphrase, which may be NULL but not empty, only nodes that know it are members; stretching
+/// it takes some tens of milliseconds. Under `peersock run`, a network of the launcher needs a secret here
+/// exactly if it has one there: otherwise the result is `PEERSOCK_E_INVALID`.
 ///
 /// # Safety
 /// `passphrase` is NULL or a C string.
@@ -43,7 +44,7 @@ pub unsafe extern "C" fn peersock_join(
     })
 }
 
-/// As `peersock_join()`, with a random key of 32 bytes in the place of a passphrase.
+/// As `peersock_join()`, with a random key of 32 bytes instead of a passphrase.
 ///
 /// # Safety
 /// `key` is NULL or points to `size` bytes.
@@ -64,8 +65,8 @@ pub unsafe extern "C" fn peersock_join_key(
     })
 }
 
-/// Joins the static network that a TOML file describes, which `peersock network new` makes and
-/// docs/use/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
+/// Joins the static network that a TOML file describes. `peersock network new` makes such a file, and
+/// docs/use/NETWORKS.md describes its fields. If `network` is not NULL, `*network` becomes the network's ID.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `network` is NULL or has room for an ID.
@@ -88,12 +89,12 @@ pub unsafe extern "C" fn peersock_join_file(
     })
 }
 
-/// Joins the network that `peersock_open()` names with the settings `network` and `secret`: an ad-hoc one by
-/// its ID as a text of 16 hexadecimal digits, with a passphrase unless it is NULL; or the static one that a
-/// file describes, by its path and without a passphrase. If `network` is not NULL, it gets the network's ID.
+/// Joins a network named as in the settings `network` and `secret` of `peersock_open()`. An ad-hoc network is
+/// named by its ID, a text of 16 hexadecimal digits; its passphrase may be NULL. A static network is named by
+/// the path of its file, without a passphrase. If `network` is not NULL, `*network` becomes the network's ID.
 ///
 /// # Safety
-/// `name` is NULL or a C string, `passphrase` as well; `network` is NULL or has room for an ID.
+/// `name` and `passphrase` are NULL or C strings; `network` is NULL or has room for an ID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_join_named(
     node: peersock_node,
@@ -119,7 +120,7 @@ pub unsafe extern "C" fn peersock_join_named(
     })
 }
 
-/// Leaves a network: its connections are reset, and its sockets fail with ENETDOWN.
+/// Leaves a network. Its connections are reset, and its sockets fail with ENETDOWN.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_result {
     answer(|| {
@@ -131,8 +132,8 @@ pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_
     })
 }
 
-/// The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there
-/// are.
+/// Copies the IDs of the joined networks, in the order of joining, up to `capacity`. `*count` becomes the
+/// number of joined networks.
 ///
 /// # Safety
 /// `networks` is NULL or has room for `capacity` IDs; `count` is NULL or has room for a number.
@@ -150,8 +151,8 @@ pub unsafe extern "C" fn peersock_networks(
     })
 }
 
-/// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: for
-/// ever).
+/// Waits until the node has its addresses in the network, up to `timeout_ms` milliseconds (negative: without
+/// limit).
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_wait_ready(
     node: peersock_node,
@@ -164,8 +165,8 @@ pub extern "C" fn peersock_wait_ready(
     })
 }
 
-/// Waits until there is a session with the member that has this address, up to `timeout_ms` milliseconds
-/// (negative: for ever). The port does not matter.
+/// Waits until a session exists with the member that has this address, up to `timeout_ms` milliseconds
+/// (negative: without limit). The port is ignored.
 ///
 /// # Safety
 /// `address` is NULL or points to `length` bytes.
@@ -185,10 +186,10 @@ pub unsafe extern "C" fn peersock_wait_peer(
     })
 }
 
-/// The node's own IPv6 address in a network, which follows from its key.
+/// Gets the IPv6 address of the node in a network, which follows from its key.
 ///
 /// # Safety
-/// `address` is NULL or has room for it.
+/// `address` is NULL or has room for an address.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_address(
     node: peersock_node,
@@ -202,7 +203,7 @@ pub unsafe extern "C" fn peersock_address(
     })
 }
 
-/// All addresses of the node in a network: as many as fit, and in `*count` how many there are.
+/// Copies the addresses of the node in a network, up to `capacity`. `*count` becomes the number of addresses.
 ///
 /// # Safety
 /// `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or has room for a number.
@@ -256,7 +257,7 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
     // SAFETY: the caller's.
     match unsafe { peersock_bsd::read_address(address, length) } {
         Ok(Some(address)) => Ok(address.ip()),
-        _ => Err(Failure::invalid("this is no IPv4 or IPv6 address")),
+        _ => Err(Failure::invalid("the address is neither IPv4 nor IPv6")),
     }
 }
 

@@ -11,22 +11,22 @@ use crate::registry::{self, defaults, find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, PEERSOCK_E_TIMEOUT, peersock_result};
 use crate::text;
 
-/// Bytes of a node ID as text, with the final zero.
+/// Size of a node ID as text in bytes, with the final zero.
 pub const PEERSOCK_ID_SIZE: size_t = 65;
 
-/// Bytes of a public key as text, with the final zero.
+/// Size of a public key as text in bytes, with the final zero.
 pub const PEERSOCK_KEY_SIZE: size_t = 87;
 
-/// The library's version, as `"0.1.0"`.
+/// Returns the library's version, such as `"0.1.0"`.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
 }
 
-/// Starts a node. With NULL for `node` it is the process's default node, `PEERSOCK_DEFAULT`; otherwise one
-/// more, and `*node` becomes its handle. NULL for `config` means the default settings. A node that was
-/// stopped can be started again.
+/// Starts a node. With NULL for `node`, it is the default node of the process, `PEERSOCK_DEFAULT`; otherwise
+/// `*node` becomes the handle of another node. NULL for `config` means the default settings. A default node
+/// that was stopped can be started again.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `node` is NULL or has room for a handle.
@@ -47,22 +47,23 @@ pub unsafe extern "C" fn peersock_start(
     })
 }
 
-/// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
-/// everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
-/// are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
-/// them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
-/// default node can be started again, but does not start by itself.
+/// Stops a node. Delivers the data written so far for up to `linger_ms` milliseconds, and returns
+/// `PEERSOCK_E_TIMEOUT` if some of it was not delivered. Then connections that are still open are reset. Open
+/// descriptors stay open until they are closed, but are useless: waiting and later calls fail with ENETDOWN,
+/// once on each connection. The handle becomes invalid. The default node can be started again, but does not
+/// start by itself.
 ///
-/// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers for as long as peers take
-/// what was written. One that takes nothing has 30 seconds, one that answers nothing ten and a round trip,
-/// and all together have ten minutes. What it has not closed ends in order, as the kernel does it. What is
-/// lost is a line on stderr; the exit status stays. A process that is killed or calls _exit(2) delivers
-/// nothing more.
+/// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers data while peers accept
+/// it. A peer that accepts nothing has 30 seconds, a peer that answers nothing has ten seconds and a round
+/// trip, and all peers together have ten minutes. Sockets that are still open are closed in order, as the
+/// kernel does. A line on stderr reports lost data; the exit status is unchanged. A process that is killed or
+/// calls _exit(2) delivers nothing more.
 ///
-/// Nor does one that executes another program in its own place, because exec(3) ends all its threads, and
-/// the node with them: peers see a reset, and sockets that the new program has inherited lead nowhere. Close
-/// the sockets and call this function before exec(3), unless in a child after fork(2), which leaves the
-/// parent's node alone, as vfork(2), posix_spawn(3), system(3) and popen(3) do.
+/// A process that executes another program in its own place also delivers nothing more, because exec(3) ends
+/// all its threads and the node. Peers see a reset, and sockets that the new program inherits are useless.
+/// Close the sockets and call this function before exec(3). A child after fork(2) need not, because its
+/// exec(3) does not affect the parent's node; the same holds for vfork(2), posix_spawn(3), system(3) and
+/// popen(3).
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peersock_result {
     answer(|| {
@@ -80,13 +81,13 @@ pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peerso
     })
 }
 
-/// Whether a node runs in this process. It starts none.
+/// Returns true if the node runs in this process. Starts no node.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_is_running(node: peersock_node) -> bool {
     guarded_or(false, || matches!(registry::known(node), Ok(Some(node)) if node.host.is_running()))
 }
 
-/// The node's ID: `PEERSOCK_ID_SIZE` bytes with the final zero.
+/// Copies the node ID as text: `PEERSOCK_ID_SIZE` bytes with the final zero.
 ///
 /// # Safety
 /// `id` is NULL or has room for `size` bytes.
@@ -96,8 +97,8 @@ pub unsafe extern "C" fn peersock_id(node: peersock_node, id: *mut c_char, size:
     answer(|| unsafe { text::write(&find(node)?.run(|node| node.id().to_string())?, id, size) })
 }
 
-/// The node's public key, as the file of a static network lists it: `PEERSOCK_KEY_SIZE` bytes with the final
-/// zero.
+/// Copies the public key of the node, in the form that the file of a static network lists:
+/// `PEERSOCK_KEY_SIZE` bytes with the final zero.
 ///
 /// # Safety
 /// `key` is NULL or has room for `size` bytes.
@@ -114,10 +115,10 @@ pub unsafe extern "C" fn peersock_key(
     })
 }
 
-/// The UDP port at which the node is reached.
+/// Gets the UDP port of the node.
 ///
 /// # Safety
-/// `port` is NULL or has room for it.
+/// `port` is NULL or has room for a port.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_udp_port(node: peersock_node, port: *mut u16) -> peersock_result {
     answer(|| {
@@ -128,7 +129,7 @@ pub unsafe extern "C" fn peersock_udp_port(node: peersock_node, port: *mut u16) 
     })
 }
 
-/// Everything about the node as JSON, in the form that `peersock status --json` prints. Give the text to
+/// Gets the state of the node as JSON, as `peersock status --json` prints it. Free the text with
 /// `peersock_string_free()`.
 ///
 /// # Safety
@@ -143,10 +144,10 @@ pub unsafe extern "C" fn peersock_status(node: peersock_node, json: *mut *mut c_
     })
 }
 
-/// Frees a text of the library's. NULL is allowed.
+/// Frees a text that the library has returned. NULL is allowed.
 ///
 /// # Safety
-/// `text` is NULL, or comes from a function that says that it is to be freed so, and was not freed.
+/// `text` is NULL, or comes from a function that names `peersock_string_free()`, and was not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_string_free(text: *mut c_char) {
     if !text.is_null() {
@@ -155,10 +156,10 @@ pub unsafe extern "C" fn peersock_string_free(text: *mut c_char) {
     }
 }
 
-/// One of the node's counters, by the name that `peersock_status()` shows. Counters only grow.
+/// Gets a counter of the node by the name that `peersock_status()` shows. Counters only grow.
 ///
 /// # Safety
-/// `name` is NULL or a C string; `value` is NULL or has room for it.
+/// `name` is NULL or a C string; `value` is NULL or has room for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_counter(
     node: peersock_node,
@@ -169,14 +170,14 @@ pub unsafe extern "C" fn peersock_counter(
         // SAFETY: the caller's.
         let name = unsafe { text::read(name, "the name") }?;
         let counters = find(node)?.run(|node| node.status().counters)?;
-        let unknown = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("there is no counter {name}"));
+        let unknown = || Failure::new(PEERSOCK_E_NOT_FOUND, format!("counter {name} does not exist"));
         // SAFETY: the caller's.
         unsafe { text::put(*counters.get(name).ok_or_else(unknown)?, value, "the place for the value") }
     })
 }
 
-/// What the environment variable `PEERSOCK_NODE` has to be for child processes that shall use this node, such
-/// as those of `peersock run`. It is a secret. It needs 64 bytes.
+/// Copies the value that the environment variable `PEERSOCK_NODE` needs in child processes that use this
+/// node, such as programs under `peersock run`. It is a secret of 64 bytes.
 ///
 /// # Safety
 /// `text` is NULL or has room for `size` bytes.

@@ -17,27 +17,26 @@ use crate::registry::{self, PEERSOCK_DEFAULT, peersock_node};
 use crate::result::{Answer, Failure, peersock_result};
 use crate::text;
 
-/// Starts a node with settings that are a JSON object, as `{"network": "ff00500050000000"}`, and joins the
-/// network that they name. All of them may be left out:
+/// Starts a node with settings from a JSON object, such as `{"network": "ff00500050000000"}`, and joins the
+/// network that they name. All settings are optional:
 ///
 /// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
 ///   file, which `peersock network new` makes and docs/use/NETWORKS.md describes field by field;
-/// - `secret`: the passphrase of an ad-hoc network, which `network` names;
+/// - `secret`: the passphrase of the ad-hoc network in `network`;
 /// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
-/// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
-///   fresh one that is never written anywhere;
-/// - `stun`: STUN servers, `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them;
-/// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` with commas between them, as `PEERSOCK_DHT` has
-///   it;
-/// - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
-/// - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
-/// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false, whether it is found on the local network,
-///   asks routers to forward a port to it, and looks for direct paths by many ports and by TCP.
+/// - `seed`: 64 hexadecimal digits from which the identity is made; without `seed` and `state`, the identity
+///   is new and never written anywhere;
+/// - `stun`: STUN servers, `HOST:PORT` separated by white space, in the form of `PEERSOCK_STUN`;
+/// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` separated by commas, in the form of
+///   `PEERSOCK_DHT`;
+/// - `interfaces`, `roots`, `turn`: as for `peersock_config_interfaces()` and so on;
+/// - `port`, `discovery_port`: numbers, as for `peersock_config_port()` and so on; 0 is the default;
+/// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false; they control discovery on the local
+///   network, port forwarding by routers, and the search for direct paths by many ports and by TCP.
 ///
-/// With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
-/// No node is left running if this fails. A setting that there is not, or of another type, is
-/// `PEERSOCK_E_INVALID`, and so is a text with U+FFFD, which JSON's writers put in the place of what is no
-/// UTF-8.
+/// With NULL for `node`, it is the default node of the process; otherwise `*node` becomes the handle of
+/// another node. If this function fails, no new node runs. An unknown setting, or one of another type, is
+/// `PEERSOCK_E_INVALID`. So is a text with U+FFFD, because JSON writers put it in place of invalid UTF-8.
 ///
 /// # Safety
 /// `settings` is NULL or a C string; `node` is NULL or has room for a handle.
@@ -117,7 +116,7 @@ fn read(text: &str) -> Answer<Opening> {
     }
     let (network, secret) = (take_text(&mut object, "network")?, take_secret(&mut object, "secret")?);
     if let Some(name) = object.keys().next() {
-        return Err(Failure::invalid(format!("there is no setting '{name}'")));
+        return Err(Failure::invalid(format!("the setting '{name}' does not exist")));
     }
     let secret = secret.as_ref().map(|secret| secret.as_str());
     if network.is_none() && secret.is_some() {

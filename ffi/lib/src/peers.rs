@@ -11,30 +11,30 @@ use crate::registry::{find, peersock_node};
 use crate::result::{Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
 
-/// A peer in one network. Later versions may add members at the end.
+/// Peer in one network. Later versions may add members at the end.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct peersock_peer {
-    /// The network.
+    /// ID of the network.
     pub network: u64,
-    /// Its node ID.
+    /// Node ID of the peer.
     pub id: [c_char; PEERSOCK_ID_SIZE],
-    /// Whether there is a session with it: packets flow.
+    /// True if a session with the peer exists: packets flow.
     pub connected: bool,
-    /// Its first address in the network.
+    /// First address of the peer in the network.
     pub address: sockaddr_storage,
-    /// Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if
-    /// that is not known.
+    /// Current destination of packets to the peer, which is a root's address if a root relays. `ss_family` is
+    /// AF_UNSPEC if it is unknown.
     pub path: sockaddr_storage,
-    /// How many addresses it has in the network.
+    /// Number of addresses of the peer in the network.
     pub addresses: u32,
-    /// Where else it may be: how many, see `peersock_paths()`.
+    /// Number of other possible addresses of the peer; see `peersock_paths()`.
     pub candidates: u32,
-    /// The largest UDP payload known to pass on the path, bytes; 0 if unknown.
+    /// Largest UDP payload known to pass on the path, in bytes; 0 if unknown.
     pub datagram_size: u32,
-    /// The path's smoothed round-trip time, microseconds; 0 if unknown.
+    /// Smoothed round-trip time of the path in microseconds; 0 if unknown.
     pub rtt_us: u32,
-    /// The session's age, milliseconds.
+    /// Age of the session in milliseconds.
     pub session_age_ms: u64,
     /// Packets sent in the session.
     pub sent_packets: u64,
@@ -44,53 +44,52 @@ pub struct peersock_peer {
     pub received_packets: u64,
     /// Bytes received in the session.
     pub received_bytes: u64,
-    /// Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
+    /// State of the peer: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     pub state: u32,
-    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
+    /// Flags: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
     /// some.
     pub flags: u32,
-    /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
+    /// Milliseconds since the peer last proved its presence, by an authentic packet or handshake; UINT64_MAX
     /// if never.
     pub last_seen_ms: u64,
-    /// How long ago local discovery last heard of it, which proves nothing, milliseconds; UINT64_MAX if
-    /// never.
+    /// Milliseconds since local discovery last heard of the peer, which proves nothing; UINT64_MAX if never.
     pub last_heard_ms: u64,
-    /// Packets sent in all sessions with it since the node learned of it.
+    /// Packets sent in all sessions with the peer since the node learned of it.
     pub total_sent_packets: u64,
-    /// Bytes sent in all of them.
+    /// Bytes sent in all these sessions.
     pub total_sent_bytes: u64,
-    /// Packets received in all of them.
+    /// Packets received in all these sessions.
     pub total_received_packets: u64,
-    /// Bytes received in all of them.
+    /// Bytes received in all these sessions.
     pub total_received_bytes: u64,
-    /// Packets of the peer that have not come though later ones have: lost on the way, or late.
+    /// Packets from the peer that are missing although later ones have arrived: lost or late.
     pub total_lost_packets: u64,
 }
 
 /// Size of a peer in the first version of the library that had one, bytes.
 const FIRST_PEER: size_t = 456;
 
-/// There is a session with the peer.
+/// A session with the peer exists.
 pub const PEERSOCK_PEER_CONNECTED: u32 = 1;
 
-/// There is no session with the peer; one is made when something is sent.
+/// No session with the peer exists; sending something starts one.
 pub const PEERSOCK_PEER_KNOWN: u32 = 2;
 
-/// The peer has said goodbye; or, in an ad-hoc network, nothing was heard of it for two minutes.
+/// The peer has said goodbye or, in an ad-hoc network, was silent for two minutes.
 pub const PEERSOCK_PEER_GONE: u32 = 3;
 
-/// Two nodes run with the peer's identity, and connections reach the one or the other.
+/// Two nodes run with the peer's identity, and a connection reaches either of them.
 pub const PEERSOCK_PEER_CONFLICT: u32 = 1;
 
-/// A root relays what goes to the peer and comes from it.
+/// A root relays packets to and from the peer.
 pub const PEERSOCK_PEER_RELAYED: u32 = 2;
 
-/// A TURN server relays: this node's, or the peer's as far as it has said so.
+/// A TURN server relays: this node's, or the peer's if the peer has announced it.
 pub const PEERSOCK_PEER_TURN: u32 = 4;
 
-/// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
-/// `size` is `sizeof(peersock_peer)`, which tells the library with which version of it the program was built:
-/// members that this library does not know are zeros.
+/// Copies the peers known in a network, or in all networks if `network` is 0, up to `capacity`. `*count`
+/// becomes the number of known peers. `size` is `sizeof(peersock_peer)`, which tells the library the version
+/// that the program was built with. Members that this library does not know are zeros.
 ///
 /// # Safety
 /// `peers` is NULL or has room for `capacity` peers; `count` is NULL or has room for a number.
@@ -113,7 +112,7 @@ pub unsafe extern "C" fn peersock_peers(
     })
 }
 
-/// The addresses of a peer in a network: as many as fit, and in `*count` how many there are.
+/// Copies the addresses of a peer in a network, up to `capacity`. `*count` becomes the number of addresses.
 ///
 /// # Safety
 /// `id` is NULL or a C string; `addresses` is NULL or has room for `capacity` addresses; `count` is NULL or
@@ -136,8 +135,8 @@ pub unsafe extern "C" fn peersock_peer_addresses(
     })
 }
 
-/// The name of a peer, as the file of its static network gives it, with a final zero. PEERSOCK_E_NOT_FOUND if
-/// it has none.
+/// Copies the name of a peer with a final zero, as the file of its static network gives it.
+/// PEERSOCK_E_NOT_FOUND means that the peer has no name.
 ///
 /// # Safety
 /// `id` is NULL or a C string; `name` is NULL or has room for `size` bytes.
@@ -158,8 +157,8 @@ pub unsafe extern "C" fn peersock_peer_name(
     })
 }
 
-/// The ways to a peer: the one that packets take now, if there is one, then where else it may be. As many as
-/// fit, and in `*count` how many there are.
+/// Copies the addresses of the paths to a peer, up to `capacity`: the current path first, if one exists, then
+/// other possible addresses. `*count` becomes the number of paths.
 ///
 /// # Safety
 /// `id` is NULL or a C string; `paths` is NULL or has room for `capacity` addresses; `count` is NULL or has

@@ -12,12 +12,12 @@ use peersock_socket_server::Host;
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};
 
-/// A node: 0 is the process's default node, others are given by `peersock_start()`. Numbers are not used
-/// again.
+/// Handle of a node: 0 is the default node of the process; `peersock_start()` returns others. Handles are
+/// never reused.
 pub type peersock_node = u32;
 
-/// The process's default node. The first call that needs it starts it with the default configuration, unless
-/// `peersock_start()` did before.
+/// Default node of the process. The first call that needs it starts it with the default settings, unless
+/// `peersock_start()` has started it before.
 pub const PEERSOCK_DEFAULT: peersock_node = 0;
 
 /// Time for which a forked child tries to take a lock, milliseconds.

@@ -6,23 +6,23 @@ use libc::c_int;
 use peersock::state::StateError;
 use peersock::{ConfigError, JoinError, NetworkIdError, StartError};
 
-/// How a node call has ended: 0, or one of the `PEERSOCK_E_` constants.
+/// Result of a node call: 0, or one of the `PEERSOCK_E_` constants.
 ///
-/// What was wrong in particular says `peersock_last_error()`.
+/// `peersock_last_error()` has the details of a failure.
 pub type peersock_result = c_int;
 
-/// It is done.
+/// Success.
 pub const PEERSOCK_OK: peersock_result = 0;
-/// A pointer is null, or a number, a length or a text is not what it should be.
+/// A pointer is null, or a number, a length or a text is invalid.
 pub const PEERSOCK_E_INVALID: peersock_result = 1;
-/// There is no such node, it was stopped, or this is a forked child of the process that has it.
+/// No such node exists, it was stopped, or this process is a forked child of the one that has it.
 pub const PEERSOCK_E_DOWN: peersock_result = 2;
-/// There is a default node already, or the network is joined already, with the same secret and
-/// members. With others it is PEERSOCK_E_INVALID.
+/// A default node exists already, or the network is joined already with the same secret and members. If the
+/// secret or members differ, the result is PEERSOCK_E_INVALID.
 pub const PEERSOCK_E_EXISTS: peersock_result = 3;
-/// The network is not joined, there is no such peer, or no member can have the address.
+/// The network is not joined, the peer is unknown, or no member can have the address.
 pub const PEERSOCK_E_NOT_FOUND: peersock_result = 4;
-/// The time was over.
+/// The timeout has passed.
 pub const PEERSOCK_E_TIMEOUT: peersock_result = 5;
 /// The buffer is too small.
 pub const PEERSOCK_E_SPACE: peersock_result = 6;
@@ -30,9 +30,9 @@ pub const PEERSOCK_E_SPACE: peersock_result = 6;
 pub const PEERSOCK_E_FILE: peersock_result = 7;
 /// The UDP port is taken.
 pub const PEERSOCK_E_PORT: peersock_result = 8;
-/// The system refused something; `errno` has its reason.
+/// The system refused the operation; `errno` has the reason.
 pub const PEERSOCK_E_SYSTEM: peersock_result = 9;
-/// A mistake in the library. Please report it.
+/// A bug in the library. Please report it.
 pub const PEERSOCK_E_BUG: peersock_result = 10;
 
 /// Result of a node call inside the library.

@@ -36,7 +36,7 @@ const TRIES: usize = 5;
 /// assert!(error.to_string().contains("out of memory"));
 /// ```
 #[derive(Debug, Error)]
-#[error("the library that takes a program's socket calls can be put nowhere: {0}")]
+#[error("the library that takes a program's socket calls cannot be written anywhere: {0}")]
 pub struct NowhereError(pub io::Error);
 
 /// The library where programs find it, valid while this exists.

@@ -23,26 +23,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) struct Options {
     #[command(subcommand)]
     side: Option<Side>,
-    /// Nodes that connect. Each has two threads and some ten descriptors
+    /// Number of nodes that connect; each has two threads and some ten descriptors
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     peers: u16,
-    /// Time for which the node that they connect to stands still, seconds
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=60))]
+    /// Stop the node that they connect to for SECONDS
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=60))]
     stall: u64,
-    /// Time for which other processes keep the processors busy, seconds
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(..=60))]
+    /// Keep the processors busy for SECONDS with other processes
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(..=60))]
     busy: u64,
-    /// Processes for each processor that keep it busy
+    /// Number of busy processes per processor
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
     burners: u8,
 }
 
 #[derive(Subcommand)]
 enum Side {
-    /// The node that all connect to, started by the other side
+    /// Run the node that all others connect to (started by the other side)
     #[command(hide = true)]
     Hub { port: u16, peers: u16 },
-    /// Uses up a processor for so many seconds, started by the other side
+    /// Keep a processor busy for SECONDS (started by the other side)
     #[command(hide = true)]
     Burn { seconds: u64 },
 }

@@ -18,19 +18,19 @@ use serde::Serialize;
 /// Options of this benchmark.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Members of the network, besides the node that is measured
+    /// Number of members of the network, besides the measured node
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     members: u32,
-    /// How many of them have a session with it [default: all]
+    /// Number of members that have a session with the measured node [default: all]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     peers: Option<u32>,
-    /// Other networks that it is in, each as large
+    /// Number of other networks that the node is in, each of the same size
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
     networks: u32,
-    /// Bytes of a packet
+    /// Size of a packet in bytes
     #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(40..=1400))]
     size: u16,
-    /// How many packets each way
+    /// Number of packets in each direction
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1000..))]
     packets: u32,
 }

@@ -48,7 +48,7 @@ use overlay::{NodeOptions, Overlay};
 use role::Role;
 use workload::Transport;
 
-/// Loads the network and measures it: peersock, the kernel's TCP, quinn and the encrypted-UDP limit.
+/// Loads the network and measures it: peersock, kernel TCP, quinn and the encrypted-UDP limit.
 #[derive(Parser)]
 #[command(
     version,
@@ -59,7 +59,7 @@ use workload::Transport;
   peersock-bench peersock client [fd…]:5003 ping-pong"
 )]
 struct Cli {
-    /// End when the parent process ends, however that happens
+    /// End when the parent process ends, for whatever reason
     #[arg(long, global = true)]
     die_with_parent: bool,
     #[command(subcommand)]
@@ -68,9 +68,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Contender {
-    /// The kernel's TCP
+    /// Kernel TCP
     Kernel(Side),
-    /// UDP GSO and GRO with AES-256-GCM, nothing above
+    /// UDP GSO and GRO with AES-256-GCM, and nothing above
     Limit(Side),
     /// QUIC streams by quinn
     Quinn(Side),
@@ -78,13 +78,13 @@ enum Contender {
     Peersock(NodeSide),
     /// The overlay, with sockets that are file descriptors
     PeersockFd(NodeSide),
-    /// A UDP server on the overlay with many clients, all in this process
+    /// UDP server on the overlay with many clients, all in this process
     UdpServer(udp_server::Options),
-    /// The overlay's cost of a packet, with many members, peers and networks, all in this process
+    /// Cost of a packet on the overlay with many members, peers and networks, all in this process
     Growth(growth::Options),
-    /// Many nodes that connect to one at once, and what comes of it when that stands still
+    /// Many nodes that connect to one node at once, and the effect of stopping that node for a while
     Crowd(crowd::Options),
-    /// Nothing: keeps one processor busy until it is ended
+    /// No network: keep one processor busy until the process is ended
     Spin,
 }
 

@@ -15,19 +15,19 @@ use crate::workload::{self, Datagrams, Listener, Stream, Transport, User};
 /// The node's options.
 #[derive(Args)]
 pub(crate) struct NodeOptions {
-    /// The ad-hoc network of both sides; any that allows ports from 1024 on
+    /// Ad-hoc network of both sides; any that allows ports from 1024 on
     #[arg(long, default_value = "ff0400ffff000000")]
     network: NetworkId,
-    /// Make the identity, and with it the address, from this number, so that a restart keeps it
+    /// Derive the identity, and so the address, from this number, so that a restart keeps it
     #[arg(long)]
     seed: Option<u8>,
-    /// Use the loopback interface only
+    /// Use only the loopback interface
     #[arg(long)]
     loopback: bool,
-    /// Always look for packets so long before sleeping, microseconds; else where it pays
-    #[arg(long)]
+    /// Poll for packets for MICROSECONDS before each sleep [default: only where it pays]
+    #[arg(long, value_name = "MICROSECONDS")]
     busy_poll: Option<u64>,
-    /// Use this cipher only; else the faster one
+    /// Use only this cipher [default: the faster one]
     #[arg(long)]
     cipher: Option<Cipher>,
 }

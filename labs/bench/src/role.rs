@@ -6,17 +6,17 @@ use clap::Subcommand;
 
 use crate::workload::Workload;
 
-/// What a process does.
+/// Role of a process.
 #[derive(Subcommand)]
 pub(crate) enum Role {
     /// Serve every workload; prints one line {"address": …} when ready
     Serve {
-        /// The address to listen on; port 0 takes any
+        /// Address to listen on; port 0 picks a free one
         address: SocketAddr,
     },
     /// Run one workload against a server and print its result
     Client {
-        /// The server's address
+        /// Address of the server
         address: SocketAddr,
         #[command(subcommand)]
         workload: Workload,

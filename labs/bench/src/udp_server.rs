@@ -22,14 +22,14 @@ use net::Net;
 /// Options of this benchmark.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Clients that take turns
+    /// Number of clients, which take turns
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     clients: u16,
-    /// Bytes of a datagram
+    /// Size of a datagram in bytes
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1100))]
     size: u16,
-    /// How long, seconds of the server's own work
-    #[arg(long, default_value_t = 1.0)]
+    /// Run until the server itself has worked for SECONDS
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     secs: f64,
 }
 

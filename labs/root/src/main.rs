@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use peersock_root::Source;
 
-/// Measures a root: its relay beside coturn's, and what many nodes cost.
+/// Measures a root: its relay compared with coturn's, and the cost of many nodes.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -30,11 +30,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// Relay between pairs of nodes, beside coturn if it is installed
+    /// Relay between pairs of nodes, compared with coturn if it is installed
     Relay(relay::Options),
-    /// Register many nodes, and keep them
+    /// Register many nodes, and keep them registered
     Nodes(nodes::Options),
-    /// Be the root that is measured
+    /// Run the measured root
     #[command(hide = true)]
     Serve,
 }

@@ -14,11 +14,11 @@ use crate::server::Process;
 /// Options of `nodes`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How many nodes there are when it is measured
+    /// Numbers of registered nodes at which to measure
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,50000")]
     nodes: Vec<u32>,
-    /// How long they are idle at the end, seconds
-    #[arg(long, default_value_t = 30)]
+    /// Keep the nodes idle for SECONDS at the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     idle: u32,
 }
 

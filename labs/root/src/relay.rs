@@ -16,14 +16,14 @@ use crate::turn::Turn;
 /// Options of `relay`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Pairs of nodes
+    /// Number of pairs of nodes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=100))]
     flows: u8,
-    /// Rounds, in which the servers take turns
+    /// Number of rounds, in which the servers take turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
-    /// Length of one measurement, seconds
-    #[arg(long, default_value_t = 2.0)]
+    /// Measure for SECONDS each time
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     secs: f64,
 }
 

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use peersock_sim::scenario::{Report, Scenario};
 
 /// Runs peersock nodes in a simulated network, in virtual time. Every seed is one story of hosts, links,
-/// faults and programs; the same seed is always the same story.
+/// faults and programs; the same seed always gives the same story.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -22,64 +22,64 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run many seeds and say which fail.
+    /// Run many seeds and report which fail.
     Run {
-        /// How many.
+        /// Number of seeds.
         #[arg(long, default_value_t = 2000)]
         seeds: u64,
-        /// The first.
+        /// First seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// Begin no further seed after so many seconds.
-        #[arg(long, value_name = "SECS")]
+        /// Start no further seed after SECONDS.
+        #[arg(long, value_name = "SECONDS")]
         time_limit: Option<u64>,
-        /// How many at a time; by default as many as there are processors.
+        /// Number of seeds at a time; by default the number of processors.
         #[arg(long)]
         jobs: Option<usize>,
         /// Print a line for every seed.
         #[arg(long)]
         verbose: bool,
     },
-    /// Measure every cell of the table of NAT boxes, and write it down.
+    /// Measure every cell of the table of NAT boxes, and write the table.
     Cells {
-        /// How many seeds for each cell.
+        /// Number of seeds for each cell.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
-        /// Where the table goes; by default it is printed.
+        /// Write the table into FILE instead of printing it.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Measure only cells of which one side, or both, are of the kinds named.
+        /// Measure only cells with a side of this KIND; with two kinds, only their cells.
         #[arg(long, value_name = "KIND", num_args = 1..=2)]
         only: Vec<String>,
-        /// How many at a time; by default as many as there are processors.
+        /// Number of seeds at a time; by default the number of processors.
         #[arg(long)]
         jobs: Option<usize>,
     },
-    /// Run one seed of one cell again.
+    /// Repeat one seed of one cell.
     Cell {
-        /// One side.
+        /// Kind of one side.
         first: String,
-        /// The other side.
+        /// Kind of the other side.
         second: String,
-        /// Which.
+        /// Seed to repeat.
         seed: u64,
         /// Print every event.
         #[arg(long)]
         trace: bool,
     },
-    /// Run one seed of two nodes behind one box again, which the table of cells calls by this name.
+    /// Repeat one seed of two nodes behind one box; NAME is that of the table of cells.
     Together {
-        /// What they have in common.
+        /// Property that the two nodes share.
         name: String,
-        /// Which.
+        /// Seed to repeat.
         seed: u64,
         /// Print every event.
         #[arg(long)]
         trace: bool,
     },
-    /// Run one seed again.
+    /// Repeat one seed.
     Replay {
-        /// Which.
+        /// Seed to repeat.
         seed: u64,
         /// Print every event.
         #[arg(long)]

@@ -12,10 +12,10 @@ use peersock_stack_lab::measure::{self, Case, Figure, Settings, catalogue, match
 mod cpu;
 mod rivals;
 
-/// Measures peersock's TCP over impaired links in virtual time, and what a packet costs.
+/// Measures peersock's TCP over impaired links in virtual time, and the cost of a packet.
 ///
-/// Everything but what is named `engine_…`, `idle_flow_bytes` and `kernel` follows from the seeds and is the
-/// same on every machine.
+/// All figures follow from the seeds and are the same on every machine, except those named `engine_…`,
+/// `idle_flow_bytes` and `kernel`.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench tcp",
@@ -32,19 +32,19 @@ mod rivals;
   cargo xtask bench tcp --soak 100000"
 )]
 struct Cli {
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
+    /// Also write the figures to FILE, one JSON object per line: name, unit, min, median, max
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure only figures whose names match; `cpu` stands for `engine_*` and `idle_flow_bytes/*`
+    /// Measure only figures whose names match; `cpu` is short for `engine_*` and `idle_flow_bytes/*`
     #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
     only: Vec<String>,
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Length of every scenario, seconds [default: 60, at 1 Gbit/s 10, at 10 Gbit/s 1]
-    #[arg(long, value_parser = parse_secs)]
+    /// Run each scenario for SECONDS [default: 60, at 1 Gbit/s 10, at 10 Gbit/s 1]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_secs)]
     secs: Option<f64>,
-    /// The congestion control that is measured
+    /// Congestion control to measure
     #[arg(long, default_value_t = CongestionControl::default(), value_name = "bbr|bbr3|cubic|reno")]
     congestion: CongestionControl,
     /// Fail if a target is missed
@@ -53,10 +53,10 @@ struct Cli {
     /// Print the names of all figures and exit
     #[arg(long)]
     list: bool,
-    /// Instead of measuring, move random data over random links with this many seeds; every byte must arrive
+    /// Move random data over random links with N seeds instead of measuring; every byte must arrive
     #[arg(long, value_name = "N")]
     soak: Option<u64>,
-    /// With --soak: the first seed
+    /// First seed of --soak
     #[arg(long, default_value_t = 1, requires = "soak")]
     first_seed: u64,
 }

@@ -20,7 +20,7 @@ use crate::id::{NetworkId, NodeId};
 #[non_exhaustive]
 pub enum NetworkIdError {
     /// A file must list the members.
-    #[error("{0} is the ID of a static network, and only its TOML file says who is in it")]
+    #[error("{0} is the ID of a static network: only its TOML file lists the members")]
     NeedsFile(NetworkId),
     /// Controllers would admit the members.
     #[error("{0} is the ID of a managed network, and those cannot be joined yet")]
@@ -63,10 +63,10 @@ pub enum NetworkConfigError {
     #[error("the block {0} is given twice")]
     DuplicateRoute(Prefix),
     /// The network lists no members, so its description allows none to lead others to the Internet.
-    #[error("network {0} has no exit: whoever knows its ID is in, and nobody says whom to trust so far")]
+    #[error("network {0} has no exit, because no file says which member to trust")]
     NoExits(NetworkId),
     /// The node is not a member, or the list does not allow it to lead others to the Internet.
-    #[error("node {0} may not be an exit: the network's file gives it no default route")]
+    #[error("node {0} may not be an exit, because the network's file gives it no default route")]
     NotAnExit(NodeId),
     /// The address does not belong to a single host: see [`is_endpoint`](crate::is_endpoint).
     #[error("{0} is not an endpoint: a datagram to it goes to no single host")]

@@ -24,27 +24,27 @@ peersock_primitives::counters! {
     /// assert!(counters.snapshot().contains(&("send_dropped_old", 0)));
     /// ```
     pub struct Counters {
-        /// Datagrams that were given to the connection's TCP, TLS or WebSocket.
+        /// Datagrams given to the connection's TCP, TLS or WebSocket.
         pub sent,
         /// Bytes of these datagrams.
         pub sent_bytes,
-        /// Datagrams that were dropped before they were sent, because newer ones needed their room.
+        /// Datagrams dropped before they were sent, because newer datagrams needed their room.
         pub send_dropped_full,
-        /// Datagrams that were dropped before they were sent, because they had waited too long.
+        /// Datagrams dropped before they were sent, because they had waited too long.
         pub send_dropped_old,
         /// Datagrams that arrived.
         pub received,
         /// Bytes of these datagrams.
         pub received_bytes,
-        /// Datagrams that arrived and were dropped because nobody took them: newer ones needed their room.
+        /// Datagrams that arrived and were dropped because newer datagrams needed their room in the queue.
         pub receive_dropped_full,
-        /// Datagrams that arrived and were dropped because nobody took them in time.
+        /// Datagrams that arrived and were dropped because they were not taken from the queue in time.
         pub receive_dropped_old,
-        /// Keepalives that were sent, answers among them.
+        /// Keepalives sent, answers included.
         pub keepalives_sent,
-        /// Keepalives that arrived, answers among them.
+        /// Keepalives received, answers included.
         pub keepalives_received,
-        /// System calls' worth of datagrams: how often a batch of them was handed down.
+        /// Batches of datagrams handed to the system, one system call each.
         pub batches_sent,
     }
 }

@@ -21,15 +21,15 @@ peersock_primitives::counters! {
     /// assert_eq!(peersock_root::server::DirectoryTraffic::default().directory_failures.get(), 0);
     /// ```
     pub struct DirectoryTraffic {
-        /// Nodes written to it, or taken out.
+        /// Nodes written to the directory, or removed from it.
         pub directory_writes,
-        /// Questions asked.
+        /// Queries sent to the directory.
         pub directory_questions,
-        /// Times that it was not there, or took too long.
+        /// Times that the directory was unreachable, refused a request, or took too long.
         pub directory_failures,
-        /// Entries that were not what their node and its root have signed.
+        /// Entries of the directory that their node and its root have not signed.
         pub directory_forged,
-        /// What was not said to it because too much waited.
+        /// Writes and queries dropped because too many were waiting.
         pub directory_dropped,
     }
 }

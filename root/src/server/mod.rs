@@ -115,17 +115,17 @@ peersock_primitives::counters! {
     /// assert_eq!(peersock_root::server::Traffic::default().send_failed.get(), 0);
     /// ```
     pub struct Traffic {
-        /// Calls that receive.
+        /// System calls that receive.
         pub receive_calls,
         /// Datagrams received.
         pub received,
-        /// Calls that send.
+        /// System calls that send.
         pub send_calls,
         /// Datagrams sent.
         pub sent,
-        /// Datagrams that the system did not take: they are lost.
+        /// Datagrams that the system did not accept; they are lost.
         pub send_failed,
-        /// Datagrams for a stream connection that was full or gone: they are lost.
+        /// Datagrams for a stream connection that was full or gone; they are lost.
         pub stream_dropped,
     }
 }

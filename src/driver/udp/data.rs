@@ -109,8 +109,8 @@ impl DataSockets {
             match pushed {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(
-                    "a network interface is not used: so many have come and gone that there is no room for \
-                     its sockets; restart the node"
+                    "a network interface is not used, because too many have come and gone and no room is \
+                     left for its sockets; restart the node"
                 ),
                 Err(error) => tracing::warn!(%error, "a network interface that has appeared is not used"),
             }

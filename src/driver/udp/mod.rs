@@ -100,22 +100,21 @@ pub(crate) struct UdpSockets {
 peersock_primitives::counters! {
     /// System calls and datagrams, both ways.
     pub(crate) struct UdpStats {
-        /// Calls that send.
+        /// System calls that send.
         udp_send_calls,
-        /// Calls that send and failed: their datagrams are lost.
+        /// System calls that send and failed; their datagrams are lost.
         udp_send_errors,
         /// Datagrams sent.
         udp_sent_datagrams,
-        /// Calls that receive.
+        /// System calls that receive.
         udp_receive_calls,
         /// Batches received.
         udp_received_batches,
         /// Datagrams received.
         udp_received_datagrams,
-        /// Batches that came to the discovery port by unicast.
+        /// Batches that arrived at the discovery port by unicast.
         udp_stray_beacons,
-        /// Announcements of roots that were dropped unread: more came from there, or in all, than are looked
-        /// at.
+        /// Announcements of roots dropped unread because too many arrived, from one source or in all.
         announcements_limited,
     }
 }

@@ -7,12 +7,12 @@ use clap::ValueEnum;
 
 use super::idle::{Disturbance, Disturbances};
 
-/// Who is measured.
+/// Measured contender.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
 pub(crate) enum Contender {
     /// UDP GSO and GRO with AES-256-GCM, no stack
     Limit,
-    /// The kernel's TCP, not encrypted
+    /// Kernel TCP, not encrypted
     Kernel,
     /// QUIC streams by quinn
     Quinn,
@@ -20,7 +20,7 @@ pub(crate) enum Contender {
     Peersock,
     /// The overlay, with sockets that are file descriptors
     PeersockFd,
-    /// The overlay, whose threads look for packets for 50 µs before they sleep
+    /// The overlay, with threads that poll for packets for 50 µs before they sleep
     PeersockBusy,
     /// The overlay, with ChaCha20-Poly1305
     PeersockChacha,

@@ -48,15 +48,15 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench --idle-only --write docs/measured/PERFORMANCE.md --svg docs/measured/performance.svg
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
-  cargo xtask bench rivals                            us beside iroh, WireGuard and others; needs root
+  cargo xtask bench rivals                            peersock, iroh, WireGuard and others; needs root
   cargo xtask bench rivals --only kernel,peersock-up,wireguard-go
-  cargo xtask bench stages                            what a packet costs, stage by stage; needs root and perf
+  cargo xtask bench stages                            the cost of a packet, stage by stage; needs root and perf
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
-  cargo xtask bench growth --members 100000           what members, peers and networks cost a packet
-  cargo xtask bench crowd --peers 1000                nodes that connect to one at once; it stands still
-  cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
-  cargo xtask bench root nodes                        what 50,000 registered nodes cost a root
+  cargo xtask bench growth --members 100000           the cost of a packet with many members, peers and networks
+  cargo xtask bench crowd --peers 1000                nodes that connect to one node at once, which is stopped
+  cargo xtask bench root relay                        the relays of a root and coturn, on loopback
+  cargo xtask bench root nodes                        the cost of 50,000 registered nodes for a root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
 
 /// Options of `bench`.
@@ -65,24 +65,24 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct Options {
     #[command(subcommand)]
     alone: Option<Alone>,
-    /// Also draw the main figures into this file
+    /// Also draw the main figures into FILE
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Also write the table into this document, between its lines <!-- bench --> and <!-- /bench -->
+    /// Also write the table into the document FILE, between its lines <!-- bench --> and <!-- /bench -->
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
     #[command(flatten)]
     rounds: Rounds,
-    /// Length of one bulk transfer, seconds; the other cases take a part of it
-    #[arg(long, default_value_t = 3.0, value_parser = parse_secs)]
+    /// Run each bulk transfer for SECONDS; the other cases take a part of that
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = parse_secs)]
     secs: f64,
-    /// The link between the two sides [default: wire if root, else loopback]
+    /// Link between the two sides [default: wire if root, else loopback]
     #[arg(long)]
     mode: Option<Mode>,
     /// Measure only these contenders
     #[arg(long, value_delimiter = ',', value_name = "CONTENDER,…")]
     only: Vec<Contender>,
-    /// The profile of Cargo.toml to build with: `dist` as packages are, `release` without link-time optimisation
+    /// Profile of Cargo.toml to build with: `dist` as for packages, `release` without link-time optimisation
     #[arg(long, default_value = PROFILE)]
     profile: String,
     /// Run only these cases
@@ -90,78 +90,80 @@ pub(crate) struct Options {
     case: Vec<Case>,
 }
 
-/// How often each figure is measured, and where all of them are written.
+/// Number of rounds, and file for their figures.
 #[derive(Args)]
 struct Rounds {
-    /// Rounds; figures to quote need at least 5
+    /// Number of rounds; figures to quote need at least 5
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
-    /// many rounds were not idle; the first line has the machine
+    /// Also write the figures to FILE, one JSON object per line
+    ///
+    /// Each line has name, unit, min, median, max, and the number of rounds that were not idle; the first
+    /// line describes the machine.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Repeat what was measured while the machine was not idle, this many times at most (5 if no number is
-    /// given); what stays disturbed is counted and marked
+    /// Repeat measurements on a busy machine, at most TIMES (5 without a number)
+    ///
+    /// Figures that stay disturbed are counted and marked.
     #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = 0, default_missing_value = "5", hide_default_value = true)]
     idle_only: u32,
 }
 
-/// What is measured by itself.
+/// Separate measurement.
 #[derive(Subcommand)]
 enum Alone {
     /// Measure TCP over impaired links in virtual time
     #[command(disable_help_flag = true)]
     Tcp {
-        /// Options of that program; `--help` explains them
+        /// Options of the measuring program; `--help` explains them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
-    /// Measure a root: its relay beside coturn's, and what many nodes cost
+    /// Measure a root: its relay compared with coturn's, and the cost of many nodes
     #[command(disable_help_flag = true)]
     Root {
-        /// Options of that program; `--help` explains them
+        /// Options of the measuring program; `--help` explains them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
     /// Measure a UDP server with many clients that take turns, all in one process
     #[command(disable_help_flag = true)]
     UdpServer {
-        /// Options of that program; `--help` explains them
+        /// Options of the measuring program; `--help` explains them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
     /// Measure how the cost of a packet grows with members, peers and networks, all in one process
     #[command(disable_help_flag = true)]
     Growth {
-        /// Options of that program; `--help` explains them
+        /// Options of the measuring program; `--help` explains them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
-    /// Measure many nodes that connect to one at once, and what comes of it when that one stands still
+    /// Measure many nodes that connect to one node at once, and the effect of stopping that node for a while
     #[command(disable_help_flag = true)]
     Crowd {
-        /// Options of that program; `--help` explains them
+        /// Options of the measuring program; `--help` explains them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
-    /// Measure what serves the same end beside us: QUIC by quinn and iroh, WireGuard in programs, virtual
-    /// networks
+    /// Measure alternatives to peersock: QUIC by quinn and iroh, WireGuard in programs, virtual networks
     Rivals(rivals::Options),
-    /// Measure what a packet of one stream costs, stage by stage, by perf(1)
+    /// Measure the cost of a packet of one stream, stage by stage, with perf(1)
     Stages(stages::Options),
-    /// Measure the Python package beside Python's own sockets, on loopback
+    /// Measure the Python package and Python's own sockets, on loopback
     Python(python::Options),
 }
 
 /// Options of the hidden command that sets offloads.
 #[derive(Args)]
 pub(crate) struct OffloadOptions {
-    /// The device
+    /// Network device
     device: String,
-    /// NAME=on or NAME=off, the kernel's names
+    /// NAME=on or NAME=off, with the names of the kernel
     #[arg(value_parser = parse_feature)]
     features: Vec<(String, bool)>,
 }

@@ -9,14 +9,15 @@ use clap::ValueEnum;
 use crate::Result;
 use crate::cleanup::{Guard, Undo};
 
-/// What the link between the two sides is like.
+/// Kind of link between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Namespaces; packets of 1500 bytes cross one by one and the receiver merges them: like two machines
+    /// Namespaces with packets of 1500 bytes, which cross one by one and are merged by the receiver: like two
+    /// machines
     Wire,
-    /// Namespaces; batches of 64 KB cross whole: like two containers of one machine
+    /// Namespaces with batches of 64 KB, which cross whole: like two containers on one machine
     Gso,
-    /// The loopback interface; needs no privilege
+    /// Loopback interface; needs no privilege
     Loopback,
 }
 

@@ -20,7 +20,7 @@ const EXTENSION: &str = "_peersock.abi3.so";
 /// Options of `bench python`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The interpreter
+    /// Python interpreter
     #[arg(long, default_value = "python3", value_name = "PROGRAM")]
     python: OsString,
     /// Options of bench.py: --reps, --secs, --json, --check; `-- --help` explains them

@@ -15,7 +15,7 @@ use super::network::{Mode, Side, Testbed};
 use crate::Result;
 use crate::process::Process;
 
-/// One kind of measurement.
+/// Kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Case {
     /// Bulk over one stream
@@ -28,7 +28,7 @@ pub(crate) enum Case {
     Connections,
     /// Process start to first byte
     Start,
-    /// Kill and restart the server: time to the first byte over a new connection
+    /// Killed and restarted server: time to the first byte over a new connection
     Recovery,
     /// Bulk over one stream, while another process keeps one processor busy
     Busy,
@@ -38,9 +38,9 @@ pub(crate) enum Case {
     Messages,
     /// Datagrams of 1,200 bytes
     Datagrams,
-    /// Memory of 10,000 connections that do nothing
+    /// Memory of 10,000 idle connections
     Hold,
-    /// Memory and CPU of a process that has connected 5 s ago and does nothing for 10 s
+    /// Memory and CPU of a process that connected 5 s ago and is idle for 10 s
     Idle,
 }
 

@@ -29,10 +29,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
 /// Options of `dist`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to
+    /// Write the packages into DIR [default: target/packages]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The Python that builds the wheel: it needs maturin
+    /// Python that builds the wheel; it needs maturin
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
 }

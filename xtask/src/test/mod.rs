@@ -57,14 +57,14 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask test --list               the steps, and which command runs each
   cargo xtask test --only clippy,tests  two of them
   cargo xtask test --only slow,sanitizers,miri
-                                        what takes minutes, or measures: for nights
+                                        steps that take minutes, or measure: for nights
 
 `cargo xtask ci` runs everything else as well.
 A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";
 
 /// Examples for `cargo xtask ci --help`.
 pub(crate) const CI_EXAMPLES: &str = "Examples:
-  cargo xtask ci                        everything but what only nights have
+  cargo xtask ci                        everything except the steps for nights
   cargo xtask ci --rest                 the part of it that `cargo xtask test` leaves out
   cargo xtask ci --only tests,python    two steps, whole
 
@@ -89,7 +89,7 @@ pub(crate) struct Options {
 pub(crate) struct CiOptions {
     #[command(flatten)]
     common: Options,
-    /// Leave out what `cargo xtask test` has run
+    /// Leave out the checks of `cargo xtask test`
     #[arg(long)]
     rest: bool,
 }

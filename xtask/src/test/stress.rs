@@ -31,22 +31,22 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Options of `stress`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Repetitions of tests that take less than a second
+    /// Repeat tests that take less than a second this many times
     #[arg(long, default_value_t = 50)]
     times: u32,
-    /// Repetitions of all other tests
+    /// Repeat all other tests this many times
     #[arg(long, default_value_t = 3)]
     long_times: u32,
-    /// Busy processes beside the tests
+    /// Number of busy processes beside the tests
     #[arg(long, default_value_t = 4)]
     busy: u32,
-    /// Start no further repetition after this time
+    /// Start no further repetition after MINUTES
     #[arg(long, default_value_t = 600)]
     minutes: u64,
-    /// Only this part of the tests, such as 2/5
+    /// Run only this part of the tests, such as 2/5
     #[arg(long, value_name = "K/N")]
     part: Option<String>,
-    /// Only the tests that this filterset of cargo-nextest chooses
+    /// Run only the tests that this filterset of cargo-nextest selects
     #[arg(short = 'E', long, value_name = "FILTERSET", default_value = "all()")]
     filter: String,
 }

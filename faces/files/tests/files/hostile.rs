@@ -82,7 +82,7 @@ fn paths_that_lead_out_of_the_folder_are_refused() {
     let outside = ["../x", "..", "/etc/x", "a/../../x", "./x", "a//x", "x\0y", "a\\..\\x", "x/"];
     for path in outside.into_iter().chain(deceptive).chain(unseen) {
         let first = FromSender::Manifest { entries: 1, left_out: 0 }.to_frame();
-        refuses(&scene, &[first, forged(path)], "makes no sense");
+        refuses(&scene, &[first, forged(path)], "an invalid message");
     }
     assert_eq!(tree(scene.dir.path()).len(), 2, "nothing but the two folders");
 }
@@ -135,13 +135,13 @@ fn files_that_are_not_as_announced_are_refused() {
         (vec![begin.clone(), content_frame(b"123456")], "longer than it was announced"),
         (vec![begin.clone(), content_frame(b"12345"), content_frame(b"6")], "longer than it was announced"),
         (vec![begin.clone(), content_frame(b"1234"), end(b"1234")], "shorter than it was announced"),
-        (vec![begin.clone(), content_frame(b"12345"), end(b"12346")], "its hash is another one"),
+        (vec![begin.clone(), content_frame(b"12345"), end(b"12346")], "its hash is wrong"),
         (vec![FromSender::Begin { index: 1, offset: 0 }.to_frame()], "not wanted"),
         (vec![FromSender::Begin { index: 0, offset: 3 }.to_frame()], "not wanted"),
         (vec![complete.clone()], "in place of a file"),
         (vec![content_frame(b"12345")], "content where a message belongs"),
         (vec![begin.clone(), begin.clone()], "in the middle of a file"),
-        (vec![begin.clone(), vec![1, 0, 0, 0]], "makes no sense"),
+        (vec![begin.clone(), vec![1, 0, 0, 0]], "an invalid message"),
         (vec![begin.clone(), content_frame(b"12345"), end(b"12345"), begin.clone()], "in place of the end"),
     ] {
         refuses(&scene, &[manifest(&[file("a", 5)]), rest].concat(), why);
@@ -295,7 +295,7 @@ fn bad_requests_are_refused() {
         (b"psfiles\x09".to_vec(), "version 9"),
         ([GREETING, &[0, 0xff, 0xff, 0xff]].concat(), "too long"),
         ([GREETING, &content_frame(b"x")].concat(), "content where"),
-        ([GREETING, &[0, 0, 0, 1, 0xff]].concat(), "makes no sense"),
+        ([GREETING, &[0, 0, 0, 1, 0xff]].concat(), "an invalid message"),
     ] {
         let (error, said) = sent(&scene, bytes);
         assert!(error.to_string().contains(why), "{error}");

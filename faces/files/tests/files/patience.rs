@@ -175,7 +175,7 @@ fn who_says_nothing_of_what_it_sends_is_let_go() {
         let options = Options { overwrite: true, ..Options::default() };
         let error = receive(&here, &scene.folder(), options, &Silent).unwrap_err();
         assert!(
-            !error.is_worth_another_try() && error.to_string().contains("said nothing"),
+            !error.is_worth_another_try() && error.to_string().contains("been silent"),
             "{count}: {error}"
         );
         let waited = here.noted();

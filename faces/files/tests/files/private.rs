@@ -139,8 +139,8 @@ fn what_is_gone_on_with_is_verified_as_a_whole() {
     let rest = [content_frame(&[7; 72]), FromSender::Complete.to_frame()];
     let frames = |offset, end| [hash(PART), begin(offset), rest[0].clone(), end, rest[1].clone()];
     for (frames, why) in [
-        (frames(offset, end(&[7; 72])), Some("its hash is another one")),
-        (frames(offset, end(b"")), Some("its hash is another one")),
+        (frames(offset, end(&[7; 72])), Some("its hash is wrong")),
+        (frames(offset, end(b"")), Some("its hash is wrong")),
         (frames(0, end(&whole)), Some("not from there on")),
         (frames(offset, end(&whole)), None),
     ] {

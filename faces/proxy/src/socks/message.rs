@@ -20,16 +20,16 @@ const IPV6: u8 = 4;
 #[non_exhaustive]
 pub enum SocksError {
     /// The message has another version.
-    #[error("version {0} of SOCKS is not spoken")]
+    #[error("SOCKS version {0} is not supported")]
     Version(u8),
     /// The message has another version of the subnegotiation of RFC 1929.
-    #[error("version {0} of the negotiation of user names is not spoken")]
+    #[error("version {0} of the user name negotiation is not supported")]
     LoginVersion(u8),
     /// The address has an unknown type.
     #[error("the address type {0} is not known")]
     AddressType(u8),
     /// The name cannot be a host name.
-    #[error("what stands in place of a host name is none")]
+    #[error("the host name is invalid")]
     Name,
     /// The datagram ends too early.
     #[error("the datagram is cut off")]

@@ -190,8 +190,9 @@ pub(super) async fn whole_json<T: DeserializeOwned>(fields: &HeaderMap, body: Bo
         return Err(Kind::BadRequest.because("the body is JSON: say so with Content-Type: application/json"));
     }
     let whole = whole(fields, body).await?;
-    serde_json::from_slice(&whole)
-        .map_err(|error| Kind::BadRequest.because(format_args!("the body is not what is described: {error}")))
+    serde_json::from_slice(&whole).map_err(|error| {
+        Kind::BadRequest.because(format_args!("the body does not match its description: {error}"))
+    })
 }
 
 /// A body with a message, which goes back into its queue unless the body was handed over.

@@ -49,7 +49,7 @@ pub(super) async fn interfaces(query: Query) -> Answer {
 pub(super) async fn load() -> Result<Vec<Value>, Problem> {
     let loading = tokio::task::spawn_blocking(|| load_interfaces(&list_interfaces()?, &[], Duration::ZERO));
     let wrong = |error: &dyn std::fmt::Display| {
-        Kind::Internal.because(format_args!("the system does not tell its interfaces: {error}"))
+        Kind::Internal.because(format_args!("the system does not list its interfaces: {error}"))
     };
     let found = loading.await.map_err(|error| wrong(&error))?.map_err(|error| wrong(&error))?;
     found.iter().map(|one| serde_json::from_str(&one.to_json()).map_err(|error| wrong(&error))).collect()

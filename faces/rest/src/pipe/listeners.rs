@@ -125,9 +125,9 @@ fn check_room(all: &BTreeMap<String, Arc<Listener>>, name: &str) -> Result<(), P
             .because(format_args!("there is a listener {name}: close it, or take another name")));
     }
     if all.len() >= MOST_LISTENERS {
-        return Err(Kind::TooMany.because(format_args!(
-            "there are {MOST_LISTENERS} listeners, and there are no more: close one"
-        )));
+        return Err(
+            Kind::TooMany.because(format_args!("all {MOST_LISTENERS} listeners are in use: close one"))
+        );
     }
     Ok(())
 }

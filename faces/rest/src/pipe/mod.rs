@@ -114,11 +114,12 @@ impl End {
     fn problem(&self, name: &str) -> Problem {
         match self {
             End::Complete => Kind::Ended.because(format_args!(
-                "the other end of pipe {name} sends no more, and all of it was taken; close it when it has \
-                 been told everything, too"
+                "the other end of pipe {name} sends no more, and all its messages were taken; close the pipe \
+                 when you have sent everything, too"
             )),
             End::Broken(why) => Kind::Ended.because(format_args!(
-                "pipe {name} has broken, and what came before was taken: {why}; close it and open another one"
+                "pipe {name} has broken, and all earlier messages were taken: {why}; close it and open \
+                 another one"
             )),
             End::Closed => Kind::Ended.because(format_args!("pipe {name} was closed")),
         }
@@ -310,7 +311,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
 /// Compiles a regular expression with bounded memory and time.
 pub(crate) fn parse_pattern(text: &str) -> Result<Regex, Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
-        Kind::BadRequest.because(format_args!("this is no regular expression that can be used: {why}"))
+        Kind::BadRequest.because(format_args!("the regular expression cannot be used: {why}"))
     };
     if text.len() > MOST_OF_PATTERN {
         return Err(wrong(&format_args!("it has more than {MOST_OF_PATTERN} bytes")));

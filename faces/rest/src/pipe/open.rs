@@ -187,7 +187,7 @@ fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) ->
 fn no_answer(patience: Duration) -> Problem {
     let seconds = patience.as_secs_f64();
     Kind::NoAnswer.because(format_args!(
-        "nobody has answered within {seconds} s: check that the member runs and listens"
+        "the member has not answered within {seconds} s: check that it runs and listens"
     ))
 }
 

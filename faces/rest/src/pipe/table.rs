@@ -71,8 +71,7 @@ impl Pipes {
             gone.extend(names.iter().filter_map(|name| entries.remove(name)));
         }
         if entries.len() >= MOST_PIPES {
-            return Err(Kind::TooMany
-                .because(format_args!("there are {MOST_PIPES} pipes, and there are no more: close one")));
+            return Err(Kind::TooMany.because(format_args!("all {MOST_PIPES} pipes are in use: close one")));
         }
         entries.insert(name.to_owned(), Entry::Reserved(owner));
         // Connections close without the lock.

@@ -35,66 +35,65 @@ pub(crate) use bulk::same_count;
 pub(crate) use datagrams::DATAGRAM_SIZE;
 pub(crate) use server::serve;
 
-/// What a client does.
+/// Workload of a client.
 #[derive(Subcommand)]
 pub(crate) enum Workload {
     /// Send as fast as possible
     Bulk {
-        /// How long to send, seconds
-        #[arg(long, default_value_t = 5.0)]
+        /// Send for SECONDS
+        #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
         secs: f64,
-        /// Connections at the same time
+        /// Number of connections at the same time
         #[arg(long, default_value_t = 1)]
         streams: usize,
     },
     /// Exchange 64-byte messages, one at a time
     PingPong {
-        /// How long, seconds
-        #[arg(long, default_value_t = 3.0)]
+        /// Run for SECONDS
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
         secs: f64,
     },
     /// Connect, exchange one byte and close, one after another
     Connect {
-        /// How long, seconds; ends earlier after 20,000 connections, before the ports run out
-        #[arg(long, default_value_t = 1.0)]
+        /// Run for SECONDS; ends after 20,000 connections at the latest, before the ports run out
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
         secs: f64,
     },
     /// Connect, send 1 KB, get 1 KB and close, one after another
     Requests {
-        /// How long, seconds; ends as above
-        #[arg(long, default_value_t = 1.0)]
+        /// Run for SECONDS, or 20,000 connections if that is less
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
         secs: f64,
     },
     /// Send 10,000 messages of 1 KB a second, over many connections in turn
     Messages {
-        /// Connections that are open together
+        /// Number of connections that are open at the same time
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
-        /// How long, seconds
-        #[arg(long, default_value_t = 3.0)]
+        /// Run for SECONDS
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
         secs: f64,
     },
-    /// Send datagrams of 1,200 bytes, as many as go
+    /// Send datagrams of 1,200 bytes as fast as possible
     Datagrams {
-        /// How long, seconds
-        #[arg(long, default_value_t = 3.0)]
+        /// Run for SECONDS
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
         secs: f64,
     },
-    /// Connect, exchange one byte, print that, exit
+    /// Connect, exchange one byte, report it and exit
     FirstByte,
-    /// Exchange one byte and print that; then do it again over a new connection for each line on standard
-    /// input
+    /// Exchange one byte and report it; repeat over a new connection for each line on standard input
     Recover,
-    /// Hold many connections that do nothing, and print what each costs
+    /// Hold many idle connections, and print the cost of each
     Hold {
-        /// How many
+        /// Number of connections
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
     },
-    /// Connect, exchange one byte, close, let that come to rest, then do nothing and print what that costs
+    /// Connect, exchange one byte and close; after that has settled, do nothing and print the cost
     Idle {
-        /// How long, seconds
-        #[arg(long, default_value_t = 10.0)]
+        /// Run for SECONDS
+        #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
         secs: f64,
     },
 }

@@ -88,16 +88,16 @@ impl Settings {
 ///
 /// ```
 /// let error = peersock_dht::StartError::NoBootstrap;
-/// assert_eq!(error.to_string(), "no node is named by which to enter the DHT");
+/// assert_eq!(error.to_string(), "no node for entering the DHT is named");
 /// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// [`Bootstrap::Nodes`] is empty.
-    #[error("no node is named by which to enter the DHT")]
+    #[error("no node for entering the DHT is named")]
     NoBootstrap,
     /// No name of [`Bootstrap::Public`] resolves now: the machine may be without a network.
-    #[error("the names of the nodes by which to enter the DHT are not resolved")]
+    #[error("the names of the nodes for entering the DHT are not resolved")]
     Unresolved,
     /// The system provides no randomness.
     #[error("the system gives no randomness")]

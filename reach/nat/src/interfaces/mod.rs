@@ -120,7 +120,7 @@ pub struct Interface {
 
 /// Error: a dictionary does not describe an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("this is no interface: {0}")]
+#[error("this is not an interface: {0}")]
 pub struct ParseInterfaceError(String);
 
 /// The form of an interface in dictionaries.

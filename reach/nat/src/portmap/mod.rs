@@ -74,7 +74,7 @@ pub enum MapError {
         reason: String,
     },
     /// The router's answer does not fit the request.
-    #[error("the router's answer by {protocol} makes no sense: {reason}")]
+    #[error("the router's answer by {protocol} is invalid: {reason}")]
     Nonsense {
         /// The protocol of the request.
         protocol: Protocol,

@@ -149,28 +149,28 @@ peersock_primitives::counters! {
     pub struct ServerCounters {
         /// Connections that TCP has accepted.
         pub accepted,
-        /// Those that were closed at once: there were too many in all.
+        /// Connections closed at once because there were too many in all.
         pub refused_total,
-        /// Those that were closed at once: too many of their source prefix.
+        /// Connections closed at once because there were too many of their source prefix.
         pub refused_prefix,
-        /// Those that were closed for newer ones, before they had a session: there were too many.
+        /// Connections without a session closed for newer ones because there were too many.
         pub evicted,
-        /// Those that were closed at once: nobody took the events of those before them.
+        /// Connections closed at once because the events of earlier connections were not taken.
         pub refused_overrun,
-        /// Those whose TLS or first bytes made no sense.
+        /// Connections whose TLS or first bytes were invalid.
         pub handshakes_failed,
-        /// Those that took too long over that.
+        /// Connections whose TLS or first bytes took too long.
         pub handshakes_timed_out,
-        /// Requests of HTTP that got a page.
+        /// HTTP requests answered with a page.
         pub pages,
         /// Connections that became usable.
         pub opened,
-        /// Those of them that began no session in time.
+        /// Usable connections that began no session in time.
         pub not_admitted,
-        /// Datagrams that were dropped because their connection, or all together, had too many that nobody
-        /// took.
+        /// Datagrams dropped because too many of their connection, or of all together, were waiting to be
+        /// taken.
         pub inbox_dropped_full,
-        /// Datagrams that were dropped because nobody took them in time.
+        /// Datagrams dropped because they were not taken in time.
         pub inbox_dropped_old,
     }
 }

@@ -41,15 +41,15 @@ const CASES: [Case; 4] = [Case::Stream1, Case::Stream8, Case::PingPong, Case::Co
 /// Options of `bench rivals`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Length of one bulk transfer, seconds; the other cases take half of it
-    #[arg(long, default_value_t = 3.0, value_parser = parse_secs)]
+    /// Run each bulk transfer for SECONDS; the other cases take half of that
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = parse_secs)]
     secs: f64,
     #[command(flatten)]
     rounds: Rounds,
-    /// Measure only these
+    /// Measure only these rivals
     #[arg(long, value_delimiter = ',', value_name = "RIVAL,…")]
     only: Vec<Rival>,
-    /// Also write the table into this document, between its lines <!-- rivals --> and <!-- /rivals -->
+    /// Also write the table into the document FILE, between its lines <!-- rivals --> and <!-- /rivals -->
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }

@@ -10,16 +10,16 @@ use super::{Lab, overlays, peersock, wireguard};
 use crate::Result;
 use crate::bench::programs::has;
 
-/// Who is measured, in the order of the table.
+/// Measured contender, in the order of the table.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
 pub(super) enum Rival {
-    /// The kernel's TCP over the link itself, not encrypted
+    /// Kernel TCP over the link itself, not encrypted
     Kernel,
     /// UDP GSO and GRO with AES-256-GCM, no stack
     Limit,
-    /// The overlay's own sockets
+    /// Sockets of the overlay
     Peersock,
-    /// The overlay's sockets that are file descriptors
+    /// Sockets of the overlay that are file descriptors
     PeersockFd,
     /// The kernel's TCP over `peersock up`
     PeersockUp,

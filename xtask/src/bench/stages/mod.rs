@@ -47,17 +47,17 @@ const USUAL: [Contender; 4] =
 /// Options of `bench stages`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// For how long each stream is looked at, seconds
-    #[arg(long, default_value_t = 5.0, value_parser = parse_secs)]
+    /// Observe each stream for SECONDS
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = parse_secs)]
     secs: f64,
-    /// Look only at these
+    /// Observe only these contenders
     #[arg(long, value_delimiter = ',', value_name = "CONTENDER,…")]
     only: Vec<Contender>,
-    /// Repeat what was measured while the machine was not idle, this many times at most
+    /// Repeat measurements on a busy machine, at most TIMES (5 without a number)
     #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = 0, default_missing_value = "5", hide_default_value = true)]
     idle_only: u32,
-    /// Also write the table into this document, between its lines <!-- stages --> and <!-- /stages -->
+    /// Also write the table into the document FILE, between its lines <!-- stages --> and <!-- /stages -->
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }

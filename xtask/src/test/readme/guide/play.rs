@@ -41,12 +41,12 @@ cargo() {
 set -a
 "#;
 
-/// Which tour.
+/// Tour to play.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The guide
+    /// File of the guide
     guide: PathBuf,
-    /// The heading of the tour
+    /// Heading of the tour
     title: String,
 }
 
