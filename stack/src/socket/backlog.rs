@@ -46,7 +46,8 @@ pub(crate) struct Queue {
     handshakes: usize,
     /// Handshakes that wait for a place, the oldest first. Some may have ended.
     held: VecDeque<(IpAddr, Weak<Flow>)>,
-    /// Time since which there have been handshakes and none was completed.
+    /// Time since which there have been handshakes. One that is completed renews nothing, because a peer could
+    /// complete one now and then to keep the others' cookies away.
     handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
     /// Number of accepted connections that keep their place until it is freed.
@@ -172,10 +173,8 @@ impl Queue {
     }
 
     /// Queues a connection after its handshake; returns `false` if the listener is closed.
-    pub(crate) fn enqueue(&mut self, flow: Arc<Flow>, now: Time) -> bool {
+    pub(crate) fn enqueue(&mut self, flow: Arc<Flow>) -> bool {
         self.end_handshake();
-        // A handshake has succeeded, so the others get their full time anew.
-        self.handshaking = self.handshaking.map(|_| now);
         if self.closed.is_none() {
             self.established.push_back(flow);
         }

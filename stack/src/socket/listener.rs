@@ -310,8 +310,8 @@ impl Listener {
     }
 
     /// Queues a connection after its handshake; returns `false` if the listener is closed.
-    pub(crate) fn enqueue(&self, flow: Arc<Flow>, now: Time) -> bool {
-        self.lock().enqueue(flow, now)
+    pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
+        self.lock().enqueue(flow)
     }
 
     /// Returns true if accept may return a connection that was reset before it sent data.

@@ -141,14 +141,7 @@ fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_s
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
     listener.listen_exactly(2);
-    // Two SYNs from an unused address: its words are swapped, so the checksum stays right.
-    pair.capture = Some(Vec::new());
-    let absent = [(); 2].map(|()| pair.connect(A, 80));
-    let syns = pair.capture.take().unwrap();
-    absent.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
-    for (_, mut syn) in syns {
-        syn.swap(10, 22);
-        syn.swap(11, 23);
+    for syn in absent_syns(&mut pair, 2) {
         pair.inject(B, &syn);
     }
     assert_eq!(pair.hosts[B].stack.flows(), 2);
@@ -157,6 +150,41 @@ fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_s
     assert_eq!((flow.state(), pair.counter(B, "tcp_cookies_sent")), (State::SynSent, 0));
     // The SYN is retransmitted.
     pair.run(5 * SECOND, |_| flow.state() == State::Established);
+    assert_eq!(pair.counter(B, "tcp_cookies_sent"), 1);
+}
+
+/// Returns SYNs from an unused address: its words are swapped, so the checksum stays right.
+fn absent_syns(pair: &mut Pair, count: usize) -> Vec<Vec<u8>> {
+    pair.capture = Some(Vec::new());
+    let absent: Vec<_> = (0..count).map(|_| pair.connect(A, 80)).collect();
+    let mut syns: Vec<_> = pair.capture.take().unwrap().into_iter().map(|(_, syn)| syn).collect();
+    absent.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
+    for syn in &mut syns {
+        syn.swap(10, 22);
+        syn.swap(11, 23);
+    }
+    syns
+}
+
+/// Tests that an attacker who completes one handshake among many does not keep the others' cookies away.
+#[test]
+fn a_completed_handshake_does_not_make_those_young_that_hold_the_places() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(3);
+    let syns = absent_syns(&mut pair, 7);
+    syns[..2].iter().for_each(|syn| pair.inject(B, syn));
+    pair.run_for(SECOND / 2);
+    pair.link.latency = SECOND / 40;
+    let completed = pair.connect(A, 80);
+    pair.run_for(SECOND / 30);
+    syns[2..].iter().for_each(|syn| pair.inject(B, syn));
+    pair.run(SECOND / 4, |_| completed.state() == State::Established);
+    pair.run(SECOND / 4, |pair| listener.accept(pair.now).is_ok());
+    // One of the waiting SYNs has its place now.
+    pair.run_for(7 * SECOND / 10);
+    let other = pair.connect(A, 80);
+    pair.run(SECOND / 4, |_| other.state() == State::Established);
     assert_eq!(pair.counter(B, "tcp_cookies_sent"), 1);
 }
 

@@ -209,8 +209,7 @@ impl Flow {
         let Some(listener) = inner.listener.take() else { return };
         let listener = listener.upgrade();
         let this = self.this.upgrade();
-        let accepting =
-            listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone(), inner.latest));
+        let accepting = listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone()));
         if let Some((listener, _)) = accepting {
             self.shared.counters.tcp_accepts.increment();
             batch.touch_listener(&self.shared.rounds, listener);
