@@ -168,8 +168,8 @@ impl Datapath {
     }
 }
 
-/// Time for which datagrams wait for a peer that has an address and does not answer: it may have more to do, or
-/// come back.
+/// Time for which datagrams wait for a peer that has an address and does not answer: it may have more to do,
+/// or come back.
 const SILENT_PEER: Duration = Duration::from_secs(12);
 
 /// Returns all prefixes that a peer owns now.

@@ -171,7 +171,8 @@ pub(super) struct Entry {
     since: Instant,
     /// Time to give up; `None` while the overlay itself tries, because it reports the outcome.
     deadline: Option<Instant>,
-    /// The destination has an address and does not answer: connections wait for as long as they ask themselves.
+    /// The destination has an address and does not answer: connections wait for as long as they ask
+    /// themselves.
     is_silent: bool,
 }
 

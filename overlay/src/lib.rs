@@ -28,9 +28,9 @@
 //!
 //! # Protocol
 //!
-//! `docs/reference/PROTOCOL.md` specifies every byte. [`wire`] holds the message layouts, [`noise`] the handshake
-//! (`Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` with the message flow of WireGuard), and [`Provider`] the ciphers
-//! of the data packets.
+//! `docs/reference/PROTOCOL.md` specifies every byte. [`wire`] holds the message layouts, [`noise`] the
+//! handshake (`Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` with the message flow of WireGuard), and [`Provider`]
+//! the ciphers of the data packets.
 #![forbid(unsafe_code)]
 
 mod bucket;

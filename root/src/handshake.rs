@@ -1,4 +1,5 @@
-//! Nodes' handshakes: initiations, from the cheapest check to the dearest (docs/reference/PROTOCOL.md, section 5).
+//! Nodes' handshakes: initiations, from the cheapest check to the dearest (docs/reference/PROTOCOL.md,
+//! section 5).
 
 use std::time::Instant;
 

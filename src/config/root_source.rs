@@ -21,8 +21,8 @@ use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_
 ///
 /// The list of a domain is kept in the user's cache directory for when the DNS does not answer. Whoever can
 /// forge DNS answers, or is on the local network, can make a node use a root of theirs, which sees what every
-/// root sees, and can refuse its service; `docs/reference/SECURITY.md` says more. A name in the list of another source
-/// is not affected.
+/// root sees, and can refuse its service; `docs/reference/SECURITY.md` says more. A name in the list of
+/// another source is not affected.
 ///
 /// ```
 /// use peersock::RootSource;

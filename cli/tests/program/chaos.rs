@@ -7,8 +7,8 @@
 //! pass for a while, the time counts from when it can again.
 //!
 //! The promise: of a hundred stalls, at most one lasts longer than two seconds. The simulator checks that
-//! (`labs/sim/tests/basics/chaos`) over some three hundred stalls in virtual time. Here there are 32, which a busy
-//! machine prolongs.
+//! (`labs/sim/tests/basics/chaos`) over some three hundred stalls in virtual time. Here there are 32, which a
+//! busy machine prolongs.
 
 use std::thread;
 use std::time::{Duration, Instant};

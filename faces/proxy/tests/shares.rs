@@ -133,7 +133,8 @@ async fn clients_that_say_nothing_keep_out_nobody() {
             let mut replies = [0; 14];
             soon(new.read_exact(&mut replies)).await.unwrap();
             assert_eq!(replies[..6], [5, 2, 1, 0, 5, 0], "{turn}");
-            // They have shown a password, so the proxy refuses others until it has noticed that they are gone.
+            // They have shown a password, so the proxy refuses others until it has noticed that they are
+            // gone.
             for mut client in [by_http, new] {
                 client.shutdown().await.unwrap();
                 assert_eq!(soon(client.read(&mut [0])).await.unwrap(), 0, "{turn}");

@@ -1,6 +1,6 @@
-//! Many nodes of one process that connect to one of another, all at once, with a connection to each; then that
-//! one stands still for a while, and later other processes keep all processors busy. How long it takes until
-//! all are connected, what fails, and how much comes in each second after both.
+//! Many nodes of one process that connect to one of another, all at once, with a connection to each; then
+//! that one stands still for a while, and later other processes keep all processors busy. How long it takes
+//! until all are connected, what fails, and how much comes in each second after both.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -47,8 +47,8 @@ enum Side {
     Burn { seconds: u64 },
 }
 
-/// The printed result. Every peer sends 1,000 bytes a second. Each share is what came in one second, of what is
-/// sent in one; what has waited comes in the first of them.
+/// The printed result. Every peer sends 1,000 bytes a second. Each share is what came in one second, of what
+/// is sent in one; what has waited comes in the first of them.
 #[derive(Serialize)]
 struct Report {
     kind: &'static str,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 /// Account of addresses whose owners have never received anything: victims whose addresses someone forges.
 ///
-/// A node may send such an address at most the bytes that came from it (docs/reference/PROTOCOL.md, section 4). One
-/// account is for one node, because each may answer with the bytes it has received.
+/// A node may send such an address at most the bytes that came from it (docs/reference/PROTOCOL.md, section
+/// 4). One account is for one node, because each may answer with the bytes it has received.
 ///
 /// ```
 /// use peersock_testnet::Credit;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::bucket::{Bucket, Rate};
 
-/// A deadline that is looked at so late shows that this node stood still, or has too much to do.
+/// Lateness of a deadline that shows that this node stood still, or has too much to do.
 const LATE: Duration = Duration::from_millis(300);
 
-/// So many standstills in a row excuse silence, and then one in so long: a node that stutters for ever has to
-/// notice peers that are gone all the same.
+/// Number of standstills in a row that excuse silence, and interval of further ones. A node that stutters for
+/// ever must notice dead peers, too.
 const IN_A_ROW: u32 = 32;
 const ONE_MORE_AFTER: Duration = Duration::from_secs(30);
 
@@ -24,7 +24,7 @@ impl Standstills {
         Self { last_end: None, excused: Bucket::new(Rate::every(ONE_MORE_AFTER, IN_A_ROW), now) }
     }
 
-    /// Takes in the next deadline at the time at which it is looked at.
+    /// Takes in the next deadline, and the present time.
     pub(super) fn note(&mut self, due: Option<Instant>, now: Instant) {
         let is_late = due.is_some_and(|due| now >= due + LATE);
         // One that goes on counts again after as long as another one would.

@@ -19,7 +19,8 @@
 //! - **Streams** (`stream`): where UDP does not pass, the driver opens a stream (TCP, TLS, WebSocket) to the
 //!   root, which is one more way to it.
 //!
-//! So a root that lies can refuse its service and nothing more. What it does know is in `docs/reference/PROTOCOL.md`.
+//! So a root that lies can refuse its service and nothing more. What it does know is in
+//! `docs/reference/PROTOCOL.md`.
 //!
 //! Everything here is plain state: `endpoint/roots` drives it and sends its messages.
 

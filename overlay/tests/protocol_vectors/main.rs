@@ -1,4 +1,5 @@
-//! The test vectors of `docs/reference/PROTOCOL.md`, made from fixed seeds and compared with what is committed.
+//! The test vectors of `docs/reference/PROTOCOL.md`, made from fixed seeds and compared with what is
+//! committed.
 //!
 //! After a deliberate change of the protocol, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-overlay --test
 //! protocol_vectors` rewrites both the document's section and `vectors/protocol.json`.

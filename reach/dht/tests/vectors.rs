@@ -1,5 +1,5 @@
-//! The test vectors of `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and compared
-//! with what is committed.
+//! The test vectors of `docs/reference/PROTOCOL.md`, section "Meeting by a DHT", made from fixed inputs and
+//! compared with what is committed.
 //!
 //! After a deliberate change, `PEERSOCK_WRITE_VECTORS=1 cargo test -p peersock-dht --test vectors` rewrites
 //! both the document's section and `vectors/meeting.json`.

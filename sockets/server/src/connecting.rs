@@ -192,8 +192,8 @@ impl Connecting {
         self.search_later(Instant::now(), key, context);
     }
 
-    /// Returns the node's copy of the application's descriptor, and the process that has connected it, if that
-    /// process is visible here.
+    /// Returns the node's copy of the application's descriptor, and the process that has connected it, if
+    /// that process is visible here.
     pub(crate) fn held(&self) -> Option<(BorrowedFd<'_>, i32)> {
         let (app_end, _) = self.filled.as_ref().filter(|_| self.owner.pid > 0)?;
         Some((app_end.as_fd(), self.owner.pid))

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::datagram::Datagrams;
 use crate::listening::Listening;
 use crate::requester::{Requester, Strangers};
+use crate::seldom::Seldom;
 use crate::so_linger::Lingering;
 use crate::socket_table::Sockets;
 use crate::stream::{Outcome, Stream};
@@ -37,6 +38,7 @@ pub(crate) struct ServerState {
     keys: Vec<Key>,
     /// Released for a moment when descriptors run out, see [`ServerState::turn_away`].
     spare: Option<OwnedFd>,
+    turned_away: Seldom,
     pub(crate) delivering: Delivering,
     pub(crate) endings: Endings,
     pub(crate) lingering: Lingering,
@@ -75,6 +77,7 @@ impl ServerState {
             sockets: Sockets::default(),
             keys: Vec::new(),
             spare: spare(),
+            turned_away: Seldom::default(),
             delivering: Delivering::default(),
             endings: Endings::default(),
             lingering: Lingering::default(),
@@ -112,7 +115,13 @@ impl ServerState {
         drop(self.spare.take());
         drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
         self.spare = spare();
-        tracing::debug!("an application was turned away: there are too many open descriptors");
+        if let Some(count) = self.turned_away.count(Instant::now()) {
+            tracing::warn!(
+                count,
+                "programs were turned away: the node has as many descriptors open as its limit allows; raise the \
+                 limit (`ulimit -n`), or close connections"
+            );
+        }
     }
 
     /// Returns true if a stream has undelivered data. During a drain, streams that end in order exist until

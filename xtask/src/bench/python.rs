@@ -1,8 +1,8 @@
 //! `cargo xtask bench python`: compares the Python package with Python's own sockets and with descriptors
 //! without Python.
 //!
-//! `bindings/python/bench/bench.py` does the measuring, and this module builds its requirements. It assembles the
-//! package as a wheel would install it, without a package index.
+//! `bindings/python/bench/bench.py` does the measuring, and this module builds its requirements. It assembles
+//! the package as a wheel would install it, without a package index.
 
 use std::ffi::OsString;
 use std::fs;

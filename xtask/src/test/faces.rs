@@ -1,5 +1,5 @@
-//! Checks the claims of docs/reference/FACES.md about other projects' interfaces. Each of their features has a row, and
-//! each test that a row names exists.
+//! Checks the claims of docs/reference/FACES.md about other projects' interfaces. Each of their features has
+//! a row, and each test that a row names exists.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -57,7 +57,8 @@ pub(crate) struct Options {
 ///
 /// cargo-nextest is missing, or the tests do not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    // Busy processes would make minutes of it hours, and tests that build a library themselves would time out.
+    // Busy processes would make minutes of it hours, and tests that build a library themselves would time
+    // out.
     for arguments in [
         &["build", "--workspace", "--lib", "--bins", "--examples"][..],
         &["nextest", "run", "--workspace", "--no-run"],

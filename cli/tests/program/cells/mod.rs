@@ -1,5 +1,5 @@
-//! The cells of `docs/measured/CELLS.md` with real programs behind NATs in network namespaces, and two roots on the
-//! open Internet. They cover every pair of the kinds that natlab can build. Needs root and the program
+//! The cells of `docs/measured/CELLS.md` with real programs behind NATs in network namespaces, and two roots
+//! on the open Internet. They cover every pair of the kinds that natlab can build. Needs root and the program
 //! `natlab`; without them every test prints that and does nothing.
 //!
 //! `cargo xtask cells` runs all cells and writes the results into the document; a selection runs with the

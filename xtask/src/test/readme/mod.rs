@@ -1,9 +1,9 @@
 //! The README's commands, run as written, and the guide's tours ([`guide`]).
 //!
-//! Every command is taken from the README and the pages beside it ([`PAGES`]). These are the lines of its `sh` blocks, and texts in
-//! backticks that begin with one of [`PROGRAMS`]. [`TRIES`] has the script for each. A command without an
-//! entry fails, and so does an entry without a command. The scripts get the commands as arguments and `eval`
-//! them. A script replaces the README's placeholders by real values.
+//! Every command is taken from the README and the pages beside it ([`PAGES`]). These are the lines of its
+//! `sh` blocks, and texts in backticks that begin with one of [`PROGRAMS`]. [`TRIES`] has the script for
+//! each. A command without an entry fails, and so does an entry without a command. The scripts get the
+//! commands as arguments and `eval` them. A script replaces the README's placeholders by real values.
 
 mod guide;
 mod tries;

@@ -1,7 +1,7 @@
 //! The guide's tours, whose commands are typed and whose output is compared.
 //!
-//! `docs/use/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`] plays
-//! a tour in a network namespace with only the loopback interface, by a hidden command of this program.
+//! `docs/use/GUIDE.md` explains how to read its blocks, and [`tour`] takes them from the text. [`mod@play`]
+//! plays a tour in a network namespace with only the loopback interface, by a hidden command of this program.
 //! [`expected`] compares lines.
 
 use std::fs;
