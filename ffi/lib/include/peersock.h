@@ -811,8 +811,7 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 //
 // Pointers:
 // `settings` is NULL or a C string; `node` is NULL or has room for a handle.
-peersock_result peersock_open(const char *settings,
-                              peersock_node *node);
+peersock_result peersock_open(const char *settings, peersock_node *node);
 
 // Copies the peers known in a network, or in all networks if `network` is 0, up to `capacity`. `*count`
 // becomes the number of known peers. `size` is `sizeof(peersock_peer)`, which tells the library the version

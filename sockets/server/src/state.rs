@@ -115,9 +115,8 @@ impl ServerState {
         drop(self.spare.take());
         drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
         self.spare = spare();
-        if let Some(count) = self.turned_away.count(Instant::now()) {
+        if self.turned_away.count(Instant::now()).is_some() {
             tracing::warn!(
-                count,
                 "programs were turned away: the node has as many descriptors open as its limit allows; raise the \
                  limit (`ulimit -n`), or close connections"
             );

@@ -46,8 +46,8 @@ pub(crate) struct Queue {
     handshakes: usize,
     /// Handshakes that wait for a place, the oldest first. Some may have ended.
     held: VecDeque<(IpAddr, Weak<Flow>)>,
-    /// Time since which there have been handshakes. One that is completed renews nothing, because a peer could
-    /// complete one now and then to keep the others' cookies away.
+    /// Time since which there have been handshakes. One that is completed renews nothing, because a peer
+    /// could complete one now and then to keep the others' cookies away.
     handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
     /// Number of accepted connections that keep their place until it is freed.
