@@ -181,8 +181,12 @@ impl Waiting {
         if let Some(entry) = self.entry(now, found, flow.interface(), flow.remote().ip())
             && !entry.flows.iter().any(|known| Arc::ptr_eq(known, flow))
         {
-            // Those that were closed meanwhile wait for nothing.
-            entry.flows.retain(|known| known.state() != State::Closed);
+            // Those that were closed meanwhile wait for nothing. Only a full list is looked through, because
+            // each look locks a flow.
+            if entry.flows.len() == entry.flows.capacity() {
+                entry.flows.retain(|known| known.state() != State::Closed);
+                entry.flows.reserve(entry.flows.len() + 1);
+            }
             entry.flows.push(Arc::clone(flow));
         }
     }
@@ -200,6 +204,9 @@ impl Waiting {
             return false;
         }
         let Some(entry) = self.entry(now, found, interface, destination) else { return false };
+        if entry.is_silent && entry.packets.is_empty() {
+            entry.since = now;
+        }
         let full = entry.packets.len() == MAX_WAITING_PACKETS;
         let oldest = if full { entry.packets.pop_front() } else { None };
         entry.packets.push_back(packet.to_vec());

@@ -57,7 +57,7 @@ pub(super) fn add(args: &Add) -> Outcome {
     push(&mut file.document, &identity.to_string(), &args.member, &args.file)?;
     let network = file.save()?;
     print(format_args!(
-        "added {}{} to network {}; it has {}, and all need the new file",
+        "added {}{} to network {}; it has {}; all need the new file, and nodes that run a restart",
         identity.node_id(),
         called(args.member.name.as_deref()),
         network.id(),
@@ -92,7 +92,7 @@ pub(super) fn remove(args: &Remove) -> Outcome {
     }
     let network = file.save()?;
     print(format_args!(
-        "removed {} from network {}; it has {}, and all need the new file",
+        "removed {} from network {}; it has {}; all need the new file, and nodes that run a restart",
         args.member,
         network.id(),
         super::count(network.members())

@@ -88,6 +88,11 @@ impl Local {
         self.fd.as_raw_fd()
     }
 
+    /// Returns the inode of the socket that the descriptor referred to at first.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// Returns true if calls on it block.
     pub(crate) fn blocks(&self) -> Result<bool> {
         Ok(!rustix::fs::fcntl_getfl(&self.fd)?.contains(OFlags::NONBLOCK))

@@ -20,9 +20,9 @@ const MOST: usize = 4096;
 const LOOK: Duration = Duration::from_millis(10);
 const LOOK_FOR_EACH: Duration = Duration::from_micros(200);
 
-/// Interval of tries without any sign. The kernel does not report that the program has closed the descriptor,
-/// because an epoll set forgets a closed member.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Interval of the checks whether the program still has the descriptor. The kernel does not report that it
+/// has closed it, because an epoll set forgets a closed member.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// The waiting calls. One thread [serves](Self::serve) them.
 pub(crate) struct Waiting {
@@ -43,8 +43,8 @@ struct Waiter {
     is_new: bool,
     /// Set if it was ready, and the call still had to wait: it is tried again after some time.
     was_early: bool,
-    /// Time of the last try.
-    tried: Instant,
+    /// Time of the last try or check.
+    checked: Instant,
     /// Deadline of the call, and its error then.
     until: Option<Instant>,
     overdue: Errno,
@@ -64,10 +64,10 @@ impl Waiting {
         if added.len() >= MOST {
             return call.finish(Err(Errno::NOBUFS));
         }
-        let tried = Instant::now();
-        let until = wait.limit.map(|limit| tried + limit);
+        let checked = Instant::now();
+        let until = wait.limit.map(|limit| checked + limit);
         let Wait { on, inode, overdue, .. } = wait;
-        added.push(Waiter { call, on, inode, is_new: true, was_early: false, tried, until, overdue });
+        added.push(Waiter { call, on, inode, is_new: true, was_early: false, checked, until, overdue });
         drop(added);
         self.wake();
     }
@@ -159,9 +159,8 @@ impl Waiter {
         let is_late =
             std::mem::take(&mut self.is_new) && self.call.replaced != context.waiting.count_replaced();
         let is_outdated = is_late || replaced.contains(&self.inode);
-        let is_due = is_time && (self.on.is_none() || self.was_early || now >= self.tried + TRY_AGAIN);
-        if is_ready || is_outdated || is_due {
-            self.tried = now;
+        if is_ready || is_outdated || (is_time && (self.on.is_none() || self.was_early)) {
+            self.checked = now;
             match self.call.attempt(context) {
                 Ok(Step::Wait(wait)) => {
                     (self.on, self.inode, self.is_new, self.was_early) =
@@ -177,6 +176,15 @@ impl Waiter {
             self.call.finish(Err(self.overdue));
             return None;
         }
+        if is_time && now >= self.checked + CHECK {
+            self.checked = now;
+            if self.is_closed() {
+                // The kernel must not make the call, because the number may be another file's by now.
+                let received = self.call.received;
+                self.call.target.answer(if received > 0 { Ok(received) } else { Err(Errno::BADF) });
+                return None;
+            }
+        }
         if is_time && self.call.target.has_signal() {
             match self.call.received {
                 0 => self.call.target.interrupt(self.until.is_some()),
@@ -185,5 +193,15 @@ impl Waiter {
             return None;
         }
         Some(self)
+    }
+
+    /// Returns true if the program's number is not the socket's any more.
+    fn is_closed(&self) -> bool {
+        let local = self.on.as_ref().map(|_| self.call.local());
+        match local {
+            Some(Ok(local)) => local.inode() != self.inode,
+            Some(Err(error)) => error == Errno::BADF,
+            None => false,
+        }
     }
 }

@@ -7,6 +7,9 @@ use crate::bucket::{Bucket, Rate};
 /// Lateness of a deadline that shows that this node stood still, or has too much to do.
 const LATE: Duration = Duration::from_millis(300);
 
+/// Time after which a standstill that goes on counts again.
+const NEXT: Duration = Duration::from_secs(1);
+
 /// Number of standstills in a row that excuse silence, and interval of further ones. A node that stutters for
 /// ever must notice dead peers, too.
 const IN_A_ROW: u32 = 32;
@@ -27,8 +30,7 @@ impl Standstills {
     /// Takes in the next deadline, and the present time.
     pub(super) fn note(&mut self, due: Option<Instant>, now: Instant) {
         let is_late = due.is_some_and(|due| now >= due + LATE);
-        // One that goes on counts again after as long as another one would.
-        let is_new = self.last_end.is_none_or(|end| now >= end + LATE);
+        let is_new = self.last_end.is_none_or(|end| now >= end + NEXT);
         if is_late && is_new && self.excused.take(now) {
             self.last_end = Some(now);
         }
@@ -58,8 +60,8 @@ mod tests {
         for _ in 0..1000 {
             standstills.note(Some(start), end);
         }
-        standstills.note(Some(end + LATE), end + 2 * LATE);
-        assert_eq!(standstills.last_end(), Some(end + 2 * LATE));
+        standstills.note(Some(end + LATE), end + NEXT);
+        assert_eq!(standstills.last_end(), Some(end + NEXT));
     }
 
     #[test]

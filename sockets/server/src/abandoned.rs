@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SocketId};
 
-use crate::process::{Search, retain_closed};
+use crate::process::retain_closed;
 use crate::requester::failed;
 use crate::searches::Searches;
 use crate::state::{Entry, ServerState};
@@ -32,30 +32,33 @@ impl ServerState {
         if !is_due(self.entries.get(&key)) {
             return;
         }
-        let (mut inodes, mut copies, mut owners) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut attempts, mut inodes, mut copies) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for (key, entry) in &self.entries {
             if let Entry::Connecting(attempt) = entry
                 && let Some((copy, owner)) = attempt.held()
                 && let Ok(stat) = rustix::fs::fstat(copy)
             {
-                inodes.insert(stat.st_ino, *key);
+                attempts.insert(*key, stat.st_ino);
+                inodes.insert(stat.st_ino, owner);
                 copies.insert(copy.as_raw_fd());
-                owners.insert(owner);
             }
         }
-        let closed = SEARCHES.begin(now).map(|search| {
-            let closed = retain_closed(inodes.keys().copied().collect(), &owners, &copies);
-            SEARCHES.end(search, Instant::now());
-            closed
-        });
-        for (inode, key) in inodes {
+        match SEARCHES.begin(now) {
+            Some(search) => {
+                // There may be no other descriptor left for the search.
+                self.without_spare(|| retain_closed(&mut inodes, &copies));
+                SEARCHES.end(search, Instant::now());
+            }
+            None => inodes.clear(),
+        }
+        for (key, inode) in attempts {
             let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) else { continue };
-            match &closed {
-                Some(Search::Complete(closed)) if closed.contains(&inode) => {
-                    let id = attempt.id();
-                    self.abandon(key, id);
-                }
-                _ => attempt.search_later(now, key, &mut self.context),
+            // A search can miss a descriptor that moves meanwhile, so one alone decides nothing.
+            if attempt.note_search(inodes.contains_key(&inode)) {
+                let id = attempt.id();
+                self.abandon(key, id);
+            } else {
+                attempt.search_later(now, key, &mut self.context);
             }
         }
     }

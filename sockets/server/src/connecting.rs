@@ -73,6 +73,8 @@ pub(crate) struct Connecting {
     filled: Option<(OwnedFd, Filling)>,
     /// Time of the next search for other copies of the filled descriptor, see [`crate::abandoned`].
     search_at: Option<Instant>,
+    /// True if the last search found no other copy.
+    is_missed: bool,
     /// The bytes that the application wrote while the library filled its descriptor.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
@@ -120,6 +122,7 @@ impl Connecting {
             is_watched,
             filled,
             search_at: None,
+            is_missed: false,
             written,
             outcome,
             is_aborted,
@@ -206,10 +209,15 @@ impl Connecting {
 
     /// Sets the time of the next search.
     pub(crate) fn search_later(&mut self, now: Instant, key: Key, context: &mut Context) {
-        self.search_at = self.filled.is_some().then_some(now + PAUSE);
+        self.search_at = self.held().map(|_| now + PAUSE);
         if let Some(at) = self.search_at {
             context.set_timer(at, key);
         }
+    }
+
+    /// Notes whether a search missed the other copies. Returns true if two in a row have.
+    pub(crate) fn note_search(&mut self, is_missed: bool) -> bool {
+        std::mem::replace(&mut self.is_missed, is_missed) && is_missed
     }
 
     /// Returns the clients that wait for the outcome.

@@ -176,47 +176,36 @@ pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Result of a search for open sockets.
-pub(crate) enum Search {
-    /// The sockets that no visible process has open.
-    Complete(BTreeSet<u64>),
-    /// An owner's descriptors cannot be listed, or there are too many.
-    Incomplete,
-}
-
-/// Searches the processes for sockets, given by their inodes. The `copies` of this thread do not count.
-/// Sockets in flight are not seen.
-pub(crate) fn retain_closed(
-    mut inodes: BTreeSet<u64>,
-    owners: &BTreeSet<RawFd>,
-    copies: &BTreeSet<RawFd>,
-) -> Search {
+/// Removes the sockets from `inodes` that a visible process has open, and those of which nothing is known. The
+/// map has their inodes and owners. The `copies` of this thread do not count, and sockets in flight are not
+/// seen.
+pub(crate) fn retain_closed(inodes: &mut BTreeMap<u64, RawFd>, copies: &BTreeSet<RawFd>) {
     let own = std::process::id().cast_signed();
-    let mut left = MANY_DESCRIPTORS;
+    let Ok(mut processes) = numbers_in("/proc") else { return inodes.clear() };
+    let owners: BTreeSet<_> = inodes.values().copied().collect();
+    processes.extend(&owners);
+    // Owners come first, because most sockets are found there.
+    processes.sort_by_key(|process| (!owners.contains(process), *process));
+    processes.dedup();
     // Most node threads have a separate descriptor table, in which the application's numbers mean nothing.
     let none = BTreeSet::new();
     let own_copies = if has_common_table() { copies } else { &none };
-    let rest = others().into_iter().filter(|process| !owners.contains(process));
-    let tables = owners.iter().copied().chain(rest).map(|process| (process, format!("/proc/{process}/fd")));
-    // Threads of an owner can have descriptor tables apart. This process's include the node's threads.
-    let threads = owners.iter().copied().filter(|owner| *owner != own).flat_map(|owner| {
-        let threads = numbers_in(&format!("/proc/{owner}/task")).unwrap_or_default();
-        threads.into_iter().map(move |thread| (owner, format!("/proc/{owner}/task/{thread}/fd")))
-    });
-    for (process, table) in tables.chain(threads) {
+    let mut left = MANY_DESCRIPTORS;
+    for process in processes {
         if inodes.is_empty() {
-            break;
+            return;
         }
-        let fds = match numbers_in(&table) {
-            Ok(fds) => fds,
-            Err(_) if owners.contains(&process) && !has_ended(process) => return Search::Incomplete,
-            Err(_) => continue,
+        let Some((table, fds)) = table(process) else {
+            if owners.contains(&process) && !has_ended(process) {
+                inodes.retain(|_, owner| *owner != process);
+            }
+            continue;
         };
         let skipped = if process == own { own_copies } else { &none };
         for fd in fds.into_iter().filter(|fd| !skipped.contains(fd)) {
             left -= 1;
             if left == 0 {
-                return Search::Incomplete;
+                return inodes.clear();
             }
             let link = fs::read_link(format!("{table}/{fd}")).unwrap_or_default();
             let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
@@ -225,7 +214,24 @@ pub(crate) fn retain_closed(
             }
         }
     }
-    Search::Complete(inodes)
+}
+
+/// Returns the folder of a process's descriptors, and their numbers; `None` if there are none to see. The
+/// process's folder has none once the process's first thread has ended, so another thread's is read.
+fn table(process: RawFd) -> Option<(String, Vec<RawFd>)> {
+    let read = |folder: String| {
+        let fds = numbers_in(&folder).ok().filter(|fds| !fds.is_empty())?;
+        Some((folder, fds))
+    };
+    read(format!("/proc/{process}/fd")).or_else(|| {
+        let threads = numbers_in(&format!("/proc/{process}/task")).unwrap_or_default();
+        // This process's threads include the node's.
+        let is_own = process == std::process::id().cast_signed();
+        threads
+            .into_iter()
+            .filter(|_| !is_own)
+            .find_map(|thread| read(format!("/proc/{process}/task/{thread}/fd")))
+    })
 }
 
 /// Returns true if there is no such process. A process that is hidden in proc(5) may still run.

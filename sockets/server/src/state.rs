@@ -123,6 +123,13 @@ impl ServerState {
         }
     }
 
+    /// Does something that needs a descriptor when there may be none left.
+    pub(crate) fn without_spare(&mut self, work: impl FnOnce()) {
+        drop(self.spare.take());
+        work();
+        self.spare = spare();
+    }
+
     /// Returns true if a stream has undelivered data. During a drain, streams that end in order exist until
     /// everything is delivered.
     pub(crate) fn has_undelivered(&self) -> bool {
