@@ -176,9 +176,9 @@ pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Removes the sockets from `inodes` that a visible process has open, and those of which nothing is known. The
-/// map has their inodes and owners. The `copies` of this thread do not count, and sockets in flight are not
-/// seen.
+/// Removes the sockets from `inodes` that a visible process has open, and those of which nothing is known.
+/// The map has their inodes and owners. The `copies` of this thread do not count, and sockets in flight are
+/// not seen.
 pub(crate) fn retain_closed(inodes: &mut BTreeMap<u64, RawFd>, copies: &BTreeSet<RawFd>) {
     let own = std::process::id().cast_signed();
     let Ok(mut processes) = numbers_in("/proc") else { return inodes.clear() };
