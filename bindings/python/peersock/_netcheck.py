@@ -21,8 +21,8 @@ class Advice(TypedDict):
 
 
 class Netcheck(TypedDict):
-    """What was found out, as ``peersock netcheck --json`` prints it; docs/use/NETCHECK.md explains the fields of everything
-    in it. Later versions may have more."""
+    """Findings, as ``peersock netcheck --json`` prints them; docs/use/NETCHECK.md explains the fields of everything in
+    them. Later versions may have more."""
 
     #: The interfaces that are up, with the NATs in front of them.
     interfaces: list[dict[str, Any]]

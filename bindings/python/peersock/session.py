@@ -42,8 +42,8 @@ class Session:
 
     Args:
         net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network,
-            which ``peersock network new`` makes and docs/use/NETWORKS.md describes. Without this and ``static``, that of
-            the variable ``PEERSOCK_NETWORK``.
+            which ``peersock network new`` makes and docs/use/NETWORKS.md describes. Without this and ``static``, that
+            of the variable ``PEERSOCK_NETWORK``.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). ``None`` means the passphrase of the variable ``PEERSOCK_SECRET``, if it is set. A network
             that another session of this process has joined is used as it is if there is neither; it must be the same
