@@ -143,7 +143,9 @@ fn tests(python: &Path, folder: &Path) -> Result<Command> {
     fs::create_dir_all(&place)?;
     for name in ["tests", "pyproject.toml", "examples", "docs", "requirements-libraries.txt"] {
         let (link, target) = (place.join(name), root().join("bindings/python").join(name));
-        if !link.exists() && target.exists() {
+        // A link of an earlier run may lead to where the folder was then.
+        let _ = fs::remove_file(&link);
+        if target.exists() {
             std::os::unix::fs::symlink(target, link)?;
         }
     }

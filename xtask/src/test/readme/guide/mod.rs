@@ -134,7 +134,9 @@ fn checkout(folder: &Path) -> Result<()> {
             symlink(entry.path(), folder.join(entry.file_name()))?;
         }
     }
-    bindings::copy_packages(&folder.join("bindings"))
+    bindings::copy_packages(&folder.join("bindings"))?;
+    symlink(root().join("bindings/python"), folder.join("bindings/python"))?;
+    Ok(())
 }
 
 #[cfg(test)]
