@@ -127,14 +127,26 @@ def test_run_scripts_and_modules_as_members(tmp_path: Path) -> None:
         address = server.stderr.readline().removeprefix("address: ").strip()
         script = tmp_path / "script.py"
         script.write_text(
-            "import sys, urllib.request, socket\n"
+            "import sys, time, urllib.error, urllib.request, socket\n"
             "assert __name__ == '__main__' and socket.socket.__module__ == 'peersock.socket'\n"
-            "print(urllib.request.urlopen(f'http://[{sys.argv[1]}]:8080/file', timeout=30).read().decode())\n"
+            "begun = time.monotonic()\n"
+            "while True:\n"
+            "    try:\n"
+            "        print(urllib.request.urlopen(f'http://[{sys.argv[1]}]:8080/file', timeout=30).read().decode())\n"
+            "        break\n"
+            # The address is told before the server listens.
+            "    except urllib.error.URLError:\n"
+            "        assert time.monotonic() < begun + 30\n"
+            "        time.sleep(0.05)\n"
         )
-        client = subprocess.run([*run, str(script), address], capture_output=True, text=True, timeout=60, check=False)
-        assert client.stdout == "from the overlay\n", client.stderr
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=30)
+        try:
+            client = subprocess.run([*run, script, address], capture_output=True, text=True, timeout=60, check=False)
+            assert client.stdout == "from the overlay\n", client.stderr
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=30)
+        finally:
+            # Otherwise a test that fails waits for the server's end.
+            server.kill()
 
 
 def test_run_needs_a_network() -> None:

@@ -154,12 +154,12 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (
             peersock(&["network", "new", &path("new.toml"), "--ephemeral"]),
             2,
-            &["forgotten", "without --ephemeral"],
+            &["could never take part", "without --ephemeral"],
         ),
         (
             peersock(&["network", "add", &path("office.toml"), "--ephemeral"]),
             2,
-            &["forgotten", "without --ephemeral"],
+            &["could never take part", "without --ephemeral"],
         ),
         (
             lab.command("b", &["network", "add", &path("office.toml"), "--name", "LocalHost"]),
