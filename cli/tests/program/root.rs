@@ -122,7 +122,7 @@ fn a_new_token_is_strong_private_and_made_once() {
     run(again).failure(1, &["cannot be written", "--access-token-file"]);
     write_file(&path, "weak\n", 0o600);
     let weak = Root::start(&["--access-token-file", path.to_str().unwrap()]);
-    weak.running.wait_for_stderr("warning: the access token has 4 bytes only");
+    weak.running.wait_for_stderr("warning: the access token has only 4 bytes");
 }
 
 /// The root has the peer registered, and the node knows why the handshake fails.

@@ -84,10 +84,10 @@ fn texts_of_turn_servers_that_are_half_right_are_refused() {
     let five = ["turn:u:p@h"; 5];
     let mut by_option = dial();
     by_option.args(five.map(|text| format!("--turn={text}")));
-    run(by_option).failure(2, &["5 TURN servers are named", "4 at most", "hint: name fewer"]);
+    run(by_option).failure(2, &["5 TURN servers are named", "at most 4", "hint: name fewer"]);
     let mut by_variable = dial();
     by_variable.env("PEERSOCK_TURN", five.join(" "));
-    run(by_variable).failure(2, &["5 TURN servers are named", "4 at most"]);
+    run(by_variable).failure(2, &["5 TURN servers are named", "at most 4"]);
 }
 
 /// Every command that starts a node has the option.
