@@ -47,9 +47,8 @@ impl NameServer {
     /// # Errors
     /// The errors of bind(2).
     pub fn bind(at: SocketAddr, names: Names) -> io::Result<NameServer> {
-        let udp = bind_udp(at)?;
+        let (udp, tcp) = bind_both(at)?;
         let at = udp.local_addr()?;
-        let tcp = TcpListener::bind(at)?;
         Ok(NameServer { udp, tcp, at, names, connections: Admission::new(PLACES) })
     }
 
@@ -155,6 +154,22 @@ fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> 
         }
     }
     Ok(())
+}
+
+/// Number of ports that are tried if any port will do.
+const TRIES: u32 = 16;
+
+/// Binds the same port for UDP and TCP. A port that is free for UDP may be another program's for TCP.
+fn bind_both(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = if at.port() == 0 { TRIES } else { 1 };
+    loop {
+        let udp = bind_udp(at)?;
+        tries -= 1;
+        match TcpListener::bind(udp.local_addr()?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            bound => return Ok((udp, bound?)),
+        }
+    }
 }
 
 /// Binds the address once the interface may use it.
