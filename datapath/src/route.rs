@@ -18,8 +18,8 @@ use crate::socket::{Kept, SocketState};
 /// session.
 const FIND_PEER: Duration = Duration::from_secs(3);
 
-/// How often connections that wait for a silent peer are looked through for those that have ended: more than
-/// the longest time between two SYNs, each of which has the overlay report anew.
+/// Interval of the sweep for ended connections among those that wait for a silent peer. It is longer than the
+/// longest time between two SYNs, because each SYN has the overlay report anew.
 const LONGEST_SILENCE: Duration = Duration::from_secs(150);
 
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after

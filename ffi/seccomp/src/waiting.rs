@@ -45,6 +45,9 @@ struct Waiter {
     was_early: bool,
     /// Time of the last try or check.
     checked: Instant,
+    /// Set if the last check found another file under the number. That may be a replacement of the socket
+    /// that is not noted yet, so one check alone decides nothing.
+    was_closed: bool,
     /// Deadline of the call, and its error then.
     until: Option<Instant>,
     overdue: Errno,
@@ -67,7 +70,17 @@ impl Waiting {
         let checked = Instant::now();
         let until = wait.limit.map(|limit| checked + limit);
         let Wait { on, inode, overdue, .. } = wait;
-        added.push(Waiter { call, on, inode, is_new: true, was_early: false, checked, until, overdue });
+        added.push(Waiter {
+            call,
+            on,
+            inode,
+            is_new: true,
+            was_early: false,
+            checked,
+            was_closed: false,
+            until,
+            overdue,
+        });
         drop(added);
         self.wake();
     }
@@ -160,7 +173,7 @@ impl Waiter {
             std::mem::take(&mut self.is_new) && self.call.replaced != context.waiting.count_replaced();
         let is_outdated = is_late || replaced.contains(&self.inode);
         if is_ready || is_outdated || (is_time && (self.on.is_none() || self.was_early)) {
-            self.checked = now;
+            (self.checked, self.was_closed) = (now, false);
             match self.call.attempt(context) {
                 Ok(Step::Wait(wait)) => {
                     (self.on, self.inode, self.is_new, self.was_early) =
@@ -178,7 +191,8 @@ impl Waiter {
         }
         if is_time && now >= self.checked + CHECK {
             self.checked = now;
-            if self.is_closed() {
+            let is_closed = self.is_closed();
+            if std::mem::replace(&mut self.was_closed, is_closed) && is_closed {
                 // The kernel must not make the call, because the number may be another file's by now.
                 let received = self.call.received;
                 self.call.target.answer(if received > 0 { Ok(received) } else { Err(Errno::BADF) });

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Network, Node, Seed, TcpListener, TcpStream};
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::workload::memory::raise_descriptor_limit;
 
 /// Options of this benchmark.
 #[derive(Args)]
@@ -131,9 +133,7 @@ async fn hub(port: u16, peers: u16) -> io::Result<()> {
 }
 
 async fn peers(options: &Options) -> io::Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit)?;
+    raise_descriptor_limit();
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let hub = Hub::start(port, options.peers)?;
     let nodes = (1..=options.peers).map(|number| start(number, port, [0, number]));
@@ -266,7 +266,7 @@ impl Drop for Running {
 /// The process of the other side.
 struct Hub {
     process: Running,
-    /// What it has said: times, seconds, and the bytes that had come.
+    /// Lines of the hub: times in seconds, and the number of bytes received until then.
     said: Arc<Mutex<Vec<(f64, f64)>>>,
 }
 

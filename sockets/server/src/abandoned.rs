@@ -25,11 +25,8 @@ static SEARCHES: Searches = Searches::new();
 impl ServerState {
     /// Ends the attempts whose sockets are closed, if the attempt `key` is due for a search.
     pub(crate) fn end_abandoned(&mut self, key: Key, now: Instant) {
-        let is_due = |attempt: Option<&Entry>| match attempt {
-            Some(Entry::Connecting(attempt)) => attempt.search_at().is_some_and(|at| at <= now),
-            _ => false,
-        };
-        if !is_due(self.entries.get(&key)) {
+        let Some(Entry::Connecting(attempt)) = self.entries.get(&key) else { return };
+        if attempt.search_at().is_none_or(|at| at > now) {
             return;
         }
         let (mut attempts, mut inodes, mut copies) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());

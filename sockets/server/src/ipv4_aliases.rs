@@ -1,6 +1,6 @@
 //! IPv4 aliases for members of networks without IPv4, so that IPv4-only programs can listen there.
 //!
-//! Where a node has no IPv4 address, a listener on IPv4's wildcard address takes IPv6 connections too. Their
+//! A listener on IPv4's wildcard address takes IPv6 connections too if the node has no IPv4 address. Their
 //! peers appear as addresses from the benchmark range (RFC 2544, 198.18.0.0/15), which no public network
 //! uses. An address's last bits determine its alias, so that a member has the same alias in every run unless
 //! two collide.

@@ -118,8 +118,8 @@ pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     Some(own.into_values().collect())
 }
 
-/// Returns the overlay streams of this process that do not listen, keyed by their name in proc(5).
-fn own_streams() -> Option<BTreeMap<String, SocketId>> {
+/// Returns the overlay streams of this process that do not listen, by their inodes.
+fn own_streams() -> Option<BTreeMap<u64, SocketId>> {
     let mut own = BTreeMap::new();
     // Use thread-self: /proc/self/fd is empty once the process's first thread has ended.
     for fd in numbers_in("/proc/thread-self/fd").ok()? {
@@ -129,7 +129,7 @@ fn own_streams() -> Option<BTreeMap<String, SocketId>> {
         let socket = Socket::of(fd).filter(|socket| socket.kind() == Kind::Stream);
         let socket = socket.filter(|_| !sockopt::socket_acceptconn(fd).unwrap_or(false));
         if let (Some(socket), Ok(stat)) = (socket, rustix::fs::fstat(fd)) {
-            own.insert(format!("socket:[{}]", stat.st_ino), requester::id(socket.which()));
+            own.insert(stat.st_ino, requester::id(socket.which()));
         }
     }
     Some(own)
@@ -137,24 +137,20 @@ fn own_streams() -> Option<BTreeMap<String, SocketId>> {
 
 /// Removes the sockets from `own` that any of the processes has. With `spares_executing`, sockets stay that a
 /// process would lose by executing another program; such processes are returned.
-fn take_held(
-    own: &mut BTreeMap<String, SocketId>,
-    processes: &[RawFd],
-    spares_executing: bool,
-) -> Vec<RawFd> {
+fn take_held(own: &mut BTreeMap<u64, SocketId>, processes: &[RawFd], spares_executing: bool) -> Vec<RawFd> {
     let (mut executing, mut left) = (Vec::new(), MANY_DESCRIPTORS);
     for &process in processes {
-        for fd in numbers_in(&format!("/proc/{process}/fd")).unwrap_or_default() {
+        let table = format!("/proc/{process}/fd");
+        for fd in numbers_in(&table).unwrap_or_default() {
             if own.is_empty() || left == 0 {
                 return executing;
             }
             left -= 1;
-            let Ok(link) = fs::read_link(format!("/proc/{process}/fd/{fd}")) else { continue };
-            let Some(link) = link.to_str().filter(|link| own.contains_key(*link)) else { continue };
+            let Some(inode) = socket_in(&table, fd).filter(|inode| own.contains_key(inode)) else { continue };
             match spares_executing && is_closed_on_exec(process, fd) {
                 true if executing.last() == Some(&process) => {}
                 true => executing.push(process),
-                false => drop(own.remove(link)),
+                false => drop(own.remove(&inode)),
             }
         }
     }
@@ -174,6 +170,12 @@ fn is_closed_on_exec(process: RawFd, fd: RawFd) -> bool {
 pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     let listed = fs::read_dir(folder)?.flatten();
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Returns the inode of the socket with this number in a table of proc(5).
+fn socket_in(table: &str, fd: RawFd) -> Option<u64> {
+    let link = fs::read_link(format!("{table}/{fd}")).ok()?;
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Removes the sockets from `inodes` that a visible process has open, and those of which nothing is known.
@@ -207,9 +209,7 @@ pub(crate) fn retain_closed(inodes: &mut BTreeMap<u64, RawFd>, copies: &BTreeSet
             if left == 0 {
                 return inodes.clear();
             }
-            let link = fs::read_link(format!("{table}/{fd}")).unwrap_or_default();
-            let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
-            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+            if let Some(inode) = socket_in(&table, fd) {
                 inodes.remove(&inode);
             }
         }
@@ -243,9 +243,8 @@ fn has_ended(process: RawFd) -> bool {
 /// Returns true if this thread has the descriptor table of the process's first thread, which proc(5) lists.
 fn has_common_table() -> bool {
     let Ok((probe, _other)) = std::os::unix::net::UnixStream::pair() else { return false };
-    let here = format!("/proc/self/fd/{}", probe.as_raw_fd());
-    let inode = rustix::fs::fstat(&probe).map(|stat| format!("socket:[{}]", stat.st_ino));
-    inode.is_ok_and(|inode| fs::read_link(here).is_ok_and(|link| link.as_os_str() == inode.as_str()))
+    let inode = rustix::fs::fstat(&probe).map(|stat| stat.st_ino);
+    inode.is_ok_and(|inode| socket_in("/proc/self/fd", probe.as_raw_fd()) == Some(inode))
 }
 
 /// Returns the other processes, beginning with those started after this one, because its children are among

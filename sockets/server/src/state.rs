@@ -36,7 +36,7 @@ pub(crate) struct ServerState {
     pub(crate) sockets: Sockets,
     /// Buffer for the keys of a turn, kept from one to the next.
     keys: Vec<Key>,
-    /// Released for a moment when descriptors run out, see [`ServerState::turn_away`].
+    /// Released for a moment when descriptors run out, see [`ServerState::without_spare`].
     spare: Option<OwnedFd>,
     turned_away: Seldom,
     pub(crate) delivering: Delivering,
@@ -112,9 +112,9 @@ impl ServerState {
         if !matches!(error, Errno::MFILE | Errno::NFILE) {
             return;
         }
-        drop(self.spare.take());
-        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
-        self.spare = spare();
+        self.without_spare(|| {
+            drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
+        });
         if self.turned_away.count(Instant::now()).is_some() {
             tracing::warn!(
                 "programs were turned away: the node has as many descriptors open as its limit allows; raise the \

@@ -59,7 +59,7 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// What the comments of a file are like.
+/// Counts of a file's comments, and their faults.
 #[derive(Default)]
 struct Counts {
     docs: usize,

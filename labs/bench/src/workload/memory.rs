@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::usage::{Usage, in_status};
 
 /// Raises the descriptor limit as far as the system allows, because a connection may take two.
-pub(super) fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const WANTED: Option<u64> = Some(65_536);
     // If it is not allowed, opening fails later.

@@ -26,7 +26,7 @@ use crate::report::Report;
 mod bulk;
 mod connections;
 mod datagrams;
-mod memory;
+pub(crate) mod memory;
 mod messages;
 mod ping_pong;
 mod server;

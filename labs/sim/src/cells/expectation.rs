@@ -47,7 +47,7 @@ impl Expected {
     /// * If both depend on the destination, each new packet may make a new port. The result depends on which
     ///   node is first: either.
     ///
-    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has TCP only to
+    /// A root relays where no UDP passes. (Real nodes punch by TCP then. The simulator has TCP only to
     /// roots.)
     pub fn of(a: Kind, b: Kind) -> Self {
         let has_no_udp = |kind| matches!(kind, Kind::UdpBlocked | Kind::Only443);

@@ -20,7 +20,7 @@ impl Processor {
     pub const USUAL: Self = Self { x25519: Duration::from_micros(45), datagram: Duration::from_micros(5) };
 }
 
-/// What a node gets of a processor that others keep busy: a slice of each period.
+/// Share of a processor that a node gets while others keep it busy: a slice of each period.
 #[derive(Debug, Clone, Copy)]
 pub struct Share {
     /// Time for which the node runs.

@@ -142,7 +142,7 @@ fn a_socket_that_is_closed_while_it_connects_gives_its_port_back_and_is_never_ac
     overlay(&listener).listen(0).expect("it listens");
     let to = overlay(&listener).local_addr().expect("it is bound");
     let connect = || {
-        let fd = served.socket(SocketFlags::NONBLOCK);
+        let fd = served.socket(SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
         overlay(&fd).bind((served.ip(), 0).into()).expect("a free port");
         assert_eq!(overlay(&fd).connect(Some(to)), Err(Errno::INPROGRESS));
         with_address(fd)
@@ -153,16 +153,23 @@ fn a_socket_that_is_closed_while_it_connects_gives_its_port_back_and_is_never_ac
     let (open, open_at) = connect();
     let copy = rustix::io::dup(&open).expect("a descriptor");
     drop(open);
+    let (inherited, inherited_at) = connect();
+    let mut child = Command::new("sleep").arg("60").stdin(inherited).spawn().expect("another process");
     let ports: Vec<_> = waiting.iter().map(|(_, local)| *local).collect();
     drop(waiting);
     let begun = std::time::Instant::now();
-    for local in ports {
+    let await_free = |local| {
         while !is_free(&served, "TCP", local) {
             assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the port is still taken");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-    }
+    };
+    ports.into_iter().for_each(await_free);
     assert!(!is_free(&served, "TCP", open_at), "a copy has it open");
+    assert!(!is_free(&served, "TCP", inherited_at), "another process has it open");
+    child.kill().expect("it can be ended");
+    child.wait().expect("it ends");
+    await_free(inherited_at);
     // Room for all: only sockets that are open are accepted.
     overlay(&listener).listen(100).expect("it listens");
     let mut accepted = 0;
