@@ -138,13 +138,20 @@ impl Client {
 
     /// Sends a request whose reply may take long. A signal handler that runs meanwhile ends the wait but not
     /// the request: there is one reply in any case, which both sides know. Returns true if there was a
-    /// signal.
+    /// signal. With a time limit (SO_SNDTIMEO), handlers end the wait even if they restart calls: signal(7).
     ///
     /// # Errors
     /// ENETDOWN if the node has ended; the inner error is the node's reply.
-    pub(crate) fn ask_waiting(&self, request: Request) -> Result<(Result<Reply, Errno>, bool), Errno> {
+    pub(crate) fn ask_waiting(
+        &self,
+        request: Request,
+        has_limit: bool,
+    ) -> Result<(Result<Reply, Errno>, bool), Errno> {
         let connection = self.send(request, None)?;
-        let (reply, is_interrupted) = match connection.short_reply(true) {
+        let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
+        // The kernel never restarts poll(2).
+        let waited = if has_limit { rustix::event::poll(&mut fds, None).map(drop) } else { Ok(()) };
+        let (reply, is_interrupted) = match waited.and_then(|()| connection.short_reply(true)) {
             Err(Errno::INTR) => {
                 connection.send(&self.message(Request::StopWaiting))?;
                 (connection.short_reply(false)?, true)
@@ -292,6 +299,17 @@ impl Client {
 
     fn message(&self, request: Request) -> Encoded {
         Encoded::new(&Message { version: VERSION, token: self.token, request })
+    }
+
+    /// Connects to the node if this process has no connection yet, so that later requests need no further
+    /// descriptor. An error shows at the first request.
+    pub(crate) fn prepare(&self) {
+        if !is_borrowed()
+            && self.idle.try_lock().is_ok_and(|idle| !idle.iter().any(Connection::is_usable))
+            && let Ok(connection) = self.connection()
+        {
+            self.put_back(connection);
+        }
     }
 
     /// Returns an idle connection, or a new one.

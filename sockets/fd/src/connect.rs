@@ -1,6 +1,7 @@
 //! connect(2) of a socket, and the wait for its outcome.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -10,6 +11,7 @@ use rustix::net::sockopt;
 
 use crate::client::address;
 use crate::filling::Filling;
+use crate::high_fd::high_copy;
 use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
 use crate::socket::{Socket, UNSEEN, enlarge};
@@ -61,18 +63,24 @@ impl Socket<'_> {
             }
         }
         let wait = waits()?;
+        // Another thread may close the descriptor during the wait, and open another file by the same number.
+        // A call keeps its socket until it returns, as in the kernel. Without a free number it goes on.
+        let held = wait.then(|| high_copy(self.fd())).flatten();
+        let held = held.as_ref().map_or(*self, |held| self.with_fd(held.as_fd()));
+        held.connect_new(remote, wait)
+    }
+
+    fn connect_new(&self, remote: SocketAddr, wait: bool) -> Result<(), Errno> {
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
         let request = Request::Connect { socket: self.opened(), remote, wait, timeout };
         // The node acts on the content of the reply alone, regardless of the request or an interruption.
-        let (reply, is_interrupted) = self.client().ask_waiting(request)?;
+        let (reply, is_interrupted) = self.client().ask_waiting(request, timeout.is_some())?;
         match reply {
             Ok(Reply::Stands) => Ok(()),
-            Ok(_) if wait => {
+            Ok(Reply::Established(first)) => {
                 enlarge(self.fd());
                 self.attach()?;
-                // Until the node takes this byte, its death does not look like the end of the stream. The
-                // byte is not needed if the connection has ended already.
-                let _ = retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN));
+                self.write_first(first);
                 Ok(())
             }
             // A caller that looks at the descriptor finds room, the end and the error there, as in Linux.
@@ -107,7 +115,7 @@ impl Socket<'_> {
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
         let request = Request::ConnectAgain { socket: self.opened(), wait, timeout };
         let (reply, is_interrupted) = match self.take_failure() {
-            Ok(()) => self.client().ask_waiting(request)?,
+            Ok(()) => self.client().ask_waiting(request, timeout.is_some())?,
             Err(error) => (Err(error), false),
         };
         match reply {
@@ -146,6 +154,18 @@ impl Socket<'_> {
         while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), UNSEEN)).is_ok() {}
         self.client().tell(Request::Filled(self.opened(), filling), Some(self.fd()))?;
         Err(error)
+    }
+
+    /// Writes the library's piece. Until the node takes it, the node's death does not look like the end of
+    /// the stream.
+    fn write_first(&self, piece: Filling) {
+        let send = || rustix::net::send(self.fd(), &piece.bytes(), UNSEEN);
+        // Other threads may have written until the descriptor was full. The piece is not needed if the
+        // connection has ended already.
+        while retry_on_intr(send) == Err(Errno::AGAIN) {
+            let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
+            let _ = retry_on_intr(|| rustix::event::poll(&mut fds, None));
+        }
     }
 
     /// Connects the application's end to the node.

@@ -1,4 +1,5 @@
-//! Bytes by which the library makes a descriptor unwritable while its socket connects.
+//! Bytes that the library writes to a descriptor before the application: they make it unwritable while its
+//! socket connects, and mark the beginning of an established connection.
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};

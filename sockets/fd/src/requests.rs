@@ -12,7 +12,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// Version of requests and replies. A node answers only requests of the same version.
-pub const VERSION: u8 = 12;
+pub const VERSION: u8 = 13;
 
 /// Maximum length of a request and of a reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -56,13 +56,13 @@ pub enum Request {
     Listen(Opened, u32),
     /// connect(2) of a stream.
     ///
-    /// The reply alone determines how the application's descriptor comes to the node. [`Reply::Done`] to a
-    /// waiting client means that the connection is established: the client connects the descriptor and writes
-    /// one byte to it. `Done` to a client that does not wait, and EINPROGRESS to one that does, mean that the
-    /// attempt goes on: the descriptor comes [filled](Request::Filled). The same holds for [`Reply::Error`]
-    /// to a client that does not wait: the attempt has failed already, and the node closes its end once it
-    /// has the descriptor. [`Reply::Stands`], and every other error, leave the descriptor to another client,
-    /// or as it is.
+    /// The reply alone determines how the application's descriptor comes to the node.
+    /// [`Reply::Established`] to a waiting client means that the client connects the descriptor and writes
+    /// the piece in the reply to it. [`Reply::Done`] to a client that does not wait, and EINPROGRESS to one
+    /// that does, mean that the attempt goes on: the descriptor comes [filled](Request::Filled). The same
+    /// holds for [`Reply::Error`] to a client that does not wait: the attempt has failed already, and the
+    /// node closes its end once it has the descriptor. [`Reply::Stands`], and every other error, leave the
+    /// descriptor to another client, or as it is.
     Connect {
         /// The socket.
         socket: Opened,
@@ -206,6 +206,9 @@ pub enum Reply {
     Done,
     /// Failure with this `errno`.
     Failed(i32),
+    /// To [`Request::Connect`]: the connection is established, and the node expects the descriptor with this
+    /// piece, which it separates from bytes that another thread writes first.
+    Established(Filling),
     /// To [`Request::Connect`] and [`Request::ConnectAgain`]: the connection is established, and the node has
     /// the descriptor's other end.
     Stands,

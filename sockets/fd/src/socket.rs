@@ -64,6 +64,7 @@ pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> 
             Err(error) => return Err(error),
         }
     }
+    client.prepare();
     if let Kind::Raw(_) = kind {
         let socket = Socket::of(fd.as_fd()).ok_or(Errno::PROTO)?;
         socket.introduce(Request::Open(socket.opened))?;
@@ -101,6 +102,12 @@ impl<'fd> Socket<'fd> {
             Some(Name::Accepted(_, accepted)) if self.kind() == Kind::Stream => Ok(Some(accepted)),
             _ => Ok(None),
         }
+    }
+
+    /// Returns the same socket with another descriptor of it.
+    pub(crate) fn with_fd<'copy>(&self, fd: BorrowedFd<'copy>) -> Socket<'copy> {
+        let Self { tag, opened, is_private, .. } = *self;
+        Socket { fd, tag, opened, is_private }
     }
 
     /// Returns its address family.

@@ -117,10 +117,21 @@ impl ServerState {
         }
     }
 
-    /// Forgets an asker that has gone while it waited for the outcome of an attempt.
+    /// Forgets an asker that has gone while it waited for the outcome of an attempt. The attempt ends with the
+    /// last one, as in the kernel, where a process that is killed closes its sockets.
     pub(crate) fn forget_waiting(&mut self, asker: Key, attempt: Key) {
-        if let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&attempt) {
-            attempt.forget(asker);
+        if let Some(Entry::Connecting(waiting)) = self.entries.get_mut(&attempt)
+            && !waiting.forget(asker)
+        {
+            self.fail(attempt, None);
+        }
+    }
+
+    /// Ends an attempt without a connection. Its socket may try again.
+    fn fail(&mut self, attempt: Key, error: Option<Errno>) {
+        let Some(Entry::Connecting(failed)) = self.remove(attempt) else { return };
+        if let Some(opened) = self.sockets.get_mut(failed.id()) {
+            (opened.phase, opened.error) = (Phase::Fresh, error);
         }
     }
 
@@ -184,12 +195,7 @@ impl ServerState {
         let (replies, step) = attempt.advance(key, &mut self.context);
         match step {
             Step::Waits => self.end_abandoned(key, Instant::now()),
-            Step::Failed(error) => {
-                if let Some(opened) = self.sockets.get_mut(id) {
-                    (opened.phase, opened.error) = (Phase::Fresh, error);
-                }
-                self.remove(key);
-            }
+            Step::Failed(error) => self.fail(key, error),
             Step::GivenUp => {
                 self.remove_socket(id);
                 self.remove(key);

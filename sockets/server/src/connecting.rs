@@ -8,10 +8,11 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::Connection;
-use peersock_fd::{Credentials, Errno, Filling, Reply, SocketId, enlarge, events_of};
+use peersock_fd::{BUFFER, Credentials, Errno, Filling, Reply, SocketId, enlarge, events_of};
 use peersock_primitives::wait::Interest;
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, sockopt};
 
 use crate::abandoned::PAUSE;
@@ -24,6 +25,13 @@ use crate::wakers::{self, Key};
 
 /// Time for an application to connect its descriptor after the connection is established.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Length of the library's first piece, bytes.
+const PIECE: usize = 16;
+
+/// Number of bytes that other threads may write before the library's first piece. The library waits for room
+/// when more are pending.
+const MAX_WRITTEN_FIRST: usize = 16 * BUFFER;
 
 /// A client that waits for the outcome of an attempt.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +73,8 @@ pub(crate) struct Connecting {
     /// descriptor arrives filled, so that it is not writable until the server allows it. Only the content of
     /// the reply decides this.
     fills: bool,
+    /// The library's piece at the beginning of a descriptor that comes without being filled.
+    first: Option<Filling>,
     /// The descriptor's other end, once the application has connected it.
     data: Option<OwnedFd>,
     /// True if the poller watches `data`.
@@ -75,7 +85,7 @@ pub(crate) struct Connecting {
     search_at: Option<Instant>,
     /// True if the last search found no other copy.
     is_missed: bool,
-    /// The bytes that the application wrote while the library filled its descriptor.
+    /// The bytes that the application wrote before the library's last piece.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
     /// Set once the application has shut its socket down.
@@ -118,6 +128,7 @@ impl Connecting {
             asker,
             joined,
             fills,
+            first: None,
             data,
             is_watched,
             filled,
@@ -165,17 +176,15 @@ impl Connecting {
     }
 
     /// Forgets a waiting client that has gone. If it began the attempt, another client takes over connecting
-    /// the descriptor.
-    pub(crate) fn forget(&mut self, key: Key) {
+    /// the descriptor. Returns false if there is none: then the descriptor never comes.
+    pub(crate) fn forget(&mut self, key: Key) -> bool {
         self.joined.retain(|asker| asker.key != key);
         if self.asker.take_if(|asker| asker.key == key).is_none() {
-            return;
+            return true;
         }
         self.asker = self.joined.pop();
-        match self.asker {
-            Some(asker) => self.owner = asker.owner,
-            None => self.fills = true,
-        }
+        self.owner = self.asker.map_or(self.owner, |asker| asker.owner);
+        self.asker.is_some()
     }
 
     /// Stores the descriptor that the application has connected.
@@ -270,8 +279,8 @@ impl Connecting {
                 return (replies, Step::Failed(None));
             }
             (Some(asker), Some(Ok(()))) => {
-                self.asker = None;
-                replies.push((asker.key, Reply::Done));
+                (self.asker, self.first) = (None, Filling::new().ok());
+                replies.push((asker.key, self.first.map_or_else(|| failed(Errno::IO), Reply::Established)));
             }
             (Some(asker), None) if asker.is_over(now) => {
                 // The attempt goes on, as with TCP; the application leaves its descriptor filled.
@@ -309,18 +318,52 @@ impl Connecting {
     /// Returns true if the application's descriptor is here, with everything that the library writes to it
     /// first. No client gets a reply before that, because the application may then write behind it.
     fn is_here(&mut self, key: Key, context: &Context) -> bool {
-        let Some(data) = &self.data else { return false };
-        if self.fills {
-            return self.filled.is_some();
+        if self.fills || self.data.is_none() {
+            return self.data.is_some() && self.filled.is_some();
         }
-        if has_come(data.as_fd()) {
+        if self.first.is_none() || self.take_first() {
             return true;
         }
-        if !self.is_watched {
+        if let Some(data) = self.data.as_ref().filter(|_| !self.is_watched) {
             self.is_watched = context.watch(data.as_fd(), key, stream::EVENTS).is_ok();
         }
         // The data may have arrived before the watch began.
-        !self.is_watched || has_come(data.as_fd())
+        !self.is_watched || self.take_first()
+    }
+
+    /// Takes the library's first piece but its last byte, which stays in the descriptor: see `outbox`. Moves
+    /// what other threads have written before it to `written`. Returns true if the piece was there, or never
+    /// comes.
+    fn take_first(&mut self) -> bool {
+        let (Some(data), Some(first)) = (&self.data, self.first) else { return false };
+        let mut seen = [0; PIECE + 1];
+        let pending =
+            retry_on_intr(|| rustix::net::recv(data, &mut seen[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
+        match pending {
+            Err(Errno::AGAIN) => return false,
+            // Nearly always the piece comes alone.
+            Ok((PIECE, _)) if self.written.is_empty() && seen[..PIECE] == first.bytes() => {
+                return retry_on_intr(|| rustix::net::recv(data, &mut seen[1..PIECE], RecvFlags::DONTWAIT))
+                    .is_ok();
+            }
+            Ok((1.., _)) => {}
+            // The application has closed its descriptor.
+            Ok(_) | Err(_) => return true,
+        }
+        if self.written.len() > MAX_WRITTEN_FIRST {
+            return false;
+        }
+        let pending = self.take_filling();
+        let all = [&self.written[..], &pending].concat();
+        let others = first.without(&all);
+        let has_come = others.len() < all.len();
+        self.written = others;
+        if !has_come {
+            // The last byte is still in the descriptor.
+            self.written.pop();
+        }
+        let is_shut = || self.data.as_ref().is_none_or(|data| has_ended(data.as_fd()));
+        has_come || is_shut()
     }
 
     /// Makes the application's descriptor report the outcome.
@@ -406,9 +449,9 @@ impl Connecting {
     }
 }
 
-/// Returns true if the application's end has written something or is closed.
-fn has_come(data: BorrowedFd<'_>) -> bool {
-    events_of(data, PollFlags::IN).map_or(true, |events| !events.is_empty())
+/// Returns true if the application's end writes no more.
+fn has_ended(data: BorrowedFd<'_>) -> bool {
+    events_of(data, PollFlags::RDHUP).map_or(true, |events| !events.is_empty())
 }
 
 /// Makes calls on an application's descriptor block until dropped, even if O_NONBLOCK was set.

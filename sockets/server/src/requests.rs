@@ -131,6 +131,9 @@ impl ServerState {
         {
             self.note_descriptor(*socket, fd.as_fd());
         }
+        if let Some(error) = self.mapped_address_error(&request) {
+            return done(Err(error));
+        }
         match request {
             Request::Prove(challenge) => Some(Reply::Proof(proof(self.context.token, challenge))),
             Request::NameKey => Some(Reply::NameKey(self.context.name_key)),
@@ -225,6 +228,21 @@ impl ServerState {
                 None
             }
         }
+    }
+
+    /// Returns Linux's error if the request names an IPv4-mapped address to a socket with IPV6_V6ONLY.
+    fn mapped_address_error(&self, request: &Request) -> Option<Errno> {
+        let (socket, address, error) = match request {
+            Request::Bind(socket, local) => (socket, local, Errno::INVAL),
+            Request::Connect { socket, remote, .. }
+            | Request::Associate(socket, Some(remote))
+            | Request::Reach(socket, remote, ..)
+            | Request::Fits { socket, remote, .. } => (socket, remote, Errno::NETUNREACH),
+            _ => return None,
+        };
+        let IpAddr::V6(ip) = address.ip() else { return None };
+        ip.to_ipv4_mapped()?;
+        self.sockets.get(socket.id).is_some_and(|opened| opened.options.v6_only).then_some(error)
     }
 
     /// Returns the credentials of the requester.

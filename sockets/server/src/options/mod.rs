@@ -39,7 +39,7 @@ const BUFFER: usize = 212_992;
 pub(super) struct Options {
     pub(super) reuse_address: bool,
     pub(super) reuse_port: bool,
-    pub(super) v6_only: bool,
+    pub(crate) v6_only: bool,
     broadcast: bool,
     /// SO_BINDTODEVICE.
     device: Option<InterfaceId>,

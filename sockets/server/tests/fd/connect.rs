@@ -10,7 +10,8 @@ use peersock_fd::{Errno, Family, Kind, Shutdown, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::SendFlags;
 
-use crate::common::{Served, errno, overlay, poll, poll_for};
+use crate::common::{Served, errno, overlay, poll, poll_for, set};
+use crate::world::World;
 
 #[test]
 fn refused_and_unreachable_addresses_are_told_apart_and_the_socket_may_try_again() {
@@ -34,6 +35,38 @@ fn refused_and_unreachable_addresses_are_told_apart_and_the_socket_may_try_again
     assert_eq!(overlay(&accepted).local_addr(), Ok(address));
     assert_eq!(overlay(&accepted).peer_addr(), Ok(peer));
     assert_eq!(errno(socket.connect(Some(address))), Errno::ISCONN);
+}
+
+/// The kernel rejects the same calls with the same errors, before it looks for a route.
+#[test]
+fn a_socket_for_ipv6_alone_reaches_no_mapped_address() {
+    let (a, b) = Served::pair_with_ipv4();
+    let mapped = |ip: std::net::IpAddr, port| match ip {
+        std::net::IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), port),
+        std::net::IpAddr::V6(_) => panic!("an IPv4 address"),
+    };
+    for kind in [Kind::Stream, Kind::Datagram] {
+        for (world, local, remote) in [
+            (World::Overlays(a.client.clone()), mapped(a.v4(), 0), mapped(b.v4(), 9)),
+            (World::Kernels, mapped([127, 0, 0, 1].into(), 0), mapped([127, 0, 0, 1].into(), 9)),
+        ] {
+            let fd = world.open(kind, SocketFlags::empty());
+            match &world {
+                World::Overlays(_) => set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1),
+                World::Kernels => rustix::net::sockopt::set_ipv6_v6only(&fd, true),
+            }
+            .expect("an option");
+            assert_eq!(errno(world.connect(&fd, remote)), Errno::NETUNREACH, "{kind:?} to {remote}");
+            let bound = match &world {
+                World::Overlays(_) => overlay(&fd).bind(local),
+                World::Kernels => rustix::net::bind(&fd, &local),
+            };
+            assert_eq!(errno(bound), Errno::INVAL, "{kind:?} at {local}");
+            if kind == Kind::Datagram {
+                assert_eq!(errno(world.send_to(&fd, b"x", Some(remote))), Errno::NETUNREACH);
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Errno, Kind, Socket, SocketFlags};
+use peersock_fd::{Errno, Kind, SendFlags, Socket, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -21,6 +21,9 @@ use crate::world::World;
 
 const SENT: &[u8; 100] = &[b'a'; 100];
 
+/// The bytes that another call writes.
+const WRITTEN_BETWEEN: &[u8; 3] = b"bbb";
+
 /// Ways in which a program goes on after an interrupted or non-blocking connect(2).
 #[derive(Debug, Clone, Copy)]
 enum How {
@@ -30,12 +33,16 @@ enum How {
     ConnectsAgainWithALimit,
 }
 
-/// A second call that connects a socket, in the middle of a first one that may be connecting it.
+/// A second call in the middle of a first one that may be connecting the socket. It connects the socket, or
+/// writes to it.
 #[derive(Clone, Default)]
 struct Second(Arc<SecondCall>);
 
 #[derive(Default)]
 struct SecondCall {
+    writes: bool,
+    /// The number of bytes that it has written.
+    written: AtomicUsize,
     /// The socket's number, or 0.
     fd: AtomicI32,
     /// Its first return value other than EALREADY and EISCONN, plus one.
@@ -43,8 +50,13 @@ struct SecondCall {
 }
 
 impl Second {
+    fn writing() -> Self {
+        Self(Arc::new(SecondCall { writes: true, ..SecondCall::default() }))
+    }
+
     /// Enables the call.
     fn begin(&self, fd: &OwnedFd) {
+        self.0.written.store(0, Ordering::Relaxed);
         self.0.returned.store(0, Ordering::Relaxed);
         self.0.fd.store(fd.as_raw_fd(), Ordering::Relaxed);
     }
@@ -69,6 +81,12 @@ impl Second {
             // SAFETY: it is open as long as its number is set.
             #[allow(unsafe_code)]
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            if second.writes {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                let written = rustix::net::send(fd, WRITTEN_BETWEEN, flags).unwrap_or(0);
+                second.written.fetch_add(written, Ordering::Relaxed);
+                return;
+            }
             let returned = match Socket::of(fd) {
                 Some(socket) if socket.kind() == Kind::Stream => socket.begin_connect(Some(remote)),
                 Some(socket) => socket.connect(Some(remote)),
@@ -139,7 +157,12 @@ impl Echoed {
                 Err(error) => return Err(error),
             }
         }
-        if came == SENT { Ok("all came back".into()) } else { Ok(format!("{came:?} came back")) }
+        let between = came.extract_if(.., |byte| *byte == WRITTEN_BETWEEN[0]).count();
+        if came == SENT && between == self.3.0.written.load(Ordering::Relaxed) {
+            Ok("all came back".into())
+        } else {
+            Ok(format!("{came:?} came back, and {between} bytes of the other call"))
+        }
     }
 }
 
@@ -296,14 +319,18 @@ fn send_back(accepted: OwnedFd) {
 }
 
 fn everything_arrives_as_it_was_sent(test: &str, signals: &[Signals], how: How) {
+    everything_arrives_with_a_second_call(test, signals, how, Second::default);
+}
+
+fn everything_arrives_with_a_second_call(test: &str, signals: &[Signals], how: How, second: fn() -> Second) {
     if !is_allowed(test) {
         return;
     }
     let (a, b) = Served::pair();
     let (overlays, kernels) = echo(&b);
     let steps = |is_overlay| match is_overlay {
-        true => Echoed(World::Overlays(Arc::clone(&a.client)), overlays, how, Second::default()),
-        false => Echoed(World::Kernels, kernels, how, Second::default()),
+        true => Echoed(World::Overlays(Arc::clone(&a.client)), overlays, how, second()),
+        false => Echoed(World::Kernels, kernels, how, second()),
     };
     is_the_same(signals, steps, "all came back; SO_ERROR Ok(())");
 }
@@ -345,6 +372,14 @@ fn a_second_call_while_it_connects_disturbs_nothing() {
     let test = "a_second_call_while_it_connects_disturbs_nothing";
     for how in [How::ConnectsAgain, How::Polls, How::PollsWithoutWaiting, How::ConnectsAgainWithALimit] {
         everything_arrives_as_it_was_sent(test, &[Signals::Again], how);
+    }
+}
+
+#[test]
+fn what_another_call_writes_while_it_connects_arrives_too() {
+    let test = "what_another_call_writes_while_it_connects_arrives_too";
+    for how in [How::ConnectsAgain, How::Polls, How::PollsWithoutWaiting] {
+        everything_arrives_with_a_second_call(test, &[Signals::Again], how, Second::writing);
     }
 }
 

@@ -20,6 +20,7 @@ mod narrow;
 mod options;
 mod path_mtu;
 mod pending;
+mod processes;
 mod raw;
 mod segments;
 mod strangers;

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use peersock_fd::{
-    Client, Errno, Family, Kind, Message, Name, NameKey, NodeTag, Opened, RecvFlags, Reply, Request, Socket,
-    SocketFlags, Token, VERSION, address, decode, encode, name_of, receive, send_with,
+    Client, Errno, Family, Filling, Kind, Message, Name, NameKey, NodeTag, Opened, RecvFlags, Reply, Request,
+    Socket, SocketFlags, Token, VERSION, address, decode, encode, name_of, receive, send_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
@@ -290,13 +290,15 @@ print('received', fd.recv(10))
 ";
 
 /// Returns a listener, and a socket that the node has connected to it, while the application's descriptor is
-/// not connected yet.
-fn half_connected((a, b): &(Served, Served), client: &OwnedFd) -> (OwnedFd, Opened) {
+/// not connected yet; and the library's first piece.
+fn half_connected((a, b): &(Served, Served), client: &OwnedFd) -> (OwnedFd, Opened, Filling) {
     let (listener, remote) = b.listen(SocketFlags::empty());
     let socket = overlay(client).opened();
     let request = Request::Connect { socket, remote, wait: true, timeout: None };
-    a.client.ask(request).expect("somebody listens");
-    (listener, socket)
+    match a.client.ask(request) {
+        Ok(Reply::Established(first)) => (listener, socket, first),
+        reply => panic!("somebody listens: {reply:?}"),
+    }
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
     let pair = Served::pair();
     let client = private(pair.0.socket(SocketFlags::empty()));
-    let (listener, socket) = half_connected(&pair, &client);
+    let (listener, socket, first) = half_connected(&pair, &client);
     let tag = pair.0.client.tag();
     let (name, data) = (Name::Opened(tag, socket), Name::Data(tag));
     impostor.args([name.to_string(), data.to_string()]).stdout(Stdio::piped());
@@ -315,7 +317,7 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     rustix::io::write(&server, b"secret").expect("it is connected");
     rustix::net::connect(&client, &address(&data)).expect("the node is there");
-    rustix::io::write(&client, &[0]).expect("what the library writes first");
+    rustix::io::write(&client, &first.bytes()).expect("what the library writes first");
     let mut buf = [0; 10];
     assert_eq!(rustix::io::read(&client, &mut buf), Ok(6));
     assert_eq!(lines.next().expect("a line").expect("text"), "received b''");
@@ -327,12 +329,12 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
 fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection() {
     let pair = Served::pair();
     let client = pair.0.socket(SocketFlags::empty());
-    let (listener, socket) = half_connected(&pair, &client);
+    let (listener, socket, first) = half_connected(&pair, &client);
     let data = Name::Data(pair.0.client.tag());
     let Some(stranger) = named_by_stranger(&Name::Opened(NodeTag(0), socket)) else { return };
     as_stranger(|| rustix::net::connect(&stranger, &address(&data)).expect("everybody may connect"));
     rustix::net::connect(&client, &address(&data)).expect("the node is there");
-    rustix::io::write(&client, &[0]).expect("what the library writes first");
+    rustix::io::write(&client, &first.bytes()).expect("what the library writes first");
     let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     rustix::io::write(&server, b"secret").expect("it is connected");
     let mut buf = [0; 10];
@@ -347,7 +349,7 @@ fn who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection
     let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
     let pair = Served::pair();
     let client = pair.0.socket(SocketFlags::empty());
-    let (listener, socket) = half_connected(&pair, &client);
+    let (listener, socket, _) = half_connected(&pair, &client);
     drop(client);
     let tag = pair.0.client.tag();
     let (name, data) = (Name::Opened(tag, socket), Name::Data(tag));

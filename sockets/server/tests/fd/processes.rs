@@ -1,0 +1,163 @@
+//! Processes and threads at the limits of a call: a process without a free descriptor, a process that is
+//! killed in a call, a descriptor that another thread closes, and a handler that restarts calls.
+#![allow(unsafe_code)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use peersock_fd::{Errno, Family, Kind, SocketFlags};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::common::{Served, errno, overlay, send_to};
+use crate::world::World;
+
+/// Time after which a call certainly waits.
+const WAITS: Duration = Duration::from_millis(200);
+
+/// A forked child, which is killed when it is dropped.
+struct Child(libc::pid_t);
+
+impl Child {
+    /// Forks a child that runs `work` alone, and exits with 0 unless that panics.
+    fn new(work: impl FnOnce()) -> Self {
+        // SAFETY: the child has the test's memory, takes no lock that another thread may have held, and leaves
+        // by _exit(2).
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "no child");
+        if child == 0 {
+            let done = catch_unwind(AssertUnwindSafe(work));
+            // SAFETY: it ends the process and does not return.
+            unsafe { libc::_exit(i32::from(done.is_err())) };
+        }
+        Self(child)
+    }
+
+    /// Returns its status, as waitpid(2) does.
+    fn wait(self) -> libc::c_int {
+        let mut status = 0;
+        // SAFETY: the pointer is to a live variable.
+        let waited = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
+        assert_eq!(waited, self.0);
+        std::mem::forget(self);
+        status
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: no pointers but a null one. It is our child, whose end was not waited for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Returns the address of a member that never answers.
+fn silent(served: &Served) -> SocketAddr {
+    let mut octets = served.network.address().octets();
+    octets[15] ^= 1;
+    SocketAddr::new(octets.into(), 80)
+}
+
+#[test]
+fn a_process_without_a_free_descriptor_goes_on_with_the_sockets_that_it_has() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let child = Child::new(|| {
+        let opened = |kind| peersock_fd::open(&a.client, Family::V6, kind, SocketFlags::empty());
+        let [stream, server] = [(); 2].map(|()| opened(Kind::Stream).expect("a socket"));
+        let [bound, unbound] = [(); 2].map(|()| opened(Kind::Datagram).expect("a socket"));
+        let limit = libc::rlimit { rlim_cur: 3, rlim_max: 3 };
+        // SAFETY: the pointer is to a live variable.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        assert_eq!(errno(opened(Kind::Stream)), Errno::MFILE);
+        let any = SocketAddr::new(a.ip(), 0);
+        overlay(&stream).connect(Some(address)).expect("somebody listens");
+        assert_eq!(rustix::io::write(&stream, b"x"), Ok(1));
+        overlay(&server).bind(any).expect("a free port");
+        overlay(&server).listen(1).expect("it listens");
+        overlay(&bound).bind(any).expect("a free port");
+        assert_eq!(send_to(&unbound, b"x", SocketAddr::new(b.ip(), 9)), Ok(1));
+    });
+    assert_eq!(child.wait(), 0);
+    drop(listener);
+}
+
+/// The socket stays open in the test, which begins another attempt.
+#[test]
+fn the_attempt_of_a_process_that_is_killed_ends() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    let fd = a.socket(SocketFlags::empty());
+    let child = Child::new(|| assert_eq!(overlay(&fd).connect(Some(silent(&a))), Ok(())));
+    while overlay(&fd).local_addr().expect("the node is there").port() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(child);
+    let limit = Some(Duration::from_millis(100));
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");
+    // The node may hear a moment later that the process is gone. The former attempt would end after 5 s.
+    let is_connected = (0..30).any(|_| overlay(&fd).connect(Some(address)) == Ok(()));
+    assert!(is_connected, "the former attempt goes on");
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!(rustix::io::write(&accepted, b"x"), Ok(1));
+    assert_eq!(rustix::io::read(&fd, &mut [0; 2]), Ok(1));
+}
+
+/// A call keeps its socket until it returns, and leaves a file alone that has the number meanwhile.
+#[test]
+fn another_thread_may_close_a_descriptor_while_it_connects() {
+    let a = Served::new("ff0001ffff000000");
+    let fd = a.socket(SocketFlags::empty());
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(2 * WAITS)).expect("an option");
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let other = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK, None).expect("a socket");
+    let connected = thread::scope(|scope| {
+        let connecting = scope.spawn(|| overlay(&fd).connect(Some(silent(&a))));
+        thread::sleep(WAITS);
+        // SAFETY: the number stays open, and belongs to a socket that nothing else uses.
+        let mut number = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
+        rustix::io::dup2(&other, &mut number).expect("the number is open");
+        std::mem::forget(number);
+        connecting.join().expect("no panic")
+    });
+    assert_eq!(connected, Err(Errno::INPROGRESS));
+    assert_eq!(errno(rustix::net::getpeername(&other)), Errno::NOTCONN, "it was connected to the node");
+}
+
+/// connect(2) with SO_SNDTIMEO is never restarted, see signal(7).
+#[test]
+fn a_handler_that_restarts_calls_interrupts_a_connect_with_a_time_limit() {
+    extern "C" fn handle(_: libc::c_int) {}
+    let a = Served::new("ff0001ffff000000");
+    // The kernel drops connections beyond a full backlog.
+    let listener = TcpListener::bind("[::1]:0").expect("a free port");
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let full = listener.local_addr().expect("it is bound");
+    let _first = std::net::TcpStream::connect(full).expect("the backlog has one place");
+    for (world, remote) in [(World::Kernels, full), (World::Overlays(a.client.clone()), silent(&a))] {
+        let fd = world.open(Kind::Stream, SocketFlags::empty());
+        let limit = Some(Duration::from_secs(10));
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");
+        let child = Child::new(|| {
+            // SAFETY: the handler does nothing; all bytes of the struct may be zero.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = handle as *const () as usize;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+            }
+            assert_eq!(world.connect(&fd, remote), Err(Errno::INTR));
+        });
+        // Before the child has its handler, the signal ends it.
+        thread::sleep(2 * WAITS);
+        // SAFETY: no pointers. The child has not been waited for.
+        unsafe { libc::kill(child.0, libc::SIGUSR1) };
+        assert_eq!(child.wait(), 0, "{remote}");
+    }
+}
