@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::manifest::Time;
+use crate::manifest::{Permissions, Time};
 use crate::path::{EntryPath, PART_SUFFIX};
 
 /// An open folder that no path can leave.
@@ -140,10 +140,12 @@ impl Folder {
         regular(file).map(|(file, _)| file)
     }
 
-    /// Creates a folder unless it exists.
-    pub(crate) fn make_folder(&self, path: &EntryPath) -> io::Result<()> {
+    /// Creates a folder unless it exists. Its owner may do everything until the content is there, see
+    /// [`finish_folder`](Self::finish_folder).
+    pub(crate) fn make_folder(&self, path: &EntryPath, permissions: Permissions) -> io::Result<()> {
         let parent = self.parent_of(path)?;
-        match rustix::fs::mkdirat(&parent, path.name(), Mode::from_raw_mode(0o777)) {
+        let mode = Mode::from_raw_mode(permissions.bits()) | Mode::RWXU;
+        match rustix::fs::mkdirat(&parent, path.name(), mode) {
             Err(Errno::EXIST) if matches!(self.find(path)?, Found::Folder) => Ok(()),
             other => Ok(other?),
         }
@@ -161,6 +163,13 @@ impl Folder {
             }
             other => Ok(other?),
         }
+    }
+
+    /// Takes the permissions from the owner of a new folder that the sender's owner does not have.
+    pub(crate) fn finish_folder(&self, path: &EntryPath, permissions: Permissions) -> io::Result<()> {
+        let folder = self.walk(path.names())?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode & permissions.bits());
+        Ok(rustix::fs::fchmod(folder, mode)?)
     }
 
     /// Sets a folder's modification time.
@@ -303,7 +312,7 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the file its name, its time and the permissions of new files, after syncing its content if
+    /// Gives the file its name, its time and its permissions within the umask, after syncing its content if
     /// `sync` is set. Replaces another entry only with `overwrite`.
     ///
     /// # Errors
@@ -311,15 +320,12 @@ impl Part {
     pub(crate) fn finish(
         self,
         path: &EntryPath,
-        executable: bool,
+        permissions: Permissions,
         time: Time,
         overwrite: bool,
         sync: bool,
     ) -> io::Result<()> {
-        let usual = 0o666 & !umask();
-        // Users who may read the file may run it, within the umask.
-        let mode = if executable { usual | (usual & 0o444) >> 2 } else { usual };
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(permissions.bits() & !umask()))?;
         rustix::fs::futimens(&self.file, &timestamps(time))?;
         if sync {
             self.file.sync_data()?;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  both      greeting (magic, version)
-//!  sender    the manifest: each entry with its path, kind, size and time
+//!  sender    the manifest: each entry with its path, kind, size, permissions and time
 //!  receiver  which files it has, or has begun, and how many bytes of each
 //!  sender    the hashes of as many bytes of its own (only if there are any)
 //!  receiver  which files it wants, and from where on
@@ -42,7 +42,7 @@ pub use code::{Code, CodeError, Meeting, PORT};
 pub use error::{ReceiveError, SendError};
 pub use folder::Folder;
 pub use greeting::{Greeted, greet, refuse};
-pub use manifest::{Entry, Kind, Manifest, ManifestError, Time};
+pub use manifest::{Entry, Kind, Manifest, ManifestError, Permissions, Time};
 pub use path::{EntryPath, LinkTarget, PathError};
 pub use receiving::{Options, Receipt, receive};
 pub use scan::{LeftOut, ScanError, Source};

@@ -19,22 +19,52 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+/// Permission bits of a file or folder: read, write and execute for the owner, the group and others. The bits
+/// that change a program's user or group are never sent.
+///
+/// ```
+/// use peersock_files::Permissions;
+///
+/// let private = Permissions::of_mode(0o100_600);
+/// assert_eq!(private.bits(), 0o600);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Permissions(u16);
+
+impl Permissions {
+    /// Returns the permission bits of `st_mode`, see inode(7).
+    pub fn of_mode(mode: u32) -> Self {
+        Self((mode & 0o777) as u16)
+    }
+
+    /// Returns the bits, at most 0o777.
+    pub fn bits(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl TryFrom<u16> for Permissions {
+    type Error = &'static str;
+
+    fn try_from(bits: u16) -> Result<Self, Self::Error> {
+        if bits <= 0o777 { Ok(Self(bits)) } else { Err("more than permission bits") }
+    }
+}
+
+impl From<Permissions> for u16 {
+    fn from(permissions: Permissions) -> u16 {
+        permissions.0
+    }
+}
+
 /// The kind of an entry.
-///
-/// ```
-/// use peersock_files::Kind;
-///
-/// let script = Kind::File { size: 120, executable: true };
-/// assert_ne!(script, Kind::Folder);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
     File {
         /// Length in bytes.
         size: u64,
-        /// True if the owner may run the file.
-        executable: bool,
     },
     /// A folder, which may be empty.
     Folder,
@@ -48,10 +78,10 @@ pub enum Kind {
 /// One line of a manifest.
 ///
 /// ```
-/// use peersock_files::{Entry, EntryPath, Kind, Time};
+/// use peersock_files::{Entry, EntryPath, Kind, Permissions, Time};
 ///
-/// let time = Time { seconds: 0, nanoseconds: 0 };
-/// let entry = Entry { path: EntryPath::parse("empty")?, kind: Kind::Folder, time };
+/// let (permissions, time) = (Permissions::of_mode(0o755), Time { seconds: 0, nanoseconds: 0 });
+/// let entry = Entry { path: EntryPath::parse("empty")?, kind: Kind::Folder, permissions, time };
 /// assert_eq!(entry.size(), 0);
 /// # Ok::<(), peersock_files::PathError>(())
 /// ```
@@ -61,6 +91,8 @@ pub struct Entry {
     pub path: EntryPath,
     /// Kind.
     pub kind: Kind,
+    /// Permissions at the sender; without meaning for links.
+    pub permissions: Permissions,
     /// Modification time of the content.
     pub time: Time,
 }
@@ -69,7 +101,7 @@ impl Entry {
     /// Returns the size in bytes; 0 if the entry is not a file.
     pub fn size(&self) -> u64 {
         match self.kind {
-            Kind::File { size, .. } => size,
+            Kind::File { size } => size,
             _ => 0,
         }
     }
@@ -78,13 +110,13 @@ impl Entry {
 /// All entries to send, ordered by path, each after the folder that contains it.
 ///
 /// ```
-/// use peersock_files::{Entry, EntryPath, Kind, Manifest, ManifestError, Time};
+/// use peersock_files::{Entry, EntryPath, Kind, Manifest, ManifestError, Permissions, Time};
 ///
 /// let entry = |path: &str, kind| {
-///     let time = Time { seconds: 0, nanoseconds: 0 };
-///     Entry { path: EntryPath::parse(path).expect("a path"), kind, time }
+///     let (permissions, time) = (Permissions::of_mode(0o644), Time { seconds: 0, nanoseconds: 0 });
+///     Entry { path: EntryPath::parse(path).expect("a path"), kind, permissions, time }
 /// };
-/// let file = |size| Kind::File { size, executable: false };
+/// let file = |size| Kind::File { size };
 /// let mut manifest = Manifest::default();
 /// manifest.push(entry("folder", Kind::Folder))?;
 /// manifest.push(entry("folder/file", file(7)))?;
@@ -170,7 +202,7 @@ impl Manifest {
     pub(crate) fn file(&self, index: u32) -> Option<(&Entry, u64)> {
         let entry = self.entries.get(index as usize)?;
         match entry.kind {
-            Kind::File { size, .. } => Some((entry, size)),
+            Kind::File { size } => Some((entry, size)),
             _ => None,
         }
     }

@@ -55,7 +55,7 @@ impl Plan {
             match (&entry.kind, found) {
                 (Kind::Folder, Found::Folder) => {}
                 (Kind::Folder, Found::Nothing) => plan.folders.push(index),
-                (Kind::File { size, .. }, Found::File { size: there }) if there == *size => {
+                (Kind::File { size }, Found::File { size: there }) if there == *size => {
                     // Compares a file once. If it is being replaced, the part is compared instead. A part
                     // that another receiver is writing matters only if the file differs.
                     let part = if overwrite { plan.part(folder, entry).unwrap_or(None) } else { None };

@@ -211,8 +211,9 @@ impl<S: Stream> Receiver<'_, S> {
     fn take(&mut self, plan: Plan, manifest: &Manifest) -> Result<(), ReceiveError> {
         let Plan { folders, links, wants, .. } = plan;
         let entry = |index: u32| &manifest.entries()[index as usize];
-        for path in folders.iter().map(|index| &entry(*index).path) {
-            self.folder.make_folder(path).map_err(|error| ReceiveError::local(path, error))?;
+        for Entry { path, permissions, .. } in folders.iter().copied().map(entry) {
+            let made = self.folder.make_folder(path, *permissions);
+            made.map_err(|error| ReceiveError::local(path, error))?;
         }
         let mut buffer = vec![0; DATA_BYTES];
         let is_few = folders.len() + links.len() + wants.len() <= FEW;
@@ -242,11 +243,17 @@ impl<S: Stream> Receiver<'_, S> {
         for Entry { path, time, .. } in all {
             let _ = self.folder.set_time(path, *time);
         }
+        let changed = [&folders[..], &links, &written].concat();
+        for path in changed.iter().filter(|_| is_few).map(|index| &entry(*index).path) {
+            self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
+        }
+        // From the inside out, because no path leads through a folder that its owner may not search.
+        for Entry { path, permissions, .. } in folders.iter().rev().copied().map(entry) {
+            let finished = self.folder.finish_folder(path, *permissions);
+            finished.map_err(|error| ReceiveError::local(path, error))?;
+        }
         if !is_few {
             return self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error));
-        }
-        for path in [folders, links, written].concat().into_iter().map(|index| &entry(index).path) {
-            self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
         }
         Ok(())
     }
@@ -259,7 +266,7 @@ impl<S: Stream> Receiver<'_, S> {
         sync: bool,
     ) -> Result<(), ReceiveError> {
         let local = |error| ReceiveError::local(&entry.path, error);
-        let Kind::File { size, executable } = entry.kind else {
+        let Kind::File { size } = entry.kind else {
             return Err(unexpected("an entry is no file"));
         };
         // The sender reads again the bytes that are already here.
@@ -312,7 +319,7 @@ impl<S: Stream> Receiver<'_, S> {
         }
         if sync {
             return part
-                .finish(&entry.path, executable, entry.time, self.options.overwrite, true)
+                .finish(&entry.path, entry.permissions, entry.time, self.options.overwrite, true)
                 .map_err(local);
         }
         self.verified.push((entry.clone(), part));
@@ -328,9 +335,8 @@ impl<S: Stream> Receiver<'_, S> {
             return Ok(());
         }
         self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error))?;
-        for (Entry { path, kind, time }, part) in mem::take(&mut self.verified) {
-            let executable = matches!(kind, Kind::File { executable: true, .. });
-            part.finish(&path, executable, time, self.options.overwrite, false)
+        for (Entry { path, permissions, time, .. }, part) in mem::take(&mut self.verified) {
+            part.finish(&path, permissions, time, self.options.overwrite, false)
                 .map_err(|error| ReceiveError::local(&path, error))?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use thiserror::Error;
 
 use crate::folder::{Folder, regular, size_of, time_of};
-use crate::manifest::{Entry, Kind, Manifest, ManifestError};
+use crate::manifest::{Entry, Kind, Manifest, ManifestError, Permissions};
 use crate::path::{EntryPath, LinkTarget, PathError};
 
 /// Maximum number of left-out entries kept by name.
@@ -209,8 +209,8 @@ impl Source {
         let local = |error: rustix::io::Errno| ScanError::local(path, error.into());
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(local)?;
-        let time = time_of(&rustix::fs::fstat(&fd).map_err(local)?);
-        self.manifest.push(Entry { path: path.clone(), kind: Kind::Folder, time })?;
+        let stat = rustix::fs::fstat(&fd).map_err(local)?;
+        self.manifest.push(entry(path.clone(), Kind::Folder, &stat))?;
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&fd).map_err(local)? {
             let entry = entry.map_err(local)?;
@@ -261,8 +261,7 @@ impl Source {
                 let target = rustix::fs::readlinkat(folder, name, Vec::new()).map_err(local)?;
                 match target.to_str().ok().and_then(|target| link_target(target, &path)) {
                     Some(target) => {
-                        let (kind, time) = (Kind::Link { target }, time_of(&stat));
-                        self.manifest.push(Entry { path, kind, time })?;
+                        self.manifest.push(entry(path, Kind::Link { target }, &stat))?;
                     }
                     None => self.leave_out(path, "a symbolic link that leads elsewhere"),
                 }
@@ -307,8 +306,11 @@ fn open_file(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn file_entry(path: EntryPath, stat: &Stat) -> Entry {
-    let executable = stat.st_mode & 0o100 != 0;
-    Entry { path, kind: Kind::File { size: size_of(stat), executable }, time: time_of(stat) }
+    entry(path, Kind::File { size: size_of(stat) }, stat)
+}
+
+fn entry(path: EntryPath, kind: Kind, stat: &Stat) -> Entry {
+    Entry { path, kind, permissions: Permissions::of_mode(stat.st_mode), time: time_of(stat) }
 }
 
 /// Returns a link's target without empty names and `.`; `None` if it could leave the outermost folder.

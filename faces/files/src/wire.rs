@@ -21,7 +21,7 @@ use crate::manifest::Entry;
 const MAGIC: &[u8; 7] = b"psfiles";
 
 /// Version of the protocol after the greeting.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
 const MESSAGE: u8 = 0;
 const CONTENT: u8 = 1;
@@ -316,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn bits_that_change_a_programs_user_are_refused() {
+        let honest = postcard::to_extend(&0o777_u16, Vec::new()).unwrap();
+        assert!(postcard::from_bytes::<crate::Permissions>(&honest).is_ok());
+        let set_user_id = postcard::to_extend(&0o4755_u16, Vec::new()).unwrap();
+        assert!(postcard::from_bytes::<crate::Permissions>(&set_user_id).is_err());
+    }
+
+    #[test]
     fn reasons_do_not_draw_on_terminals_and_are_short() {
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
         assert_eq!(printable("a\u{202e}b\u{2028}"), "a\u{fffd}b\u{fffd}");
@@ -325,7 +333,7 @@ mod tests {
     #[test]
     fn other_programs_and_versions_are_told_apart() {
         let greet = |bytes: &[u8]| read_greeting(&mut &bytes[..]);
-        assert!(greet(b"psfiles\x02").is_ok());
+        assert!(greet(b"psfiles\x03").is_ok());
         assert!(matches!(greet(b"psfiles\x01"), Err(WireError::Version(1))));
         assert!(matches!(greet(b"GET / HT"), Err(WireError::Magic)));
         assert!(matches!(greet(b"psf"), Err(WireError::Stream(_))));

@@ -18,9 +18,12 @@ fn links_are_not_followed() {
     assert!(folder.read(&path("out/file")).is_err());
     assert!(folder.read(&path("file")).is_err());
     assert!(folder.make_part(&path("out/new")).is_err());
-    assert!(folder.make_folder(&path("out/new")).is_err());
+    assert!(folder.make_folder(&path("out/new"), Permissions::of_mode(0o755)).is_err());
     assert!(folder.make_link(&path("out/new"), "file", true).is_err());
-    assert!(folder.make_folder(&path("out")).is_err(), "a link to a folder is none");
+    assert!(
+        folder.make_folder(&path("out"), Permissions::of_mode(0o755)).is_err(),
+        "a link to a folder is none"
+    );
     assert_eq!(folder.find(&path("out/file")).unwrap(), Found::Nothing);
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
 }
@@ -48,14 +51,11 @@ fn a_part_is_its_owner_s_alone_until_it_has_its_name() {
     let inside = tempfile::tempdir().unwrap();
     let folder = Folder::open(inside.path()).unwrap();
     let mode = |name: &str| std::fs::metadata(inside.path().join(name)).unwrap().mode() & 0o777;
-    // Permissions that the process gives to new files.
-    std::fs::write(inside.path().join("like"), "").unwrap();
-    for (name, executable) in [("x", false), ("run", true)] {
+    for (name, sent) in [("x", 0o644), ("run", 0o755), ("private", 0o600), ("set-user-id", 0o104_755)] {
         let part = folder.make_part(&path(name)).unwrap();
         assert_eq!(mode(&format!(".{name}{PART_SUFFIX}")), 0o600);
-        part.finish(&path(name), executable, TIME, false, true).unwrap();
-        let like = mode("like");
-        assert_eq!(mode(name), if executable { like | (like & 0o444) >> 2 } else { like });
+        part.finish(&path(name), Permissions::of_mode(sent), TIME, false, true).unwrap();
+        assert_eq!(mode(name), sent & 0o777 & !umask());
     }
     // A part that was about to be renamed when the program was killed, or that an earlier version made.
     let old = inside.path().join(format!(".old{PART_SUFFIX}"));
@@ -78,7 +78,7 @@ fn two_programs_do_not_write_the_same_part() {
     for error in [found, made, link] {
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
     }
-    first.finish(&path("x"), false, TIME, true, true).unwrap();
+    first.finish(&path("x"), Permissions::of_mode(0o644), TIME, true, true).unwrap();
     assert!(std::fs::symlink_metadata(inside.path().join("x")).unwrap().is_file());
     folder.make_part(&path("x")).unwrap();
 }
@@ -90,7 +90,7 @@ fn a_part_that_is_not_written_any_more_is_replaced() {
     std::fs::write(inside.path().join(".x.peersock-part"), "old").unwrap();
     let part = folder.make_part(&path("x")).unwrap();
     assert_eq!((part.length, part.file.metadata().unwrap().len()), (0, 0));
-    part.finish(&path("x"), false, TIME, false, true).unwrap();
+    part.finish(&path("x"), Permissions::of_mode(0o644), TIME, false, true).unwrap();
     assert_eq!(std::fs::read(inside.path().join("x")).unwrap(), b"");
 }
 
@@ -105,7 +105,7 @@ fn a_part_whose_name_another_file_has_is_not_taken_for_it() {
         if !is_removed {
             std::fs::write(&name, "of somebody else").unwrap();
         }
-        let error = part.finish(&path("x"), false, TIME, overwrite, true).unwrap_err();
+        let error = part.finish(&path("x"), Permissions::of_mode(0o644), TIME, overwrite, true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         assert!(!inside.path().join("x").exists(), "nobody has verified that");
     }
@@ -125,7 +125,7 @@ fn a_part_that_is_finished_meanwhile_is_left_alone() {
     std::fs::write(inside.path().join(".x.peersock-part"), "verified").unwrap();
     let parent = folder.parent_of(&path("x")).unwrap();
     let opened = File::options().read(true).write(true).open(inside.path().join(".x.peersock-part")).unwrap();
-    part.finish(&path("x"), false, TIME, false, true).unwrap();
+    part.finish(&path("x"), Permissions::of_mode(0o644), TIME, false, true).unwrap();
     assert!(Part::hold(opened, &parent, ".x.peersock-part").unwrap().is_none());
     assert!(folder.find_part(&path("x")).unwrap().is_none());
     folder.make_part(&path("x")).unwrap().clear().unwrap();
@@ -140,7 +140,10 @@ fn what_appears_meanwhile_is_not_overwritten() {
     for (overwrite, left) in [(false, "mine"), (true, "")] {
         let part = folder.make_part(&path("x")).unwrap();
         std::fs::write(inside.path().join("x"), "mine").unwrap();
-        assert_eq!(part.finish(&path("x"), true, time, overwrite, true).is_ok(), overwrite);
+        assert_eq!(
+            part.finish(&path("x"), Permissions::of_mode(0o755), time, overwrite, true).is_ok(),
+            overwrite
+        );
         assert_eq!(std::fs::read_to_string(inside.path().join("x")).unwrap(), left);
     }
     let metadata = std::fs::metadata(inside.path().join("x")).unwrap();

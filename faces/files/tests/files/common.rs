@@ -99,7 +99,7 @@ pub(crate) struct Silent;
 
 impl Observer for Silent {}
 
-/// Returns all entries of a folder: path, kind, permission to run, time, and content.
+/// Returns all entries of a folder: path, kind, permissions, time, and content.
 pub(crate) fn tree(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];
@@ -108,15 +108,15 @@ pub(crate) fn tree(folder: &Path) -> Vec<String> {
             let (path, metadata) = (entry.path(), fs::symlink_metadata(entry.path()).unwrap());
             let shown = path.strip_prefix(folder).unwrap().display().to_string();
             let time = (metadata.mtime(), metadata.mtime_nsec());
+            let mode = metadata.permissions().mode() & 0o777;
             if metadata.is_symlink() {
                 found.push(format!("{shown} -> {}", fs::read_link(&path).unwrap().display()));
             } else if metadata.is_dir() {
-                found.push(format!("{shown}/ {time:?}"));
+                found.push(format!("{shown}/ {mode:o} {time:?}"));
                 left.push(path);
             } else {
                 let hash = blake3::hash(&fs::read(&path).unwrap());
-                let executable = metadata.permissions().mode() & 0o100 != 0;
-                found.push(format!("{shown} {executable} {time:?} {hash}"));
+                found.push(format!("{shown} {mode:o} {time:?} {hash}"));
             }
         }
     }

@@ -17,8 +17,13 @@ fn a_folder_arrives_as_it_is() {
     scene.write("tree/a/none", b"");
     scene.write("tree/ü and spaces", b"name");
     scene.write("tree/run.sh", b"#!/bin/sh\n");
-    fs::set_permissions(scene.from("tree/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    scene.write("tree/.ssh/key", b"secret");
     fs::create_dir(scene.from("tree/empty")).unwrap();
+    let modes = [("run.sh", 0o755), (".ssh/key", 0o600), (".ssh", 0o700), ("empty", 0o500)];
+    for (name, mode) in modes {
+        let name = format!("tree/{name}");
+        fs::set_permissions(scene.from(&name), fs::Permissions::from_mode(mode)).unwrap();
+    }
     symlink("a/large", scene.from("tree/link")).unwrap();
     symlink("../run.sh", scene.from("tree/a/up")).unwrap();
     let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890));
@@ -26,11 +31,24 @@ fn a_folder_arrives_as_it_is() {
         fs::File::open(scene.from(name)).unwrap().set_times(old).unwrap();
     }
     let receipt = scene.received(&["tree"]);
-    assert_eq!(receipt, Receipt { files: 4, bytes: 3_000_015, there: 0, left_out: 0 });
+    assert_eq!(receipt, Receipt { files: 5, bytes: 3_000_021, there: 0, left_out: 0 });
     scene.check_same();
     // The second receipt transfers nothing.
-    assert_eq!(scene.received(&["tree"]), Receipt { there: 4, ..Receipt::default() });
+    assert_eq!(scene.received(&["tree"]), Receipt { there: 5, ..Receipt::default() });
     scene.check_same();
+}
+
+/// A folder of the receiver stays as private as it is. Where a private folder comes for the first time, nobody
+/// else can look into it while it is received.
+#[test]
+fn a_folder_that_is_there_keeps_its_permissions() {
+    let scene = Scene::new();
+    scene.write("documents/letter", b"text");
+    fs::set_permissions(scene.from("documents"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(scene.to("documents")).unwrap();
+    fs::set_permissions(scene.to("documents"), fs::Permissions::from_mode(0o700)).unwrap();
+    scene.received(&["documents"]);
+    assert_eq!(fs::metadata(scene.to("documents")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]

@@ -8,13 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use peersock_files::{
-    Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Observer, Options, Receipt, ReceiveError,
-    SendError, Time, WireError, limits, receive, send,
+    Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Observer, Options, Permissions, Receipt,
+    ReceiveError, SendError, Time, WireError, limits, receive, send,
 };
 
 use crate::common::{Noting, Scene, Silent, content, tree};
 
-pub(crate) const GREETING: &[u8] = b"psfiles\x02";
+pub(crate) const GREETING: &[u8] = b"psfiles\x03";
 const TIME: Time = Time { seconds: 0, nanoseconds: 0 };
 
 /// Returns the receiver's result for a sender that sends these frames and ends.
@@ -41,11 +41,12 @@ pub(crate) fn manifest(entries: &[Entry]) -> Vec<Vec<u8>> {
 }
 
 fn entry(path: &str, kind: Kind) -> Entry {
-    Entry { path: EntryPath::parse(path).unwrap(), kind, time: TIME }
+    let permissions = Permissions::of_mode(0o755);
+    Entry { path: EntryPath::parse(path).unwrap(), kind, permissions, time: TIME }
 }
 
 pub(crate) fn file(path: &str, size: u64) -> Entry {
-    entry(path, Kind::File { size, executable: false })
+    entry(path, Kind::File { size })
 }
 
 fn link(path: &str, target: &str) -> Entry {
@@ -291,7 +292,7 @@ fn bad_requests_are_refused() {
     }
     for (bytes, why) in [
         (b"GET / HTTP/1.0\r\n\r\n".to_vec(), "does not speak"),
-        (b"psfiles\x01".to_vec(), "version 1 of the protocol, and this one version 2"),
+        (b"psfiles\x01".to_vec(), "version 1 of the protocol, and this one version 3"),
         (b"psfiles\x09".to_vec(), "version 9"),
         ([GREETING, &[0, 0xff, 0xff, 0xff]].concat(), "too long"),
         ([GREETING, &content_frame(b"x")].concat(), "content where"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use peersock_files::{
-    Code, Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Manifest, Options, Time,
+    Code, Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Manifest, Options, Permissions, Time,
 };
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn path() -> impl Strategy<Value = EntryPath> {
 
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
-        (any::<u64>(), any::<bool>()).prop_map(|(size, executable)| Kind::File { size, executable }),
+        any::<u64>().prop_map(|size| Kind::File { size }),
         Just(Kind::Folder),
         path_text()
             .prop_filter_map("no target", |text| LinkTarget::parse(&text).ok())
@@ -51,8 +51,9 @@ proptest! {
     }
 
     #[test]
-    fn entries_are_read_as_they_are_written(path in path(), kind in kind(), time in time()) {
-        let message = FromSender::Entry(Entry { path, kind, time });
+    fn entries_are_read_as_they_are_written(path in path(), kind in kind(), mode: u32, time in time()) {
+        let permissions = Permissions::of_mode(mode);
+        let message = FromSender::Entry(Entry { path, kind, permissions, time });
         prop_assert_eq!(FromSender::from_frame(&message.to_frame()).unwrap(), message);
     }
 
@@ -100,7 +101,8 @@ proptest! {
                     Err(_) => continue,
                 },
             };
-            let _ = manifest.push(Entry { path, kind, time: Time { seconds: 0, nanoseconds: 0 } });
+            let (permissions, time) = (Permissions::of_mode(0o755), Time { seconds: 0, nanoseconds: 0 });
+            let _ = manifest.push(Entry { path, kind, permissions, time });
         }
         for entry in manifest.entries() {
             let at = inside.join(entry.path.as_str());
