@@ -42,11 +42,11 @@ const NAMED: usize = 10;
 ///
 /// The command ends when one receiver has confirmed that everything is verified and written, and the
 /// receivers served at that time have ended. The status is then 0, or 1 if something was left out. With
-/// --keep it continues until Ctrl-C. Folders are sent with their contents: empty folders, times,
-/// permissions (within the umask), and symbolic links that stay inside. Other links, pipes, devices, sockets, names
-/// with backslashes or control characters (including those that change the direction of text) are left out
-/// and reported. A file that changes while it is sent is an error at both ends, and no part of it counts as
-/// complete.
+/// --keep it continues until Ctrl-C. Folders are sent with their contents: empty folders, times, permissions
+/// (within the receiver's umask), and symbolic links that stay inside. Other links, pipes, devices, sockets,
+/// and names with backslashes or control characters (including those that change the direction of text) are
+/// left out and reported. A file that changes while it is sent is an error at both ends, and no part of it
+/// counts as complete.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
