@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use peersock::overlay::{Candidate, CandidateKind};
 use peersock::{DhtStatus, Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
 use rustix::io::Errno;
 
@@ -134,6 +135,16 @@ pub(crate) fn carries_too_little(what: &str, lost: &str) -> Failure {
     )
 }
 
+/// Returns true if machines of other networks cannot reach any of the addresses. Loopback addresses do not
+/// count, because only tests and examples use them.
+pub(crate) fn are_private(addresses: &[SocketAddr]) -> bool {
+    let is_private = |address: &SocketAddr| {
+        !address.ip().is_loopback()
+            && !Candidate { kind: CandidateKind::Interface, address: *address }.is_global()
+    };
+    !addresses.is_empty() && addresses.iter().all(is_private)
+}
+
 /// Returns a clause about a root's possible part in the failure.
 fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     let name = root_watch::name(root);
@@ -149,6 +160,10 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
                  root, if it has another; "
             )
         }
+        _ if root.stream.is_none() && are_private(&root.endpoints) => format!(
+            "{name} does not answer: its address is private, so outside of its own network start it with \
+             --advertise and the public address of its machine, and give its new line; "
+        ),
         _ => {
             let streams = match &root.stream_error {
                 Some(error) => format!("by a stream it cannot be reached either ({error})"),
@@ -228,4 +243,20 @@ pub(crate) fn warn_of_other_port(session: &Session, asked: u16) {
         named.join(" and "),
         used.join(" and ")
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_private_networks_alone_are_private() {
+        let are_private = |addresses: &[&str]| {
+            are_private(&addresses.iter().map(|address| address.parse().unwrap()).collect::<Vec<_>>())
+        };
+        assert!(are_private(&["10.1.2.3:7420", "[fd00::1]:7420", "100.64.0.1:7420"]));
+        assert!(!are_private(&["10.1.2.3:7420", "203.0.113.10:7420"]));
+        assert!(!are_private(&["127.0.0.1:7420"]));
+        assert!(!are_private(&[]));
+    }
 }

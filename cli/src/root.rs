@@ -22,6 +22,7 @@ use crate::args::{parse_port, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
+use crate::reach::are_private;
 use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
 
@@ -228,7 +229,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
                  up and start again",
             );
         }
+        let addresses: Vec<_> = announcement.endpoints().iter().filter_map(RootEndpoint::address).collect();
+        let has_names = addresses.len() < announcement.endpoints().len();
         print(announcement)?;
+        if !has_names && are_private(&addresses) {
+            note(
+                "warning: only machines of the same private network reach these addresses; for others start \
+                 with --advertise HOST:7420, a public address or name that leads here",
+            );
+        }
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));
         }
