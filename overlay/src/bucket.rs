@@ -3,12 +3,6 @@
 use std::time::{Duration, Instant};
 
 /// Rate of an event, and its burst.
-///
-/// ```
-/// use peersock_overlay::load::Rate;
-///
-/// assert_ne!(Rate::per_second(10, 20), Rate::per_second(10, 30));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,

@@ -50,9 +50,7 @@ impl TcpStream {
     }
 
     /// Connects like [`TcpStream::connect`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpStream::connect`].
+    /// Errors: see [`TcpStream::connect`].
     pub fn connect_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -73,9 +71,7 @@ impl TcpStream {
     }
 
     /// Connects like [`TcpStream::connect_timeout`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpStream::connect_timeout`].
+    /// Errors: see [`TcpStream::connect_timeout`].
     pub fn connect_timeout_on(node: &Node, addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if timeout == Duration::ZERO {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a timeout of zero"));
@@ -96,9 +92,7 @@ impl TcpStream {
     }
 
     /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.connection().local_addr())
     }
@@ -112,9 +106,7 @@ impl TcpStream {
     }
 
     /// Returns another handle of the same connection, with the same timeouts and mode.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn try_clone(&self) -> io::Result<TcpStream> {
         Ok(TcpStream { shared: Arc::clone(&self.shared) })
     }
@@ -163,17 +155,13 @@ impl TcpStream {
     }
 
     /// Copies available data without consuming it; waits as a read does.
-    ///
-    /// # Errors
-    /// Returns the errors of reading.
+    /// Fails with the errors of reading.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.run(Interest::Read, |connection| connection.peek(buf))
     }
 
     /// Sets whether calls return `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.shared.mode.set_nonblocking(nonblocking);
         Ok(())
@@ -196,35 +184,27 @@ impl TcpStream {
     }
 
     /// Returns the timeout of reads.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.mode.timeout(Interest::Read))
     }
 
     /// Returns the timeout of writes.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.mode.timeout(Interest::Write))
     }
 
     /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
     /// Default: false.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.connection().set_nodelay(nodelay);
         Ok(())
     }
 
     /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.connection().nodelay())
     }
@@ -306,18 +286,14 @@ impl TcpStream {
 
     /// Sets SO_LINGER: the time that dropping the stream waits for delivery, after which it resets the
     /// connection. `None`, the default: dropping does not wait, and delivery continues in the background.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.connection().set_linger(linger);
         Ok(())
     }
 
     /// Returns SO_LINGER, see [`TcpStream::set_linger`].
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         Ok(self.connection().linger())
     }
@@ -368,9 +344,7 @@ impl TcpStream {
     }
 
     /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.connection().take_error())
     }
@@ -463,9 +437,7 @@ impl TcpListener {
     }
 
     /// Listens like [`TcpListener::bind`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpListener::bind`].
+    /// Errors: see [`TcpListener::bind`].
     pub fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -517,25 +489,19 @@ impl TcpListener {
     }
 
     /// Returns the listening address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.shared.acceptor.local_addr())
     }
 
     /// Returns another handle of the same listener.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn try_clone(&self) -> io::Result<TcpListener> {
         Ok(TcpListener { shared: Arc::clone(&self.shared) })
     }
 
     /// Sets whether [`TcpListener::accept`] returns `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.shared.mode.set_nonblocking(nonblocking);
         Ok(())

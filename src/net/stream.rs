@@ -55,9 +55,7 @@ impl TcpStream {
     }
 
     /// Connects like [`TcpStream::connect`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpStream::connect`].
+    /// Errors: see [`TcpStream::connect`].
     pub async fn connect_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -81,9 +79,7 @@ impl TcpStream {
     }
 
     /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.shared.connection.local_addr())
     }
@@ -97,9 +93,7 @@ impl TcpStream {
     }
 
     /// Waits for data and copies it without consuming it.
-    ///
-    /// # Errors
-    /// Returns the errors of reading.
+    /// Fails with the errors of reading.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.shared.poll(cx, Interest::Read, |connection| connection.peek(buf))).await
     }
@@ -138,18 +132,14 @@ impl TcpStream {
 
     /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
     /// Default: false.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.shared.connection.set_nodelay(nodelay);
         Ok(())
     }
 
     /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.shared.connection.nodelay())
     }
@@ -166,16 +156,6 @@ impl TcpStream {
     /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
     /// affects only what this end sends.
     ///
-    /// ```
-    /// use peersock::{CongestionControl, TcpStream};
-    ///
-    /// # async fn example(stream: TcpStream) -> std::io::Result<()> {
-    /// stream.set_congestion_control(CongestionControl::Cubic)?;
-    /// assert_eq!(stream.congestion_control()?.name(), "cubic");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
     /// # Errors
     /// Returns `NotConnected` once the connection has ended.
     pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
@@ -184,14 +164,6 @@ impl TcpStream {
 
     /// Returns TCP_INFO: round-trip time, congestion window, bytes delivered, and further current state of
     /// the connection and its path.
-    ///
-    /// ```
-    /// # async fn example(stream: peersock::TcpStream) -> std::io::Result<()> {
-    /// let info = stream.info()?;
-    /// println!("{:?}, {} bytes delivered, {} sent again", info.rtt, info.delivered, info.retransmits);
-    /// # Ok(())
-    /// # }
-    /// ```
     ///
     /// # Errors
     /// Returns `NotConnected` once the connection has ended.
@@ -222,18 +194,14 @@ impl TcpStream {
     /// Sets SO_LINGER: the time that dropping the stream waits (blocking the thread) for delivery, after
     /// which it resets the connection. `None`, the default: dropping does not wait, and delivery continues in
     /// the background.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.shared.connection.set_linger(linger);
         Ok(())
     }
 
     /// Returns SO_LINGER, see [`TcpStream::set_linger`].
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.connection.linger())
     }
@@ -267,9 +235,7 @@ impl TcpStream {
     }
 
     /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.shared.connection.take_error())
     }

@@ -22,13 +22,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_millis(300);
 
 /// Result of registering at a root that is named by its key.
-///
-/// ```
-/// fn tell(root: &peersock::netcheck::RootCheck) -> String {
-///     let proof = if root.has_key == Some(true) { "has its key" } else { "has not answered" };
-///     format!("{} {proof}: {}", root.place(), root.state)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RootCheck {

@@ -149,15 +149,6 @@ impl Joined {
 
     /// Returns the member that has `address`, as far as this node knows; none for its own addresses. Costs
     /// one look-up, however many members the network has.
-    ///
-    /// ```
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// assert_eq!(network.peer_at(network.address().into()), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn peer_at(&self, address: IpAddr) -> Option<NodeId> {
         match self.node.inner.driver.datapath.find(Instant::now(), &self.network, address) {
             Lookup::Peer(peer) => Some(*peer.id()),

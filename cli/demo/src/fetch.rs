@@ -36,9 +36,6 @@ pub struct FetchArgs {
 }
 
 /// Fetches from the serving process, measures, and prints the findings for the parent as JSON.
-///
-/// # Errors
-///
 /// Returns a silent failure, after reporting it to the parent.
 pub fn run(args: &FetchArgs) -> Outcome {
     tell_parent(fetch(args))

@@ -54,9 +54,6 @@ pub struct Args {
 }
 
 /// Runs the demonstration, and prints its report.
-///
-/// # Errors
-///
 /// Fails if a process cannot be started or fails, the time limit passes, or the content arrives altered.
 pub fn run(args: &Args) -> Outcome {
     let (network, seed) = random_network()?;

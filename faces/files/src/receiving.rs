@@ -17,11 +17,6 @@ const FEW: usize = 64;
 const LARGE: u64 = 1 << 20;
 
 /// Options of a receiver.
-///
-/// ```
-/// let options = peersock_files::Options { overwrite: true, ..Default::default() };
-/// assert!(!options.list_only);
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// If true, differing files and links are replaced. Otherwise they are an error before any transfer.
@@ -31,11 +26,6 @@ pub struct Options {
 }
 
 /// Result of a receipt.
-///
-/// ```
-/// let receipt = peersock_files::Receipt::default();
-/// assert_eq!(receipt.files + receipt.there, 0);
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Number of files received.

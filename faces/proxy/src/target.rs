@@ -9,15 +9,6 @@ use peersock_primitives::is_deceptive;
 const MOST_OF_NAME: usize = 255;
 
 /// A host: an address, or a name of a member or of the DNS.
-///
-/// ```
-/// use peersock_proxy::Host;
-///
-/// assert_eq!(Host::parse("[fd00::1]"), Some(Host::Ip("fd00::1".parse()?)));
-/// assert_eq!(Host::parse("alpha"), Some(Host::Name("alpha".to_owned())));
-/// assert_eq!(Host::parse("no name"), None);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
@@ -54,13 +45,6 @@ impl fmt::Display for Host {
 }
 
 /// A host and a port.
-///
-/// ```
-/// use peersock_proxy::Target;
-///
-/// let target = Target::parse("alpha:80").expect("a name and a port");
-/// assert_eq!((target.to_string().as_str(), target.port), ("alpha:80", 80));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The host.

@@ -17,14 +17,6 @@ const UNLISTED: Range<u32> = 61_184..65_520;
 const MOST_ATTEMPTS: u32 = 64;
 
 /// A user of this machine.
-///
-/// ```
-/// use peersock_tun::User;
-///
-/// let root = User::named("root")?.expect("every system has it");
-/// assert!(root.is_root());
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     user: Uid,
@@ -101,9 +93,7 @@ impl User {
 
     /// Becomes this user permanently, on the calling thread and its future threads; call it before other
     /// threads exist. Capabilities are lost, unless the program was already this user.
-    ///
-    /// # Errors
-    /// The errors of [`User::act`].
+    /// Fails with the errors of [`User::act`].
     pub fn become_it(&self) -> io::Result<()> {
         if geteuid() == self.user {
             return Ok(());

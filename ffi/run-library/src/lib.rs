@@ -30,11 +30,6 @@ const PREFIX: &str = "libpeersock_preload-";
 const TRIES: usize = 5;
 
 /// There is no place for the library.
-///
-/// ```
-/// let error = peersock_run_library::NowhereError(std::io::ErrorKind::OutOfMemory.into());
-/// assert!(error.to_string().contains("out of memory"));
-/// ```
 #[derive(Debug, Error)]
 #[error("the library that takes a program's socket calls cannot be written anywhere: {0}")]
 pub struct NowhereError(pub io::Error);
@@ -58,9 +53,7 @@ impl Library {
     /// Puts the library into the first suitable folder, if it is not there yet, or else into memory. The file
     /// may be removed after this is dropped and no process has provided it for a month, unless a program has
     /// it loaded.
-    ///
-    /// # Errors
-    /// There is no memory for it either.
+    /// Fails if there is no memory for it either.
     pub fn provide() -> Result<Library, NowhereError> {
         Self::provide_in(&folders())
     }

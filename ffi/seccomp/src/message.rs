@@ -83,9 +83,7 @@ impl Message {
     }
 
     /// Returns the data, of which a stream may take a part.
-    ///
-    /// # Errors
-    /// EMSGSIZE for more than [`MOST`] bytes that must be `whole`, and errors of [`Target::read`].
+    /// Errors: EMSGSIZE for more than [`MOST`] bytes that must be `whole`, and errors of [`Target::read`].
     pub(crate) fn data(&self, target: &Target, whole: bool) -> Result<Vec<u8>> {
         let mut data = vec![0; self.size()];
         if data.len() > MOST && whole {
@@ -102,9 +100,7 @@ impl Message {
     }
 
     /// Returns the ancillary data to send.
-    ///
-    /// # Errors
-    /// ENOBUFS, and errors of [`Target::read`].
+    /// Errors: ENOBUFS, and errors of [`Target::read`].
     pub(crate) fn control(&self, target: &Target) -> Result<Vec<u64>> {
         if self.control == 0 {
             return Ok(Vec::new());
@@ -128,9 +124,7 @@ impl Message {
     }
 
     /// Writes a received message: the data, the address, the ancillary data and the flags.
-    ///
-    /// # Errors
-    /// Errors of [`Target::write`].
+    /// Fails with the errors of [`Target::write`].
     pub(crate) fn write(&self, target: &Target, data: &[u8], received: &Received) -> Result<()> {
         let mut rest = data;
         for (base, length) in &self.pieces {
@@ -154,9 +148,7 @@ impl Message {
     }
 
     /// Writes the number of bytes moved, for one of many messages (`msg_len` of `mmsghdr`).
-    ///
-    /// # Errors
-    /// Errors of [`Target::write`].
+    /// Fails with the errors of [`Target::write`].
     pub(crate) fn write_length(&self, target: &Target, moved: i64) -> Result<()> {
         target.write(self.at + HEADER as u64, &(moved as u32).to_ne_bytes())
     }

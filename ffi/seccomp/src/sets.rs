@@ -79,9 +79,7 @@ struct Job {
 
 impl Sets {
     /// Starts the thread; it ends when this is dropped.
-    ///
-    /// # Errors
-    /// The system has no more threads.
+    /// Fails if the system has no more threads.
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("epoll sets".into()).spawn(move || {

@@ -82,10 +82,7 @@ const PORT: u16 = 2000;
 const LINES: Duration = Duration::from_millis(250);
 
 /// Measures, and prints one JSON object.
-///
-/// # Errors
-///
-/// The system cannot start the nodes for lack of threads or descriptors.
+/// Fails if the system cannot start the nodes for lack of threads or descriptors.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {

@@ -3,10 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Source of an address.
-///
-/// ```
-/// assert_ne!(peersock_overlay::CandidateKind::Interface, peersock_overlay::CandidateKind::Mapped);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateKind {
     /// The address belongs to one of the node's own interfaces.
@@ -21,14 +17,6 @@ pub enum CandidateKind {
 }
 
 /// Possible address of a node.
-///
-/// ```
-/// use peersock_overlay::{Candidate, CandidateKind};
-///
-/// let there = Candidate { kind: CandidateKind::Mapped, address: "198.51.100.7:4000".parse()? };
-/// assert!(there.is_valid());
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// Source of the address.

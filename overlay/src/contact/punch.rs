@@ -13,15 +13,6 @@ use std::time::Duration;
 use super::{Candidate, CandidateKind, Contact};
 
 /// One packet to send.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_overlay::Shot;
-///
-/// let shot = Shot { after: Duration::ZERO, to: "198.51.100.7:4000".parse()? };
-/// assert_eq!(shot.to.port(), 4000);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shot {
     /// Delay from the making of the plan.
@@ -31,12 +22,6 @@ pub struct Shot {
 }
 
 /// Reason why nothing is sent to an address that a node has named.
-///
-/// ```
-/// use peersock_overlay::NotTried;
-///
-/// assert_eq!(NotTried::OtherLan.to_string(), "private address of another network");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTried {
@@ -84,20 +69,6 @@ impl fmt::Display for NotTried {
 }
 
 /// Packets of one side, in the order of time. The plan ends as soon as a place is proven.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_overlay::{Candidate, CandidateKind, Contact, HolePunch, Nat};
-///
-/// let contact = |text: &str| -> Result<Contact, std::net::AddrParseError> {
-///     let address = text.parse()?;
-///     Ok(Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]))
-/// };
-/// let (own, other) = (contact("198.51.100.7:4000")?, contact("203.0.113.9:5000")?);
-/// let plan = HolePunch::new(&own, &other, Duration::from_secs(2));
-/// assert!(plan.shots().iter().all(|shot| shot.to.port() == 5000));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolePunch {
     targets: Vec<Candidate>,

@@ -48,20 +48,6 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 
 /// Task of the driver about TCP connections to other nodes; see
 /// [`Endpoint::poll_tcp`](crate::Endpoint::poll_tcp).
-///
-/// ```
-/// use peersock_overlay::TcpAction;
-///
-/// fn describe(action: &TcpAction) -> String {
-///     match action {
-///         TcpAction::Punch(punch) => {
-///             format!("connect to {} addresses from port {}", punch.targets.len(), punch.port)
-///         }
-///         TcpAction::Close(socket) => format!("close {socket:?}"),
-///         _ => "something else".to_owned(),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TcpAction {
@@ -73,14 +59,6 @@ pub enum TcpAction {
 
 /// One side of a TCP hole punch. While the driver connects to the addresses of the other node, it listens on
 /// the port it connects from, and accepts every connection.
-///
-/// ```
-/// use peersock_overlay::TcpPunch;
-///
-/// fn most_connections(punch: &TcpPunch) -> u32 {
-///     punch.targets.iter().map(|target| target.tries).sum()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpPunch {
     /// Id for [`Endpoint::tcp_opened`](crate::Endpoint::tcp_opened).
@@ -96,11 +74,6 @@ pub struct TcpPunch {
 }
 
 /// Address to which a TCP connection is tried.
-///
-/// ```
-/// let target = peersock_overlay::TcpTarget { address: "192.0.2.1:4000".parse()?, tries: 6 };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpTarget {
     /// Address to connect to.

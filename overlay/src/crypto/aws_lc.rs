@@ -3,12 +3,6 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use super::{AeadError, AeadKey, NonceKey, Provider, Suite, SuiteSet, TAG, split_tag};
 
 /// Both suites from AWS-LC, in assembly. The default.
-///
-/// ```
-/// use peersock_overlay::{AwsLc, Provider, Suite};
-///
-/// assert!(AwsLc.suites().has(Suite::Aes256Gcm) && AwsLc.suites().has(Suite::ChaCha20Poly1305));
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AwsLc;
 

@@ -11,14 +11,6 @@ use super::hash;
 pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Send + Sync>;
 
 /// Error of a missing source of randomness.
-///
-/// ```
-/// use std::sync::Arc;
-/// use peersock_overlay::{EntropySource, NoEntropy};
-///
-/// let broken: EntropySource = Arc::new(|_| Err(NoEntropy));
-/// assert_eq!(broken(&mut [0; 32]), Err(NoEntropy));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the system gives no randomness")]
 pub struct NoEntropy;
@@ -94,8 +86,6 @@ impl KeySource {
     }
 
     /// Returns random bytes for a nonce, which no copy of the state repeats.
-    ///
-    /// # Errors
     /// Returns an error as [`Self::draw`] does.
     pub fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
         let drawn = self.draw()?;

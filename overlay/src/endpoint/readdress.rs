@@ -24,9 +24,7 @@ impl Endpoint {
     ///
     /// The caller must be trusted with the whole network, because nothing here checks whether the peer may
     /// have them.
-    ///
-    /// # Errors
-    /// Returns the reason as an [`AddressError`]; the peer then keeps what it has.
+    /// Fails with the reason as an [`AddressError`]; the peer then keeps what it has.
     pub fn set_addresses(
         &mut self,
         network: NetworkIndex,
@@ -83,14 +81,6 @@ impl Endpoint {
 }
 
 /// Reason why a peer's addresses were not changed.
-///
-/// ```
-/// use peersock_overlay::AddressError;
-///
-/// let refused = AddressError::Taken("10.0.0.1".parse::<std::net::IpAddr>()?.into());
-/// assert_eq!(refused.to_string(), "10.0.0.1/32 belongs to another member");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AddressError {

@@ -149,14 +149,6 @@ const WORKED_OFF_AT_ONCE: usize = 4;
 const NEXT: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.
-///
-/// ```
-/// use peersock_overlay::load::Recent;
-///
-/// let (mut recent, initiation) = (Recent::default(), [7; 198]);
-/// recent.insert(&initiation);
-/// assert!(recent.contains(&initiation));
-/// ```
 #[derive(Debug, Default)]
 pub struct Recent {
     macs: VecDeque<[u8; 16]>,

@@ -53,8 +53,6 @@ impl NetworkId {
     }
 
     /// Returns the ID of the ad-hoc network on which the TCP and UDP ports in `ports` are allowed.
-    ///
-    /// # Errors
     /// Returns [`ParseNetworkIdError::AdHocPorts`] for a range that is empty.
     pub fn ad_hoc(ports: RangeInclusive<u16>) -> Result<Self, ParseNetworkIdError> {
         Self::new(0xff << 56 | u64::from(*ports.start()) << 40 | u64::from(*ports.end()) << 24)
@@ -123,14 +121,6 @@ impl FromStr for NetworkId {
 
 /// Kind of a network, by its ID; see [`NetworkId::kind`]. The network's [`Policy`](crate::Policy) implements
 /// it, and no other code asks for the kind.
-///
-/// ```
-/// use peersock_overlay::{NetworkId, NetworkKind};
-///
-/// let id: NetworkId = "fe00000000000001".parse()?;
-/// assert_eq!(id.kind(), NetworkKind::Static);
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkKind {
     /// Anyone who knows the ID (and the passphrase, if there is one) takes part. IPv6 only.

@@ -141,12 +141,6 @@ impl fmt::Display for NicknameText {
 }
 
 /// Reason why a text is no nickname.
-///
-/// ```
-/// use peersock_overlay::{NicknameText, ParseNicknameError};
-///
-/// assert_eq!("alice".parse::<NicknameText>(), Err(ParseNicknameError::Suffix));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseNicknameError {

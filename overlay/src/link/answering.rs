@@ -24,9 +24,7 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Link {
     /// Handles an initiation of the peer that came in a datagram of `len` bytes.
-    ///
-    /// # Errors
-    /// Returns the reason of a refusal, as text for people.
+    /// Fails with the reason of a refusal, as text for people.
     pub(crate) fn on_initiation(
         &mut self,
         cx: &mut Context<'_>,

@@ -23,14 +23,6 @@ const WARN_INTERVAL: Duration = Duration::from_secs(300);
 const MAX_FORMER: usize = 4;
 
 /// Sighting of another node with the same identity.
-///
-/// ```
-/// use peersock_overlay::Elsewhere;
-///
-/// fn describe(elsewhere: &Elsewhere) -> String {
-///     format!("the same identity was at {} too", elsewhere.remote)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Elsewhere {

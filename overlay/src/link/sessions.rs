@@ -11,16 +11,6 @@ use crate::wire::Control;
 
 /// Reason why the control half is asked for attention; see
 /// [`Endpoint::session_attention`](crate::Endpoint::session_attention).
-///
-/// ```
-/// use peersock_overlay::{Attention, Opened, RecvMeta, SocketIndex};
-///
-/// let remote = "192.0.2.1:4000".parse()?;
-/// let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
-/// assert_eq!(Attention::received(meta, 100, Opened::Packet(72)), Attention::Packet(meta, 100));
-/// assert_eq!(Attention::received(meta, 28, Opened::Control(0)), Attention::Control(meta));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attention {
     /// [`Session::note_sent`] asks for it.

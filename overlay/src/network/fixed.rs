@@ -103,14 +103,6 @@ const SHORTEST_IPV6: u8 = 16;
 
 /// Returns true if a block of addresses can lie behind a member ([`StaticMember::routes`]): it consists of
 /// single hosts, and is no larger than a site's.
-///
-/// ```
-/// use peersock_overlay::{Prefix, is_route};
-///
-/// let block = |address: &str, length| Prefix::new(address.parse().unwrap(), length).unwrap();
-/// assert!(is_route(&block("192.168.5.0", 24)));
-/// assert!(!is_route(&block("0.0.0.0", 0)) && !is_route(&block("224.0.0.0", 8)));
-/// ```
 pub fn is_route(route: &Prefix) -> bool {
     let address = route.address();
     let shortest = if address.is_ipv4() { SHORTEST_IPV4 } else { SHORTEST_IPV6 };

@@ -58,8 +58,6 @@ impl Initiator {
     /// Appends an initiation to `out`, except for the MACs, which [`MacWriter`](super::MacWriter) adds.
     ///
     /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
-    ///
-    /// # Errors
     /// Returns [`HandshakeError::Unauthentic`] if the responder's public key is of low order.
     pub fn start(
         identity: &Identity,
@@ -94,8 +92,6 @@ impl Initiator {
     }
 
     /// Reads a response. A forged one is an error that changes nothing, because the true one may still come.
-    ///
-    /// # Errors
     /// Returns a [`HandshakeError`].
     pub fn read_response(
         &self,
@@ -135,8 +131,6 @@ pub struct Received {
 
 impl Received {
     /// Reads an initiation, at the cost of two X25519 operations. The caller has checked its MACs.
-    ///
-    /// # Errors
     /// Returns a [`HandshakeError`].
     pub fn read(identity: &Identity, datagram: &[u8]) -> Result<Self, HandshakeError> {
         let initiation = Initiation::parse(datagram)?;
@@ -174,8 +168,6 @@ impl Received {
     /// Appends a response to `out`, except for the MACs, at the cost of two X25519 operations.
     ///
     /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
-    ///
-    /// # Errors
     /// Returns [`HandshakeError::Unauthentic`] if a key of the initiator is of low order.
     pub fn respond(
         self,

@@ -16,8 +16,6 @@ use super::symmetric::{Split, Symmetric, Unauthentic};
 use crate::crypto::TAG;
 
 /// Writes the first message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
-///
-/// # Errors
 /// Returns an error if `responder` is a key of low order.
 pub(super) fn write_first(
     prologue: &[u8],
@@ -40,8 +38,6 @@ pub(super) fn write_first(
 }
 
 /// Reads the first message and returns its payload.
-///
-/// # Errors
 /// Returns an error if the message is not authentic.
 pub(super) fn read_first(
     prologue: &[u8],
@@ -77,8 +73,6 @@ impl FirstSent {
     ///
     /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
     /// Noise.
-    ///
-    /// # Errors
     /// Returns an error if the message is not authentic.
     pub(super) fn read_second(
         &self,
@@ -123,8 +117,6 @@ impl FirstReceived {
     ///
     /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
     /// Noise.
-    ///
-    /// # Errors
     /// Returns an error if the initiator's ephemeral key is of low order.
     pub(super) fn write_second(
         mut self,

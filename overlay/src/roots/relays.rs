@@ -45,15 +45,6 @@ impl Relays {
 
 /// Parser of relayed frames. It remembers the last root, so that it takes a lock only when the source of
 /// frames changes.
-///
-/// ```
-/// use peersock_overlay::{RelayReader, Relays};
-///
-/// let (relays, mut reader) = (Relays::default(), RelayReader::default());
-/// let frame = [0xd9; 40];
-/// assert_eq!(reader.open(&relays, "192.0.2.1:7420".parse()?, &frame), None, "no root relays for this node");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Default)]
 pub struct RelayReader {
     /// Generation of the list at the last read, an address, and its token in the list.

@@ -186,9 +186,7 @@ impl Session {
     ///
     /// A counter is marked as received only after its packet proved authentic. After an error the content of
     /// `out` is meaningless, and the packet has been counted.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
+    /// Errors: see [`OpenError`].
     pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, OpenError> {
         let result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
         match result {

@@ -60,9 +60,7 @@ impl Sender {
 
     /// Seals a packet as [`Session::seal`] does, behind the header that its place needs, and returns the
     /// total length. The result goes to [`Path::remote`] in one datagram.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Session::seal`], also if `out` has no room for the header.
+    /// Fails with the errors of [`Session::seal`], also if `out` has no room for the header.
     pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let Some(header) = self.path.place.relay() else { return self.seal_packet(packet, out) };
         let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
@@ -286,20 +284,6 @@ impl fmt::Display for Logged<'_> {
 }
 
 /// Request to be told when a peer is no longer there: see [`Peer::watch`].
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use peersock_overlay::{Peer, Watch};
-///
-/// struct Connection {
-///     watch: Watch,
-/// }
-///
-/// fn accept(from: &Arc<Peer>) -> Connection {
-///     Connection { watch: from.watch() }
-/// }
-/// ```
 #[derive(Debug)]
 pub struct Watch(Arc<Peer>);
 

@@ -21,17 +21,6 @@ const WANTED: u8 = 1;
 /// The same with first byte 0x0B has the sender's addresses for TCP. An answer without any address refuses.
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::Contact;
-/// use peersock_overlay::wire::Candidates;
-///
-/// let message =
-///     Candidates { of_tcp: false, is_question: true, id: 7, round_trip: 40, contact: Contact::default(), vouchers: Vec::new() };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(Candidates::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
     /// True if the addresses are for TCP, so that both nodes connect at once; false for UDP.
@@ -49,17 +38,6 @@ pub struct Candidates {
 }
 
 /// Voucher with the root that has issued it.
-///
-/// ```
-/// use peersock_overlay::Identity;
-/// use peersock_overlay::wire::{RootVoucher, Voucher};
-///
-/// let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
-/// let voucher = Voucher::sign(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
-/// let shown = RootVoucher::new(&root.node_id(), voucher);
-/// assert_eq!(shown.root, root.node_id().as_bytes()[..8]);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootVoucher {
     /// First 8 bytes of the root's node ID, which select one of the receiver's roots. The signature shows

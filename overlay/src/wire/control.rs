@@ -30,15 +30,6 @@ const HERE: u8 = 1;
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::wire::Control;
-///
-/// let message = Control::ProbeAck { id: 7, size: 1452 };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(Control::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
@@ -103,14 +94,6 @@ pub enum Control {
 }
 
 /// Message of one side of a search by many ports to the other.
-///
-/// ```
-/// use peersock_overlay::wire::{BirthdayStep, Control};
-///
-/// let mut plaintext = Vec::new();
-/// Control::Birthday { id: 7, step: BirthdayStep::Ask, is_fast: true }.emit(&mut plaintext);
-/// assert_eq!(plaintext, [0x0A, 0, 0, 0, 7, 0, 1]);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BirthdayStep {
     /// "My NAT gives each destination another port: send to many ports of the address where your roots see
@@ -241,13 +224,6 @@ impl Control {
 }
 
 /// Length of a probe's plaintext: 7 to 65,535 bytes. A shorter probe would be shorter than its answer.
-///
-/// ```
-/// use peersock_overlay::wire::ProbeSize;
-///
-/// assert_eq!(ProbeSize::new(1200).map(ProbeSize::get), Some(1200));
-/// assert!(ProbeSize::new(6).is_none());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProbeSize(u16);
 

@@ -19,15 +19,6 @@ pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 /// |                    ciphertext, then 16 bytes of tag           |
 /// ```
-///
-/// ```
-/// use peersock_overlay::SessionIndex;
-/// use peersock_overlay::wire::Data;
-///
-/// let mut datagram = [0; 28];
-/// Data::write_header(&mut datagram, SessionIndex::from_be_bytes([0, 1, 2]), 9);
-/// assert_eq!(Data::parse(&datagram).map(|d| d.counter), Ok(9));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data<'a> {
     /// Index of the receiver's session.
@@ -40,8 +31,6 @@ pub struct Data<'a> {
 
 impl<'a> Data<'a> {
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns [`ParseError::Length`] under 28 bytes, and [`ParseError::Type`] for another message.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Data)?;

@@ -40,8 +40,6 @@ impl<'a> Initiation<'a> {
     pub const MAX: usize = 1200;
 
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns an error for a length out of bounds, another message, or a version other than 1.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Initiation)?;
@@ -91,8 +89,6 @@ impl<'a> Response<'a> {
     pub const MAX: usize = Initiation::MAX;
 
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns an error for a length out of bounds, another message, or an unknown suite.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Response)?;

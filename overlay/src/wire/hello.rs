@@ -22,24 +22,6 @@ const REPLY_WANTED: u8 = 1;
 /// It proves nothing but knowledge of that key. The handshake that follows proves the identity. The zeros
 /// make it as long as an [`Initiation`], so that an initiation may answer it before the node at its source
 /// address is proven. The echo of a nonce shows that its sender receives there.
-///
-/// ```
-/// use peersock_overlay::wire::Hello;
-/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId, SuiteSet};
-///
-/// let key = DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None);
-/// let hello = Hello {
-///     identity: *Identity::from_seed(&[1; 32]).public(),
-///     instance: 42,
-///     reply_wanted: true,
-///     suites: SuiteSet::CHACHA20_POLY1305,
-///     echo: [0; 24],
-/// };
-/// let mut datagram = Vec::new();
-/// hello.seal(&key, [5; 24], &mut datagram);
-/// assert_eq!(Hello::open(&key, &datagram), Ok(hello));
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Sender of the hello.

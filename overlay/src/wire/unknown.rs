@@ -11,17 +11,6 @@ use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 ///
 /// It is the first 28 bytes of that packet with another type, so it is never longer than the packet. Anyone
 /// can forge it, so it is only a reason to try a handshake.
-///
-/// ```
-/// use peersock_overlay::wire::UnknownSession;
-///
-/// let mut packet = [0xee; 60];
-/// packet[0] = 0xD4;
-/// let mut reply = Vec::new();
-/// assert!(UnknownSession::answer(&packet, &mut reply));
-/// assert_eq!(UnknownSession::parse(&reply)?.index.to_be_bytes(), [0xee; 3]);
-/// # Ok::<(), peersock_overlay::wire::ParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownSession {
     /// The index that the packet had.

@@ -21,11 +21,6 @@ const MAX_ADDRESSES: usize = 8;
 const UNSENT: u32 = 16 << 10;
 
 /// The way out that TCP connections take.
-///
-/// ```
-/// let way = peersock_streams::Way { interface: Some("lo".into()) };
-/// assert_ne!(way, peersock_streams::Way::default());
-/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Way {
     /// The network interface by which they must leave. Works on Linux only; elsewhere connecting fails if it

@@ -19,13 +19,6 @@ use crate::connection::{Closed, Shared};
 use crate::queue::Dropped;
 
 /// Timers of a connection: when it sends a keepalive, and when it gives up.
-///
-/// ```
-/// use peersock_streams::Timing;
-/// use std::time::Duration;
-///
-/// assert!(Timing::default().dead_after < Duration::from_secs(30));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// A client sends a keepalive after this time of silence in either direction. Default: 10 s.

@@ -27,9 +27,7 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Prepares the sockets.
-    ///
-    /// # Errors
-    /// Returns the system's error if a socket may not broadcast.
+    /// Fails with the system's error if a socket may not broadcast.
     pub(super) fn new(sockets: &Sockets, announcement: &Announcement, port: u16) -> io::Result<Self> {
         let sockets = sockets.copies()?;
         for (socket, ip) in sockets.iter().filter(|(_, ip)| ip.is_ipv4()) {

@@ -20,23 +20,6 @@ const MOST_PER_SOCKET: usize = 20;
 const MOST_CHANGES: usize = 4096;
 
 /// Change of the node's membership: its first socket has joined a group, or its last one has left.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let now = Instant::now();
-/// let stack = Stack::new(Config::default(), [7; 32], now);
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "[::]:5353".parse()?, UdpOptions::default())?;
-/// let group = "ff02::fb".parse()?;
-/// socket.join(None, group)?;
-///
-/// let mut batch = Batch::new();
-/// stack.handle_timeout(now, &mut batch);
-/// assert_eq!(batch.memberships, [MembershipChange { interface: net, group, joined: true }]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MembershipChange {
     /// Interface of the membership.

@@ -32,15 +32,6 @@ const MOST_RECORDS: usize = 64;
 
 /// Returns an IP packet that reports that the node at `source` has joined or left `group`; `None` if they are
 /// of different families.
-///
-/// ```
-/// use peersock_stack::{membership_report, read_membership_report};
-///
-/// let (source, group) = ("fd00::1".parse()?, "ff05::1:3".parse()?);
-/// let packet = membership_report(source, group, true).expect("both are IPv6");
-/// assert_eq!(read_membership_report(&packet), Some(vec![(group, true)]));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<Vec<u8>> {
     // Without a list of sources, EXCLUDE means all sources and INCLUDE none (RFC 3376 4.2.12).
     let kind = if joined { TO_EXCLUDE } else { TO_INCLUDE };

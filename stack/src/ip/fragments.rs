@@ -31,25 +31,6 @@ const COPIED: u8 = 0x80;
 ///
 /// [`next`](Self::next) writes each header over the tail of the piece before. The caller must have consumed
 /// (sealed, sent or copied) that piece by then. Made by [`Stack::fragments`].
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::{Config, InterfaceConfig, MAX_DATAGRAM, Stack, UdpOptions};
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "[fd00::1]:0".parse()?, UdpOptions::default())?;
-/// let route = socket.route(Some("[fd00::2]:53".parse()?))?;
-/// let mut buf = vec![0; MAX_DATAGRAM];
-/// let len = socket.send(Instant::now(), &route, &[1; 3000], 1280, &mut buf)?;
-/// let mut fragments = stack.fragments(net, &buf[..len], 1280)?;
-/// let mut sizes = Vec::new();
-/// while let Some(packet) = fragments.next(&mut buf) {
-///     sizes.push(packet.len());
-/// }
-/// assert_eq!(sizes, [1280, 1280, 592]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone)]
 pub struct Fragments {
     /// Bytes of the whole packet.

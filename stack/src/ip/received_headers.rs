@@ -6,10 +6,6 @@ use crate::ip::{IpHeader, extensions};
 
 /// Extension headers of a received datagram, in order, without fragment headers: the content of
 /// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS and IPV6_RECVRTHDR.
-///
-/// ```
-/// assert_eq!(peersock_stack::ReceivedHeaders::default().iter().count(), 0);
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceivedHeaders {
     /// Headers, each after its protocol number.

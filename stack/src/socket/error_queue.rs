@@ -10,22 +10,6 @@ use crate::socket::queue::DatagramQueue;
 const LIMIT: usize = 16 << 10;
 
 /// One entry of a socket's error queue: IP_RECVERR, IPV6_RECVERR, as Linux's `sock_extended_err`.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let ip = IpOptions { receive_errors: true, fragmentation: Fragmentation::Never, ..IpOptions::default() };
-/// let options = UdpOptions { ip, ..UdpOptions::default() };
-/// let socket = stack.udp_bind(Some(net), "[fd00::1]:0".parse()?, options)?;
-/// let route = socket.route(Some("[fd00::2]:53".parse()?))?;
-/// assert_eq!(socket.send(Instant::now(), &route, &[0; 2000], 1280, &mut [0; 3000]), Err(Error::MessageSize));
-/// let report = socket.recv_error(&mut [])?;
-/// assert_eq!((report.origin, report.info), (ErrorOrigin::Local, 1280));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorReport {
     /// Error of a socket call: `ee_errno`.
@@ -56,13 +40,6 @@ impl ErrorReport {
 }
 
 /// Reporter of an error.
-///
-/// ```
-/// use peersock_stack::ErrorOrigin;
-///
-/// // As Linux's SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6.
-/// assert_eq!([ErrorOrigin::Local as u8, ErrorOrigin::Icmp as u8, ErrorOrigin::Icmpv6 as u8], [1, 2, 3]);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorOrigin {
     /// This node.

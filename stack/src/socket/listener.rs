@@ -82,8 +82,6 @@ impl Stack {
     /// Binds an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections are refused until
     /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
     /// connection: see [`allows_port`](Self::allows_port).
-    ///
-    /// # Errors
     /// Fails as [`tcp_listen`](Self::tcp_listen) does.
     pub fn tcp_bind(
         &self,
@@ -179,8 +177,6 @@ impl Listener {
     /// Accepts a connection as [`accept`](Self::accept) does, but the connection keeps its place of the
     /// backlog until [`free_place`](Self::free_place). This serves a caller that passes connections on to
     /// another program.
-    ///
-    /// # Errors
     /// Fails as [`accept`](Self::accept) does.
     pub fn accept_in_place(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
         self.lock().take_in_place()

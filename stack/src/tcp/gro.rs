@@ -54,11 +54,6 @@ pub struct Flushed<'a> {
 }
 
 /// Description of the segments joined in a packet.
-///
-/// ```
-/// let joined = peersock_stack::Joined { header_len: 60, segment: 1400, is_even: true };
-/// assert_eq!(joined.header_len + joined.segment, 1460, "bytes of the first packet");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
     /// Bytes of the IP and TCP headers.

@@ -30,13 +30,6 @@ pub struct Cell {
 }
 
 /// Two nodes behind one box, and a seed for all other parameters.
-///
-/// ```
-/// use peersock_sim::cells::{PathKind, Shared, Together};
-///
-/// let outcome = Together { shared: Shared::Home, seed: 1 }.run(false).unwrap();
-/// assert_eq!(outcome.path, PathKind::Direct);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Together {
     /// The box or network that the two nodes share.
@@ -97,9 +90,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 impl Cell {
     /// Runs the cell. `trace` writes every event to standard error.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         for (number, kind) in (1..).zip(self.kinds) {
@@ -114,9 +105,7 @@ impl Cell {
 
 impl Together {
     /// Runs the cell, as [`Cell::run`] does.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         let Meeting { world, random, .. } = &mut meeting;

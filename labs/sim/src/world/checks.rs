@@ -91,9 +91,7 @@ impl World {
     }
 
     /// Checks that every undisturbed conversation has completed.
-    ///
-    /// # Errors
-    /// A conversation has not completed.
+    /// Fails if a conversation has not completed.
     pub fn check_complete(&self) -> Result<(), Violation> {
         match self.ledger.pending().next() {
             None => Ok(()),
@@ -120,9 +118,7 @@ impl World {
 
     /// Checks that only connections whose other end crashed or left remain. Returns the number of nodes that
     /// must have none at all, and the number of running nodes.
-    ///
-    /// # Errors
-    /// A node has more connections.
+    /// Fails if a node has more connections.
     pub fn check_nothing_left(&self) -> Result<(usize, usize), Violation> {
         let (mut idle, mut running) = (0, 0);
         for (number, machine) in self.machines.iter().enumerate() {

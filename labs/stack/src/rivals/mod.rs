@@ -42,9 +42,7 @@ pub(crate) fn trials(wanted: impl Fn(&str) -> bool) -> Trials {
 }
 
 /// Runs all trials once in each round, so that a slowdown of the machine affects all of them.
-///
-/// # Errors
-/// The reason why trials are impossible here, or a failure.
+/// Fails with the reason why trials are impossible here, or a failure.
 pub(crate) fn run(
     mut trials: Trials,
     congestion: CongestionControl,

@@ -65,13 +65,6 @@ const UNUSED: Duration = Duration::from_secs(60);
 
 /// UDP socket that the endpoint wants in addition to the driver's regular ones; see
 /// [`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets).
-///
-/// ```
-/// use peersock_overlay::{SocketIndex, WantedSocket};
-///
-/// let wanted = WantedSocket { index: SocketIndex::extra(3), like: SocketIndex(0) };
-/// assert!(wanted.index.is_extra() && !wanted.like.is_extra());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantedSocket {
     /// Index of the socket.

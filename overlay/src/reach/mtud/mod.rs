@@ -82,12 +82,6 @@ pub(crate) struct Mtud {
 }
 
 /// State of a path's datagram size: whether datagrams of that size pass.
-///
-/// ```
-/// # use peersock_overlay::SizeState;
-/// let state = SizeState::TooSmall;
-/// assert_ne!(state, SizeState::Passes);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SizeState {

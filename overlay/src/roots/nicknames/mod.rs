@@ -28,14 +28,6 @@ fn repeat_after(tries: u32) -> Duration {
 }
 
 /// Node that was found by a nickname.
-///
-/// ```
-/// use peersock_overlay::{NamedNode, NetworkId};
-///
-/// fn address(network: NetworkId, found: &NamedNode) -> std::net::Ipv6Addr {
-///     network.address_of(&found.identity.node_id())
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedNode {
     /// Keys of the node.
@@ -45,14 +37,6 @@ pub struct NamedNode {
 }
 
 /// Reason why a nickname is not this node's, or leads to no node.
-///
-/// ```
-/// use std::io;
-/// use peersock_overlay::NicknameError;
-///
-/// let error = io::Error::from(NicknameError::NotFound);
-/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NicknameError {

@@ -55,15 +55,6 @@ const TCP: u8 = 4;
 /// Kinds 9 to 12 belong to [`NicknameMessage`].
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::wire::{LookUpKey, RootMessage};
-///
-/// let message = RootMessage::LookUp { id: 7, key: LookUpKey::Prefix([9; 10]) };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(RootMessage::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootMessage {
@@ -171,15 +162,6 @@ impl Registered {
 }
 
 /// Key of a look-up. A self-certifying address ends in the first 10 bytes of its owner's node ID.
-///
-/// ```
-/// use peersock_overlay::wire::LookUpKey;
-/// use peersock_overlay::Identity;
-///
-/// let node = Identity::from_seed(&[1; 32]).node_id();
-/// assert!(LookUpKey::Id(node).matches(&node));
-/// assert!(!LookUpKey::Prefix([0; 10]).matches(&node));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LookUpKey {
     /// First 10 bytes of the node ID.

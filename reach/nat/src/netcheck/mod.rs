@@ -38,14 +38,6 @@ const PORT_MAPPING: Duration = Duration::from_secs(2);
 const MAX_INTERFACES: usize = 16;
 
 /// A server to ask.
-///
-/// ```
-/// use peersock_nat::netcheck::{Target, Transport};
-///
-/// let target = Target::parse("stun.example.org:3478", Transport::Udp);
-/// assert_eq!(target.map(|target| target.port), Some(3478));
-/// assert_eq!(Target::parse("no port", Transport::Udp), None);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Target {
     /// A host name or an address.
@@ -177,8 +169,7 @@ pub struct ServerAddress {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// # Errors
-/// If the system does not list its interfaces.
+/// Fails if the system does not list its interfaces.
 pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
     let begin = Instant::now();
     let mut interfaces = host::interfaces()?;

@@ -30,8 +30,7 @@ const TAKEN_AT_ONCE: usize = 16;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Errors
-/// If the local address or the interface does not exist, or no socket can be made.
+/// Fails if the local address or the interface does not exist, or no socket can be made.
 pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::Result<Observations> {
     let sockets = sockets(local, interface)?;
     let own = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;

@@ -52,8 +52,6 @@ impl Flow {
     }
 
     /// Does the same as [`write`](Self::write) with several buffers, one after another.
-    ///
-    /// # Errors
     /// Fails as [`write`](Self::write) does.
     pub fn write_vectored(&self, now: Instant, buffers: &[IoSlice<'_>]) -> Result<usize, Error> {
         let len = buffers.iter().map(|buffer| buffer.len()).sum();
@@ -109,9 +107,7 @@ impl Flow {
     ///
     /// After a reset, data that had arrived in order before can still be read. Then the error is returned
     /// once, and after it the end.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`] while no data is available, else the error that ended the connection.
+    /// Errors: [`Error::WouldBlock`] while no data is available, else the error that ended the connection.
     pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if buf.is_empty() || inner.read_shut {
@@ -135,8 +131,6 @@ impl Flow {
     /// Shows received data in place to `take`, in order, in at most [`PIECES`] pieces. `take` returns the
     /// number of bytes used, which are then removed. The flow's lock is held meanwhile. Otherwise it behaves
     /// as [`read`](Self::read).
-    ///
-    /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub fn read_with(&self, now: Instant, take: impl FnOnce(&[&[u8]]) -> usize) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
@@ -164,8 +158,6 @@ impl Flow {
     }
 
     /// Copies received data without removing it. Otherwise it behaves as [`read`](Self::read).
-    ///
-    /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub fn peek(&self, _now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let mut inner = self.lock();
@@ -190,9 +182,7 @@ impl Flow {
     }
 
     /// Sends FIN after the queued data: SHUT_WR.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
+    /// Errors: [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
@@ -208,9 +198,7 @@ impl Flow {
     /// Makes every read return the end, and discards arriving data: SHUT_RD. The peer learns nothing until
     /// the connection is [closed](Self::close), which resets it if data was discarded. If sending was shut
     /// down too, arriving data resets the connection at once, as in Linux.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
+    /// Errors: [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {

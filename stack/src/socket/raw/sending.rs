@@ -12,18 +12,6 @@ use crate::ip::{Fields, IpHeader, MAX_PACKET};
 use crate::{Error, InterfaceId, SendOptions, icmp};
 
 /// Outgoing route of a raw socket's packet.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::{Config, InterfaceConfig, RawOptions, SendOptions, Stack};
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.raw_open(None, true, 89, RawOptions::default())?;
-/// let route = socket.route(Some("fd00::2".parse()?), &SendOptions::default())?;
-/// assert_eq!((route.interface, route.source), (net, "fd00::1".parse::<std::net::IpAddr>()?));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RawRoute {
     /// Outgoing interface.
@@ -87,8 +75,6 @@ impl RawSocket {
     }
 
     /// Returns the error that [`send`](Self::send) would return for `len` bytes, except errors about `buf`.
-    ///
-    /// # Errors
     /// Fails as [`send`](Self::send) does.
     pub fn check_length(
         &self,

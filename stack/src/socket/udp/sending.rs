@@ -16,8 +16,6 @@ use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
 
 impl UdpSocket {
     /// Sets or replaces the peer: only its datagrams are received, and ICMP errors are reported.
-    ///
-    /// # Errors
     /// Fails as [`route`](Self::route) does, and with [`Error::AddrInUse`] if another socket has this pair.
     pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
         self.connect_with(remote, &SendOptions::default())
@@ -181,8 +179,6 @@ impl UdpSocket {
 
     /// Returns, and reports, the error that [`send_with`](Self::send_with) would return for `len` bytes,
     /// except errors about `buf`.
-    ///
-    /// # Errors
     /// Fails as [`send_with`](Self::send_with) does.
     pub fn check_length(
         &self,
@@ -219,9 +215,7 @@ impl UdpSocket {
     }
 
     /// Changes the settings of its IP headers.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    /// Errors: [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
     pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
         self.ip.store(options)
     }
