@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
 use peersock_stack::InterfaceId;
 
-use crate::doubts::Doubt;
 use crate::membership::Reported;
 use crate::multicast::Asked;
+use crate::path_checks::Doubt;
 use crate::stage::Stage;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Waiters;

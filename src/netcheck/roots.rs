@@ -13,10 +13,10 @@ use serde::{Serialize, Serializer};
 use crate::{Dht, IdentitySource, Interfaces, Node, RootSource, RootStatus, TurnServer};
 
 /// Timeout of the roots, similar to the rest of the report if a server is silent.
-const PATIENCE: Duration = Duration::from_secs(4);
+const ROOTS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Interval of the check whether all have answered.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Time limit of the node's goodbyes.
 const GOODBYE: Duration = Duration::from_millis(300);
@@ -86,7 +86,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
             return Vec::new();
         }
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + ROOTS_TIMEOUT;
     let roots = loop {
         let roots = node.status().roots;
         // `Connected` is only a step on the way to registered or refused.
@@ -94,7 +94,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
         if roots.iter().all(is_settled) || Instant::now() >= until {
             break roots;
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     };
     node.shutdown(GOODBYE);
     roots.into_iter().map(RootCheck::from).collect()
@@ -124,7 +124,7 @@ pub(super) fn advise(roots: &[RootCheck], report: &Report) -> Vec<Advice> {
                 Some("copy the first line that `peersock root` prints there: the key is in front of the @"),
             ),
             _ => Advice::new(
-                format!("{name} does not answer within {} s", PATIENCE.as_secs()),
+                format!("{name} does not answer within {} s", ROOTS_TIMEOUT.as_secs()),
                 Some("check that it runs there, and has the key that its text names"),
             ),
         }

@@ -138,7 +138,7 @@ impl Joined {
             }
             // Each confirmation costs a probe, so only the first look requests one.
             confirm = false;
-            thread::sleep(LOOK);
+            thread::sleep(PATH_POLL_INTERVAL);
         }
     }
 
@@ -172,7 +172,7 @@ impl Joined {
 }
 
 /// Interval of the checks for a path's state.
-const LOOK: Duration = Duration::from_millis(10);
+const PATH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Interval at which a wait for a peer searches for it again on the local networks.
 const SOLICIT: Duration = Duration::from_secs(1);

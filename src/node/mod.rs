@@ -372,13 +372,13 @@ impl Inner {
             if patience.is_over(now, &left) {
                 return (left.bytes, left.ends) == (0, 0);
             }
-            std::thread::sleep(DRAIN_LOOK);
+            std::thread::sleep(DRAIN_POLL_INTERVAL);
         }
     }
 }
 
 /// Interval of the checks for the end of a delivery.
-const DRAIN_LOOK: Duration = Duration::from_millis(1);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {
     fn drop(&mut self) {

@@ -13,7 +13,7 @@ use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
 /// Up to this number of entries, each file is synced separately. Beyond it, only files of at least [`LARGE`]
 /// bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
-const FEW: usize = 64;
+const MAX_SYNCED_EACH: usize = 64;
 const LARGE: u64 = 1 << 20;
 
 /// Options of a receiver.
@@ -205,7 +205,7 @@ impl<S: Stream> Receiver<'_, S> {
             self.folder.make_folder(path).map_err(|error| ReceiveError::local(path, error))?;
         }
         let mut buffer = vec![0; DATA_BYTES];
-        let is_few = folders.len() + links.len() + wants.len() <= FEW;
+        let is_few = folders.len() + links.len() + wants.len() <= MAX_SYNCED_EACH;
         let written: Vec<_> = wants.iter().map(|want| want.index).collect();
         let mut taken = Ok(());
         for want in wants {

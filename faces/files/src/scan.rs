@@ -12,7 +12,7 @@ use crate::manifest::{Entry, Kind, Manifest, ManifestError};
 use crate::path::{EntryPath, LinkTarget, PathError};
 
 /// Maximum number of left-out entries kept by name.
-const NAMED: usize = 100;
+const MAX_NAMED_ENTRIES: usize = 100;
 
 /// Files and folders to send, with their manifest.
 #[derive(Debug)]
@@ -235,7 +235,7 @@ impl Source {
 
     fn leave_out(&mut self, path: impl ToString, why: impl ToString) {
         self.left_out_count = self.left_out_count.saturating_add(1);
-        if self.left_out.len() < NAMED {
+        if self.left_out.len() < MAX_NAMED_ENTRIES {
             self.left_out.push(LeftOut { path: path.to_string(), why: why.to_string() });
         }
     }

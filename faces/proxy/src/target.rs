@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use peersock_primitives::is_deceptive;
 
 /// Longest name of a host in bytes (RFC 1035, 2.3.4).
-const MOST_OF_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// A host: an address, or a name of a member or of the DNS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ impl Host {
         }
         let is_plain =
             |c: char| !is_deceptive(c) && !c.is_whitespace() && !"[]:/\\@%?#\"<>^`{|}*,".contains(c);
-        let is_name = !text.is_empty() && text.len() <= MOST_OF_NAME && text.chars().all(is_plain);
+        let is_name = !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.chars().all(is_plain);
         is_name.then(|| Host::Name(text.to_owned()))
     }
 }

@@ -27,7 +27,7 @@ const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_pre
 const PREFIX: &str = "libpeersock_preload-";
 
 /// Number of attempts to find a file that other processes remove or replace meanwhile.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// There is no place for the library.
 #[derive(Debug, Error)]
@@ -86,7 +86,7 @@ impl Library {
             return Err(io::Error::other("LD_PRELOAD cannot name it"));
         }
         let directory = private_directory(folder)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             if let Some(file) = lock_current(&directory, name)? {
                 old_libraries::remove(&directory, PREFIX, name);
                 return Ok(Library { path, name: name.to_owned(), _file: file });

@@ -355,13 +355,13 @@ impl FakeRoot {
             return vec![frame];
         }
         self.passed.push(frame);
-        self.passed.drain(..self.passed.len().saturating_sub(REPEATED));
+        self.passed.drain(..self.passed.len().saturating_sub(MAX_REPEATED_FRAMES));
         self.passed.iter().rev().cloned().collect()
     }
 }
 
 /// Number of frames that a repeating root keeps.
-const REPEATED: usize = 10;
+const MAX_REPEATED_FRAMES: usize = 10;
 
 enum Say {
     Root(RootMessage),

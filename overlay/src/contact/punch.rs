@@ -97,7 +97,7 @@ impl HolePunch {
     const DENSE: [u64; 5] = [0, 100, 200, 400, 800];
 
     /// Duration of the plan after the common start.
-    const LAST: Duration = Duration::from_secs(12);
+    const PLAN_DURATION: Duration = Duration::from_secs(12);
 
     /// Creates the plan of the side with the contact `own` towards `peer`, with the common start in
     /// `start_in`, at most ten seconds.
@@ -114,7 +114,7 @@ impl HolePunch {
             shots.extend(known.iter().map(|to| Shot { after, to: *to }));
         }
         let dense = Self::DENSE.iter().map(|ms| Duration::from_millis(*ms));
-        let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::LAST);
+        let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::PLAN_DURATION);
         for after in dense.map(|at| start + at) {
             // A guess concerns the mapping that the peer makes by its first dense packet. Before it a guess
             // would only use ports up, and after it would be wrong.

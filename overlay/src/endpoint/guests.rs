@@ -23,17 +23,17 @@ use crate::wire::{Initiation, LookUpKey, Referral, RootRecord, StreamWay};
 
 /// Maximum number of guests while this node's own roots do not change; and maximum named by one of them.
 const MAX_GUESTS: usize = 16;
-const MAX_OF_ONE: usize = 8;
+const MAX_GUESTS_OF_PEER: usize = 8;
 /// Minimum number that each root may name, however many roots there are.
 const MIN_OF_ONE: usize = 2;
 /// Maximum number of guests after changes of this node's own roots.
-const MAX_EVER: usize = 2 * MAX_GUESTS;
+const MAX_GUESTS_IN_TRANSITION: usize = 2 * MAX_GUESTS;
 /// Maximum number of addresses of a guest that are tried.
 const MAX_ADDRESSES: usize = 4;
 /// Maximum number of ways by streams that are tried.
 const MAX_WAYS: usize = 4;
 /// Delay of streams after UDP addresses.
-const STREAM_AFTER: Duration = Duration::from_secs(1);
+const STREAM_DELAY: Duration = Duration::from_secs(1);
 /// Time for which streams are tried, unless the root answers.
 const STREAM_TRIED: Duration = Duration::from_secs(10);
 /// First port that may be tried, apart from the web's: lower ports belong to unrelated services.
@@ -44,7 +44,7 @@ const GRANTED: usize = 4 * Initiation::MIN;
 /// Maximum number of nodes that a guest is asked for; others wait until it is left.
 const MAX_NODES: usize = 256;
 /// Time without a peer reached through it after which a guest is left.
-const IDLE: Duration = Duration::from_secs(120);
+const UNUSED_GUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Endpoint {
     /// Handles a referral: a root says that a wanted node is registered at another root. Believes it if the
@@ -112,8 +112,8 @@ impl Endpoint {
             guests().filter(|guest| guest.named_by.first().is_some_and(|(by, _)| *by == own)).count();
         let all = guests().count();
         // A share for each root, so that one root's referrals cannot take the places of the others'.
-        let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_OF_ONE);
-        if of_one >= share || all >= MAX_EVER {
+        let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_GUESTS_OF_PEER);
+        if of_one >= share || all >= MAX_GUESTS_IN_TRANSITION {
             return None;
         }
         let granted = self.granted(now, own, &referral.root, said_by);
@@ -142,7 +142,7 @@ impl Endpoint {
         let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get_mut(guest)) else { return };
         self.nodes[peer.link.node].reach.add_named(&granted.addresses, GRANTED);
         if !granted.ways.is_empty() {
-            let after = if granted.addresses.is_empty() { Duration::ZERO } else { STREAM_AFTER };
+            let after = if granted.addresses.is_empty() { Duration::ZERO } else { STREAM_DELAY };
             root.stream.try_named(granted.ways.clone(), after, now + after + STREAM_TRIED);
         }
     }
@@ -218,7 +218,7 @@ impl Endpoint {
             })
         };
         let is_used = root.relay.as_ref().is_some_and(is_reached);
-        let is_over = root.registering.is_refused() || (!is_used && now >= guest.used + IDLE);
+        let is_over = root.registering.is_refused() || (!is_used && now >= guest.used + UNUSED_GUEST_TIMEOUT);
         if is_over {
             self.leave_root(now, key);
             self.publish_roots();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Endpoint;
-use super::root_sessions::SHORTEST;
+use super::root_sessions::MIN_TIMER_DELAY;
 use super::roots::Roots;
 use crate::link::{Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
@@ -18,7 +18,7 @@ impl Endpoint {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.ask_at(key, now, |wanted| may_ask(list, key, wanted));
         if let Some(at) = look_ups.next() {
-            self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST));
+            self.core.timers.set(Timer::LookUp, at.max(now + MIN_TIMER_DELAY));
         }
         self.ask_roots(now, questions);
     }
@@ -66,7 +66,7 @@ impl Endpoint {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.due(&roots, now, |root, wanted| may_ask(list, root, wanted));
         match self.roots.look_ups.next() {
-            Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST)),
+            Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + MIN_TIMER_DELAY)),
             None => self.core.timers.clear(Timer::LookUp),
         }
         self.ask_roots(now, questions);

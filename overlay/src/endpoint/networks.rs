@@ -19,7 +19,7 @@ const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// Time for which a failed look-up is remembered, so that a handshake starts when the owner is found: the
 /// longest round trip plus the other node's queueing time.
-const WANTED_FOR: Duration = Duration::from_secs(12);
+const FAILED_LOOKUP_LIFETIME: Duration = Duration::from_secs(12);
 
 /// Maximum number of such addresses per network; the one asked for longest ago makes room.
 const MAX_WANTED: usize = 64;
@@ -146,6 +146,6 @@ impl JoinedNetwork {
     }
 
     fn forget_unwanted(&mut self, now: Instant) {
-        self.wanted.retain(|_, &mut since| now.saturating_duration_since(since) < WANTED_FOR);
+        self.wanted.retain(|_, &mut since| now.saturating_duration_since(since) < FAILED_LOOKUP_LIFETIME);
     }
 }

@@ -43,7 +43,7 @@ const HANDSHAKE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of nodes examined per address. Usually there is one, or a few that have followed each
 /// other.
-const MOST_AT: usize = 8;
+const MAX_NODES_PER_ADDRESS: usize = 8;
 
 /// All nodes. Indexing works for nodes that are a peer somewhere.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl Nodes {
 
     /// Returns the peers of nodes whose paths lead to `place`, for at most a few nodes.
     pub(super) fn peers_at(&self, place: &PlaceKey) -> Vec<PeerKey> {
-        self.at(place).take(MOST_AT).flat_map(|key| self[key].peers()).collect()
+        self.at(place).take(MAX_NODES_PER_ADDRESS).flat_map(|key| self[key].peers()).collect()
     }
 
     /// Returns the nodes whose paths lead to `place`.

@@ -92,7 +92,7 @@ impl Endpoint {
             self.read_initiation(now, meta, &datagram);
         }
         if !self.backlog.is_empty() {
-            self.core.timers.set(Timer::Backlog, now + NEXT);
+            self.core.timers.set(Timer::Backlog, now + NEXT_BATCH_DELAY);
         }
     }
 
@@ -146,7 +146,7 @@ const WORKED_OFF_AT_ONCE: usize = 4;
 
 /// Delay after which the next ones are due.
 // More than zero, so that the driver has its turn.
-const NEXT: Duration = Duration::from_micros(1);
+const NEXT_BATCH_DELAY: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.
 #[derive(Debug, Default)]

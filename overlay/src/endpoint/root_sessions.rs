@@ -55,7 +55,7 @@ impl Endpoint {
         let nicknames = self.step_nicknames(now, key);
         let moves = self.roots.get(key).and_then(|root| root.move_at);
         let due = [stream, other_view, nicknames, moves].into_iter().flatten().fold(session, Instant::min);
-        self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
+        self.core.timers.set(Timer::Root(key), due.max(now + MIN_TIMER_DELAY));
     }
 
     /// Performs the session's due step and returns when to check again.
@@ -231,7 +231,7 @@ const NOTICES_BURST: u32 = 500;
 
 /// Minimum delay of a timer that is due again.
 // A loop cannot run without end then.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const MIN_TIMER_DELAY: Duration = Duration::from_millis(1);
 
 /// Time after a change of address until the root has probably seen this node there.
 const ADDRESS_SETTLES: Duration = Duration::from_millis(500);

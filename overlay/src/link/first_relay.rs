@@ -64,7 +64,7 @@ impl FirstRelay {
 const MAX_OTHERS: usize = 8;
 
 /// Time allowed for the answer besides two round trips to the root.
-const MARGIN: Duration = Duration::from_millis(20);
+const ANSWER_MARGIN: Duration = Duration::from_millis(20);
 
 /// Wait while the round-trip time to the root is unknown.
 const UNKNOWN: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 /// Returns how long a root with this round-trip time relays alone: the time of the answer if the node is as
 /// far from the root as this one, plus a margin.
 fn wait(rtt: Option<Duration>) -> Duration {
-    rtt.map_or(UNKNOWN, |rtt| rtt * 2 + MARGIN)
+    rtt.map_or(UNKNOWN, |rtt| rtt * 2 + ANSWER_MARGIN)
 }
 
 /// Returns when the next round may begin. The answer's path may be longer than the path to the root.

@@ -25,7 +25,7 @@ impl Link {
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx).filter(|_| self.doubted)?;
         // Silence is normal on a long path.
-        Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
+        Some(since + PRESENT_SILENCE.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
     /// Handles an upper layer without an answer from the peer. Confirms that the path still carries its
@@ -33,7 +33,7 @@ impl Link {
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         let heard = self.handle.activity().last_received().max(cx.core.awake_since());
-        if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= RECENTLY) {
+        if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= PRESENT_SILENCE) {
             self.attempt(cx, Reason::Silence);
         }
     }
@@ -148,7 +148,7 @@ impl Link {
         }
         let rtt = cx.reach.rtt().unwrap_or_default();
         Some(match self.questioned.filter(|at| *at >= since) {
-            None => since + SILENT.max(rtt * 2),
+            None => since + QUESTION_SILENCE.max(rtt * 2),
             Some(at) => at + answers_within(rtt),
         })
     }
@@ -237,7 +237,7 @@ impl Link {
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// Time without an answer to data after which the path is asked whether it still works.
-const SILENT: Duration = Duration::from_millis(400);
+const QUESTION_SILENCE: Duration = Duration::from_millis(400);
 
 /// Returns the time limit for an answer to a question about silence: two round trips, but at least 300 ms.
 /// After it the peer is looked for elsewhere, or a stream to a root is opened. The stream is closed again if
@@ -247,4 +247,4 @@ pub(crate) fn answers_within(rtt: Duration) -> Duration {
 }
 
 /// Time since the last packet within which a peer counts as present.
-const RECENTLY: Duration = Duration::from_secs(1);
+const PRESENT_SILENCE: Duration = Duration::from_secs(1);

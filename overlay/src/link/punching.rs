@@ -12,13 +12,13 @@ use crate::session::Session;
 use crate::wire::{Candidates, Control, DATA_OVERHEAD};
 
 /// Time after which the responder of the handshake asks for the peer's addresses, if the peer has not asked.
-const TURN: Duration = Duration::from_secs(1);
+const RESPONDER_DELAY: Duration = Duration::from_secs(1);
 
 /// Upper bound on a round-trip time that a peer may claim.
 pub(super) const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// Time since the last data within which data counts as flowing.
-const LATELY: Duration = Duration::from_secs(15);
+const RECENT_DATA_AGE: Duration = Duration::from_secs(15);
 
 impl Link {
     /// Starts the exchange of addresses, because datagrams are relayed from now on. The session's initiator
@@ -28,7 +28,7 @@ impl Link {
         if self.begin_with_question(cx, &session) {
             return;
         }
-        self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
+        self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { RESPONDER_DELAY });
     }
 
     /// Tells the peer at once that this node's addresses have changed.
@@ -57,7 +57,7 @@ impl Link {
     /// Returns true if data passes, and not only signs of life.
     pub(super) fn data_flows(&self, now: Instant) -> bool {
         let data = self.handle.activity().last_data();
-        data.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+        data.is_some_and(|at| now.saturating_duration_since(at) < RECENT_DATA_AGE)
     }
 
     /// Handles a contact of the peer that was learned elsewhere; both sides begin sending at `start`.

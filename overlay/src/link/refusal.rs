@@ -13,7 +13,7 @@ use crate::session::Peer;
 use crate::wire::{MessageType, SessionIndex};
 
 /// Time of refusals without any authentic packet after which a peer is dead.
-const DEAD_AFTER: Duration = Duration::from_millis(1500);
+const REFUSALS_UNTIL_DEAD: Duration = Duration::from_millis(1500);
 
 /// The same on a local network.
 // One of three initiations would long have been answered.
@@ -23,7 +23,7 @@ const DEAD_AFTER_AT_HAND: Duration = Duration::from_secs(1);
 const DEAD_AFTER_HERE: Duration = Duration::from_millis(600);
 
 /// Upper bound of a round trip on a local network.
-const AT_HAND: Duration = Duration::from_millis(20);
+const MAX_LOCAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// The same where a NAT box or a firewall may be refusing: it may have forgotten a live peer, and learns of
 /// it again when the peer sends something.
@@ -39,7 +39,7 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Time within which refusals count as one.
 // They may answer packets that left together.
-const APART: Duration = Duration::from_millis(500);
+const MIN_REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of bytes an error must quote to show that its sender has seen the datagram: a data packet's header,
 /// or an initiation's index and 7 bytes of its ephemeral key.
@@ -109,7 +109,9 @@ impl Link {
             return cx.set_timer(Timer::Refusal, Some(at));
         }
         // Refusals at one moment may all answer packets that left together.
-        let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
+        let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + MIN_REFUSAL_INTERVAL) else {
+            return;
+        };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
             tracing::debug!(peer = %handle.logged(), "nobody listens where the peer was");
@@ -129,7 +131,7 @@ impl Link {
         }
         match lately {
             Some(heard) if self.handle.is_watched() => {
-                Some((first + DEAD_AFTER_FAR).min((first + DEAD_AFTER).max(heard + HEARD_WITHIN)))
+                Some((first + DEAD_AFTER_FAR).min((first + REFUSALS_UNTIL_DEAD).max(heard + HEARD_WITHIN)))
             }
             Some(_) => Some(first + DEAD_AFTER_FAR),
             None => Some(first.max(self.handle.activity().unanswered_since()?) + DEAD_AFTER_FAR),
@@ -167,11 +169,11 @@ impl Link {
             return Some(DEAD_AFTER_HERE);
         }
         let is_local = is_local(ip);
-        if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= AT_HAND) {
+        if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= MAX_LOCAL_ROUND_TRIP) {
             return Some(DEAD_AFTER_AT_HAND);
         }
         // Elsewhere a firewall may have forgotten the peer and refuse for it.
-        (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(DEAD_AFTER)
+        (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(REFUSALS_UNTIL_DEAD)
     }
 }
 

@@ -264,7 +264,7 @@ impl Link {
 
     /// Tells the peer that this node leaves the network.
     pub(crate) fn say_goodbye(&self, cx: &mut Context<'_>) {
-        self.send_on_current(cx, Control::Close { reason: LEAVING });
+        self.send_on_current(cx, Control::Close { reason: CLOSE_REASON_LEAVING });
     }
 
     fn arm_expiry(&self, cx: &mut Context<'_>) {
@@ -319,4 +319,4 @@ impl Link {
 }
 
 /// Reason code in a [`Control::Close`].
-const LEAVING: u8 = 0;
+const CLOSE_REASON_LEAVING: u8 = 0;

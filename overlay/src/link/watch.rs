@@ -14,9 +14,9 @@
 //!
 //! Probes of the peer count like own ones: the next is due a while after anything was last sent *or* heard.
 //! After a long idle time the node with the smaller ID probes, and the other acknowledges. The other probes
-//! itself only if that is late ([`MARGIN`]). So an idle peer costs one packet each way per [`PROBE_MAX`],
-//! whatever the timers of both nodes and the path between them do. A session due for renewal is renewed
-//! instead of probed.
+//! itself only if that is late ([`GREATER_ID_WAIT`]). So an idle peer costs one packet each way per
+//! [`PROBE_MAX`], whatever the timers of both nodes and the path between them do. A session due for renewal
+//! is renewed instead of probed.
 //!
 //! Two nodes that share several networks have a link in each. A packet in one network shows that the node is
 //! there, so one probe serves all, and the other links probe only if it is not answered.
@@ -37,14 +37,14 @@ const PROBE_MIN: Duration = Duration::from_millis(300);
 
 /// Factor from the time without data to the time until the next probe. With it, connections used once a
 /// second cost one probe per second.
-const GROWTH: u32 = 3;
+const PROBE_INTERVAL_FACTOR: u32 = 3;
 
 /// Maximum interval of probes: less than the shortest NAT mapping lifetime.
 const PROBE_MAX: Duration = Duration::from_secs(25);
 
 /// Bounds of the extra wait, two round trips, of the node with the greater ID at the longest probe interval.
 /// By then the other node's probe has come, if that node is alive and no packet was lost.
-const MARGIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+const GREATER_ID_WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Age at which the prober renews a session begun by the other node.
 // Before the other node's own [`REKEY_AFTER`], because otherwise the probe and the renewal would be two
@@ -190,10 +190,10 @@ impl Link {
         let idle = last.saturating_duration_since(data);
         let answers = last.saturating_duration_since(heard) < QUIET_AFTER;
         let longest = if answers && self.is_at_hand(cx) { longest_at_hand(cx) } else { PROBE_MAX };
-        let wait = (idle * GROWTH).clamp(PROBE_MIN, longest);
+        let wait = (idle * PROBE_INTERVAL_FACTOR).clamp(PROBE_MIN, longest);
         let margin = match wait < PROBE_MAX || self.probes_first(cx) {
             true => Duration::ZERO,
-            false => (cx.reach.rtt().unwrap_or_default() * 2).clamp(MARGIN[0], MARGIN[1]),
+            false => (cx.reach.rtt().unwrap_or_default() * 2).clamp(GREATER_ID_WAIT[0], GREATER_ID_WAIT[1]),
         };
         Some(last + wait + margin)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Reach;
 use super::candidates::Candidate;
 use super::place::{Place, PlaceKey};
-use super::quality::SETTLE;
+use super::quality::MIN_CHANGE_INTERVAL;
 use super::sockets::SocketInfo;
 
 /// Kind of way to a place. Of two working places, the one of the greater kind is used, however long its round
@@ -133,7 +133,7 @@ impl Reach {
             return Some(place);
         }
         // A change within the settling time would let places of similar quality alternate.
-        if self.settled.is_some_and(|at| now < at + SETTLE) {
+        if self.settled.is_some_and(|at| now < at + MIN_CHANGE_INTERVAL) {
             return None;
         }
         let own = self.candidates.get(&current.key())?.quality;

@@ -66,7 +66,7 @@ pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
 pub(crate) use choice::{Flow, Kind};
 pub use mtud::SizeState;
-pub(crate) use mtud::{BASE, BUSY, BUSY_CONFIRM_INTERVAL};
+pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL, LOAD_MIN_BYTES};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
 pub(crate) use place::{PlaceKey, Relay, is_discarded};
 pub use sockets::SocketInfo;

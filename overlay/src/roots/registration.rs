@@ -7,14 +7,14 @@ use crate::id::{Identity, NodeId, PublicIdentity};
 use crate::wire::{Registered, Registration, RootMessage, SessionIndex, Voucher};
 
 /// Requested lifetime of the registration, in seconds.
-const LIFETIME: u32 = 600;
+const LIFETIME_SECONDS: u32 = 600;
 
 /// Lifetime assumed if a root gives less.
 // So a root cannot make this node ask more often.
 const MIN_LIFETIME: u32 = 30;
 
 /// First wait for an answer; it doubles up to the second value.
-const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+const ANSWER_WAIT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
 /// Time after a refusal until the root is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -81,9 +81,10 @@ impl Registering {
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
         // Sequences grow even if the clock is set back, because the root refuses old ones.
         self.sequence = millis.max(self.sequence.saturating_add(1));
-        self.next = Some(now + (REPEAT[0] * 2u32.pow(self.tries.min(8))).min(REPEAT[1]));
+        self.next =
+            Some(now + (ANSWER_WAIT_BOUNDS[0] * 2u32.pow(self.tries.min(8))).min(ANSWER_WAIT_BOUNDS[1]));
         self.tries += 1;
-        let registration = Registration::sign(node, root, self.sequence, LIFETIME);
+        let registration = Registration::sign(node, root, self.sequence, LIFETIME_SECONDS);
         RootMessage::Register { registration, access: access.to_vec() }
     }
 
@@ -112,7 +113,7 @@ impl Registering {
             self.answer = Some(answer);
             return true;
         }
-        let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME).into());
+        let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME_SECONDS).into());
         let had_gap = self.until.is_none_or(|until| now >= until);
         self.since = self.since.filter(|_| !had_gap).or(Some(now));
         self.until = Some(now + lifetime);

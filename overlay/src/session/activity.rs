@@ -26,7 +26,7 @@ pub(crate) struct Activity {
     /// Time when data was last sent.
     data_out: Moment,
     armed: AtomicBool,
-    /// Set when a packet has come after data was unanswered for [`SILENCE`] or more.
+    /// Set when a packet has come after data was unanswered for [`LOSS_SILENCE`] or more.
     silence_ended: AtomicBool,
     /// Set by seal and open, which have no clock, and consumed by the next `note_*`.
     data_sent: AtomicBool,
@@ -120,7 +120,7 @@ impl Activity {
     /// they end a silence.
     pub(crate) fn note_received(&self, now: Instant) -> bool {
         self.received.set(self.base, now);
-        let silent = self.unanswered_since().is_some_and(|since| now >= since + SILENCE);
+        let silent = self.unanswered_since().is_some_and(|since| now >= since + LOSS_SILENCE);
         if silent {
             raise(&self.silence_ended);
         }
@@ -144,7 +144,7 @@ impl Activity {
 
 /// Time without an answer after which data may be lost: longer than most round trips plus the delay of an
 /// acknowledgement.
-const SILENCE: Duration = Duration::from_millis(500);
+const LOSS_SILENCE: Duration = Duration::from_millis(500);
 
 /// Point in time or never, as milliseconds since a base, plus one.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ const CANDIDATES: u8 = 0x09;
 const TCP_CANDIDATES: u8 = 0x0B;
 
 /// Flag of a message that wants an answer.
-const WANTED: u8 = 1;
+const ANSWER_WANTED_FLAG: u8 = 1;
 
 /// Sender's addresses, with the roots' vouchers; sent in a session between two nodes.
 ///
@@ -82,7 +82,7 @@ impl Candidates {
             TCP_CANDIDATES => true,
             _ => return Err(ParseError::Type),
         };
-        let is_question = reader.u8()? & WANTED != 0;
+        let is_question = reader.u8()? & ANSWER_WANTED_FLAG != 0;
         let (id, round_trip) = (reader.u32()?, reader.u16()?);
         let (contact, rest) = Contact::parse(reader.0).ok_or(ParseError::Length)?;
         reader = Reader(rest);
@@ -109,7 +109,7 @@ impl Candidates {
     pub fn emit(&self, out: &mut Vec<u8>) {
         let vouchers = &self.vouchers[..self.vouchers.len().min(Self::MAX_VOUCHERS)];
         out.push(if self.of_tcp { TCP_CANDIDATES } else { CANDIDATES });
-        out.push(if self.is_question { WANTED } else { 0 });
+        out.push(if self.is_question { ANSWER_WANTED_FLAG } else { 0 });
         out.extend(self.id.to_be_bytes());
         out.extend(self.round_trip.to_be_bytes());
         self.contact.emit(out);

@@ -14,7 +14,7 @@ const BIRTHDAY: u8 = 0x0A;
 const BIRTHDAY_FAST: u8 = 1;
 
 /// Flag of a challenge whose sender is where it comes from.
-const HERE: u8 = 1;
+const SENDER_HERE_FLAG: u8 = 1;
 
 /// Message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
 ///
@@ -143,7 +143,7 @@ impl Control {
             CLOSE => Self::Close { reason: reader.u8()? },
             ELSEWHERE => Self::Elsewhere { instance: reader.u64()?, remote: reader.address()? },
             CHALLENGE => {
-                let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
+                let (data, here) = (*reader.array()?, reader.u8()? & SENDER_HERE_FLAG != 0);
                 // The peer answers it with two packets, so it must be as long as both.
                 if here && plaintext.len() < Self::HERE_LEN {
                     return Err(ParseError::Length);
@@ -198,7 +198,7 @@ impl Control {
                 let end = out.len() + if here { Self::HERE_LEN } else { Self::CHALLENGE_LEN };
                 out.push(CHALLENGE);
                 out.extend_from_slice(&data);
-                out.push(if here { HERE } else { 0 });
+                out.push(if here { SENDER_HERE_FLAG } else { 0 });
                 out.resize(end, 0);
             }
             Self::Answer { data } => {

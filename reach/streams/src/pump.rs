@@ -35,7 +35,7 @@ impl Default for Timing {
 }
 
 /// Time for datagrams that were sent just before the end.
-const LINGER: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Number of reads in a row before queued datagrams are sent.
 const READS: usize = 16;
@@ -75,7 +75,7 @@ pub(crate) async fn run(
     let reason = shared.reason();
     if matches!(reason, Closed::Here | Closed::There | Closed::Malformed(_) | Closed::NotAdmitted) {
         // The connection ends in either case.
-        let _ = timeout(LINGER, pump.finish()).await;
+        let _ = timeout(FLUSH_TIMEOUT, pump.finish()).await;
     }
     reason
 }

@@ -17,7 +17,7 @@ use crate::kernel::borrow;
 use crate::{Result, Rules, kernel};
 
 /// Number of attempts to find a port that is free on both networks.
-const TRIES: usize = 16;
+const MAX_PORT_ATTEMPTS: usize = 16;
 
 /// Makes the node forget closed sockets bound to a port, so that it is free on the machine's network.
 /// Errors: ENETDOWN if the node has ended.
@@ -101,7 +101,7 @@ fn bind_counterpart(
     local: SocketAddr,
     counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
 ) -> Result<OwnedFd> {
-    let mut tries = TRIES;
+    let mut tries = MAX_PORT_ATTEMPTS;
     loop {
         let new = counterpart(client, fd)?;
         socket(&new)?.bind(local)?;

@@ -14,9 +14,9 @@ use crate::replaced::Kept;
 use crate::{EpollSets, copies, options};
 
 /// Maximum length of a copied option value of known length, bytes.
-const MOST: usize = 32;
+const MAX_FIXED_OPTION_BYTES: usize = 32;
 /// Maximum length of a value of any length: an extension header.
-const LONGEST: usize = 8 * 256;
+const MAX_OPTION_BYTES: usize = 8 * 256;
 
 /// Turns `fd` into an overlay socket of the same family and type, with the options that were set. Adds it
 /// again to the epoll sets that `sets` finds.
@@ -296,7 +296,7 @@ fn repeat_options(
         let size = match row.repeat {
             Repeat::Never => continue,
             Repeat::UnlessEmpty => {
-                let mut value = [0u8; LONGEST];
+                let mut value = [0u8; MAX_OPTION_BYTES];
                 if let Ok(length @ 1..) = get(row.level, row.number, &mut value) {
                     set_again(new, row, value.get(..length).unwrap_or(&value));
                 }
@@ -305,9 +305,11 @@ fn repeat_options(
             Repeat::Unless(_) | Repeat::Buffer => size_of::<c_int>(),
             Repeat::UnlessZeros(size) | Repeat::UnlessNew(size) => size,
         };
-        let mut old = [0u8; MOST];
-        let Ok(length) = get(row.level, row.number, &mut old[..size.min(MOST)]) else { continue };
-        let old = &mut old[..length.min(MOST)];
+        let mut old = [0u8; MAX_FIXED_OPTION_BYTES];
+        let Ok(length) = get(row.level, row.number, &mut old[..size.min(MAX_FIXED_OPTION_BYTES)]) else {
+            continue;
+        };
+        let old = &mut old[..length.min(MAX_FIXED_OPTION_BYTES)];
         let is_usual = match row.repeat {
             Repeat::Never | Repeat::UnlessEmpty => true,
             // An IPv6 socket reports a hop limit of -1 until it is set.
@@ -316,8 +318,9 @@ fn repeat_options(
             }
             Repeat::UnlessZeros(_) => old.iter().all(|byte| *byte == 0),
             Repeat::UnlessNew(_) | Repeat::Buffer => {
-                let mut usual = [0u8; MOST];
-                let length = of_new(new, row.level, row.number, &mut usual[..size.min(MOST)]);
+                let mut usual = [0u8; MAX_FIXED_OPTION_BYTES];
+                let length =
+                    of_new(new, row.level, row.number, &mut usual[..size.min(MAX_FIXED_OPTION_BYTES)]);
                 // If the initial value is unknown, for example for lack of descriptors, do not copy.
                 length.map_or(true, |length| usual.get(..length) == Some(old))
             }

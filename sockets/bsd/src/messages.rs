@@ -20,10 +20,10 @@ use crate::sockaddr::{read, write, write_to};
 use crate::wait_all::{await_readable, receive_all, takes_all};
 
 /// Maximum number of bytes of a stream that one call with MSG_TRUNC discards.
-const MOST_DISCARDED: usize = 256 << 10;
+const MAX_DISCARDED_BYTES: usize = 256 << 10;
 
 /// Maximum number of datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
-const MOST_SEGMENTS: usize = 128;
+const MAX_SEGMENTS: usize = 128;
 
 /// Sends data, as sendto(2) does.
 /// Fails with the errors of [`Socket::send_to`] and sendto(2), EOPNOTSUPP (urgent data).
@@ -85,7 +85,7 @@ pub unsafe fn recvfrom(
         // With MSG_TRUNC TCP copies nothing, and needs no room.
         let mut discarded = match flags & libc::MSG_TRUNC {
             0 => Vec::new(),
-            _ => vec![0u8; size.min(MOST_DISCARDED)],
+            _ => vec![0u8; size.min(MAX_DISCARDED_BYTES)],
         };
         let (buf, size) = match flags & libc::MSG_TRUNC {
             0 => (buf, size),
@@ -381,7 +381,7 @@ unsafe fn remote(
 fn check_segment(socket: &Socket<'_>, length: usize, asked: &mut Option<Details>) -> Result<()> {
     let Some(details) = asked else { return Ok(()) };
     let Some(segment) = details.segment.map(|segment| usize::from(segment.get())) else { return Ok(()) };
-    if length > segment.saturating_mul(MOST_SEGMENTS) {
+    if length > segment.saturating_mul(MAX_SEGMENTS) {
         return Err(Errno::INVAL);
     }
     if length <= segment || socket.kind() != Kind::Datagram {

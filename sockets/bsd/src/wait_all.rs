@@ -16,7 +16,7 @@ use rustix::net::sockopt::{Timeout, socket_timeout};
 use crate::Result;
 
 /// Interval at which a waiting call checks that the descriptor is still the same file.
-const LOOK: Duration = Duration::from_secs(1);
+const SAME_FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns true if a call waits until its buffer is full.
 pub fn takes_all(flags: c_int) -> bool {
@@ -80,7 +80,7 @@ fn await_more<'fd>(
         if has_ended || left.is_some_and(|left| left.is_zero()) || !waits(fd, flags)? {
             return Ok(false);
         }
-        wait(fd, Some(left.unwrap_or(LOOK).min(LOOK)))?;
+        wait(fd, Some(left.unwrap_or(SAME_FILE_CHECK_INTERVAL).min(SAME_FILE_CHECK_INTERVAL)))?;
     }
 }
 

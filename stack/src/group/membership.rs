@@ -14,10 +14,10 @@ use crate::sync;
 use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
 
 /// Maximum number of groups of one socket, as Linux (`igmp_max_memberships`).
-const MOST_PER_SOCKET: usize = 20;
+const MAX_GROUPS_PER_SOCKET: usize = 20;
 /// Maximum number of pending changes, for a driver that does not read them; [`Stack::memberships`] is
 /// complete in any case.
-const MOST_CHANGES: usize = 4096;
+const MAX_PENDING_CHANGES: usize = 4096;
 
 /// Change of the node's membership: its first socket has joined a group, or its last one has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,7 +100,7 @@ impl Memberships {
 
     /// Records a change. A change that is undone before the driver reads it cancels out.
     fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
-        if table.changes.remove(&key).is_none() && table.changes.len() < MOST_CHANGES {
+        if table.changes.remove(&key).is_none() && table.changes.len() < MAX_PENDING_CHANGES {
             table.changes.insert(key, joined);
         }
         self.changed.store(!table.changes.is_empty(), Ordering::Release);
@@ -159,7 +159,7 @@ impl Groups {
         let member = self.0.get(&key);
         let is_new = member.is_none();
         match change.apply(member.cloned())? {
-            Some(_) if is_new && self.0.len() == MOST_PER_SOCKET => return Err(Error::OutOfMemory),
+            Some(_) if is_new && self.0.len() == MAX_GROUPS_PER_SOCKET => return Err(Error::OutOfMemory),
             Some(filter) => drop(self.0.insert(key, filter)),
             None => drop(self.0.remove(&key)),
         }

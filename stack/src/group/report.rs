@@ -28,7 +28,7 @@ const TO_EXCLUDE: u8 = 4;
 const ALLOW: u8 = 5;
 
 /// Maximum number of records read from one report.
-const MOST_RECORDS: usize = 64;
+const MAX_RECORDS: usize = 64;
 
 /// Returns an IP packet that reports that the node at `source` has joined or left `group`; `None` if they are
 /// of different families.
@@ -79,7 +79,7 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
     let count = u16::from_be_bytes([*report.get(6)?, *report.get(7)?]);
     let mut rest = report.get(8..)?;
     let mut groups = Vec::new();
-    for _ in 0..usize::from(count).min(MOST_RECORDS) {
+    for _ in 0..usize::from(count).min(MAX_RECORDS) {
         let (header, after) = rest.split_at_checked(4 + group_len)?;
         let (auxiliary, sources) = (header[1], u16::from_be_bytes([header[2], header[3]]));
         let group = address(&header[4..])?;

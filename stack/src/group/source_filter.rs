@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::Error;
 
 /// Maximum number of sources in one filter, as Linux: `igmp_max_msf` and `mld_max_msf`.
-const MOST_V4: usize = 10;
-const MOST_V6: usize = 64;
+const MAX_SOURCES_V4: usize = 10;
+const MAX_SOURCES_V6: usize = 64;
 
 /// Change of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ impl SourceFilter {
         let at = self.sources.iter().position(|known| *known == source);
         match (at, adds) {
             (None, true) => {
-                let most = if source.is_ipv4() { MOST_V4 } else { MOST_V6 };
+                let most = if source.is_ipv4() { MAX_SOURCES_V4 } else { MAX_SOURCES_V6 };
                 if self.sources.len() == most {
                     return Err(Error::OutOfMemory);
                 }

@@ -17,8 +17,8 @@ const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
 /// Maximum number of handshakes that wait for a place of such a listener. Each takes the memory of a
 /// connection without data, and counts among its peer's connections. One peer may have half of them, so that
 /// it cannot keep others out.
-const MOST_HELD: usize = 32;
-const MOST_HELD_OF_PEER: usize = MOST_HELD / 2;
+const MAX_HELD_HANDSHAKES: usize = 32;
+const MAX_HELD_OF_PEER: usize = MAX_HELD_HANDSHAKES / 2;
 
 /// Time after which no cookie can come back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
@@ -83,7 +83,7 @@ impl Queue {
     fn may_hold(&mut self, peer: IpAddr) -> bool {
         self.held.retain(|(_, held)| held.strong_count() > 0);
         let of_peer = self.held.iter().filter(|(of, _)| *of == peer).count();
-        self.held.len() < MOST_HELD && of_peer < MOST_HELD_OF_PEER
+        self.held.len() < MAX_HELD_HANDSHAKES && of_peer < MAX_HELD_OF_PEER
     }
 
     fn add_handshake(&mut self, now: Time) {

@@ -7,7 +7,7 @@ use crate::socket::queue::DatagramQueue;
 
 /// Bytes of reports that one socket keeps, including quoted datagrams and a charge per report. More reports
 /// are dropped.
-const LIMIT: usize = 16 << 10;
+const MAX_BYTES: usize = 16 << 10;
 
 /// One entry of a socket's error queue: IP_RECVERR, IPV6_RECVERR, as Linux's `sock_extended_err`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl ErrorQueue {
 
     /// Appends a report; returns `false` if there is no room.
     pub(crate) fn push(&mut self, report: ErrorReport, payload: &[u8]) -> bool {
-        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(LIMIT))).push(report, &[], payload)
+        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(MAX_BYTES))).push(report, &[], payload)
     }
 
     pub(crate) fn pop(&mut self, buf: &mut [u8]) -> Option<ErrorReport> {

@@ -17,7 +17,7 @@ use crate::host::clock::{Time, after};
 pub(crate) const LEAST_BUFFER: usize = 4 << 10;
 
 /// Interval of relief while memory is short. Each time, a part of the connections is examined.
-const RELIEF: Duration = Duration::from_secs(4);
+const RELIEF_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Memory account of a node. Its atomics are relaxed, because they bound memory and order nothing.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Memory {
         // The limit of a peer is the smaller one, so below its threshold no account is short.
         (self.used() >= short(self.limit_per_peer)).then(|| {
             let last = Time::from_micros(self.relieved.load(Ordering::Relaxed));
-            after(last, RELIEF)
+            after(last, RELIEF_INTERVAL)
         })
     }
 

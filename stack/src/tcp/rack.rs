@@ -4,7 +4,7 @@ use super::scoreboard::{Newest, Run};
 use crate::host::clock::{Time, micros_since};
 
 /// Number of recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
-const PERSIST: u8 = 16;
+const WIDE_WINDOW_RECOVERIES: u8 = 16;
 
 /// Divisor of the decay of `late`: each reordered packet that is less late removes this part of the
 /// difference.
@@ -111,7 +111,7 @@ impl Rack {
             self.widened_until = nxt;
             self.quarters = self.quarters.max(1).saturating_add(1);
         }
-        self.persist = PERSIST;
+        self.persist = WIDE_WINDOW_RECOVERIES;
     }
 
     /// Notes the end of a recovery.
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(patience(&rack), 20_000);
         rack.on_duplicate(100, 200);
         assert_eq!(patience(&rack), 30_000);
-        for _ in 0..PERSIST {
+        for _ in 0..WIDE_WINDOW_RECOVERIES {
             rack.on_recovered();
         }
         assert_eq!(patience(&rack), 10_000);

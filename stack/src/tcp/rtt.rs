@@ -12,7 +12,7 @@ const MIN_MARGIN: u64 = 200_000;
 const INITIAL: u64 = 1_000_000;
 
 /// Longest timeout, microseconds (RFC 6298 2.5 demands at least 60 s).
-const MAX: u64 = 60_000_000;
+const MAX_RTO_US: u64 = 60_000_000;
 
 /// Lifetime of a minimum, microseconds.
 const MIN_WINDOW: u64 = 300_000_000;
@@ -94,7 +94,7 @@ impl Rtt {
         let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
         let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
         // Ten doublings exceed the maximum in any case, and the shift cannot overflow.
-        self.timeout = (base << self.backoff.min(10)).min(MAX) as u32;
+        self.timeout = (base << self.backoff.min(10)).min(MAX_RTO_US) as u32;
     }
 
     /// Doubles the timeout after an expiry (RFC 6298 5.5).

@@ -14,10 +14,10 @@ use crate::host::clock::Time;
 /// Maximum number of runs that a peer's SACK blocks may create. SACK is advice (RFC 2018 section 5), so
 /// blocks that would make more are ignored. At 10 % loss a window of 64 MiB makes about 10,000. A start-up
 /// that overflows a queue makes up to 25,000.
-const MOST_SPLIT: usize = 1 << 15;
+const MAX_SACKED_RUNS: usize = 1 << 15;
 
 /// Number of runs at which no new data is sent. Only tiny segments reach it.
-const MOST_RUNS: usize = 1 << 16;
+const MAX_RUNS: usize = 1 << 16;
 
 /// Part of the stream that was sent at one time and has one fate.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl Scoreboard {
 
     /// Returns true if the maximum number of runs is reached.
     pub(crate) fn is_full(&self) -> bool {
-        self.runs.len() >= MOST_RUNS
+        self.runs.len() >= MAX_RUNS
     }
 
     /// Returns the bytes of memory that the runs occupy.
@@ -162,7 +162,7 @@ impl Scoreboard {
                 run.start + (end - run.start) / run.segment * run.segment
             };
             let splits = from > run.start || to < run.end;
-            if from >= to || (splits && self.runs.len() >= MOST_SPLIT) {
+            if from >= to || (splits && self.runs.len() >= MAX_SACKED_RUNS) {
                 at = self.runs.next(at);
                 continue;
             }
@@ -569,8 +569,11 @@ mod tests {
                 ends = (ends.0 + 2, ends.1 - 2);
             }
             assert!(worst < 300, "{worst} runs were moved or looked at for one block");
-            assert!(board.runs.len() <= MOST_SPLIT + 2, "{} runs", board.runs.len());
-            assert!(board.sacked() >= segment * (MOST_SPLIT as u64 / 2 - 2), "what has a place is noted");
+            assert!(board.runs.len() <= MAX_SACKED_RUNS + 2, "{} runs", board.runs.len());
+            assert!(
+                board.sacked() >= segment * (MAX_SACKED_RUNS as u64 / 2 - 2),
+                "what has a place is noted"
+            );
             // A block that fills the gaps needs no new run and joins existing ones.
             board.sack(segment, segments * segment, |_| {});
             assert_eq!((board.runs.len(), board.in_flight()), (2, segment));

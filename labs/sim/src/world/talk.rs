@@ -115,11 +115,11 @@ impl World {
             return Err(Violation(format!("{what} (begun at {begun:?})")));
         }
         if self.machines[plan.client].is_in(plan.network) && self.machines[plan.server].is_in(plan.network) {
-            self.queue.push(self.now + RETRY, Event::Converse(plan));
+            self.queue.push(self.now + RETRY_DELAY, Event::Converse(plan));
         }
         Ok(())
     }
 }
 
 /// Delay before a client tries again.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);

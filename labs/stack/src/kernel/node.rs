@@ -99,7 +99,7 @@ struct Outward {
 /// Maximum number of packets that one round takes from the device.
 pub(super) const PER_ROUND: usize = 64;
 /// Duration of a wait that counts as a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HANG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Creates a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind
@@ -231,7 +231,7 @@ impl Shared {
     /// Repeats `attempt` after each round of the driver until it succeeds.
     /// Errors: `TimedOut` after half a minute, which no test should take.
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG_TIMEOUT;
         loop {
             // The count is read before the attempt, so that a round in between is not missed.
             let seen = *lock(&self.rounds);

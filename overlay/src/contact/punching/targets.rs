@@ -10,7 +10,7 @@ use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOut
 use crate::reach::{Place, SocketIndex};
 
 /// Times of challenges from a TURN allocation, from the beginning of a round on.
-const BY_TURN: [Duration; 6] = [
+const TURN_CHALLENGE_TIMES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(500),
     Duration::from_millis(1500),
@@ -26,7 +26,7 @@ pub(super) const MAX_BY_TURN: usize = 8;
 const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Maximum number of such addresses in one round.
-pub(super) const MAX_HEARD: usize = 4;
+pub(super) const MAX_HEARD_ADDRESSES: usize = 4;
 
 /// Address that gets packets.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Punching {
             }
         }
         let by_turn = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_some());
-        let by_turn = by_turn.flat_map(|(at, _)| BY_TURN.map(|after| (start + after, at)));
+        let by_turn = by_turn.flat_map(|(at, _)| TURN_CHALLENGE_TIMES.map(|after| (start + after, at)));
         let mut shots: Vec<_> = self.shots.drain(..).chain(by_turn).collect();
         shots.sort_by_key(|(when, _)| *when);
         self.shots = shots.into();
@@ -151,7 +151,7 @@ impl Punching {
         let heard = self.targets.iter().filter(|target| target.heard).count();
         let word = self.vouched.word_on(&remote.ip());
         if self.shots.is_empty()
-            || heard >= MAX_HEARD
+            || heard >= MAX_HEARD_ADDRESSES
             || word == Word::Own
             || self.targets.iter().any(|target| target.address == remote)
         {

@@ -46,7 +46,7 @@ const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of bytes sent in that interval that count as load.
-pub(crate) const BUSY: u64 = 8 * BASE as u64;
+pub(crate) const LOAD_MIN_BYTES: u64 = 8 * BASE as u64;
 
 /// Minimum time from a size's confirmation to its next test, however strong the suspicion.
 const CONFIRM_SPACING: Duration = Duration::from_millis(300);
@@ -209,7 +209,7 @@ impl Mtud {
         self.busy = (now, total);
         // A new session counts from zero.
         let sent = total.checked_sub(before).unwrap_or(total);
-        if sent >= BUSY && now.saturating_duration_since(self.confirmed) >= CONFIRM_SPACING {
+        if sent >= LOAD_MIN_BYTES && now.saturating_duration_since(self.confirmed) >= CONFIRM_SPACING {
             self.confirm(false);
         }
     }

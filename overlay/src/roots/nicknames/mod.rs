@@ -17,14 +17,14 @@ pub(crate) use questions::{Questions, is_current};
 use crate::id::{NodeId, PublicIdentity};
 
 /// Wait for further roots after the first answer.
-const GRACE: Duration = Duration::from_secs(2);
+const FURTHER_ROOTS_WAIT: Duration = Duration::from_secs(2);
 
 /// First wait for an answer; it doubles up to the second value.
-const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+const ANSWER_WAIT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
 /// Returns the wait after this number of repetitions.
 fn repeat_after(tries: u32) -> Duration {
-    (REPEAT[0] * 2u32.pow(tries.min(8))).min(REPEAT[1])
+    (ANSWER_WAIT_BOUNDS[0] * 2u32.pow(tries.min(8))).min(ANSWER_WAIT_BOUNDS[1])
 }
 
 /// Node that was found by a nickname.

@@ -31,7 +31,7 @@ const BY_ID: u8 = 2;
 /// Flag of a root that relays datagrams between nodes that know each other's channel.
 const RELAYS: u8 = 1;
 /// Flag of a root that will end soon, so that the node should go to another one.
-const DRAINS: u8 = 2;
+const DRAINING_FLAG: u8 = 2;
 /// Flag of a message in which a voucher for the node's TCP connection follows.
 const TCP: u8 = 4;
 
@@ -137,7 +137,7 @@ impl Registered {
             sequence,
             lifetime,
             relays: flags & RELAYS != 0,
-            drains: flags & DRAINS != 0,
+            drains: flags & DRAINING_FLAG != 0,
             token: RelayToken::from_be_bytes(*reader.array()?),
             channel: Channel(reader.u64()?),
             rate: reader.u32()?,
@@ -150,7 +150,7 @@ impl Registered {
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.lifetime.to_be_bytes());
         let tcp = u8::from(self.tcp.is_some()) * TCP;
-        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINS) | tcp);
+        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINING_FLAG) | tcp);
         out.extend_from_slice(&self.token.to_be_bytes());
         out.extend_from_slice(&self.channel.0.to_be_bytes());
         out.extend_from_slice(&self.rate.to_be_bytes());

@@ -1,7 +1,7 @@
 //! A [`Rendezvous`] on the library `mainline`, in a separate thread.
 
+mod bootstrap;
 mod engine;
-mod entering;
 
 use std::fmt;
 use std::io;
@@ -19,8 +19,8 @@ use crate::keys::NodeTail;
 use crate::record::Record;
 use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Target};
 
+pub use bootstrap::answers_any;
 use engine::Bell;
-pub use entering::answers_any;
 
 /// The nodes by which a node enters the DHT.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Service {
         if settings.bootstrap == Bootstrap::Nodes(Vec::new()) {
             return Err(StartError::NoBootstrap);
         }
-        let entries = entering::resolve(&settings.bootstrap, !settings.known.is_empty());
+        let entries = bootstrap::resolve(&settings.bootstrap, !settings.known.is_empty());
         let known = settings.known.iter().filter(|node| !entries.contains(node));
         let all: Vec<SocketAddrV4> = entries.iter().chain(known).copied().collect();
         if all.is_empty() {

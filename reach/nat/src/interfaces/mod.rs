@@ -35,7 +35,7 @@ use thiserror::Error;
 
 use crate::host::{self, ANYWHERE, HostInterface};
 use crate::probe::{self, Settings};
-use crate::ways::{self, Ways};
+use crate::server_paths::{self, Ways};
 pub use block::IpBlock;
 pub use nat::InterfaceNat;
 pub use route::{BoundRoute, Route, RoutePool};
@@ -184,7 +184,7 @@ impl Interface {
         let blocks: Vec<IpBlock> =
             host.addresses.iter().map(|address| IpBlock::of_interface(address.ip, address.prefix)).collect();
         let begin = Instant::now();
-        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let ways = Ways { interfaces: &all, nat64: server_paths::find_nat64(host, servers, timeout) };
         let left = timeout.saturating_sub(begin.elapsed());
         let seen = external(host, &blocks, &ways.inner(servers), left);
         let seen_as = |ip: IpAddr| seen.get(&ip).copied();
@@ -206,7 +206,7 @@ impl Interface {
             io::Error::new(io::ErrorKind::NotFound, format!("the interface {} is gone", self.name))
         })?;
         let begin = Instant::now();
-        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let ways = Ways { interfaces: &all, nat64: server_paths::find_nat64(host, servers, timeout) };
         let (servers, left) = (ways.inner(servers), timeout.saturating_sub(begin.elapsed()));
         for seen in ways.observe(host, &servers, left) {
             let Some(nat) = seen?.map(|seen| seen.decide()) else { continue };

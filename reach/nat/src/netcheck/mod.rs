@@ -20,7 +20,7 @@ use crate::behavior::{Nat, NatKind, Observations};
 use crate::host::{self, HostInterface};
 use crate::nat64::Nat64Prefix;
 use crate::portmap::{self, Found, Gateway};
-use crate::ways::{self, Ways};
+use crate::server_paths::{self, Ways};
 pub use advice::Advice;
 pub use dns::Nameserver;
 pub use proxies::Proxy;
@@ -180,10 +180,10 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         let nameservers = beside(scope, || dns::check(&interfaces));
         let ports: Vec<_> =
             interfaces.iter().map(|interface| beside(scope, || ports_of(interface))).collect();
-        let asked = ways::ask_for_nat64(&interfaces);
+        let asked = server_paths::ask_for_nat64(&interfaces);
         let mut resolved = resolve(targets, &proxies);
         let left = RESOLVE.saturating_sub(begin.elapsed()).max(AFTER_NAMES);
-        let nat64 = asked.and_then(|asked| ways::nat64_of(&asked, left));
+        let nat64 = asked.and_then(|asked| server_paths::nat64_of(&asked, left));
         if let Some(prefix) = nat64 {
             // The system's resolver returns names of IPv4 hosts in the NAT64's prefix.
             let addresses = resolved.iter_mut().filter_map(|(_, addresses)| addresses.as_mut().ok());

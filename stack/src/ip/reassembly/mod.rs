@@ -26,9 +26,9 @@ const TIMEOUT_V4: Duration = Duration::from_secs(30);
 const TIMEOUT_V6: Duration = Duration::from_secs(60);
 
 /// Maximum number of fragments of one packet.
-const MOST_PIECES: usize = 256;
+const MAX_FRAGMENTS: usize = 256;
 /// Maximum number of incomplete packets of one source.
-const MOST_PER_SOURCE: usize = 64;
+const MAX_PACKETS_PER_SOURCE: usize = 64;
 
 /// Charges of a packet and of each of its fragments in addition to their bytes.
 const PACKET_CHARGE: usize = 256;
@@ -280,7 +280,7 @@ impl PendingPackets {
         let mut evicted = 0;
         // The limits of the source come first, so that its excess does not push out other sources.
         while self.sources.get(&source).is_some_and(|&charge| charge > per_source)
-            || self.of_source(source).count() > MOST_PER_SOURCE
+            || self.of_source(source).count() > MAX_PACKETS_PER_SOURCE
         {
             self.evict_oldest(source);
             evicted += 1;
@@ -345,7 +345,7 @@ impl Waiting {
         if self.is_copy(piece) {
             return Outcome::Waiting;
         }
-        if self.conflicts(piece) || self.pieces.len() == MOST_PIECES {
+        if self.conflicts(piece) || self.pieces.len() == MAX_FRAGMENTS {
             // The pieces are freed at once, but the packet's entry stays until it expires.
             *self = Self { refused: true, charge: self.charge, ..Self::new(self.expires) };
             return Outcome::Refused;

@@ -14,7 +14,7 @@ use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 /// Time for which a handshake waits for a place of its listener's backlog. Its SYN has been retransmitted by
 /// then.
-const HELD: Duration = Duration::from_secs(2);
+const HELD_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time within which another SYN is a duplicate made by the network: peers wait for a second (RFC 6298 2).
 const DOUBLED: Duration = Duration::from_millis(500);
@@ -367,7 +367,7 @@ impl Flow {
         let state = inner.state();
         if let Some(waiting) = inner.waiting {
             match state {
-                _ if inner.is_held => return Some(after(waiting, HELD)),
+                _ if inner.is_held => return Some(after(waiting, HELD_HANDSHAKE_TIMEOUT)),
                 State::SynSent => {
                     // As in Linux, which checks the timeout at each retransmission of the SYN.
                     let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);

@@ -12,7 +12,7 @@ const DIVISOR: u32 = 8;
 /// Number of samples that a round needs.
 const SAMPLES: u32 = 8;
 /// Divisor of the growth in conservative slow start, and its number of rounds.
-const SLOWDOWN: u64 = 4;
+const CONSERVATIVE_GROWTH_DIVISOR: u64 = 4;
 const CONSERVATIVE_ROUNDS: u32 = 5;
 
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +79,7 @@ impl HyStart {
                 Some(_) => {}
             }
         }
-        Step::Grow(if self.conservative.is_some() { bytes / SLOWDOWN } else { bytes })
+        Step::Grow(if self.conservative.is_some() { bytes / CONSERVATIVE_GROWTH_DIVISOR } else { bytes })
     }
 }
 

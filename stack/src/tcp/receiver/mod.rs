@@ -17,7 +17,7 @@ use crate::host::clock::{Time, after};
 const ACK_DELAY: Duration = Duration::from_millis(40);
 
 /// Maximum delay of an early acknowledgement for a prompt application.
-const HOLD: Duration = Duration::from_millis(10);
+const MAX_EARLY_ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// Number of segments at the beginning that are acknowledged at once, for the peer's slow start, as in Linux.
 const QUICK: u8 = 16;
@@ -294,9 +294,9 @@ impl Receiver {
         self.answer = Answer::Now;
     }
 
-    /// Delays the acknowledgement for the application by at most [`HOLD`].
+    /// Delays the acknowledgement for the application by at most [`MAX_EARLY_ACK_DELAY`].
     fn hold(&mut self, now: Time) {
-        let until = after(now, HOLD);
+        let until = after(now, MAX_EARLY_ACK_DELAY);
         self.answer = match self.answer {
             Answer::No => Answer::By(until),
             Answer::By(at) => Answer::By(at.min(until)),

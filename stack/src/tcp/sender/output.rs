@@ -8,7 +8,7 @@ use crate::host::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// Round-trip time, microseconds, below which a few large bursts are worth a wait.
-const SHORT: u64 = 1000;
+const SHORT_RTT_US: u64 = 1000;
 
 /// Maximum time for which TCP_CORK holds a partial segment, as in Linux.
 const CORK: Duration = Duration::from_millis(200);
@@ -195,7 +195,7 @@ impl Sender {
     }
 
     fn is_short(&self) -> bool {
-        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT)
+        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT_RTT_US)
     }
 
     /// Rounds `wanted` to whole segments, unless it is all data there is.

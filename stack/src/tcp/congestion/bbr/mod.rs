@@ -36,7 +36,7 @@ use model::{Aggregation, Bandwidth, RoundTrip, Rounds, micros, percent};
 use parameters::Parameters;
 use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;
-use startup::{HASTE, Pipe, SLOWEST_DOUBLING};
+use startup::{Pipe, SLOWEST_DOUBLING, STARTUP_PACING_PERCENT};
 
 /// Minimum window in segments: acknowledgements keep coming even when the receiver acknowledges every second
 /// segment.
@@ -164,7 +164,11 @@ impl Bbr {
 
     /// Returns the pacing rate in percent of the bandwidth.
     fn pacing_gain(&self) -> u64 {
-        if self.state == BbrState::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
+        if self.state == BbrState::Startup && self.hasty {
+            STARTUP_PACING_PERCENT
+        } else {
+            self.state.pacing_gain()
+        }
     }
 
     fn is_probing(&self) -> bool {
