@@ -119,6 +119,7 @@ impl Repeats {
     fn note(&self, now: Instant, change: &MembershipChange) {
         let key = (change.interface, change.group);
         match change.joined {
+            // The first report leaves at once; the others follow because reports are not acknowledged.
             true => drop(self.lock().insert(key, (now + REPORT_INTERVAL, REPORTS - 1))),
             false => drop(self.lock().remove(&key)),
         }
@@ -147,6 +148,7 @@ impl Datapath {
     fn send_reports(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
         let Some(report) = self.membership_report(change) else { return };
         for peer in self.peers_on(change.interface).iter() {
+            // No peer answers a report, so it must not start the timer for unanswered data.
             if let Some(sender) = peer.sender().map(Sender::unasked) {
                 self.send_sealed(now, change.interface, &sender, &mut report.clone(), batch);
             }

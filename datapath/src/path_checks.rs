@@ -57,6 +57,7 @@ impl Doubts {
         let mut queue = self.lock();
         let has_room = queue.by_time.len() < MAX_PENDING_CHECKS;
         if has_room {
+            // Several peers may have the same time, and an entry must not replace another peer's.
             let number = queue.numbered;
             queue.numbered += 1;
             queue.by_time.insert((at, number), peer);
@@ -67,6 +68,7 @@ impl Doubts {
     fn take_due(&self, now: Instant) -> Vec<Arc<Peer>> {
         let mut queue = self.lock();
         let mut due = Vec::new();
+        // All at once, so that the lock is free again before control's lock is taken.
         while let Some(first) = queue.by_time.first_entry().filter(|first| first.key().0 <= now) {
             due.extend(first.remove().upgrade());
         }
@@ -100,10 +102,12 @@ impl Datapath {
             let doubt = &PeerLink::of(&peer).doubt;
             doubt.is_due.store(false, Ordering::Relaxed);
             let silence = peer.unanswered(self.overlay_time(now)).unwrap_or_default();
+            // A peer that is heard has a path that works, and a probe would cost a packet each way.
             if silence < PRESENT_SILENCE {
                 doubt.in_vain.store(0, Ordering::Relaxed);
                 continue;
             }
+            // Each check in vain makes the next one later, so an absent peer costs less and less.
             doubt.in_vain.fetch_add(1, Ordering::Relaxed);
             let state = self.with_control(now, batch, |endpoint, now| {
                 endpoint.confirm_size(now, &peer);

@@ -209,6 +209,7 @@ impl Waiting {
         if entry.is_silent && entry.packets.is_empty() {
             entry.since = now;
         }
+        // RFC 1122 2.3.2.2 asks to keep the latest packet for a neighbour that is not resolved yet.
         let full = entry.packets.len() == MAX_WAITING_PACKETS;
         let oldest = if full { entry.packets.pop_front() } else { None };
         entry.packets.push_back(packet.to_vec());

@@ -31,6 +31,8 @@ impl Rate {
 
     pub(crate) fn has(&self, tokens: u32, full_at: Instant, now: Instant) -> bool {
         let missing = full_at.saturating_duration_since(now);
+        // One point in time holds the whole state, so a table of buckets is small (the generic cell rate
+        // algorithm).
         self.burst.checked_sub(tokens).is_some_and(|rest| missing <= self.interval * rest)
     }
 }

@@ -159,8 +159,10 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
         let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
         let why = match () {
             () if !own.has_family(to.is_ipv4()) => NotTried::OtherFamily,
+            // The same private address belongs to another host in this node's network.
             () if !candidate.is_global() && !is_near => NotTried::OtherLan,
             () if is_own => NotTried::Own,
+            // A peer could name many ports of one victim, and so aim all packets at it.
             () if of_host >= HolePunch::MAX_PER_HOST => NotTried::TooMany,
             () => {
                 targets.push(*candidate);
@@ -184,9 +186,11 @@ fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
             .map(|candidate| candidate.address)
             .filter(|address| known.contains(address) && varies(address))
             .collect();
+        // From the newest port on, in the direction in which the NAT counts.
         bases.sort_by_key(|at| (host(&at.ip()), -i32::from(at.port()) * delta.signum()));
         for base in bases {
             for i in 1..=HolePunch::PREDICTED as i32 {
+                // Beyond the range the NAT begins again at a place that is not known.
                 let port = u16::try_from(i32::from(base.port()) + i * delta).unwrap_or(0);
                 let to = SocketAddr::new(base.ip(), port);
                 let of_host = guessed.iter().filter(|other| host(&other.ip()) == host(&to.ip())).count();

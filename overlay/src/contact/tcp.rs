@@ -143,6 +143,8 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     /// Returns true if this node takes part in another round.
     pub(crate) fn take_start(&mut self, now: Instant) -> bool {
         self.rounds.retain(|round| now < round.ends);
+        // Peers cause rounds, and each round makes the system open connections, so both number and rate are
+        // bounded.
         self.rounds.len() < MAX_ROUNDS && self.starts.take(now)
     }
 
@@ -155,6 +157,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) {
         self.next_id = self.next_id.wrapping_add(1);
+        // One round for each node. A connection of an older round counts as a stranger's.
         self.rounds.retain(|round| now < round.ends && round.node != node);
         self.rounds.push(Round { id: self.next_id, node, ends: now + after + ROUND_DURATION });
         let punch = TcpPunch { id: self.next_id, port, targets, after, lasts: ROUND_DURATION };
@@ -183,6 +186,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
 
     /// Records the owner of a connection, which a packet has shown.
     pub(crate) fn claim(&mut self, socket: SocketIndex, node: K) {
+        // The first owner stays, so that no other node can take over a connection by a packet on it.
         if let Some(stream) = self.streams.get_mut(&socket).filter(|stream| stream.node.is_none()) {
             (stream.node, stream.patience) = (Some(node), PATHLESS_TIMEOUT);
         }
@@ -200,6 +204,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
         draw: impl FnOnce() -> Option<[u8; 8]>,
     ) -> Option<[u8; 8]> {
+        // One challenge is enough, because TCP repeats what is lost.
         let stream = self.streams.get_mut(&socket).filter(|stream| stream.asked.is_none())?;
         let data = draw()?;
         stream.asked = Some((data, now));
@@ -230,6 +235,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     pub(crate) fn close_unused(&mut self, paths: &[(SocketIndex, bool)], now: Instant) -> Vec<SocketIndex> {
         for (socket, has_session) in paths {
             let Some(stream) = self.streams.get_mut(socket) else { continue };
+            // Kept for long once it is a path, because another connection would take the whole search again.
             stream.patience = SESSIONLESS_TIMEOUT;
             if *has_session {
                 stream.used = now;
@@ -241,6 +247,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
             }
         }
         let is_over = |_: &SocketIndex, stream: &mut Stream<K>| now >= stream.used + stream.patience;
+        // The driver is told too, because it owns the file descriptors.
         let closed: Vec<_> = self.streams.extract_if(.., is_over).map(|(socket, _)| socket).collect();
         self.actions.extend(closed.iter().map(|socket| TcpAction::Close(*socket)));
         closed

@@ -52,6 +52,7 @@ impl Endpoint {
     /// the last announcement began less than a second ago.
     pub(super) fn announce_address(&mut self, now: Instant) {
         let next = self.announcement.last.map_or(now, |last| last + MIN_ANNOUNCEMENT_INTERVAL);
+        // Interfaces change in bursts, and each announcement sends to all peers.
         if now < next {
             self.announcement.again = true;
             return self.core.timers.set_earlier(Timer::Announce, next);
@@ -96,6 +97,7 @@ impl Endpoint {
         for node in nodes {
             self.challenge_path(now, node, Why::Announce);
         }
+        // Later than the first challenges, because a handshake costs both sides more than a challenge.
         for &key in told.iter().filter(|_| rung == SEARCH) {
             if self.peers.get(key).is_some_and(|peer| peer.link.told == Some(true)) {
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));

@@ -66,6 +66,7 @@ impl Backlog {
             *old = waiting;
             return true;
         }
+        // A full queue refuses the newcomer, so that a flood cannot push out those that wait.
         let has_room = queue.len() < MAX_WAITING;
         if has_room {
             queue.push_back(waiting);
@@ -75,6 +76,7 @@ impl Backlog {
 
     /// Removes and returns the oldest initiation of the highest standing.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
+        // Known peers first: their sessions would otherwise end in a flood of strangers.
         self.0.iter_mut().rev().find_map(VecDeque::pop_front)
     }
 }

@@ -100,6 +100,7 @@ impl EvictionOrder {
         for key in origin.keys() {
             if let Some(holding) = self.by_prefix.get_mut(&key) {
                 holding.peers -= 1;
+                // Prefixes come and go, so empty accounts must not stay.
                 if holding.peers == 0 {
                     self.by_prefix.remove(&key);
                 }

@@ -38,6 +38,7 @@ impl Endpoint {
             .map(|(_, peer)| forget_at(peer, forget_after).unwrap_or(now + forget_after))
             .min();
         match next {
+            // Each run looks at all peers, so runs are bounded however the ends of peers are spread.
             Some(at) => self.core.timers.set(Timer::Forget, at.max(now + forget_after / MAX_TIMER_RUNS)),
             None => self.core.timers.clear(Timer::Forget),
         }
@@ -66,6 +67,7 @@ fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
         return None;
     }
     let last = peer.link.last_seen().map_or(peer.link.used, |seen| seen.max(peer.link.used));
+    // A peer that said goodbye is not expected back, but its last packets may still be on their way.
     Some(last + if peer.link.departed { forget_after / MAX_TIMER_RUNS } else { forget_after })
 }
 

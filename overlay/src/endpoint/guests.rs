@@ -67,6 +67,8 @@ impl Endpoint {
         self.core.counters.root_referrals.increment();
         // The referring root has said what it knows.
         self.roots.look_ups.found(key, wanted, now);
+        // A guest refers in the name of the root that named it, or a chain of guests would multiply the
+        // share.
         let Some(own) = self.named_by(key) else { return };
         let known = self.roots.list.iter().find(|(_, root)| root.identity == referral.root.identity);
         let guest = match known {
@@ -82,6 +84,7 @@ impl Endpoint {
         let is_registered = root.registering.standing(now).is_some();
         let Some(state) = &mut root.guest else { return };
         state.used = now;
+        // Bounded, because the referring root chooses the nodes.
         let is_new = state.nodes.len() < MAX_NODES && state.nodes.insert(node);
         self.step_root(now, guest);
         if is_new && is_registered {
@@ -192,6 +195,7 @@ impl Endpoint {
         let addresses: Vec<_> = good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect();
         // Each host costs budget only once.
         let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        // A lying root must not make this node talk to mail or login servers in its own name.
         let is_allowed_port = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
         let good = record.streams().into_iter();
         let good = good.filter(|way| is_good(&way.address) && is_allowed_port(way.address.port()));

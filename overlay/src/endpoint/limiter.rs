@@ -81,6 +81,7 @@ impl Sources {
 /// Returns the prefix of an address that one Internet subscriber usually has: IPv4 /24, IPv6 /56.
 pub fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
+        // A /24, the least that is routed on the Internet, so one attacker seldom has several.
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
         // The highest bit keeps IPv6 prefixes apart from IPv4 ones, which have 24 bits.
         IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
@@ -92,6 +93,7 @@ pub fn prefix_of(source: IpAddr) -> u64 {
 pub fn provider_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
+        // A /32, which registries give to one provider.
         IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
     }
 }

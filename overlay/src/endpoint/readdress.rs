@@ -34,6 +34,7 @@ impl Endpoint {
         let joined = self.networks.get(&network).ok_or(AddressError::NotAPeer(*node))?;
         let key = joined.by_node.get(node).ok_or(AddressError::NotAPeer(*node))?;
         let peer = self.peers.get(*key).ok_or(AddressError::NotAPeer(*node))?;
+        // Every packet of the peer is checked against them.
         if prefixes.len() > MAX_PREFIXES {
             return Err(AddressError::TooMany);
         }
@@ -58,6 +59,7 @@ impl Endpoint {
 
         let handle = Arc::clone(&peer.link.handle);
         let before = handle.prefixes();
+        // The self-certifying address follows from the key, so it can be neither removed nor given away.
         let mut after = vec![before[0]];
         for &prefix in prefixes {
             if !after.contains(&prefix) {
@@ -73,6 +75,7 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network) {
             joined.policy.set_addresses(node, &handle.addresses()[1..]);
         }
+        // First the gained ones: an address that moves inside a block is never without an owner.
         self.routes.publish(network, &gained, &Route::Peer(Arc::clone(&handle)));
         self.routes.withdraw(network, &lost);
         self.core.emit(Event::AddressesChanged(handle, lost));

@@ -75,6 +75,7 @@ impl Endpoint {
         let activity = handle.activity();
         let (sent, heard) = (activity.last_sent(), activity.last_received());
         let root = self.roots.get_mut(key)?;
+        // Any packet is a sign of life, so a lost answer does not matter if others came.
         root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
         let due = match root.asked {
             Some((since, times)) => since + ANSWER_TIMEOUT * times,

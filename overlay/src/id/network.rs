@@ -77,6 +77,7 @@ impl NetworkId {
     /// Returns the 48-bit IPv6 prefix of the network: `fd` (RFC 4193) and 40 bits of the ID's hash.
     pub fn prefix(&self) -> [u8; 6] {
         let hash = hash::hash(&[PREFIX_LABEL, &self.0.to_be_bytes()]);
+        // RFC 4193 3.1: `fd` and 40 bits that look random, so that networks do not collide.
         [0xfd, hash[0], hash[1], hash[2], hash[3], hash[4]]
     }
 
@@ -87,6 +88,7 @@ impl NetworkId {
     pub fn address_of(&self, id: &NodeId) -> Ipv6Addr {
         let mut address = [0; 16];
         address[..6].copy_from_slice(&self.prefix());
+        // 80 bits of the ID, which a node cannot choose at will: the address proves its owner.
         address[6..].copy_from_slice(&id.as_bytes()[..10]);
         Ipv6Addr::from(address)
     }

@@ -66,6 +66,7 @@ impl Cookies {
 
     fn writer(&mut self, key: Option<PlaceKey>) -> &mut MacWriter {
         let Some(at) = key.and_then(|key| self.position(key)) else { return &mut self.shared };
+        // Moves the entry to the end, so that the least recently used one is the first.
         self.alone[at..].rotate_left(1);
         let last = self.alone.len() - 1;
         &mut self.alone[last].1

@@ -72,6 +72,7 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 /// Returns how long a root with this round-trip time relays alone: the time of the answer if the node is as
 /// far from the root as this one, plus a margin.
 fn wait(rtt: Option<Duration>) -> Duration {
+    // The root's round trip and as much again for the way from the root to the peer.
     rtt.map_or(UNKNOWN, |rtt| rtt * 2 + ANSWER_MARGIN)
 }
 
@@ -101,6 +102,7 @@ impl Link {
         }
         let first = attempt.first_relay.get_or_insert_with(|| FirstRelay::new(*place, is_scarce, rtt, now));
         first.outdo(place, is_scarce, rtt, now);
+        // All at once would cost each root its quota and the peer a handshake for each.
         if first.holds(place, cx.now) { self.arm_attempt(cx) } else { self.try_at(cx, place) }
     }
 
@@ -122,6 +124,7 @@ impl Link {
             first.place.remote() == root && (channel.is_none() || channel == to)
         };
         if let Some(first) = first.filter(is_it) {
+            // There will be no answer, so the other roots need not wait for it.
             first.until = first.until.min(cx.now);
             self.try_other_relays(cx);
         }

@@ -33,6 +33,7 @@ impl Link {
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         let heard = self.handle.activity().last_received().max(cx.core.awake_since());
+        // A peer that was just heard has lost packets, not its session.
         if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= PRESENT_SILENCE) {
             self.attempt(cx, Reason::Silence);
         }
@@ -67,6 +68,7 @@ impl Link {
         }
         let unanswered = self.silent_since(cx);
         let dead = unanswered.is_some_and(|since| now >= since + DEAD_AFTER);
+        // The silence of a peer that this node sends nothing to any more needs no handshake.
         let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
         if dead && in_use {
             cx.core.counters.silences.increment();
@@ -100,6 +102,8 @@ impl Link {
             let silent = [dead_at(), self.doubtful_at(cx), silence_at()];
             silent.into_iter().chain([keepalive_at()]).flatten().min()
         };
+        // Before the moments are read, so that the data path does not ask for attention for what this call
+        // sees anyway.
         activity.arm();
         let at = next().or_else(|| {
             // From here on the data path asks for attention again, so recheck what came up just before.
@@ -224,6 +228,7 @@ impl Link {
             return;
         }
         cx.core.transmit(place, datagram);
+        // Only for what was really sent, or the timers would wait for an answer to nothing.
         if session.note_sent(cx.now) {
             // Deferred to the timer, because the caller may be in the middle of a change.
             cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now);

@@ -65,6 +65,7 @@ impl Link {
                 );
                 self.proof = None;
                 cx.core.counters.paths_unproven.increment();
+                // All of them, because the peer could go on with an older session.
                 let all = self.take_all();
                 self.drop_sessions(cx, all);
                 return self.attempt(cx, Reason::Traffic);
@@ -72,6 +73,7 @@ impl Link {
             Some(question) => question,
             None => {
                 let Some(data) = cx.core.nonce() else { return };
+                // The same data in all repetitions, so that a late answer to an earlier one counts.
                 proof.question.insert(Question { data, first: now, last: now, times: 0 })
             }
         };
@@ -86,6 +88,8 @@ impl Link {
         let is_answer =
             self.proof.is_some_and(|proof| proof.question.is_some_and(|asked| asked.data == data));
         if is_answer {
+            // It receives there, so the next question can wait: one-way paths are rare, and each question
+            // costs a packet.
             self.proof = Some(Proof { since: cx.now + 9 * QUESTION_DELAY, question: None });
         }
         is_answer

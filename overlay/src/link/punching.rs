@@ -63,6 +63,7 @@ impl Link {
     /// Handles a contact of the peer that was learned elsewhere; both sides begin sending at `start`.
     pub(crate) fn meet(&mut self, cx: &mut Context<'_>, contact: &Contact, start: Instant) {
         let session = self.current();
+        // The contact from the DHT is older than the path, and could only lead to a worse one.
         if session.is_some() && cx.reach.is_direct() {
             return;
         }
@@ -234,6 +235,7 @@ impl Link {
         let contact = cx.core.contact.contact().clone();
         let relayed = cx.reach.path().filter(|path| path.place.relay().is_some());
         let relay = relayed.map(|path| path.remote());
+        // First the relaying root's, because the peer certainly uses that root too.
         let vouchers = cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, relay);
         let (of_tcp, round_trip) = (false, 0);
         self.send_fitting(cx, Candidates { of_tcp, is_question, id, round_trip, contact, vouchers });
@@ -265,6 +267,7 @@ pub(super) fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Pl
     let mut plaintext = Vec::new();
     Control::Challenge { data, here: false }.emit(&mut plaintext);
     let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+    // Not recorded as sent, because most of these packets reach no node and so have no answer.
     if session.seal(&plaintext, &mut datagram).is_ok() {
         cx.core.counters.challenges_sent.increment();
         cx.core.transmit(place, datagram);

@@ -56,6 +56,7 @@ impl Link {
         }
         let contact = cx.core.contact.contact().clone();
         let vouchers = cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, Some(place.remote()));
+        // The peer could try nothing, and the question would only lengthen the response.
         if contact.candidates().is_empty() {
             return None;
         }

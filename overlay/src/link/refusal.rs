@@ -86,6 +86,7 @@ impl Link {
             }
         }
         self.attempt(cx, Reason::Hint);
+        // The machine refuses for all networks, so the node's other links look too.
         cx.effects.push(Effect::Doubted);
         self.judge_refusal(cx);
     }
@@ -147,6 +148,7 @@ impl Link {
         }
         let [_, a, b, c, counter @ ..] = *header;
         let (index, counter) = (SessionIndex::from_be_bytes([a, b, c]), u64::from_be_bytes(counter));
+        // Index and counter of a packet that was sent: an attacker off the path knows neither.
         header[0] == MessageType::Data as u8
             && self.sessions.iter().any(|live| {
                 let sent = live.session.sent_packets();
@@ -163,12 +165,14 @@ impl Link {
     /// Returns how long refusals must last until the peer is dead, if the refuser is most likely the peer's
     /// machine: the address is configured or local, or cannot be behind address translation.
     fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
+        // Behind a root there are no ICMP errors of the peer's machine.
         let place = cx.reach.place().filter(|place| place.relay().is_none())?;
         let ip = place.remote().ip().to_canonical();
         if ip.is_loopback() {
             return Some(DEAD_AFTER_HERE);
         }
         let is_local = is_local(ip);
+        // A private address may also lie behind a VPN, where a router on the way may refuse for the peer.
         if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= MAX_LOCAL_ROUND_TRIP) {
             return Some(DEAD_AFTER_AT_HAND);
         }
@@ -180,6 +184,7 @@ impl Link {
 /// Returns true for an address of a local network or of a link, false for one of the Internet.
 fn is_local(ip: IpAddr) -> bool {
     match ip {
+        // On a local network no NAT box or firewall is between, so the refusal is the machine's.
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }

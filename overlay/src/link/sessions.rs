@@ -51,6 +51,7 @@ impl Link {
             Attention::Sent => {}
             Attention::Control(meta) => {
                 self.heard_on(cx, session);
+                // A control message from elsewhere says nothing about the path.
                 if cx.reach.place() == Some(meta.place()) {
                     self.end_silence(cx);
                 }
@@ -123,6 +124,8 @@ impl Link {
     /// Makes a session usable once the peer has proved that it has the keys. Packets use the newest session.
     /// If the handshake has proved no place and there is no earlier path, the session waits for a path.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        // A packet on the session proves that the peer has its keys, which the handshake alone does not prove
+        // to a responder.
         session.confirm();
         let before = self.current();
         // An older session that is confirmed late must not replace a newer one.
@@ -174,6 +177,7 @@ impl Link {
             cx.core.emit(Event::SessionLost(handle.clone()));
         }
         if let Some(place) = place.or(cx.reach.place()) {
+            // After a restart the old path may lead to nothing, so only the place of this handshake counts.
             let place = if restarted { place } else { self.path_or(cx, place, begin) };
             self.move_path(cx, place);
             handle.activity().take_silence();
@@ -196,6 +200,7 @@ impl Link {
     pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(session) = self.current() else { return false };
         let Some(live) = self.live(&session) else { return false };
+        // A running handshake already leads to a new session.
         let is_due = (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting();
         if is_due {
             cx.core.counters.rekeys.increment();
@@ -237,6 +242,7 @@ impl Link {
         let was_known = !std::mem::take(&mut self.is_waiting_for_path);
         self.arm_seeking(cx);
         cx.effects.push(Effect::SessionLost);
+        // Without a session there is nothing to time. The data path asks again with the next one.
         self.handle.activity().disarm();
         tracing::debug!(peer = %self.handle.logged(), "session lost");
         if was_known {
@@ -254,6 +260,7 @@ impl Link {
     /// Erases sessions that the link no longer holds.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>, sessions: Vec<Arc<Session>>) {
         for session in &sessions {
+            // The keys go at once, because a session is shared and may live on in a batch.
             cx.erase(session);
             self.past.add(&session.stats());
         }
@@ -269,6 +276,8 @@ impl Link {
 
     fn arm_expiry(&self, cx: &mut Context<'_>) {
         let end = self.sessions.iter().map(|live| {
+            // A replayed initiation makes an unconfirmed session too, so such a session must not stay for
+            // long.
             let lifetime = if live.session.is_confirmed() { REJECT_AFTER } else { UNCONFIRMED_FOR };
             live.session.established() + lifetime
         });

@@ -29,8 +29,11 @@ impl Standstills {
 
     /// Takes in the next deadline, and the present time.
     pub(super) fn note(&mut self, due: Option<Instant>, now: Instant) {
+        // A driver calls within milliseconds of a deadline, so a late call means that nothing was received
+        // meanwhile either.
         let is_late = due.is_some_and(|due| now >= due + STANDSTILL_LATENESS);
         let is_new = self.last_end.is_none_or(|end| now >= end + RECOUNT_INTERVAL);
+        // Several late deadlines in a row are one standstill, which must not use up the budget.
         if is_late && is_new && self.excused.take(now) {
             self.last_end = Some(now);
         }

@@ -95,6 +95,7 @@ impl Link {
             self.attempt(cx, Reason::Hint);
             self.used = used;
         }
+        // As long as the peer has been gone, so the intervals double and the cost of an absent peer falls.
         let wait = cx.now.saturating_duration_since(lost).clamp(SEEK_MIN, SEEK_MAX);
         cx.set_timer(Timer::Activity, Some(cx.now + wait));
     }
@@ -108,6 +109,7 @@ impl Link {
             && now >= exchange.min(renew_by(session))
         {
             let renews = self.is_renewal_due(cx, session);
+            // The handshake of a renewal is a sign of life by itself.
             if now >= self.probe_at(cx, exchange) && (!renews || self.is_at_hand(cx)) {
                 self.probe_liveness(cx, session);
             }
@@ -142,8 +144,10 @@ impl Link {
     fn probe_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(place) = cx.reach.place() else { return };
         cx.core.counters.liveness_probes_sent.increment();
+        // The oldest one counts, because a newer probe must not prolong the wait for an answer.
         self.asked = self.unanswered_probe(cx).or(Some(cx.now));
         cx.reach.note_asked(self.handle.network(), cx.now);
+        // Unpredictable, so that only a receiver at the path can acknowledge it.
         let id = cx.core.rng.next_u32();
         self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
     }
@@ -188,6 +192,7 @@ impl Link {
         let heard = self.heard(cx)?;
         let last = data.max(activity.last_sent()?).max(heard);
         let idle = last.saturating_duration_since(data);
+        // A peer that stays silent is asked rarely, or many suspended machines would keep this node awake.
         let answers = last.saturating_duration_since(heard) < QUIET_AFTER;
         let longest = if answers && self.is_at_hand(cx) { longest_at_hand(cx) } else { PROBE_MAX };
         let wait = (idle * PROBE_INTERVAL_FACTOR).clamp(PROBE_MIN, longest);
@@ -200,6 +205,7 @@ impl Link {
 
     /// Returns true if this node is the one that probes when both have been idle for long.
     fn probes_first(&self, cx: &Context<'_>) -> bool {
+        // Both sides know both IDs, so they agree without a message.
         cx.core.own_id < *self.handle.id()
     }
 
@@ -232,6 +238,7 @@ fn renew_by(session: &Session) -> Instant {
 
 /// Returns true if a packet was heard before the question rather than in answer to it.
 fn is_before(heard: Instant, asked: Instant) -> bool {
+    // Times are rounded to milliseconds, so an equal time may be that of an answer.
     heard + PRECISION <= asked
 }
 

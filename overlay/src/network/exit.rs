@@ -101,6 +101,7 @@ fn add_without(block: Prefix, without: &[Prefix], to: &mut Vec<Prefix>) {
     if without.iter().any(|other| is_within(other, &block)) {
         return;
     }
+    // Only a block that contains an excluded one is split, so the list stays short.
     if !without.iter().any(|other| is_within(&block, other)) {
         return to.push(block);
     }

@@ -53,6 +53,7 @@ impl StaticNetwork {
                 return Err(NetworkConfigError::DuplicateMember(id));
             }
             if let Some(name) = &member.name
+                // Host names do not depend on case (RFC 4343).
                 && !names.insert(name.to_ascii_lowercase())
             {
                 return Err(NetworkConfigError::DuplicateName(name.clone()));
@@ -164,6 +165,7 @@ impl Policy for Static {
 
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
         let listed = || self.members.get(node).map(|member| &member.addresses);
+        // Addresses that changed while the node runs go before those in the file.
         let given = self.changed.get(node).or_else(listed).map_or(&[][..], Vec::as_slice);
         std::iter::once(self.id.address_of(node).into()).chain(given.iter().copied()).collect()
     }
@@ -227,6 +229,7 @@ impl Policy for Static {
 
     fn is_described_by(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig::Static(network) = config else { return false };
+        // By the list in any order, because two copies of one file may be sorted differently.
         (network.id, &network.psk, network.exit) == (self.id, &self.psk, self.exit)
             && by_node(&network.members) == self.members
     }

@@ -63,6 +63,7 @@ impl MacWriter {
         message.extend_from_slice(&mac1);
         self.last_mac1 = Some(mac1);
 
+        // An old cookie would fail, and the peer would send another one for it.
         self.cookie.take_if(|c| now.saturating_duration_since(c.received) >= COOKIE_LIFETIME);
         let mac2 = self.cookie.as_ref().map_or([0; MAC], |c| hash::mac16(&c.value, &[message]));
         message.extend_from_slice(&mac2);

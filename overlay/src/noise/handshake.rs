@@ -74,6 +74,7 @@ impl Initiator {
         out.extend_from_slice(&header);
         let secret = StaticSecret::from(ephemeral);
         ephemeral.zeroize();
+        // `ephemeral` is erased above because `StaticSecret` holds a copy, which erases itself.
         let state = ik::write_first(
             &prologue,
             identity.x25519(),
@@ -100,6 +101,8 @@ impl Initiator {
         datagram: &[u8],
     ) -> Result<(SessionKeys, ResponsePayload), HandshakeError> {
         let response = Response::parse(datagram)?;
+        // The index is in the transcript, so this response cannot be authentic; the check saves two X25519
+        // operations.
         if response.receiver != self.index {
             return Err(HandshakeError::Unauthentic);
         }
@@ -178,6 +181,7 @@ impl Received {
         payload: &ResponsePayload,
         out: &mut Vec<u8>,
     ) -> Result<SessionKeys, HandshakeError> {
+        // The header enters the transcript, so the suite cannot be replaced by a weaker one on the way.
         let header = Response::header(suite, self.sender, index);
         let start = out.len();
         out.extend_from_slice(&header);

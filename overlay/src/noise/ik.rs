@@ -31,6 +31,7 @@ pub(super) fn write_first(
     out.extend_from_slice(&public);
     symmetric.mix_ephemeral(&public);
     symmetric.mix_dh(&ephemeral, responder).inspect_err(|_| out.truncate(start))?;
+    // After the token `es`: only the responder can read who the initiator is.
     symmetric.encrypt(PublicKey::from(secret).as_bytes(), out);
     symmetric.mix_dh(secret, responder).inspect_err(|_| out.truncate(start))?;
     symmetric.encrypt(payload, out);
@@ -129,6 +130,7 @@ impl FirstReceived {
         let public = PublicKey::from(ephemeral).to_bytes();
         mix_header(&mut self.symmetric, header);
         self.symmetric.mix_ephemeral(&public);
+        // Token `ee`: the session's keys stay secret even if both static keys become known later.
         self.symmetric.mix_dh(ephemeral, &self.ephemeral)?;
         self.symmetric.mix_dh(ephemeral, &self.initiator)?;
         self.symmetric.mix_psk(psk);

@@ -21,6 +21,8 @@ impl Timestamp {
     /// advanced since.
     pub fn after(time: Duration, last: Option<Self>) -> Self {
         let now = Self::from_unix(time);
+        // Responders refuse a timestamp that is not newer, also where the clock was set back or has a coarse
+        // step.
         last.map_or(now, |last| now.max(last.next()))
     }
 

@@ -83,6 +83,7 @@ impl Challenges {
         let open = self.outstanding.as_mut().filter(|open| now < open.first + ANSWER_TIMEOUT);
         if let Some(open) = open {
             if open.place == place {
+                // The stronger reason stays, or a comparison could undo a move.
                 open.why = open.why.max(why);
                 // Announcements have their own intervals.
                 let wait = if why == Why::Announce { Duration::from_nanos(1) } else { MIN_REPEAT_INTERVAL };
@@ -107,6 +108,8 @@ impl Challenges {
     /// Judges an answer that came from `place`.
     pub(super) fn answer(&mut self, place: Place, data: [u8; 8], now: Instant) -> Answer {
         let is_right = |open: &mut Outstanding| {
+            // RFC 9000, 8.2.3 accepts an answer from anywhere. Here the place counts, because the answer also
+            // proves the way back.
             open.place == place && open.data == data && now < open.first + ANSWER_TIMEOUT
         };
         match self.outstanding.take_if(is_right) {
@@ -117,6 +120,7 @@ impl Challenges {
                 let rtt = (open.first == open.last).then(|| now.saturating_duration_since(open.first));
                 Answer::Right { why: open.why, rtt }
             }
+            // Networks duplicate packets, and a copy must not count as a forgery.
             None if self.answered == Some(data) => Answer::Copy,
             None => Answer::Wrong,
         }

@@ -87,6 +87,7 @@ impl SocketIndex {
     /// socket.
     pub fn stream_end(self) -> Option<SocketAddr> {
         let number = self.0.checked_sub(Self::STREAMS)?;
+        // RFC 6666: a discard-only address, which no network has, so it can name a stream.
         Some(SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, number).into(), 1))
     }
 }
@@ -158,6 +159,7 @@ impl Place {
 
     /// Returns the number of bytes of the IP and UDP headers in front of each datagram.
     pub fn headers(&self) -> usize {
+        // IP and UDP headers without options: 20 or 40 bytes, and 8.
         if self.remote().is_ipv4() { 28 } else { 48 }
     }
 
@@ -181,6 +183,8 @@ impl Place {
         PlaceKey {
             remote: self.remote(),
             channel: self.relay().map(|header| header.channel),
+            // Through TURN or an extra socket the same remote address is another way, with another NAT
+            // mapping.
             via: Some(self.socket()).filter(|socket| socket.makes_place()),
         }
     }
@@ -296,6 +300,7 @@ impl RecvMeta {
     /// Returns true if a node's datagrams may come from this source: an endpoint of UDP, or the end of the
     /// stream to a node on which the datagram came.
     pub(crate) fn is_from_node(&self) -> bool {
+        // A stream's end is no real endpoint, but it is the only address at which its peer is reached.
         let is_end = self.socket.is_peer_stream() && self.socket.stream_end() == Some(self.remote);
         is_endpoint(&self.remote) || is_end
     }

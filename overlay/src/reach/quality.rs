@@ -79,6 +79,7 @@ impl Shortest {
 
     fn sample(&mut self, sample: Duration) {
         if self.samples == Self::WINDOW {
+            // The previous window remains, because a minimum of few new samples would be too high.
             (self.windows[1], self.windows[0], self.samples) = (self.windows[0], None, 0);
         }
         self.samples += 1;
@@ -169,6 +170,8 @@ impl Quality {
             (Some(own), Some(theirs)) => theirs + MIN_GAIN_OF_SHORTEST.max(own / 3) <= own,
             _ => false,
         };
+        // The advantage must be clear. Two equal places would otherwise take turns, and each change reorders
+        // packets.
         other.unanswered == 0
             && (theirs + MIN_COST_ADVANTAGE.max(own / 4) <= own || is_shorter && theirs < own)
     }

@@ -109,6 +109,8 @@ impl LookUps {
             one.next = now + ROUND_WAITS[one.round.min(ROUND_WAITS.len() - 1)];
             one.round += 1;
             for &root in roots {
+                // A root that has answered is left alone for a while, because programs repeat their demand
+                // with each packet.
                 let knows = one.found.get(&root).is_some_and(|at| now < *at + FOUND_FOR);
                 if !knows && may_ask(root, &key) && self.limit.take(now) {
                     one.open.insert(root);
@@ -148,6 +150,7 @@ impl LookUps {
     /// answer.
     pub(crate) fn take_open(&mut self, root: PeerKey, id: u32) -> Option<LookUpKey> {
         let (&key, one) = self.list.iter_mut().find(|(_, one)| one.id == id)?;
+        // Removed, so that a root cannot answer twice and so add places at any rate.
         one.open.remove(&root).then_some(key)
     }
 

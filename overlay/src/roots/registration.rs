@@ -75,6 +75,7 @@ impl Registering {
         unix_time: Duration,
         now: Instant,
     ) -> RootMessage {
+        // Requests that an old session has lost say nothing about the new one.
         if self.session.replace(session) != Some(session) {
             self.tries = 0;
         }
@@ -103,6 +104,7 @@ impl Registering {
         // The sequence must be newer than the last answer's, so that a delayed answer cannot undo a later
         // one.
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
+        // An older voucher would take this node back to an address that it has left.
         let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
         let is_taken = is_asked || is_update && self.heeds(now);
         let is_signed = |tcp: &Voucher| tcp.verify_tcp(root, own) && tcp.time == answer.voucher.time;
@@ -113,10 +115,12 @@ impl Registering {
             self.answer = Some(answer);
             return true;
         }
+        // A root must neither make this node ask often nor keep it from renewing.
         let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME_SECONDS).into());
         let had_gap = self.until.is_none_or(|until| now >= until);
         self.since = self.since.filter(|_| !had_gap).or(Some(now));
         self.until = Some(now + lifetime);
+        // Several requests may be lost before the registration ends.
         self.next = Some(now + lifetime / 3);
         self.tries = 0;
         self.is_refused = false;
@@ -127,6 +131,7 @@ impl Registering {
     /// Handles a root that does not know this node: asks again at once, unless a request is pending or the
     /// root says so too often.
     pub(crate) fn lost(&mut self, now: Instant) {
+        // A lying root could otherwise make this node sign requests at any rate.
         if self.tries == 0 && self.heeds(now) {
             (self.since, self.until) = (None, None);
             self.next = Some(now);

@@ -120,6 +120,7 @@ impl Stream {
             Reached::Udp { is_vouched, .. } => {
                 self.silent = None;
                 let since = *self.back.get_or_insert(now);
+                // The root still sends by the stream until it has seen a packet by UDP.
                 let is_done = is_vouched || !self.is_open || now >= since + UDP_RETURN_TIME;
                 self.is_wanted &= !is_done;
                 StreamStep { ask: None, next: self.is_wanted.then_some(since + UDP_RETURN_TIME) }
@@ -144,6 +145,7 @@ impl Stream {
             self.is_wanted = false;
             return StreamStep::default();
         }
+        // UDP comes first, because a stream delays all datagrams behind a lost one.
         let due = self.silent.unwrap_or(now) + after;
         self.is_wanted |= now >= due;
         StreamStep { ask: None, next: if self.is_wanted { self.until } else { Some(due) } }

@@ -61,6 +61,7 @@ impl OtherView {
         let Some((_, Some(at), _)) = self.asking else { return false };
         let is_newer = self.answer.is_none_or(|(_, known)| voucher.time >= known.time);
         let address = voucher.address;
+        // Answers may overtake each other, and the older one names a mapping that may be gone.
         let fits = address.is_ipv4() == at.is_ipv4() && address.port() != 0 && is_newer;
         if !fits || !voucher.verify(root, own) {
             return false;

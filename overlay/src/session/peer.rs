@@ -168,6 +168,7 @@ impl Peer {
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
         let link = sync::read(&self.link);
+        // Under one lock, so that a batch never combines the session and the path of different moments.
         Some(Sender { session: link.session.clone()?, path: link.path?, is_unasked: false })
     }
 
@@ -211,6 +212,8 @@ impl Peer {
     /// packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and a restarted one is detected.
     /// Silence alone reports nothing.
     pub fn watch(self: &Arc<Self>) -> Watch {
+        // Counts peers, not watches, because the questions on a local network are spread over the watched
+        // peers.
         if self.watches.fetch_add(1, Ordering::Relaxed) == 0 {
             self.watched.0.fetch_add(1, Ordering::Relaxed);
             // Without this, control would not look before the present timer expires.

@@ -54,6 +54,7 @@ impl Announcement {
     pub fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[MessageType::Announcement as u8, VERSION]);
         out.extend_from_slice(&self.identity.to_bytes());
+        // As long as an initiation, so that nodes may answer it with one without amplification.
         out.extend_from_slice(&[0; ZEROS]);
     }
 }

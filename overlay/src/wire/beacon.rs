@@ -36,6 +36,7 @@ impl<'a> Beacon<'a> {
         let mut reader = Reader::of(datagram, MessageType::Beacon)?;
         reader.version()?;
         let salt = *reader.array()?;
+        // Always sixteen, so that the length does not show the number of networks.
         match reader.0.as_chunks() {
             (tags, []) if tags.len() == Self::MAX_TAGS => Ok(Self { salt, tags }),
             _ => Err(ParseError::Length),
@@ -60,6 +61,7 @@ impl<'a> Beacon<'a> {
         let mut list = [[0; Self::TAG]; Self::MAX_TAGS];
         list[..tags.len()].copy_from_slice(tags);
         random(list[tags.len()..].as_flattened_mut());
+        // In no order of the networks, so that an observer cannot tell tags from fillers by their places.
         list.sort_unstable();
 
         out.extend_from_slice(&[MessageType::Beacon as u8, VERSION]);

@@ -56,6 +56,7 @@ impl RootVoucher {
     /// Returns the name of a root in a voucher entry.
     pub fn name_of(root: &NodeId) -> [u8; 8] {
         let mut name = [0; 8];
+        // Enough to find the root among eight; the signature decides.
         name.copy_from_slice(&root.as_bytes()[..8]);
         name
     }
@@ -87,6 +88,7 @@ impl Candidates {
         let (contact, rest) = Contact::parse(reader.0).ok_or(ParseError::Length)?;
         reader = Reader(rest);
         let count = usize::from(reader.u8()?);
+        // Each costs a signature check.
         if count > Self::MAX_VOUCHERS {
             return Err(ParseError::Length);
         }

@@ -35,6 +35,7 @@ impl<'a> Data<'a> {
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Data)?;
         let (receiver, counter) = (reader.index()?, reader.u64()?);
+        // A datagram without a whole tag cannot be authentic, and the ciphers expect one.
         if reader.0.len() < DATA_OVERHEAD - DATA_HEADER {
             return Err(ParseError::Length);
         }

@@ -102,6 +102,7 @@ impl<'a> Response<'a> {
     /// Returns the header of a response.
     pub fn header(suite: Suite, receiver: SessionIndex, sender: SessionIndex) -> [u8; RESPONSE_HEADER] {
         let ([a, b, c], [d, e, f]) = (receiver.to_be_bytes(), sender.to_be_bytes());
+        // The header is sent in the clear, but it is part of the transcript.
         [MessageType::Response as u8, suite.to_wire(), a, b, c, d, e, f]
     }
 }
@@ -204,6 +205,8 @@ fn split(
     header: usize,
     len: std::ops::RangeInclusive<usize>,
 ) -> Result<(&[u8], &[u8]), ParseError> {
+    // The lower bound keeps an answer from being longer than its question; the upper one bounds the work of a
+    // forgery.
     if !len.contains(&datagram.len()) {
         return Err(ParseError::Length);
     }

@@ -56,6 +56,7 @@ impl Hello {
         let mut plaintext = [0; PLAINTEXT];
         let buffer = InOutBuf::new(sealed, &mut plaintext).expect("equal lengths");
         XChaCha20Poly1305::new(key.hello_key().into())
+            // The type and version are authentic too, so a hello cannot be replayed as another message.
             .decrypt_inout_detached(nonce.into(), &datagram[..AAD], buffer, tag.into())
             .map_err(|_| ParseError::Unauthentic)?;
         Self::parse(&plaintext)
@@ -71,6 +72,7 @@ impl Hello {
         out.push(if self.reply_wanted { REPLY_WANTED } else { 0 });
         out.push(self.suites.to_wire());
         out.extend_from_slice(&self.echo);
+        // As long as an initiation, so that an initiation may answer it without amplification.
         out.extend_from_slice(&[0; PADDING]);
 
         let (head, plaintext) = out[start..].split_at_mut(PLAINTEXT_AT);

@@ -42,6 +42,8 @@ impl UnknownSession {
         match packet.get(..Self::LEN) {
             Some(head) if head[0] == MessageType::Data as u8 => {
                 out.push(MessageType::UnknownSession as u8);
+                // The echo shows that the sender saw the packet. It is no longer than the packet, so a forged
+                // source gains nothing.
                 out.extend_from_slice(&head[1..]);
                 true
             }

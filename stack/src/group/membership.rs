@@ -83,6 +83,7 @@ impl Memberships {
         let mut table = self.lock();
         let members = table.members.entry(key).or_default();
         *members += 1;
+        // Peers are told of the node's membership, not of each socket's.
         if *members == 1 {
             self.note(&mut table, key, true);
         }
@@ -100,6 +101,7 @@ impl Memberships {
 
     /// Records a change. A change that is undone before the driver reads it cancels out.
     fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
+        // A join and a leave between two reads cancel out, and nothing is reported.
         if table.changes.remove(&key).is_none() && table.changes.len() < MAX_PENDING_CHANGES {
             table.changes.insert(key, joined);
         }
@@ -124,6 +126,7 @@ impl Groups {
     pub(crate) fn takes(&self, interface: InterfaceId, group: IpAddr, source: IpAddr) -> bool {
         match self.0.get(&(interface, group)) {
             Some(filter) => filter.passes(source),
+            // RFC 1112 section 4 and RFC 4291 2.8: every node is a member of it.
             None => is_all_nodes(group),
         }
     }

@@ -79,6 +79,7 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
     let count = u16::from_be_bytes([*report.get(6)?, *report.get(7)?]);
     let mut rest = report.get(8..)?;
     let mut groups = Vec::new();
+    // The count is the peer's, so it is no bound.
     for _ in 0..usize::from(count).min(MAX_RECORDS) {
         let (header, after) = rest.split_at_checked(4 + group_len)?;
         let (auxiliary, sources) = (header[1], u16::from_be_bytes([header[2], header[3]]));
@@ -86,6 +87,8 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
         let joined = match (header[0], sources) {
             (IS_EXCLUDE | TO_EXCLUDE, _) => Some(true),
             (IS_INCLUDE | TO_INCLUDE, 0) => Some(false),
+            // Some sources are wanted. This node sends to a group or not, so it sends, and the peer's socket
+            // filters.
             (IS_INCLUDE | TO_INCLUDE | ALLOW, 1..) => Some(true),
             _ => None,
         };

@@ -58,6 +58,7 @@ impl SourceFilter {
             SourceChange::Block => (false, true),
             SourceChange::Unblock => (false, false),
         };
+        // RFC 3678 section 4: a filter is either a list of wanted sources or one of blocked ones.
         if includes != self.includes && !self.sources.is_empty() {
             return Err(Error::InvalidInput);
         }
@@ -108,7 +109,9 @@ impl GroupChange {
             }
             (Self::Source(..), None) => return Err(Error::InvalidInput),
         };
+        // On a copy, so that an error leaves the membership as it was.
         filter.change(change, source)?;
+        // RFC 3678 section 4: removing the last wanted source leaves the group.
         Ok((!filter.is_none()).then_some(filter))
     }
 }

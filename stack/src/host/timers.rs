@@ -77,6 +77,7 @@ impl<T> Timers<T> {
             return;
         }
         let mut wheel = self.lock();
+        // Bounded, so that a driver can send and receive between two parts of a burst of timers.
         while due.len() < limit {
             match wheel.fired.pop() {
                 Some(entry) => {
@@ -147,6 +148,7 @@ impl<T> Wheel<T> {
                 self.entries += slot.len();
             }
         }
+        // Doubling keeps the cost of sweeps constant per entry, however many owners stay.
         self.most = MIN_SWEPT_ENTRIES.max(2 * self.entries);
     }
 

@@ -123,6 +123,7 @@ impl Stack {
             shared.icmp.insert(ident, taken, || socket.clone())
         };
         match local.port() {
+            // From 1 on, because a program that binds 0 asks for any.
             0 => (1..=u16::MAX).find_map(|ident| open(ident).ok()).ok_or(Error::AddrInUse),
             ident => open(ident),
         }
@@ -211,6 +212,7 @@ impl IcmpSocket {
         let fields = self.ip.load().fields(options, types.protocol, route.destination, fits)?;
         let addresses = (route.source, route.destination);
         let parts = [&rest, payload];
+        // Before the packet leaves, because an error about it may come at once.
         *sync::lock(&self.asked) = Some((*route, sequence));
         let headers = options.headers_to(route.destination);
         let head = [types.echo_request, 0];
@@ -267,6 +269,7 @@ impl IcmpSocket {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        // Replies that came before the interface went are still readable.
         let nothing = if self.is_up() { Error::WouldBlock } else { Error::NetworkDown };
         let headers = headers.map(|headers| &mut headers.listed);
         let (reply, len) = self.lock().pop(buf, headers).ok_or(nothing)?;
@@ -292,6 +295,7 @@ impl IcmpSocket {
 
     /// Releases the identifier and drops unread replies.
     pub fn close(&self) {
+        // Set first, so that a reply that finds the socket meanwhile is not read any more.
         self.closed.store(true, Ordering::Release);
         self.shared.icmp.remove(self.ident(), self);
         self.lock().clear();
@@ -387,6 +391,7 @@ pub(super) fn receive_error(
     let sequence = u16::from_be_bytes([complaint.head[6], complaint.head[7]]);
     let sent_by = SocketAddr::new(complaint.source, ident);
     let request = complaint.head[0] == types(complaint.destination).echo_request;
+    // Only a quoted request is this node's. The quotation of a reply would be about another node's question.
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
     let reply = EchoReply {
         source: ip.source,

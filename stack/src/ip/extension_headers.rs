@@ -140,6 +140,7 @@ fn next_segment(header: &[u8]) -> Option<Ipv6Addr> {
 fn are_segments(header: &[u8]) -> bool {
     let (left, last) = (header[3], usize::from(header[4]));
     let end = 8 + 16 * (last + 1);
+    // The index of the next segment would point outside of the list.
     if usize::from(left) > last || end > header.len() {
         return false;
     }

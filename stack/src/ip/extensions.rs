@@ -106,6 +106,7 @@ impl Walk<'_> {
                     FRAGMENT_HEADER
                 }
                 IpProtocol::Ipv6NoNxt => return Err(Refusal::Empty),
+                // Any other number, known or not, is an upper layer, which raw sockets may have.
                 _ => return Ok(Chain::Upper { protocol, at, named_at }),
             };
             (at, named_at) = (at + len, at);
@@ -154,10 +155,10 @@ impl Walk<'_> {
         Ok(end - start)
     }
 
-    /// Checks a routing header (RFC 8200 4.4, RFC 5095). All types are unknown, so only one without segments
-    /// left may be skipped.
+    /// Checks a routing header (RFC 8200 4.4, RFC 5095).
     fn routing(&self, at: usize) -> Result<usize, Refusal> {
         let header = self.header(at)?;
+        // All types are unknown, so only one without segments left may be skipped.
         let segments_left = header[3];
         if segments_left == 0 { Ok(header.len()) } else { Err(Refusal::field(at + 2)) }
     }
@@ -193,6 +194,7 @@ impl Walk<'_> {
             IpProtocol::Icmpv6 => 4,
             _ => 0,
         };
+        // RFC 7112 section 5: filters must see ports and types in the first fragment.
         upper.at + least <= self.packet.len()
     }
 }
@@ -216,6 +218,7 @@ impl Fragment {
 /// Returns the extension header at `at` by the length in its second byte, which all but the fragment header
 /// have.
 pub(crate) fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
+    // RFC 8200 4.3: the length counts units of eight bytes and not the first one.
     let len = 8 * (1 + usize::from(*packet.get(at + 1)?));
     packet.get(at..at + len)
 }

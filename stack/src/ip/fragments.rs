@@ -130,6 +130,7 @@ impl Fragments {
 impl Cut {
     fn v4(packet: &[u8], header_len: usize, ident: impl FnOnce() -> u32) -> Result<Self, Error> {
         let view = Ipv4Packet::new_unchecked(packet);
+        // RFC 791 2.3: the sender wants an error and no fragments.
         if view.dont_frag() {
             return Err(Error::MessageSize);
         }
@@ -161,6 +162,8 @@ impl Cut {
         header[IPV6 + 4..][..4].copy_from_slice(&ident().to_be_bytes());
         let mut between: Box<[u8]> = packet[IPV6..end].into();
         let name = if named_at < IPV6 { &mut header[named_at] } else { &mut between[named_at - IPV6] };
+        // The last header of the unfragmentable part names the fragment header, which names what that header
+        // named.
         *name = IpProtocol::Ipv6Frag.into();
         Ok(Self { header, between, ..Self::empty(end + FRAGMENT_HEADER, end) })
     }
@@ -203,6 +206,7 @@ impl Cut {
         let more = self.more || left > data;
         self.write_header(&mut buf[packet.clone()], more);
         if self.is_ipv4 && self.offset == 0 {
+            // RFC 791 3.1: only options with the copied flag are in all fragments.
             self.keep_copied_options();
         }
         self.offset += data;
@@ -301,6 +305,7 @@ impl Identifications {
     pub(crate) fn next(&self, ip: &IpHeader) -> u32 {
         let pair: (IpAddr, IpAddr) = (ip.source, ip.destination);
         let offset = self.offsets.digest(pair) as u32;
+        // RFC 7739 5.3: one counter for all destinations would show each of them how much goes to the others.
         let counter = &self.counters[self.indexes.digest(pair) as usize % COUNTERS];
         offset.wrapping_add(counter.fetch_add(1, Ordering::Relaxed))
     }

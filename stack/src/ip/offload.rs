@@ -67,6 +67,7 @@ struct Place {
 /// Finds the upper layer's checksum; returns `None` for a fragment or an unknown protocol.
 fn find(packet: &[u8]) -> Option<Place> {
     let ip = IpHeader::parse(packet, false).ok()?;
+    // The sum covers all fragments, and only the first one has the field.
     if is_fragment(packet) {
         return None;
     }
@@ -77,6 +78,7 @@ fn find(packet: &[u8]) -> Option<Place> {
         (IpProtocol::Icmp, true) | (IpProtocol::Icmpv6, false) => ICMP_OFFSET,
         _ => return None,
     };
+    // The packet is another node's, so its lengths are not trusted.
     (upper.at + offset + 2 <= ip.total_len).then_some(Place {
         start: upper.at,
         offset,

@@ -68,6 +68,7 @@ impl PathMtus {
             IpAddr::V6(_) if reported < MIN_MTU_V6 => return false,
             IpAddr::V6(_) => reported,
             IpAddr::V4(_) if reported == 0 => plateau(len),
+            // A forged report must not force tiny packets (RFC 5927 section 7).
             IpAddr::V4(_) => reported.max(MIN_MTU_V4),
         };
         let mut entries = self.lock();
@@ -104,6 +105,7 @@ impl PathMtus {
     }
 
     fn publish(&self, entries: &BTreeMap<(InterfaceId, IpAddr), Entry>) {
+        // Published beside the lock, because each packet asks whether any report exists.
         let next = entries.values().map(|entry| entry.expires.total_micros()).min();
         self.next.store(next.unwrap_or(NEVER), Ordering::Release);
         self.len.store(entries.len(), Ordering::Release);

@@ -63,6 +63,7 @@ impl<'a> HeaderChain<'a> {
                 true => extensions::FRAGMENT_HEADER,
                 false => extensions::extension(self.bytes, at).map_or(self.bytes.len() - at, <[u8]>::len),
             };
+            // RFC 3542 has no item for fragment headers, which belong to a packet and not to the datagram.
             if !is_fragment {
                 listed.push(protocol.into());
                 listed.extend_from_slice(&self.bytes[at..at + len]);

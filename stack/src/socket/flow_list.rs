@@ -46,6 +46,7 @@ impl FlowList {
     /// Puts flows back at the front, in their order.
     pub(crate) fn give_back(&self, flows: &[Arc<Flow>]) {
         let mut entries = sync::lock(&self.0);
+        // In reverse, because each goes before the others.
         flows.iter().rev().for_each(|flow| entries.flows.push_front(Arc::downgrade(flow)));
     }
 

@@ -109,6 +109,7 @@ impl Stack {
                     other.overlaps(interface, local.ip()) && !(share && other.shares_port())
                 };
                 let taken = bound.iter().any(stands_in_the_way);
+                // Segments for an old connection, in TIME-WAIT or not, must not meet a new program.
                 let left = !reuse && shared.flows.uses_port(port);
                 if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
             };
@@ -170,6 +171,7 @@ impl Listener {
     /// [`Error::NetworkDown`] after the interface was removed.
     pub fn accept(&self, now: Instant) -> Result<Arc<Flow>, Error> {
         let flow = self.lock().take()?;
+        // The accepted connection has left its place, which a held handshake may take.
         self.let_in(self.shared.clock.time(now));
         Ok(flow)
     }
@@ -226,6 +228,7 @@ impl Listener {
     fn end(&self, now: Instant, error: Error) {
         let (waiting, held) = self.lock().close(error);
         self.shared.listeners.remove(self.local.port(), self);
+        // They were never answered, so their peers repeat the SYN and get a refusal then.
         held.iter().for_each(|flow| flow.end_held(self.shared.clock.time(now)));
         for flow in waiting {
             // A reset, because no program will read what the peers have sent.

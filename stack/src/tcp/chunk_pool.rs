@@ -85,9 +85,9 @@ impl ChunkPool {
         drop(unwanted);
     }
 
-    /// Locks the pool if it is free. No thread waits for this lock, because the allocator can serve the
-    /// request, too.
+    /// Locks the pool if it is free.
     fn try_lock(&self) -> Option<MutexGuard<'_, Spare>> {
+        // No thread waits for this lock, because the allocator can serve the request, too.
         self.spare.try_lock().ok()
     }
 }

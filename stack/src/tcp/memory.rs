@@ -78,6 +78,7 @@ impl Memory {
     /// Returns true if relief is due. Among concurrent threads, only one gets true.
     pub(crate) fn begin_relief(&self, now: Time) -> bool {
         let last = self.relieved.load(Ordering::Relaxed);
+        // `last` is read before, so of two threads that both see a due relief only one exchanges it.
         let due = self.next_relief().is_some_and(|due| due <= now);
         let exchange = |to: Time| {
             self.relieved.compare_exchange(last, to.total_micros(), Ordering::Relaxed, Ordering::Relaxed)
@@ -161,10 +162,11 @@ fn nearly_full(limit: usize) -> usize {
 pub(crate) struct Charge(usize);
 
 impl Charge {
-    /// Charges `bytes` as the connection's present use. It ignores changes of less than an eighth or less
-    /// than [`LEAST_BUFFER`], because atomic operations on shared counters are expensive.
+    /// Charges `bytes` as the connection's present use.
     pub(crate) fn update(&mut self, share: &Share, bytes: usize) {
         let known = std::mem::replace(&mut self.0, bytes);
+        // It ignores changes of less than an eighth or less than `LEAST_BUFFER`, because atomic operations
+        // on shared counters are expensive.
         if bytes.abs_diff(known) < LEAST_BUFFER.max(known / 8) {
             self.0 = known;
         } else if bytes > known {

@@ -88,6 +88,7 @@ impl Rack {
     /// Notes the round-trip time of a reordered packet.
     fn note_late(&mut self, rtt: u64) {
         let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        // Rounded up, so that the maximum decays to the present lateness and does not stop above it.
         let less = self.late.saturating_sub(rtt).div_ceil(LATE_SHARE);
         self.late = rtt.max(self.late - less);
     }
@@ -100,6 +101,8 @@ impl Rack {
     /// Discards measurements of retransmissions, because the first transmissions have arrived after all.
     pub(crate) fn distrust_resent(&mut self) {
         if self.original != NONE {
+            // The time of such a retransmission is too new: it would make everything sent before it look
+            // lost.
             (self.newest, self.rtt) = (self.original, self.original_rtt);
         }
     }

@@ -40,6 +40,7 @@ impl Rtt {
     /// Adds a sample (RFC 6298 2.2 and 2.3).
     pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
         let micros = length(rtt).clamp(1, u64::from(u32::MAX)) as u32;
+        // RFC 6298 2.2: the first sample counts fully, and half of it is the variation.
         if self.smoothed == 0 {
             self.smoothed = micros;
             self.variation = micros / 2;
@@ -48,6 +49,7 @@ impl Rtt {
             let mean = |old: u32, weight: u64, new: u32| {
                 ((u64::from(old) * weight + u64::from(new)) / (weight + 1)) as u32
             };
+            // RFC 6298 2.3: the variation first, because it needs the old mean.
             self.variation = mean(self.variation, 3, self.smoothed.abs_diff(micros));
             self.smoothed = mean(self.smoothed, 7, micros).max(1);
         }
@@ -91,6 +93,8 @@ impl Rtt {
     }
 
     fn reckon(&mut self) {
+        // The margin has a minimum, because a peer may delay an acknowledgement (RFC 9293 3.8.6.3), and a
+        // steady round trip leaves almost no variation.
         let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
         let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
         // Ten doublings exceed the maximum in any case, and the shift cannot overflow.

@@ -127,10 +127,13 @@ impl Scoreboard {
             }
             self.runs.pop_front();
             *self.bytes_of(first.fate) -= first.len();
+            // SACKed parts were counted as delivered when the SACK block came.
             if first.fate != Fate::Sacked {
                 delivered(&first);
             }
         }
+        // Only the front: entries behind it are dropped when their turn comes, which keeps the cost per
+        // acknowledgement constant.
         while self.order.front().is_some_and(|entry| entry.end <= to) {
             self.order.pop_front();
         }
@@ -162,6 +165,7 @@ impl Scoreboard {
                 run.start + (end - run.start) / run.segment * run.segment
             };
             let splits = from > run.start || to < run.end;
+            // A hostile peer could otherwise make this end keep a run for each byte in flight.
             if from >= to || (splits && self.runs.len() >= MAX_SACKED_RUNS) {
                 at = self.runs.next(at);
                 continue;
@@ -178,6 +182,8 @@ impl Scoreboard {
             *self.bytes_of(run.fate) -= run.len();
             self.sacked += run.len();
             delivered(&run);
+            // Joined at once, so that the number of runs follows the number of gaps and not that of SACK
+            // blocks.
             at = self.join(at);
             at = self.runs.next(at);
         }
@@ -301,8 +307,9 @@ impl Scoreboard {
         self.in_flight += std::mem::take(&mut self.sacked);
     }
 
-    /// Returns true if the oldest byte is SACKed. A peer that still had this byte would acknowledge it.
+    /// Returns true if the oldest byte is SACKed.
     pub(crate) fn is_reneged(&self) -> bool {
+        // A peer that still had this byte would acknowledge it.
         self.runs.front().is_some_and(|first| first.fate == Fate::Sacked)
     }
 
@@ -340,6 +347,7 @@ impl Scoreboard {
 
     /// Returns the last segment in flight or lost, for a tail loss probe (RFC 8985 7.3).
     pub(crate) fn last(&self) -> Option<Run> {
+        // The peer has the SACKed tail already, so a probe with it would show nothing.
         let run = self.runs.iter().rev().find(|run| run.fate != Fate::Sacked)?;
         let before = run.len().saturating_sub(1) / run.segment * run.segment;
         Some(Run { start: run.start + before, ..*run })

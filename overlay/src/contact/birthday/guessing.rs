@@ -61,9 +61,11 @@ impl Guessing {
         }
         while shots.len() < self.pace.tick_shots() && self.tried.len() < self.tries * MAX_GUESSES {
             let port = draw.port();
+            // A second packet to a port that did not answer would waste a draw.
             if self.tried.contains_key(&port) {
                 continue;
             }
+            // Without entropy a challenge could be forged, so none is sent.
             let Some(data) = draw.number() else { break };
             self.tried.insert(port, data);
             shots.push((None, SocketAddr::new(self.host, port), data));

@@ -192,6 +192,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         now: Instant,
     ) -> bool {
         self.drop_stale(now);
+        // One search at a time: hundreds of sockets and thousands of mappings can fill a small NAT box.
         if !self.is_on || self.run.is_some() || !self.starts.take(now) {
             return false;
         }
@@ -218,6 +219,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
                 return if guesses { Join::Again } else { Join::Not };
             }
             Some(_) => return Join::Not,
+            // A peer's question costs this node as much as its own search, so it pays from the same budget.
             None if !self.is_on || !self.starts.take(now) => return Join::Not,
             None => {}
         }
@@ -232,6 +234,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let Some(run) = self.run.as_mut().filter(|run| run.node == node && run.id == id) else { return };
         // Only an answer to a question that was sent counts.
         let Stage::Asking { to, like, times: 1.., .. } = run.stage else { return };
+        // New numbers for each search, so that a late packet of an earlier one fits no socket.
         let index = |number: usize| SocketIndex::extra(next.wrapping_add(number as u16));
         let wanted = (0..MAX_SOCKETS).map(|number| WantedSocket { index: index(number), like }).collect();
         run.stage = Stage::Opening { to, wanted, pace, until: now + OPENING };
@@ -401,6 +404,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         for kept in self.kept.iter_mut().filter(|kept| used.contains(&kept.socket.index)) {
             kept.used = now;
         }
+        // A path that is left for a moment may come back, and its mapping cannot be made again.
         self.kept.retain(|kept| now < kept.used + UNUSED);
         self.is_changed |= self.kept.len() != before;
     }
@@ -423,6 +427,7 @@ impl<K> Run<K> {
         match &self.stage {
             Stage::Asking { to, .. } | Stage::Opening { to, .. } => (*to, 0),
             Stage::Sending(sending) => (sending.to(), sending.sent()),
+            // Port 0, because this side tries a thousand of them.
             Stage::Guessing(guessing) => (SocketAddr::new(guessing.host(), 0), guessing.sent()),
         }
     }

@@ -89,6 +89,8 @@ impl Punching {
             let Some(there) = self.vouched_for(own, theirs, is_ipv4) else { continue };
             let (here, other) = (own.mapping(is_ipv4), theirs.mapping(is_ipv4));
             if here.varies() && other.is_fixed() {
+                // The side with the unpredictable mappings begins, because it has to open its sockets before
+                // the other one guesses.
                 return Some(Ok(there.address));
             }
             // The other node begins by IPv4. If this one began by IPv6, both would be refused.
@@ -152,6 +154,7 @@ impl Punching {
     /// Records the beginning of a search by many ports, by this node or the other.
     pub(crate) fn note_birthday(&mut self, is_own: bool, now: Instant) {
         if is_own {
+            // Long, because a search fills hundreds of mappings at the NAT box, where they stay for minutes.
             self.birthday.own_after = Some(now + ASKING_PAUSE);
         } else {
             self.birthday.asked_after = Some(now + ANSWERING_PAUSE);

@@ -163,6 +163,7 @@ impl Punching {
     /// Schedules a question about the node's addresses, `wait` from now or as soon as the last round is old
     /// enough. `id` is random.
     pub(crate) fn ask(&mut self, id: u32, wait: Duration, now: Instant) {
+        // Without it two nodes whose contacts change in turns would punch without a pause.
         let spaced = self.began.map_or(now, |began| began + MIN_ROUND_INTERVAL);
         let next = (now + wait).max(spaced);
         match &mut self.asking {
@@ -200,6 +201,8 @@ impl Punching {
     /// Returns the time until which a direct path will probably be found, if any.
     pub(crate) fn hold(&self, now: Instant) -> Option<Instant> {
         let first = self.asking.map(|asking| asking.first.unwrap_or(asking.next));
+        // Only the first round holds other work back. Later ones succeed rarely, and traffic must not wait
+        // for them.
         let since = first.filter(|_| self.rounds == 0).or(self.began.filter(|_| self.rounds == 1))?;
         let time = if self.birthday.is_running() { HOLD_MANY_PORTS } else { ROUND_HEAD_START };
         Some(since + time).filter(|end| now < *end)
@@ -218,6 +221,7 @@ impl Punching {
     /// Handles the node's answer to a question. Returns `None` if that question is not open. Returns the
     /// round-trip time only if the question was sent once.
     pub(crate) fn take_answer(&mut self, id: u32, now: Instant) -> Option<Option<Duration>> {
+        // Before the question has left, no answer can be genuine.
         let asking = self.asking.take_if(|asking| asking.id == id && asking.times > 0)?;
         // After a repetition it is unknown which question was answered (RFC 6298, section 3).
         let first = asking.first.filter(|_| asking.times == 1);
@@ -235,6 +239,7 @@ impl Punching {
         draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
         let is_new = self.theirs.as_ref() != Some(said.contact);
+        // New addresses may succeed where the old ones failed, so the pauses begin anew.
         if is_new {
             self.rounds = 0;
         } else if !self.shots.is_empty() && self.began.is_some_and(|began| now < began + MIN_ROUND_INTERVAL) {
@@ -320,6 +325,8 @@ impl Punching {
             let is_initiation = self.initiates && !has_session;
             let mut may_send = |bounds: &mut Bounds| match is_initiation {
                 true => allowances.take_meeting(is_wanted, now),
+                // A target that has answered needs no more packets. The others pay from a budget, because
+                // they may be a victim's.
                 false => !target.answered && bounds.take(target.vouched, allowances, now),
             };
             if now < when + MAX_PACKET_LATENESS && may_send(&mut self.bounds) {
@@ -358,6 +365,7 @@ impl Punching {
     }
 
     fn note_round(&mut self, now: Instant) {
+        // NATs that refused once mostly refuse again, so the pauses double.
         let pause = ROUND_PAUSE[0] * 2u32.pow(self.rounds.min(8));
         self.rounds += 1;
         self.began = Some(now);

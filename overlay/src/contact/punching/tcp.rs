@@ -105,6 +105,7 @@ impl Record {
         }
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times < MAX_ASKED {
+                // Two round trips at least, so that a slow answer is not taken for a lost one.
                 asking.next = now + MIN_REPEAT_INTERVAL.max(rtt * 2) * 2u32.pow(asking.times);
                 asking.times += 1;
                 return Some(TcpDue::Ask(asking.id));
@@ -159,6 +160,7 @@ impl Punching {
     /// Handles the node's answer to the question with this id. Returns false if that is not the open
     /// question.
     pub(crate) fn take_tcp_answer(&mut self, id: u32, has_agreed: bool, now: Instant) -> bool {
+        // A question that was not sent yet has no answer, so this one must be old.
         let is_it = |asking: &mut Asking| asking.id == id && asking.times > 0;
         let is_answer = self.tcp.asking.take_if(is_it).is_some();
         if is_answer && !has_agreed {
@@ -179,6 +181,7 @@ impl Punching {
 
     /// Records that this node agrees to this question. It asks nothing itself then.
     pub(crate) fn join_by_tcp(&mut self, id: u32, now: Instant) {
+        // A question of this node would begin a second round beside the one that it has agreed to.
         (self.tcp.answered, self.tcp.asking, self.tcp.due) = (Some(id), None, None);
         self.tcp.awaits_search = false;
         self.tcp.asked_after = Some(now + ANSWERING_PAUSE);
@@ -202,6 +205,7 @@ impl Punching {
         for candidate in plan.targets() {
             let is_inside = is_neighbour && !candidate.is_global();
             let word = if is_inside { Word::Root } else { vouched.word_on(&candidate.address.ip()) };
+            // A peer must not make this node connect to services of third parties.
             let is_service = candidate.address.port() < FIRST_PORT;
             let outcome = match () {
                 () if is_service => DirectOutcome::NotTried(NotTried::Service),

@@ -85,6 +85,7 @@ impl Claims {
         if let Some(claim) = self.list.get_mut(nickname) {
             if claim.lost.is_none() && claim.port != port {
                 claim.port = port;
+                // The signature covers the port, so every root needs a new claim.
                 claim.at.values_mut().for_each(|at| (at.tries, at.next) = (0, Some(now)));
             }
             return Ok(());
@@ -119,6 +120,7 @@ impl Claims {
         if answers.contains(&Err(ClaimRefusal::Taken)) {
             return Some(Err(NicknameError::Taken));
         }
+        // A root that does not answer must not keep the program waiting.
         let is_late = claim.first_answer.is_some_and(|at| now >= at + FURTHER_ROOTS_WAIT);
         if answers.is_empty() || answers.len() < roots.len() && !is_late {
             return None;

@@ -46,6 +46,8 @@ impl Questions {
         self.0.retain(|_, one| now < one.wanted + DEMAND_LIFETIME);
         if !self.0.contains_key(text) && self.0.len() >= MAX_QUESTIONS {
             let oldest = self.0.iter().min_by_key(|(_, one)| one.wanted);
+            // A question that a program repeats all the time must not be pushed out, or the program would
+            // wait for ever.
             let is_free = oldest.is_some_and(|(_, one)| now >= one.wanted + WAITED_FOR);
             let Some(text) = oldest.filter(|_| is_free).map(|(text, _)| text.clone()) else { return };
             self.0.remove(&text);
@@ -83,6 +85,7 @@ impl Questions {
             Some(_) if nodes.len() > 1 => Err(NicknameError::Ambiguous(nodes)),
             Some(owner) => Ok(NamedNode { identity: owner.identity, port: owner.claim.port }),
         };
+        // The next demand asks again, because a nickname may pass to another node.
         self.0.remove(text);
         Some(outcome)
     }

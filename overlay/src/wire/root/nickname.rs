@@ -78,6 +78,7 @@ fn signed(
 ) -> Vec<u8> {
     let (sequence, lifetime, port) = (sequence.to_be_bytes(), lifetime.to_be_bytes(), port.to_be_bytes());
     let name = nickname.as_str().as_bytes();
+    // All parts but the last have a fixed length, so two claims never have the same text.
     [LABEL, root.as_bytes(), owner.as_bytes(), &sequence, &lifetime, &port, name].concat()
 }
 

@@ -53,6 +53,7 @@ impl RootRecord {
             address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, PORT)))
         };
         let addresses = self.endpoints.split(',').filter_map(|text| parse(text.trim()));
+        // Bounded, because each address that is tried costs packets to a host that may be a victim.
         addresses.filter(is_endpoint).take(8).collect()
     }
 
@@ -68,6 +69,7 @@ impl RootRecord {
     }
 
     fn signed(time: u64, endpoints: &str) -> Vec<u8> {
+        // The label keeps the signature from being used for another kind of message.
         [RECORD_LABEL, &time.to_be_bytes(), endpoints.as_bytes()].concat()
     }
 
@@ -92,6 +94,7 @@ impl RootRecord {
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
         let (time, len) = (reader.u64()?, usize::from(reader.u16()?));
+        // Before the text is copied, because the length is the sender's.
         if len > Self::MAX_ENDPOINTS {
             return Err(ParseError::Length);
         }

@@ -147,6 +147,7 @@ impl Flow {
             (*slot, count) = (piece, count + 1);
         }
         let urgent = connection.urgent_left() > 0;
+        // Under the lock, so that no other reader consumes the same bytes.
         let used = take(&pieces[..count]);
         connection.consume(time, used);
         if connection.readable() == 0 {
@@ -224,10 +225,12 @@ impl Flow {
         // The timeouts of an orphaned connection start at the close, not at the last segment.
         inner.heard = inner.heard.max(time);
         inner.waiting = inner.waiting.map(|_| time);
+        // RFC 2525 2.17: a close with unread data must tell the peer that its data was lost.
         let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
             // In SYN-SENT the peer has no connection that needs a reset.
             State::SynSent => self.unlink(&mut inner),
+            // The peer believes to be connected, or will in a moment.
             State::SynReceived => self.reset(&mut inner),
             _ if reset => self.reset(&mut inner),
             _ => {
@@ -246,6 +249,7 @@ impl Flow {
     /// [`Error::ConnectionAborted`] once the arrived data is read.
     pub fn stop_receiving(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
+        // Data may still come, which no program will read. The peer learns it now and not by a full window.
         if !inner.ended {
             self.abort_at(&mut inner, time, Error::ConnectionAborted);
         }

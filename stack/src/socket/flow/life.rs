@@ -292,10 +292,10 @@ impl Flow {
         }
     }
 
-    /// Sets the timer for the next deadline, unless an earlier one is set. Work due now was just done or was
-    /// impossible, so the timer waits at least a millisecond.
+    /// Sets the timer for the next deadline, unless an earlier one is set.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
         inner.watch(time);
+        // Work due now was just done or was impossible, so the timer waits at least a millisecond.
         if let Some(due) = self.due_at(inner, time) {
             self.arm_at(inner, time, due);
         }
@@ -602,14 +602,15 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, because its network is left. A closed connection whose peer has
-    /// everything (FIN-WAIT-2) is only forgotten, because a reset would mean unread data.
+    /// Ends the connection with a reset, because its network is left.
     pub(crate) fn abandon(&self, now: Instant) {
         // The lock must be free again for `abort_because`.
         let is_delivered = {
             let inner = self.lock();
             inner.orphaned && inner.state() == State::FinWait2
         };
+        // A closed connection whose peer has everything (FIN-WAIT-2) is only forgotten, because a reset would
+        // mean unread data.
         if !is_delivered {
             self.abort_because(now, Error::NetworkDown);
         }

@@ -169,6 +169,7 @@ impl RawSocket {
         }
         let interfaces = &self.shared.interfaces;
         let own = address.is_unspecified()
+            // A socket bound to a group receives what is sent there, and sends from another address.
             || address.is_multicast()
             || match self.interface {
                 Some(id) => interfaces.find(id).is_some_and(|interface| interface.is_local(address)),

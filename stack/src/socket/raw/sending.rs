@@ -41,6 +41,7 @@ impl RawSocket {
             }
             (inner.peer, inner.local)
         };
+        // A destination in the call goes before the connected peer, as for UDP.
         let destination = remote.or(peer).ok_or(Error::NotConnected)?;
         let wanted = Wanted { interface: self.interface, local, ip: self.ip.load() };
         let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
@@ -120,6 +121,7 @@ impl RawSocket {
         let addresses = (route.source, route.destination);
         let fields = self.fields(route, data.len(), options, mtu)?;
         let checksum_at = self.checksum_offset(own);
+        // RFC 3542 3.1: there is no place for the checksum.
         if checksum_at.is_some_and(|offset| offset + 2 > data.len()) {
             return Err(Error::InvalidInput);
         }
@@ -154,6 +156,7 @@ impl RawSocket {
         let packet = &mut buf[..data.len()];
         packet.copy_from_slice(data);
         let mut view = Ipv4Packet::new_unchecked(&mut *packet);
+        // As in Linux (raw(7)): length and checksum are always filled in.
         view.set_total_len(data.len() as u16);
         if let (Ipv4Addr::UNSPECIFIED, IpAddr::V4(source)) = (view.src_addr(), route.source) {
             view.set_src_addr(source);
@@ -177,6 +180,7 @@ impl RawSocket {
     pub(super) fn checksum_offset(&self, options: &RawOptions) -> Option<usize> {
         let any = unspecified(self.ipv6);
         match self.ipv6 {
+            // RFC 3542 3.1: for ICMPv6 the system computes the checksum whatever the application asks for.
             true if icmp::is_for(any, IpProtocol::from(self.protocol)) => Some(2),
             true => options.checksum_offset.map(usize::from),
             false => None,

@@ -228,7 +228,9 @@ impl UdpSocket {
     /// Unbinds the socket, leaves its groups and drops unread datagrams.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        // A closed socket must not keep its pair of addresses from another one.
         self.disconnect();
+        // Out of the table before the inbox closes, so that no later datagram is queued.
         self.shared.udp_binds.remove(self.local.port(), self);
         let mut inner = self.lock();
         inner.inbox.close(&self.shared);
@@ -279,6 +281,7 @@ impl Bound for UdpSocket {
     /// Returns true for an unconnected socket. Datagrams of the peer find a connected socket by both
     /// addresses; other datagrams go to sockets that share its port.
     fn takes_strangers(&self) -> bool {
+        // Read without the lock, because each arriving datagram asks it of every socket at the port.
         !self.connected.load(Ordering::Acquire)
     }
 }

@@ -35,16 +35,20 @@ impl UdpSocket {
         let route = self.route_to(canonical(remote), options)?;
         // A socket may connect to the same peer again, which its old entry would prevent.
         self.disconnect();
+        // Both addresses must be unique, because the peer's datagrams and errors find the socket by them.
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
         }
         self.lock().peer = Some(route);
+        // The flag comes last, so that the peer's datagrams find the new entry before strangers' are refused.
         self.connected.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Removes the peer, if there is one.
     pub fn disconnect(&self) {
+        // First the flag: the socket takes strangers' datagrams again before it leaves the table, so none is
+        // refused in between.
         self.connected.store(false, Ordering::Release);
         if let Some(route) = self.lock().peer.take() {
             self.shared.udp_connected.remove(&route);
@@ -80,12 +84,14 @@ impl UdpSocket {
             let mut inner = self.lock();
             (inner.peer, inner.inbox.take_error())
         };
+        // As in Linux, the error of an earlier datagram fails the next call on the socket, whichever it is.
         if let Some(error) = error {
             return Err(error);
         }
         let own = options.source.is_some() || options.interface.is_some() || options.headers.is_some();
         match (remote, peer) {
             (Some(remote), _) => self.route_to(canonical(remote), options),
+            // The kept route was chosen without these options.
             (None, Some(peer)) if own => self.route_to(peer.destination, options),
             (None, Some(peer)) => Ok(peer),
             (None, None) => Err(Error::NotConnected),
@@ -93,6 +99,7 @@ impl UdpSocket {
     }
 
     fn route_to(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<UdpRoute, Error> {
+        // RFC 768: port 0 means "none", so no receiver has it.
         if remote.port() == 0 {
             return Err(Error::InvalidInput);
         }

@@ -203,13 +203,13 @@ impl Receiver {
         !refused
     }
 
-    /// Returns the part of `data` for which there is memory. While memory is short, out-of-order data is
-    /// refused, because its sender still has it. Data in order is refused only when memory is full and the
-    /// application has [`LEAST_BUFFER`] bytes to read.
+    /// Returns the part of `data` for which there is memory.
     fn admit<'a>(&mut self, start: u64, data: &'a [u8], memory: &Share) -> &'a [u8] {
         let ahead = start > self.queue.end();
         let known = self.queue.end().saturating_sub(start).min(data.len() as u64) as usize;
         let least = known + LEAST_BUFFER.saturating_sub(self.queue.len());
+        // While memory is short, out-of-order data is refused, because its sender still has it. Data in order
+        // is refused only when memory is full and the application has `LEAST_BUFFER` bytes to read.
         if (!ahead && data.len() <= least) || memory.has_room() {
             return data;
         }
@@ -222,9 +222,9 @@ impl Receiver {
         }
     }
 
-    /// Drops out-of-order data; returns `false` if there was none. The sender still has the data (RFC 2018
-    /// section 8).
+    /// Drops out-of-order data; returns `false` if there was none.
     pub(crate) fn prune(&mut self) -> bool {
+        // The sender still has the data (RFC 2018 section 8).
         self.reassembly.take_if(|reassembly| !reassembly.is_empty()).is_some()
     }
 

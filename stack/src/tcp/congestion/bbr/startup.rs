@@ -41,6 +41,7 @@ impl Pipe {
     }
 
     pub(super) fn on_ack(&mut self, rate: Option<u64>, app_limited: bool, round_begins: bool) {
+        // A rate that the application limits says nothing about the pipe.
         if self.full || app_limited {
             return;
         }
@@ -68,6 +69,7 @@ impl Bbr {
                 self.state = BbrState::Drain;
             }
         }
+        // The queue that start-up has made is gone once no more is in flight than the path holds.
         if self.state == BbrState::Drain && view.in_flight <= self.target(100) {
             self.start_down(view.now, view.delivered);
         }
