@@ -194,15 +194,6 @@ impl fmt::Debug for NodeHandle {
 }
 
 /// Handle of a node that does not keep it running; [`NodeHandle::downgrade`] returns one.
-///
-/// ```
-/// # use peersock::{IdentitySource, Interfaces, Node};
-/// # use peersock::attach::NodeHandle;
-/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
-/// let weak = NodeHandle::of(&node).downgrade();
-/// assert!(weak.upgrade().is_some());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone)]
 pub struct WeakNodeHandle(Weak<Inner>);
 

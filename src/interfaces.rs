@@ -53,15 +53,6 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
 }
 
 /// Result of querying a list of roots.
-///
-/// ```
-/// fn tell(list: &peersock::interfaces::RootList) -> String {
-///     match &list.error {
-///         None => format!("{} names {} roots", list.source, list.roots),
-///         Some(error) => format!("{}: {error}", list.source),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RootList {
@@ -110,12 +101,6 @@ pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
 }
 
 /// Reads STUN servers: texts `HOST:PORT` separated by white space, as in `PEERSOCK_STUN`.
-///
-/// ```
-/// let servers = peersock::interfaces::load_stun_servers("stun.example.org:3478 192.0.2.1:3478")?;
-/// assert_eq!(servers.len(), 2);
-/// # Ok::<(), peersock::interfaces::LoadStunError>(())
-/// ```
 ///
 /// # Errors
 /// Fails if a text is not `HOST:PORT`.

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use peersock_proxy::serving::Owner;
 
 /// Maximum number of clients served at once.
-pub(crate) const MOST_SERVED: usize = 256;
+pub(crate) const MAX_SERVED: usize = 256;
 
 /// Maximum number of clients of one peer served at once.
-pub(crate) const MOST_OF_PEER: usize = 64;
+pub(crate) const MAX_OF_PEER: usize = 64;
 
-/// Limit for clients beyond [`MOST_SERVED`] that are the only ones of their peer. It keeps room for other
+/// Limit for clients beyond [`MAX_SERVED`] that are the only ones of their peer. It keeps room for other
 /// peers when a few peers use their full share.
-const MOST_WITH_FIRST_ONES: usize = 2 * MOST_SERVED;
+const MAX_WITH_FIRST_ONES: usize = 2 * MAX_SERVED;
 
 /// Maximum number of waiting clients of one peer; further ones are refused.
-pub(crate) const MOST_WAITING_OF_PEER: usize = 64;
+pub(crate) const MAX_WAITING_OF_PEER: usize = 64;
 
 /// Maximum number of waiting clients of all peers together.
-pub(crate) const MOST_WAITING: usize = 1024;
+pub(crate) const MAX_WAITING: usize = 1024;
 
 /// The clients of all peers; `C` is a client.
 pub(crate) struct Admission<C> {
@@ -63,7 +63,7 @@ impl<C> Admission<C> {
             self.served += 1;
             return Arrival::Served(client);
         }
-        if own.waiting.len() >= MOST_WAITING_OF_PEER || self.waiting >= MOST_WAITING {
+        if own.waiting.len() >= MAX_WAITING_OF_PEER || self.waiting >= MAX_WAITING {
             self.forget_if_empty(peer);
             return Arrival::Refused(client);
         }
@@ -101,8 +101,8 @@ impl<C> Admission<C> {
 impl<C> OfPeer<C> {
     /// Returns true if one more client may be served while `all` clients of all peers are.
     fn may_have_more(&self, all: usize) -> bool {
-        let most = if self.served == 0 { MOST_WITH_FIRST_ONES } else { MOST_SERVED };
-        self.served < MOST_OF_PEER && all < most
+        let most = if self.served == 0 { MAX_WITH_FIRST_ONES } else { MAX_SERVED };
+        self.served < MAX_OF_PEER && all < most
     }
 }
 
@@ -126,26 +126,26 @@ mod tests {
     fn one_peer_has_its_limit_and_others_get_in() {
         let mut admission = Admission::default();
         let arrivals: Vec<_> = (0..200).map(|number| admission.arrive(peer(0), number)).collect();
-        assert!(arrivals[..MOST_OF_PEER].iter().all(|arrival| matches!(arrival, Arrival::Served(_))));
-        let waiting = &arrivals[MOST_OF_PEER..MOST_OF_PEER + MOST_WAITING_OF_PEER];
+        assert!(arrivals[..MAX_OF_PEER].iter().all(|arrival| matches!(arrival, Arrival::Served(_))));
+        let waiting = &arrivals[MAX_OF_PEER..MAX_OF_PEER + MAX_WAITING_OF_PEER];
         assert!(waiting.iter().all(|arrival| *arrival == Arrival::Waits));
-        let refused = &arrivals[MOST_OF_PEER + MOST_WAITING_OF_PEER..];
+        let refused = &arrivals[MAX_OF_PEER + MAX_WAITING_OF_PEER..];
         assert!(refused.iter().all(|arrival| matches!(arrival, Arrival::Refused(_))));
         assert_eq!(admission.arrive(peer(1), 500), Arrival::Served(500));
         // A leaving client makes room for clients of the same peer, in the order of arrival.
-        assert_eq!(admission.leave(peer(0)), Some((peer(0), MOST_OF_PEER)));
+        assert_eq!(admission.leave(peer(0)), Some((peer(0), MAX_OF_PEER)));
         assert_eq!(admission.leave(peer(1)), None);
     }
 
     #[test]
     fn peers_that_have_all_they_may_have_leave_room_for_the_others() {
         let mut admission = Admission::default();
-        for greedy in 0..MOST_SERVED / MOST_OF_PEER {
-            for _ in 0..MOST_OF_PEER + 1 {
+        for greedy in 0..MAX_SERVED / MAX_OF_PEER {
+            for _ in 0..MAX_OF_PEER + 1 {
                 admission.arrive(peer(greedy), greedy);
             }
         }
-        for other in 100..100 + MOST_SERVED {
+        for other in 100..100 + MAX_SERVED {
             assert_eq!(admission.arrive(peer(other), other), Arrival::Served(other));
             assert_eq!(admission.arrive(peer(other), other), Arrival::Waits);
         }
@@ -153,10 +153,10 @@ mod tests {
         let next = admission.leave(peer(100));
         assert_eq!(next, Some((peer(100), 100)), "of those that have none it has waited longest");
         assert_eq!(admission.leave(peer(100)), Some((peer(1000), 1000)));
-        for other in 101..100 + MOST_SERVED {
+        for other in 101..100 + MAX_SERVED {
             assert_eq!(admission.leave(peer(other)), Some((peer(other), other)));
         }
-        for other in 101..100 + MOST_SERVED {
+        for other in 101..100 + MAX_SERVED {
             assert_eq!(admission.leave(peer(other)), None, "those that wait have all they may have");
         }
         assert_eq!(admission.leave(peer(1000)), None);

@@ -15,7 +15,7 @@ use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{Network, Node};
 use peersock_proxy::serving::Owner;
 
-use crate::admission::{Admission, Arrival, MOST_OF_PEER, MOST_SERVED, MOST_WAITING, MOST_WAITING_OF_PEER};
+use crate::admission::{Admission, Arrival, MAX_OF_PEER, MAX_SERVED, MAX_WAITING, MAX_WAITING_OF_PEER};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::names;
@@ -103,8 +103,8 @@ impl Server {
                         &mut waiting,
                         address,
                         format_args!(
-                            "waits for its turn: {MOST_OF_PEER} of one peer are served at once, and \
-                             {MOST_SERVED} of all"
+                            "waits for its turn: {MAX_OF_PEER} of one peer are served at once, and \
+                             {MAX_SERVED} of all"
                         ),
                     );
                 }
@@ -115,7 +115,7 @@ impl Server {
                         &mut refused,
                         address,
                         format_args!(
-                            "is refused: {MOST_WAITING_OF_PEER} of one peer wait already, or {MOST_WAITING} \
+                            "is refused: {MAX_WAITING_OF_PEER} of one peer wait already, or {MAX_WAITING} \
                              of all; try again when some have ended, or listen at another port, too"
                         ),
                     );

@@ -89,10 +89,12 @@ struct ExchangeState {
 impl Exchange<'_> {
     fn receive(&self) -> Outcome {
         /// Interval of checks for the end of stdin while no datagram arrives.
-        const LOOK: Duration = Duration::from_millis(100);
+        const STDIN_POLL_INTERVAL: Duration = Duration::from_millis(100);
         let mut buffer = vec![0; 65_536];
         let mut last = Instant::now();
-        self.socket.set_read_timeout(self.idle.map(|idle| idle.clamp(Duration::from_millis(1), LOOK)))?;
+        self.socket.set_read_timeout(
+            self.idle.map(|idle| idle.clamp(Duration::from_millis(1), STDIN_POLL_INTERVAL)),
+        )?;
         loop {
             match self.socket.recv_from(&mut buffer) {
                 Ok((count, sender)) => {

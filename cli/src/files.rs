@@ -17,10 +17,10 @@ pub(crate) const CODE_VARIABLE: &str = "PEERSOCK_CODE";
 pub(crate) const SEND_CODE_VARIABLE: &str = "PEERSOCK_SEND_CODE";
 
 /// Redraw interval of the line while no data moves.
-const TICK: Duration = Duration::from_millis(250);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Maximum number of outermost entries that are named.
-const NAMED: usize = 8;
+const MAX_NAMED_ENTRIES: usize = 8;
 
 /// Progress line on stderr, if that is a terminal: bytes moved, rate, and remaining time.
 pub(crate) struct Meter {
@@ -66,7 +66,7 @@ fn new_bar() -> ProgressBar {
     let template = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {percent} %, {eta} left";
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
-    bar.enable_steady_tick(TICK);
+    bar.enable_steady_tick(REDRAW_INTERVAL);
     bar
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn hidden(manifest: &Manifest) -> Option<String> {
 
 /// Returns the first names, and the number of further ones.
 fn first_of(mut names: impl Iterator<Item = String>) -> String {
-    let first: Vec<_> = names.by_ref().take(NAMED).collect();
+    let first: Vec<_> = names.by_ref().take(MAX_NAMED_ENTRIES).collect();
     match names.count() {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Minimum interval between two lines.
-const INTERVAL: Duration = Duration::from_secs(10);
+const MIN_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A limiter that lets a line through now and then.
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub(crate) struct LineLimit {
 impl LineLimit {
     /// Returns the line, with the number of similar lines suppressed before it, if one is due.
     pub(crate) fn pass(&mut self, now: Instant, line: impl FnOnce() -> String) -> Option<String> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < MIN_LINE_INTERVAL) {
             self.left_out += 1;
             return None;
         }

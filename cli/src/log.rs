@@ -28,7 +28,7 @@ const TARGETS: [&str; 13] = [
 ];
 
 /// Filter for a single -v.
-const ONCE: &str =
+const SINGLE_V_FILTER: &str =
     "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug";
 
 /// Sets up logging: `verbose` counts the -v options, and the variable overrides it.
@@ -54,7 +54,7 @@ fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
         // Hides third-party warnings, because they are not written for users and may repeat endlessly.
         0 => "off,peersock=warn",
-        1 => ONCE,
+        1 => SINGLE_V_FILTER,
         2 => "debug",
         _ => "trace",
     }))
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn whatever_logs_can_be_asked_for() {
-        parse(ONCE).expect("what -v shows");
+        parse(SINGLE_V_FILTER).expect("what -v shows");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut folders = vec![root.clone()];
         for group in ["", "bindings", "cli", "faces", "ffi", "labs", "reach", "sockets"] {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
 
 /// Redraw interval of the line while no data moves.
-const TICK: Duration = Duration::from_millis(250);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The progress line, or nothing if it would not be visible.
 pub(crate) struct Progress {
@@ -56,7 +56,7 @@ impl Progress {
                 _ => write!(line, "{} sent, {} received", HumanBytes(sent), HumanBytes(received)),
             };
         }));
-        bar.enable_steady_tick(TICK);
+        bar.enable_steady_tick(REDRAW_INTERVAL);
         Progress { bar: Some(bar), moved, shares_terminal }
     }
 

@@ -27,7 +27,7 @@ use crate::stdio;
 use crate::waiting;
 
 /// Pause of a receiver before it reconnects.
-const PAUSE: Duration = Duration::from_millis(500);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum length of a line with a code, in bytes.
 const LONGEST_LINE: u64 = 1024;
@@ -212,8 +212,8 @@ impl Receiver<'_> {
                 if since.elapsed() >= retry {
                     return Err(self.failure(&error));
                 }
-                thread::sleep(PAUSE.min(retry));
-                let left = retry.saturating_sub(since.elapsed()).max(PAUSE);
+                thread::sleep(RECONNECT_PAUSE.min(retry));
+                let left = retry.saturating_sub(since.elapsed()).max(RECONNECT_PAUSE);
                 match self.connect(left) {
                     Ok(stream) => break stream,
                     Err(error) => tracing::info!(%error, "the sender is not there"),
@@ -235,7 +235,7 @@ impl Receiver<'_> {
             match self.connect(left) {
                 // The sender's node is reachable before its program listens.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused && begin.elapsed() < within => {
-                    thread::sleep(PAUSE / 10);
+                    thread::sleep(RECONNECT_PAUSE / 10);
                 }
                 other => break other,
             }

@@ -14,7 +14,7 @@ use crate::background::Background;
 use crate::stdio;
 
 /// Delay after a root's change before the roots are checked; changes that end sooner are not reported.
-const SETTLES: Duration = Duration::from_millis(500);
+const CHECK_DELAY: Duration = Duration::from_millis(500);
 
 /// A watch on roots; it ends when dropped.
 pub(crate) struct RootWatch {
@@ -32,7 +32,7 @@ pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
         let mut messages = RootMessages::default();
         // The first pass covers changes before the watch began.
         let mut goes_on = true;
-        while goes_on && is_over.recv_timeout(SETTLES) == Err(RecvTimeoutError::Timeout) {
+        while goes_on && is_over.recv_timeout(CHECK_DELAY) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
                 // A stream that failed would have left an error.
                 let has_stream = root.stream.is_some() || root.stream_error.is_some();

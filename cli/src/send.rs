@@ -24,13 +24,13 @@ use crate::silence;
 use crate::stdio;
 
 /// Maximum number of receivers served at once, half of them of one member; others are told to come back.
-const MOST_SERVED: usize = 32;
+const MAX_SERVED: usize = 32;
 
 /// Maximum number of receivers told so at once, half of them of one member; others are just closed.
-const MOST_REFUSED: usize = 32;
+const MAX_REFUSED: usize = 32;
 
 /// Maximum number of left-out entries that are named.
-const NAMED: usize = 10;
+const MAX_NAMED_ENTRIES: usize = 10;
 
 /// Send files and folders to every receiver that types the printed code
 ///
@@ -110,8 +110,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         watch,
         quiet: args.quiet,
         node: session.node.clone(),
-        served: Slots::new(MOST_SERVED),
-        refused: Slots::new(MOST_REFUSED),
+        served: Slots::new(MAX_SERVED),
+        refused: Slots::new(MAX_REFUSED),
     });
     server.serve(&listener, args.keep)?;
     server.meter.clear();
@@ -160,10 +160,10 @@ fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
     if !args.quiet {
         stdio::note(format_args!("sends {}", summary(source.manifest())));
     }
-    for left_out in source.left_out().iter().take(NAMED) {
+    for left_out in source.left_out().iter().take(MAX_NAMED_ENTRIES) {
         stdio::note(format_args!("{} is left out: {}", left_out.path, left_out.why));
     }
-    let more = (source.left_out_count() as usize).saturating_sub(NAMED);
+    let more = (source.left_out_count() as usize).saturating_sub(MAX_NAMED_ENTRIES);
     if more > 0 {
         stdio::note(format_args!("{more} more are left out for such reasons"));
     }
@@ -262,7 +262,7 @@ impl Server {
             let Some(place) = self.served.take(owner) else {
                 let line = || {
                     format!(
-                        "a receiver must come back later: {MOST_SERVED} are served at once, half of them of \
+                        "a receiver must come back later: {MAX_SERVED} are served at once, half of them of \
                          one member"
                     )
                 };

@@ -18,10 +18,10 @@ use crate::{arrivals, names, reach, root_watch, signals, stdio};
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Time for written data to arrive when the program ends by itself.
-const LINGER: Duration = Duration::from_secs(30);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for data to arrive after Ctrl-C: enough to say goodbye to the peers.
-const HURRY: Duration = Duration::from_millis(300);
+const INTERRUPTED_DELIVERY_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub(crate) struct Session {
     pub(crate) node: Node,
@@ -102,8 +102,8 @@ impl Session {
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal, &interrupted);
-            let unacked = arrivals::finish(HURRY);
-            let is_delivered = interrupted.shutdown(HURRY);
+            let unacked = arrivals::finish(INTERRUPTED_DELIVERY_TIMEOUT);
+            let is_delivered = interrupted.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
             match unacked {
                 0 if is_delivered => {}
                 0 => stdio::note(lost(&interrupted)),
@@ -196,7 +196,7 @@ impl Session {
     /// Ends the node once all written data has arrived.
     pub(crate) fn close(self) -> Outcome {
         signals::leave_to_cleanup();
-        match self.node.shutdown(LINGER) {
+        match self.node.shutdown(DELIVERY_TIMEOUT) {
             true => Ok(()),
             false => {
                 let lost = lost(&self.node);
@@ -217,7 +217,7 @@ fn builder(args: &UnderlayArgs, identity: IdentitySource, allowed: Interfaces) -
 impl Drop for Session {
     /// Says goodbye after a failure too; dropping the node is not enough, because the signal thread holds it.
     fn drop(&mut self) {
-        self.node.shutdown(HURRY);
+        self.node.shutdown(INTERRUPTED_DELIVERY_TIMEOUT);
     }
 }
 

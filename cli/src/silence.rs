@@ -22,11 +22,11 @@ use crate::stdio;
 const TELL_AFTER_PART: u32 = 3;
 
 /// Minimum interval of checks, used while a peer is silent.
-const INTERVAL: Duration = Duration::from_millis(250);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Number of checks, without a silence, within the time after which one would be reported. A stall is
 /// reported late by at most one interval.
-const LOOKS: u32 = 4;
+const CHECKS_PER_TIMEOUT: u32 = 4;
 
 /// Delay of a check that shows that this program itself was stopped; the peer may have answered meanwhile.
 const STOPPED: Duration = Duration::from_secs(2);
@@ -183,16 +183,16 @@ impl Connection {
     /// Returns when the next check is due, after one at `now`.
     fn due(&self, now: Instant, awake_since: Instant, timeout: Duration) -> Instant {
         if self.messages.is_trouble_told() {
-            return now + INTERVAL;
+            return now + MIN_CHECK_INTERVAL;
         }
         let silent_at = self.seen.max(awake_since) + timeout / TELL_AFTER_PART;
-        silent_at.clamp(now + INTERVAL, now + pause(timeout))
+        silent_at.clamp(now + MIN_CHECK_INTERVAL, now + pause(timeout))
     }
 }
 
 /// Returns the interval of checks without trouble. It is short enough to detect a stop of this program.
 fn pause(timeout: Duration) -> Duration {
-    (timeout / TELL_AFTER_PART / LOOKS).clamp(INTERVAL, STOPPED)
+    (timeout / TELL_AFTER_PART / CHECKS_PER_TIMEOUT).clamp(MIN_CHECK_INTERVAL, STOPPED)
 }
 
 /// Returns the maximum time without acknowledgments on the connection.

@@ -11,7 +11,7 @@ use crate::output;
 use crate::style::HINT;
 
 /// Beginning of the parser's final advice, which names no command and shows no example.
-const ENDING: &str = "For more information, try";
+const FINAL_ADVICE: &str = "For more information, try";
 
 /// Prints the error, with an example of the intended command.
 pub(crate) fn report(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) {
@@ -31,7 +31,7 @@ pub(crate) fn report(error: &clap::Error, program: &Command, words: impl Iterato
 fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) -> String {
     let said = error.render().ansi().to_string();
     // A help that replaces the error is complete.
-    let Some((said, _)) = said.split_once(ENDING) else { return said };
+    let Some((said, _)) = said.split_once(FINAL_ADVICE) else { return said };
     let words: Vec<_> = words.collect();
     let (name, command) = command_of(program, words.iter().cloned());
     if let Some(hint) = dash_hint(command, error, &words) {
@@ -156,7 +156,7 @@ mod tests {
             let name = words.join(" ");
             let wrong = [&words[..], &["--no-such-option"]].concat();
             let said = said_of(&wrong);
-            assert!(said.starts_with("error: ") && !said.contains(ENDING), "{name}: {said}");
+            assert!(said.starts_with("error: ") && !said.contains(FINAL_ADVICE), "{name}: {said}");
             let hint = said.lines().last().expect("a line");
             let help = format!("`{name} --help` says");
             assert!(hint.starts_with("hint: ") && hint.contains(&help), "{name}: {said}");

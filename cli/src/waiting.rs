@@ -13,16 +13,16 @@ use crate::stdio;
 const SHOW_AFTER: Duration = Duration::from_millis(500);
 
 /// Delay before the line in a log.
-const SAY_AFTER: Duration = Duration::from_secs(3);
+const REPORT_DELAY: Duration = Duration::from_secs(3);
 
 /// Redraw interval of the line.
-const TICK: Duration = Duration::from_millis(250);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows the text of `text` after a delay, until the result is dropped.
 pub(crate) fn start(text: impl FnOnce() -> String + Send + 'static) -> io::Result<Background> {
     Background::start("waiting", move |is_over| {
         let on_terminal = io::stderr().is_terminal();
-        let patience = if on_terminal { SHOW_AFTER } else { SAY_AFTER };
+        let patience = if on_terminal { SHOW_AFTER } else { REPORT_DELAY };
         if is_over.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
             return;
         }
@@ -32,7 +32,7 @@ pub(crate) fn start(text: impl FnOnce() -> String + Send + 'static) -> io::Resul
         let style = ProgressStyle::with_template("peersock: {msg}: {elapsed}");
         let line = ProgressBar::new_spinner().with_message(text());
         line.set_style(style.expect("the template is well-formed"));
-        line.enable_steady_tick(TICK);
+        line.enable_steady_tick(REDRAW_INTERVAL);
         let _ = is_over.recv();
         line.finish_and_clear();
     })

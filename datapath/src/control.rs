@@ -17,9 +17,7 @@ use peersock_primitives::sync;
 
 impl Datapath {
     /// Joins a network in both cores.
-    ///
-    /// # Errors
-    /// The overlay's errors: already joined, too many networks, an unsupported kind.
+    /// Fails with the overlay's errors: already joined, too many networks, an unsupported kind.
     pub fn join(
         &self,
         now: Instant,
@@ -31,9 +29,7 @@ impl Datapath {
 
     /// Joins a network in the overlay alone: `device` takes its packets, and [`Datapath::send_from_device`]
     /// sends packets that come from the device.
-    ///
-    /// # Errors
-    /// As [`Datapath::join`].
+    /// Errors: as [`Datapath::join`].
     pub fn join_device(
         &self,
         now: Instant,
@@ -219,9 +215,7 @@ impl Datapath {
 
     /// Gives a member other addresses besides its self-certifying one. Connections to addresses that the
     /// member loses end.
-    ///
-    /// # Errors
-    /// See [`AddressError`].
+    /// Errors: see [`AddressError`].
     pub fn set_addresses(
         &self,
         now: Instant,

@@ -27,9 +27,7 @@ struct Outgoing<'a> {
 
 impl Datapath {
     /// Sends one UDP datagram, to the connected peer if `remote` is `None`.
-    ///
-    /// # Errors
-    /// Returns the errors of [`UdpSocket::route`] and [`UdpSocket::send`].
+    /// Fails with the errors of [`UdpSocket::route`] and [`UdpSocket::send`].
     pub fn send_udp(
         &self,
         now: Instant,
@@ -41,9 +39,7 @@ impl Datapath {
     }
 
     /// Sends like [`Datapath::send_udp`], with options for this datagram, which may wait in a GSO batch.
-    ///
-    /// # Errors
-    /// Returns the errors of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
+    /// Fails with the errors of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
     pub fn send_udp_with(
         &self,
         now: Instant,
@@ -65,9 +61,7 @@ impl Datapath {
     }
 
     /// Sends one ICMP echo request.
-    ///
-    /// # Errors
-    /// Returns the errors of [`IcmpSocket::send`].
+    /// Fails with the errors of [`IcmpSocket::send`].
     pub fn send_echo(
         &self,
         now: Instant,
@@ -79,9 +73,7 @@ impl Datapath {
     }
 
     /// Sends one ICMP echo request of a sequence number and a payload, with options.
-    ///
-    /// # Errors
-    /// Returns the errors of [`IcmpSocket::route`] and [`IcmpSocket::send_with`].
+    /// Fails with the errors of [`IcmpSocket::route`] and [`IcmpSocket::send_with`].
     pub fn send_echo_with(
         &self,
         now: Instant,
@@ -101,9 +93,7 @@ impl Datapath {
     }
 
     /// Sends one packet of a raw socket, to the connected peer if `remote` is `None`.
-    ///
-    /// # Errors
-    /// Returns the errors of [`RawSocket::route`] and [`RawSocket::send`].
+    /// Fails with the errors of [`RawSocket::route`] and [`RawSocket::send`].
     pub fn send_raw(
         &self,
         now: Instant,

@@ -41,10 +41,6 @@ pub trait Device: Send + Sync + fmt::Debug {
 
 /// Work that a packet's sender leaves to the next layer: the part used here of virtio's header for network
 /// devices (virtio 1.2, 5.1.6).
-///
-/// ```
-/// assert_eq!(peersock_datapath::Offload::default().checksum, None);
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offload {
     /// Checksum that must still be completed. `None`: it is complete, or the packet has none.
@@ -54,11 +50,6 @@ pub struct Offload {
 }
 
 /// Instructions for cutting one packet into several TCP segments.
-///
-/// ```
-/// let segments = peersock_datapath::Segments { header_len: 60, payload: 1360 };
-/// assert_eq!(segments.header_len + segments.payload, 1420);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
     /// Bytes of the IP and TCP headers.

@@ -21,7 +21,7 @@ pub(super) const MAX_BATCH: usize = 65507;
 /// one calculation.
 const TCP_HEADERS: usize = 60;
 /// Size limit in bytes of a packet worth delaying for packets of other flows.
-const SMALL: usize = 4096;
+const MAX_DELAYED_BYTES: usize = 4096;
 /// Bytes that a flow may always have in flight, however many other flows share its peer's limit.
 const IN_FLIGHT_FLOOR: usize = MAX_BATCH;
 
@@ -351,7 +351,7 @@ impl Datapath {
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
                 if let Some(gso) = gso.as_deref_mut() {
                     // Larger segments fill a batch of their flow.
-                    if segment.packets() == 1 && segment.len() <= SMALL {
+                    if segment.packets() == 1 && segment.len() <= MAX_DELAYED_BYTES {
                         let Some(wire) = segment.next(packet) else { break };
                         if self.join_others(now, &sender, wire, gso, batch) {
                             continue;

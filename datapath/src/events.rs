@@ -152,7 +152,7 @@ impl Datapath {
         }
     }
 
-    /// What waits for a peer that is looked for elsewhere is failed when it has waited for so long.
+    /// Limits the wait of packets and flows for a peer that is searched outside of control to `patience`.
     fn go_on_waiting(&self, now: Instant, peer: &Peer, patience: Duration, is_silent: bool) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
         self.lock_waiting().limit(interface, |address| self.is_of(peer, address), patience, is_silent);

@@ -14,10 +14,6 @@ use crate::{Datapath, ecn};
 
 /// Batch of sealed packets of equal size; only the last one may be shorter. A caller that adds packets must
 /// send them with [`Datapath::send_gso`].
-///
-/// ```
-/// assert!(peersock_datapath::GsoBatch::default().is_empty());
-/// ```
 #[derive(Default)]
 pub struct GsoBatch {
     /// Destination of the packets; `None` if the batch is empty.

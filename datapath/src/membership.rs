@@ -18,16 +18,16 @@ use peersock_primitives::sync;
 
 /// Time for which a peer gets no packets to a group that it does not want: Group Membership Interval (RFC
 /// 3376 8.4).
-const FORGET: Duration = Duration::from_secs(260);
+const UNWANTED_LIFETIME: Duration = Duration::from_secs(260);
 /// Limit of unwanted groups remembered per peer; packets to further groups are sent to it.
-const MOST_UNWANTED: usize = 256;
+const MAX_UNWANTED: usize = 256;
 /// Number of reports of a join, and the interval between them (RFC 3376 8.1, 8.11).
 const REPORTS: u8 = 3;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two answers to a peer about the same unwanted group, and the limit of groups in that
 /// time.
-const ANSWER_AGAIN: Duration = Duration::from_secs(1);
-const MOST_ANSWERS: usize = 16;
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_ANSWERS: usize = 16;
 
 /// Reports of one peer, and the answers sent to it last.
 #[derive(Debug, Default)]
@@ -51,11 +51,11 @@ impl Reported {
 
     fn note(&self, now: Instant, group: IpAddr, joined: bool) {
         let mut said = self.lock();
-        said.joined.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
+        said.joined.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_INTERVAL);
         if joined {
             said.unwanted.retain(|(known, _)| *known != group);
             // A peer can report any number of groups.
-            if said.joined.len() < MOST_UNWANTED {
+            if said.joined.len() < MAX_UNWANTED {
                 said.joined.push((group, now));
             }
             return;
@@ -66,8 +66,8 @@ impl Reported {
             return;
         }
         said.unwanted.retain(|(known, until)| *known != group && now < *until);
-        if said.unwanted.len() < MOST_UNWANTED {
-            said.unwanted.push((group, now + FORGET));
+        if said.unwanted.len() < MAX_UNWANTED {
+            said.unwanted.push((group, now + UNWANTED_LIFETIME));
         }
     }
 
@@ -75,8 +75,8 @@ impl Reported {
     /// bounded number of reports per second, however many groups it sends to.
     fn may_answer(&self, now: Instant, group: IpAddr) -> bool {
         let answered = &mut self.lock().answered;
-        answered.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
-        let may = answered.len() < MOST_ANSWERS && answered.iter().all(|(known, _)| *known != group);
+        answered.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_INTERVAL);
+        let may = answered.len() < MAX_ANSWERS && answered.iter().all(|(known, _)| *known != group);
         if may {
             answered.push((group, now));
         }
@@ -119,6 +119,7 @@ impl Repeats {
     fn note(&self, now: Instant, change: &MembershipChange) {
         let key = (change.interface, change.group);
         match change.joined {
+            // The first report leaves at once; the others follow because reports are not acknowledged.
             true => drop(self.lock().insert(key, (now + REPORT_INTERVAL, REPORTS - 1))),
             false => drop(self.lock().remove(&key)),
         }
@@ -147,6 +148,7 @@ impl Datapath {
     fn send_reports(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
         let Some(report) = self.membership_report(change) else { return };
         for peer in self.peers_on(change.interface).iter() {
+            // No peer answers a report, so it must not start the timer for unanswered data.
             if let Some(sender) = peer.sender().map(Sender::unasked) {
                 self.send_sealed(now, change.interface, &sender, &mut report.clone(), batch);
             }
@@ -201,7 +203,10 @@ mod tests {
         assert!(reported.wants(now, GROUP));
         reported.note(now, GROUP, false);
         assert!(!reported.wants(now, GROUP));
-        assert!(reported.wants(now + FORGET, GROUP), "a report that was lost does not keep it out for ever");
+        assert!(
+            reported.wants(now + UNWANTED_LIFETIME, GROUP),
+            "a report that was lost does not keep it out for ever"
+        );
         reported.note(now, GROUP, true);
         assert!(reported.wants(now, GROUP));
         reported.note(now, GROUP, false);
@@ -215,18 +220,18 @@ mod tests {
         reported.note(now, GROUP, true);
         reported.note(now, GROUP, false);
         assert!(reported.wants(now, GROUP));
-        reported.note(now + ANSWER_AGAIN, GROUP, false);
-        assert!(!reported.wants(now + ANSWER_AGAIN, GROUP), "it has left since");
+        reported.note(now + ANSWER_INTERVAL, GROUP, false);
+        assert!(!reported.wants(now + ANSWER_INTERVAL, GROUP), "it has left since");
     }
 
     #[test]
     fn a_peer_fills_a_bounded_place() {
         let (reported, now) = (Reported::default(), instant());
         let group = |low: usize| IpAddr::from(Ipv4Addr::from_bits(0xef00_0000 + low as u32));
-        (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(low), false));
-        (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(3 * MOST_UNWANTED + low), true));
+        (0..2 * MAX_UNWANTED).for_each(|low| reported.note(now, group(low), false));
+        (0..2 * MAX_UNWANTED).for_each(|low| reported.note(now, group(3 * MAX_UNWANTED + low), true));
         let said = reported.lock();
-        assert_eq!((said.unwanted.len(), said.joined.len()), (MOST_UNWANTED, MOST_UNWANTED));
+        assert_eq!((said.unwanted.len(), said.joined.len()), (MAX_UNWANTED, MAX_UNWANTED));
     }
 
     #[test]
@@ -234,7 +239,7 @@ mod tests {
         let (reported, now) = (Reported::default(), instant());
         assert!(reported.may_answer(now, GROUP));
         assert!(!reported.may_answer(now, GROUP));
-        assert!(reported.may_answer(now + ANSWER_AGAIN, GROUP));
+        assert!(reported.may_answer(now + ANSWER_INTERVAL, GROUP));
     }
 
     #[test]
@@ -244,8 +249,8 @@ mod tests {
         let told =
             |now, groups: u32| (0..1000).filter(|at| reported.may_answer(now, group(at % groups))).count();
         assert_eq!(told(now, 2), 2);
-        assert_eq!(told(now + ANSWER_AGAIN / 2, 1000), MOST_ANSWERS - 2);
-        assert_eq!(told(now + 2 * ANSWER_AGAIN, 1000), MOST_ANSWERS);
+        assert_eq!(told(now + ANSWER_INTERVAL / 2, 1000), MAX_ANSWERS - 2);
+        assert_eq!(told(now + 2 * ANSWER_INTERVAL, 1000), MAX_ANSWERS);
     }
 
     #[test]

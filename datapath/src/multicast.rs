@@ -20,7 +20,7 @@ use peersock_primitives::sync;
 pub(super) const MAX_COPIES: usize = 1024;
 
 /// Minimum interval of session requests for one peer by packets to groups, because it may be away for long.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
+const SESSION_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Peers of each network.
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl Asked {
     /// Returns true if a request is due, and records it.
     fn again(&self, now: Instant) -> bool {
         let mut asked = sync::lock(&self.0);
-        let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= SESSION_REQUEST_INTERVAL);
         if due {
             *asked = Some(now);
         }

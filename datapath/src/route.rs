@@ -24,10 +24,10 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(150);
 
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after
 /// which the stack sends again.
-const DOUBT: Duration = Duration::from_millis(200);
+const PATH_DOUBT_SILENCE: Duration = Duration::from_millis(200);
 /// Silence after which the overlay doubts the session too: the minimum retransmission timeout of RFC 6298
 /// section 2.4.
-const SILENCE: Duration = Duration::from_secs(1);
+const SESSION_DOUBT_SILENCE: Duration = Duration::from_secs(1);
 
 /// Limit of queued packets without a flow (UDP, ICMP) per destination; the oldest is dropped first.
 const MAX_WAITING_PACKETS: usize = 32;
@@ -112,7 +112,9 @@ impl Datapath {
     pub(super) fn report_silence(&self, now: Instant, batch: &mut Batch) {
         let mut silent: Vec<(Arc<Peer>, Duration)> = Vec::new();
         for flow in &batch.flows {
-            let Some(silence) = flow.silence(now).filter(|silence| *silence >= DOUBT) else { continue };
+            let Some(silence) = flow.silence(now).filter(|silence| *silence >= PATH_DOUBT_SILENCE) else {
+                continue;
+            };
             let socket = SocketState::of(flow.context());
             let known = self.known(flow.interface(), Some(socket), flow.remote().ip());
             let Known::Route(Route::Peer(peer)) = known else { continue };
@@ -123,7 +125,7 @@ impl Datapath {
             }
         }
         for (peer, silence) in silent {
-            self.with_control(now, batch, |endpoint, now| match silence >= SILENCE {
+            self.with_control(now, batch, |endpoint, now| match silence >= SESSION_DOUBT_SILENCE {
                 true => endpoint.peer_unresponsive(now, &peer),
                 false => endpoint.path_suspected(now, &peer),
             });
@@ -207,6 +209,7 @@ impl Waiting {
         if entry.is_silent && entry.packets.is_empty() {
             entry.since = now;
         }
+        // RFC 1122 2.3.2.2 asks to keep the latest packet for a neighbour that is not resolved yet.
         let full = entry.packets.len() == MAX_WAITING_PACKETS;
         let oldest = if full { entry.packets.pop_front() } else { None };
         entry.packets.push_back(packet.to_vec());

@@ -8,23 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
 use peersock_stack::InterfaceId;
 
-use crate::doubts::Doubt;
 use crate::membership::Reported;
 use crate::multicast::Asked;
+use crate::path_checks::Doubt;
 use crate::stage::Stage;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Waiters;
 
 /// Node's share of one socket's state.
-///
-/// ```
-/// use peersock_datapath::SocketState;
-///
-/// let context = Default::default();
-/// let state = SocketState::of(&context);
-/// state.set_largest_packet(Some(1280));
-/// assert_eq!(SocketState::of(&context).limit(9000), 1280);
-/// ```
 #[derive(Default)]
 pub struct SocketState {
     waiters: Waiters,

@@ -16,12 +16,6 @@ const QUEUE: usize = 64;
 
 /// Address to which this node wanted to send, and from which no answer came: attempts to connect to it have
 /// failed, and packets to it were dropped.
-///
-/// ```
-/// fn say(unanswered: &peersock_datapath::Unanswered) -> String {
-///     format!("{} does not answer in network {}", unanswered.address, unanswered.network)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unanswered {

@@ -3,12 +3,6 @@
 use std::time::{Duration, Instant};
 
 /// Rate of an event, and its burst.
-///
-/// ```
-/// use peersock_overlay::load::Rate;
-///
-/// assert_ne!(Rate::per_second(10, 20), Rate::per_second(10, 30));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,
@@ -37,6 +31,8 @@ impl Rate {
 
     pub(crate) fn has(&self, tokens: u32, full_at: Instant, now: Instant) -> bool {
         let missing = full_at.saturating_duration_since(now);
+        // One point in time holds the whole state, so a table of buckets is small (the generic cell rate
+        // algorithm).
         self.burst.checked_sub(tokens).is_some_and(|rest| missing <= self.interval * rest)
     }
 }

@@ -1,13 +1,5 @@
 peersock_primitives::counters! {
     /// Counts of one node's actions and drops since it started. Each counter only ever grows.
-    ///
-    /// ```
-    /// use peersock_overlay::Counters;
-    ///
-    /// let counters = Counters::default();
-    /// counters.data_replayed.increment();
-    /// assert!(counters.snapshot().contains(&("data_replayed", 1)));
-    /// ```
     pub struct Counters {
         /// Data packets dropped because they were too short or of another session.
         pub data_malformed,

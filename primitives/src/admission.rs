@@ -112,9 +112,7 @@ impl<K: Eq + Hash + Copy> Admission<K> {
     }
 
     /// Takes a place for an unproven connection; other unproven ones may lose theirs for that.
-    ///
-    /// # Errors
-    /// Returns the limit that proven connections have used up.
+    /// Fails with the limit that proven connections have used up.
     pub fn admit(&self, source: Option<K>) -> Result<Permit<K>, Full> {
         let Places { all, of_sources, of_one, unproven } = self.0.places;
         let mut evicted = Vec::new();

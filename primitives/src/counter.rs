@@ -3,15 +3,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Count of events. Increments from any thread are never lost; reading orders nothing.
 ///
 /// It starts at 0, and wraps after 2^64 - 1.
-///
-/// ```
-/// use peersock_primitives::Counter;
-///
-/// let datagrams = Counter::default();
-/// datagrams.increment();
-/// datagrams.add(3);
-/// assert_eq!(datagrams.get(), 4);
-/// ```
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 

@@ -7,16 +7,6 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 ///
 /// The standard library's hasher is SipHash-1-3 with a fixed key, so the secret is its first input block. A
 /// hasher that has absorbed the secret is kept, and cloning it costs nothing per use.
-///
-/// ```
-/// use std::collections::HashMap;
-/// use peersock_primitives::Key;
-///
-/// let seed = [7; 32]; // random and secret
-/// let mut ports = HashMap::with_hasher(Key::new(&seed, "ports"));
-/// ports.insert("web", 80);
-/// assert_eq!(ports["web"], 80);
-/// ```
 #[derive(Clone)]
 pub struct Key(DefaultHasher);
 

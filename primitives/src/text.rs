@@ -5,13 +5,6 @@
 /// lines and paragraphs, the marks of direction (UAX #9), spaces and joiners without a width, and tags.
 ///
 /// The two joiners that scripts and emoji need, U+200C and U+200D, are not deceptive.
-///
-/// ```
-/// use peersock_primitives::is_deceptive;
-///
-/// assert!("\u{202e}gnp.exe".contains(is_deceptive));
-/// assert!(!"München, 東京".contains(is_deceptive));
-/// ```
 pub fn is_deceptive(c: char) -> bool {
     let is_bidirectional =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -6,8 +6,8 @@ use peersock_overlay::{NodeId, PublicIdentity, SessionIndex};
 
 use crate::Source;
 use crate::budget::Nanos;
+use crate::eviction::Worth;
 use crate::roaming::Outstanding;
-use crate::room::Worth;
 use crate::session::Session;
 
 /// Node that has a session with the root, or is registered, or both.
@@ -84,7 +84,7 @@ pub(crate) const MAX_PENDING: usize = 4;
 pub(crate) const PENDING_LIFETIME: Nanos = Duration::from_secs(12).as_nanos() as Nanos;
 
 /// Silence after which a node counts as absent: it has missed three keepalives.
-pub(crate) const SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
+pub(crate) const ABSENT_SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
 
 impl Client {
     pub(crate) fn new(identity: PublicIdentity, newest: Timestamp) -> Self {
@@ -132,7 +132,7 @@ impl Client {
     /// Returns its registration, if it is registered and was heard lately.
     pub(crate) fn present(&self, now: Nanos) -> Option<&Registered> {
         let registered = self.registered.as_ref()?;
-        (now < registered.expires && now < self.heard.saturating_add(SILENCE)).then_some(registered)
+        (now < registered.expires && now < self.heard.saturating_add(ABSENT_SILENCE)).then_some(registered)
     }
 
     /// Returns the answer to a look-up.

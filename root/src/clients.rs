@@ -11,7 +11,7 @@ use peersock_primitives::Key;
 use crate::Source;
 use crate::budget::Nanos;
 use crate::client::Client;
-use crate::room::{Prefix, Room};
+use crate::eviction::{Prefix, Room};
 
 /// Position in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

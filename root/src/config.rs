@@ -5,16 +5,6 @@ use peersock_overlay::{EntropySource, Identity, Provider, default_provider};
 use zeroize::Zeroizing;
 
 /// Configuration of a [`Root`](crate::Root).
-///
-/// ```
-/// use std::sync::Arc;
-/// use peersock_overlay::Identity;
-/// use peersock_root::{Config, RelayPolicy};
-///
-/// let mut config = Config::new(Arc::new(Identity::from_seed(&[7; 32])));
-/// config.relay = RelayPolicy::Limited { per_node: 1 << 20, per_prefix: 4 << 20 };
-/// config.limits.nodes = 1000;
-/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -40,13 +30,6 @@ pub struct Config {
 }
 
 /// Bytes per second that are relayed, beyond the small share that every registered node always has.
-///
-/// ```
-/// use peersock_root::RelayPolicy;
-///
-/// assert_eq!(RelayPolicy::Unlimited.rate(), Some(0));
-/// assert_eq!(RelayPolicy::Off.rate(), None);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayPolicy {
     /// Relays nothing.
@@ -75,10 +58,6 @@ impl RelayPolicy {
 }
 
 /// Limits on the memory and work that others cause.
-///
-/// ```
-/// assert!(peersock_root::Limits::default().lifetime >= 600);
-/// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Nodes that have a session or are registered. Newcomers evict nodes that are not registered, and

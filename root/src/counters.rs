@@ -1,13 +1,5 @@
 peersock_primitives::counters! {
     /// Counts of work that a root has done or dropped since it started. Each counter only ever grows.
-    ///
-    /// ```
-    /// use peersock_root::Counters;
-    ///
-    /// let counters = Counters::default();
-    /// counters.relayed.increment();
-    /// assert!(counters.snapshot().contains(&("relayed", 1)));
-    /// ```
     pub struct Counters {
         /// Datagrams that are no message a root reads.
         pub unknown_message,

@@ -41,22 +41,10 @@ pub trait Directory: Send {
 }
 
 /// ID of a question, for its answer.
-///
-/// ```
-/// use peersock_root::QuestionId;
-///
-/// assert!(QuestionId(1) < QuestionId(2));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId(pub u64);
 
 /// Answer of a shared directory.
-///
-/// ```
-/// use peersock_root::Answer;
-///
-/// assert_ne!(Answer::Nobody, Answer::Unavailable);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Node registered at another root of the set. The directory has verified both signatures, because that

@@ -25,7 +25,7 @@ enum What {
 
 /// Number of nodes notified at once, and the interval between batches: 25,600 nodes a second.
 const BATCH: usize = 256;
-const INTERVAL: Duration = Duration::from_millis(10);
+const STEP_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Draining {
     /// Returns the time at which the next nodes are notified.
@@ -78,7 +78,7 @@ impl Root {
                 What::Close => self.say_goodbye(slot),
             }
         }
-        self.draining = Some(Draining { what, next: Some((from, at + INTERVAL.as_nanos() as Nanos)) });
+        self.draining = Some(Draining { what, next: Some((from, at + STEP_INTERVAL.as_nanos() as Nanos)) });
     }
 
     /// Says goodbye to the node, and removes it from the shared directory.

@@ -35,6 +35,7 @@ mod control;
 mod counters;
 mod directory;
 mod draining;
+mod eviction;
 mod handshake;
 mod lookup;
 mod nicknames;
@@ -42,7 +43,6 @@ mod outbox;
 mod registration;
 mod relay;
 mod roaming;
-mod room;
 mod root;
 #[cfg(feature = "server")]
 pub mod server;

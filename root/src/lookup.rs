@@ -47,7 +47,7 @@ const RETELL_INTERVAL: Nanos = 10_000_000;
 const HOUR: u64 = 3600;
 
 /// Timeout of an answer.
-const PATIENCE: Nanos = 2_000_000_000;
+const ANSWER_TIMEOUT: Nanos = 2_000_000_000;
 
 impl Questions {
     /// Returns an empty list. `key` is random and kept secret.
@@ -106,7 +106,7 @@ impl Root {
                 self.counters.look_ups_limited.increment();
                 return self.tell_found(slot, id, Err(NotFound::Limited));
             }
-            let deadline = at + PATIENCE;
+            let deadline = at + ANSWER_TIMEOUT;
             if self.ask(Question { slot, asker, prefix: prefix_of(ip), id, key, deadline }) {
                 return;
             }

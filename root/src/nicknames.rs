@@ -17,10 +17,10 @@ use crate::budget::{Budget, Nanos};
 use crate::clients::Slot;
 
 /// Claims per second and burst of one node, because each costs a signature check.
-const OF_ONE: Budget = Budget::new(1, 10);
+const NODE_CLAIM_BUDGET: Budget = Budget::new(1, 10);
 
 /// Minimum lifetime in seconds; a shorter one would end before it is useful, so it is refused.
-const SHORTEST: u32 = 10;
+const MIN_LIFETIME_SECONDS: u32 = 10;
 
 /// Limit of nicknames that expire in one call; the next call continues.
 const BATCH: usize = 256;
@@ -129,7 +129,9 @@ impl Root {
         let at = self.nanos(now);
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Some(path) = client.path() else { return };
-        if !OF_ONE.take(&mut client.buckets.nicknames, 1, at) || !self.nicknames.claims.take(path.ip(), now) {
+        if !NODE_CLAIM_BUDGET.take(&mut client.buckets.nicknames, 1, at)
+            || !self.nicknames.claims.take(path.ip(), now)
+        {
             return self.counters.nicknames_limited.increment();
         }
         // As with registrations, a later session is newer, and within one session the larger sequence is. A
@@ -173,7 +175,7 @@ impl Root {
             self.nicknames.remove(&nickname);
             return Ok(0);
         }
-        if claim.lifetime < SHORTEST {
+        if claim.lifetime < MIN_LIFETIME_SECONDS {
             return Err(ClaimRefusal::Refused);
         }
         // A renewal stays counted at the prefix of the first claim.

@@ -12,7 +12,7 @@ use crate::clients::Slot;
 use crate::{Root, Source};
 
 /// Registrations per second and burst of one node, because each costs a signature to verify and one to make.
-const OF_ONE: Budget = Budget::new(1, 5);
+const NODE_REGISTRATION_BUDGET: Budget = Budget::new(1, 5);
 
 /// Vouchers per second and burst of one node, because each costs a signature to make.
 const VOUCHERS_OF_ONE: Budget = Budget::new(1, 5);
@@ -35,7 +35,7 @@ impl Registrations {
 }
 
 /// Minimum lifetime in seconds; a shorter one would end before it is useful, so it is refused.
-const SHORTEST: u32 = 10;
+const MIN_LIFETIME_SECONDS: u32 = 10;
 
 impl Root {
     /// Handles a registration in the session that was made at `since`.
@@ -52,7 +52,9 @@ impl Root {
         let is_known = client.registered.is_some();
         let of_all = if is_known { &mut self.registrations.renewals } else { &mut self.registrations.new };
         let Some(path) = client.path() else { return };
-        if !OF_ONE.take(&mut client.buckets.registrations, 1, at) || !of_all.take(path.ip(), now) {
+        if !NODE_REGISTRATION_BUDGET.take(&mut client.buckets.registrations, 1, at)
+            || !of_all.take(path.ip(), now)
+        {
             return self.counters.registrations_limited.increment();
         }
         // The answer may have been lost, so a repeated registration is accepted, too.
@@ -71,7 +73,7 @@ impl Root {
         let Some(client) = self.clients.get(slot) else { return };
         // A repeated registration needs no check, because it is equal to the verified one.
         let drains = self.draining.is_some() && client.registered.is_none();
-        let is_good = may && asked.lifetime >= SHORTEST && (is_repeated || is_newer);
+        let is_good = may && asked.lifetime >= MIN_LIFETIME_SECONDS && (is_repeated || is_newer);
         if drains {
             return self.notice(slot, NoticeCode::Drains, 0, at);
         }

@@ -20,11 +20,11 @@ pub(crate) struct Outstanding {
 }
 
 /// Time in which an answer counts.
-const VALID_FOR: Nanos = 20_000_000_000;
+const ANSWER_TIMEOUT: Nanos = 20_000_000_000;
 /// Minimum interval between repetitions of a challenge.
-const REPEAT_AFTER: Nanos = 250_000_000;
+const MIN_REPEAT_INTERVAL: Nanos = 250_000_000;
 /// Time after which a challenge to one place gives way to one to another place.
-const HOLD: Nanos = 1_000_000_000;
+const PLACE_HOLD_TIME: Nanos = 1_000_000_000;
 
 /// Silence at its place after which a node may be elsewhere.
 const SILENT_FOR: Nanos = 20_000_000_000;
@@ -91,16 +91,16 @@ impl Root {
         // Random data, so that only a receiver at that place can answer.
         let (at, Some(fresh)) = (self.nanos(now), self.random()) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let open = client.challenge.as_deref().filter(|open| at < open.first.saturating_add(VALID_FOR));
+        let open = client.challenge.as_deref().filter(|open| at < open.first.saturating_add(ANSWER_TIMEOUT));
         let asked = match open {
             Some(open) if open.source == source => {
-                if at < open.last.saturating_add(REPEAT_AFTER) {
+                if at < open.last.saturating_add(MIN_REPEAT_INTERVAL) {
                     return;
                 }
                 // A repetition keeps the data, so that an answer to either copy counts.
                 Outstanding { last: at, ..*open }
             }
-            Some(open) if at < open.last.saturating_add(HOLD) => return,
+            Some(open) if at < open.last.saturating_add(PLACE_HOLD_TIME) => return,
             _ => Outstanding { source, data: fresh, first: at, last: at },
         };
         if self.answer(slot, source, Control::Challenge { data: asked.data, here: false }) {
@@ -116,7 +116,7 @@ impl Root {
         let at = self.nanos(now);
         let Some(client) = self.clients.get_mut(slot) else { return };
         let is_right = |open: &mut Box<Outstanding>| {
-            open.source == source && open.data == data && at < open.first.saturating_add(VALID_FOR)
+            open.source == source && open.data == data && at < open.first.saturating_add(ANSWER_TIMEOUT)
         };
         if client.challenge.take_if(is_right).is_none() {
             return self.counters.answers_wrong.increment();

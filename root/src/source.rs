@@ -3,14 +3,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Origin of a datagram, and destination of answers: an address as seen from one of the root's UDP sockets,
 /// or a stream connection.
-///
-/// ```
-/// use peersock_root::Source;
-///
-/// let source = Source::Udp { socket: 0, remote: "192.0.2.1:4000".parse()? };
-/// assert_eq!(source.to_string(), "192.0.2.1:4000");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// UDP address.

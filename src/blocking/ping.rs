@@ -53,9 +53,7 @@ impl Ping {
     }
 
     /// Opens a socket like [`Ping::open`], on `node`.
-    ///
-    /// # Errors
-    /// See [`Ping::open`].
+    /// Errors: see [`Ping::open`].
     pub fn open_on(node: &Node, target: IpAddr) -> io::Result<Ping> {
         Ok(Ping { socket: socket::Ping::open(node, target)?, target })
     }

@@ -10,7 +10,7 @@ use peersock_stack::{CongestionControl, TcpInfo};
 
 use super::Mode;
 use crate::node::{self, Node};
-use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
+use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve, stream_options};
 use peersock_primitives::wait::Interest;
 
 /// TCP connection through the overlay, as [`std::net::TcpStream`].
@@ -50,9 +50,7 @@ impl TcpStream {
     }
 
     /// Connects like [`TcpStream::connect`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpStream::connect`].
+    /// Errors: see [`TcpStream::connect`].
     pub fn connect_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -73,9 +71,7 @@ impl TcpStream {
     }
 
     /// Connects like [`TcpStream::connect_timeout`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpStream::connect_timeout`].
+    /// Errors: see [`TcpStream::connect_timeout`].
     pub fn connect_timeout_on(node: &Node, addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if timeout == Duration::ZERO {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a timeout of zero"));
@@ -95,26 +91,10 @@ impl TcpStream {
         TcpStream { shared: Arc::new(Shared { connection, mode: Mode::default() }) }
     }
 
-    /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.connection().local_addr())
-    }
-
-    /// Returns the remote address.
-    ///
-    /// # Errors
-    /// Returns `NotConnected` if the connection was never established.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.connection().peer_addr()
-    }
+    stream_options!();
 
     /// Returns another handle of the same connection, with the same timeouts and mode.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn try_clone(&self) -> io::Result<TcpStream> {
         Ok(TcpStream { shared: Arc::clone(&self.shared) })
     }
@@ -163,17 +143,13 @@ impl TcpStream {
     }
 
     /// Copies available data without consuming it; waits as a read does.
-    ///
-    /// # Errors
-    /// Returns the errors of reading.
+    /// Fails with the errors of reading.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.run(Interest::Read, |connection| connection.peek(buf))
     }
 
     /// Sets whether calls return `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.shared.mode.set_nonblocking(nonblocking);
         Ok(())
@@ -196,46 +172,15 @@ impl TcpStream {
     }
 
     /// Returns the timeout of reads.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.mode.timeout(Interest::Read))
     }
 
     /// Returns the timeout of writes.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.mode.timeout(Interest::Write))
-    }
-
-    /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
-    /// Default: false.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.connection().set_nodelay(nodelay);
-        Ok(())
-    }
-
-    /// Returns TCP_NODELAY, see [`TcpStream::set_nodelay`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        Ok(self.connection().nodelay())
-    }
-
-    /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
-    /// [`CongestionControl::Bbr`].
-    ///
-    /// # Errors
-    /// Returns `NotConnected` once the connection has ended.
-    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
-        self.connection().congestion_control()
     }
 
     /// Sets TCP_CONGESTION, at any time. The new algorithm starts with the current congestion window. It
@@ -284,44 +229,6 @@ impl TcpStream {
         self.connection().info()
     }
 
-    /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
-    /// connection fails (`TimedOut`) after eight probes without an answer, or after
-    /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
-    /// lasts for ever.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for an interval of zero.
-    pub fn set_keepalive(&self, interval: Option<Duration>) -> io::Result<()> {
-        self.connection().set_keepalive(interval)
-    }
-
-    /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and the
-    /// peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as Linux.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` for a timeout of zero.
-    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.connection().set_user_timeout(timeout)
-    }
-
-    /// Sets SO_LINGER: the time that dropping the stream waits for delivery, after which it resets the
-    /// connection. `None`, the default: dropping does not wait, and delivery continues in the background.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.connection().set_linger(linger);
-        Ok(())
-    }
-
-    /// Returns SO_LINGER, see [`TcpStream::set_linger`].
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(self.connection().linger())
-    }
-
     /// Waits until the peer has acknowledged everything that was written so far and, after
     /// [`shutdown`](TcpStream::shutdown) of sending, the end too; at most for `timeout`, or for ever.
     ///
@@ -359,20 +266,6 @@ impl TcpStream {
         socket::block_on(&connection.node, connection.waiters(), Interest::Write, deadline, || {
             connection.check_delivered()
         })
-    }
-
-    /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
-    /// connection has failed, these are lost.
-    pub fn unacked(&self) -> u64 {
-        self.connection().unacked()
-    }
-
-    /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.connection().take_error())
     }
 
     fn connection(&self) -> &Connection {
@@ -463,9 +356,7 @@ impl TcpListener {
     }
 
     /// Listens like [`TcpListener::bind`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpListener::bind`].
+    /// Errors: see [`TcpListener::bind`].
     pub fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -517,25 +408,19 @@ impl TcpListener {
     }
 
     /// Returns the listening address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.shared.acceptor.local_addr())
     }
 
     /// Returns another handle of the same listener.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn try_clone(&self) -> io::Result<TcpListener> {
         Ok(TcpListener { shared: Arc::clone(&self.shared) })
     }
 
     /// Sets whether [`TcpListener::accept`] returns `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.shared.mode.set_nonblocking(nonblocking);
         Ok(())

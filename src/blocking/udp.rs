@@ -49,9 +49,7 @@ impl UdpSocket {
     }
 
     /// Binds like [`UdpSocket::bind`], through `node`.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::bind`].
+    /// Errors: see [`UdpSocket::bind`].
     pub fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -113,33 +111,25 @@ impl UdpSocket {
     }
 
     /// Receives like [`UdpSocket::recv_from`], without the source.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::recv_from`].
+    /// Errors: see [`UdpSocket::recv_from`].
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.recv_from(buf).map(|(n, _)| n)
     }
 
     /// Receives like [`UdpSocket::recv_from`], but leaves the datagram in the queue.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::recv_from`].
+    /// Errors: see [`UdpSocket::recv_from`].
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.run(|datagrams| datagrams.peek(buf)).map(|received| (received.len, received.source))
     }
 
     /// Receives like [`UdpSocket::recv`], but leaves the datagram in the queue.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::recv_from`].
+    /// Errors: see [`UdpSocket::recv_from`].
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.peek_from(buf).map(|(n, _)| n)
     }
 
     /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.shared.datagrams.local_addr())
     }
@@ -153,17 +143,13 @@ impl UdpSocket {
     }
 
     /// Returns another handle of the same socket.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn try_clone(&self) -> io::Result<UdpSocket> {
         Ok(UdpSocket { shared: Arc::clone(&self.shared) })
     }
 
     /// Sets whether receiving returns `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.shared.mode.set_nonblocking(nonblocking);
         Ok(())
@@ -178,17 +164,13 @@ impl UdpSocket {
     }
 
     /// Returns the timeout, see [`UdpSocket::set_read_timeout`].
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.shared.mode.timeout(Interest::Read))
     }
 
     /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.shared.datagrams.take_error())
     }

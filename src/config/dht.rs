@@ -10,16 +10,6 @@ use thiserror::Error;
 ///
 /// As text: `off`, `public`, or addresses and UDP ports of nodes of the DHT, with commas or white space
 /// between them. An empty text is `off`.
-///
-/// ```
-/// use peersock::Dht;
-///
-/// assert_eq!("".parse(), Ok(Dht::Off));
-/// assert_eq!("public".parse(), Ok(Dht::Public));
-/// let own = Dht::Nodes(vec!["192.0.2.1:6881".parse()?, "192.0.2.2:6881".parse()?]);
-/// assert_eq!("192.0.2.1:6881,192.0.2.2:6881".parse(), Ok(own));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Dht {
@@ -33,11 +23,6 @@ pub enum Dht {
 }
 
 /// Error for a text that is no DHT setting.
-///
-/// ```
-/// let error = "somewhere".parse::<peersock::Dht>().expect_err("no address");
-/// assert!(error.to_string().starts_with("`somewhere` is neither `public`, `off`, nor IPV4:PORT"));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` is neither `public`, `off`, nor IPV4:PORT of a node of the DHT")]
 pub struct ParseDhtError(String);

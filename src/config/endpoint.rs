@@ -11,15 +11,6 @@ const MAX_LABEL: usize = 63;
 ///
 /// The node resolves the name when it joins the network, in both address families, and again while it has no
 /// session with the member.
-///
-/// ```
-/// use peersock::HostEndpoint;
-///
-/// let endpoint: HostEndpoint = "alpha.example.org:7420".parse()?;
-/// assert_eq!((endpoint.host(), endpoint.port()), ("alpha.example.org", 7420));
-/// assert!("192.0.2.7:7420".parse::<HostEndpoint>().is_err(), "that is a socket address");
-/// # Ok::<(), peersock::ParseEndpointError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostEndpoint {
     host: String,

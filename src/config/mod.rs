@@ -70,16 +70,6 @@ impl Network {
 
     /// Returns the network that an ID alone describes, of whatever kind.
     ///
-    /// ```
-    /// use peersock::Network;
-    ///
-    /// let network = Network::by_id("ff0001ffff000000".parse()?)?;
-    /// assert_eq!(network.summary().kind, "ad-hoc");
-    /// let refused = Network::by_id("fe00000000000001".parse()?).unwrap_err();
-    /// assert!(refused.to_string().ends_with("only its TOML file lists the members"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
     /// # Errors
     ///
     /// Returns a [`NetworkIdError`] if more than the ID is needed, or networks of that kind cannot be joined.
@@ -185,14 +175,6 @@ impl Network {
 
     /// Returns the addresses that a node has in the network, the self-certifying one first; `None` if the
     /// network does not admit it.
-    ///
-    /// ```
-    /// # use peersock::{Network, overlay::Identity};
-    /// let identity = *Identity::from_seed(&[1; 32]).public();
-    /// let network = Network::ad_hoc("ff0001ffff000000".parse()?);
-    /// assert_eq!(network.addresses_of(&identity).map(|addresses| addresses.len()), Some(1));
-    /// # Ok::<(), peersock::overlay::ParseNetworkIdError>(())
-    /// ```
     pub fn addresses_of(&self, member: &PublicIdentity) -> Option<Vec<IpAddr>> {
         let (policy, node) = (self.config.policy(), member.node_id());
         policy.admits(&node).then(|| policy.addresses_of(&node))

@@ -46,14 +46,6 @@ impl fmt::Debug for Token {
 }
 
 /// Endpoint of a root.
-///
-/// ```
-/// use peersock::{RootEndpoint, RootTransport};
-///
-/// let endpoint: RootEndpoint = "tls:root.example.org:443".parse()?;
-/// assert_eq!((endpoint.transport, endpoint.host()), (RootTransport::Tls, "root.example.org".into()));
-/// # Ok::<(), peersock::ParseRootError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RootEndpoint {
     /// Transport of the datagrams.
@@ -68,12 +60,6 @@ enum At {
 }
 
 /// Transport of datagrams between a node and a root.
-///
-/// ```
-/// use peersock::RootTransport;
-///
-/// assert_eq!(RootTransport::WebSocket.to_string(), "wss");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RootTransport {

@@ -44,15 +44,6 @@ pub enum RootSource {
 }
 
 /// Domain with a list of roots: TXT records of `_peersock.DOMAIN`, each with the text of one root.
-///
-/// ```
-/// use peersock::RootDomain;
-///
-/// let domain: RootDomain = "example.org@192.0.2.53".parse()?;
-/// assert_eq!(domain.name(), "example.org");
-/// assert_eq!(domain.server(), Some("192.0.2.53:53".parse().expect("an address")));
-/// # Ok::<(), peersock::ParseRootError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RootDomain {
     name: String,
@@ -121,18 +112,7 @@ impl RootSource {
     /// Reads the value of `PEERSOCK_ROOTS` and `--root`: texts of sources, or `@` and the path of a file that
     /// has at least one. In a file, lines that begin with `#` are comments. A file with an access token must
     /// be private to its owner (mode 0600), and no file may be writable by everybody.
-    ///
-    /// ```
-    /// use peersock::RootSource;
-    ///
-    /// assert!(RootSource::load("")?.is_empty());
-    /// assert_eq!(RootSource::load("dns:example.org lan")?.len(), 2);
-    /// assert!(RootSource::load("@/no/such/file").is_err());
-    /// # Ok::<(), peersock::RootsError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`RootsError`].
+    /// Errors: see [`RootsError`].
     pub fn load(text: &str) -> Result<Vec<Self>, RootsError> {
         let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
         let path = Path::new(path);

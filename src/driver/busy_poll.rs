@@ -5,8 +5,8 @@
 //! once, but uses a processor meanwhile.
 //!
 //! [`Looking`] adapts to where that pays, like the halt polling of hypervisors. Short waits start a trial;
-//! polling continues while packets come within [`PAYS`] on average. It stops during bulk transfers, where
-//! throughput counts, and where other threads need the processor.
+//! polling continues while packets come within [`MAX_PAYING_WAIT`] on average. It stops during bulk
+//! transfers, where throughput counts, and where other threads need the processor.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::sys::poll::Looked;
 
 /// Average wait up to which polling pays: a wake-up on each side takes about as long, so polling can halve a
 /// round trip.
-const PAYS: Duration = Duration::from_micros(50);
+const MAX_PAYING_WAIT: Duration = Duration::from_micros(50);
 
-/// Limit of one poll. Waits with an average within [`PAYS`] rarely take longer.
-const LONGEST: Duration = Duration::from_micros(100);
+/// Limit of one poll. Waits with an average within [`MAX_PAYING_WAIT`] rarely take longer.
+const MAX_POLL: Duration = Duration::from_micros(100);
 
 /// Limit of one poll in a trial, and of waits that start one: the answer of a peer that must be woken first.
 /// If both sides try, both become faster.
@@ -27,14 +27,14 @@ const LONGEST_TRIAL: Duration = Duration::from_micros(150);
 const SHORT_WAITS: u8 = 8;
 
 /// Number of waits of a trial.
-const TRIAL: u16 = 24;
+const TRIAL_WAITS: u16 = 24;
 
 /// Minimum and maximum pause after a failed trial; the pause doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Number of successful polls after which the pause is reset.
-const PROVEN: u16 = 4096;
+const POLLS_UNTIL_PROVEN: u16 = 4096;
 
 /// Number of datagrams between two waits above which they count as bulk data.
 const BULK: u64 = 12;
@@ -45,8 +45,8 @@ const PUT_ASIDE: Duration = Duration::from_micros(500);
 
 /// Weight of one such gap, where each wait without one subtracts 1, and the limit. Gaps also happen
 /// occasionally on a quiet machine.
-const CROWDING: u16 = 250;
-const CROWDED: u16 = 700;
+const GAP_WEIGHT: u16 = 250;
+const MAX_GAP_WEIGHT: u16 = 700;
 
 /// Busy-polling time of a node's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +130,8 @@ impl Looking {
                 return Duration::ZERO;
             }
             Phase::Sleeping { .. } => Duration::ZERO,
-            Phase::Looking { waits } if waits < TRIAL => LONGEST_TRIAL,
-            Phase::Looking { .. } => LONGEST,
+            Phase::Looking { waits } if waits < TRIAL_WAITS => LONGEST_TRIAL,
+            Phase::Looking { .. } => MAX_POLL,
         };
         self.wait = Some((now, time));
         time
@@ -155,17 +155,17 @@ impl Looking {
                 // Roughly the mean of the last eight waits.
                 let part = u32::from(*waits).min(8);
                 self.mean = self.mean * (part - 1) / part + spent / part;
-                let fails = *waits >= TRIAL && self.mean > PAYS;
-                if *waits == PROVEN {
+                let fails = *waits >= TRIAL_WAITS && self.mean > MAX_PAYING_WAIT;
+                if *waits == POLLS_UNTIL_PROVEN {
                     self.pause = FIRST_PAUSE;
                 }
                 self.crowding = match looked.longest_gap > PUT_ASIDE {
-                    true => self.crowding.saturating_add(CROWDING),
+                    true => self.crowding.saturating_add(GAP_WEIGHT),
                     false => self.crowding.saturating_sub(1),
                 };
-                if fails || self.crowding > CROWDED {
+                if fails || self.crowding > MAX_GAP_WEIGHT {
                     self.phase = Phase::Sleeping { short: 0, until: Some(now + self.pause) };
-                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    self.pause = (self.pause * 2).min(MAX_PAUSE);
                 }
             }
         }
@@ -215,10 +215,10 @@ mod tests {
         assert_eq!(thread.waits(8, US * 60), AT_ONCE);
         assert_eq!(thread.waits(1, US * 60), LONGEST_TRIAL);
         // By now the other side polls, too.
-        assert_eq!(thread.waits(10_000, US * 10), LONGEST);
+        assert_eq!(thread.waits(10_000, US * 10), MAX_POLL);
         // A long pause costs one poll.
-        assert_eq!(thread.waits(1, Duration::from_secs(60)), LONGEST);
-        assert_eq!(thread.waits(10, US * 10), LONGEST);
+        assert_eq!(thread.waits(1, Duration::from_secs(60)), MAX_POLL);
+        assert_eq!(thread.waits(10, US * 10), MAX_POLL);
     }
 
     #[test]
@@ -240,9 +240,9 @@ mod tests {
         assert_eq!(thread.looked, AT_ONCE);
         // Nor while a poll is running.
         thread.waits(100, US * 10);
-        assert_eq!(thread.wait(US * 10, BULK + 1, AT_ONCE), LONGEST);
+        assert_eq!(thread.wait(US * 10, BULK + 1, AT_ONCE), MAX_POLL);
         assert_eq!(thread.wait(US * 10, 1, AT_ONCE), AT_ONCE);
-        assert_eq!(thread.wait(US * 10, 1, AT_ONCE), LONGEST);
+        assert_eq!(thread.wait(US * 10, 1, AT_ONCE), MAX_POLL);
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         // Occasional gaps do not matter.
         for _ in 0..100 {
             thread.wait(US * 10, 2, PUT_ASIDE * 2);
-            assert_eq!(thread.waits(300, US * 10), LONGEST);
+            assert_eq!(thread.waits(300, US * 10), MAX_POLL);
         }
         for _ in 0..3 {
             thread.wait(US * 10, 2, PUT_ASIDE * 2);

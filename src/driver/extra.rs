@@ -26,7 +26,7 @@ const MAX_CALLS: usize = 8;
 const MAX_ERRORS: usize = 64;
 
 /// Interval of the check that the node still exists.
-const LOOK: Duration = Duration::from_secs(30);
+const NODE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Wanted sockets and the thread's state.
 pub(super) struct ExtraSockets {
@@ -103,7 +103,7 @@ impl ExtraSockets {
             drop(driver);
             let mut fds: Vec<_> = open.iter().map(|extra| PollFd::new(&**extra, PollFlags::IN)).collect();
             fds.push(PollFd::new(&self.wakeup, PollFlags::IN));
-            poll::readable(&mut fds, Some(LOOK));
+            poll::readable(&mut fds, Some(NODE_CHECK_INTERVAL));
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             if ready[open.len()] {
                 self.wakeup.clear();

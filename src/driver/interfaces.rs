@@ -12,13 +12,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Network interfaces of the machine that a node may use.
 ///
 /// The limit covers everything: sealed traffic, handshakes, and discovery by multicast and broadcast.
-///
-/// ```
-/// use peersock::Interfaces;
-/// let only_this_machine = Interfaces::Loopback;
-/// let two_cards = Interfaces::Named(vec!["eth0".into(), "wlan0".into()]);
-/// assert_ne!(only_this_machine, two_cards);
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Interfaces {
     /// Every interface, including loopback. The default.

@@ -65,7 +65,7 @@ use tcp::PeerStreams;
 
 /// Time that a stopping node waits for the thread that reads the sockets. Bounded, because that thread itself
 /// may stop the node in a callback.
-const STOP_PATIENCE: Duration = Duration::from_millis(100);
+const STOP_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Data path of one node, with the threads and sockets that run it.
 pub(crate) struct Driver {
@@ -162,7 +162,7 @@ impl Driver {
             // The engine does not panic; if it did, the node would be stopped all the same.
             let _ = thread.join();
         }
-        self.role.wait_free(STOP_PATIENCE);
+        self.role.wait_free(STOP_TIMEOUT);
     }
 
     /// Registers another callback for a possible change of an interface, an address or the NAT64, and for the

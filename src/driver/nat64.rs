@@ -55,14 +55,14 @@ impl Nat64 {
 }
 
 /// Minimum and maximum backoff after a look-up without an answer.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+const BACKOFF_BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
 /// Interval of look-ups after an answer, because it may change, and the system does not report its lifetime.
 const ANSWERED: Duration = Duration::from_secs(3600);
 
 /// Delay after a change, because several interfaces change at once, and IPv4 often appears a moment after
 /// IPv6.
-const SETTLES: Duration = Duration::from_millis(300);
+const CHANGE_DELAY: Duration = Duration::from_millis(300);
 
 /// Address families by which the machine reaches the Internet, as far as they matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Search {
     }
 
     fn run(&self, driver: &Weak<Driver>) {
-        let mut wait = AGAIN[0];
+        let mut wait = BACKOFF_BOUNDS[0];
         loop {
             sync::lock(&self.state).is_woken = false;
             let Some(routes) = driver.upgrade().map(|driver| routes(&driver.sockets.devices())) else {
@@ -159,7 +159,7 @@ impl Search {
                     }
                 },
             };
-            wait = (wait * 2).min(AGAIN[1]);
+            wait = (wait * 2).min(BACKOFF_BOUNDS[1]);
             let state = sync::lock(&self.state);
             let is_idle = |state: &mut State| !state.is_stopped && !state.is_woken;
             let state = sync::wait_timeout_while(&self.changed, state, pause, is_idle);
@@ -168,8 +168,8 @@ impl Search {
             }
             if state.is_woken {
                 drop(state);
-                wait = AGAIN[0];
-                thread::sleep(SETTLES);
+                wait = BACKOFF_BOUNDS[0];
+                thread::sleep(CHANGE_DELAY);
             }
         }
     }

@@ -162,7 +162,7 @@ mod tests {
     use crate::{IdentitySource, Interfaces, Node, RootSource};
 
     /// Limits the duration of a hang.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
     fn what_is_not_taken_is_passed_on_in_rows() {
@@ -201,7 +201,7 @@ mod tests {
             src_ip: None,
         };
         state.try_send(UdpSockRef::from(&server), &transmit).expect("room");
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + HANG_TIMEOUT;
         let mut answers = Vec::new();
         while answers.len() < 2 && Instant::now() < until {
             answers.extend(sockets.answers(until).into_iter().map(|answer| answer.datagram));

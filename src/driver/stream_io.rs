@@ -15,8 +15,8 @@ use super::Driver;
 pub(super) const BATCH: usize = 64;
 
 /// Time that queued data has to leave when streams are closed, and the interval of the check.
-const DRAIN: Duration = Duration::from_millis(500);
-const DRAIN_LOOK: Duration = Duration::from_millis(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Queues the datagrams of one transmit; never blocks.
 pub(super) fn send(sender: &Sender, transmit: &Transmit<'_>) {
@@ -55,12 +55,12 @@ pub(super) async fn receive(
 pub(super) async fn drain(senders: &[Sender]) {
     let waits = async {
         while senders.iter().any(|sender| sender.queued() > 0) {
-            sleep(DRAIN_LOOK).await;
+            sleep(DRAIN_POLL_INTERVAL).await;
         }
         // Data that has left the queue is written in the same turn of its task.
-        sleep(DRAIN_LOOK).await;
+        sleep(DRAIN_POLL_INTERVAL).await;
     };
-    let _ = timeout(DRAIN, waits).await;
+    let _ = timeout(DRAIN_TIMEOUT, waits).await;
 }
 
 /// Waits until a thread has ended, unless it is the current one.

@@ -34,24 +34,24 @@ use crate::sync;
 use peersock_datapath::Transmit;
 
 /// Time that one attempt has before the next one starts beside it.
-const STAGGER: Duration = Duration::from_millis(500);
+const ATTEMPT_HEAD_START: Duration = Duration::from_millis(500);
 
 /// Timeout of a root's first answer on an established connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// Minimum and maximum backoff before a root is tried again.
-const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
+const BACKOFF_BOUNDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
 /// First backoff if another root has named the endpoints, because anybody can forge a record that names
 /// others.
-const NAMED_AGAIN: Duration = Duration::from_secs(2);
+const REFERRED_MIN_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Lifetime of a stream that resets the backoff.
-const LASTED: Duration = Duration::from_secs(10);
+const BACKOFF_RESET_AGE: Duration = Duration::from_secs(10);
 
 /// Timeout of a probe after a network change. An attempt younger than this continues; the limit doubles with
 /// each further change, up to the second value.
-const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
+const PROBE_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
 /// Limit of simultaneous look-ups of root names. The system's resolver may block each one's thread for long,
 /// and the author of the root list must not be able to create unbounded threads.
@@ -252,7 +252,7 @@ impl Keeper {
 
     /// Keeps one stream open until the task is aborted; uses `named` endpoints, if there are any.
     async fn keep(self, root: NodeId, socket: SocketIndex, named: Vec<Target>) {
-        let first = if named.is_empty() { AGAIN[0] } else { NAMED_AGAIN };
+        let first = if named.is_empty() { BACKOFF_BOUNDS[0] } else { REFERRED_MIN_BACKOFF };
         let (mut wait, mut network) = (first, self.streams.network.subscribe());
         loop {
             match self.connect_anew(&root, &named, &mut network).await {
@@ -274,7 +274,7 @@ impl Keeper {
                     tracing::debug!(%root, %reason, "the stream to a root has ended");
                     sync::write(&self.streams.errors).insert(root, reason);
                     self.set_open(&root, socket, None);
-                    if since.elapsed() >= LASTED {
+                    if since.elapsed() >= BACKOFF_RESET_AGE {
                         wait = first;
                     }
                 }
@@ -295,7 +295,7 @@ impl Keeper {
         network: &mut watch::Receiver<u64>,
     ) -> Result<(Connection, Target), String> {
         // The source address or the route of an older attempt may be gone.
-        let mut least = DOUBTED[0];
+        let mut least = PROBE_TIMEOUT_BOUNDS[0];
         loop {
             let begun = tokio::time::Instant::now();
             let is_over = async {
@@ -304,7 +304,7 @@ impl Keeper {
             };
             tokio::select! {
                 connected = self.connect(root, named) => return connected,
-                () = is_over => least = (least * 2).min(DOUBTED[1]),
+                () = is_over => least = (least * 2).min(PROBE_TIMEOUT_BOUNDS[1]),
             }
         }
     }
@@ -362,7 +362,7 @@ impl Keeper {
             let next = async {
                 match waiting.len() {
                     0 => std::future::pending().await,
-                    _ => sleep(STAGGER).await,
+                    _ => sleep(ATTEMPT_HEAD_START).await,
                 }
             };
             tokio::select! {
@@ -406,19 +406,19 @@ fn reached_at(target: &Target, nat64: Option<Nat64Prefix>, proxy: &ProxySettings
 async fn doubt(stream: &Sender, network: &mut watch::Receiver<u64>) {
     loop {
         changed(network).await;
-        stream.probe(DOUBTED[0]);
+        stream.probe(PROBE_TIMEOUT_BOUNDS[0]);
     }
 }
 
 /// Waits before a root is tried again, and returns the next backoff. A network change ends the wait.
 async fn pause(wait: Duration, network: &mut watch::Receiver<u64>) -> Duration {
     // A network change may have removed the obstacle.
-    let least = tokio::time::Instant::now() + jittered(AGAIN[0]);
+    let least = tokio::time::Instant::now() + jittered(BACKOFF_BOUNDS[0]);
     tokio::select! {
-        () = sleep(jittered(wait)) => (wait * 2).min(AGAIN[1]),
+        () = sleep(jittered(wait)) => (wait * 2).min(BACKOFF_BOUNDS[1]),
         () = changed(network) => {
             sleep_until(least).await;
-            AGAIN[0]
+            BACKOFF_BOUNDS[0]
         }
     }
 }
@@ -466,9 +466,13 @@ mod tests {
         runtime.block_on(async {
             streams.network_changed();
             // Half an hour would exceed the maximum wait of half a minute.
-            let waited = timeout(AGAIN[1], pause(60 * AGAIN[1], &mut network)).await;
-            assert_eq!(waited.expect("the change ends it"), AGAIN[0]);
-            assert_eq!(pause(AGAIN[0], &mut network).await, 2 * AGAIN[0], "it has changed once");
+            let waited = timeout(BACKOFF_BOUNDS[1], pause(60 * BACKOFF_BOUNDS[1], &mut network)).await;
+            assert_eq!(waited.expect("the change ends it"), BACKOFF_BOUNDS[0]);
+            assert_eq!(
+                pause(BACKOFF_BOUNDS[0], &mut network).await,
+                2 * BACKOFF_BOUNDS[0],
+                "it has changed once"
+            );
         });
     }
 }

@@ -26,7 +26,7 @@ use super::{Driver, stream_io};
 use crate::sync;
 
 /// Delay of the next attempt after a refused connection.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// Limit of interfaces for connections, if they are restricted to some.
 const MAX_WAYS: usize = 4;
@@ -155,7 +155,7 @@ impl PeerStreams {
                                 match timeout_at(until, listener.accept()).await {
                                     Ok(Ok(connection)) => streams.take(None, connection),
                                     // The connection has ended already, or file descriptors ran out.
-                                    Ok(Err(_)) => sleep(AGAIN).await,
+                                    Ok(Err(_)) => sleep(RETRY_DELAY).await,
                                     Err(_) => return,
                                 }
                             }
@@ -236,7 +236,7 @@ async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
             Ok(connection) => return Some(connection),
             Err(error) => tracing::debug!(to = %target.address, %error, "no TCP connection to a node"),
         }
-        sleep(AGAIN).await;
+        sleep(RETRY_DELAY).await;
     }
     None
 }

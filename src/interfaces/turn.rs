@@ -18,12 +18,6 @@ use crate::{TurnServer, TurnServerError, TurnTransport};
 pub const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Reason why texts of TURN servers were refused. It does not quote them, because they have passwords.
-///
-/// ```
-/// use peersock::interfaces::{LoadTurnError, load_turn_servers};
-///
-/// assert!(matches!(load_turn_servers("nonsense"), Err(LoadTurnError::Server(_))));
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LoadTurnError {
@@ -88,15 +82,6 @@ pub fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
 }
 
 /// Result of requesting an allocation from one TURN server.
-///
-/// ```
-/// fn tell(check: &peersock::interfaces::TurnCheck) -> String {
-///     match (check.relayed, &check.error) {
-///         (Some(address), _) => format!("{} relays at {address}", check.server),
-///         (None, error) => format!("{}: {}", check.server, error.as_deref().unwrap_or("no answer")),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TurnCheck {

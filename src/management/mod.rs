@@ -38,7 +38,7 @@ pub(crate) use server::ManagementServer;
 pub(crate) const END_MARK: &str = "# EOF\n";
 
 /// Timeout of either side.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Size limit of an accepted answer in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -238,15 +238,15 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
         // The system's text for a timeout suggests another call, which does not help here.
         io::ErrorKind::WouldBlock => failed(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("nothing has come for {} s", PATIENCE.as_secs()),
+            format!("nothing has come for {} s", IO_TIMEOUT.as_secs()),
         )),
         _ => failed(error),
     })
 }
 
 fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     let mut answer = Vec::new();
     // One byte more reveals a longer answer.

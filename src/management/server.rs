@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{PATIENCE, Refusal, Request, foreign_peer};
+use super::{IO_TIMEOUT, Refusal, Request, foreign_peer};
 use crate::state::StateDir;
 
 /// Limit of a request line's length in bytes.
@@ -96,7 +96,7 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     if foreign_peer(&stream)?.is_some() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let request = read_request(&mut stream)?;
     let answer = Request::parse(&request).ok_or("unknown request").and_then(respond);
     let answer = match answer {
@@ -106,10 +106,10 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
-/// Reads a line within [`PATIENCE`] in total.
+/// Reads a line within [`IO_TIMEOUT`] in total.
 fn read_request(stream: &mut UnixStream) -> io::Result<String> {
     // A slow client must not keep others waiting by sending a byte now and then.
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + IO_TIMEOUT;
     let (mut request, mut piece) = (Vec::new(), [0; 256]);
     while request.len() < MAX_REQUEST && !request.contains(&b'\n') {
         let left = until.saturating_duration_since(Instant::now());

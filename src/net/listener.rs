@@ -42,9 +42,7 @@ impl TcpListener {
     }
 
     /// Listens like [`TcpListener::bind`], through `node`.
-    ///
-    /// # Errors
-    /// See [`TcpListener::bind`].
+    /// Errors: see [`TcpListener::bind`].
     pub async fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -72,9 +70,7 @@ impl TcpListener {
     }
 
     /// Returns the listening address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.acceptor.local_addr())
     }

@@ -45,9 +45,7 @@ impl UdpSocket {
     }
 
     /// Binds like [`UdpSocket::bind`], through `node`.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::bind`].
+    /// Errors: see [`UdpSocket::bind`].
     pub async fn bind_on(node: &Node, addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let mut last = None;
         for addr in resolve(&node.inner, &addr)? {
@@ -106,17 +104,13 @@ impl UdpSocket {
     }
 
     /// Receives like [`UdpSocket::recv_from`], without the source.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::recv_from`].
+    /// Errors: see [`UdpSocket::recv_from`].
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.recv_from(buf).await.map(|(n, _)| n)
     }
 
     /// Receives like [`UdpSocket::recv_from`], but leaves the datagram in the queue.
-    ///
-    /// # Errors
-    /// See [`UdpSocket::recv_from`].
+    /// Errors: see [`UdpSocket::recv_from`].
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.receive(|datagrams| datagrams.peek(buf)).await.map(|received| (received.len, received.source))
     }
@@ -130,9 +124,7 @@ impl UdpSocket {
     }
 
     /// Returns the local address.
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.datagrams.local_addr())
     }
@@ -146,9 +138,7 @@ impl UdpSocket {
     }
 
     /// Takes the pending error (SO_ERROR).
-    ///
-    /// # Errors
-    /// None at present.
+    /// Never fails at present.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.datagrams.take_error())
     }

@@ -11,18 +11,6 @@ use crate::RootSource;
 use crate::interfaces::{RootList, TurnCheck};
 
 /// Findings about the network. [`Report::to_json`] writes them as `peersock netcheck --json` does.
-///
-/// ```
-/// fn tell(report: &peersock::netcheck::Report) {
-///     for interface in &report.network.interfaces {
-///         let kind = interface.ipv4.as_ref().and_then(|nat| nat.kind);
-///         println!("{}: {kind:?}", interface.host.name);
-///     }
-///     for root in &report.roots {
-///         println!("{}: {}", root.place(), root.state);
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {

@@ -13,22 +13,15 @@ use serde::{Serialize, Serializer};
 use crate::{Dht, IdentitySource, Interfaces, Node, RootSource, RootStatus, TurnServer};
 
 /// Timeout of the roots, similar to the rest of the report if a server is silent.
-const PATIENCE: Duration = Duration::from_secs(4);
+const ROOTS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Interval of the check whether all have answered.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Time limit of the node's goodbyes.
 const GOODBYE: Duration = Duration::from_millis(300);
 
 /// Result of registering at a root that is named by its key.
-///
-/// ```
-/// fn tell(root: &peersock::netcheck::RootCheck) -> String {
-///     let proof = if root.has_key == Some(true) { "has its key" } else { "has not answered" };
-///     format!("{} {proof}: {}", root.place(), root.state)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RootCheck {
@@ -93,7 +86,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
             return Vec::new();
         }
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + ROOTS_TIMEOUT;
     let roots = loop {
         let roots = node.status().roots;
         // `Connected` is only a step on the way to registered or refused.
@@ -101,7 +94,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
         if roots.iter().all(is_settled) || Instant::now() >= until {
             break roots;
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     };
     node.shutdown(GOODBYE);
     roots.into_iter().map(RootCheck::from).collect()
@@ -131,7 +124,7 @@ pub(super) fn advise(roots: &[RootCheck], report: &Report) -> Vec<Advice> {
                 Some("copy the first line that `peersock root` prints there: the key is in front of the @"),
             ),
             _ => Advice::new(
-                format!("{name} does not answer within {} s", PATIENCE.as_secs()),
+                format!("{name} does not answer within {} s", ROOTS_TIMEOUT.as_secs()),
                 Some("check that it runs there, and has the key that its text names"),
             ),
         }

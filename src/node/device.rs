@@ -38,8 +38,7 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors
-    /// Returns the errors of [`Node::join`].
+    /// Fails with the errors of [`Node::join`].
     pub fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Result<Joined, JoinError> {
         self.join_for(network, Some(device))
     }
@@ -49,15 +48,6 @@ impl Node {
 ///
 /// Packets to one peer leave together, so call [`flush`](Self::flush) when no more are available. If a packet
 /// cannot be sent, the [`Device`] gets an ICMP error, as from a router.
-///
-/// ```
-/// fn all(sender: &mut peersock::device::DeviceSender, packets: &mut [Vec<u8>]) {
-///     for packet in packets {
-///         sender.send(packet, &Default::default());
-///     }
-///     sender.flush();
-/// }
-/// ```
 pub struct DeviceSender {
     node: Arc<Inner>,
     network: JoinedNetwork,

@@ -138,7 +138,7 @@ impl Joined {
             }
             // Each confirmation costs a probe, so only the first look requests one.
             confirm = false;
-            thread::sleep(LOOK);
+            thread::sleep(PATH_POLL_INTERVAL);
         }
     }
 
@@ -149,15 +149,6 @@ impl Joined {
 
     /// Returns the member that has `address`, as far as this node knows; none for its own addresses. Costs
     /// one look-up, however many members the network has.
-    ///
-    /// ```
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-    /// assert_eq!(network.peer_at(network.address().into()), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn peer_at(&self, address: IpAddr) -> Option<NodeId> {
         match self.node.inner.driver.datapath.find(Instant::now(), &self.network, address) {
             Lookup::Peer(peer) => Some(*peer.id()),
@@ -181,7 +172,7 @@ impl Joined {
 }
 
 /// Interval of the checks for a path's state.
-const LOOK: Duration = Duration::from_millis(10);
+const PATH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Interval at which a wait for a peer searches for it again on the local networks.
 const SOLICIT: Duration = Duration::from_secs(1);

@@ -205,37 +205,12 @@ impl Node {
     /// Returns a receiver of the addresses that do not answer from now on, one message for each time that a
     /// packet or connection has waited in vain. It holds 64; further ones are dropped until some are read. A
     /// new receiver ends the earlier one.
-    ///
-    /// ```
-    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// let unanswered = node.unanswered();
-    /// std::thread::spawn(move || {
-    ///     for one in unanswered {
-    ///         eprintln!("{} does not answer in network {}", one.address, one.network);
-    ///     }
-    /// });
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn unanswered(&self) -> mpsc::Receiver<Unanswered> {
         self.inner.driver.datapath.unanswered()
     }
 
     /// Returns the reason why a TCP listener at `port` is unreachable, with the ports that the networks
     /// allow; `None` if one of them allows it, or none is joined.
-    ///
-    /// ```
-    /// use peersock::{IdentitySource, Interfaces, Network, Node};
-    ///
-    /// let node = Node::builder().identity(IdentitySource::Ephemeral);
-    /// let node = node.interfaces(Interfaces::Loopback).start()?;
-    /// node.join(Network::ad_hoc("ff13881393000000".parse()?))?;
-    /// assert_eq!(node.port_refusal(5001), None);
-    /// let text = node.port_refusal(80).expect("it allows others");
-    /// assert_eq!(text, "port 80 is not allowed: network ff13881393000000 allows ports 5000 to 5011");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn port_refusal(&self, port: u16) -> Option<String> {
         let datapath = &self.inner.driver.datapath;
         (!datapath.stack().allows_port(port)).then(|| port_refusal_text(port, &datapath.networks()))
@@ -397,13 +372,13 @@ impl Inner {
             if patience.is_over(now, &left) {
                 return (left.bytes, left.ends) == (0, 0);
             }
-            std::thread::sleep(DRAIN_LOOK);
+            std::thread::sleep(DRAIN_POLL_INTERVAL);
         }
     }
 }
 
 /// Interval of the checks for the end of a delivery.
-const DRAIN_LOOK: Duration = Duration::from_millis(1);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {
     fn drop(&mut self) {

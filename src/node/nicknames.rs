@@ -9,7 +9,7 @@ use peersock_overlay::{NamedNode, Nickname, NicknameError, NicknameText};
 use super::Node;
 
 /// Interval of the checks for the roots' answers.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Node {
     /// Claims a nickname for this node at all its roots, and returns the text by which others find it with
@@ -107,7 +107,7 @@ impl Node {
                 let has_roots = !datapath.roots(now).is_empty();
                 return Err(if has_roots { NicknameError::NoAnswer } else { NicknameError::NoRoots });
             }
-            let _ = events.next_timeout(left.min(LOOK));
+            let _ = events.next_timeout(left.min(POLL_INTERVAL));
         }
     }
 }

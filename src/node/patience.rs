@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 /// Allowed silence of a peer that has undelivered data. A laptop that changes its network, or an answer over
 /// a satellite, takes seconds. A peer with a full window is probed at growing intervals.
-const SILENT: Duration = Duration::from_secs(10);
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// Time that a responsive peer may take nothing.
-const STALLED: Duration = Duration::from_secs(30);
+const MAX_STALL: Duration = Duration::from_secs(30);
 /// Time for peers to acknowledge ends of connections when nothing else is left, plus [`ENDS_ROUND_TRIPS`]. A
 /// peer without the end gets a reset when the node leaves, and its program treats the data as truncated.
 const ENDS: Duration = Duration::from_secs(2);
@@ -78,8 +78,8 @@ impl Patience {
         const NEVER: Duration = Duration::MAX;
         let (silent, stalled, ends, whole) = match linger {
             Linger::Within(time) => (NEVER, NEVER, NEVER, time),
-            Linger::Exit => (SILENT, STALLED, ENDS, WHOLE),
-            Linger::Unlimited => (SILENT, STALLED, ENDS, NEVER),
+            Linger::Exit => (MAX_SILENCE, MAX_STALL, ENDS, WHOLE),
+            Linger::Unlimited => (MAX_SILENCE, MAX_STALL, ENDS, NEVER),
             Linger::Drop => (DROPPED, DROPPED, DROPPED, WHOLE),
         };
         Self { began: now, least: (u64::MAX, now), silent, stalled, ends, whole }

@@ -18,12 +18,12 @@ use crate::config::{HostEndpoint, MemberHosts};
 use peersock_datapath::{Heard, JoinedNetwork};
 
 /// Minimum and maximum of the backoff after a failed resolution.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Minimum and maximum of the interval after a successful resolution that has led to no session.
-const AGAIN_MIN: Duration = Duration::from_secs(5);
-const AGAIN_MAX: Duration = Duration::from_secs(300);
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Resolver of a host name.
 pub(super) type Resolve = dyn Fn(&HostEndpoint) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -49,7 +49,7 @@ pub(super) fn start(node: &Node, network: &JoinedNetwork, members: Vec<MemberHos
     let started = thread::Builder::new().name("peersock-names".into()).spawn(move || {
         while !events.is_over() && resolver.run() {
             let next = resolver.members.iter().map(|member| member.turn.due).min();
-            let wait = next.map_or(RETRY_MAX, |next| next.saturating_duration_since(Instant::now()));
+            let wait = next.map_or(MAX_BACKOFF, |next| next.saturating_duration_since(Instant::now()));
             match events.next_or_change(wait) {
                 Heard::Event(event) => resolver.note(&event),
                 Heard::NetworkChange => resolver.network_changed(),
@@ -190,11 +190,11 @@ impl Turn {
         let wait = match resolved {
             true => {
                 (self.failures, self.in_vain) = (0, self.in_vain.saturating_add(1));
-                AGAIN_MAX.min(AGAIN_MIN * 2u32.pow((self.in_vain - 1).min(16)))
+                MAX_INTERVAL.min(MIN_INTERVAL * 2u32.pow((self.in_vain - 1).min(16)))
             }
             false => {
                 self.failures = self.failures.saturating_add(1);
-                RETRY_MAX.min(RETRY_MIN * 2u32.pow((self.failures - 1).min(16)))
+                MAX_BACKOFF.min(MIN_BACKOFF * 2u32.pow((self.failures - 1).min(16)))
             }
         };
         self.due = now + wait;
@@ -204,14 +204,14 @@ impl Turn {
     /// Notes a session: the next look-up waits until the session is lost, which is an event.
     pub(super) fn connected(&mut self, now: Instant) {
         (self.failures, self.in_vain) = (0, 0);
-        self.due = now + AGAIN_MAX;
+        self.due = now + MAX_INTERVAL;
     }
 
     /// Makes the names due soon after a network change.
     pub(super) fn network_changed(&mut self, now: Instant) {
         // The obstacle may be gone, and names may resolve differently in another network.
         (self.in_vain, self.failures) = (0, self.failures.min(1));
-        self.due = self.due.min(self.last.map_or(now, |last| now.max(last + RETRY_MIN)));
+        self.due = self.due.min(self.last.map_or(now, |last| now.max(last + MIN_BACKOFF)));
     }
 
     /// Makes the names due soon for a wanted member that does not answer.
@@ -219,7 +219,7 @@ impl Turn {
         self.in_vain = 0;
         // Failed look-ups keep their own pauses.
         if self.failures == 0 {
-            self.due = self.due.min(self.last.map_or(now, |last| now.max(last + AGAIN_MIN)));
+            self.due = self.due.min(self.last.map_or(now, |last| now.max(last + MIN_INTERVAL)));
         }
     }
 }
@@ -234,7 +234,7 @@ mod tests {
     use crate::{IdentitySource, Interfaces, Network, Seed};
 
     /// Limits the duration of a hang.
-    const PATIENCE: Duration = Duration::from_secs(120);
+    const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
     #[test]
     fn failures_are_repeated_soon_and_answers_less_and_less_often() {
@@ -261,7 +261,7 @@ mod tests {
             turn.looked_up(now, true);
         }
         turn.wanted(now + Duration::from_secs(1));
-        assert_eq!(turn.due, now + AGAIN_MIN);
+        assert_eq!(turn.due, now + MIN_INTERVAL);
         let later = now + Duration::from_secs(20);
         turn.connected(now);
         turn.wanted(later);
@@ -278,16 +278,16 @@ mod tests {
             }
             let later = now + Duration::from_secs(20);
             turn.network_changed(now);
-            assert_eq!(turn.due, now + RETRY_MIN, "it was asked just now");
+            assert_eq!(turn.due, now + MIN_BACKOFF, "it was asked just now");
             turn.network_changed(later);
-            assert_eq!(turn.due, now + RETRY_MIN);
+            assert_eq!(turn.due, now + MIN_BACKOFF);
             for _ in 0..20 {
                 turn.looked_up(now, resolved);
             }
             turn.network_changed(later);
             assert_eq!(turn.due, later);
             assert!(!turn.looked_up(later, false) || resolved, "what was said is not said again");
-            assert!(turn.due <= later + 2 * RETRY_MIN);
+            assert!(turn.due <= later + 2 * MIN_BACKOFF);
         }
     }
 
@@ -339,7 +339,7 @@ mod tests {
             vec![MemberHosts { node: beta.id(), addresses: vec![], hosts }],
             Box::new(resolve),
         );
-        home.wait_peer(target.into(), PATIENCE).expect("it is found by the fourth answer");
+        home.wait_peer(target.into(), HANG_TIMEOUT).expect("it is found by the fourth answer");
         assert!(asked.load(Ordering::SeqCst) >= 4);
         assert_eq!(sync::lock(&said)[0], "beta.example:7420");
 
@@ -353,7 +353,7 @@ mod tests {
             || home.peers().iter().any(|peer| peer.path.is_some_and(|at| at.port() == port_of(&moved)));
         let since = Instant::now();
         while !session() {
-            assert!(since.elapsed() < PATIENCE, "it is not found where it is now");
+            assert!(since.elapsed() < HANG_TIMEOUT, "it is not found where it is now");
             let _ = home.wait_peer(target.into(), Duration::from_millis(100));
             thread::sleep(Duration::from_millis(10));
         }

@@ -23,10 +23,10 @@ use crate::sync;
 use peersock_datapath::{Heard, Subscription};
 
 /// Time without an answer by UDP after which a root is reached by a stream, if it accepts streams.
-const STREAM_AFTER: Duration = Duration::from_secs(1);
+const STREAM_DELAY: Duration = Duration::from_secs(1);
 
 /// Sleep time while no name needs resolution; a change wakes the thread.
-const LONG: Duration = Duration::from_secs(3600);
+const IDLE_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Roots that a node uses, with the thread that resolves their names.
 pub(super) struct Used {
@@ -110,7 +110,7 @@ impl Used {
                     Duration::ZERO
                 }
                 Some((.., due)) => due.saturating_duration_since(Instant::now()),
-                None => LONG,
+                None => IDLE_SLEEP,
             };
             let end = Instant::now() + wait;
             // Changes of the list, of the network or of a root, and the end of the node wake this thread.
@@ -204,7 +204,7 @@ impl Root {
         config.stream_after = match (udp().count(), root.endpoints().len()) {
             // Without an endpoint for UDP there is nothing to wait for.
             (0, _) => Some(Duration::ZERO),
-            (udp, all) => (udp < all).then_some(STREAM_AFTER),
+            (udp, all) => (udp < all).then_some(STREAM_DELAY),
         };
         let host = |endpoint: &HostEndpoint| Host {
             endpoint: endpoint.clone(),
@@ -285,7 +285,7 @@ mod tests {
     use crate::{IdentitySource, Interfaces, Node, RootSource};
 
     /// Limits the duration of a hang.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
     fn changes_of_the_list_make_no_threads() {
@@ -395,7 +395,7 @@ mod tests {
     fn wait_until(mut condition: impl FnMut() -> bool) {
         let since = Instant::now();
         while !condition() {
-            assert!(since.elapsed() < PATIENCE, "it has not come");
+            assert!(since.elapsed() < HANG_TIMEOUT, "it has not come");
             thread::sleep(Duration::from_millis(2));
         }
     }

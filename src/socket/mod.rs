@@ -3,12 +3,14 @@
 
 mod address;
 mod ping;
+mod stream_options;
 mod tcp;
 mod udp;
 
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
 pub(crate) use ping::Ping;
+pub(crate) use stream_options::stream_options;
 pub use tcp::{Acceptor, Connection, Place};
 pub(crate) use udp::Datagrams;
 

@@ -26,22 +26,6 @@ const LARGE_WRITE: usize = 16 << 10;
 /// [`WouldBlock`](io::ErrorKind::WouldBlock), and [`Connection::waiters`] is notified when a call is worth
 /// repeating. Dropping it closes the connection; written data is still delivered.
 /// [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and [`Acceptor::accept`] return one.
-///
-/// ```
-/// use peersock::attach::NodeHandle;
-/// use peersock::{IdentitySource, Interfaces, Network, Node};
-/// use peersock_stack::TcpOptions;
-///
-/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
-/// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
-/// let local = (network.address(), 80).into();
-/// let handle = NodeHandle::of(&node);
-/// let acceptor = handle.reserve(None, local, TcpOptions::default())?;
-/// acceptor.listen(16);
-/// let connection = handle.connect(None, None, local, TcpOptions::default())?;
-/// assert_eq!(connection.flow().remote(), local);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub struct Connection {
     pub(crate) node: Arc<Inner>,
     flow: Arc<Flow>,
@@ -166,9 +150,7 @@ impl Connection {
     }
 
     /// Reads like [`Connection::read`], but from the data in place; see [`Flow::read_with`].
-    ///
-    /// # Errors
-    /// Returns the errors of [`Connection::read`].
+    /// Fails with the errors of [`Connection::read`].
     pub fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
         self.check_up()?;
         let now = Instant::now();

@@ -203,18 +203,6 @@ pub fn read_identity_file(path: &Path) -> Result<Seed, StateError> {
 
 /// Writes an identity's secret seed to a new file of mode 0600, in the form of state directories.
 ///
-/// ```
-/// use peersock::Seed;
-/// use peersock::state::{read_identity_file, write_identity_file};
-///
-/// let place = tempfile::tempdir()?;
-/// let (path, seed) = (place.path().join("identity.key"), Seed::generate()?);
-/// write_identity_file(&path, &seed)?;
-/// assert_eq!(read_identity_file(&path)?.0, seed.0);
-/// assert!(write_identity_file(&path, &Seed::generate()?).is_err(), "what exists stays");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
 /// # Errors
 ///
 /// Returns [`StateError::Io`], with `AlreadyExists` if the file exists, because none is ever overwritten.

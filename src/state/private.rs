@@ -55,18 +55,18 @@ pub(crate) fn read_text_file(path: &Path) -> Result<(Zeroizing<String>, Metadata
 }
 
 fn read_text(path: &Path, file: File, metadata: &Metadata) -> Result<Zeroizing<String>, StateError> {
-    const LIMIT: u64 = 1 << 20;
+    const MAX_FILE_BYTES: u64 = 1 << 20;
     let too_large = || StateError::io("read", path)(std::io::ErrorKind::FileTooLarge.into());
-    if metadata.len() > LIMIT {
+    if metadata.len() > MAX_FILE_BYTES {
         return Err(too_large());
     }
     // The length of a pipe's data is unknown.
-    let expected = if metadata.is_file() { metadata.len() } else { LIMIT };
+    let expected = if metadata.is_file() { metadata.len() } else { MAX_FILE_BYTES };
     // Reserved in one piece, because a growing string would leave copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(expected as usize + 1));
     // One byte more reveals a file that has grown.
     file.take(expected + 1).read_to_string(&mut text).map_err(StateError::io("read", path))?;
-    match text.len() as u64 > LIMIT {
+    match text.len() as u64 > MAX_FILE_BYTES {
         true => Err(too_large()),
         false => Ok(text),
     }

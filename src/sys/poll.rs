@@ -71,16 +71,6 @@ pub(crate) fn timespec(timeout: Duration) -> Timespec {
 }
 
 /// Wake-up of another thread's `poll` (eventfd(2)), also usable as a [`Waker`](std::task::Waker).
-///
-/// ```
-/// use std::sync::Arc;
-/// use std::task::Waker;
-///
-/// let wakeup = Arc::new(peersock::attach::Wakeup::new()?);
-/// Waker::from(Arc::clone(&wakeup)).wake();
-/// wakeup.clear();
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct Wakeup {
     fd: OwnedFd,

@@ -18,18 +18,6 @@ const EVENTS: usize = 256;
 ///
 /// The driver uses tokens from [`Poller::OWN`] on; those below belong to the
 /// [attachment](crate::attach::Attached).
-///
-/// ```
-/// # use std::os::fd::AsFd;
-/// # use peersock::{IdentitySource, Interfaces, Node};
-/// use peersock::attach::{EventFlags, NodeHandle, Wakeup};
-///
-/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
-/// let (handle, wakeup) = (NodeHandle::of(&node), Wakeup::new()?);
-/// handle.poller().add(wakeup.as_fd(), 1, EventFlags::IN)?;
-/// handle.poller().remove(wakeup.as_fd());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,

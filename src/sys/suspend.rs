@@ -33,7 +33,7 @@ pub(crate) struct Reading {
 }
 
 /// Threshold below which a difference is no suspension, but time that passed between the two readings.
-const LEAST: Duration = Duration::from_millis(100);
+const MIN_SUSPENSION: Duration = Duration::from_millis(100);
 
 impl Suspension {
     pub(crate) fn new() -> Suspension {
@@ -55,13 +55,13 @@ impl Suspension {
         let millis = u64::try_from(suspended.as_millis()).unwrap_or(u64::MAX);
         // Several threads read the clocks, but only one of them must report a suspension.
         let told = self.told.fetch_max(millis, Ordering::Relaxed);
-        Reading { now, suspended, is_news: millis >= told.saturating_add(LEAST.as_millis() as u64) }
+        Reading { now, suspended, is_news: millis >= told.saturating_add(MIN_SUSPENSION.as_millis() as u64) }
     }
 
     fn total(&self, boottime: Duration, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.start.1);
         let total = boottime.saturating_sub(self.start.0).saturating_sub(elapsed);
-        if total < LEAST { Duration::ZERO } else { total }
+        if total < MIN_SUSPENSION { Duration::ZERO } else { total }
     }
 
     /// Returns the descriptor that becomes readable at the end of a suspension.

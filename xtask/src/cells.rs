@@ -73,10 +73,7 @@ struct Seen {
 }
 
 /// Runs the cells and prints the table. Returns false if a result was unexpected.
-///
-/// # Errors
-///
-/// There are no results, or a file cannot be written.
+/// Fails if there are no results, or a file cannot be written.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let results = root().join("target/cells.jsonl");
     let _ = fs::remove_file(&results);

@@ -52,10 +52,7 @@ pub(crate) struct Guard(Undo);
 
 impl Guard {
     /// Starts a process and registers its end in one step, so that a signal comes before both or after both.
-    ///
-    /// # Errors
-    ///
-    /// The process cannot be started.
+    /// Fails if the process cannot be started.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Guard)> {
         let mut pending = pending();
         let child = command.spawn()?;
@@ -93,10 +90,7 @@ impl Drop for Guard {
 }
 
 /// Makes SIGINT and SIGTERM undo everything, newest first, and exit with code 130.
-///
-/// # Errors
-///
-/// A handler was set before.
+/// Fails if a handler was set before.
 pub(crate) fn on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {
         // Hold the lock until the exit, so that no new action can be registered.

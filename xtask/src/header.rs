@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use crate::{Result, root};
 
 /// Makes the header and writes it to its place.
-///
-/// # Errors
-/// The source code cannot be read, or the header cannot be written.
+/// Fails if the source code cannot be read, or the header cannot be written.
 pub(crate) fn write() -> Result<()> {
     fs::write(path(), make()?)?;
     println!("{}", path().display());
@@ -16,9 +14,7 @@ pub(crate) fn write() -> Result<()> {
 }
 
 /// Returns true if the header matches the source code.
-///
-/// # Errors
-/// The source code or the header cannot be read.
+/// Fails if the source code or the header cannot be read.
 pub(crate) fn is_current() -> Result<bool> {
     Ok(fs::read(path())? == make()?)
 }

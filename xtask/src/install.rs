@@ -39,9 +39,7 @@ pub(crate) struct Options {
 }
 
 /// Builds and installs the library, and prints the compiler settings that find it.
-///
-/// # Errors
-/// The library cannot be built, or a file cannot be written.
+/// Fails if the library cannot be built, or a file cannot be written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let built = build(if options.debug { DEV } else { "release" })?;
     let prefix = std::path::absolute(&options.prefix)?;
@@ -70,9 +68,7 @@ pub(crate) enum Prefix<'a> {
 }
 
 /// Copies a built library to a prefix. Returns the files that were written.
-///
-/// # Errors
-/// A file is missing or cannot be written.
+/// Fails if a file is missing or cannot be written.
 pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &Path) -> Result<Vec<PathBuf>> {
     let (lib, include) = (place.join(libdir), place.join("include"));
     let (pkgconfig, cmake) = (lib.join("pkgconfig"), lib.join("cmake/peersock"));
@@ -112,9 +108,7 @@ pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &P
 const DEV: &str = "dev";
 
 /// Builds the library. Returns its folder.
-///
-/// # Errors
-/// The library does not build.
+/// Fails if the library does not build.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     if !command(profile).status()?.success() {
         return Err("the library cannot be built".into());

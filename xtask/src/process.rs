@@ -64,10 +64,7 @@ impl Process {
     }
 
     /// Waits for the next line of output, and returns it with its time.
-    ///
-    /// # Errors
-    ///
-    /// The timeout passes, or the process ends without another line.
+    /// Fails if the timeout passes, or the process ends without another line.
     pub(crate) fn line(&self, timeout: Duration) -> Result<(Instant, String)> {
         self.lines.recv_timeout(timeout).map_err(|e| match e {
             RecvTimeoutError::Timeout => self.error("says nothing"),
@@ -82,10 +79,7 @@ impl Process {
     }
 
     /// Waits for the end of the process and returns the last unread line.
-    ///
-    /// # Errors
-    ///
-    /// The process fails, prints nothing, or does not end in time.
+    /// Fails if the process fails, prints nothing, or does not end in time.
     pub(crate) fn finish(mut self, timeout: Duration) -> Result<String> {
         drop(self.stdin.take());
         let status = self.wait(timeout)?;

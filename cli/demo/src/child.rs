@@ -12,7 +12,7 @@ use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::signals;
 
 /// Time to say goodbye to the peer.
-const LINGER: Duration = Duration::from_millis(500);
+const GOODBYE_TIME: Duration = Duration::from_millis(500);
 
 /// Starts a node on loopback with an ephemeral identity, in the demonstration's network.
 pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
@@ -29,7 +29,7 @@ pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
     })?;
     let interrupted = node.clone();
     signals::end_after(move || {
-        interrupted.shutdown(LINGER);
+        interrupted.shutdown(GOODBYE_TIME);
     })?;
     let joined = node.join(Network::ad_hoc(network))?;
     Ok((node, joined))
@@ -45,7 +45,7 @@ pub(super) fn lines_from_parent(node: &Node) -> Outcome<Receiver<String>> {
             let _ = sender.send(line);
         }
         signals::exit_after(0, || {
-            node.shutdown(LINGER);
+            node.shutdown(GOODBYE_TIME);
         });
     })?;
     Ok(receiver)

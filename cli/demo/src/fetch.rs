@@ -16,7 +16,7 @@ use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::output::round;
 
 /// Timeout of one step of the demonstration.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Hints for failures without an external cause.
 pub(super) const RETRY: &str = "run the demonstration again, with -vv to see what happens";
@@ -36,9 +36,6 @@ pub struct FetchArgs {
 }
 
 /// Fetches from the serving process, measures, and prints the findings for the parent as JSON.
-///
-/// # Errors
-///
 /// Returns a silent failure, after reporting it to the parent.
 pub fn run(args: &FetchArgs) -> Outcome {
     tell_parent(fetch(args))
@@ -47,10 +44,10 @@ pub fn run(args: &FetchArgs) -> Outcome {
 fn fetch(args: &FetchArgs) -> Outcome {
     let (node, joined) = child::start(args.network)?;
     let lines = child::lines_from_parent(&node)?;
-    let line = lines.recv_timeout(PATIENCE).ok().and_then(|line| line.parse().ok());
+    let line = lines.recv_timeout(STEP_TIMEOUT).ok().and_then(|line| line.parse().ok());
     let server: SocketAddr = line.ok_or_else(|| Failure::new("the server did not start", RETRY))?;
 
-    joined.wait_peer(server.ip(), PATIENCE).map_err(|error| {
+    joined.wait_peer(server.ip(), STEP_TIMEOUT).map_err(|error| {
         let hint = "check that a firewall lets UDP pass on the loopback interface; -v shows what was tried";
         Failure::new(format_args!("the server was not found: {error}"), hint)
     })?;
@@ -74,7 +71,7 @@ fn fetch(args: &FetchArgs) -> Outcome {
         ping_pong_p99_us: round(millis(percentile(&round_trips, 99)) * 1e3, 3),
     };
     say(&Said::Done(findings))?;
-    node.shutdown(PATIENCE);
+    node.shutdown(STEP_TIMEOUT);
     Ok(())
 }
 
@@ -119,9 +116,9 @@ fn transfer(node: &Node, server: SocketAddr, size: u64) -> Outcome<(Duration, [u
 }
 
 fn connect(node: &Node, server: SocketAddr, purpose: u8) -> Outcome<TcpStream> {
-    let mut stream = TcpStream::connect_timeout_on(node, &server, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout_on(node, &server, STEP_TIMEOUT)?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+    stream.set_write_timeout(Some(STEP_TIMEOUT))?;
     stream.set_nodelay(true)?;
     stream.write_all(&[purpose])?;
     Ok(stream)

@@ -24,7 +24,7 @@ use peersock_terminal::signals;
 const BASE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Minimum rate of a transfer, in bytes per second.
-const SLOWEST: u64 = 2_000_000;
+const MIN_BYTES_PER_SECOND: u64 = 2_000_000;
 
 /// Time that a child gets to end when asked.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -54,13 +54,10 @@ pub struct Args {
 }
 
 /// Runs the demonstration, and prints its report.
-///
-/// # Errors
-///
 /// Fails if a process cannot be started or fails, the time limit passes, or the content arrives altered.
 pub fn run(args: &Args) -> Outcome {
     let (network, seed) = random_network()?;
-    let deadline = Instant::now() + BASE_LIMIT + Duration::from_secs(args.size / SLOWEST);
+    let deadline = Instant::now() + BASE_LIMIT + Duration::from_secs(args.size / MIN_BYTES_PER_SECOND);
     let children = Children::default();
     let interrupted = children.clone();
     signals::end_after(move || interrupted.stop())?;

@@ -23,9 +23,6 @@ pub struct ServeArgs {
 }
 
 /// Serves until stdin ends, and prints the address for the parent as JSON.
-///
-/// # Errors
-///
 /// Returns a silent failure, after reporting it to the parent.
 pub fn run(args: &ServeArgs) -> Outcome {
     tell_parent(serve(args))

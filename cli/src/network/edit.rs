@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::print;
 
 /// Beginning of a new file.
-const HEAD: &str = "\
+const NEW_FILE_HEAD: &str = "\
 # A static network of peersock: the members listed here, and nobody else, take part. All of them have this file.
 # `peersock network add` adds members; docs/use/NETWORKS.md describes every field.
 
@@ -30,7 +30,7 @@ pub(super) fn new(args: &New) -> Outcome {
     let mut document = DocumentMut::new();
     document.insert("network", value(random_id()?.to_string()));
     if let Some(mut key) = document.key_mut("network") {
-        key.leaf_decor_mut().set_prefix(HEAD);
+        key.leaf_decor_mut().set_prefix(NEW_FILE_HEAD);
     }
     if args.secret {
         document.insert("psk", value(hex(&random::<32>()?)));

@@ -16,7 +16,7 @@ const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
 /// Maximum size of a file, in bytes; the library accepts no larger one.
-const LIMIT: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// An existing file, locked against other processes that edit it.
 pub(super) struct NetworkFile {
@@ -42,7 +42,7 @@ impl NetworkFile {
         let path = path.canonicalize().map_err(failed)?;
         let file = lock(&path).map_err(failed)?;
         let mut text = Zeroizing::new(String::new());
-        (&file).take(LIMIT).read_to_string(&mut text).map_err(failed)?;
+        (&file).take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
         let document = text.parse::<DocumentMut>().map_err(|error| {
             Failure::new(
                 format_args!("{name}: {}", error.message()),

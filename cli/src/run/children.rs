@@ -23,7 +23,7 @@ use crate::signals::{heeded, is_ignored};
 use crate::stdio::note;
 
 /// Delay after which a waiting user is told what runs on; most descendants end with the program.
-const SAY_AFTER: Duration = Duration::from_secs(1);
+const REPORT_DELAY: Duration = Duration::from_secs(1);
 
 /// The filter of the program's system calls.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ fn wait(happened: &Receiver<Event>, name: &str, guard: Option<Pid>, quiet: bool)
     let mut to_say = false;
     loop {
         let event = match to_say {
-            true => happened.recv_timeout(SAY_AFTER),
+            true => happened.recv_timeout(REPORT_DELAY),
             false => happened.recv().map_err(RecvTimeoutError::from),
         };
         match event {

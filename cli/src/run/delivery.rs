@@ -9,12 +9,12 @@ use peersock_socket_server::{FdServer, Outstanding};
 use super::children::Requests;
 
 /// Maximum time of delivery after a request to end.
-const LINGER: Duration = Duration::from_secs(2);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum age of a signal that may have ended the program.
-const RECENT: Duration = Duration::from_secs(30);
+const MAX_SIGNAL_AGE: Duration = Duration::from_secs(30);
 
 /// Polling interval of the progress.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Delivers data as far as possible; returns the rest.
 pub(super) fn deliver(server: &FdServer, requests: &Requests) -> Outstanding {
@@ -26,7 +26,7 @@ pub(super) fn deliver(server: &FdServer, requests: &Requests) -> Outstanding {
         if end.is_here(now, &left.remaining(), requests) {
             return left;
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -40,7 +40,7 @@ struct End {
 
 impl End {
     fn new(now: Instant, asked: Option<Instant>) -> Self {
-        let was_asked = asked.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        let was_asked = asked.is_some_and(|at| now.saturating_duration_since(at) < MAX_SIGNAL_AGE);
         Self { patience: Patience::new(Linger::Unlimited, now), began: now, was_asked }
     }
 
@@ -51,7 +51,7 @@ impl End {
         let asked = requests.since(self.began);
         let first = if self.was_asked { Some(self.began) } else { asked.first().copied() };
         let times = asked.len() + usize::from(self.was_asked);
-        times > 1 || first.is_some_and(|at| now >= at + LINGER)
+        times > 1 || first.is_some_and(|at| now >= at + DELIVERY_TIMEOUT)
     }
 }
 

@@ -29,8 +29,6 @@ pub(super) fn apply(only: bool) -> Outcome {
 }
 
 /// Makes a supervisor handle the socket calls of the calling thread and of processes it starts later.
-///
-/// # Errors
 /// Fails if the kernel does not support it, because the program's calls would not be handled.
 pub(super) fn notify(filter: peersock_seccomp::Filter) -> Outcome {
     filter.install().map_err(|error| {

@@ -38,8 +38,6 @@ pub(super) struct Taken {
 
 impl Mode {
     /// Returns true if seccomp notifications are used.
-    ///
-    /// # Errors
     /// Fails if the program cannot be reached in this mode.
     pub(super) fn is_notified(self, args: &Args, path: &Path, reach: Reach) -> Outcome<bool> {
         let notified = match (self, reach) {

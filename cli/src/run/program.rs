@@ -22,7 +22,7 @@ const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 
 /// Number of bytes read from the beginning of a file.
-const HEAD: u64 = 64 << 10;
+const HEAD_BYTES: u64 = 64 << 10;
 
 /// The way in which a program's socket calls can be intercepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
 /// Reads the beginning of a file.
 pub(super) fn head(file: &File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    file.take(HEAD).read_to_end(&mut head)?;
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
     Ok(head)
 }
 

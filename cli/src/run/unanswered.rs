@@ -15,10 +15,10 @@ use crate::reach::{NamedServers, what_to_check};
 use crate::stdio;
 
 /// Minimum interval between two lines about one address, because many programs retry.
-const AGAIN: Duration = Duration::from_secs(300);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Maximum number of remembered addresses.
-const MOST: usize = 1024;
+const MAX_ADDRESSES: usize = 1024;
 
 /// Prints messages until [`Node::unanswered`] is called again, which ends the receiver.
 pub(super) fn start(node: &Node, networks: Vec<Network>, named: NamedServers) -> io::Result<JoinHandle<()>> {
@@ -55,15 +55,15 @@ struct UnansweredMessages {
 impl UnansweredMessages {
     fn tell(&mut self, now: Instant, one: Unanswered, line: impl FnOnce() -> String) -> Option<String> {
         let key = (one.network, one.address);
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < AGAIN;
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPEAT_INTERVAL;
         if self.last_message.get(&key).is_some_and(is_recent) {
             return None;
         }
         let line = self.limit.pass(now, line)?;
-        if self.last_message.len() >= MOST {
+        if self.last_message.len() >= MAX_ADDRESSES {
             self.last_message.retain(|_, at| is_recent(at));
         }
-        if self.last_message.len() < MOST {
+        if self.last_message.len() < MAX_ADDRESSES {
             self.last_message.insert(key, now);
         }
         Some(line)

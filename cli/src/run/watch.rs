@@ -24,7 +24,7 @@ use super::program;
 use crate::stdio;
 
 /// Phases with their polling intervals: often at first, when programs exec others, and rarely later.
-const STEPS: [(Duration, Duration); 3] = [
+const POLL_PHASES: [(Duration, Duration); 3] = [
     (Duration::from_millis(500), Duration::from_millis(5)),
     (Duration::from_secs(5), Duration::from_millis(25)),
     (Duration::MAX, Duration::from_secs(1)),
@@ -127,7 +127,7 @@ impl Watch {
                         Sight::End => return verdict,
                     }
                 }
-                let step = STEPS.iter().find(|(until, _)| start.elapsed() < *until);
+                let step = POLL_PHASES.iter().find(|(until, _)| start.elapsed() < *until);
                 let step = step.map_or(Duration::from_secs(1), |(_, step)| *step);
                 if !matches!(stopped.recv_timeout(step), Err(RecvTimeoutError::Timeout)) {
                     return verdict;

@@ -40,7 +40,7 @@ const DISMISS: u8 = 3;
 const READY: u8 = 4;
 
 /// Maximum number of restored settings named in one line; the others are counted.
-const NAMED: usize = 4;
+const MAX_NAMED_SETTINGS: usize = 4;
 
 /// The guard of a running node.
 #[derive(Debug)]
@@ -245,7 +245,7 @@ fn tell(change: &Change) {
 }
 
 fn names(parts: &[String]) -> String {
-    let (named, others) = parts.split_at(parts.len().min(NAMED));
+    let (named, others) = parts.split_at(parts.len().min(MAX_NAMED_SETTINGS));
     let named = named.join(", ");
     if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
 }

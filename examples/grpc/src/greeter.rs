@@ -94,9 +94,7 @@ impl GreeterClient {
     }
 
     /// Asks for a greeting.
-    ///
-    /// # Errors
-    /// Those of the connection, and what the server answers.
+    /// Errors: those of the connection, and what the server answers.
     pub async fn say_hello(&mut self, name: &str) -> Result<String, Status> {
         self.0.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let request = Request::new(HelloRequest { name: name.to_owned() });

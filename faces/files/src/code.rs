@@ -45,16 +45,6 @@ pub struct Code {
 }
 
 /// Rendezvous derived from a code. The derivation takes some tenths of a second.
-///
-/// ```
-/// use peersock_files::Code;
-///
-/// let meeting = Code::generate()?.meeting();
-/// assert!(meeting.network.is_secret());
-/// let sender = meeting.seed.public_identity();
-/// assert_eq!(meeting.network.addresses_of(&sender), Some(vec![meeting.address.into()]));
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct Meeting {
     /// The network of the two ends, with its key.
@@ -154,12 +144,6 @@ impl fmt::Debug for Code {
 }
 
 /// Error of a text that is not a code.
-///
-/// ```
-/// use peersock_files::{Code, CodeError};
-///
-/// assert_eq!("K7".parse::<Code>().unwrap_err(), CodeError::Length(2));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodeError {

@@ -6,14 +6,6 @@ use thiserror::Error;
 use crate::wire::{WireError, printable};
 
 /// Reason why a receipt failed at the receiver. Received data is kept, except data that is wrong.
-///
-/// ```
-/// use peersock_files::ReceiveError;
-///
-/// let error = ReceiveError::Conflicts { named: vec!["notes.txt".into()], more: 0 };
-/// assert!(!error.is_worth_another_try());
-/// assert_eq!(error.to_string(), "notes.txt is there already and different");
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
@@ -109,13 +101,6 @@ fn conflicts(named: &[String], more: usize) -> String {
 }
 
 /// Reason why a receipt failed at the sender.
-///
-/// ```
-/// use peersock_files::SendError;
-///
-/// let error = SendError::Changed { path: "log".into() };
-/// assert_eq!(error.to_string(), "log has changed while it was sent");
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SendError {

@@ -63,7 +63,7 @@ const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Maximum number of attempts to open or create a part, which another receiver may finish or remove.
-const TRIES: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 /// Flags for regular files. NONBLOCK, because opening a pipe must not block.
 const REGULAR: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
@@ -198,7 +198,7 @@ impl Folder {
         let parent = self.parent_of(path)?;
         let name = part_name(path.name());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             free_name(&parent, &name)?;
             let file = match rustix::fs::openat(&parent, &name, flags, PRIVATE) {
                 // Another receiver has created the part first.
@@ -230,7 +230,7 @@ impl Folder {
 
 /// Opens the entry with a partial file's name, and locks it if it is a partial file.
 fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let file = match rustix::fs::openat(parent, name, OFlags::RDWR | REGULAR, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(AtPartName::Nothing),
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ACCESS) => return Ok(AtPartName::Other),

@@ -38,13 +38,6 @@ pub const WANTED: Duration = Duration::from_secs(600);
 /// Returns the total time a sender waits for a receiver's requests, given the numbers of entries and bytes.
 /// Time the sender itself spends reading does not count. The allowance is 2 MiB/s plus 50 ms per entry,
 /// because the receiver may have all files and hash them before its requests. At most 30 days.
-///
-/// ```
-/// use peersock_files::limits::{WANTED, wanted_within};
-///
-/// assert_eq!(wanted_within(0, 0), WANTED);
-/// assert!(wanted_within(1000, 1 << 30) < 2 * WANTED);
-/// ```
 pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
     let reading = Duration::from_secs(bytes / (2 << 20));
     let talking = Duration::from_millis(50 * entries as u64);

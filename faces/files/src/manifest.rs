@@ -5,12 +5,6 @@ use crate::limits::{ENTRIES, FILE_BYTES, TEXT_BYTES};
 use crate::path::{EntryPath, LinkTarget};
 
 /// Modification time as the sender's system reports it.
-///
-/// ```
-/// use peersock_files::Time;
-///
-/// assert!(Time { seconds: 1, nanoseconds: 0 } > Time { seconds: 0, nanoseconds: 999_999_999 });
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     /// Seconds since 1970; negative before that.
@@ -76,15 +70,6 @@ pub enum Kind {
 }
 
 /// One line of a manifest.
-///
-/// ```
-/// use peersock_files::{Entry, EntryPath, Kind, Permissions, Time};
-///
-/// let (permissions, time) = (Permissions::of_mode(0o755), Time { seconds: 0, nanoseconds: 0 });
-/// let entry = Entry { path: EntryPath::parse("empty")?, kind: Kind::Folder, permissions, time };
-/// assert_eq!(entry.size(), 0);
-/// # Ok::<(), peersock_files::PathError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Path.
@@ -108,24 +93,6 @@ impl Entry {
 }
 
 /// All entries to send, ordered by path, each after the folder that contains it.
-///
-/// ```
-/// use peersock_files::{Entry, EntryPath, Kind, Manifest, ManifestError, Permissions, Time};
-///
-/// let entry = |path: &str, kind| {
-///     let (permissions, time) = (Permissions::of_mode(0o644), Time { seconds: 0, nanoseconds: 0 });
-///     Entry { path: EntryPath::parse(path).expect("a path"), kind, permissions, time }
-/// };
-/// let file = |size| Kind::File { size };
-/// let mut manifest = Manifest::default();
-/// manifest.push(entry("folder", Kind::Folder))?;
-/// manifest.push(entry("folder/file", file(7)))?;
-/// assert_eq!((manifest.files(), manifest.bytes()), (1, 7));
-/// // No folder can come out of a file, and nothing comes twice.
-/// assert_eq!(manifest.push(entry("folder/file/x", file(1))), Err(ManifestError::NoFolder));
-/// assert_eq!(manifest.push(entry("folder/file", file(1))), Err(ManifestError::Order));
-/// # Ok::<(), ManifestError>(())
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     entries: Vec<Entry>,
@@ -209,10 +176,6 @@ impl Manifest {
 }
 
 /// Reason why an entry does not belong in a manifest.
-///
-/// ```
-/// assert!(peersock_files::ManifestError::Entries.to_string().contains("262144"));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {

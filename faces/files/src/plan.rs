@@ -11,7 +11,7 @@ use crate::stream::Observer;
 use crate::wire::Hash;
 
 /// Maximum number of conflicts that are named.
-const NAMED: usize = 10;
+const MAX_NAMED_CONFLICTS: usize = 10;
 
 #[derive(Default)]
 pub(crate) struct Plan {
@@ -121,7 +121,7 @@ impl Plan {
     }
 
     fn conflict(&mut self, entry: &Entry) {
-        match self.conflicts.len() < NAMED {
+        match self.conflicts.len() < MAX_NAMED_CONFLICTS {
             true => self.conflicts.push(entry.path.to_string()),
             false => self.more_conflicts += 1,
         }

@@ -13,15 +13,10 @@ use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
 /// Up to this number of entries, each file is synced separately. Beyond it, only files of at least [`LARGE`]
 /// bytes are, and others are synced in groups of [`PARTS`] with the whole file system.
-const FEW: usize = 64;
+const MAX_SYNCED_EACH: usize = 64;
 const LARGE: u64 = 1 << 20;
 
 /// Options of a receiver.
-///
-/// ```
-/// let options = peersock_files::Options { overwrite: true, ..Default::default() };
-/// assert!(!options.list_only);
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// If true, differing files and links are replaced. Otherwise they are an error before any transfer.
@@ -31,11 +26,6 @@ pub struct Options {
 }
 
 /// Result of a receipt.
-///
-/// ```
-/// let receipt = peersock_files::Receipt::default();
-/// assert_eq!(receipt.files + receipt.there, 0);
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Number of files received.
@@ -216,7 +206,7 @@ impl<S: Stream> Receiver<'_, S> {
             made.map_err(|error| ReceiveError::local(path, error))?;
         }
         let mut buffer = vec![0; DATA_BYTES];
-        let is_few = folders.len() + links.len() + wants.len() <= FEW;
+        let is_few = folders.len() + links.len() + wants.len() <= MAX_SYNCED_EACH;
         let written: Vec<_> = wants.iter().map(|want| want.index).collect();
         let mut taken = Ok(());
         for want in wants {

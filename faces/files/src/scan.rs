@@ -12,19 +12,9 @@ use crate::manifest::{Entry, Kind, Manifest, ManifestError, Permissions};
 use crate::path::{EntryPath, LinkTarget, PathError};
 
 /// Maximum number of left-out entries kept by name.
-const NAMED: usize = 100;
+const MAX_NAMED_ENTRIES: usize = 100;
 
 /// Files and folders to send, with their manifest.
-///
-/// ```
-/// use peersock_files::Source;
-///
-/// let folder = tempfile::tempdir()?;
-/// std::fs::write(folder.path().join("file"), "content")?;
-/// let source = Source::scan(&[folder.path().join("file")])?;
-/// assert_eq!((source.manifest().files(), source.manifest().bytes()), (1, 7));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug)]
 pub struct Source {
     manifest: Manifest,
@@ -41,16 +31,6 @@ enum Place {
 }
 
 /// An entry that is not sent, and the reason.
-///
-/// ```
-/// # let folder = tempfile::tempdir()?;
-/// std::os::unix::fs::symlink("/etc", folder.path().join("link"))?;
-/// let source = peersock_files::Source::scan(&[folder.path().to_owned()])?;
-/// let [left_out] = source.left_out() else { panic!("one") };
-/// assert!(left_out.path.ends_with("/link"));
-/// assert_eq!(left_out.why, "a symbolic link that leads elsewhere");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Path of the entry; characters that cannot be shown are escaped.
@@ -60,13 +40,6 @@ pub struct LeftOut {
 }
 
 /// Error of a scan.
-///
-/// ```
-/// use peersock_files::{ScanError, Source};
-///
-/// let error = Source::scan(&["/".into()]).unwrap_err();
-/// assert!(matches!(error, ScanError::NoName { .. }));
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ScanError {
@@ -149,18 +122,6 @@ impl Source {
 
     /// Returns true if another scan found the same entries in the same folders. An identical copy in place of
     /// a folder counts as different, because the old descriptor no longer leads to it.
-    ///
-    /// ```
-    /// use peersock_files::Source;
-    ///
-    /// let folder = tempfile::tempdir()?;
-    /// let paths = [folder.path().to_owned()];
-    /// let source = Source::scan(&paths)?;
-    /// assert!(source.is_same(&Source::scan(&paths)?));
-    /// std::fs::write(folder.path().join("file"), "content")?;
-    /// assert!(!source.is_same(&Source::scan(&paths)?));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn is_same(&self, other: &Source) -> bool {
         let is_same_place = |(one, next): (&Place, &Place)| match (one, next) {
             // A file is opened by its path on every read.
@@ -273,7 +234,7 @@ impl Source {
 
     fn leave_out(&mut self, path: impl ToString, why: impl ToString) {
         self.left_out_count = self.left_out_count.saturating_add(1);
-        if self.left_out.len() < NAMED {
+        if self.left_out.len() < MAX_NAMED_ENTRIES {
             self.left_out.push(LeftOut { path: path.to_string(), why: why.to_string() });
         }
     }

@@ -18,12 +18,6 @@ use crate::stream::{Observer, Stream, Within};
 use crate::wire::{self, FromReceiver, FromSender, HEADER, Hash, WireError, printable};
 
 /// Result of a successful receipt.
-///
-/// ```
-/// use peersock_files::Sent;
-///
-/// assert_ne!(Sent::Listed, Sent::Received { bytes: 0, files: 0 });
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// The receiver has all files, verified and written.

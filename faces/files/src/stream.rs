@@ -7,19 +7,6 @@ use crate::limits::{DATA_BYTES, DRAINED, FAREWELL};
 use crate::manifest::Manifest;
 
 /// A bidirectional connection of which several threads may have handles.
-///
-/// ```
-/// use std::io::{Read as _, Write as _};
-/// use std::os::unix::net::UnixStream;
-///
-/// use peersock_files::Stream;
-///
-/// let (mut here, there) = UnixStream::pair()?;
-/// let mut another = Stream::try_clone(&there)?;
-/// here.write_all(b"x")?;
-/// another.read_exact(&mut [0])?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
 pub trait Stream: Read + Write + Send + Sized {
     /// Returns another handle of the same connection.
     ///
@@ -71,11 +58,6 @@ macro_rules! streams {
 streams!(UnixStream, std::net::TcpStream, peersock::blocking::TcpStream);
 
 /// An observer of a receipt, for progress. The transferring thread calls it, so calls must be short.
-///
-/// ```
-/// struct Silent;
-/// impl peersock_files::Observer for Silent {}
-/// ```
 pub trait Observer: Sync {
     /// Reports the received manifest; `left_out` is the number of entries that the sender left out.
     fn announced(&self, manifest: &Manifest, left_out: u32) {

@@ -29,14 +29,6 @@ const CONTENT: u8 = 1;
 pub(crate) type Hash = [u8; 32];
 
 /// A message of a sender.
-///
-/// ```
-/// use peersock_files::{FromSender, WireError};
-///
-/// let frame = FromSender::Manifest { entries: 2, left_out: 0 }.to_frame();
-/// assert_eq!(FromSender::from_frame(&frame)?, FromSender::Manifest { entries: 2, left_out: 0 });
-/// # Ok::<(), WireError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSender {
     /// Start of the manifest; `entries` messages of [`Entry`](FromSender::Entry) follow.
@@ -75,14 +67,6 @@ pub enum FromSender {
 }
 
 /// A message of a receiver.
-///
-/// ```
-/// use peersock_files::{FromReceiver, WireError};
-///
-/// let frame = FromReceiver::Received.to_frame();
-/// assert_eq!(FromReceiver::from_frame(&frame)?, FromReceiver::Received);
-/// # Ok::<(), WireError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReceiver {
     /// A request for a hash: the receiver has a file of this length, or its beginning. It keeps its own hash
@@ -141,12 +125,6 @@ macro_rules! messages {
 messages!(FromSender, FromReceiver);
 
 /// Error of received data that is not understood.
-///
-/// ```
-/// use peersock_files::{FromSender, WireError};
-///
-/// assert!(matches!(FromSender::from_frame(&[7, 0, 0, 0]), Err(WireError::Kind(7))));
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum WireError {

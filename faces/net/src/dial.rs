@@ -96,18 +96,14 @@ impl Dialer {
     }
 
     /// Connects to a TCP address of the networks `tcp`, `tcp4` and `tcp6`.
-    ///
-    /// # Errors
-    /// See [`Dialer::dial`].
+    /// Errors: see [`Dialer::dial`].
     pub async fn dial_tcp(&self, addr: &TcpAddr, network: impl IntoNetwork) -> Result<TcpConn, SocketError> {
         let network = network.into_network()?.among(&[Kind::Tcp])?;
         Ok(TcpConn::new(self.dial_addr(network, addr.clone().into()).await?))
     }
 
     /// Creates a UDP socket connected to an address of the networks `udp`, `udp4` and `udp6`.
-    ///
-    /// # Errors
-    /// See [`Dialer::dial`].
+    /// Errors: see [`Dialer::dial`].
     pub async fn dial_udp(&self, addr: &UdpAddr, network: impl IntoNetwork) -> Result<UdpConn, SocketError> {
         let network = network.into_network()?.among(&[Kind::Udp])?;
         Ok(UdpConn::new(self.dial_addr(network, addr.clone().into()).await?))
@@ -116,9 +112,7 @@ impl Dialer {
     /// Connects to a path, as a stream (`unix`) or for datagrams (`unixgram`). A datagram sender needs a
     /// local address to get answers. Its path stays after closing, unless [`UnixConn::set_unlink_on_close`]
     /// is set.
-    ///
-    /// # Errors
-    /// See [`Dialer::dial`].
+    /// Errors: see [`Dialer::dial`].
     pub async fn dial_unix(
         &self,
         addr: &UnixAddr,
@@ -274,16 +268,13 @@ fn from(local: Option<impl Into<Addr>>) -> Dialer {
 /// # }
 /// ```
 ///
-/// # Errors
-/// See [`Dialer::dial`].
+/// Errors: see [`Dialer::dial`].
 pub async fn dial(address: &str, network: impl IntoNetwork) -> Result<Conn, SocketError> {
     Dialer::new().dial(address, network).await
 }
 
 /// Connects to a TCP address, from `laddr` if it is given: see [`Dialer::dial_tcp`].
-///
-/// # Errors
-/// See [`Dialer::dial_tcp`].
+/// Errors: see [`Dialer::dial_tcp`].
 pub async fn dial_tcp(
     laddr: Option<&TcpAddr>,
     raddr: &TcpAddr,
@@ -294,9 +285,7 @@ pub async fn dial_tcp(
 
 /// Creates a UDP socket, connected to `raddr` and bound to `laddr`. Without `raddr` it does the same as
 /// [`listen_udp`](crate::listen_udp).
-///
-/// # Errors
-/// See [`Dialer::dial_udp`].
+/// Errors: see [`Dialer::dial_udp`].
 pub async fn dial_udp(
     laddr: Option<&UdpAddr>,
     raddr: Option<&UdpAddr>,
@@ -310,9 +299,7 @@ pub async fn dial_udp(
 
 /// Connects to a path, from `laddr` if it is given: see [`Dialer::dial_unix`]. Datagram sockets (`unixgram`)
 /// need no `raddr`.
-///
-/// # Errors
-/// See [`Dialer::dial_unix`].
+/// Errors: see [`Dialer::dial_unix`].
 pub async fn dial_unix(
     laddr: Option<&UnixAddr>,
     raddr: Option<&UnixAddr>,

@@ -9,18 +9,6 @@ use crate::Network;
 /// Error of a failed network operation, like Go's `OpError`.
 ///
 /// Converted to an [`io::Error`], it keeps its [`kind`](Self::kind) and text, with the `SocketError` inside.
-///
-/// ```
-/// use std::io;
-///
-/// use peersock_net::{SocketError, split_host_port};
-///
-/// let error = SocketError::from(split_host_port("localhost").expect_err("there is no port"));
-/// assert_eq!(error.to_string(), "address localhost: missing port in address");
-/// let error = io::Error::from(error);
-/// assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-/// assert!(error.get_ref().is_some_and(|inner| inner.is::<SocketError>()));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
@@ -155,12 +143,6 @@ impl From<Infallible> for SocketError {
 }
 
 /// Error of a malformed address, one that does not fit its network, or an unknown name or service.
-///
-/// ```
-/// let error = peersock_net::split_host_port("::1:80").expect_err("an IPv6 address has brackets");
-/// assert_eq!(error.address(), "::1:80");
-/// assert_eq!(error.reason(), "too many colons in address");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError {
     reason: String,
@@ -195,11 +177,6 @@ impl fmt::Display for AddressError {
 impl std::error::Error for AddressError {}
 
 /// Error of a network that does not exist, or that a function does not support.
-///
-/// ```
-/// let error = "tcp5".parse::<peersock_net::Network>().expect_err("there is none");
-/// assert_eq!(error.network(), "tcp5");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown network {network}")]
 pub struct UnknownNetworkError {

@@ -15,12 +15,6 @@ use crate::{
 };
 
 /// The side from which wildcard sockets can be reached if there is a node.
-///
-/// ```
-/// use peersock_net::Side;
-///
-/// assert_eq!(Side::default(), Side::Overlay);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Side {
     /// The overlay only.
@@ -96,9 +90,7 @@ impl ListenConfig {
     }
 
     /// Listens at a TCP address; without one, at every local address and a port that the system chooses.
-    ///
-    /// # Errors
-    /// See [`ListenConfig::listen`].
+    /// Errors: see [`ListenConfig::listen`].
     pub async fn listen_tcp(
         &self,
         laddr: Option<&TcpAddr>,
@@ -113,9 +105,7 @@ impl ListenConfig {
     }
 
     /// Binds a UDP socket to an address; without one, to every local address and a port the system chooses.
-    ///
-    /// # Errors
-    /// See [`ListenConfig::listen`], with the networks `udp`, `udp4` and `udp6`.
+    /// Errors: see [`ListenConfig::listen`], with the networks `udp`, `udp4` and `udp6`.
     pub async fn listen_udp(
         &self,
         laddr: Option<&UdpAddr>,
@@ -133,9 +123,7 @@ impl ListenConfig {
 
     /// Listens at the path of a Unix domain socket, of the network `unix`. The path must not exist yet;
     /// closing removes it.
-    ///
-    /// # Errors
-    /// See [`ListenConfig::listen`].
+    /// Errors: see [`ListenConfig::listen`].
     pub async fn listen_unix(
         &self,
         laddr: &UnixAddr,
@@ -153,9 +141,7 @@ impl ListenConfig {
 
     /// Binds a Unix domain datagram socket to a path, of the network `unixgram`. The path must not exist yet.
     /// It stays after closing, unless [`UnixConn::set_unlink_on_close`] is set.
-    ///
-    /// # Errors
-    /// See [`ListenConfig::listen`].
+    /// Errors: see [`ListenConfig::listen`].
     pub async fn listen_unixgram(
         &self,
         laddr: &UnixAddr,
@@ -220,16 +206,13 @@ impl ListenConfig {
 /// # }
 /// ```
 ///
-/// # Errors
-/// See [`ListenConfig::listen`].
+/// Errors: see [`ListenConfig::listen`].
 pub async fn listen(address: &str, network: impl IntoNetwork) -> Result<Listener, SocketError> {
     ListenConfig::new().listen(address, network).await
 }
 
 /// Listens at a TCP address: see [`ListenConfig::listen_tcp`].
-///
-/// # Errors
-/// See [`ListenConfig::listen_tcp`].
+/// Errors: see [`ListenConfig::listen_tcp`].
 pub async fn listen_tcp(
     laddr: Option<&TcpAddr>,
     network: impl IntoNetwork,
@@ -238,25 +221,19 @@ pub async fn listen_tcp(
 }
 
 /// Binds a UDP socket to an address: see [`ListenConfig::listen_udp`].
-///
-/// # Errors
-/// See [`ListenConfig::listen_udp`].
+/// Errors: see [`ListenConfig::listen_udp`].
 pub async fn listen_udp(laddr: Option<&UdpAddr>, network: impl IntoNetwork) -> Result<UdpConn, SocketError> {
     ListenConfig::new().listen_udp(laddr, network).await
 }
 
 /// Listens at the path of a Unix domain socket: see [`ListenConfig::listen_unix`].
-///
-/// # Errors
-/// See [`ListenConfig::listen_unix`].
+/// Errors: see [`ListenConfig::listen_unix`].
 pub async fn listen_unix(laddr: &UnixAddr, network: impl IntoNetwork) -> Result<UnixListener, SocketError> {
     ListenConfig::new().listen_unix(laddr, network).await
 }
 
 /// Binds a Unix domain datagram socket to a path: see [`ListenConfig::listen_unixgram`].
-///
-/// # Errors
-/// See [`ListenConfig::listen_unixgram`].
+/// Errors: see [`ListenConfig::listen_unixgram`].
 pub async fn listen_unixgram(laddr: &UnixAddr, network: impl IntoNetwork) -> Result<UnixConn, SocketError> {
     ListenConfig::new().listen_unixgram(laddr, network).await
 }

@@ -148,9 +148,7 @@ impl UnixListener {
     }
 
     /// Waits for the next connection. If several tasks wait, each gets a different connection.
-    ///
-    /// # Errors
-    /// See [`TcpListener::accept`].
+    /// Errors: see [`TcpListener::accept`].
     pub async fn accept(&self) -> Result<UnixConn, SocketError> {
         Ok(UnixConn::new(self.0.accept().await?))
     }
@@ -190,9 +188,7 @@ impl UnixListener {
 
 impl Listener {
     /// Waits for the next connection. If several tasks wait, each gets a different connection.
-    ///
-    /// # Errors
-    /// See [`TcpListener::accept`].
+    /// Errors: see [`TcpListener::accept`].
     pub async fn accept(&self) -> Result<Conn, SocketError> {
         match self {
             Listener::Tcp(listener) => Ok(listener.accept().await?.into()),

@@ -8,13 +8,6 @@ use crate::UnknownNetworkError;
 /// A network for dialing, listening or resolving.
 ///
 /// Functions that take a network also accept its name.
-///
-/// ```
-/// use peersock_net::Network;
-///
-/// assert_eq!("tcp6".parse(), Ok(Network::Tcp6));
-/// assert_eq!(Network::Unixgram.to_string(), "unixgram");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {
     /// `tcp`: TCP over IPv4 and IPv6.
@@ -135,12 +128,6 @@ impl FromStr for Network {
 }
 
 /// A type that names a network: a [`Network`] or its name.
-///
-/// ```
-/// use peersock_net::{IntoNetwork, Network};
-///
-/// assert_eq!("udp".into_network(), Network::Udp.into_network());
-/// ```
 pub trait IntoNetwork {
     /// Returns the network.
     ///

@@ -66,9 +66,7 @@ impl Resolver {
     }
 
     /// Resolves `host:port` to a UDP address, of the networks `udp`, `udp4` and `udp6`.
-    ///
-    /// # Errors
-    /// See [`Resolver::resolve_tcp_addr`].
+    /// Errors: see [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_udp_addr(
         &self,
         address: &str,
@@ -80,9 +78,7 @@ impl Resolver {
     }
 
     /// Resolves a host without a port to an IP address, of the networks `ip`, `ip4` and `ip6`.
-    ///
-    /// # Errors
-    /// See [`Resolver::resolve_tcp_addr`].
+    /// Errors: see [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_ip_addr(
         &self,
         address: &str,
@@ -93,9 +89,7 @@ impl Resolver {
     }
 
     /// Resolves a text with the function for the network.
-    ///
-    /// # Errors
-    /// See [`Resolver::resolve_tcp_addr`].
+    /// Errors: see [`Resolver::resolve_tcp_addr`].
     pub async fn resolve_addr(&self, address: &str, network: impl IntoNetwork) -> Result<Addr, SocketError> {
         let network = network.into_network()?;
         Ok(match network.kind() {
@@ -230,43 +224,30 @@ fn preferred(found: Vec<IpAddr>, wants_v6: bool) -> IpAddr {
 /// # }
 /// ```
 ///
-/// # Errors
-/// See [`Resolver::resolve_tcp_addr`].
+/// Errors: see [`Resolver::resolve_tcp_addr`].
 pub async fn resolve_tcp_addr(address: &str, network: impl IntoNetwork) -> Result<TcpAddr, SocketError> {
     Resolver::new().resolve_tcp_addr(address, network).await
 }
 
 /// Resolves `host:port` to a UDP address: see [`Resolver::resolve_udp_addr`].
-///
-/// # Errors
-/// See [`Resolver::resolve_udp_addr`].
+/// Errors: see [`Resolver::resolve_udp_addr`].
 pub async fn resolve_udp_addr(address: &str, network: impl IntoNetwork) -> Result<UdpAddr, SocketError> {
     Resolver::new().resolve_udp_addr(address, network).await
 }
 
 /// Resolves a host to an IP address: see [`Resolver::resolve_ip_addr`].
-///
-/// # Errors
-/// See [`Resolver::resolve_ip_addr`].
+/// Errors: see [`Resolver::resolve_ip_addr`].
 pub async fn resolve_ip_addr(address: &str, network: impl IntoNetwork) -> Result<IpAddr, SocketError> {
     Resolver::new().resolve_ip_addr(address, network).await
 }
 
 /// Resolves a text to an address of any network: see [`Resolver::resolve_addr`].
-///
-/// # Errors
-/// See [`Resolver::resolve_addr`].
+/// Errors: see [`Resolver::resolve_addr`].
 pub async fn resolve_addr(address: &str, network: impl IntoNetwork) -> Result<Addr, SocketError> {
     Resolver::new().resolve_addr(address, network).await
 }
 
 /// Returns the address of a Unix domain socket by its path, of the networks `unix` and `unixgram`.
-///
-/// ```
-/// let addr = peersock_net::resolve_unix_addr("/tmp/socket", "unix")?;
-/// assert_eq!(addr.to_string(), "/tmp/socket");
-/// # Ok::<(), peersock_net::SocketError>(())
-/// ```
 ///
 /// # Errors
 /// [`SocketError::Address`] if the path contains a NUL, [`SocketError::UnknownNetwork`] for another network.

@@ -199,7 +199,7 @@ impl Wake for Bell {
 }
 
 /// Maximum number of remembered tasks without a ticket. A task does not report when it loses interest.
-const MOST_POLLING: usize = 64;
+const MAX_POLLING: usize = 64;
 
 /// The tasks that wait for one direction, in order of arrival.
 #[derive(Default)]
@@ -228,7 +228,7 @@ impl Line {
         let mut longest = None;
         if !tasks.polling.iter().any(|known| known.will_wake(waker)) {
             // A task that still waits registers again when it is woken.
-            longest = (tasks.polling.len() >= MOST_POLLING).then(|| tasks.polling.remove(0));
+            longest = (tasks.polling.len() >= MAX_POLLING).then(|| tasks.polling.remove(0));
             tasks.polling.push(waker.clone());
         }
         let is_turn = tasks.tickets.is_empty();

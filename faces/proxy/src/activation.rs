@@ -10,13 +10,6 @@ use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use crate::listener::Listener;
 
 /// The passed sockets, each of which may be taken once.
-///
-/// ```
-/// use peersock_proxy::Activated;
-///
-/// let activated = Activated::from_environment();
-/// assert!(activated.is_empty(), "a test is started without any");
-/// ```
 pub struct Activated {
     sockets: ListenFd,
     /// LISTEN_FDNAMES, in the order of the sockets. By default all sockets of one unit have one name.

@@ -24,19 +24,19 @@ use crate::credentials::{Credentials, Digest};
 use crate::owner::Owner;
 
 /// Wait of a client after a wrong password, and of the next attempt after it.
-const PAUSE: Duration = Duration::from_secs(1);
+const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest wait of an attempt for its turn; an attempt that would wait longer is refused.
-const PATIENCE: Duration = Duration::from_secs(8);
+const MAX_TURN_WAIT: Duration = Duration::from_secs(8);
 
-/// Budget for comparing attempts without a turn with known logins, at one [`PAUSE`] each.
-const LOOKS: Duration = Duration::from_secs(20);
+/// Budget for comparing attempts without a turn with known logins, at one [`WRONG_PASSWORD_PAUSE`] each.
+const KNOWN_LOGIN_BUDGET: Duration = Duration::from_secs(20);
 
 /// Limit of the clients that are counted separately. Further ones share their turns.
-const MOST_CLIENTS: usize = 1024;
+const MAX_CLIENTS: usize = 1024;
 
 /// Limit of the logins that are remembered for one client.
-const MOST_KNOWN: usize = 16;
+const MAX_KNOWN_LOGINS: usize = 16;
 
 /// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Attempts {
             clients().admit(source, shown);
             return Attempt::Right;
         }
-        sleep_until(turn + PAUSE).await;
+        sleep_until(turn + WRONG_PASSWORD_PAUSE).await;
         Attempt::Wrong
     }
 }
@@ -106,18 +106,18 @@ impl Clients {
     fn begin(&mut self, source: Option<Owner>, shown: &Digest, now: Instant) -> Begun {
         let client = self.client(source, now);
         let looks_free = client.looks_free.map_or(now, |free| free.max(now));
-        let may_look = looks_free + PAUSE <= now + LOOKS;
+        let may_look = looks_free + WRONG_PASSWORD_PAUSE <= now + KNOWN_LOGIN_BUDGET;
         if may_look && client.known.iter().any(|known| known.is(shown)) {
             return Begun::Known;
         }
         let turn = client.free.map_or(now, |free| free.max(now));
-        if turn.saturating_duration_since(now) > PATIENCE {
+        if turn.saturating_duration_since(now) > MAX_TURN_WAIT {
             if may_look {
-                client.looks_free = Some(looks_free + PAUSE);
+                client.looks_free = Some(looks_free + WRONG_PASSWORD_PAUSE);
             }
             return Begun::TooMany;
         }
-        client.free = Some(turn + PAUSE);
+        client.free = Some(turn + WRONG_PASSWORD_PAUSE);
         Begun::Turn(turn)
     }
 
@@ -127,21 +127,21 @@ impl Clients {
             Some(client) => client,
             // Remember nothing for the shared clients, because the login of one would then admit all.
             None => {
-                self.others.free = self.others.free.map(|free| free - PAUSE);
+                self.others.free = self.others.free.map(|free| free - WRONG_PASSWORD_PAUSE);
                 return;
             }
         };
-        client.free = client.free.map(|free| free - PAUSE);
-        if client.known.len() < MOST_KNOWN && !client.known.iter().any(|known| known.is(&shown)) {
+        client.free = client.free.map(|free| free - WRONG_PASSWORD_PAUSE);
+        if client.known.len() < MAX_KNOWN_LOGINS && !client.known.iter().any(|known| known.is(&shown)) {
             client.known.push(shown);
         }
     }
 
     fn client(&mut self, source: Option<Owner>, now: Instant) -> &mut Client {
-        if self.each.len() >= MOST_CLIENTS && !self.each.contains_key(&source) {
+        if self.each.len() >= MAX_CLIENTS && !self.each.contains_key(&source) {
             // Clients that wait for nothing lose only their known logins.
             self.each.retain(|_, client| client.free.is_some_and(|free| free > now));
-            if self.each.len() >= MOST_CLIENTS {
+            if self.each.len() >= MAX_CLIENTS {
                 return &mut self.others;
             }
         }
@@ -178,11 +178,11 @@ mod tests {
         assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(Duration::ZERO));
         // In IPv6 all addresses of a /64 are one client, because its owner has all of them.
         assert_eq!(wait(&mut clients, "2001:db8::1", now), Some(Duration::ZERO));
-        assert_eq!(wait(&mut clients, "2001:db8::2", now), Some(PAUSE));
+        assert_eq!(wait(&mut clients, "2001:db8::2", now), Some(WRONG_PASSWORD_PAUSE));
         assert_eq!(wait(&mut clients, "2001:db8:0:1::2", now), Some(Duration::ZERO));
         // A refused attempt has taken no turn.
-        assert_eq!(wait(&mut clients, "192.0.2.1", now + PAUSE), Some(Duration::from_secs(8)));
-        assert_eq!(wait(&mut clients, "192.0.2.1", now + 60 * PAUSE), Some(Duration::ZERO));
+        assert_eq!(wait(&mut clients, "192.0.2.1", now + WRONG_PASSWORD_PAUSE), Some(Duration::from_secs(8)));
+        assert_eq!(wait(&mut clients, "192.0.2.1", now + 60 * WRONG_PASSWORD_PAUSE), Some(Duration::ZERO));
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(clients.begin(from, &right(), now), Begun::TooMany, "the right one is told of many");
         // After a second one more attempt is compared: an accepted client does not wait long, and guesses
         // gain nothing.
-        now += PAUSE;
+        now += WRONG_PASSWORD_PAUSE;
         assert_eq!(clients.begin(from, &right(), now), Begun::Known);
         assert!(matches!(guess(&mut clients, now, 0), Begun::Turn(_)));
         for number in 1..3 {
@@ -233,15 +233,15 @@ mod tests {
     #[test]
     fn clients_that_there_is_no_room_for_share_their_turns() {
         let (mut clients, now) = (Clients::default(), Instant::now());
-        for number in 0..MOST_CLIENTS as u32 {
+        for number in 0..MAX_CLIENTS as u32 {
             let from = std::net::Ipv4Addr::from_bits(number).to_string();
             assert_eq!(wait(&mut clients, &from, now), Some(Duration::ZERO));
         }
         assert_eq!(wait(&mut clients, "192.0.2.1", now), Some(Duration::ZERO));
-        assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(PAUSE));
-        assert_eq!(clients.each.len(), MOST_CLIENTS);
+        assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(WRONG_PASSWORD_PAUSE));
+        assert_eq!(clients.each.len(), MAX_CLIENTS);
         // The others have waited long enough by then.
-        assert_eq!(wait(&mut clients, "192.0.2.2", now + 2 * PAUSE), Some(Duration::ZERO));
+        assert_eq!(wait(&mut clients, "192.0.2.2", now + 2 * WRONG_PASSWORD_PAUSE), Some(Duration::ZERO));
         assert_eq!(clients.each.len(), 1);
     }
 }

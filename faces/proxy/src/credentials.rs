@@ -6,10 +6,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 /// Longest user name and longest password in bytes (RFC 1929).
-const LONGEST: usize = 255;
+const MAX_FIELD_BYTES: usize = 255;
 
 /// Limit of the users of one proxy.
-const MOST: usize = 1000;
+const MAX_USERS: usize = 1000;
 
 /// The users of a proxy. Only hashes are kept, and they are compared in constant time.
 ///
@@ -36,10 +36,10 @@ pub enum CredentialsError {
     #[error("no user is named")]
     Empty,
     /// The text names more than 1000 users.
-    #[error("more than {MOST} users are named")]
+    #[error("more than {MAX_USERS} users are named")]
     TooMany,
     /// A line is not `USER:PASSWORD`.
-    #[error("line {0} is not USER:PASSWORD with 1 to {LONGEST} bytes each")]
+    #[error("line {0} is not USER:PASSWORD with 1 to {MAX_FIELD_BYTES} bytes each")]
     Line(usize),
 }
 
@@ -54,14 +54,14 @@ impl Credentials {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
             let wrong = CredentialsError::Line(number + 1);
             let (user, password) = line.split_once(':').ok_or(wrong)?;
-            if [user, password].iter().any(|part| part.is_empty() || part.len() > LONGEST) {
+            if [user, password].iter().any(|part| part.is_empty() || part.len() > MAX_FIELD_BYTES) {
                 return Err(wrong);
             }
             known.push(Digest::of(user.as_bytes(), password.as_bytes()));
         }
         match known.len() {
             0 => Err(CredentialsError::Empty),
-            1..=MOST => Ok(Credentials(known)),
+            1..=MAX_USERS => Ok(Credentials(known)),
             _ => Err(CredentialsError::TooMany),
         }
     }

@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
 /// Longest datagram in bytes.
-const LONGEST: usize = 1 << 16;
+const MAX_DATAGRAM_BYTES: usize = 1 << 16;
 
 /// Limit of consecutive errors of a socket. An error may mean only that an earlier datagram found no
 /// receiver.
-const MOST_ERRORS: u32 = 64;
+const MAX_CONSECUTIVE_ERRORS: u32 = 64;
 
 thread_local! {
     /// Receive buffer shared by all sockets of a thread.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; LONGEST].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice());
 }
 
 /// A UDP socket.
@@ -69,7 +69,9 @@ impl Datagrams {
         let mut errors = 0;
         loop {
             match poll_fn(|cx| self.poll_receive(cx)).await {
-                Err(error) if error.kind() != io::ErrorKind::NetworkDown && errors < MOST_ERRORS => {
+                Err(error)
+                    if error.kind() != io::ErrorKind::NetworkDown && errors < MAX_CONSECUTIVE_ERRORS =>
+                {
                     tracing::debug!(%error, "a datagram was not received");
                     errors += 1;
                 }

@@ -4,13 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A problem of a client or of a listener.
-///
-/// ```
-/// use peersock_proxy::Event;
-///
-/// let event = Event::Full { client: "127.0.0.1:1234".into() };
-/// assert_eq!(event.to_string(), "127.0.0.1:1234 is refused: too many connections are open");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

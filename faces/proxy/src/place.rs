@@ -28,15 +28,6 @@ impl fmt::Display for Protocol {
 }
 
 /// A place to listen at or to connect to.
-///
-/// ```
-/// use peersock_proxy::Place;
-///
-/// assert_eq!("8080".parse::<Place>()?.to_string(), "127.0.0.1:8080");
-/// assert_eq!("overlay:80".parse::<Place>()?, Place::Overlay { host: None, port: 80 });
-/// assert_eq!("unix:/run/web".parse::<Place>()?, Place::Unix("/run/web".into()));
-/// # Ok::<(), peersock_proxy::PlaceError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// An address of the overlay; without a host, all of the node's addresses.

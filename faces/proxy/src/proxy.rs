@@ -23,7 +23,7 @@ use crate::target::Target;
 use crate::{http, socks};
 
 /// Limit of UDP associations.
-const MOST_ASSOCIATIONS: usize = 64;
+const MAX_ASSOCIATIONS: usize = 64;
 
 /// Settings of a proxy.
 ///
@@ -174,7 +174,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             gate: Gate::new(node, settings.direct, settings.timeout),
             attempts: settings.credentials.map(Attempts::new),
-            associations: Slots::with_reserve(MOST_ASSOCIATIONS),
+            associations: Slots::with_reserve(MAX_ASSOCIATIONS),
             stop: stop.clone(),
             tell: Arc::clone(&tell),
         });

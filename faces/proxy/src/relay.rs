@@ -19,7 +19,7 @@ use crate::stream::Link;
 const PIECE: usize = 128 << 10;
 
 /// Number of pieces that are moved before other tasks get their turn.
-const TURNS: usize = 16;
+const PIECES_PER_TURN: usize = 16;
 
 thread_local! {
     /// Read buffer shared by all relays of a thread; only a relay that waits for room has a separate buffer.
@@ -67,7 +67,7 @@ enum State {
 
 impl Direction {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Link, to: &mut Link) -> Poll<io::Result<()>> {
-        for _ in 0..TURNS {
+        for _ in 0..PIECES_PER_TURN {
             ready!(self.poll_waiting(cx, to))?;
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),

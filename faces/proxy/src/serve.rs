@@ -18,7 +18,7 @@ use crate::stop::Stop;
 use crate::stream::Link;
 
 /// Pause after a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Timeout for a client to prove that it may use a server that asks for that: to send its whole request, and
 /// its password or token. Longer than the turns of password guessers take.
@@ -93,7 +93,7 @@ impl Reception {
                 Err(error) => {
                     let place = listener.place().map(|place| place.to_string()).unwrap_or_default();
                     (self.tell)(Event::NotAccepted { place, reason: error.to_string() });
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
                 }
             }
         }

@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_PIECES: usize = 64;
 
 /// Limit in bytes of one read before the destination is known.
-const READ_AHEAD: usize = 4 << 10;
+const MAX_READ_AHEAD_BYTES: usize = 4 << 10;
 
 /// A stream that can be relayed.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -183,9 +183,9 @@ impl Link {
 
     /// Reads ahead at least one byte; returns false at the end.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
-        self.early.reserve(READ_AHEAD);
+        self.early.reserve(MAX_READ_AHEAD_BYTES);
         let stream = self.stream.as_mut().expect("it is there until it is dropped");
-        let mut limited = bytes::BufMut::limit(&mut self.early, READ_AHEAD);
+        let mut limited = bytes::BufMut::limit(&mut self.early, MAX_READ_AHEAD_BYTES);
         let is_there = stream.read_buf(&mut limited).await? > 0;
         self.is_read |= !is_there;
         Ok(is_there)
@@ -214,7 +214,7 @@ impl Drop for Link {
 /// Reads until the other end has closed, too.
 async fn close(mut stream: Box<dyn Stream>, slot: Option<Slot>) {
     let reading = async {
-        let mut piece = [0; READ_AHEAD];
+        let mut piece = [0; MAX_READ_AHEAD_BYTES];
         for _ in 0..LAST_PIECES {
             if !matches!(stream.read(&mut piece).await, Ok(1..)) {
                 return;

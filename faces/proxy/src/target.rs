@@ -6,18 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use peersock_primitives::is_deceptive;
 
 /// Longest name of a host in bytes (RFC 1035, 2.3.4).
-const MOST_OF_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// A host: an address, or a name of a member or of the DNS.
-///
-/// ```
-/// use peersock_proxy::Host;
-///
-/// assert_eq!(Host::parse("[fd00::1]"), Some(Host::Ip("fd00::1".parse()?)));
-/// assert_eq!(Host::parse("alpha"), Some(Host::Name("alpha".to_owned())));
-/// assert_eq!(Host::parse("no name"), None);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
@@ -38,7 +29,7 @@ impl Host {
         }
         let is_plain =
             |c: char| !is_deceptive(c) && !c.is_whitespace() && !"[]:/\\@%?#\"<>^`{|}*,".contains(c);
-        let is_name = !text.is_empty() && text.len() <= MOST_OF_NAME && text.chars().all(is_plain);
+        let is_name = !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.chars().all(is_plain);
         is_name.then(|| Host::Name(text.to_owned()))
     }
 }
@@ -54,13 +45,6 @@ impl fmt::Display for Host {
 }
 
 /// A host and a port.
-///
-/// ```
-/// use peersock_proxy::Target;
-///
-/// let target = Target::parse("alpha:80").expect("a name and a port");
-/// assert_eq!((target.to_string().as_str(), target.port), ("alpha:80", 80));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The host.

@@ -11,10 +11,10 @@ use crate::header::{self, HEADER, Wanted};
 use crate::udp;
 
 /// Largest read from the kernel: its header, and 64 KiB that must still be segmented.
-const LARGEST: usize = HEADER + 65_536;
+const MAX_READ_BYTES: usize = HEADER + 65_536;
 
 /// Limit of packets in one turn that may wait for each other before they leave.
-const TURN: usize = 64;
+const MAX_PACKETS_PER_TURN: usize = 64;
 
 /// A TUN device of the machine.
 ///
@@ -43,7 +43,7 @@ impl Tun {
     /// Sends packets from the kernel, until reading fails: with ENODEV when another program has removed the
     /// device.
     pub fn serve(&self, mut sender: DeviceSender) -> io::Error {
-        let (mut buffer, mut piece) = (vec![0; LARGEST], Vec::new());
+        let (mut buffer, mut piece) = (vec![0; MAX_READ_BYTES], Vec::new());
         loop {
             if let Err(error) = self.turn(&mut sender, &mut buffer, &mut piece) {
                 return error;
@@ -57,7 +57,7 @@ impl Tun {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        for _ in 0..TURN {
+        for _ in 0..MAX_PACKETS_PER_TURN {
             let length = match self.device.recv(buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -34,11 +34,6 @@ pub const EXIT_TABLE: u8 = 74;
 const FIRST_RULE: u32 = 7420;
 
 /// The exempt user, and the families that the exit carries.
-///
-/// ```
-/// let exit = peersock_tun::ExitRoutes { user: 990, ipv6: false };
-/// assert_ne!(exit.user, 0, "everything of the system's would go past the exit");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitRoutes {
     /// The user whose packets leave by the machine's normal routes: the node's user.

@@ -14,13 +14,13 @@ use crate::names::DATAGRAM;
 /// Limit of simultaneous connections, all from this machine, and timeout of each message. At the limit, the
 /// oldest connection makes room for the next.
 const PLACES: Places = Places { all: 16, of_sources: 0, of_one: 0, unproven: 16 };
-const PATIENCE: Duration = Duration::from_secs(5);
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for which an address may be unusable after its assignment, while the kernel checks for duplicates
 /// (RFC 4862 5.4). With the system's settings that takes at most two seconds.
 const NEW_ADDRESS: Duration = Duration::from_secs(3);
 /// Interval between two attempts to use the address.
-const PAUSE: Duration = Duration::from_millis(10);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A name server on an address of this machine, until the process ends.
 ///
@@ -124,9 +124,9 @@ impl NameServer {
 
     /// Answers messages, each preceded by its length (RFC 7766).
     fn answer_stream(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(BIND_TIMEOUT))?;
         loop {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + BIND_TIMEOUT;
             let mut length = [0; 2];
             read_until(&mut stream, &mut length, deadline)?;
             let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -157,11 +157,11 @@ fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> 
 }
 
 /// Number of ports that are tried if any port will do.
-const TRIES: u32 = 16;
+const MAX_PORT_ATTEMPTS: u32 = 16;
 
 /// Binds the same port for UDP and TCP. A port that is free for UDP may be another program's for TCP.
 fn bind_both(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let mut tries = if at.port() == 0 { TRIES } else { 1 };
+    let mut tries = if at.port() == 0 { MAX_PORT_ATTEMPTS } else { 1 };
     loop {
         let udp = bind_udp(at)?;
         tries -= 1;
@@ -181,7 +181,7 @@ fn bind_udp(at: SocketAddr) -> io::Result<UdpSocket> {
                 if Instant::now() >= until {
                     return Err(error);
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(BIND_RETRY_INTERVAL);
             }
             bound => return bound,
         }

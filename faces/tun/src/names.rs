@@ -22,14 +22,6 @@ pub(crate) const DATAGRAM: usize = 1232;
 
 /// The names of members: `alpha`, `alpha.peersock.internal` and `alpha.ff0001ffff000000.peersock.internal`. A
 /// name without a network ID belongs to the first network that has it.
-///
-/// ```
-/// let mut names = peersock_tun::Names::default();
-/// names.add("ff0001ffff000000", [("alpha", vec!["10.7.0.1".parse()?])]);
-/// names.add("ff00500050000000", [("alpha", vec!["10.8.0.1".parse()?])]);
-/// assert!(!names.is_empty());
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     /// The networks, in the order in which they were added.

@@ -25,9 +25,7 @@ pub(crate) fn send(messages: &[Message]) -> io::Result<Socket> {
 }
 
 /// Sends a batch over a socket, which may own a table that is changed.
-///
-/// # Errors
-/// The errors of [`send`].
+/// Fails with the errors of [`send`].
 pub(crate) fn exchange(socket: &Socket, messages: &[Message]) -> io::Result<()> {
     let (batch, last) = batch(messages);
     socket.send(&batch, 0)?;

@@ -14,11 +14,6 @@ use crate::User;
 /// Gives up all capabilities of the calling thread and its future threads, permanently; call it before other
 /// threads exist. Files of the user can still be opened.
 ///
-/// ```no_run
-/// peersock_tun::give_up_privileges()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
 /// # Errors
 /// The errors of prctl(2) and capset(2).
 pub fn give_up_privileges() -> io::Result<()> {
@@ -45,11 +40,6 @@ pub fn keep_network_privilege(user: Option<User>) -> io::Result<()> {
 
 /// Returns true if the program has `CAP_NET_ADMIN` from its file (setcap(8)), and every user of this machine
 /// may execute the file. Then every user can do what this program does, with everyone's network.
-///
-/// ```
-/// // Nobody has given it to the tests.
-/// assert!(!peersock_tun::is_privileged_for_all());
-/// ```
 pub fn is_privileged_for_all() -> bool {
     // A user's processes have it from elsewhere if it is ambient (capabilities(7)).
     let is_user = !geteuid().is_root();

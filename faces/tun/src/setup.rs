@@ -17,11 +17,6 @@ const MTU: u16 = 1420;
 const LONGEST_NAME: usize = 15;
 
 /// Settings of a device.
-///
-/// ```
-/// let settings = peersock_tun::Settings::new("peersock0");
-/// assert_eq!((settings.mtu, settings.addresses.len()), (1420, 0));
-/// ```
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The interface's name, 1 to 15 bytes.
@@ -44,12 +39,6 @@ impl Settings {
 }
 
 /// Reasons for having no device.
-///
-/// ```
-/// use peersock_tun::{OpenError, Settings, Tun};
-///
-/// assert!(matches!(Tun::open(&Settings::new("")), Err(OpenError::Name)));
-/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

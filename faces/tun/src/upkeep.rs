@@ -16,19 +16,19 @@ use crate::placing::Placing;
 use crate::{ExitRoutes, Filter, Settings, Tun};
 
 /// Delay from a change to the check, because changes come in groups.
-const SETTLE: Duration = Duration::from_millis(50);
+const CHECK_DELAY: Duration = Duration::from_millis(50);
 
 /// Longest interval between two checks while settings are removed each time, or cannot be set. It is a
 /// minute, but a second where an exit is used, because packets bypass the exit until then.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_OF_EXIT: Duration = Duration::from_secs(1);
 
 /// Limit of changes read at once; the others wait for the next turn.
-const MOST_CHANGES: usize = 10_000;
+const MAX_CHANGES_PER_TURN: usize = 10_000;
 
 /// Inverse of the time share of checks, because a check takes a second on a router with a million constantly
 /// changing routes.
-const SHARE: u32 = 20;
+const CHECK_TIME_DIVISOR: u32 = 20;
 
 /// Keeper of devices, filters and the rules of an exit.
 pub struct Upkeep {
@@ -97,7 +97,7 @@ impl Upkeep {
             questions: open(NETLINK_ROUTE)?,
             changes: changes()?,
             due: None,
-            pause: SETTLE,
+            pause: CHECK_DELAY,
             last_set: None,
             failed: Vec::new(),
         })
@@ -133,7 +133,9 @@ impl Upkeep {
     pub fn note_changes(&mut self) {
         // If there are too many, some are lost (ENOBUFS), which also counts as a change.
         let is_last = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let _ = (0..MOST_CHANGES).take_while(|_| !self.changes.recv_from_full().is_err_and(is_last)).count();
+        let _ = (0..MAX_CHANGES_PER_TURN)
+            .take_while(|_| !self.changes.recv_from_full().is_err_and(is_last))
+            .count();
         self.due.get_or_insert_with(|| Instant::now() + self.pause);
     }
 
@@ -148,7 +150,7 @@ impl Upkeep {
         if self.due.is_none_or(|due| due > now) {
             return Vec::new();
         }
-        let longest = if self.exit.is_some() { LONGEST_PAUSE_OF_EXIT } else { LONGEST_PAUSE };
+        let longest = if self.exit.is_some() { LONGEST_PAUSE_OF_EXIT } else { MAX_CHECK_INTERVAL };
         let (mut changes, mut failed) = (Vec::new(), Vec::new());
         for at in 0..self.devices.len() {
             self.look_at(at, &mut changes, &mut failed);
@@ -161,8 +163,8 @@ impl Upkeep {
         if changes.iter().any(|change| matches!(change, Change::SetAgain { .. })) {
             self.pause = (self.pause * 2).min(longest);
             self.last_set = Some(now);
-        } else if self.last_set.is_none_or(|last| now - last > LONGEST_PAUSE) {
-            self.pause = SETTLE;
+        } else if self.last_set.is_none_or(|last| now - last > MAX_CHECK_INTERVAL) {
+            self.pause = CHECK_DELAY;
         }
         let names: Vec<_> =
             failed.iter().map(|(device, part, error)| format!("{device} {part} {error}")).collect();
@@ -171,7 +173,7 @@ impl Upkeep {
         changes.extend(news.map(|((device, part, source), _)| Change::Failed { device, part, source }));
         // Retry parts that could not be set.
         self.due = (!self.failed.is_empty()).then(|| now + longest);
-        self.pause = self.pause.max(now.elapsed() * SHARE);
+        self.pause = self.pause.max(now.elapsed() * CHECK_TIME_DIVISOR);
         changes
     }
 

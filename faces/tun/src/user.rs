@@ -14,17 +14,9 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 const UNLISTED: Range<u32> = 61_184..65_520;
 
 /// Limit of attempts that hit a listed user, or one outside the namespace.
-const MOST_ATTEMPTS: u32 = 64;
+const MAX_ATTEMPTS: u32 = 64;
 
 /// A user of this machine.
-///
-/// ```
-/// use peersock_tun::User;
-///
-/// let root = User::named("root")?.expect("every system has it");
-/// assert!(root.is_root());
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     user: Uid,
@@ -63,7 +55,7 @@ impl User {
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let groups = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
         let random = RandomState::new();
-        for attempt in 0..MOST_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let number =
                 UNLISTED.start + (random.hash_one(attempt) % u64::from(UNLISTED.end - UNLISTED.start)) as u32;
             let is_listed = unistd::User::from_uid(unistd::Uid::from_raw(number))?.is_some();
@@ -101,9 +93,7 @@ impl User {
 
     /// Becomes this user permanently, on the calling thread and its future threads; call it before other
     /// threads exist. Capabilities are lost, unless the program was already this user.
-    ///
-    /// # Errors
-    /// The errors of [`User::act`].
+    /// Fails with the errors of [`User::act`].
     pub fn become_it(&self) -> io::Result<()> {
         if geteuid() == self.user {
             return Ok(());

@@ -27,14 +27,9 @@ const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_pre
 const PREFIX: &str = "libpeersock_preload-";
 
 /// Number of attempts to find a file that other processes remove or replace meanwhile.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// There is no place for the library.
-///
-/// ```
-/// let error = peersock_run_library::NowhereError(std::io::ErrorKind::OutOfMemory.into());
-/// assert!(error.to_string().contains("out of memory"));
-/// ```
 #[derive(Debug, Error)]
 #[error("the library that takes a program's socket calls cannot be written anywhere: {0}")]
 pub struct NowhereError(pub io::Error);
@@ -58,9 +53,7 @@ impl Library {
     /// Puts the library into the first suitable folder, if it is not there yet, or else into memory. The file
     /// may be removed after this is dropped and no process has provided it for a month, unless a program has
     /// it loaded.
-    ///
-    /// # Errors
-    /// There is no memory for it either.
+    /// Fails if there is no memory for it either.
     pub fn provide() -> Result<Library, NowhereError> {
         Self::provide_in(&folders())
     }
@@ -93,7 +86,7 @@ impl Library {
             return Err(io::Error::other("LD_PRELOAD cannot name it"));
         }
         let directory = private_directory(folder)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             if let Some(file) = lock_current(&directory, name)? {
                 old_libraries::remove(&directory, PREFIX, name);
                 return Ok(Library { path, name: name.to_owned(), _file: file });

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 /// Age at which the file of another version is removed, counted from its last use, if no program runs with
 /// it.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const UNUSED_FILE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Precision with which the file's time shows its last use.
 const USE_PRECISION: Duration = Duration::from_secs(24 * 3600);
@@ -38,7 +38,7 @@ pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
         let Ok(file) = rustix::fs::openat(directory, other, flags, Mode::empty()).map(File::from) else {
             continue;
         };
-        let is_old = || age(&file).is_some_and(|age| age > KEPT);
+        let is_old = || age(&file).is_some_and(|age| age > UNUSED_FILE_AGE);
         // Check the age again last, because a process that waits for the lock has noted its use first.
         if is_old()
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()

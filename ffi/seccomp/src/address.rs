@@ -40,9 +40,7 @@ impl Address {
     }
 
     /// Returns the address, or `None` for AF_UNSPEC.
-    ///
-    /// # Errors
-    /// EFAULT, EINVAL, EAFNOSUPPORT.
+    /// Errors: EFAULT, EINVAL, EAFNOSUPPORT.
     pub(crate) fn get(&self) -> Result<Option<SocketAddr>> {
         // SAFETY: it is as long as the given length.
         unsafe { peersock_bsd::read_address(self.pointer(), self.length()) }
@@ -87,9 +85,7 @@ impl Answer {
     }
 
     /// Writes the stored address, as much as fits, and its whole length.
-    ///
-    /// # Errors
-    /// Errors of [`Target::write`].
+    /// Fails with the errors of [`Target::write`].
     pub(crate) fn write(&self, target: &Target) -> Result<()> {
         target.write(self.at, &self.bytes[..self.room.min(self.length as usize)])?;
         target.write(self.length_at, &self.length.to_ne_bytes())

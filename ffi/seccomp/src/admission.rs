@@ -43,20 +43,20 @@ use crate::supervisor::Shared;
 use crate::target::peer_process;
 
 /// Maximum number of programs admitted at the same time, each with the programs it has started.
-const MOST: usize = 512;
+const MAX_PROGRAMS: usize = 512;
 
 /// Maximum number of connections without a proof. Beyond it others wait until the oldest has had its time;
 /// then it is closed.
-const MOST_UNPROVEN: usize = 128;
+const MAX_UNPROVEN: usize = 128;
 
 /// Minimum time for a connection to send its proof. Libraries send it at once, but many may start together.
-const GRACE: Duration = Duration::from_secs(1);
+const MIN_PROOF_TIME: Duration = Duration::from_secs(1);
 
 /// Number of threads that answer each program's calls.
 const THREADS: usize = 2;
 
 /// Time limit of a library's whole admission.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Backlog of the admitting thread.
 const BACKLOG: i32 = 128;
@@ -119,7 +119,7 @@ impl Admission {
                 if let Err(error) = self.prove(connection) {
                     tracing::debug!(%error, "a program is not admitted");
                 }
-            } else if now < connection.begin + PATIENCE {
+            } else if now < connection.begin + ADMISSION_TIMEOUT {
                 self.unproven.push_back(connection);
             }
         }
@@ -130,7 +130,7 @@ impl Admission {
                 Ok(connection) => self.unproven.push_back(connection),
                 Err(error) => tracing::debug!(%error, "a program is not admitted"),
             }
-            if self.unproven.len() > MOST_UNPROVEN {
+            if self.unproven.len() > MAX_UNPROVEN {
                 self.unproven.pop_front();
             }
         }
@@ -139,8 +139,8 @@ impl Admission {
 
     /// Returns the time until which no connection is accepted, or `None` if one is.
     fn full_until(&self) -> Option<Instant> {
-        let first = self.unproven.front().filter(|_| self.unproven.len() >= MOST_UNPROVEN)?;
-        Some(first.begin + GRACE).filter(|until| Instant::now() < *until)
+        let first = self.unproven.front().filter(|_| self.unproven.len() >= MAX_UNPROVEN)?;
+        Some(first.begin + MIN_PROOF_TIME).filter(|until| Instant::now() < *until)
     }
 
     /// Waits for connections, and returns which of the unproven ones are ready, or `None` at the end.
@@ -152,7 +152,7 @@ impl Admission {
             PollFd::new(&self.socket, wanted),
         ];
         fds.extend(self.unproven.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
-        let until = full_until.or_else(|| Some(self.unproven.front()?.begin + PATIENCE));
+        let until = full_until.or_else(|| Some(self.unproven.front()?.begin + ADMISSION_TIMEOUT));
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
@@ -225,7 +225,7 @@ impl Connection {
         // Test first: if the system denies copying this descriptor, it will deny the listener, too.
         drop(self.fetch(number)?);
         send(&self.socket, &[1])?;
-        let left = PATIENCE.saturating_sub(self.begin.elapsed()).max(Duration::from_millis(1));
+        let left = ADMISSION_TIMEOUT.saturating_sub(self.begin.elapsed()).max(Duration::from_millis(1));
         set_socket_timeout(&self.socket, Timeout::Recv, Some(left))?;
         let mut number = [0; 4];
         receive(&self.socket, &mut number, RecvFlags::empty())?;
@@ -249,7 +249,7 @@ impl Slot {
     fn take(admitted: &Arc<AtomicUsize>) -> Option<Self> {
         let slot = Self(Arc::clone(admitted));
         // Dropping the slot gives it back.
-        (admitted.fetch_add(1, Ordering::Relaxed) < MOST).then_some(slot)
+        (admitted.fetch_add(1, Ordering::Relaxed) < MAX_PROGRAMS).then_some(slot)
     }
 }
 
@@ -368,7 +368,7 @@ mod tests {
     fn who_proves_nothing_keeps_nobody_out() {
         let tag = NodeTag(0xad03);
         let _supervisor = supervisor(tag);
-        let silent: Vec<_> = (0..2 * MOST_UNPROVEN).map(|_| connect(tag)).collect();
+        let silent: Vec<_> = (0..2 * MAX_UNPROVEN).map(|_| connect(tag)).collect();
         let socket = connect(tag);
         let proof = admission_proof(TOKEN, challenge(&socket));
         assert_eq!(answer(&socket, socket.as_raw_fd(), proof), [1]);
@@ -379,7 +379,7 @@ mod tests {
             rustix::net::recv(socket, &mut [0_u8; 1], look).is_err_and(|error| error == Errno::AGAIN)
         };
         let open = silent.iter().filter(is_open).count();
-        assert!(open <= MOST_UNPROVEN, "{open} are still open");
+        assert!(open <= MAX_UNPROVEN, "{open} are still open");
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn programs_that_have_ended_make_room_for_others() {
         let admitted = Arc::default();
-        let mut slots: Vec<_> = (0..MOST).map(|_| Slot::take(&admitted).unwrap()).collect();
+        let mut slots: Vec<_> = (0..MAX_PROGRAMS).map(|_| Slot::take(&admitted).unwrap()).collect();
         assert!(Slot::take(&admitted).is_none() && Slot::take(&admitted).is_none());
         slots.pop();
         slots.push(Slot::take(&admitted).unwrap());

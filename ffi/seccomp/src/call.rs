@@ -120,9 +120,7 @@ impl Call {
 
     /// Tries to make the call. A failure here that is not the program's appears to it as EIO, because it must
     /// not wait forever.
-    ///
-    /// # Errors
-    /// The call's error.
+    /// Fails with the call's error.
     pub(crate) fn attempt(&mut self, context: &Context) -> Result<Step> {
         // Read this before the try looks at its descriptor.
         self.replaced = context.waiting.count_replaced();

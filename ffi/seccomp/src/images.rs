@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use peersock_bsd::elf::is_go;
 
 /// Maximum number of programs remembered; beyond it the oldest is forgotten.
-const MOST: usize = 256;
+const MAX_PROGRAMS: usize = 256;
 
 /// Number of bytes at a program's beginning that are inspected.
-const HEAD: u64 = 64 << 10;
+const HEAD_BYTES: u64 = 64 << 10;
 
 /// Results for running programs.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Images {
         let maps = fs::read(format!("/proc/{thread}/maps")).unwrap_or_default();
         let has_library = String::from_utf8_lossy(&maps).contains(library.as_str());
         let preloaded = has_library && !head(thread).is_some_and(|head| is_go(&head));
-        if known.len() >= MOST {
+        if known.len() >= MAX_PROGRAMS {
             known.pop_front();
         }
         known.push_back((image, preloaded));
@@ -58,7 +58,7 @@ impl Images {
 
 fn head(thread: i32) -> Option<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(format!("/proc/{thread}/exe")).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    File::open(format!("/proc/{thread}/exe")).ok()?.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
     Some(head)
 }
 

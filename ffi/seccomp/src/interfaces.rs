@@ -7,7 +7,7 @@ use peersock_bsd::{Errno, Result, interface_requests, kernel, netlink};
 use crate::Context;
 use crate::address::Answer;
 use crate::call::{Call, Local, Step};
-use crate::message::{MOST, Message, Received, empty};
+use crate::message::{MAX_CALL_BYTES, Message, Received, empty};
 
 /// Lengths of a `struct ifreq` and of an `ifconf`, bytes.
 const IFREQ: usize = size_of::<libc::ifreq>();
@@ -36,7 +36,7 @@ impl Call {
         if !netlink::is_routing_socket(local.raw()) || target.word(4) == 0 {
             return Ok(Step::GoOn);
         }
-        let size = usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?.min(MOST);
+        let size = usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?.min(MAX_CALL_BYTES);
         let mut answer = Answer::read(target, target.word(4), target.word(5))?;
         let to = answer.pointers();
         let mut data = vec![0_u8; size];
@@ -78,7 +78,7 @@ impl Call {
         message: &Message,
         receive: impl FnOnce(&mut msghdr) -> Option<Result<ssize_t>>,
     ) -> Result<Option<i64>> {
-        let mut data = vec![0; message.size().min(MOST)];
+        let mut data = vec![0; message.size().min(MAX_CALL_BYTES)];
         let mut into = Received::for_message(message, &mut data);
         let Some(received) = taken(receive(&mut into.header))? else { return Ok(None) };
         message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
@@ -139,7 +139,7 @@ impl Call {
         let (length, rest) = asked.split_first_chunk::<4>().ok_or(Errno::INVAL)?;
         let to = u64::from_ne_bytes(*rest.last_chunk().ok_or(Errno::INVAL)?);
         let length = usize::try_from(i32::from_ne_bytes(*length)).map_err(|_| Errno::INVAL)?;
-        let mut room = vec![0_u8; length.min(MOST)];
+        let mut room = vec![0_u8; length.min(MAX_CALL_BYTES)];
         // SAFETY: zeros are a null pointer and no length.
         let mut list: ifconf = unsafe { std::mem::zeroed() };
         list.ifc_len = room.len() as c_int;

@@ -46,9 +46,7 @@ impl Listener {
     }
 
     /// Wraps the descriptor of a listener.
-    ///
-    /// # Errors
-    /// An error of the kind `Unsupported` if it is no listener, and before Linux 5.14.
+    /// Errors: an error of the kind `Unsupported` if it is no listener, and before Linux 5.14.
     pub(crate) fn of(fd: OwnedFd) -> io::Result<Listener> {
         // Other files may answer the request below arbitrarily (FUSE), but have other names.
         let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
@@ -63,9 +61,7 @@ impl Listener {
     }
 
     /// Receives the next call. Waits if there is none.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted meanwhile, EINTR.
+    /// Errors: ENOENT if the call was interrupted meanwhile, EINTR.
     pub(crate) fn receive(&self) -> Result<Notice> {
         // SAFETY: the kernel requires zeros here.
         let mut notice: seccomp_notif = unsafe { zeroed() };
@@ -84,9 +80,7 @@ impl Listener {
     }
 
     /// Sets the call's result. `errno` is a kernel number, possibly one that programs never see.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted.
+    /// Errors: ENOENT if the call was interrupted.
     pub(crate) fn answer(&self, id: u64, returned: std::result::Result<i64, c_int>) -> Result<()> {
         let (val, error) = match returned {
             Ok(value) => (value, 0),
@@ -97,9 +91,7 @@ impl Listener {
     }
 
     /// Makes the kernel execute the call as without a notification.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted.
+    /// Errors: ENOENT if the call was interrupted.
     pub(crate) fn go_on(&self, id: u64) -> Result<()> {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
         self.control(
@@ -110,9 +102,7 @@ impl Listener {
     }
 
     /// Makes the calling process's descriptor `number` refer to `fd` from now on.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted, EBADF, EMFILE.
+    /// Errors: ENOENT if the call was interrupted, EBADF, EMFILE.
     pub(crate) fn put(&self, id: u64, fd: BorrowedFd<'_>, number: RawFd, close_on_exec: bool) -> Result<()> {
         let flags = libc::SECCOMP_ADDFD_FLAG_SETFD as u32;
         self.add(id, fd, flags, number as u32, close_on_exec)
@@ -120,9 +110,7 @@ impl Listener {
 
     /// Makes the call return a new descriptor of the calling process, which refers to `fd`. If the call was
     /// interrupted there is no such descriptor.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted, EMFILE: it still waits.
+    /// Errors: ENOENT if the call was interrupted, EMFILE: it still waits.
     pub(crate) fn answer_with(&self, id: u64, fd: BorrowedFd<'_>, close_on_exec: bool) -> Result<()> {
         self.add(id, fd, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
     }

@@ -16,7 +16,7 @@ const MAX_CONTROL: u64 = 20 << 10;
 const MAX_NAME: u32 = size_of::<libc::sockaddr_storage>() as u32;
 
 /// Maximum number of bytes moved by one call: no datagram is longer, and a stream may take less than offered.
-pub(crate) const MOST: usize = 64 << 10;
+pub(crate) const MAX_CALL_BYTES: usize = 64 << 10;
 
 /// Length of the kernel structure `user_msghdr` on the supported architectures, and of `mmsghdr`, which
 /// appends a length; bytes.
@@ -56,7 +56,7 @@ impl Message {
         let mut vectors = vec![0; count as usize * 16];
         target.read(word(16), &mut vectors)?;
         let vectors = vectors.as_chunks::<8>().0.as_chunks::<2>().0;
-        let mut left = MOST;
+        let mut left = MAX_CALL_BYTES;
         let pieces = vectors.iter().map(|[base, length]| {
             let length = usize::try_from(u64::from_ne_bytes(*length)).map_err(|_| Errno::INVAL)?;
             if length > isize::MAX as usize {
@@ -83,12 +83,11 @@ impl Message {
     }
 
     /// Returns the data, of which a stream may take a part.
-    ///
-    /// # Errors
-    /// EMSGSIZE for more than [`MOST`] bytes that must be `whole`, and errors of [`Target::read`].
+    /// Errors: EMSGSIZE for more than [`MAX_CALL_BYTES`] bytes that must be `whole`, and errors of
+    /// [`Target::read`].
     pub(crate) fn data(&self, target: &Target, whole: bool) -> Result<Vec<u8>> {
         let mut data = vec![0; self.size()];
-        if data.len() > MOST && whole {
+        if data.len() > MAX_CALL_BYTES && whole {
             return Err(Errno::MSGSIZE);
         }
         let mut rest = &mut data[..];
@@ -97,14 +96,12 @@ impl Message {
             target.read(*base, piece)?;
             rest = others;
         }
-        data.truncate(MOST);
+        data.truncate(MAX_CALL_BYTES);
         Ok(data)
     }
 
     /// Returns the ancillary data to send.
-    ///
-    /// # Errors
-    /// ENOBUFS, and errors of [`Target::read`].
+    /// Errors: ENOBUFS, and errors of [`Target::read`].
     pub(crate) fn control(&self, target: &Target) -> Result<Vec<u64>> {
         if self.control == 0 {
             return Ok(Vec::new());
@@ -122,15 +119,13 @@ impl Message {
         if self.control == 0 { 0 } else { self.control_length.min(MAX_CONTROL) as usize }
     }
 
-    /// Returns the total length of its pieces, up to slightly more than [`MOST`].
+    /// Returns the total length of its pieces, up to slightly more than [`MAX_CALL_BYTES`].
     pub(crate) fn size(&self) -> usize {
         self.pieces.iter().map(|(_, length)| length).sum()
     }
 
     /// Writes a received message: the data, the address, the ancillary data and the flags.
-    ///
-    /// # Errors
-    /// Errors of [`Target::write`].
+    /// Fails with the errors of [`Target::write`].
     pub(crate) fn write(&self, target: &Target, data: &[u8], received: &Received) -> Result<()> {
         let mut rest = data;
         for (base, length) in &self.pieces {
@@ -154,9 +149,7 @@ impl Message {
     }
 
     /// Writes the number of bytes moved, for one of many messages (`msg_len` of `mmsghdr`).
-    ///
-    /// # Errors
-    /// Errors of [`Target::write`].
+    /// Fails with the errors of [`Target::write`].
     pub(crate) fn write_length(&self, target: &Target, moved: i64) -> Result<()> {
         target.write(self.at + HEADER as u64, &(moved as u32).to_ne_bytes())
     }

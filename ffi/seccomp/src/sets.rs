@@ -20,7 +20,7 @@ use rustix::thread::UnshareFlags;
 use crate::target;
 
 /// Maximum number of a process's descriptors inspected.
-const MOST: usize = 4096;
+const MAX_DESCRIPTORS: usize = 4096;
 
 /// A set that contains a descriptor, with the registered events.
 pub(crate) type Registration = (RawFd, epoll_event);
@@ -28,7 +28,7 @@ pub(crate) type Registration = (RawFd, epoll_event);
 /// Returns the sets of a process that contain its descriptor `number` as the socket with this inode.
 pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> {
     let folder = format!("/proc/{thread}/fd");
-    let entries = fs::read_dir(&folder).into_iter().flatten().flatten().take(MOST);
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten().take(MAX_DESCRIPTORS);
     let sets = entries.filter(|entry| {
         fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]")
     });
@@ -43,7 +43,8 @@ pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> 
 
 /// Returns the descriptors of a process that refer to the socket with this inode.
 pub(crate) fn copies(thread: i32, inode: u64) -> Vec<RawFd> {
-    let entries = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().take(MOST);
+    let entries =
+        fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().take(MAX_DESCRIPTORS);
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.filter(|number| is_socket(thread, *number, inode)).collect()
 }
@@ -79,9 +80,7 @@ struct Job {
 
 impl Sets {
     /// Starts the thread; it ends when this is dropped.
-    ///
-    /// # Errors
-    /// The system has no more threads.
+    /// Fails if the system has no more threads.
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("epoll sets".into()).spawn(move || {

@@ -81,13 +81,6 @@ pub(crate) struct Shared {
 }
 
 /// The processes that are about to become programs without the library, and whose calls are taken.
-///
-/// ```
-/// use peersock_seccomp::Supervised;
-///
-/// let this = rustix::process::getpid();
-/// assert!(!Supervised::default().has(this));
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Supervised(Arc<Mutex<BTreeSet<i32>>>);
 

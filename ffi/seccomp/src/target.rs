@@ -41,9 +41,7 @@ impl Target {
     }
 
     /// Returns a copy of one of the thread's descriptors, which refers to the same open file.
-    ///
-    /// # Errors
-    /// EBADF if there is none, EPERM if the system denies access, ENOENT if the call was interrupted.
+    /// Errors: EBADF if there is none, EPERM if the system denies access, ENOENT if the call was interrupted.
     pub(crate) fn fd(&self, number: RawFd) -> Result<OwnedFd> {
         if number < 0 {
             return Err(Errno::BADF);
@@ -71,9 +69,7 @@ impl Target {
     }
 
     /// Writes to the thread's memory.
-    ///
-    /// # Errors
-    /// Like [`read`](Self::read).
+    /// Errors: like [`read`](Self::read).
     pub(crate) fn write(&self, address: u64, data: &[u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());
@@ -94,9 +90,7 @@ impl Target {
     }
 
     /// Makes the descriptor `number` refer to `fd`, and keeps its close-on-exec flag.
-    ///
-    /// # Errors
-    /// ENOENT if the call was interrupted, EMFILE.
+    /// Errors: ENOENT if the call was interrupted, EMFILE.
     pub(crate) fn put(&self, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
         self.listener.put(self.notice.id, fd, number, closes_on_exec(self.notice.thread, number))
     }
@@ -171,9 +165,7 @@ impl Target {
 }
 
 /// Checks that the system lets this process inspect the descriptors and memory of its children (ptrace(2)).
-///
-/// # Errors
-/// EPERM if it does not.
+/// Errors: EPERM if it does not.
 pub(crate) fn check_access() -> Result<()> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -245,9 +237,7 @@ fn taken_by_leader(status: &str, thread: i32) -> u64 {
 
 /// Returns a descriptor of the process that has connected a socket; in kernels before 6.5, of the process
 /// that has its number now.
-///
-/// # Errors
-/// ESRCH if it has ended.
+/// Errors: ESRCH if it has ended.
 pub(crate) fn peer_process(socket: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     /// Option number on all supported architectures, since Linux 6.5.
     const SO_PEERPIDFD: c_int = 77;

@@ -10,10 +10,10 @@ use rustix::net::sockopt::Timeout;
 use crate::Context;
 use crate::address::{Address, Answer};
 use crate::call::{Call, Local, Step, Wait};
-use crate::message::{MANY_STRIDE, MOST, Message, Received, empty, piece};
+use crate::message::{MANY_STRIDE, MAX_CALL_BYTES, Message, Received, empty, piece};
 
 /// Maximum number of messages of one call that are moved at once: the caller asks again for the others.
-const MANY: u32 = 64;
+const MAX_MESSAGES_AT_ONCE: u32 = 64;
 
 /// Flags of the supervisor's calls: only the calling thread waits, and only it gets SIGPIPE.
 const OURS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -26,15 +26,15 @@ impl Call {
         let address = Address::read(target, target.word(4), target.int(5))?;
         let Some(socket) = self.by_address(context, &local, &address)? else {
             return self.note_question(context, &local, || {
-                let mut sent = vec![0; size.min(MOST)];
+                let mut sent = vec![0; size.min(MAX_CALL_BYTES)];
                 target.read(target.word(1), &mut sent).map(|()| sent)
             });
         };
         let is_stream = socket.kind() == Kind::Stream;
-        if size > MOST && !is_stream {
+        if size > MAX_CALL_BYTES && !is_stream {
             return Err(Errno::MSGSIZE);
         }
-        let mut data = vec![0; size.min(MOST)];
+        let mut data = vec![0; size.min(MAX_CALL_BYTES)];
         target.read(target.word(1), &mut data)?;
         let (from, to) = (data.as_ptr().cast::<c_void>(), address.pointer());
         // SAFETY: data and address are as long as given.
@@ -64,7 +64,7 @@ impl Call {
             if !netlink::is_routing_socket(local.raw()) {
                 return Ok(Step::GoOn);
             }
-            for index in 0..count.min(MANY) {
+            for index in 0..count.min(MAX_MESSAGES_AT_ONCE) {
                 let at = first + u64::from(index) * MANY_STRIDE;
                 let Ok(message) = Message::read(&self.target, at) else { break };
                 self.note_question(context, &local, || message.data(&self.target, false))?;
@@ -72,7 +72,7 @@ impl Call {
             return Ok(Step::GoOn);
         };
         let mut done = 0;
-        for index in 0..count.min(MANY) {
+        for index in 0..count.min(MAX_MESSAGES_AT_ONCE) {
             let at = first + u64::from(index) * MANY_STRIDE;
             let sent = Message::read(&self.target, at).and_then(|message| {
                 let sent = self.send_one(&socket, &message, flags)?;
@@ -131,7 +131,7 @@ impl Call {
             0 => None,
             at => Some(Answer::read(target, at, target.word(5))?),
         };
-        let mut data = vec![0_u8; size.min(MOST)];
+        let mut data = vec![0_u8; size.min(MAX_CALL_BYTES)];
         let to = answer.as_mut().map(Answer::pointers);
         let (address, length) =
             to.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |to| (to.address, to.length));
@@ -191,7 +191,7 @@ impl Call {
         }
         let is_patient =
             socket.kind() != Kind::Stream && flags & libc::MSG_WAITFORONE == 0 && self.target.word(4) == 0;
-        while self.received < i64::from(count.min(MANY)) {
+        while self.received < i64::from(count.min(MAX_MESSAGES_AT_ONCE)) {
             if self.received > 0 && !bsd::may_receive_more(&socket, libc::MSG_DONTWAIT).unwrap_or(false) {
                 break;
             }
@@ -219,7 +219,7 @@ impl Call {
     }
 
     fn receive_one(&self, socket: &Socket<'_>, message: &Message, flags: c_int) -> Result<i64> {
-        let mut data = vec![0; message.size().min(MOST)];
+        let mut data = vec![0; message.size().min(MAX_CALL_BYTES)];
         let mut into = Received::for_message(message, &mut data);
         // SAFETY: all that the header points to is live, and has as much room as given.
         let received = unsafe { bsd::recvmsg(socket, &raw mut into.header, flags | libc::MSG_DONTWAIT) }?;

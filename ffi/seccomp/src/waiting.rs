@@ -13,11 +13,11 @@ use crate::Context;
 use crate::call::{Call, Step, Wait};
 
 /// Maximum number of waiting calls; more fail with ENOBUFS.
-const MOST: usize = 4096;
+const MAX_WAITING_CALLS: usize = 4096;
 
 /// Interval of the checks for interrupted calls, and of tries that depend on time alone. It grows with the
 /// number of waiting calls.
-const LOOK: Duration = Duration::from_millis(10);
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 const LOOK_FOR_EACH: Duration = Duration::from_micros(200);
 
 /// Interval of the checks whether the program still has the descriptor. The kernel does not report that it
@@ -64,7 +64,7 @@ impl Waiting {
     /// Keeps a call until there is a result.
     pub(crate) fn add(&self, call: Call, wait: Wait) {
         let mut added = self.added.lock().expect("no panic under this lock");
-        if added.len() >= MOST {
+        if added.len() >= MAX_WAITING_CALLS {
             return call.finish(Err(Errno::NOBUFS));
         }
         let checked = Instant::now();
@@ -109,7 +109,7 @@ impl Waiting {
         let mut waiters: Vec<Waiter> = Vec::new();
         let mut looked = Instant::now();
         while !stopped() {
-            let step = LOOK.max(LOOK_FOR_EACH * waiters.len() as u32);
+            let step = CHECK_INTERVAL.max(LOOK_FOR_EACH * waiters.len() as u32);
             let timeout = if waiters.is_empty() { None } else { Some(step) };
             let ready = self.poll(&waiters, timeout);
             let now = Instant::now();
@@ -128,7 +128,7 @@ impl Waiting {
                 .collect();
             let mut added = self.added.lock().expect("no panic under this lock");
             for waiter in added.drain(..) {
-                match waiters.len() < MOST {
+                match waiters.len() < MAX_WAITING_CALLS {
                     true => waiters.push(waiter),
                     false => waiter.call.finish(Err(Errno::NOBUFS)),
                 }

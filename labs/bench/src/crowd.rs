@@ -70,10 +70,10 @@ struct Report {
 }
 
 /// Seconds that are looked at before the standstill.
-const BEFORE: u64 = 5;
+const SECONDS_BEFORE: u64 = 5;
 
 /// Seconds that are looked at after the standstill, and after the machine was busy.
-const AFTER: u64 = 10;
+const SECONDS_AFTER: u64 = 10;
 
 /// TCP port of the hub in the network.
 const PORT: u16 = 2000;
@@ -82,10 +82,7 @@ const PORT: u16 = 2000;
 const LINES: Duration = Duration::from_millis(250);
 
 /// Measures, and prints one JSON object.
-///
-/// # Errors
-///
-/// The system cannot start the nodes for lack of threads or descriptors.
+/// Fails if the system cannot start the nodes for lack of threads or descriptors.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {
@@ -151,12 +148,12 @@ async fn peers(options: &Options) -> io::Result<()> {
     // All have begun to send.
     pass(2).await;
     let before = seconds_now();
-    pass(BEFORE).await;
+    pass(SECONDS_BEFORE).await;
     hub.signal(Signal::STOP)?;
     pass(options.stall).await;
     hub.signal(Signal::CONT)?;
     let after_stall = seconds_now();
-    pass(AFTER).await;
+    pass(SECONDS_AFTER).await;
     let mut burners = Vec::new();
     for _ in 0..usize::from(options.burners) * thread::available_parallelism()?.get() {
         burners.push(Running(own_part(&["burn", &options.busy.to_string()])?.spawn()?));
@@ -166,7 +163,7 @@ async fn peers(options: &Options) -> io::Result<()> {
     drop(burners);
     let after_busy = seconds_now();
     // The last line has to come, too.
-    pass(AFTER + 1).await;
+    pass(SECONDS_AFTER + 1).await;
     let each_second = 1000.0 * times.iter().flatten().count().max(1) as f64;
     let shares = |from: f64, seconds: u64| {
         let second = |n| hub.came(from + n as f64 + 1.0) - hub.came(from + n as f64);
@@ -177,10 +174,10 @@ async fn peers(options: &Options) -> io::Result<()> {
         peers: options.peers,
         failed: times.iter().filter(|time| time.is_none()).count(),
         connected_s: connected.as_secs_f64(),
-        share_before: shares(before, BEFORE),
-        share_after_stall: shares(after_stall, AFTER),
+        share_before: shares(before, SECONDS_BEFORE),
+        share_after_stall: shares(after_stall, SECONDS_AFTER),
         share_while_busy: shares(busy, options.busy),
-        share_after_busy: shares(after_busy, AFTER),
+        share_after_busy: shares(after_busy, SECONDS_AFTER),
     };
     println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?);
     // Thousands of nodes need not say goodbye to one that ends as well.

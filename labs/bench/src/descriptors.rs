@@ -26,10 +26,7 @@ pub(crate) struct Descriptors {
 
 impl Descriptors {
     /// Starts the node, joins and serves.
-    ///
-    /// # Errors
-    ///
-    /// The node cannot start or the network cannot be joined.
+    /// Fails if the node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Descriptors> {
         let host = Host::start(options.builder())?;
         let network = Network::ad_hoc(options.network());

@@ -83,10 +83,7 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     /// Starts the node and joins.
-    ///
-    /// # Errors
-    ///
-    /// The node cannot start or the network cannot be joined.
+    /// Fails if the node cannot start or the network cannot be joined.
     pub(crate) fn start(options: &NodeOptions) -> io::Result<Overlay> {
         let node = options.builder().start()?;
         let joined = node.join(Network::ad_hoc(options.network)).map_err(io::Error::other)?;

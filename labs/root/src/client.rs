@@ -20,7 +20,7 @@ mod node;
 pub(crate) use node::Node;
 
 /// Timeout of an answer.
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+const ANSWER_TIMEOUT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// Returns the configuration of the measured root, without budgets.
 pub(crate) fn config() -> Config {
@@ -102,7 +102,7 @@ impl World {
     /// Sends a datagram that the root answers, and waits for the answer.
     pub(crate) fn send(&mut self, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
         self.tell(from, datagram);
-        if !self.socket.wait(&PATIENCE) {
+        if !self.socket.wait(&ANSWER_TIMEOUT) {
             return Vec::new();
         }
         self.packets += 1;

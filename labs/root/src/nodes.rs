@@ -23,7 +23,7 @@ pub(crate) struct Options {
 }
 
 /// Intervals in seconds of an idle node's keepalive, session renewal and registration renewal.
-const KEEP: f64 = 25.0;
+const KEEPALIVE_SECONDS: f64 = 25.0;
 const SESSION: f64 = 120.0;
 const REGISTRATION: f64 = 200.0;
 
@@ -88,7 +88,7 @@ fn idle(root: &Process, world: &mut World, nodes: &mut [Node], time: Duration) -
     let mut done = [0u64; 3];
     while begin.elapsed() < time {
         let mut is_idle = true;
-        for (what, interval) in [KEEP, SESSION, REGISTRATION].into_iter().enumerate() {
+        for (what, interval) in [KEEPALIVE_SECONDS, SESSION, REGISTRATION].into_iter().enumerate() {
             let due = seconds(begin.elapsed()) * count as f64 / interval;
             if (done[what] as f64) < due {
                 is_idle = false;
@@ -106,7 +106,7 @@ fn idle(root: &Process, world: &mut World, nodes: &mut [Node], time: Duration) -
         }
     }
     let took = seconds(begin.elapsed());
-    let expected = took * count as f64 * (1.0 / KEEP + 1.0 / SESSION + 1.0 / REGISTRATION);
+    let expected = took * count as f64 * (1.0 / KEEPALIVE_SECONDS + 1.0 / SESSION + 1.0 / REGISTRATION);
     println!(
         "\n{count} idle nodes for {took:.0} s ({:.0} % of what they had to do was done): \
          {:.1} packets a second per 1,000 nodes, both directions; {:.3} of a core",

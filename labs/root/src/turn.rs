@@ -15,7 +15,7 @@ const CHANNEL_BIND: u16 = 0x0009;
 /// Channel number in the header of a channel's frames.
 pub(crate) const CHANNEL: u16 = 0x4000;
 
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const ANSWER_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// TURN client with its socket.
 pub(crate) struct Turn {
@@ -50,11 +50,13 @@ impl Turn {
                 .concat();
         self.socket.send(None, server, &request, request.len());
         let mut buffer = [0; 2048];
-        self.socket.wait(&PATIENCE).then(|| self.socket.receive(&mut buffer))?.and_then(|(_, answer)| {
-            // A success response has the second class bit.
-            let kind = u16::from_be_bytes(*answer.first_chunk()?);
-            (kind == method | 0x0100).then_some(())
-        })
+        self.socket.wait(&ANSWER_TIMEOUT).then(|| self.socket.receive(&mut buffer))?.and_then(
+            |(_, answer)| {
+                // A success response has the second class bit.
+                let kind = u16::from_be_bytes(*answer.first_chunk()?);
+                (kind == method | 0x0100).then_some(())
+            },
+        )
     }
 
     /// Frames a datagram for the peer.

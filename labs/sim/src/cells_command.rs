@@ -77,7 +77,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     eprintln!("{} of {} as expected", cells.len() - failed, cells.len());
     let mut rare = 0;
     // A handful of seeds proves nothing about the share.
-    for ([a, b], share) in table.unlikely().filter(|_| seeds >= ENOUGH) {
+    for ([a, b], share) in table.unlikely().filter(|_| seeds >= MIN_MEANINGFUL_SEEDS) {
         rare += 1;
         eprintln!(
             "{a} and {b}: {share} % of the seeds are direct, expected are {} % or more",
@@ -88,7 +88,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
 }
 
 /// Minimum number of seeds at which the direct share is meaningful.
-const ENOUGH: u64 = 20;
+const MIN_MEANINGFUL_SEEDS: u64 = 20;
 
 /// Runs one seed of one cell.
 pub(crate) fn again(kinds: [&str; 2], seed: u64, trace: bool) -> ExitCode {

@@ -195,9 +195,7 @@ impl Node {
     }
 
     /// Joins a network, and listens on the given ports.
-    ///
-    /// # Errors
-    /// The overlay refuses the network.
+    /// Fails with the overlay refuses the network.
     pub fn join(
         &mut self,
         at: Instant,
@@ -321,9 +319,7 @@ impl Node {
     }
 
     /// Runs the programs until none can make progress. Returns the clients that could not connect.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub(crate) fn run_programs(
         &mut self,
         now: Time,

@@ -37,9 +37,7 @@ struct Seen {
 
 impl WireObserver {
     /// Observes a datagram for a socket that is or was `receiver`'s, if the receiver is known.
-    ///
-    /// # Errors
-    /// The counter repeats an earlier one of the session, or is too high to be reached.
+    /// Fails if the counter repeats an earlier one of the session, or is too high to be reached.
     pub fn see(
         &mut self,
         sender: Sender,

@@ -45,9 +45,7 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Vec<String>
 }
 
 /// Runs and checks the scenario of one seed.
-///
-/// # Errors
-/// Description of a failure: a connection failed, got wrong bytes, stalled too long or did not end.
+/// Returns a description of a failure: a connection failed, got wrong bytes, stalled too long or did not end.
 pub fn check(seed: u64) -> Result<(), String> {
     let scenario = scenario(seed);
     let outcome = scenario.run(seed);

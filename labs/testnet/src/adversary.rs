@@ -76,7 +76,7 @@ pub enum Heard {
 }
 
 /// Number of handshakes and sessions of each kind that the adversary remembers.
-const MOST: usize = 8;
+const MAX_OF_EACH_KIND: usize = 8;
 
 impl Adversary {
     /// Makes `identity` a member of `network` that attacks `target`. `clock` is the wall clock in its
@@ -296,7 +296,7 @@ impl Keys {
 }
 
 fn remember<T>(list: &mut VecDeque<T>, item: T) {
-    if list.len() == MOST {
+    if list.len() == MAX_OF_EACH_KIND {
         list.pop_front();
     }
     list.push_back(item);

@@ -4,19 +4,6 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 /// The system's allocator with counters per thread, so that concurrent tests do not disturb each other.
-///
-/// ```
-/// use peersock_testnet::Counting;
-///
-/// #[global_allocator]
-/// static ALLOCATOR: Counting = Counting;
-///
-/// let before = Counting::in_use();
-/// let bytes = vec![0_u8; 1000];
-/// assert_eq!(Counting::in_use() - before, 1000);
-/// drop(bytes);
-/// assert_eq!(Counting::in_use(), before);
-/// ```
 pub struct Counting;
 
 thread_local! {

@@ -44,9 +44,7 @@ pub struct Crowd {
 impl Crowd {
     /// Makes a node in a network with `members` other members, and in `others` more networks of the same
     /// size.
-    ///
-    /// # Errors
-    /// The errors of [`Endpoint::join`].
+    /// Fails with the errors of [`Endpoint::join`].
     pub fn new(now: Instant, members: u32, others: u32) -> Result<Crowd, JoinError> {
         let mut endpoint = endpoint(now);
         let mut join = |number| {

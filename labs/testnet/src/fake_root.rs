@@ -15,16 +15,6 @@ use peersock_overlay::{
 use crate::Random;
 
 /// A root that serves nodes, or lies to them. It has no limits, so it is not fit for the Internet.
-///
-/// ```
-/// use peersock_overlay::Identity;
-/// use peersock_testnet::{FakeRoot, Random};
-/// use std::time::{Duration, Instant};
-///
-/// let mut root = FakeRoot::new(Identity::from_seed(&[9; 32]), Duration::ZERO, Random::from_seed(1));
-/// let from = "192.0.2.1:4000".parse().unwrap();
-/// assert!(root.handle(Instant::now(), from, b"not a message").is_empty());
-/// ```
 pub struct FakeRoot {
     identity: Identity,
     unix_time: Duration,
@@ -365,13 +355,13 @@ impl FakeRoot {
             return vec![frame];
         }
         self.passed.push(frame);
-        self.passed.drain(..self.passed.len().saturating_sub(REPEATED));
+        self.passed.drain(..self.passed.len().saturating_sub(MAX_REPEATED_FRAMES));
         self.passed.iter().rev().cloned().collect()
     }
 }
 
 /// Number of frames that a repeating root keeps.
-const REPEATED: usize = 10;
+const MAX_REPEATED_FRAMES: usize = 10;
 
 enum Say {
     Root(RootMessage),

@@ -4,15 +4,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 /// A log in memory. Clones write to the same log.
-///
-/// ```
-/// use std::io::Write;
-///
-/// let log = peersock_testnet::Log::default();
-/// log.clone().write_all(b"a line")?;
-/// assert_eq!(log.text(), "a line");
-/// # Ok::<(), std::io::Error>(())
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 

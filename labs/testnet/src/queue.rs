@@ -3,19 +3,6 @@ use std::collections::BinaryHeap;
 
 /// Events in order of time. Events due at the same time come in order of entry. The user of the queue defines
 /// `Time`.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_testnet::Queue;
-///
-/// let mut queue = Queue::default();
-/// queue.push(Duration::from_secs(2), "later");
-/// queue.push(Duration::from_secs(1), "first");
-/// queue.push(Duration::from_secs(1), "second");
-/// assert_eq!(queue.pop_due(Duration::from_secs(1)), Some((Duration::from_secs(1), "first")));
-/// assert_eq!(queue.pop_due(Duration::from_secs(1)), Some((Duration::from_secs(1), "second")));
-/// assert_eq!(queue.pop_due(Duration::from_secs(1)), None);
-/// ```
 #[derive(Debug)]
 pub struct Queue<Time, T> {
     heap: BinaryHeap<Reverse<Entry<Time, T>>>,

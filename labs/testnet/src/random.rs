@@ -6,14 +6,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A component's generator. Its draws do not disturb any other component.
-///
-/// ```
-/// use peersock_testnet::Random;
-///
-/// let mut a = Random::from_seed(7);
-/// let mut b = Random::from_seed(7);
-/// assert_eq!(a.fork().below(1000), b.fork().below(1000));
-/// ```
 #[derive(Debug)]
 pub struct Random(ChaCha8Rng);
 

@@ -10,16 +10,6 @@ use crate::Random;
 
 /// The root that serves nodes, driven as its server drives it, with one UDP socket. Its random numbers follow
 /// from a seed.
-///
-/// ```
-/// use peersock_overlay::Identity;
-/// use peersock_testnet::{Random, RealRoot};
-/// use std::time::{Duration, Instant};
-///
-/// let identity = Identity::from_seed(&[9; 32]);
-/// let root = RealRoot::new(identity, Instant::now(), Duration::ZERO, Random::from_seed(1));
-/// assert_eq!(root.root().registered(), 0);
-/// ```
 pub struct RealRoot {
     config: Config,
     root: Root,

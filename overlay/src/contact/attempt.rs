@@ -8,17 +8,6 @@ use super::{CandidateKind, NotTried};
 /// Attempt to reach a node at one of its addresses; see [`PeerInfo::attempts`].
 ///
 /// [`PeerInfo::attempts`]: crate::PeerInfo::attempts
-///
-/// ```
-/// use peersock_overlay::{DirectAttempt, DirectOutcome};
-///
-/// fn tell(attempt: &DirectAttempt) -> String {
-///     match attempt.outcome {
-///         DirectOutcome::NotTried(why) => format!("{}: {why}", attempt.address),
-///         outcome => format!("{}: {} sent, {outcome}", attempt.address, attempt.sent),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectAttempt {
@@ -46,12 +35,6 @@ pub struct DirectAttempt {
 }
 
 /// Outcome of an attempt to reach a node at an address.
-///
-/// ```
-/// use peersock_overlay::DirectOutcome;
-///
-/// assert_eq!(DirectOutcome::Silent.to_string(), "no answer");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DirectOutcome {

@@ -3,10 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Source of an address.
-///
-/// ```
-/// assert_ne!(peersock_overlay::CandidateKind::Interface, peersock_overlay::CandidateKind::Mapped);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateKind {
     /// The address belongs to one of the node's own interfaces.
@@ -21,14 +17,6 @@ pub enum CandidateKind {
 }
 
 /// Possible address of a node.
-///
-/// ```
-/// use peersock_overlay::{Candidate, CandidateKind};
-///
-/// let there = Candidate { kind: CandidateKind::Mapped, address: "198.51.100.7:4000".parse()? };
-/// assert!(there.is_valid());
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// Source of the address.
@@ -52,6 +40,8 @@ impl Candidate {
             IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         };
+        // A peer must not make this node send to many hosts at once, and a link-local address means another
+        // host on each link.
         self.address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_link_local
     }
 }
@@ -71,6 +61,7 @@ pub(super) fn is_global(ip: &IpAddr) -> bool {
             // RFC 8215: a NAT64's prefix that each network may use for itself.
             let is_local_nat64 = ip.segments()[..3] == [0x64, 0xff9b, 1];
             let is_local = ip.is_unique_local() || ip.is_loopback() || is_site_local || is_local_nat64;
+            // A private IPv4 address in a NAT64 or 6to4 address is as private as by itself.
             !is_local && embedded_ipv4(ip).is_none_or(|inside| is_global(&inside.into()))
         }
     }

@@ -26,7 +26,7 @@ pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};
 pub(crate) use own_tcp::SeenByTcp;
 pub use punch::{HolePunch, NotTried, Shot};
 pub(crate) use punching::{Allowances, Punching, Said, TcpDue};
-pub(crate) use tcp::{Opened, ROUND, TcpStreams};
+pub(crate) use tcp::{Opened, ROUND_DURATION, TcpStreams};
 pub use tcp::{TcpAction, TcpPunch, TcpTarget};
 
 /// Description of how a node can be reached.

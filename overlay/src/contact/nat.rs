@@ -1,10 +1,6 @@
 //! Knowledge about the NAT in front of a node.
 
 /// Choice of a socket's external port by a NAT (RFC 4787, 4.1).
-///
-/// ```
-/// assert_eq!(peersock_overlay::Mapping::default(), peersock_overlay::Mapping::Unknown);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mapping {
     /// The mapping is not known.
@@ -55,10 +51,6 @@ impl Mapping {
 }
 
 /// Senders whose packets a NAT or firewall admits (RFC 4787, 5).
-///
-/// ```
-/// assert_eq!(peersock_overlay::Filtering::default(), peersock_overlay::Filtering::Unknown);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Filtering {
     /// The filtering is not known.
@@ -73,14 +65,6 @@ pub enum Filtering {
 }
 
 /// Knowledge about the NAT in front of a node.
-///
-/// ```
-/// use peersock_overlay::{Filtering, Mapping, Nat};
-///
-/// let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressDependent);
-/// let nat = Nat { mapping, filtering, ..Nat::default() };
-/// assert_ne!(nat, Nat::default());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nat {
     /// Mapping of IPv4; if that is unknown, the mapping of IPv6.

@@ -96,6 +96,7 @@ impl OwnContact {
         for address in believed.iter().map(|one| one.voucher.address) {
             let of_host = seen.iter().filter(|other| other.address.ip() == address.ip()).count();
             let is_new = seen.iter().all(|other| other.address != address);
+            // Each root sees another port of a symmetric NAT, and older ports say little.
             if is_new && of_host < MAX_SEEN_PER_HOST {
                 seen.push(Candidate { kind: CandidateKind::Mapped, address });
             }
@@ -107,7 +108,10 @@ impl OwnContact {
         // For nodes with both families the IPv4 mapping says more, because IPv4 has NAT boxes.
         let mapping = if of_ipv4 == Mapping::Unknown { mapping_ipv6 } else { of_ipv4 };
         let nat = Nat { mapping, mapping_ipv6, ..self.given.nat };
+        // Best ones first, because a contact has a limited number of candidates: a forwarded port is open to
+        // all.
         let contact = Contact::new(nat, forwarded.into_iter().chain(seen).chain(others));
+        // Peers are told only of a change, because telling costs a message to each relayed peer.
         let is_new = contact != self.contact;
         self.contact = contact;
         is_new

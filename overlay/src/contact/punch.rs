@@ -13,15 +13,6 @@ use std::time::Duration;
 use super::{Candidate, CandidateKind, Contact};
 
 /// One packet to send.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_overlay::Shot;
-///
-/// let shot = Shot { after: Duration::ZERO, to: "198.51.100.7:4000".parse()? };
-/// assert_eq!(shot.to.port(), 4000);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shot {
     /// Delay from the making of the plan.
@@ -31,12 +22,6 @@ pub struct Shot {
 }
 
 /// Reason why nothing is sent to an address that a node has named.
-///
-/// ```
-/// use peersock_overlay::NotTried;
-///
-/// assert_eq!(NotTried::OtherLan.to_string(), "private address of another network");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTried {
@@ -84,20 +69,6 @@ impl fmt::Display for NotTried {
 }
 
 /// Packets of one side, in the order of time. The plan ends as soon as a place is proven.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_overlay::{Candidate, CandidateKind, Contact, HolePunch, Nat};
-///
-/// let contact = |text: &str| -> Result<Contact, std::net::AddrParseError> {
-///     let address = text.parse()?;
-///     Ok(Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]))
-/// };
-/// let (own, other) = (contact("198.51.100.7:4000")?, contact("203.0.113.9:5000")?);
-/// let plan = HolePunch::new(&own, &other, Duration::from_secs(2));
-/// assert!(plan.shots().iter().all(|shot| shot.to.port() == 5000));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolePunch {
     targets: Vec<Candidate>,
@@ -126,7 +97,7 @@ impl HolePunch {
     const DENSE: [u64; 5] = [0, 100, 200, 400, 800];
 
     /// Duration of the plan after the common start.
-    const LAST: Duration = Duration::from_secs(12);
+    const PLAN_DURATION: Duration = Duration::from_secs(12);
 
     /// Creates the plan of the side with the contact `own` towards `peer`, with the common start in
     /// `start_in`, at most ten seconds.
@@ -143,7 +114,7 @@ impl HolePunch {
             shots.extend(known.iter().map(|to| Shot { after, to: *to }));
         }
         let dense = Self::DENSE.iter().map(|ms| Duration::from_millis(*ms));
-        let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::LAST);
+        let sparse = (1..).map(|i| second * i).take_while(|at| *at <= Self::PLAN_DURATION);
         for after in dense.map(|at| start + at) {
             // A guess concerns the mapping that the peer makes by its first dense packet. Before it a guess
             // would only use ports up, and after it would be wrong.
@@ -188,8 +159,10 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
         let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
         let why = match () {
             () if !own.has_family(to.is_ipv4()) => NotTried::OtherFamily,
+            // The same private address belongs to another host in this node's network.
             () if !candidate.is_global() && !is_near => NotTried::OtherLan,
             () if is_own => NotTried::Own,
+            // A peer could name many ports of one victim, and so aim all packets at it.
             () if of_host >= HolePunch::MAX_PER_HOST => NotTried::TooMany,
             () => {
                 targets.push(*candidate);
@@ -213,9 +186,11 @@ fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
             .map(|candidate| candidate.address)
             .filter(|address| known.contains(address) && varies(address))
             .collect();
+        // From the newest port on, in the direction in which the NAT counts.
         bases.sort_by_key(|at| (host(&at.ip()), -i32::from(at.port()) * delta.signum()));
         for base in bases {
             for i in 1..=HolePunch::PREDICTED as i32 {
+                // Beyond the range the NAT begins again at a place that is not known.
                 let port = u16::try_from(i32::from(base.port()) + i * delta).unwrap_or(0);
                 let to = SocketAddr::new(base.ip(), port);
                 let of_host = guessed.iter().filter(|other| host(&other.ip()) == host(&to.ip())).count();

@@ -18,10 +18,10 @@ use crate::bucket::{Bucket, Rate};
 use crate::reach::{Place, SocketIndex};
 
 /// Duration of a round: SYN packets leave at its start, after 1 s and after 3 s.
-pub(crate) const ROUND: Duration = Duration::from_secs(6);
+pub(crate) const ROUND_DURATION: Duration = Duration::from_secs(6);
 
 /// Burst and interval of rounds that this node takes part in.
-const STARTS: u32 = 8;
+const ROUND_BURST: u32 = 8;
 const START_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of concurrent rounds.
@@ -35,33 +35,19 @@ const MAX_STRANGERS: usize = 8;
 const STRANGER: Duration = Duration::from_secs(5);
 
 /// Time without a path after which a connection is closed.
-const SPARE: Duration = Duration::from_secs(15);
+const PATHLESS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time without a session after which a connection with a path is closed.
-const IDLE: Duration = Duration::from_secs(600);
+const SESSIONLESS_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Interval of checks of connections in use.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time for which an answer counts.
-const VALID_FOR: Duration = Duration::from_secs(20);
+const ANSWER_LIFETIME: Duration = Duration::from_secs(20);
 
 /// Task of the driver about TCP connections to other nodes; see
 /// [`Endpoint::poll_tcp`](crate::Endpoint::poll_tcp).
-///
-/// ```
-/// use peersock_overlay::TcpAction;
-///
-/// fn describe(action: &TcpAction) -> String {
-///     match action {
-///         TcpAction::Punch(punch) => {
-///             format!("connect to {} addresses from port {}", punch.targets.len(), punch.port)
-///         }
-///         TcpAction::Close(socket) => format!("close {socket:?}"),
-///         _ => "something else".to_owned(),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TcpAction {
@@ -73,14 +59,6 @@ pub enum TcpAction {
 
 /// One side of a TCP hole punch. While the driver connects to the addresses of the other node, it listens on
 /// the port it connects from, and accepts every connection.
-///
-/// ```
-/// use peersock_overlay::TcpPunch;
-///
-/// fn most_connections(punch: &TcpPunch) -> u32 {
-///     punch.targets.iter().map(|target| target.tries).sum()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpPunch {
     /// Id for [`Endpoint::tcp_opened`](crate::Endpoint::tcp_opened).
@@ -96,11 +74,6 @@ pub struct TcpPunch {
 }
 
 /// Address to which a TCP connection is tried.
-///
-/// ```
-/// let target = peersock_overlay::TcpTarget { address: "192.0.2.1:4000".parse()?, tries: 6 };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpTarget {
     /// Address to connect to.
@@ -155,7 +128,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     pub(crate) fn new(is_on: bool, now: Instant) -> Self {
         Self {
             is_on,
-            starts: Bucket::new(Rate::every(START_INTERVAL, STARTS), now),
+            starts: Bucket::new(Rate::every(START_INTERVAL, ROUND_BURST), now),
             next_id: 0,
             rounds: Vec::new(),
             streams: BTreeMap::new(),
@@ -170,6 +143,8 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     /// Returns true if this node takes part in another round.
     pub(crate) fn take_start(&mut self, now: Instant) -> bool {
         self.rounds.retain(|round| now < round.ends);
+        // Peers cause rounds, and each round makes the system open connections, so both number and rate are
+        // bounded.
         self.rounds.len() < MAX_ROUNDS && self.starts.take(now)
     }
 
@@ -182,9 +157,10 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) {
         self.next_id = self.next_id.wrapping_add(1);
+        // One round for each node. A connection of an older round counts as a stranger's.
         self.rounds.retain(|round| now < round.ends && round.node != node);
-        self.rounds.push(Round { id: self.next_id, node, ends: now + after + ROUND });
-        let punch = TcpPunch { id: self.next_id, port, targets, after, lasts: ROUND };
+        self.rounds.push(Round { id: self.next_id, node, ends: now + after + ROUND_DURATION });
+        let punch = TcpPunch { id: self.next_id, port, targets, after, lasts: ROUND_DURATION };
         self.actions.push_back(TcpAction::Punch(punch));
     }
 
@@ -210,8 +186,9 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
 
     /// Records the owner of a connection, which a packet has shown.
     pub(crate) fn claim(&mut self, socket: SocketIndex, node: K) {
+        // The first owner stays, so that no other node can take over a connection by a packet on it.
         if let Some(stream) = self.streams.get_mut(&socket).filter(|stream| stream.node.is_none()) {
-            (stream.node, stream.patience) = (Some(node), SPARE);
+            (stream.node, stream.patience) = (Some(node), PATHLESS_TIMEOUT);
         }
     }
 
@@ -227,6 +204,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
         draw: impl FnOnce() -> Option<[u8; 8]>,
     ) -> Option<[u8; 8]> {
+        // One challenge is enough, because TCP repeats what is lost.
         let stream = self.streams.get_mut(&socket).filter(|stream| stream.asked.is_none())?;
         let data = draw()?;
         stream.asked = Some((data, now));
@@ -243,7 +221,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) -> Option<(Duration, SocketAddr)> {
         let stream = self.streams.get(&place.socket()).filter(|stream| stream.node == Some(node))?;
-        let (_, at) = stream.asked.filter(|(asked, at)| *asked == data && now < *at + VALID_FOR)?;
+        let (_, at) = stream.asked.filter(|(asked, at)| *asked == data && now < *at + ANSWER_LIFETIME)?;
         Some((now.saturating_duration_since(at), stream.remote))
     }
 
@@ -257,17 +235,19 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     pub(crate) fn close_unused(&mut self, paths: &[(SocketIndex, bool)], now: Instant) -> Vec<SocketIndex> {
         for (socket, has_session) in paths {
             let Some(stream) = self.streams.get_mut(socket) else { continue };
-            stream.patience = IDLE;
+            // Kept for long once it is a path, because another connection would take the whole search again.
+            stream.patience = SESSIONLESS_TIMEOUT;
             if *has_session {
                 stream.used = now;
             }
         }
         for (socket, stream) in &mut self.streams {
-            if stream.patience == IDLE && paths.iter().all(|(path, _)| path != socket) {
-                (stream.patience, stream.used) = (SPARE, now);
+            if stream.patience == SESSIONLESS_TIMEOUT && paths.iter().all(|(path, _)| path != socket) {
+                (stream.patience, stream.used) = (PATHLESS_TIMEOUT, now);
             }
         }
         let is_over = |_: &SocketIndex, stream: &mut Stream<K>| now >= stream.used + stream.patience;
+        // The driver is told too, because it owns the file descriptors.
         let closed: Vec<_> = self.streams.extract_if(.., is_over).map(|(socket, _)| socket).collect();
         self.actions.extend(closed.iter().map(|socket| TcpAction::Close(*socket)));
         closed
@@ -276,7 +256,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     /// Returns when to check the connections.
     pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
         let ends = self.streams.values().map(|stream| stream.used + stream.patience);
-        ends.min().map(|end| end.min(now + LOOK))
+        ends.min().map(|end| end.min(now + CHECK_INTERVAL))
     }
 
     /// Returns the driver's next task.
@@ -344,7 +324,7 @@ mod tests {
         assert_eq!(streams.answered('a', &place(other), [7; 8], later), None);
         assert_eq!(streams.answered('a', &place(socket), [8; 8], later), None);
         assert!(streams.answered('a', &place(socket), [7; 8], later).is_some());
-        assert!(streams.answered('a', &place(socket), [7; 8], later + VALID_FOR).is_none());
+        assert!(streams.answered('a', &place(socket), [7; 8], later + ANSWER_LIFETIME).is_none());
     }
 
     #[test]

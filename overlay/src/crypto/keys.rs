@@ -11,14 +11,6 @@ use super::hash;
 pub type EntropySource = Arc<dyn Fn(&mut [u8; 32]) -> Result<(), NoEntropy> + Send + Sync>;
 
 /// Error of a missing source of randomness.
-///
-/// ```
-/// use std::sync::Arc;
-/// use peersock_overlay::{EntropySource, NoEntropy};
-///
-/// let broken: EntropySource = Arc::new(|_| Err(NoEntropy));
-/// assert_eq!(broken(&mut [0; 32]), Err(NoEntropy));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the system gives no randomness")]
 pub struct NoEntropy;
@@ -67,12 +59,14 @@ impl KeySource {
     pub fn draw(&mut self) -> Result<Zeroizing<[u8; 32]>, NoEntropy> {
         let mut fresh = Zeroizing::new([0; 32]);
         let filled = self.entropy.as_ref().map_or(Ok(()), |entropy| entropy(&mut fresh));
+        // Logged once per change, because every handshake would otherwise log it.
         if std::mem::replace(&mut self.is_failing, filled.is_err()) != filled.is_err() {
             match filled {
                 Err(_) => tracing::error!("the system gives no randomness: no handshakes until it does"),
                 Ok(()) => tracing::info!("the system gives randomness again"),
             }
         }
+        // Without fresh randomness a copied virtual machine would draw the same keys as its original.
         filled?;
         Ok(self.draw_with(&fresh))
     }
@@ -87,6 +81,7 @@ impl KeySource {
         // The key and the next state come from the old state by different labels, so neither reveals the
         // other.
         let mut next = hash::keyed(&self.state, &[b"next", fresh]);
+        // The old state would give away the key that was just drawn.
         self.state.zeroize();
         self.state = next;
         next.zeroize();
@@ -94,8 +89,6 @@ impl KeySource {
     }
 
     /// Returns random bytes for a nonce, which no copy of the state repeats.
-    ///
-    /// # Errors
     /// Returns an error as [`Self::draw`] does.
     pub fn nonce<const N: usize>(&mut self) -> Result<[u8; N], NoEntropy> {
         let drawn = self.draw()?;

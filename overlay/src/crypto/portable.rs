@@ -4,13 +4,6 @@ use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 use super::{AeadError, AeadKey, NonceKey, Provider, Suite, SuiteSet, TAG, split_tag};
 
 /// ChaCha20-Poly1305 in plain Rust, for every target. Slower than [`AwsLc`](crate::AwsLc).
-///
-/// ```
-/// use peersock_overlay::{Portable, Provider, Suite, SuiteSet};
-///
-/// assert_eq!(Portable.suites(), SuiteSet::CHACHA20_POLY1305);
-/// assert!(Portable.key(Suite::Aes256Gcm, &[0; 32]).is_none());
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Portable;
 

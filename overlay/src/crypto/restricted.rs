@@ -5,16 +5,6 @@ use std::sync::Arc;
 use super::{AeadKey, Provider, Suite, SuiteSet};
 
 /// One suite of another provider. A node with it uses no other suite, and cannot reach a peer that lacks it.
-///
-/// ```
-/// use peersock_overlay::{Portable, Provider, Restricted, Suite, SuiteSet};
-/// use std::sync::Arc;
-///
-/// let suite = Suite::ChaCha20Poly1305;
-/// let provider = Restricted::new(Arc::new(Portable), suite).expect("it has this suite");
-/// assert_eq!(provider.suites(), SuiteSet::CHACHA20_POLY1305);
-/// assert!(provider.key(Suite::Aes256Gcm, &[1; 32]).is_none());
-/// ```
 pub struct Restricted {
     provider: Arc<dyn Provider>,
     suite: Suite,

@@ -30,6 +30,7 @@ impl Suite {
     pub(crate) fn nonce(self, counter: u64) -> [u8; 12] {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&match self {
+            // The byte orders of Noise (section 12.4 for AESGCM, 12.3 for ChaChaPoly).
             Self::Aes256Gcm => counter.to_be_bytes(),
             Self::ChaCha20Poly1305 => counter.to_le_bytes(),
         });
@@ -73,6 +74,7 @@ impl SuiteSet {
 
     /// Creates a set from the byte on the wire. Bits of unknown suites are dropped.
     pub const fn from_wire(bits: u8) -> Self {
+        // Unknown bits are suites of later versions, which this node cannot choose.
         Self(bits & Self::KNOWN)
     }
 
@@ -103,6 +105,7 @@ impl SuiteSet {
     ///
     /// Both ends get the same result, but only the responder's counts.
     pub const fn choose(self, other: Self) -> Option<Suite> {
+        // The rule is symmetric, so both sides choose the same suite, whichever of them begins.
         let both = Self(self.0 & other.0);
         if both.has(Suite::Aes256Gcm) && (both.contains(Self::FAST_AES) || !both.has(Suite::ChaCha20Poly1305))
         {

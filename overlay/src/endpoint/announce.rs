@@ -17,7 +17,7 @@ use crate::link::{Link, Reason, Timer};
 use crate::reach::Why;
 
 /// Minimum interval between the beginnings of announcements.
-const INTERVAL: Duration = Duration::from_secs(1);
+const MIN_ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Times of the challenges after a change.
 // Several, because a route, a neighbour or a carrier may take a while to appear.
@@ -51,7 +51,8 @@ impl Endpoint {
     /// Tells all nodes with a session this node's address, and retries waiting handshakes at once. Waits if
     /// the last announcement began less than a second ago.
     pub(super) fn announce_address(&mut self, now: Instant) {
-        let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
+        let next = self.announcement.last.map_or(now, |last| last + MIN_ANNOUNCEMENT_INTERVAL);
+        // Interfaces change in bursts, and each announcement sends to all peers.
         if now < next {
             self.announcement.again = true;
             return self.core.timers.set_earlier(Timer::Announce, next);
@@ -75,7 +76,7 @@ impl Endpoint {
     }
 
     pub(super) fn on_announce_timer(&mut self, now: Instant) {
-        let is_due = |last: Instant| now >= last + INTERVAL;
+        let is_due = |last: Instant| now >= last + MIN_ANNOUNCEMENT_INTERVAL;
         match self.announcement {
             Announcement { since: Some(_), again: false, .. } => self.announce_next(now),
             Announcement { since: Some(_), last, .. } if !last.is_none_or(is_due) => self.announce_next(now),
@@ -96,6 +97,7 @@ impl Endpoint {
         for node in nodes {
             self.challenge_path(now, node, Why::Announce);
         }
+        // Later than the first challenges, because a handshake costs both sides more than a challenge.
         for &key in told.iter().filter(|_| rung == SEARCH) {
             if self.peers.get(key).is_some_and(|peer| peer.link.told == Some(true)) {
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
@@ -106,7 +108,7 @@ impl Endpoint {
             Some(_) => Announcement { rung: rung + 1, ..self.announcement },
             None => Announcement { since: None, rung: 0, ..self.announcement },
         };
-        let anew = last.filter(|_| again).map(|last| last + INTERVAL);
+        let anew = last.filter(|_| again).map(|last| last + MIN_ANNOUNCEMENT_INTERVAL);
         match next.into_iter().chain(anew).min() {
             Some(at) => self.core.timers.set(Timer::Announce, at),
             None => self.core.timers.clear(Timer::Announce),

@@ -39,14 +39,14 @@ const MAX_WAITING: usize = 1024;
 
 /// Number of waiting initiations from which cookies are required: some 100 ms of processor time.
 // The rate does not matter then, because the processor is behind in any case.
-const BEHIND: usize = 512;
+const COOKIES_FROM_WAITING: usize = 512;
 
 const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");
 
 impl Backlog {
     /// Returns true if the processor is so far behind that forged sources would delay proven ones.
     pub(super) fn is_long(&self) -> bool {
-        self.0.iter().map(VecDeque::len).sum::<usize>() >= BEHIND
+        self.0.iter().map(VecDeque::len).sum::<usize>() >= COOKIES_FROM_WAITING
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,6 +66,7 @@ impl Backlog {
             *old = waiting;
             return true;
         }
+        // A full queue refuses the newcomer, so that a flood cannot push out those that wait.
         let has_room = queue.len() < MAX_WAITING;
         if has_room {
             queue.push_back(waiting);
@@ -75,6 +76,7 @@ impl Backlog {
 
     /// Removes and returns the oldest initiation of the highest standing.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
+        // Known peers first: their sessions would otherwise end in a flood of strangers.
         self.0.iter_mut().rev().find_map(VecDeque::pop_front)
     }
 }

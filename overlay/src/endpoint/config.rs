@@ -90,12 +90,6 @@ impl fmt::Debug for EndpointConfig {
 }
 
 /// Bounds on what others can make an endpoint remember and do.
-///
-/// ```
-/// use peersock_overlay::Limits;
-///
-/// let small_device = Limits { peers_per_network: 64, ..Limits::default() };
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Maximum number of peers remembered in each ad-hoc network; in a static one the list is the limit. A
@@ -156,14 +150,6 @@ pub enum JoinError {
 }
 
 /// Owner of an overlay address.
-///
-/// ```
-/// use peersock_overlay::Lookup;
-///
-/// fn reachable(lookup: &Lookup) -> bool {
-///     matches!(lookup, Lookup::Local | Lookup::Peer(_))
-/// }
-/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Lookup {

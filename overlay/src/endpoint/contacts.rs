@@ -45,6 +45,8 @@ impl Endpoint {
         let joined = self.networks.values().find(|joined| joined.id == *network);
         let Some(index) = joined.map(|joined| joined.index) else { return };
         let first = contact.candidates().first();
+        // An attacker that writes many contacts into the DHT from one prefix gets only that prefix's share of
+        // the table.
         let source = first.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |candidate| candidate.address.ip());
         let Some(key) = self.find_or_add(now, index, identity, source) else { return };
         self.link(now, key, Link::announce);
@@ -63,6 +65,7 @@ impl Endpoint {
     /// Tells the nodes that are reached through roots this node's addresses.
     fn tell_contact(&mut self, now: Instant) {
         for node in self.nodes.keys() {
+            // A node with a direct path needs no other addresses until that path fails.
             if self.nodes.get(node).is_some_and(|node| node.reach.is_relayed())
                 && let Some(key) = self.carrier(node)
             {

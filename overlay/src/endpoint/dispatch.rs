@@ -154,6 +154,8 @@ impl Endpoint {
             Effect::PathMoved(before) => {
                 self.nodes.note_path(node, before);
                 self.others(now, key, node, Link::path_moved);
+                // A relayed path may be one of several. Other roots may know the node too, and one of them
+                // may be nearer.
                 if self.nodes[node].reach.place().is_some_and(|place| place.relay().is_some()) {
                     self.look_up_more(now, key, node);
                 }
@@ -181,6 +183,7 @@ impl Endpoint {
         node: NodeKey,
         step: impl Fn(&mut Link, &mut Context<'_>),
     ) {
+        // Collected first, because a step may add or remove peers.
         let others = self.nodes.get(node).map_or_else(Vec::new, |node| node.peers().collect());
         for other in others.into_iter().filter(|other| *other != key) {
             self.link(now, other, &step);
@@ -195,6 +198,7 @@ impl Endpoint {
             link.current()?;
             Some((link.handle.activity().last_received(), key))
         });
+        // Only one session carries the probes, because all sessions of the node share one path and one size.
         connected.max().map(|(_, key)| key)
     }
 

@@ -6,8 +6,8 @@
 //! attempt or a session ends. So the work for one newcomer does not grow with the table.
 //!
 //! A peer with a session but without packets from here is worth little, whatever it sends, because identities
-//! cost nothing. A peer that programs sent something to within [`SPARED`] stays. A peer evicted despite a
-//! connection loses only its session: the next packet, from either side, makes another one.
+//! cost nothing. A peer that programs sent something to within [`EVICTION_MIN_IDLE`] stays. A peer evicted
+//! despite a connection loses only its session: the next packet, from either side, makes another one.
 //!
 //! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix
 //! that holds a quarter as many peers as there are free places gets no more: its newcomers replace its own
@@ -38,7 +38,7 @@ pub(super) enum Worth {
 }
 
 /// Time since the last packet to a peer within which it is not evicted.
-const SPARED: Duration = Duration::from_secs(10);
+const EVICTION_MIN_IDLE: Duration = Duration::from_secs(10);
 
 /// Maximum number of outdated ranks corrected for one newcomer. The next newcomer continues from there.
 const MAX_STEPS: usize = 64;
@@ -100,6 +100,7 @@ impl EvictionOrder {
         for key in origin.keys() {
             if let Some(holding) = self.by_prefix.get_mut(&key) {
                 holding.peers -= 1;
+                // Prefixes come and go, so empty accounts must not stay.
                 if holding.peers == 0 {
                     self.by_prefix.remove(&key);
                 }
@@ -181,7 +182,8 @@ impl Endpoint {
             self.core.counters.eviction_steps.increment();
             if !self.refile(first) {
                 let (worth, since, _) = self.peers.get(first)?.rank?;
-                let is_spared = worth == Worth::Used && now.saturating_duration_since(since) < SPARED;
+                let is_spared =
+                    worth == Worth::Used && now.saturating_duration_since(since) < EVICTION_MIN_IDLE;
                 return (!is_spared).then_some(first);
             }
         }

@@ -8,7 +8,7 @@ use crate::link::{Context, Link, NodeKey, Timer};
 use crate::reach::SocketInfo;
 
 /// Interval of checks for sockets that no path uses.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Endpoint {
     /// Returns the extra UDP sockets that the driver should have, if they have changed since the last call.
@@ -40,7 +40,7 @@ impl Endpoint {
             self.step_birthday(now, node, Link::on_extra_sockets);
         }
         if self.core.birthday.is_wanting() {
-            self.core.timers.set_earlier(Timer::Sockets, now + LOOK);
+            self.core.timers.set_earlier(Timer::Sockets, now + CHECK_INTERVAL);
         }
     }
 
@@ -63,7 +63,7 @@ impl Endpoint {
         let used: Vec<_> = places.map(|place| place.socket()).filter(|socket| socket.is_extra()).collect();
         self.core.birthday.close_unused(&used, now);
         if self.core.birthday.is_wanting() {
-            self.core.timers.set(Timer::Sockets, now + LOOK);
+            self.core.timers.set(Timer::Sockets, now + CHECK_INTERVAL);
         }
     }
 }

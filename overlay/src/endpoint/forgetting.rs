@@ -38,7 +38,8 @@ impl Endpoint {
             .map(|(_, peer)| forget_at(peer, forget_after).unwrap_or(now + forget_after))
             .min();
         match next {
-            Some(at) => self.core.timers.set(Timer::Forget, at.max(now + forget_after / STEPS)),
+            // Each run looks at all peers, so runs are bounded however the ends of peers are spread.
+            Some(at) => self.core.timers.set(Timer::Forget, at.max(now + forget_after / MAX_TIMER_RUNS)),
             None => self.core.timers.clear(Timer::Forget),
         }
     }
@@ -50,7 +51,7 @@ impl Endpoint {
 
     /// Schedules an early check for a peer that has said goodbye.
     pub(super) fn forget_departed(&mut self, now: Instant) {
-        self.core.timers.set_earlier(Timer::Forget, now + self.forget_after() / STEPS);
+        self.core.timers.set_earlier(Timer::Forget, now + self.forget_after() / MAX_TIMER_RUNS);
     }
 
     /// Returns the setting within bounds that keep the timer from running all the time and times from
@@ -66,11 +67,12 @@ fn forget_at(peer: &PeerState, forget_after: Duration) -> Option<Instant> {
         return None;
     }
     let last = peer.link.last_seen().map_or(peer.link.used, |seen| seen.max(peer.link.used));
-    Some(last + if peer.link.departed { forget_after / STEPS } else { forget_after })
+    // A peer that said goodbye is not expected back, but its last packets may still be on their way.
+    Some(last + if peer.link.departed { forget_after / MAX_TIMER_RUNS } else { forget_after })
 }
 
 /// Maximum number of timer runs within the time after which a peer is forgotten.
-const STEPS: u32 = 10;
+const MAX_TIMER_RUNS: u32 = 10;
 
 /// Ten years.
 const MAX_FORGET_AFTER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

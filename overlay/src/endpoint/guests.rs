@@ -23,17 +23,17 @@ use crate::wire::{Initiation, LookUpKey, Referral, RootRecord, StreamWay};
 
 /// Maximum number of guests while this node's own roots do not change; and maximum named by one of them.
 const MAX_GUESTS: usize = 16;
-const MAX_OF_ONE: usize = 8;
+const MAX_GUESTS_OF_PEER: usize = 8;
 /// Minimum number that each root may name, however many roots there are.
 const MIN_OF_ONE: usize = 2;
 /// Maximum number of guests after changes of this node's own roots.
-const MAX_EVER: usize = 2 * MAX_GUESTS;
+const MAX_GUESTS_IN_TRANSITION: usize = 2 * MAX_GUESTS;
 /// Maximum number of addresses of a guest that are tried.
 const MAX_ADDRESSES: usize = 4;
 /// Maximum number of ways by streams that are tried.
 const MAX_WAYS: usize = 4;
 /// Delay of streams after UDP addresses.
-const STREAM_AFTER: Duration = Duration::from_secs(1);
+const STREAM_DELAY: Duration = Duration::from_secs(1);
 /// Time for which streams are tried, unless the root answers.
 const STREAM_TRIED: Duration = Duration::from_secs(10);
 /// First port that may be tried, apart from the web's: lower ports belong to unrelated services.
@@ -44,7 +44,7 @@ const GRANTED: usize = 4 * Initiation::MIN;
 /// Maximum number of nodes that a guest is asked for; others wait until it is left.
 const MAX_NODES: usize = 256;
 /// Time without a peer reached through it after which a guest is left.
-const IDLE: Duration = Duration::from_secs(120);
+const UNUSED_GUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Endpoint {
     /// Handles a referral: a root says that a wanted node is registered at another root. Believes it if the
@@ -67,6 +67,8 @@ impl Endpoint {
         self.core.counters.root_referrals.increment();
         // The referring root has said what it knows.
         self.roots.look_ups.found(key, wanted, now);
+        // A guest refers in the name of the root that named it, or a chain of guests would multiply the
+        // share.
         let Some(own) = self.named_by(key) else { return };
         let known = self.roots.list.iter().find(|(_, root)| root.identity == referral.root.identity);
         let guest = match known {
@@ -82,6 +84,7 @@ impl Endpoint {
         let is_registered = root.registering.standing(now).is_some();
         let Some(state) = &mut root.guest else { return };
         state.used = now;
+        // Bounded, because the referring root chooses the nodes.
         let is_new = state.nodes.len() < MAX_NODES && state.nodes.insert(node);
         self.step_root(now, guest);
         if is_new && is_registered {
@@ -112,8 +115,8 @@ impl Endpoint {
             guests().filter(|guest| guest.named_by.first().is_some_and(|(by, _)| *by == own)).count();
         let all = guests().count();
         // A share for each root, so that one root's referrals cannot take the places of the others'.
-        let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_OF_ONE);
-        if of_one >= share || all >= MAX_EVER {
+        let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_GUESTS_OF_PEER);
+        if of_one >= share || all >= MAX_GUESTS_IN_TRANSITION {
             return None;
         }
         let granted = self.granted(now, own, &referral.root, said_by);
@@ -142,7 +145,7 @@ impl Endpoint {
         let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get_mut(guest)) else { return };
         self.nodes[peer.link.node].reach.add_named(&granted.addresses, GRANTED);
         if !granted.ways.is_empty() {
-            let after = if granted.addresses.is_empty() { Duration::ZERO } else { STREAM_AFTER };
+            let after = if granted.addresses.is_empty() { Duration::ZERO } else { STREAM_DELAY };
             root.stream.try_named(granted.ways.clone(), after, now + after + STREAM_TRIED);
         }
     }
@@ -192,6 +195,7 @@ impl Endpoint {
         let addresses: Vec<_> = good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect();
         // Each host costs budget only once.
         let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        // A lying root must not make this node talk to mail or login servers in its own name.
         let is_allowed_port = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
         let good = record.streams().into_iter();
         let good = good.filter(|way| is_good(&way.address) && is_allowed_port(way.address.port()));
@@ -218,7 +222,7 @@ impl Endpoint {
             })
         };
         let is_used = root.relay.as_ref().is_some_and(is_reached);
-        let is_over = root.registering.is_refused() || (!is_used && now >= guest.used + IDLE);
+        let is_over = root.registering.is_refused() || (!is_used && now >= guest.used + UNUSED_GUEST_TIMEOUT);
         if is_over {
             self.leave_root(now, key);
             self.publish_roots();

@@ -13,17 +13,6 @@ use crate::bucket::{Bucket, Rate};
 ///
 /// The table has a fixed size. Sources in the same slot share its bucket; the slot depends on the endpoint's
 /// seed.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_overlay::load::{Limiter, Rate};
-///
-/// # fn now() -> Instant { Instant::now() }
-/// let (now, one) = (now(), Rate::per_second(1, 1));
-/// let mut limiter = Limiter::new(Rate::per_second(100, 100), one, 7, now);
-/// assert!(limiter.take([192, 0, 2, 1].into(), now));
-/// assert!(!limiter.take([192, 0, 2, 2].into(), now), "the same /24");
-/// ```
 #[derive(Debug)]
 pub struct Limiter {
     all: Bucket,
@@ -90,14 +79,9 @@ impl Sources {
 }
 
 /// Returns the prefix of an address that one Internet subscriber usually has: IPv4 /24, IPv6 /56.
-///
-/// ```
-/// use peersock_overlay::load::prefix_of;
-///
-/// assert_eq!(prefix_of([192, 0, 2, 1].into()), prefix_of([192, 0, 2, 254].into()));
-/// ```
 pub fn prefix_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
+        // A /24, the least that is routed on the Internet, so one attacker seldom has several.
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
         // The highest bit keeps IPv6 prefixes apart from IPv4 ones, which have 24 bits.
         IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
@@ -106,15 +90,10 @@ pub fn prefix_of(source: IpAddr) -> u64 {
 
 /// Returns the wider prefix of an address, of a provider whose subscribers may have many narrow ones: IPv4
 /// /16, IPv6 /32.
-///
-/// ```
-/// use peersock_overlay::load::provider_of;
-///
-/// assert_eq!(provider_of([192, 0, 2, 1].into()), provider_of([192, 0, 77, 1].into()));
-/// ```
 pub fn provider_of(source: IpAddr) -> u64 {
     match source.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
+        // A /32, which registries give to one provider.
         IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
     }
 }

@@ -151,6 +151,7 @@ impl HandshakeLoad {
             // A peer at its own address gets through in any case, so that a flood cannot end its session.
             return if may || take_known() { Admission::Accept } else { Admission::Refuse };
         }
+        // Replies are limited too, because a forged source would get them.
         let may = relayed.cookie_replies.take_if_relayed(origin, now)
             && self.cookie_replies.take_address(remote, now);
         if may { Admission::DemandCookie } else { Admission::Refuse }
@@ -169,6 +170,7 @@ impl HandshakeLoad {
     /// Counts a forged response that has cost its Diffie-Hellman operations.
     pub(super) fn note_failed_response(&mut self, origin: impl Into<Origin>, now: Instant) {
         let origin = origin.into();
+        // A relayed forger must not use up the budget of the root that relays for others.
         if self.relayed.failed_responses.take_if_relayed(origin, now) {
             self.failed_responses.take(origin.remote.ip(), now);
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Endpoint;
-use super::root_sessions::SHORTEST;
+use super::root_sessions::MIN_TIMER_DELAY;
 use super::roots::Roots;
 use crate::link::{Link, NodeKey, PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
@@ -18,13 +18,14 @@ impl Endpoint {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.ask_at(key, now, |wanted| may_ask(list, key, wanted));
         if let Some(at) = look_ups.next() {
-            self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST));
+            self.core.timers.set(Timer::LookUp, at.max(now + MIN_TIMER_DELAY));
         }
         self.ask_roots(now, questions);
     }
 
     /// Looks up the node that has a self-certifying address at the roots.
     pub(super) fn look_up_address(&mut self, now: Instant, network: NetworkIndex, address: IpAddr) {
+        // Roots know nodes by their IDs, and only a self-certifying address shows a part of one.
         let IpAddr::V6(certified) = address else { return };
         let Some(prefix) = certified.octets().last_chunk().copied() else { return };
         self.look_up(now, LookUpKey::Prefix(prefix), Some((network, address)));
@@ -46,6 +47,7 @@ impl Endpoint {
         let reach = &self.nodes[node].reach;
         let own = self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
         let relays = own.filter_map(|(_, root)| root.relay);
+        // Roots behind which the node is known have nothing to add.
         if relays.into_iter().any(|relay| !reach.is_behind(&relay.root)) {
             self.look_up_peer(now, key);
         }
@@ -66,7 +68,7 @@ impl Endpoint {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.due(&roots, now, |root, wanted| may_ask(list, root, wanted));
         match self.roots.look_ups.next() {
-            Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST)),
+            Some(at) => self.core.timers.set(Timer::LookUp, at.max(now + MIN_TIMER_DELAY)),
             None => self.core.timers.clear(Timer::LookUp),
         }
         self.ask_roots(now, questions);
@@ -99,6 +101,7 @@ impl Endpoint {
         let rtt = self.peers.get(key).and_then(|peer| self.nodes[peer.link.node].reach.rtt());
         for (network, address) in self.roots.look_ups.found(key, wanted, now) {
             let Some(joined) = self.networks.get(&network) else { continue };
+            // A root answers with a node whose ID begins so; only the whole address shows that it is the one.
             let is_there = joined.id.address_of(&node) == address;
             if is_there && let Some(peer) = self.find_or_add(now, network, &identity, relay.root.ip()) {
                 self.add_relayed(now, peer, &place);

@@ -40,6 +40,7 @@ impl Endpoint {
         if !policy.admits(&self.own_id) {
             return Err(JoinError::NotAMember { network: id, node: self.own_id });
         }
+        // Never used again, so that a handle from before cannot mean another network.
         let index = NetworkIndex(self.next_network);
         self.next_network += 1;
         self.routes.publish(index, &prefixes_of(&*policy, &self.own_id), &Route::Local);

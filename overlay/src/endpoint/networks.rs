@@ -19,7 +19,7 @@ const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// Time for which a failed look-up is remembered, so that a handshake starts when the owner is found: the
 /// longest round trip plus the other node's queueing time.
-const WANTED_FOR: Duration = Duration::from_secs(12);
+const FAILED_LOOKUP_LIFETIME: Duration = Duration::from_secs(12);
 
 /// Maximum number of such addresses per network; the one asked for longest ago makes room.
 const MAX_WANTED: usize = 64;
@@ -105,6 +105,7 @@ impl JoinedNetwork {
         Self {
             index,
             id: policy.id(),
+            // One handshake for all networks: an open one mixes in zeros, which proves nothing.
             psk: policy.psk().cloned().unwrap_or(Psk::open()),
             discovery: policy.discovery_key(),
             policy,
@@ -119,6 +120,7 @@ impl JoinedNetwork {
     /// Records that traffic waits for the owner of this address.
     pub(super) fn want(&mut self, address: IpAddr, now: Instant) {
         self.forget_unwanted(now);
+        // A program that scans a network would otherwise fill the memory.
         if self.wanted.len() >= MAX_WANTED && !self.wanted.contains_key(&address) {
             let oldest = self.wanted.iter().min_by_key(|&(_, since)| since).map(|(&address, _)| address);
             oldest.and_then(|address| self.wanted.remove(&address));
@@ -136,6 +138,7 @@ impl JoinedNetwork {
     pub(super) fn take_wanted(&mut self, prefixes: &[Prefix], now: Instant) -> bool {
         self.forget_unwanted(now);
         let before = self.wanted.len();
+        // Taken, so that one demand begins one handshake, however many hellos follow.
         self.wanted.retain(|address, _| !prefixes.iter().any(|prefix| prefix.contains(*address)));
         self.wanted.len() < before
     }
@@ -146,6 +149,6 @@ impl JoinedNetwork {
     }
 
     fn forget_unwanted(&mut self, now: Instant) {
-        self.wanted.retain(|_, &mut since| now.saturating_duration_since(since) < WANTED_FOR);
+        self.wanted.retain(|_, &mut since| now.saturating_duration_since(since) < FAILED_LOOKUP_LIFETIME);
     }
 }

@@ -89,8 +89,6 @@ impl Endpoint {
     /// Asks all roots for the owner of a nickname, or returns their answer; `None` while there is none. Call
     /// this again until it returns an answer; [`Self::poll_timeout`] says when one may exist. The search
     /// continues for ten seconds after the last call.
-    ///
-    /// # Errors
     /// Returns [`NicknameError::NotFound`] or [`NicknameError::Ambiguous`].
     pub fn find_nickname(
         &mut self,

@@ -43,7 +43,7 @@ const HANDSHAKE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of nodes examined per address. Usually there is one, or a few that have followed each
 /// other.
-const MOST_AT: usize = 8;
+const MAX_NODES_PER_ADDRESS: usize = 8;
 
 /// All nodes. Indexing works for nodes that are a peer somewhere.
 #[derive(Debug, Default)]
@@ -62,6 +62,7 @@ impl Nodes {
         if let Some(&key) = self.by_id.get(id) {
             return key;
         }
+        // Never used again, so that a timer or an effect of a removed node finds nothing.
         let key = NodeKey(self.next);
         self.next += 1;
         let node = Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None };
@@ -113,7 +114,9 @@ impl Nodes {
 
     /// Returns the peers of nodes whose paths lead to `place`, for at most a few nodes.
     pub(super) fn peers_at(&self, place: &PlaceKey) -> Vec<PeerKey> {
-        self.at(place).take(MOST_AT).flat_map(|key| self[key].peers()).collect()
+        // Bounded, because unauthenticated hints make this node look here, and many nodes may share one NAT
+        // box.
+        self.at(place).take(MAX_NODES_PER_ADDRESS).flat_map(|key| self[key].peers()).collect()
     }
 
     /// Returns the nodes whose paths lead to `place`.
@@ -130,9 +133,11 @@ impl Nodes {
     /// Takes one handshake from the budget of the node whose path leads to `place`. Returns false if none is
     /// left or there is no such node.
     pub(super) fn take_handshake(&mut self, place: &PlaceKey, now: Instant) -> bool {
+        // Only one node's budget counts, because the initiation is not read yet.
         let first = self.at(place).next();
         let Some(node) = first.and_then(|key| self.table.get_mut(&key)) else { return false };
         let rate = Rate::every(HANDSHAKE_INTERVAL, HANDSHAKE_BURST);
+        // Enough for renewals and too little for a flood that forges the peer's address.
         rate.take(node.handshakes.get_or_insert(now), now)
     }
 }

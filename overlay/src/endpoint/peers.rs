@@ -30,6 +30,7 @@ impl PeerState {
     pub(super) fn note_heard(&mut self, now: Instant) {
         self.link.used = now;
         self.heard = Some(now);
+        // It is heard, so its goodbye was that of an earlier instance.
         self.link.departed = false;
     }
 
@@ -38,9 +39,12 @@ impl PeerState {
     ///
     /// `any_proven`: the node has shown that it receives somewhere.
     pub(super) fn worth(&self, any_proven: bool) -> Option<(Worth, Instant)> {
+        // The list is itself a limit, so a member never makes room.
         if self.listed {
             return None;
         }
+        // Only what this node's programs sent counts: a peer must not keep its place by sending packets
+        // itself.
         let sent = self.link.handle.activity().last_data_sent();
         if let Some(sent) = sent.filter(|_| self.link.has_confirmed_session()) {
             return Some((Worth::Used, sent));

@@ -24,9 +24,7 @@ impl Endpoint {
     ///
     /// The caller must be trusted with the whole network, because nothing here checks whether the peer may
     /// have them.
-    ///
-    /// # Errors
-    /// Returns the reason as an [`AddressError`]; the peer then keeps what it has.
+    /// Fails with the reason as an [`AddressError`]; the peer then keeps what it has.
     pub fn set_addresses(
         &mut self,
         network: NetworkIndex,
@@ -36,6 +34,7 @@ impl Endpoint {
         let joined = self.networks.get(&network).ok_or(AddressError::NotAPeer(*node))?;
         let key = joined.by_node.get(node).ok_or(AddressError::NotAPeer(*node))?;
         let peer = self.peers.get(*key).ok_or(AddressError::NotAPeer(*node))?;
+        // Every packet of the peer is checked against them.
         if prefixes.len() > MAX_PREFIXES {
             return Err(AddressError::TooMany);
         }
@@ -60,6 +59,7 @@ impl Endpoint {
 
         let handle = Arc::clone(&peer.link.handle);
         let before = handle.prefixes();
+        // The self-certifying address follows from the key, so it can be neither removed nor given away.
         let mut after = vec![before[0]];
         for &prefix in prefixes {
             if !after.contains(&prefix) {
@@ -75,6 +75,7 @@ impl Endpoint {
         if let Some(joined) = self.networks.get_mut(&network) {
             joined.policy.set_addresses(node, &handle.addresses()[1..]);
         }
+        // First the gained ones: an address that moves inside a block is never without an owner.
         self.routes.publish(network, &gained, &Route::Peer(Arc::clone(&handle)));
         self.routes.withdraw(network, &lost);
         self.core.emit(Event::AddressesChanged(handle, lost));
@@ -83,14 +84,6 @@ impl Endpoint {
 }
 
 /// Reason why a peer's addresses were not changed.
-///
-/// ```
-/// use peersock_overlay::AddressError;
-///
-/// let refused = AddressError::Taken("10.0.0.1".parse::<std::net::IpAddr>()?.into());
-/// assert_eq!(refused.to_string(), "10.0.0.1/32 belongs to another member");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AddressError {

@@ -29,6 +29,8 @@ impl Endpoint {
             return;
         }
         root.move_at = None;
+        // Each move steps the links of all nodes behind the root, which a lying root must not cause at any
+        // rate.
         if root.relay.is_some_and(|before| before != relay) && !root.moves.take(now) {
             let later = now + Unasked::INTERVAL;
             root.move_at = Some(later);

@@ -20,6 +20,7 @@ impl Endpoint {
             return self.log_refusal(now, &meta, "initiation", "it is malformed or of another version");
         };
         self.core.counters.bytes_tried.add(datagram.len() as u64);
+        // The cheapest check first: one hash, against several X25519 operations for a handshake.
         if !self.cookies.check_mac1(datagram) {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "initiation", "it is for another identity than this node's");
@@ -82,6 +83,7 @@ impl Endpoint {
     /// Handles some of the waiting initiations. The rest is due at once, but after other due timers and after
     /// the driver has read its sockets.
     pub(super) fn work_off(&mut self, now: Instant) {
+        // A few at a time, so that packets of sessions are handled in between.
         for _ in 0..WORKED_OFF_AT_ONCE {
             let Some(Waiting { meta, datagram }) = self.backlog.pop() else { return };
             // A copy may have been read while this one waited.
@@ -92,7 +94,7 @@ impl Endpoint {
             self.read_initiation(now, meta, &datagram);
         }
         if !self.backlog.is_empty() {
-            self.core.timers.set(Timer::Backlog, now + NEXT);
+            self.core.timers.set(Timer::Backlog, now + NEXT_BATCH_DELAY);
         }
     }
 
@@ -146,17 +148,9 @@ const WORKED_OFF_AT_ONCE: usize = 4;
 
 /// Delay after which the next ones are due.
 // More than zero, so that the driver has its turn.
-const NEXT: Duration = Duration::from_micros(1);
+const NEXT_BATCH_DELAY: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.
-///
-/// ```
-/// use peersock_overlay::load::Recent;
-///
-/// let (mut recent, initiation) = (Recent::default(), [7; 198]);
-/// recent.insert(&initiation);
-/// assert!(recent.contains(&initiation));
-/// ```
 #[derive(Debug, Default)]
 pub struct Recent {
     macs: VecDeque<[u8; 16]>,
@@ -173,6 +167,8 @@ impl Recent {
     /// Adds an initiation.
     pub fn insert(&mut self, datagram: &[u8]) {
         if let Some(mac) = mac1(datagram) {
+            // Only copies that follow soon matter. Later ones fail by their timestamp, at the cost of reading
+            // them.
             self.macs.truncate(MAX_RECENT - 1);
             self.macs.push_front(*mac);
         }

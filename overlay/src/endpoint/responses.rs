@@ -25,6 +25,8 @@ impl Endpoint {
             self.core.counters.mac1_invalid.increment();
             return self.log_refusal(now, &meta, "response", "it is not for this node");
         }
+        // An attacker that sees the initiation can forge responses to it, each of which costs two X25519
+        // operations.
         let failed = self.peers.get(key).map_or(0, |peer| peer.link.failures(index));
         if !self.load.may_try_response(meta.origin(), failed, now) {
             self.core.counters.handshakes_refused.increment();

@@ -55,7 +55,7 @@ impl Endpoint {
         let nicknames = self.step_nicknames(now, key);
         let moves = self.roots.get(key).and_then(|root| root.move_at);
         let due = [stream, other_view, nicknames, moves].into_iter().flatten().fold(session, Instant::min);
-        self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
+        self.core.timers.set(Timer::Root(key), due.max(now + MIN_TIMER_DELAY));
     }
 
     /// Performs the session's due step and returns when to check again.
@@ -75,6 +75,7 @@ impl Endpoint {
         let activity = handle.activity();
         let (sent, heard) = (activity.last_sent(), activity.last_received());
         let root = self.roots.get_mut(key)?;
+        // Any packet is a sign of life, so a lost answer does not matter if others came.
         root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
         let due = match root.asked {
             Some((since, times)) => since + ANSWER_TIMEOUT * times,
@@ -231,7 +232,7 @@ const NOTICES_BURST: u32 = 500;
 
 /// Minimum delay of a timer that is due again.
 // A loop cannot run without end then.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const MIN_TIMER_DELAY: Duration = Duration::from_millis(1);
 
 /// Time after a change of address until the root has probably seen this node there.
 const ADDRESS_SETTLES: Duration = Duration::from_millis(500);

@@ -69,6 +69,8 @@ impl Endpoint {
     /// with new roots at once; says goodbye to roots no longer named, and forgets them. A node that shuts
     /// down sets none, then drains the endpoint once more.
     pub fn set_roots(&mut self, now: Instant, roots: Vec<RootConfig>) {
+        // A node that is a root may be on the list that all nodes share. It must not have a session with
+        // itself.
         let mut named = BTreeSet::from([self.own_id]);
         let roots = roots.into_iter().filter(|root| named.insert(root.identity.node_id()));
         let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
@@ -88,6 +90,7 @@ impl Endpoint {
                 None => self.add_root(now, config.identity),
             };
             if let Some(root) = self.roots.get_mut(key) {
+                // A guest that the user names has no time limit from now on.
                 (root.access, root.guest) = (config.access, None);
                 root.is_listed = config.is_listed;
                 root.stream.set_own(config.stream_after, endpoints);
@@ -167,6 +170,8 @@ impl Endpoint {
             (*key, root.state(connected, now), root.is_partial)
         };
         let states = || self.roots.list.iter().map(state);
+        // Compared without an allocation, because drivers call this after every step and mostly nothing has
+        // changed.
         if states().eq(self.roots.told.iter().copied()) {
             return false;
         }

@@ -35,6 +35,7 @@ impl Endpoint {
             return false;
         }
         self.core.counters.tcp_streams_opened.increment();
+        // Strangers' connections too: an initiation that arrives on one must be answered on it.
         self.core.sockets.push(SocketInfo::of_stream(socket));
         if let Opened::To(node) = opened
             && let Some(key) = self.carrier(node)
@@ -77,6 +78,7 @@ impl Endpoint {
         for node in self.nodes.keys() {
             let is_path = self.nodes[node].reach.place().is_some_and(|place| place.socket() == socket);
             self.nodes[node].reach.forget_stream(socket);
+            // One link for all networks of the node, because they share the path.
             if is_path && let Some(key) = self.carrier(node) {
                 self.link(now, key, Link::on_stream_lost);
             }

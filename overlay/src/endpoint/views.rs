@@ -48,6 +48,7 @@ impl Endpoint {
     /// Returns one of the root's addresses in the family not used by the path, each in turn.
     fn other_way(&self, now: Instant, key: PeerKey, turn: u32) -> Option<Place> {
         let root = self.roots.get(key).filter(|root| root.guest.is_none())?;
+        // Only beside a way by UDP. By a stream the root sees an address at which no datagram arrives.
         let relay = root.relay.filter(|relay| !relay.socket.makes_place() && !relay.socket.is_stream())?;
         root.registering.standing(now)?;
         self.peers.get(key).filter(|peer| peer.link.current().is_some())?;
@@ -59,6 +60,7 @@ impl Endpoint {
         let ways = endpoints.filter_map(|remote| place_of(&self.core.sockets, None, *remote));
         let ways: Vec<Place> = ways.filter(is_other).collect();
         let turn = usize::try_from(turn).unwrap_or_default();
+        // In turn, because a root may listen at addresses that this node cannot reach.
         ways.get(turn.checked_rem(ways.len())?).copied()
     }
 }

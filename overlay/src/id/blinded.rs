@@ -15,13 +15,6 @@ const NONCE_LABEL: &[u8] = b"peersock blinded nonce v1";
 /// Only the identity's owner can sign with it. With the factor, anyone can compute the public key from the
 /// identity ([`PublicIdentity::blinded`]). Without it, the key shows neither its identity nor whether two
 /// keys belong to one identity. Signatures are ordinary Ed25519 (RFC 8032). Erased on drop, never printed.
-///
-/// ```
-/// use peersock_overlay::Identity;
-///
-/// let (node, factor) = (Identity::from_seed(&[1; 32]), [7; 32]);
-/// assert_eq!(node.blinded(&factor).public(), &node.public().blinded(&factor));
-/// ```
 pub struct BlindedKey {
     secret: ExpandedSecretKey,
     public: VerifyingKey,

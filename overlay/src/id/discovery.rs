@@ -41,8 +41,10 @@ impl DiscoveryKey {
         let psk = psk.unwrap_or(&open);
         let members = members.map_or([0; 32], hash_members);
         let network = network.as_u64().to_be_bytes();
+        // Nodes with another secret or list do not even see that this network is here.
         let key = Zeroizing::new(hash::keyed(psk.as_bytes(), &[LABEL, &network, &members]));
         Self {
+            // One key for each purpose, so that output of one protocol says nothing about another.
             beacon: hash::keyed(&key, &[BEACON_LABEL]),
             hello: hash::keyed(&key, &[HELLO_LABEL]),
             meeting: hash::keyed(&key, &[MEETING_LABEL]),
@@ -74,6 +76,7 @@ impl fmt::Debug for DiscoveryKey {
 
 fn hash_members(members: &[NodeId]) -> [u8; 32] {
     let mut members = members.to_vec();
+    // The order and repetitions in a file must not matter, because all members need the same key.
     members.sort_unstable();
     members.dedup();
     let parts: Vec<&[u8]> =

@@ -34,6 +34,7 @@ pub struct Identity {
 impl Identity {
     /// Derives both key pairs from 32 secret, uniformly random bytes. The caller erases its copy of the seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
+        // Two keys from one seed by labels, so that neither algorithm sees the other's secret.
         let x25519 = StaticSecret::from(*Zeroizing::new(hash::keyed(seed, &[X25519_LABEL])));
         let ed25519 = SigningKey::from_bytes(&Zeroizing::new(hash::keyed(seed, &[ED25519_LABEL])));
         let public = PublicIdentity {
@@ -171,6 +172,7 @@ impl FromStr for PublicIdentity {
     type Err = ParseIdentityError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
+        // Before the decoding, whose error would name a position in a text of any length.
         if s.len() != 86 {
             return Err(ParseIdentityError::Length(s.chars().count()));
         }

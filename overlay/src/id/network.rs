@@ -53,8 +53,6 @@ impl NetworkId {
     }
 
     /// Returns the ID of the ad-hoc network on which the TCP and UDP ports in `ports` are allowed.
-    ///
-    /// # Errors
     /// Returns [`ParseNetworkIdError::AdHocPorts`] for a range that is empty.
     pub fn ad_hoc(ports: RangeInclusive<u16>) -> Result<Self, ParseNetworkIdError> {
         Self::new(0xff << 56 | u64::from(*ports.start()) << 40 | u64::from(*ports.end()) << 24)
@@ -79,6 +77,7 @@ impl NetworkId {
     /// Returns the 48-bit IPv6 prefix of the network: `fd` (RFC 4193) and 40 bits of the ID's hash.
     pub fn prefix(&self) -> [u8; 6] {
         let hash = hash::hash(&[PREFIX_LABEL, &self.0.to_be_bytes()]);
+        // RFC 4193 3.1: `fd` and 40 bits that look random, so that networks do not collide.
         [0xfd, hash[0], hash[1], hash[2], hash[3], hash[4]]
     }
 
@@ -89,6 +88,7 @@ impl NetworkId {
     pub fn address_of(&self, id: &NodeId) -> Ipv6Addr {
         let mut address = [0; 16];
         address[..6].copy_from_slice(&self.prefix());
+        // 80 bits of the ID, which a node cannot choose at will: the address proves its owner.
         address[6..].copy_from_slice(&id.as_bytes()[..10]);
         Ipv6Addr::from(address)
     }
@@ -123,14 +123,6 @@ impl FromStr for NetworkId {
 
 /// Kind of a network, by its ID; see [`NetworkId::kind`]. The network's [`Policy`](crate::Policy) implements
 /// it, and no other code asks for the kind.
-///
-/// ```
-/// use peersock_overlay::{NetworkId, NetworkKind};
-///
-/// let id: NetworkId = "fe00000000000001".parse()?;
-/// assert_eq!(id.kind(), NetworkKind::Static);
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkKind {
     /// Anyone who knows the ID (and the passphrase, if there is one) takes part. IPv6 only.

@@ -37,6 +37,7 @@ impl Nickname {
     /// Parses the wire form, which is unique for each nickname.
     pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
+        // Only the lower-case form: signatures cover the text, so each nickname has one form on the wire.
         text.parse().ok().filter(|read: &Self| read.as_str() == text)
     }
 }
@@ -48,9 +49,11 @@ impl FromStr for Nickname {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(ParseNicknameError::Length(text.chars().count()));
         }
+        // ASCII only, because letters that look alike in other scripts would let one name pass for another.
         if let Some(wrong) = text.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
             return Err(ParseNicknameError::Character(wrong));
         }
+        // RFC 1123 2.1: otherwise `alice.peersock` would be no host name.
         if text.starts_with('-') || text.ends_with('-') {
             return Err(ParseNicknameError::Hyphen);
         }
@@ -70,10 +73,10 @@ impl fmt::Debug for Nickname {
     }
 }
 
-/// What a user gives to others so that they find a node: `alice.9f86d081884c7d659a2f.peersock`, a nickname
-/// and the first 10 bytes of the ID of the node that has claimed it, as 20 hex digits. No other node can be
-/// found by that. In `alice.peersock` the digits are left out; then whoever reads it depends on the roots,
-/// see `docs/reference/SECURITY.md`.
+/// Text that a user gives to others so that they find a node, for example
+/// `alice.9f86d081884c7d659a2f.peersock`: a nickname and the first 10 bytes of the ID of the node that has
+/// claimed it, as 20 hex digits. No other node can be found by that. `alice.peersock` leaves the digits out;
+/// its reader then depends on the roots, see `docs/reference/SECURITY.md`.
 ///
 /// ```
 /// use peersock_overlay::{Identity, NicknameText};
@@ -141,12 +144,6 @@ impl fmt::Display for NicknameText {
 }
 
 /// Reason why a text is no nickname.
-///
-/// ```
-/// use peersock_overlay::{NicknameText, ParseNicknameError};
-///
-/// assert_eq!("alice".parse::<NicknameText>(), Err(ParseNicknameError::Suffix));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseNicknameError {

@@ -26,6 +26,7 @@ pub struct NodeId([u8; 32]);
 impl NodeId {
     /// Hashes the two public keys.
     pub(super) fn of(x25519: &[u8; 32], ed25519: &[u8; 32]) -> Self {
+        // Over both keys, so that a node cannot take another signing key under the same ID.
         Self(hash::hash(&[LABEL, x25519, ed25519]))
     }
 
@@ -48,6 +49,7 @@ impl fmt::Display for NodeId {
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Four bytes tell nodes apart in a test's output, which shows many of them.
         write!(f, "NodeId({}..)", HEXLOWER.encode(&self.0[..4]))
     }
 }

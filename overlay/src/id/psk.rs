@@ -7,13 +7,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 ///
 /// It is uniformly random, or a passphrase already stretched by a password hash. Erased on drop, compared in
 /// constant time, and never printed.
-///
-/// ```
-/// use peersock_overlay::Psk;
-///
-/// let psk = Psk::new([9; 32]);
-/// assert_eq!(format!("{psk:?}"), "Psk([redacted])");
-/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Psk([u8; 32]);
 

@@ -24,9 +24,7 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Link {
     /// Handles an initiation of the peer that came in a datagram of `len` bytes.
-    ///
-    /// # Errors
-    /// Returns the reason of a refusal, as text for people.
+    /// Fails with the reason of a refusal, as text for people.
     pub(crate) fn on_initiation(
         &mut self,
         cx: &mut Context<'_>,
@@ -42,6 +40,7 @@ impl Link {
             self.on_stale_initiation(cx, meta, &received, newest);
             return Ok(());
         }
+        // Before the answer, so that a copy of the initiation is refused even if this node cannot answer now.
         self.newest = Some(timestamp);
         self.forget_unconfirmed(cx);
         // A peer that leaves sessions unused may not receive our responses, and this node may not receive
@@ -110,6 +109,7 @@ impl Link {
         let payload = *received.payload();
         let question = self.question_in_response(cx, &place, payload.room_in_response());
         let core = &mut *cx.core;
+        // Each costs a place in the session table, which peers share.
         if self.unconfirmed().count() >= MAX_UNCONFIRMED {
             core.counters.handshakes_refused.increment();
             return Err("earlier answers to this peer were not used");
@@ -134,6 +134,7 @@ impl Link {
             .ok()
             .and_then(|keys| Session::new(&keys, &*core.provider, handle, counters, REJECT_AFTER, now));
         let Some(session) = session.map(Arc::new) else {
+            // The reserved index must be free again, because nothing else would free it.
             core.sessions.remove(index);
             core.counters.handshake_unauthentic.increment();
             return Err("no session can be made of it");
@@ -148,6 +149,7 @@ impl Link {
             question: id.map(Question::Ours),
         });
         core.sessions.insert(session);
+        // A new writer has no cookie, so MAC2 is zero: only initiations need one.
         MacWriter::new(self.handle.id()).append(now, &mut response);
         core.timers.set_earlier(Timer::Expire(cx.key), now + UNCONFIRMED_FOR);
         // The initiation paid for the response; the rest of the budget may pay for a hint.

@@ -227,6 +227,7 @@ impl Link {
     /// Restarts the intervals of an attempt, because the peer has probably just come back.
     pub(crate) fn retry_at_once(&mut self, cx: &mut Context<'_>) {
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) {
+            // The backoff begins anew, because what delayed the answer is over.
             attempt.rounds = 0;
             attempt.renews = false;
             self.next_round(cx);
@@ -370,6 +371,7 @@ impl Link {
         let room = self.room_for_question(cx, &targets);
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
+        // Without entropy there is no handshake, because a key that repeats gives away the session.
         let Some(ephemeral) = core.ephemeral() else { return false };
         // Reserved now, because the response will name this index.
         let Some(index) = core.sessions.reserve(|| core.rng.random()) else {
@@ -389,6 +391,7 @@ impl Link {
         let mut datagram = Vec::with_capacity(Initiation::MIN + room);
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
+        // The key pair and the tokens `es` and `ss`.
         core.counters.handshake_x25519.add(3);
         // Fails only for a peer with a key of low order, which can have no session.
         let Ok(initiator) = started else {
@@ -409,6 +412,7 @@ impl Link {
         }
         attempt.last = Some(index);
         let round = attempt.rounds;
+        // Earlier ones stay: an answer that is slower than the backoff must still complete the handshake.
         attempt.pending.push_back(Pending {
             initiator,
             sent: now,
@@ -484,6 +488,7 @@ impl Link {
         let session = Session::new(&keys, &*cx.core.provider, handle, counters, REJECT_AFTER, now);
         let Some(session) = session.map(Arc::new) else { return false };
         cx.core.sessions.insert(session.clone());
+        // A second response to the same initiation must not make a second session with the same keys.
         cx.core.initiations.remove(&index);
         attempt.last.take_if(|last| *last == index);
         let Some(pending) = attempt.pending.remove(at) else { return false };

@@ -121,9 +121,11 @@ impl Link {
         if !cx.reach.is_relayed() {
             return false;
         }
+        // The answer takes half a round trip, and both sides should begin when it arrives.
         let half = cx.reach.rtt().unwrap_or_default().min(MAX_ROUND_TRIP) / 2;
         let punching = cx.reach.punching(now);
         let Some(host) = punching.birthday_host(core.contact.contact(), is_ipv4) else { return false };
+        // A repetition of the question is no new search, so the pause does not refuse it.
         if !core.birthday.is_for(cx.node) && !punching.may_join_birthday(now) {
             return false;
         }

@@ -102,6 +102,7 @@ impl Core {
             return self.root_events.push_back(event);
         }
         if self.events.len() >= MAX_EVENTS {
+            // The oldest goes, because the latest events describe the present state.
             self.events.pop_front();
             self.counters.events_lost.increment();
         }
@@ -147,6 +148,7 @@ impl Core {
 
     /// Frees an index that a handshake has reserved, unless a session uses it now.
     pub(crate) fn release(&mut self, index: SessionIndex) {
+        // An index without a pending initiation belongs to a session, which stays.
         if self.initiations.remove(&index).is_some() {
             self.sessions.remove(index);
         }

@@ -41,6 +41,7 @@ impl Link {
             // The peer tests whether we receive there, or answers such a test; it may itself be elsewhere.
             Some(Ok(message)) if message.is_probing() && meta.is_from_node() => {
                 if place.socket().is_peer_stream() {
+                    // The packet is authentic, so it shows which node has opened the connection.
                     cx.core.tcp.claim(place.socket(), cx.node);
                 }
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
@@ -106,6 +107,8 @@ impl Link {
         let Some(instance) = self.live(session).map(|live| live.instance) else { return };
         cx.core.counters.closes_received.increment();
         tracing::debug!(peer = %self.handle.logged(), "the peer has left");
+        // The goodbye of an earlier instance may arrive after its successor's handshake, so only its own
+        // sessions end.
         let closed = self.take_instance(instance);
         self.departed = self.sessions.is_empty();
         self.end_attempt(cx);

@@ -11,7 +11,7 @@ use crate::reach::{Place, PlaceKey};
 use crate::wire::CookieReply;
 
 /// Maximum number of ways whose cookies are kept. Beyond it the least recently used one goes.
-const MOST: usize = 8;
+const MAX_COOKIES: usize = 8;
 
 /// Maker of the MACs of initiations to one peer.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Cookies {
         if let Some(key) = key
             && self.position(key).is_none()
         {
-            if self.alone.len() >= MOST {
+            if self.alone.len() >= MAX_COOKIES {
                 // The list is ordered by use, so the first entry is the least recently used.
                 self.alone.remove(0);
             }
@@ -66,6 +66,7 @@ impl Cookies {
 
     fn writer(&mut self, key: Option<PlaceKey>) -> &mut MacWriter {
         let Some(at) = key.and_then(|key| self.position(key)) else { return &mut self.shared };
+        // Moves the entry to the end, so that the least recently used one is the first.
         self.alone[at..].rotate_left(1);
         let last = self.alone.len() - 1;
         &mut self.alone[last].1
@@ -134,7 +135,7 @@ mod tests {
             cookies.append(now, &peer, (&[place(1)], true), &mut vec![1; 150]);
             cookies.append(now, &peer, (&[place(port)], true), &mut vec![1; 150]);
         }
-        assert_eq!(cookies.alone.len(), MOST);
+        assert_eq!(cookies.alone.len(), MAX_COOKIES);
         assert!(cookies.position(place(1).key()).is_some(), "the one that is used most");
     }
 }

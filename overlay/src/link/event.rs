@@ -6,14 +6,6 @@ use crate::network::Prefix;
 use crate::session::Peer;
 
 /// Event that the driver should handle; see [`Endpoint::poll_event`](crate::Endpoint::poll_event).
-///
-/// ```
-/// use peersock_overlay::Event;
-///
-/// fn log(event: &Event) -> String {
-///     format!("{:?}: {event:?}", event.peer().id())
-/// }
-/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -58,14 +50,6 @@ pub enum Event {
 }
 
 /// Evidence that a peer's program is gone.
-///
-/// ```
-/// use peersock_overlay::{Event, Gone};
-///
-/// fn has_successor(event: &Event) -> bool {
-///     matches!(event, Event::PeerGone(_, Gone::Restarted))
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gone {

@@ -64,7 +64,7 @@ impl FirstRelay {
 const MAX_OTHERS: usize = 8;
 
 /// Time allowed for the answer besides two round trips to the root.
-const MARGIN: Duration = Duration::from_millis(20);
+const ANSWER_MARGIN: Duration = Duration::from_millis(20);
 
 /// Wait while the round-trip time to the root is unknown.
 const UNKNOWN: Duration = Duration::from_millis(100);
@@ -72,7 +72,8 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 /// Returns how long a root with this round-trip time relays alone: the time of the answer if the node is as
 /// far from the root as this one, plus a margin.
 fn wait(rtt: Option<Duration>) -> Duration {
-    rtt.map_or(UNKNOWN, |rtt| rtt * 2 + MARGIN)
+    // The root's round trip and as much again for the way from the root to the peer.
+    rtt.map_or(UNKNOWN, |rtt| rtt * 2 + ANSWER_MARGIN)
 }
 
 /// Returns when the next round may begin. The answer's path may be longer than the path to the root.
@@ -101,6 +102,7 @@ impl Link {
         }
         let first = attempt.first_relay.get_or_insert_with(|| FirstRelay::new(*place, is_scarce, rtt, now));
         first.outdo(place, is_scarce, rtt, now);
+        // All at once would cost each root its quota and the peer a handshake for each.
         if first.holds(place, cx.now) { self.arm_attempt(cx) } else { self.try_at(cx, place) }
     }
 
@@ -122,6 +124,7 @@ impl Link {
             first.place.remote() == root && (channel.is_none() || channel == to)
         };
         if let Some(first) = first.filter(is_it) {
+            // There will be no answer, so the other roots need not wait for it.
             first.until = first.until.min(cx.now);
             self.try_other_relays(cx);
         }

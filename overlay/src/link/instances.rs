@@ -23,14 +23,6 @@ const WARN_INTERVAL: Duration = Duration::from_secs(300);
 const MAX_FORMER: usize = 4;
 
 /// Sighting of another node with the same identity.
-///
-/// ```
-/// use peersock_overlay::Elsewhere;
-///
-/// fn describe(elsewhere: &Elsewhere) -> String {
-///     format!("the same identity was at {} too", elsewhere.remote)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Elsewhere {
@@ -58,6 +50,7 @@ impl Duplicate {
     pub(crate) fn note(&mut self, remote: SocketAddr, now: Instant) -> bool {
         self.last = Some(Elsewhere { remote, seen: now });
         let quiet = self.warned.is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
+        // Two such nodes take turns all the time, and each turn would be a line in the log.
         if !quiet {
             self.warned = Some(now);
         }
@@ -97,6 +90,7 @@ impl Link {
         tracing::debug!(
             peer = %self.handle.logged(), %remote, "the other node with the peer's identity"
         );
+        // The peer cannot see its double, so its user learns of it only by this message.
         self.send_on_current(cx, Control::Elsewhere { instance: other, remote });
     }
 }

@@ -25,7 +25,7 @@ impl Link {
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let since = self.silent_since(cx).filter(|_| self.doubted)?;
         // Silence is normal on a long path.
-        Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
+        Some(since + PRESENT_SILENCE.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
     /// Handles an upper layer without an answer from the peer. Confirms that the path still carries its
@@ -33,7 +33,8 @@ impl Link {
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
         let heard = self.handle.activity().last_received().max(cx.core.awake_since());
-        if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= RECENTLY) {
+        // A peer that was just heard has lost packets, not its session.
+        if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= PRESENT_SILENCE) {
             self.attempt(cx, Reason::Silence);
         }
     }
@@ -67,6 +68,7 @@ impl Link {
         }
         let unanswered = self.silent_since(cx);
         let dead = unanswered.is_some_and(|since| now >= since + DEAD_AFTER);
+        // The silence of a peer that this node sends nothing to any more needs no handshake.
         let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
         if dead && in_use {
             cx.core.counters.silences.increment();
@@ -100,6 +102,8 @@ impl Link {
             let silent = [dead_at(), self.doubtful_at(cx), silence_at()];
             silent.into_iter().chain([keepalive_at()]).flatten().min()
         };
+        // Before the moments are read, so that the data path does not ask for attention for what this call
+        // sees anyway.
         activity.arm();
         let at = next().or_else(|| {
             // From here on the data path asks for attention again, so recheck what came up just before.
@@ -148,7 +152,7 @@ impl Link {
         }
         let rtt = cx.reach.rtt().unwrap_or_default();
         Some(match self.questioned.filter(|at| *at >= since) {
-            None => since + SILENT.max(rtt * 2),
+            None => since + QUESTION_SILENCE.max(rtt * 2),
             Some(at) => at + answers_within(rtt),
         })
     }
@@ -224,6 +228,7 @@ impl Link {
             return;
         }
         cx.core.transmit(place, datagram);
+        // Only for what was really sent, or the timers would wait for an answer to nothing.
         if session.note_sent(cx.now) {
             // Deferred to the timer, because the caller may be in the middle of a change.
             cx.core.timers.set_earlier(Timer::Activity(cx.key), cx.now);
@@ -237,7 +242,7 @@ impl Link {
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// Time without an answer to data after which the path is asked whether it still works.
-const SILENT: Duration = Duration::from_millis(400);
+const QUESTION_SILENCE: Duration = Duration::from_millis(400);
 
 /// Returns the time limit for an answer to a question about silence: two round trips, but at least 300 ms.
 /// After it the peer is looked for elsewhere, or a stream to a root is opened. The stream is closed again if
@@ -247,4 +252,4 @@ pub(crate) fn answers_within(rtt: Duration) -> Duration {
 }
 
 /// Time since the last packet within which a peer counts as present.
-const RECENTLY: Duration = Duration::from_secs(1);
+const PRESENT_SILENCE: Duration = Duration::from_secs(1);

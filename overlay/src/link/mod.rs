@@ -285,6 +285,7 @@ impl Link {
     /// sessions.
     pub(crate) fn has_sent(&self, hint: &UnknownSession) -> bool {
         self.sessions.iter().any(|live| {
+            // A forger must have seen a packet of the session, or guess its index and a counter in use.
             live.session.remote_index() == hint.index && hint.counter < live.session.stats().sent_packets
         })
     }

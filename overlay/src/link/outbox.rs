@@ -67,6 +67,7 @@ impl Outbox {
             let front = buf.len();
             match payload {
                 Payload::Ready(datagram) => buf.extend_from_slice(&datagram),
+                // Sealed as late as possible: probes are large, and most of a queue may be probes.
                 Payload::Probe { session, id, size } => {
                     let len = ProbeSize::new(size.saturating_sub(DATA_OVERHEAD)).unwrap_or(ProbeSize::MIN);
                     let mut message = Vec::new();

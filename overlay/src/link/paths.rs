@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
-use crate::reach::{Answer, BASE, BUSY, BUSY_CONFIRM_INTERVAL, Flow, Kind, Place, Why, socket_for};
+use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Flow, Kind, LOAD_MIN_BYTES, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
@@ -30,7 +30,7 @@ const STRAY_WAIT: Duration = Duration::from_millis(400);
 const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time since the path left a place, after which a peer heard there counts as moved.
-const LEFT_FOR: Duration = Duration::from_secs(5);
+const MOVED_BACK_MIN_AGE: Duration = Duration::from_secs(5);
 
 impl Link {
     /// Asks the peer to repeat a random number from `place`, unless that was just done or exceeds the budget
@@ -89,7 +89,7 @@ impl Link {
                 left.is_none_or(|left| match gives_way {
                     // Packets sent before the peer changed its path too have arrived by then.
                     true => left >= STRAY_WAIT.max(cx.reach.rtt_at(place).unwrap_or_default() * 2),
-                    false => left >= LEFT_FOR,
+                    false => left >= MOVED_BACK_MIN_AGE,
                 })
             }
             // Both sides may leave one place at once, each for a different one.
@@ -181,7 +181,7 @@ impl Link {
     /// Returns true if the path carries enough data to be worth size probes.
     fn has_carried_data_lately(&self, now: Instant) -> bool {
         let data = self.handle.activity().last_data();
-        data.is_none_or(|at| now.saturating_duration_since(at) < LATELY)
+        data.is_none_or(|at| now.saturating_duration_since(at) < SIZE_SEARCH_MAX_IDLE)
     }
 
     /// Publishes the node's new path to the senders to this peer.
@@ -255,7 +255,7 @@ impl Link {
         for (id, size) in [(id, size), (id.wrapping_add(1), 0)] {
             cx.core.counters.probes_sent.increment();
             match cx.core.outbox.push_probe(path.place, session.clone(), id, size) {
-                true => self.probed += if size as u64 >= BUSY { size as u64 } else { 0 },
+                true => self.probed += if size as u64 >= LOAD_MIN_BYTES { size as u64 } else { 0 },
                 false => cx.core.counters.transmits_dropped.increment(),
             }
         }
@@ -279,8 +279,8 @@ impl Link {
         session.set_attention(Some(if rekey_at > cx.now { next.min(rekey_at) } else { next }));
         let total = session.sent_bytes();
         let before = std::mem::replace(&mut self.carried, total);
-        // A new session counts from zero. Probes of `BUSY` bytes do not count, because they alone would
-        // trigger another size confirmation again and again.
+        // A new session counts from zero. Probes of `LOAD_MIN_BYTES` bytes do not count, because they alone
+        // would trigger another size confirmation again and again.
         let sent = total.checked_sub(before).unwrap_or(total);
         cx.reach.carried(sent.saturating_sub(std::mem::take(&mut self.probed)), cx.now);
         self.probe_mtu(cx);
@@ -298,7 +298,7 @@ impl Link {
 }
 
 /// Time without data after which the size of a path is not searched for again.
-const LATELY: Duration = Duration::from_secs(60);
+const SIZE_SEARCH_MAX_IDLE: Duration = Duration::from_secs(60);
 
 /// Returns true if an answer of `bytes` bytes may be sent to the place where the peer was heard.
 pub(super) fn may_answer_at(cx: &mut Context<'_>, place: &Place, bytes: usize) -> bool {

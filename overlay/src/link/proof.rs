@@ -31,15 +31,15 @@ struct Question {
 
 /// Wait before the path is asked. A peer that moves is usually followed sooner. A path that has proved itself
 /// is asked again after ten times as long.
-const PATIENCE: Duration = Duration::from_secs(1);
+const QUESTION_DELAY: Duration = Duration::from_secs(1);
 
 /// Interval of repetition of the question.
-const REPEAT_AFTER: Duration = Duration::from_millis(500);
+const QUESTION_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Minimum wait for the answer (the longest round trip allowed for a handshake, plus a margin), and the
 /// number of questions sent before giving up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(12);
-const TIMES: u32 = 4;
+const MAX_QUESTIONS: u32 = 4;
 
 impl Link {
     /// Handles a packet on `session` from elsewhere than the path, other than a challenge or an answer.
@@ -51,18 +51,21 @@ impl Link {
         }
         let rtt = cx.reach.rtt().unwrap_or_default();
         let proof = self.proof.get_or_insert(Proof { since: now, question: None });
-        if now < proof.since + PATIENCE.max(rtt * 3) {
+        if now < proof.since + QUESTION_DELAY.max(rtt * 3) {
             return;
         }
         let question = match &mut proof.question {
-            Some(question) if now < question.last + REPEAT_AFTER.max(rtt) => return,
-            Some(Question { first, times: TIMES.., .. }) if now >= *first + ANSWER_WITHIN.max(rtt * 6) => {
+            Some(question) if now < question.last + QUESTION_INTERVAL.max(rtt) => return,
+            Some(Question { first, times: MAX_QUESTIONS.., .. })
+                if now >= *first + ANSWER_WITHIN.max(rtt * 6) =>
+            {
                 tracing::debug!(
                     peer = %self.handle.logged(), place = %path,
                     "the peer is heard only elsewhere, and does not receive at its path"
                 );
                 self.proof = None;
                 cx.core.counters.paths_unproven.increment();
+                // All of them, because the peer could go on with an older session.
                 let all = self.take_all();
                 self.drop_sessions(cx, all);
                 return self.attempt(cx, Reason::Traffic);
@@ -70,6 +73,7 @@ impl Link {
             Some(question) => question,
             None => {
                 let Some(data) = cx.core.nonce() else { return };
+                // The same data in all repetitions, so that a late answer to an earlier one counts.
                 proof.question.insert(Question { data, first: now, last: now, times: 0 })
             }
         };
@@ -84,7 +88,9 @@ impl Link {
         let is_answer =
             self.proof.is_some_and(|proof| proof.question.is_some_and(|asked| asked.data == data));
         if is_answer {
-            self.proof = Some(Proof { since: cx.now + 9 * PATIENCE, question: None });
+            // It receives there, so the next question can wait: one-way paths are rare, and each question
+            // costs a packet.
+            self.proof = Some(Proof { since: cx.now + 9 * QUESTION_DELAY, question: None });
         }
         is_answer
     }

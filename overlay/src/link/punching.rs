@@ -12,13 +12,13 @@ use crate::session::Session;
 use crate::wire::{Candidates, Control, DATA_OVERHEAD};
 
 /// Time after which the responder of the handshake asks for the peer's addresses, if the peer has not asked.
-const TURN: Duration = Duration::from_secs(1);
+const RESPONDER_DELAY: Duration = Duration::from_secs(1);
 
 /// Upper bound on a round-trip time that a peer may claim.
 pub(super) const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// Time since the last data within which data counts as flowing.
-const LATELY: Duration = Duration::from_secs(15);
+const RECENT_DATA_AGE: Duration = Duration::from_secs(15);
 
 impl Link {
     /// Starts the exchange of addresses, because datagrams are relayed from now on. The session's initiator
@@ -28,7 +28,7 @@ impl Link {
         if self.begin_with_question(cx, &session) {
             return;
         }
-        self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
+        self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { RESPONDER_DELAY });
     }
 
     /// Tells the peer at once that this node's addresses have changed.
@@ -57,12 +57,13 @@ impl Link {
     /// Returns true if data passes, and not only signs of life.
     pub(super) fn data_flows(&self, now: Instant) -> bool {
         let data = self.handle.activity().last_data();
-        data.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+        data.is_some_and(|at| now.saturating_duration_since(at) < RECENT_DATA_AGE)
     }
 
     /// Handles a contact of the peer that was learned elsewhere; both sides begin sending at `start`.
     pub(crate) fn meet(&mut self, cx: &mut Context<'_>, contact: &Contact, start: Instant) {
         let session = self.current();
+        // The contact from the DHT is older than the path, and could only lead to a worse one.
         if session.is_some() && cx.reach.is_direct() {
             return;
         }
@@ -234,6 +235,7 @@ impl Link {
         let contact = cx.core.contact.contact().clone();
         let relayed = cx.reach.path().filter(|path| path.place.relay().is_some());
         let relay = relayed.map(|path| path.remote());
+        // First the relaying root's, because the peer certainly uses that root too.
         let vouchers = cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, relay);
         let (of_tcp, round_trip) = (false, 0);
         self.send_fitting(cx, Candidates { of_tcp, is_question, id, round_trip, contact, vouchers });
@@ -265,6 +267,7 @@ pub(super) fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Pl
     let mut plaintext = Vec::new();
     Control::Challenge { data, here: false }.emit(&mut plaintext);
     let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+    // Not recorded as sent, because most of these packets reach no node and so have no answer.
     if session.seal(&plaintext, &mut datagram).is_ok() {
         cx.core.counters.challenges_sent.increment();
         cx.core.transmit(place, datagram);

@@ -19,7 +19,7 @@ use crate::wire::Candidates;
 
 /// Padding of a relayed initiation, in bytes: enough for the vouchers of both families and four addresses in
 /// the response.
-const ROOM: usize = 200;
+const RELAYED_PADDING_BYTES: usize = 200;
 
 /// Question in the response that has made a session.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Link {
         // A renewed session keeps its path, which is already the best one found.
         let renews = self.attempt.as_ref().is_some_and(|attempt| attempt.renews);
         let is_of_use = only.relay().is_some() && !renews && !cx.reach.is_direct();
-        if is_of_use && cx.reach.spend(only, ROOM) { ROOM } else { 0 }
+        if is_of_use && cx.reach.spend(only, RELAYED_PADDING_BYTES) { RELAYED_PADDING_BYTES } else { 0 }
     }
 
     /// Returns the question for a response to `place` with `room` bytes. Returns `None` if it does not fit or
@@ -56,6 +56,7 @@ impl Link {
         }
         let contact = cx.core.contact.contact().clone();
         let vouchers = cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, Some(place.remote()));
+        // The peer could try nothing, and the question would only lengthen the response.
         if contact.candidates().is_empty() {
             return None;
         }

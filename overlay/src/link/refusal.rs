@@ -13,7 +13,7 @@ use crate::session::Peer;
 use crate::wire::{MessageType, SessionIndex};
 
 /// Time of refusals without any authentic packet after which a peer is dead.
-const DEAD_AFTER: Duration = Duration::from_millis(1500);
+const REFUSALS_UNTIL_DEAD: Duration = Duration::from_millis(1500);
 
 /// The same on a local network.
 // One of three initiations would long have been answered.
@@ -23,7 +23,7 @@ const DEAD_AFTER_AT_HAND: Duration = Duration::from_secs(1);
 const DEAD_AFTER_HERE: Duration = Duration::from_millis(600);
 
 /// Upper bound of a round trip on a local network.
-const AT_HAND: Duration = Duration::from_millis(20);
+const MAX_LOCAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// The same where a NAT box or a firewall may be refusing: it may have forgotten a live peer, and learns of
 /// it again when the peer sends something.
@@ -39,7 +39,7 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Time within which refusals count as one.
 // They may answer packets that left together.
-const APART: Duration = Duration::from_millis(500);
+const MIN_REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of bytes an error must quote to show that its sender has seen the datagram: a data packet's header,
 /// or an initiation's index and 7 bytes of its ephemeral key.
@@ -86,6 +86,7 @@ impl Link {
             }
         }
         self.attempt(cx, Reason::Hint);
+        // The machine refuses for all networks, so the node's other links look too.
         cx.effects.push(Effect::Doubted);
         self.judge_refusal(cx);
     }
@@ -109,7 +110,9 @@ impl Link {
             return cx.set_timer(Timer::Refusal, Some(at));
         }
         // Refusals at one moment may all answer packets that left together.
-        let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
+        let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + MIN_REFUSAL_INTERVAL) else {
+            return;
+        };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
             tracing::debug!(peer = %handle.logged(), "nobody listens where the peer was");
@@ -129,7 +132,7 @@ impl Link {
         }
         match lately {
             Some(heard) if self.handle.is_watched() => {
-                Some((first + DEAD_AFTER_FAR).min((first + DEAD_AFTER).max(heard + HEARD_WITHIN)))
+                Some((first + DEAD_AFTER_FAR).min((first + REFUSALS_UNTIL_DEAD).max(heard + HEARD_WITHIN)))
             }
             Some(_) => Some(first + DEAD_AFTER_FAR),
             None => Some(first.max(self.handle.activity().unanswered_since()?) + DEAD_AFTER_FAR),
@@ -145,6 +148,7 @@ impl Link {
         }
         let [_, a, b, c, counter @ ..] = *header;
         let (index, counter) = (SessionIndex::from_be_bytes([a, b, c]), u64::from_be_bytes(counter));
+        // Index and counter of a packet that was sent: an attacker off the path knows neither.
         header[0] == MessageType::Data as u8
             && self.sessions.iter().any(|live| {
                 let sent = live.session.sent_packets();
@@ -161,23 +165,26 @@ impl Link {
     /// Returns how long refusals must last until the peer is dead, if the refuser is most likely the peer's
     /// machine: the address is configured or local, or cannot be behind address translation.
     fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
+        // Behind a root there are no ICMP errors of the peer's machine.
         let place = cx.reach.place().filter(|place| place.relay().is_none())?;
         let ip = place.remote().ip().to_canonical();
         if ip.is_loopback() {
             return Some(DEAD_AFTER_HERE);
         }
         let is_local = is_local(ip);
-        if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= AT_HAND) {
+        // A private address may also lie behind a VPN, where a router on the way may refuse for the peer.
+        if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= MAX_LOCAL_ROUND_TRIP) {
             return Some(DEAD_AFTER_AT_HAND);
         }
         // Elsewhere a firewall may have forgotten the peer and refuse for it.
-        (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(DEAD_AFTER)
+        (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(REFUSALS_UNTIL_DEAD)
     }
 }
 
 /// Returns true for an address of a local network or of a link, false for one of the Internet.
 fn is_local(ip: IpAddr) -> bool {
     match ip {
+        // On a local network no NAT box or firewall is between, so the refusal is the machine's.
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }

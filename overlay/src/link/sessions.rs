@@ -11,16 +11,6 @@ use crate::wire::Control;
 
 /// Reason why the control half is asked for attention; see
 /// [`Endpoint::session_attention`](crate::Endpoint::session_attention).
-///
-/// ```
-/// use peersock_overlay::{Attention, Opened, RecvMeta, SocketIndex};
-///
-/// let remote = "192.0.2.1:4000".parse()?;
-/// let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
-/// assert_eq!(Attention::received(meta, 100, Opened::Packet(72)), Attention::Packet(meta, 100));
-/// assert_eq!(Attention::received(meta, 28, Opened::Control(0)), Attention::Control(meta));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attention {
     /// [`Session::note_sent`] asks for it.
@@ -61,6 +51,7 @@ impl Link {
             Attention::Sent => {}
             Attention::Control(meta) => {
                 self.heard_on(cx, session);
+                // A control message from elsewhere says nothing about the path.
                 if cx.reach.place() == Some(meta.place()) {
                     self.end_silence(cx);
                 }
@@ -133,6 +124,8 @@ impl Link {
     /// Makes a session usable once the peer has proved that it has the keys. Packets use the newest session.
     /// If the handshake has proved no place and there is no earlier path, the session waits for a path.
     pub(super) fn establish(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        // A packet on the session proves that the peer has its keys, which the handshake alone does not prove
+        // to a responder.
         session.confirm();
         let before = self.current();
         // An older session that is confirmed late must not replace a newer one.
@@ -184,6 +177,7 @@ impl Link {
             cx.core.emit(Event::SessionLost(handle.clone()));
         }
         if let Some(place) = place.or(cx.reach.place()) {
+            // After a restart the old path may lead to nothing, so only the place of this handshake counts.
             let place = if restarted { place } else { self.path_or(cx, place, begin) };
             self.move_path(cx, place);
             handle.activity().take_silence();
@@ -206,6 +200,7 @@ impl Link {
     pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(session) = self.current() else { return false };
         let Some(live) = self.live(&session) else { return false };
+        // A running handshake already leads to a new session.
         let is_due = (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting();
         if is_due {
             cx.core.counters.rekeys.increment();
@@ -247,6 +242,7 @@ impl Link {
         let was_known = !std::mem::take(&mut self.is_waiting_for_path);
         self.arm_seeking(cx);
         cx.effects.push(Effect::SessionLost);
+        // Without a session there is nothing to time. The data path asks again with the next one.
         self.handle.activity().disarm();
         tracing::debug!(peer = %self.handle.logged(), "session lost");
         if was_known {
@@ -264,6 +260,7 @@ impl Link {
     /// Erases sessions that the link no longer holds.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>, sessions: Vec<Arc<Session>>) {
         for session in &sessions {
+            // The keys go at once, because a session is shared and may live on in a batch.
             cx.erase(session);
             self.past.add(&session.stats());
         }
@@ -274,11 +271,13 @@ impl Link {
 
     /// Tells the peer that this node leaves the network.
     pub(crate) fn say_goodbye(&self, cx: &mut Context<'_>) {
-        self.send_on_current(cx, Control::Close { reason: LEAVING });
+        self.send_on_current(cx, Control::Close { reason: CLOSE_REASON_LEAVING });
     }
 
     fn arm_expiry(&self, cx: &mut Context<'_>) {
         let end = self.sessions.iter().map(|live| {
+            // A replayed initiation makes an unconfirmed session too, so such a session must not stay for
+            // long.
             let lifetime = if live.session.is_confirmed() { REJECT_AFTER } else { UNCONFIRMED_FOR };
             live.session.established() + lifetime
         });
@@ -329,4 +328,4 @@ impl Link {
 }
 
 /// Reason code in a [`Control::Close`].
-const LEAVING: u8 = 0;
+const CLOSE_REASON_LEAVING: u8 = 0;

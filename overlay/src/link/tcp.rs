@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::punching::{MAX_ROUND_TRIP, send_shot};
 use super::{Context, Link, Reason};
-use crate::contact::{Contact, ROUND, Said, TcpDue, vouched};
+use crate::contact::{Contact, ROUND_DURATION, Said, TcpDue, vouched};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, SocketIndex};
 use crate::wire::Candidates;
@@ -88,7 +88,7 @@ impl Link {
         let Some(own) = core.contact.tcp(0) else { return };
         let vouched = vouched(self.handle.id(), &message.vouchers, &core.witnesses, true, now);
         let said = Said { contact: &message.contact, vouched };
-        let ends: Instant = now + after + ROUND;
+        let ends: Instant = now + after + ROUND_DURATION;
         let punching = cx.reach.punching(now);
         let targets = punching.plan_by_tcp(&own.contact, &said, &mut core.allowances, ends, now);
         core.counters.tcp_punches_begun.increment();

@@ -20,6 +20,8 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// Arms `key` for `at`, replacing its earlier deadline.
     pub(crate) fn set(&mut self, key: K, at: Instant) {
+        // The old entry goes, so that the queue has at most one per key and stays as small as the table of
+        // peers.
         if let Some(old) = self.armed.insert(key, at) {
             self.order.remove(&(old, key));
         }

@@ -14,9 +14,9 @@
 //!
 //! Probes of the peer count like own ones: the next is due a while after anything was last sent *or* heard.
 //! After a long idle time the node with the smaller ID probes, and the other acknowledges. The other probes
-//! itself only if that is late ([`MARGIN`]). So an idle peer costs one packet each way per [`PROBE_MAX`],
-//! whatever the timers of both nodes and the path between them do. A session due for renewal is renewed
-//! instead of probed.
+//! itself only if that is late ([`GREATER_ID_WAIT`]). So an idle peer costs one packet each way per
+//! [`PROBE_MAX`], whatever the timers of both nodes and the path between them do. A session due for renewal
+//! is renewed instead of probed.
 //!
 //! Two nodes that share several networks have a link in each. A packet in one network shows that the node is
 //! there, so one probe serves all, and the other links probe only if it is not answered.
@@ -37,14 +37,14 @@ const PROBE_MIN: Duration = Duration::from_millis(300);
 
 /// Factor from the time without data to the time until the next probe. With it, connections used once a
 /// second cost one probe per second.
-const GROWTH: u32 = 3;
+const PROBE_INTERVAL_FACTOR: u32 = 3;
 
 /// Maximum interval of probes: less than the shortest NAT mapping lifetime.
 const PROBE_MAX: Duration = Duration::from_secs(25);
 
 /// Bounds of the extra wait, two round trips, of the node with the greater ID at the longest probe interval.
 /// By then the other node's probe has come, if that node is alive and no packet was lost.
-const MARGIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+const GREATER_ID_WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Age at which the prober renews a session begun by the other node.
 // Before the other node's own [`REKEY_AFTER`], because otherwise the probe and the renewal would be two
@@ -95,6 +95,7 @@ impl Link {
             self.attempt(cx, Reason::Hint);
             self.used = used;
         }
+        // As long as the peer has been gone, so the intervals double and the cost of an absent peer falls.
         let wait = cx.now.saturating_duration_since(lost).clamp(SEEK_MIN, SEEK_MAX);
         cx.set_timer(Timer::Activity, Some(cx.now + wait));
     }
@@ -108,6 +109,7 @@ impl Link {
             && now >= exchange.min(renew_by(session))
         {
             let renews = self.is_renewal_due(cx, session);
+            // The handshake of a renewal is a sign of life by itself.
             if now >= self.probe_at(cx, exchange) && (!renews || self.is_at_hand(cx)) {
                 self.probe_liveness(cx, session);
             }
@@ -142,8 +144,10 @@ impl Link {
     fn probe_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(place) = cx.reach.place() else { return };
         cx.core.counters.liveness_probes_sent.increment();
+        // The oldest one counts, because a newer probe must not prolong the wait for an answer.
         self.asked = self.unanswered_probe(cx).or(Some(cx.now));
         cx.reach.note_asked(self.handle.network(), cx.now);
+        // Unpredictable, so that only a receiver at the path can acknowledge it.
         let id = cx.core.rng.next_u32();
         self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
     }
@@ -188,18 +192,20 @@ impl Link {
         let heard = self.heard(cx)?;
         let last = data.max(activity.last_sent()?).max(heard);
         let idle = last.saturating_duration_since(data);
+        // A peer that stays silent is asked rarely, or many suspended machines would keep this node awake.
         let answers = last.saturating_duration_since(heard) < QUIET_AFTER;
         let longest = if answers && self.is_at_hand(cx) { longest_at_hand(cx) } else { PROBE_MAX };
-        let wait = (idle * GROWTH).clamp(PROBE_MIN, longest);
+        let wait = (idle * PROBE_INTERVAL_FACTOR).clamp(PROBE_MIN, longest);
         let margin = match wait < PROBE_MAX || self.probes_first(cx) {
             true => Duration::ZERO,
-            false => (cx.reach.rtt().unwrap_or_default() * 2).clamp(MARGIN[0], MARGIN[1]),
+            false => (cx.reach.rtt().unwrap_or_default() * 2).clamp(GREATER_ID_WAIT[0], GREATER_ID_WAIT[1]),
         };
         Some(last + wait + margin)
     }
 
     /// Returns true if this node is the one that probes when both have been idle for long.
     fn probes_first(&self, cx: &Context<'_>) -> bool {
+        // Both sides know both IDs, so they agree without a message.
         cx.core.own_id < *self.handle.id()
     }
 
@@ -232,6 +238,7 @@ fn renew_by(session: &Session) -> Instant {
 
 /// Returns true if a packet was heard before the question rather than in answer to it.
 fn is_before(heard: Instant, asked: Instant) -> bool {
+    // Times are rounded to milliseconds, so an equal time may be that of an answer.
     heard + PRECISION <= asked
 }
 

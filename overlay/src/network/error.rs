@@ -8,14 +8,6 @@ use super::Prefix;
 use crate::id::{NetworkId, NodeId};
 
 /// Reason why an ID alone does not describe a joinable network.
-///
-/// ```
-/// use peersock_overlay::{NetworkConfig, NetworkIdError};
-///
-/// let refused = NetworkConfig::by_id("8056c2e21c000001".parse()?).unwrap_err();
-/// assert!(matches!(refused, NetworkIdError::Managed(_)));
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NetworkIdError {

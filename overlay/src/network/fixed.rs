@@ -53,6 +53,7 @@ impl StaticNetwork {
                 return Err(NetworkConfigError::DuplicateMember(id));
             }
             if let Some(name) = &member.name
+                // Host names do not depend on case (RFC 4343).
                 && !names.insert(name.to_ascii_lowercase())
             {
                 return Err(NetworkConfigError::DuplicateName(name.clone()));
@@ -103,14 +104,6 @@ const SHORTEST_IPV6: u8 = 16;
 
 /// Returns true if a block of addresses can lie behind a member ([`StaticMember::routes`]): it consists of
 /// single hosts, and is no larger than a site's.
-///
-/// ```
-/// use peersock_overlay::{Prefix, is_route};
-///
-/// let block = |address: &str, length| Prefix::new(address.parse().unwrap(), length).unwrap();
-/// assert!(is_route(&block("192.168.5.0", 24)));
-/// assert!(!is_route(&block("0.0.0.0", 0)) && !is_route(&block("224.0.0.0", 8)));
-/// ```
 pub fn is_route(route: &Prefix) -> bool {
     let address = route.address();
     let shortest = if address.is_ipv4() { SHORTEST_IPV4 } else { SHORTEST_IPV6 };
@@ -172,6 +165,7 @@ impl Policy for Static {
 
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr> {
         let listed = || self.members.get(node).map(|member| &member.addresses);
+        // Addresses that changed while the node runs go before those in the file.
         let given = self.changed.get(node).or_else(listed).map_or(&[][..], Vec::as_slice);
         std::iter::once(self.id.address_of(node).into()).chain(given.iter().copied()).collect()
     }
@@ -235,6 +229,7 @@ impl Policy for Static {
 
     fn is_described_by(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig::Static(network) = config else { return false };
+        // By the list in any order, because two copies of one file may be sorted differently.
         (network.id, &network.psk, network.exit) == (self.id, &self.psk, self.exit)
             && by_node(&network.members) == self.members
     }

@@ -56,12 +56,6 @@ use adhoc::AdHoc;
 use fixed::Static;
 
 /// Handle of a joined network in this node. Never reused while the node runs, and meaningless elsewhere.
-///
-/// ```
-/// use peersock_overlay::NetworkIndex;
-///
-/// assert!(NetworkIndex(0) < NetworkIndex(1), "the second network was joined later");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkIndex(pub u32);
 
@@ -108,7 +102,6 @@ impl NetworkConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors
     /// Returns a [`NetworkIdError`] if an ID alone is not enough.
     pub fn by_id(id: NetworkId) -> Result<Self, NetworkIdError> {
         match id.kind() {
@@ -184,8 +177,6 @@ impl NetworkConfig {
     }
 
     /// Checks the rules that the types alone cannot enforce.
-    ///
-    /// # Errors
     /// Returns a [`NetworkConfigError`].
     pub fn validate(&self) -> Result<(), NetworkConfigError> {
         if self.psk() == Some(&Psk::open()) {
@@ -200,17 +191,6 @@ impl NetworkConfig {
     }
 
     /// Returns the decisions of such a network, joined or not.
-    ///
-    /// ```
-    /// use peersock_overlay::{Identity, NetworkConfig, NetworkId, Policy};
-    ///
-    /// let policy = NetworkConfig::by_id(NetworkId::ad_hoc(80..=90)?)?.policy();
-    /// let node = Identity::from_seed(&[1; 32]).public().node_id();
-    /// assert!(policy.admits(&node));
-    /// assert_eq!(policy.addresses_of(&node), [policy.id().address_of(&node)]);
-    /// assert_eq!(policy.ports(), 80..=90);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn policy(&self) -> Box<dyn Policy> {
         match self {
             Self::AdHoc { id, psk } => Box::new(AdHoc::new(*id, psk.clone())),
@@ -222,15 +202,6 @@ impl NetworkConfig {
 /// Returns true if a datagram to `remote` goes to one host. That holds for members' endpoints, whether
 /// written as addresses or found by a host name, because their author must not make a node send to many
 /// hosts.
-///
-/// ```
-/// use peersock_overlay::is_endpoint;
-///
-/// assert!(is_endpoint(&"192.0.2.1:7420".parse()?));
-/// assert!(!is_endpoint(&"255.255.255.255:7420".parse()?));
-/// assert!(!is_endpoint(&"[ff02::1]:7420".parse()?));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 pub fn is_endpoint(remote: &SocketAddr) -> bool {
     let ip = remote.ip().to_canonical();
     let to_all = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());

@@ -87,14 +87,6 @@ pub trait Policy: fmt::Debug + Send + Sync {
 }
 
 /// Description of a network for people and scripts, joined or not. The program, C and Python all show it.
-///
-/// ```
-/// use peersock_overlay::{NetworkConfig, NetworkId};
-///
-/// let summary = NetworkConfig::by_id(NetworkId::ad_hoc(80..=90)?)?.policy().summary();
-/// assert_eq!((summary.kind, summary.secret, summary.ports), ("ad-hoc", false, 80..=90));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkSummary {

@@ -22,15 +22,6 @@ const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
 
 /// Source of a handshake message, as cookies and limits distinguish them: an address, or a node behind a
 /// relaying root.
-///
-/// ```
-/// use std::net::SocketAddr;
-/// use peersock_overlay::noise::Origin;
-///
-/// let remote: SocketAddr = "192.0.2.1:4000".parse()?;
-/// assert_eq!(Origin::from(remote), Origin { remote, channel: None });
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     /// Source address: the root's, if one relays.
@@ -46,18 +37,6 @@ impl From<SocketAddr> for Origin {
 }
 
 /// Maker of the MACs of handshake messages to one peer, with the cookie that the peer gave us.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_overlay::Identity;
-/// use peersock_overlay::noise::{CookieJar, MacWriter};
-///
-/// # fn now() -> Instant { Instant::now() }
-/// let (now, bob) = (now(), Identity::from_seed(&[2; 32]).node_id());
-/// let mut message = vec![0xD1; 100];
-/// MacWriter::new(&bob).append(now, &mut message);
-/// assert!(CookieJar::new(&bob, [9; 32], now).check_mac1(&message));
-/// ```
 pub struct MacWriter {
     keys: Keys,
     /// MAC1 of the last message, to which a cookie reply refers.
@@ -84,6 +63,7 @@ impl MacWriter {
         message.extend_from_slice(&mac1);
         self.last_mac1 = Some(mac1);
 
+        // An old cookie would fail, and the peer would send another one for it.
         self.cookie.take_if(|c| now.saturating_duration_since(c.received) >= COOKIE_LIFETIME);
         let mac2 = self.cookie.as_ref().map_or([0; MAC], |c| hash::mac16(&c.value, &[message]));
         message.extend_from_slice(&mac2);

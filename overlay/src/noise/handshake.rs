@@ -58,8 +58,6 @@ impl Initiator {
     /// Appends an initiation to `out`, except for the MACs, which [`MacWriter`](super::MacWriter) adds.
     ///
     /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
-    ///
-    /// # Errors
     /// Returns [`HandshakeError::Unauthentic`] if the responder's public key is of low order.
     pub fn start(
         identity: &Identity,
@@ -76,6 +74,7 @@ impl Initiator {
         out.extend_from_slice(&header);
         let secret = StaticSecret::from(ephemeral);
         ephemeral.zeroize();
+        // `ephemeral` is erased above because `StaticSecret` holds a copy, which erases itself.
         let state = ik::write_first(
             &prologue,
             identity.x25519(),
@@ -94,8 +93,6 @@ impl Initiator {
     }
 
     /// Reads a response. A forged one is an error that changes nothing, because the true one may still come.
-    ///
-    /// # Errors
     /// Returns a [`HandshakeError`].
     pub fn read_response(
         &self,
@@ -104,6 +101,8 @@ impl Initiator {
         datagram: &[u8],
     ) -> Result<(SessionKeys, ResponsePayload), HandshakeError> {
         let response = Response::parse(datagram)?;
+        // The index is in the transcript, so this response cannot be authentic; the check saves two X25519
+        // operations.
         if response.receiver != self.index {
             return Err(HandshakeError::Unauthentic);
         }
@@ -135,8 +134,6 @@ pub struct Received {
 
 impl Received {
     /// Reads an initiation, at the cost of two X25519 operations. The caller has checked its MACs.
-    ///
-    /// # Errors
     /// Returns a [`HandshakeError`].
     pub fn read(identity: &Identity, datagram: &[u8]) -> Result<Self, HandshakeError> {
         let initiation = Initiation::parse(datagram)?;
@@ -174,8 +171,6 @@ impl Received {
     /// Appends a response to `out`, except for the MACs, at the cost of two X25519 operations.
     ///
     /// `ephemeral` is 32 random bytes, never used again; `index` is the one that reaches this side.
-    ///
-    /// # Errors
     /// Returns [`HandshakeError::Unauthentic`] if a key of the initiator is of low order.
     pub fn respond(
         self,
@@ -186,6 +181,7 @@ impl Received {
         payload: &ResponsePayload,
         out: &mut Vec<u8>,
     ) -> Result<SessionKeys, HandshakeError> {
+        // The header enters the transcript, so the suite cannot be replaced by a weaker one on the way.
         let header = Response::header(suite, self.sender, index);
         let start = out.len();
         out.extend_from_slice(&header);

@@ -16,8 +16,6 @@ use super::symmetric::{Split, Symmetric, Unauthentic};
 use crate::crypto::TAG;
 
 /// Writes the first message, appending it to `out`. `ephemeral` is 32 random bytes, never used again.
-///
-/// # Errors
 /// Returns an error if `responder` is a key of low order.
 pub(super) fn write_first(
     prologue: &[u8],
@@ -33,6 +31,7 @@ pub(super) fn write_first(
     out.extend_from_slice(&public);
     symmetric.mix_ephemeral(&public);
     symmetric.mix_dh(&ephemeral, responder).inspect_err(|_| out.truncate(start))?;
+    // After the token `es`: only the responder can read who the initiator is.
     symmetric.encrypt(PublicKey::from(secret).as_bytes(), out);
     symmetric.mix_dh(secret, responder).inspect_err(|_| out.truncate(start))?;
     symmetric.encrypt(payload, out);
@@ -40,8 +39,6 @@ pub(super) fn write_first(
 }
 
 /// Reads the first message and returns its payload.
-///
-/// # Errors
 /// Returns an error if the message is not authentic.
 pub(super) fn read_first(
     prologue: &[u8],
@@ -77,8 +74,6 @@ impl FirstSent {
     ///
     /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
     /// Noise.
-    ///
-    /// # Errors
     /// Returns an error if the message is not authentic.
     pub(super) fn read_second(
         &self,
@@ -123,8 +118,6 @@ impl FirstReceived {
     ///
     /// `header`, unless empty, is mixed into the transcript before the message, which is an addition to
     /// Noise.
-    ///
-    /// # Errors
     /// Returns an error if the initiator's ephemeral key is of low order.
     pub(super) fn write_second(
         mut self,
@@ -137,6 +130,7 @@ impl FirstReceived {
         let public = PublicKey::from(ephemeral).to_bytes();
         mix_header(&mut self.symmetric, header);
         self.symmetric.mix_ephemeral(&public);
+        // Token `ee`: the session's keys stay secret even if both static keys become known later.
         self.symmetric.mix_dh(ephemeral, &self.ephemeral)?;
         self.symmetric.mix_dh(ephemeral, &self.initiator)?;
         self.symmetric.mix_psk(psk);

@@ -105,6 +105,7 @@ impl ResponsePayload {
     /// Parses the payload; returns `None` if it is cut off.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
+        // Unknown bytes are no error, because a later version may use this place for something else.
         let question = Candidates::parse(more).ok();
         Some(Self {
             instance: u64::from_be_bytes(field(bytes, 0)),

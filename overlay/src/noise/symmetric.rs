@@ -59,6 +59,8 @@ impl Symmetric {
         let output = self.hkdf(psk);
         self.chaining_key = output[0];
         self.mix_hash(&output[1]);
+        // Section 5.2: the key follows from the pre-shared one as well, so without it nothing further can be
+        // read.
         self.set_key(&output[2]);
     }
 
@@ -68,6 +70,8 @@ impl Symmetric {
         out.extend_from_slice(plaintext);
         let nonce = self.next_nonce();
         let tag = ChaCha20Poly1305::new((&self.key).into())
+            // The transcript so far is the associated data, so a message fails if any earlier byte was
+            // altered.
             .encrypt_inout_detached(&nonce.into(), &self.hash, (&mut out[start..]).into())
             .expect("sealing fails only beyond 256 GiB");
         out.extend_from_slice(&tag);
@@ -95,6 +99,7 @@ impl Symmetric {
     /// Returns a key for other uses than the handshake's own messages, bound to everything mixed in so far.
     /// Also returns the transcript's hash, which serves as its associated data.
     pub(super) fn derive(&self, label: &[u8]) -> (Zeroizing<[u8; 32]>, &[u8; 32]) {
+        // Only the two sides know the chaining key, and the label keeps this key apart from Noise's.
         (Zeroizing::new(hash::keyed(&self.chaining_key, &[label])), &self.hash)
     }
 

@@ -8,15 +8,6 @@ const LAST_NANO: u32 = 999_999_999;
 /// Time as a TAI64N label, 12 bytes, which makes an initiation newer than the one before.
 ///
 /// Only the order matters; the responder does not compare it with its own clock.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_overlay::noise::Timestamp;
-///
-/// let first = Timestamp::from_unix(Duration::from_secs(1_700_000_000));
-/// let second = Timestamp::after(Duration::from_secs(1_700_000_000), Some(first));
-/// assert!(second > first);
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp([u8; 12]);
 
@@ -30,6 +21,8 @@ impl Timestamp {
     /// advanced since.
     pub fn after(time: Duration, last: Option<Self>) -> Self {
         let now = Self::from_unix(time);
+        // Responders refuse a timestamp that is not newer, also where the clock was set back or has a coarse
+        // step.
         last.map_or(now, |last| now.max(last.next()))
     }
 

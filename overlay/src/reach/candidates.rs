@@ -108,6 +108,8 @@ impl Candidate {
 
     /// Returns true if packets to this address need no credit.
     fn is_free(&self) -> bool {
+        // All others get no more bytes than came from there. A forged source would otherwise turn this node
+        // into an amplifier (RFC 9000, section 8).
         self.is_proven() || self.is_from(Source::Configured) || self.is_from(Source::Root)
     }
 
@@ -234,14 +236,17 @@ impl Candidates {
         let candidate = self.entry(place.key(), path);
         candidate.note_way(&place);
         candidate.sources |= source.bit();
+        // No sum: many small packets with a forged source must not add up to one large burst at the victim.
         candidate.credit = candidate.credit.max(bytes);
         candidate.heard = Some(now);
     }
 
     /// Marks a place as proven by a message of kind `source`.
     pub(super) fn prove(&mut self, key: PlaceKey, source: Source, now: Instant) {
+        // Anybody on the local network can echo a hello; only the node itself can answer the others.
         let proof = if source == Source::Hello { Proof::Claimed } else { Proof::Authentic };
         if let Some(candidate) = self.get_mut(&key) {
+            // Hellos have no signature, so one must not lower the proof of a handshake.
             candidate.proven = candidate.proven.max(Some(proof));
             candidate.proven_at = Some(now);
         }
@@ -322,6 +327,8 @@ impl Candidates {
             .filter(|&at| !self.list[at].is_from(Source::Configured) && !self.list[at].is_from(Source::Named))
             .filter(|&at| Some(self.list[at].key) != path)
             .filter(|&at| !is_crowded || of_root(&self.list[at].key))
+            // `None` is the least, so unproven places go first. The key makes the choice the same in every
+            // run.
             .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].key));
         // If configured addresses fill the list, the last of them goes, because the limit is strict.
         self.list.remove(evict.unwrap_or(self.list.len() - 1));

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use super::place::Place;
 
 /// Wait for an answer; twice the longest round trip allowed for a handshake.
-const VALID_FOR: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Minimum interval between repetitions of a challenge.
-pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(250);
+pub(super) const MIN_REPEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bounds of the time, two round trips, after which a challenge to one place gives way to one to another
 /// place.
-const HOLD: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+const PLACE_HOLD_BOUNDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
 /// Reason for challenging a place, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,19 +80,22 @@ impl Challenges {
         rtt: Option<Duration>,
         now: Instant,
     ) -> Option<[u8; 8]> {
-        let open = self.outstanding.as_mut().filter(|open| now < open.first + VALID_FOR);
+        let open = self.outstanding.as_mut().filter(|open| now < open.first + ANSWER_TIMEOUT);
         if let Some(open) = open {
             if open.place == place {
+                // The stronger reason stays, or a comparison could undo a move.
                 open.why = open.why.max(why);
                 // Announcements have their own intervals.
-                let wait = if why == Why::Announce { Duration::from_nanos(1) } else { REPEAT_AFTER };
+                let wait = if why == Why::Announce { Duration::from_nanos(1) } else { MIN_REPEAT_INTERVAL };
                 if now < open.last + wait {
                     return None;
                 }
                 open.last = now;
                 return Some(open.data);
             }
-            let hold = rtt.map_or(HOLD[0], |rtt| (rtt * 2).clamp(HOLD[0], HOLD[1]));
+            let hold = rtt.map_or(PLACE_HOLD_BOUNDS[0], |rtt| {
+                (rtt * 2).clamp(PLACE_HOLD_BOUNDS[0], PLACE_HOLD_BOUNDS[1])
+            });
             // Otherwise a source that alternates between two addresses would keep every answer from counting.
             if open.why >= why && now < open.last + hold {
                 return None;
@@ -104,8 +107,11 @@ impl Challenges {
 
     /// Judges an answer that came from `place`.
     pub(super) fn answer(&mut self, place: Place, data: [u8; 8], now: Instant) -> Answer {
-        let is_right =
-            |open: &mut Outstanding| open.place == place && open.data == data && now < open.first + VALID_FOR;
+        let is_right = |open: &mut Outstanding| {
+            // RFC 9000, 8.2.3 accepts an answer from anywhere. Here the place counts, because the answer also
+            // proves the way back.
+            open.place == place && open.data == data && now < open.first + ANSWER_TIMEOUT
+        };
         match self.outstanding.take_if(is_right) {
             Some(open) => {
                 self.answered = Some(data);
@@ -114,6 +120,7 @@ impl Challenges {
                 let rtt = (open.first == open.last).then(|| now.saturating_duration_since(open.first));
                 Answer::Right { why: open.why, rtt }
             }
+            // Networks duplicate packets, and a copy must not count as a forgery.
             None if self.answered == Some(data) => Answer::Copy,
             None => Answer::Wrong,
         }
@@ -132,7 +139,7 @@ impl Challenges {
 
     /// Returns true while an answer is outstanding.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
-        self.outstanding.is_some_and(|open| now < open.first + VALID_FOR)
+        self.outstanding.is_some_and(|open| now < open.first + ANSWER_TIMEOUT)
     }
 }
 
@@ -164,8 +171,8 @@ mod tests {
         let now = instant();
         let mut challenges = Challenges::default();
         assert_eq!(challenges.ask(place(1), Why::Move, ONE, None, now), Some(ONE));
-        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + REPEAT_AFTER / 2), None);
-        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + REPEAT_AFTER), Some(ONE));
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + MIN_REPEAT_INTERVAL / 2), None);
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + MIN_REPEAT_INTERVAL), Some(ONE));
         let late = now + Duration::from_secs(10);
         assert_eq!(challenges.answer(place(1), ONE, late), Answer::Right { why: Why::Move, rtt: None });
     }
@@ -175,8 +182,8 @@ mod tests {
         let now = instant();
         let mut challenges = Challenges::default();
         challenges.ask(place(1), Why::Move, ONE, None, now);
-        assert_eq!(challenges.answer(place(1), ONE, now + VALID_FOR), Answer::Wrong);
-        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + VALID_FOR), Some(TWO));
+        assert_eq!(challenges.answer(place(1), ONE, now + ANSWER_TIMEOUT), Answer::Wrong);
+        assert_eq!(challenges.ask(place(1), Why::Move, TWO, None, now + ANSWER_TIMEOUT), Some(TWO));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Reach;
 use super::candidates::Candidate;
 use super::place::{Place, PlaceKey};
-use super::quality::SETTLE;
+use super::quality::MIN_CHANGE_INTERVAL;
 use super::sockets::SocketInfo;
 
 /// Kind of way to a place. Of two working places, the one of the greater kind is used, however long its round
@@ -69,6 +69,7 @@ impl Reach {
         if let Some(lost) = self.challenges.take_unanswered(timeout, now)
             && let Some(candidate) = self.candidates.get_mut(&lost.key())
         {
+            // A question without an answer is a lost packet, as far as a sender can tell.
             candidate.quality.lost();
         }
         let current = self.place()?;
@@ -92,6 +93,7 @@ impl Reach {
             Ordering::Greater => true,
         };
         let counts: Vec<_> = self.candidates.iter().map(Candidate::key).filter(counts).collect();
+        // The path is one of them: its quality must be known as well for a comparison.
         let is_rival = |c: &Candidate| counts.contains(&c.key()) && c.may_spend(bytes);
         let is_other = |c: &Candidate| c.place(sockets).is_some_and(|place| place.key() != current.key());
         if !self.candidates.iter().any(|c| is_rival(c) && is_other(c)) {
@@ -126,6 +128,7 @@ impl Reach {
         // An extra socket may already be closed.
         let there = works.filter_map(|candidate| Some((candidate, candidate.place(sockets)?)));
         let order = |candidate: &Candidate| {
+            // The key last, so that equal places give the same choice in every run.
             (std::cmp::Reverse(kind(candidate)), candidate.quality.rtt(), candidate.key())
         };
         if let Some((_, place)) = there.min_by_key(|(candidate, _)| order(candidate)) {
@@ -133,7 +136,7 @@ impl Reach {
             return Some(place);
         }
         // A change within the settling time would let places of similar quality alternate.
-        if self.settled.is_some_and(|at| now < at + SETTLE) {
+        if self.settled.is_some_and(|at| now < at + MIN_CHANGE_INTERVAL) {
             return None;
         }
         let own = self.candidates.get(&current.key())?.quality;
@@ -154,6 +157,7 @@ impl Reach {
     pub(crate) fn root_yields(&mut self, root: &SocketAddr, scarce: &[SocketAddr]) {
         if let Some(place) = self.place().filter(|place| place.relay().is_some() && place.remote() == *root) {
             self.doubt_better(self.kind(&place.key(), scarce), scarce);
+            // At once, because the root relays little from now on.
             (self.compare_at, self.compare_idle_at) = (None, None);
         }
     }

@@ -66,7 +66,7 @@ pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
 pub(crate) use choice::{Flow, Kind};
 pub use mtud::SizeState;
-pub(crate) use mtud::{BASE, BUSY, BUSY_CONFIRM_INTERVAL};
+pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL, LOAD_MIN_BYTES};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
 pub(crate) use place::{PlaceKey, Relay, is_discarded};
 pub use sockets::SocketInfo;
@@ -244,6 +244,7 @@ impl Reach {
 
     /// Records proof that the node, heard at `place`, receives there.
     pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
+        // No bytes: an answer proves the place, and a proven place needs no credit.
         self.heard(place, 0, source, now);
         self.candidates.prove(place.key(), source, now);
     }
@@ -253,9 +254,9 @@ impl Reach {
         self.candidates.get(&place.key()).is_some_and(|candidate| candidate.is_proven())
     }
 
-    /// Returns true if the node has shown since `begin` that it receives at a place. Packets from there are
-    /// not enough, because a path may work in one direction only.
+    /// Returns true if the node has shown since `begin` that it receives at a place.
     pub(crate) fn is_proven_since(&self, place: &Place, begin: Instant) -> bool {
+        // Packets from there are not enough, because a path may work in one direction only.
         let candidate = self.candidates.get(&place.key());
         candidate.and_then(|candidate| candidate.proven_at()).is_some_and(|at| at >= begin)
     }
@@ -318,6 +319,7 @@ impl Reach {
             return None;
         }
         let data = self.challenges.ask(place, why, fresh, self.rtt(), now)?;
+        // Only for a challenge that is really sent, because credit is scarce.
         self.candidates.spend(&place.key(), bytes);
         Some(data)
     }
@@ -371,6 +373,7 @@ impl Reach {
     pub(crate) fn has_choice(&self) -> bool {
         let path = self.place().map(|place| place.key());
         self.candidates.iter().any(|candidate| {
+            // An unproven place is no choice, because nothing shows that the node is there.
             Some(candidate.key()) != path && (candidate.is_proven() || candidate.is_free_relay())
         })
     }

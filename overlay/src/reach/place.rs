@@ -16,17 +16,6 @@ use crate::wire::{Channel, RelayToken, Relayed};
 ///
 /// A stream has no address that datagrams are sent to. The stream's *end* takes the place of an address. It
 /// is made of the stream's number, in the discard block 100::/64, which no network routes (RFC 6666).
-///
-/// ```
-/// use peersock_overlay::{SocketIndex, is_endpoint};
-///
-/// let stream = SocketIndex::stream(7);
-/// let end = stream.stream_end().expect("it is a stream");
-/// assert_eq!(end, "[100::7]:1".parse()?);
-/// assert!(!is_endpoint(&end), "no datagram of a UDP socket is from there");
-/// assert_eq!(SocketIndex(7).stream_end(), None);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketIndex(pub u16);
 
@@ -44,13 +33,6 @@ impl SocketIndex {
     const PEER_STREAMS: u16 = 0xC000;
 
     /// Returns the index of the extra socket with this number; only its lower 13 bits count.
-    ///
-    /// ```
-    /// use peersock_overlay::SocketIndex;
-    ///
-    /// assert!(SocketIndex::extra(0).is_extra() && !SocketIndex::extra(0).is_turn());
-    /// assert!(!SocketIndex(0).is_extra() && !SocketIndex::turn(0).is_extra());
-    /// ```
     pub fn extra(number: u16) -> Self {
         Self(Self::EXTRA | (number & (Self::EXTRA - 1)))
     }
@@ -66,13 +48,6 @@ impl SocketIndex {
     }
 
     /// Returns the index of the TURN allocation with this number; only its lower 14 bits count.
-    ///
-    /// ```
-    /// use peersock_overlay::SocketIndex;
-    ///
-    /// assert!(SocketIndex::turn(0).is_turn() && !SocketIndex::turn(0).is_stream());
-    /// assert!(!SocketIndex(0).is_turn() && !SocketIndex::stream(0).is_turn());
-    /// ```
     pub fn turn(number: u16) -> Self {
         Self(Self::TURN | (number & (Self::TURN - 1)))
     }
@@ -89,13 +64,6 @@ impl SocketIndex {
 
     /// Returns the index of the stream to another node with this number; only its lower 14 bits count. The
     /// driver numbers those ([`TcpAction`](crate::TcpAction)).
-    ///
-    /// ```
-    /// use peersock_overlay::SocketIndex;
-    ///
-    /// assert!(SocketIndex::peer_stream(0).is_stream() && SocketIndex::peer_stream(0).is_peer_stream());
-    /// assert!(!SocketIndex::stream(0).is_peer_stream());
-    /// ```
     pub fn peer_stream(number: u16) -> Self {
         Self(Self::PEER_STREAMS | number)
     }
@@ -119,6 +87,7 @@ impl SocketIndex {
     /// socket.
     pub fn stream_end(self) -> Option<SocketAddr> {
         let number = self.0.checked_sub(Self::STREAMS)?;
+        // RFC 6666: a discard-only address, which no network has, so it can name a stream.
         Some(SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, number).into(), 1))
     }
 }
@@ -129,15 +98,6 @@ pub(crate) fn is_discarded(ip: &IpAddr) -> bool {
 }
 
 /// Way on which datagrams reach a node, with everything a driver needs to send one there.
-///
-/// ```
-/// use peersock_overlay::{Place, SocketIndex};
-///
-/// let place = Place::Direct { socket: SocketIndex(0), remote: "192.0.2.1:4000".parse()? };
-/// assert_eq!(place.to_string(), "192.0.2.1:4000");
-/// assert_eq!((place.overhead(), place.largest_datagram()), (0, 65_507));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Place {
@@ -199,6 +159,7 @@ impl Place {
 
     /// Returns the number of bytes of the IP and UDP headers in front of each datagram.
     pub fn headers(&self) -> usize {
+        // IP and UDP headers without options: 20 or 40 bytes, and 8.
         if self.remote().is_ipv4() { 28 } else { 48 }
     }
 
@@ -222,6 +183,8 @@ impl Place {
         PlaceKey {
             remote: self.remote(),
             channel: self.relay().map(|header| header.channel),
+            // Through TURN or an extra socket the same remote address is another way, with another NAT
+            // mapping.
             via: Some(self.socket()).filter(|socket| socket.makes_place()),
         }
     }
@@ -337,6 +300,7 @@ impl RecvMeta {
     /// Returns true if a node's datagrams may come from this source: an endpoint of UDP, or the end of the
     /// stream to a node on which the datagram came.
     pub(crate) fn is_from_node(&self) -> bool {
+        // A stream's end is no real endpoint, but it is the only address at which its peer is reached.
         let is_end = self.socket.is_peer_stream() && self.socket.stream_end() == Some(self.remote);
         is_endpoint(&self.remote) || is_end
     }

@@ -7,7 +7,7 @@ const MIN_SAMPLES: u32 = 3;
 
 /// Minimum advantage of another place, besides a quarter of the own cost. Two places of one link, and two
 /// measurements of one place, differ by less.
-const MIN_GAIN: Duration = Duration::from_millis(5);
+const MIN_COST_ADVANTAGE: Duration = Duration::from_millis(5);
 
 /// The same for the shortest round trips, which load does not lengthen: there the advantage is also at least
 /// a third of the own one. A tunnel between two machines of one local network costs more than this.
@@ -17,7 +17,7 @@ const MIN_GAIN_OF_SHORTEST: Duration = Duration::from_micros(100);
 const LOSS_COST: Duration = Duration::from_millis(200);
 
 /// Minimum interval of path changes for a better place.
-pub(super) const SETTLE: Duration = Duration::from_secs(30);
+pub(super) const MIN_CHANGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Interval of questions to a place that answers, while traffic flows and there is a choice.
 const ASK_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,6 +79,7 @@ impl Shortest {
 
     fn sample(&mut self, sample: Duration) {
         if self.samples == Self::WINDOW {
+            // The previous window remains, because a minimum of few new samples would be too high.
             (self.windows[1], self.windows[0], self.samples) = (self.windows[0], None, 0);
         }
         self.samples += 1;
@@ -169,7 +170,10 @@ impl Quality {
             (Some(own), Some(theirs)) => theirs + MIN_GAIN_OF_SHORTEST.max(own / 3) <= own,
             _ => false,
         };
-        other.unanswered == 0 && (theirs + MIN_GAIN.max(own / 4) <= own || is_shorter && theirs < own)
+        // The advantage must be clear. Two equal places would otherwise take turns, and each change reorders
+        // packets.
+        other.unanswered == 0
+            && (theirs + MIN_COST_ADVANTAGE.max(own / 4) <= own || is_shorter && theirs < own)
     }
 
     /// Returns true if this quality is better than `other`, by however little.

@@ -5,19 +5,6 @@ use std::net::SocketAddr;
 use super::place::{Place, SocketIndex, is_discarded};
 
 /// UDP socket or TURN allocation of the driver, with what the endpoint must know of it.
-///
-/// ```
-/// use peersock_overlay::{SocketIndex, SocketInfo};
-///
-/// let socket = SocketInfo {
-///     index: SocketIndex(0),
-///     ipv4: true,
-///     loopback: false,
-///     max_datagram: 8972,
-///     beacon_targets: vec!["239.255.77.77:7777".parse()?],
-/// };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketInfo {
     /// Index that the driver uses for the socket.

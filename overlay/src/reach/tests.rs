@@ -35,7 +35,7 @@ fn places_whose_times_cross_again_and_again_change_the_path_rarely() {
         node.rtt.insert(slow, 40);
         node.run(Duration::from_secs(1));
     }
-    assert!(node.moves.len() <= 600 / quality::SETTLE.as_secs() as usize, "{:?}", node.moves);
+    assert!(node.moves.len() <= 600 / quality::MIN_CHANGE_INTERVAL.as_secs() as usize, "{:?}", node.moves);
 }
 
 #[test]

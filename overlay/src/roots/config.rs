@@ -38,14 +38,6 @@ pub struct RootConfig {
 }
 
 /// Stream that the driver should keep open; see [`Endpoint::poll_streams`](crate::Endpoint::poll_streams).
-///
-/// ```
-/// use peersock_overlay::WantedStream;
-///
-/// fn is_stream(wanted: &WantedStream) -> bool {
-///     wanted.socket.is_stream()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WantedStream {
@@ -80,12 +72,6 @@ impl fmt::Debug for RootConfig {
 }
 
 /// State of a root as this node sees it.
-///
-/// ```
-/// use peersock_overlay::RootState;
-///
-/// assert_eq!(RootState::Registered.to_string(), "registered");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootState {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::reach::SocketIndex;
 
 /// Maximum pauses in seconds, from the first to the one for the shortest mapping lifetime.
-const PAUSES: [u64; 3] = [25, 15, 10];
+const MAX_PAUSE_SECONDS: [u64; 3] = [25, 15, 10];
 
 /// Pauses between packets to one root.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Keeping {
 impl Keeping {
     /// Returns the maximum pause.
     pub(crate) fn pause(&self) -> Duration {
-        Duration::from_secs(PAUSES[self.at])
+        Duration::from_secs(MAX_PAUSE_SECONDS[self.at])
     }
 
     /// Records that the root sees packets by `way`, a UDP socket and an address of the root, come from
@@ -41,7 +41,7 @@ impl Keeping {
         let Some((_, before)) = before.filter(|(known, _)| *known == way) else { return };
         // The NAT box has dropped the mapping within the pause, so the pause was too long.
         if before.ip() == address.ip() && before.port() != address.port() {
-            self.at = (self.at + 1).min(PAUSES.len() - 1);
+            self.at = (self.at + 1).min(MAX_PAUSE_SECONDS.len() - 1);
         }
     }
 

@@ -20,7 +20,7 @@ const MAX_LOOK_UPS: usize = 64;
 const MAX_WAITING: usize = 8;
 
 /// Waits between the rounds of one look-up; the last applies to all further rounds.
-const ROUNDS: [Duration; 5] = [
+const ROUND_WAITS: [Duration; 5] = [
     Duration::from_millis(200),
     Duration::from_millis(300),
     Duration::from_millis(500),
@@ -29,14 +29,14 @@ const ROUNDS: [Duration; 5] = [
 ];
 
 /// Time after the last demand for which a look-up continues.
-const WANTED_FOR: Duration = Duration::from_secs(10);
+const DEMAND_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Minimum time before a root that has found a node is asked for it again.
 const FOUND_FOR: Duration = Duration::from_secs(5);
 
 /// Rate of questions of all look-ups, and their burst.
-const PER_SECOND: u32 = 20;
-const BURST: u32 = 64;
+const QUESTIONS_PER_SECOND: u32 = 20;
+const QUESTION_BURST: u32 = 64;
 
 #[derive(Debug)]
 struct LookUp {
@@ -62,7 +62,10 @@ pub(crate) struct LookUps {
 
 impl LookUps {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { list: BTreeMap::new(), limit: Bucket::new(Rate::per_second(PER_SECOND, BURST), now) }
+        Self {
+            list: BTreeMap::new(),
+            limit: Bucket::new(Rate::per_second(QUESTIONS_PER_SECOND, QUESTION_BURST), now),
+        }
     }
 
     /// Requests a look-up of a node, perhaps for an address in `waiting`. `id` is random.
@@ -100,12 +103,14 @@ impl LookUps {
         now: Instant,
         may_ask: impl Fn(PeerKey, &LookUpKey) -> bool,
     ) -> Vec<(PeerKey, u32, LookUpKey)> {
-        self.list.retain(|_, one| now < one.wanted + WANTED_FOR);
+        self.list.retain(|_, one| now < one.wanted + DEMAND_LIFETIME);
         let mut questions = Vec::new();
         for (&key, one) in self.list.iter_mut().filter(|(_, one)| now >= one.next) {
-            one.next = now + ROUNDS[one.round.min(ROUNDS.len() - 1)];
+            one.next = now + ROUND_WAITS[one.round.min(ROUND_WAITS.len() - 1)];
             one.round += 1;
             for &root in roots {
+                // A root that has answered is left alone for a while, because programs repeat their demand
+                // with each packet.
                 let knows = one.found.get(&root).is_some_and(|at| now < *at + FOUND_FOR);
                 if !knows && may_ask(root, &key) && self.limit.take(now) {
                     one.open.insert(root);
@@ -127,8 +132,8 @@ impl LookUps {
         let mut questions = Vec::new();
         for (&key, one) in &mut self.list {
             one.found.remove(&root);
-            if now < one.wanted + WANTED_FOR && may(&key) && self.limit.take(now) {
-                (one.round, one.next) = (1, now + ROUNDS[0]);
+            if now < one.wanted + DEMAND_LIFETIME && may(&key) && self.limit.take(now) {
+                (one.round, one.next) = (1, now + ROUND_WAITS[0]);
                 one.open.insert(root);
                 questions.push((root, one.id, key));
             }
@@ -138,13 +143,14 @@ impl LookUps {
 
     /// Returns when the next questions are due.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.list.values().map(|one| one.next.min(one.wanted + WANTED_FOR)).min()
+        self.list.values().map(|one| one.next.min(one.wanted + DEMAND_LIFETIME)).min()
     }
 
     /// Returns what a root was asked under this id, if it still owes the answer. Each question has one
     /// answer.
     pub(crate) fn take_open(&mut self, root: PeerKey, id: u32) -> Option<LookUpKey> {
         let (&key, one) = self.list.iter_mut().find(|(_, one)| one.id == id)?;
+        // Removed, so that a root cannot answer twice and so add places at any rate.
         one.open.remove(&root).then_some(key)
     }
 
@@ -165,7 +171,7 @@ impl LookUps {
         if let Some(one) = self.list.get_mut(key)
             && one.found.remove(&root).is_some_and(|at| now < at + FOUND_FOR)
         {
-            (one.round, one.next) = (1, now + ROUNDS[0]);
+            (one.round, one.next) = (1, now + ROUND_WAITS[0]);
         }
     }
 
@@ -224,7 +230,7 @@ mod tests {
         look_ups.want(key(1), None, 7, now);
         assert_eq!(look_ups.due(&[], now, |_, _| true), []);
         assert_eq!(look_ups.ask_at(ROOTS[0], now, |_| true), [(ROOTS[0], 7, key(1))]);
-        assert_eq!(look_ups.ask_at(ROOTS[0], now + WANTED_FOR, |_| true), []);
+        assert_eq!(look_ups.ask_at(ROOTS[0], now + DEMAND_LIFETIME, |_| true), []);
     }
 
     #[test]
@@ -239,7 +245,7 @@ mod tests {
             asked += look_ups.due(&ROOTS, now, |_, _| true).len();
             assert!(look_ups.list.len() <= MAX_LOOK_UPS);
         }
-        assert!(asked <= (BURST + 10 * PER_SECOND) as usize, "{asked}");
+        assert!(asked <= (QUESTION_BURST + 10 * QUESTIONS_PER_SECOND) as usize, "{asked}");
     }
 
     fn key(n: u16) -> LookUpKey {

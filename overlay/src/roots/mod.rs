@@ -173,6 +173,7 @@ impl Root {
     /// Returns the root's state; `connected` is true while it has a session.
     pub(crate) fn state(&self, connected: bool, now: Instant) -> RootState {
         match self.registering.standing(now) {
+            // The most useful word first: a root that refuses this node is also connected.
             _ if self.registering.is_refused() => RootState::Refused,
             _ if self.is_unreachable => RootState::Unreachable,
             Some(answer) if connected && answer.drains => RootState::Draining,

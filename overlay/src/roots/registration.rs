@@ -7,14 +7,14 @@ use crate::id::{Identity, NodeId, PublicIdentity};
 use crate::wire::{Registered, Registration, RootMessage, SessionIndex, Voucher};
 
 /// Requested lifetime of the registration, in seconds.
-const LIFETIME: u32 = 600;
+const LIFETIME_SECONDS: u32 = 600;
 
 /// Lifetime assumed if a root gives less.
 // So a root cannot make this node ask more often.
 const MIN_LIFETIME: u32 = 30;
 
 /// First wait for an answer; it doubles up to the second value.
-const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+const ANSWER_WAIT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
 /// Time after a refusal until the root is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -75,15 +75,17 @@ impl Registering {
         unix_time: Duration,
         now: Instant,
     ) -> RootMessage {
+        // Requests that an old session has lost say nothing about the new one.
         if self.session.replace(session) != Some(session) {
             self.tries = 0;
         }
         let millis = u64::try_from(unix_time.as_millis()).unwrap_or(u64::MAX);
         // Sequences grow even if the clock is set back, because the root refuses old ones.
         self.sequence = millis.max(self.sequence.saturating_add(1));
-        self.next = Some(now + (REPEAT[0] * 2u32.pow(self.tries.min(8))).min(REPEAT[1]));
+        self.next =
+            Some(now + (ANSWER_WAIT_BOUNDS[0] * 2u32.pow(self.tries.min(8))).min(ANSWER_WAIT_BOUNDS[1]));
         self.tries += 1;
-        let registration = Registration::sign(node, root, self.sequence, LIFETIME);
+        let registration = Registration::sign(node, root, self.sequence, LIFETIME_SECONDS);
         RootMessage::Register { registration, access: access.to_vec() }
     }
 
@@ -102,6 +104,7 @@ impl Registering {
         // The sequence must be newer than the last answer's, so that a delayed answer cannot undo a later
         // one.
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
+        // An older voucher would take this node back to an address that it has left.
         let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
         let is_taken = is_asked || is_update && self.heeds(now);
         let is_signed = |tcp: &Voucher| tcp.verify_tcp(root, own) && tcp.time == answer.voucher.time;
@@ -112,10 +115,12 @@ impl Registering {
             self.answer = Some(answer);
             return true;
         }
-        let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME).into());
+        // A root must neither make this node ask often nor keep it from renewing.
+        let lifetime = Duration::from_secs(answer.lifetime.clamp(MIN_LIFETIME, LIFETIME_SECONDS).into());
         let had_gap = self.until.is_none_or(|until| now >= until);
         self.since = self.since.filter(|_| !had_gap).or(Some(now));
         self.until = Some(now + lifetime);
+        // Several requests may be lost before the registration ends.
         self.next = Some(now + lifetime / 3);
         self.tries = 0;
         self.is_refused = false;
@@ -126,6 +131,7 @@ impl Registering {
     /// Handles a root that does not know this node: asks again at once, unless a request is pending or the
     /// root says so too often.
     pub(crate) fn lost(&mut self, now: Instant) {
+        // A lying root could otherwise make this node sign requests at any rate.
         if self.tries == 0 && self.heeds(now) {
             (self.since, self.until) = (None, None);
             self.next = Some(now);

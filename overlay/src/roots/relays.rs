@@ -31,6 +31,7 @@ impl Relays {
     /// Replaces the list.
     pub(crate) fn publish(&self, list: Vec<(SocketAddr, RelayToken)>) {
         let mut known = sync::write(&self.list);
+        // Readers drop what they remember with each new number, so an equal list must not make one.
         if known[..] != list[..] {
             *known = list.into();
             // Last, so that a reader who sees the new number also sees the new list.
@@ -45,15 +46,6 @@ impl Relays {
 
 /// Parser of relayed frames. It remembers the last root, so that it takes a lock only when the source of
 /// frames changes.
-///
-/// ```
-/// use peersock_overlay::{RelayReader, Relays};
-///
-/// let (relays, mut reader) = (Relays::default(), RelayReader::default());
-/// let frame = [0xd9; 40];
-/// assert_eq!(reader.open(&relays, "192.0.2.1:7420".parse()?, &frame), None, "no root relays for this node");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Default)]
 pub struct RelayReader {
     /// Generation of the list at the last read, an address, and its token in the list.
@@ -84,12 +76,16 @@ impl RelayReader {
         frame: &'a [u8],
     ) -> Option<(Relayed, &'a [u8])> {
         let (header, datagram) = Relayed::parse(frame).ok()?;
+        // Read before the list. A change in between gives a newer token with an older number, and then the
+        // list is read once more.
         let generation = relays.generation.load(Ordering::Acquire);
         let known = self.last.filter(|(at, address, _)| (*at, *address) == (generation, root));
         let token = match known {
             Some((_, _, token)) => token,
             None => {
                 let token = relays.token_of(&root);
+                // Unknown sources are remembered too, so that a flood of forged frames takes the lock only
+                // once.
                 self.last = Some((generation, root, token));
                 token
             }

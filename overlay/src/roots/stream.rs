@@ -17,7 +17,7 @@ use crate::wire::StreamWay;
 const ASK: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 
 /// Time in which the root has to see that this node is reached by UDP again.
-const BACK: Duration = Duration::from_secs(10);
+const UDP_RETURN_TIME: Duration = Duration::from_secs(10);
 
 /// Stream to one root.
 #[derive(Debug)]
@@ -120,9 +120,10 @@ impl Stream {
             Reached::Udp { is_vouched, .. } => {
                 self.silent = None;
                 let since = *self.back.get_or_insert(now);
-                let is_done = is_vouched || !self.is_open || now >= since + BACK;
+                // The root still sends by the stream until it has seen a packet by UDP.
+                let is_done = is_vouched || !self.is_open || now >= since + UDP_RETURN_TIME;
                 self.is_wanted &= !is_done;
-                StreamStep { ask: None, next: self.is_wanted.then_some(since + BACK) }
+                StreamStep { ask: None, next: self.is_wanted.then_some(since + UDP_RETURN_TIME) }
             }
             Reached::Stream => {
                 self.until = None;
@@ -144,6 +145,7 @@ impl Stream {
             self.is_wanted = false;
             return StreamStep::default();
         }
+        // UDP comes first, because a stream delays all datagrams behind a lost one.
         let due = self.silent.unwrap_or(now) + after;
         self.is_wanted |= now >= due;
         StreamStep { ask: None, next: if self.is_wanted { self.until } else { Some(due) } }
@@ -227,9 +229,9 @@ mod tests {
         (stream.is_open, stream.is_wanted) = (true, true);
         let udp = Reached::Udp { heard: Some(start), is_vouched: false };
         stream.step(udp, start);
-        stream.step(udp, start + BACK - Duration::from_millis(1));
+        stream.step(udp, start + UDP_RETURN_TIME - Duration::from_millis(1));
         assert!(stream.is_wanted);
-        stream.step(udp, start + BACK);
+        stream.step(udp, start + UDP_RETURN_TIME);
         assert!(!stream.is_wanted);
     }
 

@@ -12,8 +12,8 @@ use crate::id::{NodeId, PublicIdentity};
 use crate::wire::Voucher;
 
 /// Number of questions; the wait doubles with each.
-const TRIES: u32 = 4;
-const REPEAT: Duration = Duration::from_millis(500);
+const MAX_QUESTIONS: u32 = 4;
+const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(500);
 
 /// Voucher of the other family, and the question for it.
 #[derive(Debug, Default)]
@@ -45,13 +45,13 @@ impl OtherView {
     /// Returns the number of the question that is due, from 0. Returns `None` when the last question was not
     /// answered in time, so that this way no longer works.
     pub(crate) fn due(&self, now: Instant) -> Option<u32> {
-        self.asking.filter(|(tries, _, next)| *tries < TRIES && now >= *next).map(|(tries, ..)| tries)
+        self.asking.filter(|(tries, _, next)| *tries < MAX_QUESTIONS && now >= *next).map(|(tries, ..)| tries)
     }
 
     /// Records that a question went to `at`.
     pub(crate) fn asked(&mut self, at: SocketAddr, now: Instant) {
         if let Some((tries, to, next)) = &mut self.asking {
-            (*to, *next) = (Some(at), now + REPEAT * 2u32.pow(*tries));
+            (*to, *next) = (Some(at), now + FIRST_ANSWER_WAIT * 2u32.pow(*tries));
             *tries += 1;
         }
     }
@@ -61,6 +61,7 @@ impl OtherView {
         let Some((_, Some(at), _)) = self.asking else { return false };
         let is_newer = self.answer.is_none_or(|(_, known)| voucher.time >= known.time);
         let address = voucher.address;
+        // Answers may overtake each other, and the older one names a mapping that may be gone.
         let fits = address.is_ipv4() == at.is_ipv4() && address.port() != 0 && is_newer;
         if !fits || !voucher.verify(root, own) {
             return false;
@@ -135,7 +136,7 @@ mod tests {
         assert!(view.answered(sign(&root, &node, "203.0.113.9:5001", 6), root.public(), &own));
         // A root whose clock was set back repeats that each time. Its earlier answer ends with the question.
         view.ask(now);
-        while view.due(now + REPEAT * 100).is_some() {
+        while view.due(now + FIRST_ANSWER_WAIT * 100).is_some() {
             view.asked(AT.parse().unwrap(), now);
             assert!(!view.answered(old, root.public(), &own));
         }

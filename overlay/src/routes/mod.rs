@@ -59,6 +59,7 @@ impl Routes {
     /// owner is known.
     pub fn get(&self, network: NetworkIndex, address: IpAddr) -> Option<Route> {
         let shorter = |length| self.exact(network, Prefix::new(address, length)?);
+        // First, because nearly all routes are single addresses.
         let whole = self.exact(network, address.into());
         whole.or_else(|| self.lengths.in_use(address).find_map(shorter))
     }
@@ -66,6 +67,7 @@ impl Routes {
     /// Returns the number of changes of the table. An answer asked for after this call is valid until the
     /// number changes.
     pub fn generation(&self) -> u64 {
+        // In one order with the changes, or a reader could keep an older route under a newer number.
         self.generation.load(Ordering::SeqCst)
     }
 

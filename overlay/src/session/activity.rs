@@ -26,7 +26,7 @@ pub(crate) struct Activity {
     /// Time when data was last sent.
     data_out: Moment,
     armed: AtomicBool,
-    /// Set when a packet has come after data was unanswered for [`SILENCE`] or more.
+    /// Set when a packet has come after data was unanswered for [`LOSS_SILENCE`] or more.
     silence_ended: AtomicBool,
     /// Set by seal and open, which have no clock, and consumed by the next `note_*`.
     data_sent: AtomicBool,
@@ -108,6 +108,7 @@ impl Activity {
     /// Records that packets went out. Returns true if a timer is needed and none is running.
     pub(super) fn note_sent(&self, now: Instant) -> bool {
         self.sent.set(self.base, now);
+        // Any packet shows the peer that this node lives, so control messages also settle what is owed.
         self.owed.clear();
         if lower(&self.data_sent) {
             self.data_out.set(self.base, now);
@@ -120,15 +121,17 @@ impl Activity {
     /// they end a silence.
     pub(crate) fn note_received(&self, now: Instant) -> bool {
         self.received.set(self.base, now);
-        let silent = self.unanswered_since().is_some_and(|since| now >= since + SILENCE);
+        let silent = self.unanswered_since().is_some_and(|since| now >= since + LOSS_SILENCE);
         if silent {
             raise(&self.silence_ended);
         }
+        // Any authentic packet shows that the path works, even one that was sent before the data.
         self.unanswered.clear();
         if lower(&self.data_received) {
             self.data_in.set(self.base, now);
             self.owed.set_first(self.base, now);
         }
+        // Data that was sent in a silence may be lost, so its end needs attention at once, timer or not.
         self.needs_timer(&self.owed) | silent
     }
 
@@ -138,13 +141,15 @@ impl Activity {
     }
 
     fn needs_timer(&self, moment: &Moment) -> bool {
+        // The total order with `set_first` and `disarm` makes at least one side see the other's store, so no
+        // moment is left without a timer.
         moment.stands() && !self.armed.load(Ordering::SeqCst)
     }
 }
 
 /// Time without an answer after which data may be lost: longer than most round trips plus the delay of an
 /// acknowledgement.
-const SILENCE: Duration = Duration::from_millis(500);
+const LOSS_SILENCE: Duration = Duration::from_millis(500);
 
 /// Point in time or never, as milliseconds since a base, plus one.
 #[derive(Debug, Default)]
@@ -186,6 +191,8 @@ fn encode(base: Instant, now: Instant) -> u64 {
 }
 
 fn raise(flag: &AtomicBool) {
+    // Reading first keeps the cache line shared, because the flag is raised for every packet and seldom
+    // lowered.
     if !flag.load(Ordering::Relaxed) {
         flag.store(true, Ordering::Relaxed);
     }

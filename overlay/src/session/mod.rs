@@ -139,6 +139,8 @@ impl Session {
             counters,
             established: now,
             reject_after,
+            // The response has shown the initiator that the responder has the keys. A responder knows only
+            // after the first packet.
             confirmed: AtomicBool::new(keys.initiator),
             attention: AtomicU64::new(NO_ATTENTION),
             sealing: Sealing {
@@ -186,9 +188,7 @@ impl Session {
     ///
     /// A counter is marked as received only after its packet proved authentic. After an error the content of
     /// `out` is meaningless, and the packet has been counted.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
+    /// Errors: see [`OpenError`].
     pub fn open(&self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, OpenError> {
         let result = self.try_open(datagram, out).map(|len| Opened::of(&out[..len]));
         match result {
@@ -211,9 +211,12 @@ impl Session {
 
     fn try_open(&self, datagram: &[u8], out: &mut [u8]) -> Result<usize, OpenError> {
         let data = Data::parse(datagram).map_err(|_| OpenError::Malformed)?;
+        // Authenticated data has no index of its sender, so the driver's choice of the session is checked
+        // here.
         if data.receiver != self.index {
             return Err(OpenError::Malformed);
         }
+        // Before the cipher: no peer that keeps the limit sends such a counter.
         if data.counter >= MESSAGE_LIMIT {
             return Err(OpenError::Expired);
         }
@@ -258,6 +261,7 @@ impl Session {
             sent_bytes: self.sealing.volume.bytes(),
             received_packets: received.packets,
             received_bytes: received.bytes,
+            // Every counter up to the highest was sent, so those that did not come are lost or late.
             lost_packets: received.window.next().saturating_sub(received.packets),
         }
     }
@@ -329,6 +333,7 @@ impl Session {
 
     /// Erases both keys. From now on the session neither seals nor opens, even for other holders of it.
     pub(crate) fn erase(&self) {
+        // The exclusive lock waits for packets in work, so no key is used after this call.
         *sync::write(&self.sealing.key) = None;
         *sync::write(&self.opening.key) = None;
     }
@@ -346,6 +351,7 @@ impl Session {
             if self.is_erased() {
                 return false;
             }
+            // Here, because a machine that slept has no timer that could end the session in time.
             self.erase();
             return true;
         }
@@ -356,6 +362,7 @@ impl Session {
 
     fn age_millis(&self, now: Instant) -> u64 {
         let millis = now.saturating_duration_since(self.established).as_millis();
+        // Never the mark itself, or an old session would look like one that needs nothing.
         u64::try_from(millis).unwrap_or(NO_ATTENTION - 1)
     }
 
@@ -395,6 +402,7 @@ impl Opened {
         let length = plaintext.len();
         match plaintext.first().map(|first| first >> 4) {
             Some(4 | 6) => Self::Packet(length),
+            // No IP version is 0, so control messages need no header.
             None | Some(0) => Self::Control(length),
             Some(_) => Self::Unknown(length),
         }

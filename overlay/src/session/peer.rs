@@ -60,9 +60,7 @@ impl Sender {
 
     /// Seals a packet as [`Session::seal`] does, behind the header that its place needs, and returns the
     /// total length. The result goes to [`Path::remote`] in one datagram.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Session::seal`], also if `out` has no room for the header.
+    /// Fails with the errors of [`Session::seal`], also if `out` has no room for the header.
     pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let Some(header) = self.path.place.relay() else { return self.seal_packet(packet, out) };
         let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
@@ -170,6 +168,7 @@ impl Peer {
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
         let link = sync::read(&self.link);
+        // Under one lock, so that a batch never combines the session and the path of different moments.
         Some(Sender { session: link.session.clone()?, path: link.path?, is_unasked: false })
     }
 
@@ -213,6 +212,8 @@ impl Peer {
     /// packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and a restarted one is detected.
     /// Silence alone reports nothing.
     pub fn watch(self: &Arc<Self>) -> Watch {
+        // Counts peers, not watches, because the questions on a local network are spread over the watched
+        // peers.
         if self.watches.fetch_add(1, Ordering::Relaxed) == 0 {
             self.watched.0.fetch_add(1, Ordering::Relaxed);
             // Without this, control would not look before the present timer expires.
@@ -286,20 +287,6 @@ impl fmt::Display for Logged<'_> {
 }
 
 /// Request to be told when a peer is no longer there: see [`Peer::watch`].
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use peersock_overlay::{Peer, Watch};
-///
-/// struct Connection {
-///     watch: Watch,
-/// }
-///
-/// fn accept(from: &Arc<Peer>) -> Connection {
-///     Connection { watch: from.watch() }
-/// }
-/// ```
 #[derive(Debug)]
 pub struct Watch(Arc<Peer>);
 

@@ -31,11 +31,15 @@ impl ReplayWindow {
 
     /// Marks `counter`, which must belong to an authenticated packet, unless it is stale.
     pub(super) fn mark(&mut self, counter: u64) -> Result<(), Stale> {
+        // The packet is authentic here. A forged high counter would otherwise move the window past all true
+        // packets, which would then count as too old.
         if counter >= self.next {
             self.advance(counter);
         } else if self.next - counter > Self::WIDTH {
             return Err(Stale::TooOld);
         }
+        // The ring has one word more than the window, so a word that is only partly inside is never cleared
+        // early (RFC 6479).
         let word = &mut self.words[slot(counter / WORD)];
         let bit = 1 << (counter % WORD);
         if *word & bit != 0 {

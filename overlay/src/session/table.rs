@@ -62,7 +62,10 @@ impl SessionTable {
         // At most 1/16 of all indices are in use, so this ends soon unless `random` is stuck.
         let index = (0..MAX_DRAWS)
             .map(|_| SessionIndex::from_bits(random()))
+            // An index in use would send the packets of one session to another, where none is authentic.
             .find(|index| !entries.contains_key(index))?;
+        // Occupied without a session: a second handshake cannot draw the index, and a packet with it finds
+        // nothing.
         entries.insert(index, None);
         Some(index)
     }

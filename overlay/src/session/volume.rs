@@ -67,6 +67,7 @@ impl Volume {
     /// Like [`Self::is_worn`], but returns true only once.
     pub(super) fn take_worn(&self) -> bool {
         self.is_worn()
+            // Reading first avoids an exclusive access for every further packet under a worn key.
             && !self.is_announced.load(Ordering::Relaxed)
             && !self.is_announced.swap(true, Ordering::Relaxed)
     }

@@ -24,16 +24,6 @@ pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x
 ///
 /// It proves nothing. A node that uses it begins a handshake, which proves the keys. The zeros make it as
 /// long as an [`Initiation`], so that an initiation may answer it.
-///
-/// ```
-/// use peersock_overlay::Identity;
-/// use peersock_overlay::wire::Announcement;
-///
-/// let announcement = Announcement { identity: *Identity::from_seed(&[7; 32]).public() };
-/// let mut datagram = Vec::new();
-/// announcement.emit(&mut datagram);
-/// assert_eq!(Announcement::parse(&datagram), Ok(announcement));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
     /// Keys of the root.
@@ -64,6 +54,7 @@ impl Announcement {
     pub fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[MessageType::Announcement as u8, VERSION]);
         out.extend_from_slice(&self.identity.to_bytes());
+        // As long as an initiation, so that nodes may answer it with one without amplification.
         out.extend_from_slice(&[0; ZEROS]);
     }
 }

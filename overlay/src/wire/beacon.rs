@@ -14,16 +14,6 @@ type Tag = [u8; Beacon::TAG];
 /// A tag is a hash of the salt under a network's discovery key, so a beacon shows neither the network nor the
 /// node. Random tags fill the list, and it is sorted, so it shows neither the number of networks nor which
 /// tag came first. Its length also pays for the [`Hello`](super::Hello) that answers it.
-///
-/// ```
-/// use peersock_overlay::wire::Beacon;
-///
-/// let mut datagram = Vec::new();
-/// Beacon::emit([7; 16], &[[1; 16]], |filler| filler.fill(9), &mut datagram);
-/// let beacon = Beacon::parse(&datagram)?;
-/// assert!(beacon.contains(&[1; 16]) && !beacon.contains(&[2; 16]));
-/// # Ok::<(), peersock_overlay::wire::ParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beacon<'a> {
     /// Random input of the tags' hashes.
@@ -41,13 +31,12 @@ impl<'a> Beacon<'a> {
     pub const LEN: usize = 1 + 1 + 16 + Self::MAX_TAGS * Self::TAG;
 
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns an error for another message, another version, or a list without exactly 16 tags.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Beacon)?;
         reader.version()?;
         let salt = *reader.array()?;
+        // Always sixteen, so that the length does not show the number of networks.
         match reader.0.as_chunks() {
             (tags, []) if tags.len() == Self::MAX_TAGS => Ok(Self { salt, tags }),
             _ => Err(ParseError::Length),
@@ -72,6 +61,7 @@ impl<'a> Beacon<'a> {
         let mut list = [[0; Self::TAG]; Self::MAX_TAGS];
         list[..tags.len()].copy_from_slice(tags);
         random(list[tags.len()..].as_flattened_mut());
+        // In no order of the networks, so that an observer cannot tell tags from fillers by their places.
         list.sort_unstable();
 
         out.extend_from_slice(&[MessageType::Beacon as u8, VERSION]);

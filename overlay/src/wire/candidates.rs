@@ -6,7 +6,7 @@ const CANDIDATES: u8 = 0x09;
 const TCP_CANDIDATES: u8 = 0x0B;
 
 /// Flag of a message that wants an answer.
-const WANTED: u8 = 1;
+const ANSWER_WANTED_FLAG: u8 = 1;
 
 /// Sender's addresses, with the roots' vouchers; sent in a session between two nodes.
 ///
@@ -21,17 +21,6 @@ const WANTED: u8 = 1;
 /// The same with first byte 0x0B has the sender's addresses for TCP. An answer without any address refuses.
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::Contact;
-/// use peersock_overlay::wire::Candidates;
-///
-/// let message =
-///     Candidates { of_tcp: false, is_question: true, id: 7, round_trip: 40, contact: Contact::default(), vouchers: Vec::new() };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(Candidates::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
     /// True if the addresses are for TCP, so that both nodes connect at once; false for UDP.
@@ -49,17 +38,6 @@ pub struct Candidates {
 }
 
 /// Voucher with the root that has issued it.
-///
-/// ```
-/// use peersock_overlay::Identity;
-/// use peersock_overlay::wire::{RootVoucher, Voucher};
-///
-/// let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
-/// let voucher = Voucher::sign(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
-/// let shown = RootVoucher::new(&root.node_id(), voucher);
-/// assert_eq!(shown.root, root.node_id().as_bytes()[..8]);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootVoucher {
     /// First 8 bytes of the root's node ID, which select one of the receiver's roots. The signature shows
@@ -78,6 +56,7 @@ impl RootVoucher {
     /// Returns the name of a root in a voucher entry.
     pub fn name_of(root: &NodeId) -> [u8; 8] {
         let mut name = [0; 8];
+        // Enough to find the root among eight; the signature decides.
         name.copy_from_slice(&root.as_bytes()[..8]);
         name
     }
@@ -104,11 +83,12 @@ impl Candidates {
             TCP_CANDIDATES => true,
             _ => return Err(ParseError::Type),
         };
-        let is_question = reader.u8()? & WANTED != 0;
+        let is_question = reader.u8()? & ANSWER_WANTED_FLAG != 0;
         let (id, round_trip) = (reader.u32()?, reader.u16()?);
         let (contact, rest) = Contact::parse(reader.0).ok_or(ParseError::Length)?;
         reader = Reader(rest);
         let count = usize::from(reader.u8()?);
+        // Each costs a signature check.
         if count > Self::MAX_VOUCHERS {
             return Err(ParseError::Length);
         }
@@ -131,7 +111,7 @@ impl Candidates {
     pub fn emit(&self, out: &mut Vec<u8>) {
         let vouchers = &self.vouchers[..self.vouchers.len().min(Self::MAX_VOUCHERS)];
         out.push(if self.of_tcp { TCP_CANDIDATES } else { CANDIDATES });
-        out.push(if self.is_question { WANTED } else { 0 });
+        out.push(if self.is_question { ANSWER_WANTED_FLAG } else { 0 });
         out.extend(self.id.to_be_bytes());
         out.extend(self.round_trip.to_be_bytes());
         self.contact.emit(out);

@@ -14,7 +14,7 @@ const BIRTHDAY: u8 = 0x0A;
 const BIRTHDAY_FAST: u8 = 1;
 
 /// Flag of a challenge whose sender is where it comes from.
-const HERE: u8 = 1;
+const SENDER_HERE_FLAG: u8 = 1;
 
 /// Message between two nodes inside their session: a data packet whose plaintext begins with 1 to 15.
 ///
@@ -30,15 +30,6 @@ const HERE: u8 = 1;
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::wire::Control;
-///
-/// let message = Control::ProbeAck { id: 7, size: 1452 };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(Control::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
@@ -103,14 +94,6 @@ pub enum Control {
 }
 
 /// Message of one side of a search by many ports to the other.
-///
-/// ```
-/// use peersock_overlay::wire::{BirthdayStep, Control};
-///
-/// let mut plaintext = Vec::new();
-/// Control::Birthday { id: 7, step: BirthdayStep::Ask, is_fast: true }.emit(&mut plaintext);
-/// assert_eq!(plaintext, [0x0A, 0, 0, 0, 7, 0, 1]);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BirthdayStep {
     /// "My NAT gives each destination another port: send to many ports of the address where your roots see
@@ -160,7 +143,7 @@ impl Control {
             CLOSE => Self::Close { reason: reader.u8()? },
             ELSEWHERE => Self::Elsewhere { instance: reader.u64()?, remote: reader.address()? },
             CHALLENGE => {
-                let (data, here) = (*reader.array()?, reader.u8()? & HERE != 0);
+                let (data, here) = (*reader.array()?, reader.u8()? & SENDER_HERE_FLAG != 0);
                 // The peer answers it with two packets, so it must be as long as both.
                 if here && plaintext.len() < Self::HERE_LEN {
                     return Err(ParseError::Length);
@@ -215,7 +198,7 @@ impl Control {
                 let end = out.len() + if here { Self::HERE_LEN } else { Self::CHALLENGE_LEN };
                 out.push(CHALLENGE);
                 out.extend_from_slice(&data);
-                out.push(if here { HERE } else { 0 });
+                out.push(if here { SENDER_HERE_FLAG } else { 0 });
                 out.resize(end, 0);
             }
             Self::Answer { data } => {
@@ -241,13 +224,6 @@ impl Control {
 }
 
 /// Length of a probe's plaintext: 7 to 65,535 bytes. A shorter probe would be shorter than its answer.
-///
-/// ```
-/// use peersock_overlay::wire::ProbeSize;
-///
-/// assert_eq!(ProbeSize::new(1200).map(ProbeSize::get), Some(1200));
-/// assert!(ProbeSize::new(6).is_none());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProbeSize(u16);
 

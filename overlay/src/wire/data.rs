@@ -19,15 +19,6 @@ pub const DATA_OVERHEAD: usize = DATA_HEADER + TAG;
 /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 /// |                    ciphertext, then 16 bytes of tag           |
 /// ```
-///
-/// ```
-/// use peersock_overlay::SessionIndex;
-/// use peersock_overlay::wire::Data;
-///
-/// let mut datagram = [0; 28];
-/// Data::write_header(&mut datagram, SessionIndex::from_be_bytes([0, 1, 2]), 9);
-/// assert_eq!(Data::parse(&datagram).map(|d| d.counter), Ok(9));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data<'a> {
     /// Index of the receiver's session.
@@ -40,12 +31,11 @@ pub struct Data<'a> {
 
 impl<'a> Data<'a> {
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns [`ParseError::Length`] under 28 bytes, and [`ParseError::Type`] for another message.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Data)?;
         let (receiver, counter) = (reader.index()?, reader.u64()?);
+        // A datagram without a whole tag cannot be authentic, and the ciphers expect one.
         if reader.0.len() < DATA_OVERHEAD - DATA_HEADER {
             return Err(ParseError::Length);
         }

@@ -40,8 +40,6 @@ impl<'a> Initiation<'a> {
     pub const MAX: usize = 1200;
 
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns an error for a length out of bounds, another message, or a version other than 1.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Initiation)?;
@@ -91,8 +89,6 @@ impl<'a> Response<'a> {
     pub const MAX: usize = Initiation::MAX;
 
     /// Parses a datagram.
-    ///
-    /// # Errors
     /// Returns an error for a length out of bounds, another message, or an unknown suite.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::of(datagram, MessageType::Response)?;
@@ -106,6 +102,7 @@ impl<'a> Response<'a> {
     /// Returns the header of a response.
     pub fn header(suite: Suite, receiver: SessionIndex, sender: SessionIndex) -> [u8; RESPONSE_HEADER] {
         let ([a, b, c], [d, e, f]) = (receiver.to_be_bytes(), sender.to_be_bytes());
+        // The header is sent in the clear, but it is part of the transcript.
         [MessageType::Response as u8, suite.to_wire(), a, b, c, d, e, f]
     }
 }
@@ -208,6 +205,8 @@ fn split(
     header: usize,
     len: std::ops::RangeInclusive<usize>,
 ) -> Result<(&[u8], &[u8]), ParseError> {
+    // The lower bound keeps an answer from being longer than its question; the upper one bounds the work of a
+    // forgery.
     if !len.contains(&datagram.len()) {
         return Err(ParseError::Length);
     }

@@ -22,24 +22,6 @@ const REPLY_WANTED: u8 = 1;
 /// It proves nothing but knowledge of that key. The handshake that follows proves the identity. The zeros
 /// make it as long as an [`Initiation`], so that an initiation may answer it before the node at its source
 /// address is proven. The echo of a nonce shows that its sender receives there.
-///
-/// ```
-/// use peersock_overlay::wire::Hello;
-/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId, SuiteSet};
-///
-/// let key = DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None);
-/// let hello = Hello {
-///     identity: *Identity::from_seed(&[1; 32]).public(),
-///     instance: 42,
-///     reply_wanted: true,
-///     suites: SuiteSet::CHACHA20_POLY1305,
-///     echo: [0; 24],
-/// };
-/// let mut datagram = Vec::new();
-/// hello.seal(&key, [5; 24], &mut datagram);
-/// assert_eq!(Hello::open(&key, &datagram), Ok(hello));
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Sender of the hello.
@@ -74,6 +56,7 @@ impl Hello {
         let mut plaintext = [0; PLAINTEXT];
         let buffer = InOutBuf::new(sealed, &mut plaintext).expect("equal lengths");
         XChaCha20Poly1305::new(key.hello_key().into())
+            // The type and version are authentic too, so a hello cannot be replayed as another message.
             .decrypt_inout_detached(nonce.into(), &datagram[..AAD], buffer, tag.into())
             .map_err(|_| ParseError::Unauthentic)?;
         Self::parse(&plaintext)
@@ -89,6 +72,7 @@ impl Hello {
         out.push(if self.reply_wanted { REPLY_WANTED } else { 0 });
         out.push(self.suites.to_wire());
         out.extend_from_slice(&self.echo);
+        // As long as an initiation, so that an initiation may answer it without amplification.
         out.extend_from_slice(&[0; PADDING]);
 
         let (head, plaintext) = out[start..].split_at_mut(PLAINTEXT_AT);

@@ -1,12 +1,6 @@
 use std::fmt;
 
 /// Receiver's name for a session: 24 random bits.
-///
-/// ```
-/// use peersock_overlay::SessionIndex;
-///
-/// assert_eq!(SessionIndex::from_be_bytes([0, 1, 2]).to_be_bytes(), [0, 1, 2]);
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(u32);
 

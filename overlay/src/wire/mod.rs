@@ -72,13 +72,6 @@ fn write_address(address: &SocketAddr, out: &mut Vec<u8>) {
 pub const VERSION: u8 = 1;
 
 /// Type of a message, the first byte of a datagram.
-///
-/// ```
-/// use peersock_overlay::wire::MessageType;
-///
-/// assert_eq!(MessageType::of(&[0xD4, 0, 0]), Some(MessageType::Data));
-/// assert_eq!(MessageType::of(&[0x00, 0x01]), None); // STUN
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MessageType {

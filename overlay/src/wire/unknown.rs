@@ -11,17 +11,6 @@ use super::{DATA_OVERHEAD, MessageType, ParseError, Reader, SessionIndex};
 ///
 /// It is the first 28 bytes of that packet with another type, so it is never longer than the packet. Anyone
 /// can forge it, so it is only a reason to try a handshake.
-///
-/// ```
-/// use peersock_overlay::wire::UnknownSession;
-///
-/// let mut packet = [0xee; 60];
-/// packet[0] = 0xD4;
-/// let mut reply = Vec::new();
-/// assert!(UnknownSession::answer(&packet, &mut reply));
-/// assert_eq!(UnknownSession::parse(&reply)?.index.to_be_bytes(), [0xee; 3]);
-/// # Ok::<(), peersock_overlay::wire::ParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownSession {
     /// The index that the packet had.
@@ -53,6 +42,8 @@ impl UnknownSession {
         match packet.get(..Self::LEN) {
             Some(head) if head[0] == MessageType::Data as u8 => {
                 out.push(MessageType::UnknownSession as u8);
+                // The echo shows that the sender saw the packet. It is no longer than the packet, so a forged
+                // source gains nothing.
                 out.extend_from_slice(&head[1..]);
                 true
             }

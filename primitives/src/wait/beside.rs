@@ -54,9 +54,7 @@ fn take<F>(work: &Mutex<Option<F>>) -> Option<F> {
 
 impl<T> Beside<'_, T> {
     /// Waits for the end of the work.
-    ///
-    /// # Errors
-    /// Returns the work's panic, if it was on a thread.
+    /// Fails with the work's panic, if it was on a thread.
     pub fn join(self) -> Result<T> {
         match self {
             Beside::Begun(thread) => thread.join(),

@@ -32,13 +32,13 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Beginning of each datagram between the two; a byte and the sender's tail follow.
 const MAGIC: &[u8] = b"peersock example: meet ";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const MEETING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Interval of the confirmations to a peer that was heard.
-const AGAIN: Duration = Duration::from_millis(200);
+const CONFIRMATION_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Largest head start of an idle node before the one that looks for it.
-const LEAD: Duration = Duration::from_secs(20);
+const MAX_HEAD_START: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -107,7 +107,7 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
     }
     let mut punching =
         Punching { socket, own: contact, own_tail, peer, shots: Vec::new(), record: None, heard: None };
-    while begin.elapsed() < PATIENCE + LEAD {
+    while begin.elapsed() < MEETING_TIMEOUT + MAX_HEAD_START {
         punching.handle_events(&events);
         if punching.step()? {
             print(&format!("first byte after {} ms", begin.elapsed().as_millis()));
@@ -239,7 +239,7 @@ impl Punching {
             // The answer may have been lost, and the peer sends only what its plan contains.
             if let Some(peer) = self.heard.filter(|_| again <= Instant::now()) {
                 self.send(1, peer);
-                again += AGAIN;
+                again += CONFIRMATION_INTERVAL;
             }
         }
         Ok(())
@@ -248,7 +248,7 @@ impl Punching {
 
 /// Runs fifty nodes of a DHT in the lab's node `root`, and pairs of nodes in `home1` and `work1`.
 fn lab(runs: &str, role: &str) -> Result<()> {
-    const FIRST: &str = "203.0.113.100";
+    const FIRST_ADDRESS: &str = "203.0.113.100";
     let alias = "dev=$(ip -o -4 addr | awk '/203.0.113/ { print $2; exit }'); \
         for i in $(seq 100 149); do ip addr add 203.0.113.$i/24 dev $dev || exit 1; done";
     if !inside("root", "sh", &["-c", alias])?.wait()?.success() {
@@ -256,7 +256,7 @@ fn lab(runs: &str, role: &str) -> Result<()> {
     }
     let own = std::env::current_exe()?;
     let own = own.to_str().ok_or("the program's path is no text")?;
-    let mut dht = inside("root", own, &["dht", "50", FIRST])?;
+    let mut dht = inside("root", own, &["dht", "50", FIRST_ADDRESS])?;
     first_line(&mut dht)?;
     let mut times = Vec::new();
     for run in 0..runs.parse::<u8>()? {
@@ -268,7 +268,7 @@ fn lab(runs: &str, role: &str) -> Result<()> {
         if role == "idle" {
             // At any point between two readings of its mailbox.
             let since_it_was_published = Duration::from_millis(u64::from(run) * 3700 % 15_000);
-            std::thread::sleep(LEAD / 4 + since_it_was_published);
+            std::thread::sleep(MAX_HEAD_START / 4 + since_it_was_published);
         }
         let mut finding = inside("work1", own, &finding)?;
         times.push(time(&mut finding)?);

@@ -53,20 +53,6 @@ impl Item {
 impl MeetingKeys {
     /// Seals a record or knock for a location, with 32 random bytes, as the item that the DHT stores there.
     /// Returns `None` if only another node may write there.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use peersock_dht::{Location, MeetingKeys};
-    /// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
-    ///
-    /// let keys = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None));
-    /// let node = Identity::from_seed(&[1; 32]);
-    /// let own = Location::Own(*node.public());
-    /// let epoch = keys.epoch(&own.owner(), Duration::ZERO);
-    /// let item = keys.seal(&own, epoch, &node, 1, &[5; 600], &[6; 32]).expect("its own");
-    /// assert_eq!(keys.open(&own, epoch, &item), Ok([5; 600]));
-    /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-    /// ```
     pub fn seal(
         &self,
         location: &Location,
@@ -83,9 +69,7 @@ impl MeetingKeys {
     }
 
     /// Opens an item that was sealed for a location.
-    ///
-    /// # Errors
-    /// [`Refused::Signature`] or [`Refused::Sealed`].
+    /// Errors: [`Refused::Signature`] or [`Refused::Sealed`].
     pub fn open(&self, location: &Location, epoch: Epoch, item: &Item) -> Result<[u8; PLAIN_LEN], Refused> {
         let key = self.public(location, epoch);
         if item.key != key || !item.is_authentic() {

@@ -18,16 +18,6 @@ pub const EPOCH: Duration = Duration::from_secs(3600);
 pub const SKEW: Duration = Duration::from_secs(300);
 
 /// The first ten bytes of a node ID, which are the end of the node's self-certifying addresses.
-///
-/// ```
-/// use peersock_dht::NodeTail;
-/// use peersock_overlay::{Identity, NetworkId};
-///
-/// let node = Identity::from_seed(&[1; 32]).node_id();
-/// let address = NetworkId::ad_hoc(80..=80)?.address_of(&node);
-/// assert_eq!(NodeTail::of_address(&address), NodeTail::of(&node));
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeTail(pub(crate) [u8; 10]);
 
@@ -44,18 +34,6 @@ impl NodeTail {
 }
 
 /// The number of an hour, counted for each node from a different second.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_dht::{MeetingKeys, NodeTail};
-/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
-///
-/// let keys = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None));
-/// let tail = NodeTail::of(&Identity::from_seed(&[1; 32]).node_id());
-/// let epoch = keys.epoch(&tail, Duration::from_secs(7200));
-/// assert!(keys.epoch(&tail, Duration::from_secs(7200 + 3600)) > epoch);
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(u64);
 
@@ -67,14 +45,6 @@ impl Epoch {
 }
 
 /// A location in the DHT, with what is stored there.
-///
-/// ```
-/// use peersock_dht::{Location, NodeTail};
-/// use peersock_overlay::Identity;
-///
-/// let node = *Identity::from_seed(&[1; 32]).public();
-/// assert_eq!(Location::Own(node).owner(), NodeTail::of(&node.node_id()));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
     /// A node's record, found by its address. Every member can write there.
@@ -217,18 +187,6 @@ impl fmt::Debug for MeetingKeys {
 }
 
 /// The signer of an item of the DHT. Its secrets are erased on drop and never printed.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_dht::{Location, MeetingKeys, NodeTail};
-/// use peersock_overlay::{DiscoveryKey, Identity, NetworkId};
-///
-/// let keys = MeetingKeys::new(&DiscoveryKey::new(NetworkId::ad_hoc(80..=80)?, None, None));
-/// let (a, b) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
-/// let epoch = keys.epoch(&NodeTail::of(&a.node_id()), Duration::ZERO);
-/// assert!(keys.signer(&Location::Own(*a.public()), epoch, &b).is_none());
-/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
-/// ```
 #[derive(Debug)]
 pub enum ItemSigner {
     /// A key that every member can derive.

@@ -11,24 +11,11 @@ const MAX_DEPTH: usize = 8;
 /// unpredictable.
 ///
 /// The ping is marked as read-only (BEP 43), so that no node stores the socket's address.
-///
-/// ```
-/// let question = peersock_dht::ping_question([1, 2, 3, 4], [5; 20]);
-/// assert!(question.starts_with(b"d1:ad2:id20:") && question.len() < 100);
-/// ```
 pub fn ping_question(transaction: [u8; 4], id: [u8; 20]) -> Vec<u8> {
     [&b"d1:ad2:id20:"[..], &id, b"e1:q4:ping2:roi1e1:t4:", &transaction, b"1:y1:qe"].concat()
 }
 
 /// The answer of a node of the DHT.
-///
-/// ```
-/// use peersock_dht::PingAnswer;
-///
-/// let answer = b"d2:ip6:\xcb\0\x71\x07\x1c\xfc1:rd2:id20:abcdefghij0123456789e1:t4:aaaa1:y1:re";
-/// let answer = PingAnswer::parse(answer).expect("an answer");
-/// assert_eq!(answer.seen.to_string(), "203.0.113.7:7420");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingAnswer {
     /// The transaction of the question.

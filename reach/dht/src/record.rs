@@ -16,12 +16,6 @@ const SIGNATURE: usize = 64;
 const KNOCK_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The record that a node has published of itself in one network.
-///
-/// ```
-/// use peersock_dht::Record;
-///
-/// assert!(Record::MAX_SLOTS >= 1);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The node's identity.
@@ -66,9 +60,7 @@ impl Record {
     }
 
     /// Parses a record and checks its signature, not its age.
-    ///
-    /// # Errors
-    /// The fault in the record.
+    /// Fails with the fault in the record.
     pub fn verify(keys: &MeetingKeys, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, RECORD)?;
         let (fixed, rest) = rest.split_first_chunk::<4>().ok_or(Refused::Form)?;
@@ -86,9 +78,7 @@ impl Record {
     }
 
     /// Checks that the record is valid at `unix`, with clocks that differ by [`SKEW`] at most.
-    ///
-    /// # Errors
-    /// If the record is too old, or from the future.
+    /// Fails if the record is too old, or from the future.
     pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, Duration::from_secs(self.lifetime.into()), unix)
     }
@@ -99,17 +89,6 @@ impl Record {
 }
 
 /// A node's request to be met, left in another one's mailbox.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_dht::{Contact, Knock};
-/// use peersock_overlay::Identity;
-///
-/// let identity = *Identity::from_seed(&[1; 32]).public();
-/// let knock = Knock { identity, sequence: 1000, start: 4000, contact: Contact::default() };
-/// // Three seconds later by the clock of who made it, one of which has passed.
-/// assert_eq!(knock.start_in(Duration::from_millis(2000)), Duration::from_millis(2000));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Knock {
     /// The node that knocks.
@@ -146,9 +125,7 @@ impl Knock {
     }
 
     /// Parses a knock for `reader` and checks its signature, not its age.
-    ///
-    /// # Errors
-    /// The fault in the knock.
+    /// Fails with the fault in the knock.
     pub fn verify(keys: &MeetingKeys, reader: &NodeTail, plain: &[u8]) -> Result<Self, Refused> {
         let (head, rest) = Head::parse(plain, KNOCK)?;
         let (start, rest) = rest.split_first_chunk::<8>().ok_or(Refused::Form)?;
@@ -160,9 +137,7 @@ impl Knock {
     }
 
     /// Checks that the knock is still to be answered at `unix`.
-    ///
-    /// # Errors
-    /// If the knock is too old, or from the future.
+    /// Fails if the knock is too old, or from the future.
     pub fn check_age(&self, unix: Duration) -> Result<(), Refused> {
         check_age(self.sequence, KNOCK_LIFETIME, unix)
     }
@@ -183,10 +158,6 @@ impl Knock {
 }
 
 /// Reasons for not using an item that was found.
-///
-/// ```
-/// assert_eq!(peersock_dht::Refused::Expired.to_string(), "it is too old");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refused {

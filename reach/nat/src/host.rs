@@ -44,15 +44,7 @@ struct DefaultRoute {
 
 /// Lists the interfaces that are set up (IFF_UP) and have an address, by index. An interface without carrier
 /// is included.
-///
-/// ```
-/// let interfaces = peersock_nat::host::interfaces()?;
-/// assert!(interfaces.iter().any(|interface| interface.loopback));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
-/// # Errors
-/// If the system does not list its interfaces.
+/// Fails if the system does not list its interfaces.
 pub fn interfaces() -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
     for entry in getifaddrs()? {

@@ -39,11 +39,11 @@ pub mod probe;
 #[cfg(feature = "turn")]
 mod quiet;
 mod scope;
+mod server_paths;
 mod socket;
 pub mod stun;
 #[cfg_attr(not(feature = "turn"), path = "no_turn.rs")]
 pub mod turn;
-mod ways;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};
 pub use scope::may_name;

@@ -17,16 +17,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use serde::{Serialize, Serializer};
 
 /// The prefix under which a NAT64 maps the IPv4 Internet.
-///
-/// ```
-/// use peersock_nat::nat64::Nat64Prefix;
-///
-/// let prefix = Nat64Prefix::new("64:ff9b::".parse()?, 96).expect("it is the well-known one");
-/// let there = prefix.synthesize("198.51.100.7:7420".parse()?);
-/// assert_eq!(there, "[64:ff9b::c633:6407]:7420".parse()?);
-/// assert_eq!(prefix.restore(there), "198.51.100.7:7420".parse()?);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nat64Prefix {
     network: Ipv6Addr,
@@ -52,14 +42,6 @@ impl Nat64Prefix {
     }
 
     /// Returns the prefixes that an answer for `ipv4only.arpa` shows (RFC 7050, 3), in order.
-    ///
-    /// ```
-    /// use peersock_nat::nat64::Nat64Prefix;
-    ///
-    /// let answer = ["2001:db8:64::c000:aa".parse()?, "2001:db8:64::c000:ab".parse()?];
-    /// assert_eq!(Nat64Prefix::shown_by(&answer)[0].to_string(), "2001:db8:64::/96");
-    /// # Ok::<(), std::net::AddrParseError>(())
-    /// ```
     pub fn shown_by(answer: &[Ipv6Addr]) -> Vec<Self> {
         let mut shown: Vec<Self> = answer.iter().filter_map(|address| Self::shown_by_one(*address)).collect();
         shown.sort_unstable();
@@ -151,9 +133,7 @@ impl Serialize for Nat64Prefix {
 
 /// Asks the system's resolver for the prefixes of this network's NAT64. The list is empty if the network has
 /// no NAT64, or its DNS does not know one. Blocks for as long as the resolver does.
-///
-/// # Errors
-/// If the resolver has no answer, which says nothing about the network.
+/// Fails if the resolver has no answer, which says nothing about the network.
 pub fn discover() -> io::Result<Vec<Nat64Prefix>> {
     let found = (NAME, 0).to_socket_addrs()?;
     let v6 = |address: SocketAddr| match address.ip() {

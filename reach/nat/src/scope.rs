@@ -36,16 +36,6 @@ impl Scope {
 /// Returns true if an outsider may name an endpoint to which this node, or its peers, then send. It must be a
 /// possible host address of the outsider's address family, with a scope at least as wide as the outsider's.
 /// Otherwise a distant outsider could aim datagrams at hosts of networks that it cannot reach.
-///
-/// ```
-/// use peersock_nat::may_name;
-///
-/// let server = "192.0.2.1:3478".parse()?;
-/// assert!(may_name(server, "203.0.113.9:7420".parse()?));
-/// assert!(!may_name(server, "192.168.1.1:80".parse()?));
-/// assert!(may_name("192.168.1.1:3478".parse()?, "192.168.1.7:7420".parse()?));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 pub fn may_name(outsider: SocketAddr, named: SocketAddr) -> bool {
     let (by, ip) = (outsider.ip().to_canonical(), named.ip().to_canonical());
     let is_link_local = match ip {

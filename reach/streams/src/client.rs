@@ -21,14 +21,6 @@ use crate::turn_target::{TurnTarget, TurnTls};
 pub const PATH: &str = "/peersock";
 
 /// Options of a client's connections.
-///
-/// ```
-/// use peersock_streams::{ConnectOptions, ProxySettings};
-///
-/// let options = ConnectOptions { proxy: ProxySettings::from_environment()?, ..ConnectOptions::default() };
-/// assert_eq!(options.step_timeout.as_secs(), 10);
-/// # Ok::<(), peersock_streams::ParseProxyError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// The proxy for each host. Default: none.
@@ -96,9 +88,7 @@ impl Connector {
     ///
     /// Returns as soon as datagrams can be sent. With TCP and TLS the other end's protocol is still unknown
     /// then: if it is no root, the connection ends.
-    ///
-    /// # Errors
-    /// The reason of the failure, with advice.
+    /// Fails with the reason of the failure, with advice.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -113,9 +103,7 @@ impl Connector {
     /// keeps its padding. The connection sends nothing else, so its user must check by requests that the
     /// server is alive. If nothing arrives for [`Timing::dead_after`], the connection ends;
     /// [`Timing::keepalive`] has no effect.
-    ///
-    /// # Errors
-    /// The reason of the failure, with advice.
+    /// Fails with the reason of the failure, with advice.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.

@@ -18,11 +18,6 @@ use crate::queue::{Dropped, Queue, QueueLimits};
 
 peersock_primitives::counters! {
     /// Traffic of one connection, or of all connections of a server.
-    ///
-    /// ```
-    /// let counters = peersock_streams::Counters::default();
-    /// assert!(counters.snapshot().contains(&("send_dropped_old", 0)));
-    /// ```
     pub struct Counters {
         /// Datagrams given to the connection's TCP, TLS or WebSocket.
         pub sent,
@@ -50,12 +45,6 @@ peersock_primitives::counters! {
 }
 
 /// Reasons for the end of a connection.
-///
-/// ```
-/// use peersock_streams::Closed;
-///
-/// assert_eq!(Closed::Here.to_string(), "this side has closed the connection");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Closed {
@@ -98,13 +87,6 @@ impl From<io::Error> for Closed {
 }
 
 /// Reasons for refusing a datagram.
-///
-/// ```
-/// use peersock_streams::{MAX_DATAGRAM, SendError};
-///
-/// let error = SendError::TooLong { length: MAX_DATAGRAM + 1 };
-/// assert_eq!(error.to_string(), "a datagram of 16385 bytes; at most 16384 are allowed");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -218,17 +200,6 @@ fn check(datagram: &Bytes) -> Result<(), SendError> {
 /// A tokio task reads and writes it. Neither side ever waits for the other: datagrams that cannot leave soon
 /// are dropped, the oldest first, and counted. Dropping the connection closes it; datagrams sent just before
 /// still leave within a second.
-///
-/// ```
-/// use peersock_streams::{Closed, Connection};
-///
-/// async fn first_of_two(mut a: Connection, mut b: Connection) -> Result<bytes::Bytes, Closed> {
-///     tokio::select! {
-///         datagram = a.recv() => datagram,
-///         datagram = b.recv() => datagram,
-///     }
-/// }
-/// ```
 pub struct Connection {
     sender: Sender,
     receiver: Receiver,
@@ -244,15 +215,6 @@ pub(crate) struct Ends {
 }
 
 /// The sending half of a connection. Clones send on the same connection.
-///
-/// ```
-/// use peersock_streams::{SendError, Sender};
-///
-/// /// To be called from any thread, also from one without a runtime.
-/// fn send_all(sender: &Sender, datagrams: Vec<Vec<u8>>) -> Result<(), SendError> {
-///     datagrams.into_iter().try_for_each(|datagram| sender.send(datagram))
-/// }
-/// ```
 #[derive(Clone)]
 pub struct Sender {
     shared: Arc<Shared>,
@@ -302,9 +264,7 @@ impl Connection {
 
     /// Waits until something has arrived. A root answers the keepalive that begins every connection, so this
     /// shows that a root is there.
-    ///
-    /// # Errors
-    /// The reason of the end, if the connection ends before that.
+    /// Fails with the reason of the end, if the connection ends before that.
     pub async fn answered(&mut self) -> Result<(), Closed> {
         let shared = &self.sender.shared;
         while !shared.answered.load(Ordering::Acquire) {
@@ -317,17 +277,13 @@ impl Connection {
     }
 
     /// Sends a datagram; see [`Sender::send`].
-    ///
-    /// # Errors
-    /// If the datagram is empty or too long, or the connection has ended.
+    /// Fails if the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.sender.send(datagram)
     }
 
     /// Waits for the next datagram.
-    ///
-    /// # Errors
-    /// The reason of the end, once the connection has ended.
+    /// Fails with the reason of the end, once the connection has ended.
     pub async fn recv(&mut self) -> Result<Bytes, Closed> {
         self.receiver.recv().await
     }
@@ -346,9 +302,7 @@ impl Connection {
 impl Sender {
     /// Sends a datagram of 1 to [`MAX_DATAGRAM`] bytes, without waiting. If the queue is full, its oldest
     /// datagrams are dropped. Any thread may call this.
-    ///
-    /// # Errors
-    /// If the datagram is empty or too long, or the connection has ended.
+    /// Fails if the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.shared.send(datagram.into(), Instant::now())
     }
@@ -356,9 +310,7 @@ impl Sender {
     /// Sends a datagram as [`Sender::send`] does, but ahead of all queued ones, and never drops it for its
     /// age. This is for requests that are not repeated, because TCP repeats them (RFC 8489, 6.2.2). If 128
     /// such datagrams wait, the stream is stuck, and this one is dropped.
-    ///
-    /// # Errors
-    /// If the datagram is empty or too long, or the connection has ended.
+    /// Fails if the datagram is empty or too long, or the connection has ended.
     pub fn send_urgent(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         let datagram = datagram.into();
         check(&datagram)?;
@@ -392,9 +344,7 @@ impl Sender {
 
 impl Receiver {
     /// Waits for the next datagram. Dropping the future while it waits loses no datagram.
-    ///
-    /// # Errors
-    /// The reason of the end. Datagrams that arrived before the end are returned first.
+    /// Fails with the reason of the end. Datagrams that arrived before the end are returned first.
     pub async fn recv(&mut self) -> Result<Bytes, Closed> {
         std::future::poll_fn(|cx| {
             let (popped, Dropped(dropped)) = self.incoming.poll_pop(cx, Instant::now());
@@ -410,9 +360,7 @@ impl Receiver {
 
     /// Waits for a datagram, then takes up to `limit` that are there and adds them to `into`. Returns the
     /// number taken.
-    ///
-    /// # Errors
-    /// As [`Receiver::recv`].
+    /// Errors: as [`Receiver::recv`].
     ///
     /// # Panics
     /// If `limit` is 0.

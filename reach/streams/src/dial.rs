@@ -9,10 +9,10 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::sleep;
 
-use crate::between::share_port;
+use crate::peer_streams::share_port;
 
 /// Head start of one address before the next one is tried in parallel (RFC 8305, 5).
-const STAGGER: Duration = Duration::from_millis(250);
+const ATTEMPT_HEAD_START: Duration = Duration::from_millis(250);
 
 /// Limit of the addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -21,11 +21,6 @@ const MAX_ADDRESSES: usize = 8;
 const UNSENT: u32 = 16 << 10;
 
 /// The way out that TCP connections take.
-///
-/// ```
-/// let way = peersock_streams::Way { interface: Some("lo".into()) };
-/// assert_ne!(way, peersock_streams::Way::default());
-/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Way {
     /// The network interface by which they must leave. Works on Linux only; elsewhere connecting fails if it
@@ -77,7 +72,7 @@ pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpS
                 Some(Err(error)) => last_error = error,
                 None => return Err(last_error),
             },
-            () = sleep(STAGGER), if waiting.len() > 0 => {}
+            () = sleep(ATTEMPT_HEAD_START), if waiting.len() > 0 => {}
         }
     }
 }
@@ -162,7 +157,7 @@ mod tests {
         let full = full.listen(0).expect("bound");
         let silent = full.local_addr().expect("bound");
         let mut fillers = Vec::new();
-        while let Ok(filler) = tokio::time::timeout(STAGGER, TcpStream::connect(silent)).await {
+        while let Ok(filler) = tokio::time::timeout(ATTEMPT_HEAD_START, TcpStream::connect(silent)).await {
             fillers.push(filler.expect("there is room"));
         }
         let stream = dial(&[silent, good], &Way::default()).await.expect("the second one answers");

@@ -6,17 +6,6 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Reasons for a failed connection. The texts give advice; none contains a password.
-///
-/// ```
-/// use peersock_streams::ConnectError;
-///
-/// let error = ConnectError::ProxyAuthentication {
-///     proxy: "http://192.0.2.1:3128".into(),
-///     setting: "HTTPS_PROXY".into(),
-///     with: "http://USER:PASSWORD@192.0.2.1:3128".into(),
-/// };
-/// assert!(error.to_string().ends_with("put them into HTTPS_PROXY as http://USER:PASSWORD@192.0.2.1:3128"));
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {

@@ -25,12 +25,6 @@ pub const MAX_DATAGRAM: usize = 16_384;
 pub(crate) const HEADER: usize = 2;
 
 /// Error: a frame claims to be longer than [`MAX_DATAGRAM`], so the other end does not speak this protocol.
-///
-/// ```
-/// use peersock_streams::{FrameReader, FrameTooLong};
-///
-/// assert_eq!(FrameReader::default().read(b"SSH-2.0", |_| ()), Err(FrameTooLong(0x5353)));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameTooLong(
     /// The length that the frame claims, in bytes.

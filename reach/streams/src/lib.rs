@@ -26,13 +26,13 @@
 //! needs `tls`, adds `Server` with its certificates.
 #![forbid(unsafe_code)]
 
-mod between;
 mod carrier;
 mod client;
 mod connection;
 mod dial;
 mod error;
 mod framing;
+mod peer_streams;
 mod proxy;
 mod pump;
 mod queue;
@@ -44,12 +44,12 @@ mod tls;
 mod turn_messages;
 mod turn_target;
 
-pub use between::{PeerListener, PeerPort};
 pub use client::{ConnectOptions, Connector, PATH};
 pub use connection::{Closed, Connection, Counters, Receiver, SendError, Sender};
 pub use dial::Way;
 pub use error::ConnectError;
 pub use framing::{FrameReader, FrameTooLong, MAX_DATAGRAM};
+pub use peer_streams::{PeerListener, PeerPort};
 pub use proxy::{ConnectAnswer, ParseProxyError, Proxy, ProxySettings, SocksReply};
 pub use pump::Timing;
 pub use queue::QueueLimits;

@@ -19,13 +19,6 @@ use crate::connection::{Closed, Shared};
 use crate::queue::Dropped;
 
 /// Timers of a connection: when it sends a keepalive, and when it gives up.
-///
-/// ```
-/// use peersock_streams::Timing;
-/// use std::time::Duration;
-///
-/// assert!(Timing::default().dead_after < Duration::from_secs(30));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// A client sends a keepalive after this time of silence in either direction. Default: 10 s.
@@ -42,7 +35,7 @@ impl Default for Timing {
 }
 
 /// Time for datagrams that were sent just before the end.
-const LINGER: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Number of reads in a row before queued datagrams are sent.
 const READS: usize = 16;
@@ -82,7 +75,7 @@ pub(crate) async fn run(
     let reason = shared.reason();
     if matches!(reason, Closed::Here | Closed::There | Closed::Malformed(_) | Closed::NotAdmitted) {
         // The connection ends in either case.
-        let _ = timeout(LINGER, pump.finish()).await;
+        let _ = timeout(FLUSH_TIMEOUT, pump.finish()).await;
     }
     reason
 }

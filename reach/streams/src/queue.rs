@@ -13,14 +13,6 @@ use peersock_primitives::sync::{self, Mutex};
 use tokio::time::Instant;
 
 /// Limits of a queue of datagrams, in bytes and in time.
-///
-/// ```
-/// use peersock_streams::QueueLimits;
-/// use std::time::Duration;
-///
-/// let limits = QueueLimits { bytes: 64 << 10, ..QueueLimits::default() };
-/// assert_eq!(limits.age, Duration::from_millis(200));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
     /// Bytes of datagrams, each with [`QueueLimits::OVERHEAD`]. Default: 512 KiB. One datagram always fits.

@@ -4,12 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// The transport that carries the datagrams.
-///
-/// ```
-/// use peersock_streams::Transport;
-///
-/// assert_eq!(Transport::WebSocket.to_string(), "wss");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Transport {
@@ -39,13 +33,6 @@ impl fmt::Display for Transport {
 }
 
 /// One way to a root by a stream.
-///
-/// ```
-/// use peersock_streams::{Target, Transport};
-///
-/// let target = Target::new(Transport::WebSocket, "root.example.org", 443);
-/// assert_eq!(target.to_string(), "wss:root.example.org:443");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The transport of the datagrams.

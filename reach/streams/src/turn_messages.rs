@@ -18,12 +18,6 @@ const STUN_HEADER: usize = 20;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 /// Error: neither a STUN message nor a ChannelData frame has arrived, so the other end is no TURN server.
-///
-/// ```
-/// use peersock_streams::{NotTurn, TurnReader};
-///
-/// assert_eq!(TurnReader::default().read(b"HTTP/1.1 400 Bad Request", |_| ()), Err(NotTurn));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotTurn;
 
@@ -38,20 +32,6 @@ impl Error for NotTurn {}
 /// Finds the messages of a TURN server in a stream of bytes, regardless of how TCP cuts it.
 ///
 /// It keeps at most one incomplete message, which is less than 65,560 bytes long.
-///
-/// ```
-/// use peersock_streams::TurnReader;
-///
-/// let mut reader = TurnReader::default();
-/// let mut messages = Vec::new();
-/// // A STUN message without attributes, then ChannelData of three bytes, padded, and the beginning of more.
-/// let stun = b"\x01\x01\x00\x00\x21\x12\xa4\x42transaction!";
-/// reader.read(stun, |message| messages.push(message.to_vec()))?;
-/// reader.read(b"\x40\x00\x00\x03abc\x00\x40", |message| messages.push(message.to_vec()))?;
-/// assert_eq!(messages, [&stun[..], b"\x40\x00\x00\x03abc\x00"]);
-/// assert_eq!(reader.pending(), 1);
-/// # Ok::<(), peersock_streams::NotTurn>(())
-/// ```
 #[derive(Debug, Default)]
 pub struct TurnReader {
     /// The beginning of a message.

@@ -3,13 +3,6 @@
 use std::net::SocketAddr;
 
 /// A TURN server that is reached over TCP, or over TLS (RFC 8656, 3.1).
-///
-/// ```
-/// use peersock_streams::{TurnTarget, TurnTls};
-///
-/// let target = TurnTarget::new("turn.example.org", 5349).with_tls(TurnTls::Names);
-/// assert_eq!(target.tls, Some(TurnTls::Names));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TurnTarget {
@@ -24,12 +17,6 @@ pub struct TurnTarget {
 }
 
 /// The certificates of a TURN server that are accepted.
-///
-/// ```
-/// use peersock_streams::TurnTls;
-///
-/// assert_ne!(TurnTls::Names, TurnTls::Fingerprint([7; 32]));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TurnTls {
     /// Certificates valid for the host's name in the system's store, or in Mozilla's list if the system has

@@ -14,7 +14,7 @@ use super::address::{entries_up, ip_of};
 use super::udp::Sockets;
 
 /// Interval of announcements: a node that starts hears of the root within this time.
-const INTERVAL: Duration = Duration::from_secs(5);
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Sender of a root's announcements. It uses the root's sockets, so that the source address of an
 /// announcement is the root's endpoint.
@@ -27,9 +27,7 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Prepares the sockets.
-    ///
-    /// # Errors
-    /// Returns the system's error if a socket may not broadcast.
+    /// Fails with the system's error if a socket may not broadcast.
     pub(super) fn new(sockets: &Sockets, announcement: &Announcement, port: u16) -> io::Result<Self> {
         let sockets = sockets.copies()?;
         for (socket, ip) in sockets.iter().filter(|(_, ip)| ip.is_ipv4()) {
@@ -41,9 +39,9 @@ impl Announcer {
         Ok(Self { sockets, datagram, port })
     }
 
-    /// Announces the root at every [`INTERVAL`], for ever.
+    /// Announces the root at every [`ANNOUNCEMENT_INTERVAL`], for ever.
     pub(super) async fn run(self) -> Infallible {
-        let mut interval = tokio::time::interval(INTERVAL);
+        let mut interval = tokio::time::interval(ANNOUNCEMENT_INTERVAL);
         // A delayed root must not send a burst of announcements.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -15,7 +15,7 @@ use peersock_primitives::Key;
 use quinn_udp::EcnCodepoint;
 
 use super::Gauges;
-use super::messages::{MOST, Message};
+use super::messages::{MAX_MESSAGES, Message};
 use super::udp::Sockets;
 use crate::Source;
 
@@ -186,12 +186,14 @@ impl Gathering {
         let mut trains: Vec<_> = trains.filter(|train| train.count > 0).collect();
         let socket = |train: &&Train| sockets.number(train.to.0);
         trains.sort_by_key(socket);
-        for some in trains.chunk_by(|a, b| socket(a) == socket(b)).flat_map(|alike| alike.chunks(MOST)) {
+        for some in
+            trains.chunk_by(|a, b| socket(a) == socket(b)).flat_map(|alike| alike.chunks(MAX_MESSAGES))
+        {
             self.send_some(sockets, gauges, some);
         }
     }
 
-    /// Sends trains of one socket, at most [`MOST`].
+    /// Sends trains of one socket, at most [`MAX_MESSAGES`].
     fn send_some(&self, sockets: &Sockets, gauges: &Gauges, mut trains: &[&Train]) {
         let Some(first) = trains.first() else { return };
         let socket = sockets.number(first.to.0);

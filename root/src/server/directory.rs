@@ -16,10 +16,6 @@ const MAX_QUEUED: usize = 16_384;
 
 peersock_primitives::counters! {
     /// Traffic to and from a directory that roots share.
-    ///
-    /// ```
-    /// assert_eq!(peersock_root::server::DirectoryTraffic::default().directory_failures.get(), 0);
-    /// ```
     pub struct DirectoryTraffic {
         /// Nodes written to the directory, or removed from it.
         pub directory_writes,

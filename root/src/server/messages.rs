@@ -11,7 +11,7 @@ use quinn_udp::EcnCodepoint;
 use socket2::SockAddr;
 
 /// Limit of messages per call.
-pub(super) const MOST: usize = 64;
+pub(super) const MAX_MESSAGES: usize = 64;
 
 /// Data for one destination: a datagram, or a train.
 #[derive(Debug)]
@@ -26,10 +26,10 @@ pub(super) struct Message<'a> {
     pub(super) pieces: &'a [IoSlice<'a>],
 }
 
-/// Sends at most [`MOST`] messages, and returns how many of them, from the first on, the system has taken. An
-/// error is about the first one.
+/// Sends at most [`MAX_MESSAGES`] messages, and returns how many of them, from the first on, the system has
+/// taken. An error is about the first one.
 pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[Message<'_>]) -> io::Result<usize> {
-    let messages = &messages[..messages.len().min(MOST)];
+    let messages = &messages[..messages.len().min(MAX_MESSAGES)];
     let addresses: Vec<SockAddr> = messages.iter().map(|message| message.to.into()).collect();
     let mut controls = vec![Control([0; CONTROL]); messages.len()];
     let parts = messages.iter().zip(&addresses).zip(&mut controls);

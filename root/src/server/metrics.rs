@@ -29,10 +29,10 @@ use crate::Counters;
 const PLACES: Places = Places { all: 64, of_sources: 56, of_one: 16, unproven: 64 };
 
 /// Timeout of a connection, which gets one answer.
-const LASTS: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after an error of accept(2), which usually means that file descriptors ran out.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until it is dropped. Clients are never proven here, so a new connection always evicts the oldest
 /// one of the source with the most.
@@ -50,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Res
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "no connection to the metrics can be accepted");
-                sleep(AFTER_ERROR).await;
+                sleep(ACCEPT_ERROR_PAUSE).await;
                 continue;
             }
         };
@@ -65,7 +65,7 @@ pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Res
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             tokio::select! {
                 // The result is ignored, because the client sees how its request went.
-                _ = timeout(LASTS, answering) => {}
+                _ = timeout(CONNECTION_TIMEOUT, answering) => {}
                 () = permit.standing().evicted() => {}
             }
         });
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     /// Longer than anything takes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn who_says_nothing_keeps_out_nobody() {
@@ -147,12 +147,12 @@ mod tests {
         let mut asking = TcpStream::connect(at).await.expect("it listens");
         asking.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
         let mut answer = String::new();
-        let read = timeout(PATIENCE, asking.read_to_string(&mut answer)).await.expect("in time");
+        let read = timeout(HANG_TIMEOUT, asking.read_to_string(&mut answer)).await.expect("in time");
         read.expect("a whole answer");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
         // Evicted connections end first, the others at their timeout.
         for silent in &mut held {
-            let _ = timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.expect("an end");
+            let _ = timeout(HANG_TIMEOUT, silent.read_to_end(&mut Vec::new())).await.expect("an end");
         }
         serving.abort();
     }

@@ -110,10 +110,6 @@ pub struct Server {
 
 peersock_primitives::counters! {
     /// System calls and datagrams of a [`Server`].
-    ///
-    /// ```
-    /// assert_eq!(peersock_root::server::Traffic::default().send_failed.get(), 0);
-    /// ```
     pub struct Traffic {
         /// System calls that receive.
         pub receive_calls,
@@ -146,9 +142,7 @@ struct Gauges {
 
 impl Server {
     /// Opens the sockets. Sets `config`'s entropy and receive buffer to the system's.
-    ///
-    /// # Errors
-    /// Returns the system's error, with the address that it is about; `InvalidInput` without an address.
+    /// Fails with the system's error, with the address that it is about; `InvalidInput` without an address.
     pub async fn bind(mut config: Config, listen: Listen) -> io::Result<Self> {
         let sockets = Sockets::bind(&listen.udp)?;
         let streams = listen.streams.map(|streams| Streams::bind(streams, &config.identity));
@@ -204,9 +198,7 @@ impl Server {
     /// Makes the root announce itself on the local networks while it runs, every 5 s, at this UDP port. Nodes
     /// that listen there find it. The usual port is
     /// [`DISCOVERY_PORT`](peersock_overlay::wire::DISCOVERY_PORT).
-    ///
-    /// # Errors
-    /// Returns the system's error if a socket may not broadcast.
+    /// Fails with the system's error if a socket may not broadcast.
     pub fn announce(&mut self, port: u16) -> io::Result<()> {
         let announcement = Announcement { identity: *self.root.identity() };
         self.announcer = Some(Announcer::new(&self.sockets, &announcement, port)?);
@@ -221,8 +213,6 @@ impl Server {
     /// Shares its directory with other roots through Redis. It names itself there with `endpoints`, written
     /// as behind the `@` of the text by which nodes know the root. Returns at once: while Redis is away the
     /// root goes on with its own nodes.
-    ///
-    /// # Errors
     /// Returns `InvalidInput` if the endpoints are longer than 600 bytes, or the system's error.
     pub fn share(&mut self, redis: RedisConfig, endpoints: &str) -> io::Result<()> {
         let (plug, keeper) = redis::start(redis, self.root.config.identity.clone(), endpoints)?;
@@ -239,8 +229,6 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready; then notifies all nodes, goes on for the drain time, and ends.
-    ///
-    /// # Errors
     /// Returns an error if a socket cannot be polled any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper } = self;

@@ -19,14 +19,14 @@ use crate::{Root, Source};
 
 /// Number of datagrams read from one socket before the resulting frames leave, and other sockets get their
 /// turn. More of them mean more frames per train. Under load that shortens the wait of each datagram.
-const TURN: u64 = 512;
+const DATAGRAMS_PER_TURN: u64 = 512;
 
 /// Interval at which the state machine gets the system's clock, because it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
 
 /// Time that stream connections have to end, and the interval of the check.
 const STREAMS_END: Duration = Duration::from_millis(1500);
-const STREAMS_LOOK: Duration = Duration::from_millis(10);
+const STREAMS_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Running server.
 pub(super) struct Run {
@@ -143,7 +143,7 @@ impl Run {
     fn receive(&mut self, number: usize) {
         self.next_socket = (number + 1) % self.sockets.len();
         let mut memory = std::mem::take(&mut self.buffers);
-        let end = self.gauges.traffic.received.get() + TURN;
+        let end = self.gauges.traffic.received.get() + DATAGRAMS_PER_TURN;
         while self.gauges.traffic.received.get() < end {
             let mut metas = [RecvMeta::default(); TRAINS];
             let mut chunks = memory.chunks_exact_mut(SPACING);
@@ -267,7 +267,7 @@ impl Run {
             // Dropping the server ends the connections; their tasks have a second to write the rest.
             drop(streams);
             while handle.connections() > 0 && clocks().0 < since + STREAMS_END {
-                tokio::time::sleep(STREAMS_LOOK).await;
+                tokio::time::sleep(STREAMS_POLL_INTERVAL).await;
             }
         }
         tracing::info!("ended");

@@ -26,14 +26,6 @@ const EVENTS: usize = 64;
 const BACKLOG: i32 = 1024;
 
 /// Stream listeners of a root: TCP, TLS and WebSocket, all of them at each address.
-///
-/// ```
-/// use peersock_root::server::StreamListen;
-///
-/// let listen = StreamListen { addresses: vec!["127.0.0.1:443".parse()?], ..StreamListen::default() };
-/// assert!(listen.certificate.is_none(), "it makes one with the root's key");
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct StreamListen {
     /// Addresses to listen on. Port 0 lets the system choose, the same port for all of them if it is free.

@@ -17,20 +17,16 @@ use crate::kernel::borrow;
 use crate::{Result, Rules, kernel};
 
 /// Number of attempts to find a port that is free on both networks.
-const TRIES: usize = 16;
+const MAX_PORT_ATTEMPTS: usize = 16;
 
 /// Makes the node forget closed sockets bound to a port, so that it is free on the machine's network.
-///
-/// # Errors
-/// ENETDOWN if the node has ended.
+/// Errors: ENETDOWN if the node has ended.
 pub fn vacate(client: &Client, port: u16) -> Result<()> {
     ask(client, Request::Vacate(port), None)
 }
 
 /// Binds a UDP socket on both networks.
-///
-/// # Errors
-/// Errors of bind(2) on either network, and of [`convert`](crate::convert()).
+/// Fails with the errors of bind(2) on either network, and of [`convert`](crate::convert()).
 pub fn bind_datagrams(
     rules: &Rules,
     fd: RawFd,
@@ -44,9 +40,7 @@ pub fn bind_datagrams(
 }
 
 /// Makes a kernel UDP socket that is bound to `local` an overlay socket as well.
-///
-/// # Errors
-/// Errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
+/// Fails with the errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
 pub fn share_datagrams(
     rules: &Rules,
     fd: RawFd,
@@ -60,9 +54,7 @@ pub fn share_datagrams(
 }
 
 /// Listens on both networks with a kernel socket that is bound to `local`, or to no port yet.
-///
-/// # Errors
-/// Errors of bind(2) and listen(2) on either network, and of [`convert`](crate::convert()).
+/// Fails with the errors of bind(2) and listen(2) on either network, and of [`convert`](crate::convert()).
 pub fn listen(
     rules: &Rules,
     fd: RawFd,
@@ -97,9 +89,7 @@ fn hand_over(rules: &Rules, fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> Ep
 /// Binds a kernel socket to any port that is also free and allowed on the overlay. The program may tell
 /// others the port before the socket's network is known. The node keeps the port until another program asks
 /// for it.
-///
-/// # Errors
-/// Errors of bind(2) on either network, and of [`convert`](crate::convert()).
+/// Fails with the errors of bind(2) on either network, and of [`convert`](crate::convert()).
 pub fn bind_to_any(client: &Client, fd: RawFd, local: SocketAddr) -> Result<()> {
     bind_counterpart(client, fd, local, crate::counterpart).map(drop)
 }
@@ -111,7 +101,7 @@ fn bind_counterpart(
     local: SocketAddr,
     counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
 ) -> Result<OwnedFd> {
-    let mut tries = TRIES;
+    let mut tries = MAX_PORT_ATTEMPTS;
     loop {
         let new = counterpart(client, fd)?;
         socket(&new)?.bind(local)?;

@@ -13,9 +13,7 @@ use crate::{
 };
 
 /// Opens a socket as socket(2) does, for AF_INET and AF_INET6.
-///
-/// # Errors
-/// EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
+/// Errors: EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EMFILE, ENFILE, ENOBUFS.
 pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<RawFd> {
     let family = match domain {
         libc::AF_INET => Family::V4,
@@ -46,9 +44,7 @@ fn socket_flags(flags: c_int) -> Result<SocketFlags> {
 }
 
 /// Binds a socket, as bind(2) does.
-///
-/// # Errors
-/// Errors of [`Socket::bind`], EFAULT, EINVAL.
+/// Fails with the errors of [`Socket::bind`], EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -76,9 +72,7 @@ pub(crate) unsafe fn bind_with(
 }
 
 /// Listens, as listen(2) does.
-///
-/// # Errors
-/// Errors of [`Socket::listen`].
+/// Fails with the errors of [`Socket::listen`].
 pub fn listen(socket: &Socket<'_>, backlog: c_int) -> Result<c_int> {
     listen_with(socket, backlog, epoll_sets::find)
 }
@@ -97,9 +91,7 @@ pub(crate) fn listen_with(
 
 /// Connects, as connect(2) does. AF_UNSPEC dissolves a stream's connection: the descriptor then refers to
 /// another socket, as after a failed attempt, see [`connect_to`].
-///
-/// # Errors
-/// Errors of [`Socket::connect`] and dup3(2), EFAULT, EINVAL.
+/// Fails with the errors of [`Socket::connect`] and dup3(2), EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -115,9 +107,7 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
 
 /// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a connected or listening stream
 /// returns EISCONN before it reports a wrong address.
-///
-/// # Errors
-/// EFAULT, EINVAL, EAFNOSUPPORT, EISCONN.
+/// Errors: EFAULT, EINVAL, EAFNOSUPPORT, EISCONN.
 ///
 /// # Safety
 /// See the crate.
@@ -171,9 +161,7 @@ pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) 
 }
 
 /// Accepts a connection, as accept4(2) does.
-///
-/// # Errors
-/// Errors of [`Socket::accept`], EFAULT, EINVAL.
+/// Fails with the errors of [`Socket::accept`], EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -224,9 +212,7 @@ fn has_linger(fd: RawFd) -> bool {
 }
 
 /// Returns the local address, as getsockname(2) does.
-///
-/// # Errors
-/// ENETDOWN, EFAULT, EINVAL.
+/// Errors: ENETDOWN, EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -244,9 +230,7 @@ pub unsafe fn getsockname(
 }
 
 /// Returns the peer's address, as getpeername(2) does.
-///
-/// # Errors
-/// ENOTCONN, ENETDOWN, EFAULT, EINVAL.
+/// Errors: ENOTCONN, ENETDOWN, EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -265,9 +249,7 @@ pub unsafe fn getpeername(
 }
 
 /// Shuts a socket down, see [`shutdown_with`].
-///
-/// # Errors
-/// EINVAL, ENOTCONN, ENETDOWN.
+/// Errors: EINVAL, ENOTCONN, ENETDOWN.
 pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
     shutdown_with(socket, how, epoll_sets::find)
 }
@@ -275,9 +257,7 @@ pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
 /// Shuts a socket down, as shutdown(2) does. A listener that is shut down for reading may listen again,
 /// because its descriptor then refers to another socket with the same port. `sets` finds the descriptor's
 /// epoll sets.
-///
-/// # Errors
-/// EINVAL, ENOTCONN, ENETDOWN.
+/// Errors: EINVAL, ENOTCONN, ENETDOWN.
 pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> EpollSets) -> Result<c_int> {
     let how = shutdown_of(how)?;
     if how != Shutdown::Write && socket.is_listener() {
@@ -289,9 +269,7 @@ pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> Ep
 }
 
 /// Converts the argument of shutdown(2).
-///
-/// # Errors
-/// EINVAL.
+/// Errors: EINVAL.
 fn shutdown_of(how: c_int) -> Result<Shutdown> {
     match how {
         libc::SHUT_RD => Ok(Shutdown::Read),
@@ -303,9 +281,7 @@ fn shutdown_of(how: c_int) -> Result<Shutdown> {
 
 /// Returns the number of unacknowledged bytes of a stream, as ioctl(2) with SIOCOUTQ. Programs wait until it
 /// is 0, which it never is on the AF_UNIX sockets used here.
-///
-/// # Errors
-/// EINVAL for a listener.
+/// Errors: EINVAL for a listener.
 pub fn unacknowledged(socket: &Socket<'_>) -> Result<c_int> {
     if socket.is_listener() {
         return Err(Errno::INVAL);

@@ -14,23 +14,19 @@ use crate::replaced::Kept;
 use crate::{EpollSets, copies, options};
 
 /// Maximum length of a copied option value of known length, bytes.
-const MOST: usize = 32;
+const MAX_FIXED_OPTION_BYTES: usize = 32;
 /// Maximum length of a value of any length: an extension header.
-const LONGEST: usize = 8 * 256;
+const MAX_OPTION_BYTES: usize = 8 * 256;
 
 /// Turns `fd` into an overlay socket of the same family and type, with the options that were set. Adds it
 /// again to the epoll sets that `sets` finds.
-///
-/// # Errors
-/// EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2) and dup3(2).
+/// Errors: EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2) and dup3(2).
 pub fn convert(client: &Client, fd: RawFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace(fd, &counterpart(client, fd)?, sets)
 }
 
 /// Opens an overlay socket of the same family and type as `fd`, with the options that were set.
-///
-/// # Errors
-/// EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2).
+/// Errors: EPROTONOSUPPORT where the overlay has no such sockets, and errors of socket(2).
 pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name).ok_or(Errno::NOTSOCK);
     let kind = (option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?);
@@ -90,9 +86,7 @@ pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
 
 /// Turns an overlay socket into a new one with the same options and address, as [`convert`] does with kernel
 /// sockets.
-///
-/// # Errors
-/// Errors of socket(2), dup3(2) and bind(2).
+/// Fails with the errors of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
     put_in_place(socket, &new, sets)
@@ -110,9 +104,7 @@ fn put_in_place(socket: &Socket<'_>, new: &OwnedFd, sets: impl Fn(RawFd) -> Epol
 /// Returns the datagram socket to use for connecting, one that can receive. As in Linux, shutting down for
 /// reading only ends waits, so a connected socket receives again. After such a shutdown the descriptor, which
 /// is in the epoll sets that `sets` finds, refers to another socket from now on.
-///
-/// # Errors
-/// Errors of socket(2) and dup3(2), ENETDOWN.
+/// Fails with the errors of socket(2) and dup3(2), ENETDOWN.
 pub fn receiving<'fd>(socket: &Socket<'fd>, sets: impl Fn(RawFd) -> EpollSets) -> Result<Socket<'fd>, Errno> {
     if socket.kind() == Kind::Stream || !socket.has_ended()? {
         return Ok(*socket);
@@ -154,9 +146,7 @@ fn fall_silent(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result
 
 /// Connects an overlay stream to AF_UNSPEC: resets its connection, or stops listening. The descriptor then
 /// refers to a new, unbound socket with the same options.
-///
-/// # Errors
-/// Errors of socket(2) and dup3(2).
+/// Fails with the errors of socket(2) and dup3(2).
 pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let listens = socket.is_listener();
     if !listens && rustix::net::getpeername(socket.fd()).is_err() {
@@ -174,9 +164,7 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
 
 /// Shuts a listener down. The descriptor then refers to a new socket with the same options, address and port,
 /// which may listen.
-///
-/// # Errors
-/// Errors of socket(2) and dup3(2), ENETDOWN.
+/// Fails with the errors of socket(2) and dup3(2), ENETDOWN.
 pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
     let successor = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
@@ -186,9 +174,7 @@ pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSe
 }
 
 /// Makes the close of a connection's last descriptor a reset: SO_LINGER of zero.
-///
-/// # Errors
-/// ENETDOWN if the node has ended.
+/// Errors: ENETDOWN if the node has ended.
 pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
     let reset = libc::linger { l_onoff: 1, l_linger: 0 };
     let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
@@ -199,9 +185,7 @@ pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
 
 /// Replaces a stream that is bound, or about to listen, by a kernel socket to which only the node can
 /// connect, under the same descriptor, see [`Socket::private`].
-///
-/// # Errors
-/// Errors of socket(2) and dup3(2), ENETDOWN.
+/// Fails with the errors of socket(2) and dup3(2), ENETDOWN.
 pub fn make_private(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     match socket.private()? {
         Some(new) => replace(socket.fd().as_raw_fd(), &new, sets),
@@ -241,18 +225,14 @@ fn open_like(
 
 /// Makes `fd`, and its [copies](crate::copies) that still exist, refer to `new`, also in the epoll sets that
 /// `sets` finds.
-///
-/// # Errors
-/// Errors of dup3(2).
+/// Fails with the errors of dup3(2).
 pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace_if(fd, copies::identity(fd), None, new, sets)
 }
 
 /// Does the same if `fd` still has this `identity`. The kept copy of the old socket, used to wake waiting
 /// threads, stays.
-///
-/// # Errors
-/// Errors of dup3(2), EBADF if another thread has replaced the descriptor.
+/// Fails with the errors of dup3(2), EBADF if another thread has replaced the descriptor.
 pub(crate) fn replace_if(
     fd: RawFd,
     identity: Option<Identity>,
@@ -316,7 +296,7 @@ fn repeat_options(
         let size = match row.repeat {
             Repeat::Never => continue,
             Repeat::UnlessEmpty => {
-                let mut value = [0u8; LONGEST];
+                let mut value = [0u8; MAX_OPTION_BYTES];
                 if let Ok(length @ 1..) = get(row.level, row.number, &mut value) {
                     set_again(new, row, value.get(..length).unwrap_or(&value));
                 }
@@ -325,9 +305,11 @@ fn repeat_options(
             Repeat::Unless(_) | Repeat::Buffer => size_of::<c_int>(),
             Repeat::UnlessZeros(size) | Repeat::UnlessNew(size) => size,
         };
-        let mut old = [0u8; MOST];
-        let Ok(length) = get(row.level, row.number, &mut old[..size.min(MOST)]) else { continue };
-        let old = &mut old[..length.min(MOST)];
+        let mut old = [0u8; MAX_FIXED_OPTION_BYTES];
+        let Ok(length) = get(row.level, row.number, &mut old[..size.min(MAX_FIXED_OPTION_BYTES)]) else {
+            continue;
+        };
+        let old = &mut old[..length.min(MAX_FIXED_OPTION_BYTES)];
         let is_usual = match row.repeat {
             Repeat::Never | Repeat::UnlessEmpty => true,
             // An IPv6 socket reports a hop limit of -1 until it is set.
@@ -336,8 +318,9 @@ fn repeat_options(
             }
             Repeat::UnlessZeros(_) => old.iter().all(|byte| *byte == 0),
             Repeat::UnlessNew(_) | Repeat::Buffer => {
-                let mut usual = [0u8; MOST];
-                let length = of_new(new, row.level, row.number, &mut usual[..size.min(MOST)]);
+                let mut usual = [0u8; MAX_FIXED_OPTION_BYTES];
+                let length =
+                    of_new(new, row.level, row.number, &mut usual[..size.min(MAX_FIXED_OPTION_BYTES)]);
                 // If the initial value is unknown, for example for lack of descriptors, do not copy.
                 length.map_or(true, |length| usual.get(..length) == Some(old))
             }

@@ -10,9 +10,7 @@ use crate::{Result, epoll_sets, kernel, last_error};
 macro_rules! calls {
     ($($call:ident($($argument:ident: $type:ty),*) -> $result:ty $(, $error:path)?;)*) => {$(
         #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel's `fd` if that is none.")]
-        ///
-        /// # Errors
-        /// Errors of the overlay's call, or of the kernel.
+        /// Fails with the errors of the overlay's call, or of the kernel.
         ///
         /// # Safety
         /// See the crate.
@@ -53,9 +51,7 @@ fn once_told<'a>(socket: &'a Socket<'_>) -> impl Fn(Errno) -> Errno + 'a {
 }
 
 /// Calls listen(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
-///
-/// # Errors
-/// Like [`bind`].
+/// Errors: like [`bind`].
 pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<c_int> {
     match socket {
         Some(socket) => crate::listen(socket, backlog),
@@ -65,9 +61,7 @@ pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<
 }
 
 /// Calls shutdown(2) of `socket`, or of the kernel for `fd` if `socket` is `None`.
-///
-/// # Errors
-/// Like [`bind`].
+/// Errors: like [`bind`].
 pub fn shutdown(socket: Option<&Socket<'_>>, fd: c_int, how: c_int) -> Result<c_int> {
     match socket {
         Some(socket) => crate::shutdown(socket, how),

@@ -10,7 +10,7 @@ use crate::kernel::{self, int_option};
 use crate::{is_any, overlay};
 
 /// Maximum number of sockets remembered; beyond it the oldest is forgotten.
-const MOST: usize = 1024;
+const MAX_SOCKETS: usize = 1024;
 
 /// Returns the cookie (SO_COOKIE) of a kernel UDP socket that is bound to `local`, if `local` is any port of
 /// a wildcard address.
@@ -48,7 +48,7 @@ impl AnyPorts {
 
     /// Adds a socket.
     pub fn note(&mut self, cookie: u64) {
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_SOCKETS {
             self.0.remove(0);
         }
         self.0.push(cookie);

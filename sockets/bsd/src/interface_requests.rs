@@ -39,9 +39,7 @@ pub fn all() -> impl Iterator<Item = c_ulong> {
 }
 
 /// Makes such a request.
-///
-/// # Errors
-/// Errors of ioctl(2).
+/// Fails with the errors of ioctl(2).
 ///
 /// # Safety
 /// As ioctl(2).
@@ -126,9 +124,7 @@ fn stand_in(of: &Socket<'_>) -> Option<OwnedFd> {
 }
 
 /// Answers a request about one interface.
-///
-/// # Errors
-/// ENODEV if no network has that name or index, EADDRNOTAVAIL if it has no IPv4 address.
+/// Errors: ENODEV if no network has that name or index, EADDRNOTAVAIL if it has no IPv4 address.
 fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> Result<()> {
     let named = asked[..NAME].split(|byte| *byte == 0).next().unwrap_or_default();
     let index = asked[NAME..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));

@@ -9,9 +9,7 @@ use peersock_fd::Errno;
 use crate::Result;
 
 /// Converts the result of libc's `syscall`, with its `errno`.
-///
-/// # Errors
-/// The `errno` if it has returned -1.
+/// Fails with the `errno` if it has returned -1.
 pub fn check(returned: c_long) -> Result<isize> {
     if returned == -1 {
         let error = std::io::Error::last_os_error();
@@ -23,9 +21,7 @@ pub fn check(returned: c_long) -> Result<isize> {
 macro_rules! calls {
     ($($call:ident = $number:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
         #[doc = concat!(stringify!($call), "(2).")]
-        ///
-        /// # Errors
-        /// Errors of the kernel.
+        /// Fails with the errors of the kernel.
         ///
         /// # Safety
         /// Pointers must be valid for the system call.

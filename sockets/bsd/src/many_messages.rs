@@ -10,9 +10,7 @@ use crate::wait_all::{await_readable, waits};
 /// Returns true if a call may receive one more message. Waits for it if the call would wait for the message.
 ///
 /// Only bytes count on a stream. The kernel reports the cause of its end once, and that is for the next call.
-///
-/// # Errors
-/// Errors of poll(2).
+/// Fails with the errors of poll(2).
 pub fn may_receive_more(socket: &Socket<'_>, flags: c_int) -> Result<bool> {
     if socket.kind() != Kind::Stream || flags & libc::MSG_ERRQUEUE != 0 {
         return Ok(true);

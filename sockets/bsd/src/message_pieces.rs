@@ -17,9 +17,7 @@ const MAX_PIECES: usize = 1024;
 
 /// Returns a message's pieces in a form valid for Rust's slices: limited to the length that Linux accepts,
 /// and none at null. Borrows the message's own pieces if they are valid.
-///
-/// # Errors
-/// EMSGSIZE for too many pieces, EINVAL for a piece of negative length, EFAULT.
+/// Errors: EMSGSIZE for too many pieces, EINVAL for a piece of negative length, EFAULT.
 ///
 /// # Safety
 /// The message's vectors are valid, except for null with a length of 0.

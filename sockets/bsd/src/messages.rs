@@ -20,15 +20,13 @@ use crate::sockaddr::{read, write, write_to};
 use crate::wait_all::{await_readable, receive_all, takes_all};
 
 /// Maximum number of bytes of a stream that one call with MSG_TRUNC discards.
-const MOST_DISCARDED: usize = 256 << 10;
+const MAX_DISCARDED_BYTES: usize = 256 << 10;
 
 /// Maximum number of datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
-const MOST_SEGMENTS: usize = 128;
+const MAX_SEGMENTS: usize = 128;
 
 /// Sends data, as sendto(2) does.
-///
-/// # Errors
-/// Errors of [`Socket::send_to`] and sendto(2), EOPNOTSUPP (urgent data).
+/// Fails with the errors of [`Socket::send_to`] and sendto(2), EOPNOTSUPP (urgent data).
 ///
 /// # Safety
 /// See the crate.
@@ -70,9 +68,7 @@ pub unsafe fn sendto(
 }
 
 /// Receives data, as recvfrom(2) does.
-///
-/// # Errors
-/// Errors of recvfrom(2).
+/// Fails with the errors of recvfrom(2).
 ///
 /// # Safety
 /// See the crate.
@@ -89,7 +85,7 @@ pub unsafe fn recvfrom(
         // With MSG_TRUNC TCP copies nothing, and needs no room.
         let mut discarded = match flags & libc::MSG_TRUNC {
             0 => Vec::new(),
-            _ => vec![0u8; size.min(MOST_DISCARDED)],
+            _ => vec![0u8; size.min(MAX_DISCARDED_BYTES)],
         };
         let (buf, size) = match flags & libc::MSG_TRUNC {
             0 => (buf, size),
@@ -132,9 +128,7 @@ pub unsafe fn recvfrom(
 }
 
 /// Sends a message, as sendmsg(2) does.
-///
-/// # Errors
-/// Errors of [`sendto`], EMSGSIZE for too many pieces.
+/// Fails with the errors of [`sendto`], EMSGSIZE for too many pieces.
 ///
 /// # Safety
 /// See the crate.
@@ -181,9 +175,7 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
 }
 
 /// Receives a message, as recvmsg(2) does.
-///
-/// # Errors
-/// Errors of recvmsg(2).
+/// Fails with the errors of recvmsg(2).
 ///
 /// # Safety
 /// See the crate.
@@ -271,9 +263,7 @@ unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_
 }
 
 /// Sends several messages, as sendmmsg(2) does.
-///
-/// # Errors
-/// The error of the first message, if it fails.
+/// Fails with the error of the first message, if it fails.
 ///
 /// # Safety
 /// See the crate.
@@ -297,9 +287,7 @@ pub unsafe fn sendmmsg(
 }
 
 /// Receives several messages, as recvmmsg(2) does.
-///
-/// # Errors
-/// The error of the first message, if it fails. The next call returns any other, as in Linux.
+/// Fails with the error of the first message, if it fails. The next call returns any other, as in Linux.
 ///
 /// # Safety
 /// See the crate.
@@ -354,9 +342,7 @@ pub unsafe fn recvmmsg(
 }
 
 /// Returns the deadline of a timeout that begins now, or `None` for never.
-///
-/// # Errors
-/// EINVAL for a negative time, or a billion nanoseconds and more.
+/// Errors: EINVAL for a negative time, or a billion nanoseconds and more.
 pub fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
     let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
     let nanos = u32::try_from(time.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -395,7 +381,7 @@ unsafe fn remote(
 fn check_segment(socket: &Socket<'_>, length: usize, asked: &mut Option<Details>) -> Result<()> {
     let Some(details) = asked else { return Ok(()) };
     let Some(segment) = details.segment.map(|segment| usize::from(segment.get())) else { return Ok(()) };
-    if length > segment.saturating_mul(MOST_SEGMENTS) {
+    if length > segment.saturating_mul(MAX_SEGMENTS) {
         return Err(Errno::INVAL);
     }
     if length <= segment || socket.kind() != Kind::Datagram {

@@ -14,9 +14,7 @@ use crate::{Result, kernel, option_hints, sides};
 const MAX_VALUE: usize = 4096;
 
 /// Returns an option, as getsockopt(2) does.
-///
-/// # Errors
-/// ENOPROTOOPT, EFAULT, EINVAL.
+/// Errors: ENOPROTOOPT, EFAULT, EINVAL.
 ///
 /// # Safety
 /// See the crate.
@@ -73,9 +71,7 @@ fn unknown(socket: &Socket<'_>, level: c_int, error: Errno) -> Errno {
 }
 
 /// Sets an option, as setsockopt(2) does.
-///
-/// # Errors
-/// ENOPROTOOPT, EFAULT, EINVAL, EPERM.
+/// Errors: ENOPROTOOPT, EFAULT, EINVAL, EPERM.
 ///
 /// # Safety
 /// See the crate.
@@ -115,9 +111,7 @@ pub unsafe fn is_refused_early(
 }
 
 /// Like [`setsockopt`], for an option that the program was allowed to set on another socket.
-///
-/// # Errors
-/// Errors of [`setsockopt`] except EPERM.
+/// Fails with the errors of [`setsockopt`] except EPERM.
 ///
 /// # Safety
 /// See the crate.

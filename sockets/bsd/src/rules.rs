@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Client, Errno, Reply, Request, Route};
 
 /// Lifetime of the node's answer about addresses.
-const LIFETIME: Duration = Duration::from_secs(1);
+const ADDRESSES_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Network of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Rules {
     pub fn is_overlays(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         let is_fresh = match self.routes.try_lock() {
-            Ok(known) => known.1.is_some_and(|asked| asked.elapsed() < LIFETIME),
+            Ok(known) => known.1.is_some_and(|asked| asked.elapsed() < ADDRESSES_LIFETIME),
             Err(_) => false,
         };
         if !is_fresh {

@@ -13,15 +13,6 @@ use crate::kernel::{borrow, check, int_option};
 use crate::{EpollSets, Result, Rules, Side, alongside, calls, copies, either, kernel, replace, replaced};
 
 /// The rules, and the conversion of this process's descriptors to overlay sockets.
-///
-/// ```
-/// use peersock_bsd::{Rules, Sides};
-///
-/// /// For programs without epoll sets.
-/// fn sides(rules: &Rules) -> Sides<'_> {
-///     Sides { rules, counterpart: peersock_bsd::counterpart, sets: |_| Vec::new(), wakes: true }
-/// }
-/// ```
 #[derive(Clone, Copy)]
 pub struct Sides<'a> {
     /// The rules that assign sockets to networks.
@@ -68,9 +59,7 @@ pub fn bound(fd: RawFd) -> Option<SocketAddr> {
 impl Sides<'_> {
     /// Opens a socket, as socket(2) does. Where only the overlay is allowed, all Internet sockets are overlay
     /// sockets.
-    ///
-    /// # Errors
-    /// Errors of socket(2).
+    /// Fails with the errors of socket(2).
     pub fn socket(&self, domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
         let overlay = || crate::socket(&self.rules.client, domain, kind, protocol);
         let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
@@ -87,9 +76,7 @@ impl Sides<'_> {
 
     /// Binds a socket, as bind(2) does. Returns `None` for a kernel socket, which the caller must bind itself
     /// because it may have other privileges.
-    ///
-    /// # Errors
-    /// Errors of bind(2), and of [`convert`](crate::convert()).
+    /// Fails with the errors of bind(2), and of [`convert`](crate::convert()).
     ///
     /// # Safety
     /// As bind(2).
@@ -113,9 +100,7 @@ impl Sides<'_> {
     }
 
     /// Chooses the target of bind(2) to `local`, which is `None` for a wrong address.
-    ///
-    /// # Errors
-    /// Errors of bind(2), and of [`convert`](crate::convert()).
+    /// Fails with the errors of bind(2), and of [`convert`](crate::convert()).
     pub fn by_local<'fd>(&self, fd: RawFd, local: Option<SocketAddr>) -> Result<Chosen<'fd>> {
         let side_of = |local| self.rules.of_local(local);
         if let Some(local) = local
@@ -157,9 +142,7 @@ impl Sides<'_> {
 
     /// Makes a kernel UDP socket bound to a wildcard address an overlay socket too, at the same port. It
     /// stays a kernel socket if the rules say so, or if it is connected.
-    ///
-    /// # Errors
-    /// Errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
+    /// Fails with the errors of bind(2) on the overlay, and of [`convert`](crate::convert()).
     pub fn share(&self, fd: RawFd) -> Result<()> {
         let Some(local) = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified()) else {
             return Ok(());
@@ -174,9 +157,7 @@ impl Sides<'_> {
 
     /// Calls bind(2) of the kernel for a socket that [`bind`](Self::bind) has left to it. The port may belong
     /// to a closed socket that the node still has.
-    ///
-    /// # Errors
-    /// Errors of bind(2).
+    /// Fails with the errors of bind(2).
     ///
     /// # Safety
     /// As bind(2).
@@ -199,9 +180,7 @@ impl Sides<'_> {
     }
 
     /// Makes the node forget closed sockets that are bound to the address of a socket of both networks.
-    ///
-    /// # Errors
-    /// ENETDOWN if the node has ended.
+    /// Errors: ENETDOWN if the node has ended.
     pub fn vacate(&self, local: Option<SocketAddr>) -> Result<()> {
         match local {
             Some(local) if self.rules.of_local(local) == Side::Both => {
@@ -212,9 +191,7 @@ impl Sides<'_> {
     }
 
     /// Listens, as listen(2) does.
-    ///
-    /// # Errors
-    /// Errors of listen(2) on either network, and of [`convert`](crate::convert()).
+    /// Fails with the errors of listen(2) on either network, and of [`convert`](crate::convert()).
     pub fn listen(&self, fd: RawFd, backlog: c_int) -> Result<c_int> {
         match self.by_listen(fd, backlog)? {
             Chosen::Kernels => either::listen(None, fd, backlog),
@@ -224,9 +201,7 @@ impl Sides<'_> {
     }
 
     /// Chooses the target of listen(2). A socket of both networks listens then, with this backlog.
-    ///
-    /// # Errors
-    /// Like [`listen`](Self::listen).
+    /// Errors: like [`listen`](Self::listen).
     pub fn by_listen<'fd>(&self, fd: RawFd, backlog: c_int) -> Result<Chosen<'fd>> {
         let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
         if overlay(fd).is_none()
@@ -273,17 +248,13 @@ impl Sides<'_> {
     }
 
     /// Like [`by_remote`](Self::by_remote); `remote` is `None` for a wrong address.
-    ///
-    /// # Errors
-    /// Like [`by_remote`](Self::by_remote).
+    /// Errors: like [`by_remote`](Self::by_remote).
     pub fn towards<'fd>(&self, fd: RawFd, remote: Option<SocketAddr>) -> Result<Option<Socket<'fd>>> {
         self.choose(fd, || remote.map_or(Side::Kernel, |remote| self.rules.of_remote(remote)))
     }
 
     /// Turns `fd` into an overlay socket, see [`convert`](crate::convert()).
-    ///
-    /// # Errors
-    /// Like [`convert`](crate::convert()).
+    /// Errors: like [`convert`](crate::convert()).
     pub fn convert(&self, fd: RawFd) -> Result<()> {
         replace(fd, &(self.counterpart)(&self.rules.client, fd)?, self.sets)
     }

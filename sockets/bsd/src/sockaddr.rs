@@ -56,9 +56,7 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
 /// Returns Linux's error if a socket of this family cannot be bound or, as a stream, connected to an address
 /// in a structure of this length. An IPv6 socket rejects a structure of IPv4's length as too short before it
 /// checks the family.
-///
-/// # Errors
-/// EAFNOSUPPORT, EINVAL.
+/// Errors: EAFNOSUPPORT, EINVAL.
 pub(crate) fn check_structure(family: Family, address: SocketAddr, length: socklen_t) -> Result<()> {
     match (family, Family::of(address.ip())) {
         (Family::V6, Family::V4) if (length as usize) < LEAST_IN6 => Err(Errno::INVAL),
@@ -68,9 +66,7 @@ pub(crate) fn check_structure(family: Family, address: SocketAddr, length: sockl
 }
 
 /// Writes an address, as much as fits, and its whole length; nothing if `address` is null.
-///
-/// # Errors
-/// EFAULT if there is an address but no length, EINVAL for a negative length.
+/// Errors: EFAULT if there is an address but no length, EINVAL for a negative length.
 ///
 /// # Safety
 /// `address` is null, or `length` points to a length and `address` to that many bytes.

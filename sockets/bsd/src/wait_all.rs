@@ -16,7 +16,7 @@ use rustix::net::sockopt::{Timeout, socket_timeout};
 use crate::Result;
 
 /// Interval at which a waiting call checks that the descriptor is still the same file.
-const LOOK: Duration = Duration::from_secs(1);
+const SAME_FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns true if a call waits until its buffer is full.
 pub fn takes_all(flags: c_int) -> bool {
@@ -26,9 +26,7 @@ pub fn takes_all(flags: c_int) -> bool {
 /// Receives `size` bytes by calls of `receive` if `flags` contain MSG_WAITALL, otherwise by one call. Returns
 /// fewer at the stream's end, on a timeout, and on a signal. `receive` gets the number of bytes received
 /// already, and the flags to use. Between two calls `wait` waits for data, see [`await_readable`].
-///
-/// # Errors
-/// Errors of the first call. Bytes received before a later error take precedence over it.
+/// Fails with the errors of the first call. Bytes received before a later error take precedence over it.
 pub fn receive_all<'fd>(
     socket: &Socket<'fd>,
     flags: c_int,
@@ -60,9 +58,7 @@ pub fn receive_all<'fd>(
 
 /// Waits, where a call with these flags would, until a stream has data. Returns false if it has ended, on a
 /// timeout, and if the descriptor refers to another file by now.
-///
-/// # Errors
-/// Errors of `wait`, EINTR among them, and of fstat(2), fcntl(2), ioctl(2) and poll(2).
+/// Fails with the errors of `wait`, EINTR among them, and of fstat(2), fcntl(2), ioctl(2) and poll(2).
 fn await_more<'fd>(
     socket: &Socket<'fd>,
     flags: c_int,
@@ -84,22 +80,18 @@ fn await_more<'fd>(
         if has_ended || left.is_some_and(|left| left.is_zero()) || !waits(fd, flags)? {
             return Ok(false);
         }
-        wait(fd, Some(left.unwrap_or(LOOK).min(LOOK)))?;
+        wait(fd, Some(left.unwrap_or(SAME_FILE_CHECK_INTERVAL).min(SAME_FILE_CHECK_INTERVAL)))?;
     }
 }
 
 /// Returns true if a call with these flags waits.
-///
-/// # Errors
-/// Errors of fcntl(2).
+/// Fails with the errors of fcntl(2).
 pub fn waits(fd: BorrowedFd<'_>, flags: c_int) -> Result<bool> {
     Ok(flags & libc::MSG_DONTWAIT == 0 && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
 /// Waits until there is data or the end, at most for `time`.
-///
-/// # Errors
-/// Errors of poll(2).
+/// Fails with the errors of poll(2).
 pub fn await_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<()> {
     let time = time.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
     rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], time.as_ref()).map(drop)

@@ -20,7 +20,7 @@ use crate::driver::stream_io;
 use crate::interfaces::TurnCheck;
 
 /// Timeout of one server.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Limit of servers that are asked.
 const MAX_SERVERS: usize = 16;
@@ -36,7 +36,7 @@ pub(crate) fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnChe
 }
 
 fn check(server: &TurnServer, only: &[String]) -> TurnCheck {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SERVER_TIMEOUT;
     let mut check = TurnCheck {
         server: server.to_string(),
         proxy: None,

@@ -12,7 +12,7 @@ use peersock_overlay::{RecvMeta, is_endpoint};
 use peersock_stack::Batch;
 
 use super::bell::Bell;
-use super::{Allocation, STOP_PATIENCE, TurnSockets, index_of};
+use super::{Allocation, STOP_TIMEOUT, TurnSockets, index_of};
 use crate::driver::Driver;
 use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
@@ -20,28 +20,28 @@ use peersock_datapath::Ingress;
 
 /// Delay of the IPv6 allocation after the IPv4 one, which most peers need, because a server may grant only
 /// one per user.
-const LATER: Duration = Duration::from_secs(2);
+const IPV6_DELAY: Duration = Duration::from_secs(2);
 
 /// Minimum and maximum backoff before a server is tried again.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+const BACKOFF_BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
 /// Maximum backoff after a change of the machine's address, because the next request will probably succeed.
-const MOVED: Duration = Duration::from_secs(10);
+const MAX_BACKOFF_AFTER_MOVE: Duration = Duration::from_secs(10);
 
 /// Retry interval after a refusal for lack of capacity.
 const FULL: Duration = Duration::from_secs(60);
 
 /// Retry interval after a refusal of the user name, or of the address family.
-const HOPELESS: Duration = Duration::from_secs(600);
+const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Lifetime of an allocation that resets the backoff.
-const LASTED: Duration = Duration::from_secs(60);
+const BACKOFF_RESET_AGE: Duration = Duration::from_secs(60);
 
 /// Limit of consecutive redirections to alternate servers.
 const MAX_HOPS: u32 = 3;
 
 /// Interval of the check that the node still exists.
-const LOOK: Duration = Duration::from_secs(30);
+const NODE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Interface to the server, and the NAT64 prefix for IPv4, if any.
 pub(super) type Way = (Option<String>, Option<Nat64Prefix>);
@@ -87,9 +87,9 @@ impl Keeper {
 
     fn run(self) {
         if !self.is_ipv4 {
-            self.sleep(LATER, LATER);
+            self.sleep(IPV6_DELAY, IPV6_DELAY);
         }
-        let (mut wait, mut tries, mut hops) = (AGAIN[0], 0, 0);
+        let (mut wait, mut tries, mut hops) = (BACKOFF_BOUNDS[0], 0, 0);
         let mut elsewhere = None;
         while self.is_wanted() {
             let begun = Instant::now();
@@ -97,15 +97,15 @@ impl Keeper {
             tracing::debug!(server = %self.server, family, "a TURN server is asked for an address");
             let ended = self.allocate(elsewhere.take(), tries);
             tries += 1;
-            if begun.elapsed() >= LASTED {
-                (wait, hops) = (AGAIN[0], 0);
+            if begun.elapsed() >= BACKOFF_RESET_AGE {
+                (wait, hops) = (BACKOFF_BOUNDS[0], 0);
             }
-            let mut least = AGAIN[0];
+            let mut least = BACKOFF_BOUNDS[0];
             let (error, pause) = match ended {
                 Ended::Stopped => return,
                 Ended::Moved => {
                     // Flapping interfaces must not cause a request each time.
-                    least = wait.min(MOVED);
+                    least = wait.min(MAX_BACKOFF_AFTER_MOVE);
                     ("the machine's address has changed".to_owned(), least)
                 }
                 Ended::Suspended => ("the machine was suspended".to_owned(), Duration::ZERO),
@@ -117,7 +117,7 @@ impl Keeper {
                 }
                 Ended::Failed(why) => {
                     let pause = match why {
-                        Failure::Unauthorized | Failure::NoFamily => HOPELESS,
+                        Failure::Unauthorized | Failure::NoFamily => REFUSED_RETRY_INTERVAL,
                         Failure::Refused(486 | 508, _) => FULL.max(wait),
                         _ => wait,
                     };
@@ -128,7 +128,7 @@ impl Keeper {
             self.publish(None, Some(error));
             if !pause.is_zero() {
                 self.sleep(least, pause);
-                wait = (wait * 2).min(AGAIN[1]);
+                wait = (wait * 2).min(BACKOFF_BOUNDS[1]);
                 hops = 0;
             }
         }
@@ -183,12 +183,12 @@ impl Keeper {
             let client = sync::lock(&allocation.client);
             (client.poll_timeout(now), client.relayed().is_some())
         };
-        let until = next.map_or(now + LOOK, |next| next.min(now + LOOK));
+        let until = next.map_or(now + NODE_CHECK_INTERVAL, |next| next.min(now + NODE_CHECK_INTERVAL));
         if self.is_wanted() {
             return Ok(until);
         }
         // An allocation that the server is about to grant can only be released after its answer.
-        let stop_at = *stop_at.get_or_insert(now + STOP_PATIENCE);
+        let stop_at = *stop_at.get_or_insert(now + STOP_TIMEOUT);
         match is_opening && !is_granted && now < stop_at {
             true => Ok(until.min(stop_at)),
             false => Err(Ended::Stopped),
@@ -266,7 +266,7 @@ impl Keeper {
                 return;
             }
             let mut fds = [PollFd::new(&*self.bell, PollFlags::IN)];
-            poll::readable(&mut fds, Some(left.min(LOOK)));
+            poll::readable(&mut fds, Some(left.min(NODE_CHECK_INTERVAL)));
             if !fds[0].revents().is_empty() {
                 self.bell.clear();
             }

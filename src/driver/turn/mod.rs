@@ -48,7 +48,7 @@ const STREAM_SEGMENTS: usize = 32;
 /// Time that the node's end waits for answers to pending allocation requests, and for streams to take the
 /// data sent. The server would otherwise keep a granted allocation for minutes, and count it against the
 /// user's quota.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Allocations of one node.
 pub(crate) struct TurnSockets {
@@ -161,7 +161,7 @@ impl TurnSockets {
         // A forked child does not have the threads.
         if !self.process.is_forked() {
             let opening = sync::lock(&self.opening);
-            drop(sync::wait_timeout_while(&self.opened, opening, STOP_PATIENCE, |opening| *opening > 0));
+            drop(sync::wait_timeout_while(&self.opened, opening, STOP_TIMEOUT, |opening| *opening > 0));
         }
     }
 

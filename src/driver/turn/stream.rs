@@ -23,7 +23,7 @@ use peersock_datapath::Ingress;
 
 /// Idle time in either direction after which a connection counts as dead. The client sends a request every 10
 /// s and gives up after 36 s, so this only matters for servers that send partial messages.
-const DEAD_AFTER: Duration = Duration::from_secs(45);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 impl Keeper {
     /// Connects, requests an allocation and serves it until it ends.
@@ -141,7 +141,7 @@ pub(super) async fn connect(
     let options = ConnectOptions {
         proxy: ProxySettings::from_environment().map_err(|error| error.to_string())?,
         way: Way { interface: device },
-        timing: Timing { dead_after: DEAD_AFTER, ..Timing::default() },
+        timing: Timing { dead_after: IDLE_TIMEOUT, ..Timing::default() },
         ..ConnectOptions::default()
     };
     let place = server.target();

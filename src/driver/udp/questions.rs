@@ -14,7 +14,7 @@ use crate::sync;
 const MAX_ANSWERS: usize = 64;
 
 /// Limit of answers of one outsider to one socket, because repeated questions have several answers.
-const MAX_OF_ONE: usize = 4;
+const MAX_ANSWERS_OF_OUTSIDER: usize = 4;
 
 /// Size limit of an answer in bytes: answers of STUN servers and DHT nodes are shorter.
 const MAX_BYTES: usize = 1024;
@@ -73,7 +73,7 @@ impl Questions {
             return false;
         }
         let of_one = |answer: &&OutsideAnswer| (answer.socket, answer.from) == (socket, from);
-        let is_flood = state.answers.iter().filter(of_one).count() >= MAX_OF_ONE;
+        let is_flood = state.answers.iter().filter(of_one).count() >= MAX_ANSWERS_OF_OUTSIDER;
         if !is_flood && state.answers.len() < MAX_ANSWERS {
             state.answers.push(OutsideAnswer { socket, from, datagram: datagram.to_vec() });
             self.arrived.notify_all();
@@ -119,7 +119,7 @@ mod tests {
         for _ in 0..2 * MAX_ANSWERS {
             questions.take(0, server, b"flood");
         }
-        assert_eq!(questions.wait(Instant::now()).len(), MAX_OF_ONE);
+        assert_eq!(questions.wait(Instant::now()).len(), MAX_ANSWERS_OF_OUTSIDER);
         for socket in 0..2 * MAX_ANSWERS {
             questions.take(socket, server, b"flood");
         }

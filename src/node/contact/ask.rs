@@ -31,11 +31,11 @@ impl Outsider {
 pub(super) const MAX_ASKED: usize = 6;
 
 /// Times of retransmission to outsiders that have not answered, after the first transmission.
-const AGAIN: [Duration; 3] =
+const RETRANSMISSION_TIMES: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(800), Duration::from_millis(1600)];
 
 /// Timeout of all answers.
-const PATIENCE: Duration = Duration::from_millis(2600);
+const ANSWERS_TIMEOUT: Duration = Duration::from_millis(2600);
 
 /// ID that matches an answer to its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub(super) fn ask(sockets: &UdpSockets, outsiders: &[Outsider], is_over: &dyn Fn
         return seen;
     }
     let begin = Instant::now();
-    let times = AGAIN.iter().map(|after| begin + *after).chain([begin + PATIENCE]);
+    let times = RETRANSMISSION_TIMES.iter().map(|after| begin + *after).chain([begin + ANSWERS_TIMEOUT]);
     let is_done = |questions: &[Question]| questions.iter().all(Question::is_answered);
     // Before sending, so that a fast answer is not missed.
     sockets.expect_answers(questions.iter().map(|question| question.to).collect());

@@ -8,9 +8,9 @@
 
 mod ask;
 mod gather;
-mod look;
 #[cfg_attr(not(feature = "portmap"), path = "no_ports.rs")]
 mod ports;
+mod schedule;
 
 use std::net::SocketAddrV4;
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -26,9 +26,9 @@ use super::Inner;
 use crate::driver::Interfaces;
 use crate::sync;
 
-pub(super) use look::Found;
-use look::{Look, Surroundings};
 use ports::Ports;
+pub(super) use schedule::Found;
+use schedule::{Look, Surroundings};
 
 /// Time that the node's end waits until routers have closed the forwarded ports.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         };
         if interfaces_changed {
             // Several changes come at once, and an address becomes usable a moment after it appears.
-            thread::sleep(SETTLES);
+            thread::sleep(CHANGE_DELAY);
             node.upgrade().inspect(|node| node.driver.turn.interfaces_changed());
             // Needed even if all addresses are the same: the router may be another one, or have forgotten the
             // ports.
@@ -187,4 +187,4 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
 }
 
 /// Delay after a change of the machine's interfaces before the thread looks.
-const SETTLES: Duration = Duration::from_millis(300);
+const CHANGE_DELAY: Duration = Duration::from_millis(300);

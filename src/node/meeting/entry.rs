@@ -23,16 +23,16 @@ use super::inbox::Inbox;
 
 /// Limit of kept nodes. `mainline` asks all entry nodes, these and the named ones, whenever it knows fewer
 /// than 20 nodes near a key, which only happens in the smallest DHTs.
-const MAX_KEPT: usize = 12;
+const MAX_KEPT_NODES: usize = 12;
 
 /// Limit of kept nodes in one network of 256 addresses, which probably has one owner.
 const MAX_PER_NET: usize = 2;
 
 /// Timeout of the named nodes.
-const NAMED_PATIENCE: Duration = Duration::from_secs(2);
+const NAMED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Minimum interval of writing the file, once it is full.
-const WRITE_AGAIN: Duration = Duration::from_secs(10 * 60);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// State of the entry into the DHT.
 pub(super) struct Entry {
@@ -101,7 +101,7 @@ impl Entry {
     /// Fails if there is no address now, or no thread.
     pub(super) fn ask_named(&self, inbox: &Arc<Inbox>, service: u64) -> io::Result<thread::JoinHandle<()>> {
         let (named, bind, inbox) = (self.named.clone(), self.bind()?, Arc::clone(inbox));
-        let ask = move || match answers_any(&named, bind, NAMED_PATIENCE) {
+        let ask = move || match answers_any(&named, bind, NAMED_TIMEOUT) {
             Ok(true) => inbox.note_named(service),
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "the nodes by which the DHT is entered are not asked"),
@@ -127,10 +127,10 @@ impl Entry {
             return;
         }
         // Nodes from all over the table, because nodes near this one may have one owner.
-        let step = of_use.len().div_ceil(MAX_KEPT);
+        let step = of_use.len().div_ceil(MAX_KEPT_NODES);
         self.kept = of_use.into_iter().step_by(step).collect();
         let list: BTreeSet<_> = self.kept.iter().copied().collect();
-        let is_due = self.written.1.is_none_or(|written| now >= written + WRITE_AGAIN);
+        let is_due = self.written.1.is_none_or(|written| now >= written + MIN_WRITE_INTERVAL);
         let Some(state) = state.filter(|_| list != self.written.0) else { return };
         if is_due || list.len() > self.written.0.len() {
             state.keep_dht_nodes(&self.text(&list));
@@ -161,7 +161,7 @@ impl Entry {
         }
         let nodes = lines.filter_map(|line| line.parse().ok()).filter(|node| self.is_of_use(node));
         let mut nodes = spread(nodes);
-        nodes.truncate(MAX_KEPT);
+        nodes.truncate(MAX_KEPT_NODES);
         nodes
     }
 
@@ -242,11 +242,11 @@ mod tests {
         // A few nodes from all over the table are kept; an equally long list is written later.
         first.keep(&nodes(200..300), Some(&state), now);
         let all = kept(&open(&[1, 2]));
-        assert!(all.len() <= MAX_KEPT && all.len() > MAX_KEPT / 2, "{all:?}");
+        assert!(all.len() <= MAX_KEPT_NODES && all.len() > MAX_KEPT_NODES / 2, "{all:?}");
         assert!(all.iter().any(|node| node.port() > 290) && all[0].port() == 200, "{all:?}");
         first.keep(&nodes(100..108), Some(&state), now);
         assert_eq!(kept(&open(&[1, 2])), all);
-        first.keep(&nodes(100..108), Some(&state), now + WRITE_AGAIN);
+        first.keep(&nodes(100..108), Some(&state), now + MIN_WRITE_INTERVAL);
         assert_eq!(kept(&open(&[1, 2])), nodes(100..108));
         first.forget();
         assert_eq!(kept(&first), []);

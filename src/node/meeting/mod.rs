@@ -35,24 +35,24 @@ use search::{Searches, Step};
 
 /// Time that a connection attempt waits while its peer is searched for: two look-ups, a knock that is read
 /// after 15 s, and the punching.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SEARCH_WAIT: Duration = Duration::from_secs(60);
 
 /// Intervals of listing the DHT nodes that can be asked: at first, and then, while there are fewer than
 /// [`ENOUGH_NODES`]; and later.
 const LIST_SOON: Duration = Duration::from_millis(250);
-const LIST_AGAIN: Duration = Duration::from_secs(5);
+const LIST_INTERVAL: Duration = Duration::from_secs(5);
 const LIST_LATER: Duration = Duration::from_secs(60);
 const ENOUGH_NODES: usize = 3;
 
 /// Minimum and maximum of the backoff before the DHT is entered again after a failure.
-const RETRY_MIN: Duration = Duration::from_secs(2);
-const RETRY_MAX: Duration = Duration::from_secs(120);
+const MIN_BACKOFF: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(120);
 
 /// Time for kept nodes to answer; then the DHT is entered by the named ones alone.
-const KEPT_PATIENCE: Duration = Duration::from_secs(5);
+const KEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Minimum and maximum interval of pinging the named nodes while only kept nodes answer.
-const NAMED_AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
+const NAMED_PING_BOUNDS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 
 /// Meetings of one node.
 pub(super) struct Meetings {
@@ -87,7 +87,7 @@ impl Meetings {
         let entry = Entry::new(dht, allowed, node.state.as_ref())?;
         let (inbox, state) = (Arc::new(Inbox::default()), Arc::new(Mutex::new(MeetingState::default())));
         let wanted = Arc::clone(&inbox);
-        node.driver.datapath.seek_elsewhere(PATIENCE, Box::new(move |want| wanted.want(want)));
+        node.driver.datapath.seek_elsewhere(SEARCH_WAIT, Box::new(move |want| wanted.want(want)));
         let watching = Arc::clone(&inbox);
         node.driver.on_interfaces_changed(Box::new(move || watching.note_interfaces()));
         let meeter = Meeter {
@@ -104,12 +104,12 @@ impl Meetings {
             entered: Instant::now(),
             entries: 0,
             enter_at: Instant::now(),
-            pause: RETRY_MIN,
+            pause: MIN_BACKOFF,
             list_at: Instant::now(),
             is_confirmed: false,
             asking: None,
             named_at: Instant::now(),
-            named_pause: NAMED_AGAIN[0],
+            named_pause: NAMED_PING_BOUNDS[0],
         };
         thread::Builder::new().name("peersock-meet".into()).spawn(move || meeter.run())?;
         Ok(Meetings { inbox, state })
@@ -222,7 +222,7 @@ impl Meeter {
             Ok(service) => {
                 // Not `now`, because resolving names may have taken long.
                 (self.bound, self.entered, self.is_confirmed) = (bound, Instant::now(), false);
-                self.named_at = self.entered + KEPT_PATIENCE;
+                self.named_at = self.entered + KEPT_TIMEOUT;
                 for membership in self.networks.values_mut() {
                     membership.network = Some(service.join(&membership.key));
                 }
@@ -231,7 +231,7 @@ impl Meeter {
                 }
                 self.service = Some(service);
                 self.list_at = now;
-                self.pause = RETRY_MIN;
+                self.pause = MIN_BACKOFF;
                 sync::lock(&self.state).error = None;
             }
             Err(error) => {
@@ -244,7 +244,7 @@ impl Meeter {
                     tracing::warn!(%error, "the DHT cannot be used; trying again");
                 }
                 self.enter_at = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(RETRY_MAX);
+                self.pause = (self.pause * 2).min(MAX_BACKOFF);
             }
         }
     }
@@ -257,7 +257,7 @@ impl Meeter {
         }
         let known = service.known_nodes();
         self.is_confirmed |= known.iter().any(|node| service.entries().contains(node));
-        if known.is_empty() && self.entry.is_by_kept() && self.entered.elapsed() >= KEPT_PATIENCE {
+        if known.is_empty() && self.entry.is_by_kept() && self.entered.elapsed() >= KEPT_TIMEOUT {
             tracing::debug!("no node of the DHT that was known answers");
             self.entry.forget();
             return self.enter_anew(now);
@@ -269,9 +269,9 @@ impl Meeter {
             }
         }
         let wait = match known.len() < ENOUGH_NODES {
-            true if self.entered.elapsed() < 2 * KEPT_PATIENCE => LIST_SOON,
-            true => LIST_AGAIN,
-            false if self.is_doubtful() => LIST_AGAIN,
+            true if self.entered.elapsed() < 2 * KEPT_TIMEOUT => LIST_SOON,
+            true => LIST_INTERVAL,
+            false if self.is_doubtful() => LIST_INTERVAL,
             false => LIST_LATER,
         };
         self.list_at = Instant::now() + wait;
@@ -298,7 +298,7 @@ impl Meeter {
     /// once it knows others.
     fn ask_named(&mut self, now: Instant) {
         if self.is_confirmed {
-            self.named_pause = NAMED_AGAIN[0];
+            self.named_pause = NAMED_PING_BOUNDS[0];
         }
         let is_busy = self.asking.as_ref().is_some_and(|thread| !thread.is_finished());
         if !self.is_doubtful() || now < self.named_at || is_busy {
@@ -309,7 +309,7 @@ impl Meeter {
             Err(error) => tracing::debug!(%error, "the nodes by which the DHT is entered are not asked"),
         }
         self.named_at = now + self.named_pause;
-        self.named_pause = (self.named_pause * 2).min(NAMED_AGAIN[1]);
+        self.named_pause = (self.named_pause * 2).min(NAMED_PING_BOUNDS[1]);
     }
 
     /// Enters the DHT again, because a named node answers, which leads to the intended DHT.
@@ -323,7 +323,7 @@ impl Meeter {
     /// Leaves the DHT, and enters it as soon as possible.
     fn enter_anew(&mut self, now: Instant) {
         self.service = None;
-        (self.enter_at, self.pause) = (now, RETRY_MIN);
+        (self.enter_at, self.pause) = (now, MIN_BACKOFF);
         // The next service numbers the networks anew, and publishes everything again.
         for membership in self.networks.values_mut() {
             membership.network = None;
@@ -342,7 +342,7 @@ impl Meeter {
                 tracing::debug!("the address that the DHT was entered from is gone");
                 self.enter_anew(now);
             }
-            None => (self.enter_at, self.pause) = (now, RETRY_MIN),
+            None => (self.enter_at, self.pause) = (now, MIN_BACKOFF),
         }
     }
 

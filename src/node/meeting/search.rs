@@ -10,17 +10,17 @@ use peersock_overlay::{NetworkIndex, PublicIdentity};
 use peersock_datapath::Want;
 
 /// Time for the local network and the roots to find a peer before the DHT is asked.
-const GRACE: Duration = Duration::from_millis(300);
+const DHT_DELAY: Duration = Duration::from_millis(300);
 
 /// Time after the last request for which a peer is searched for.
-const WANTED_FOR: Duration = Duration::from_secs(60);
+const DEMAND_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Interval of the checks for a session.
-const LOOK: Duration = Duration::from_millis(500);
+const SESSION_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Minimum and maximum of the backoff after a failed search.
-const AGAIN_MIN: Duration = Duration::from_secs(5);
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+const MIN_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Limit of simultaneous searches.
 const MAX_SEARCHES: usize = 128;
@@ -65,8 +65,8 @@ impl Searches {
             address: want.address,
             identity: want.identity,
             wanted: now,
-            begin: Some(now + GRACE),
-            look: now + GRACE,
+            begin: Some(now + DHT_DELAY),
+            look: now + DHT_DELAY,
             in_vain: 0,
             record: None,
             start: None,
@@ -111,7 +111,7 @@ impl Searches {
         let Some(search) = self.list.get_mut(&(network, tail)) else { return };
         if search.begin.is_none() {
             // The exponent is bounded, so that the power does not overflow.
-            search.begin = Some(now + AGAIN_MAX.min(AGAIN_MIN * 2u32.pow(search.in_vain.min(8))));
+            search.begin = Some(now + MAX_BACKOFF.min(MIN_BACKOFF * 2u32.pow(search.in_vain.min(8))));
             search.in_vain += 1;
         }
     }
@@ -127,9 +127,9 @@ impl Searches {
             if search.next() > now {
                 return true;
             }
-            search.look = now + LOOK;
+            search.look = now + SESSION_CHECK_INTERVAL;
             let target = search.identity.map_or(Target::Address(*tail), Target::Node);
-            if is_met(*network, search.address) || now >= search.wanted + WANTED_FOR {
+            if is_met(*network, search.address) || now >= search.wanted + DEMAND_LIFETIME {
                 // A search that never began has nothing to end in the DHT.
                 if search.begin.is_none() || search.in_vain > 0 {
                     steps.push(Step::End(*network, target));
@@ -214,8 +214,8 @@ mod tests {
         let (mut searches, now) = (Searches::default(), now());
         searches.want(now, want(None));
         assert_eq!(searches.drive(now, |_, _| false), []);
-        assert_eq!(searches.next(), Some(now + GRACE));
-        assert_eq!(searches.drive(now + GRACE, |_, _| true), []);
+        assert_eq!(searches.next(), Some(now + DHT_DELAY));
+        assert_eq!(searches.drive(now + DHT_DELAY, |_, _| true), []);
         assert_eq!((searches.len(), searches.next()), (0, None));
     }
 
@@ -224,15 +224,18 @@ mod tests {
         let (mut searches, now) = (Searches::default(), now());
         let target = Target::Address(tail());
         searches.want(now, want(None));
-        assert_eq!(searches.drive(now + GRACE, |_, _| false), [Step::Begin(NETWORK, target)]);
-        assert_eq!(searches.drive(now + GRACE + LOOK, |_, _| false), [], "once");
-        assert_eq!(searches.drive(now + 3 * LOOK, |_, _| true), [Step::End(NETWORK, target)]);
+        assert_eq!(searches.drive(now + DHT_DELAY, |_, _| false), [Step::Begin(NETWORK, target)]);
+        assert_eq!(searches.drive(now + DHT_DELAY + SESSION_CHECK_INTERVAL, |_, _| false), [], "once");
+        assert_eq!(
+            searches.drive(now + 3 * SESSION_CHECK_INTERVAL, |_, _| true),
+            [Step::End(NETWORK, target)]
+        );
         searches.want(now, want(Some(identity())));
         let target = Target::Node(identity());
-        assert_eq!(searches.drive(now + GRACE, |_, _| false), [Step::Begin(NETWORK, target)]);
-        searches.want(now + WANTED_FOR / 2, want(None));
-        assert_eq!(searches.drive(now + WANTED_FOR, |_, _| false), []);
-        assert_eq!(searches.drive(now + 2 * WANTED_FOR, |_, _| false), [Step::End(NETWORK, target)]);
+        assert_eq!(searches.drive(now + DHT_DELAY, |_, _| false), [Step::Begin(NETWORK, target)]);
+        searches.want(now + DEMAND_LIFETIME / 2, want(None));
+        assert_eq!(searches.drive(now + DEMAND_LIFETIME, |_, _| false), []);
+        assert_eq!(searches.drive(now + 2 * DEMAND_LIFETIME, |_, _| false), [Step::End(NETWORK, target)]);
         assert_eq!(searches.len(), 0);
     }
 
@@ -240,7 +243,7 @@ mod tests {
     fn what_is_not_found_is_looked_for_less_and_less_often() {
         let (mut searches, mut now) = (Searches::default(), now());
         searches.want(now, want(None));
-        now += GRACE;
+        now += DHT_DELAY;
         let mut pauses = Vec::new();
         for _ in 0..6 {
             searches.want(now, want(None));
@@ -259,10 +262,10 @@ mod tests {
         let (mut searches, now) = (Searches::default(), now());
         assert_eq!(searches.found(now, NETWORK, &record()), None, "nobody wants it");
         searches.want(now, want(None));
-        assert_eq!(searches.knocked(now + GRACE, NETWORK, tail()), None, "its place is not known yet");
-        assert_eq!(searches.found(now, NETWORK, &record()), Some(now + GRACE));
-        assert_eq!(searches.found(now + 2 * GRACE, NETWORK, &record()), Some(now + 2 * GRACE));
-        assert_eq!(searches.knocked(now + 3 * GRACE, NETWORK, tail()), Some(record()));
+        assert_eq!(searches.knocked(now + DHT_DELAY, NETWORK, tail()), None, "its place is not known yet");
+        assert_eq!(searches.found(now, NETWORK, &record()), Some(now + DHT_DELAY));
+        assert_eq!(searches.found(now + 2 * DHT_DELAY, NETWORK, &record()), Some(now + 2 * DHT_DELAY));
+        assert_eq!(searches.knocked(now + 3 * DHT_DELAY, NETWORK, tail()), Some(record()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::config::{RootAddress, RootDomain};
 use crate::state::{StateError, check_directory, read_regular_secret_file, write_atomically};
 
 /// Age limit of a list; a user absent for longer must ask the one who set the program up.
-const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const MAX_LIST_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Name of the lock file for writing.
 const LOCK: &str = "roots.lock";
@@ -60,7 +60,7 @@ impl Cache {
         let is_recent = || -> io::Result<bool> {
             let age = SystemTime::now().duration_since(fs::symlink_metadata(&path)?.modified()?);
             // A clock that was set back must not invalidate a list.
-            Ok(age.unwrap_or_default() < LIFETIME)
+            Ok(age.unwrap_or_default() < MAX_LIST_AGE)
         };
         if !is_recent().unwrap_or(false) {
             return Vec::new();
@@ -148,7 +148,7 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
         assert_eq!(cache.read(&domain("a")), roots);
         let file = File::options().write(true).open(&path).expect("it is ours");
-        file.set_modified(SystemTime::now() - LIFETIME).expect("it is ours");
+        file.set_modified(SystemTime::now() - MAX_LIST_AGE).expect("it is ours");
         assert!(cache.read(&domain("a")).is_empty());
     }
 

@@ -174,7 +174,7 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
         }
     }
     // The records' names are not compared, because behind an alias (CNAME) they are the alias's target.
-    let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
+    let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), MAX_VALIDITY);
     for record in &packet.answers {
         let RData::TXT(text) = &record.rdata else { continue };
         // A long text is split into several strings, which are joined here.
@@ -202,13 +202,13 @@ pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
         };
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
-    Ok(Listed { roots, ttl: ttl.max(SHORTEST) })
+    Ok(Listed { roots, ttl: ttl.max(MIN_VALIDITY) })
 }
 
 /// Limits of the validity, whatever the domain's owner sets: a list is asked for again after at most a day,
 /// and at least a minute.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-const SHORTEST: Duration = Duration::from_secs(60);
+const MAX_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+const MIN_VALIDITY: Duration = Duration::from_secs(60);
 
 /// Returns the nameservers of `resolv.conf`; without any, the one on this machine, as resolv.conf(5)
 /// specifies.
@@ -259,7 +259,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Limits the duration of a hang.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn root(seed: u8, endpoints: &str) -> String {
         format!("{}@{endpoints}", Identity::from_seed(&[seed; 32]).public())
@@ -328,7 +328,7 @@ pub(super) mod tests {
             move |question| vec![reply(question, &texts.each_ref().map(String::as_str), 3600)],
             None,
         );
-        let listed = look_up(&domain, PATIENCE).expect("roots");
+        let listed = look_up(&domain, HANG_TIMEOUT).expect("roots");
         let mut found: Vec<_> = listed.roots.iter().map(ToString::to_string).collect();
         found.sort_by_key(String::len);
         assert_eq!((found, listed.ttl), (roots, Duration::from_secs(3600)));
@@ -346,9 +346,9 @@ pub(super) mod tests {
         let (theirs, expected) = (text.clone(), text);
         let (domain, serving) =
             nameserver(cut, Some(Box::new(move |question| reply(question, &[&theirs], 1))));
-        let listed = look_up(&domain, PATIENCE).expect("roots");
+        let listed = look_up(&domain, HANG_TIMEOUT).expect("roots");
         assert_eq!(listed.roots[0].to_string(), expected);
-        assert_eq!(listed.ttl, SHORTEST, "nobody is asked all the time");
+        assert_eq!(listed.ttl, MIN_VALIDITY, "nobody is asked all the time");
         serving.join().expect("no panic");
     }
 
@@ -395,7 +395,7 @@ pub(super) mod tests {
             vec![other_id, other_name, no_answer, vec![1, 2, 3], reply(question, &[&right], 60)]
         };
         let (domain, serving) = nameserver(answers, None);
-        let listed = look_up(&domain, PATIENCE).expect("roots");
+        let listed = look_up(&domain, HANG_TIMEOUT).expect("roots");
         assert_eq!(listed.roots.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
         serving.join().expect("no panic");
     }
@@ -404,7 +404,7 @@ pub(super) mod tests {
     fn a_domain_without_roots_and_a_server_that_fails_are_errors() {
         let with_token = format!("{}?token=x", root(1, "192.0.2.1:7420"));
         let (domain, serving) = nameserver(move |question| vec![reply(question, &[&with_token], 60)], None);
-        let error = look_up(&domain, PATIENCE).expect_err("no roots");
+        let error = look_up(&domain, HANG_TIMEOUT).expect_err("no roots");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let error = error.to_string();
         assert!(
@@ -413,7 +413,7 @@ pub(super) mod tests {
         );
         serving.join().expect("no panic");
         let (domain, serving) = nameserver(|question| vec![reply(question, &[], 60)], None);
-        let error = look_up(&domain, PATIENCE).expect_err("no records");
+        let error = look_up(&domain, HANG_TIMEOUT).expect_err("no records");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let error = error.to_string();
         assert!(error.contains("_peersock.example.org has no TXT record"), "{error}");
@@ -424,7 +424,7 @@ pub(super) mod tests {
             vec![answer]
         };
         let (domain, serving) = nameserver(refuse, None);
-        let error = look_up(&domain, PATIENCE).expect_err("a refusal").to_string();
+        let error = look_up(&domain, HANG_TIMEOUT).expect_err("a refusal").to_string();
         assert!(error.contains("REFUSED"), "{error}");
         serving.join().expect("no panic");
         let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");

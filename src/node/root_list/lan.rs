@@ -25,16 +25,16 @@ const MAX_ROOTS: usize = 2;
 const MAX_ENDPOINTS: usize = 4;
 
 /// Silence after which an unreachable root may be replaced by another one.
-const SILENCE: Duration = Duration::from_secs(30);
+const REPLACEABLE_SILENCE: Duration = Duration::from_secs(30);
 
 /// Capacity of this thread's queue of announcements; further ones are dropped.
 const QUEUE: usize = 16;
 
 /// Status text while no root is heard on the local networks.
-const SILENT: &str = "no root announces itself on the local networks";
+const NO_ROOT_HEARD: &str = "no root announces itself on the local networks";
 
 /// Interval of the check for silent roots.
-const LOOK: Duration = Duration::from_secs(1);
+const SILENCE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Uses the announced roots from now on, until the node ends.
 pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
@@ -56,12 +56,12 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
             return;
         }
     }
-    list.note(&RootSource::Lan, 0, Some(SILENT.to_owned()));
+    list.note(&RootSource::Lan, 0, Some(NO_ROOT_HEARD.to_owned()));
     let events = node.driver.datapath.subscribe();
     super::spawn("peersock-lan", move || {
         let (mut heard, mut told) = (Heard::default(), None::<Instant>);
         while !events.is_over() {
-            let announced = match receiver.recv_timeout(LOOK) {
+            let announced = match receiver.recv_timeout(SILENCE_CHECK_INTERVAL) {
                 Ok(announced) => Some(announced),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -75,9 +75,9 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
                 heard.add(now, remote, identity);
             }
             // Rate-limited, because each new list makes the node resolve names and contact roots again.
-            if told.is_none_or(|told| now >= told + LOOK) {
+            if told.is_none_or(|told| now >= told + SILENCE_CHECK_INTERVAL) {
                 let roots = heard.roots();
-                list.note(&RootSource::Lan, roots.len(), roots.is_empty().then(|| SILENT.to_owned()));
+                list.note(&RootSource::Lan, roots.len(), roots.is_empty().then(|| NO_ROOT_HEARD.to_owned()));
                 list.set(part, roots);
                 told = Some(now);
             }
@@ -96,7 +96,7 @@ pub(super) fn hear(allowed: &Interfaces, port: u16, until: Instant) -> io::Resul
     }
     sockets.hear_announcements(until, || sync::lock(&heard).0.len() == MAX_ROOTS);
     match sync::lock(&heard).roots() {
-        roots if roots.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, SILENT)),
+        roots if roots.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, NO_ROOT_HEARD)),
         roots => Ok(roots),
     }
 }
@@ -138,7 +138,8 @@ impl Heard {
         };
         let root = &mut self.0[known];
         root.last = now;
-        root.endpoints.retain(|(at, last)| *at == remote || now.saturating_duration_since(*last) < SILENCE);
+        root.endpoints
+            .retain(|(at, last)| *at == remote || now.saturating_duration_since(*last) < REPLACEABLE_SILENCE);
         if let Some((_, last)) = root.endpoints.iter_mut().find(|(at, _)| *at == remote) {
             *last = now;
         } else if root.endpoints.len() < MAX_ENDPOINTS {
@@ -148,7 +149,7 @@ impl Heard {
 
     /// Removes silent roots; `reached` returns the roots that have a session.
     fn forget(&mut self, now: Instant, reached: impl FnOnce() -> Vec<NodeId>) {
-        let is_silent = |root: &Announced| now.saturating_duration_since(root.last) >= SILENCE;
+        let is_silent = |root: &Announced| now.saturating_duration_since(root.last) >= REPLACEABLE_SILENCE;
         if self.0.iter().any(is_silent) {
             let reached = reached();
             self.0.retain(|root| !is_silent(root) || reached.contains(&root.identity.node_id()));
@@ -196,10 +197,10 @@ mod tests {
         // The set of used roots does not change while they are heard.
         let before = heard.roots();
         for port in [1, 10, 11, 12, 13, 14, 15] {
-            heard.add(now + SILENCE / 2, at(port), key(1));
+            heard.add(now + REPLACEABLE_SILENCE / 2, at(port), key(1));
         }
         assert_eq!(heard.roots(), before);
-        heard.add(now + SILENCE * 3 / 2, at(99), key(1));
+        heard.add(now + REPLACEABLE_SILENCE * 3 / 2, at(99), key(1));
         assert_eq!(heard.roots()[0].endpoints()[0].address(), Some(at(99)), "the others are silent");
     }
 
@@ -208,7 +209,7 @@ mod tests {
         let (mut heard, now) = (Heard::default(), Instant::now());
         heard.add(now, at(1), key(1));
         heard.add(now, at(2), key(2));
-        let later = now + SILENCE;
+        let later = now + REPLACEABLE_SILENCE;
         heard.forget(later - Duration::from_millis(1), || unreachable!("none is silent"));
         heard.forget(later, || vec![key(2).node_id()]);
         heard.add(later, at(3), key(3));

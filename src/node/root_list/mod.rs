@@ -31,12 +31,12 @@ const MAX_LISTED: usize = 8;
 const MAX_DOMAINS: usize = 4;
 
 /// Timeouts of a nameserver: of the first query, when a stored list may help, and of later ones.
-const FIRST_PATIENCE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Minimum and maximum of the backoff after a failed query of a domain.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Parses the roots in a nameserver's answer, with their validity. Returns `None` if there are none, or the
 /// message does not answer this query. For the fuzz targets.
@@ -143,7 +143,7 @@ impl List {
 
 /// Keeps the list of a domain's roots up to date until the node ends.
 fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, events: &Subscription) {
-    let (mut patience, mut retry) = (FIRST_PATIENCE, RETRY_MIN);
+    let (mut patience, mut retry) = (FIRST_QUERY_TIMEOUT, MIN_BACKOFF);
     let (mut has_list, mut kept) = (false, 0);
     let source = RootSource::Dns(domain.clone());
     while !events.is_over() {
@@ -158,7 +158,7 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
                 }
                 list.note(&source, roots, None);
                 list.set(part, listed.roots);
-                (has_list, retry) = (true, RETRY_MIN);
+                (has_list, retry) = (true, MIN_BACKOFF);
                 kept = roots;
                 listed.ttl
             }
@@ -173,11 +173,11 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
                 }
                 list.note(&source, kept, Some(error.to_string()));
                 let wait = retry;
-                retry = RETRY_MAX.min(retry * 2);
+                retry = MAX_BACKOFF.min(retry * 2);
                 wait
             }
         };
-        patience = PATIENCE;
+        patience = QUERY_TIMEOUT;
         let asked = Instant::now();
         let mut end = asked + wait;
         // Peers' events do not matter here; the end of the node wakes this thread, too.
@@ -185,7 +185,7 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
             let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
             // A list that was received stays valid in another network.
             if matches!(heard, Heard::NetworkChange) && !is_told {
-                (end, retry) = (end.min(asked + RETRY_MIN), RETRY_MIN);
+                (end, retry) = (end.min(asked + MIN_BACKOFF), MIN_BACKOFF);
             }
         }
     }
@@ -216,7 +216,7 @@ mod tests {
     use crate::{IdentitySource, Interfaces, Node};
 
     /// Limits the duration of a hang.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn node() -> Node {
         let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
@@ -231,7 +231,7 @@ mod tests {
             if roots == wanted {
                 return;
             }
-            assert!(since.elapsed() < PATIENCE, "{roots:?} are not {wanted:?}");
+            assert!(since.elapsed() < QUERY_TIMEOUT, "{roots:?} are not {wanted:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -239,7 +239,7 @@ mod tests {
     fn wait_for_kept(cache: &Cache, domain: &RootDomain, wanted: &[RootAddress]) {
         let since = Instant::now();
         while cache.read(domain) != wanted {
-            assert!(since.elapsed() < PATIENCE, "the list is not kept");
+            assert!(since.elapsed() < QUERY_TIMEOUT, "the list is not kept");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -320,7 +320,7 @@ mod tests {
             if roots.len() == listed_roots {
                 break roots;
             }
-            assert!(since.elapsed() < PATIENCE, "{} roots", roots.len());
+            assert!(since.elapsed() < QUERY_TIMEOUT, "{} roots", roots.len());
             thread::sleep(Duration::from_millis(5));
         };
         assert_eq!(roots[0].node, key(1).node_id());

@@ -44,11 +44,6 @@ pub struct NetworkStatus {
 }
 
 /// Range of ports, as JSON has it.
-///
-/// ```
-/// let ports = peersock::Ports::from(&(0..=90));
-/// assert_eq!((ports.first, ports.last), (1, 90));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Ports {

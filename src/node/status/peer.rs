@@ -74,12 +74,6 @@ pub struct PeerStatus {
 }
 
 /// Address at which a direct path to a peer was searched for.
-///
-/// ```
-/// fn describe(attempt: &peersock::AttemptStatus) -> String {
-///     format!("{} ({}): {}", attempt.address, attempt.kind, attempt.outcome)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AttemptStatus {
@@ -105,12 +99,6 @@ pub struct AttemptStatus {
 
 /// Conflict: one identity is in use at two places, probably because a state directory was copied. Connections
 /// reach one of the two.
-///
-/// ```
-/// fn describe(conflict: &peersock::Conflict) -> String {
-///     format!("the same identity was at {} too, {:.0} s ago", conflict.remote, conflict.seen_s)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Conflict {
@@ -121,10 +109,6 @@ pub struct Conflict {
 }
 
 /// Presence of a peer.
-///
-/// ```
-/// assert_eq!(peersock::Presence::Connected.to_string(), "connected");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

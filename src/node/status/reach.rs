@@ -79,16 +79,6 @@ pub struct CandidateStatus {
 }
 
 /// State of an allocation on a TURN server.
-///
-/// ```
-/// fn tell(turn: &peersock::TurnStatus) -> String {
-///     match (turn.relayed, &turn.error) {
-///         (Some(address), _) => format!("{} relays at {address}", turn.server),
-///         (None, Some(error)) => format!("{}: {error}", turn.server),
-///         (None, None) => format!("{} is being asked", turn.server),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TurnStatus {
@@ -103,15 +93,6 @@ pub struct TurnStatus {
 }
 
 /// Last result of a list of roots: a domain, or the local networks.
-///
-/// ```
-/// fn tell(list: &peersock::RootListStatus) -> String {
-///     match &list.error {
-///         None => format!("{} names {} roots", list.source, list.roots),
-///         Some(error) => format!("{}: {error}", list.source),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RootListStatus {

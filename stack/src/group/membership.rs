@@ -14,29 +14,12 @@ use crate::sync;
 use crate::{Error, GroupChange, InterfaceId, SourceFilter, Stack};
 
 /// Maximum number of groups of one socket, as Linux (`igmp_max_memberships`).
-const MOST_PER_SOCKET: usize = 20;
+const MAX_GROUPS_PER_SOCKET: usize = 20;
 /// Maximum number of pending changes, for a driver that does not read them; [`Stack::memberships`] is
 /// complete in any case.
-const MOST_CHANGES: usize = 4096;
+const MAX_PENDING_CHANGES: usize = 4096;
 
 /// Change of the node's membership: its first socket has joined a group, or its last one has left.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let now = Instant::now();
-/// let stack = Stack::new(Config::default(), [7; 32], now);
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "[::]:5353".parse()?, UdpOptions::default())?;
-/// let group = "ff02::fb".parse()?;
-/// socket.join(None, group)?;
-///
-/// let mut batch = Batch::new();
-/// stack.handle_timeout(now, &mut batch);
-/// assert_eq!(batch.memberships, [MembershipChange { interface: net, group, joined: true }]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MembershipChange {
     /// Interface of the membership.
@@ -100,6 +83,7 @@ impl Memberships {
         let mut table = self.lock();
         let members = table.members.entry(key).or_default();
         *members += 1;
+        // Peers are told of the node's membership, not of each socket's.
         if *members == 1 {
             self.note(&mut table, key, true);
         }
@@ -117,7 +101,8 @@ impl Memberships {
 
     /// Records a change. A change that is undone before the driver reads it cancels out.
     fn note(&self, table: &mut Table, key: (InterfaceId, IpAddr), joined: bool) {
-        if table.changes.remove(&key).is_none() && table.changes.len() < MOST_CHANGES {
+        // A join and a leave between two reads cancel out, and nothing is reported.
+        if table.changes.remove(&key).is_none() && table.changes.len() < MAX_PENDING_CHANGES {
             table.changes.insert(key, joined);
         }
         self.changed.store(!table.changes.is_empty(), Ordering::Release);
@@ -141,6 +126,7 @@ impl Groups {
     pub(crate) fn takes(&self, interface: InterfaceId, group: IpAddr, source: IpAddr) -> bool {
         match self.0.get(&(interface, group)) {
             Some(filter) => filter.passes(source),
+            // RFC 1112 section 4 and RFC 4291 2.8: every node is a member of it.
             None => is_all_nodes(group),
         }
     }
@@ -176,7 +162,7 @@ impl Groups {
         let member = self.0.get(&key);
         let is_new = member.is_none();
         match change.apply(member.cloned())? {
-            Some(_) if is_new && self.0.len() == MOST_PER_SOCKET => return Err(Error::OutOfMemory),
+            Some(_) if is_new && self.0.len() == MAX_GROUPS_PER_SOCKET => return Err(Error::OutOfMemory),
             Some(filter) => drop(self.0.insert(key, filter)),
             None => drop(self.0.remove(&key)),
         }

@@ -28,19 +28,10 @@ const TO_EXCLUDE: u8 = 4;
 const ALLOW: u8 = 5;
 
 /// Maximum number of records read from one report.
-const MOST_RECORDS: usize = 64;
+const MAX_RECORDS: usize = 64;
 
 /// Returns an IP packet that reports that the node at `source` has joined or left `group`; `None` if they are
 /// of different families.
-///
-/// ```
-/// use peersock_stack::{membership_report, read_membership_report};
-///
-/// let (source, group) = ("fd00::1".parse()?, "ff05::1:3".parse()?);
-/// let packet = membership_report(source, group, true).expect("both are IPv6");
-/// assert_eq!(read_membership_report(&packet), Some(vec![(group, true)]));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 pub fn membership_report(source: IpAddr, group: IpAddr, joined: bool) -> Option<Vec<u8>> {
     // Without a list of sources, EXCLUDE means all sources and INCLUDE none (RFC 3376 4.2.12).
     let kind = if joined { TO_EXCLUDE } else { TO_INCLUDE };
@@ -88,13 +79,16 @@ pub fn read_membership_report(packet: &[u8]) -> Option<Vec<(IpAddr, bool)>> {
     let count = u16::from_be_bytes([*report.get(6)?, *report.get(7)?]);
     let mut rest = report.get(8..)?;
     let mut groups = Vec::new();
-    for _ in 0..usize::from(count).min(MOST_RECORDS) {
+    // The count is the peer's, so it is no bound.
+    for _ in 0..usize::from(count).min(MAX_RECORDS) {
         let (header, after) = rest.split_at_checked(4 + group_len)?;
         let (auxiliary, sources) = (header[1], u16::from_be_bytes([header[2], header[3]]));
         let group = address(&header[4..])?;
         let joined = match (header[0], sources) {
             (IS_EXCLUDE | TO_EXCLUDE, _) => Some(true),
             (IS_INCLUDE | TO_INCLUDE, 0) => Some(false),
+            // Some sources are wanted. This node sends to a group or not, so it sends, and the peer's socket
+            // filters.
             (IS_INCLUDE | TO_INCLUDE | ALLOW, 1..) => Some(true),
             _ => None,
         };

@@ -5,19 +5,10 @@ use std::net::IpAddr;
 use crate::Error;
 
 /// Maximum number of sources in one filter, as Linux: `igmp_max_msf` and `mld_max_msf`.
-const MOST_V4: usize = 10;
-const MOST_V6: usize = 64;
+const MAX_SOURCES_V4: usize = 10;
+const MAX_SOURCES_V6: usize = 64;
 
 /// Change of one source.
-///
-/// ```
-/// use peersock_stack::{SourceChange, SourceFilter};
-///
-/// let mut filter = SourceFilter::default();
-/// filter.change(SourceChange::Block, "10.0.0.9".parse()?)?;
-/// assert!(!filter.passes("10.0.0.9".parse()?) && filter.passes("10.0.0.1".parse()?));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceChange {
     /// Receive from the source: IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_SOURCE_GROUP.
@@ -31,16 +22,6 @@ pub enum SourceChange {
 }
 
 /// Set of sources from which a group member receives: all but some, which is the default, or only some.
-///
-/// ```
-/// use peersock_stack::{SourceChange, SourceFilter};
-///
-/// let mut filter = SourceFilter::none();
-/// assert!(!filter.passes("fd00::1".parse()?));
-/// filter.change(SourceChange::Join, "fd00::1".parse()?)?;
-/// assert!(filter.passes("fd00::1".parse()?) && !filter.passes("fd00::2".parse()?));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceFilter {
     /// True if only listed sources pass; false if only unlisted ones do.
@@ -77,13 +58,14 @@ impl SourceFilter {
             SourceChange::Block => (false, true),
             SourceChange::Unblock => (false, false),
         };
+        // RFC 3678 section 4: a filter is either a list of wanted sources or one of blocked ones.
         if includes != self.includes && !self.sources.is_empty() {
             return Err(Error::InvalidInput);
         }
         let at = self.sources.iter().position(|known| *known == source);
         match (at, adds) {
             (None, true) => {
-                let most = if source.is_ipv4() { MOST_V4 } else { MOST_V6 };
+                let most = if source.is_ipv4() { MAX_SOURCES_V4 } else { MAX_SOURCES_V6 };
                 if self.sources.len() == most {
                     return Err(Error::OutOfMemory);
                 }
@@ -98,16 +80,6 @@ impl SourceFilter {
 }
 
 /// Change of a socket's membership in a group.
-///
-/// ```
-/// use peersock_stack::{Error, GroupChange, SourceFilter};
-///
-/// let member = GroupChange::Join(SourceFilter::default()).apply(None)?;
-/// assert_eq!(member, Some(SourceFilter::default()));
-/// assert_eq!(GroupChange::Leave.apply(member), Ok(None));
-/// assert_eq!(GroupChange::Leave.apply(None), Err(Error::AddrNotAvailable));
-/// # Ok::<(), Error>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupChange {
     /// Join the group and receive from sources that pass.
@@ -137,7 +109,9 @@ impl GroupChange {
             }
             (Self::Source(..), None) => return Err(Error::InvalidInput),
         };
+        // On a copy, so that an error leaves the membership as it was.
         filter.change(change, source)?;
+        // RFC 3678 section 4: removing the last wanted source leaves the group.
         Ok((!filter.is_none()).then_some(filter))
     }
 }

@@ -110,13 +110,6 @@ impl Default for Config {
 pub struct InterfaceId(pub u32);
 
 /// One interface: a network that the node has joined.
-///
-/// ```
-/// use peersock_stack::InterfaceConfig;
-///
-/// let config = InterfaceConfig::new("net0", ["fd00::1/40".parse().unwrap()]);
-/// assert_eq!(config.ports, 0..=65535);
-/// ```
 #[derive(Debug, Clone)]
 pub struct InterfaceConfig {
     /// Name for people, as in `getaddrinfo`'s scope.
@@ -145,14 +138,6 @@ impl InterfaceConfig {
 }
 
 /// A local address with the length of its network prefix.
-///
-/// ```
-/// use peersock_stack::Cidr;
-///
-/// let cidr: Cidr = "10.1.2.3/8".parse().unwrap();
-/// assert!(cidr.contains("10.200.0.1".parse().unwrap()));
-/// assert!("10.1.2.3/33".parse::<Cidr>().is_err());
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr {
     address: IpAddr,
@@ -227,13 +212,6 @@ impl std::str::FromStr for Cidr {
 }
 
 /// Options of a TCP socket, given when it connects or listens; accepted flows inherit their listener's.
-///
-/// ```
-/// use peersock_stack::TcpOptions;
-///
-/// let options = TcpOptions { nodelay: true, ..TcpOptions::default() };
-/// assert!(!options.keepalive.on);
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
@@ -283,16 +261,6 @@ pub struct TcpOptions {
 /// Probing of a silent peer, until it is given up with [`Error::TimedOut`](crate::Error::TimedOut) (RFC 9293
 /// 3.8.4). Probes leave only while no data awaits an acknowledgement, or while the peer has no room;
 /// [`TcpOptions::user_timeout`] covers unacknowledged data.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_stack::KeepAlive;
-///
-/// let usual = KeepAlive { on: true, ..KeepAlive::default() };
-/// assert_eq!((usual.idle.as_secs(), usual.interval.as_secs(), usual.probes), (7200, 75, 9));
-/// let often = KeepAlive::every(Duration::from_secs(10));
-/// assert_eq!((often.on, often.idle), (true, often.interval));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
     /// SO_KEEPALIVE. Default off.
@@ -329,14 +297,6 @@ impl From<Option<Duration>> for KeepAlive {
 }
 
 /// Options of a UDP socket, given at its bind.
-///
-/// ```
-/// use peersock_stack::{IpOptions, UdpOptions};
-///
-/// let ip = IpOptions { hop_limit: 3, ..IpOptions::default() };
-/// let options = UdpOptions { ip, ..UdpOptions::default() };
-/// assert!(!options.reuse_address);
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct UdpOptions {
     /// SO_REUSEADDR: several sockets with this option may bind the same address; the newest gets the

@@ -5,14 +5,6 @@ use std::io;
 /// Reason for the failure of a socket operation.
 ///
 /// Each has exactly one [`io::ErrorKind`] and, on Unix, one `errno`.
-///
-/// ```
-/// use peersock_stack::Error;
-/// use std::io;
-///
-/// let error = io::Error::from(Error::ConnectionRefused);
-/// assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

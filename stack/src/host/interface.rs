@@ -130,6 +130,7 @@ impl Interfaces {
     /// Returns the interface whose network contains `remote`, by the longest prefix.
     pub(crate) fn route(&self, remote: IpAddr) -> Option<Arc<Interface>> {
         let table = self.read();
+        // The longest prefix wins, as in a kernel's table, also between interfaces.
         let routes = table.entries.values().filter_map(|one| Some((one.route_to(remote)?, one)));
         // Of equal prefixes, the first interface in the order of the table wins.
         routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, one)| one.clone())

@@ -45,6 +45,7 @@ impl Stack {
             Err(IpError::Malformed) => return counters.ip_malformed.increment(),
             Err(IpError::Checksum) => return counters.ip_checksum_errors.increment(),
         };
+        // Hosts do not forward (RFC 1122 3.3.1), and a packet for another address gets no answer.
         if !self.is_for_us(interface, ip.destination) {
             return counters.ip_not_local.increment();
         }
@@ -53,6 +54,7 @@ impl Stack {
             return counters.ip_bad_source.increment();
         }
         let time = self.shared.clock.time(now);
+        // Bytes behind the packet are padding, which no layer may read.
         let packet = &mut packet[..ip.total_len];
         if ip.plain {
             // Offset of the protocol number in the IPv4 or IPv6 header.

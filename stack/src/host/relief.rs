@@ -49,9 +49,9 @@ impl Stack {
         self.shared.orphans.give_back(&left);
     }
 
-    /// Examines ended connections with unread data. They are in no table and would keep their data for ever,
-    /// so peers could exhaust memory with them.
+    /// Examines ended connections with unread data.
     fn relieve_ended(&self, now: Instant, batch: &mut Batch) {
+        // They are in no table and would keep their data for ever, so peers could exhaust memory with them.
         for flow in self.shared.ended.take(ENDED_PER_TURN) {
             if flow.relieve(now) {
                 batch.touch_flow(&self.shared.rounds, flow);

@@ -123,6 +123,7 @@ impl Stack {
     /// the peer has everything, and a reset would mean unread data.
     pub fn reset_flows(&self, now: Instant, interface: InterfaceId, batch: &mut Batch) {
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface)) {
+            // If the first acknowledgement was lost, a repeated FIN would find no connection any more.
             flow.repeat_last_ack(now, batch);
             flow.abandon(now);
             batch.touch_flow(&self.shared.rounds, flow);
@@ -162,6 +163,8 @@ impl Stack {
             return;
         }
         let kept = |address| addresses.iter().any(|own| own.address() == address);
+        // At once, because packets from a foreign address would be dropped and the flow would end only by a
+        // timeout.
         for flow in self.shared.flows.filter(|flow| flow.is_on(interface) && !kept(flow.local().ip())) {
             flow.fail(now, Error::AddrNotAvailable);
             batch.touch_flow(&self.shared.rounds, flow);
@@ -209,6 +212,7 @@ impl Stack {
         let shared = &self.shared;
         let interface = shared.interfaces.find(interface).ok_or(Error::NetworkUnreachable)?;
         let remote = canonical(remote);
+        // A TCP connection has one node at each end.
         if !is_unicast(remote.ip()) {
             return Err(Error::NetworkUnreachable);
         }
@@ -218,6 +222,7 @@ impl Stack {
         if !interface.allows(remote.port()) {
             return Err(Error::PermissionDenied);
         }
+        // Before a port is looked for, because the search takes long while most ports are in use.
         if shared.flows.len() >= shared.config.max_flows {
             return Err(Error::OutOfMemory);
         }
@@ -246,6 +251,7 @@ impl Stack {
         let time = shared.clock.time(now);
         let key = FlowKey::new(interface.id, addresses.0, addresses.1);
         let isn = initial_sequence(&shared.sequence_key, time, addresses.0, addresses.1);
+        // A connection in TIME-WAIT gives way if the peer can tell the sequence numbers apart (RFC 6191).
         if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
             return None;
         }

@@ -22,7 +22,7 @@ const SLOT_BITS: usize = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 
 /// Number of entries below which the wheel is never swept.
-const LEAST: usize = 1024;
+const MIN_SWEPT_ENTRIES: usize = 1024;
 
 /// Maximum distance of an entry, a year: half a turn of the highest level, so that its slot is never the
 /// present one. Later deadlines fire then and are entered again.
@@ -77,6 +77,7 @@ impl<T> Timers<T> {
             return;
         }
         let mut wheel = self.lock();
+        // Bounded, so that a driver can send and receive between two parts of a burst of timers.
         while due.len() < limit {
             match wheel.fired.pop() {
                 Some(entry) => {
@@ -127,7 +128,7 @@ impl<T> Wheel<T> {
     fn new(lasts: fn(&T) -> bool) -> Self {
         let level = || Level { occupied: 0, slots: std::array::from_fn(|_| Vec::new()) };
         let levels = std::array::from_fn(|_| level());
-        Self { now: 0, levels, fired: Vec::new(), lasts, entries: 0, most: LEAST }
+        Self { now: 0, levels, fired: Vec::new(), lasts, entries: 0, most: MIN_SWEPT_ENTRIES }
     }
 
     /// Removes entries of freed owners, if there are many entries.
@@ -147,7 +148,8 @@ impl<T> Wheel<T> {
                 self.entries += slot.len();
             }
         }
-        self.most = LEAST.max(2 * self.entries);
+        // Doubling keeps the cost of sweeps constant per entry, however many owners stay.
+        self.most = MIN_SWEPT_ENTRIES.max(2 * self.entries);
     }
 
     fn insert(&mut self, entry: Entry<T>) {
@@ -275,7 +277,7 @@ mod tests {
         };
         let wheel = timers.lock();
         assert!(
-            held(&wheel) == wheel.entries && wheel.entries <= LEAST + 2 * kept.len(),
+            held(&wheel) == wheel.entries && wheel.entries <= MIN_SWEPT_ENTRIES + 2 * kept.len(),
             "{}",
             wheel.entries
         );

@@ -77,6 +77,7 @@ pub(super) fn receive(
     if !may_complain(interface, complaint.offender, complaint.destination) {
         return counters.icmp_strangers.increment();
     }
+    // Raw sockets get a copy, because they may have sent the packet under any protocol.
     let mut known = raw::complain(shared, interface, &complaint, batch);
     known |= match complaint.protocol {
         IpProtocol::Tcp => tcp(shared, interface, &complaint, batch),
@@ -86,6 +87,7 @@ pub(super) fn receive(
         }
         _ => false,
     };
+    // An error about a packet that no socket sent changes nothing, not even the path's MTU.
     if !known {
         return counters.icmp_ignored.increment();
     }
@@ -123,14 +125,14 @@ fn tcp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch:
     concerned
 }
 
-/// Passes an error to a UDP socket (RFC 1122 4.1.3.3). An unconnected socket cannot assign the error to a
-/// datagram, so it gets reports only on request.
+/// Passes an error to a UDP socket (RFC 1122 4.1.3.3).
 fn udp(shared: &Shared, interface: &Interface, complaint: &Complaint<'_>, batch: &mut Batch) -> bool {
     let (source, destination) = complaint.endpoints();
     let route = UdpRoute { interface: interface.id, source, destination };
     let bound = || shared.udp_binds.find(interface.id, source).filter(|socket| socket.peer().is_none());
     let Some(socket) = shared.udp_connected.find(&route).or_else(bound) else { return false };
     let payload = complaint.head.get(8..).unwrap_or_default();
+    // An unconnected socket cannot assign the error to a datagram, so it gets reports only on request.
     let told = socket.complain(&complaint.report(destination), complaint.is_hard(), payload);
     if told {
         batch.touch_udp(&shared.rounds, socket);
@@ -157,6 +159,7 @@ impl<'a> Complaint<'a> {
             };
         // The quoted packet may be truncated, and may be the first of several fragments.
         let upper = extensions::upper(quoted).filter(|upper| upper.offset == 0)?;
+        // RFC 792: eight bytes at least are quoted, with the ports and TCP's sequence number.
         let head = quoted.get(upper.at..).filter(|head| head.len() >= 8)?;
         let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         let info = match ip.source {
@@ -188,6 +191,7 @@ impl<'a> Complaint<'a> {
     /// Returns true if the error concerns more than this one packet (RFC 1122 3.2.2.4: an expired lifetime
     /// may be transient).
     pub(crate) fn is_hard(&self) -> bool {
+        // RFC 1122 4.2.3.9: a hop limit that ran out may be a passing loop.
         self.kind != types(self.offender).time_exceeded
     }
 
@@ -224,6 +228,7 @@ fn meaning(source: IpAddr, kind: u8, code: u8) -> Error {
     match (source, code) {
         (IpAddr::V6(_), _) if kind == TOO_BIG_V6 => Error::MessageSize,
         (IpAddr::V4(_), 4) => Error::MessageSize,
+        // The same errors as Linux has for these codes (icmp_err_convert).
         (IpAddr::V4(_), 0 | 6 | 9 | 11) => Error::NetworkUnreachable,
         (IpAddr::V4(_), 2) => Error::ProtocolUnreachable,
         (IpAddr::V4(_), 3) => Error::ConnectionRefused,

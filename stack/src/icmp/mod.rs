@@ -129,9 +129,9 @@ fn answer_echo(shared: &Shared, interface: &Interface, ip: &IpHeader, request: &
     });
 }
 
-/// Returns the header of an answer to `source` with `len` bytes behind it. A small answer, which every path
-/// carries, must not be fragmented.
+/// Returns the header of an answer to `source` with `len` bytes behind it.
 fn reply_fields(source: IpAddr, len: usize) -> Fields {
+    // A small answer, which every path carries, must not be fragmented.
     let may_fragment = len + 20 > 576;
     Fields { protocol: types(source).protocol, hop_limit: HOP_LIMIT, traffic_class: 0, may_fragment }
 }

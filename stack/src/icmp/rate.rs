@@ -37,6 +37,7 @@ impl Rates {
     /// Returns true, and takes a token, if an error may go to `destination` (an address or a peer's
     /// representative) now.
     pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
+        // Keyed, so that an attacker cannot choose a prefix that shares a victim's bucket.
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
         let mut state = sync::lock(&self.state);
         let Buckets { total, each } = &mut *state;
@@ -54,6 +55,7 @@ impl Rates {
 fn prefix(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => v4.to_bits().into(),
+        // One site has a /64 at least, and could otherwise use up the whole rate with its addresses.
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }

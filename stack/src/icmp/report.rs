@@ -28,17 +28,6 @@ pub(crate) enum Problem {
 
 /// Reason why a packet from another host's stack (such as a kernel behind a device) does not reach its
 /// destination.
-///
-/// ```
-/// use peersock_stack::{Config, Stack, Undelivered};
-/// # use std::time::Instant;
-///
-/// let now = Instant::now();
-/// let stack = Stack::new(Config::default(), [7; 32], now);
-/// let packet = [[0x60, 0, 0, 0, 0, 8, 17, 64].as_slice(), &[0xfd; 40]].concat();
-/// let error = stack.icmp_error(now, &packet, Undelivered::TooBig { mtu: 1300 }).expect("it may be answered");
-/// assert_eq!((error[6], error[40], &error[44..48]), (58, 2, &[0, 0, 5, 20][..]));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
     /// The packet exceeds the path's MTU of `mtu` bytes and must not be fragmented (RFC 1191, RFC 8201).

@@ -66,28 +66,6 @@ pub struct EchoRequest<'a> {
 }
 
 /// A reply to an echo request, or an error about it.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let now = Instant::now();
-/// let stack = Stack::new(Config::default(), [7; 32], now);
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-/// let socket = stack.icmp_open(net, false)?;
-/// let destination = "10.0.0.1".parse()?;
-/// let request = EchoRequest { destination, sequence: 1, payload: b"ping", hop_limit: 64 };
-///
-/// // The node asks itself: the request comes in, and then what it is answered with.
-/// let (mut packet, mut batch) = ([0; 100], Batch::new());
-/// let len = socket.send(&request, 1280, &mut packet)?;
-/// stack.receive(now, net, &mut packet[..len], &mut batch);
-/// let mut reply = batch.replies().next().expect("a reply").packet.to_vec();
-/// stack.receive(now, net, &mut reply, &mut batch);
-/// let reply = socket.recv(&mut packet)?;
-/// assert_eq!((reply.sequence, reply.len, reply.error), (1, 4, None));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EchoReply {
     /// Sender of the reply.
@@ -145,6 +123,7 @@ impl Stack {
             shared.icmp.insert(ident, taken, || socket.clone())
         };
         match local.port() {
+            // From 1 on, because a program that binds 0 asks for any.
             0 => (1..=u16::MAX).find_map(|ident| open(ident).ok()).ok_or(Error::AddrInUse),
             ident => open(ident),
         }
@@ -202,8 +181,6 @@ impl IcmpSocket {
     /// Writes a request as one IP packet to `buf`, and returns its length. `mtu` is the path MTU in bytes.
     /// Unless the socket's [`fragmentation`](IpOptions::fragmentation) forbids it, the packet may exceed the
     /// MTU: cut it with [`Stack::fragments`](crate::Stack::fragments).
-    ///
-    /// # Errors
     /// Fails as [`route`](Self::route) and [`send_with`](Self::send_with) do.
     pub fn send(&self, request: &EchoRequest<'_>, mtu: usize, buf: &mut [u8]) -> Result<usize, Error> {
         let options = SendOptions { hop_limit: Some(request.hop_limit), ..SendOptions::default() };
@@ -235,6 +212,7 @@ impl IcmpSocket {
         let fields = self.ip.load().fields(options, types.protocol, route.destination, fits)?;
         let addresses = (route.source, route.destination);
         let parts = [&rest, payload];
+        // Before the packet leaves, because an error about it may come at once.
         *sync::lock(&self.asked) = Some((*route, sequence));
         let headers = options.headers_to(route.destination);
         let head = [types.echo_request, 0];
@@ -244,8 +222,6 @@ impl IcmpSocket {
 
     /// Returns the error that [`send_with`](Self::send_with) would return for `len` bytes of payload, except
     /// errors about `buf`.
-    ///
-    /// # Errors
     /// Fails as [`send_with`](Self::send_with) does.
     pub fn check_length(
         &self,
@@ -265,9 +241,7 @@ impl IcmpSocket {
     }
 
     /// Changes the settings of its IP headers.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    /// Errors: [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
     pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
         self.ip.store(options)
     }
@@ -282,8 +256,6 @@ impl IcmpSocket {
 
     /// Takes the oldest reply as [`recv`](Self::recv) does, with its extension headers as
     /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) returns them.
-    ///
-    /// # Errors
     /// Fails as [`recv`](Self::recv) does.
     pub fn recv_with_headers(
         &self,
@@ -297,6 +269,7 @@ impl IcmpSocket {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        // Replies that came before the interface went are still readable.
         let nothing = if self.is_up() { Error::WouldBlock } else { Error::NetworkDown };
         let headers = headers.map(|headers| &mut headers.listed);
         let (reply, len) = self.lock().pop(buf, headers).ok_or(nothing)?;
@@ -322,6 +295,7 @@ impl IcmpSocket {
 
     /// Releases the identifier and drops unread replies.
     pub fn close(&self) {
+        // Set first, so that a reply that finds the socket meanwhile is not read any more.
         self.closed.store(true, Ordering::Release);
         self.shared.icmp.remove(self.ident(), self);
         self.lock().clear();
@@ -417,6 +391,7 @@ pub(super) fn receive_error(
     let sequence = u16::from_be_bytes([complaint.head[6], complaint.head[7]]);
     let sent_by = SocketAddr::new(complaint.source, ident);
     let request = complaint.head[0] == types(complaint.destination).echo_request;
+    // Only a quoted request is this node's. The quotation of a reply would be about another node's question.
     let Some(socket) = shared.icmp.find(interface.id, sent_by).filter(|_| request) else { return false };
     let reply = EchoReply {
         source: ip.source,

@@ -20,15 +20,6 @@ const SEGMENTS: u8 = 4;
 /// the next header, is filled in on sending.
 ///
 /// The fields are in the order of transmission.
-///
-/// ```
-/// use peersock_stack::{ExtensionHeaders, HeaderParts};
-///
-/// // PadN (RFC 8200 4.2) fills an options header of eight bytes.
-/// let parts = HeaderParts { destination: Some(&[0, 0, 1, 4, 0, 0, 0, 0]), ..HeaderParts::default() };
-/// assert_eq!(ExtensionHeaders::new(&parts)?.map(|headers| headers.len()), Some(8));
-/// # Ok::<(), peersock_stack::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeaderParts<'a> {
     /// Hop-by-hop options: IPV6_HOPOPTS.
@@ -149,6 +140,7 @@ fn next_segment(header: &[u8]) -> Option<Ipv6Addr> {
 fn are_segments(header: &[u8]) -> bool {
     let (left, last) = (header[3], usize::from(header[4]));
     let end = 8 + 16 * (last + 1);
+    // The index of the next segment would point outside of the list.
     if usize::from(left) > last || end > header.len() {
         return false;
     }

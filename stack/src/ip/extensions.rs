@@ -3,9 +3,9 @@
 use smoltcp::wire::IpProtocol;
 
 /// Maximum number of extension headers in a packet. RFC 8200 has a place for six.
-const MOST_HEADERS: usize = 8;
+const MAX_HEADERS: usize = 8;
 /// Maximum number of options in a packet, including padding (RFC 8504 5.3 permits a limit).
-const MOST_OPTIONS: usize = 64;
+const MAX_OPTIONS: usize = 64;
 
 /// Length of the IPv6 header, bytes.
 const FIXED: usize = 40;
@@ -88,7 +88,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn run(&mut self) -> Result<Chain, Refusal> {
         let (mut at, mut named_at) = (FIXED, 6);
-        for _ in 0..=MOST_HEADERS {
+        for _ in 0..=MAX_HEADERS {
             let protocol = IpProtocol::from(self.packet[named_at]);
             let len = match protocol {
                 // RFC 8200 4.1: only directly behind the IPv6 header.
@@ -106,6 +106,7 @@ impl Walk<'_> {
                     FRAGMENT_HEADER
                 }
                 IpProtocol::Ipv6NoNxt => return Err(Refusal::Empty),
+                // Any other number, known or not, is an upper layer, which raw sockets may have.
                 _ => return Ok(Chain::Upper { protocol, at, named_at }),
             };
             (at, named_at) = (at + len, at);
@@ -126,7 +127,7 @@ impl Walk<'_> {
         while at < end {
             self.options += 1;
             // RFC 8504 5.3: many options in one packet are an attack on the receiver's time.
-            if self.options > MOST_OPTIONS {
+            if self.options > MAX_OPTIONS {
                 return Err(Refusal::Silent);
             }
             let kind = self.packet[at];
@@ -154,10 +155,10 @@ impl Walk<'_> {
         Ok(end - start)
     }
 
-    /// Checks a routing header (RFC 8200 4.4, RFC 5095). All types are unknown, so only one without segments
-    /// left may be skipped.
+    /// Checks a routing header (RFC 8200 4.4, RFC 5095).
     fn routing(&self, at: usize) -> Result<usize, Refusal> {
         let header = self.header(at)?;
+        // All types are unknown, so only one without segments left may be skipped.
         let segments_left = header[3];
         if segments_left == 0 { Ok(header.len()) } else { Err(Refusal::field(at + 2)) }
     }
@@ -193,6 +194,7 @@ impl Walk<'_> {
             IpProtocol::Icmpv6 => 4,
             _ => 0,
         };
+        // RFC 7112 section 5: filters must see ports and types in the first fragment.
         upper.at + least <= self.packet.len()
     }
 }
@@ -216,6 +218,7 @@ impl Fragment {
 /// Returns the extension header at `at` by the length in its second byte, which all but the fragment header
 /// have.
 pub(crate) fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
+    // RFC 8200 4.3: the length counts units of eight bytes and not the first one.
     let len = 8 * (1 + usize::from(*packet.get(at + 1)?));
     packet.get(at..at + len)
 }
@@ -225,7 +228,7 @@ pub(crate) fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
 pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
     let (mut at, mut named_at) = (FIXED, 6);
     let mut end = (at, named_at);
-    for _ in 0..MOST_HEADERS {
+    for _ in 0..MAX_HEADERS {
         let protocol = IpProtocol::from(packet[named_at]);
         if !matches!(protocol, IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts) {
             break;
@@ -268,7 +271,7 @@ pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
 /// none.
 pub(crate) fn fragment_header(packet: &[u8]) -> Option<usize> {
     let (mut at, mut protocol) = (FIXED, IpProtocol::from(*packet.get(6)?));
-    for _ in 0..=MOST_HEADERS {
+    for _ in 0..=MAX_HEADERS {
         match protocol {
             IpProtocol::Ipv6Frag => return Some(at),
             IpProtocol::HopByHop | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Route => {}
@@ -282,7 +285,7 @@ pub(crate) fn fragment_header(packet: &[u8]) -> Option<usize> {
 
 /// Skips the extension headers from `at` on, the first of type `protocol`. Returns `None` if they do not end.
 fn skip(packet: &[u8], mut at: usize, mut protocol: IpProtocol) -> Option<Upper> {
-    for _ in 0..=MOST_HEADERS {
+    for _ in 0..=MAX_HEADERS {
         let len = match protocol {
             IpProtocol::Ipv6Frag => {
                 let fragment = Fragment::parse(packet, at, 0)?;

@@ -31,25 +31,6 @@ const COPIED: u8 = 0x80;
 ///
 /// [`next`](Self::next) writes each header over the tail of the piece before. The caller must have consumed
 /// (sealed, sent or copied) that piece by then. Made by [`Stack::fragments`].
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::{Config, InterfaceConfig, MAX_DATAGRAM, Stack, UdpOptions};
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "[fd00::1]:0".parse()?, UdpOptions::default())?;
-/// let route = socket.route(Some("[fd00::2]:53".parse()?))?;
-/// let mut buf = vec![0; MAX_DATAGRAM];
-/// let len = socket.send(Instant::now(), &route, &[1; 3000], 1280, &mut buf)?;
-/// let mut fragments = stack.fragments(net, &buf[..len], 1280)?;
-/// let mut sizes = Vec::new();
-/// while let Some(packet) = fragments.next(&mut buf) {
-///     sizes.push(packet.len());
-/// }
-/// assert_eq!(sizes, [1280, 1280, 592]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone)]
 pub struct Fragments {
     /// Bytes of the whole packet.
@@ -149,6 +130,7 @@ impl Fragments {
 impl Cut {
     fn v4(packet: &[u8], header_len: usize, ident: impl FnOnce() -> u32) -> Result<Self, Error> {
         let view = Ipv4Packet::new_unchecked(packet);
+        // RFC 791 2.3: the sender wants an error and no fragments.
         if view.dont_frag() {
             return Err(Error::MessageSize);
         }
@@ -180,6 +162,8 @@ impl Cut {
         header[IPV6 + 4..][..4].copy_from_slice(&ident().to_be_bytes());
         let mut between: Box<[u8]> = packet[IPV6..end].into();
         let name = if named_at < IPV6 { &mut header[named_at] } else { &mut between[named_at - IPV6] };
+        // The last header of the unfragmentable part names the fragment header, which names what that header
+        // named.
         *name = IpProtocol::Ipv6Frag.into();
         Ok(Self { header, between, ..Self::empty(end + FRAGMENT_HEADER, end) })
     }
@@ -222,6 +206,7 @@ impl Cut {
         let more = self.more || left > data;
         self.write_header(&mut buf[packet.clone()], more);
         if self.is_ipv4 && self.offset == 0 {
+            // RFC 791 3.1: only options with the copied flag are in all fragments.
             self.keep_copied_options();
         }
         self.offset += data;
@@ -320,6 +305,7 @@ impl Identifications {
     pub(crate) fn next(&self, ip: &IpHeader) -> u32 {
         let pair: (IpAddr, IpAddr) = (ip.source, ip.destination);
         let offset = self.offsets.digest(pair) as u32;
+        // RFC 7739 5.3: one counter for all destinations would show each of them how much goes to the others.
         let counter = &self.counters[self.indexes.digest(pair) as usize % COUNTERS];
         offset.wrapping_add(counter.fetch_add(1, Ordering::Relaxed))
     }

@@ -125,6 +125,7 @@ pub(crate) fn is_fragment(packet: &[u8]) -> bool {
 
 /// Returns true if `address` belongs to a single node.
 pub(crate) fn is_unicast(address: IpAddr) -> bool {
+    // An answer to such an address would reach many nodes (RFC 1122 3.2.2).
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_multicast() || broadcast)
 }

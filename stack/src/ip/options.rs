@@ -15,8 +15,7 @@ const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Checks the options of an IPv4 header, which is the whole of `header`. Unknown options are skipped (RFC
-/// 1122 3.2.1.8).
+/// Checks the options of an IPv4 header, which is the whole of `header`.
 pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
     let mut at = 20;
     while let Some(&kind) = header.get(at) {
@@ -30,6 +29,7 @@ pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
                 if len < 2 || at + len > header.len() {
                     return Err(OptionError::Malformed((at + 1).min(header.len() - 1)));
                 }
+                // Unknown options are skipped (RFC 1122 3.2.1.8).
                 at += len;
             }
         }

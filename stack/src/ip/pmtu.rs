@@ -11,14 +11,14 @@ use crate::sync;
 use crate::{InterfaceId, Stack};
 
 /// Lifetime of a report: RFC 8201 section 4 advises ten minutes before a larger size is tried.
-const LIFETIME: Duration = Duration::from_secs(600);
+const REPORT_LIFETIME: Duration = Duration::from_secs(600);
 /// Maximum number of destinations. A new report replaces the oldest.
-const MOST: usize = 4096;
+const MAX_DESTINATIONS: usize = 4096;
 
 /// Minimum MTU of every IPv6 link (RFC 8200 section 5).
-const LEAST_V6: usize = 1280;
+const MIN_MTU_V6: usize = 1280;
 /// Minimum for IPv4, because every host accepts this size (RFC 791 3.1).
-const LEAST_V4: usize = 576;
+const MIN_MTU_V4: usize = 576;
 
 const NEVER: i64 = i64::MAX;
 
@@ -65,10 +65,11 @@ impl PathMtus {
     ) -> bool {
         let mtu = match destination {
             // A smaller value is forged or wrong, and would only cost performance (RFC 8201 section 4).
-            IpAddr::V6(_) if reported < LEAST_V6 => return false,
+            IpAddr::V6(_) if reported < MIN_MTU_V6 => return false,
             IpAddr::V6(_) => reported,
             IpAddr::V4(_) if reported == 0 => plateau(len),
-            IpAddr::V4(_) => reported.max(LEAST_V4),
+            // A forged report must not force tiny packets (RFC 5927 section 7).
+            IpAddr::V4(_) => reported.max(MIN_MTU_V4),
         };
         let mut entries = self.lock();
         let key = (interface, destination);
@@ -76,12 +77,12 @@ impl PathMtus {
         if entries.get(&key).is_some_and(|known| known.mtu <= mtu) {
             return false;
         }
-        if entries.len() >= MOST
+        if entries.len() >= MAX_DESTINATIONS
             && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.expires).map(|(key, _)| *key)
         {
             entries.remove(&oldest);
         }
-        entries.insert(key, Entry { mtu, expires: after(time, LIFETIME) });
+        entries.insert(key, Entry { mtu, expires: after(time, REPORT_LIFETIME) });
         self.publish(&entries);
         true
     }
@@ -104,6 +105,7 @@ impl PathMtus {
     }
 
     fn publish(&self, entries: &BTreeMap<(InterfaceId, IpAddr), Entry>) {
+        // Published beside the lock, because each packet asks whether any report exists.
         let next = entries.values().map(|entry| entry.expires.total_micros()).min();
         self.next.store(next.unwrap_or(NEVER), Ordering::Release);
         self.len.store(entries.len(), Ordering::Release);
@@ -117,7 +119,7 @@ impl PathMtus {
 /// Returns the probable MTU of a router that reports no size (RFC 1191 section 7).
 fn plateau(len: usize) -> usize {
     let plateaus = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006];
-    plateaus.into_iter().find(|&plateau| plateau < len).unwrap_or(LEAST_V4)
+    plateaus.into_iter().find(|&plateau| plateau < len).unwrap_or(MIN_MTU_V4)
 }
 
 impl Stack {
@@ -176,7 +178,7 @@ mod tests {
                 1500,
             );
         }
-        assert_eq!(mtus.lock().len(), MOST);
+        assert_eq!(mtus.lock().len(), MAX_DESTINATIONS);
         assert_eq!(mtus.find(NET, IpAddr::V4(0.into())), None);
         assert_eq!(mtus.find(NET, IpAddr::V4(4999.into())), Some(1000));
     }

@@ -6,10 +6,6 @@ use crate::ip::{IpHeader, extensions};
 
 /// Extension headers of a received datagram, in order, without fragment headers: the content of
 /// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS and IPV6_RECVRTHDR.
-///
-/// ```
-/// assert_eq!(peersock_stack::ReceivedHeaders::default().iter().count(), 0);
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceivedHeaders {
     /// Headers, each after its protocol number.
@@ -67,6 +63,7 @@ impl<'a> HeaderChain<'a> {
                 true => extensions::FRAGMENT_HEADER,
                 false => extensions::extension(self.bytes, at).map_or(self.bytes.len() - at, <[u8]>::len),
             };
+            // RFC 3542 has no item for fragment headers, which belong to a packet and not to the datagram.
             if !is_fragment {
                 listed.push(protocol.into());
                 listed.extend_from_slice(&self.bytes[at..at + len]);

@@ -28,7 +28,9 @@ fn compare(a: &Cidr, b: &Cidr, destination: IpAddr) -> Ordering {
         Ordering::Greater => Ordering::Less,
         Ordering::Equal => Ordering::Equal,
     };
+    // Rule 6: an address of the same kind, for example a unique local one for a unique local destination.
     let matches = |own: &Cidr| label(own.address()) == label(destination);
+    // Rule 1: a packet to the node itself has the same source and destination.
     same(a)
         .cmp(&same(b))
         .then(by_scope)
@@ -41,6 +43,7 @@ fn compare(a: &Cidr, b: &Cidr, destination: IpAddr) -> Ordering {
 fn prefix(own: &Cidr, destination: IpAddr) -> u32 {
     let limit = u32::from(own.prefix());
     let common = own.common_prefix(destination).unwrap_or(0).min(limit);
+    // Common leading bits of unrelated IPv4 networks say nothing about their distance.
     if destination.is_ipv4() && common < limit { 0 } else { common }
 }
 

@@ -2,13 +2,6 @@
 
 /// Type of service of IPv4 and traffic class of IPv6: six bits of differentiated services (RFC 2474), two of
 /// explicit congestion notification (RFC 3168).
-///
-/// ```
-/// use peersock_stack::{Ecn, TrafficClass};
-///
-/// let class = TrafficClass::new(46, Ecn::Capable0); // expedited forwarding
-/// assert_eq!((class.0, class.dscp(), class.ecn()), (0xba, 46, Ecn::Capable0));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TrafficClass(
     /// Byte as in the header, 0 by default: no special treatment.
@@ -16,13 +9,6 @@ pub struct TrafficClass(
 );
 
 /// Codepoints of explicit congestion notification (RFC 3168 section 5).
-///
-/// ```
-/// use peersock_stack::{Ecn, TrafficClass};
-///
-/// assert_eq!(TrafficClass(3).ecn(), Ecn::Congested);
-/// assert_eq!(TrafficClass(3).with_ecn(Ecn::default()), TrafficClass(0));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Ecn {
     /// Not-ECT: congestion drops the packet.

@@ -17,8 +17,8 @@ const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
 /// Maximum number of handshakes that wait for a place of such a listener. Each takes the memory of a
 /// connection without data, and counts among its peer's connections. One peer may have half of them, so that
 /// it cannot keep others out.
-const MOST_HELD: usize = 32;
-const MOST_HELD_OF_PEER: usize = MOST_HELD / 2;
+const MAX_HELD_HANDSHAKES: usize = 32;
+const MAX_HELD_OF_PEER: usize = MAX_HELD_HANDSHAKES / 2;
 
 /// Time after which no cookie can come back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
@@ -81,9 +81,10 @@ impl Queue {
 
     /// Returns true if another handshake of this peer may wait for a place.
     fn may_hold(&mut self, peer: IpAddr) -> bool {
+        // Handshakes that have ended must not count against their peer.
         self.held.retain(|(_, held)| held.strong_count() > 0);
         let of_peer = self.held.iter().filter(|(of, _)| *of == peer).count();
-        self.held.len() < MOST_HELD && of_peer < MOST_HELD_OF_PEER
+        self.held.len() < MAX_HELD_HANDSHAKES && of_peer < MAX_HELD_OF_PEER
     }
 
     fn add_handshake(&mut self, now: Time) {
@@ -94,6 +95,8 @@ impl Queue {
     /// Frees the place of a handshake that failed.
     pub(crate) fn end_handshake(&mut self) {
         self.handshakes = self.handshakes.saturating_sub(1);
+        // Only an empty backlog ends the time. A peer could otherwise keep cookies away with one handshake
+        // after the other.
         if self.handshakes == 0 {
             self.handshaking = None;
         }
@@ -121,6 +124,7 @@ impl Queue {
 
     /// Closes the queue with `error`; returns unaccepted connections and waiting handshakes.
     pub(crate) fn close(&mut self, error: Error) -> (VecDeque<Arc<Flow>>, Vec<Arc<Flow>>) {
+        // The first reason stays, because a listener whose network is gone is closed afterwards too.
         self.closed.get_or_insert(error);
         let held = self.held.drain(..).filter_map(|(_, held)| held.upgrade()).collect();
         (std::mem::take(&mut self.established), held)
@@ -174,6 +178,7 @@ impl Queue {
 
     /// Queues a connection after its handshake; returns `false` if the listener is closed.
     pub(crate) fn enqueue(&mut self, flow: Arc<Flow>) -> bool {
+        // The place passes from the handshake to the connection, so the sum stays the same.
         self.end_handshake();
         if self.closed.is_none() {
             self.established.push_back(flow);

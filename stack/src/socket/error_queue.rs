@@ -7,25 +7,9 @@ use crate::socket::queue::DatagramQueue;
 
 /// Bytes of reports that one socket keeps, including quoted datagrams and a charge per report. More reports
 /// are dropped.
-const LIMIT: usize = 16 << 10;
+const MAX_BYTES: usize = 16 << 10;
 
 /// One entry of a socket's error queue: IP_RECVERR, IPV6_RECVERR, as Linux's `sock_extended_err`.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let ip = IpOptions { receive_errors: true, fragmentation: Fragmentation::Never, ..IpOptions::default() };
-/// let options = UdpOptions { ip, ..UdpOptions::default() };
-/// let socket = stack.udp_bind(Some(net), "[fd00::1]:0".parse()?, options)?;
-/// let route = socket.route(Some("[fd00::2]:53".parse()?))?;
-/// assert_eq!(socket.send(Instant::now(), &route, &[0; 2000], 1280, &mut [0; 3000]), Err(Error::MessageSize));
-/// let report = socket.recv_error(&mut [])?;
-/// assert_eq!((report.origin, report.info), (ErrorOrigin::Local, 1280));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorReport {
     /// Error of a socket call: `ee_errno`.
@@ -56,13 +40,6 @@ impl ErrorReport {
 }
 
 /// Reporter of an error.
-///
-/// ```
-/// use peersock_stack::ErrorOrigin;
-///
-/// // As Linux's SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6.
-/// assert_eq!([ErrorOrigin::Local as u8, ErrorOrigin::Icmp as u8, ErrorOrigin::Icmpv6 as u8], [1, 2, 3]);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorOrigin {
     /// This node.
@@ -83,7 +60,7 @@ impl ErrorQueue {
 
     /// Appends a report; returns `false` if there is no room.
     pub(crate) fn push(&mut self, report: ErrorReport, payload: &[u8]) -> bool {
-        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(LIMIT))).push(report, &[], payload)
+        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(MAX_BYTES))).push(report, &[], payload)
     }
 
     pub(crate) fn pop(&mut self, buf: &mut [u8]) -> Option<ErrorReport> {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::{Flow, sync};
 
 /// Number of entries below which entries of ended flows are never removed.
-const LEAST: usize = 64;
+const MIN_SWEPT_ENTRIES: usize = 64;
 
-/// A queue of flows that keeps no flow alive. It has at most [`LEAST`] entries, or twice the number of its
-/// living flows.
+/// A queue of flows that keeps no flow alive. It has at most [`MIN_SWEPT_ENTRIES`] entries, or twice the
+/// number of its living flows.
 ///
 /// Lock order: a flow's lock may be held when this lock is taken, but not the reverse.
 pub(crate) struct FlowList(Mutex<Entries>);
@@ -22,7 +22,7 @@ struct Entries {
 
 impl FlowList {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Entries { flows: VecDeque::new(), most: LEAST }))
+        Self(Mutex::new(Entries { flows: VecDeque::new(), most: MIN_SWEPT_ENTRIES }))
     }
 
     /// Appends a flow.
@@ -31,7 +31,7 @@ impl FlowList {
         // Doubling the limit makes the sweep cheap per insertion.
         if entries.flows.len() >= entries.most {
             entries.flows.retain(|flow| flow.strong_count() > 0);
-            entries.most = LEAST.max(2 * entries.flows.len());
+            entries.most = MIN_SWEPT_ENTRIES.max(2 * entries.flows.len());
         }
         entries.flows.push_back(flow);
     }
@@ -46,6 +46,7 @@ impl FlowList {
     /// Puts flows back at the front, in their order.
     pub(crate) fn give_back(&self, flows: &[Arc<Flow>]) {
         let mut entries = sync::lock(&self.0);
+        // In reverse, because each goes before the others.
         flows.iter().rev().for_each(|flow| entries.flows.push_front(Arc::downgrade(flow)));
     }
 
@@ -73,7 +74,7 @@ mod tests {
             list.push(Arc::downgrade(&flow));
             flow.close(now);
         }
-        assert!(sync::lock(&list.0).flows.len() <= LEAST + 2 * kept.len());
+        assert!(sync::lock(&list.0).flows.len() <= MIN_SWEPT_ENTRIES + 2 * kept.len());
         let first = list.take(4);
         assert!(first.iter().zip(&kept).all(|(one, other)| Arc::ptr_eq(one, other)));
         assert_eq!((first.len(), list.take(usize::MAX).len()), (4, 6));

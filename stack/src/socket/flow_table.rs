@@ -60,9 +60,9 @@ impl FlowKey {
         SocketAddr::new(address(self.addresses[1], v4), self.ports as u16)
     }
 
-    /// Returns the number of the shard. The hash needs no key, because a chosen collision only crowds one
-    /// shard's lock.
+    /// Returns the number of the shard.
     fn shard(&self) -> usize {
+        // The hash needs no key, because a chosen collision only crowds one shard's lock.
         (self.ports ^ self.ports >> 16 ^ self.ports >> 4) as usize % SHARDS
     }
 }

@@ -11,13 +11,6 @@ use crate::{Error, ExtensionHeaders, InterfaceId, TrafficClass};
 
 /// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and
 /// `IPPROTO_IPV6`.
-///
-/// ```
-/// use peersock_stack::{Fragmentation, IpOptions};
-///
-/// let options = IpOptions { fragmentation: Fragmentation::Never, ..IpOptions::default() };
-/// assert_eq!((options.hop_limit, options.multicast_hop_limit), (64, 1));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpOptions {
     /// IP_TTL, IPV6_UNICAST_HOPS: 1 to 255, default 64. Each echo request has its own value.
@@ -61,21 +54,6 @@ impl Default for IpOptions {
 }
 
 /// Treatment of datagrams over the path MTU. Linux's constants are in brackets.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "10.0.0.1:0".parse()?, UdpOptions::default())?;
-/// let route = socket.route(Some("10.0.0.2:53".parse()?))?;
-/// let mut buf = [0; 2000];
-/// assert_eq!(socket.send(Instant::now(), &route, &[0; 1500], 1280, &mut buf)?, 1528); // to be cut
-/// socket.set_ip_options(IpOptions { fragmentation: Fragmentation::Never, ..socket.ip_options() })?;
-/// assert_eq!(socket.send(Instant::now(), &route, &[0; 1500], 1280, &mut buf), Err(Error::MessageSize));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragmentation {
     /// Fragmented here, and routers may fragment smaller ones (IP_PMTUDISC_DONT).
@@ -122,20 +100,6 @@ impl<'a> SendOptions<'a> {
     }
 
     /// Returns the first hop of a datagram: `destination`, unless a routing header names another.
-    ///
-    /// ```
-    /// use std::net::Ipv6Addr;
-    /// use peersock_stack::{ExtensionHeaders, HeaderParts, SendOptions};
-    ///
-    /// // A routing header of type 2 (RFC 6275 6.4).
-    /// let [home, host]: [Ipv6Addr; 2] = ["fd00::7", "fd00::1"].map(|text| text.parse().unwrap());
-    /// let routing = [&[0, 2, 2, 1, 0, 0, 0, 0], &home.octets()[..]].concat();
-    /// let parts = HeaderParts { routing: Some(&routing), ..HeaderParts::default() };
-    /// let headers = ExtensionHeaders::new(&parts)?;
-    /// let options = SendOptions { headers: headers.as_ref(), ..SendOptions::default() };
-    /// assert_eq!(options.first_hop(host.into()), home);
-    /// # Ok::<(), peersock_stack::Error>(())
-    /// ```
     pub fn first_hop(&self, destination: IpAddr) -> IpAddr {
         let hop = self.headers_to(destination).and_then(ExtensionHeaders::first_hop);
         hop.map_or(destination, IpAddr::V6)

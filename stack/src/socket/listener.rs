@@ -82,8 +82,6 @@ impl Stack {
     /// Binds an address and a port as [`tcp_listen`](Self::tcp_listen) does. Connections are refused until
     /// [`Listener::listen`]. A wildcard address may have any port, because it may be the source of a
     /// connection: see [`allows_port`](Self::allows_port).
-    ///
-    /// # Errors
     /// Fails as [`tcp_listen`](Self::tcp_listen) does.
     pub fn tcp_bind(
         &self,
@@ -111,6 +109,7 @@ impl Stack {
                     other.overlaps(interface, local.ip()) && !(share && other.shares_port())
                 };
                 let taken = bound.iter().any(stands_in_the_way);
+                // Segments for an old connection, in TIME-WAIT or not, must not meet a new program.
                 let left = !reuse && shared.flows.uses_port(port);
                 if taken || left { Err(Error::AddrInUse) } else { Ok(()) }
             };
@@ -172,6 +171,7 @@ impl Listener {
     /// [`Error::NetworkDown`] after the interface was removed.
     pub fn accept(&self, now: Instant) -> Result<Arc<Flow>, Error> {
         let flow = self.lock().take()?;
+        // The accepted connection has left its place, which a held handshake may take.
         self.let_in(self.shared.clock.time(now));
         Ok(flow)
     }
@@ -179,8 +179,6 @@ impl Listener {
     /// Accepts a connection as [`accept`](Self::accept) does, but the connection keeps its place of the
     /// backlog until [`free_place`](Self::free_place). This serves a caller that passes connections on to
     /// another program.
-    ///
-    /// # Errors
     /// Fails as [`accept`](Self::accept) does.
     pub fn accept_in_place(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
         self.lock().take_in_place()
@@ -230,6 +228,7 @@ impl Listener {
     fn end(&self, now: Instant, error: Error) {
         let (waiting, held) = self.lock().close(error);
         self.shared.listeners.remove(self.local.port(), self);
+        // They were never answered, so their peers repeat the SYN and get a refusal then.
         held.iter().for_each(|flow| flow.end_held(self.shared.clock.time(now)));
         for flow in waiting {
             // A reset, because no program will read what the peers have sent.

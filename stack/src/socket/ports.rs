@@ -39,6 +39,8 @@ impl Ephemeral {
         local: IpAddr,
         remote: Option<SocketAddr>,
     ) -> impl Iterator<Item = u16> + '_ {
+        // RFC 6056 3.3.4: the order of ports depends on the endpoints, so an attacker off the path cannot
+        // guess the next one.
         let offset = self.offsets.digest((local, remote)) as u32;
         let counter = &self.counters[self.indexes.digest((local, remote)) as usize % COUNTERS];
         (0..self.count).map(move |_| {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Charge of a datagram in addition to its bytes, which bounds empty ones, too.
-const CHARGE: usize = 64;
+const DATAGRAM_CHARGE_BYTES: usize = 64;
 
 /// A FIFO queue of datagrams, each with metadata. Once grown to the needs of its traffic, it allocates
 /// nothing.
@@ -32,8 +32,9 @@ impl<T: Clone> DatagramQueue<T> {
 
     /// Appends a datagram; returns `false` if there is no room. An empty queue accepts any size.
     pub(crate) fn push(&mut self, about: T, headers: &[u8], data: &[u8]) -> bool {
-        let used = self.bytes.len() + self.entries.len() * CHARGE;
-        if used + headers.len() + data.len() + CHARGE > self.limit && !self.entries.is_empty() {
+        let used = self.bytes.len() + self.entries.len() * DATAGRAM_CHARGE_BYTES;
+        if used + headers.len() + data.len() + DATAGRAM_CHARGE_BYTES > self.limit && !self.entries.is_empty()
+        {
             return false;
         }
         // The lengths fit, because no packet is longer.

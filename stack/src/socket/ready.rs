@@ -4,14 +4,6 @@ use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 /// Readiness of a socket, as reported by `poll(2)`.
-///
-/// ```
-/// use peersock_stack::Ready;
-///
-/// let ready = Ready::READABLE | Ready::READ_CLOSED;
-/// assert!(ready.contains(Ready::READABLE));
-/// assert!(!ready.intersects(Ready::WRITABLE | Ready::ERROR));
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ready(u8);
 

@@ -7,8 +7,8 @@ use super::chunk_pool::{CHUNK, ChunkPool};
 
 /// Sizes in bytes of the smallest and the largest chunk. The smallest is under 1 KiB because allocators serve
 /// such sizes from their caches.
-const SMALLEST: usize = 1000;
-const LARGEST: usize = CHUNK;
+const MIN_CHUNK_BYTES: usize = 1000;
+const MAX_CHUNK_BYTES: usize = CHUNK;
 
 /// Bytes of a stream from one offset to another.
 #[derive(Debug, Default)]
@@ -76,10 +76,10 @@ impl ByteQueue {
             // Each chunk doubles the one before, so that little data takes little memory and much data few
             // chunks.
             let before = self.chunks.back().map_or(0, |last| last.bytes.capacity());
-            let size = bytes.len().max(2 * before).clamp(SMALLEST, LARGEST);
+            let size = bytes.len().max(2 * before).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
             let (fits, rest) = bytes.split_at(size.min(bytes.len()));
             let mut chunk = match &self.pool {
-                Some(pool) if size == LARGEST => pool.take(),
+                Some(pool) if size == MAX_CHUNK_BYTES => pool.take(),
                 _ => Vec::with_capacity(size),
             };
             chunk.extend_from_slice(fits);
@@ -196,8 +196,8 @@ mod tests {
     fn little_data_takes_little_memory() {
         let mut queue = ByteQueue::new(0);
         queue.append(&[1; 100]);
-        assert_eq!(queue.allocated(), SMALLEST);
+        assert_eq!(queue.allocated(), MIN_CHUNK_BYTES);
         queue.append(&[2; 1_000_000]);
-        assert!(queue.allocated() < 1_000_100 + LARGEST);
+        assert!(queue.allocated() < 1_000_100 + MAX_CHUNK_BYTES);
     }
 }

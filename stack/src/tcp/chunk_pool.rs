@@ -14,10 +14,10 @@ use crate::host::clock::{Time, after};
 pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Maximum number of pooled chunks: 4 MiB in total.
-const MOST: usize = 64;
+const MAX_POOLED_CHUNKS: usize = 64;
 
 /// Interval of trimming: chunks unused for this long are freed.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pool of spare chunks for the queues of one node's connections.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl ChunkPool {
             return;
         }
         if let Some(mut spare) = self.try_lock()
-            && spare.chunks.len() < MOST
+            && spare.chunks.len() < MAX_POOLED_CHUNKS
         {
             chunk.clear();
             spare.chunks.push(chunk);
@@ -65,10 +65,10 @@ impl ChunkPool {
     /// Returns the time of the next trimming; `None` while the pool is empty.
     pub(crate) fn next_trim(&self) -> Option<Time> {
         let trimmed = Time::from_micros(self.trimmed.load(Ordering::Relaxed));
-        self.has_spare.load(Ordering::Relaxed).then(|| after(trimmed, PATIENCE))
+        self.has_spare.load(Ordering::Relaxed).then(|| after(trimmed, TRIM_INTERVAL))
     }
 
-    /// Frees the chunks that were not needed since the last trimming, if [`PATIENCE`] has passed.
+    /// Frees the chunks that were not needed since the last trimming, if [`TRIM_INTERVAL`] has passed.
     pub(crate) fn trim(&self, now: Time) {
         if self.next_trim().is_none_or(|due| due > now) {
             return;
@@ -85,9 +85,9 @@ impl ChunkPool {
         drop(unwanted);
     }
 
-    /// Locks the pool if it is free. No thread waits for this lock, because the allocator can serve the
-    /// request, too.
+    /// Locks the pool if it is free.
     fn try_lock(&self) -> Option<MutexGuard<'_, Spare>> {
+        // No thread waits for this lock, because the allocator can serve the request, too.
         self.spare.try_lock().ok()
     }
 }
@@ -110,8 +110,8 @@ mod tests {
         pool.give(Vec::with_capacity(CHUNK / 2));
         let again = pool.take();
         assert_eq!((again.as_ptr(), again.len(), again.capacity()), (place, 0, CHUNK));
-        (0..2 * MOST).for_each(|_| pool.give(Vec::with_capacity(CHUNK)));
-        assert_eq!(kept(&pool), MOST);
+        (0..2 * MAX_POOLED_CHUNKS).for_each(|_| pool.give(Vec::with_capacity(CHUNK)));
+        assert_eq!(kept(&pool), MAX_POOLED_CHUNKS);
     }
 
     #[test]

@@ -54,11 +54,6 @@ pub struct Flushed<'a> {
 }
 
 /// Description of the segments joined in a packet.
-///
-/// ```
-/// let joined = peersock_stack::Joined { header_len: 60, segment: 1400, is_even: true };
-/// assert_eq!(joined.header_len + joined.segment, 1460, "bytes of the first packet");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
     /// Bytes of the IP and TCP headers.
@@ -200,6 +195,8 @@ impl Coalescer {
     /// Returns the start of the next slot: before the end of the pending packet by the length of its headers.
     fn slot_start(&mut self, len: usize) -> usize {
         let Some(pending) = &mut self.pending else { return 0 };
+        // The next packet's header lands on the end of the pending payload, so that its payload continues it
+        // without a copy.
         let overlap = pending.join.as_ref().map_or(0, |join| join.header_len);
         // No room is left behind the pending packet: move it to the front, the only copy of payload.
         if pending.end - overlap + len > self.buffer.len() {
@@ -228,10 +225,12 @@ impl Pending {
     fn try_join(&mut self, packet: &[u8], even: bool) -> bool {
         let Some(join) = &mut self.join else { return false };
         let Some(segment) = Segment::parse(packet) else { return false };
+        // The length field of an IP header has 16 bits.
         let fits = self.end - self.start + segment.payload <= MAX_PACKET;
         if !fits || segment.seq != join.next_seq || !join.same_stream(packet, &segment) {
             return false;
         }
+        // A host that segments the packet again cuts equal pieces, of which only the last may be shorter.
         let stays_even = join.is_even && !join.has_shorter && segment.payload <= join.first;
         if even && !stays_even {
             return false;
@@ -300,6 +299,8 @@ impl Join {
             return false;
         }
         match self.ip_len {
+            // All but the lengths, the identification and the checksum, which differ between packets of one
+            // stream.
             20 => equal(0..2) && equal(6..10) && equal(12..20) && equal(ports),
             _ => equal(0..4) && equal(6..40) && equal(ports),
         }
@@ -310,6 +311,8 @@ impl Segment {
     fn parse(packet: &[u8]) -> Option<Self> {
         let ip = IpHeader::parse(packet, false).ok()?;
         let plain = ip.plain && ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
+        // IP options and extension headers concern one packet, and a joined packet could carry only one of
+        // them.
         if !plain || !matches!((packet[0] >> 4, ip.header_len), (4, 20) | (6, 40)) {
             return None;
         }
@@ -317,6 +320,8 @@ impl Segment {
         let tcp = TcpPacket::new_checked(bytes).ok()?;
         let (ack, push) = (0x10, 0x08);
         let header_len = ip.header_len + usize::from(tcp.header_len());
+        // Other flags, and acknowledgements without data, are events by themselves: three equal ones mean a
+        // loss.
         if bytes[13] & !push != ack || tcp.payload().is_empty() {
             return None;
         }

@@ -46,6 +46,7 @@ impl SuperSegment {
     /// ```
     pub fn from_packet(packet: &[u8], segment: usize) -> Option<Self> {
         let ip = IpHeader::parse(packet, false).ok()?;
+        // The packet is another host's, which may be a fragment or padded.
         let is_whole = ip.plain && ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
         let tcp = TcpPacket::new_checked(packet.get(ip.header_len..).filter(|_| is_whole)?).ok()?;
         let header_len = ip.header_len + usize::from(tcp.header_len());
@@ -116,6 +117,7 @@ impl SuperSegment {
         }
         let start = self.offset - self.header_len;
         let end = self.len.min(self.offset + self.segment);
+        // The header overwrites the end of the piece before, which has left already, so no payload is copied.
         let packet = &mut buf[start..end];
         let sent = self.offset - self.header_len;
         self.offset = end;
@@ -152,6 +154,7 @@ impl SuperSegment {
             tcp.set_urgent_at(left as u16);
         }
         if !self.done {
+            // They belong to the end of the data, so only the last packet carries them.
             tcp.set_psh(false);
             tcp.set_fin(false);
         }

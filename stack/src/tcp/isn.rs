@@ -8,6 +8,8 @@ use peersock_primitives::Key;
 /// Returns an initial sequence number: a clock of 4 µs ticks plus a keyed hash of the addresses (RFC 6528 3).
 pub(crate) fn initial_sequence(key: &Key, time: Time, local: SocketAddr, remote: SocketAddr) -> u32 {
     let clock = (time.total_micros() / 4) as u32;
+    // The clock keeps successive connections of two endpoints apart. The hash keeps an attacker from
+    // computing the numbers that other endpoints get from the numbers that it gets itself.
     clock.wrapping_add(key.digest((local, remote)) as u32)
 }
 

@@ -17,7 +17,7 @@ use crate::host::clock::{Time, after};
 pub(crate) const LEAST_BUFFER: usize = 4 << 10;
 
 /// Interval of relief while memory is short. Each time, a part of the connections is examined.
-const RELIEF: Duration = Duration::from_secs(4);
+const RELIEF_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Memory account of a node. Its atomics are relaxed, because they bound memory and order nothing.
 #[derive(Debug)]
@@ -71,13 +71,14 @@ impl Memory {
         // The limit of a peer is the smaller one, so below its threshold no account is short.
         (self.used() >= short(self.limit_per_peer)).then(|| {
             let last = Time::from_micros(self.relieved.load(Ordering::Relaxed));
-            after(last, RELIEF)
+            after(last, RELIEF_INTERVAL)
         })
     }
 
     /// Returns true if relief is due. Among concurrent threads, only one gets true.
     pub(crate) fn begin_relief(&self, now: Time) -> bool {
         let last = self.relieved.load(Ordering::Relaxed);
+        // `last` is read before, so of two threads that both see a due relief only one exchanges it.
         let due = self.next_relief().is_some_and(|due| due <= now);
         let exchange = |to: Time| {
             self.relieved.compare_exchange(last, to.total_micros(), Ordering::Relaxed, Ordering::Relaxed)
@@ -161,10 +162,11 @@ fn nearly_full(limit: usize) -> usize {
 pub(crate) struct Charge(usize);
 
 impl Charge {
-    /// Charges `bytes` as the connection's present use. It ignores changes of less than an eighth or less
-    /// than [`LEAST_BUFFER`], because atomic operations on shared counters are expensive.
+    /// Charges `bytes` as the connection's present use.
     pub(crate) fn update(&mut self, share: &Share, bytes: usize) {
         let known = std::mem::replace(&mut self.0, bytes);
+        // It ignores changes of less than an eighth or less than `LEAST_BUFFER`, because atomic operations
+        // on shared counters are expensive.
         if bytes.abs_diff(known) < LEAST_BUFFER.max(known / 8) {
             self.0 = known;
         } else if bytes > known {

@@ -83,6 +83,8 @@ impl Options {
             // RFC 7323 2.3: a larger shift counts as 14.
             (WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(14)),
             (SACK_PERMITTED, []) => self.sack_permitted = true,
+            // A length that fits no blocks is ignored as a whole, because the first bytes of such an option
+            // mean nothing.
             (SACK, blocks) if blocks.len() % 8 == 0 => {
                 for block in blocks.chunks_exact(8) {
                     self.sack.push((word(&block[..4]), word(&block[4..])));
@@ -91,6 +93,7 @@ impl Options {
             (TIMESTAMPS, value) if value.len() == 8 => {
                 self.timestamps = Some((word(&value[..4]), word(&value[4..])));
             }
+            // RFC 9293 3.1: unknown options are skipped by their length.
             _ => {}
         }
     }
@@ -108,6 +111,7 @@ impl Options {
             put(&[MSS, 4, high, low]);
         }
         if let Some(shift) = self.window_scale {
+            // NOPs in front keep the options at word boundaries, as RFC 7323 appendix A does for timestamps.
             put(&[NOP, WINDOW_SCALE, 3, shift]);
         }
         if self.sack_permitted {
@@ -119,6 +123,7 @@ impl Options {
             put(&echo.to_be_bytes());
         }
         let used = put(&[]);
+        // RFC 2018 section 3: four blocks fit alone, three beside timestamps.
         let blocks = self.sack.len().min((MAX_OPTIONS - used).saturating_sub(4) / 8);
         if blocks > 0 {
             put(&[NOP, NOP, SACK, 2 + 8 * blocks as u8]);

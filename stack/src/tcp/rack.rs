@@ -4,7 +4,7 @@ use super::scoreboard::{Newest, Run};
 use crate::host::clock::{Time, micros_since};
 
 /// Number of recoveries for which a wider reordering window is kept (RFC 8985 6.2 step 4).
-const PERSIST: u8 = 16;
+const WIDE_WINDOW_RECOVERIES: u8 = 16;
 
 /// Divisor of the decay of `late`: each reordered packet that is less late removes this part of the
 /// difference.
@@ -88,6 +88,7 @@ impl Rack {
     /// Notes the round-trip time of a reordered packet.
     fn note_late(&mut self, rtt: u64) {
         let rtt = u32::try_from(rtt).unwrap_or(u32::MAX);
+        // Rounded up, so that the maximum decays to the present lateness and does not stop above it.
         let less = self.late.saturating_sub(rtt).div_ceil(LATE_SHARE);
         self.late = rtt.max(self.late - less);
     }
@@ -100,6 +101,8 @@ impl Rack {
     /// Discards measurements of retransmissions, because the first transmissions have arrived after all.
     pub(crate) fn distrust_resent(&mut self) {
         if self.original != NONE {
+            // The time of such a retransmission is too new: it would make everything sent before it look
+            // lost.
             (self.newest, self.rtt) = (self.original, self.original_rtt);
         }
     }
@@ -111,7 +114,7 @@ impl Rack {
             self.widened_until = nxt;
             self.quarters = self.quarters.max(1).saturating_add(1);
         }
-        self.persist = PERSIST;
+        self.persist = WIDE_WINDOW_RECOVERIES;
     }
 
     /// Notes the end of a recovery.
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(patience(&rack), 20_000);
         rack.on_duplicate(100, 200);
         assert_eq!(patience(&rack), 30_000);
-        for _ in 0..PERSIST {
+        for _ in 0..WIDE_WINDOW_RECOVERIES {
             rack.on_recovered();
         }
         assert_eq!(patience(&rack), 10_000);

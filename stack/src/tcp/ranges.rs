@@ -32,6 +32,7 @@ impl Ranges {
 
     /// Adds the non-empty range `start..end` and joins it with the ranges that it touches.
     pub(crate) fn insert(&mut self, start: u64, end: u64) {
+        // A range that ends exactly at `start` joins, or touching ranges would add up.
         let first = self.ranges.partition_point(|range| range.1 < start);
         let mut joined = (start, end);
         let mut last = first;

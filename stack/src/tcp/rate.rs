@@ -128,6 +128,7 @@ impl Sampler {
 
     /// Returns the sample of the acknowledgement that delivered `newest`. `min_rtt` is in microseconds.
     pub(crate) fn finish(&mut self, newest: &NewestDelivered, min_rtt: Option<u64>) -> RateSample {
+        // Everything sent before the pause is delivered, so the application limits no further sample.
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
         }

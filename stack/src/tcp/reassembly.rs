@@ -51,9 +51,11 @@ impl Reassembly {
         if let Some(duplicate) = self.known(start, end, next) {
             self.duplicate = Some(duplicate);
         }
+        // A duplicate as a whole, which only the report above concerns.
         if end <= next {
             return true;
         }
+        // In order: straight into the queue, without a copy into a piece.
         if start <= next {
             queue.append(&data[(next - start) as usize..]);
             self.continue_with(queue);
@@ -70,6 +72,8 @@ impl Reassembly {
     /// Returns the first part of `start..end` that has arrived before.
     fn known(&self, start: u64, end: u64, next: u64) -> Option<(u64, u64)> {
         if start < next && start < end {
+            // RFC 2883 section 4: data below the acknowledgement is reported too, because the sender learns
+            // of a needless retransmission.
             return Some((start, end.min(next)));
         }
         self.ranges.overlap(start, end)
@@ -114,6 +118,7 @@ impl Reassembly {
             }
             at = known.map_or(end, |known| known.1);
         }
+        // Known parts keep their first copy, so a second one cannot change data that was acknowledged.
         self.ranges.insert(start, end);
         self.note_change(start);
         true
@@ -177,6 +182,7 @@ impl Reassembly {
         let mut most = most.min(MAX_BLOCKS);
         if let Some((start, end)) = self.duplicate.take() {
             block(start, end);
+            // RFC 2883 section 4: the duplicate takes the place of one block.
             most = most.saturating_sub(1);
         }
         let mut blocks = Blocks::default();

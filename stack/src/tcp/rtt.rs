@@ -12,7 +12,7 @@ const MIN_MARGIN: u64 = 200_000;
 const INITIAL: u64 = 1_000_000;
 
 /// Longest timeout, microseconds (RFC 6298 2.5 demands at least 60 s).
-const MAX: u64 = 60_000_000;
+const MAX_RTO_US: u64 = 60_000_000;
 
 /// Lifetime of a minimum, microseconds.
 const MIN_WINDOW: u64 = 300_000_000;
@@ -40,6 +40,7 @@ impl Rtt {
     /// Adds a sample (RFC 6298 2.2 and 2.3).
     pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
         let micros = length(rtt).clamp(1, u64::from(u32::MAX)) as u32;
+        // RFC 6298 2.2: the first sample counts fully, and half of it is the variation.
         if self.smoothed == 0 {
             self.smoothed = micros;
             self.variation = micros / 2;
@@ -48,6 +49,7 @@ impl Rtt {
             let mean = |old: u32, weight: u64, new: u32| {
                 ((u64::from(old) * weight + u64::from(new)) / (weight + 1)) as u32
             };
+            // RFC 6298 2.3: the variation first, because it needs the old mean.
             self.variation = mean(self.variation, 3, self.smoothed.abs_diff(micros));
             self.smoothed = mean(self.smoothed, 7, micros).max(1);
         }
@@ -91,10 +93,12 @@ impl Rtt {
     }
 
     fn reckon(&mut self) {
+        // The margin has a minimum, because a peer may delay an acknowledgement (RFC 9293 3.8.6.3), and a
+        // steady round trip leaves almost no variation.
         let margin = (u64::from(self.variation) * 4).max(MIN_MARGIN);
         let base = self.smoothed_micros().map_or(INITIAL, |smoothed| smoothed + margin);
         // Ten doublings exceed the maximum in any case, and the shift cannot overflow.
-        self.timeout = (base << self.backoff.min(10)).min(MAX) as u32;
+        self.timeout = (base << self.backoff.min(10)).min(MAX_RTO_US) as u32;
     }
 
     /// Doubles the timeout after an expiry (RFC 6298 5.5).

@@ -53,6 +53,8 @@ impl Runs {
     /// Returns the position of the first run that ends after `offset`, if it exists.
     pub(super) fn find(&self, offset: u64) -> At {
         let before = |run: &Run| run.end <= offset;
+        // Two binary searches, over chunks and in one chunk, keep an acknowledgement cheap with ten thousand
+        // runs.
         let full = |chunk: &VecDeque<Run>| chunk.back().is_some_and(before);
         let chunk = match &self.rest {
             Some(rest) if full(&self.first) => 1 + rest.chunks.partition_point(full),

@@ -14,10 +14,10 @@ use crate::host::clock::Time;
 /// Maximum number of runs that a peer's SACK blocks may create. SACK is advice (RFC 2018 section 5), so
 /// blocks that would make more are ignored. At 10 % loss a window of 64 MiB makes about 10,000. A start-up
 /// that overflows a queue makes up to 25,000.
-const MOST_SPLIT: usize = 1 << 15;
+const MAX_SACKED_RUNS: usize = 1 << 15;
 
 /// Number of runs at which no new data is sent. Only tiny segments reach it.
-const MOST_RUNS: usize = 1 << 16;
+const MAX_RUNS: usize = 1 << 16;
 
 /// Part of the stream that was sent at one time and has one fate.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl Scoreboard {
 
     /// Returns true if the maximum number of runs is reached.
     pub(crate) fn is_full(&self) -> bool {
-        self.runs.len() >= MOST_RUNS
+        self.runs.len() >= MAX_RUNS
     }
 
     /// Returns the bytes of memory that the runs occupy.
@@ -127,10 +127,13 @@ impl Scoreboard {
             }
             self.runs.pop_front();
             *self.bytes_of(first.fate) -= first.len();
+            // SACKed parts were counted as delivered when the SACK block came.
             if first.fate != Fate::Sacked {
                 delivered(&first);
             }
         }
+        // Only the front: entries behind it are dropped when their turn comes, which keeps the cost per
+        // acknowledgement constant.
         while self.order.front().is_some_and(|entry| entry.end <= to) {
             self.order.pop_front();
         }
@@ -162,7 +165,8 @@ impl Scoreboard {
                 run.start + (end - run.start) / run.segment * run.segment
             };
             let splits = from > run.start || to < run.end;
-            if from >= to || (splits && self.runs.len() >= MOST_SPLIT) {
+            // A hostile peer could otherwise make this end keep a run for each byte in flight.
+            if from >= to || (splits && self.runs.len() >= MAX_SACKED_RUNS) {
                 at = self.runs.next(at);
                 continue;
             }
@@ -178,6 +182,8 @@ impl Scoreboard {
             *self.bytes_of(run.fate) -= run.len();
             self.sacked += run.len();
             delivered(&run);
+            // Joined at once, so that the number of runs follows the number of gaps and not that of SACK
+            // blocks.
             at = self.join(at);
             at = self.runs.next(at);
         }
@@ -301,8 +307,9 @@ impl Scoreboard {
         self.in_flight += std::mem::take(&mut self.sacked);
     }
 
-    /// Returns true if the oldest byte is SACKed. A peer that still had this byte would acknowledge it.
+    /// Returns true if the oldest byte is SACKed.
     pub(crate) fn is_reneged(&self) -> bool {
+        // A peer that still had this byte would acknowledge it.
         self.runs.front().is_some_and(|first| first.fate == Fate::Sacked)
     }
 
@@ -340,6 +347,7 @@ impl Scoreboard {
 
     /// Returns the last segment in flight or lost, for a tail loss probe (RFC 8985 7.3).
     pub(crate) fn last(&self) -> Option<Run> {
+        // The peer has the SACKed tail already, so a probe with it would show nothing.
         let run = self.runs.iter().rev().find(|run| run.fate != Fate::Sacked)?;
         let before = run.len().saturating_sub(1) / run.segment * run.segment;
         Some(Run { start: run.start + before, ..*run })
@@ -569,8 +577,11 @@ mod tests {
                 ends = (ends.0 + 2, ends.1 - 2);
             }
             assert!(worst < 300, "{worst} runs were moved or looked at for one block");
-            assert!(board.runs.len() <= MOST_SPLIT + 2, "{} runs", board.runs.len());
-            assert!(board.sacked() >= segment * (MOST_SPLIT as u64 / 2 - 2), "what has a place is noted");
+            assert!(board.runs.len() <= MAX_SACKED_RUNS + 2, "{} runs", board.runs.len());
+            assert!(
+                board.sacked() >= segment * (MAX_SACKED_RUNS as u64 / 2 - 2),
+                "what has a place is noted"
+            );
             // A block that fills the gaps needs no new run and joins existing ones.
             board.sack(segment, segments * segment, |_| {});
             assert_eq!((board.runs.len(), board.in_flight()), (2, segment));

@@ -55,6 +55,7 @@ impl<'a> Segment<'a> {
 
     /// Returns the length in the space of sequence numbers.
     pub(crate) fn len(&self) -> u64 {
+        // RFC 9293 3.4: SYN and FIN take one number each, so that they are acknowledged like data.
         self.payload.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
     }
 }
@@ -65,6 +66,7 @@ const CE: u8 = 0b11;
 
 fn ecn(packet: &[u8]) -> u8 {
     match packet[0] >> 4 {
+        // The same two bits, but IPv6's traffic class begins in the middle of the first byte.
         4 => packet[1] & 0b11,
         _ => packet[1] >> 4 & 0b11,
     }

@@ -15,20 +15,14 @@ pub(crate) const RIVALS: Place = ["<!-- rivals -->", "<!-- /rivals -->"];
 pub(crate) const STAGES: Place = ["<!-- stages -->", "<!-- /stages -->"];
 
 /// Checks that a document has a place for results. Call it before minutes of measuring.
-///
-/// # Errors
-///
-/// The file cannot be read, or the markers are missing.
+/// Fails if the file cannot be read, or the markers are missing.
 pub(crate) fn check(path: &Path, place: Place) -> Result<()> {
     replaced(&read(path)?, place, "").map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(())
 }
 
 /// Writes results into a document: a picture, if it lies in the document's folder, and a text.
-///
-/// # Errors
-///
-/// The errors of [`check`]; or the file cannot be written.
+/// Fails with the errors of [`check`]; or the file cannot be written.
 pub(crate) fn write(path: &Path, place: Place, picture: Option<&Path>, text: &str) -> Result<()> {
     let picture = picture.filter(|picture| picture.parent() == path.parent());
     let picture = picture.and_then(|picture| picture.file_name()?.to_str());

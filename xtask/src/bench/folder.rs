@@ -10,10 +10,7 @@ pub(super) struct Folder(PathBuf);
 
 impl Folder {
     /// Makes the folder among the temporary files.
-    ///
-    /// # Errors
-    ///
-    /// The folder cannot be made.
+    /// Fails if the folder cannot be made.
     pub(super) fn new() -> Result<Folder> {
         let path = std::env::temp_dir().join(format!("peersock-bench-{}", std::process::id()));
         fs::create_dir(&path)?;

@@ -66,10 +66,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts to watch.
-    ///
-    /// # Errors
-    ///
-    /// `/proc` cannot be read.
+    /// Errors: `/proc` cannot be read.
     pub(crate) fn start() -> Result<Watch> {
         Ok(Watch { first: Sample::now()?, start: Instant::now() })
     }
@@ -80,10 +77,7 @@ impl Watch {
     }
 
     /// Returns the disturbance. It first waits until [`WINDOW`] has passed since the start.
-    ///
-    /// # Errors
-    ///
-    /// `/proc` cannot be read.
+    /// Errors: `/proc` cannot be read.
     pub(crate) fn finish(self) -> Result<Disturbance> {
         thread::sleep(WINDOW.saturating_sub(self.elapsed()));
         let (last, elapsed) = (Sample::now()?, self.elapsed());
@@ -153,10 +147,7 @@ impl Watcher {
     }
 
     /// Measures, with repetitions. If all attempts were disturbed, the least disturbed one counts.
-    ///
-    /// # Errors
-    ///
-    /// The errors of `measure`, which are not repeated; or `/proc` cannot be read.
+    /// Fails with the errors of `measure`, which are not repeated; or `/proc` cannot be read.
     pub(crate) fn measure<T>(&mut self, mut measure: impl FnMut() -> Result<T>) -> Result<(T, Disturbance)> {
         self.attempts(|| {
             let watch = Watch::start()?;

@@ -40,10 +40,7 @@ impl Lines {
     }
 
     /// Writes the added figures to a file, one JSON object per line.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub(super) fn write(self, path: Option<&Path>) -> Result<()> {
         let Some(path) = path else { return Ok(()) };
         fs::write(path, self.json).map_err(|e| format!("cannot write {}: {e}", path.display()).into())

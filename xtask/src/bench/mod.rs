@@ -297,10 +297,7 @@ fn run_watched(command: &mut Command) -> Result<bool> {
 }
 
 /// Sets a device's offloads.
-///
-/// # Errors
-///
-/// The kernel refuses.
+/// Fails if the kernel refuses.
 pub(crate) fn set_offloads(options: &OffloadOptions) -> Result<()> {
     let features: Vec<_> = options.features.iter().map(|(name, on)| (name.as_str(), *on)).collect();
     offload::set_features(&options.device, &features)

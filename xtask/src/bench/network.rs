@@ -74,10 +74,7 @@ impl Testbed {
     }
 
     /// Makes the link.
-    ///
-    /// # Errors
-    ///
-    /// Namespaces are required and cannot be made. Partial state is removed.
+    /// Fails if namespaces are required and cannot be made. Partial state is removed.
     pub(crate) fn new(mode: Mode) -> Result<Testbed> {
         if mode == Mode::Loopback {
             return Ok(Testbed { mode, namespaces: None, _guards: Vec::new() });

@@ -38,10 +38,7 @@ const HEADER: usize = 16 + 4;
 const ATTRIBUTE: usize = 4;
 
 /// Switches offloads of a device of the current network namespace.
-///
-/// # Errors
-///
-/// Linux's error: no such device or feature, not permitted, or no ethtool netlink (before Linux 5.6).
+/// Errors: Linux's error: no such device or feature, not permitted, or no ethtool netlink (before Linux 5.6).
 pub(crate) fn set_features(device: &str, features: &[Feature<'_>]) -> io::Result<()> {
     let family = ethtool_family()?;
     request(family, ETHTOOL_MSG_FEATURES_SET, &features_message(device, features)).map(|_| ())

@@ -29,10 +29,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// Reads the times used until now.
-    ///
-    /// # Errors
-    ///
-    /// `/proc` cannot be read.
+    /// Errors: `/proc` cannot be read.
     pub(crate) fn now() -> io::Result<Sample> {
         let (busy, steal) =
             fs::read_to_string("/proc/stat").ok().as_deref().and_then(machine).ok_or_else(|| {
@@ -53,10 +50,7 @@ impl Sample {
 }
 
 /// Returns the clock ticks that a living process and its dead children have used.
-///
-/// # Errors
-///
-/// There is no such process.
+/// Fails if there is no such process.
 pub(crate) fn of_process(id: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, process) = process(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has no times"))?;

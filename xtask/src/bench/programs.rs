@@ -64,10 +64,7 @@ impl Work {
 }
 
 /// Runs the benchmark and prints its table. Returns false if a program failed.
-///
-/// # Errors
-///
-/// Programs are missing, the link cannot be made, or a server does not start.
+/// Fails if programs are missing, the link cannot be made, or a server does not start.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     for program in ["nginx", "curl", "redis-server", "redis-benchmark"] {
         if !has(program) {

@@ -29,10 +29,7 @@ pub(crate) struct Options {
 }
 
 /// Runs the benchmark, which prints its table. Returns false if a measurement failed.
-///
-/// # Errors
-///
-/// A part does not build.
+/// Fails if a part does not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let program = build("peersock-bench", PROFILE)?;
     let library = artifact("peersock-python", PROFILE, |message| {

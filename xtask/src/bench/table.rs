@@ -116,10 +116,7 @@ pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
 }
 
 /// Writes `head` as the first line, then one JSON object per figure and per ratio.
-///
-/// # Errors
-///
-/// The file cannot be written.
+/// Fails if the file cannot be written.
 pub(crate) fn write_json(head: &Value, figures: &Figures, path: &Path) -> Result<()> {
     let mut out = format!("{head}\n");
     for (quantity, contender, row) in figures.rows() {

@@ -77,9 +77,7 @@ impl Context {
 }
 
 /// Makes everything and lists it.
-///
-/// # Errors
-/// A product cannot be built or written.
+/// Fails if a product cannot be built or written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(|| root().join("target/packages"));
     let made = make(&out, &options.python, PROFILE)?;
@@ -91,9 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Makes everything in a folder, after removing the products of an earlier run.
-///
-/// # Errors
-/// A product cannot be built or written.
+/// Fails if a product cannot be built or written.
 pub(crate) fn make(out: &Path, python: &Path, profile: &'static str) -> Result<Made> {
     let out = std::path::absolute(out)?;
     let stage = out.join("stage");

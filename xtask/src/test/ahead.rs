@@ -35,10 +35,7 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Prepares a step so that nothing disturbs it. It waits for the builds that the step needs. Before the
     /// first waiting step it starts the builds of later steps.
-    ///
-    /// # Errors
-    ///
-    /// The search path is broken.
+    /// Fails if the search path is broken.
     pub(super) fn prepare(&mut self, step: &str, later: &[&str], workspace: &Workspace) -> Result<()> {
         if WAITING.contains(&step) && self.pending.is_empty() {
             let mut builds = builds(workspace)?;

@@ -30,10 +30,7 @@ const STEPS: &str = "format,sources,header,clippy,python";
 const SKIPPED: [&str; 3] = ["format", "clippy", "python"];
 
 /// Runs the beginnings.
-///
-/// # Errors
-///
-/// The folder cannot be made.
+/// Fails if the folder cannot be made.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("bare: the workspace does not build"));

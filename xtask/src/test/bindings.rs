@@ -19,10 +19,7 @@ const NODE_FILES: &[&str] =
 const GO_FILES: &[&str] = &["go.mod", "node.go", "socket.go", "README.md"];
 
 /// Builds and tests the packages.
-///
-/// # Errors
-///
-/// The library cannot be installed, or a file cannot be copied.
+/// Fails if the library cannot be installed, or a file cannot be copied.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = workspace.target.join("bindings");
     let mut total = Outcome::default();

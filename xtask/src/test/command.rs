@@ -22,20 +22,14 @@ pub(super) fn check(what: &str, command: Command) -> Result<Outcome> {
 }
 
 /// Runs a command, shows its output, and returns its standard output too. Returns false if it failed.
-///
-/// # Errors
-///
-/// The command cannot be started, or hangs.
+/// Fails if the command cannot be started, or hangs.
 pub(super) fn run(command: Command) -> Result<(bool, String)> {
     let (status, output) = run_for_status(command)?;
     Ok((status.success(), output))
 }
 
 /// Does the same, and returns the exit status.
-///
-/// # Errors
-///
-/// The command cannot be started, or hangs.
+/// Fails if the command cannot be started, or hangs.
 pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String)> {
     println!("$ {}", display(&command));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -65,10 +59,7 @@ pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String
 }
 
 /// Runs tests by nextest, and counts the results in its report of this profile.
-///
-/// # Errors
-///
-/// The command cannot be started or hangs, or there is no report because the tests did not run.
+/// Fails if the command cannot be started or hangs, or there is no report because the tests did not run.
 pub(super) fn nextest(command: Command, profile: &str, what: &str) -> Result<Outcome> {
     // Path from .config/nextest.toml.
     let junit = root().join(format!("target/nextest/{profile}/junit.xml"));

@@ -46,10 +46,7 @@ pub(super) const LOGS: [&str; 12] = [
 ];
 
 /// Returns the Debug forms in a crate's source code.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     if TOOLS.contains(&package.name.as_str()) {
         return Ok(Vec::new());

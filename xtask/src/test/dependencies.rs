@@ -60,10 +60,7 @@ struct Banned {
 }
 
 /// Runs the checks.
-///
-/// # Errors
-///
-/// `deny.toml` cannot be parsed.
+/// Fails if `deny.toml` cannot be parsed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let rules: Rules = toml::from_str(&fs::read_to_string(root().join("deny.toml"))?)?;
     let mut outcome = Outcome::default();

@@ -106,10 +106,7 @@ address() {
 const FOLDERS: [&str; 3] = ["examples", "reach/nat/examples", "reach/streams/examples"];
 
 /// Builds and runs the examples.
-///
-/// # Errors
-///
-/// A folder cannot be made or read, or cargo cannot be started.
+/// Fails if a folder cannot be made or read, or cargo cannot be started.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let (built, _) = run(workspace::build())?;
     let mut outcome = Outcome::of("the example programs build", built);

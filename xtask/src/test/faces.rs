@@ -14,10 +14,7 @@ const LISTS: [(&str, u32); 5] = [("S1", 90), ("S2", 35), ("S3", 26), ("S4", 18),
 const OTHERS: [&str; 4] = ["target", "node_modules", "corpus", ".git"];
 
 /// Returns the claims that no longer hold.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints() -> Result<Vec<String>> {
     let text = fs::read_to_string(root().join("docs/reference/FACES.md"))?;
     let mut tests = BTreeSet::new();

@@ -7,9 +7,6 @@ use crate::{Result, root};
 const PREFIX: &str = "peersock-";
 
 /// Returns the crates whose names and folders disagree.
-///
-/// # Errors
-///
 /// Returns an error for a crate outside of the tree.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let mut complaints = Vec::new();

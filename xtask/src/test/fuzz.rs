@@ -18,10 +18,7 @@ use crate::{Result, root};
 const SECONDS: u32 = 5;
 
 /// Runs all targets.
-///
-/// # Errors
-///
-/// The targets do not build.
+/// Fails if the targets do not build.
 pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
     if !has_compiler() {
         return Ok(Outcome::skipped("fuzz", "the fuzzers' runtime needs a compiler for C++"));
@@ -54,10 +51,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
 
 /// Returns the commands that build the targets, preceded by cargo-fuzz if it is missing; none if this machine
 /// cannot build them.
-///
-/// # Errors
-///
-/// The search path is broken.
+/// Fails if the search path is broken.
 pub(super) fn builds(workspace: &Workspace) -> Result<Vec<Command>> {
     if !has_compiler() {
         return Ok(Vec::new());

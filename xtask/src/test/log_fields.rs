@@ -16,10 +16,7 @@ const DOCUMENT: &str = "docs/use/STATUS.md";
 const HEADING: &str = "## Fields of log lines\n";
 
 /// Returns the unlisted fields, and the listed fields that nothing logs.
-///
-/// # Errors
-///
-/// A file cannot be read, or the list is missing.
+/// Fails if a file cannot be read, or the list is missing.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let document = fs::read_to_string(root().join(DOCUMENT))?;
     let listed = listed(&document).ok_or_else(|| format!("{DOCUMENT} has no list of fields"))?;

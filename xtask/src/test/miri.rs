@@ -20,10 +20,7 @@ const WITHOUT: &str =
     "Miri is not installed (rustup toolchain install nightly --component miri,rust-src), or cargo-nextest";
 
 /// Runs the tests.
-///
-/// # Errors
-///
-/// nextest reports nothing.
+/// Fails if nextest reports nothing.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     if !works(nightly(&["miri", "--version"])) || !works(nightly(&["nextest", "--version"])) {
         return Ok(Outcome::skipped("miri", WITHOUT));

@@ -99,19 +99,13 @@ fn step_names() -> clap::builder::PossibleValuesParser {
 }
 
 /// Runs the steps of `cargo xtask test`. Returns false if a step failed.
-///
-/// # Errors
-///
-/// The workspace itself cannot be read.
+/// Fails if the workspace itself cannot be read.
 pub(crate) fn test(options: &Options) -> Result<bool> {
     run(options, Part::Quick)
 }
 
 /// Runs the steps of `cargo xtask ci`. Returns false if a step failed.
-///
-/// # Errors
-///
-/// The workspace itself cannot be read.
+/// Fails if the workspace itself cannot be read.
 pub(crate) fn ci(options: &CiOptions) -> Result<bool> {
     run(&options.common, if options.rest { Part::Rest } else { Part::All })
 }

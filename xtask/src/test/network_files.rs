@@ -58,10 +58,7 @@ const PLACES: [(&str, &str, &str); 11] = [
 ];
 
 /// Returns the places without the names, and the readers of such files without a place here.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (file, from, to) in PLACES {

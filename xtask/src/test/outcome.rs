@@ -91,10 +91,7 @@ impl Outcome {
     }
 
     /// Counts a JUnit file by nextest, which holds the output of every test.
-    ///
-    /// # Errors
-    ///
-    /// It is not such a file.
+    /// Fails if it is not such a file.
     pub(super) fn from_junit(xml: &str) -> Result<Outcome> {
         let suites = tags(xml, "testsuites").next().ok_or("the JUnit file has no <testsuites>")?;
         let number = |name| attribute(suites, name).and_then(|text| text.parse::<usize>().ok());
@@ -119,10 +116,7 @@ impl Outcome {
     }
 
     /// Counts a JUnit file by pytest.
-    ///
-    /// # Errors
-    ///
-    /// It is not such a file.
+    /// Fails if it is not such a file.
     pub(super) fn from_pytest(xml: &str) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         tags(xml, "testsuite").next().ok_or("the JUnit file has no <testsuite>")?;
@@ -143,10 +137,7 @@ impl Outcome {
     }
 
     /// Counts a program whose last line is `N passed, N failed`.
-    ///
-    /// # Errors
-    ///
-    /// The last line has another form.
+    /// Fails if the last line has another form.
     pub(super) fn from_last_line(what: &str, output: &str) -> Result<Outcome> {
         let last = output.lines().last().unwrap_or_default();
         if !last.contains(" passed, ") || !last.contains(" failed") {

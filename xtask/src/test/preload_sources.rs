@@ -15,10 +15,7 @@ const LIST: (&str, &str) = ("const SOURCES", "];");
 const LIBRARY: &str = "peersock-preload";
 
 /// Returns the library's packages that the script does not watch, and those it watches needlessly.
-///
-/// # Errors
-///
-/// The script cannot be read.
+/// Fails if the script cannot be read.
 pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let script = fs::read_to_string(root().join(SCRIPT))?;
     let Some(listed) = listed(&script) else { return Ok(vec![format!("{SCRIPT}: it has no list any more")]) };

@@ -35,10 +35,7 @@ const BANNED: [&str; 12] = [
 const COLUMNS: usize = 110;
 
 /// Returns where a crate's comments break the rules.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     let folder = package.manifest.parent().unwrap_or(&package.manifest);
     let (mut complaints, mut total) = (Vec::new(), Counts::default());

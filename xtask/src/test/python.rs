@@ -65,10 +65,7 @@ fn folder() -> PathBuf {
 }
 
 /// Returns a Python with the tools that build and check the package, or the reason if there is none.
-///
-/// # Errors
-///
-/// The tools are available but cannot be installed.
+/// Fails if the tools are available but cannot be installed.
 pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, String>> {
     let mut venv = Command::new("python3");
     venv.args(["-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))"]);

@@ -10,10 +10,7 @@ use super::workspace::{self, Workspace};
 use crate::{Result, root};
 
 /// Runs `bindings/python/tests/one_pass.py`.
-///
-/// # Errors
-///
-/// A file cannot be linked.
+/// Fails if a file cannot be linked.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut python = Command::new("python3");
     python.args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]);

@@ -25,10 +25,7 @@ const CRATES: [&str; 6] = [
 ];
 
 /// Builds and runs the tests.
-///
-/// # Errors
-///
-/// Cargo cannot be started, or nextest reports nothing.
+/// Fails if Cargo cannot be started, or nextest reports nothing.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let Some(host) = host()? else {
         return Ok(Outcome::skipped(

@@ -22,10 +22,7 @@ const MAX_CRATES: usize = 90;
 const MAX_BYTES: u64 = 6_000_000;
 
 /// Measures the program, and checks the features.
-///
-/// # Errors
-///
-/// The folder cannot be made, or cargo's output cannot be parsed.
+/// Fails if the folder cannot be made, or cargo's output cannot be parsed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let program = Program::make(&workspace.target.join("sizes"))?;
     let mut outcome = Outcome::default();

@@ -34,10 +34,7 @@ struct Ignored {
 }
 
 /// Returns this step's tests, each with its reason, and all cells together, as skipped.
-///
-/// # Errors
-///
-/// A source file cannot be read.
+/// Fails if a source file cannot be read.
 pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut has_cells = false;
@@ -57,10 +54,7 @@ pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
 }
 
 /// Returns complaints about a crate's ignored tests whose reasons name nothing that runs them.
-///
-/// # Errors
-///
-/// A source file cannot be read.
+/// Fails if a source file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     let is_run = |reason: &str| reason.starts_with(SLOW) || ELSEWHERE.iter().any(|by| reason.starts_with(by));
     let lost = ignored_in(package)?.into_iter().filter(|ignored| !is_run(&ignored.reason));

@@ -71,10 +71,7 @@ const KINDS: [&str; 4] =
     ["overlay/src/network", "overlay/src/id", "overlay/src/lib.rs", "xtask/src/test/sources.rs"];
 
 /// Runs the checks.
-///
-/// # Errors
-///
-/// A source file cannot be read.
+/// Fails if a source file cannot be read.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut note = |complaints: Vec<String>| {

@@ -52,10 +52,7 @@ pub(crate) struct Options {
 }
 
 /// Repeats the tests. Returns false if one failed.
-///
-/// # Errors
-///
-/// cargo-nextest is missing, or the tests do not build.
+/// Fails if cargo-nextest is missing, or the tests do not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     // Busy processes would make minutes of it hours, and tests that build a library themselves would time
     // out.

@@ -15,10 +15,7 @@ use crate::{Result, root};
 const PANICS: [&str; 4] = ["thread::spawn(", "scope.spawn(", "Runtime::new(", ".spawn(move||{}).expect("];
 
 /// Returns the calls in a crate's source code, except in tests.
-///
-/// # Errors
-///
-/// A file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     if TOOLS.contains(&package.name.as_str()) {
         return Ok(Vec::new());

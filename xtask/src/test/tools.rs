@@ -9,10 +9,7 @@ use super::workspace::Workspace;
 use crate::{Result, cargo};
 
 /// Returns `cargo NAME …`, also if it is installed only in the build folder.
-///
-/// # Errors
-///
-/// The search path is broken.
+/// Fails if the search path is broken.
 pub(super) fn tool(workspace: &Workspace, name: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = cargo();
     let path = env::var_os("PATH").unwrap_or_default();
@@ -23,10 +20,7 @@ pub(super) fn tool(workspace: &Workspace, name: &str, arguments: &[&str]) -> Res
 }
 
 /// Installs `cargo-NAME` if it is missing. Returns false if there is no network, or no compiler for it.
-///
-/// # Errors
-///
-/// Cargo cannot be started.
+/// Fails if Cargo cannot be started.
 pub(super) fn provide(workspace: &Workspace, name: &str) -> Result<bool> {
     if works(tool(workspace, name, &["--version"])?) {
         return Ok(true);

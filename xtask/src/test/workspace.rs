@@ -25,10 +25,7 @@ pub(super) struct Package {
 
 impl Workspace {
     /// Reads the workspace from cargo.
-    ///
-    /// # Errors
-    ///
-    /// A manifest is broken.
+    /// Fails if a manifest is broken.
     pub(super) fn read() -> Result<Workspace> {
         let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output()?;
         if !output.status.success() {

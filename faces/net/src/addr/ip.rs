@@ -15,16 +15,6 @@ const MAX_FLOW: u32 = 0xF_FFFF;
 ///
 /// The default holds no address and has an empty text: it means every local address to listeners, and this
 /// machine to dialers. An IPv4-mapped IPv6 address is converted to IPv4.
-///
-/// ```
-/// use peersock_net::IpAddr;
-///
-/// let addr: IpAddr = "fe80::1%7".parse()?;
-/// assert!(addr.is_ipv6());
-/// assert_eq!((addr.zone(), addr.scope_id()), ("7", Ok(7)));
-/// assert_eq!(addr.to_string(), "fe80::1%7");
-/// # Ok::<(), peersock_net::AddressError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct IpAddr {
     ip: Option<net::IpAddr>,

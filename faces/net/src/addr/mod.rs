@@ -17,14 +17,6 @@ use crate::network::{Family, Kind};
 use crate::{AddressError, Network};
 
 /// The address of an endpoint. [`dial`](crate::dial()) and [`listen`](crate::listen()) accept its text.
-///
-/// ```
-/// use peersock_net::{Addr, Network, TcpAddr};
-///
-/// let addr = Addr::from("[fd00::1]:80".parse::<TcpAddr>()?);
-/// assert_eq!((addr.network(), addr.to_string()), (Network::Tcp, "[fd00::1]:80".to_owned()));
-/// # Ok::<(), peersock_net::AddressError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Addr {
     /// A TCP address.

@@ -12,17 +12,6 @@ use crate::{AddressError, Network};
 
 /// The address of a Unix domain socket: a path, `@` and a name in Linux's abstract namespace, or empty for an
 /// endpoint without a name.
-///
-/// ```
-/// use std::path::Path;
-///
-/// use peersock_net::{Network, UnixAddr};
-///
-/// let addr = UnixAddr::datagram("/tmp/socket")?;
-/// assert_eq!((addr.network(), addr.path()), (Network::Unixgram, Some(Path::new("/tmp/socket"))));
-/// assert_eq!(UnixAddr::stream("@name")?.path(), None);
-/// # Ok::<(), peersock_net::AddressError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UnixAddr {
     name: OsString,

@@ -20,9 +20,7 @@ macro_rules! connection_methods {
             }
 
             /// Reads into a buffer, as [`read`](Self::read) does. Returns the number of bytes.
-            ///
-            /// # Errors
-            /// See [`read`](Self::read).
+            /// Errors: see [`read`](Self::read).
             pub async fn read_into(&self, buffer: &mut [u8]) -> Result<usize, crate::SocketError> {
                 Ok(self.core().read_into(buffer).await?.0)
             }
@@ -49,17 +47,13 @@ macro_rules! connection_methods {
             }
 
             /// Closes the receiving direction: reads, pending ones too, return nothing from now on.
-            ///
-            /// # Errors
-            /// See [`shutdown`](Self::shutdown).
+            /// Errors: see [`shutdown`](Self::shutdown).
             pub fn close_read(&self) -> Result<(), crate::SocketError> {
                 self.shutdown(std::net::Shutdown::Read)
             }
 
             /// Closes the sending direction: the peer reaches the stream's end after reading all data.
-            ///
-            /// # Errors
-            /// See [`shutdown`](Self::shutdown).
+            /// Errors: see [`shutdown`](Self::shutdown).
             pub fn close_write(&self) -> Result<(), crate::SocketError> {
                 self.shutdown(std::net::Shutdown::Write)
             }

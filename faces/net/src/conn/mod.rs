@@ -70,18 +70,6 @@ pub struct UnixConn(Core);
 /// A connection of any network, as [`dial`](crate::dial()) returns it.
 ///
 /// Use `AsyncRead` and `AsyncWrite` on streams only, because datagram sockets have no end.
-///
-/// ```
-/// use peersock_net as net;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), net::SocketError> {
-/// let listener = net::listen("127.0.0.1:0", "tcp").await?;
-/// let conn = net::dial(&listener.addr().to_string(), "tcp").await?;
-/// assert_eq!(conn.remote_addr(), Some(listener.addr()));
-/// # Ok(())
-/// # }
-/// ```
 pub enum Conn {
     /// A TCP connection.
     Tcp(TcpConn),
@@ -188,9 +176,7 @@ impl UdpConn {
     }
 
     /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address.
-    ///
-    /// # Errors
-    /// See [`read`](Self::read).
+    /// Errors: see [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, UdpAddr), SocketError> {
         match self.0.read_from(n).await? {
             (data, Some(Addr::Udp(sender))) => Ok((data, sender)),
@@ -247,9 +233,7 @@ impl UnixConn {
 
     /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address (empty if the
     /// sender has no name). On a stream, returns the data of [`read`](Self::read) and the peer's address.
-    ///
-    /// # Errors
-    /// See [`read`](Self::read).
+    /// Errors: see [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, UnixAddr), SocketError> {
         match self.0.read_from(n).await? {
             (data, Some(Addr::Unix(sender))) => Ok((data, sender)),
@@ -299,9 +283,7 @@ impl Conn {
 
     /// Reads one datagram, up to `n` bytes of it, and returns it with its sender's address. On a stream,
     /// returns the data of [`read`](Self::read) and the peer's address.
-    ///
-    /// # Errors
-    /// See [`read`](Self::read).
+    /// Errors: see [`read`](Self::read).
     pub async fn read_from(&self, n: usize) -> Result<(Vec<u8>, Addr), SocketError> {
         let (data, sender) = self.core().read_from(n).await?;
         let sender = sender.or_else(|| self.remote_addr());

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use tokio::time::sleep;
 
 use super::Socket;
-use super::kernel_packets::{PAUSE, UdpPackets, UnixPackets};
+use super::kernel_packets::{SEND_RETRY_INTERVAL, UdpPackets, UnixPackets};
 use super::overlay::{OverlayPackets, OverlayStream};
 use crate::members::{Members, is_members};
 
@@ -97,7 +97,7 @@ pub(crate) async fn connect_unix(
     loop {
         match socket.connect(remote) {
             // The listener's backlog is full.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(SEND_RETRY_INTERVAL).await,
             done => break done?,
         }
     }

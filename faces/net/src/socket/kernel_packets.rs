@@ -19,7 +19,7 @@ use crate::network::Kind;
 use crate::{Addr, UnixAddr};
 
 /// Retry interval where the system cannot report free space.
-pub(super) const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const SEND_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A UDP socket.
 pub(super) struct UdpPackets {
@@ -129,7 +129,7 @@ impl UnixPackets {
             *pause = None;
             match SockRef::from(&self.socket).send_to(data, to) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *pause = Some(Box::pin(sleep(PAUSE)));
+                    *pause = Some(Box::pin(sleep(SEND_RETRY_INTERVAL)));
                 }
                 done => return Poll::Ready(done),
             }

@@ -18,8 +18,8 @@ use crate::owner::Owner;
 use crate::slots::{Slot, Slots};
 
 /// Limits of one client's datagrams that wait while its flow is set up, in number and bytes.
-const MOST_WAITING: usize = 64;
-const MOST_BYTES: usize = 256 << 10;
+const MAX_WAITING_DATAGRAMS: usize = 64;
+const MAX_WAITING_BYTES: usize = 256 << 10;
 
 /// Limits of the flows; all sockets share the slots.
 pub(super) struct Limits {
@@ -57,7 +57,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
                     (limits.tell)(Event::Full { client: client.to_string() });
                     continue;
                 };
-                let (sender, datagrams) = mpsc::channel(MOST_WAITING);
+                let (sender, datagrams) = mpsc::channel(MAX_WAITING_DATAGRAMS);
                 let flow = Flow {
                     client,
                     socket: Arc::clone(&socket),
@@ -76,7 +76,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
                     }
                     client
                 });
-                flows.insert(client, Waiting { sender, room: Arc::new(Semaphore::new(MOST_BYTES)) });
+                flows.insert(client, Waiting { sender, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)) });
                 &flows[&client]
             }
         };

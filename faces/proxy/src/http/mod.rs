@@ -35,11 +35,11 @@ use crate::stream::Link;
 use crate::target::{Host, Target};
 
 /// Timeout for an admitted client's request head, and for idle time between two requests.
-const HEAD: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limits of a head: bytes kept, and number of fields.
-pub(crate) const MOST_OF_HEAD: usize = 64 << 10;
-pub(crate) const MOST_FIELDS: usize = 100;
+pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
+pub(crate) const MAX_FIELDS: usize = 100;
 
 /// The default port of a URI.
 const HTTP_PORT: u16 = 80;
@@ -69,8 +69,8 @@ pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
         }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    builder.max_headers(MOST_FIELDS).max_buf_size(MOST_OF_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD_BYTES);
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(link), service).with_upgrades());
     let served = tokio::select! {
         served = &mut serving => served,

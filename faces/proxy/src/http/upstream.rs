@@ -9,7 +9,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
 use super::answer::Body;
-use super::{MOST_FIELDS, MOST_OF_HEAD};
+use super::{MAX_FIELDS, MAX_HEAD_BYTES};
 use crate::error::DialError;
 use crate::gate::Dialed;
 use crate::stop::Stop;
@@ -60,7 +60,7 @@ impl Upstream {
         }
         let dialed = dial().await.map_err(Failed::Dial)?;
         let mut builder = http1::Builder::new();
-        builder.max_headers(MOST_FIELDS).max_buf_size(MOST_OF_HEAD);
+        builder.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD_BYTES);
         let made = builder.handshake(TokioIo::new(dialed.link)).await;
         let (mut sender, connection) = made.map_err(Failed::Http)?;
         let stop = self.stop.clone();

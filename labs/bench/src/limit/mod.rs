@@ -25,7 +25,7 @@ const WINDOW: u64 = 40 * 44;
 /// Number of datagrams per acknowledgement. The receiver also acknowledges when nothing is left to read.
 const ACK_EVERY: u64 = 88;
 /// Time without an acknowledgement after which the sender goes on, because the tail of the window was lost.
-const STALL: Duration = Duration::from_millis(20);
+const LOST_TAIL_TIMEOUT: Duration = Duration::from_millis(20);
 /// Size in bytes of the application's buffers at both ends. They slightly exceed the caches, as real ones do.
 const APPLICATION_BUFFER: usize = 1 << 20;
 
@@ -152,7 +152,7 @@ fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
             while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}
         }
         while next - acknowledged >= WINDOW {
-            if !socket.wait_readable(STALL)? {
+            if !socket.wait_readable(LOST_TAIL_TIMEOUT)? {
                 acknowledged = next;
             }
             while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}

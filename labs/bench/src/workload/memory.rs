@@ -21,11 +21,11 @@ pub(crate) fn raise_descriptor_limit() {
 
 /// Time after which a started node is idle. By then it has sent its first beacons, knows its path MTU, and
 /// has answered the nodes that found it.
-const SETTLES: Duration = Duration::from_secs(5);
+const START_TIME: Duration = Duration::from_secs(5);
 
 /// Does nothing, and returns the cost of that.
 pub(super) fn idle(time: Duration) -> io::Result<Report> {
-    thread::sleep(SETTLES);
+    thread::sleep(START_TIME);
     let (start, before) = (Instant::now(), Usage::now());
     thread::sleep(time);
     let cpu = (Usage::now() - before).cpu.as_secs_f64();

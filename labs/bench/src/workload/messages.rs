@@ -11,13 +11,13 @@ use crate::report::Report;
 use crate::usage::Usage;
 
 /// Messages sent each millisecond, over all connections together.
-const PER_MS: usize = 10;
+const MESSAGES_PER_MS: usize = 10;
 
 /// Pause between the last connection and the first message.
-const SETTLES: Duration = Duration::from_secs(1);
+const FIRST_MESSAGE_DELAY: Duration = Duration::from_secs(1);
 
 /// Time within which the last message arrives.
-const ARRIVES: Duration = Duration::from_secs(10);
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends 10,000 messages a second, over the connections in turn.
 pub(super) fn send<T: Transport>(
@@ -36,14 +36,14 @@ pub(super) fn send<T: Transport>(
         stream.set_nodelay(true)?;
         streams.push(stream);
     }
-    thread::sleep(SETTLES);
+    thread::sleep(FIRST_MESSAGE_DELAY);
     let message = [0x5a; MESSAGE_SIZE];
     let (before, own) = (ask(transport, address, Command::COUNT)?, Usage::now());
     let (start, end) = (Instant::now(), Duration::from_secs_f64(secs));
     let mut sent = 0;
     let mut turn = 0;
     for tick in 1.. {
-        for _ in 0..PER_MS {
+        for _ in 0..MESSAGES_PER_MS {
             streams[turn].write_all(&message)?;
             turn = (turn + 1) % connections;
             sent += 1;
@@ -60,7 +60,7 @@ pub(super) fn send<T: Transport>(
         if now.bytes >= expected {
             break now;
         }
-        if start.elapsed() > took + ARRIVES {
+        if start.elapsed() > took + LAST_MESSAGE_TIMEOUT {
             return Err(io::Error::other(format!("{} bytes have not arrived", expected - now.bytes)));
         }
         thread::sleep(Duration::from_millis(10));

@@ -114,9 +114,7 @@ impl Ledger {
     }
 
     /// Records that a side's connection failed.
-    ///
-    /// # Errors
-    /// No earlier event at either end explains the failure.
+    /// Fails if no earlier event at either end explains the failure.
     pub fn failed(&mut self, id: u64, side: Side, error: Error) -> Result<(), Violation> {
         let Some(entry) = self.conversations.get_mut(&id) else { return Ok(()) };
         let excused = entry.disturbed;
@@ -220,9 +218,7 @@ impl Ledger {
     }
 
     /// Records a datagram that `side` received and whose content was correct.
-    ///
-    /// # Errors
-    /// No one sent the datagram, it was sent elsewhere, or it was received before.
+    /// Fails if no one sent the datagram, it was sent elsewhere, or it was received before.
     pub fn receive_datagram(
         &mut self,
         id: u64,

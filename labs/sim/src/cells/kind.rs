@@ -3,13 +3,6 @@ use std::fmt;
 use crate::net::Behaviour;
 
 /// The way one side of a cell is connected.
-///
-/// ```
-/// use peersock_sim::cells::Kind;
-///
-/// assert!(Kind::all().contains(&Kind::Cgn));
-/// assert_eq!(Kind::Open.to_string(), "open");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A public IPv4 address, and no filter.

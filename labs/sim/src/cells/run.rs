@@ -30,13 +30,6 @@ pub struct Cell {
 }
 
 /// Two nodes behind one box, and a seed for all other parameters.
-///
-/// ```
-/// use peersock_sim::cells::{PathKind, Shared, Together};
-///
-/// let outcome = Together { shared: Shared::Home, seed: 1 }.run(false).unwrap();
-/// assert_eq!(outcome.path, PathKind::Direct);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Together {
     /// The box or network that the two nodes share.
@@ -89,17 +82,15 @@ const ROOTS: u8 = 2;
 const CLOCK: Duration = Duration::from_secs(1_800_000_000);
 
 /// Bytes each side writes at first, and bytes of each later message.
-const FIRST: u64 = 2000;
-const AGAIN: u64 = 200;
+const FIRST_BYTES: u64 = 2000;
+const MESSAGE_BYTES: u64 = 200;
 /// Number of the later messages, and the interval between them.
-const TIMES: u64 = 60;
-const INTERVAL: Duration = Duration::from_millis(200);
+const MESSAGES: u64 = 60;
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Cell {
     /// Runs the cell. `trace` writes every event to standard error.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         for (number, kind) in (1..).zip(self.kinds) {
@@ -114,9 +105,7 @@ impl Cell {
 
 impl Together {
     /// Runs the cell, as [`Cell::run`] does.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
         let mut meeting = Meeting::new(self.seed, trace)?;
         let Meeting { world, random, .. } = &mut meeting;
@@ -183,7 +172,7 @@ impl Meeting {
             direct_after: None,
             relayed_bytes: 0,
         };
-        world.run_while(begun + LIMIT, |world| {
+        world.run_while(begun + CELL_TIMEOUT, |world| {
             let took = world.now() - begun;
             if outcome.first_byte.is_none() && world.ledger.bytes_checked > 0 {
                 outcome.first_byte = Some(took);
@@ -206,7 +195,7 @@ const REGISTERED_BY: Time = Duration::from_secs(5);
 /// Time that nodes wait for an answer by UDP before they open a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 /// Time limit of the whole cell.
-const LIMIT: Duration = Duration::from_secs(30);
+const CELL_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, Vec<RootConfig>), Violation> {
     let (mut places, mut configs) = (Vec::new(), Vec::new());
@@ -226,14 +215,16 @@ fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, 
 /// Plans a few kilobytes both ways, then a small message now and then for twelve seconds. No step waits for
 /// those messages, so long round trips do not prolong the plan.
 fn plan(network: NetworkId, (client, server): (usize, usize)) -> Plan {
-    let (mut asks, mut answers) =
-        (vec![Step::Write(FIRST), Step::Await(FIRST)], vec![Step::Await(FIRST), Step::Write(FIRST)]);
-    for time in 1..=TIMES {
-        let total = FIRST + time * AGAIN;
-        asks.extend([Step::Pause(INTERVAL), Step::Write(AGAIN)]);
-        answers.extend([Step::Await(total), Step::Write(AGAIN)]);
+    let (mut asks, mut answers) = (
+        vec![Step::Write(FIRST_BYTES), Step::Await(FIRST_BYTES)],
+        vec![Step::Await(FIRST_BYTES), Step::Write(FIRST_BYTES)],
+    );
+    for time in 1..=MESSAGES {
+        let total = FIRST_BYTES + time * MESSAGE_BYTES;
+        asks.extend([Step::Pause(MESSAGE_INTERVAL), Step::Write(MESSAGE_BYTES)]);
+        answers.extend([Step::Await(total), Step::Write(MESSAGE_BYTES)]);
     }
-    asks.push(Step::Await(FIRST + TIMES * AGAIN));
+    asks.push(Step::Await(FIRST_BYTES + MESSAGES * MESSAGE_BYTES));
     let scripts = [Script(asks), Script(answers)];
     Plan { scripts, readers: [Reader::EAGER; 2], ..Plan::greeting(network, (client, server), PORT) }
 }

@@ -12,13 +12,6 @@ use crate::{Random, Violation};
 use super::{Expected, home};
 
 /// The box or network that two nodes share.
-///
-/// ```
-/// use peersock_sim::cells::{Expected, Shared};
-///
-/// assert_eq!(Shared::Home.expected(), Expected::Direct);
-/// assert_eq!(Shared::Home.to_string(), "one home");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shared {
     /// The LAN behind a usual home router, where the nodes hear each other's beacons.

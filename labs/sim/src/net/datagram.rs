@@ -24,11 +24,6 @@ impl Datagram {
 }
 
 /// Splits a UDP GSO batch into datagrams of `segment_size` bytes. The last one may be shorter.
-///
-/// ```
-/// let parts: Vec<_> = peersock_sim::net::split_segments(b"aabbc", Some(2)).collect();
-/// assert_eq!(parts, [&b"aa"[..], b"bb", b"c"]);
-/// ```
 pub fn split_segments(contents: &[u8], segment_size: Option<usize>) -> impl Iterator<Item = &[u8]> {
     contents.chunks(segment_size.unwrap_or(contents.len()).max(1))
 }

@@ -7,18 +7,6 @@ use super::nat::Scope;
 use crate::Time;
 
 /// A firewall without translation. It lets everything out, and only answers to inside hosts in.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_sim::net::{Behaviour, Firewall};
-///
-/// let mut firewall = Firewall::new(Behaviour::AddressAndPortDependent, Duration::from_secs(60));
-/// let (inner, remote) = ("[2001:db8::1]:1".parse().unwrap(), "[2001:db8:1::1]:2".parse().unwrap());
-/// assert!(!firewall.lets_in(Duration::ZERO, remote, inner));
-/// firewall.note_outbound(Duration::ZERO, inner, remote);
-/// assert!(firewall.lets_in(Duration::from_secs(59), remote, inner));
-/// assert!(!firewall.lets_in(Duration::from_secs(60), remote, inner));
-/// ```
 #[derive(Debug)]
 pub struct Firewall {
     filtering: Behaviour,

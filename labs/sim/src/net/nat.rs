@@ -40,12 +40,6 @@ pub(super) enum Scope {
 }
 
 /// Rule for the outer port of a new mapping. If that port is taken, the mapping gets any port.
-///
-/// ```
-/// use peersock_sim::net::PortDelta;
-///
-/// assert_ne!(PortDelta::Equal, PortDelta::Random);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortDelta {
     /// The inner port.
@@ -70,18 +64,6 @@ pub enum PortDelta {
 }
 
 /// Behaviour of a [`Nat`].
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_sim::net::{Behaviour, NatConfig};
-///
-/// let symmetric = NatConfig {
-///     mapping: Behaviour::AddressAndPortDependent,
-///     filtering: Behaviour::AddressAndPortDependent,
-///     ..NatConfig::new("203.0.113.1".parse().unwrap())
-/// };
-/// assert_eq!(symmetric.timeout, Duration::from_secs(120));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
     /// The box's outer address. The box drops packets of the other family without translation.

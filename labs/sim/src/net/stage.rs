@@ -4,16 +4,6 @@ use super::Datagram;
 use crate::{Random, Time};
 
 /// One effect of a link on the datagrams that pass it.
-///
-/// ```
-/// use std::time::Duration;
-/// use peersock_sim::net::{Pipe, Stage};
-///
-/// // A consumer line: 20 Mbit/s with 60 ms of queue, 15 ms away, one loss in a thousand.
-/// let rate = Stage::Rate { bytes_per_second: 2_500_000, queue: 150_000 };
-/// let delay = Stage::Delay { base: Duration::from_millis(15), jitter: Duration::from_millis(1) };
-/// let pipe = Pipe::new([Stage::Loss(0.001), rate, delay]);
-/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
     /// Delays each datagram by `base` plus a random time up to `jitter`. Jitter alone does not change the

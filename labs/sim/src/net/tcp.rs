@@ -6,12 +6,6 @@ use std::time::Duration;
 use super::{Gateway, HostId, Net};
 
 /// The protocols that a gateway lets out of its LAN.
-///
-/// ```
-/// use peersock_sim::net::Passes;
-///
-/// assert!(Passes::TcpTo443.tcp(443) && !Passes::TcpTo443.tcp(80) && !Passes::TcpTo443.udp());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Passes {
     /// Everything.

@@ -81,7 +81,7 @@ impl World {
             let Some((received, networks)) = machine.node().map(Node::burden) else { continue };
             let counters = self.counters(number);
             let moved: u64 = BYTES_MOVED.iter().map(|name| counters[name]).sum();
-            if moved > received * (MOST_PASSES + networks) {
+            if moved > received * (MAX_PASSES_PER_BYTE + networks) {
                 return Err(Violation(format!(
                     "node {number} has gone over {moved} bytes for {received} that came, in {networks} networks"
                 )));
@@ -91,9 +91,7 @@ impl World {
     }
 
     /// Checks that every undisturbed conversation has completed.
-    ///
-    /// # Errors
-    /// A conversation has not completed.
+    /// Fails if a conversation has not completed.
     pub fn check_complete(&self) -> Result<(), Violation> {
         match self.ledger.pending().next() {
             None => Ok(()),
@@ -120,9 +118,7 @@ impl World {
 
     /// Checks that only connections whose other end crashed or left remain. Returns the number of nodes that
     /// must have none at all, and the number of running nodes.
-    ///
-    /// # Errors
-    /// A node has more connections.
+    /// Fails if a node has more connections.
     pub fn check_nothing_left(&self) -> Result<(usize, usize), Violation> {
         let (mut idle, mut running) = (0, 0);
         for (number, machine) in self.machines.iter().enumerate() {
@@ -160,4 +156,4 @@ const MAX_SESSIONS_PER_PEER: usize = 4 + 4 + 8;
 const BYTES_MOVED: [&str; 3] = ["bytes_tried", "ip_bytes_reassembled", "tcp_bytes_reordered"];
 /// Maximum number of passes over each byte. Handshake bytes are hashed twice and decrypted once, and
 /// reordered bytes are copied up to four times. Hellos and beacons take one pass per network.
-const MOST_PASSES: u64 = 4;
+const MAX_PASSES_PER_BYTE: u64 = 4;

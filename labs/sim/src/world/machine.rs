@@ -104,9 +104,7 @@ impl World {
     }
 
     /// Starts a node, which joins its networks at once.
-    ///
-    /// # Errors
-    /// A program on the node has observed a violation.
+    /// Fails if a program on the node has observed a violation.
     pub fn start(&mut self, number: usize) -> Result<(), Violation> {
         let at = self.instant();
         let seed = self.random.bytes();
@@ -141,9 +139,7 @@ impl World {
     }
 
     /// Makes a running node join a network, now and after each restart.
-    ///
-    /// # Errors
-    /// A program on the node has observed a violation.
+    /// Fails if a program on the node has observed a violation.
     pub fn join(&mut self, number: usize, network: NetworkConfig, ports: Vec<u16>) -> Result<(), Violation> {
         let at = self.instant();
         let machine = &mut self.machines[number];
@@ -156,9 +152,7 @@ impl World {
     }
 
     /// Makes a node leave a network for good.
-    ///
-    /// # Errors
-    /// A program on the node has observed a violation.
+    /// Fails if a program on the node has observed a violation.
     pub fn leave(&mut self, number: usize, network: NetworkId) -> Result<(), Violation> {
         let at = self.instant();
         self.trace.note(self.now, format_args!("{number} leaves {network}"), &[]);
@@ -172,9 +166,7 @@ impl World {
     }
 
     /// Plugs a host into a LAN with these links, or changes its addresses there. The host's nodes notice.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn attach(
         &mut self,
         host: HostId,
@@ -190,9 +182,7 @@ impl World {
     }
 
     /// Moves a node to another UDP port, as if a NAT box had forgotten its mapping.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn change_port(&mut self, number: usize, port: u16) -> Result<(), Violation> {
         let config = &mut self.machines[number].config;
         self.sockets.remove(&(config.host, config.port));
@@ -204,9 +194,7 @@ impl World {
 
     /// Wakes a machine that was suspended for this long, while no time passed for the others. The node
     /// handles now what is due by the clock that counts suspended time, as the driver's timer does.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn wake_up(&mut self, number: usize, suspended: Duration) -> Result<(), Violation> {
         let at = self.instant();
         self.trace.note(self.now, format_args!("{number} was suspended for {suspended:?}"), &[]);

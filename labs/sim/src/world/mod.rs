@@ -179,18 +179,14 @@ impl World {
     }
 
     /// Advances time to `end`.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run_until(&mut self, end: Time) -> Result<(), Violation> {
         self.run_while(end, |_| true).map(|_| ())
     }
 
     /// Advances time to `end`, or until `going` is false if that is earlier. Returns true if it reached
     /// `end`.
-    ///
-    /// # Errors
-    /// An event occurred that must never happen.
+    /// Fails if an event occurred that must never happen.
     pub fn run_while(
         &mut self,
         end: Time,

@@ -6,9 +6,7 @@ use super::{Violation, World};
 
 impl World {
     /// Gives a running node datagrams as if they had just arrived, in that order and in no time.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn strike<'a>(
         &mut self,
         number: usize,

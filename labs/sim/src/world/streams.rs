@@ -50,9 +50,9 @@ const WEB: u16 = 443;
 /// Round trips until a stream is open: TCP to the root's own port, and TLS with a WebSocket in it.
 const ROUND_TRIPS: [(bool, u32); 2] = [(false, 1), (true, 3)];
 /// Time without an answer before the next way is tried, and then the first one again.
-const STAGGER: Duration = Duration::from_millis(500);
+const NEXT_WAY_DELAY: Duration = Duration::from_millis(500);
 /// Pause between two failed attempts.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl World {
     /// Sets the node's streams. All others end.
@@ -115,9 +115,9 @@ impl World {
                 let takes = waited + delay * 2 * round_trips;
                 return self.queue.push(now + takes, Event::Stream(StreamEvent::Open(number)));
             }
-            waited += STAGGER;
+            waited += NEXT_WAY_DELAY;
         }
-        self.queue.push(now + AGAIN, Event::Stream(StreamEvent::Try { node, socket, root }));
+        self.queue.push(now + RETRY_PAUSE, Event::Stream(StreamEvent::Try { node, socket, root }));
     }
 
     fn way_to(&self, host: crate::net::HostId, place: RootPlace, port: u16) -> Option<TcpWay> {
@@ -205,7 +205,7 @@ impl World {
                 let Some(stream) = self.streams.remove(&number) else { return Ok(()) };
                 let Stream { node, socket, root, is_open, .. } = stream;
                 let again = StreamEvent::Try { node, socket, root };
-                self.queue.push(self.now + AGAIN, Event::Stream(again));
+                self.queue.push(self.now + RETRY_PAUSE, Event::Stream(again));
                 let Some(running) = self.running(node).filter(|_| is_open) else { return Ok(()) };
                 running.set_stream(at, &root, false);
                 self.settle(node.node)

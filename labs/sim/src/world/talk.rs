@@ -16,9 +16,7 @@ impl World {
 
     /// Begins a conversation. A client that cannot connect tries again. Does nothing if the client does not
     /// run.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn converse(&mut self, plan: Arc<Plan>) -> Result<(), Violation> {
         let (now, at) = (self.now, self.instant());
         let remote = SocketAddr::new(self.address_of(plan.server, plan.network), plan.port);
@@ -49,9 +47,7 @@ impl World {
     }
 
     /// Sends one UDP datagram from a socket of a node. Does nothing if the node does not run.
-    ///
-    /// # Errors
-    /// There is no route to the destination, or a program has observed a violation.
+    /// Fails if there is no route to the destination, or a program has observed a violation.
     pub fn send_udp(
         &mut self,
         number: usize,
@@ -67,9 +63,7 @@ impl World {
     }
 
     /// Sends `count` UDP datagrams to the echo server of another node. Returns the number of the exchange.
-    ///
-    /// # Errors
-    /// A program has observed a violation.
+    /// Fails if a program has observed a violation.
     pub fn exchange(
         &mut self,
         network: NetworkId,
@@ -121,11 +115,11 @@ impl World {
             return Err(Violation(format!("{what} (begun at {begun:?})")));
         }
         if self.machines[plan.client].is_in(plan.network) && self.machines[plan.server].is_in(plan.network) {
-            self.queue.push(self.now + RETRY, Event::Converse(plan));
+            self.queue.push(self.now + RETRY_DELAY, Event::Converse(plan));
         }
         Ok(())
     }
 }
 
 /// Delay before a client tries again.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);

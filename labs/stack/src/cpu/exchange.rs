@@ -19,7 +19,7 @@ pub(super) const BUFFER: usize = 4096;
 pub(super) const STEP: Duration = Duration::from_nanos(50);
 
 /// Connections per port of the server; a client has 28,232 ports.
-const PER_PORT: usize = 25_000;
+const CONNECTIONS_PER_PORT: usize = 25_000;
 
 const LIMITS: Egress =
     Egress { segment: SEGMENT, max_segments: 44, in_flight_cap: usize::MAX, checksums: false };
@@ -61,9 +61,9 @@ impl Exchange {
         let server = Host::new(config, "fd00::22/8", now);
         let mut exchange = Self { client, server, now, buf: vec![0; MAX_PACKET], flows: Vec::new(), at: 0 };
         let listeners: Vec<_> =
-            (1..=flows.div_ceil(PER_PORT) as u16).map(|port| exchange.listen(port)).collect();
+            (1..=flows.div_ceil(CONNECTIONS_PER_PORT) as u16).map(|port| exchange.listen(port)).collect();
         for id in 0..flows {
-            exchange.connect(&listeners[id / PER_PORT]);
+            exchange.connect(&listeners[id / CONNECTIONS_PER_PORT]);
         }
         exchange
     }

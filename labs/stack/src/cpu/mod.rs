@@ -31,7 +31,7 @@ const ROUNDS: usize = 9;
 /// Exchanges per measurement.
 const EXCHANGES: usize = 200_000;
 /// Exchanges of a flow per turn.
-const TURN: usize = 32;
+const EXCHANGES_PER_TURN: usize = 32;
 
 /// Measurement of one figure.
 pub(crate) struct Case {
@@ -61,9 +61,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case("idle_flow_bytes/after_data", Load::Idle { used: true }),
     ];
     for (flows, turn, note) in [
-        (1, TURN, ""),
-        (1_000, TURN, ""),
-        (100_000, TURN, ""),
+        (1, EXCHANGES_PER_TURN, ""),
+        (1_000, EXCHANGES_PER_TURN, ""),
+        (100_000, EXCHANGES_PER_TURN, ""),
         (1_000, 1, "_one_by_one"),
         (100_000, 1, "_one_by_one"),
     ] {
@@ -71,10 +71,10 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(case(&name, Load::Exchanges { flows, turn }));
     }
     for (flows, together, turn, note) in [
-        (1, 1, TURN, ""),
-        (1_000, 1, TURN, ""),
+        (1, 1, EXCHANGES_PER_TURN, ""),
+        (1_000, 1, EXCHANGES_PER_TURN, ""),
         (1_000, 1, 1, "_one_by_one"),
-        (1_000, 1_000, TURN, "_together"),
+        (1_000, 1_000, EXCHANGES_PER_TURN, "_together"),
     ] {
         let name = format!("engine_ns_per_packet/smoltcp_{flows}_flows{note}");
         cases.push(case(&name, Load::Reference { flows, together, turn }));

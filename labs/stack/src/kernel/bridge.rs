@@ -30,9 +30,7 @@ struct Stop {
 
 impl Bridge {
     /// Creates the link between `far`, which gets the stack's addresses, and `near`.
-    ///
-    /// # Errors
-    /// Creating a device fails, for example because it exists already.
+    /// Fails if creating a device fails, for example because it exists already.
     pub fn start(far: &Namespace, near: &Namespace, options: &Options) -> io::Result<Bridge> {
         let mut random = Random::new(options.seed);
         let punctuality = Arc::<Punctuality>::default();

@@ -29,9 +29,7 @@ pub struct Namespace(OwnedFd);
 
 impl Namespace {
     /// Creates a namespace, with its loopback interface up.
-    ///
-    /// # Errors
-    /// The kernel refuses, as it does to all but root.
+    /// Fails if the kernel refuses, as it does to all but root.
     pub fn new() -> io::Result<Namespace> {
         // unshare moves the calling thread for good, so it needs a thread that nothing else uses.
         let make = || {
@@ -49,9 +47,7 @@ impl Namespace {
     }
 
     /// Runs `work` on a thread in the namespace. Sockets stay in the namespace in which they were made.
-    ///
-    /// # Errors
-    /// The error of `work`.
+    /// Fails with the error of `work`.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let inside = || {
             move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -64,9 +60,7 @@ impl Namespace {
     }
 
     /// Runs `ip` with these arguments.
-    ///
-    /// # Errors
-    /// The program fails; the error contains its output.
+    /// Fails if the program fails; the error contains its output.
     pub fn ip(&self, arguments: &str) -> io::Result<()> {
         let output = self.run(|| Command::new("ip").args(arguments.split(' ')).output())?;
         if output.status.success() {
@@ -77,17 +71,13 @@ impl Namespace {
     }
 
     /// Sets a value under `/proc/sys/net`.
-    ///
-    /// # Errors
-    /// The file does not exist or does not accept the value.
+    /// Fails if the file does not exist or does not accept the value.
     pub fn set(&self, name: &str, value: &str) -> io::Result<()> {
         self.run(|| fs::write(format!("/proc/sys/net/{name}"), value))
     }
 
     /// Returns a counter of the kernel: `protocol` and `name` as in `/proc/net/snmp` or `/proc/net/netstat`.
-    ///
-    /// # Errors
-    /// The counter does not exist.
+    /// Fails if the counter does not exist.
     pub fn counter(&self, protocol: &str, name: &str) -> io::Result<u64> {
         let files = ["/proc/thread-self/net/snmp", "/proc/thread-self/net/netstat"];
         let text = self.run(|| files.map(fs::read_to_string).into_iter().collect::<io::Result<String>>())?;

@@ -99,14 +99,12 @@ struct Outward {
 /// Maximum number of packets that one round takes from the device.
 pub(super) const PER_ROUND: usize = 64;
 /// Duration of a wait that counts as a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HANG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Creates a TUN device in the namespace, gives the kernel its addresses there, and starts a stack behind
     /// it.
-    ///
-    /// # Errors
-    /// Creating the device fails, for example because it exists already.
+    /// Fails if creating the device fails, for example because it exists already.
     pub fn start(namespace: &Namespace, options: &Options) -> io::Result<Node> {
         let tun = device(namespace, options, Side::Kernel)?;
         let mut random = Random::new(options.seed);
@@ -146,9 +144,7 @@ impl Node {
     }
 
     /// Connects to `remote` and waits for success.
-    ///
-    /// # Errors
-    /// The error that ended the attempt.
+    /// Fails with the error that ended the attempt.
     pub fn connect(&self, remote: SocketAddr) -> io::Result<Socket> {
         let shared = &self.shared;
         let options = shared.options.clone();
@@ -159,9 +155,7 @@ impl Node {
     }
 
     /// Listens on a free port of its address of a family.
-    ///
-    /// # Errors
-    /// No port is free.
+    /// Fails if no port is free.
     pub fn listen(&self, ipv6: bool) -> io::Result<Acceptor> {
         let shared = &self.shared;
         let any = SocketAddr::new(address(shared.subnet, Side::Stack, ipv6), 0);
@@ -235,11 +229,9 @@ impl Shared {
     }
 
     /// Repeats `attempt` after each round of the driver until it succeeds.
-    ///
-    /// # Errors
-    /// `TimedOut` after half a minute, which no test should take.
+    /// Errors: `TimedOut` after half a minute, which no test should take.
     pub(super) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG_TIMEOUT;
         loop {
             // The count is read before the attempt, so that a round in between is not missed.
             let seen = *lock(&self.rounds);

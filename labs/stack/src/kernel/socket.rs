@@ -43,9 +43,7 @@ impl Socket {
     }
 
     /// Writes as much as fits, without waiting.
-    ///
-    /// # Errors
-    /// `WouldBlock` if there is no room, or the error that ended the connection.
+    /// Errors: `WouldBlock` if there is no room, or the error that ended the connection.
     pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.flow.write(Instant::now(), data);
         self.pump();
@@ -53,8 +51,6 @@ impl Socket {
     }
 
     /// Writes urgent data, without waiting.
-    ///
-    /// # Errors
     /// Fails as [`try_write`](Self::try_write) does.
     pub fn try_write_urgent(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.flow.write_urgent(Instant::now(), data);
@@ -63,9 +59,7 @@ impl Socket {
     }
 
     /// Sends the end after the written data.
-    ///
-    /// # Errors
-    /// The connection has ended.
+    /// Fails if the connection has ended.
     pub fn shutdown_write(&self) -> io::Result<()> {
         let result = self.flow.shutdown_write(Instant::now());
         self.pump();
@@ -124,9 +118,7 @@ impl Acceptor {
     }
 
     /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// `TimedOut` if none comes for half a minute.
+    /// Errors: `TimedOut` if none comes for half a minute.
     pub fn accept(&self) -> io::Result<Socket> {
         let flow = self.shared.wait(|| self.listener.accept(Instant::now()).ok())?;
         Ok(Socket::new(self.shared.clone(), flow))

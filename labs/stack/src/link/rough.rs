@@ -4,15 +4,6 @@ use super::{Jitter, Link, Loss, Queue, Trace};
 use crate::{Time, ms, us};
 
 /// Fault of a path. See [`Rough::lay_on`].
-///
-/// ```
-/// use peersock_stack_lab::link::{Link, Rough};
-///
-/// let mut forward = Link::new(1e9);
-/// let mut backward = Link::new(1e9);
-/// Rough::ThinAcks.lay_on(&mut forward, &mut backward, 12_500_000);
-/// assert_eq!(backward.rate, 20e6);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rough {
     /// Bursts of loss (Gilbert-Elliott): one percent of all packets. In a bad spell, of 2 ms on average, half

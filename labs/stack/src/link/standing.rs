@@ -3,16 +3,16 @@
 use crate::{Time, ms, us};
 
 /// Interval of samples.
-const EVERY: Time = ms(1);
+const SAMPLE_INTERVAL: Time = ms(1);
 /// Resolution of waits.
-const STEP: Time = us(100);
+const WAIT_RESOLUTION: Time = us(100);
 
 /// Histogram of a queue's length.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     /// Time of the next sample, `None` before the first packet.
     next: Option<Time>,
-    /// Counts by wait, in [`STEP`]s.
+    /// Counts by wait, in [`WAIT_RESOLUTION`]s.
     counts: Vec<u64>,
 }
 
@@ -23,13 +23,13 @@ impl Standing {
         while next <= now {
             let wait = (busy_until - next as f64).max(0.0) as Time;
             // An empty queue stays empty until the next packet.
-            let times = if wait == 0 { (now - next) / EVERY + 1 } else { 1 };
-            let step = (wait / STEP) as usize;
+            let times = if wait == 0 { (now - next) / SAMPLE_INTERVAL + 1 } else { 1 };
+            let step = (wait / WAIT_RESOLUTION) as usize;
             if self.counts.len() <= step {
                 self.counts.resize(step + 1, 0);
             }
             self.counts[step] += times;
-            next += times * EVERY;
+            next += times * SAMPLE_INTERVAL;
         }
         self.next = Some(next);
     }
@@ -42,7 +42,7 @@ impl Standing {
             seen += count;
             seen > half
         };
-        self.counts.iter().position(reached).unwrap_or(0) as Time * STEP
+        self.counts.iter().position(reached).unwrap_or(0) as Time * WAIT_RESOLUTION
     }
 }
 

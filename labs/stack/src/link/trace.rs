@@ -10,7 +10,7 @@ const LEVEL: Time = ms(1000);
 /// Factor between two levels.
 const FACTOR: f64 = 4.0;
 /// Interval of changes within a level.
-const FADE: Time = ms(100);
+const CHANGE_INTERVAL: Time = ms(100);
 
 /// A rate that goes up or down by a factor of four every second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,10 +47,10 @@ impl Trace {
         let mut steps = Vec::new();
         for second in 0..lasting.div_ceil(LEVEL) {
             let rate = self.top / FACTOR.powi(level as i32);
-            let fades = if self.fading > 0.0 { LEVEL / FADE } else { 1 };
+            let fades = if self.fading > 0.0 { LEVEL / CHANGE_INTERVAL } else { 1 };
             for fade in 0..fades {
                 let part = 1.0 + self.fading * (2.0 * random.unit() - 1.0);
-                steps.push((second * LEVEL + fade * FADE, rate * part));
+                steps.push((second * LEVEL + fade * CHANGE_INTERVAL, rate * part));
             }
             let down = level == 0 || level + 1 < self.levels && random.chance(0.5);
             level = if down { level + 1 } else { level - 1 };

@@ -7,14 +7,14 @@ use crate::link::{Jitter, Link, Loss, Queue};
 use crate::{Batching, Plan, Scenario, Time, ms, secs, us};
 
 /// Default duration of a scenario, seconds.
-const LASTING: f64 = 60.0;
+const DEFAULT_SECONDS: f64 = 60.0;
 /// Durations for links that carry a packet in 12 µs or less, which cost more computing time.
 const LASTING_1G: f64 = 10.0;
 const LASTING_10G: f64 = 1.0;
 /// Part of a run that figures of fairness omit, because flows need time to find their shares.
 const START_UP: f64 = 1.0 / 6.0;
 /// Maximum stall of a reader, seconds.
-const STALL: Target = Target::AllAtMost(2.0);
+const MAX_STALL: Target = Target::AllAtMost(2.0);
 
 /// Returns every case, with `congestion` as the default congestion control.
 pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
@@ -37,7 +37,7 @@ pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
 
 /// Returns the link of most scenarios.
 fn usual() -> Scenario {
-    Scenario::new(100e6, ms(40)).lasting(secs(LASTING))
+    Scenario::new(100e6, ms(40)).lasting(secs(DEFAULT_SECONDS))
 }
 
 /// A link with a single flow, and the shares that it must carry at random losses.
@@ -59,7 +59,7 @@ const LONE: [Lone; 4] = [
         name: "100mbit_40ms",
         rate: 100e6,
         rtt: ms(40),
-        lasting: LASTING,
+        lasting: DEFAULT_SECONDS,
         batch: us(50),
         losses: &[(0.0, 0.95), (0.1, 0.95), (1.0, 0.94), (3.0, 0.91), (5.0, 0.88)],
     },
@@ -75,7 +75,7 @@ const LONE: [Lone; 4] = [
         name: "20mbit_200ms",
         rate: 20e6,
         rtt: ms(200),
-        lasting: LASTING,
+        lasting: DEFAULT_SECONDS,
         batch: us(50),
         losses: &[(0.0, 0.94), (0.1, 0.93), (1.0, 0.92), (3.0, 0.90), (5.0, 0.86)],
     },
@@ -135,7 +135,7 @@ fn impaired() -> Vec<Case> {
     let mut capped = with(&|link| link.loss = Loss::Random(0.03));
     capped.in_flight_cap = capped.bdp() as usize;
     let slower = with(&|link| link.rate_steps = vec![(secs(10.0), 10e6)]);
-    let mut faster = Scenario::new(10e6, ms(40)).lasting(secs(LASTING)).with(Plan::endless());
+    let mut faster = Scenario::new(10e6, ms(40)).lasting(secs(DEFAULT_SECONDS)).with(Plan::endless());
     faster.forward.rate_steps = vec![(secs(10.0), 100e6)];
     // One BDP of the higher rate in both cases.
     faster.forward.queue = slower.forward.queue;
@@ -159,7 +159,7 @@ fn impaired() -> Vec<Case> {
 
     // The minimum round trip is close to zero, so most packets count as late.
     let overtaking = |share: f64| {
-        let mut scenario = Scenario::new(100e6, ms(20)).lasting(secs(LASTING)).with(Plan::endless());
+        let mut scenario = Scenario::new(100e6, ms(20)).lasting(secs(DEFAULT_SECONDS)).with(Plan::endless());
         for link in [&mut scenario.forward, &mut scenario.backward] {
             link.overtakes = share;
         }
@@ -203,7 +203,7 @@ fn impaired() -> Vec<Case> {
     let reported = reported.into_iter().map(|(name, scenario)| {
         Case::new(name, scenario)
             .measure("goodput_share", Quantity::Share, &[Target::WorstOverHalfMedian])
-            .measure("longest_stall_s", Quantity::LongestStall, &[STALL])
+            .measure("longest_stall_s", Quantity::LongestStall, &[MAX_STALL])
     });
     judged.chain(aimed).chain(reported).collect()
 }

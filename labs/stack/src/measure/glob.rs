@@ -1,13 +1,6 @@
 //! Matching of names by patterns.
 
 /// Returns true if `name` matches `pattern`, in which `*` stands for any characters and `?` for one.
-///
-/// ```
-/// use peersock_stack_lab::measure::matches;
-///
-/// assert!(matches("goodput*loss0.?", "goodput_share/100mbit_40ms_loss0.1"));
-/// assert!(!matches("goodput", "goodput_share/100mbit_40ms_loss0.1"));
-/// ```
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);

@@ -8,21 +8,21 @@ use crate::link::{Queue, Rough};
 use crate::{Plan, Scenario, ms, secs};
 
 /// Duration in which the start-up of a second hardly matters.
-const LASTING: f64 = 30.0;
+const DEFAULT_SECONDS: f64 = 30.0;
 const LASTING_SLOW: f64 = 60.0;
 /// Maximum number of seeds, because runs take seconds each and differ little between seeds.
-const MOST_SEEDS: u64 = 5;
+const MAX_SEEDS: u64 = 5;
 /// Required share of the link's capacity.
-const SHARE: f64 = 0.9;
+const MIN_CAPACITY_SHARE: f64 = 0.9;
 /// Maximum median length of the flow's own queue, milliseconds.
-const WAIT: f64 = 25.0;
+const MAX_QUEUE_MS: f64 = 25.0;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Rough::ALL.map(alone).to_vec();
     cases.extend([CongestionControl::Cubic, CongestionControl::Bbr3].map(beside));
     cases.push(ten_flows());
     for case in &mut cases {
-        case.most_seeds = MOST_SEEDS;
+        case.most_seeds = MAX_SEEDS;
     }
     cases
 }
@@ -31,18 +31,18 @@ pub(super) fn cases() -> Vec<Case> {
 fn alone(rough: Rough) -> Case {
     let (path, mut scenario) = match rough {
         Rough::Lte => ("100mbit_60ms", Scenario::new(100e6, ms(60)).lasting(secs(LASTING_SLOW))),
-        _ => ("1gbit_100ms", Scenario::new(1e9, ms(100)).lasting(secs(LASTING))),
+        _ => ("1gbit_100ms", Scenario::new(1e9, ms(100)).lasting(secs(DEFAULT_SECONDS))),
     };
     scenario = scenario.with(Plan::endless());
     let bdp = scenario.bdp() as u64;
     rough.lay_on(&mut scenario.forward, &mut scenario.backward, bdp);
     let share = match is_short_of_buffer(rough) || is_swift(rough) {
-        true => Target::AimMedian(SHARE),
-        false => Target::Median(SHARE),
+        true => Target::AimMedian(MIN_CAPACITY_SHARE),
+        false => Target::Median(MIN_CAPACITY_SHARE),
     };
     let wait = match is_swift(rough) {
-        true => Target::AimMedianUnder(WAIT),
-        false => Target::MedianUnder(WAIT),
+        true => Target::AimMedianUnder(MAX_QUEUE_MS),
+        false => Target::MedianUnder(MAX_QUEUE_MS),
     };
     let share = [share, Target::WorstOverHalfMedian];
     Case::new(format!("{path}_{}", rough.name()), scenario)

@@ -18,9 +18,7 @@ pub struct Settings {
 
 /// Runs every case and returns its figures in the order of the cases. `progress` gets each finished case with
 /// its figures.
-///
-/// # Errors
-/// Description of a failed run: its name, seed and the failure.
+/// Fails with a description of a failed run: its name, seed and the failure.
 pub fn run(
     mut cases: Vec<Case>,
     settings: Settings,

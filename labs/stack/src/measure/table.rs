@@ -22,9 +22,7 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 /// Writes one JSON object per figure: name, unit, min, median, max.
-///
-/// # Errors
-/// Writing the file fails.
+/// Fails if writing the file fails.
 pub fn write_json(figures: &[Figure], path: &Path) -> io::Result<()> {
     let mut out = String::new();
     for figure in figures {

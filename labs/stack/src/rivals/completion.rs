@@ -24,7 +24,7 @@ const LOSSES: [f64; 2] = [0.0, 1.0];
 /// Number of simultaneous links per sender.
 const LANES: u64 = 2;
 /// Duration after which a transfer has failed. It is longer than any plausible run of losses can cause.
-const MOST: Duration = Duration::from_secs(20);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Tolerance of a comparison, because threads of peersock or the kernel may wake late.
 const NOT_ABOVE: Target = Target::MedianUnder(1.02);
 
@@ -112,12 +112,12 @@ fn transfer(path: &Path, listener: &TcpListener, bytes: u64) -> io::Result<Durat
             outgoing.send(&data)?;
             Ok(outgoing)
         });
-        let mut receiver = match accept(listener, start + MOST) {
+        let mut receiver = match accept(listener, start + TRANSFER_TIMEOUT) {
             Ok(receiver) => receiver,
             // The sender's error explains the missing connection.
             Err(e) => return sender.join().expect("nothing in it panics").and(Err(e)),
         };
-        receiver.set_read_timeout(Some(MOST))?;
+        receiver.set_read_timeout(Some(TRANSFER_TIMEOUT))?;
         let mut buf = vec![0; 256 << 10];
         let mut read = 0;
         while read < bytes {

@@ -20,7 +20,7 @@ const SECS: f64 = 30.0;
 const SECOND: f64 = 1.0 / 6.0;
 const SETTLED: f64 = 1.0 / 3.0;
 /// Maximum numbers of rounds, because these trials take long.
-const MOST_ROUNDS: [(Sender, u64); 2] = [(Sender::Cubic, 3), (Sender::Bbr, 2)];
+const MAX_ROUNDS: [(Sender, u64); 2] = [(Sender::Cubic, 3), (Sender::Bbr, 2)];
 
 /// One bottleneck, in which the second flow starts when the first has filled it.
 struct Fairness {
@@ -30,7 +30,7 @@ struct Fairness {
 
 pub(crate) fn trials() -> Trials {
     let mut trials = Vec::new();
-    for (rival, most_rounds) in MOST_ROUNDS {
+    for (rival, most_rounds) in MAX_ROUNDS {
         let target = [Target::Median(0.5), Target::MedianUnder(1.5)];
         for ours_first in [true, false] {
             let senders = [Sender::Peersock, rival];

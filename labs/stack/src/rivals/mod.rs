@@ -16,7 +16,7 @@ pub(crate) use trial::{Trial, Trials};
 /// Prefix of its figures' names. They are measured only on request, because they take minutes.
 const PREFIX: &str = "kernel/";
 /// Maximum number of rounds, less than the number of seeds, because rounds take real time.
-const MOST_ROUNDS: u64 = 5;
+const MAX_ROUNDS: u64 = 5;
 
 /// Parameters of a round.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +42,7 @@ pub(crate) fn trials(wanted: impl Fn(&str) -> bool) -> Trials {
 }
 
 /// Runs all trials once in each round, so that a slowdown of the machine affects all of them.
-///
-/// # Errors
-/// The reason why trials are impossible here, or a failure.
+/// Fails with the reason why trials are impossible here, or a failure.
 pub(crate) fn run(
     mut trials: Trials,
     congestion: CongestionControl,
@@ -54,7 +52,7 @@ pub(crate) fn run(
     if let Some(reason) = unavailable() {
         return Err(reason);
     }
-    let rounds = seeds.min(MOST_ROUNDS);
+    let rounds = seeds.min(MAX_ROUNDS);
     for seed in 1..=rounds {
         for trial in trials.iter_mut().filter(|trial| seed <= trial.most_rounds) {
             let result = trial.run(Round { seed, congestion, secs });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{Draw, LAST_ANSWERS, MOST_GUESSES, Pace, Shot};
+use super::{Draw, LAST_ANSWERS, MAX_GUESSES, Pace, Shot};
 use crate::reach::Place;
 
 #[derive(Debug)]
@@ -59,17 +59,19 @@ impl Guessing {
         if now < self.next {
             return shots;
         }
-        while shots.len() < self.pace.tick_shots() && self.tried.len() < self.tries * MOST_GUESSES {
+        while shots.len() < self.pace.tick_shots() && self.tried.len() < self.tries * MAX_GUESSES {
             let port = draw.port();
+            // A second packet to a port that did not answer would waste a draw.
             if self.tried.contains_key(&port) {
                 continue;
             }
+            // Without entropy a challenge could be forged, so none is sent.
             let Some(data) = draw.number() else { break };
             self.tried.insert(port, data);
             shots.push((None, SocketAddr::new(self.host, port), data));
         }
         self.next = now + self.pace.tick();
-        if self.tried.len() >= self.tries * MOST_GUESSES {
+        if self.tried.len() >= self.tries * MAX_GUESSES {
             // The hard side's mappings still exist, so another try needs no new agreement.
             if self.last.is_none() && self.tries < self.pace.tries() && may_try_again() {
                 self.tries += 1;

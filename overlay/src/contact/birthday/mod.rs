@@ -2,8 +2,8 @@
 //!
 //! The other side's NAT has one port for all destinations, but admits only senders that its side has sent to,
 //! by address and port. So the two need one pair of ports in common. The *hard* side sends from
-//! [`MOST_SOCKETS`] sockets to the one port of the *easy* side, which makes as many mappings. The easy side
-//! sends to [`MOST_GUESSES`] different ports of the hard side's address. By the birthday paradox one of them
+//! [`MAX_SOCKETS`] sockets to the one port of the *easy* side, which makes as many mappings. The easy side
+//! sends to [`MAX_GUESSES`] different ports of the hard side's address. By the birthday paradox one of them
 //! is a mapping in 98 of 100 tries: 1 - (1 - 256 / 64,512)^1024. In the median it is the 175th. If none is,
 //! the easy side continues at once with as many other ports, which count as another search: the chance with
 //! 2,048 ports is 99.97 in 100.
@@ -14,7 +14,7 @@
 //!
 //! Nearly all of the guessed ports are unused, or belong to others behind the same address. So the easy side
 //! takes part only if a root this node was given has seen the hard side, only if the hard side has asked in
-//! the session, and for one node at a time. [`STARTS`] bounds the number of starts.
+//! the session, and for one node at a time. [`SEARCH_BURST`] bounds the number of starts.
 //!
 //! The machine is pure. It says which sockets it wants; the driver opens them, and reports which are open.
 
@@ -35,20 +35,20 @@ pub(crate) use pace::Pace;
 use sending::Sending;
 
 /// Maximum number of sockets that the hard side sends from.
-pub(crate) const MOST_SOCKETS: usize = 256;
+pub(crate) const MAX_SOCKETS: usize = 256;
 
 /// Minimum number of sockets for a search; with 64, 64 of 100 tries succeed.
 const LEAST_SOCKETS: usize = 64;
 
 /// Maximum number of ports that one try sends to.
-pub(crate) const MOST_GUESSES: usize = 1024;
+pub(crate) const MAX_GUESSES: usize = 1024;
 
 /// Burst and interval of searches that this node takes part in; second tries count too.
-const STARTS: u32 = 4;
+const SEARCH_BURST: u32 = 4;
 const START_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Minimum time until a question is repeated, at least two round trips, and the maximum number of questions.
-const REPEAT_AFTER: Duration = Duration::from_millis(500);
+const MIN_REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_ASKED: u32 = 3;
 
 /// Time in which the driver has to open the sockets.
@@ -58,20 +58,13 @@ const OPENING: Duration = Duration::from_secs(2);
 const LAST_ANSWERS: Duration = Duration::from_millis(1500);
 
 /// Maximum duration of a search. A longer one was forgotten by its driver, or the machine was suspended.
-const MOST: Duration = Duration::from_secs(30);
+const MAX_SEARCH_DURATION: Duration = Duration::from_secs(30);
 
 /// Time without a path after which a socket is closed.
 const UNUSED: Duration = Duration::from_secs(60);
 
 /// UDP socket that the endpoint wants in addition to the driver's regular ones; see
 /// [`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets).
-///
-/// ```
-/// use peersock_overlay::{SocketIndex, WantedSocket};
-///
-/// let wanted = WantedSocket { index: SocketIndex::extra(3), like: SocketIndex(0) };
-/// assert!(wanted.index.is_extra() && !wanted.like.is_extra());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantedSocket {
     /// Index of the socket.
@@ -158,7 +151,7 @@ pub(crate) enum Join {
 
 impl<K: Copy + PartialEq> Birthday<K> {
     pub(crate) fn new(is_on: bool, now: Instant) -> Self {
-        let starts = Bucket::new(Rate::every(START_INTERVAL, STARTS), now);
+        let starts = Bucket::new(Rate::every(START_INTERVAL, SEARCH_BURST), now);
         Self { is_on, run: None, starts, kept: Vec::new(), next_socket: 0, is_changed: false }
     }
 
@@ -199,11 +192,12 @@ impl<K: Copy + PartialEq> Birthday<K> {
         now: Instant,
     ) -> bool {
         self.drop_stale(now);
+        // One search at a time: hundreds of sockets and thousands of mappings can fill a small NAT box.
         if !self.is_on || self.run.is_some() || !self.starts.take(now) {
             return false;
         }
         let stage = Stage::Asking { to, like, times: 0, next: now };
-        self.run = Some(Run { node, id, stage, ends: now + MOST });
+        self.run = Some(Run { node, id, stage, ends: now + MAX_SEARCH_DURATION });
         true
     }
 
@@ -225,11 +219,12 @@ impl<K: Copy + PartialEq> Birthday<K> {
                 return if guesses { Join::Again } else { Join::Not };
             }
             Some(_) => return Join::Not,
+            // A peer's question costs this node as much as its own search, so it pays from the same budget.
             None if !self.is_on || !self.starts.take(now) => return Join::Not,
             None => {}
         }
         let stage = Stage::Guessing(Guessing::new(host, pace, now + pace.lead() + half));
-        self.run = Some(Run { node, id, stage, ends: now + MOST });
+        self.run = Some(Run { node, id, stage, ends: now + MAX_SEARCH_DURATION });
         Join::New
     }
 
@@ -239,10 +234,11 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let Some(run) = self.run.as_mut().filter(|run| run.node == node && run.id == id) else { return };
         // Only an answer to a question that was sent counts.
         let Stage::Asking { to, like, times: 1.., .. } = run.stage else { return };
+        // New numbers for each search, so that a late packet of an earlier one fits no socket.
         let index = |number: usize| SocketIndex::extra(next.wrapping_add(number as u16));
-        let wanted = (0..MOST_SOCKETS).map(|number| WantedSocket { index: index(number), like }).collect();
+        let wanted = (0..MAX_SOCKETS).map(|number| WantedSocket { index: index(number), like }).collect();
         run.stage = Stage::Opening { to, wanted, pace, until: now + OPENING };
-        self.next_socket = next.wrapping_add(MOST_SOCKETS as u16);
+        self.next_socket = next.wrapping_add(MAX_SOCKETS as u16);
         self.is_changed = true;
     }
 
@@ -341,7 +337,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
                 if *times >= MAX_ASKED {
                     over = over.or(Some(DirectOutcome::NotTried(NotTried::Refused)));
                 } else {
-                    *next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(*times);
+                    *next = now + MIN_REPEAT_INTERVAL.max(rtt * 2) * 2u32.pow(*times);
                     *times += 1;
                     due.ask = Some((run.id, to.is_ipv4()));
                 }
@@ -408,6 +404,7 @@ impl<K: Copy + PartialEq> Birthday<K> {
         for kept in self.kept.iter_mut().filter(|kept| used.contains(&kept.socket.index)) {
             kept.used = now;
         }
+        // A path that is left for a moment may come back, and its mapping cannot be made again.
         self.kept.retain(|kept| now < kept.used + UNUSED);
         self.is_changed |= self.kept.len() != before;
     }
@@ -430,6 +427,7 @@ impl<K> Run<K> {
         match &self.stage {
             Stage::Asking { to, .. } | Stage::Opening { to, .. } => (*to, 0),
             Stage::Sending(sending) => (sending.to(), sending.sent()),
+            // Port 0, because this side tries a thousand of them.
             Stage::Guessing(guessing) => (SocketAddr::new(guessing.host(), 0), guessing.sent()),
         }
     }

@@ -79,6 +79,7 @@ impl Sending {
         // The first socket stays and the others close, so that both sides choose the same one.
         self.probes.retain(|probe| probe.socket.index == place.socket());
         self.chosen = Some((now, 0));
+        // The remaining time is for proof on the one socket, which a lost packet must not end.
         (self.next, self.ends) = (now, now + CHOSEN);
         true
     }

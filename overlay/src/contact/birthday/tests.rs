@@ -7,8 +7,8 @@ const HARD: u8 = 1;
 #[test]
 fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
     let mut run = Run::new();
-    let sockets = run.open(MOST_SOCKETS);
-    assert_eq!(run.until_silent().len(), MOST_SOCKETS, "one from each");
+    let sockets = run.open(MAX_SOCKETS);
+    assert_eq!(run.until_silent().len(), MAX_SOCKETS, "one from each");
     let place = |socket| Place::Direct { socket, remote: there() };
     let elsewhere = Place::Direct { socket: sockets[7], remote: "203.0.113.66:5000".parse().unwrap() };
     assert!(!run.birthday.heard(HARD, elsewhere, run.now), "somebody else");
@@ -37,7 +37,7 @@ fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
 #[test]
 fn sockets_are_given_up_if_nothing_is_heard() {
     let mut run = Run::new();
-    run.open(MOST_SOCKETS);
+    run.open(MAX_SOCKETS);
     let begin = run.now;
     run.until_over();
     assert_eq!(run.now - begin, Pace::Fast.listening());
@@ -84,7 +84,7 @@ fn only_the_node_that_was_asked_can_agree() {
     assert_eq!(run.wanted(), []);
     assert_eq!(run.birthday.refused(HARD, 8), None);
     run.birthday.agreed(HARD, 7, Pace::Fast, run.now);
-    assert_eq!(run.wanted().len(), MOST_SOCKETS);
+    assert_eq!(run.wanted().len(), MAX_SOCKETS);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn ports_are_guessed_once_each_and_an_answer_must_be_that_of_its_port() {
         let mut ports: Vec<_> = shots.iter().map(|(to, _)| to.port()).collect();
         ports.sort_unstable();
         ports.dedup();
-        let most = pace.tries() * MOST_GUESSES;
+        let most = pace.tries() * MAX_GUESSES;
         assert_eq!((shots.len(), ports.len()), (most, most));
         assert!(shots.iter().all(|(to, _)| to.ip() == there().ip()));
         // 200 a second, or 800.
@@ -144,8 +144,8 @@ fn all_that_is_agreed_fast_is_sent_within_three_seconds() {
     // The other side has sent from all its sockets when the first of these arrives.
     let mut run = Run::new();
     let begin = run.now;
-    run.open(MOST_SOCKETS);
-    assert_eq!(run.until_silent().len(), MOST_SOCKETS);
+    run.open(MAX_SOCKETS);
+    assert_eq!(run.until_silent().len(), MAX_SOCKETS);
     assert!(run.last_shot - begin <= Pace::Fast.lead() + SECOND / 50);
 }
 
@@ -153,7 +153,7 @@ fn all_that_is_agreed_fast_is_sent_within_three_seconds() {
 fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
     let (mut birthday, mut now, mut draw) = (Birthday::new(true, instant()), instant(), Count::default());
     let mut each = Vec::new();
-    for id in 0..STARTS {
+    for id in 0..SEARCH_BURST {
         if birthday.join(HARD, id, (there().ip(), Pace::Fast), SECOND / 20, now) != Join::New {
             break;
         }
@@ -165,7 +165,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
         each.push(sent);
     }
     // Each search had a second try, which counts as a start.
-    assert_eq!(each, [2 * MOST_GUESSES; 2], "four starts");
+    assert_eq!(each, [2 * MAX_GUESSES; 2], "four starts");
     now += START_INTERVAL;
     assert_eq!(birthday.join(HARD, 9, (there().ip(), Pace::Fast), SECOND / 20, now), Join::New);
     let mut sent = 0;
@@ -173,7 +173,7 @@ fn a_second_try_follows_at_once_unless_the_node_has_taken_part_in_too_many() {
         now = next;
         sent += birthday.take_due(HARD, SECOND / 10, now, &mut draw).shots.len();
     }
-    assert_eq!(sent, MOST_GUESSES);
+    assert_eq!(sent, MAX_GUESSES);
 }
 
 // Holds however many nodes ask, and however often.
@@ -191,8 +191,8 @@ fn all_searches_of_a_node_send_little() {
             sent += birthday.take_due(node, Duration::ZERO, now, &mut draw).shots.len();
         }
     }
-    let most = MOST_GUESSES * (STARTS + minutes) as usize;
-    assert!((MOST_GUESSES * minutes as usize..=most).contains(&sent), "{sent} of {most}");
+    let most = MAX_GUESSES * (SEARCH_BURST + minutes) as usize;
+    assert!((MAX_GUESSES * minutes as usize..=most).contains(&sent), "{sent} of {most}");
 }
 
 #[test]
@@ -206,9 +206,9 @@ fn a_node_that_has_it_switched_off_does_nothing() {
 #[test]
 fn a_search_that_nobody_steps_any_more_makes_room() {
     let mut run = Run::new();
-    run.open(MOST_SOCKETS);
-    assert!(!run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MOST / 2));
-    assert!(run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MOST));
+    run.open(MAX_SOCKETS);
+    assert!(!run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MAX_SEARCH_DURATION / 2));
+    assert!(run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MAX_SEARCH_DURATION));
     assert_eq!(run.wanted(), []);
 }
 
@@ -235,7 +235,7 @@ impl Run {
 
     fn agree(&mut self) {
         self.birthday.agreed(HARD, 7, self.pace, self.now);
-        assert_eq!(self.wanted().len(), MOST_SOCKETS);
+        assert_eq!(self.wanted().len(), MAX_SOCKETS);
     }
 
     /// Makes the other side agree, and the driver open `count` sockets.

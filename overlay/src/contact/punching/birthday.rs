@@ -8,7 +8,7 @@ use super::{Punching, Word};
 use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, NotTried};
 
 /// Time after which a round of few ports, which may find a direct path, has failed.
-const AFTER: Duration = Duration::from_secs(2);
+const FEW_PORTS_DURATION: Duration = Duration::from_secs(2);
 
 /// The same, at least a round trip of the relayed path, if the other side's filter is unknown. If the filter
 /// admits all ports of an address, the first packets that cross open a path, and are answered sooner than
@@ -16,12 +16,12 @@ const AFTER: Duration = Duration::from_secs(2);
 const AFTER_UNKNOWN: Duration = Duration::from_millis(200);
 
 /// Pause of the side that begins, and the shorter one after a refusal.
-const PAUSE: Duration = Duration::from_secs(600);
-const PAUSE_REFUSED: Duration = Duration::from_secs(120);
+const ASKING_PAUSE: Duration = Duration::from_secs(600);
+const REFUSED_PAUSE: Duration = Duration::from_secs(120);
 
 /// Pause of the other side.
 // Shorter, so that it does not refuse a node that keeps the pause above.
-const PAUSE_ASKED: Duration = Duration::from_secs(300);
+const ANSWERING_PAUSE: Duration = Duration::from_secs(300);
 
 /// Record of the searches by many ports for one node.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Record {
     pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> bool {
         let Some((start, time)) = self.round else { return false };
         // Few ports were known to be hopeless before the round began, so there is nothing to wait for.
-        let time = if time.is_zero() { time } else { time.max(rtt.min(AFTER)) };
+        let time = if time.is_zero() { time } else { time.max(rtt.min(FEW_PORTS_DURATION)) };
         let is_due = now >= start + time;
         (self.round, self.due) =
             if is_due { (None, None) } else { (self.round, self.due.map(|_| start + time)) };
@@ -89,6 +89,8 @@ impl Punching {
             let Some(there) = self.vouched_for(own, theirs, is_ipv4) else { continue };
             let (here, other) = (own.mapping(is_ipv4), theirs.mapping(is_ipv4));
             if here.varies() && other.is_fixed() {
+                // The side with the unpredictable mappings begins, because it has to open its sockets before
+                // the other one guesses.
                 return Some(Ok(there.address));
             }
             // The other node begins by IPv4. If this one began by IPv6, both would be refused.
@@ -102,7 +104,7 @@ impl Punching {
 
     /// Returns how long a round of few ports has before many are tried.
     pub(super) fn birthday_wait(&self, own: &Contact) -> Duration {
-        let Some(Ok(to)) = self.birthday_target(own) else { return AFTER };
+        let Some(Ok(to)) = self.birthday_target(own) else { return FEW_PORTS_DURATION };
         // The known filter and port delta describe IPv4.
         let nat = self.theirs.as_ref().map(|theirs| theirs.nat).unwrap_or_default();
         let filtering = if to.is_ipv4() { nat.filtering } else { Filtering::Unknown };
@@ -110,11 +112,11 @@ impl Punching {
         let may_answer_elsewhere = self.targets.iter().any(|target| target.address.ip() != to.ip());
         match filtering {
             // The other side tries the ports that this side's box is expected to use.
-            _ if to.is_ipv4() && own.nat.port_delta != 0 => AFTER,
+            _ if to.is_ipv4() && own.nat.port_delta != 0 => FEW_PORTS_DURATION,
             Filtering::AddressAndPortDependent if may_answer_elsewhere => AFTER_UNKNOWN,
             Filtering::AddressAndPortDependent => Duration::ZERO,
             Filtering::Unknown => AFTER_UNKNOWN,
-            Filtering::EndpointIndependent | Filtering::AddressDependent => AFTER,
+            Filtering::EndpointIndependent | Filtering::AddressDependent => FEW_PORTS_DURATION,
         }
     }
 
@@ -152,9 +154,10 @@ impl Punching {
     /// Records the beginning of a search by many ports, by this node or the other.
     pub(crate) fn note_birthday(&mut self, is_own: bool, now: Instant) {
         if is_own {
-            self.birthday.own_after = Some(now + PAUSE);
+            // Long, because a search fills hundreds of mappings at the NAT box, where they stay for minutes.
+            self.birthday.own_after = Some(now + ASKING_PAUSE);
         } else {
-            self.birthday.asked_after = Some(now + PAUSE_ASKED);
+            self.birthday.asked_after = Some(now + ANSWERING_PAUSE);
         }
     }
 
@@ -168,7 +171,7 @@ impl Punching {
         now: Instant,
     ) {
         if outcome == DirectOutcome::NotTried(NotTried::Refused) {
-            self.birthday.own_after = Some(now + PAUSE_REFUSED);
+            self.birthday.own_after = Some(now + REFUSED_PAUSE);
         }
         if outcome != DirectOutcome::Trying {
             self.tcp.note_search_end(now);

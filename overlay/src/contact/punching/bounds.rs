@@ -25,8 +25,8 @@ const UNVOUCHED_BURST: u32 = 24;
 const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Burst and interval of challenges to all addresses of one node, vouched ones included.
-const BURST: u32 = 200;
-const INTERVAL: Duration = Duration::from_millis(250);
+const CHALLENGE_BURST: u32 = 200;
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Rate of challenges to unvouched addresses of all nodes.
 const ALL_UNVOUCHED_PER_SECOND: u32 = 20;
@@ -144,7 +144,7 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            all: Bucket::new(Rate::every(INTERVAL, BURST), now),
+            all: Bucket::new(Rate::every(CHALLENGE_INTERVAL, CHALLENGE_BURST), now),
             unvouched: Bucket::new(Rate::every(UNVOUCHED_INTERVAL, UNVOUCHED_BURST), now),
         }
     }

@@ -41,19 +41,19 @@ use targets::Target;
 pub(crate) use tcp::TcpDue;
 
 /// Minimum time until a question is repeated, at least two round trips; then it doubles.
-const REPEAT_AFTER: Duration = Duration::from_millis(500);
+const MIN_REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum number of times a question is sent.
 const MAX_ASKED: u32 = 4;
 
 /// Minimum interval between the beginnings of rounds.
-const SPACING: Duration = Duration::from_secs(1);
+const MIN_ROUND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after the first round, and the maximum up to which it doubles.
-const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+const ROUND_PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 
 /// Age after which a due packet is not sent any more: the machine was suspended.
-const TOO_LATE: Duration = Duration::from_secs(2);
+const MAX_PACKET_LATENESS: Duration = Duration::from_secs(2);
 
 /// Burst and interval of the node's questions that are answered.
 const QUESTION_BURST: u32 = 5;
@@ -63,11 +63,11 @@ const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 const ASK_BURST: u32 = 4;
 
 /// Time for which an answer to a challenge counts.
-const VALID_FOR: Duration = Duration::from_secs(20);
+const ANSWER_LIFETIME: Duration = Duration::from_secs(20);
 
 /// Time after the beginning of a round in which nothing else is tried on the relayed path that a direct one
 /// would make useless.
-const HOLD: Duration = Duration::from_secs(2);
+const ROUND_HEAD_START: Duration = Duration::from_secs(2);
 
 /// The same during a search by many ports: nearly all successful searches have found a path by then.
 const HOLD_MANY_PORTS: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ impl Punching {
             next: None,
             bounds: Bounds::new(now),
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
-            asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
+            asks: Bucket::new(Rate::every(MIN_ROUND_INTERVAL, ASK_BURST), now),
             birthday: Record::default(),
             tcp: tcp::Record::default(),
         }
@@ -163,7 +163,8 @@ impl Punching {
     /// Schedules a question about the node's addresses, `wait` from now or as soon as the last round is old
     /// enough. `id` is random.
     pub(crate) fn ask(&mut self, id: u32, wait: Duration, now: Instant) {
-        let spaced = self.began.map_or(now, |began| began + SPACING);
+        // Without it two nodes whose contacts change in turns would punch without a pause.
+        let spaced = self.began.map_or(now, |began| began + MIN_ROUND_INTERVAL);
         let next = (now + wait).max(spaced);
         match &mut self.asking {
             Some(asking) if asking.times == 0 => asking.next = asking.next.min(next),
@@ -175,7 +176,7 @@ impl Punching {
     /// Records that a message sent at `first`, which the node has read by now, contained the question.
     pub(crate) fn asked(&mut self, id: u32, first: Instant, now: Instant) {
         if self.asking.is_none_or(|asking| asking.times == 0) {
-            self.asking = Some(Asking { id, next: now + REPEAT_AFTER, first: Some(first), times: 1 });
+            self.asking = Some(Asking { id, next: now + MIN_REPEAT_INTERVAL, first: Some(first), times: 1 });
         }
     }
 
@@ -200,8 +201,10 @@ impl Punching {
     /// Returns the time until which a direct path will probably be found, if any.
     pub(crate) fn hold(&self, now: Instant) -> Option<Instant> {
         let first = self.asking.map(|asking| asking.first.unwrap_or(asking.next));
+        // Only the first round holds other work back. Later ones succeed rarely, and traffic must not wait
+        // for them.
         let since = first.filter(|_| self.rounds == 0).or(self.began.filter(|_| self.rounds == 1))?;
-        let time = if self.birthday.is_running() { HOLD_MANY_PORTS } else { HOLD };
+        let time = if self.birthday.is_running() { HOLD_MANY_PORTS } else { ROUND_HEAD_START };
         Some(since + time).filter(|end| now < *end)
     }
 
@@ -218,6 +221,7 @@ impl Punching {
     /// Handles the node's answer to a question. Returns `None` if that question is not open. Returns the
     /// round-trip time only if the question was sent once.
     pub(crate) fn take_answer(&mut self, id: u32, now: Instant) -> Option<Option<Duration>> {
+        // Before the question has left, no answer can be genuine.
         let asking = self.asking.take_if(|asking| asking.id == id && asking.times > 0)?;
         // After a repetition it is unknown which question was answered (RFC 6298, section 3).
         let first = asking.first.filter(|_| asking.times == 1);
@@ -235,9 +239,10 @@ impl Punching {
         draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
         let is_new = self.theirs.as_ref() != Some(said.contact);
+        // New addresses may succeed where the old ones failed, so the pauses begin anew.
         if is_new {
             self.rounds = 0;
-        } else if !self.shots.is_empty() && self.began.is_some_and(|began| now < began + SPACING) {
+        } else if !self.shots.is_empty() && self.began.is_some_and(|began| now < began + MIN_ROUND_INTERVAL) {
             // Both have asked, and this is the second of two answers.
             return;
         }
@@ -306,10 +311,10 @@ impl Punching {
                 self.note_round(now);
             } else if !self.asks.take(now) {
                 // The node's contact changes all the time, or an attacker pretends that.
-                asking.next = now + SPACING;
+                asking.next = now + MIN_ROUND_INTERVAL;
             } else {
                 asking.first.get_or_insert(now);
-                asking.next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(asking.times);
+                asking.next = now + MIN_REPEAT_INTERVAL.max(rtt * 2) * 2u32.pow(asking.times);
                 asking.times += 1;
                 due.question = Some(asking.id);
             }
@@ -320,9 +325,11 @@ impl Punching {
             let is_initiation = self.initiates && !has_session;
             let mut may_send = |bounds: &mut Bounds| match is_initiation {
                 true => allowances.take_meeting(is_wanted, now),
+                // A target that has answered needs no more packets. The others pay from a budget, because
+                // they may be a victim's.
                 false => !target.answered && bounds.take(target.vouched, allowances, now),
             };
-            if now < when + TOO_LATE && may_send(&mut self.bounds) {
+            if now < when + MAX_PACKET_LATENESS && may_send(&mut self.bounds) {
                 target.sent += 1;
                 target.last = Some(now);
                 due.shots.push((target.turn, target.address, target.data));
@@ -341,7 +348,7 @@ impl Punching {
     /// Checks an answer from `place`. If it matches a packet sent there, returns the round-trip time if
     /// known. Returns `None` otherwise.
     pub(crate) fn answered(&mut self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
-        let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + VALID_FOR);
+        let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + ANSWER_LIFETIME);
         let is_right = |target: &&mut Target| {
             target.is_at(&place) && target.data == data && target.sent > 0 && is_valid(target)
         };
@@ -358,9 +365,10 @@ impl Punching {
     }
 
     fn note_round(&mut self, now: Instant) {
-        let pause = PAUSE[0] * 2u32.pow(self.rounds.min(8));
+        // NATs that refused once mostly refuse again, so the pauses double.
+        let pause = ROUND_PAUSE[0] * 2u32.pow(self.rounds.min(8));
         self.rounds += 1;
         self.began = Some(now);
-        self.next = Some(now + pause.min(PAUSE[1]));
+        self.next = Some(now + pause.min(ROUND_PAUSE[1]));
     }
 }

@@ -10,7 +10,7 @@ use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOut
 use crate::reach::{Place, SocketIndex};
 
 /// Times of challenges from a TURN allocation, from the beginning of a round on.
-const BY_TURN: [Duration; 6] = [
+const TURN_CHALLENGE_TIMES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(500),
     Duration::from_millis(1500),
@@ -26,7 +26,7 @@ pub(super) const MAX_BY_TURN: usize = 8;
 const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Maximum number of such addresses in one round.
-pub(super) const MAX_HEARD: usize = 4;
+pub(super) const MAX_HEARD_ADDRESSES: usize = 4;
 
 /// Address that gets packets.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ impl Punching {
                 kind,
                 predicted,
                 heard: false,
+                // A root sees both nodes behind one address, so an inside address concerns only their own
+                // network.
                 vouched: if is_inside { Word::Root } else { self.vouched.word_on(&address.ip()) },
                 data: draw()?,
                 sent: 0,
@@ -115,8 +117,9 @@ impl Punching {
             }
         }
         let by_turn = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_some());
-        let by_turn = by_turn.flat_map(|(at, _)| BY_TURN.map(|after| (start + after, at)));
+        let by_turn = by_turn.flat_map(|(at, _)| TURN_CHALLENGE_TIMES.map(|after| (start + after, at)));
         let mut shots: Vec<_> = self.shots.drain(..).chain(by_turn).collect();
+        // Stable, so that packets of one moment keep their order of preference.
         shots.sort_by_key(|(when, _)| *when);
         self.shots = shots.into();
     }
@@ -136,12 +139,13 @@ impl Punching {
             let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
             self.turns.iter().filter(leads).map(|(turn, _)| (*turn, *candidate))
         });
+        // Each takes a permission at the server, whose number is limited too.
         ways.take(MAX_BY_TURN).collect()
     }
 
     /// Handles a packet of the node from `remote` during the search. If the node has not named that address,
     /// its NAT box has mapped this destination to another port, and packets go there at once (RFC 8445,
-    /// 7.3.1.4). That requires a root's voucher for the IP address. Returns true if something is due now.
+    /// 7.3.1.4).
     pub(crate) fn heard(
         &mut self,
         remote: SocketAddr,
@@ -149,9 +153,10 @@ impl Punching {
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) -> bool {
         let heard = self.targets.iter().filter(|target| target.heard).count();
+        // That requires a root's voucher for the IP address. Returns true if something is due now.
         let word = self.vouched.word_on(&remote.ip());
         if self.shots.is_empty()
-            || heard >= MAX_HEARD
+            || heard >= MAX_HEARD_ADDRESSES
             || word == Word::Own
             || self.targets.iter().any(|target| target.address == remote)
         {

@@ -14,29 +14,29 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::bounds::Allowances;
-use super::{Asking, MAX_ASKED, Punching, REPEAT_AFTER, Said, Word};
+use super::{Asking, MAX_ASKED, MIN_REPEAT_INTERVAL, Punching, Said, Word};
 use crate::contact::{Candidate, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, TcpTarget};
 
 /// Time after which a round by UDP without a direct path has failed.
-const AFTER: Duration = Duration::from_secs(2);
+const UDP_ROUND_DURATION: Duration = Duration::from_secs(2);
 
 /// Wait of the node with the greater ID, if both would ask at the same moment.
-const TURN: Duration = Duration::from_millis(300);
+const GREATER_ID_WAIT: Duration = Duration::from_millis(300);
 
 /// Pause of a node that has asked, and the longer one after a refusal.
-const PAUSE: Duration = Duration::from_secs(25);
-const PAUSE_REFUSED: Duration = Duration::from_secs(60);
+const ASKING_PAUSE: Duration = Duration::from_secs(25);
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Pause of the other side.
 // Shorter, so that it does not refuse a node that keeps the pause above.
-const PAUSE_ASKED: Duration = Duration::from_secs(20);
+const ANSWERING_PAUSE: Duration = Duration::from_secs(20);
 
 /// Maximum number of addresses of one node that are tried, and of unvouched ones among them.
 const MAX_TARGETS: usize = 6;
 const MAX_UNVOUCHED: usize = 2;
 
 /// Maximum number of connections to one address: each refusal is followed by another try.
-const TRIES: u32 = 6;
+const MAX_CONNECTS_PER_ADDRESS: u32 = 6;
 
 /// First port that is tried; lower ones belong to services.
 const FIRST_PORT: u16 = 1024;
@@ -77,7 +77,7 @@ impl Record {
     /// Records a round by UDP that begins at `start`.
     pub(super) fn note_round(&mut self, start: Instant) {
         // Without UDP the round cannot succeed, so TCP need not wait for its end.
-        let wait = if self.is_blocked { Duration::ZERO } else { AFTER };
+        let wait = if self.is_blocked { Duration::ZERO } else { UDP_ROUND_DURATION };
         (self.due, self.awaits_search) = (Some(start + wait + self.turn()), false);
     }
 
@@ -95,7 +95,7 @@ impl Record {
     }
 
     fn turn(&self) -> Duration {
-        if self.is_second { TURN } else { Duration::ZERO }
+        if self.is_second { GREATER_ID_WAIT } else { Duration::ZERO }
     }
 
     pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> Option<TcpDue> {
@@ -105,7 +105,8 @@ impl Record {
         }
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times < MAX_ASKED {
-                asking.next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(asking.times);
+                // Two round trips at least, so that a slow answer is not taken for a lost one.
+                asking.next = now + MIN_REPEAT_INTERVAL.max(rtt * 2) * 2u32.pow(asking.times);
                 asking.times += 1;
                 return Some(TcpDue::Ask(asking.id));
             }
@@ -138,7 +139,7 @@ impl Punching {
         if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
             self.tcp.due = Some(next);
         } else if self.tcp.asking.is_none() {
-            self.tcp.own_after = Some(now + PAUSE);
+            self.tcp.own_after = Some(now + ASKING_PAUSE);
             self.tcp.asking = Some(Asking { id, next: now, first: None, times: 0 });
         }
     }
@@ -159,10 +160,11 @@ impl Punching {
     /// Handles the node's answer to the question with this id. Returns false if that is not the open
     /// question.
     pub(crate) fn take_tcp_answer(&mut self, id: u32, has_agreed: bool, now: Instant) -> bool {
+        // A question that was not sent yet has no answer, so this one must be old.
         let is_it = |asking: &mut Asking| asking.id == id && asking.times > 0;
         let is_answer = self.tcp.asking.take_if(is_it).is_some();
         if is_answer && !has_agreed {
-            self.tcp.own_after = Some(now + PAUSE_REFUSED);
+            self.tcp.own_after = Some(now + REFUSED_PAUSE);
         }
         is_answer
     }
@@ -179,9 +181,10 @@ impl Punching {
 
     /// Records that this node agrees to this question. It asks nothing itself then.
     pub(crate) fn join_by_tcp(&mut self, id: u32, now: Instant) {
+        // A question of this node would begin a second round beside the one that it has agreed to.
         (self.tcp.answered, self.tcp.asking, self.tcp.due) = (Some(id), None, None);
         self.tcp.awaits_search = false;
-        self.tcp.asked_after = Some(now + PAUSE_ASKED);
+        self.tcp.asked_after = Some(now + ANSWERING_PAUSE);
     }
 
     /// Returns the addresses to connect to in a round that lasts until `ends`. `own` and `said` are addresses
@@ -202,6 +205,7 @@ impl Punching {
         for candidate in plan.targets() {
             let is_inside = is_neighbour && !candidate.is_global();
             let word = if is_inside { Word::Root } else { vouched.word_on(&candidate.address.ip()) };
+            // A peer must not make this node connect to services of third parties.
             let is_service = candidate.address.port() < FIRST_PORT;
             let outcome = match () {
                 () if is_service => DirectOutcome::NotTried(NotTried::Service),
@@ -213,7 +217,7 @@ impl Punching {
                 () => DirectOutcome::Trying,
             };
             // An address that no root has seen may be a victim's, so it gets one connection.
-            let tries = if word == Word::Root { TRIES } else { 1 };
+            let tries = if word == Word::Root { MAX_CONNECTS_PER_ADDRESS } else { 1 };
             let is_tried = outcome == DirectOutcome::Trying;
             if is_tried {
                 unvouched += usize::from(word != Word::Root);
@@ -273,7 +277,10 @@ mod tests {
     #[test]
     fn where_a_root_has_seen_the_node_several_connections_are_tried_and_one_elsewhere() {
         let tried = plan(&["203.0.113.9:5000", "198.51.100.66:6000"], &["203.0.113.9"]);
-        assert_eq!(tried, [("203.0.113.9:5000".to_owned(), TRIES), ("198.51.100.66:6000".to_owned(), 1)]);
+        assert_eq!(
+            tried,
+            [("203.0.113.9:5000".to_owned(), MAX_CONNECTS_PER_ADDRESS), ("198.51.100.66:6000".to_owned(), 1)]
+        );
         let others = ["198.51.100.1:4000", "198.51.100.2:4000", "198.51.100.3:4000"];
         assert_eq!(plan(&others, &[]).len(), MAX_UNVOUCHED);
     }
@@ -319,21 +326,21 @@ mod tests {
         }
         assert_eq!(asked, [0, 500, 1500, 3500]);
         assert!(!asks(&mut punching, 8, start + 24 * SECOND));
-        assert_eq!(punching.tcp.next(), Some(start + PAUSE), "later");
-        assert_eq!(due(&mut punching, start + PAUSE), Some(TcpDue::Begin));
-        assert!(asks(&mut punching, 8, start + PAUSE));
-        due(&mut punching, start + PAUSE);
+        assert_eq!(punching.tcp.next(), Some(start + ASKING_PAUSE), "later");
+        assert_eq!(due(&mut punching, start + ASKING_PAUSE), Some(TcpDue::Begin));
+        assert!(asks(&mut punching, 8, start + ASKING_PAUSE));
+        due(&mut punching, start + ASKING_PAUSE);
         assert!(!punching.take_tcp_answer(7, true, now), "that was another question");
-        assert!(punching.take_tcp_answer(8, false, start + PAUSE));
-        assert!(!asks(&mut punching, 9, start + 2 * PAUSE), "it has refused");
-        assert!(asks(&mut punching, 9, start + PAUSE + PAUSE_REFUSED));
+        assert!(punching.take_tcp_answer(8, false, start + ASKING_PAUSE));
+        assert!(!asks(&mut punching, 9, start + 2 * ASKING_PAUSE), "it has refused");
+        assert!(asks(&mut punching, 9, start + ASKING_PAUSE + REFUSED_PAUSE));
     }
 
     #[test]
     fn udp_has_its_time_unless_it_is_known_to_be_blocked() {
         let (mut punching, start) = (Punching::new(instant()), instant());
         for (is_blocked, is_second, wait) in
-            [(false, false, AFTER), (true, false, Duration::ZERO), (true, true, TURN)]
+            [(false, false, UDP_ROUND_DURATION), (true, false, Duration::ZERO), (true, true, GREATER_ID_WAIT)]
         {
             punching.set_turn(is_blocked, is_second);
             punching.tcp.note_round(start);
@@ -348,7 +355,7 @@ mod tests {
         let start = instant();
         let (latest, over) = (start + 30 * SECOND, start + 4 * SECOND);
         let to = "203.0.113.9:5000".parse().unwrap();
-        for (is_second, turn) in [(false, Duration::ZERO), (true, TURN)] {
+        for (is_second, turn) in [(false, Duration::ZERO), (true, GREATER_ID_WAIT)] {
             let mut punching = Punching::new(start);
             punching.set_turn(false, is_second);
             punching.postpone_tcp(latest);

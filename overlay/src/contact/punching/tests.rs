@@ -1,5 +1,5 @@
 use super::bounds::UNVOUCHED_SHOTS;
-use super::targets::{MAX_BY_TURN, MAX_HEARD};
+use super::targets::{MAX_BY_TURN, MAX_HEARD_ADDRESSES};
 use super::*;
 use crate::contact::tests::contact;
 use crate::contact::{CandidateKind, DirectOutcome, Mapping, Nat};
@@ -53,7 +53,7 @@ fn where_the_node_is_heard_is_sent_to_at_once_if_a_root_vouches_for_the_address(
     assert_eq!(run.punching.answered(at, [9; 8], run.now + SECOND / 20), Some(Some(SECOND / 20)));
     // A box that gives each packet another port.
     let ports = (7000..7100).filter(|port| heard(&mut run, &format!("203.0.113.9:{port}")));
-    assert_eq!(ports.count(), MAX_HEARD - 1);
+    assert_eq!(ports.count(), MAX_HEARD_ADDRESSES - 1);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn an_answer_counts_where_it_was_asked_for_and_while_it_is_new() {
     assert_eq!(run.punching.answered(other, first, run.now), None);
     assert_eq!(run.punching.answered(one, [0; 8], run.now), None);
     assert_eq!(run.punching.answered(one, first, run.now), Some(Some(SECOND / 50)));
-    run.now += VALID_FOR;
+    run.now += ANSWER_LIFETIME;
     assert_eq!(run.punching.answered(other, second, run.now), None);
 }
 
@@ -251,7 +251,7 @@ fn what_a_member_names_and_sends_from_makes_no_more_pairs_than_may_be() {
         }
         run.now += SECOND;
         run.shots();
-        assert!(run.punching.targets.len() <= HolePunch::MAX_TARGETS + MAX_BY_TURN + MAX_HEARD);
+        assert!(run.punching.targets.len() <= HolePunch::MAX_TARGETS + MAX_BY_TURN + MAX_HEARD_ADDRESSES);
         assert!(run.punching.left_out.len() <= 2 * Contact::MAX_CANDIDATES);
         let of_one = HolePunch::MAX_SHOTS_EACH;
         assert!(run.punching.shots.len() <= run.punching.targets.len() * of_one);

@@ -37,6 +37,7 @@ impl Discovery {
         self.salt = salt;
         self.salt_since = now;
         self.own_salts.push_front(salt);
+        // Own beacons come back by multicast loops within moments, so a few are enough.
         self.own_salts.truncate(8);
     }
 }
@@ -66,6 +67,7 @@ impl Endpoint {
         self.discovery.rung = (rung + 1).min(LADDER.len());
         let wait = match LADDER.get(rung + 1) {
             Some(next) => next - LADDER[rung],
+            // Random, so that nodes that started together do not all send at once.
             None => self.core.rng.random_range(REGULAR),
         };
         self.core.timers.set(Timer::Beacon, now + Duration::from_millis(wait));
@@ -73,6 +75,7 @@ impl Endpoint {
 
     /// Asks on the local networks for a missing node: at once, or as soon as the minimum interval has passed.
     pub(in crate::endpoint) fn solicit(&mut self, now: Instant) {
+        // Programs that scan a network would otherwise send a beacon for each address.
         let allowed = self.discovery.solicited.map_or(now, |last| last + SOLICIT_INTERVAL);
         self.core.timers.set_earlier(Timer::Solicit, allowed.max(now));
         if allowed <= now {
@@ -108,6 +111,7 @@ impl Endpoint {
         if tags.is_empty() {
             return;
         }
+        // The next beacon goes on where this one ended, so that each network has its turn.
         self.discovery.turn = (self.discovery.turn + tags.len()) % networks;
         let mut datagram = Vec::with_capacity(Beacon::LEN);
         Beacon::emit(salt, &tags, |filler| self.discovery.fill(&salt, filler), &mut datagram);

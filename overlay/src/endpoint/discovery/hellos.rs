@@ -34,6 +34,8 @@ impl Discovery {
     fn is_echo(&self, echo: &[u8; 24], remote: &SocketAddr, now: Instant) -> bool {
         let (random, mac) = echo.split_first_chunk::<8>().expect("24 bytes");
         let epoch = self.epoch(now);
+        // In constant time. A comparison that stops at the first wrong byte would let an attacker find the
+        // echo of an address at which it does not receive.
         (epoch.saturating_sub(2)..=epoch).any(|epoch| self.echo_mac(*random, remote, epoch).ct_eq(mac).into())
     }
 
@@ -76,10 +78,13 @@ impl Endpoint {
     }
 
     pub(in crate::endpoint) fn on_hello(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
+        // A longer hello could carry nothing, and a shorter one would make this node answer with more bytes
+        // than it received.
         if datagram.len() != Hello::LEN {
             self.core.counters.discovery_malformed.increment();
             return;
         }
+        // Before the decryption, which is tried with the key of each network.
         if !self.hints.hellos.take_address(meta.remote, now) {
             self.core.counters.hellos_limited.increment();
             return self.log_refusal(now, &meta, "hello", "too many come from there");
@@ -166,6 +171,7 @@ impl Endpoint {
         hello: &Hello,
         nonce: [u8; 24],
     ) {
+        // The own datagram, which multicast or a loop in the network has brought back.
         if hello.instance == self.core.instance {
             return;
         }
@@ -184,6 +190,8 @@ impl Endpoint {
         let Some(PeerState { link, .. }) = self.peers.get(key) else { return };
         let (handle, place) = (link.handle.clone(), meta.place());
         let connected = link.current().is_some();
+        // The peer has lost the keys of the session, so waiting for its timers would only lengthen the
+        // outage.
         if connected && link.instance.is_some_and(|known| known != instance) {
             self.link(now, key, Link::heed_restart);
             return;
@@ -199,6 +207,7 @@ impl Endpoint {
         let local = handle.path().is_some_and(|path| path.place.is_loopback());
         if !connected && waiting {
             self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+        // Both nodes are on one machine, where loopback always beats a way through the network.
         } else if connected && !local && place.is_loopback() {
             self.link(now, key, |link, cx| link.challenge(cx, place, Why::Move));
         }

@@ -27,7 +27,7 @@ use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
 /// Maximum number of remembered beacon sources; the one heard longest ago makes room.
-const MAX_HEARD: usize = 1024;
+const MAX_BEACON_SOURCES: usize = 1024;
 
 /// State of local discovery: what this node announces, and what it has heard.
 #[derive(Debug)]
@@ -97,6 +97,7 @@ impl Discovery {
     ) -> bool {
         let Some(heard) = self.heard.get_mut(remote) else { return false };
         let before = heard.unmet.len();
+        // An answer has come, so the next beacon of this source need not be answered in this network.
         heard.unmet.retain(|unmet| *unmet != network);
         heard.met.extend(peer.into().map(|peer| (network, peer)));
         heard.unmet.len() < before
@@ -109,10 +110,12 @@ impl Discovery {
 
     /// Records a beacon. Returns `None` if the same beacon came from there before and needs no more work.
     fn hear(&mut self, remote: SocketAddr, salt: [u8; 16], now: Instant) -> Option<&mut Heard> {
-        if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&remote) {
+        if self.heard.len() >= MAX_BEACON_SOURCES && !self.heard.contains_key(&remote) {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);
+            // Sources are forged easily, so the table has a limit.
             oldest.and_then(|remote| self.heard.remove(&remote));
         }
+        // An equal salt means an equal beacon, whose tags were compared already.
         let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != Some(salt));
         if fresh {
             let before = self.heard.remove(&remote);

@@ -46,7 +46,7 @@ const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of bytes sent in that interval that count as load.
-pub(crate) const BUSY: u64 = 8 * BASE as u64;
+pub(crate) const LOAD_MIN_BYTES: u64 = 8 * BASE as u64;
 
 /// Minimum time from a size's confirmation to its next test, however strong the suspicion.
 const CONFIRM_SPACING: Duration = Duration::from_millis(300);
@@ -82,12 +82,6 @@ pub(crate) struct Mtud {
 }
 
 /// State of a path's datagram size: whether datagrams of that size pass.
-///
-/// ```
-/// # use peersock_overlay::SizeState;
-/// let state = SizeState::TooSmall;
-/// assert_ne!(state, SizeState::Passes);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SizeState {
@@ -199,6 +193,7 @@ impl Mtud {
     /// Confirms the current size while traffic flows, unless a confirmation was made or tried in vain lately.
     /// A silent peer must not get more packets because of its silence.
     pub(crate) fn confirm_if_due(&mut self, now: Instant) {
+        // A test that an outage has ended counts too, or a silent peer would be tested all the time.
         let last = self.unanswered.map_or(self.confirmed, |at| at.max(self.confirmed));
         if now.saturating_duration_since(last) >= CONFIRM_INTERVAL {
             self.confirm(false);
@@ -215,7 +210,7 @@ impl Mtud {
         self.busy = (now, total);
         // A new session counts from zero.
         let sent = total.checked_sub(before).unwrap_or(total);
-        if sent >= BUSY && now.saturating_duration_since(self.confirmed) >= CONFIRM_SPACING {
+        if sent >= LOAD_MIN_BYTES && now.saturating_duration_since(self.confirmed) >= CONFIRM_SPACING {
             self.confirm(false);
         }
     }
@@ -236,6 +231,7 @@ impl Mtud {
             Phase::Idle => None,
         };
         if self.current > FLOORS[FLOORS.len() - 1] || self.stuck.is_some() {
+            // An interrupted search goes on where it was, because its failures have cost many probes.
             self.phase = Phase::Confirm { suspected, resume };
             self.trial = None;
         }
@@ -243,6 +239,7 @@ impl Mtud {
 
     /// Updates the loss estimate with a companion that was acknowledged or timed out.
     fn note_companion(&mut self, lost: bool) {
+        // Slow, because one burst of losses says little about the path.
         self.losses = (self.losses * 31 + if lost { 1000 } else { 0 }) / 32;
     }
 
@@ -324,6 +321,7 @@ impl Mtud {
             return Some(rtt);
         }
         match &mut self.phase {
+            // The bound stays, because a size that has failed is not tried again in this search.
             Phase::Search { failures, .. } if size > self.current => {
                 self.current = size;
                 *failures = 0;
@@ -358,8 +356,10 @@ impl Mtud {
 
     /// Falls back, because the current size no longer passes.
     fn fall_below(&mut self, size: usize, now: Instant) {
+        // Traffic is stalled, so the search for a size that passes hurries too.
         self.is_hurried |= matches!(self.phase, Phase::Confirm { suspected: true, .. });
         match FLOORS.into_iter().find(|floor| *floor < size) {
+            // Down at once instead of step by step: every packet of the failed size is lost until then.
             Some(floor) => {
                 self.current = floor;
                 self.trust = Trust::Doubted;
@@ -393,6 +393,7 @@ impl Mtud {
         if usual.is_some() {
             return usual;
         }
+        // Usual sizes are used up, so the rest of the range is halved.
         let open = bound - self.current;
         let narrow = open <= GRANULARITY.max(self.current / 64);
         // Two failures above Ethernet's size: the link is almost surely Ethernet.

@@ -86,6 +86,8 @@ impl Trial {
     /// Creates a trial that needs `least` lost probes to give the size up, and more with a loss rate of
     /// companions of `losses` per thousand. `rtt` is the path's round-trip time, if known.
     pub(super) fn new(size: usize, least: usize, losses: u32, rtt: Option<Duration>) -> Self {
+        // Three round trips, because a large packet may wait longer in a queue than those that the estimate
+        // comes from.
         let timeout = rtt.map_or(MAX_TIMEOUT / 2, |rtt| rtt * 3);
         Self {
             size,
@@ -114,6 +116,8 @@ impl Trial {
             .iter()
             .filter(over)
             .fold((0, 0), |(over, lost), pair| (over + 1, lost + u32::from(pair.passed.is_none())));
+        // The trial's losses count at once, because a path that has just become lossy is not yet in the
+        // average.
         let losses = u64::from(self.losses.max(lost * 1000 / u32::max(over, 1)).min(MAX_LOSSES));
         let mut chance = 1_000_000;
         let by_chance = std::iter::from_fn(|| (chance > BY_CHANCE).then(|| chance = chance * losses / 1000));
@@ -139,11 +143,13 @@ impl Trial {
 
     /// Records an acknowledgement of `id`; returns `None` if this trial did not send it.
     pub(super) fn answered(&mut self, id: u32, now: Instant) -> Option<Answer> {
+        // Any pair of the trial counts, also one that was given up: a late answer shows that the size passes.
         let pair = self.pairs.iter_mut().find(|pair| pair.probe == id || pair.companion == id)?;
         let rtt = now.saturating_duration_since(pair.sent);
         let passed = pair.probe == id;
         if !passed {
             pair.passed.get_or_insert(now);
+            // From this very pair: the probe is due as long after its companion as packets vary now.
             self.margin = margin(rtt);
         }
         Some(Answer { passed, rtt })

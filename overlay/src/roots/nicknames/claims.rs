@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{GRACE, NicknameError, repeat_after};
+use super::{FURTHER_ROOTS_WAIT, NicknameError, repeat_after};
 use crate::id::{Identity, Nickname, NodeId};
 use crate::link::PeerKey;
 use crate::wire::{ClaimRefusal, NicknameClaim, NicknameMessage};
 
 /// Maximum number of nicknames of one node.
-const MOST: usize = 4;
+const MAX_CLAIMS: usize = 4;
 
 /// Requested lifetime of a nickname, in seconds: an hour in which the node may be absent.
-const LIFETIME: u32 = 3600;
+const CLAIM_LIFETIME_SECONDS: u32 = 3600;
 
 /// Lifetime in seconds below which a claim is renewed after half of it. Otherwise claims are renewed with
 /// registrations, which are 200 s apart.
 const RENEWED_WITHIN: u32 = 600;
 
 /// Minimum lifetime of a nickname, in seconds.
-const SHORTEST: u32 = 10;
+const MIN_LIFETIME_SECONDS: u32 = 10;
 
 /// Maximum number of times a claim is sent; the next registration starts again.
 const MAX_TRIES: u32 = 6;
@@ -81,15 +81,16 @@ impl Claims {
     /// Begins to claim a nickname.
     pub(crate) fn want(&mut self, nickname: &Nickname, port: u16, now: Instant) -> Result<(), NicknameError> {
         // By then every waiting program has asked for the result.
-        self.list.retain(|_, claim| claim.lost.is_none_or(|at| now < at + GRACE));
+        self.list.retain(|_, claim| claim.lost.is_none_or(|at| now < at + FURTHER_ROOTS_WAIT));
         if let Some(claim) = self.list.get_mut(nickname) {
             if claim.lost.is_none() && claim.port != port {
                 claim.port = port;
+                // The signature covers the port, so every root needs a new claim.
                 claim.at.values_mut().for_each(|at| (at.tries, at.next) = (0, Some(now)));
             }
             return Ok(());
         }
-        if self.list.values().filter(|claim| claim.lost.is_none()).count() >= MOST {
+        if self.list.values().filter(|claim| claim.lost.is_none()).count() >= MAX_CLAIMS {
             return Err(NicknameError::TooMany);
         }
         let new = Claim { port, at: BTreeMap::new(), first_answer: None, is_ours: false, lost: None };
@@ -119,7 +120,8 @@ impl Claims {
         if answers.contains(&Err(ClaimRefusal::Taken)) {
             return Some(Err(NicknameError::Taken));
         }
-        let is_late = claim.first_answer.is_some_and(|at| now >= at + GRACE);
+        // A root that does not answer must not keep the program waiting.
+        let is_late = claim.first_answer.is_some_and(|at| now >= at + FURTHER_ROOTS_WAIT);
         if answers.is_empty() || answers.len() < roots.len() && !is_late {
             return None;
         }
@@ -164,7 +166,8 @@ impl Claims {
         let mut messages = Vec::new();
         for (nickname, claim) in self.list.iter_mut().filter(|(_, claim)| claim.lost.is_none()) {
             // The outcome must settle even if no program waits for it any more.
-            claim.is_ours |= claim.first_answer.is_some_and(|at| now >= at + GRACE) && claim.is_granted();
+            claim.is_ours |=
+                claim.first_answer.is_some_and(|at| now >= at + FURTHER_ROOTS_WAIT) && claim.is_granted();
             let port = claim.port;
             let at = claim.at.entry(key).or_insert_with(|| AtRoot { next: Some(now), ..AtRoot::default() });
             if at.next.is_none_or(|next| now < next) {
@@ -173,7 +176,7 @@ impl Claims {
             at.next = (at.tries + 1 < MAX_TRIES).then(|| now + repeat_after(at.tries));
             at.tries += 1;
             at.sequence = sequence;
-            let claim = NicknameClaim::sign(node, root, nickname, sequence, LIFETIME, port);
+            let claim = NicknameClaim::sign(node, root, nickname, sequence, CLAIM_LIFETIME_SECONDS, port);
             messages.push(NicknameMessage::Claim { nickname: nickname.clone(), claim });
             sequence += 1;
         }
@@ -207,7 +210,7 @@ impl Claims {
         let Some(at) = claim.at.get_mut(&root) else { return Answered::Unasked };
         let before = at.answer.replace(result.map(|_| ()));
         // A claim with a lifetime shorter than the interval of registrations is renewed earlier.
-        let lifetime = result.map_or(LIFETIME, |granted| granted).max(SHORTEST);
+        let lifetime = result.map_or(CLAIM_LIFETIME_SECONDS, |granted| granted).max(MIN_LIFETIME_SECONDS);
         let next = (lifetime < RENEWED_WITHIN).then(|| now + Duration::from_secs(lifetime.into()) / 2);
         (at.tries, at.next) = (0, next);
         claim.first_answer.get_or_insert(now);
@@ -339,7 +342,11 @@ mod tests {
             }
             assert_eq!(run.claims.outcome(&alice, &ROOTS, now), outcome, "{answers:?}");
             if answers == [Some(good), None] {
-                assert_eq!(run.claims.outcome(&alice, &ROOTS, now + GRACE), Some(Ok(())), "it is late");
+                assert_eq!(
+                    run.claims.outcome(&alice, &ROOTS, now + FURTHER_ROOTS_WAIT),
+                    Some(Ok(())),
+                    "it is late"
+                );
             }
         }
     }
@@ -381,8 +388,8 @@ mod tests {
         }
         assert_eq!(run.tell(ROOTS[0], now).len(), 4);
         run.claims.release(&nickname("d"));
-        run.claims.want(&alice, 1, now + GRACE).unwrap();
-        assert_eq!(run.tell(ROOTS[0], now + GRACE).len(), 4, "the three others are repeated");
+        run.claims.want(&alice, 1, now + FURTHER_ROOTS_WAIT).unwrap();
+        assert_eq!(run.tell(ROOTS[0], now + FURTHER_ROOTS_WAIT).len(), 4, "the three others are repeated");
     }
 
     #[test]

@@ -17,25 +17,17 @@ pub(crate) use questions::{Questions, is_current};
 use crate::id::{NodeId, PublicIdentity};
 
 /// Wait for further roots after the first answer.
-const GRACE: Duration = Duration::from_secs(2);
+const FURTHER_ROOTS_WAIT: Duration = Duration::from_secs(2);
 
 /// First wait for an answer; it doubles up to the second value.
-const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+const ANSWER_WAIT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
 
 /// Returns the wait after this number of repetitions.
 fn repeat_after(tries: u32) -> Duration {
-    (REPEAT[0] * 2u32.pow(tries.min(8))).min(REPEAT[1])
+    (ANSWER_WAIT_BOUNDS[0] * 2u32.pow(tries.min(8))).min(ANSWER_WAIT_BOUNDS[1])
 }
 
 /// Node that was found by a nickname.
-///
-/// ```
-/// use peersock_overlay::{NamedNode, NetworkId};
-///
-/// fn address(network: NetworkId, found: &NamedNode) -> std::net::Ipv6Addr {
-///     network.address_of(&found.identity.node_id())
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedNode {
     /// Keys of the node.
@@ -45,14 +37,6 @@ pub struct NamedNode {
 }
 
 /// Reason why a nickname is not this node's, or leads to no node.
-///
-/// ```
-/// use std::io;
-/// use peersock_overlay::NicknameError;
-///
-/// let error = io::Error::from(NicknameError::NotFound);
-/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NicknameError {

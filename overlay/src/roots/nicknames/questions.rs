@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{GRACE, NamedNode, NicknameError, repeat_after};
+use super::{FURTHER_ROOTS_WAIT, NamedNode, NicknameError, repeat_after};
 use crate::id::NicknameText;
 use crate::link::PeerKey;
 use crate::wire::{NicknameClaim, NicknameMessage, NicknameOwner};
 
 /// Maximum number of concurrent questions; the one wanted longest ago makes room, unless a program waits for
 /// it.
-const MOST: usize = 32;
+const MAX_QUESTIONS: usize = 32;
 
 /// Time after the last demand after which a question is forgotten.
-const WANTED_FOR: Duration = Duration::from_secs(10);
+const DEMAND_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Time within which a waiting program asks again.
 const WAITED_FOR: Duration = Duration::from_secs(1);
@@ -43,9 +43,11 @@ struct AtRoot {
 impl Questions {
     /// Requests the answer to a question. `id` is random.
     pub(crate) fn want(&mut self, text: &NicknameText, id: u32, now: Instant) {
-        self.0.retain(|_, one| now < one.wanted + WANTED_FOR);
-        if !self.0.contains_key(text) && self.0.len() >= MOST {
+        self.0.retain(|_, one| now < one.wanted + DEMAND_LIFETIME);
+        if !self.0.contains_key(text) && self.0.len() >= MAX_QUESTIONS {
             let oldest = self.0.iter().min_by_key(|(_, one)| one.wanted);
+            // A question that a program repeats all the time must not be pushed out, or the program would
+            // wait for ever.
             let is_free = oldest.is_some_and(|(_, one)| now >= one.wanted + WAITED_FOR);
             let Some(text) = oldest.filter(|_| is_free).map(|(text, _)| text.clone()) else { return };
             self.0.remove(&text);
@@ -69,7 +71,7 @@ impl Questions {
         // Of several claims of one node, the latest has the valid port.
         let mut owners: Vec<_> = answers.iter().flatten().collect();
         owners.sort_by_key(|owner| owner.claim.sequence);
-        let is_late = one.first_answer.is_some_and(|at| now >= at + GRACE);
+        let is_late = one.first_answer.is_some_and(|at| now >= at + FURTHER_ROOTS_WAIT);
         let is_enough = text.node.is_some() && !owners.is_empty() || answers.len() >= roots.len() || is_late;
         if answers.is_empty() || !is_enough {
             return None;
@@ -83,13 +85,14 @@ impl Questions {
             Some(_) if nodes.len() > 1 => Err(NicknameError::Ambiguous(nodes)),
             Some(owner) => Ok(NamedNode { identity: owner.identity, port: owner.claim.port }),
         };
+        // The next demand asks again, because a nickname may pass to another node.
         self.0.remove(text);
         Some(outcome)
     }
 
     /// Returns the questions that are due to a root.
     pub(crate) fn due(&mut self, root: PeerKey, now: Instant) -> Vec<NicknameMessage> {
-        self.0.retain(|_, one| now < one.wanted + WANTED_FOR);
+        self.0.retain(|_, one| now < one.wanted + DEMAND_LIFETIME);
         let mut messages = Vec::new();
         for (text, one) in &mut self.0 {
             let at = one.at.entry(root).or_insert(AtRoot { tries: 0, next: now, answer: None });
@@ -105,7 +108,7 @@ impl Questions {
     /// Returns when a question to a root is due. A root that was not asked yet is asked at once.
     pub(crate) fn next(&self, root: PeerKey, now: Instant) -> Option<Instant> {
         let due = |one: &Question| match one.at.get(&root) {
-            Some(at) => at.answer.is_none().then_some(at.next.min(one.wanted + WANTED_FOR)),
+            Some(at) => at.answer.is_none().then_some(at.next.min(one.wanted + DEMAND_LIFETIME)),
             None => Some(now),
         };
         self.0.values().filter_map(due).min()
@@ -200,9 +203,16 @@ mod tests {
             }
             assert_eq!(questions.outcome(text, &ROOTS, now), outcome);
             if outcome.is_none() {
-                assert!(questions.outcome(text, &ROOTS, now + GRACE).is_some(), "the other one is late");
+                assert!(
+                    questions.outcome(text, &ROOTS, now + FURTHER_ROOTS_WAIT).is_some(),
+                    "the other one is late"
+                );
             }
-            assert_eq!(questions.outcome(text, &ROOTS, now + GRACE), None, "the question is over");
+            assert_eq!(
+                questions.outcome(text, &ROOTS, now + FURTHER_ROOTS_WAIT),
+                None,
+                "the question is over"
+            );
         }
     }
 
@@ -221,7 +231,7 @@ mod tests {
         assert_eq!(questions.asked(ROOTS[0], 7), None, "it is forgotten");
         for n in 0..100 {
             questions.want(&text(&format!("n{n}.peersock")), n, now);
-            assert!(questions.0.len() <= MOST);
+            assert!(questions.0.len() <= MAX_QUESTIONS);
         }
     }
 

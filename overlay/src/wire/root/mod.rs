@@ -31,7 +31,7 @@ const BY_ID: u8 = 2;
 /// Flag of a root that relays datagrams between nodes that know each other's channel.
 const RELAYS: u8 = 1;
 /// Flag of a root that will end soon, so that the node should go to another one.
-const DRAINS: u8 = 2;
+const DRAINING_FLAG: u8 = 2;
 /// Flag of a message in which a voucher for the node's TCP connection follows.
 const TCP: u8 = 4;
 
@@ -55,15 +55,6 @@ const TCP: u8 = 4;
 /// Kinds 9 to 12 belong to [`NicknameMessage`].
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
-///
-/// ```
-/// use peersock_overlay::wire::{LookUpKey, RootMessage};
-///
-/// let message = RootMessage::LookUp { id: 7, key: LookUpKey::Prefix([9; 10]) };
-/// let mut plaintext = Vec::new();
-/// message.emit(&mut plaintext);
-/// assert_eq!(RootMessage::parse(&plaintext), Ok(message));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootMessage {
@@ -146,7 +137,7 @@ impl Registered {
             sequence,
             lifetime,
             relays: flags & RELAYS != 0,
-            drains: flags & DRAINS != 0,
+            drains: flags & DRAINING_FLAG != 0,
             token: RelayToken::from_be_bytes(*reader.array()?),
             channel: Channel(reader.u64()?),
             rate: reader.u32()?,
@@ -159,7 +150,7 @@ impl Registered {
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.lifetime.to_be_bytes());
         let tcp = u8::from(self.tcp.is_some()) * TCP;
-        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINS) | tcp);
+        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINING_FLAG) | tcp);
         out.extend_from_slice(&self.token.to_be_bytes());
         out.extend_from_slice(&self.channel.0.to_be_bytes());
         out.extend_from_slice(&self.rate.to_be_bytes());
@@ -171,15 +162,6 @@ impl Registered {
 }
 
 /// Key of a look-up. A self-certifying address ends in the first 10 bytes of its owner's node ID.
-///
-/// ```
-/// use peersock_overlay::wire::LookUpKey;
-/// use peersock_overlay::Identity;
-///
-/// let node = Identity::from_seed(&[1; 32]).node_id();
-/// assert!(LookUpKey::Id(node).matches(&node));
-/// assert!(!LookUpKey::Prefix([0; 10]).matches(&node));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LookUpKey {
     /// First 10 bytes of the node ID.

@@ -17,18 +17,6 @@ const FOUND: u8 = 12;
 /// The signature is over `"peersock nickname v1" || node ID of the root || node ID of the owner || sequence
 /// || lifetime || port || nickname`. The owner's ID is included because other keys with the same signing key
 /// are another node.
-///
-/// ```
-/// use peersock_overlay::wire::NicknameClaim;
-/// use peersock_overlay::{Identity, Nickname};
-///
-/// let (node, root) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]).node_id());
-/// let (alice, bob): (Nickname, Nickname) = ("alice".parse()?, "bob".parse()?);
-/// let claim = NicknameClaim::sign(&node, &root, &alice, 1_800_000_000_000, 3600, 10001);
-/// assert!(claim.verify(node.public(), &root, &alice));
-/// assert!(!claim.verify(node.public(), &root, &bob), "it is for another nickname");
-/// # Ok::<(), peersock_overlay::ParseNicknameError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NicknameClaim {
     /// Number that orders the claims of one node, where larger ones count: milliseconds since the Unix epoch
@@ -90,6 +78,7 @@ fn signed(
 ) -> Vec<u8> {
     let (sequence, lifetime, port) = (sequence.to_be_bytes(), lifetime.to_be_bytes(), port.to_be_bytes());
     let name = nickname.as_str().as_bytes();
+    // All parts but the last have a fixed length, so two claims never have the same text.
     [LABEL, root.as_bytes(), owner.as_bytes(), &sequence, &lifetime, &port, name].concat()
 }
 
@@ -123,16 +112,6 @@ pub enum ClaimRefusal {
 /// Find     0x08 | 11 | id 4 | length 1 | nickname
 /// Found    0x08 | 12 | id 4 | 0 | identity 64 | sequence 8 | lifetime 4 | port 2 | signature 64
 ///          0x08 | 12 | id 4 | status 1
-/// ```
-///
-/// ```
-/// use peersock_overlay::wire::{NicknameMessage, RootMessage};
-///
-/// let find = NicknameMessage::Find { id: 7, nickname: "alice".parse()? };
-/// let mut plaintext = Vec::new();
-/// RootMessage::Nickname(find.clone()).emit(&mut plaintext);
-/// assert_eq!(RootMessage::parse(&plaintext), Ok(RootMessage::Nickname(find)));
-/// # Ok::<(), peersock_overlay::ParseNicknameError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

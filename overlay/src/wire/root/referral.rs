@@ -17,18 +17,6 @@ const PORT: u16 = 7420;
 /// A root's signed statement of where it listens.
 ///
 /// The signature is the root's over `"peersock root record v1" || time || endpoints`.
-///
-/// ```
-/// use peersock_overlay::wire::RootRecord;
-/// use peersock_overlay::Identity;
-///
-/// let root = Identity::from_seed(&[2; 32]);
-/// let endpoints = "192.0.2.1:7420,tls:root.example:443";
-/// let record = RootRecord::sign(&root, 1_800_000_000, endpoints).expect("short");
-/// assert!(record.verify());
-/// assert_eq!(record.addresses(), ["192.0.2.1:7420".parse()?]);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootRecord {
     /// Keys of the root.
@@ -65,22 +53,12 @@ impl RootRecord {
             address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, PORT)))
         };
         let addresses = self.endpoints.split(',').filter_map(|text| parse(text.trim()));
+        // Bounded, because each address that is tried costs packets to a host that may be a victim.
         addresses.filter(is_endpoint).take(8).collect()
     }
 
     /// Returns the ways by streams that name an address: at most eight, in the order of the text. Leaves out
     /// host names, because the author of a forged record could make others look up any name.
-    ///
-    /// ```
-    /// use peersock_overlay::wire::{RootRecord, StreamKind};
-    /// use peersock_overlay::Identity;
-    ///
-    /// let endpoints = "192.0.2.1:7420,tls:192.0.2.1:443,wss:root.example:443";
-    /// let record = RootRecord::sign(&Identity::from_seed(&[2; 32]), 1_800_000_000, endpoints).expect("short");
-    /// let [way] = record.streams()[..] else { panic!("one is by an address") };
-    /// assert_eq!((way.kind, way.address), (StreamKind::Tls, "192.0.2.1:443".parse()?));
-    /// # Ok::<(), std::net::AddrParseError>(())
-    /// ```
     pub fn streams(&self) -> Vec<StreamWay> {
         let parse = |text: &str| {
             let (kind, address) = text.trim().split_once(':')?;
@@ -91,6 +69,7 @@ impl RootRecord {
     }
 
     fn signed(time: u64, endpoints: &str) -> Vec<u8> {
+        // The label keeps the signature from being used for another kind of message.
         [RECORD_LABEL, &time.to_be_bytes(), endpoints.as_bytes()].concat()
     }
 
@@ -115,6 +94,7 @@ impl RootRecord {
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         let identity = PublicIdentity::from_bytes(reader.array()?).map_err(|_| ParseError::Value)?;
         let (time, len) = (reader.u64()?, usize::from(reader.u16()?));
+        // Before the text is copied, because the length is the sender's.
         if len > Self::MAX_ENDPOINTS {
             return Err(ParseError::Length);
         }
@@ -126,12 +106,6 @@ impl RootRecord {
 }
 
 /// Transport of datagrams to a root in place of UDP; see [`RootRecord::streams`].
-///
-/// ```
-/// use peersock_overlay::wire::StreamKind;
-///
-/// assert_eq!(StreamKind::named("wss"), Some(StreamKind::WebSocket));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum StreamKind {
@@ -156,14 +130,6 @@ impl StreamKind {
 }
 
 /// Way to a root by a stream; see [`RootRecord::streams`].
-///
-/// ```
-/// use peersock_overlay::wire::{StreamKind, StreamWay};
-///
-/// let way = StreamWay { kind: StreamKind::Tls, address: "192.0.2.1:443".parse()? };
-/// assert_eq!(way.address.port(), 443);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamWay {
     /// Transport of the datagrams.
@@ -221,15 +187,6 @@ impl Referral {
 /// of a set share. The token itself must not go to a root that only a referral names.
 ///
 /// The pass is for one node, one root and one hour since the Unix epoch.
-///
-/// ```
-/// use peersock_overlay::wire::access_pass;
-/// use peersock_overlay::Identity;
-///
-/// let [node, root] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
-/// let pass = access_pass(b"what the operator gave", &node, &root, 500_000);
-/// assert_ne!(pass, access_pass(b"what the operator gave", &node, &root, 500_001));
-/// ```
 pub fn access_pass(token: &[u8], node: &NodeId, root: &NodeId, hour: u64) -> [u8; 32] {
     let key = hash::hash(&[PASS_LABEL, token]);
     hash::keyed(&key, &[node.as_bytes(), root.as_bytes(), &hour.to_be_bytes()])

@@ -13,16 +13,6 @@ const TCP_VOUCHER_LABEL: &[u8] = b"peersock TCP voucher v1";
 /// was made for another root.
 ///
 /// The signature is over `"peersock registration v1" || node ID of the root || sequence || lifetime`.
-///
-/// ```
-/// use peersock_overlay::wire::Registration;
-/// use peersock_overlay::Identity;
-///
-/// let (node, root) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]).node_id());
-/// let registration = Registration::sign(&node, &root, 1_800_000_000_000, 600);
-/// assert!(registration.verify(node.public(), &root));
-/// assert!(!registration.verify(node.public(), &node.node_id()), "it is for another root");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registration {
     /// Number that orders the registrations of one node, where the larger counts: milliseconds since the Unix
@@ -66,16 +56,6 @@ impl Registration {
 ///
 /// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with `"peersock
 /// TCP voucher v1"` if the address is the other end of a TCP connection. Neither can replace the other.
-///
-/// ```
-/// use peersock_overlay::wire::Voucher;
-/// use peersock_overlay::Identity;
-///
-/// let (node, root) = (Identity::from_seed(&[1; 32]).node_id(), Identity::from_seed(&[2; 32]));
-/// let voucher = Voucher::sign(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
-/// assert!(voucher.verify(root.public(), &node));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Voucher {
     /// Time of the sighting in seconds since the Unix epoch, by the root's clock.
@@ -97,16 +77,6 @@ impl Voucher {
     }
 
     /// Signs a root's statement of where a node's TCP connection comes from.
-    ///
-    /// ```
-    /// use peersock_overlay::wire::Voucher;
-    /// use peersock_overlay::Identity;
-    ///
-    /// let (node, root) = (Identity::from_seed(&[1; 32]).node_id(), Identity::from_seed(&[2; 32]));
-    /// let voucher = Voucher::sign_tcp(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
-    /// assert!(voucher.verify_tcp(root.public(), &node) && !voucher.verify(root.public(), &node));
-    /// # Ok::<(), std::net::AddrParseError>(())
-    /// ```
     pub fn sign_tcp(root: &Identity, node: &NodeId, time: u64, address: SocketAddr) -> Self {
         let signature = root.sign(&Self::signed(TCP_VOUCHER_LABEL, node, time, &address));
         Self { time, address, signature }

@@ -21,7 +21,7 @@ use crate::item::Item;
 use crate::rendezvous::{Answer, Event, Operation, OperationId, Outcome};
 
 /// Timeout of one operation, independent of `mainline`.
-const PATIENCE: Duration = Duration::from_secs(60);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Wakes the thread for new work, for an answer, and for its end.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ pub(super) fn run(shared: &Shared, dht: &AsyncDht, mut on_event: impl FnMut(Even
         events.into_iter().for_each(&mut on_event);
         for (id, operation) in operations {
             let future = begin(dht, id, operation, &answers);
-            tasks.push(Task { id, future, until: Instant::now() + PATIENCE });
+            tasks.push(Task { id, future, until: Instant::now() + OPERATION_TIMEOUT });
         }
         poll(&mut tasks, &waker, &answers);
         if answers.borrow().is_empty() {

@@ -1,7 +1,7 @@
 //! A [`Rendezvous`] on the library `mainline`, in a separate thread.
 
+mod bootstrap;
 mod engine;
-mod entering;
 
 use std::fmt;
 use std::io;
@@ -19,18 +19,10 @@ use crate::keys::NodeTail;
 use crate::record::Record;
 use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Target};
 
+pub use bootstrap::answers_any;
 use engine::Bell;
-pub use entering::answers_any;
 
 /// The nodes by which a node enters the DHT.
-///
-/// ```
-/// use peersock_dht::Bootstrap;
-///
-/// let own = Bootstrap::Nodes(vec!["192.0.2.1:6881".parse()?]);
-/// assert_ne!(own, Bootstrap::Public);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
     /// These nodes, at least one, for a private DHT.
@@ -40,14 +32,6 @@ pub enum Bootstrap {
 }
 
 /// Settings of a [`Service`].
-///
-/// ```
-/// use peersock_dht::{Bootstrap, Settings};
-///
-/// let mut settings = Settings::new(Bootstrap::Nodes(vec!["127.0.0.1:6881".parse()?]));
-/// settings.bind = std::net::Ipv4Addr::LOCALHOST;
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The bootstrap nodes of the DHT.
@@ -85,11 +69,6 @@ impl Settings {
 }
 
 /// Reasons why a [`Service`] did not start.
-///
-/// ```
-/// let error = peersock_dht::StartError::NoBootstrap;
-/// assert_eq!(error.to_string(), "no node for entering the DHT is named");
-/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -153,9 +132,7 @@ impl Shared {
 impl Service {
     /// Starts the node of the DHT and the thread. With [`Bootstrap::Public`] this first resolves names, which
     /// may take seconds; at most three if other nodes are known.
-    ///
-    /// # Errors
-    /// See [`StartError`].
+    /// Errors: see [`StartError`].
     pub fn start(
         own: Arc<Identity>,
         settings: Settings,
@@ -165,7 +142,7 @@ impl Service {
         if settings.bootstrap == Bootstrap::Nodes(Vec::new()) {
             return Err(StartError::NoBootstrap);
         }
-        let entries = entering::resolve(&settings.bootstrap, !settings.known.is_empty());
+        let entries = bootstrap::resolve(&settings.bootstrap, !settings.known.is_empty());
         let known = settings.known.iter().filter(|node| !entries.contains(node));
         let all: Vec<SocketAddrV4> = entries.iter().chain(known).copied().collect();
         if all.is_empty() {

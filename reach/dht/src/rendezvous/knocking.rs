@@ -13,7 +13,7 @@ const MAX_KNOCKING: usize = 64;
 const ATTEMPTS: u8 = 5;
 
 /// Time from a knock until both sides begin to punch, about as long as a knock takes to arrive.
-const START: Duration = Duration::from_secs(3);
+const PUNCH_DELAY: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Knocking {
@@ -79,7 +79,7 @@ impl Rendezvous {
         let knock = Knock {
             identity: *self.own.public(),
             sequence,
-            start: sequence.saturating_add(START.as_millis() as u64),
+            start: sequence.saturating_add(PUNCH_DELAY.as_millis() as u64),
             contact,
         };
         let plain = knock.sign(keys, &self.own, &node);
@@ -90,7 +90,7 @@ impl Rendezvous {
             (slots > 0).then_some(Location::Slot { owner: node, index }),
             Some(Location::Pair { writer: *self.own.public(), reader: node }),
         ];
-        knocking.start = now.instant + START;
+        knocking.start = now.instant + PUNCH_DELAY;
         knocking.was_sent = false;
         for (location, random) in locations.iter().flatten().zip(randoms) {
             let sequence = now.unix.as_secs() as i64;

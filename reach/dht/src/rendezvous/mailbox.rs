@@ -13,17 +13,17 @@ use crate::record::{Knock, Refused};
 const MAX_WATCHED: usize = 8;
 
 /// Limit of the nodes whose last knock is remembered.
-const MAX_SEEN: usize = 256;
+const MAX_KNOWN_KNOCKERS: usize = 256;
 
 /// Time for which a knock is remembered, longer than it is valid on any clock.
-const SEEN_FOR: Duration = Duration::from_secs(60 + 2 * SKEW.as_secs());
+const KNOCK_MEMORY: Duration = Duration::from_secs(60 + 2 * SKEW.as_secs());
 
 /// Rate limit of all knocks: this burst at once, then one in each [`RATE`].
-const BURST: u32 = 8;
+const KNOCK_BURST: u32 = 8;
 const RATE: Duration = Duration::from_secs(2);
 
 /// Minimum interval between two knocks of one node.
-const PER_NODE: Duration = Duration::from_secs(3);
+const NODE_KNOCK_INTERVAL: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -91,7 +91,7 @@ impl Mailbox {
 
     /// Forgets knocks that are too old to be replayed.
     pub(super) fn forget(&mut self, unix: Duration) {
-        self.seen.retain(|_, (_, read)| unix < *read + SEEN_FOR && *read < unix + SEEN_FOR);
+        self.seen.retain(|_, (_, read)| unix < *read + KNOCK_MEMORY && *read < unix + KNOCK_MEMORY);
     }
 
     /// Accepts a knock if it is new and within the rate limits.
@@ -101,7 +101,7 @@ impl Mailbox {
             if *sequence >= knock.sequence {
                 return Err(Refused::Replay);
             }
-            if now.unix.abs_diff(*read) < PER_NODE {
+            if now.unix.abs_diff(*read) < NODE_KNOCK_INTERVAL {
                 return Err(Refused::Rate);
             }
         }
@@ -109,12 +109,12 @@ impl Mailbox {
         // out.
         if !is_watched {
             let missing = self.full_at.saturating_duration_since(now.instant);
-            if missing > RATE * (BURST - 1) {
+            if missing > RATE * (KNOCK_BURST - 1) {
                 return Err(Refused::Rate);
             }
             self.full_at = now.instant.max(self.full_at) + RATE;
         }
-        if self.seen.len() >= MAX_SEEN && !self.seen.contains_key(&node) {
+        if self.seen.len() >= MAX_KNOWN_KNOCKERS && !self.seen.contains_key(&node) {
             let oldest = self.seen.iter().min_by_key(|(_, (_, read))| *read).map(|(node, _)| *node);
             oldest.map(|oldest| self.seen.remove(&oldest));
         }

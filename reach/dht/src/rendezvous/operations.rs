@@ -42,9 +42,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Returns true if an item must be examined; false for a repetition, because every node of the DHT that
     /// has the item sends it.
-    ///
-    /// # Errors
-    /// If the item is not the requested one, or members have stored too many different ones there.
+    /// Fails if the item is not the requested one, or members have stored too many different ones there.
     pub(super) fn admit(&mut self, item: &Item) -> Result<bool, Refused> {
         // Compare whole items, so that a forger who answers first with the true signature and another value
         // hides nothing.

@@ -14,7 +14,7 @@ const MIN_GAP: Duration = Duration::from_secs(2);
 
 /// Delays of the second and third write of each place. A node that has just entered the DHT knows few nodes,
 /// and may write to other nodes than a searcher asks.
-const SOON: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(60)];
+const EARLY_WRITE_DELAYS: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(60)];
 
 /// Longest delay before a failed write is retried.
 const MAX_RETRY: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ impl Rendezvous {
         place.is_running = false;
         if outcome == Outcome::Done {
             place.failures = 0;
-            let pause = SOON.get(place.successes).map_or(self.config.republish, |soon| *soon);
+            let pause = EARLY_WRITE_DELAYS.get(place.successes).map_or(self.config.republish, |soon| *soon);
             place.successes = place.successes.saturating_add(1);
             // Publish a little earlier than configured, so that nodes that began together drift apart.
             place.due = now.instant + pause.min(self.config.republish).mul_f64(1.0 - jitter / 4.0);

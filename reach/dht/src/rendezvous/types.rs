@@ -7,13 +7,6 @@ use crate::keys::NodeTail;
 use crate::record::{Knock, Record, Refused};
 
 /// The current time on two clocks: one for deadlines, and one that nodes agree about.
-///
-/// ```
-/// use std::time::{Duration, Instant};
-///
-/// let now = peersock_dht::Moment { instant: Instant::now(), unix: Duration::from_secs(1_700_000_000) };
-/// assert_eq!(now.unix.as_secs(), 1_700_000_000);
-/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// A monotonic clock.
@@ -23,25 +16,10 @@ pub struct Moment {
 }
 
 /// One network that a [`Rendezvous`](crate::Rendezvous) takes part in.
-///
-/// ```
-/// use std::collections::BTreeMap;
-///
-/// let names: BTreeMap<peersock_dht::Network, &str> = BTreeMap::new();
-/// assert!(names.is_empty());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(pub(super) u32);
 
 /// The node to look for.
-///
-/// ```
-/// use peersock_dht::{NodeTail, Target};
-/// use peersock_overlay::Identity;
-///
-/// let node = *Identity::from_seed(&[1; 32]).public();
-/// assert_eq!(Target::Node(node).tail(), NodeTail::of(&node.node_id()));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The node whose addresses have this tail. Any member can hide its record, none can forge it.
@@ -61,22 +39,10 @@ impl Target {
 }
 
 /// The number of an operation.
-///
-/// ```
-/// use std::collections::BTreeSet;
-///
-/// let running: BTreeSet<peersock_dht::OperationId> = BTreeSet::new();
-/// assert!(running.is_empty());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(pub(super) u64);
 
 /// An operation in the DHT.
-///
-/// ```
-/// let get = peersock_dht::Operation::Get { key: [1; 32] };
-/// assert_eq!(get, peersock_dht::Operation::Get { key: [1; 32] });
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Read the item of that key, from all nodes of the DHT that should have it.
@@ -89,12 +55,6 @@ pub enum Operation {
 }
 
 /// A result of an operation.
-///
-/// ```
-/// use peersock_dht::{Answer, Outcome};
-///
-/// assert_eq!(Answer::Finished(Outcome::Done), Answer::Finished(Outcome::Done));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// An item that a node of the DHT has. An operation can have any number of them.
@@ -104,10 +64,6 @@ pub enum Answer {
 }
 
 /// The outcome of an operation.
-///
-/// ```
-/// assert_ne!(peersock_dht::Outcome::Done, peersock_dht::Outcome::Taken);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The operation has completed.
@@ -119,15 +75,6 @@ pub enum Outcome {
 }
 
 /// An event for the node.
-///
-/// ```
-/// fn log(event: &peersock_dht::Event) {
-///     if let peersock_dht::Event::Knocked { knock, .. } = event {
-///         println!("{:?} wants to meet", knock.identity);
-///     }
-/// }
-/// # let _ = log;
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -178,11 +125,6 @@ pub enum Event {
 }
 
 /// Settings of a [`Rendezvous`](crate::Rendezvous).
-///
-/// ```
-/// let config = peersock_dht::Config { slots: 4, ..Default::default() };
-/// assert_eq!(config.slots, 4);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Interval at which records are written again. Nodes of the DHT keep them for two hours (BEP 44), but
@@ -235,10 +177,6 @@ impl Config {
 }
 
 /// Numbers of items that were read and not used, by reason.
-///
-/// ```
-/// assert_eq!(peersock_dht::Counters::default().replayed, 0);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Items not sealed by a member for this place.

@@ -188,13 +188,6 @@ pub struct Nat {
 
 impl Nat {
     /// Returns the kind by its usual name; `None` if a deciding property is unknown.
-    ///
-    /// ```
-    /// use peersock_nat::Observations;
-    ///
-    /// assert_eq!(Observations::none("192.0.2.1".parse()?).decide().kind(), None);
-    /// # Ok::<(), std::net::AddrParseError>(())
-    /// ```
     pub fn kind(&self) -> Option<NatKind> {
         if !self.udp? {
             return Some(NatKind::Filtered);

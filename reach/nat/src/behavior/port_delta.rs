@@ -50,12 +50,12 @@ pub struct Delta {
 const LARGEST_STEP: i16 = 256;
 
 /// Smallest number of flows for a rule; with fewer, a match could be chance.
-const FEWEST: usize = 3;
+const MIN_FLOWS: usize = 3;
 
 /// Finds the rule; `None` with fewer than three flows. A quarter of the flows may break it, because a port
 /// can be taken, and other machines use the NAT too.
 pub(super) fn find(flows: &[Sample]) -> Option<Delta> {
-    if flows.len() < FEWEST {
+    if flows.len() < MIN_FLOWS {
         return None;
     }
     let found = |kind, value| Some(Delta { kind, value });
@@ -193,7 +193,7 @@ mod tests {
             let (locals, mapped): (Vec<u16>, Vec<u16>) = ports.iter().copied().unzip();
             let mut next = mapped.into_iter();
             let found = rule(&locals, |_| next.next().unwrap_or_default());
-            prop_assert_eq!(found.is_some(), ports.len() >= FEWEST);
+            prop_assert_eq!(found.is_some(), ports.len() >= MIN_FLOWS);
         }
     }
 }

@@ -8,16 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::Family;
 
 /// One address, or a block of them: P2PD's `IPRange`.
-///
-/// ```
-/// use peersock_nat::interfaces::IpBlock;
-///
-/// let block = IpBlock::new("8.8.0.0".parse()?, 16).expect("16 bits of 32");
-/// assert_eq!((block.len(), block.nth(0)), (65_534, Some("8.8.0.1".parse()?)));
-/// let single = IpBlock::single("192.168.0.20".parse()?);
-/// assert_eq!((single.len(), single.nth(0)), (1, Some("192.168.0.20".parse()?)));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IpBlock {
     ip: IpAddr,

@@ -35,19 +35,12 @@ use thiserror::Error;
 
 use crate::host::{self, ANYWHERE, HostInterface};
 use crate::probe::{self, Settings};
-use crate::ways::{self, Ways};
+use crate::server_paths::{self, Ways};
 pub use block::IpBlock;
 pub use nat::InterfaceNat;
 pub use route::{BoundRoute, Route, RoutePool};
 
 /// IPv4 or IPv6.
-///
-/// ```
-/// use peersock_nat::interfaces::Family;
-///
-/// assert_eq!(Family::of("2001:db8::1".parse()?), Family::Ip6);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -135,14 +128,7 @@ struct Dict {
 }
 
 /// Lists the names of the interfaces that are up, the default one first.
-///
-/// ```
-/// assert!(peersock_nat::interfaces::list_interfaces()?.contains(&"lo".to_owned()));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
-/// # Errors
-/// If the system does not list its interfaces.
+/// Fails if the system does not list its interfaces.
 pub fn list_interfaces() -> io::Result<Vec<String>> {
     let all = host::interfaces()?;
     let first = default_interface(&all).map(|interface| interface.index);
@@ -153,9 +139,7 @@ pub fn list_interfaces() -> io::Result<Vec<String>> {
 
 /// Loads interfaces with routes and NAT, in parallel. Skips interfaces that no longer exist. Blocks for at
 /// most twice the timeout.
-///
-/// # Errors
-/// If the system does not list its interfaces.
+/// Fails if the system does not list its interfaces.
 pub fn load_interfaces(
     names: &[String],
     servers: &[SocketAddr],
@@ -183,9 +167,7 @@ impl Interface {
     /// interface's public ones.
     ///
     /// A usual NAT is assumed until [`Interface::load_nat`].
-    ///
-    /// # Errors
-    /// If there is no such interface, or the system does not list its interfaces.
+    /// Fails if there is no such interface, or the system does not list its interfaces.
     pub fn load(name: Option<&str>, servers: &[SocketAddr], timeout: Duration) -> io::Result<Self> {
         let all = host::interfaces()?;
         let found = match name {
@@ -202,7 +184,7 @@ impl Interface {
         let blocks: Vec<IpBlock> =
             host.addresses.iter().map(|address| IpBlock::of_interface(address.ip, address.prefix)).collect();
         let begin = Instant::now();
-        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let ways = Ways { interfaces: &all, nat64: server_paths::find_nat64(host, servers, timeout) };
         let left = timeout.saturating_sub(begin.elapsed());
         let seen = external(host, &blocks, &ways.inner(servers), left);
         let seen_as = |ip: IpAddr| seen.get(&ip).copied();
@@ -217,16 +199,14 @@ impl Interface {
     /// Of several families the one with a NAT counts, because IPv6 usually has none. If the interface leads
     /// to the Internet by IPv6 only, IPv4 servers are asked through the network's NAT64, if it has one. The
     /// result is then that NAT.
-    ///
-    /// # Errors
-    /// If the interface is gone, or no socket can be made.
+    /// Fails if the interface is gone, or no socket can be made.
     pub fn load_nat(&mut self, servers: &[SocketAddr], timeout: Duration) -> io::Result<&InterfaceNat> {
         let all = host::interfaces()?;
         let host = all.iter().find(|interface| interface.name == self.name).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("the interface {} is gone", self.name))
         })?;
         let begin = Instant::now();
-        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let ways = Ways { interfaces: &all, nat64: server_paths::find_nat64(host, servers, timeout) };
         let (servers, left) = (ways.inner(servers), timeout.saturating_sub(begin.elapsed()));
         for seen in ways.observe(host, &servers, left) {
             let Some(nat) = seen?.map(|seen| seen.decide()) else { continue };
@@ -289,8 +269,7 @@ impl Interface {
     /// # Ok::<(), peersock_nat::interfaces::ParseInterfaceError>(())
     /// ```
     ///
-    /// # Errors
-    /// If the text is no such dictionary.
+    /// Fails if the text is no such dictionary.
     pub fn from_json(text: &str) -> Result<Self, ParseInterfaceError> {
         let dict: Dict =
             serde_json::from_str(text).map_err(|error| ParseInterfaceError(error.to_string()))?;

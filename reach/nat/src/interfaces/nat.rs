@@ -5,15 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::behavior::{Delta, DeltaKind, Mapping, Nat, NatKind};
 
 /// The NAT in front of an interface.
-///
-/// ```
-/// use peersock_nat::interfaces::InterfaceNat;
-/// use peersock_nat::{DeltaKind, NatKind};
-///
-/// let nat = InterfaceNat::assumed();
-/// assert_eq!((nat.kind, nat.is_known), (NatKind::RestrictPort, false));
-/// assert_eq!(nat.delta.map(|delta| delta.kind), Some(DeltaKind::Random));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceNat {
     /// The kind; the worst is assumed for unknown properties.

@@ -11,16 +11,6 @@ use crate::socket;
 /// The relation of an interface's addresses to external ones.
 ///
 /// A route can lack an external address, if no server was asked or none answered.
-///
-/// ```
-/// use peersock_nat::interfaces::{Family, IpBlock, Route};
-///
-/// let nic = IpBlock::single("192.168.0.20".parse()?);
-/// let ext = IpBlock::single("203.0.113.7".parse()?);
-/// let route = Route::new(Family::Ip4, vec![nic], vec![ext]);
-/// assert_eq!((route.nic(), route.ext()), (Some(nic.ip()), Some(ext.ip())));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     #[serde(rename = "af", with = "super::family_number")]
@@ -94,8 +84,7 @@ impl Route {
     /// the external one, where both are the same; or `ip`. Sockets at an `ip` outside the route, such as
     /// 127.0.0.1, are not bound to the interface. With port 0 the system chooses one.
     ///
-    /// # Errors
-    /// If the route has no address, or `ip` is of the other family.
+    /// Fails if the route has no address, or `ip` is of the other family.
     pub fn bind(&self, port: u16, ip: Option<IpAddr>) -> io::Result<BoundRoute> {
         let own = |family| match family {
             Family::Ip4 => self.nic(),
@@ -124,15 +113,6 @@ impl Route {
 }
 
 /// A route with the endpoint to which sockets are bound.
-///
-/// ```
-/// use peersock_nat::interfaces::{Family, IpBlock, Route};
-///
-/// let lo = IpBlock::single("127.0.0.1".parse()?);
-/// let bound = Route::new(Family::Ip4, vec![lo], Vec::new()).bind(0, None)?;
-/// assert_eq!(bound.udp()?.local_addr()?.ip(), lo.ip());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundRoute {
     address: SocketAddr,
@@ -151,9 +131,7 @@ impl BoundRoute {
     }
 
     /// Makes a UDP socket at the endpoint, bound to the interface.
-    ///
-    /// # Errors
-    /// If the endpoint is in use, or the address is gone.
+    /// Fails if the endpoint is in use, or the address is gone.
     pub fn udp(&self) -> io::Result<UdpSocket> {
         let socket = socket::udp(self.address, self.interface.as_deref())?;
         socket.set_nonblocking(false)?;
@@ -161,9 +139,7 @@ impl BoundRoute {
     }
 
     /// Makes a listener at the endpoint, bound to the interface.
-    ///
-    /// # Errors
-    /// If the endpoint is in use, or the address is gone.
+    /// Fails if the endpoint is in use, or the address is gone.
     pub fn listen(&self) -> io::Result<TcpListener> {
         socket::listen(self.address, self.interface.as_deref())
     }

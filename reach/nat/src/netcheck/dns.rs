@@ -15,8 +15,8 @@ use crate::socket::udp;
 
 /// The same limit as in `resolv.conf`.
 const MAX_SERVERS: usize = 3;
-const TRIES: u32 = 2;
-const WAIT: Duration = Duration::from_millis(1000);
+const MAX_QUERIES: u32 = 2;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// A nameserver of the system.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -63,11 +63,11 @@ fn ask(address: IpAddr) -> io::Result<Duration> {
     let socket = udp(any, None)?;
     socket.set_nonblocking(false)?;
     socket.connect((address, 53))?;
-    socket.set_read_timeout(Some(WAIT))?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let mut buffer = [0; 512];
-    for _ in 0..TRIES {
+    for _ in 0..MAX_QUERIES {
         let sent = Instant::now();
         socket.send(&query(id))?;
         match socket.recv(&mut buffer) {

@@ -20,7 +20,7 @@ use crate::behavior::{Nat, NatKind, Observations};
 use crate::host::{self, HostInterface};
 use crate::nat64::Nat64Prefix;
 use crate::portmap::{self, Found, Gateway};
-use crate::ways::{self, Ways};
+use crate::server_paths::{self, Ways};
 pub use advice::Advice;
 pub use dns::Nameserver;
 pub use proxies::Proxy;
@@ -38,14 +38,6 @@ const PORT_MAPPING: Duration = Duration::from_secs(2);
 const MAX_INTERFACES: usize = 16;
 
 /// A server to ask.
-///
-/// ```
-/// use peersock_nat::netcheck::{Target, Transport};
-///
-/// let target = Target::parse("stun.example.org:3478", Transport::Udp);
-/// assert_eq!(target.map(|target| target.port), Some(3478));
-/// assert_eq!(Target::parse("no port", Transport::Udp), None);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Target {
     /// A host name or an address.
@@ -177,8 +169,7 @@ pub struct ServerAddress {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// # Errors
-/// If the system does not list its interfaces.
+/// Fails if the system does not list its interfaces.
 pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
     let begin = Instant::now();
     let mut interfaces = host::interfaces()?;
@@ -189,10 +180,10 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         let nameservers = beside(scope, || dns::check(&interfaces));
         let ports: Vec<_> =
             interfaces.iter().map(|interface| beside(scope, || ports_of(interface))).collect();
-        let asked = ways::ask_for_nat64(&interfaces);
+        let asked = server_paths::ask_for_nat64(&interfaces);
         let mut resolved = resolve(targets, &proxies);
         let left = RESOLVE.saturating_sub(begin.elapsed()).max(AFTER_NAMES);
-        let nat64 = asked.and_then(|asked| ways::nat64_of(&asked, left));
+        let nat64 = asked.and_then(|asked| server_paths::nat64_of(&asked, left));
         if let Some(prefix) = nat64 {
             // The system's resolver returns names of IPv4 hosts in the NAT64's prefix.
             let addresses = resolved.iter_mut().filter_map(|(_, addresses)| addresses.as_mut().ok());

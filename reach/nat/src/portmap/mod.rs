@@ -151,9 +151,7 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
 ///
 /// The request names the same external port; the router may assign another. `lifetime` counts in whole
 /// seconds.
-///
-/// # Errors
-/// See [`MapError`]; the last protocol's error counts unless an earlier one refused.
+/// Errors: see [`MapError`]; the last protocol's error counts unless an earlier one refused.
 pub fn map(
     gateway: &Gateway,
     transport: Transport,
@@ -180,9 +178,7 @@ pub fn map(
 }
 
 /// Opens a port by one protocol. See [`map`].
-///
-/// # Errors
-/// See [`MapError`].
+/// Errors: see [`MapError`].
 pub fn map_by(
     protocol: Protocol,
     gateway: &Gateway,
@@ -207,9 +203,7 @@ pub fn map_by(
 
 impl PortMapping {
     /// Requests the mapping again, with another lifetime. The external endpoint may change.
-    ///
-    /// # Errors
-    /// See [`MapError`].
+    /// Errors: see [`MapError`].
     pub fn renew(&self, gateway: &Gateway, lifetime: Duration, budget: Duration) -> Result<Self, MapError> {
         let until = Instant::now() + budget;
         let ask = Ask {
@@ -226,9 +220,7 @@ impl PortMapping {
     }
 
     /// Closes the port.
-    ///
-    /// # Errors
-    /// See [`MapError`]. The mapping then ends with its lifetime.
+    /// Errors: see [`MapError`]. The mapping then ends with its lifetime.
     pub fn remove(&self, gateway: &Gateway, budget: Duration) -> Result<(), MapError> {
         let until = Instant::now() + budget;
         match &self.handle {

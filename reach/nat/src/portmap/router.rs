@@ -6,15 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 /// The way to a router.
-///
-/// ```
-/// use peersock_nat::portmap::Gateway;
-///
-/// let (local, router) = ("192.168.1.2".parse()?, "192.168.1.1:0".parse()?);
-/// let gateway = Gateway { interface: None, local, router };
-/// assert!(gateway.router.is_ipv4());
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// The interface that leads there; `None` uses the system's routes.

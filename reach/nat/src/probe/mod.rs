@@ -38,14 +38,6 @@ const FIRST_FRESH: usize = 3;
 pub const MAX_SERVERS: usize = 8;
 
 /// Settings of a probe.
-///
-/// ```
-/// use peersock_nat::probe::Settings;
-///
-/// let settings = Settings::new(vec!["192.0.2.1:3478".parse()?]);
-/// assert_eq!(settings.deadline.as_millis(), 4000);
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The STUN servers or roots to ask, of the sockets' family, or of IPv4 if [`Self::nat64`] is set. Only

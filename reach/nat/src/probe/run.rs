@@ -12,7 +12,7 @@ use crate::socket::udp;
 use crate::stun::canonical;
 
 /// Number of attempts to find successive ports. Without them a rare rule of ports is not recognised.
-const PORT_TRIES: usize = 20;
+const MAX_PORT_RUN_ATTEMPTS: usize = 20;
 /// Number of datagrams taken from one socket in a row, so that a flood does not delay the others.
 const TAKEN_AT_ONCE: usize = 16;
 
@@ -30,8 +30,7 @@ const TAKEN_AT_ONCE: usize = 16;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Errors
-/// If the local address or the interface does not exist, or no socket can be made.
+/// Fails if the local address or the interface does not exist, or no socket can be made.
 pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::Result<Observations> {
     let sockets = sockets(local, interface)?;
     let own = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
@@ -72,7 +71,7 @@ fn sockets(local: IpAddr, interface: Option<&str>) -> io::Result<Vec<UdpSocket>>
     for _ in 0..Prober::MIN_SOCKETS {
         sockets.push(open(0)?);
     }
-    for _ in 0..PORT_TRIES {
+    for _ in 0..MAX_PORT_RUN_ATTEMPTS {
         let first = open(0)?;
         let port = first.local_addr()?.port();
         let Some(last) = port.checked_add(2) else { continue };

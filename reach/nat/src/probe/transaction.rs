@@ -55,7 +55,7 @@ pub(super) struct Transaction {
 
 /// Limit of requests to an endpoint that a server has named and whose host has not answered. With fewer, a
 /// loss of a tenth of all datagrams in each direction would hide the mapping.
-const MOST_TO_NAMED: u32 = 3;
+const MAX_REQUESTS_TO_NAMED: u32 = 3;
 
 impl Transaction {
     pub(super) fn new(
@@ -92,7 +92,7 @@ impl Transaction {
     /// Counts a retransmission; returns `false` if there have been enough. `is_named` marks an endpoint that
     /// a server has named and whose host has not answered.
     pub(super) fn repeat(&mut self, now: Instant, is_named: bool) -> bool {
-        if self.sendings >= if is_named { self.most.min(MOST_TO_NAMED) } else { self.most } {
+        if self.sendings >= if is_named { self.most.min(MAX_REQUESTS_TO_NAMED) } else { self.most } {
             return false;
         }
         self.sendings += 1;

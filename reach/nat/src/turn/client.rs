@@ -24,7 +24,7 @@ const MAX_SIGNED: u32 = 3;
 const REFRESH_AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1800)];
 
 /// Interval of the binding requests, because NATs forget mappings that are silent for 30 s.
-const KEEP: Duration = Duration::from_secs(25);
+const BINDING_INTERVAL: Duration = Duration::from_secs(25);
 
 /// The same over TCP, where nothing else shows that the other end is gone.
 const KEEP_STREAM: Duration = Duration::from_secs(10);
@@ -245,7 +245,7 @@ impl Client {
     }
 
     fn keep(&self) -> Duration {
-        if self.is_stream { KEEP_STREAM } else { KEEP }
+        if self.is_stream { KEEP_STREAM } else { BINDING_INTERVAL }
     }
 
     /// Sends the requests that peers need.

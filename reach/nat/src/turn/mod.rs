@@ -81,12 +81,6 @@ pub enum Sent {
 }
 
 /// Reasons for having no allocation.
-///
-/// ```
-/// use peersock_nat::turn::Failure;
-///
-/// assert_eq!(Failure::Silent.to_string(), "the server does not answer");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {

@@ -34,16 +34,16 @@ const RESERVED: Duration = Duration::from_secs(300);
 const UNUSED: Duration = Duration::from_secs(300);
 
 /// Idle time after which a permission can make room for others.
-const IDLE: Duration = Duration::from_secs(30);
+const PERMISSION_MIN_IDLE: Duration = Duration::from_secs(30);
 
 /// Wait after a refusal until the same request may be sent again.
 const REFUSED: Duration = Duration::from_secs(60);
 
 /// Limit of datagrams for one address that wait for its permission.
-const MAX_HELD: usize = 2;
+const MAX_HELD_DATAGRAMS: usize = 2;
 
 /// Number of datagrams after which a peer that has answered gets a channel.
-const OFTEN: u32 = 4;
+const CHANNEL_MIN_DATAGRAMS: u32 = 4;
 
 /// The permissions and channels of one allocation.
 #[derive(Debug, Default)]
@@ -132,7 +132,7 @@ impl Peers {
             if permission.refused_until.is_some_and(|until| now < until) {
                 return Way::No;
             }
-            if permission.held.len() == MAX_HELD {
+            if permission.held.len() == MAX_HELD_DATAGRAMS {
                 permission.held.pop_front();
             }
             permission.held.push_back((peer, data.to_vec()));
@@ -232,7 +232,7 @@ impl Peers {
         let is_full = self.permissions.len() >= MAX_PERMISSIONS;
         if is_full || (!is_known && strangers >= MAX_STRANGERS) {
             let mut idle: Vec<_> =
-                self.permissions.iter().filter(|(_, one)| now >= one.used + IDLE).collect();
+                self.permissions.iter().filter(|(_, one)| now >= one.used + PERMISSION_MIN_IDLE).collect();
             idle.retain(|(_, one)| is_known || !one.has_answered);
             let oldest = idle.iter().min_by_key(|(_, one)| (one.has_answered, one.used)).map(|(ip, _)| **ip);
             let Some(oldest) = oldest else { return false };
@@ -263,7 +263,8 @@ impl Peers {
         }
         let granted = self.permissions.iter().filter(|(_, one)| one.until.is_some_and(|until| now < until));
         let mut peers = granted.flat_map(|(ip, one)| {
-            let often = one.ports.iter().filter(|(_, port)| port.has_answered && port.sent >= OFTEN);
+            let often =
+                one.ports.iter().filter(|(_, port)| port.has_answered && port.sent >= CHANNEL_MIN_DATAGRAMS);
             often.map(|(port, _)| SocketAddr::new(*ip, *port))
         });
         peers.find(|peer| !self.channels.contains_key(peer))

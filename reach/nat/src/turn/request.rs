@@ -13,11 +13,11 @@ use super::peers::Ask;
 use crate::stun::canonical;
 
 /// Wait until the first retransmission of a request; it doubles (RFC 8489, 6.2.1).
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+const FIRST_RETRANSMISSION_WAIT: Duration = Duration::from_millis(500);
 
 /// Number of transmissions; the request times out after 15.5 s. RFC 8489 has seven and 39.5 s, which is too
 /// long to wait for a path.
-const TIMES: u32 = 5;
+const MAX_TRANSMISSIONS: u32 = 5;
 
 /// Timeout over TCP, which retransmits by itself: the same total as over UDP.
 const STREAM_WAIT: Duration = Duration::from_millis(15_500);
@@ -52,7 +52,8 @@ pub(super) struct Request {
 impl Request {
     /// Makes a request that is sent now.
     pub(super) fn new(purpose: Purpose, data: Vec<u8>, signed: u32, is_signed: bool, now: Instant) -> Self {
-        let (next, wait, left) = (now + FIRST_WAIT, FIRST_WAIT, TIMES - 1);
+        let (next, wait, left) =
+            (now + FIRST_RETRANSMISSION_WAIT, FIRST_RETRANSMISSION_WAIT, MAX_TRANSMISSIONS - 1);
         Self { purpose, data, next, wait, left, signed, is_signed, is_stale: false, doubtful: None }
     }
 

@@ -47,14 +47,6 @@ pub struct TurnServer {
 }
 
 /// The transport to a TURN server. The server relays UDP in any case.
-///
-/// ```
-/// use peersock_nat::turn::{TurnServer, TurnTransport};
-///
-/// let server: TurnServer = "turn:alice:sesame@192.0.2.1?transport=tcp".parse()?;
-/// assert_eq!(server.transport(), TurnTransport::Tcp);
-/// # Ok::<(), peersock_nat::turn::TurnServerError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TurnTransport {
@@ -68,13 +60,6 @@ pub enum TurnTransport {
 
 /// Faults in a text that should name a TURN server. The error does not repeat the text, which may contain a
 /// password.
-///
-/// ```
-/// use peersock_nat::turn::{TurnServer, TurnServerError};
-///
-/// let by_dtls = "turns:a:b@host?transport=udp".parse::<TurnServer>();
-/// assert_eq!(by_dtls, Err(TurnServerError::Transport));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TurnServerError {

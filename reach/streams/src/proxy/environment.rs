@@ -9,19 +9,6 @@ const VARIABLES: [&str; 6] =
     ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"];
 
 /// The proxy to use for each host.
-///
-/// ```
-/// use peersock_streams::ProxySettings;
-///
-/// let settings = ProxySettings::from_variables(|name| match name {
-///     "HTTPS_PROXY" => Some("http://proxy.example.org:3128".into()),
-///     "NO_PROXY" => Some(".example.org,10.0.0.0/8".into()),
-///     _ => None,
-/// })?;
-/// assert!(settings.proxy_for("root.example.net", 443).is_some());
-/// assert!(settings.proxy_for("root.example.org", 443).is_none());
-/// # Ok::<(), peersock_streams::ParseProxyError>(())
-/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ProxySettings {
     proxy: Option<Proxy>,
@@ -40,9 +27,7 @@ impl ProxySettings {
     }
 
     /// Reads the settings from the environment of the process; see [`ProxySettings::from_variables`].
-    ///
-    /// # Errors
-    /// If the variable that counts names no proxy.
+    /// Fails if the variable that counts names no proxy.
     pub fn from_environment() -> Result<Self, ParseProxyError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -54,9 +39,7 @@ impl ProxySettings {
     /// everything. A domain matches itself and all names below it, with or without a leading dot. An IP
     /// address or a block like `10.0.0.0/8` matches hosts given as addresses. Each may have a port. The host
     /// `localhost` and loopback addresses never use the proxy.
-    ///
-    /// # Errors
-    /// If the variable that counts names no proxy.
+    /// Fails if the variable that counts names no proxy.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ParseProxyError> {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         // In a CGI program, HTTP_PROXY holds the header "Proxy" that a client has sent.

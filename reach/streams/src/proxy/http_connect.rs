@@ -17,16 +17,6 @@ const MAX_HEAD: usize = 16 << 10;
 const READ: usize = 1024;
 
 /// The answer of a proxy to CONNECT.
-///
-/// ```
-/// use peersock_streams::ConnectAnswer;
-///
-/// let head = b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\nrest";
-/// let answer = ConnectAnswer::parse(head)?.expect("complete");
-/// assert_eq!((answer.status, answer.takes_basic, &head[answer.length..]), (407, true, &b"rest"[..]));
-/// assert!(ConnectAnswer::parse(&head[..20])?.is_none());
-/// # Ok::<(), String>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectAnswer {
     /// The status; 2xx means connected.
@@ -41,9 +31,7 @@ pub struct ConnectAnswer {
 
 impl ConnectAnswer {
     /// Parses the head of an answer; `None` means that it is incomplete.
-    ///
-    /// # Errors
-    /// The fault, if this is no HTTP answer.
+    /// Fails with the fault, if this is no HTTP answer.
     pub fn parse(head: &[u8]) -> Result<Option<Self>, String> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);

@@ -25,15 +25,6 @@ use crate::target::authority;
 /// proxy, and `socks5:` or `socks5h:` for SOCKS (RFC 1928). Without a scheme it is HTTP. In both forms of
 /// SOCKS the proxy resolves the names. The default ports are 80, 443 and 1080. Special characters of the user
 /// name and of the password are percent-encoded. `Display` and `Debug` never show the password.
-///
-/// ```
-/// use peersock_streams::Proxy;
-///
-/// let proxy: Proxy = "http://me:p%40ss@proxy.example.org:3128".parse()?;
-/// assert_eq!(proxy.to_string(), "http://proxy.example.org:3128");
-/// assert!("ftp://proxy.example.org".parse::<Proxy>().is_err());
-/// # Ok::<(), peersock_streams::ParseProxyError>(())
-/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     pub(crate) scheme: Scheme,

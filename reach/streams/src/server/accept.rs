@@ -23,7 +23,7 @@ use crate::tls::TLS_BUFFER;
 const LOOK_AT_FILES: Duration = Duration::from_secs(10);
 
 /// Pause after an error of accept(2), mostly because no file descriptors are left.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// The type of a TLS record with a handshake message (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -36,7 +36,7 @@ pub(super) async fn run(listener: TcpListener, common: Arc<Common>) {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
-                sleep(AFTER_ERROR).await;
+                sleep(ACCEPT_ERROR_PAUSE).await;
                 continue;
             }
         };

@@ -16,18 +16,6 @@ const MAX_HEAD: usize = 8 << 10;
 const MAX_UNREAD: usize = 64 << 10;
 
 /// The parts of an HTTP request that a root uses.
-///
-/// ```
-/// use peersock_streams::{PATH, UpgradeRequest};
-///
-/// let head = format!(
-///     "GET {PATH} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-///      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-/// );
-/// let request = UpgradeRequest::parse(head.as_bytes())?.expect("complete");
-/// assert_eq!(request.key.as_deref(), Some("dGhlIHNhbXBsZSBub25jZQ=="));
-/// # Ok::<(), String>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeRequest {
     /// The key of a WebSocket; `None` if this is no WebSocket request at [`PATH`].
@@ -42,9 +30,7 @@ pub struct UpgradeRequest {
 
 impl UpgradeRequest {
     /// Parses the head of a request; `None` means that it is incomplete.
-    ///
-    /// # Errors
-    /// The fault, if this is no HTTP request.
+    /// Fails with the fault, if this is no HTTP request.
     pub fn parse(head: &[u8]) -> Result<Option<Self>, String> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);

@@ -12,13 +12,6 @@ use super::ServerCounters;
 use crate::connection::Shared;
 
 /// Limits of a server's connections and of their cost.
-///
-/// ```
-/// use peersock_streams::Limits;
-///
-/// let limits = Limits { connections: 100_000, ..Limits::default() };
-/// assert!(limits.per_prefix < limits.connections);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in total. Each needs a file descriptor. Default: 10,000.

@@ -31,17 +31,6 @@ use inbox::Inbox;
 use limits::{Ledger, Peer};
 
 /// The number of a connection of a server. Numbers are never reused.
-///
-/// ```
-/// use peersock_streams::ServerEvent;
-/// use std::collections::HashMap;
-///
-/// fn count(event: &ServerEvent, counts: &mut HashMap<peersock_streams::ConnectionId, u64>) {
-///     if let ServerEvent::Datagram { id, .. } = event {
-///         *counts.entry(*id).or_default() += 1;
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
@@ -59,13 +48,6 @@ impl fmt::Display for ConnectionId {
 }
 
 /// Options of a server.
-///
-/// ```
-/// use peersock_streams::ServerOptions;
-///
-/// let options = ServerOptions { page: "Nothing to see here.\n".into(), ..ServerOptions::default() };
-/// assert!(options.tls.is_none());
-/// ```
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// Certificates. Without any, the server accepts only TCP and unencrypted WebSockets, because a proxy in
@@ -99,17 +81,6 @@ cannot read. There is nothing here for a browser.
 ";
 
 /// Events at a server.
-///
-/// ```
-/// use peersock_streams::{Closed, ServerEvent};
-///
-/// fn log(event: &ServerEvent) -> Option<&Closed> {
-///     match event {
-///         ServerEvent::Closed { reason, .. } => Some(reason),
-///         _ => None,
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerEvent {
@@ -141,11 +112,6 @@ pub enum ServerEvent {
 
 peersock_primitives::counters! {
     /// Fates of connections to a server.
-    ///
-    /// ```
-    /// let counters = peersock_streams::ServerCounters::default();
-    /// assert!(counters.snapshot().contains(&("handshakes_failed", 0)));
-    /// ```
     pub struct ServerCounters {
         /// Connections that TCP has accepted.
         pub accepted,
@@ -231,8 +197,7 @@ impl Server {
     /// Adds a listener for all transports. Returns its address, with the port that the system chose if it was
     /// 0.
     ///
-    /// # Errors
-    /// If the address is in use or does not belong to this machine.
+    /// Fails if the address is in use or does not belong to this machine.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -241,9 +206,7 @@ impl Server {
     }
 
     /// Adds a listening socket that the caller has made. Returns its address.
-    ///
-    /// # Errors
-    /// If the socket has no address.
+    /// Fails if the socket has no address.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
@@ -303,9 +266,7 @@ impl Drop for Server {
 impl ServerHandle {
     /// Sends a datagram of 1 to [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, without waiting. If the
     /// connection's queue is full, its oldest datagrams are dropped.
-    ///
-    /// # Errors
-    /// If the datagram is empty or too long, or the connection no longer exists.
+    /// Fails if the datagram is empty or too long, or the connection no longer exists.
     pub fn send(&self, id: ConnectionId, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         let peer = self.peer(id).ok_or(SendError::Closed)?;
         peer.shared.send(datagram.into(), Instant::now())
@@ -329,9 +290,7 @@ impl ServerHandle {
 
     /// Reads the certificate files again, as SIGHUP requests. The server also checks them every 10 s while
     /// clients connect.
-    ///
-    /// # Errors
-    /// If they cannot be used; the old certificate stays.
+    /// Fails if they cannot be used; the old certificate stays.
     pub fn reload_certificates(&self) -> Result<(), CertificateError> {
         self.common.options.tls.as_ref().map_or(Ok(()), ServerTls::reload)
     }

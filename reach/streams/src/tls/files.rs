@@ -13,13 +13,6 @@ use super::provider;
 use super::server::CertificateError;
 
 /// A certificate in PEM files, as ACME clients write them.
-///
-/// ```
-/// use peersock_streams::CertificateFiles;
-///
-/// let files = CertificateFiles { chain: "fullchain.pem".into(), key: "privkey.pem".into() };
-/// assert_eq!(files.key.extension().and_then(|text| text.to_str()), Some("pem"));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and the certificates of the authorities between it and a known one.

@@ -16,14 +16,6 @@ use super::self_signed::RootKey;
 use super::{ALPN, ALPN_HTTP, provider};
 
 /// Reasons for having no certificate.
-///
-/// ```
-/// use peersock_streams::{CertificateFiles, ServerTls};
-///
-/// let files = CertificateFiles { chain: "/none.pem".into(), key: "/none.key".into() };
-/// let error = ServerTls::new(None, Some(files)).expect_err("there is no such file");
-/// assert!(error.to_string().contains("/none.pem"));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CertificateError {
@@ -72,9 +64,7 @@ struct Certificates {
 
 impl ServerTls {
     /// Makes certificates from a key, from files, or from both.
-    ///
-    /// # Errors
-    /// If there is neither, or the files cannot be used.
+    /// Fails if there is neither, or the files cannot be used.
     pub fn new(key: Option<RootKey>, files: Option<CertificateFiles>) -> Result<Self, CertificateError> {
         if key.is_none() && files.is_none() {
             return Err(CertificateError::Nothing);
@@ -99,9 +89,7 @@ impl ServerTls {
 
     /// Reads the files again. Existing connections keep the old certificate. If the new one cannot be used,
     /// the old one stays.
-    ///
-    /// # Errors
-    /// If the files cannot be used.
+    /// Fails if the files cannot be used.
     pub fn reload(&self) -> Result<(), CertificateError> {
         let Some((files, loaded)) = &self.certificates.files else { return Ok(()) };
         *sync::write(loaded) = load(files)?;

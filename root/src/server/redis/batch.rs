@@ -11,7 +11,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value, from_redis
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{PATIENCE, too_slow};
+use super::link::{REDIS_TIMEOUT, too_slow};
 use super::store::{Claim, Fields, Store};
 use crate::server::directory::{Heard, Shared, Told};
 use crate::{Answer, QuestionId};
@@ -63,7 +63,7 @@ impl Batch {
         heard: &mpsc::Sender<Heard>,
         shared: &Shared,
     ) -> RedisResult<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + REDIS_TIMEOUT;
         let results = match say_by(connection, &mut self.pipeline, deadline).await {
             Ok(results) => results,
             Err(error) => {

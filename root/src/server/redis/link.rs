@@ -15,15 +15,15 @@ use crate::Answer;
 use crate::server::directory::{Heard, Shared, Socket, Told};
 
 /// Minimum and maximum pause between attempts to connect.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+const CONNECT_PAUSE_BOUNDS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
 /// Timeout of an answer of Redis; then the connection counts as lost. It is less than the two seconds that a
 /// node waits for the root.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const REDIS_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Interval of the checks that Redis is still there, because an idle connection does not notice. The root's
 /// record is written again after this number of checks, and at each check until the first success.
-const LOOK: Duration = Duration::from_secs(2);
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LOOKS_PER_RECORD: u32 = 15;
 
 /// Limit of commands per pipeline, and of pipelines without an answer.
@@ -39,13 +39,13 @@ enum End {
 
 /// Keeps the directory until the root ends.
 pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut socket: Socket) {
-    let mut pause = PAUSES[0];
+    let mut pause = CONNECT_PAUSE_BOUNDS[0];
     let mut is_warned = false;
     loop {
         let end = match connect(client).await {
             Ok(connection) => {
                 serve(connection, &store, &mut socket, || {
-                    (pause, is_warned) = (PAUSES[0], false);
+                    (pause, is_warned) = (CONNECT_PAUSE_BOUNDS[0], false);
                     tracing::info!(redis = name, "the directory is shared");
                 })
                 .await
@@ -63,17 +63,17 @@ pub(super) async fn run(client: &Client, name: &str, store: Arc<Store>, mut sock
         if !rest(&mut socket, pause).await {
             return;
         }
-        pause = (pause * 2).min(PAUSES[1]);
+        pause = (pause * 2).min(CONNECT_PAUSE_BOUNDS[1]);
     }
 }
 
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
+        .set_connection_timeout(Some(REDIS_TIMEOUT))
+        .set_response_timeout(Some(REDIS_TIMEOUT));
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     // The timeout covers all steps together, because a server that answers each of them late is useless.
-    timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(too_slow()))
+    timeout(REDIS_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
 pub(super) fn too_slow() -> RedisError {
@@ -132,7 +132,7 @@ async fn exchange(
     begun();
     socket.shared.is_there.store(true, Ordering::Relaxed);
     let mut is_back = true;
-    let mut look = std::pin::pin!(sleep(LOOK));
+    let mut look = std::pin::pin!(sleep(HEALTH_CHECK_INTERVAL));
     let mut told = Vec::with_capacity(BATCH);
     loop {
         // Redis may have come back empty, so all nodes are written. Removals come first, because a removed
@@ -157,7 +157,7 @@ async fn exchange(
                     Ok(has_forgotten) => is_back = has_forgotten,
                     Err(error) => return End::Lost(error),
                 }
-                look.set(sleep(LOOK));
+                look.set(sleep(HEALTH_CHECK_INTERVAL));
             }
             count = socket.told.recv_many(&mut told, BATCH), if unanswered.len() < MAX_UNANSWERED => {
                 if count == 0 {
@@ -214,7 +214,8 @@ impl Record {
         let mut pipeline = Pipeline::new();
         store.look(&mut pipeline);
         store.write_record(&mut pipeline);
-        let mut results = say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await?.into_iter();
+        let mut results =
+            say_by(connection, &mut pipeline, Instant::now() + REDIS_TIMEOUT).await?.into_iter();
         results.next().transpose()?;
         let refused = results.next().and_then(Result::err);
         let before = self.is_taken.replace(refused.is_none());
@@ -239,7 +240,7 @@ async fn take_out(connection: &MultiplexedConnection, store: &Store, shared: &Sh
     for (number, some) in gone.chunks(BATCH).enumerate() {
         let mut pipeline = Pipeline::new();
         some.iter().for_each(|node| store.remove_node(&mut pipeline, node));
-        match say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await {
+        match say_by(connection, &mut pipeline, Instant::now() + REDIS_TIMEOUT).await {
             Ok(results) => {
                 let refused = some.iter().zip(results).filter(|(_, result)| result.is_err());
                 refused.for_each(|(node, _)| shared.note_gone(*node));
@@ -264,6 +265,6 @@ async fn close(connection: &MultiplexedConnection, store: &Store) {
 
 /// Runs commands that Redis must not refuse.
 async fn say(connection: &MultiplexedConnection, mut pipeline: Pipeline) -> RedisResult<()> {
-    let results = say_by(connection, &mut pipeline, Instant::now() + PATIENCE).await?;
+    let results = say_by(connection, &mut pipeline, Instant::now() + REDIS_TIMEOUT).await?;
     results.into_iter().try_for_each(|result| result.map(drop))
 }

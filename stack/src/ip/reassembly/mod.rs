@@ -26,9 +26,9 @@ const TIMEOUT_V4: Duration = Duration::from_secs(30);
 const TIMEOUT_V6: Duration = Duration::from_secs(60);
 
 /// Maximum number of fragments of one packet.
-const MOST_PIECES: usize = 256;
+const MAX_FRAGMENTS: usize = 256;
 /// Maximum number of incomplete packets of one source.
-const MOST_PER_SOURCE: usize = 64;
+const MAX_PACKETS_PER_SOURCE: usize = 64;
 
 /// Charges of a packet and of each of its fragments in addition to their bytes.
 const PACKET_CHARGE: usize = 256;
@@ -142,6 +142,7 @@ impl<'a> Piece<'a> {
         let more = view.more_frags();
         let piece = Self { id, packet, header_len, next: None, data_at: header_len, offset, more };
         let len = packet.len() - header_len;
+        // The whole would be longer than a packet can be, as in the attack "ping of death".
         let fits = header_len + offset + len <= usize::from(u16::MAX);
         // All fragments but the last end at a multiple of eight (RFC 791 3.2).
         (len > 0 && fits && (!more || len.is_multiple_of(8))).then_some(piece)
@@ -155,6 +156,8 @@ impl<'a> Piece<'a> {
         fragment: &Fragment,
     ) -> Option<Self> {
         let ident = fragment.ident;
+        // RFC 8200 4.5 identifies by addresses and identification alone: only the first fragment knows the
+        // protocol.
         let id = PacketId { interface, owner: source, source, destination, ident, protocol: 0 };
         let piece = Self {
             id,
@@ -228,6 +231,7 @@ impl Reassembly {
         }
         let mut pending = self.lock();
         let mut expired = Vec::new();
+        // Bounded, because each may cause an ICMP error.
         while expired.len() < limit {
             let Some(&(_, id)) = pending.expiries.first().filter(|(due, _)| *due <= time) else { break };
             let Some(waiting) = pending.remove(&id) else { break };
@@ -254,6 +258,7 @@ impl PendingPackets {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
                 let timeout = if id.source.is_ipv4() { TIMEOUT_V4 } else { TIMEOUT_V6 };
+                // From the first fragment on, and later ones do not prolong it (RFC 8200 4.5).
                 let expires = after(time, timeout);
                 self.expiries.insert((expires, id));
                 place.insert(Waiting::new(expires))
@@ -280,12 +285,13 @@ impl PendingPackets {
         let mut evicted = 0;
         // The limits of the source come first, so that its excess does not push out other sources.
         while self.sources.get(&source).is_some_and(|&charge| charge > per_source)
-            || self.of_source(source).count() > MOST_PER_SOURCE
+            || self.of_source(source).count() > MAX_PACKETS_PER_SOURCE
         {
             self.evict_oldest(source);
             evicted += 1;
         }
         while self.charged > total {
+            // The source that uses most pays first, so a flood from one source leaves the others alone.
             let heaviest = self.sources.iter().max_by_key(|(_, charge)| **charge);
             let Some((&heaviest, _)) = heaviest else { break };
             self.evict_oldest(heaviest);
@@ -345,7 +351,8 @@ impl Waiting {
         if self.is_copy(piece) {
             return Outcome::Waiting;
         }
-        if self.conflicts(piece) || self.pieces.len() == MOST_PIECES {
+        // RFC 5722: overlapping fragments are an attack on filters, and the whole packet must be dropped.
+        if self.conflicts(piece) || self.pieces.len() == MAX_FRAGMENTS {
             // The pieces are freed at once, but the packet's entry stays until it expires.
             *self = Self { refused: true, charge: self.charge, ..Self::new(self.expires) };
             return Outcome::Refused;

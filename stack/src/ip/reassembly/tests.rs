@@ -115,7 +115,7 @@ proptest! {
             prop_assert_eq!((costs, pending.expiries.len()), (pending.charged, pending.packets.len()));
             let held = |source| pending.of_source((NET, IpAddr::from([10, 0, 0, source]))).count();
             let most = (1..6).map(held).max();
-            prop_assert!(most <= Some(MOST_PER_SOURCE));
+            prop_assert!(most <= Some(MAX_PACKETS_PER_SOURCE));
         }
     }
 }

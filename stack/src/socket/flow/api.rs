@@ -52,8 +52,6 @@ impl Flow {
     }
 
     /// Does the same as [`write`](Self::write) with several buffers, one after another.
-    ///
-    /// # Errors
     /// Fails as [`write`](Self::write) does.
     pub fn write_vectored(&self, now: Instant, buffers: &[IoSlice<'_>]) -> Result<usize, Error> {
         let len = buffers.iter().map(|buffer| buffer.len()).sum();
@@ -109,9 +107,7 @@ impl Flow {
     ///
     /// After a reset, data that had arrived in order before can still be read. Then the error is returned
     /// once, and after it the end.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`] while no data is available, else the error that ended the connection.
+    /// Errors: [`Error::WouldBlock`] while no data is available, else the error that ended the connection.
     pub fn read(&self, now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
         if buf.is_empty() || inner.read_shut {
@@ -135,8 +131,6 @@ impl Flow {
     /// Shows received data in place to `take`, in order, in at most [`PIECES`] pieces. `take` returns the
     /// number of bytes used, which are then removed. The flow's lock is held meanwhile. Otherwise it behaves
     /// as [`read`](Self::read).
-    ///
-    /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub fn read_with(&self, now: Instant, take: impl FnOnce(&[&[u8]]) -> usize) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
@@ -153,6 +147,7 @@ impl Flow {
             (*slot, count) = (piece, count + 1);
         }
         let urgent = connection.urgent_left() > 0;
+        // Under the lock, so that no other reader consumes the same bytes.
         let used = take(&pieces[..count]);
         connection.consume(time, used);
         if connection.readable() == 0 {
@@ -164,8 +159,6 @@ impl Flow {
     }
 
     /// Copies received data without removing it. Otherwise it behaves as [`read`](Self::read).
-    ///
-    /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub fn peek(&self, _now: Instant, buf: &mut [u8]) -> Result<usize, Error> {
         let mut inner = self.lock();
@@ -190,9 +183,7 @@ impl Flow {
     }
 
     /// Sends FIN after the queued data: SHUT_WR.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
+    /// Errors: [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_write(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
@@ -208,9 +199,7 @@ impl Flow {
     /// Makes every read return the end, and discards arriving data: SHUT_RD. The peer learns nothing until
     /// the connection is [closed](Self::close), which resets it if data was discarded. If sending was shut
     /// down too, arriving data resets the connection at once, as in Linux.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`] during the handshake and after the end of the connection.
+    /// Errors: [`Error::NotConnected`] during the handshake and after the end of the connection.
     pub fn shutdown_read(&self, now: Instant) -> Result<(), Error> {
         let (mut inner, time) = self.lock_at(now);
         if inner.state().is_connecting() {
@@ -236,10 +225,12 @@ impl Flow {
         // The timeouts of an orphaned connection start at the close, not at the last segment.
         inner.heard = inner.heard.max(time);
         inner.waiting = inner.waiting.map(|_| time);
+        // RFC 2525 2.17: a close with unread data must tell the peer that its data was lost.
         let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
             // In SYN-SENT the peer has no connection that needs a reset.
             State::SynSent => self.unlink(&mut inner),
+            // The peer believes to be connected, or will in a moment.
             State::SynReceived => self.reset(&mut inner),
             _ if reset => self.reset(&mut inner),
             _ => {
@@ -258,6 +249,7 @@ impl Flow {
     /// [`Error::ConnectionAborted`] once the arrived data is read.
     pub fn stop_receiving(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
+        // Data may still come, which no program will read. The peer learns it now and not by a full window.
         if !inner.ended {
             self.abort_at(&mut inner, time, Error::ConnectionAborted);
         }

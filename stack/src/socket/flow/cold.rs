@@ -49,6 +49,7 @@ impl Cold {
         let keepalive = options::sane(options.keepalive);
         let user_timeout = options.user_timeout;
         let usual = ip == IpOptions::default() && keepalive == KeepAlive::default() && user_timeout.is_none();
+        // Most connections keep the defaults, and a node may have a hundred thousand of them.
         (!usual)
             .then(|| Box::new(Self { ip, keepalive, watched: Some(time), user_timeout, ..Self::default() }))
     }

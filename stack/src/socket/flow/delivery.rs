@@ -60,6 +60,8 @@ impl Flow {
             State::Established | State::CloseWait => {
                 inner.live().is_some_and(|connection| connection.unacked() > 0)
             }
+            // The peer has acknowledged the FIN, and with it everything before, or the loss above says
+            // otherwise.
             State::FinWait2 | State::TimeWait | State::Closed => false,
         };
         if waits { Delivery::Pending } else { Delivery::Done }
@@ -73,6 +75,8 @@ impl Inner {
 
     /// Records a loss after the peer's reset, unless the reset says that everything was read.
     pub(super) fn lose_to_reset(&mut self, error: Error) {
+        // An acknowledgement shows only that the peer's stack has the data, and a reset discards what its
+        // program has not read.
         let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.was_read();
         if self.connection.as_ref().is_some_and(|connection| short(connection)) {
             self.lose(error);
@@ -87,6 +91,7 @@ impl Inner {
 
     /// Records a loss because the peer is unreachable, unless it has acknowledged the end.
     pub(super) fn lose_to_silence(&mut self, error: Error) {
+        // An acknowledged FIN covers all data before it.
         let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.end_acked();
         if self.connection.as_ref().is_some_and(|connection| short(connection)) {
             self.lose(error);

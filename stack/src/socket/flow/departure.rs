@@ -2,18 +2,6 @@
 
 /// Kind of departure of a peer's program, as known to the layer below, see
 /// [`Stack::lose_peer`](crate::Stack::lose_peer).
-///
-/// ```
-/// # use std::time::Instant;
-/// # use peersock_stack::*;
-/// # let now = Instant::now();
-/// # let stack = Stack::new(Config::default(), [7; 32], now);
-/// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-/// // The peer has said goodbye.
-/// let mut batch = Batch::default();
-/// stack.lose_peer(now, net, &["10.0.0.2/32".parse()?], Departure::Orderly, |_| true, &mut batch);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Departure {

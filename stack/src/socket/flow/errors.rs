@@ -12,17 +12,6 @@ impl Flow {
     /// while an error is stored fails with it instead of [`Error::TimedOut`]. Taking the error clears it.
     /// With [`receive_errors`](crate::IpOptions::receive_errors) no error is stored, because each one fails
     /// the next call.
-    ///
-    /// ```
-    /// # use std::time::Instant;
-    /// # use peersock_stack::*;
-    /// # let now = Instant::now();
-    /// # let stack = Stack::new(Config::default(), [7; 32], now);
-    /// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-    /// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
-    /// assert_eq!(flow.take_soft_error(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn take_soft_error(&self) -> Option<Error> {
         self.lock().soft.take()
     }
@@ -30,9 +19,7 @@ impl Flow {
     /// Takes the oldest report of an ICMP error (MSG_ERRQUEUE), without quoted stream bytes. Reports exist
     /// only with [`receive_errors`](crate::IpOptions::receive_errors). At most 16 KiB of reports are kept;
     /// more are dropped and counted.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`] if there is no report.
+    /// Errors: [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self) -> Result<ErrorReport, Error> {
         let mut inner = self.lock();
         let report = inner.cold.as_mut().and_then(|cold| cold.reports.pop(&mut [])).ok_or(Error::WouldBlock);

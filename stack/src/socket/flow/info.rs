@@ -6,18 +6,6 @@ use super::Flow;
 use crate::{CongestionControl, State};
 
 /// Figures of a connection, as in Linux's TCP_INFO.
-///
-/// ```
-/// # use std::time::Instant;
-/// # use peersock_stack::{Config, InterfaceConfig, Stack, State, TcpOptions};
-/// # let now = Instant::now();
-/// # let stack = Stack::new(Config::default(), [7; 32], now);
-/// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-/// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
-/// let info = flow.info().expect("it is not closed");
-/// assert_eq!((info.state, info.rtt), (State::SynSent, None));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {

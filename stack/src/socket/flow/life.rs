@@ -14,7 +14,7 @@ use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 /// Time for which a handshake waits for a place of its listener's backlog. Its SYN has been retransmitted by
 /// then.
-const HELD: Duration = Duration::from_secs(2);
+const HELD_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time within which another SYN is a duplicate made by the network: peers wait for a second (RFC 6298 2).
 const DOUBLED: Duration = Duration::from_millis(500);
@@ -292,10 +292,10 @@ impl Flow {
         }
     }
 
-    /// Sets the timer for the next deadline, unless an earlier one is set. Work due now was just done or was
-    /// impossible, so the timer waits at least a millisecond.
+    /// Sets the timer for the next deadline, unless an earlier one is set.
     pub(super) fn arm(&self, inner: &mut Inner, time: Time) {
         inner.watch(time);
+        // Work due now was just done or was impossible, so the timer waits at least a millisecond.
         if let Some(due) = self.due_at(inner, time) {
             self.arm_at(inner, time, due);
         }
@@ -367,7 +367,7 @@ impl Flow {
         let state = inner.state();
         if let Some(waiting) = inner.waiting {
             match state {
-                _ if inner.is_held => return Some(after(waiting, HELD)),
+                _ if inner.is_held => return Some(after(waiting, HELD_HANDSHAKE_TIMEOUT)),
                 State::SynSent => {
                     // As in Linux, which checks the timeout at each retransmission of the SYN.
                     let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);
@@ -602,14 +602,15 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, because its network is left. A closed connection whose peer has
-    /// everything (FIN-WAIT-2) is only forgotten, because a reset would mean unread data.
+    /// Ends the connection with a reset, because its network is left.
     pub(crate) fn abandon(&self, now: Instant) {
         // The lock must be free again for `abort_because`.
         let is_delivered = {
             let inner = self.lock();
             inner.orphaned && inner.state() == State::FinWait2
         };
+        // A closed connection whose peer has everything (FIN-WAIT-2) is only forgotten, because a reset would
+        // mean unread data.
         if !is_delivered {
             self.abort_because(now, Error::NetworkDown);
         }

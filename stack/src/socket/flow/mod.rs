@@ -294,6 +294,7 @@ impl Inner {
 
     fn state(&self) -> State {
         match (&self.connection, &self.time_wait) {
+            // Off the table the flow gets no segments, whatever state its connection was in.
             _ if !self.linked => State::Closed,
             (_, Some(_)) => State::TimeWait,
             (Some(connection), None) => connection.state(),
@@ -361,6 +362,7 @@ impl Inner {
             ready |= Ready::ERROR;
         }
         if self.ended || self.read_shut || !self.linked {
+            // Readable too, because a read returns the end at once (poll(2): POLLIN with POLLRDHUP).
             ready |= Ready::READ_CLOSED | Ready::READABLE;
         }
         if self.urgent_left() > 0 && !self.read_shut {

@@ -20,21 +20,7 @@ impl Flow {
     /// Of the traffic class only the differentiated services are used; the connection controls the two ECN
     /// bits, see [`TcpOptions::ecn`](crate::TcpOptions::ecn). The settings for multicast and fragmentation
     /// have no effect, because segments fit the path and are never fragmented.
-    ///
-    /// ```
-    /// # use std::time::Instant;
-    /// # use peersock_stack::*;
-    /// # let now = Instant::now();
-    /// # let stack = Stack::new(Config::default(), [7; 32], now);
-    /// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-    /// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
-    /// let expedited = TrafficClass::new(46, Ecn::NotCapable);
-    /// flow.set_ip_options(IpOptions { traffic_class: expedited, ..flow.ip_options() })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a hop limit of 0.
+    /// Errors: [`Error::InvalidInput`] for a hop limit of 0.
     pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
         if options.hop_limit == 0 {
             return Err(Error::InvalidInput);
@@ -95,17 +81,6 @@ impl Flow {
     /// Returns the largest IP packet that the path carries, bytes, as of the last packet: IP_MTU, IPV6_MTU.
     /// Before the first packet it is the minimum of every path, 576 (IPv4) or 1280 (IPv6). `None` once the
     /// connection has ended.
-    ///
-    /// ```
-    /// # use std::time::Instant;
-    /// # use peersock_stack::*;
-    /// # let now = Instant::now();
-    /// # let stack = Stack::new(Config::default(), [7; 32], now);
-    /// # let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-    /// let flow = stack.tcp_connect(now, net, None, "10.0.0.2:80".parse()?, TcpOptions::default())?;
-    /// assert_eq!((flow.path_mtu(), flow.max_segment_size()), (Some(576), Some(536)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn path_mtu(&self) -> Option<usize> {
         self.lock().live().map(|connection| connection.path_mtu(self.local()) as usize)
     }

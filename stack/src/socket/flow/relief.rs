@@ -39,9 +39,9 @@ impl Flow {
     }
 
     /// Lists an ended connection with unread data, so that the data can be dropped while memory is short.
-    /// Out-of-order data is dropped at once, because the gap will never be filled.
     pub(super) fn note_ended(&self, inner: &mut Inner) {
         if let Some(connection) = &mut inner.connection {
+            // Out-of-order data is dropped at once, because the gap will never be filled.
             connection.prune();
         }
         if !inner.orphaned && inner.readable() > 0 {

@@ -2,14 +2,6 @@
 
 /// Set of ICMP or ICMPv6 message types that a raw socket receives: ICMP6_FILTER (RFC 3542 3.2), Linux's
 /// ICMP_FILTER. All by default.
-///
-/// ```
-/// use peersock_stack::IcmpFilter;
-///
-/// let mut filter = IcmpFilter::block_all();
-/// filter.pass(129); // ICMPv6 echo replies
-/// assert!(filter.passes(129) && !filter.passes(128));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IcmpFilter {
     /// Bits by type; a set bit blocks.

@@ -68,13 +68,6 @@ struct Inner {
 }
 
 /// Options of a raw socket, given at opening and changed with [`RawSocket::set_options`].
-///
-/// ```
-/// use peersock_stack::RawOptions;
-///
-/// let options = RawOptions { checksum_offset: Some(2), ..RawOptions::default() };
-/// assert!(!options.header_included);
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RawOptions {
     /// IP_HDRINCL: data sent over IPv4 starts with an IP header. The stack fills in its length and checksum,
@@ -176,6 +169,7 @@ impl RawSocket {
         }
         let interfaces = &self.shared.interfaces;
         let own = address.is_unspecified()
+            // A socket bound to a group receives what is sent there, and sends from another address.
             || address.is_multicast()
             || match self.interface {
                 Some(id) => interfaces.find(id).is_some_and(|interface| interface.is_local(address)),
@@ -189,9 +183,7 @@ impl RawSocket {
     }
 
     /// Sets the peer: only its packets are received, and ICMP errors are reported. `None` undoes that.
-    ///
-    /// # Errors
-    /// [`Error::AddressFamily`], [`Error::InvalidInput`] for the unspecified address.
+    /// Errors: [`Error::AddressFamily`], [`Error::InvalidInput`] for the unspecified address.
     pub fn connect(&self, peer: Option<IpAddr>) -> Result<(), Error> {
         if peer.is_some_and(|peer| peer.is_ipv6() != self.ipv6) {
             return Err(Error::AddressFamily);
@@ -226,32 +218,24 @@ impl RawSocket {
     }
 
     /// Changes the settings of its IP headers.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    /// Errors: [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
     pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
         self.ip.store(options)
     }
 
     /// Joins a multicast group as [`UdpSocket::join`](crate::UdpSocket::join) does.
-    ///
-    /// # Errors
     /// Fails as [`UdpSocket::join`](crate::UdpSocket::join) does.
     pub fn join(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Join(SourceFilter::default()))
     }
 
     /// Leaves a multicast group as [`UdpSocket::leave`](crate::UdpSocket::leave) does.
-    ///
-    /// # Errors
     /// Fails as [`UdpSocket::leave`](crate::UdpSocket::leave) does.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Leave)
     }
 
     /// Changes a membership as [`UdpSocket::change_group`](crate::UdpSocket::change_group) does.
-    ///
-    /// # Errors
     /// Fails as [`UdpSocket::change_group`](crate::UdpSocket::change_group) does.
     pub fn change_group(
         &self,
@@ -279,8 +263,6 @@ impl RawSocket {
 
     /// Takes the oldest packet as [`recv_from`](Self::recv_from) does, with its extension headers as
     /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) returns them.
-    ///
-    /// # Errors
     /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn recv_with_headers(
         &self,
@@ -291,8 +273,6 @@ impl RawSocket {
     }
 
     /// Copies the oldest packet without removing it.
-    ///
-    /// # Errors
     /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.peek(self.is_closed(), buf)
@@ -305,9 +285,7 @@ impl RawSocket {
     }
 
     /// Takes the oldest error report, as [`UdpSocket::recv_error`](crate::UdpSocket::recv_error) does.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`] if there is no report.
+    /// Errors: [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
         self.lock().inbox.pop_report(buf)
     }

@@ -32,6 +32,7 @@ pub(crate) fn receive(
     if sockets.is_empty() {
         return false;
     }
+    // Overlay packets travel without checksums, but programs verify what a raw socket gives them.
     if !interface.checksums {
         complete(packet, ip);
     }
@@ -46,6 +47,7 @@ pub(crate) fn receive(
     for socket in sockets {
         if socket.wants(&origin, &packet[ip.header_len..], interface.checksums) {
             taken = true;
+            // raw(7) and RFC 3542 section 3: IPv4 gives the IP header to the application, IPv6 does not.
             let data = if ip.source.is_ipv4() { &packet[..] } else { &packet[ip.header_len..] };
             socket.deliver(origin, (HeaderChain::of(packet, ip), data));
             batch.touch_raw(&shared.rounds, socket);
@@ -93,6 +95,7 @@ impl RawSocket {
     fn wants(&self, origin: &Origin, payload: &[u8], verify: bool) -> bool {
         let inner = self.lock();
         let (source, destination) = (origin.source.ip(), origin.destination.ip());
+        // As for UDP: a connected socket gets its peer's packets only, and a group's only as a member.
         let for_others = inner.peer.is_some_and(|peer| peer != source)
             || (destination.is_multicast()
                 && !inner.inbox.groups.takes(origin.interface, destination, source));
@@ -130,6 +133,7 @@ impl RawSocket {
             return false;
         }
         let report = complaint.report(SocketAddr::new(complaint.destination, 0));
+        // An unconnected socket cannot tell which of its packets the error is about.
         let hard = complaint.is_hard() && inner.peer.is_some();
         let fails = inner.inbox.complain(&self.shared, &ip, hard, report, complaint.head);
         // A report that a packet was too big counts even if the socket wants no errors.

@@ -12,18 +12,6 @@ use crate::ip::{Fields, IpHeader, MAX_PACKET};
 use crate::{Error, InterfaceId, SendOptions, icmp};
 
 /// Outgoing route of a raw socket's packet.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::{Config, InterfaceConfig, RawOptions, SendOptions, Stack};
-///
-/// let stack = Stack::new(Config::default(), [7; 32], Instant::now());
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["fd00::1/8".parse()?]));
-/// let socket = stack.raw_open(None, true, 89, RawOptions::default())?;
-/// let route = socket.route(Some("fd00::2".parse()?), &SendOptions::default())?;
-/// assert_eq!((route.interface, route.source), (net, "fd00::1".parse::<std::net::IpAddr>()?));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RawRoute {
     /// Outgoing interface.
@@ -53,6 +41,7 @@ impl RawSocket {
             }
             (inner.peer, inner.local)
         };
+        // A destination in the call goes before the connected peer, as for UDP.
         let destination = remote.or(peer).ok_or(Error::NotConnected)?;
         let wanted = Wanted { interface: self.interface, local, ip: self.ip.load() };
         let (interface, source) = self.shared.choose_route(&wanted, destination, options)?;
@@ -87,8 +76,6 @@ impl RawSocket {
     }
 
     /// Returns the error that [`send`](Self::send) would return for `len` bytes, except errors about `buf`.
-    ///
-    /// # Errors
     /// Fails as [`send`](Self::send) does.
     pub fn check_length(
         &self,
@@ -134,6 +121,7 @@ impl RawSocket {
         let addresses = (route.source, route.destination);
         let fields = self.fields(route, data.len(), options, mtu)?;
         let checksum_at = self.checksum_offset(own);
+        // RFC 3542 3.1: there is no place for the checksum.
         if checksum_at.is_some_and(|offset| offset + 2 > data.len()) {
             return Err(Error::InvalidInput);
         }
@@ -168,6 +156,7 @@ impl RawSocket {
         let packet = &mut buf[..data.len()];
         packet.copy_from_slice(data);
         let mut view = Ipv4Packet::new_unchecked(&mut *packet);
+        // As in Linux (raw(7)): length and checksum are always filled in.
         view.set_total_len(data.len() as u16);
         if let (Ipv4Addr::UNSPECIFIED, IpAddr::V4(source)) = (view.src_addr(), route.source) {
             view.set_src_addr(source);
@@ -191,6 +180,7 @@ impl RawSocket {
     pub(super) fn checksum_offset(&self, options: &RawOptions) -> Option<usize> {
         let any = unspecified(self.ipv6);
         match self.ipv6 {
+            // RFC 3542 3.1: for ICMPv6 the system computes the checksum whatever the application asks for.
             true if icmp::is_for(any, IpProtocol::from(self.protocol)) => Some(2),
             true => options.checksum_offset.map(usize::from),
             false => None,

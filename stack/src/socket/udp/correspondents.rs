@@ -9,10 +9,10 @@ use crate::host::clock::{Time, since};
 
 /// Silence after which a correspondent may no longer answer, until it is sent something (RFC 4787 REQ-5
 /// advises five minutes for NATs).
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Number of entries in each of the two generations.
-const MOST: usize = 2048;
+const MAX_PER_GENERATION: usize = 2048;
 
 type Correspondent = (InterfaceId, SocketAddr);
 
@@ -31,7 +31,7 @@ impl Correspondents {
         // The members of a group answer from their own addresses, so any address may answer.
         let whom = if group { anybody_at(destination) } else { destination };
         // Dropping a whole generation bounds memory without a search for the oldest entry.
-        if self.recent.len() >= MOST && !self.recent.contains_key(&(interface, whom)) {
+        if self.recent.len() >= MAX_PER_GENERATION && !self.recent.contains_key(&(interface, whom)) {
             self.older = std::mem::take(&mut self.recent);
         }
         self.recent.insert((interface, whom), now);
@@ -44,7 +44,7 @@ impl Correspondents {
             let Some(last) = self.recent.get_mut(&key).or_else(|| self.older.get_mut(&key)) else {
                 return false;
             };
-            let expected = since(now, *last) < SILENCE;
+            let expected = since(now, *last) < SILENCE_TIMEOUT;
             if expected {
                 *last = now;
             }
@@ -115,10 +115,14 @@ mod tests {
     fn a_bounded_number_is_remembered_and_the_latest_are() {
         let mut known = Correspondents::default();
         let peer = |number: usize| SocketAddr::new(Ipv4Addr::from_bits(number as u32).into(), 80);
-        let count = 3 * MOST + 5;
+        let count = 3 * MAX_PER_GENERATION + 5;
         (0..count).for_each(|number| known.note(Time::from_secs(1), NET, peer(number)));
-        assert!(known.recent.len() + known.older.len() <= 2 * MOST);
-        assert!((count - MOST..count).all(|number| known.expects(Time::from_secs(1), NET, peer(number))));
+        assert!(known.recent.len() + known.older.len() <= 2 * MAX_PER_GENERATION);
+        assert!((count - MAX_PER_GENERATION..count).all(|number| known.expects(
+            Time::from_secs(1),
+            NET,
+            peer(number)
+        )));
         assert!(!known.expects(Time::from_secs(1), NET, peer(0)));
     }
 }

@@ -69,14 +69,6 @@ struct Inner {
 }
 
 /// Outgoing route of a datagram; made by [`UdpSocket::route`].
-///
-/// ```
-/// use peersock_stack::{InterfaceId, UdpRoute};
-///
-/// let [source, destination] = ["10.0.0.1:5000", "10.0.0.2:53"].map(|text| text.parse().unwrap());
-/// let route = UdpRoute { interface: InterfaceId(1), source, destination };
-/// assert_eq!(route.destination.port(), 53);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UdpRoute {
     /// Outgoing interface.
@@ -88,25 +80,6 @@ pub struct UdpRoute {
 }
 
 /// A received datagram, or a raw socket's received packet.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_stack::*;
-///
-/// let now = Instant::now();
-/// let stack = Stack::new(Config::default(), [7; 32], now);
-/// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
-/// let socket = stack.udp_bind(Some(net), "10.0.0.1:53".parse()?, UdpOptions::default())?;
-///
-/// // From the socket to itself.
-/// let mut packet = [0; 100];
-/// let len = socket.send(now, &socket.route(Some(socket.local()))?, b"hello", 1280, &mut packet)?;
-/// stack.receive(now, net, &mut packet[..len], &mut Batch::new());
-/// let received = socket.recv_from(&mut [0; 3])?;
-/// assert_eq!((received.len, received.truncated), (3, true));
-/// assert_eq!((received.source, received.interface, received.hop_limit), (socket.local(), net, 64));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     /// Bytes written to the buffer.
@@ -175,8 +148,6 @@ impl UdpSocket {
 
     /// Takes the oldest datagram as [`recv_from`](Self::recv_from) does, with its extension headers. They are
     /// kept only with [`receive_headers`](crate::IpOptions::receive_headers).
-    ///
-    /// # Errors
     /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn recv_with_headers(
         &self,
@@ -187,8 +158,6 @@ impl UdpSocket {
     }
 
     /// Copies the oldest datagram without removing it.
-    ///
-    /// # Errors
     /// Fails as [`recv_from`](Self::recv_from) does.
     pub fn peek_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.peek(self.is_closed(), buf)
@@ -202,9 +171,7 @@ impl UdpSocket {
 
     /// Takes the oldest error report (MSG_ERRQUEUE) and writes the quoted part of the datagram's payload to
     /// `buf`. Reports exist only with [`receive_errors`](crate::IpOptions::receive_errors).
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`] if there is no report.
+    /// Errors: [`Error::WouldBlock`] if there is no report.
     pub fn recv_error(&self, buf: &mut [u8]) -> Result<ErrorReport, Error> {
         self.lock().inbox.pop_report(buf)
     }
@@ -235,8 +202,6 @@ impl UdpSocket {
     }
 
     /// Leaves a multicast group. The interface is chosen as in [`join`](Self::join).
-    ///
-    /// # Errors
     /// Fails as [`join`](Self::join) does, and with [`Error::AddrNotAvailable`] if the socket is no member.
     pub fn leave(&self, interface: Option<InterfaceId>, group: IpAddr) -> Result<(), Error> {
         self.change_group(interface, group, GroupChange::Leave)
@@ -244,8 +209,6 @@ impl UdpSocket {
 
     /// Joins or leaves a group, or adds or removes a source of it (RFC 3678). The interface is chosen as in
     /// [`join`](Self::join).
-    ///
-    /// # Errors
     /// Fails as [`join`](Self::join) and [`GroupChange::apply`] do.
     pub fn change_group(
         &self,
@@ -265,7 +228,9 @@ impl UdpSocket {
     /// Unbinds the socket, leaves its groups and drops unread datagrams.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        // A closed socket must not keep its pair of addresses from another one.
         self.disconnect();
+        // Out of the table before the inbox closes, so that no later datagram is queued.
         self.shared.udp_binds.remove(self.local.port(), self);
         let mut inner = self.lock();
         inner.inbox.close(&self.shared);
@@ -316,6 +281,7 @@ impl Bound for UdpSocket {
     /// Returns true for an unconnected socket. Datagrams of the peer find a connected socket by both
     /// addresses; other datagrams go to sockets that share its port.
     fn takes_strangers(&self) -> bool {
+        // Read without the lock, because each arriving datagram asks it of every socket at the port.
         !self.connected.load(Ordering::Acquire)
     }
 }

@@ -69,8 +69,7 @@ pub(crate) fn receive(
     batch.touch_udp(&shared.rounds, socket);
 }
 
-/// Delivers a copy to every member. Without a member no error is sent, because errors never answer multicast
-/// (RFC 1122 3.2.2).
+/// Delivers a copy to every member.
 fn receive_for_group(
     shared: &Shared,
     (time, service): (Time, bool),
@@ -87,6 +86,7 @@ fn receive_for_group(
             batch.touch_udp(&shared.rounds, socket);
         }
     }
+    // Without a member no error is sent, because errors never answer multicast (RFC 1122 3.2.2).
     if !delivered {
         shared.counters.udp_no_socket.increment();
     }
@@ -119,13 +119,13 @@ impl UdpSocket {
     }
 
     /// Reports a failure of all traffic to the addresses that `is_meant` selects. Returns `false` if the
-    /// socket is not connected to one of them. Fragmentation settings do not matter here, because fragments
-    /// do not arrive either.
+    /// socket is not connected to one of them.
     pub(crate) fn fail_route(&self, error: Error, is_meant: impl Fn(&UdpRoute) -> bool) -> bool {
         let ip = self.ip.load();
         let mut inner = self.lock();
         let Some(peer) = inner.peer.filter(is_meant) else { return false };
         let report = ErrorReport::local(error, peer.destination);
+        // Fragmentation settings do not matter here, because fragments do not arrive either.
         inner.inbox.complain(&self.shared, &ip, true, report, &[])
     }
 

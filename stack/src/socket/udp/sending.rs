@@ -16,8 +16,6 @@ use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
 
 impl UdpSocket {
     /// Sets or replaces the peer: only its datagrams are received, and ICMP errors are reported.
-    ///
-    /// # Errors
     /// Fails as [`route`](Self::route) does, and with [`Error::AddrInUse`] if another socket has this pair.
     pub fn connect(self: &Arc<Self>, remote: SocketAddr) -> Result<(), Error> {
         self.connect_with(remote, &SendOptions::default())
@@ -37,16 +35,20 @@ impl UdpSocket {
         let route = self.route_to(canonical(remote), options)?;
         // A socket may connect to the same peer again, which its old entry would prevent.
         self.disconnect();
+        // Both addresses must be unique, because the peer's datagrams and errors find the socket by them.
         if !self.shared.udp_connected.insert(route, self) {
             return Err(Error::AddrInUse);
         }
         self.lock().peer = Some(route);
+        // The flag comes last, so that the peer's datagrams find the new entry before strangers' are refused.
         self.connected.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Removes the peer, if there is one.
     pub fn disconnect(&self) {
+        // First the flag: the socket takes strangers' datagrams again before it leaves the table, so none is
+        // refused in between.
         self.connected.store(false, Ordering::Release);
         if let Some(route) = self.lock().peer.take() {
             self.shared.udp_connected.remove(&route);
@@ -82,12 +84,14 @@ impl UdpSocket {
             let mut inner = self.lock();
             (inner.peer, inner.inbox.take_error())
         };
+        // As in Linux, the error of an earlier datagram fails the next call on the socket, whichever it is.
         if let Some(error) = error {
             return Err(error);
         }
         let own = options.source.is_some() || options.interface.is_some() || options.headers.is_some();
         match (remote, peer) {
             (Some(remote), _) => self.route_to(canonical(remote), options),
+            // The kept route was chosen without these options.
             (None, Some(peer)) if own => self.route_to(peer.destination, options),
             (None, Some(peer)) => Ok(peer),
             (None, None) => Err(Error::NotConnected),
@@ -95,6 +99,7 @@ impl UdpSocket {
     }
 
     fn route_to(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<UdpRoute, Error> {
+        // RFC 768: port 0 means "none", so no receiver has it.
         if remote.port() == 0 {
             return Err(Error::InvalidInput);
         }
@@ -181,8 +186,6 @@ impl UdpSocket {
 
     /// Returns, and reports, the error that [`send_with`](Self::send_with) would return for `len` bytes,
     /// except errors about `buf`.
-    ///
-    /// # Errors
     /// Fails as [`send_with`](Self::send_with) does.
     pub fn check_length(
         &self,
@@ -219,9 +222,7 @@ impl UdpSocket {
     }
 
     /// Changes the settings of its IP headers.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
+    /// Errors: [`Error::InvalidInput`] for a [`hop_limit`](IpOptions::hop_limit) of 0.
     pub fn set_ip_options(&self, options: IpOptions) -> Result<(), Error> {
         self.ip.store(options)
     }

@@ -51,6 +51,7 @@ impl Start {
 
 impl Controller {
     pub(super) fn new(control: CongestionControl, now: Time, mss: u64, initial_window: u64) -> Self {
+        // Thousands of idle connections keep these parameters, and half the size is half the memory.
         let fit = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self::New(Start { control, now, mss: fit(mss), initial_window: fit(initial_window) })
     }

@@ -12,7 +12,7 @@ const DIVISOR: u32 = 8;
 /// Number of samples that a round needs.
 const SAMPLES: u32 = 8;
 /// Divisor of the growth in conservative slow start, and its number of rounds.
-const SLOWDOWN: u64 = 4;
+const CONSERVATIVE_GROWTH_DIVISOR: u64 = 4;
 const CONSERVATIVE_ROUNDS: u32 = 5;
 
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,7 @@ impl HyStart {
             self.samples = 0;
             self.end = nxt;
             if let Some(conservative) = &mut self.conservative {
+                // RFC 9406 4.2: a rise that lasts through these rounds is a queue.
                 conservative.rounds += 1;
                 if conservative.rounds >= CONSERVATIVE_ROUNDS {
                     return Step::End;
@@ -64,11 +65,14 @@ impl HyStart {
             self.samples = self.samples.saturating_add(1);
             self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
         }
+        // RFC 9406 4.2: with fewer samples, one late acknowledgement would look like a queue.
         if self.samples >= SAMPLES
             && let (Some(current), Some(last)) = (self.current, self.last)
         {
             match self.conservative {
                 None => {
+                    // The bounds keep jitter on short paths from ending slow start, and notice a queue on
+                    // long ones.
                     let threshold = (last / DIVISOR).clamp(MIN_THRESHOLD, MAX_THRESHOLD);
                     if current >= last + threshold {
                         self.conservative = Some(Conservative { baseline: current, rounds: 0 });
@@ -79,7 +83,7 @@ impl HyStart {
                 Some(_) => {}
             }
         }
-        Step::Grow(if self.conservative.is_some() { bytes / SLOWDOWN } else { bytes })
+        Step::Grow(if self.conservative.is_some() { bytes / CONSERVATIVE_GROWTH_DIVISOR } else { bytes })
     }
 }
 

@@ -187,11 +187,6 @@ impl fmt::Display for CongestionControl {
 }
 
 /// Error for an unknown congestion control algorithm.
-///
-/// ```
-/// let error = "vegas".parse::<peersock_stack::CongestionControl>().unwrap_err();
-/// assert_eq!(error.to_string(), "no such congestion control; there are bbr, bbr3, cubic and reno");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no such congestion control; there are bbr, bbr3, cubic and reno")]
 pub struct UnknownCongestionControl;

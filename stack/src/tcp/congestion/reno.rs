@@ -22,11 +22,13 @@ impl Growth for Reno {
     fn on_timeout(&mut self) {}
 
     fn grow(&mut self, view: &View, window: u64, bytes: u64, used: bool) -> u64 {
+        // RFC 7661: a window that was not used says nothing about the path, so it must not grow.
         if !used {
             return window;
         }
         self.counted = self.counted.saturating_add(bytes);
         let windows = self.counted / window.max(1);
+        // The rest counts for the next growth, or small acknowledgements would never grow the window.
         self.counted %= window.max(1);
         window.saturating_add(windows.saturating_mul(segment(view)))
     }

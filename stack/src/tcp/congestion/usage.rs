@@ -15,6 +15,7 @@ impl Usage {
             self.before = self.now;
             self.now = false;
         }
+        // One limited moment is enough, because sending in bursts fills the window only at times.
         self.now |= limited;
     }
 

@@ -80,13 +80,13 @@ impl Connection {
         Verdict::Done
     }
 
-    /// Sends the SYN again soon, after the peer has answered for an older connection of these addresses. Our
-    /// reset ends that connection, so there is no need to wait a second, as in Linux. Only a few times,
-    /// because the peer may ignore the reset.
+    /// Sends the SYN again soon, after the peer has answered for an older connection of these addresses.
     fn retry_syn_early(&mut self, now: Time) {
         let Some(again) = self.syn.again.filter(|_| self.syn.early_retries < EARLY_SYN_RETRIES) else {
             return;
         };
+        // Our reset ends that connection, so there is no need to wait a second, as in Linux. Only a few
+        // times, because the peer may ignore the reset.
         self.syn.early_retries += 1;
         self.syn.again = Some(again.min(after(now, AFTER_RESET)));
     }
@@ -136,8 +136,7 @@ impl Connection {
         self.process_data(now, start, segment)
     }
 
-    /// Returns true for an acceptable segment (RFC 9293 3.10.7.4, first step, and RFC 7323 5.3). Duplicates
-    /// are acceptable back to the last acknowledgement sent, because their acknowledgements may be new.
+    /// Returns true for an acceptable segment (RFC 9293 3.10.7.4, first step, and RFC 7323 5.3).
     fn is_acceptable(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> bool {
         if let Some(timestamps) = &self.timestamps
             && let Some((value, _)) = segment.options.timestamps
@@ -149,6 +148,8 @@ impl Connection {
         }
         let end = start + segment.len();
         let edge = self.receiver.edge().max(self.receiver.nxt());
+        // Duplicates are acceptable back to the last acknowledgement sent, because their acknowledgements may
+        // be new.
         end >= self.receiver.acked() && start <= edge
     }
 
@@ -164,13 +165,13 @@ impl Connection {
         }
     }
 
-    /// Returns true if another challenge may be sent. RFC 5961 section 7 limits answers to segments that a
-    /// stranger could forge.
+    /// Returns true if another challenge may be sent.
     fn may_challenge(&mut self, now: Time) -> bool {
         let now = millis(now);
         if now.wrapping_sub(self.challenged) >= 1000 {
             (self.challenged, self.challenges) = (now, 0);
         }
+        // RFC 5961 section 7 limits answers to segments that a stranger could forge.
         self.challenges = self.challenges.saturating_add(1);
         self.challenges <= super::CHALLENGES
     }
@@ -180,12 +181,13 @@ impl Connection {
         ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0
     }
 
-    /// Processes a reset. Only the next expected number resets (RFC 5961 section 3), and no reset ends
-    /// TIME-WAIT (RFC 1337). A text of [`ALL_READ`] applies to data up to the acknowledgement number.
+    /// Processes a reset.
     fn process_reset(&mut self, now: Time, (start, next): (u64, u64), segment: &Segment<'_>) -> Verdict {
         if self.state == State::TimeWait {
             return Verdict::Done;
         }
+        // Only the next expected number resets (RFC 5961 section 3), and no reset ends TIME-WAIT (RFC 1337).
+        // A text of `ALL_READ` applies to data up to the acknowledgement number.
         if start == next {
             self.state = State::Closed;
             let read = segment.ack.filter(|_| segment.payload == ALL_READ);
@@ -299,9 +301,10 @@ impl Connection {
         (count, duplicate)
     }
 
-    /// Takes the peer's window. An older segment must not shrink it (RFC 9293 3.10.7.4). Of two segments with
-    /// the same numbers, the larger window is newer.
+    /// Takes the peer's window.
     fn take_window(&mut self, now: Time, seq: u64, ack: u64, window: u64) {
+        // An older segment must not shrink it (RFC 9293 3.10.7.4). Of two segments with the same numbers, the
+        // larger window is newer.
         let newer = (seq, ack) > (self.window_seq, self.window_ack);
         let same = (seq, ack) == (self.window_seq, self.window_ack);
         if newer || (same && ack + window > self.sender.edge()) {

@@ -241,6 +241,7 @@ impl Connection {
 
     /// Returns the payload of a full segment.
     pub(crate) fn mss(&self) -> u64 {
+        // RFC 6691: the MSS option counts no options, so the payload is smaller by theirs.
         let options = if self.timestamps.is_some() { 12 } else { 0 };
         // The path's segment is always smaller than u16::MAX.
         let own = self.settings.max_segment.map_or(u16::MAX, |wanted| wanted.max(LEAST_OWN_MSS));
@@ -251,6 +252,7 @@ impl Connection {
     fn take_syn(&mut self, now: Time, syn: &Segment<'_>) {
         let Options { mss, window_scale, sack_permitted, timestamps, .. } = syn.options;
         self.irs = syn.seq;
+        // A peer that asks for a tiny segment would make this end send mostly headers.
         self.peer_mss = mss.unwrap_or(self.peer_mss).max(LEAST_MSS);
         self.sender.sack = sack_permitted;
         if let Some(scale) = window_scale {
@@ -280,11 +282,14 @@ impl Connection {
         self.syn.due = false;
         self.syn.again = None;
         let mss = self.mss();
+        // Only now, because the initial window counts segments of the size that the peer's SYN allows.
         self.sender.begin(now, self.settings.congestion, mss, INITIAL_WINDOW * mss);
     }
 
     /// Queues the part of `data` that fits.
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+        // The rest stays with the application, which waits for room: the queue bounds the memory of a
+        // connection.
         let fits = data.len().min(self.writable());
         self.sender.write(&data[..fits]);
         self.account();
@@ -396,9 +401,10 @@ impl Connection {
         self.heard
     }
 
-    /// Returns the time since which the peer has owed an answer. A peer without room is only probed from time
-    /// to time, so the result is `None` if the last probe was answered.
+    /// Returns the time since which the peer has owed an answer.
     pub(crate) fn silent_since(&self) -> Option<Time> {
+        // A peer without room is only probed from time to time, so the result is `None` if the last probe was
+        // answered.
         match self.sender.waits_for_room() {
             true => (self.probed > self.heard)
                 .then(|| Time::from_micros(self.probed.total_micros() - i64::from(self.unanswered) * 1000)),
@@ -424,6 +430,7 @@ impl Connection {
 
     /// Returns true if the connection is closed and has nothing left to send.
     pub(crate) fn is_finished(&self) -> bool {
+        // A reset that has not left yet must still be emitted, or the peer keeps its half of the connection.
         self.state == State::Closed && !self.reset_due
     }
 
@@ -434,6 +441,7 @@ impl Connection {
 
     /// Returns true if the application has ever written data.
     pub(crate) fn has_written(&self) -> bool {
+        // Offset 0 is the SYN, so data begins at 1.
         self.sender.queued_end() > 1
     }
 
@@ -462,6 +470,7 @@ impl Connection {
         let most = self.settings.send_buffer as usize;
         let room = self.settings.memory.has_room();
         if !room && self.settings.memory.is_full() {
+            // Not zero, because every connection must be able to finish and so free its memory.
             return most.min(LEAST_BUFFER);
         }
         if self.settings.send_fixed {

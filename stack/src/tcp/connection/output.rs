@@ -185,10 +185,10 @@ impl Connection {
         self.probed = now;
     }
 
-    /// Returns the time of the next keep-alive (RFC 9293 3.8.4). A peer without room gets keep-alives too,
-    /// because the pauses between window probes grow to a minute. An application with keep-alives wants an
-    /// answer sooner.
+    /// Returns the time of the next keep-alive (RFC 9293 3.8.4).
     fn keepalive_at(&self) -> Option<Time> {
+        // A peer without room gets keep-alives too, because the pauses between window probes grow to a
+        // minute. An application with keep-alives wants an answer sooner.
         let has_room = !self.sender.is_shut_out();
         let due = self.settings.keepalive.after(self.heard, self.probed, has_room)?;
         let open =

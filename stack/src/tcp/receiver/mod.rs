@@ -17,7 +17,7 @@ use crate::host::clock::{Time, after};
 const ACK_DELAY: Duration = Duration::from_millis(40);
 
 /// Maximum delay of an early acknowledgement for a prompt application.
-const HOLD: Duration = Duration::from_millis(10);
+const MAX_EARLY_ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// Number of segments at the beginning that are acknowledged at once, for the peer's slow start, as in Linux.
 const QUICK: u8 = 16;
@@ -203,13 +203,13 @@ impl Receiver {
         !refused
     }
 
-    /// Returns the part of `data` for which there is memory. While memory is short, out-of-order data is
-    /// refused, because its sender still has it. Data in order is refused only when memory is full and the
-    /// application has [`LEAST_BUFFER`] bytes to read.
+    /// Returns the part of `data` for which there is memory.
     fn admit<'a>(&mut self, start: u64, data: &'a [u8], memory: &Share) -> &'a [u8] {
         let ahead = start > self.queue.end();
         let known = self.queue.end().saturating_sub(start).min(data.len() as u64) as usize;
         let least = known + LEAST_BUFFER.saturating_sub(self.queue.len());
+        // While memory is short, out-of-order data is refused, because its sender still has it. Data in order
+        // is refused only when memory is full and the application has `LEAST_BUFFER` bytes to read.
         if (!ahead && data.len() <= least) || memory.has_room() {
             return data;
         }
@@ -222,9 +222,9 @@ impl Receiver {
         }
     }
 
-    /// Drops out-of-order data; returns `false` if there was none. The sender still has the data (RFC 2018
-    /// section 8).
+    /// Drops out-of-order data; returns `false` if there was none.
     pub(crate) fn prune(&mut self) -> bool {
+        // The sender still has the data (RFC 2018 section 8).
         self.reassembly.take_if(|reassembly| !reassembly.is_empty()).is_some()
     }
 
@@ -294,9 +294,9 @@ impl Receiver {
         self.answer = Answer::Now;
     }
 
-    /// Delays the acknowledgement for the application by at most [`HOLD`].
+    /// Delays the acknowledgement for the application by at most [`MAX_EARLY_ACK_DELAY`].
     fn hold(&mut self, now: Time) {
-        let until = after(now, HOLD);
+        let until = after(now, MAX_EARLY_ACK_DELAY);
         self.answer = match self.answer {
             Answer::No => Answer::By(until),
             Answer::By(at) => Answer::By(at.min(until)),

@@ -198,13 +198,14 @@ impl Sender {
         self.congestion.on_congestion(&view, Cause::Loss);
     }
 
-    /// Detects losses without SACK. Three duplicates reveal one (RFC 5681 3.2), and a partial acknowledgement
-    /// in recovery reveals the next (RFC 6582).
+    /// Detects losses without SACK.
     fn count_duplicate(&mut self, now: Time, ack: &Acknowledgement<'_>, acked: u64) {
         let outstanding = !self.board.is_empty();
         if acked == 0 && ack.pure && outstanding {
             self.duplicates += 1;
         }
+        // Three duplicates reveal one (RFC 5681 3.2), and a partial acknowledgement in recovery reveals the
+        // next (RFC 6582).
         let third = self.duplicates == 3 && self.phase == Phase::Open;
         let part = acked > 0 && self.phase == Phase::Recovery;
         if outstanding && (third || part) {

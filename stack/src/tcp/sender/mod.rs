@@ -209,6 +209,7 @@ impl Sender {
 
     /// Sends a FIN after the queued data.
     pub(crate) fn finish(&mut self) {
+        // A second call must not move the FIN, which may have been sent already.
         self.fin = self.fin.or(NonZeroU64::new(self.queue.end()));
     }
 
@@ -216,11 +217,14 @@ impl Sender {
     pub(crate) fn set_limits(&mut self, mss: u64, max_segments: u64, cap: u64) {
         self.mss = mss.max(1);
         self.max_segments = max_segments.max(1);
+        // At least one byte, so that a peer with a tiny buffer slows the flow down and does not stop it.
         self.cap = cap.max(1);
     }
 
     /// Sets the end of the peer's window.
     pub(crate) fn set_window(&mut self, now: Time, edge: u64) {
+        // RFC 9293 3.8.6.2.1: half of the largest window seen is worth a segment, because the peer's buffer
+        // may be smaller than one.
         self.largest_window = self.largest_window.max(edge.saturating_sub(self.una));
         let opened = edge > self.edge;
         let was_shut = self.is_shut();
@@ -240,6 +244,8 @@ impl Sender {
     /// Returns true if the peer has withdrawn its window from all outstanding data (RFC 9293 3.8.6). It has
     /// dropped that data, or will.
     pub(crate) fn is_shut(&self) -> bool {
+        // RFC 9293 3.8.6 discourages this, but a peer without memory does it, and must not cost the
+        // connection.
         !self.board.is_empty() && self.edge <= self.una
     }
 
@@ -288,6 +294,7 @@ impl Sender {
     /// Returns the time since which no sent data was acknowledged. `None` if nothing is outstanding, or the
     /// peer's window is shut.
     pub(crate) fn stalled_since(&self) -> Option<Time> {
+        // A peer that shuts its window is not silent: window probes show whether it is there.
         (!self.board.is_empty() && !self.is_shut()).then_some(self.progress)
     }
 

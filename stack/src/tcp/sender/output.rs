@@ -8,7 +8,7 @@ use crate::host::clock::{Time, after, since};
 use crate::tcp::congestion::{Algorithm, Phase};
 
 /// Round-trip time, microseconds, below which a few large bursts are worth a wait.
-const SHORT: u64 = 1000;
+const SHORT_RTT_US: u64 = 1000;
 
 /// Maximum time for which TCP_CORK holds a partial segment, as in Linux.
 const CORK: Duration = Duration::from_millis(200);
@@ -65,21 +65,21 @@ impl Sender {
     }
 
     /// Returns the end of a retransmission of `start..end` if the peer's window has shrunk (RFC 9293 3.8.6).
-    /// The oldest byte is sent in any case, because it probes the window.
     fn fitting_end(&self, start: u64, end: u64) -> Option<u64> {
+        // The oldest byte is sent in any case, because it probes the window.
         match start < self.edge {
             true => Some(end.min(self.edge)),
             false => (start <= self.una).then_some(end),
         }
     }
 
-    /// Plans a loss probe (RFC 8985 7.3): a new segment if there is one, else the last one again. A probe is
-    /// one packet, so a segment larger than the present path allows is sent in part.
+    /// Plans a loss probe (RFC 8985 7.3): a new segment if there is one, else the last one again.
     fn plan_probe(&self) -> Option<Plan> {
         let end = self.sendable_end().min(self.nxt + self.mss);
         if end > self.nxt {
             return Some(Plan::Send { start: self.nxt, end, again: false });
         }
+        // A probe is one packet, so a segment larger than the present path allows is sent in part.
         let last = self.board.last()?;
         let start = last.start.max(last.end.saturating_sub(self.mss));
         Some(Plan::Send { start, end: last.end, again: true })
@@ -195,7 +195,7 @@ impl Sender {
     }
 
     fn is_short(&self) -> bool {
-        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT)
+        self.rtt.smoothed_micros().is_some_and(|srtt| srtt < SHORT_RTT_US)
     }
 
     /// Rounds `wanted` to whole segments, unless it is all data there is.

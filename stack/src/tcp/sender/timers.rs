@@ -148,9 +148,6 @@ impl Sender {
     }
 
     /// Sends outstanding data again at once, because the path has come back. The silence was not congestion.
-    ///
-    /// After a timeout the window is that after a pause, at least `initial_window` (RFC 5681 4.1). One
-    /// segment would be right only for a congested path.
     pub(crate) fn expedite(&mut self, now: Time, initial_window: u64) {
         let stalled = self.rtt.backoff() > 0;
         self.rtt.reset_backoff();
@@ -160,6 +157,8 @@ impl Sender {
             return;
         }
         self.lose_all(now);
+        // After a timeout the window is that after a pause, at least `initial_window` (RFC 5681 4.1). One
+        // segment would be right only for a congested path.
         if stalled {
             self.congestion.on_revived(initial_window);
         }

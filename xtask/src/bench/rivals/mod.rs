@@ -55,10 +55,7 @@ pub(crate) struct Options {
 }
 
 /// Runs the benchmark and prints its table. Returns false if a measurement failed.
-///
-/// # Errors
-///
-/// Namespaces are not available, a part does not build, or an installed rival cannot be started.
+/// Fails if namespaces are not available, a part does not build, or an installed rival cannot be started.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::RIVALS))?;
     let (mode, reason) = Testbed::default_mode();

@@ -70,10 +70,7 @@ fn width(quantity: Quantity) -> usize {
 }
 
 /// Writes the machine as the first line, then one JSON object per figure.
-///
-/// # Errors
-///
-/// The file cannot be written.
+/// Fails if the file cannot be written.
 pub(super) fn write_json(machine: &Machine, figures: &Figures<Rival>, path: &Path) -> Result<()> {
     let mut out = format!("{}\n", json!({ "machine": machine.json() }));
     for (quantity, rival, row) in figures.rows() {

@@ -82,10 +82,7 @@ struct Profile {
 }
 
 /// Measures and prints the table. Always returns true, because a failure is an error.
-///
-/// # Errors
-///
-/// perf(1) is missing or has no permission, namespaces are not available, or a stream fails.
+/// Fails if perf(1) is missing or has no permission, namespaces are not available, or a stream fails.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::STAGES))?;
     if !has("perf") {

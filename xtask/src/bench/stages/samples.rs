@@ -44,10 +44,7 @@ impl Sample {
 }
 
 /// Reads the file that `perf record` has written.
-///
-/// # Errors
-///
-/// perf(1) fails, or has no samples.
+/// Fails if perf(1) fails, or has no samples.
 pub(super) fn read(file: &Path) -> Result<Vec<Sample>> {
     let output = Command::new("perf")
         .args(["script", "--no-inline", "--fields", "pid,ip,sym,dso", "--input"])

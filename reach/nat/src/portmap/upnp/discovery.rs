@@ -23,7 +23,7 @@ const TARGETS: [&str; 2] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
 ];
 /// Interval of repeated searches, because multicast is lost easily.
-const WAIT: Duration = Duration::from_millis(600);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(600);
 /// Limit of the devices that are asked, because each false gateway costs time.
 const MAX_DEVICES: usize = 8;
 
@@ -60,7 +60,7 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
             sent = socket.send_to(search(target, *to).as_bytes(), to).or(sent);
         }
         sent?;
-        let next = (Instant::now() + WAIT).min(until);
+        let next = (Instant::now() + SEARCH_INTERVAL).min(until);
         loop {
             let left = next.saturating_duration_since(Instant::now());
             if left.is_zero() {

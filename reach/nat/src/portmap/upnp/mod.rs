@@ -19,7 +19,7 @@ const NAME: &str = "peersock";
 const ONLY_PERMANENT: u32 = 725;
 const CONFLICTS: [u32; 3] = [718, 724, 727];
 /// Number of external ports that are tried.
-const PORT_TRIES: u16 = 4;
+const MAX_EXTERNAL_PORTS: u16 = 4;
 
 /// The origin of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(super) fn map(
     }
     let mut lifetime = ask.lifetime;
     let mut refusal = refused("no port is free");
-    for attempt in 0..PORT_TRIES {
+    for attempt in 0..MAX_EXTERNAL_PORTS {
         // The wanted port first, then others far from it and from each other.
         let port = ask.wanted.wrapping_add(attempt.wrapping_mul(7_919)).max(1024);
         let mut answer = add(&http, &service, ask, port, lifetime);

@@ -11,7 +11,7 @@ use super::http::Http;
 use super::{Handle, call, refused};
 
 /// The longest lifetime that can be requested, in seconds (2.4.7 of that document).
-const LONGEST: u32 = 86_400;
+const MAX_LIFETIME_SECONDS: u32 = 86_400;
 
 /// Checks that the firewall lets nodes open pinholes.
 pub(super) fn is_allowed(http: &Http, service: &Service) -> Result<(), MapError> {
@@ -24,7 +24,7 @@ pub(super) fn is_allowed(http: &Http, service: &Service) -> Result<(), MapError>
 
 /// Opens a pinhole to the local endpoint, for all sources.
 pub(super) fn open(http: &Http, service: &Service, ask: &Ask) -> Result<PortMapping, MapError> {
-    let lifetime = ask.lifetime.min(LONGEST);
+    let lifetime = ask.lifetime.min(MAX_LIFETIME_SECONDS);
     let arguments = [
         ("RemoteHost", String::new()),
         // 0 means any port.
@@ -42,7 +42,7 @@ pub(super) fn open(http: &Http, service: &Service, ask: &Ask) -> Result<PortMapp
 
 /// Extends the lifetime. Fails if the router has forgotten the pinhole.
 pub(super) fn renew(http: &Http, service: &Service, id: u16, ask: &Ask) -> Result<PortMapping, MapError> {
-    let lifetime = ask.lifetime.min(LONGEST);
+    let lifetime = ask.lifetime.min(MAX_LIFETIME_SECONDS);
     let arguments = [("UniqueID", id.to_string()), ("NewLeaseTime", lifetime.to_string())];
     call(http, service, "UpdatePinhole", &arguments)?;
     granted(service, id, ask, lifetime)

@@ -58,6 +58,7 @@ impl Bounds {
 impl Bbr {
     /// Decides whether a loss is congestion, and whether the current probe caused it.
     pub(super) fn note_loss(&mut self, view: &View, lost: &Lost) {
+        // A loss without a queue comes from a bad link, and slowing down would not prevent the next one.
         if self.parameters.sorts_losses && !is_congestion(&self.queue, self.round_trip.min(), view, lost) {
             return;
         }
@@ -95,6 +96,7 @@ impl Bbr {
 
     /// Lowers the long-term bound because too much was in flight. Happens at most once per probe.
     pub(super) fn lower_long_term(&mut self, now: Time, delivered: u64, in_flight: u64, shows_less: bool) {
+        // One reaction per probe, because its further losses have the same cause.
         self.cycle.samples = false;
         // A sender with too little data did not reach the limit of the path.
         if !shows_less {
@@ -106,9 +108,9 @@ impl Bbr {
         }
     }
 
-    /// Lowers the short-term bounds once per round trip with congestion. Probes are exempt, because a probe
-    /// reacts to congestion with the long-term bound.
+    /// Lowers the short-term bounds once per round trip with congestion.
     pub(super) fn adapt_short_term(&mut self, delivered: u64) {
+        // Probes are exempt, because a probe reacts to congestion with the long-term bound.
         if !self.loss_round.ends || self.is_probing() {
             return;
         }
@@ -131,6 +133,7 @@ impl Bbr {
         if self.bounds.bandwidth == u64::MAX {
             self.bounds.bandwidth = self.bandwidth.max();
         }
+        // Not below what was delivered in the lossy round, because the path carries at least that.
         self.bounds.bandwidth = self.loss_round.rate.max(percent(self.bounds.bandwidth, BETA)).max(1);
         self.bounds.short_term = self.loss_round.delivered.max(percent(self.bounds.short_term, BETA));
     }

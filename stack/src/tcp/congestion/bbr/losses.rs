@@ -43,6 +43,7 @@ impl Queue {
     pub(super) fn on_round_trip(&mut self, at: Time, rtt: u64, min_rtt: u64, usual: u64) {
         let at = micros(at);
         self.recent.insert(at, (usual / 8).max(1), rtt);
+        // The minimum of several round trips: a single late acknowledgement is no queue.
         self.now = self.recent.get().saturating_sub(min_rtt);
         self.longest.insert(at, LONGEST_QUEUE_SPAN, self.now);
     }
@@ -105,6 +106,7 @@ impl LossRound {
     }
 
     fn notice(&mut self, delivered: u64) {
+        // A round trip begins with the first sign, so that one overflow is not divided between two rounds.
         if self.lost == 0 && !self.marked {
             self.begin = delivered;
             self.end = delivered;
@@ -113,6 +115,7 @@ impl LossRound {
 
     /// Updates the round before the model reads it.
     pub(super) fn on_ack(&mut self, delivered: u64, sample: &RateSample) {
+        // One event per acknowledgement, however many losses it reveals.
         self.events = self.events.saturating_add(u32::from(self.eventful));
         self.eventful = false;
         self.rate = self.rate.max(sample.rate.unwrap_or(0));

@@ -36,7 +36,7 @@ use model::{Aggregation, Bandwidth, RoundTrip, Rounds, micros, percent};
 use parameters::Parameters;
 use probe_bw::Cycle;
 use probe_rtt::ProbeRtt;
-use startup::{HASTE, Pipe, SLOWEST_DOUBLING};
+use startup::{Pipe, SLOWEST_DOUBLING, STARTUP_PACING_PERCENT};
 
 /// Minimum window in segments: acknowledgements keep coming even when the receiver acknowledges every second
 /// segment.
@@ -164,7 +164,11 @@ impl Bbr {
 
     /// Returns the pacing rate in percent of the bandwidth.
     fn pacing_gain(&self) -> u64 {
-        if self.state == BbrState::Startup && self.hasty { HASTE } else { self.state.pacing_gain() }
+        if self.state == BbrState::Startup && self.hasty {
+            STARTUP_PACING_PERCENT
+        } else {
+            self.state.pacing_gain()
+        }
     }
 
     fn is_probing(&self) -> bool {
@@ -217,9 +221,11 @@ impl Bbr {
         }
         self.usage.on_ack(view.window_limited, self.rounds.begins);
         self.loss_round.on_ack(view.delivered, sample);
+        // A sample without a rate came from compressed acknowledgements.
         if let Some(rate) = sample.rate {
             self.bandwidth.on_ack(rate, less);
         }
+        // Before the round advances, because it reads the losses of the round that ends.
         self.adapt_short_term(view.delivered);
         let (round, rate, full) = (self.rounds.count, self.rate(), self.pipe.reached);
         self.aggregation.on_ack(view.now, round, ack.delivered, rate, self.window, full);
@@ -257,6 +263,7 @@ impl Bbr {
         let grown = self.window.saturating_add(ack.delivered);
         if self.pipe.reached {
             self.window = grown.min(most);
+        // Until the pipe is full the estimate only lags behind, so it does not shrink the window.
         } else if self.window < most || view.delivered < self.initial_window {
             self.window = grown;
         }
@@ -266,7 +273,10 @@ impl Bbr {
             BbrState::Cruise => self.bounds.with_headroom(self.mss),
             BbrState::ProbeRtt => self.bounds.with_headroom(self.mss).min(self.probe_rtt_window()),
         };
+        // The short-term bound holds in every state, because it is the answer to present congestion.
         let bound = bound.min(self.bounds.short_term);
+        // Four segments at least, so that sending does not stop for a receiver that acknowledges every second
+        // one.
         self.window = self.window.min(bound).max(MIN_SEGMENTS * self.mss);
     }
 

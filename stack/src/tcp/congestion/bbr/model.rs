@@ -97,6 +97,7 @@ impl RoundTrip {
     }
 
     pub(super) fn on_ack(&mut self, now: Time, rtt: Option<Duration>) {
+        // Judged before the sample, which replaces an expired minimum.
         self.expired = self.recent.is_some() && now > after(self.recent_at, PROBE_RTT_INTERVAL);
         if let Some(rtt) = rtt {
             // A round trip within one step of the clock counts as 1 µs.
@@ -106,6 +107,7 @@ impl RoundTrip {
                 self.recent_at = now;
             }
         }
+        // The path may have become longer, and an old minimum would keep the window too small for it.
         let outdated = now > after(self.min_at, MIN_RTT_SPAN);
         if let Some(recent) = self.recent
             && (outdated || self.min.is_none_or(|min| recent <= min))

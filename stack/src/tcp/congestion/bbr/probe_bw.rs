@@ -91,6 +91,7 @@ impl Cycle {
 
     fn raise_slope(&mut self, window: u64, mss: u64) {
         self.step = (window / mss.saturating_mul(1 << self.slope).max(1)).max(1);
+        // Bounded, because the shift above would overflow.
         self.slope = (self.slope + 1).min(30);
     }
 
@@ -140,7 +141,9 @@ impl Bbr {
                 self.start_refill(view.delivered);
             }
             BbrState::Down if self.is_drained(view.in_flight) => self.state = BbrState::Cruise,
+            // After a whole round trip with a full pipe, so that losses in the probe are due to the probe.
             BbrState::Refill if self.rounds.begins => self.start_up(view.delivered, rate),
+            // The bound still grows, so the rate could not grow yet, and the pipe is not full.
             BbrState::Up if at_bound => self.pipe.restart(rate),
             BbrState::Up if self.pipe.full => self.start_down(view.now, view.delivered),
             _ => {}

@@ -7,7 +7,7 @@ use super::{Bbr, BbrState};
 
 /// Growth of the delivery rate in percent, and the number of round trips without it after which the pipe is
 /// full.
-const GROWTH: u64 = 125;
+const MIN_GROWTH_PERCENT: u64 = 125;
 const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 
 /// Pacing rate that doubles the delivery rate every round trip, in percent of the measured bandwidth: 4 ln 2.
@@ -15,7 +15,7 @@ pub(super) const SLOWEST_DOUBLING: u64 = 277;
 
 /// Pacing rate of two windows per round trip, like slow start in Linux. At the slowest doubling rate a window
 /// takes three quarters of a round trip to leave, so short transfers would take longer than with slow start.
-pub(super) const HASTE: u64 = 400;
+pub(super) const STARTUP_PACING_PERCENT: u64 = 400;
 
 /// Number of acknowledgements revealing losses in a round trip that ends start-up, if the threshold is
 /// passed.
@@ -41,11 +41,12 @@ impl Pipe {
     }
 
     pub(super) fn on_ack(&mut self, rate: Option<u64>, app_limited: bool, round_begins: bool) {
+        // A rate that the application limits says nothing about the pipe.
         if self.full || app_limited {
             return;
         }
         if let Some(rate) = rate
-            && rate >= percent(self.rate, GROWTH)
+            && rate >= percent(self.rate, MIN_GROWTH_PERCENT)
         {
             self.restart(rate);
         } else if round_begins {
@@ -68,6 +69,7 @@ impl Bbr {
                 self.state = BbrState::Drain;
             }
         }
+        // The queue that start-up has made is gone once no more is in flight than the path holds.
         if self.state == BbrState::Drain && view.in_flight <= self.target(100) {
             self.start_down(view.now, view.delivered);
         }

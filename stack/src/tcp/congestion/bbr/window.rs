@@ -12,13 +12,13 @@ use super::parameters::Parameters;
 use super::{Bbr, BbrState};
 
 /// Time for which a packet may wait behind packets of all flows, microseconds.
-const ROOM: u64 = 10_000;
+const MAX_WAIT_US: u64 = 10_000;
 
 /// Divisors of the round-trip time that give the minimum and the maximum of that time. With less than a
 /// quarter, loss on long paths costs more. With more than a half, many flows with short round trips overflow
 /// a small buffer more often.
-const LEAST: u64 = 4;
-const MOST: u64 = 2;
+const MIN_WAIT_DIVISOR: u64 = 4;
+const MAX_WAIT_DIVISOR: u64 = 2;
 
 /// Window in relation to the path.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ impl Bbr {
 
 /// Returns the time that a queue may take at a minimum round-trip time of `min_rtt`. Microseconds.
 fn room(min_rtt: u64) -> u64 {
-    ROOM.clamp(min_rtt / LEAST, min_rtt / MOST)
+    MAX_WAIT_US.clamp(min_rtt / MIN_WAIT_DIVISOR, min_rtt / MAX_WAIT_DIVISOR)
 }
 
 #[cfg(test)]

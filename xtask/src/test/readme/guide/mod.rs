@@ -35,10 +35,7 @@ const CHECKOUT: &str = "peersock";
 const EXAMPLES: [&str; 4] = ["echo", "echo_client_async", "echo_server", "pipe_node"];
 
 /// Plays all tours, with the programs that the README's commands have installed.
-///
-/// # Errors
-///
-/// The guide cannot be parsed, or a folder cannot be made.
+/// Fails if the guide cannot be parsed, or a folder cannot be made.
 pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome> {
     let guide = root().join(GUIDE);
     let tours = tour::read(&fs::read_to_string(&guide)?)?;

@@ -51,10 +51,7 @@ pub(crate) struct Options {
 }
 
 /// Plays a tour in this folder. Returns false if it differs from the guide.
-///
-/// # Errors
-///
-/// There is no such tour, or a file cannot be written.
+/// Fails if there is no such tour, or a file cannot be written.
 pub(crate) fn play(options: &Options) -> Result<bool> {
     let tours = tour::read(&fs::read_to_string(&options.guide)?)?;
     let found = tours.into_iter().find(|tour| tour.title == options.title);

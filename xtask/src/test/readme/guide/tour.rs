@@ -41,10 +41,7 @@ const HEADING: &str = "\n## ";
 const NEEDS: &str = "Needs ";
 
 /// Reads the guide.
-///
-/// # Errors
-///
-/// A block is of an unknown kind, or a file has no name.
+/// Fails if a block is of an unknown kind, or a file has no name.
 pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
     let mut tours = Vec::new();
     for section in guide.split(HEADING).skip(1) {

@@ -42,9 +42,7 @@ impl Ways<'_> {
 
     /// Probes the NAT in front of an interface for IPv4 and IPv6, in parallel; `None` if it leads to no
     /// server of the family. Blocks for at most `deadline`.
-    ///
-    /// # Errors
-    /// If no socket can be made at the interface's address.
+    /// Fails if no socket can be made at the interface's address.
     pub(crate) fn observe(
         &self,
         interface: &HostInterface,

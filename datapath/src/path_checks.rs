@@ -17,16 +17,17 @@ use crate::networks::JoinedNetwork;
 use crate::socket::PeerLink;
 
 /// Delay of the first check after a datagram.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(1);
 
-/// Silence below which a peer counts as present. Less than [`FIRST`] because the overlay's times are rounded.
-const SILENCE: Duration = Duration::from_millis(500);
+/// Silence below which a peer counts as present. Less than [`FIRST_CHECK_DELAY`] because the overlay's times
+/// are rounded.
+const PRESENT_SILENCE: Duration = Duration::from_millis(500);
 
 /// Limit of doublings: each check without an answer doubles the delay of the next one, up to 64 seconds.
 const MAX_DOUBLINGS: u32 = 6;
 
 /// Limit of peers with a pending check; no further peer is added until one was checked.
-const MOST: usize = 4096;
+const MAX_PENDING_CHECKS: usize = 4096;
 
 /// State of the checks of one peer: whether one is pending, and how many in a row found silence.
 #[derive(Debug, Default)]
@@ -54,8 +55,9 @@ impl Doubts {
     /// Adds a peer; returns false if the queue is full.
     fn add(&self, at: Instant, peer: Weak<Peer>) -> bool {
         let mut queue = self.lock();
-        let has_room = queue.by_time.len() < MOST;
+        let has_room = queue.by_time.len() < MAX_PENDING_CHECKS;
         if has_room {
+            // Several peers may have the same time, and an entry must not replace another peer's.
             let number = queue.numbered;
             queue.numbered += 1;
             queue.by_time.insert((at, number), peer);
@@ -66,6 +68,7 @@ impl Doubts {
     fn take_due(&self, now: Instant) -> Vec<Arc<Peer>> {
         let mut queue = self.lock();
         let mut due = Vec::new();
+        // All at once, so that the lock is free again before control's lock is taken.
         while let Some(first) = queue.by_time.first_entry().filter(|first| first.key().0 <= now) {
             due.extend(first.remove().upgrade());
         }
@@ -85,7 +88,7 @@ impl Datapath {
         if doubt.is_due.load(Ordering::Relaxed) || doubt.is_due.swap(true, Ordering::Relaxed) {
             return;
         }
-        let at = now + FIRST * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
+        let at = now + FIRST_CHECK_DELAY * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
         // Weak, so that a pending check does not keep a removed peer.
         match self.doubts.add(at, Arc::downgrade(peer)) {
             true => self.sink.wake_at(at),
@@ -99,10 +102,12 @@ impl Datapath {
             let doubt = &PeerLink::of(&peer).doubt;
             doubt.is_due.store(false, Ordering::Relaxed);
             let silence = peer.unanswered(self.overlay_time(now)).unwrap_or_default();
-            if silence < SILENCE {
+            // A peer that is heard has a path that works, and a probe would cost a packet each way.
+            if silence < PRESENT_SILENCE {
                 doubt.in_vain.store(0, Ordering::Relaxed);
                 continue;
             }
+            // Each check in vain makes the next one later, so an absent peer costs less and less.
             doubt.in_vain.fetch_add(1, Ordering::Relaxed);
             let state = self.with_control(now, batch, |endpoint, now| {
                 endpoint.confirm_size(now, &peer);

@@ -11,7 +11,7 @@ use crate::ping::ping_question;
 
 /// Timeout for resolving the well-known nodes if other nodes are known, because the resolver may take
 /// minutes.
-const NAMES_PATIENCE: Duration = Duration::from_secs(3);
+const NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Returns the addresses of these nodes, except those whose names cannot be resolved.
 pub(super) fn resolve(bootstrap: &Bootstrap, is_in_a_hurry: bool) -> Vec<SocketAddrV4> {
@@ -21,7 +21,7 @@ pub(super) fn resolve(bootstrap: &Bootstrap, is_in_a_hurry: bool) -> Vec<SocketA
             let (sender, resolved) = mpsc::channel();
             let look_up = move || _ = sender.send(public_nodes());
             match thread::Builder::new().name("peersock names".into()).spawn(look_up) {
-                Ok(_) => resolved.recv_timeout(NAMES_PATIENCE).unwrap_or_default(),
+                Ok(_) => resolved.recv_timeout(NAMES_TIMEOUT).unwrap_or_default(),
                 Err(_) => Vec::new(),
             }
         }

@@ -13,7 +13,7 @@ use peersock_primitives::Key;
 
 use crate::Limits;
 use crate::budget::Nanos;
-use crate::client::SILENCE;
+use crate::client::ABSENT_SILENCE;
 use crate::clients::Slot;
 
 pub(crate) struct Room {
@@ -138,7 +138,7 @@ impl Room {
     pub(crate) fn first(&self, share: Share, now: Nanos) -> Option<Slot> {
         let (of, (worth, heard, slot)) =
             self.order.range((share, (Worth::Unregistered, 0, Slot::FIRST))..).next()?;
-        let gives_way = *worth == Worth::Unregistered || now >= heard.saturating_add(SILENCE);
+        let gives_way = *worth == Worth::Unregistered || now >= heard.saturating_add(ABSENT_SILENCE);
         (*of == share && gives_way).then_some(*slot)
     }
 }

@@ -22,23 +22,23 @@ use crate::node::Inner;
 
 /// Intervals of a complete repetition without changes. They only catch unnoticed changes, because a restarted
 /// NAT behaves as before.
-const AGAIN: Duration = Duration::from_secs(10 * 60);
-const PROBE_AGAIN: Duration = Duration::from_secs(30 * 60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 /// Interval of NAT probes if its next port is predictable, because each flow of any host behind it moves it
 /// on. If a probe fails, the prediction is kept only slightly longer.
-const PREDICT_AGAIN: Duration = Duration::from_secs(5 * 60);
+const PREDICTION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const PREDICTED_FOR: Duration = Duration::from_secs(6 * 60);
 
 /// Interval of keepalives for a socket's mapping that no root keeps alive: many NATs forget one after 30 s.
-const KEEP: Duration = Duration::from_secs(25);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(25);
 
 /// Retry interval while no STUN server or root is known.
-const SOON: Duration = Duration::from_secs(1);
+const RETRY_EMPTY: Duration = Duration::from_secs(1);
 
 /// Time that the first contact waits for outsiders, because a DHT record without a usable address makes peers
 /// fail.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
+const FIRST_CONTACT_WAIT: Duration = Duration::from_secs(5);
 
 /// Limit of interfaces and families that are probed.
 const MAX_PROBES: usize = 4;
@@ -133,10 +133,11 @@ impl Look {
                 if !seen.is_empty() {
                     self.seen = seen;
                 }
-                self.ask_all_due = Instant::now() + AGAIN;
+                self.ask_all_due = Instant::now() + REFRESH_INTERVAL;
             }
             self.has_asked = true;
-            self.ask_due = Instant::now() + if self.keeps_alive(around) { KEEP } else { AGAIN };
+            self.ask_due =
+                Instant::now() + if self.keeps_alive(around) { KEEPALIVE_INTERVAL } else { REFRESH_INTERVAL };
             return self.next(&outsiders, around);
         }
         if self.probe_due <= now {
@@ -150,16 +151,16 @@ impl Look {
     }
 
     fn next(&self, outsiders: &[Outsider], around: &Surroundings) -> Instant {
-        let soon = Instant::now() + SOON;
-        let later = Instant::now() + KEEP;
-        let is_young = self.begun.elapsed() < FIRST_WAIT * 2;
+        let soon = Instant::now() + RETRY_EMPTY;
+        let later = Instant::now() + KEEPALIVE_INTERVAL;
+        let is_young = self.begun.elapsed() < FIRST_CONTACT_WAIT * 2;
         // No outsider is known: that changes when a name is resolved or the DHT is entered, at first soon.
         let nobody = if is_young { soon } else { later };
         let ask = match outsiders.is_empty() {
             true if self.settings.has_dht || !self.settings.stun.is_empty() => nobody,
             // Roots may be asked, but only once it is known in which family they see the node anyway.
             true if is_young && !around.roots.is_empty() => soon,
-            true => Instant::now() + AGAIN,
+            true => Instant::now() + REFRESH_INTERVAL,
             false => self.ask_due.min(self.ask_all_due),
         };
         let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
@@ -170,10 +171,10 @@ impl Look {
 
     /// Takes the results of probes. Without an answer, older results stay as long as they can be valid.
     fn note_probes(&mut self, probed: Vec<Probed>, now: Instant) {
-        if !probed.is_empty() || now >= self.probed_at + PROBE_AGAIN {
+        if !probed.is_empty() || now >= self.probed_at + PROBE_INTERVAL {
             (self.probed, self.probed_at) = (probed, now);
         }
-        self.probe_due = now + if self.predicts() { PREDICT_AGAIN } else { PROBE_AGAIN };
+        self.probe_due = now + if self.predicts() { PREDICTION_INTERVAL } else { PROBE_INTERVAL };
     }
 
     /// Returns true if the contact may predict the next port.
@@ -200,7 +201,7 @@ impl Look {
     /// Returns true if a contact can be published: all fast answers have arrived.
     pub(super) fn is_settled(&self, around: &Surroundings) -> bool {
         let is_known = self.has_asked && around.turn.is_settled();
-        !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_WAIT
+        !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_CONTACT_WAIT
     }
 
     pub(super) fn contact(&mut self, around: &Surroundings) -> Contact {
@@ -284,7 +285,7 @@ impl Look {
     fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
         // A root vouches for this node's address only in the family of its session, so the other family needs
         // a question.
-        let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
+        let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_CONTACT_WAIT;
         let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
         let stun = self.stun.iter().chain(roots).copied().filter(|server| around.sockets.has_route(*server));
         let mut all: Vec<Outsider> =
@@ -482,9 +483,9 @@ mod tests {
             vec![Probed { interface: "eth0".into(), nat: observed.decide(), newest }]
         };
         look.note_probes(probe([5000, 5001, 5002]), now);
-        assert_eq!((look.predicts(), look.probe_due), (true, now + PREDICT_AGAIN));
+        assert_eq!((look.predicts(), look.probe_due), (true, now + PREDICTION_INTERVAL));
         // The next probe gets no answer.
-        let later = now + PREDICT_AGAIN;
+        let later = now + PREDICTION_INTERVAL;
         look.note_probes(Vec::new(), later);
         assert_eq!(look.probed(later).1, newest);
         let stale = now + PREDICTED_FOR;
@@ -494,6 +495,6 @@ mod tests {
         look.note_probes(probe([5000, 5001, 5002]), stale);
         assert_eq!(look.probed(stale).1, newest, "seen anew");
         look.note_probes(probe([5010, 9000, 1234]), stale);
-        assert_eq!((look.predicts(), look.probe_due), (false, stale + PROBE_AGAIN));
+        assert_eq!((look.predicts(), look.probe_due), (false, stale + PROBE_INTERVAL));
     }
 }

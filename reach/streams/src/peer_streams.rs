@@ -44,12 +44,6 @@ pub struct PeerPort {
 }
 
 /// A socket that accepts connections from other nodes.
-///
-/// ```
-/// async fn first(listener: peersock_streams::PeerListener) -> std::io::Result<peersock_streams::Connection> {
-///     listener.accept().await
-/// }
-/// ```
 #[derive(Debug)]
 pub struct PeerListener {
     listener: TcpListener,
@@ -107,17 +101,13 @@ impl PeerPort {
 
 impl PeerListener {
     /// Returns the address of the listener; if the port was 0, with the port that the system has chosen.
-    ///
-    /// # Errors
-    /// The errors of getsockname(2).
+    /// Fails with the errors of getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Waits for a connection. Dropping the future while it waits loses no connection.
-    ///
-    /// # Errors
-    /// The errors of accept(2).
+    /// Fails with the errors of accept(2).
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.

@@ -1,0 +1,93 @@
+//! Addresses, options and state of TCP streams: the methods that the blocking and the asynchronous stream share.
+
+/// Defines these methods in the `impl` of a stream, whose method `connection` returns its
+/// [`Connection`](super::Connection).
+macro_rules! stream_options {
+    () => {
+        /// Returns the local address.
+        /// Never fails at present.
+        pub fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+            Ok(self.connection().local_addr())
+        }
+
+        /// Returns the remote address.
+        ///
+        /// # Errors
+        /// Returns `NotConnected` if the connection was never established.
+        pub fn peer_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+            self.connection().peer_addr()
+        }
+
+        /// Sets TCP_NODELAY: true if small writes leave at once instead of waiting for an acknowledgement.
+        /// Default: false.
+        /// Never fails at present.
+        pub fn set_nodelay(&self, nodelay: bool) -> std::io::Result<()> {
+            self.connection().set_nodelay(nodelay);
+            Ok(())
+        }
+
+        /// Returns TCP_NODELAY, see [`set_nodelay`](Self::set_nodelay).
+        /// Never fails at present.
+        pub fn nodelay(&self) -> std::io::Result<bool> {
+            Ok(self.connection().nodelay())
+        }
+
+        /// Returns TCP_CONGESTION, the algorithm that controls the sending rate. Default:
+        /// [`CongestionControl::Bbr`](crate::CongestionControl::Bbr).
+        ///
+        /// # Errors
+        /// Returns `NotConnected` once the connection has ended.
+        pub fn congestion_control(&self) -> std::io::Result<peersock_stack::CongestionControl> {
+            self.connection().congestion_control()
+        }
+
+        /// Sets SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, at least 1 ms. The
+        /// connection fails (`TimedOut`) after eight probes without an answer, or after
+        /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle
+        /// connection lasts for ever.
+        ///
+        /// # Errors
+        /// Returns `InvalidInput` for an interval of zero.
+        pub fn set_keepalive(&self, interval: Option<std::time::Duration>) -> std::io::Result<()> {
+            self.connection().set_keepalive(interval)
+        }
+
+        /// Sets TCP_USER_TIMEOUT (RFC 5482): the time that sent data may wait for an acknowledgement, and
+        /// the peer be silent, before the connection fails with `TimedOut`. `None`, the default: 924 s, as
+        /// Linux.
+        ///
+        /// # Errors
+        /// Returns `InvalidInput` for a timeout of zero.
+        pub fn set_user_timeout(&self, timeout: Option<std::time::Duration>) -> std::io::Result<()> {
+            self.connection().set_user_timeout(timeout)
+        }
+
+        /// Sets SO_LINGER: the time that dropping the stream waits for delivery, which blocks the thread, and
+        /// after which it resets the connection. `None`, the default: dropping does not wait, and delivery
+        /// continues in the background.
+        /// Never fails at present.
+        pub fn set_linger(&self, linger: Option<std::time::Duration>) -> std::io::Result<()> {
+            self.connection().set_linger(linger);
+            Ok(())
+        }
+
+        /// Returns SO_LINGER, see [`set_linger`](Self::set_linger).
+        /// Never fails at present.
+        pub fn linger(&self) -> std::io::Result<Option<std::time::Duration>> {
+            Ok(self.connection().linger())
+        }
+
+        /// Returns the number of written bytes that the peer has not acknowledged (SIOCOUTQ). After the
+        /// connection has failed, these are lost.
+        pub fn unacked(&self) -> u64 {
+            self.connection().unacked()
+        }
+
+        /// Takes the pending error (SO_ERROR).
+        /// Never fails at present.
+        pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
+            Ok(self.connection().take_error())
+        }
+    };
+}
+pub(crate) use stream_options;
